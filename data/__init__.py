@@ -1,0 +1,1 @@
+"""What an image is: records, the datasets' layouts, transforms and loaders."""

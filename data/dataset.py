@@ -1,0 +1,194 @@
+"""Datasets and loaders: one batch, one contract.
+
+A batch holds image (B,3,S,S) float32, normalised; mask (B,1,S,S) float32 of 0 and 1; category and path, lists of B
+names (path is the record's image_path). Every random choice depends on (seed, epoch, index) alone, so neither the
+number of workers nor an interruption changes what a run sees.
+"""
+
+import signal
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as paired
+
+from data.records import DataError, Record, shown, stable_seed, with_masks
+from data.transforms import (MAX_PIXELS, image_to_bytes, image_to_tensor, mask_to_tensor, normalise, open_image,
+                             open_mask)
+
+AUGMENTATIONS = ("mosaic", "crop", "none")
+MOSAIC_PROBABILITY = 0.3
+CROP_PROBABILITY = 0.6
+SMALL_CROP_PROBABILITY = 0.6  # of a defective image's crops
+GOOD_CROP_PROBABILITY = 0.5
+SMALL_CROP, LARGE_CROP = 50, 100  # pixels of the squashed image
+
+
+class InspectionDataset(Dataset):
+    """The records as they are. Items: image (3,S,S), mask (1,M,M), category, path; M is S unless mask_size says else.
+
+    A record without a mask has a mask of zeros. An unreadable file raises DataError when its item is taken.
+    """
+
+    def __init__(self, root: str | Path, records: Sequence[Record], image_size: int, mask_size: int | None = None,
+                 max_pixels: int = MAX_PIXELS):
+        self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
+        self.image_size, self.mask_size = image_size, mask_size or image_size
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> dict:
+        record = self.records[index]
+        image, mask = load(self.root, record, self.max_pixels)
+        return {"image": image_to_tensor(image, self.image_size), "mask": mask_to_tensor(mask, self.mask_size),
+                "category": record.category, "path": record.image_path}
+
+
+class TrainingDataset(Dataset):
+    """The records with the augmentation "mosaic" (published for MVTec AD), "crop" (for VisA) or "none".
+
+    An item's key is epoch * len + index, as EpochSampler gives it. Raises DataError for defects without a mask, which
+    would teach the heads that defects are normal.
+    """
+
+    def __init__(self, root: str | Path, records: Sequence[Record], image_size: int, augmentation: str = "none",
+                 seed: int = 0, max_pixels: int = MAX_PIXELS):
+        if augmentation not in AUGMENTATIONS:
+            raise DataError(f"--augmentation {shown(augmentation)}: is not known; choose {', '.join(AUGMENTATIONS)}")
+        if len(with_masks(records)) < len(records):
+            first = next(record for record in records if record.anomalous and not record.mask_path)
+            raise DataError(f"{shown(Path(root) / first.image_path)}: anomalous image without a mask; training needs a "
+                            "mask for every defect")
+        self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
+        self.image_size, self.augmentation, self.seed = image_size, augmentation, seed
+        self.of_category = defaultdict(list)
+        for record in self.records:
+            self.of_category[record.category].append(record)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: int) -> dict:
+        epoch, index = divmod(key, len(self.records))
+        record = self.records[index]
+        generator = torch.Generator().manual_seed(stable_seed(self.seed, epoch, index))
+        pixels, mask = self._augmented(record, generator)
+        return {"image": normalise(pixels), "mask": mask, "category": record.category, "path": record.image_path}
+
+    def _augmented(self, record: Record, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        if self.augmentation == "mosaic" and chance(MOSAIC_PROBABILITY, generator):
+            others = self.of_category[record.category]
+            drawn = torch.randint(len(others), (4,), generator=generator).tolist()
+            return mosaic([load(self.root, others[i], self.max_pixels) for i in drawn], self.image_size)
+        image, mask = load(self.root, record, self.max_pixels)
+        pixels, mask = image_to_bytes(image, self.image_size), mask_to_tensor(mask, self.image_size)
+        if self.augmentation == "crop" and chance(CROP_PROBABILITY, generator):
+            return random_crop(pixels, mask, record.anomalous, generator)
+        return pixels, mask
+
+
+def load(root: Path, record: Record, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Image.Image | None]:
+    """A record's RGB photograph and its mask (None where it has none); raises DataError."""
+    image = open_image(root / record.image_path, max_pixels)
+    return image, open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
+
+
+def chance(probability: float, generator: torch.Generator) -> bool:
+    return torch.rand((), generator=generator).item() < probability
+
+
+def mosaic(tiles: Sequence[tuple[Image.Image, Image.Image | None]], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Four photographs with their masks as a 2x2 mosaic, row by row: (3,size,size) uint8 and (1,size,size).
+
+    Each tile is squashed to half the side; where the side is odd the right and lower tiles are one pixel larger.
+    """
+    edges = (0, size // 2, size)
+    photo, defects = Image.new("RGB", (size, size)), Image.new("L", (size, size))
+    for index, (image, mask) in enumerate(tiles):
+        row, column = divmod(index, 2)
+        corner = edges[column], edges[row]
+        sides = edges[column + 1] - edges[column], edges[row + 1] - edges[row]
+        if min(sides) == 0:
+            continue
+        photo.paste(image.resize(sides, Image.Resampling.BICUBIC), corner)
+        if mask is not None:
+            defects.paste(mask.resize(sides, Image.Resampling.BILINEAR), corner)
+    return image_to_bytes(photo, size), mask_to_tensor(defects, size)
+
+
+def random_crop(pixels: torch.Tensor, mask: torch.Tensor, anomalous: bool,
+                generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """A square crop of a squashed image (3,S,S) uint8 and its mask (1,S,S), resized back to S.
+
+    A defective image's crop always holds part of the defect; a good image is cropped with probability 0.5. What comes
+    back unchanged: good images otherwise, and defects too small to leave a pixel in the squashed mask.
+    """
+    side = pixels.shape[-1]
+    if anomalous:
+        crop = SMALL_CROP if chance(SMALL_CROP_PROBABILITY, generator) else LARGE_CROP
+        inside = mask[0].nonzero()
+        if len(inside) == 0:
+            return pixels, mask
+        target = inside[torch.randint(len(inside), (), generator=generator)].tolist()
+    else:
+        if not chance(GOOD_CROP_PROBABILITY, generator):
+            return pixels, mask
+        crop, target = LARGE_CROP, None
+    crop = min(crop, side)
+    top, left = (_start(crop, side, None if target is None else target[axis], generator) for axis in (0, 1))
+    window = {"top": top, "left": left, "height": crop, "width": crop, "size": [side, side]}
+    pixels = paired.resized_crop(tv_tensors.Image(pixels), **window, interpolation=InterpolationMode.BICUBIC)
+    mask = paired.resized_crop(tv_tensors.Mask(mask), **window, interpolation=InterpolationMode.NEAREST)
+    return pixels.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+
+
+def _start(crop: int, side: int, target: int | None, generator: torch.Generator) -> int:
+    """First pixel of a crop along one axis: any that fits, and covers the target pixel if there is one."""
+    low, high = (0, side - crop) if target is None else (max(0, target - crop + 1), min(target, side - crop))
+    return int(torch.randint(low, high + 1, (), generator=generator))
+
+
+class EpochSampler(Sampler[int]):
+    """Keys epoch * n + index for every index of an epoch, shuffled by (seed, epoch) alone.
+
+    set_epoch(epoch, start) chooses the epoch before it is iterated; start leaves out what an interrupted run has seen.
+    """
+
+    def __init__(self, n: int, seed: int = 0, shuffle: bool = True):
+        self.n, self.seed, self.shuffle = n, seed, shuffle
+        self.epoch = self.start = 0
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        self.epoch, self.start = epoch, start
+
+    def __len__(self) -> int:
+        return max(0, self.n - self.start)
+
+    def __iter__(self) -> Iterator[int]:
+        order = torch.arange(self.n)
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
+            order = torch.randperm(self.n, generator=generator)
+        yield from (self.epoch * self.n + order[self.start:]).tolist()
+
+
+def make_loader(dataset: Dataset, batch_size: int, workers: int = 0, sampler: Sampler | None = None,
+                pin: bool = False) -> DataLoader:
+    """Batches of the dataset, in order unless a sampler says otherwise; workers stay alive between epochs.
+
+    A worker's DataError arrives here as DataError with its own sentence. The global random state is not touched.
+    """
+    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=workers, pin_memory=pin,
+                      persistent_workers=workers > 0, worker_init_fn=_leave_interrupts_to_the_parent,
+                      generator=torch.Generator().manual_seed(0))
+
+
+def _leave_interrupts_to_the_parent(_worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; only the parent answers it, and workers end with their parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,51 @@
+"""What data/mvtec.py and data/visa.py do as scripts: scan, write meta.json, say what is there and what is wrong."""
+
+import argparse
+import inspect
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from data.records import Catalogue, DataError, check_catalogue, describe_catalogue, shown, write_meta
+from data.transforms import MAX_PIXELS
+
+
+def run_script(dataset: str, scan: Callable[..., Catalogue], default_root: Path, description: str,
+               arguments: list[str] | None = None) -> int:
+    """Write meta.json for a dataset and print its table and problems; returns the exit code (2: one sentence, no file).
+
+    scan is called with the root and, where it takes one, the split file.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("root", nargs="?", type=Path, default=default_root, help=f"default: {default_root}")
+    parser.add_argument("--meta", type=Path, help="write here instead of ROOT/meta.json")
+    add_check_flags(parser)
+    takes_split = "split_csv" in inspect.signature(scan).parameters
+    if takes_split:
+        parser.add_argument("--split-csv", type=Path, help="default: ROOT/split_csv/1cls.csv")
+    options = parser.parse_args(arguments)
+    try:
+        catalogue = scan(options.root, options.split_csv) if takes_split else scan(options.root)
+        file = options.meta or options.root / "meta.json"
+        write_meta(catalogue, file)
+    except DataError as error:
+        print(f"data/{dataset}.py: {error}", file=sys.stderr)
+        return 2
+    print_catalogue(catalogue, dataset, options)
+    print(f"wrote {shown(file)}")
+    return 0
+
+
+def add_check_flags(parser: argparse.ArgumentParser) -> None:
+    """The flags that print_catalogue reads."""
+    parser.add_argument("--quick", action="store_true", help="check only the headers of the images")
+    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
+                        help="an image of more pixels is refused; default: %(default)s")
+
+
+def print_catalogue(catalogue: Catalogue, dataset: str, options: argparse.Namespace) -> None:
+    """Print the table of counts and every problem; options hold what add_check_flags adds."""
+    print(describe_catalogue(catalogue, dataset))
+    problems = check_catalogue(catalogue, not options.quick, need_masks=dataset != "folder",
+                               progress=sys.stderr.isatty(), max_pixels=options.max_pixels)
+    print("\n".join([f"{len(problems)} problems:" if problems else "no problems found", *(f"  {p}" for p in problems)]))

@@ -1,0 +1,86 @@
+"""VisA's layout: images and masks as ROOT/split_csv/1cls.csv lists them (columns object, split, label, image, mask).
+
+As a script it writes ROOT/meta.json and says what it found: python data/visa.py [ROOT] [--split-csv FILE] [--meta FILE]
+"""
+
+import csv
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from data.prepare import run_script
+from data.records import SPLITS, Catalogue, DataError, Record, checked_name, checked_path, natural_key, shown
+
+COLUMNS = ("object", "split", "label", "image", "mask")
+LABELS = ("normal", "anomaly")
+
+# Normal training, normal test and anomalous test images of the official split file 1cls.csv (Zou et al., ECCV 2022).
+OFFICIAL_COUNTS = {
+    "candle": (900, 100, 100), "capsules": (542, 60, 100), "cashew": (450, 50, 100), "chewinggum": (453, 50, 100),
+    "fryum": (450, 50, 100), "macaroni1": (900, 100, 100), "macaroni2": (900, 100, 100), "pcb1": (904, 100, 100),
+    "pcb2": (901, 100, 100), "pcb3": (905, 101, 100), "pcb4": (904, 101, 100), "pipe_fryum": (450, 50, 100),
+}
+
+
+def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
+    """The catalogue of those images of the split file (default: root/split_csv/1cls.csv) that are there.
+
+    A missing mask keeps its record and is named by check_catalogue. Raises DataError for a file that is not VisA's
+    split file, for paths that leave root, and where no image is there at all.
+    """
+    root = Path(root)
+    file = Path(split_csv) if split_csv else root / "split_csv" / "1cls.csv"
+    splits: dict[str, dict[str, list[Record]]] = {"train": {}, "test": {}}
+    for split, record in read_split(file):
+        path = root / record.image_path
+        if path.is_file() or path.is_symlink():
+            for part in SPLITS:
+                splits[part].setdefault(record.category, [])
+            splits[split][record.category].append(record)
+    if not splits["train"]:
+        raise DataError(f"{shown(root)}: holds none of the images that {shown(file)} lists; give VisA's root folder")
+    train, test = ({category: sorted(splits[part][category], key=lambda record: natural_key(record.image_path))
+                    for category in sorted(splits[part], key=natural_key)} for part in SPLITS)
+    return Catalogue(root, train, test)
+
+
+def read_split(file: Path) -> list[tuple[str, Record]]:
+    """(split, record) for every line of a VisA split file; raises DataError naming the line that is wrong."""
+    name, seen, rows = shown(file), set(), []
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as stream:
+            reader = csv.DictReader(stream)
+            missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+            if missing:
+                raise DataError(f"{name}: has no column {', '.join(missing)}; the header of VisA's split file is "
+                                + ",".join(COLUMNS))
+            for row in reader:
+                split, record = _read_row(row, f"{name}, line {reader.line_num}")
+                if (split, record.image_path) in seen:
+                    raise DataError(f"{name}, line {reader.line_num}: lists {shown(record.image_path)} twice; "
+                                    "remove one of the lines")
+                seen.add((split, record.image_path))
+                rows.append((split, record))
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror}); VisA's root holds split_csv/1cls.csv, or name "
+                        "another with --split-csv FILE") from error
+    except (ValueError, csv.Error) as error:
+        raise DataError(f"{name}: is not a CSV file ({shown(str(error))}); use VisA's own split file") from error
+    return rows
+
+
+def _read_row(row: dict, where: str) -> tuple[str, Record]:
+    if None in row or None in row.values():
+        raise DataError(f"{where}: has another number of fields than the header; correct the line")
+    if row["split"] not in SPLITS or row["label"] not in LABELS:
+        raise DataError(f"{where}: split must be one of {', '.join(SPLITS)} and label one of {', '.join(LABELS)}")
+    category, anomalous = checked_name(row["object"], where), row["label"] == "anomaly"
+    mask = checked_path(row["mask"], where) if anomalous and row["mask"] else ""
+    defect = "bad" if anomalous else "good"
+    return row["split"], Record(checked_path(row["image"], where), mask, category, defect, anomalous)
+
+
+if __name__ == "__main__":
+    sys.exit(run_script("visa", scan, Path(__file__).with_suffix(""), __doc__))

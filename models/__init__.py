@@ -1,0 +1,1 @@
+"""What is computed: frozen backbone, memory bank, FDSL heads, local windows, detector, losses."""

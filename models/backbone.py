@@ -1,0 +1,272 @@
+"""The frozen CLIP image tower: one set of weights, one position table per patch grid."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import logging
+import math
+import warnings
+from pathlib import Path
+from typing import Iterator, NamedTuple, Sequence
+
+import open_clip
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+logger = logging.getLogger("fdsl")
+
+UNTRAINED = "none"
+UNTRAINED_SEED = 2025
+FINGERPRINT_STRIDE = 1009  # a prime, so that the sampled entries do not line up with rows
+# The text tower is never used: where its weights are not loaded, the smallest possible one is built.
+TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+
+
+class ModelError(Exception):
+    """A model that cannot be built as asked; the message is one sentence with the cure."""
+
+
+class Features(NamedTuple):
+    """tokens (L,B,N,C), L2-normalised patch tokens of the tapped blocks; embedding (B,D), L2-normalised, or None."""
+
+    tokens: Tensor
+    embedding: Tensor | None
+
+
+class FrozenBackbone(nn.Module):
+    """A ViT of open_clip that is never trained: eval mode, no gradients and one precision, whoever calls it.
+
+    `layers` counts blocks from 1 (DESIGN: 6, 12, 18, 24). Tokens are the raw output of a block, class token
+    dropped, normalised in float32 and kept in the weights' precision.
+    """
+
+    def __init__(self, visual: nn.Module, layers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__()
+        if not isinstance(visual, open_clip.transformer.VisionTransformer):
+            raise ModelError(f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip; "
+                             "choose a model whose name starts with ViT.")
+        blocks = len(visual.transformer.resblocks)
+        if not layers or len(set(layers)) != len(layers) or any(not 1 <= layer <= blocks for layer in layers):
+            raise ModelError(f"--layers {' '.join(map(str, layers))}: give distinct blocks between 1 and {blocks}.")
+        self.layers = tuple(sorted(layers))
+        self.patch_size = visual.patch_size[0]
+        self.width = visual.conv1.out_channels
+        self.embedding_width = visual.output_dim
+        self.fingerprint = fingerprint(visual.state_dict())
+        self.native_table = visual.positional_embedding.detach().float()
+        self.visual = visual.requires_grad_(False).to(device=device, dtype=dtype)
+        self._tables: dict[int, nn.Parameter] = {}
+        self.train(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.visual.conv1.weight.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.visual.conv1.weight.dtype
+
+    def train(self, mode: bool = True) -> "FrozenBackbone":
+        """Frozen: stays in eval mode whatever the caller asks."""
+        return super().train(False)
+
+    def grid(self, side: int) -> int:
+        """Patches along one side of an image of `side` pixels; ModelError unless it is a whole number."""
+        if side < self.patch_size or side % self.patch_size:
+            near = max(1, round(side / self.patch_size)) * self.patch_size
+            raise ModelError(f"--image-size {side} is not a multiple of the patch side {self.patch_size}; "
+                             f"{near} is the nearest that is.")
+        return side // self.patch_size
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def encode(self, images: Tensor, embedding: bool = False) -> Features:
+        """Features of images (B,3,H,H), normalised with CLIP's mean and std; H a multiple of the patch side.
+
+        Without `embedding` the pass stops after the last tapped block.
+        """
+        grid = self.grid(images.shape[-1])
+        self.visual.positional_embedding = self._table(grid)
+        with attention_by_sdpa():
+            out = self.visual.forward_intermediates(
+                images.to(device=self.device, dtype=self.dtype),
+                indices=[layer - 1 for layer in self.layers],
+                stop_early=not embedding, intermediates_only=not embedding, output_fmt="NLC")
+        tokens = torch.stack([F.normalize(block.float(), dim=-1).to(self.dtype)
+                              for block in out["image_intermediates"]])
+        pooled = F.normalize(out["image_features"].float(), dim=-1) if embedding else None
+        return Features(tokens, pooled)
+
+    def _table(self, grid: int) -> nn.Parameter:
+        if grid not in self._tables:
+            table = resize_position_table(self.native_table, grid).to(device=self.device, dtype=self.dtype)
+            self._tables[grid] = nn.Parameter(table, requires_grad=False)
+        return self._tables[grid]
+
+
+def resize_position_table(table: Tensor, grid: int) -> Tensor:
+    """(1+g*g, C) position table, class token first -> (1+grid*grid, C), bicubic and antialiased as in open_clip."""
+    own = math.isqrt(table.shape[0] - 1)
+    if own == grid:
+        return table
+    patches = table[1:].reshape(1, own, own, -1).permute(0, 3, 1, 2)
+    patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat([table[:1], patches.permute(0, 2, 3, 1).reshape(grid * grid, -1)])
+
+
+@contextlib.contextmanager
+def attention_by_sdpa() -> Iterator[None]:
+    """Turns off PyTorch's fused encoder path, so that attention takes the flash kernel (1.6 x faster in bf16 on a CPU)."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """Hex digest of a state dict's names, shapes and a strided sample of its float32 values.
+
+    Tells one set of weights from another in milliseconds; not a defence against forgery.
+    """
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        values = state[name].detach().reshape(-1)
+        sample = torch.cat([values[:64], values[::FINGERPRINT_STRIDE]]).float().cpu().contiguous()
+        digest.update(f"{name}{tuple(state[name].shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def load_backbone(model: str, pretrained: str, layers: Sequence[int], device: torch.device | str = "cpu",
+                  dtype: torch.dtype = torch.float32, model_config: str | None = None) -> FrozenBackbone:
+    """Builds `model` with open_clip and fills its image tower.
+
+    `pretrained`: a tag of open_clip (downloaded and cached by it), a FILE with a whole CLIP or its image tower,
+    or "none" (untrained weights from a fixed seed). `model_config`: a folder of further open_clip model JSONs.
+    Raises ModelError for an unknown model or tag, weights that cannot be fetched, an incomplete file.
+    """
+    if model_config is not None:
+        register_model_configs(model_config)
+    if model not in open_clip.list_models():
+        near = difflib.get_close_matches(model, open_clip.list_models(), n=3, cutoff=0.4)
+        raise ModelError(f"--model {model} is not known to open_clip"
+                         f"{'; near names: ' + ', '.join(near) if near else ''}; other models need --model-config DIR.")
+    if pretrained == UNTRAINED:
+        visual = _untrained_tower(model)
+    elif Path(pretrained).is_file():
+        visual = _untrained_tower(model)
+        fill_image_tower(visual, read_image_tower(Path(pretrained)), pretrained)
+    else:
+        visual = _downloaded_tower(model, pretrained)
+    return FrozenBackbone(visual, layers, torch.device(device), dtype)
+
+
+def register_model_configs(folder: str) -> None:
+    """Adds every open_clip model JSON of `folder` to open_clip's list."""
+    if not list(Path(folder).glob("*.json")):
+        raise ModelError(f"--model-config {folder} holds no open_clip model file (*.json).")
+    try:
+        open_clip.add_model_config(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"--model-config {folder}: a model file in it cannot be read ({error}).") from error
+
+
+def _untrained_tower(model: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]), _open_clip_quiet():
+        torch.manual_seed(UNTRAINED_SEED)
+        return open_clip.create_model(model, pretrained=None, precision="fp32", device="cpu",
+                                      text_cfg=TINY_TEXT_TOWER, force_custom_text=False).visual
+
+
+def _downloaded_tower(model: str, tag: str) -> nn.Module:
+    source = open_clip.get_pretrained_cfg(model, tag)
+    if not source:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        raise ModelError(f"--pretrained {tag} is neither a file nor a tag of {model} "
+                         f"(tags: {', '.join(tags) or 'none'}; or give a FILE, or none for untrained weights).")
+    if source.get("quick_gelu", False) and not model.endswith("-quickgelu"):
+        logger.warning("%s runs the %s weights with plain GELU, though they were trained with QuickGELU; "
+                       "%s-quickgelu is right for them.", model, tag, model)
+    try:
+        with _open_clip_quiet():
+            return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu").visual
+    except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
+        where = source.get("hf_hub", "").strip("/") or source.get("url", "")
+        raise ModelError(f"The weights {tag} of {model} could not be fetched ({first_line(error)}); download "
+                         f"open_clip_model.safetensors of {where} where there is a network and pass it as "
+                         "--pretrained FILE.") from error
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """The first line of an error's text, cut to `limit` characters."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:limit]
+
+
+def read_image_tower(file: Path) -> dict[str, Tensor]:
+    """The image tower's state dict from a safetensors or torch file (whole CLIP, `visual.*` or bare keys).
+
+    Torch files are read without executing anything (weights_only). Raises ModelError naming the file.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = load_file(file) if file.suffix == ".safetensors" else \
+            torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, KeyError, AttributeError) as error:
+        raise ModelError(f"--pretrained {file} is not a plain weights file ({first_line(error)}); "
+                         "use a .safetensors file.") from error
+    except Exception as error:  # pickle.UnpicklingError and its kin
+        raise ModelError(f"--pretrained {file} was refused: it holds more than tensors "
+                         f"({first_line(error)}); use a .safetensors file.") from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ModelError(f"--pretrained {file} holds no state dict of tensors; use open_clip's own weights file.")
+    state = {name.removeprefix("module."): value for name, value in state.items()}
+    tower = {name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")}
+    return tower or state
+
+
+def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Loads `state` strictly into the tower; its position table may be of any square grid.
+
+    Raises ModelError with the missing, unexpected or misshapen names.
+    """
+    own = visual.state_dict()
+    table = state.get("positional_embedding")
+    fits = {name for name in own if name in state and state[name].shape == own[name].shape}
+    if table is not None and table.dim() == 2 and table.shape[1] == own["positional_embedding"].shape[1] \
+            and math.isqrt(table.shape[0] - 1) ** 2 == table.shape[0] - 1:
+        fits.add("positional_embedding")
+    faults = {"missing": sorted(set(own) - set(state)), "not of the image tower": sorted(set(state) - set(own)),
+              "of another shape": sorted((set(own) & set(state)) - fits)}
+    if any(faults.values()):
+        told = "; ".join(f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
+                         for what, names in faults.items() if names)
+        raise ModelError(f"--pretrained {source} does not fill the image tower ({told}); check --model.")
+    bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
+    if bad:
+        raise ModelError(f"--pretrained {source} holds values that are not finite ({', '.join(bad[:5])}).")
+    visual.positional_embedding = nn.Parameter(table.detach().clone())
+    visual.load_state_dict(state, strict=True)
+
+
+@contextlib.contextmanager
+def _open_clip_quiet() -> Iterator[None]:
+    """open_clip reports to the root logger and by warnings; what matters of it is said by this module."""
+    root = logging.getLogger()
+    before = root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            yield
+    finally:
+        logging.disable(before)

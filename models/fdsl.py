@@ -1,0 +1,89 @@
+"""FDSL's trained part: feature discrepancy (FD), anomaly score learning (ASL), neighbour aggregation (NAM)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FD_MODES = ("abs", "signed", "none")
+HIDDEN_WIDTHS = (512, 128, 32)
+NAM_CHANNELS = 6
+NAM_KERNEL = 5
+
+
+class Maps(NamedTuple):
+    """Anomaly probabilities (L,B,G,G): the heads' raw maps, and the refined ones (None without NAM)."""
+
+    raw: Tensor
+    refined: Tensor | None
+
+    @property
+    def final(self) -> Tensor:
+        """The maps that detection uses: refined where there is NAM, else raw."""
+        return self.raw if self.refined is None else self.refined
+
+
+def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs") -> Tensor:
+    """What is left of `tokens` (...,C) when the nearest normal tokens (...,C) are taken away, in float32.
+
+    abs: |T - M|; signed: T - M; none: T itself (ablation). DESIGN section 2, FD.
+    """
+    if mode == "none":
+        return tokens.float()
+    difference = tokens.float() - nearest.float()
+    return difference.abs() if mode == "abs" else difference
+
+
+class AnomalyScoreHead(nn.Module):
+    """ASL for one block: discrepancies (...,C) -> logits (...,2), normal then anomalous."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.BatchNorm1d(width)]
+        for hidden in HIDDEN_WIDTHS:
+            layers += [nn.Linear(width, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True)]
+            width = hidden
+        self.layers = nn.Sequential(*layers, nn.Linear(width, 2))
+
+    def forward(self, discrepancy: Tensor) -> Tensor:
+        return self.layers(discrepancy.flatten(0, -2)).unflatten(0, discrepancy.shape[:-1])
+
+
+class NeighbourAggregation(nn.Module):
+    """NAM: raw anomaly probabilities (...,G,G) -> refined ones of the same shape. One module for all blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(2, NAM_CHANNELS, NAM_KERNEL, padding="same")
+        self.conv2 = nn.Conv2d(NAM_CHANNELS, 2, NAM_KERNEL, padding="same")
+
+    def forward(self, raw: Tensor) -> Tensor:
+        maps = raw.flatten(0, -3)
+        logits = self.conv2(F.relu(self.conv1(torch.stack([1 - maps, maps], dim=1))))
+        return logits.softmax(dim=1)[:, 1].unflatten(0, raw.shape[:-2])
+
+
+class FDSL(nn.Module):
+    """All that is trained: one ASL head per tapped block and, with `use_nam`, one NAM shared by them."""
+
+    def __init__(self, width: int, blocks: int, use_nam: bool = True) -> None:
+        super().__init__()
+        self.width, self.blocks, self.use_nam = width, blocks, use_nam
+        self.heads = nn.ModuleList(AnomalyScoreHead(width) for _ in range(blocks))
+        self.nam = NeighbourAggregation() if use_nam else None
+
+    def raw_maps(self, discrepancy: Tensor) -> Tensor:
+        """Discrepancies (L,B,N,C) of square patch grids -> raw anomaly probabilities (L,B,G,G)."""
+        grid = int(discrepancy.shape[2] ** 0.5)
+        logits = torch.stack([head(block) for head, block in zip(self.heads, discrepancy)])
+        return logits.softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
+
+    def refine(self, raw: Tensor) -> Maps:
+        """Raw maps (L,B,G,G) with their refined companions."""
+        return Maps(raw, self.nam(raw) if self.nam is not None else None)
+
+    def forward(self, discrepancy: Tensor) -> Maps:
+        return self.refine(self.raw_maps(discrepancy))

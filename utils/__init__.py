@@ -1,0 +1,1 @@
+"""What surrounds the method: configuration, runtime, checkpoints, metrics, results and reports."""

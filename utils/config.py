@@ -1,0 +1,206 @@
+"""Settings: dataclasses, the flags that fill them, and the sentences that refuse contradictory ones."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Callable, Mapping
+
+DATASETS = ("mvtec", "visa", "folder")
+OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
+PUBLISHED_EPOCHS = {"visa": 11, "mvtec": 5}
+AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop", "folder": "none"}
+IMAGE_SCORES = ("paper", "max", "top1")
+BACKBONE_FLAGS = ("model", "pretrained", "model_config", "layers", "image_size")
+
+
+class ConfigError(Exception):
+    """Settings or files that cannot be used as given; the message is one sentence with the cure."""
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """Which frozen image tower, which blocks are tapped (counted from 1), and the image side in pixels."""
+
+    model: str = "ViT-L-14-336-quickgelu"
+    pretrained: str = "openai"
+    model_config: str | None = None
+    layers: tuple[int, ...] = (6, 12, 18, 24)
+    image_size: int = 518
+
+    @property
+    def untrained(self) -> bool:
+        return self.pretrained == "none"
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """What FDSL computes: neighbour aggregation, the discrepancy, and the alignment."""
+
+    use_nam: bool = True
+    fd: str = "abs"
+    align: str = "mulmax"
+
+
+@dataclass(frozen=True)
+class WindowConfig:
+    """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch."""
+
+    winmode: str = "mul"
+    win_size: int = 13
+    win_stride: int = 2
+    win_weight: float = 0.5
+    index_memory: bool = False
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argparse type: a whole number from `low` to `high`."""
+    return _number(int, low, high, "a whole number")
+
+
+def real(low: float, high: float | None = None, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: a number from `low` (or above it) to `high`."""
+    return _number(float, low, high, "a number", above)
+
+
+def _number(kind: type, low, high, what: str, above: bool = False):
+    def parse(text: str):
+        span = f"{what} {'above' if above else 'from'} {low}{'' if high is None else f' to {high}'}"
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {span}") from None
+        if not (value > low if above else value >= low) or not (high is None or value <= high):
+            raise argparse.ArgumentTypeError(f"{text} is not {span}")
+        return value
+
+    return parse
+
+
+def name_part(text: str) -> str:
+    """An argparse type: a name that is one folder of a path."""
+    if not text or text in (".", "..") or any(mark in text for mark in "/\\\0\n"):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
+    return text
+
+
+def metric_side(text: str) -> int | str:
+    """An argparse type: the side of evaluated maps in pixels, or `full` (each mask's own resolution)."""
+    return text if text == "full" else whole(2, 8192)(text)
+
+
+def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
+    """The backbone flags, the same everywhere. Not given, they are None: a checkpoint or the defaults decide."""
+    group = parser.add_argument_group("backbone")
+    default = BackboneConfig()
+    group.add_argument("--model", help=f"open_clip's name of a ViT (default {default.model})")
+    group.add_argument("--pretrained", metavar="TAG|FILE|none",
+                       help=f"weights: a tag of open_clip, a file, or none for untrained ones (default {default.pretrained})")
+    group.add_argument("--model-config", metavar="DIR", help="folder of further open_clip model JSON files")
+    group.add_argument("--layers", type=whole(1), nargs="+", metavar="N",
+                       help="tapped blocks, counted from 1 (default 6 12 18 24)")
+    group.add_argument("--image-size", type=whole(1, 8192), metavar="PX",
+                       help=f"side that images are squashed to (default {default.image_size})")
+
+
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """NAM, FD and alignment. Not given, they are None: a checkpoint or the defaults decide."""
+    group = parser.add_argument_group("method")
+    group.add_argument("--use-nam", type=int, choices=(0, 1), help="neighbour aggregation (default 1)")
+    group.add_argument("--fd", choices=("abs", "signed", "none"), help="feature discrepancy (default abs)")
+    group.add_argument("--align", choices=("mulmax", "diff2"), help="how a token finds its nearest (default mulmax)")
+
+
+def add_window_flags(parser: argparse.ArgumentParser) -> None:
+    """LFE's flags."""
+    group, default = parser.add_argument_group("local windows (LFE)"), WindowConfig()
+    group.add_argument("--winmode", choices=("nan", "mul", "onlywin"), default=default.winmode,
+                       help="nan: off; mul: fused with the whole image; onlywin: windows alone (default mul)")
+    group.add_argument("--win-size", type=whole(1), default=default.win_size, metavar="PATCHES")
+    group.add_argument("--win-stride", type=whole(1), default=default.win_stride, metavar="PATCHES")
+    group.add_argument("--win-weight", type=real(0, 1), default=default.win_weight, metavar="0..1")
+    group.add_argument("--index-memory", type=int, choices=(0, 1), default=0,
+                       help="1: match only the reference windows picked by their image embeddings")
+
+
+def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
+    """Where and how it runs."""
+    group = parser.add_argument_group("runtime")
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps|N")
+    group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    group.add_argument("--workers", type=whole(0, 64), metavar="N", help="processes that load images (default: by cores)")
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def backbone_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = None) -> BackboneConfig:
+    """The backbone of the flags, or of a checkpoint's `stored` one with which given flags must agree.
+
+    `pretrained` and `model_config` may name another place (files move): the weights' fingerprint is compared
+    when they are loaded.
+    """
+    base = BackboneConfig() if stored is None else from_stored(BackboneConfig, stored)
+    given = {name: value for name in BACKBONE_FLAGS if (value := getattr(args, name)) is not None}
+    if "layers" in given:
+        given["layers"] = tuple(sorted(given["layers"]))
+    if stored is not None:
+        for name in ("model", "layers", "image_size"):
+            if name in given and given[name] != getattr(base, name):
+                raise ConfigError(f"--{name.replace('_', '-')} {_shown(given[name])} does not match the checkpoint, which "
+                                  f"was trained with {_shown(getattr(base, name))}; leave the flag out or train again.")
+    return replace(base, **given)
+
+
+def method_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = None,
+                  has_nam: bool | None = None) -> MethodConfig:
+    """The method of the flags on top of a checkpoint's `stored` one; what the heads cannot do is refused."""
+    base = MethodConfig() if stored is None else from_stored(MethodConfig, stored)
+    if has_nam is not None:
+        base = replace(base, use_nam=base.use_nam and has_nam)
+    given = {name: value for name in ("use_nam", "fd", "align") if (value := getattr(args, name)) is not None}
+    if "use_nam" in given:
+        given["use_nam"] = bool(given["use_nam"])
+    if has_nam is False and given.get("use_nam"):
+        raise ConfigError("--use-nam 1 needs a checkpoint that was trained with NAM; this one was not.")
+    if stored is not None and "fd" in given and given["fd"] != base.fd:
+        raise ConfigError(f"--fd {given['fd']} does not match the checkpoint, whose heads were trained on "
+                          f"--fd {base.fd}; train again with it.")
+    return replace(base, **given)
+
+
+def window_config(args: argparse.Namespace) -> WindowConfig:
+    """LFE's settings; windows further apart than they are wide are refused here, not in the middle of a run."""
+    config = WindowConfig(args.winmode, args.win_size, args.win_stride, args.win_weight, bool(args.index_memory))
+    if config.winmode != "nan" and config.win_stride > config.win_size:
+        raise ConfigError(f"--win-stride {config.win_stride} is larger than --win-size {config.win_size}: "
+                          "patches between the windows would not be seen; give a stride up to the size.")
+    return config
+
+
+def from_stored(kind: type, stored: Mapping[str, Any]):
+    """A dataclass from stored values; unknown or missing names and wrong types are a ConfigError."""
+    names = {item.name for item in fields(kind)}
+    if set(stored) != names:
+        raise ConfigError(f"The checkpoint's {kind.__name__} has the fields {sorted(stored)}, this code expects "
+                          f"{sorted(names)}; use the version of the code that wrote it.")
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+    default = kind()
+    for name, value in values.items():
+        kept = getattr(default, name)
+        if kept is not None and value is not None and not isinstance(value, type(kept)):
+            raise ConfigError(f"The checkpoint's {name} is {value!r}, which is no {type(kept).__name__}.")
+    return kind(**values)
+
+
+def as_stored(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON values."""
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def checkpoint_path(folder: Path, model_name: str, dataset: str) -> Path:
+    """checkpoints/MODEL/DATASET.safetensors, named by the training set."""
+    return Path(folder) / model_name / f"{dataset}.safetensors"

@@ -1,0 +1,157 @@
+"""What one test image looks like: photo, ground truth, heat map on a fixed scale, predicted contour, and a caption.
+
+Arrays are (H,W,3) uint8 RGB. An anomaly map (G,G) covers the whole photo, squashed: patch (0,0) lies on the first pixel
+and patch (G-1,G-1) on the last (bilinear, corners aligned), whatever the photo's size and aspect.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+PANEL_SIDE = 512          # longest side of a panel of the large picture, pixels
+MIN_PANEL_SIDE = 256      # smaller photos are enlarged to this
+MIN_SHORT_SIDE = 24       # a photo of extreme aspect is still visible
+PANEL_GAP = 6             # pixels between the panels of a strip
+CAPTION_HEIGHT = 52       # two lines of text below the panels
+PANEL_NAMES = ("photo", "ground truth", "heat map", "prediction")
+
+SCALE_PERCENTILE = 99.9   # of all map values of the category: the top of the heat map's scale
+MIN_SCALE_SPAN = 0.05     # maps that hardly vary are not stretched into false alarms
+DIMMED = 0.42             # brightness of the photo below the heat map
+
+TRUTH_COLOUR = (64, 224, 208)
+PREDICTION_COLOUR = (255, 122, 61)
+OUTLINE_SHADOW = (16, 16, 18)
+STRIP_BACKGROUND = (24, 24, 26)
+TEXT_COLOUR = (236, 234, 228)
+MUTED_COLOUR = (160, 157, 150)
+
+
+def colour_scale(maps: np.ndarray, threshold: float | None = None) -> tuple[float, float]:
+    """The heat map's scale (low, high) for all images of a category, from its maps (n,G,G).
+
+    Low is the median of all values, high their 99.9th percentile but no less than the pixel threshold, so that what
+    is not predicted as a defect never shows at full heat; the span is at least MIN_SCALE_SPAN.
+    """
+    values = maps[np.isfinite(maps)]
+    if values.size == 0:
+        return 0.0, 1.0
+    low, high = float(np.median(values)), float(np.percentile(values, SCALE_PERCENTILE))
+    if threshold is not None and np.isfinite(threshold):
+        high = max(high, min(float(threshold), float(values.max())))
+    return low, max(high, low + MIN_SCALE_SPAN)
+
+
+@lru_cache(maxsize=64)
+def _interpolation(length: int, points: int) -> np.ndarray:
+    """Weights (length, points) of linear interpolation with the end points aligned."""
+    position = np.linspace(0, points - 1, length)
+    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(points))).astype(np.float32)
+
+
+def upsample(anomaly_map: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Anomaly map (G,G) to (height, width): bilinear, corners aligned; values that are not finite count as 0."""
+    clean = np.nan_to_num(np.asarray(anomaly_map, dtype=np.float32), posinf=1.0, neginf=0.0)
+    return _interpolation(height, clean.shape[0]) @ clean @ _interpolation(width, clean.shape[1]).T
+
+
+def panel_size(height: int, width: int, side: int = PANEL_SIDE) -> tuple[int, int]:
+    """Height and width of a photo whose long side is brought to at most `side`, keeping its aspect."""
+    longest = min(side, max(height, width, MIN_PANEL_SIDE))
+    factor = longest / max(height, width)
+    return tuple(min(longest, max(MIN_SHORT_SIDE, round(length * factor))) for length in (height, width))
+
+
+def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Photo (H,W,3) to (height, width): area averaging when it shrinks, bicubic when it grows."""
+    shrinks = photo.shape[0] >= height and photo.shape[1] >= width
+    return cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
+
+
+def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    """A copy of the panel with the borders of `region` (bool, any size: it covers the panel squashed) drawn on it."""
+    panel = panel.copy()
+    contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
+    factor = np.array([panel.shape[1] / region.shape[1], panel.shape[0] / region.shape[0]])
+    scaled = [np.floor((contour + 0.5) * factor).astype(np.int32) for contour in contours]
+    thickness = max(1, round(max(panel.shape[:2]) / 256))
+    cv2.polylines(panel, scaled, True, OUTLINE_SHADOW, thickness + 2, cv2.LINE_AA)
+    cv2.polylines(panel, scaled, True, colour, thickness, cv2.LINE_AA)
+    return panel
+
+
+def heat(photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """The heat map over the dimmed grey photo: what lies at the scale's low end stays dark, its high end glows."""
+    low, high = scale
+    level = np.clip((upsampled - low) / max(high - low, 1e-9), 0, 1)
+    colours = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None] * DIMMED
+    alpha = np.sqrt(level)[..., None]
+    return (grey * (1 - alpha) + colours * alpha).astype(np.uint8)
+
+
+def panels(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, threshold: float | None,
+           scale: tuple[float, float], side: int = PANEL_SIDE) -> list[np.ndarray]:
+    """The four panels of PANEL_NAMES, each of the photo's aspect with a long side of at most `side` pixels.
+
+    The ground truth is the outline of `mask` ((H,W) bool or None); the prediction outlines where the upsampled map
+    reaches `threshold` (None: nothing), over a thin repeat of the ground truth.
+    """
+    height, width = panel_size(*photo.shape[:2], side)
+    base = resize(photo, height, width)
+    upsampled = upsample(anomaly_map, height, width)
+    has_truth = mask is not None and bool(mask.any())
+    truth = _outline(base, mask, TRUTH_COLOUR) if has_truth else base
+    prediction = base if threshold is None else _outline(truth, upsampled >= threshold, PREDICTION_COLOUR)
+    return [base, truth, heat(base, upsampled, scale), prediction]
+
+
+def overlay(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, threshold: float | None,
+            scale: tuple[float, float], caption: str = "", side: int = PANEL_SIDE) -> np.ndarray:
+    """One strip of the four panels with a caption below: (height + CAPTION_HEIGHT, 4 * width + 3 * PANEL_GAP, 3)."""
+    parts = panels(photo, anomaly_map, mask, threshold, scale, side)
+    low, high = scale
+    truth = "ground truth" if mask is not None and mask.any() else "ground truth: none"
+    outline = "no pixel threshold" if threshold is None else f"prediction, map >= {threshold:.3g}"
+    return strip(parts, ("photo", truth, f"heat map, {low:.3g} to {high:.3g}", outline), caption)
+
+
+def strip(parts: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.ndarray:
+    """Panels of one size side by side, a name under each and the caption below all."""
+    height, width = parts[0].shape[:2]
+    sheet = np.full((height + CAPTION_HEIGHT, len(parts) * (width + PANEL_GAP) - PANEL_GAP, 3), STRIP_BACKGROUND,
+                    np.uint8)
+    texts = [(10, height + 29, caption, TEXT_COLOUR, sheet.shape[1] - 20)]
+    for index, (part, name) in enumerate(zip(parts, names)):
+        left = index * (width + PANEL_GAP)
+        sheet[:height, left:left + width] = part
+        texts.append((left + 10, height + 7, name, MUTED_COLOUR, width - 12))
+    return write_on(sheet, texts)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.load_default(size)
+
+
+def write_on(picture: np.ndarray, texts: list[tuple[int, int, str, tuple[int, int, int], int]], size: int = 15) -> np.ndarray:
+    """The picture with lines of text (left, top, text, colour, most pixels it may take): longer ones are cut."""
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    font = _font(size)
+    for left, top, text, colour, room in texts:
+        text = " ".join(text.split()).encode("utf-8", "replace").decode()
+        while text and font.getlength(text) > room:
+            text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
+        draw.text((left, top), text, fill=colour, font=font)
+    return np.asarray(image)
+
+
+def placeholder(height: int = 320, width: int = 320) -> np.ndarray:
+    """A grey tile that stands for a photo that could not be read."""
+    tile = np.full((height, width, 3), 96, np.uint8)
+    return write_on(tile, [(16, height // 2 - 10, "photo unreadable", TEXT_COLOUR, width - 32)], size=18)

@@ -1,0 +1,273 @@
+"use strict";
+(() => {
+  const PAGE = 60, START_MODE = 2;
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = id => document.getElementById(id);
+  const sections = [...document.querySelectorAll("section.category")];
+  const state = { category: -1, list: [], place: 0, page: 0, thresholds: [], mode: START_MODE };
+  const categories = data.categories.map((item, index) => {
+    const slider = sections[index].querySelector("input.threshold");
+    const scores = item.scores.map(score => score === null ? NaN : score);
+    const start = item.threshold === null ? Number(slider.max) : item.threshold;
+    state.thresholds.push(start);
+    return { ...item, scores, start, low: Number(slider.min), high: Number(slider.max), slider, section: sections[index],
+      ranked: [...scores.keys()].sort((a, b) => (isNaN(scores[a]) - isNaN(scores[b])) || scores[b] - scores[a]) };
+  });
+  const current = () => categories[state.category];
+  const threshold = () => state.thresholds[state.category];
+
+  function make(tag, properties, ...children) {
+    const element = Object.assign(document.createElement(tag), properties);
+    element.append(...children);
+    return element;
+  }
+
+  // ---- what the threshold says of an image
+  const alarm = (item, index, at) => item.scores[index] >= at;
+  const flipped = (item, index) => alarm(item, index, threshold()) !== alarm(item, index, item.start);
+  function verdict(item, index) {
+    const raised = alarm(item, index, threshold());
+    if (item.labels[index]) return raised ? "found" : "missed";
+    return raised ? "false alarm" : "passed";
+  }
+  function badges(item, index) {
+    const text = verdict(item, index), wrong = text === "missed" || text === "false alarm";
+    const list = [make("span", { className: wrong ? "badge wrong" : "badge", textContent: text })];
+    if (flipped(item, index)) list.push(make("span", { className: "badge flip", textContent: "flipped" }));
+    return list;
+  }
+  const scoreText = score => isNaN(score) ? "–" : score.toFixed(4);
+
+  // ---- pictures: one file holds the four panels side by side, and one of them is let through
+  function crop(item, index, mode, large) {
+    const [height, width] = item.sizes[index], gap = large ? data.gap : 0, total = 4 * width + 3 * gap;
+    const image = make("img", { alt: "", loading: "lazy", decoding: "async" });
+    const box = make("span", { className: "crop" }, image);
+    box.style.aspectRatio = `${width} / ${height}`;
+    if (large) {
+      image.style.width = `${100 * total / width}%`;
+      image.style.transform = `translateX(${-100 * mode * (width + gap) / total}%)`;
+      box.style.width = `min(${width}px, calc(43vh * ${width / height}), 44vw)`;
+      image.addEventListener("error", () => box.replaceWith(smallCrop(item, index, mode)), { once: true });
+      image.src = item.strips + item.files[index] + ".jpg";
+    } else {
+      box.style.width = `${100 * Math.min(1, width / height)}%`;
+      image.src = item.thumbnails[index];
+    }
+    return box;
+  }
+  function smallCrop(item, index, mode) {
+    const box = crop(item, index, mode, false), [height, width] = item.sizes[index];
+    box.style.width = `min(${width}px, calc(43vh * ${width / height}), 44vw)`;
+    box.firstChild.style.width = "400%";
+    box.firstChild.style.transform = `translateX(${-25 * mode}%)`;
+    return box;
+  }
+
+  // ---- the grid, a page at a time
+  function wanted(item, index) {
+    const kind = $("filter").value, text = $("find").value.trim().toLowerCase();
+    if (text && !(item.images[index] + "\n" + item.defects[index]).toLowerCase().includes(text)) return false;
+    if (kind === "defect" || kind === "good") return Boolean(item.labels[index]) === (kind === "defect");
+    if (kind === "flipped") return flipped(item, index);
+    return kind === "all" || verdict(item, index) === (kind === "alarm" ? "false alarm" : kind);
+  }
+  function rebuild(keepPage) {
+    const item = current(), order = $("sort").value, at = threshold();
+    const list = item.ranked.filter(index => wanted(item, index));
+    if (order === "up") list.reverse();
+    if (order === "near") list.sort((a, b) => Math.abs(item.scores[a] - at) - Math.abs(item.scores[b] - at));
+    if (order === "name") list.sort((a, b) => item.images[a] < item.images[b] ? -1 : 1);
+    state.list = list;
+    const last = Math.max(0, Math.ceil(list.length / PAGE) - 1);
+    turn(keepPage ? Math.min(state.page, last) : 0);
+  }
+  function turn(page) {
+    const item = current(), first = page * PAGE, shown = state.list.slice(first, first + PAGE);
+    state.page = page;
+    state.place = Math.min(Math.max(state.place, first), Math.max(first, first + shown.length - 1));
+    $("grid").replaceChildren(...shown.map(index => make("li", {}, tile(item, index))));
+    $("empty").hidden = shown.length > 0;
+    $("range").textContent = shown.length ? `${first + 1}–${first + shown.length} of ${state.list.length.toLocaleString("en")}` : "";
+    $("previous").disabled = page === 0;
+    $("next").disabled = first + PAGE >= state.list.length;
+    judge();
+  }
+  function tile(item, index) {
+    const button = make("button", { type: "button", className: "tile", title: item.images[index] },
+      make("span", { className: "thumb" }, crop(item, index, state.mode, false)),
+      make("span", { className: "line" }, make("span", { className: "score", textContent: scoreText(item.scores[index]) }),
+        make("span", { className: item.labels[index] ? "label defect" : "label good", textContent: item.defects[index] })),
+      make("span", { className: "name", textContent: item.images[index].split("/").pop() }),
+      make("span", { className: "verdicts" }));
+    button.dataset.image = index;
+    return button;
+  }
+  function judge() {
+    const item = current();
+    for (const button of $("grid").querySelectorAll(".tile")) {
+      const index = Number(button.dataset.image);
+      button.lastChild.replaceChildren(...badges(item, index));
+      button.setAttribute("aria-label", `${item.images[index]}, ${item.labels[index] ? "defect" : "good"} ${item.defects[index]}, ` +
+        `score ${scoreText(item.scores[index])}, ${verdict(item, index)}`);
+    }
+  }
+
+  // ---- the threshold: counts, lines and points of the plots, verdicts
+  function setThreshold(value) {
+    const item = current();
+    if (!isFinite(value)) return;
+    state.thresholds[state.category] = value;
+    item.slider.value = value;
+    item.section.querySelector(".threshold-value").value = value === item.start ? value : Number(value.toPrecision(6));
+    const tally = { found: 0, missed: 0, alarms: 0, passed: 0, flipped: 0 };
+    const count = { found: "found", missed: "missed", "false alarm": "alarms", passed: "passed" };
+    item.scores.forEach((_, index) => { tally[count[verdict(item, index)]]++; tally.flipped += flipped(item, index); });
+    const share = (part, whole) => whole ? part / whole : NaN;
+    const recall = share(tally.found, tally.found + tally.missed), precision = share(tally.found, tally.found + tally.alarms);
+    const text = { ...tally, recall: perCent(recall), precision: perCent(precision) };
+    for (const output of item.section.querySelectorAll("[data-count]")) output.textContent = text[output.dataset.count];
+    const [left, right, width, height] = data.histogram, [charts, roc, pr] = item.section.querySelectorAll("svg.chart");
+    const inside = Math.min(1, Math.max(0, (value - item.low) / (item.high - item.low))), x = left + inside * (width - left - right);
+    const area = charts.querySelector(".alarm"), line = charts.querySelector(".threshold");
+    area.setAttribute("x", x);
+    area.setAttribute("width", width - right - x);
+    if (line) line.setAttribute("d", line.getAttribute("d").replace(/^M[\d.]+/, `M${x}`));
+    point(roc, share(tally.alarms, tally.alarms + tally.passed), recall);
+    point(pr, recall, precision);
+    const changes = ["missed", "alarm", "flipped"].includes($("filter").value) || $("sort").value === "near";
+    if (changes) rebuild(true); else judge();
+    if ($("viewer").open) describe();
+  }
+  const perCent = value => isNaN(value) ? "–" : (100 * value).toFixed(1);
+  function point(chart, x, y) {
+    const circle = chart.querySelector("circle"), [left, right, top, bottom, width, height] = data.curve;
+    if (!circle) return;
+    circle.setAttribute("visibility", isNaN(x) || isNaN(y) ? "hidden" : "visible");
+    circle.setAttribute("cx", left + (x || 0) * (width - left - right));
+    circle.setAttribute("cy", height - bottom - (y || 0) * (height - top - bottom));
+  }
+  function nextScore(up) {
+    const above = current().scores.filter(score => up ? score > threshold() : score < threshold());
+    if (above.length) setThreshold(above.reduce((a, b) => up ? Math.min(a, b) : Math.max(a, b)));
+  }
+  const nudge = share => setThreshold(Math.min(current().high, Math.max(current().low, threshold() + share * (current().high - current().low))));
+
+  // ---- categories, modes, the large view
+  function show(index, scroll) {
+    if (!categories[index]) return;
+    state.category = index;
+    state.place = 0;
+    const item = current();
+    sections.forEach((section, position) => { section.hidden = position !== index; });
+    document.querySelectorAll(".tabs a").forEach((link, position) =>
+      position === index ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"));
+    for (const slot of item.section.querySelectorAll("[data-reference]"))
+      if (!slot.firstChild) slot.append(make("img", { alt: "reference photo", loading: "lazy", src: item.references[slot.dataset.reference] }));
+    rebuild(false);
+    setThreshold(threshold());
+    if (scroll) {
+      document.querySelector(".tabs a[aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
+      item.section.scrollIntoView();
+    }
+  }
+  function setMode(mode) {
+    state.mode = mode;
+    $("grid").style.setProperty("--mode", mode);
+    document.querySelector(`input[name=mode][value="${mode}"]`).checked = true;
+  }
+  function move(step) {
+    const focused = document.activeElement.closest?.(".tile"), open = $("viewer").open;
+    const next = focused || open ? state.place + step : state.place;
+    if (!state.list.length || next < 0 || next >= state.list.length) return;
+    state.place = next;
+    if (Math.floor(next / PAGE) !== state.page) turn(Math.floor(next / PAGE));
+    if (open) describe(true);
+    else $("grid").children[next - state.page * PAGE].firstChild.focus();
+  }
+  function describe(pictures) {
+    const item = current(), index = state.list[state.place];
+    if (index === undefined) return $("viewer").close();
+    $("viewer-place").textContent = `${item.name}, ${state.place + 1} of ${state.list.length}`;
+    $("viewer-title").textContent = item.images[index].split("/").pop();
+    $("viewer-badges").replaceChildren(...badges(item, index));
+    const facts = [["Score", scoreText(item.scores[index])], ["Threshold", scoreText(threshold())],
+      ["Label", `${item.labels[index] ? "defect" : "good"}: ${item.defects[index]}`], ["File", item.images[index]]];
+    $("viewer-facts").replaceChildren(...facts.map(([name, value]) =>
+      make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
+    if (pictures) $("panels").replaceChildren(...data.panels.map((name, mode) => {
+      const picture = item.strip[index] ? crop(item, index, mode, true) : smallCrop(item, index, mode);
+      picture.setAttribute("role", "img");
+      picture.setAttribute("aria-label", `${name} of ${item.images[index]}`);
+      return make("figure", {}, picture, make("figcaption", { textContent: name }));
+    }));
+  }
+
+  // ---- events
+  $("grid").addEventListener("click", event => {
+    const button = event.target.closest(".tile");
+    if (!button) return;
+    state.place = state.list.indexOf(Number(button.dataset.image));
+    describe(true);
+    $("viewer").showModal();
+  });
+  $("grid").addEventListener("focusin", event => { state.place = state.list.indexOf(Number(event.target.closest(".tile").dataset.image)); });
+  $("viewer").addEventListener("close", () => $("grid").children[state.place - state.page * PAGE]?.firstChild.focus());
+  $("viewer").addEventListener("click", event => { if (event.target === $("viewer")) $("viewer").close(); });
+  const clicks = { previous: () => turn(state.page - 1), next: () => turn(state.page + 1), "viewer-previous": () => move(-1),
+    "viewer-next": () => move(1), "viewer-close": () => $("viewer").close(), "show-help": () => $("help").showModal() };
+  for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
+  for (const id of ["filter", "sort", "find"]) $(id).addEventListener("input", () => rebuild(false));
+  for (const item of categories) {
+    item.slider.addEventListener("input", () => setThreshold(item.slider.valueAsNumber));
+    item.section.querySelector(".threshold-value").addEventListener("change", event => setThreshold(event.target.valueAsNumber));
+    item.section.querySelector(".reset").addEventListener("click", () => setThreshold(item.start));
+  }
+  document.querySelectorAll("input[name=mode]").forEach(input => input.addEventListener("change", () => setMode(Number(input.value))));
+  addEventListener("hashchange", () => show(Number(location.hash.slice(2)), true));
+
+  const keys = { j: () => move(1), ArrowRight: () => move(1), k: () => move(-1), ArrowLeft: () => move(-1), "[": () => nudge(-.01),
+    "]": () => nudge(.01), "{": () => nextScore(false), "}": () => nextScore(true), 0: () => setThreshold(current().start),
+    n: () => step(1), p: () => step(-1), "/": () => $("find").focus(), "?": () => $("help").showModal() };
+  const step = by => { if (!$("viewer").open && categories[state.category + by]) location.hash = `c${state.category + by}`; };
+  document.addEventListener("keydown", event => {
+    const typing = event.target.matches("input:not([type=range]):not([type=radio]), select, textarea");
+    if (typing || event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
+    if (event.key.startsWith("Arrow") && event.target.matches("input")) return;
+    const action = keys[event.key] || (/^[1-4]$/.test(event.key) ? () => setMode(event.key - 1) : null);
+    if (!action) return;
+    event.preventDefault();
+    action();
+  });
+
+  // ---- theme and sortable table
+  const prefers = matchMedia("(prefers-color-scheme: dark)");
+  const remember = (...value) => { try { return value.length ? localStorage.setItem("fdsl-theme", value[0]) : localStorage.getItem("fdsl-theme"); } catch { return null; } };
+  function setTheme(name) {
+    if (name) document.documentElement.dataset.theme = name;
+    const dark = (document.documentElement.dataset.theme || (prefers.matches ? "dark" : "light")) === "dark";
+    $("theme").textContent = dark ? "Light" : "Dark";
+    return dark;
+  }
+  setTheme(remember());
+  prefers.addEventListener("change", () => setTheme());
+  $("theme").addEventListener("click", () => { const name = setTheme() ? "light" : "dark"; setTheme(name); remember(name); });
+  document.querySelectorAll("#summary thead tr:last-child th").forEach((head, column) => {
+    head.replaceChildren(make("button", { type: "button", textContent: head.textContent }));
+    head.firstChild.addEventListener("click", () => {
+      const was = head.getAttribute("aria-sort"), down = was ? was === "ascending" : column > 0;
+      const value = row => column ? parseFloat(row.cells[column].textContent.replaceAll(",", "")) : row.cells[0].textContent;
+      const rows = [...$("summary").tBodies[0].rows].sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        return x !== x ? 1 : y !== y ? -1 : (x < y ? 1 : x > y ? -1 : 0) * (down ? 1 : -1);
+      });
+      $("summary").tBodies[0].append(...rows);
+      document.querySelectorAll("#summary thead th").forEach(other => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+    });
+  });
+
+  document.documentElement.classList.add("scripted");
+  if (categories.length) { setMode(START_MODE); show(Number(location.hash.slice(2)) || 0, Boolean(location.hash)); }
+  else $("images").hidden = true;
+})();
