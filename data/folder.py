@@ -56,7 +56,7 @@ def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
         category = os.path.basename(os.path.abspath(root)) or "category"
         return [read_category(root, "", category)], [f"{shown(root)} is one category, {shown(category)}"]
     inside = {name: list_folders(root / name) for name in names}
-    categories = [name for name in names if is_category(inside[name])]
+    categories = [name for name in names if is_category(inside[name]) and name.casefold() not in MASK_FOLDERS]
     if not categories:
         raise DataError(f"{shown(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
                         "has them; put the normal photographs into a folder named good")

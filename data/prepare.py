@@ -31,21 +31,26 @@ def run_script(dataset: str, scan: Callable[..., Catalogue], default_root: Path,
     except DataError as error:
         print(f"data/{dataset}.py: {error}", file=sys.stderr)
         return 2
-    print_catalogue(catalogue, dataset, options)
     print(f"wrote {shown(file)}")
+    print_catalogue(catalogue, dataset, options)
     return 0
 
 
 def add_check_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that print_catalogue reads."""
+    """The flags that print_catalogue reads, and streams that can show any name."""
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode still shows every name
+    sys.stderr.reconfigure(errors="backslashreplace")
     parser.add_argument("--quick", action="store_true", help="check only the headers of the images")
     parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
                         help="an image of more pixels is refused; default: %(default)s")
 
 
 def print_catalogue(catalogue: Catalogue, dataset: str, options: argparse.Namespace) -> None:
-    """Print the table of counts and every problem; options hold what add_check_flags adds."""
-    print(describe_catalogue(catalogue, dataset))
-    problems = check_catalogue(catalogue, not options.quick, need_masks=dataset != "folder",
-                               progress=sys.stderr.isatty(), max_pixels=options.max_pixels)
+    """Print the table of counts and every problem; options hold what add_check_flags adds. Ctrl-C ends the script."""
+    print(describe_catalogue(catalogue, dataset), flush=True)
+    try:
+        problems = check_catalogue(catalogue, not options.quick, need_masks=dataset != "folder",
+                                   progress=sys.stderr.isatty(), max_pixels=options.max_pixels)
+    except KeyboardInterrupt:
+        sys.exit(f"data/{dataset}.py: the check was stopped; --quick checks only headers")
     print("\n".join([f"{len(problems)} problems:" if problems else "no problems found", *(f"  {p}" for p in problems)]))

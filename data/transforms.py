@@ -14,7 +14,7 @@ from data.records import DataError, shown
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_PIXELS = 100_000_000
-FORMATS = ("PNG", "JPEG", "MPO", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"))
 
 Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, warning and error: `_opened` holds the limit in their place.
@@ -92,7 +92,8 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
             raise DataError(f"{name}: is not a file; give an image file")
         if state.st_size == 0:
             raise DataError(f"{name}: is empty (0 bytes); copy it again or remove it")
-        with Image.open(path, formats=FORMATS) as image:
+        # A stream, for Pillow maps a named file into memory: a TIFF on its side would be read with its sides swapped.
+        with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise DataError(f"{name}: {image.width}x{image.height} px is above the limit of {max_pixels:,} pixels; "
                                 "make it smaller or raise the limit with --max-pixels")

@@ -113,15 +113,16 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_window_flags(parser: argparse.ArgumentParser) -> None:
-    """LFE's flags."""
+    """LFE's flags. Not given, they are None: a stored run or the defaults decide."""
     group, default = parser.add_argument_group("local windows (LFE)"), WindowConfig()
-    group.add_argument("--winmode", choices=("nan", "mul", "onlywin"), default=default.winmode,
+    group.add_argument("--winmode", choices=("nan", "mul", "onlywin"),
                        help="nan: off; mul: fused with the whole image; onlywin: windows alone (default mul)")
-    group.add_argument("--win-size", type=whole(1), default=default.win_size, metavar="PATCHES")
-    group.add_argument("--win-stride", type=whole(1), default=default.win_stride, metavar="PATCHES")
-    group.add_argument("--win-weight", type=real(0, 1), default=default.win_weight, metavar="0..1")
-    group.add_argument("--index-memory", type=int, choices=(0, 1), default=0,
-                       help="1: match only the reference windows picked by their image embeddings")
+    group.add_argument("--win-size", type=whole(1), metavar="PATCHES", help=f"side (default {default.win_size})")
+    group.add_argument("--win-stride", type=whole(1), metavar="PATCHES", help=f"step (default {default.win_stride})")
+    group.add_argument("--win-weight", type=real(0, 1), metavar="0..1",
+                       help=f"share of the window branch in mul (default {default.win_weight})")
+    group.add_argument("--index-memory", type=int, choices=(0, 1),
+                       help="1: match only the reference windows picked by their image embeddings (default 0)")
 
 
 def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
@@ -168,9 +169,26 @@ def method_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = N
     return replace(base, **given)
 
 
-def window_config(args: argparse.Namespace) -> WindowConfig:
-    """LFE's settings; windows further apart than they are wide are refused here, not in the middle of a run."""
-    config = WindowConfig(args.winmode, args.win_size, args.win_stride, args.win_weight, bool(args.index_memory))
+def window_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = None) -> WindowConfig:
+    """LFE's settings: the flags on top of a `stored` run's or the defaults.
+
+    Windows further apart than they are wide are refused here, not in the middle of a run; maps of a stored run can be
+    fused anew, but its windows cannot change.
+    """
+    base = WindowConfig() if stored is None else from_stored(WindowConfig, stored)
+    given = {name: value for name in ("winmode", "win_size", "win_stride", "win_weight", "index_memory")
+             if (value := getattr(args, name)) is not None}
+    if "index_memory" in given:
+        given["index_memory"] = bool(given["index_memory"])
+    config = replace(base, **given)
+    if stored is not None:
+        for name in ("win_size", "win_stride", "index_memory"):
+            if base.winmode != "nan" and getattr(config, name) != getattr(base, name):
+                raise ConfigError(f"--{name.replace('_', '-')} cannot change with --from-maps: the stored windows have "
+                                  f"{getattr(base, name)}; run test.py without --from-maps.")
+        if base.winmode == "nan" and config.winmode != "nan":
+            raise ConfigError(f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "
+                              "--winmode nan).")
     if config.winmode != "nan" and config.win_stride > config.win_size:
         raise ConfigError(f"--win-stride {config.win_stride} is larger than --win-size {config.win_size}: "
                           "patches between the windows would not be seen; give a stride up to the size.")

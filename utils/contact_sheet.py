@@ -69,9 +69,9 @@ def _row(summary: CategorySummary, indices: list[int], width: int) -> np.ndarray
             row[top:top + height, start:start + panel_width] = panel
         score, threshold, label = summary.scores[index], summary.score_threshold, summary.labels[index]
         alarm = threshold is not None and score >= threshold
-        verdict = "" if threshold is None or alarm == label else ("  missed" if label else "  false alarm")
+        verdict = "" if threshold is None or alarm == label else (", missed" if label else ", false alarm")
         name = summary.image_paths[index].rsplit("/", 1)[-1]
-        texts += [(left + 4, CELL_SIDE + 5, f"{score:.4f}  {summary.defects[index]}{verdict}",
+        texts += [(left + 4, CELL_SIDE + 5, f"{score:.4f}, {summary.defects[index]}{verdict}",
                    ALARM_COLOUR if verdict else drawing.TEXT_COLOUR, 2 * CELL_SIDE - 8),
                   (left + 4, CELL_SIDE + 24, name, drawing.MUTED_COLOUR, 2 * CELL_SIDE - 8)]
     return drawing.write_on(row, texts)

@@ -13,10 +13,12 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 PANEL_SIDE = 512          # longest side of a panel of the large picture, pixels
-MIN_PANEL_SIDE = 256      # smaller photos are enlarged to this
+MIN_PANEL_SIDE = 384      # smaller photos are enlarged to this
 MIN_SHORT_SIDE = 24       # a photo of extreme aspect is still visible
 PANEL_GAP = 6             # pixels between the panels of a strip
-CAPTION_HEIGHT = 52       # two lines of text below the panels
+CAPTION_HEIGHT = 76       # three lines of text below the panels
+TEXT_SIZE = 15
+THIN_OUTLINE_SIDE = 400   # outlines are one pixel wide on panels up to this side, else two
 PANEL_NAMES = ("photo", "ground truth", "heat map", "prediction")
 
 SCALE_PERCENTILE = 99.9   # of all map values of the category: the top of the heat map's scale
@@ -47,16 +49,20 @@ def colour_scale(maps: np.ndarray, threshold: float | None = None) -> tuple[floa
 
 
 @lru_cache(maxsize=64)
-def _interpolation(length: int, points: int) -> np.ndarray:
-    """Weights (length, points) of linear interpolation with the end points aligned."""
+def _neighbours(length: int, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For `length` places over `points` samples, end points aligned: left and right sample, and the right one's share."""
     position = np.linspace(0, points - 1, length)
-    return np.maximum(0, 1 - np.abs(position[:, None] - np.arange(points))).astype(np.float32)
+    left = np.floor(position).astype(int)
+    return left, np.minimum(left + 1, points - 1), (position - left).astype(np.float32)
 
 
 def upsample(anomaly_map: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Anomaly map (G,G) to (height, width): bilinear, corners aligned; values that are not finite count as 0."""
+    """Anomaly map (G,G) to (height, width): bilinear, corners aligned; values that are not finite count as 0 or 1."""
     clean = np.nan_to_num(np.asarray(anomaly_map, dtype=np.float32), posinf=1.0, neginf=0.0)
-    return _interpolation(height, clean.shape[0]) @ clean @ _interpolation(width, clean.shape[1]).T
+    above, below, share = _neighbours(height, clean.shape[0])
+    rows = clean[above] * (1 - share[:, None]) + clean[below] * share[:, None]
+    left, right, share = _neighbours(width, clean.shape[1])
+    return rows[:, left] * (1 - share) + rows[:, right] * share
 
 
 def panel_size(height: int, width: int, side: int = PANEL_SIDE) -> tuple[int, int]:
@@ -74,24 +80,33 @@ def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
 
 def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
     """A copy of the panel with the borders of `region` (bool, any size: it covers the panel squashed) drawn on it."""
-    panel = panel.copy()
     contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     factor = np.array([panel.shape[1] / region.shape[1], panel.shape[0] / region.shape[0]])
     scaled = [np.floor((contour + 0.5) * factor).astype(np.int32) for contour in contours]
-    thickness = max(1, round(max(panel.shape[:2]) / 256))
-    cv2.polylines(panel, scaled, True, OUTLINE_SHADOW, thickness + 2, cv2.LINE_AA)
+    thickness = 1 if max(panel.shape[:2]) <= THIN_OUTLINE_SIDE else 2
+    shadow = panel.copy()
+    cv2.polylines(shadow, scaled, True, OUTLINE_SHADOW, thickness + 2, cv2.LINE_AA)
+    panel = cv2.addWeighted(panel, 0.5, shadow, 0.5, 0)
     cv2.polylines(panel, scaled, True, colour, thickness, cv2.LINE_AA)
     return panel
+
+
+@lru_cache(maxsize=1)
+def _heat_tables() -> tuple[np.ndarray, np.ndarray]:
+    """For heat levels 0..255: the colour times its opacity (256,1,3), and what is left of the photo below it (256,)."""
+    levels = np.arange(256, dtype=np.uint8)
+    opacity = np.sqrt(levels / 255)
+    colours = cv2.applyColorMap(levels[:, None], cv2.COLORMAP_INFERNO)[..., ::-1]
+    return (colours * opacity[:, None, None]).astype(np.uint8), (255 * DIMMED * (1 - opacity)).astype(np.uint8)
 
 
 def heat(photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     """The heat map over the dimmed grey photo: what lies at the scale's low end stays dark, its high end glows."""
     low, high = scale
-    level = np.clip((upsampled - low) / max(high - low, 1e-9), 0, 1)
-    colours = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None] * DIMMED
-    alpha = np.sqrt(level)[..., None]
-    return (grey * (1 - alpha) + colours * alpha).astype(np.uint8)
+    levels = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (high - low))
+    colours, rest = _heat_tables()
+    grey = cv2.multiply(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.LUT(levels, rest), scale=1 / 255)
+    return cv2.add(cv2.applyColorMap(levels, colours), cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
 def panels(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, threshold: float | None,
@@ -112,7 +127,7 @@ def panels(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, 
 
 def overlay(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, threshold: float | None,
             scale: tuple[float, float], caption: str = "", side: int = PANEL_SIDE) -> np.ndarray:
-    """One strip of the four panels with a caption below: (height + CAPTION_HEIGHT, 4 * width + 3 * PANEL_GAP, 3)."""
+    """One strip of the four panels with up to two lines of caption: (height + CAPTION_HEIGHT, 4 * width + 3 * PANEL_GAP, 3)."""
     parts = panels(photo, anomaly_map, mask, threshold, scale, side)
     low, high = scale
     truth = "ground truth" if mask is not None and mask.any() else "ground truth: none"
@@ -125,10 +140,13 @@ def strip(parts: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.n
     height, width = parts[0].shape[:2]
     sheet = np.full((height + CAPTION_HEIGHT, len(parts) * (width + PANEL_GAP) - PANEL_GAP, 3), STRIP_BACKGROUND,
                     np.uint8)
-    texts = [(10, height + 29, caption, TEXT_COLOUR, sheet.shape[1] - 20)]
+    room = sheet.shape[1] - 20
+    texts = [(10, height + 29 + 21 * line, text, (TEXT_COLOUR, MUTED_COLOUR)[line], room)
+             for line, text in enumerate(caption.split("\n")[:2])]
     for index, (part, name) in enumerate(zip(parts, names)):
         left = index * (width + PANEL_GAP)
         sheet[:height, left:left + width] = part
+        name = name if _font(TEXT_SIZE).getlength(name) <= width - 12 else name.split(",")[0]
         texts.append((left + 10, height + 7, name, MUTED_COLOUR, width - 12))
     return write_on(sheet, texts)
 
@@ -138,7 +156,8 @@ def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def write_on(picture: np.ndarray, texts: list[tuple[int, int, str, tuple[int, int, int], int]], size: int = 15) -> np.ndarray:
+def write_on(picture: np.ndarray, texts: list[tuple[int, int, str, tuple[int, int, int], int]],
+             size: int = TEXT_SIZE) -> np.ndarray:
     """The picture with lines of text (left, top, text, colour, most pixels it may take): longer ones are cut."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)

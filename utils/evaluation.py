@@ -9,11 +9,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from utils.metrics import PixelMetrics, image_metrics
+from utils.metrics import METRIC_NAMES, PixelMetrics, image_metrics
 
 PAPER_SIDE = 240  # the published evaluation's map side, pixels
 TOP_SHARE = 0.01  # `top1` is the mean of this share of the highest patch scores
-METRICS = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")
 BATCH_VALUES = 2**24  # map values upsampled at once
 
 
@@ -77,5 +76,5 @@ def evaluate_category(maps: np.ndarray, raw_scores: np.ndarray, labels: np.ndarr
             if known:
                 pixels.update(upsample_maps(maps[part][known], metric_side), np.stack([masks[offset] for offset in known]))
     found = {**pixels.compute(), **image_metrics(scores, labels)}
-    return CategoryEvaluation({name: found[name] for name in METRICS}, scores,
+    return CategoryEvaluation({name: found[name] for name in METRIC_NAMES}, scores,
                               found["f1_threshold_px"], found["f1_threshold_sp"])

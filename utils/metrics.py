@@ -107,7 +107,7 @@ def image_curve(scores: Any, labels: Any, points: int = 200) -> dict[str, list[f
 
 
 def mean_metrics(categories: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
-    """The mean over categories of each of METRIC_NAMES, without the undefined ones (None or missing); None if all are."""
+    """The mean over categories of each of METRIC_NAMES, without the undefined (None or missing); None if all are."""
     means: dict[str, float | None] = {}
     for name in METRIC_NAMES:
         values = [metrics[name] for metrics in categories.values() if metrics.get(name) is not None]

@@ -96,7 +96,7 @@ def safe_name(text: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")
-    if name == text and len(name) <= NAME_LENGTH and name.split(".")[0].lower() not in RESERVED_NAMES:
+    if name and name == text and len(name) <= NAME_LENGTH and name.split(".")[0].lower() not in RESERVED_NAMES:
         return name
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{name[:NAME_LENGTH - 9].strip('._-')}_{mark}".lstrip("_")
@@ -188,21 +188,24 @@ def _read(reader: Callable[[int], np.ndarray | None], index: int, name: str, pro
         return None
 
 
+def verdict(label: bool, score: float, threshold: float | None) -> str:
+    """found, missed, false alarm or passed; empty without a threshold. An alarm is a score >= threshold."""
+    if threshold is None:
+        return ""
+    return ("passed", "false alarm", "missed", "found")[2 * bool(label) + bool(score >= threshold)]
+
+
 def _caption(item: CategorySummary, index: int) -> str:
-    kind = "defect" if item.labels[index] else "good"
-    label = kind if item.defects[index] == kind else f"{kind} ({item.defects[index]})"
-    text = f"score {item.scores[index]:.4f}   {label}   {item.image_paths[index]}"
-    if item.score_threshold is None:
-        return text
-    alarm = item.scores[index] >= item.score_threshold
-    verdict = ("found" if alarm else "missed") if item.labels[index] else ("false alarm" if alarm else "passed")
-    return f"{verdict} at {item.score_threshold:.4f}:   {text}"
+    label, score, threshold = item.labels[index], item.scores[index], item.score_threshold
+    judged = "" if threshold is None else f", {verdict(label, score, threshold)} at threshold {threshold:.4f}"
+    path = " ".join(item.image_paths[index].split())
+    return f"score {score:.4f}{judged}, {'defect' if label else 'good'}: {' '.join(item.defects[index].split())}\n{path}"
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:
     """Writes an RGB picture as JPEG or WebP, by the name's ending; the name appears only when the file is complete."""
     quality = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY], ".webp": [cv2.IMWRITE_WEBP_QUALITY, THUMB_QUALITY]}
-    _, encoded = cv2.imencode(path.suffix, np.ascontiguousarray(picture[..., ::-1]), quality[path.suffix])
+    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality[path.suffix])
     _replace(path, encoded.tobytes())
 
 

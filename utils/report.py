@@ -51,7 +51,7 @@ def write_report(folder: Path, views: Sequence[CategorySummary | CategoryView], 
         sections=[_section(item, folder) for item in summaries], config=sorted(settings.values.items()),
         problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
         image_score=settings("image_score"), score_meaning=IMAGE_SCORE_MEANING.get(settings("image_score"), ""),
-        metric_names=METRICS, pixel_metrics=PIXEL_METRICS, panel_names=drawing.PANEL_NAMES, per_cent=per_cent,
+        metric_names=METRICS, pixel_metrics=PIXEL_METRICS, panel_names=drawing.PANEL_NAMES, share=share,
         chart_style=Markup(charts.STYLE), script=Markup(script), script_digest=digest,
         data=Markup(script_json(_data(summaries, folder))))
     with whole_file(folder / "report.html", "wb") as file:
@@ -84,6 +84,11 @@ def script_json(value: Any) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
+def share(part: int, whole: int) -> str:
+    """A share as shown beside the slider: per cent with one decimal, a dash of nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else DASH
+
+
 def per_cent(value: float | None) -> str:
     """A fraction as per cent with one decimal; a dash where it is not defined."""
     return DASH if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
@@ -105,7 +110,7 @@ def _facts(setting: Settings, summaries: Sequence[CategorySummary]) -> list[tupl
     if windows in ("mul", "onlywin"):
         weight = f", weight {setting('win_weight')}" if windows == "mul" else ""
         windows += f": {setting('win_size')} patches, stride {setting('win_stride')}{weight}"
-    return [("Test images", f"{images:,}, of which {defects:,} show a defect"),
+    return [("Test images", f"{images:,}, {defects:,} defective"),
             ("References per category (k)", setting("k_shot")), ("Seed", setting("seed")),
             ("Local windows (winmode)", "off" if windows == "nan" else windows),
             ("Neighbour aggregation", {"True": "on", "False": "off"}.get(setting("use_nam"), setting("use_nam"))),

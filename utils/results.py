@@ -13,9 +13,8 @@ import numpy as np
 from tabulate import tabulate
 
 from utils.config import ConfigError, MethodConfig, WindowConfig
-from utils.evaluation import METRICS
 from utils.files import csv_text, whole_file, write_json, write_text
-from utils.metrics import mean_metrics
+from utils.metrics import METRIC_NAMES, mean_metrics
 
 UNDEFINED = "-"
 IMAGE_SCORE_MEANING = {
@@ -114,11 +113,11 @@ def short_digest(value: str) -> str:
 def metrics_table(metrics: Mapping[str, Any], style: str = "github") -> str:
     """The seven metrics of each category and their mean, per cent with one decimal, a dash where not defined."""
     def row(name: str, values: Mapping[str, float | None]) -> list[str]:
-        return [name, *(UNDEFINED if values[metric] is None else f"{100 * values[metric]:.1f}" for metric in METRICS)]
+        return [name, *(UNDEFINED if values[metric] is None else f"{100 * values[metric]:.1f}" for metric in METRIC_NAMES)]
 
     rows = [row(name, values) for name, values in metrics["categories"].items()]
-    return tabulate([*rows, row("mean", metrics["mean"])], headers=["category", *METRICS], tablefmt=style,
-                    disable_numparse=True, colalign=["left", *["right"] * len(METRICS)])
+    return tabulate([*rows, row("mean", metrics["mean"])], headers=["category", *METRIC_NAMES], tablefmt=style,
+                    disable_numparse=True, colalign=["left", *["right"] * len(METRIC_NAMES)])
 
 
 def framing(config: Mapping[str, Any]) -> str:
@@ -140,8 +139,8 @@ def framing(config: Mapping[str, Any]) -> str:
 def write_tables(folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: Mapping[str, Any]) -> dict:
     """Writes metrics.json, metrics.csv and table.md; returns what metrics.json holds."""
     metrics = {"categories": dict(categories), "mean": mean_metrics(categories)}
-    write_text(folder / "metrics.csv", csv_text(["category", *METRICS], [
-        [name, *(values[metric] for metric in METRICS)]
+    write_text(folder / "metrics.csv", csv_text(["category", *METRIC_NAMES], [
+        [name, *(values[metric] for metric in METRIC_NAMES)]
         for name, values in [*metrics["categories"].items(), ("mean", metrics["mean"])]]))
     write_text(folder / "table.md", f"{metrics_table(metrics)}\n\nPer cent. {framing(config)}\n")
     write_json(folder / "metrics.json", metrics)
@@ -180,3 +179,24 @@ def write_loss_curve(file: Path, steps: Sequence[tuple], size: tuple[int, int] =
     encoded = cv2.imencode(".png", picture)[1]
     with whole_file(file, "wb") as out:
         out.write(encoded.tobytes())
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with open(file, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else \
+            hashlib.sha256(content.read()).hexdigest()
+
+
+NOT_OF_THE_RESULT = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
+
+
+def same_run(folder: Path, config: Mapping[str, Any]) -> bool:
+    """Whether `folder` holds a finished run of the same settings (wherever its files lay, whatever command asked)."""
+    def essence(values: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {name: value for name, value in values.items() if name not in NOT_OF_THE_RESULT}
+        return {**kept, "precision": values["machine"]["precision"], "device": values["machine"]["device"]}
+
+    stored = read_json(folder / "config.json")
+    return (folder / "metrics.json").is_file() and isinstance(stored, dict) and "machine" in stored \
+        and essence(stored) == essence(config)

@@ -30,9 +30,9 @@
     if (item.labels[index]) return raised ? "found" : "missed";
     return raised ? "false alarm" : "passed";
   }
-  function badges(item, index) {
+  function badges(item, index, right) {
     const text = verdict(item, index), wrong = text === "missed" || text === "false alarm";
-    const list = [make("span", { className: wrong ? "badge wrong" : "badge", textContent: text })];
+    const list = wrong || right ? [make("span", { className: wrong ? "badge wrong" : "badge", textContent: text })] : [];
     if (flipped(item, index)) list.push(make("span", { className: "badge flip", textContent: "flipped" }));
     return list;
   }
@@ -47,7 +47,7 @@
     if (large) {
       image.style.width = `${100 * total / width}%`;
       image.style.transform = `translateX(${-100 * mode * (width + gap) / total}%)`;
-      box.style.width = `min(${width}px, calc(43vh * ${width / height}), 44vw)`;
+      fit(box, height, width);
       image.addEventListener("error", () => box.replaceWith(smallCrop(item, index, mode)), { once: true });
       image.src = item.strips + item.files[index] + ".jpg";
     } else {
@@ -56,9 +56,10 @@
     }
     return box;
   }
+  function fit(box, height, width) { box.style.width = `min(${width}px, calc(38vh * ${width / height}), var(--room))`; }
   function smallCrop(item, index, mode) {
     const box = crop(item, index, mode, false), [height, width] = item.sizes[index];
-    box.style.width = `min(${width}px, calc(43vh * ${width / height}), 44vw)`;
+    fit(box, height, width);
     box.firstChild.style.width = "400%";
     box.firstChild.style.transform = `translateX(${-25 * mode}%)`;
     return box;
@@ -96,7 +97,7 @@
   function tile(item, index) {
     const button = make("button", { type: "button", className: "tile", title: item.images[index] },
       make("span", { className: "thumb" }, crop(item, index, state.mode, false)),
-      make("span", { className: "line" }, make("span", { className: "score", textContent: scoreText(item.scores[index]) }),
+      make("span", { className: "line" }, make("span", { className: "score" }, make("span", { className: "dot" }), scoreText(item.scores[index])),
         make("span", { className: item.labels[index] ? "label defect" : "label good", textContent: item.defects[index] })),
       make("span", { className: "name", textContent: item.images[index].split("/").pop() }),
       make("span", { className: "verdicts" }));
@@ -107,7 +108,8 @@
     const item = current();
     for (const button of $("grid").querySelectorAll(".tile")) {
       const index = Number(button.dataset.image);
-      button.lastChild.replaceChildren(...badges(item, index));
+      button.lastChild.replaceChildren(...badges(item, index, false));
+      button.querySelector(".dot").classList.toggle("alarm", alarm(item, index, threshold()));
       button.setAttribute("aria-label", `${item.images[index]}, ${item.labels[index] ? "defect" : "good"} ${item.defects[index]}, ` +
         `score ${scoreText(item.scores[index])}, ${verdict(item, index)}`);
     }
@@ -119,7 +121,7 @@
     if (!isFinite(value)) return;
     state.thresholds[state.category] = value;
     item.slider.value = value;
-    item.section.querySelector(".threshold-value").value = value === item.start ? value : Number(value.toPrecision(6));
+    item.section.querySelector(".threshold-value").value = Number(value.toPrecision(6));
     const tally = { found: 0, missed: 0, alarms: 0, passed: 0, flipped: 0 };
     const count = { found: "found", missed: "missed", "false alarm": "alarms", passed: "passed" };
     item.scores.forEach((_, index) => { tally[count[verdict(item, index)]]++; tally.flipped += flipped(item, index); });
@@ -136,10 +138,11 @@
     point(roc, share(tally.alarms, tally.alarms + tally.passed), recall);
     point(pr, recall, precision);
     const changes = ["missed", "alarm", "flipped"].includes($("filter").value) || $("sort").value === "near";
+    $("readout").textContent = `${Number(value.toPrecision(4))}: ${tally.missed} missed, ${tally.alarms} false alarms`;
     if (changes) rebuild(true); else judge();
     if ($("viewer").open) describe();
   }
-  const perCent = value => isNaN(value) ? "–" : (100 * value).toFixed(1);
+  const perCent = value => isNaN(value) ? "–" : (100 * value).toFixed(1) + " %";
   function point(chart, x, y) {
     const circle = chart.querySelector("circle"), [left, right, top, bottom, width, height] = data.curve;
     if (!circle) return;
@@ -190,7 +193,7 @@
     if (index === undefined) return $("viewer").close();
     $("viewer-place").textContent = `${item.name}, ${state.place + 1} of ${state.list.length}`;
     $("viewer-title").textContent = item.images[index].split("/").pop();
-    $("viewer-badges").replaceChildren(...badges(item, index));
+    $("viewer-badges").replaceChildren(...badges(item, index, true));
     const facts = [["Score", scoreText(item.scores[index])], ["Threshold", scoreText(threshold())],
       ["Label", `${item.labels[index] ? "defect" : "good"}: ${item.defects[index]}`], ["File", item.images[index]]];
     $("viewer-facts").replaceChildren(...facts.map(([name, value]) =>

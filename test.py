@@ -1,0 +1,252 @@
+"""Evaluates a checkpoint on a dataset, with every ablation.
+
+    python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl --k-shot 1 --seed 14
+    python test.py --from-maps results/fdsl/mvtec/1shot/seed14/mul_13_2_0.5 --win-weight 0.3
+
+By default the heads are those trained on the other dataset. Writes results/MODEL/DATASET/Kshot/seedS/RUN/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from data.dataset import InspectionDataset, make_loader
+from data.records import Catalogue, DataError, Record, draw_references, open_catalogue, without_references
+from data.transforms import image_size, mask_to_tensor, open_image, open_mask
+from models.backbone import ModelError, load_backbone
+from models.detector import Detector, WindowSettings, fuse
+from models.fdsl import FDSL
+from utils import config as settings
+from utils.checkpoint import Checkpoint, load_checkpoint
+from utils.config import ConfigError
+from utils.evaluation import PAPER_SIDE, evaluate_category
+from utils.files import csv_text, write_json, write_text
+from utils.paper import paper_row
+from utils.pictures import CategoryView, write_pictures
+from utils.report import write_report
+from utils.results import (RunMaps, file_digest, framing, join_maps, load_maps, metrics_table, read_json, run_name,
+                           same_run, save_maps, short_digest, write_tables)
+from utils.runtime import (choose_device, choose_precision, command_line, machine_facts, progress, run_command,
+                           seed_everything, start_logging, worker_count)
+
+logger = logging.getLogger("fdsl")
+SCORE_COLUMNS = ("image", "category", "defect", "anomalous", "image_score", "score", "base_score", "window_score")
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Reads and checks the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=settings.DATASETS, help="needed unless --from-maps names a run")
+    parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
+    parser.add_argument("--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder")
+    parser.add_argument("--model-name", type=settings.name_part, default="fdsl", help="names checkpoints and results")
+    parser.add_argument("--checkpoint", type=Path, metavar="FILE",
+                        help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--k-shot", type=settings.whole(0), default=1, help="references of each category (default 1)")
+    parser.add_argument("--seed", type=settings.whole(0), default=14, help="draws the references (default 14)")
+    parser.add_argument("--batch-size", type=settings.whole(1), default=4)
+    evaluation = parser.add_argument_group("evaluation")
+    evaluation.add_argument("--image-score", choices=settings.IMAGE_SCORES, default="paper",
+                            help="paper: scaled over the whole test set, as published; max, top1: not (default paper)")
+    evaluation.add_argument("--metric-size", type=settings.metric_side, default=PAPER_SIDE, metavar="PX|full",
+                            help="side at which maps meet masks (default 240); full: each mask's own resolution")
+    evaluation.add_argument("--from-maps", type=Path, metavar="DIR", help="evaluate a finished run's maps anew")
+    evaluation.add_argument("--pictures", type=settings.whole(0), metavar="N",
+                            help="at most N picture strips a category (default all); 0: no pictures and no report")
+    evaluation.add_argument("--force", action="store_true", help="repeat a run that is finished")
+    settings.add_window_flags(parser)
+    settings.add_method_flags(parser)
+    settings.add_backbone_flags(parser)
+    settings.add_runtime_flags(parser)
+    args = parser.parse_args(argv)
+    if args.from_maps is None and args.dataset is None:
+        parser.error("--dataset is needed (or --from-maps DIR)")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    seed_everything(args.seed)
+    config, checkpoint = stored_config(args) if args.from_maps else new_config(args)
+    catalogue = open_catalogue(config["dataset"], config["data_path"], config["meta"])
+    folder = run_folder(config, args.results)
+    if not args.force and same_run(folder, config):
+        logger.info("%s is finished: nothing to do (--force repeats it).", folder)
+        logger.info("%s\n\nPer cent. %s", metrics_table(read_json(folder / "metrics.json")), framing(config))
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.json").unlink(missing_ok=True)
+    start_logging(folder / "log.txt")
+    logger.info("%s", command_line())
+    write_json(folder / "config.json", config)
+    references = draw_all_references(catalogue, config)
+    write_text(folder / "references.txt", "".join(f"{record.category}\t{record.image_path}\n"
+                                                  for drawn in references.values() for record in drawn))
+    tested = {category: without_references(records, references[category]) for category, records in catalogue.test.items()}
+    if args.from_maps:
+        maps = load_maps(args.from_maps / "maps.npz")
+    else:
+        maps = detect(build_detector(args, config, checkpoint), catalogue, references, tested, folder, args)
+    finish(folder, maps, catalogue, references, tested, config, args)
+
+
+def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint]:
+    """config.json of the run that the flags ask for, and its checkpoint."""
+    path = args.checkpoint
+    if path is None:
+        trained_on = settings.OTHER_DATASET.get(args.dataset)
+        if trained_on is None:
+            raise ConfigError(f"--dataset {args.dataset} has no default checkpoint; name one with --checkpoint FILE.")
+        path = settings.checkpoint_path(args.checkpoints, args.model_name, trained_on)
+    checkpoint = load_checkpoint(path)
+    stored = checkpoint.config
+    tower = settings.backbone_config(args, stored.get("backbone"))
+    method = settings.method_config(args, stored.get("method"), checkpoint.has_nam)
+    if args.k_shot == 0 and method.fd != "none":
+        raise ConfigError("--k-shot 0 works only with heads trained on --fd none; give at least one reference.")
+    device = choose_device(args.device)
+    dtype = choose_precision(args.precision, device)
+    if tower.untrained:
+        logger.warning("The backbone is untrained (--pretrained none): results show that everything runs, "
+                       "not how good the method is.")
+    return {"dataset": args.dataset, "data_path": str(args.data_path or Path("data") / args.dataset),
+            "meta": str(args.meta) if args.meta else None, "model_name": args.model_name,
+            "k_shot": args.k_shot, "seed": args.seed, "checkpoint": str(path), "checkpoint_digest": file_digest(path),
+            "trained_on": stored.get("dataset"), "backbone": settings.as_stored(tower),
+            "method": settings.as_stored(method), "windows": settings.as_stored(settings.window_config(args)),
+            "image_score": args.image_score, "metric_size": args.metric_size, "pictures": args.pictures,
+            "machine": machine_facts(device, dtype), "command": command_line()}, checkpoint
+
+
+def stored_config(args: argparse.Namespace) -> tuple[dict[str, Any], None]:
+    """config.json of a finished run, fused and evaluated as the flags ask."""
+    config = read_json(args.from_maps / "config.json")
+    if not isinstance(config, dict) or "windows" not in config:
+        raise ConfigError(f"{args.from_maps} is not the folder of a test run: it has no config.json.")
+    windows = settings.window_config(args, config["windows"])
+    data_path = str(args.data_path) if args.data_path else config["data_path"]
+    return {**config, "data_path": data_path, "meta": str(args.meta) if args.meta else config["meta"],
+            "windows": settings.as_stored(windows), "image_score": args.image_score, "metric_size": args.metric_size,
+            "pictures": args.pictures, "command": command_line()}, None
+
+
+def run_folder(config: dict[str, Any], results: Path) -> Path:
+    """results/MODEL/DATASET/Kshot/seedS/RUN."""
+    default = settings.OTHER_DATASET.get(config["dataset"])
+    odd = "" if Path(config["checkpoint"]).name == f"{default}.safetensors" else short_digest(config["checkpoint_digest"])
+    name = run_name(settings.WindowConfig(**config["windows"]), settings.MethodConfig(**config["method"]),
+                    config["image_score"], config["metric_size"], odd)
+    return results / config["model_name"] / config["dataset"] / f"{config['k_shot']}shot" / f"seed{config['seed']}" / name
+
+
+def build_detector(args: argparse.Namespace, config: dict[str, Any], checkpoint: Checkpoint) -> Detector:
+    """The detector that the configuration describes; a backbone other than the checkpoint's is refused."""
+    tower, method = config["backbone"], config["method"]
+    device = torch.device(config["machine"]["device"])
+    dtype = getattr(torch, config["machine"]["precision"])
+    backbone = load_backbone(tower["model"], tower["pretrained"], tower["layers"], device, dtype, tower["model_config"])
+    expected = checkpoint.config.get("fingerprint", backbone.fingerprint)
+    if backbone.fingerprint != expected:
+        raise ModelError(f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
+                         f"trained with ({expected}); give the same weights with --pretrained.")
+    heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
+    heads.load_state_dict(checkpoint.state)
+    heads.use_nam = method["use_nam"]
+    windows = config["windows"]
+    return Detector(backbone, heads, tower["image_size"], method["fd"], method["align"],
+                    WindowSettings(windows["winmode"], windows["win_size"], windows["win_stride"], windows["win_weight"],
+                                   windows["index_memory"]))
+
+
+def draw_all_references(catalogue: Catalogue, config: dict[str, Any]) -> dict[str, list[Record]]:
+    """Category -> its k references; drawn for all before anything is computed, so that too few are said at once."""
+    return {category: draw_references(catalogue.train.get(category, []), config["k_shot"], config["seed"], category)
+            for category in catalogue.test}
+
+
+def detect(detector: Detector, catalogue: Catalogue, references: dict[str, list[Record]],
+           tested: dict[str, list[Record]], folder: Path, args: argparse.Namespace) -> RunMaps:
+    """Maps and raw scores of every test image, one category at a time; finished categories are kept on the disk."""
+    parts = []
+    for number, (category, records) in enumerate(tested.items(), start=1):
+        shots = InspectionDataset(catalogue.root, references[category], detector.image_size)
+        if len(shots):
+            detector.remember(torch.stack([shots[index]["image"] for index in range(len(shots))]))
+        loader = make_loader(InspectionDataset(catalogue.root, records, detector.image_size), args.batch_size,
+                             worker_count(args.workers), pin=detector.backbone.device.type == "cuda")
+        found = [detector(batch["image"]) for batch in
+                 progress(loader, len(records), f"{category} ({number}/{len(tested)})", lambda batch: len(batch["path"]))]
+        base, base_score, window, window_score = (
+            None if column[0] is None else torch.cat(column).float().cpu().numpy() for column in zip(*found))
+        parts.append(RunMaps([record.image_path for record in records], base, base_score, window, window_score))
+    return join_maps(parts)
+
+
+def finish(folder: Path, maps: RunMaps, catalogue: Catalogue, references: dict[str, list[Record]],
+           tested: dict[str, list[Record]], config: dict[str, Any], args: argparse.Namespace) -> None:
+    """From maps to everything a run leaves: fused maps, tables, scores, pictures, report."""
+    windows = settings.WindowConfig(**config["windows"])
+    maps = maps.select([record.image_path for records in tested.values() for record in records])
+    weight = np.float32(windows.win_weight)
+    fused = fuse(maps.base, maps.window, weight, windows.winmode)
+    score = fuse(maps.base_score, maps.window_score, weight, windows.winmode)
+    save_maps(folder / "maps.npz", maps, fused, score)
+    views, rows, start = [], [], 0
+    for category, records in tested.items():
+        part = slice(start, start := start + len(records))
+        view = evaluate(category, records, fused[part], score[part], references[category], catalogue.root, config)
+        views.append(view)
+        window = maps.window_score[part] if maps.window_score is not None else [None] * len(records)
+        rows += [(record.image_path, category, record.defect, int(record.anomalous), *values) for record, *values in
+                 zip(records, view.scores.tolist(), map(float, score[part]), map(float, maps.base_score[part]),
+                     [None if value is None else float(value) for value in window])]
+    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, rows))
+    categories = {view.name: view.metrics for view in views}
+    metrics = write_tables(folder, categories, config)
+    logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
+    if args.pictures != 0:
+        shutil.rmtree(folder / "pictures", ignore_errors=True)
+        summaries = [write_pictures(view, folder / "pictures", args.pictures)
+                     for view in progress(views, len(views), "pictures")]
+        write_report(folder, summaries, config, metrics, config["command"],
+                     paper_row(config["dataset"], config["k_shot"]))
+    logger.info("results in %s%s", folder, "" if args.pictures == 0 else f"; open {folder / 'report.html'}")
+
+
+def evaluate(category: str, records: list[Record], maps: np.ndarray, score: np.ndarray, references: list[Record],
+             root: Path, config: dict[str, Any]) -> CategoryView:
+    """One category's metrics, with what its pictures need."""
+    labels = np.array([record.anomalous for record in records])
+
+    def read_mask(index: int, side: int | str) -> np.ndarray | None:
+        record = records[index]
+        if record.anomalous and not record.mask_path:
+            return None
+        if side == "full":
+            if not record.mask_path:
+                return np.zeros(image_size(root / record.image_path)[::-1], bool)
+            return np.asarray(open_mask(root / record.mask_path)) > 0
+        mask = open_mask(root / record.mask_path) if record.mask_path else None
+        return mask_to_tensor(mask, side)[0].numpy() > 0
+
+    found = evaluate_category(maps, score, labels, read_mask, config["image_score"], config["metric_size"])
+    return CategoryView(
+        name=category, image_paths=[record.image_path for record in records], defects=[record.defect for record in records],
+        labels=labels, scores=found.scores, maps=maps, metrics=found.metrics, map_threshold=found.map_threshold,
+        score_threshold=found.score_threshold, references=[record.image_path for record in references],
+        read_photo=lambda index: np.asarray(open_image(root / records[index].image_path)),
+        read_mask=lambda index: read_mask(index, "full"),
+        reference_photo=lambda index: np.asarray(open_image(root / references[index].image_path)))
+
+
+if __name__ == "__main__":
+    run_command(main, (DataError, ModelError, ConfigError))
