@@ -20,9 +20,9 @@ import torch
 from data.dataset import InspectionDataset, make_loader
 from data.records import Catalogue, DataError, Record, draw_references, open_catalogue, without_references
 from data.transforms import image_size, mask_to_tensor, open_image, open_mask
-from models.backbone import ModelError, load_backbone
-from models.detector import Detector, WindowSettings, fuse
-from models.fdsl import FDSL
+from fdsl import build_detector
+from models.backbone import ModelError
+from models.detector import Detector, fuse
 from utils import config as settings
 from utils.checkpoint import Checkpoint, load_checkpoint
 from utils.config import ConfigError
@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.from_maps:
         maps = load_maps(args.from_maps / "maps.npz")
     else:
-        maps = detect(build_detector(args, config, checkpoint), catalogue, references, tested, folder, args)
+        maps = detect(build_detector(config, checkpoint), catalogue, references, tested, folder, args)
     finish(folder, maps, catalogue, references, tested, config, args)
 
 
@@ -146,25 +146,6 @@ def run_folder(config: dict[str, Any], results: Path) -> Path:
     name = run_name(settings.WindowConfig(**config["windows"]), settings.MethodConfig(**config["method"]),
                     config["image_score"], config["metric_size"], odd)
     return results / config["model_name"] / config["dataset"] / f"{config['k_shot']}shot" / f"seed{config['seed']}" / name
-
-
-def build_detector(args: argparse.Namespace, config: dict[str, Any], checkpoint: Checkpoint) -> Detector:
-    """The detector that the configuration describes; a backbone other than the checkpoint's is refused."""
-    tower, method = config["backbone"], config["method"]
-    device = torch.device(config["machine"]["device"])
-    dtype = getattr(torch, config["machine"]["precision"])
-    backbone = load_backbone(tower["model"], tower["pretrained"], tower["layers"], device, dtype, tower["model_config"])
-    expected = checkpoint.config.get("fingerprint", backbone.fingerprint)
-    if backbone.fingerprint != expected:
-        raise ModelError(f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
-                         f"trained with ({expected}); give the same weights with --pretrained.")
-    heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
-    heads.load_state_dict(checkpoint.state)
-    heads.use_nam = method["use_nam"]
-    windows = config["windows"]
-    return Detector(backbone, heads, tower["image_size"], method["fd"], method["align"],
-                    WindowSettings(windows["winmode"], windows["win_size"], windows["win_stride"], windows["win_weight"],
-                                   windows["index_memory"]))
 
 
 def draw_all_references(catalogue: Catalogue, config: dict[str, Any]) -> dict[str, list[Record]]:

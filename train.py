@@ -23,7 +23,7 @@ from models.fdsl import FDSL, feature_discrepancy
 from models.losses import map_losses
 from models.memory import nearest_tokens
 from utils import config as settings
-from utils.checkpoint import save_checkpoint
+from utils.checkpoint import is_trained, save_checkpoint
 from utils.config import ConfigError
 from utils.files import csv_text, write_text
 from utils.results import write_loss_curve
@@ -50,6 +50,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     training.add_argument("--learning-rate", type=settings.real(0, 1, above=True), default=1e-3)
     training.add_argument("--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset")
     training.add_argument("--seed", type=settings.whole(0), default=111)
+    training.add_argument("--force", action="store_true", help="train again though the same checkpoint is there")
     settings.add_method_flags(parser)
     settings.add_backbone_flags(parser)
     settings.add_runtime_flags(parser)
@@ -75,16 +76,19 @@ def main(argv: list[str] | None = None) -> None:
     if tower.untrained:
         logger.warning("The backbone is untrained (--pretrained none): its features are random projections. "
                        "Results show that everything runs, not how good the method is.")
-    torch.manual_seed(args.seed)
-    heads = FDSL(backbone.width, len(backbone.layers), method.use_nam).to(device)
-    banks = {} if method.fd == "none" else remember_references(catalogue, backbone, tower.image_size, args)
-    steps = fit(heads, backbone, banks, catalogue, method, tower.image_size, args)
-
     stored = {"backbone": settings.as_stored(tower), "method": settings.as_stored(method),
               "fingerprint": backbone.fingerprint, "dataset": args.dataset,
               "training": {"epochs": args.epochs, "k_shot": args.k_shot, "batch_size": args.batch_size,
                            "learning_rate": args.learning_rate, "augmentation": args.augmentation, "seed": args.seed,
-                           "categories": sorted(catalogue.test), "machine": machine_facts(device, dtype)}}
+                           "images": {category: len(records) for category, records in catalogue.test.items()},
+                           "machine": machine_facts(device, dtype)}}
+    if not args.force and is_trained(target, stored):
+        logger.info("%s is trained with these settings already (--force trains it again).", target)
+        return
+    torch.manual_seed(args.seed)
+    heads = FDSL(backbone.width, len(backbone.layers), method.use_nam).to(device)
+    banks = {} if method.fd == "none" else remember_references(catalogue, backbone, tower.image_size, args)
+    steps = fit(heads, backbone, banks, catalogue, method, tower.image_size, args)
     save_checkpoint(target, heads.state_dict(), stored)
     write_text(target.with_suffix(".loss.csv"), csv_text(LOSS_COLUMNS, steps))
     write_loss_curve(target.with_suffix(".loss.png"), steps)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.backbone import FrozenBackbone, ModelError
-from models.fdsl import FDSL, feature_discrepancy
+from models.fdsl import FDSL, Maps, feature_discrepancy
 from models.memory import nearest_tokens
 from models.windows import WindowGrid
 
@@ -68,17 +68,19 @@ def summarise(maps: Tensor) -> tuple[Tensor, Tensor]:
 class Detector(nn.Module):
     """A frozen backbone with trained heads and a memory bank of one category's references.
 
-    `fd` none needs no references; otherwise `remember` comes before `forward`.
+    `fd` none needs no references; otherwise `remember` comes before `forward`. `use_nam` False leaves the refinement
+    out (ablation).
     """
 
     def __init__(self, backbone: FrozenBackbone, heads: FDSL, image_size: int, fd: str = "abs",
-                 align: str = "mulmax", windows: WindowSettings = WindowSettings()) -> None:
+                 align: str = "mulmax", windows: WindowSettings = WindowSettings(), use_nam: bool = True) -> None:
         super().__init__()
         if (heads.width, heads.blocks) != (backbone.width, len(backbone.layers)):
             raise ModelError(f"The heads are for {heads.blocks} blocks of width {heads.width}; the backbone gives "
                              f"{len(backbone.layers)} of width {backbone.width}: use the backbone they were trained on.")
         self.backbone, self.heads = backbone, heads.to(backbone.device).eval()
         self.image_size, self.fd, self.align, self.settings = image_size, fd, align, windows
+        self.use_nam = use_nam and heads.nam is not None
         self.grid = backbone.grid(image_size)
         self.windows: WindowGrid | None = None
         if windows.active:
@@ -106,23 +108,27 @@ class Detector(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Detection:
         """Anomaly maps and raw scores of images (B,3,S,S); what one image gets does not depend on the others."""
-        base, base_score = summarise(self.full_maps(images).final)
+        base, base_score = summarise(self._final(self.full_maps(images)))
         if self.windows is None:
             return Detection(base, base_score, None, None)
-        window, window_score = summarise(self.window_maps(images).final)
+        window, window_score = summarise(self._final(self.window_maps(images)))
         return Detection(base, base_score, window, window_score)
 
     @torch.no_grad()
-    def full_maps(self, images: Tensor):
+    def full_maps(self, images: Tensor) -> Maps:
         """Maps of the whole images (B,3,S,S): raw and refined, (L,B,G,G) each."""
         tokens = self.backbone.encode(images).tokens
         return self.heads(self._discrepancy(tokens, self.bank.tokens if self.bank else None))
 
     @torch.no_grad()
-    def window_maps(self, images: Tensor):
+    def window_maps(self, images: Tensor) -> Maps:
         """LFE's maps of images (B,3,S,S): raw ones stitched from the windows, then refined, (L,B,G,G) each."""
         raw = torch.stack([self.windows.stitch(self._score_windows(image)) for image in images], dim=1)
         return self.heads.refine(raw)
+
+    def _final(self, maps: Maps) -> Tensor:
+        """The maps that detection uses: refined with NAM, else raw."""
+        return maps.refined if self.use_nam else maps.raw
 
     def _score_windows(self, image: Tensor) -> Tensor:
         """Image (3,S,S) -> raw maps of its windows (L,W,w,w)."""

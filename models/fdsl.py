@@ -20,11 +20,6 @@ class Maps(NamedTuple):
     raw: Tensor
     refined: Tensor | None
 
-    @property
-    def final(self) -> Tensor:
-        """The maps that detection uses: refined where there is NAM, else raw."""
-        return self.raw if self.refined is None else self.refined
-
 
 def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs") -> Tensor:
     """What is left of `tokens` (...,C) when the nearest normal tokens (...,C) are taken away, in float32.
@@ -71,7 +66,7 @@ class FDSL(nn.Module):
 
     def __init__(self, width: int, blocks: int, use_nam: bool = True) -> None:
         super().__init__()
-        self.width, self.blocks, self.use_nam = width, blocks, use_nam
+        self.width, self.blocks = width, blocks
         self.heads = nn.ModuleList(AnomalyScoreHead(width) for _ in range(blocks))
         self.nam = NeighbourAggregation() if use_nam else None
 

@@ -68,6 +68,20 @@ def load_checkpoint(path: Path) -> Checkpoint:
     return checkpoint
 
 
+def is_trained(path: Path, config: dict[str, Any]) -> bool:
+    """Whether `path` is a whole checkpoint that was trained with `config`, whatever the machine and file places."""
+    def essence(values: dict[str, Any]) -> dict[str, Any]:
+        training = {name: value for name, value in values["training"].items() if name != "machine"}
+        backbone = {name: value for name, value in values["backbone"].items() if name not in ("pretrained", "model_config")}
+        return {**{name: values[name] for name in ("method", "fingerprint", "dataset")}, "training": training,
+                "backbone": backbone, "precision": values["training"]["machine"]["precision"]}
+
+    try:
+        return essence(load_checkpoint(path).config) == essence(config)
+    except (ConfigError, KeyError, TypeError):
+        return False
+
+
 def _load_own(path: Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:

@@ -191,6 +191,7 @@
   function describe(pictures) {
     const item = current(), index = state.list[state.place];
     if (index === undefined) return $("viewer").close();
+    state.viewed = state.place;
     $("viewer-place").textContent = `${item.name}, ${state.place + 1} of ${state.list.length}`;
     $("viewer-title").textContent = item.images[index].split("/").pop();
     $("viewer-badges").replaceChildren(...badges(item, index, true));
@@ -215,7 +216,10 @@
     $("viewer").showModal();
   });
   $("grid").addEventListener("focusin", event => { state.place = state.list.indexOf(Number(event.target.closest(".tile").dataset.image)); });
-  $("viewer").addEventListener("close", () => $("grid").children[state.place - state.page * PAGE]?.firstChild.focus());
+  $("viewer").addEventListener("close", () => {    // by now the browser has put the focus back to where it was opened
+    state.place = state.viewed;
+    $("grid").children[state.place - state.page * PAGE]?.firstChild.focus();
+  });
   $("viewer").addEventListener("click", event => { if (event.target === $("viewer")) $("viewer").close(); });
   const clicks = { previous: () => turn(state.page - 1), next: () => turn(state.page + 1), "viewer-previous": () => move(-1),
     "viewer-next": () => move(1), "viewer-close": () => $("viewer").close(), "show-help": () => $("help").showModal() };
