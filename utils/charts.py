@@ -65,7 +65,8 @@ def histogram_svg(scores: np.ndarray, labels: np.ndarray, threshold: float | Non
     """Good scores as bars above the axis, defects below it; the threshold as a line, what it calls a defect shaded."""
     size, (low, high) = HISTOGRAM_SIZE, score_range(scores, threshold)
     finite = np.isfinite(scores)
-    counts = [np.histogram(scores[finite & (labels == kind)], bins=BINS, range=(low, high))[0] for kind in (False, True)]
+    counts = [np.histogram(scores[finite & (labels == kind)], bins=BINS, range=(low, high))[0]
+              for kind in (False, True)]
     most = [max(1, int(part.max())) for part in counts]
     middle = TOP + (size[1] - TOP - BOTTOM) * most[0] / sum(most)
     unit, step = (size[1] - TOP - BOTTOM) / sum(most), (size[0] - LEFT - RIGHT) / BINS

@@ -50,7 +50,7 @@ def colour_scale(maps: np.ndarray, threshold: float | None = None) -> tuple[floa
 
 @lru_cache(maxsize=64)
 def _neighbours(length: int, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For `length` places over `points` samples, end points aligned: left and right sample, and the right one's share."""
+    """For `length` places over `points` samples, ends aligned: left and right sample, and the right one's share."""
     position = np.linspace(0, points - 1, length)
     left = np.floor(position).astype(int)
     return left, np.minimum(left + 1, points - 1), (position - left).astype(np.float32)
@@ -127,7 +127,7 @@ def panels(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, 
 
 def overlay(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, threshold: float | None,
             scale: tuple[float, float], caption: str = "", side: int = PANEL_SIDE) -> np.ndarray:
-    """One strip of the four panels with up to two lines of caption: (height + CAPTION_HEIGHT, 4 * width + 3 * PANEL_GAP, 3)."""
+    """A strip of the four panels over two lines of caption: (height + CAPTION_HEIGHT, 4 * width + 3 * PANEL_GAP, 3)."""
     parts = panels(photo, anomaly_map, mask, threshold, scale, side)
     low, high = scale
     truth = "ground truth" if mask is not None and mask.any() else "ground truth: none"

@@ -1,4 +1,4 @@
-"""The pictures of a category: a strip per test image, thumbnails, a contact sheet and plots, and what they are called."""
+"""The pictures of a category: a strip per test image, thumbnails, contact sheet and plots, and what they are called."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ NAME_LENGTH = 60          # longest file name without its ending
 THUMB_FOLDER = "thumbnails"
 CONTACT_SHEET = "contact_sheet.jpg"
 PLOTS = "plots.svg"
-RESERVED_NAMES = {"con", "prn", "aux", "nul", "contact_sheet", "plots", THUMB_FOLDER}
+RESERVED_NAMES = {"contact_sheet", "plots", THUMB_FOLDER, "con", "prn", "aux", "nul",
+                  *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(10))}    # Windows' devices
 
 log = logging.getLogger("fdsl")
 
@@ -96,8 +97,10 @@ def safe_name(text: str) -> str:
     """
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")
-    if name and name == text and len(name) <= NAME_LENGTH and name.split(".")[0].lower() not in RESERVED_NAMES:
+    reserved = name.split(".")[0].lower() in RESERVED_NAMES
+    if name and name == text and len(name) <= NAME_LENGTH and not reserved:
         return name
+    name = name.replace(".", "_") if reserved else name
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{name[:NAME_LENGTH - 9].strip('._-')}_{mark}".lstrip("_")
 
@@ -198,8 +201,8 @@ def verdict(label: bool, score: float, threshold: float | None) -> str:
 def _caption(item: CategorySummary, index: int) -> str:
     label, score, threshold = item.labels[index], item.scores[index], item.score_threshold
     judged = "" if threshold is None else f", {verdict(label, score, threshold)} at threshold {threshold:.4f}"
-    path = " ".join(item.image_paths[index].split())
-    return f"score {score:.4f}{judged}, {'defect' if label else 'good'}: {' '.join(item.defects[index].split())}\n{path}"
+    path, defect = (" ".join(names[index].split()) for names in (item.image_paths, item.defects))
+    return f"score {score:.4f}{judged}, {'defect' if label else 'good'}: {defect}\n{path}"
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:

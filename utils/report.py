@@ -35,8 +35,8 @@ def write_report(folder: Path, views: Sequence[CategorySummary | CategoryView], 
     """Writes folder/report.html and returns its path.
 
     `views` are what write_pictures returned (a CategoryView is pictured first, under folder/pictures). `metrics` is
-    metrics.json. `config` is config.json, nested or flat; what it lacks is shown as a dash. `paper` maps a metric's name
-    to what the paper prints in per cent: a text, a number or (mean, std); its optional key `source` says what it is.
+    metrics.json. `config` is config.json, nested or flat; what it lacks is shown as a dash. `paper` maps a metric's
+    name to what the paper prints in per cent: a text, a number or (mean, std); its key `source` may say what it is.
     """
     folder, settings = Path(folder), Settings(config)
     summaries = [write_pictures(view, folder / "pictures") if isinstance(view, CategoryView) else view
@@ -123,8 +123,8 @@ def _facts(setting: Settings, summaries: Sequence[CategorySummary]) -> list[tupl
 def _table(summaries: Sequence[CategorySummary], metrics: Mapping[str, Any], config: Mapping[str, Any],
            paper: Mapping[str, Any] | None) -> dict[str, Any]:
     """The rows of the summary table as texts, and the remark on the paper's row."""
-    rows = [{"name": item.name, "images": len(item.labels), "values": [per_cent(item.metrics.get(key)) for key in METRICS]}
-            for item in summaries]
+    rows = [{"name": item.name, "images": len(item.labels),
+             "values": [per_cent(item.metrics.get(key)) for key in METRICS]} for item in summaries]
     mean = metrics.get("mean", {})
     table = {"rows": rows, "mean": [per_cent(mean.get(key)) for key in METRICS], "paper": None, "remark": "",
              "images": sum(row["images"] for row in rows)}

@@ -1,11 +1,12 @@
-"""A headless Chromium for the tests (Debian: `apt-get install chromium chromium-driver`; Python: `pip install selenium`)."""
+"""A headless Chromium for the tests: Debian's packages chromium and chromium-driver, and selenium for Python."""
 
 import contextlib
 import shutil
 import tempfile
 
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync", "--force-device-scale-factor=1")
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--force-device-scale-factor=1")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRIVERS = ("chromedriver", "chromium.chromedriver")
 

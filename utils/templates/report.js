@@ -10,8 +10,9 @@
     const scores = item.scores.map(score => score === null ? NaN : score);
     const start = item.threshold === null ? Number(slider.max) : item.threshold;
     state.thresholds.push(start);
-    return { ...item, scores, start, low: Number(slider.min), high: Number(slider.max), slider, section: sections[index],
-      ranked: [...scores.keys()].sort((a, b) => (isNaN(scores[a]) - isNaN(scores[b])) || scores[b] - scores[a]) };
+    const ranked = [...scores.keys()].sort((a, b) => (isNaN(scores[a]) - isNaN(scores[b])) || scores[b] - scores[a]);
+    return { ...item, scores, ranked, start, slider, section: sections[index],
+      low: Number(slider.min), high: Number(slider.max) };
   });
   const current = () => categories[state.category];
   const threshold = () => state.thresholds[state.category];
@@ -32,10 +33,12 @@
   }
   function badges(item, index, right) {
     const text = verdict(item, index), wrong = text === "missed" || text === "false alarm";
-    const list = wrong || right ? [make("span", { className: wrong ? "badge wrong" : "badge", textContent: text })] : [];
+    const list = [];
+    if (wrong || right) list.push(make("span", { className: wrong ? "badge wrong" : "badge", textContent: text }));
     if (flipped(item, index)) list.push(make("span", { className: "badge flip", textContent: "flipped" }));
     return list;
   }
+  const labelText = (item, index) => `${item.labels[index] ? "defect" : "good"}: ${item.defects[index]}`;
   const scoreText = score => isNaN(score) ? "–" : score.toFixed(4);
 
   // ---- pictures: one file holds the four panels side by side, and one of them is let through
@@ -89,7 +92,8 @@
     state.place = Math.min(Math.max(state.place, first), Math.max(first, first + shown.length - 1));
     $("grid").replaceChildren(...shown.map(index => make("li", {}, tile(item, index))));
     $("empty").hidden = shown.length > 0;
-    $("range").textContent = shown.length ? `${first + 1}–${first + shown.length} of ${state.list.length.toLocaleString("en")}` : "";
+    const total = state.list.length.toLocaleString("en");
+    $("range").textContent = shown.length ? `${first + 1}–${first + shown.length} of ${total}` : "";
     $("previous").disabled = page === 0;
     $("next").disabled = first + PAGE >= state.list.length;
     judge();
@@ -97,8 +101,10 @@
   function tile(item, index) {
     const button = make("button", { type: "button", className: "tile", title: item.images[index] },
       make("span", { className: "thumb" }, crop(item, index, state.mode, false)),
-      make("span", { className: "line" }, make("span", { className: "score" }, make("span", { className: "dot" }), scoreText(item.scores[index])),
-        make("span", { className: item.labels[index] ? "label defect" : "label good", textContent: item.defects[index] })),
+      make("span", { className: "line" },
+        make("span", { className: "score" }, make("span", { className: "dot" }), scoreText(item.scores[index])),
+        make("span", { className: "label " + (item.labels[index] ? "defect" : "good"),
+          textContent: item.defects[index] })),
       make("span", { className: "name", textContent: item.images[index].split("/").pop() }),
       make("span", { className: "verdicts" }));
     button.dataset.image = index;
@@ -110,8 +116,8 @@
       const index = Number(button.dataset.image);
       button.lastChild.replaceChildren(...badges(item, index, false));
       button.querySelector(".dot").classList.toggle("alarm", alarm(item, index, threshold()));
-      button.setAttribute("aria-label", `${item.images[index]}, ${item.labels[index] ? "defect" : "good"} ${item.defects[index]}, ` +
-        `score ${scoreText(item.scores[index])}, ${verdict(item, index)}`);
+      button.setAttribute("aria-label", [item.images[index], labelText(item, index),
+        `score ${scoreText(item.scores[index])}`, verdict(item, index)].join(", "));
     }
   }
 
@@ -126,11 +132,12 @@
     const count = { found: "found", missed: "missed", "false alarm": "alarms", passed: "passed" };
     item.scores.forEach((_, index) => { tally[count[verdict(item, index)]]++; tally.flipped += flipped(item, index); });
     const share = (part, whole) => whole ? part / whole : NaN;
-    const recall = share(tally.found, tally.found + tally.missed), precision = share(tally.found, tally.found + tally.alarms);
+    const recall = share(tally.found, tally.found + tally.missed);
+    const precision = share(tally.found, tally.found + tally.alarms);
     const text = { ...tally, recall: perCent(recall), precision: perCent(precision) };
     for (const output of item.section.querySelectorAll("[data-count]")) output.textContent = text[output.dataset.count];
-    const [left, right, width, height] = data.histogram, [charts, roc, pr] = item.section.querySelectorAll("svg.chart");
-    const inside = Math.min(1, Math.max(0, (value - item.low) / (item.high - item.low))), x = left + inside * (width - left - right);
+    const [left, right, width] = data.histogram, [charts, roc, pr] = item.section.querySelectorAll("svg.chart");
+    const x = left + (inRange(item, value) - item.low) / (item.high - item.low) * (width - left - right);
     const area = charts.querySelector(".alarm"), line = charts.querySelector(".threshold");
     area.setAttribute("x", x);
     area.setAttribute("width", width - right - x);
@@ -154,7 +161,8 @@
     const above = current().scores.filter(score => up ? score > threshold() : score < threshold());
     if (above.length) setThreshold(above.reduce((a, b) => up ? Math.min(a, b) : Math.max(a, b)));
   }
-  const nudge = share => setThreshold(Math.min(current().high, Math.max(current().low, threshold() + share * (current().high - current().low))));
+  const inRange = (item, value) => Math.min(item.high, Math.max(item.low, value));
+  const nudge = by => setThreshold(inRange(current(), threshold() + by * (current().high - current().low)));
 
   // ---- categories, modes, the large view
   function show(index, scroll) {
@@ -165,8 +173,8 @@
     sections.forEach((section, position) => { section.hidden = position !== index; });
     document.querySelectorAll(".tabs a").forEach((link, position) =>
       position === index ? link.setAttribute("aria-current", "true") : link.removeAttribute("aria-current"));
-    for (const slot of item.section.querySelectorAll("[data-reference]"))
-      if (!slot.firstChild) slot.append(make("img", { alt: "reference photo", loading: "lazy", src: item.references[slot.dataset.reference] }));
+    for (const slot of item.section.querySelectorAll("[data-reference]:empty"))
+      slot.append(make("img", { alt: "reference photo", src: item.references[slot.dataset.reference] }));
     rebuild(false);
     setThreshold(threshold());
     if (scroll) {
@@ -196,7 +204,7 @@
     $("viewer-title").textContent = item.images[index].split("/").pop();
     $("viewer-badges").replaceChildren(...badges(item, index, true));
     const facts = [["Score", scoreText(item.scores[index])], ["Threshold", scoreText(threshold())],
-      ["Label", `${item.labels[index] ? "defect" : "good"}: ${item.defects[index]}`], ["File", item.images[index]]];
+      ["Label", labelText(item, index)], ["File", item.images[index]]];
     $("viewer-facts").replaceChildren(...facts.map(([name, value]) =>
       make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
     if (pictures) $("panels").replaceChildren(...data.panels.map((name, mode) => {
@@ -208,35 +216,43 @@
   }
 
   // ---- events
+  const placeOf = button => state.list.indexOf(Number(button.dataset.image));
   $("grid").addEventListener("click", event => {
     const button = event.target.closest(".tile");
     if (!button) return;
-    state.place = state.list.indexOf(Number(button.dataset.image));
+    state.place = placeOf(button);
     describe(true);
     $("viewer").showModal();
   });
-  $("grid").addEventListener("focusin", event => { state.place = state.list.indexOf(Number(event.target.closest(".tile").dataset.image)); });
+  $("grid").addEventListener("focusin", event => { state.place = placeOf(event.target.closest(".tile")); });
   $("viewer").addEventListener("close", () => {    // by now the browser has put the focus back to where it was opened
     state.place = state.viewed;
     $("grid").children[state.place - state.page * PAGE]?.firstChild.focus();
   });
   $("viewer").addEventListener("click", event => { if (event.target === $("viewer")) $("viewer").close(); });
-  const clicks = { previous: () => turn(state.page - 1), next: () => turn(state.page + 1), "viewer-previous": () => move(-1),
-    "viewer-next": () => move(1), "viewer-close": () => $("viewer").close(), "show-help": () => $("help").showModal() };
+  const clicks = { previous: () => turn(state.page - 1), next: () => turn(state.page + 1),
+    "viewer-previous": () => move(-1), "viewer-next": () => move(1), "viewer-close": () => $("viewer").close(),
+    "show-help": () => $("help").showModal() };
   for (const [id, action] of Object.entries(clicks)) $(id).addEventListener("click", action);
   for (const id of ["filter", "sort", "find"]) $(id).addEventListener("input", () => rebuild(false));
   for (const item of categories) {
     item.slider.addEventListener("input", () => setThreshold(item.slider.valueAsNumber));
-    item.section.querySelector(".threshold-value").addEventListener("change", event => setThreshold(event.target.valueAsNumber));
+    const number = item.section.querySelector(".threshold-value");
+    number.addEventListener("change", () => setThreshold(number.valueAsNumber));
     item.section.querySelector(".reset").addEventListener("click", () => setThreshold(item.start));
   }
-  document.querySelectorAll("input[name=mode]").forEach(input => input.addEventListener("change", () => setMode(Number(input.value))));
+  for (const input of document.querySelectorAll("input[name=mode]"))
+    input.addEventListener("change", () => setMode(Number(input.value)));
   addEventListener("hashchange", () => show(Number(location.hash.slice(2)), true));
 
-  const keys = { j: () => move(1), ArrowRight: () => move(1), k: () => move(-1), ArrowLeft: () => move(-1), "[": () => nudge(-.01),
-    "]": () => nudge(.01), "{": () => nextScore(false), "}": () => nextScore(true), 0: () => setThreshold(current().start),
-    n: () => step(1), p: () => step(-1), "/": () => $("find").focus(), "?": () => $("help").showModal() };
-  const step = by => { if (!$("viewer").open && categories[state.category + by]) location.hash = `c${state.category + by}`; };
+  const keys = { j: () => move(1), ArrowRight: () => move(1), k: () => move(-1), ArrowLeft: () => move(-1),
+    "[": () => nudge(-.01), "]": () => nudge(.01), "{": () => nextScore(false), "}": () => nextScore(true),
+    0: () => setThreshold(current().start), n: () => step(1), p: () => step(-1),
+    "/": () => { if (!$("viewer").open) $("find").focus(); }, "?": () => $("help").showModal() };
+  function step(by) {
+    const next = state.category + by;
+    if (categories[next] && !$("viewer").open) location.hash = `c${next}`;
+  }
   document.addEventListener("keydown", event => {
     const typing = event.target.matches("input:not([type=range]):not([type=radio]), select, textarea");
     if (typing || event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
@@ -249,21 +265,31 @@
 
   // ---- theme and sortable table
   const prefers = matchMedia("(prefers-color-scheme: dark)");
-  const remember = (...value) => { try { return value.length ? localStorage.setItem("fdsl-theme", value[0]) : localStorage.getItem("fdsl-theme"); } catch { return null; } };
+  function stored(name) {    // some browsers refuse storage to a page from the disk
+    try {
+      if (name) localStorage.setItem("fdsl-theme", name);
+      return localStorage.getItem("fdsl-theme");
+    } catch { return name; }
+  }
   function setTheme(name) {
     if (name) document.documentElement.dataset.theme = name;
     const dark = (document.documentElement.dataset.theme || (prefers.matches ? "dark" : "light")) === "dark";
     $("theme").textContent = dark ? "Light" : "Dark";
     return dark;
   }
-  setTheme(remember());
+  setTheme(stored());
   prefers.addEventListener("change", () => setTheme());
-  $("theme").addEventListener("click", () => { const name = setTheme() ? "light" : "dark"; setTheme(name); remember(name); });
+  $("theme").addEventListener("click", () => {
+    const name = setTheme() ? "light" : "dark";
+    setTheme(name);
+    stored(name);
+  });
   document.querySelectorAll("#summary thead tr:last-child th").forEach((head, column) => {
     head.replaceChildren(make("button", { type: "button", textContent: head.textContent }));
     head.firstChild.addEventListener("click", () => {
       const was = head.getAttribute("aria-sort"), down = was ? was === "ascending" : column > 0;
-      const value = row => column ? parseFloat(row.cells[column].textContent.replaceAll(",", "")) : row.cells[0].textContent;
+      const text = row => row.cells[column].textContent;
+      const value = row => column ? parseFloat(text(row).replaceAll(",", "")) : text(row);
       const rows = [...$("summary").tBodies[0].rows].sort((a, b) => {
         const [x, y] = [value(a), value(b)];
         return x !== x ? 1 : y !== y ? -1 : (x < y ? 1 : x > y ? -1 : 0) * (down ? 1 : -1);

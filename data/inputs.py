@@ -1,0 +1,180 @@
+"""Photographs to inspect: from files, folders and patterns to names and paths, and from anything in memory to RGB."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.records import DataError, natural_key, shown
+from data.transforms import IMAGE_SUFFIXES, _to_rgb, _upright, open_image
+
+Problem = Callable[[str, str], None]  # takes a name and the reason
+
+
+def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = (),
+                problem: Problem | None = None) -> Iterator[tuple[str, Path]]:
+    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom) or a pattern.
+
+    A generator: only one folder's names are held at a time, in natural order. Names are relative to the one input
+    folder, or the paths as given where there are several inputs. Folders in `without` are not entered, nor hidden ones.
+    Raises DataError for an input that is not there; `problem` hears of folders that cannot be read.
+    """
+    left_out = {os.path.realpath(folder) for folder in without}
+    for given in inputs:
+        text = os.fspath(given)
+        if os.path.isdir(text):
+            root, found = text, _walk(text, left_out, problem)
+        elif os.path.lexists(text):
+            root, found = os.path.dirname(text), iter([text])
+        elif glob.has_magic(text):
+            root = _fixed_part(text)
+            parts = os.path.relpath(text, root or ".").split(os.sep)
+            found = _match(root or ".", parts, left_out, problem)
+        else:
+            raise DataError(f"{shown(text)}: is neither a file, a folder nor a pattern that could match one; check --input")
+        for path in found:
+            name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
+            yield shown(name.replace(os.sep, "/")), Path(path)
+
+
+def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The photographs of files, folders and patterns as a list, each once; DataError when there is none."""
+    inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
+    found = list(dict.fromkeys(path for _, path in find_images(inputs)))
+    if not found:
+        raise DataError(f"{', '.join(shown(item) for item in inputs)}: holds no photograph "
+                        f"({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return found
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder of a pattern before its first wildcard."""
+    parts = re.split(r"(?<=/)", pattern.replace(os.sep, "/"))
+    fixed = []
+    for part in parts[:-1]:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    return "".join(fixed)
+
+
+def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
+    """A folder's visible entries in natural order; none, and a word to `problem`, where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: natural_key(entry.name))
+    except OSError as error:
+        if problem is not None:
+            problem(shown(folder), f"the folder cannot be read ({error.strerror})")
+        return []
+
+
+def _is_image(entry: os.DirEntry) -> bool:
+    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _walk(folder: str, left_out: set[str], problem: Problem | None, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Every image below `folder`: a folder's own first, then its folders'. Links that lead back up are not followed."""
+    real = os.path.realpath(folder)
+    if real in left_out or real in above:
+        return
+    folders = []
+    for entry in _entries(folder, problem):
+        if _is_folder(entry):
+            folders.append(entry.path)
+        elif _is_image(entry):
+            yield entry.path
+    for inner in folders:
+        yield from _walk(inner, left_out, problem, (*above, real))
+
+
+def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem | None) -> Iterator[str]:
+    """Every image below `folder` whose path matches the pattern's parts; `**` stands for any folders, also none."""
+    if os.path.realpath(folder) in left_out:
+        return
+    first, rest = parts[0], parts[1:]
+    if first == "**":
+        if not rest:
+            yield from _walk(folder, left_out, problem)
+            return
+        yield from _match(folder, rest, left_out, problem)
+        for entry in _entries(folder, problem):
+            if _is_folder(entry) and not entry.is_symlink():
+                yield from _match(entry.path, parts, left_out, problem)
+        return
+    for entry in _entries(folder, problem):
+        if not fnmatch(entry.name, first):
+            continue
+        if rest and _is_folder(entry):
+            yield from _match(entry.path, rest, left_out, problem)
+        elif not rest and _is_folder(entry):
+            yield from _walk(entry.path, left_out, problem)
+        elif not rest and _is_image(entry):
+            yield entry.path
+
+
+# Anything in memory --------------------------------------------------------------------------------------------------
+
+def as_photograph(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
+    """One image as an upright RGB photograph.
+
+    A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in [0,1].
+    Raises DataError for anything else, saying what was given.
+    """
+    if isinstance(image, (str, Path)):
+        return open_image(image)
+    if isinstance(image, Image.Image):
+        return _to_rgb(_upright(image))
+    if isinstance(image, torch.Tensor):
+        image = _tensor_to_array(image)
+    if not isinstance(image, np.ndarray):
+        raise DataError(f"an image is a {type(image).__name__}; give a path, a PIL image, an array (H,W,3) uint8 or a "
+                        "tensor (3,H,W)")
+    if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3) or image.size == 0:
+        raise DataError(f"an image is an array {image.shape} of {image.dtype}; give (H,W,3) RGB or (H,W) grey, uint8")
+    return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
+
+
+def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise DataError(f"an image is a tensor {tuple(tensor.shape)}; give (3,H,W), or (B,3,H,W) for several")
+    if tensor.is_floating_point():
+        if not bool(((tensor >= 0) & (tensor <= 1)).all()):
+            raise DataError("an image is a float tensor with values outside 0 to 1; give the photograph before any "
+                            "normalisation")
+        tensor = (tensor * 255).round().to(torch.uint8)
+    return tensor.permute(1, 2, 0).cpu().numpy()
+
+
+def each_image(images: object) -> tuple[Iterable, bool]:
+    """What the caller gave, one by one, and whether it was a single image.
+
+    Single: a path of a file, a PIL image, an array (H,W,3) or (H,W), a tensor (3,H,W). Several: a folder, a pattern, an
+    array (B,H,W,3), a tensor (B,3,H,W), or any iterable of single ones.
+    """
+    if isinstance(images, (str, Path)):
+        several = os.path.isdir(images) or (not os.path.lexists(images) and glob.has_magic(os.fspath(images)))
+        return (list_images(images), False) if several else ([images], True)
+    if isinstance(images, Image.Image):
+        return [images], True
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return (images, False) if images.ndim == 4 else ([images], True)
+    if not isinstance(images, Iterable):
+        raise DataError(f"images are a {type(images).__name__}; give one image or several (paths, PIL, arrays, tensors)")
+    return images, False

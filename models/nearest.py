@@ -1,0 +1,84 @@
+"""The training-free method: distance to the nearest normal patch, in the place of the trained heads."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from models.backbone import ModelError
+from models.fdsl import FDSL, Maps
+
+METHODS = ("fdsl", "nearest", "both")
+
+
+def nearest_distance(discrepancy: Tensor) -> Tensor:
+    """Discrepancies (...,C) between unit tokens -> half their cosine distance (...), in [0,1].
+
+    For unit vectors |T - M|^2 / 4 = (1 - <T,M>) / 2: the discrepancy already holds the distance.
+    """
+    return discrepancy.float().square().sum(-1).div(4).clamp(max=1)
+
+
+class NearestHeads(nn.Module):
+    """Takes the place of FDSL's heads without anything to train: the map of a block is its `nearest_distance`."""
+
+    nam = None
+
+    def __init__(self, width: int, blocks: int) -> None:
+        super().__init__()
+        self.width, self.blocks = width, blocks
+
+    def raw_maps(self, discrepancy: Tensor) -> Tensor:
+        """Discrepancies (L,B,N,C) of square patch grids -> distances (L,B,G,G)."""
+        grid = int(discrepancy.shape[2] ** 0.5)
+        return nearest_distance(discrepancy).unflatten(-1, (grid, grid))
+
+    def refine(self, raw: Tensor) -> Maps:
+        """There is no neighbour aggregation: the raw maps alone."""
+        return Maps(raw, None)
+
+    def forward(self, discrepancy: Tensor) -> Maps:
+        return self.refine(self.raw_maps(discrepancy))
+
+
+class BothHeads(nn.Module):
+    """Trained heads beside the nearest distance: 2L maps, each measured against what normal parts reach.
+
+    A map m becomes m / (m + level) in [0,1): 0.5 is as high as normal patches come, so that both methods count alike
+    in the mean. `levels` (2,): of the heads and of the distance, taken from the references (`set_levels`).
+    """
+
+    def __init__(self, heads: FDSL) -> None:
+        super().__init__()
+        self.trained, self.distance = heads, NearestHeads(heads.width, heads.blocks)
+        self.width, self.blocks = heads.width, heads.blocks
+        self.register_buffer("levels", torch.zeros(2))
+
+    @property
+    def nam(self) -> nn.Module | None:
+        return self.trained.nam
+
+    def set_levels(self, heads: float, distance: float) -> None:
+        """The level of normal patches in each method's maps; ModelError unless both are above zero."""
+        if not (heads > 0 and distance > 0):
+            raise ModelError("The references give no level for --method both (all their maps are zero); use --method "
+                             "fdsl or nearest.")
+        self.levels.copy_(torch.tensor([heads, distance]))
+
+    def raw_maps(self, discrepancy: Tensor) -> Tensor:
+        """Discrepancies (L,B,N,C) -> the heads' probabilities, then the distances, (2L,B,G,G), not yet relative."""
+        return torch.cat([self.trained.raw_maps(discrepancy), self.distance.raw_maps(discrepancy)])
+
+    def refine(self, raw: Tensor) -> Maps:
+        """Maps (2L,B,G,G), the heads' refined by their NAM, on the common scale."""
+        heads, distance = raw.split(self.blocks)
+        refined = self.trained.refine(heads).refined
+        return Maps(self._common(heads, distance), None if refined is None else self._common(refined, distance))
+
+    def forward(self, discrepancy: Tensor) -> Maps:
+        return self.refine(self.raw_maps(discrepancy))
+
+    def _common(self, heads: Tensor, distance: Tensor) -> Tensor:
+        if not bool(self.levels.any()):  # not yet measured: the maps as they are, for measuring them
+            return torch.cat([heads, distance])
+        return torch.cat([heads / (heads + self.levels[0]), distance / (distance + self.levels[1])])

@@ -1,0 +1,47 @@
+"""Shared by the tests: a tiny untrained backbone, and the real photographs where they lie beside the clone."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+TINY = {"embed_dim": 24, "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8},
+        "text_cfg": {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}}
+REAL_BACKBONE = {"model": "DeiT-Ti-16", "layers": (3, 6, 9, 12), "image_size": 448,
+                 "pretrained": str(SHARED / "weights" / "DeiT-Ti-16-in1k.safetensors"),
+                 "model_config": str(SHARED / "weights" / "open_clip_configs")}
+
+torch.set_num_threads(2)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with real photographs, weights and golden outputs."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder ../shared with real photographs and weights is not here")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_configs(tmp_path_factory) -> str:
+    """A folder with the model file of ViT-tiny-test: 3 blocks, width 32, patches of 8 pixels."""
+    folder = tmp_path_factory.mktemp("configs")
+    (folder / "ViT-tiny-test.json").write_text(json.dumps(TINY))
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone(tiny_configs):
+    """The untrained ViT-tiny-test, blocks 1 and 3 tapped."""
+    from models.backbone import load_backbone
+    return load_backbone("ViT-tiny-test", "none", [1, 3], model_config=tiny_configs)
+
+
+@pytest.fixture(scope="session")
+def real_backbone(shared):
+    """DeiT-Tiny with its ImageNet weights, blocks 3 6 9 12 tapped, float32."""
+    from models.backbone import load_backbone
+    return load_backbone(REAL_BACKBONE["model"], REAL_BACKBONE["pretrained"], REAL_BACKBONE["layers"],
+                         model_config=REAL_BACKBONE["model_config"])
