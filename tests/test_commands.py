@@ -1,0 +1,285 @@
+"""The commands end to end on tiny drawn datasets: what they write, repeat, refuse and reproduce."""
+
+import csv
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.records import DataError
+from models.backbone import ModelError
+from utils.config import ConfigError
+from utils.results import load_maps
+
+ROOT = Path(__file__).resolve().parents[1]
+BACKBONE = ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "64", "--device", "cpu",
+            "--precision", "fp32", "--workers", "0"]
+METRIC_NAMES = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
+
+
+def command(name):
+    spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+train, test = command("train"), command("test")
+
+
+def draw(generator, defect):
+    photo = generator.normal(120, 12, (72, 60, 3)).clip(0, 255).astype(np.uint8)
+    mask = np.zeros((72, 60), np.uint8)
+    if defect:
+        corner = generator.integers(8, 36, 2)
+        cv2.rectangle(mask, corner.tolist(), (corner + 18).tolist(), 1, -1)
+        photo[mask > 0] = (250, 20, 20)
+    return photo, mask
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory):
+    """(mvtec root, visa root): one small category in each layout."""
+    root, generator = tmp_path_factory.mktemp("datasets"), np.random.default_rng(0)
+
+    def write(path, picture):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), picture)
+
+    piece = root / "mvtec" / "plate"
+    for number in range(5):
+        write(piece / "train/good" / f"{number:03}.png", draw(generator, False)[0])
+    for number in range(4):
+        write(piece / "test/good" / f"{number:03}.png", draw(generator, False)[0])
+        photo, mask = draw(generator, True)
+        write(piece / "test/spot" / f"{number:03}.png", photo)
+        write(piece / "ground_truth/spot" / f"{number:03}_mask.png", mask * 255)
+    lines = ["object,split,label,image,mask"]
+    for number in range(10):
+        path = f"board/Data/Images/Normal/{number:04}.JPG"
+        write(root / "visa" / path, draw(generator, False)[0])
+        lines.append(f"board,{'train' if number < 6 else 'test'},normal,{path},")
+    for number in range(4):
+        path, truth = f"board/Data/Images/Anomaly/{number:03}.JPG", f"board/Data/Masks/Anomaly/{number:03}.png"
+        photo, mask = draw(generator, True)
+        write(root / "visa" / path, photo)
+        write(root / "visa" / truth, mask * 3)
+        lines.append(f"board,test,anomaly,{path},{truth}")
+    (root / "visa/split_csv").mkdir()
+    (root / "visa/split_csv/1cls.csv").write_text("\n".join(lines) + "\n")
+    return root / "mvtec", root / "visa"
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory, datasets, tiny_configs):
+    """A folder with checkpoints trained both ways."""
+    place = tmp_path_factory.mktemp("work")
+    for name, root in zip(("mvtec", "visa"), datasets):
+        train.main(["--dataset", name, "--data-path", str(root), "--model-name", "m", "--model-config", tiny_configs,
+                    *BACKBONE, "--epochs", "4", "--k-shot", "2", "--checkpoints", str(place / "checkpoints")])
+    return place
+
+
+def run_test(place, datasets, *more, dataset="mvtec", results="results"):
+    test.main(["--dataset", dataset, "--data-path", str(datasets[dataset == "visa"]), "--model-name", "m", *BACKBONE,
+               "--checkpoints", str(place / "checkpoints"), "--results", str(place / results), *more])
+
+
+LFE = ("--win-size", "4", "--win-stride", "3")
+
+
+@pytest.fixture(scope="session")
+def finished(workplace, datasets, tiny_configs):
+    """The folder of a finished run with LFE."""
+    run_test(workplace, datasets, *LFE, "--model-config", tiny_configs)
+    return workplace / "results/m/mvtec/1shot/seed14/mul_4_3_0.5"
+
+
+def test_training_leaves_a_checkpoint_named_by_its_dataset(workplace):
+    folder = workplace / "checkpoints/m"
+    for name in ("mvtec", "visa"):
+        rows = list(csv.DictReader((folder / f"{name}.loss.csv").open()))
+        assert list(rows[0]) == ["step", "epoch", "loss", "focal", "dice"] and rows[-1]["epoch"] == "4"
+        assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+        assert cv2.imread(str(folder / f"{name}.loss.png")) is not None
+        assert "epoch 4/4" in (folder / f"{name}.log.txt").read_text()
+
+
+def test_the_same_seed_trains_the_same_heads_and_a_trained_one_is_kept(workplace, datasets, tiny_configs, tmp_path):
+    arguments = ["--dataset", "visa", "--data-path", str(datasets[1]), "--model-name", "m", "--model-config", tiny_configs,
+                 *BACKBONE, "--epochs", "4", "--k-shot", "2"]
+    train.main([*arguments, "--checkpoints", str(tmp_path)])
+    first = (workplace / "checkpoints/m/visa.safetensors").read_bytes()
+    assert (tmp_path / "m/visa.safetensors").read_bytes() == first
+    stamp = (tmp_path / "m/visa.safetensors").stat().st_mtime_ns
+    train.main([*arguments, "--checkpoints", str(tmp_path)])
+    assert (tmp_path / "m/visa.safetensors").stat().st_mtime_ns == stamp
+    train.main([*arguments, "--checkpoints", str(tmp_path), "--seed", "5"])
+    assert (tmp_path / "m/visa.safetensors").read_bytes() != first
+
+
+def test_a_run_leaves_everything_that_is_promised(finished):
+    for name in ("config.json", "metrics.json", "metrics.csv", "table.md", "scores.csv", "references.txt", "log.txt",
+                 "pictures", "report.html", "maps.npz"):
+        assert (finished / name).exists(), name
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert list(metrics["categories"]) == ["plate"] and list(metrics["mean"]) == METRIC_NAMES
+    assert metrics["mean"] == metrics["categories"]["plate"] and all(0 <= value <= 1 for value in metrics["mean"].values())
+    rows = list(csv.DictReader((finished / "scores.csv").open()))
+    assert len(rows) == 8 and sum(int(row["anomalous"]) for row in rows) == 4
+    config = json.loads((finished / "config.json").read_text())
+    assert (config["trained_on"], config["k_shot"], config["seed"]) == ("visa", 1, 14)
+    table = (finished / "table.md").read_text()
+    assert "UNTRAINED" in table and "scaled over the category's whole test set" in table
+    assert (finished / "references.txt").read_text().startswith("plate\tplate/train/good/")
+    strips = [path for path in (finished / "pictures/plate").glob("*.jpg") if path.name != "contact_sheet.jpg"]
+    assert len(strips) == 8 and (finished / "pictures/plate/contact_sheet.jpg").is_file()
+
+
+def test_stored_maps_are_the_detectors(finished):
+    with np.load(finished / "maps.npz") as maps:
+        assert maps["base"].shape == maps["window"].shape == maps["fused"].shape == (8, 8, 8)
+        assert np.array_equal(maps["fused"], np.float32(0.5) * maps["base"] + np.float32(0.5) * maps["window"])
+        assert maps["score"].shape == (8,) and maps["names"][0] == "plate/test/good/000.png"
+
+
+def test_a_finished_run_is_not_repeated(finished, workplace, datasets, monkeypatch):
+    def must_not_run(*_):
+        raise AssertionError("the run was repeated")
+
+    monkeypatch.setattr(test, "detect", must_not_run)
+    run_test(workplace, datasets, *LFE)
+    with pytest.raises(AssertionError):
+        run_test(workplace, datasets, *LFE, "--force")
+    monkeypatch.undo()
+    run_test(workplace, datasets, *LFE, "--force")
+
+
+@pytest.mark.parametrize("more", [("--win-weight", "0.3"), ("--winmode", "nan"), ("--winmode", "onlywin"),
+                                  ("--image-score", "top1"), ("--metric-size", "full")])
+def test_stored_maps_evaluated_anew_equal_a_full_run_to_the_last_digit(finished, workplace, datasets, more):
+    run_test(workplace, datasets, *LFE, *more, "--pictures", "0", results="full")
+    test.main(["--from-maps", str(finished), "--results", str(workplace / "anew"), *more, "--pictures", "0"])
+    written = [path.relative_to(workplace / "anew") for path in (workplace / "anew").rglob("metrics.json")]
+    assert written
+    name = max(written, key=lambda path: (workplace / "anew" / path).stat().st_mtime_ns)
+    assert (workplace / "anew" / name).read_text() == (workplace / "full" / name).read_text()
+    assert (workplace / "anew" / name.with_name("scores.csv")).read_text().splitlines()[1].split(",")[:6] \
+        == (workplace / "full" / name.with_name("scores.csv")).read_text().splitlines()[1].split(",")[:6]
+
+
+def test_batches_of_any_size_give_the_same_run(workplace, datasets, finished):
+    run_test(workplace, datasets, *LFE, "--batch-size", "1", "--pictures", "0", results="single")
+    single = load_maps(workplace / "single" / finished.relative_to(workplace / "results") / "maps.npz")
+    batched = load_maps(finished / "maps.npz")
+    assert np.allclose(single.base, batched.base, atol=1e-6) and np.allclose(single.window, batched.window, atol=1e-6)
+
+
+@pytest.mark.parametrize("fd", ["signed", "none"])
+def test_ablations_of_the_discrepancy(datasets, tiny_configs, tmp_path, fd):
+    for name, root in zip(("mvtec", "visa"), datasets):
+        train.main(["--dataset", name, "--data-path", str(root), "--model-name", "m", "--model-config", tiny_configs, *BACKBONE,
+                    "--epochs", "1", "--k-shot", "2", "--fd", fd, "--use-nam", "0", "--checkpoints", str(tmp_path / "checkpoints")])
+    shots = "0" if fd == "none" else "2"
+    run_test(tmp_path, datasets, "--winmode", "nan", "--k-shot", shots, "--pictures", "0")
+    assert (tmp_path / f"results/m/mvtec/{shots}shot/seed14/nan_nonam_fd-{fd}/metrics.json").is_file()
+
+
+def test_read_only_datasets_need_nothing_written(datasets):
+    assert not list(datasets[0].rglob("meta.json")) and not list(datasets[1].rglob("meta.json"))
+
+
+def test_the_published_checkpoint_loads_like_ours(shared, tmp_path):
+    test.main(["--dataset", "mvtec", "--data-path", str(one_category(shared, tmp_path)), "--model-name", "published",
+               "--checkpoint", str(shared / "golden/published_on_mvtec.pth"), "--use-nam", "1", "--model", "DeiT-Ti-16",
+               "--model-config", str(shared / "weights/open_clip_configs"), "--layers", "3", "6", "9", "12", "--image-size", "448",
+               "--pretrained", str(shared / "weights/DeiT-Ti-16-in1k.safetensors"), "--device", "cpu", "--precision", "fp32",
+               "--winmode", "nan", "--results", str(tmp_path / "results"), "--pictures", "0"])
+    metrics = json.loads(next((tmp_path / "results").rglob("metrics.json")).read_text())
+    assert metrics["mean"]["auroc_px"] > 0.9
+
+
+def one_category(shared, folder):
+    """A dataset of links to a few bottles: 1 reference, 4 good and 8 broken ones."""
+    source, target = shared / "data/mvtec/bottle", folder / "dataset/bottle"
+    for part, numbers in (("train/good", ["000"]), ("test/good", ["000", "001", "002", "003"]),
+                          ("test/broken_large", [f"{number:03}" for number in range(8)])):
+        (target / part).mkdir(parents=True)
+        for number in numbers:
+            (target / part / f"{number}.png").symlink_to(source / part / f"{number}.png")
+    (target / "ground_truth").mkdir()
+    (target / "ground_truth/broken_large").symlink_to(source / "ground_truth/broken_large")
+    return folder / "dataset"
+
+
+@pytest.mark.parametrize("more, error, words", [
+    (("--win-size", "20"), ModelError, "--win-size 20 does not fit a grid of 8"),
+    (("--k-shot", "9"), DataError, "9 references are wanted"), (("--k-shot", "0"), ConfigError, "--k-shot 0"),
+    (("--layers", "1", "2"), ConfigError, "--layers 1 2 does not match the checkpoint"),
+    (("--checkpoint", "nowhere.safetensors"), ConfigError, "There is no checkpoint nowhere.safetensors"),
+    (("--meta", "nowhere.json"), DataError, "nowhere.json"), (("--device", "cuda:7"), ConfigError, "--device cuda:7"),
+    (("--device", "gpu"), ConfigError, "--device gpu"), (("--precision", "fp16"), ConfigError, "fp16")])
+def test_what_cannot_run_is_one_sentence(workplace, datasets, tiny_configs, more, error, words):
+    with pytest.raises(error) as caught:
+        run_test(workplace, datasets, *LFE, "--model-config", tiny_configs, *more, results="refused")
+    assert words in str(caught.value)
+
+
+def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tiny_configs, tmp_path):
+    from models.backbone import load_backbone
+    from safetensors.torch import save_file
+    state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
+    save_file({name: torch.randn_like(value) for name, value in state.items()}, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="are not those that"):
+        run_test(workplace, datasets, *LFE, "--pretrained", str(tmp_path / "other.safetensors"), results="refused")
+
+
+def shell(script, *arguments, **environment):
+    return subprocess.run(["bash", str(ROOT / script), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+                          env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment})
+
+
+GOOD = ["m", "cpu", "1", "mul", "4", "3", "0.5", "14", "1"]
+
+
+@pytest.mark.parametrize("place, value, name", [
+    (0, "a/b", "MODEL"), (1, "gpu", "DEVICE"), (2, "yes", "useNAM"), (3, "off", "winmode"), (4, "0", "win-size"),
+    (5, "x", "win-stride"), (5, "9", "win-stride 9, is larger"), (6, "1.5", "win-weight"), (7, "-1", "seed"), (8, "k", "kshots")])
+@pytest.mark.parametrize("script", ["trainAndTest.sh", "test_few_shot.sh"])
+def test_a_wrong_argument_is_answered_with_the_usage_and_which_it_was(script, place, value, name):
+    ran = shell(script, *GOOD[:place], value, *GOOD[place + 1:])
+    assert ran.returncode == 2 and name in ran.stderr and "usage: bash " + script in ran.stderr
+
+
+def test_a_missing_argument_or_dataset_is_said():
+    ran = shell("test_few_shot.sh", *GOOD[:7])
+    assert ran.returncode == 2 and "argument 8, seed, is missing" in ran.stderr
+    ran = shell("trainAndTest.sh", *GOOD, MVTEC_PATH="/nowhere")
+    assert ran.returncode == 2 and "MVTEC_PATH" in ran.stderr
+    ran = shell("trainAndTest.sh", *GOOD, "stray")
+    assert ran.returncode == 2 and "'stray'" in ran.stderr
+
+
+def test_the_script_trains_on_one_and_tests_on_the_other(datasets, tiny_configs, tmp_path):
+    places = ["--checkpoints", str(tmp_path / "checkpoints")]
+    flags = [part for part in BACKBONE if part not in ("--device", "cpu")]
+    ran = shell("trainAndTest.sh", *GOOD, *flags, *places, "--model-config", tiny_configs, MVTEC_PATH=str(datasets[0]),
+                VISA_PATH=str(datasets[1]), TRAIN_ARGS="--epochs 1 --k-shot 2", TEST_ARGS=f"--results {tmp_path / 'results'}")
+    assert ran.returncode == 0, ran.stderr
+    for dataset, trained_on in (("mvtec", "visa"), ("visa", "mvtec")):
+        config = json.loads((tmp_path / f"results/m/{dataset}/1shot/seed14/mul_4_3_0.5/config.json").read_text())
+        assert config["trained_on"] == trained_on and (tmp_path / f"checkpoints/m/{trained_on}.safetensors").is_file()
+
+
+def test_errors_exit_with_2_and_one_line(datasets):
+    ran = subprocess.run([sys.executable, str(ROOT / "test.py"), "--dataset", "mvtec", "--data-path", "/nowhere", "--checkpoint",
+                          "nowhere.safetensors"], capture_output=True, text=True, cwd=ROOT)
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr
+    assert len([line for line in ran.stderr.splitlines() if line.startswith("error: ")]) == 1
