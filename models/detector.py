@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Iterator, NamedTuple, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from models.backbone import FrozenBackbone, ModelError
+from models.backbone import Features, FrozenBackbone, ModelError
 from models.fdsl import FDSL, Maps, feature_discrepancy
-from models.memory import nearest_tokens
+from models.memory import MemoryBank
 from models.windows import WindowGrid
 
 WINDOW_MODES = ("nan", "mul", "onlywin")
+INDEX_MEMORIES = ("0", "1", "window")
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once
 
 
@@ -21,18 +22,26 @@ WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches enc
 class WindowSettings:
     """LFE: `mode` nan (off), mul (fused with the full image) or onlywin; `size` and `stride` in patches.
 
-    `index_memory`: only the reference windows picked by the query's windows (their union) are matched against.
+    `index_memory`: which reference windows are matched against: "0" all; "1" those that any window of the query picks
+    by its image embedding, as published; "window" for each query window its own pick alone.
+    `budget`: only this many windows an image are encoded, where the base map is high; 0 means all.
     """
 
     mode: str = "nan"
     size: int = 13
     stride: int = 2
     weight: float = 0.5
-    index_memory: bool = False
+    index_memory: str = "0"
+    budget: int = 0
 
     @property
     def active(self) -> bool:
         return self.mode != "nan"
+
+    @property
+    def picks(self) -> bool:
+        """Whether windows are picked by their image embeddings."""
+        return self.index_memory != "0"
 
 
 class Detection(NamedTuple):
@@ -42,13 +51,6 @@ class Detection(NamedTuple):
     base_score: Tensor
     window: Tensor | None
     window_score: Tensor | None
-
-
-class Bank(NamedTuple):
-    """Normal tokens (L,M,C); for windows (L,V,n,C) with the V reference windows' image embeddings (V,D)."""
-
-    tokens: Tensor
-    embedding: Tensor | None = None
 
 
 def fuse(base, window, weight: float, mode: str):
@@ -88,8 +90,9 @@ class Detector(nn.Module):
                 self.windows = WindowGrid(self.grid, windows.size, windows.stride)
             except ValueError as error:
                 raise ModelError(str(error)) from error
-        self.bank: Bank | None = None
-        self.window_bank: Bank | None = None
+        self.bank: MemoryBank | None = None
+        self.window_bank: MemoryBank | None = None
+        self.window_embedding: Tensor | None = None
 
     @torch.no_grad()
     def remember(self, references: Tensor) -> None:
@@ -98,71 +101,87 @@ class Detector(nn.Module):
             return
         if len(references) == 0:
             raise ModelError("There is no reference photograph to remember; only --fd none works without.")
-        tokens = [self.backbone.encode(image[None]).tokens.flatten(1, 2) for image in references]
-        self.bank = Bank(torch.cat(tokens, dim=1))
+        self.bank = self.window_bank = self.window_embedding = None  # free them before the new ones are made
+        self.bank = MemoryBank(torch.cat([self.backbone.encode(image[None]).tokens[:, 0] for image in references], dim=1))
         if self.windows is not None:
-            parts = [self._encode_windows(image, embedding=self.settings.index_memory) for image in references]
-            embedding = torch.cat([part.embedding for part in parts]) if self.settings.index_memory else None
-            self.window_bank = Bank(torch.cat([part.tokens for part in parts], dim=1), embedding)
+            parts = [part for image in references for part in self._encode_windows(image)]
+            self.window_bank = MemoryBank(torch.cat([part.tokens.flatten(1, 2) for part in parts], dim=1))
+            if self.settings.picks:
+                self.window_embedding = torch.cat([part.embedding for part in parts])
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Detection:
         """Anomaly maps and raw scores of images (B,3,S,S); what one image gets does not depend on the others."""
-        base, base_score = summarise(self._final(self.full_maps(images)))
+        full = self.full_maps(images)
+        base, base_score = summarise(self._final(full))
         if self.windows is None:
             return Detection(base, base_score, None, None)
-        window, window_score = summarise(self._final(self.window_maps(images)))
+        window, window_score = summarise(self._final(self.window_maps(images, full)))
         return Detection(base, base_score, window, window_score)
 
     @torch.no_grad()
     def full_maps(self, images: Tensor) -> Maps:
         """Maps of the whole images (B,3,S,S): raw and refined, (L,B,G,G) each."""
-        tokens = self.backbone.encode(images).tokens
-        return self.heads(self._discrepancy(tokens, self.bank.tokens if self.bank else None))
+        return self.heads(self._discrepancy(self.backbone.encode(images).tokens, self.bank))
 
     @torch.no_grad()
-    def window_maps(self, images: Tensor) -> Maps:
-        """LFE's maps of images (B,3,S,S): raw ones stitched from the windows, then refined, (L,B,G,G) each."""
-        raw = torch.stack([self.windows.stitch(self._score_windows(image)) for image in images], dim=1)
-        return self.heads.refine(raw)
+    def window_maps(self, images: Tensor, full: Maps | None = None) -> Maps:
+        """LFE's maps of images (B,3,S,S): raw ones stitched from the windows, then refined, (L,B,G,G) each.
+
+        With a window budget, the whole images' maps `full` say where windows are worth it and stand where none is.
+        """
+        raw = []
+        for number, image in enumerate(images):
+            chosen = base = None
+            if self.settings.budget:
+                full = self.full_maps(images) if full is None else full
+                chosen = self.windows.choose(self._final(full)[:, number].mean(0), self.settings.budget)
+                base = full.raw[:, number]
+            raw.append(self.windows.stitch(self._score_windows(image, chosen), chosen, base))
+        return self.heads.refine(torch.stack(raw, dim=1))
 
     def _final(self, maps: Maps) -> Tensor:
         """The maps that detection uses: refined with NAM, else raw."""
         return maps.refined if self.use_nam else maps.raw
 
-    def _score_windows(self, image: Tensor) -> Tensor:
-        """Image (3,S,S) -> raw maps of its windows (L,W,w,w)."""
-        if self.settings.index_memory and self.window_bank is not None:
-            query = self._encode_windows(image, embedding=True)
-            bank = self._picked(query.embedding)
-            chunks = query.tokens.split(self._chunk(), dim=1)
-        else:
-            bank = self.window_bank.tokens.flatten(1, 2) if self.window_bank else None
-            chunks = (self.backbone.encode(part).tokens for part in self._cut(image))
-        return torch.cat([self.heads.raw_maps(self._discrepancy(tokens, bank)) for tokens in chunks], dim=1)
+    def _score_windows(self, image: Tensor, chosen: Sequence[int] | None) -> Tensor:
+        """Image (3,S,S) -> raw maps of its windows, all or the chosen ones, (L,W,w,w)."""
+        parts = self._encode_windows(image, chosen)
+        bank = self.window_bank
+        if bank is not None and self.settings.index_memory == "1":
+            parts = list(parts)  # every window picks before the first one is matched
+            bank = self._picked_by_any(torch.cat([part.embedding for part in parts]))
+        own = self.settings.index_memory == "window"
+        return torch.cat([self.heads.raw_maps(self._discrepancy(part.tokens, bank, part.embedding if own else None))
+                          for part in parts], dim=1)
 
-    def _picked(self, embedding: Tensor) -> Tensor:
-        """Tokens (L,M,C) of the reference windows that are most similar to any query window; embedding (W,D)."""
-        picked = (embedding @ self.window_bank.embedding.t()).argmax(-1).unique()
-        return self.window_bank.tokens[:, picked].flatten(1, 2)
+    def _picked_by_any(self, embedding: Tensor) -> MemoryBank:
+        """The bank of the reference windows that are most similar to any query window; embedding (W,D)."""
+        picked = (embedding @ self.window_embedding.t()).argmax(-1).unique()
+        return self.window_bank.part(self._window_rows(picked).flatten())
 
-    def _discrepancy(self, tokens: Tensor, bank: Tensor | None) -> Tensor:
-        """Tokens (L,B,N,C) against a bank (L,M,C) -> discrepancies (L,B,N,C)."""
+    def _window_rows(self, windows: Tensor) -> Tensor:
+        """Reference windows (W,) -> the bank's rows of their patches (W,n)."""
+        patches = self.settings.size ** 2
+        return windows[:, None] * patches + torch.arange(patches, device=windows.device)
+
+    def _discrepancy(self, tokens: Tensor, bank: MemoryBank | None, embedding: Tensor | None = None) -> Tensor:
+        """Tokens (L,B,N,C) against a bank -> discrepancies (L,B,N,C); with the windows' embeddings (B,D), each window
+        against the one reference window that it picks."""
         if self.fd == "none":
             return feature_discrepancy(tokens, None, "none")
         if bank is None:
             raise ModelError("The detector has no references yet: call remember() first.")
-        nearest = nearest_tokens(tokens.flatten(1, 2), bank, self.align).view_as(tokens)
-        return feature_discrepancy(tokens, nearest, self.fd)
+        index = None
+        if embedding is not None:
+            rows = self._window_rows((embedding @ self.window_embedding.t()).argmax(-1))
+            index = bank.index_within(tokens, rows, self.align).flatten(1)
+        return bank.discrepancy(tokens.flatten(1, 2), self.align, self.fd, index).view_as(tokens)
 
-    def _encode_windows(self, image: Tensor, embedding: bool) -> Bank:
-        """Image (3,S,S) -> its windows' tokens (L,W,n,C) and image embeddings (W,D)."""
-        parts = [self.backbone.encode(part, embedding) for part in self._cut(image)]
-        return Bank(torch.cat([part.tokens for part in parts], dim=1),
-                    torch.cat([part.embedding for part in parts]) if embedding else None)
-
-    def _cut(self, image: Tensor):
-        return self.windows.cut(image.to(self.backbone.device), self.backbone.patch_size).split(self._chunk())
+    def _encode_windows(self, image: Tensor, chosen: Sequence[int] | None = None) -> Iterator[Features]:
+        """Image (3,S,S) -> features of its windows, chunk by chunk."""
+        windows = self.windows.cut(image.to(self.backbone.device), self.backbone.patch_size, chosen)
+        return (self.backbone.encode(part, embedding=self.settings.picks) for part in windows.split(self._chunk()))
 
     def _chunk(self) -> int:
         """Windows encoded at once on this device."""

@@ -1,36 +1,82 @@
-"""The memory bank of normal patch tokens, and how a query token finds its nearest one."""
+"""The memory bank of normal patch tokens: how a query token finds its nearest one, and what differs between them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from models.fdsl import feature_discrepancy
+
 ALIGNMENTS = ("mulmax", "diff2")
-SIMILARITY_BYTES = 64 * 2**20  # one chunk of the similarity matrix; the whole of it is never held
+SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
 
 
 def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
     """(Q,C) queries and (M,C) normal tokens -> (Q,) index of the nearest normal token.
 
     mulmax: argmax_j <q, m_j>. diff2: argmin_j ||q - m_j||, found as the argmax of <q, m_j> - ||m_j||^2 / 2.
-    Works through the similarity matrix in chunks of SIMILARITY_BYTES. DESIGN section 2, Alignment.
+    One matrix product and one maximum per chunk of SIMILARITY_VALUES. DESIGN section 2, Alignment.
     """
     if align not in ALIGNMENTS:
         raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}.")
     if bank.shape[0] == 0:
         raise ValueError("The memory bank is empty: remember the references first.")
     half_square = bank.float().square().sum(-1) / 2 if align == "diff2" else None
-    rows = max(1, SIMILARITY_BYTES // (4 * bank.shape[0]))
-    bank = bank.float().t()
     found = []
-    for chunk in query.split(rows):
-        similarity = chunk.float() @ bank
+    for chunk in query.split(max(1, SIMILARITY_VALUES // bank.shape[0])):
+        similarity = chunk @ bank.t()
         if half_square is not None:
-            similarity -= half_square
-        found.append(similarity.argmax(-1))
+            similarity = similarity.float() - half_square
+        found.append(similarity.max(-1).indices)
     return torch.cat(found)
 
 
-def nearest_tokens(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
-    """(L,Q,C) queries and (L,M,C) bank -> (L,Q,C): each query token's nearest normal token of the same block."""
-    return torch.stack([normal[nearest_index(tokens, normal, align)] for tokens, normal in zip(query, bank)])
+class MemoryBank:
+    """Normal tokens (L,M,C) of one category, kept relative to their mean.
+
+    <q, m - mean> has the same maximum over m as <q, m>, and |(q - mean) - (m - mean)| is |q - m|; but the differences
+    are small numbers, which a bf16 product can still tell apart. In float32 nothing changes but rounding.
+    """
+
+    def __init__(self, tokens: Tensor) -> None:
+        self.mean = tokens.mean(dim=1, keepdim=True, dtype=torch.float32)
+        self.centred = torch.stack([(block.float() - mean).to(tokens.dtype) for block, mean in zip(tokens, self.mean)])
+
+    def __len__(self) -> int:
+        return self.centred.shape[1]
+
+    def index(self, tokens: Tensor, align: str = "mulmax") -> Tensor:
+        """Query tokens (L,Q,C) -> (L,Q) index of each one's nearest normal token of the same block."""
+        query = self._centre(tokens) if align == "diff2" else tokens
+        return torch.stack([nearest_index(block, normal, align) for block, normal in zip(query, self.centred)])
+
+    def index_within(self, tokens: Tensor, rows: Tensor, align: str = "mulmax") -> Tensor:
+        """Window tokens (L,W,n,C), each window matched within its own `rows` (W,m) of the bank -> index (L,W,n)."""
+        found = []
+        for block, mean, normal in zip(tokens, self.mean, self.centred):
+            candidates = normal[rows]
+            if align == "diff2":
+                similarity = (block.float() - mean) @ candidates.float().transpose(1, 2)
+                similarity -= candidates.float().square().sum(-1)[:, None] / 2
+            else:
+                similarity = block @ candidates.transpose(1, 2)
+            found.append(rows.gather(1, similarity.max(-1).indices))
+        return torch.stack(found)
+
+    def discrepancy(self, tokens: Tensor, align: str = "mulmax", fd: str = "abs", index: Tensor | None = None) -> Tensor:
+        """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the nearest normal tokens, float32.
+
+        `index` (L,Q) gives the matches where they are known already.
+        """
+        index = self.index(tokens, align) if index is None else index
+        nearest = torch.stack([normal[matched] for normal, matched in zip(self.centred, index)])
+        return feature_discrepancy(self._centre(tokens), nearest, fd)
+
+    def part(self, rows: Tensor) -> "MemoryBank":
+        """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean."""
+        part = object.__new__(MemoryBank)
+        part.mean, part.centred = self.mean, self.centred[:, rows]
+        return part
+
+    def _centre(self, tokens: Tensor) -> Tensor:
+        return (tokens.float() - self.mean).to(tokens.dtype)

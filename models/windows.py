@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Sequence
+
 import torch
 from torch import Tensor
 
@@ -37,33 +39,43 @@ class WindowGrid:
     def __len__(self) -> int:
         return len(self.origins)
 
-    def cut(self, image: Tensor, patch_size: int) -> Tensor:
-        """Image (3,S,S) -> windows (W,3,size*patch_size,size*patch_size), in the order of `origins`."""
+    def cut(self, image: Tensor, patch_size: int, chosen: Sequence[int] | None = None) -> Tensor:
+        """Image (3,S,S) -> windows (W,3,size*patch_size,size*patch_size), in the order of `origins` or of `chosen`."""
         side = self.size * patch_size
+        places = self.origins if chosen is None else [self.origins[window] for window in chosen]
         return torch.stack([image[:, row * patch_size:row * patch_size + side,
-                                  column * patch_size:column * patch_size + side] for row, column in self.origins])
+                                  column * patch_size:column * patch_size + side] for row, column in places])
 
-    def stitch(self, windows: Tensor) -> Tensor:
+    def stitch(self, maps: Tensor, chosen: Sequence[int] | None = None, elsewhere: Tensor | None = None) -> Tensor:
         """Window maps (...,W,size,size) -> (...,G,G): every patch is the mean of the windows that cover it.
 
-        Sums by gathering in a fixed order, so that the result does not depend on the device's atomics.
+        `chosen`: the maps are those of these windows alone; a patch that none of them covers keeps its value of
+        `elsewhere` (...,G,G). Adds window after window, so that the result does not depend on a device's atomics.
         """
-        covering, count = self._covering(windows.device)
-        values = windows.flatten(-3)
-        values = torch.cat([values, values.new_zeros(values.shape[:-1] + (1,))], dim=-1)
-        total = values[..., covering].sum(-1)
-        return (total / count).unflatten(-1, (self.grid, self.grid))
+        chosen = range(len(self)) if chosen is None else chosen
+        total = maps.new_zeros((*maps.shape[:-3], self.grid, self.grid))
+        count = maps.new_zeros((self.grid, self.grid))
+        for number, window in enumerate(chosen):
+            row, column = self.origins[window]
+            part = (..., slice(row, row + self.size), slice(column, column + self.size))
+            total[part] += maps[..., number, :, :]
+            count[part] += 1
+        mean = total / count.clamp(min=1)
+        return mean if elsewhere is None else torch.where(count > 0, mean, elsewhere)
 
-    def _covering(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """(G*G, most) positions in the flattened window maps that cover each patch (padded), and how many do."""
-        if getattr(self, "_covering_device", None) != device:
-            flat = self.patches.flatten()
-            order = flat.argsort(stable=True)
-            count = torch.bincount(flat, minlength=self.grid ** 2)
-            start = count.cumsum(0) - count
-            position = torch.arange(flat.numel()) - start[flat[order]]
-            covering = torch.full((self.grid ** 2, int(count.max())), flat.numel())
-            covering[flat[order], position] = order
-            self._cached = covering.to(device), count.to(device)
-            self._covering_device = device
-        return self._cached
+    def choose(self, weight: Tensor, budget: int) -> list[int]:
+        """At most `budget` windows for a map of weights (G,G), in the order of `origins`.
+
+        Greedy: each next window is the one with the largest sum of weights, a patch counting 1/(1+n) once n chosen
+        windows cover it; so a high spot is seen by several windows before the rest of the image is seen by any.
+        """
+        if budget >= len(self):
+            return list(range(len(self)))
+        weight, count = weight.detach().double().cpu(), torch.zeros(self.grid, self.grid, dtype=torch.float64)
+        free = torch.ones(len(self), dtype=torch.bool)
+        for _ in range(budget):
+            gain = (weight / (1 + count)).flatten()[self.patches].sum(-1)
+            best = int(torch.where(free, gain, -1.0).argmax())
+            free[best] = False
+            count.view(-1)[self.patches[best]] += 1
+        return (~free).nonzero()[:, 0].tolist()

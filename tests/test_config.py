@@ -21,7 +21,7 @@ STORED = config.as_stored(BackboneConfig(model="ViT-B-16", layers=(3, 6), image_
 def test_defaults_are_the_papers():
     assert config.backbone_config(flags()) == BackboneConfig("ViT-L-14-336-quickgelu", "openai", None, (6, 12, 18, 24), 518)
     assert config.method_config(flags()) == MethodConfig(True, "abs", "mulmax")
-    assert config.window_config(flags()) == WindowConfig("mul", 13, 2, 0.5, False)
+    assert config.window_config(flags()) == WindowConfig("mul", 13, 2, 0.5, "0", 0)
     assert config.PUBLISHED_EPOCHS == {"visa": 11, "mvtec": 5}
 
 

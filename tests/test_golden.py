@@ -15,7 +15,6 @@ from data.transforms import image_to_tensor, mask_to_tensor, open_image, open_ma
 from models.detector import Detector, WindowSettings, fuse, summarise
 from models.fdsl import FDSL
 from models.losses import map_losses, upsample
-from models.memory import nearest_index
 from utils.checkpoint import load_checkpoint
 
 SIDE, EVALUATED, REACH = 448, 240, 4  # NAM sees 4 patches in each direction
@@ -37,7 +36,7 @@ class Case:
         self.mask = mask_to_tensor(open_mask(SHARED / case["mask"]), SIDE)[None]
         references = torch.stack([image_to_tensor(open_image(SHARED / path), SIDE) for path in case["references"]])
         self.detector = Detector(backbone, heads, SIDE, windows=WindowSettings("mul", case["win"], case["stride"],
-                                                                               case["weight"], case["index"]))
+                                                                               case["weight"], str(int(case["index"]))))
         self.detector.remember(references)
         self.features = backbone.encode(self.image[None], embedding=True)
         self.maps = self.detector.full_maps(self.image[None])
@@ -60,10 +59,13 @@ def close(found, golden, tied=None):
 def tied_window_patches(case):
     """(L,G,G) bool: patches of the window maps that a tie in matching reaches; checked to be a minor part."""
     detector = case.detector
-    query = detector._encode_windows(case.image, embedding=detector.settings.index_memory)
-    bank = detector._picked(query.embedding) if detector.settings.index_memory else detector.window_bank.tokens.flatten(1, 2)
-    reached = torch.zeros(len(bank), 1, detector.grid, detector.grid)
-    for block, (tokens, normal) in enumerate(zip(query.tokens.flatten(1, 2), bank)):
+    parts = list(detector._encode_windows(case.image))
+    bank = detector.window_bank
+    if detector.settings.index_memory == "1":
+        bank = detector._picked_by_any(torch.cat([part.embedding for part in parts]))
+    query = torch.cat([part.tokens for part in parts], dim=1).flatten(1, 2)
+    reached = torch.zeros(len(query), 1, detector.grid, detector.grid)
+    for block, (tokens, normal) in enumerate(zip(query, bank.centred)):
         best = (tokens.double() @ normal.double().t()).topk(2, dim=-1).values
         ties = (best[:, 0] - best[:, 1] < TIE).nonzero()[:, 0]
         reached[block, 0].view(-1)[detector.windows.patches.flatten()[ties]] = 1
@@ -86,8 +88,7 @@ def test_tokens_and_embedding(case):
 
 
 def test_matches(case):
-    found = np.stack([nearest_index(tokens[0], normal) for tokens, normal in
-                      zip(case.features.tokens, case.detector.bank.tokens)])
+    found = case.detector.bank.index(case.features.tokens[:, 0]).numpy()
     assert (found == case.golden["matched_index"]).mean(axis=1).min() >= 0.995
 
 

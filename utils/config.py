@@ -51,7 +51,8 @@ class WindowConfig:
     win_size: int = 13
     win_stride: int = 2
     win_weight: float = 0.5
-    index_memory: bool = False
+    index_memory: str = "0"
+    window_budget: int = 0
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -121,8 +122,11 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--win-stride", type=whole(1), metavar="PATCHES", help=f"step (default {default.win_stride})")
     group.add_argument("--win-weight", type=real(0, 1), metavar="0..1",
                        help=f"share of the window branch in mul (default {default.win_weight})")
-    group.add_argument("--index-memory", type=int, choices=(0, 1),
-                       help="1: match only the reference windows picked by their image embeddings (default 0)")
+    group.add_argument("--index-memory", choices=("0", "1", "window"),
+                       help="which reference windows are matched against: 0 all; 1 those that any window picks by its image "
+                            "embedding, as published; window: each window's own pick (default 0)")
+    group.add_argument("--window-budget", type=whole(0), metavar="M",
+                       help="encode only the M windows an image where its map is high; 0 all (default 0)")
 
 
 def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
@@ -176,13 +180,11 @@ def window_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = N
     fused anew, but its windows cannot change.
     """
     base = WindowConfig() if stored is None else from_stored(WindowConfig, stored)
-    given = {name: value for name in ("winmode", "win_size", "win_stride", "win_weight", "index_memory")
+    given = {name: value for name in ("winmode", "win_size", "win_stride", "win_weight", "index_memory", "window_budget")
              if (value := getattr(args, name)) is not None}
-    if "index_memory" in given:
-        given["index_memory"] = bool(given["index_memory"])
     config = replace(base, **given)
     if stored is not None:
-        for name in ("win_size", "win_stride", "index_memory"):
+        for name in ("win_size", "win_stride", "index_memory", "window_budget"):
             if base.winmode != "nan" and getattr(config, name) != getattr(base, name):
                 raise ConfigError(f"--{name.replace('_', '-')} cannot change with --from-maps: the stored windows have "
                                   f"{getattr(base, name)}; run test.py without --from-maps.")

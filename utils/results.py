@@ -94,7 +94,8 @@ def run_name(windows: WindowConfig, method: MethodConfig, image_score: str, metr
     parts = [windows.winmode]
     if windows.winmode != "nan":
         parts += [str(windows.win_size), str(windows.win_stride), f"{windows.win_weight:g}"]
-        parts += ["index"] if windows.index_memory else []
+        parts += {"0": [], "1": ["index"], "window": ["ownindex"]}[windows.index_memory]
+        parts += [f"budget{windows.window_budget}"] if windows.window_budget else []
     default = MethodConfig()
     parts += [] if method.use_nam else ["nonam"]
     parts += [] if method.fd == default.fd else [f"fd-{method.fd}"]
