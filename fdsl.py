@@ -27,5 +27,5 @@ def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint) -> Detecto
     heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
     heads.load_state_dict(checkpoint.state)
     settings = WindowSettings(windows["winmode"], windows["win_size"], windows["win_stride"], windows["win_weight"],
-                              windows["index_memory"])
+                              windows["index_memory"], windows["window_budget"])
     return Detector(backbone, heads, tower["image_size"], method["fd"], method["align"], settings, method["use_nam"])

@@ -21,7 +21,7 @@ from data.records import Catalogue, DataError, describe_catalogue, draw_referenc
 from models.backbone import FrozenBackbone, ModelError, load_backbone
 from models.fdsl import FDSL, feature_discrepancy
 from models.losses import map_losses
-from models.memory import nearest_tokens
+from models.memory import MemoryBank
 from utils import config as settings
 from utils.checkpoint import is_trained, save_checkpoint
 from utils.config import ConfigError
@@ -96,18 +96,18 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def remember_references(catalogue: Catalogue, backbone: FrozenBackbone, image_size: int,
-                        args: argparse.Namespace) -> dict[str, Tensor]:
+                        args: argparse.Namespace) -> dict[str, MemoryBank]:
     """Category -> memory bank (L,K*N,C) of its K references."""
     banks = {}
     for category in progress(catalogue.test, len(catalogue.test), "references"):
         records = draw_references(catalogue.train.get(category, []), args.k_shot, args.seed, category)
         dataset = InspectionDataset(catalogue.root, records, image_size)
         tokens = [backbone.encode(dataset[index]["image"][None]).tokens[:, 0] for index in range(len(dataset))]
-        banks[category] = torch.cat(tokens, dim=1)
+        banks[category] = MemoryBank(torch.cat(tokens, dim=1))
     return banks
 
 
-def fit(heads: FDSL, backbone: FrozenBackbone, banks: dict[str, Tensor], catalogue: Catalogue,
+def fit(heads: FDSL, backbone: FrozenBackbone, banks: dict[str, MemoryBank], catalogue: Catalogue,
         method: settings.MethodConfig, image_size: int, args: argparse.Namespace) -> list[tuple]:
     """Trains the heads in place; returns one row of LOSS_COLUMNS per step."""
     records = [record for part in catalogue.test.values() for record in with_masks(part)]
@@ -139,14 +139,13 @@ def fit(heads: FDSL, backbone: FrozenBackbone, banks: dict[str, Tensor], catalog
 
 
 @torch.no_grad()
-def discrepancy(backbone: FrozenBackbone, banks: dict[str, Tensor], batch: dict, method: settings.MethodConfig) -> Tensor:
+def discrepancy(backbone: FrozenBackbone, banks: dict[str, MemoryBank], batch: dict, method: settings.MethodConfig) -> Tensor:
     """A batch's discrepancies (L,B,N,C), each image against its own category's bank."""
     tokens = backbone.encode(batch["image"]).tokens
     if method.fd == "none":
         return feature_discrepancy(tokens, None, "none")
-    nearest = torch.stack([nearest_tokens(tokens[:, index], banks[category], method.align)
-                           for index, category in enumerate(batch["category"])], dim=1)
-    return feature_discrepancy(tokens, nearest, method.fd)
+    return torch.stack([banks[category].discrepancy(tokens[:, index], method.align, method.fd)
+                        for index, category in enumerate(batch["category"])], dim=1)
 
 
 def losses(heads: FDSL, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
