@@ -1,0 +1,221 @@
+"""Speed and memory against the bare backbone, in one run: `python benchmarks/run.py [--json FILE] [rows...]`.
+
+The bare backbone is the same open_clip tower in the same precision on the same batches, with nothing around it.
+Weights are untrained, images random: neither changes the work. Ratios are what counts; a shared machine's seconds vary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Callable
+
+import torch
+from tabulate import tabulate
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from models.backbone import FrozenBackbone, load_backbone  # noqa: E402
+from models.detector import Detector, WindowSettings  # noqa: E402
+from models.fdsl import FDSL  # noqa: E402
+from models.losses import map_losses  # noqa: E402
+from models.memory import MemoryBank  # noqa: E402
+from utils.runtime import choose_device, choose_precision, machine_facts, start_logging  # noqa: E402
+
+MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518
+TRAINING_BATCH, TRAINING_SHOTS = 8, 10
+MIB = 2**20
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"which of {', '.join(ROWS)} (default all)")
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
+    parser.add_argument("--image-size", type=int, default=SIDE)
+    parser.add_argument("--model-config")
+    parser.add_argument("--win-size", type=int, default=13)
+    parser.add_argument("--win-stride", type=int, default=2)
+    parser.add_argument("--window-budget", type=int, default=32)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--repeats", type=int, default=1, help="timed repetitions after one warm-up; the best counts")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if unknown := set(args.rows) - set(ROWS):
+        parser.error(f"unknown row(s) {', '.join(sorted(unknown))}")
+    return args
+
+
+class Bench:
+    """The backbone, random photographs, and a clock that waits for the device."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.device = args, choose_device(args.device)
+        self.dtype = choose_precision(args.precision, self.device)
+        self.backbone: FrozenBackbone = load_backbone(args.model, "none", args.layers, self.device, self.dtype, args.model_config)
+        torch.manual_seed(0)
+        self.heads = FDSL(self.backbone.width, len(args.layers)).eval()
+        self.photos = torch.randn(TRAINING_BATCH, 3, args.image_size, args.image_size)
+
+    def seconds(self, work: Callable[[], object], warm: bool = True) -> float:
+        """The shortest of `repeats` runs, after one that is not counted."""
+        best = float("inf")
+        for number in range(self.args.repeats + warm):
+            self.wait()
+            start = time.perf_counter()
+            work()
+            self.wait()
+            if number or not warm:
+                best = min(best, time.perf_counter() - start)
+        return best
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    @torch.no_grad()
+    def bare(self, images: Tensor) -> None:
+        """The tower alone: taps, no normalisation, no copies."""
+        self.backbone.visual.positional_embedding = self.backbone._table(images.shape[-1] // self.backbone.patch_size)
+        self.backbone.visual.forward_intermediates(
+            images.to(self.device, self.dtype), indices=[layer - 1 for layer in self.backbone.layers], stop_early=True,
+            intermediates_only=True, output_fmt="NLC")
+
+    def detector(self, **windows) -> Detector:
+        settings = WindowSettings("mul", self.args.win_size, self.args.win_stride, **windows) if windows else WindowSettings()
+        return Detector(self.backbone, self.heads, self.args.image_size, windows=settings)
+
+
+def plain(bench: Bench) -> list[tuple]:
+    """Image to map without LFE."""
+    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
+    found = []
+    for shots in (1, 4):
+        detector = bench.detector()
+        detector.remember(bench.photos[1:1 + shots])
+        found.append((f"image to map, no LFE, {shots} shot(s)", bench.seconds(lambda: detector(bench.photos[:1])), bare))
+    return found
+
+
+def bare_windows(bench: Bench, detector: Detector) -> float:
+    """Seconds of the bare backbone over the image and all its windows."""
+    windows = detector.windows.cut(bench.photos[0], bench.backbone.patch_size)
+
+    def work() -> None:
+        bench.bare(bench.photos[:1])
+        for part in windows.split(detector._chunk()):
+            bench.bare(part)
+
+    return bench.seconds(work, warm=False)
+
+
+def windows(bench: Bench) -> list[tuple]:
+    """LFE: whole bank, each window's own pick, and a window budget."""
+    bench.bare(bench.photos[:1])
+    found, bare = [], None
+    budget = bench.args.window_budget
+    for what, shots, options in (("whole bank", 1, {"index_memory": "0"}), ("own pick", 1, {"index_memory": "window"}),
+                                 ("own pick", 4, {"index_memory": "window"}),
+                                 (f"budget {budget}, own pick", 1, {"index_memory": "window", "budget": budget})):
+        detector = bench.detector(**options)
+        detector.remember(bench.photos[1:1 + shots])
+        bare = bare_windows(bench, detector) if bare is None else bare
+        taken = bench.seconds(lambda: detector(bench.photos[:1]), warm=False)
+        found.append((f"LFE {bench.args.win_size}/{bench.args.win_stride}, {what}, {shots} shot(s)", taken, bare))
+    return found
+
+
+def training(bench: Bench) -> list[tuple]:
+    """One step: batch of 8, 10 references, against the bare backbone's forward of the batch."""
+    bare = bench.seconds(lambda: bench.bare(bench.photos))
+    tokens = bench.backbone.encode(bench.photos[:1]).tokens[:, 0]
+    bank = MemoryBank(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
+    heads = FDSL(bench.backbone.width, len(bench.args.layers)).to(bench.device)
+    optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3)
+    mask = (torch.rand(TRAINING_BATCH, 1, bench.args.image_size, bench.args.image_size) > 0.95).float().to(bench.device)
+
+    def step() -> None:
+        tokens = bench.backbone.encode(bench.photos).tokens
+        features = torch.stack([bank.discrepancy(tokens[:, index]) for index in range(TRAINING_BATCH)], dim=1)
+        loss = sum(part.sum() for maps in heads(features) for part in map_losses(maps, mask))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return [(f"training step, batch {TRAINING_BATCH}, {TRAINING_SHOTS} references", bench.seconds(step), bare)]
+
+
+def _peak(args: argparse.Namespace, shots: int, answer) -> None:
+    bench = Bench(args)
+    detector = bench.detector(index_memory="0")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
+    windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[:detector._chunk()]
+    detector.heads.raw_maps(detector._discrepancy(bench.backbone.encode(windows).tokens, detector.window_bank))
+    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+
+
+def memory(bench: Bench) -> list[tuple]:
+    """Peak resident memory beyond the loaded model (child process): the window bank of 4 shots and a chunk of windows.
+
+    Categories come one after the other, so their number does not matter.
+    """
+    context = multiprocessing.get_context("spawn")
+    answer = context.Queue()
+    child = context.Process(target=_peak, args=(bench.args, 4, answer))
+    child.start()
+    grown = answer.get()
+    child.join()
+    return [("peak memory beyond the model, LFE, 4 shots, MiB", grown / MIB, None)]
+
+
+def loading(bench: Bench) -> list[tuple]:
+    """Reading and preparing 900 x 900 px photographs by two worker processes, against the backbone's time an image."""
+    import cv2
+    import numpy as np
+
+    from data.dataset import InspectionDataset, make_loader
+    from data.records import Record
+
+    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
+    with tempfile.TemporaryDirectory() as folder:
+        count, generator = 32, np.random.default_rng(0)
+        for number in range(count):
+            picture = cv2.resize(generator.integers(0, 255, (90, 90, 3), np.uint8), (900, 900))
+            cv2.imwrite(f"{folder}/{number}.png", picture)
+        records = [Record(f"{number}.png", "", "c", "good", False) for number in range(count)]
+        loader = make_loader(InspectionDataset(folder, records, bench.args.image_size), 4, 2)
+        taken = bench.seconds(lambda: [None for _ in loader]) / count
+    return [("loading an image, 2 workers, beside the backbone", taken, bare)]
+
+
+ROWS = {"plain": plain, "windows": windows, "training": training, "memory": memory, "loading": loading}
+
+
+def main() -> None:
+    start_logging()
+    args = parse()
+    start = time.perf_counter()
+    bench = Bench(args)
+    loaded = time.perf_counter() - start
+    found = [row for name in args.rows or ROWS for row in ROWS[name](bench)]
+    table = [(what, f"{value:.2f}", "-" if bare is None else f"{bare:.2f}", "-" if bare is None else f"{value / bare:.2f}")
+             for what, value, bare in found]
+    facts = machine_facts(bench.device, bench.dtype)
+    sys.stdout.write(tabulate(table, ["what", "seconds (or MiB)", "bare backbone, s", "ratio"], "github", disable_numparse=True))
+    sys.stdout.write(f"\n\n{args.model}, {args.image_size} px, model loaded in {loaded:.1f} s; "
+                     + ", ".join(f"{name} {value}" for name, value in facts.items()) + "\n")
+    if args.json:
+        args.json.write_text(json.dumps({"machine": facts, "loaded_s": loaded, "rows": [
+            {"what": what, "value": value, "bare_s": bare} for what, value, bare in found]}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

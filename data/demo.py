@@ -1,0 +1,203 @@
+"""Draw two small inspection datasets, so that the whole system runs without a download: `python data/demo.py [DIR]`.
+
+DIR/mvtec has MVTec AD's layout (a woven fabric, a steel gear), DIR/visa has VisA's (a circuit board, leather). Every
+defective piece is drawn twice, whole and with its defect, under the same light; the mask is where the two differ.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+import tempfile
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from data import demo_defects as defects  # noqa: E402
+from data.demo_circuit import circuit  # noqa: E402
+from data.demo_products import Flaw, fabric, gear, leather  # noqa: E402
+from data.demo_surfaces import Camera, Surface  # noqa: E402
+
+VERSION = 1                     # raised when the drawings change: older folders are drawn anew
+MARKER = "demo.json"            # written last; a folder without it is not a finished demo
+SIZES = (0.8, 1.1, 1.5, 2.0)   # of a category's defects, in turn
+VISIBLE = 0.045                 # a difference in brightness or colour above this belongs to the mask
+
+
+@dataclass(frozen=True)
+class Product:
+    """A category: how a piece is drawn, the picture's (height, width), and what paints each kind of defect.
+
+    A kind without a painter is structural: the product draws it itself.
+    """
+
+    draw: Callable
+    shape: tuple[int, int]
+    defects: dict[str, Callable | None]
+
+
+MVTEC = {
+    "fabric": Product(fabric, (320, 320), {
+        "hole": defects.hole, "missing_yarn": None, "oil_stain": partial(defects.stain, dye=(0.20, 0.15, 0.09)),
+        "loose_thread": partial(defects.hair, tone=(0.42, 0.13, 0.12), width=2.4)}),
+    "gear": Product(gear, (320, 320), {
+        "broken_tooth": None, "dent": defects.dent, "rust": defects.rust, "scratch": defects.scratch}),
+}
+VISA = {
+    "circuit": Product(circuit, (304, 384), {
+        "missing_part": None, "wrong_part": None, "tilted_part": None, "solder_bridge": defects.bridge, "burn": defects.burn,
+        "scratch": defects.scratch, "hair": partial(defects.hair, tone=(0.78, 0.76, 0.72), width=2.2)}),
+    "leather": Product(leather, (320, 352), {
+        "cut": defects.crack, "glue": defects.smear, "hole": partial(defects.hole), "fold": None,
+        "ink": partial(defects.stain, dye=(0.10, 0.11, 0.20), strength=0.5)}),
+}
+
+
+def generator(seed: int, *names: object) -> np.random.Generator:
+    """A generator of its own for what `names` name, the same on every machine."""
+    return np.random.default_rng([seed, zlib.crc32("/".join(map(str, names)).encode())])
+
+
+def draw_good(product: Product, seed: int, name: str) -> np.ndarray:
+    """The photograph (H,W,3) uint8 RGB of one whole piece; `name` says which."""
+    surface = product.draw(generator(seed, name, "piece"), product.shape)
+    camera = Camera.draw(generator(seed, name, "camera"))
+    return camera.develop(camera.expose(surface))
+
+
+def draw_defective(product: Product, seed: int, name: str, kind: str, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """The photograph (H,W,3) uint8 RGB of a piece with one defect, and its mask (H,W) bool.
+
+    Drawn again elsewhere on the piece, up to 20 times, should the defect be all but invisible where it fell.
+    """
+    whole = product.draw(generator(seed, name, "piece"), product.shape)
+    camera = Camera.draw(generator(seed, name, "camera"))
+    plain = camera.expose(whole)
+    for attempt in range(20):
+        broken = with_defect(product, seed, name, kind, size, generator(seed, name, "defect", attempt), whole)
+        picture = camera.expose(broken)
+        mask = difference_mask(plain, picture)
+        if mask.sum() >= 40:
+            return camera.develop(picture), mask
+    raise RuntimeError(f"{name}: no visible {kind} in 20 attempts")
+
+
+def with_defect(product: Product, seed: int, name: str, kind: str, size: float, rng: np.random.Generator,
+                whole: Surface) -> Surface:
+    """The piece `name` with its defect: painted over it, or drawn anew with a structural flaw."""
+    painter = product.defects[kind]
+    if painter is not None:
+        return painter(whole, rng, size)
+    return product.draw(generator(seed, name, "piece"), product.shape, Flaw(kind, size, rng))
+
+
+def difference_mask(plain: np.ndarray, picture: np.ndarray) -> np.ndarray:
+    """Where two exposures (H,W,3) of one piece differ visibly: bool (H,W), pinholes closed, specks dropped."""
+    changed = (np.abs(picture - plain).max(2) > VISIBLE).astype(np.uint8)
+    closed = cv2.morphologyEx(changed, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
+    kept = stats[:, cv2.CC_STAT_AREA] >= 8
+    kept[0] = False
+    return kept[labels]
+
+
+def defect_list(product: Product, count: int) -> list[tuple[str, float]]:
+    """`count` defects, kinds in turn, sizes in turn over each kind's pieces."""
+    kinds = list(product.defects)
+    return [(kinds[i % len(kinds)], SIZES[(i // len(kinds) + i) % len(SIZES)]) for i in range(count)]
+
+
+def save(path: Path, image: np.ndarray) -> None:
+    """Write an RGB or grey uint8 picture; the suffix says the format (JPEG at quality 95)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
+    if not cv2.imwrite(str(path), ordered, [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".JPG" else []):
+        raise OSError(f"could not write {path}")
+
+
+def write_mvtec(root: Path, products: dict[str, Product], seed: int, good: int, defective: int) -> None:
+    """MVTec AD's layout: category/train/good, category/test/KIND/NNN.png, category/ground_truth/KIND/NNN_mask.png (0, 255)."""
+    for category, product in products.items():
+        for split in ("train", "test"):
+            for index in range(good):
+                save(root / category / split / "good" / f"{index:03d}.png", draw_good(product, seed, f"{category}/{split}/{index}"))
+        numbers = dict.fromkeys(product.defects, 0)
+        for index, (kind, size) in enumerate(defect_list(product, defective)):
+            image, mask = draw_defective(product, seed, f"{category}/{kind}/{index}", kind, size)
+            save(root / category / "test" / kind / f"{numbers[kind]:03d}.png", image)
+            save(root / category / "ground_truth" / kind / f"{numbers[kind]:03d}_mask.png", mask.astype(np.uint8) * 255)
+            numbers[kind] += 1
+
+
+def write_visa(root: Path, products: dict[str, Product], seed: int, good: int, defective: int) -> None:
+    """VisA's layout: category/Data/Images/{Normal,Anomaly}, category/Data/Masks/Anomaly (the kind's number), split_csv/1cls.csv."""
+    rows = []
+    for category, product in products.items():
+        for index in range(2 * good):
+            split = "train" if index < good else "test"
+            path = f"{category}/Data/Images/Normal/{index:04d}.JPG"
+            save(root / path, draw_good(product, seed, f"{category}/{split}/{index}"))
+            rows.append((category, split, "normal", path, ""))
+        numbers = {kind: number for number, kind in enumerate(product.defects, 1)}
+        for index, (kind, size) in enumerate(defect_list(product, defective)):
+            image, mask = draw_defective(product, seed, f"{category}/{kind}/{index}", kind, size)
+            path, mask_path = f"{category}/Data/Images/Anomaly/{index:03d}.JPG", f"{category}/Data/Masks/Anomaly/{index:03d}.png"
+            save(root / path, image)
+            save(root / mask_path, mask.astype(np.uint8) * numbers[kind])
+            rows.append((category, "test", "anomaly", path, mask_path))
+    (root / "split_csv").mkdir(parents=True, exist_ok=True)
+    with open(root / "split_csv" / "1cls.csv", "w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("object", "split", "label", "image", "mask"))
+        writer.writerows(sorted(rows, key=lambda row: (row[0], row[1] == "test", row[3])))
+
+
+def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20) -> bool:
+    """Draw both datasets into `folder`, all or nothing; False if the very same are already there.
+
+    Per category: `good` training images, `good` good test images, `defective` defective ones. Drawn into a
+    temporary folder beside it, which takes its name when complete. Raises FileExistsError if `folder` is not a demo.
+    """
+    passport = {"version": VERSION, "seed": seed, "good": good, "defective": defective}
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / MARKER).is_file():
+            raise FileExistsError(f"{folder} is not empty and holds no {MARKER}: name another folder, or empty this one")
+        if json.loads((folder / MARKER).read_text()) == passport:
+            return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent) as temporary:
+        fresh = Path(temporary) / "demo"
+        write_mvtec(fresh / "mvtec", MVTEC, seed, good, defective)
+        write_visa(fresh / "visa", VISA, seed, good, defective)
+        (fresh / MARKER).write_text(json.dumps(passport, indent=1) + "\n")
+        if folder.exists():
+            shutil.rmtree(folder)
+        fresh.rename(folder)
+    return True
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Command line: draw the demo, or say that it is there already."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).resolve().parent / "demo")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args(arguments)
+    try:
+        drawn = write_demo(options.folder, options.seed)
+    except OSError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    print(f"{'drew' if drawn else 'already there, kept:'} {options.folder}/mvtec ({', '.join(MVTEC)}) "
+          f"and {options.folder}/visa ({', '.join(VISA)}), seed {options.seed}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
