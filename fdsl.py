@@ -1,31 +1,343 @@
-"""FDSL in Python: detectors built from checkpoints. The same code the commands use."""
+"""FDSL in Python: a detector from a few photographs of good parts. The same code the commands use.
+
+    from fdsl import AnomalyDetector
+    detector = AnomalyDetector.from_checkpoint("checkpoints/fdsl/visa.safetensors")
+    detector.remember(["good/1.png", "good/2.png"])
+    for found in detector.predict(["parts/7.png", "parts/8.png"]):
+        print(found.score, found.is_anomalous, found.boxes)
+"""
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+import argparse
+import logging
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 
-from models.backbone import ModelError, load_backbone
-from models.detector import Detector, WindowSettings
-from models.fdsl import FDSL
-from utils.checkpoint import Checkpoint
+from assembly import assemble, build_detector, detector_config, load_tower, moved_config, saved_heads, with_method
+from data.inputs import as_photograph, each_image
+from data.records import DataError
+from data.transforms import image_to_tensor
+from data.variants import rotated, rotated_places, varied
+from models.backbone import FrozenBackbone, ModelError
+from models.detector import Detection, Detector, fuse
+from models.held_out import detect_elsewhere, left_out, restored_bank
+from models.nearest import BothHeads, NearestHeads
+from utils import config as settings
+from utils.checkpoint import load_checkpoint
+from utils.config import ConfigError, WindowConfig
+from utils.decision import COPY, HELD_OUT, KIND, STRICT, Box, NormalScores, Threshold, find_boxes, labelled_threshold
+from utils.detector_file import load_detector, save_detector
+from utils.drawing import upsample
+from utils.evaluation import image_scores
+from utils.memory import Halving
+
+__all__ = ["AnomalyDetector", "Box", "ConfigError", "DataError", "ModelError", "Prediction", "Threshold", "WindowConfig",
+           "build_detector"]
+
+logger = logging.getLogger("fdsl")
+Photograph = str | Path | Image.Image | np.ndarray | Tensor
+BATCH = 4
+COPIES, SINGLE_COPIES = 4, 8   # varied copies of each reference for the threshold; of one that stands alone
+HEAT_RATE = 0.01               # pictures: the level that this share of normal photographs reaches is half-way up
 
 
-def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint) -> Detector:
-    """The detector that a run's configuration describes: `backbone`, `method`, `windows` and `machine` of config.json.
+@dataclass(frozen=True)
+class Prediction:
+    """What the detector says of one photograph.
 
-    Raises ModelError for a backbone whose weights are not those that the checkpoint was trained with.
+    score: higher is more anomalous. threshold: the score from which on it is called anomalous, or None.
+    base_map, window_map, patch_map (G,G) float32 in [0,1]: the whole image's, the windows' (None without LFE) and their
+    fusion, on the patch grid; base_score and window_score the raw scores of the first two. size: (width, height) of the
+    photograph in pixels.
     """
-    tower, method, windows, machine = (config[part] for part in ("backbone", "method", "windows", "machine"))
-    backbone = load_backbone(tower["model"], tower["pretrained"], tower["layers"], torch.device(machine["device"]),
-                             getattr(torch, machine["precision"]), tower["model_config"])
-    expected = checkpoint.config.get("fingerprint", backbone.fingerprint)
-    if backbone.fingerprint != expected:
-        raise ModelError(f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
-                         f"trained with ({expected}); give the same weights with --pretrained.")
-    heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
-    heads.load_state_dict(checkpoint.state)
-    settings = WindowSettings(windows["winmode"], windows["win_size"], windows["win_stride"], windows["win_weight"],
-                              windows["index_memory"], windows["window_budget"])
-    return Detector(backbone, heads, tower["image_size"], method["fd"], method["align"], settings, method["use_nam"])
+
+    score: float
+    threshold: float | None
+    size: tuple[int, int]
+    base_score: float
+    window_score: float | None
+    base_map: np.ndarray
+    window_map: np.ndarray | None
+    patch_map: np.ndarray
+    map_threshold: float | None = None
+
+    @property
+    def is_anomalous(self) -> bool | None:
+        """Whether the score reaches the threshold; None where there is no threshold."""
+        return None if self.threshold is None else self.score >= self.threshold
+
+    @cached_property
+    def anomaly_map(self) -> np.ndarray:
+        """(H,W) float32 in [0,1] at the photograph's own size: the patch map, bilinear, corners aligned."""
+        return upsample(self.patch_map, self.size[1], self.size[0])
+
+    @cached_property
+    def boxes(self) -> list[Box]:
+        """The hot regions in the photograph's own pixels, the hottest first; none where it is not anomalous."""
+        return [] if self.is_anomalous is False else find_boxes(self.anomaly_map, self.map_threshold)
+
+
+class AnomalyDetector:
+    """Finds defects in photographs of one kind of part, from a few photographs of good ones.
+
+    Make one with `from_checkpoint`, `from_backbone` or `load`; `remember` the references; `predict`. `threshold` (None:
+    no decision) is set by `remember`, `calibrate`, `set_threshold` or `learn_threshold`. Not thread-safe.
+    """
+
+    def __init__(self, detector: Detector, config: dict[str, Any]) -> None:
+        self.detector, self.config = detector, {**config, "fingerprint": detector.backbone.fingerprint,
+                                                "references": 0, "rotations": 1}
+        self._detect = Halving(lambda images: _to_numpy(self.detector(images)), _joined)
+        self.threshold: Threshold | None = None
+        self.normal: NormalScores | None = None
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, *, method: str = "fdsl", windows: WindowConfig | None = None,
+                        image_score: str = "max", model: str | None = None, pretrained: str | None = None,
+                        model_config: str | None = None, layers: Sequence[int] | None = None,
+                        image_size: int | None = None, use_nam: int | None = None, fd: str | None = None,
+                        align: str | None = None, device: str = "auto", precision: str = "auto") -> "AnomalyDetector":
+        """A detector with trained heads: a checkpoint of train.py, or one of the published code with the backbone named.
+
+        `method`: fdsl (the heads), nearest (training-free distance on the checkpoint's backbone) or both. The other
+        arguments are the commands' flags. Raises ConfigError, ModelError for what does not fit the checkpoint.
+        """
+        checkpoint = load_checkpoint(Path(path))
+        flags = argparse.Namespace(model=model, pretrained=pretrained, model_config=model_config, layers=layers,
+                                   image_size=image_size, use_nam=use_nam, fd=fd, align=align)
+        tower = settings.backbone_config(flags, checkpoint.config.get("backbone"))
+        chosen = settings.method_config(flags, checkpoint.config.get("method"), checkpoint.has_nam)
+        config = detector_config(method, tower, chosen, windows or WindowConfig(), image_score, device, precision)
+        config["checkpoint"], config["trained_on"] = str(path), checkpoint.config.get("dataset")
+        if method != "nearest" and len(checkpoint.config.get("training", {}).get("images", ())) == 1:
+            logger.warning("These heads were trained on one category alone: such heads generalise worse than method "
+                           "nearest does.")
+        detector = build_detector(config, checkpoint)
+        return cls(with_method(detector, config), config)
+
+    @classmethod
+    def from_backbone(cls, *, windows: WindowConfig | None = None, image_score: str = "max", model: str | None = None,
+                      pretrained: str | None = None, model_config: str | None = None, layers: Sequence[int] | None = None,
+                      image_size: int | None = None, align: str | None = None, device: str = "auto",
+                      precision: str = "auto") -> "AnomalyDetector":
+        """A detector without any training (method nearest): half the cosine distance to the nearest normal patch.
+
+        Without `windows` it looks at the whole image alone. Raises ConfigError, ModelError as the commands do.
+        """
+        flags = argparse.Namespace(model=model, pretrained=pretrained, model_config=model_config, layers=layers,
+                                   image_size=image_size, use_nam=0, fd=None, align=align)
+        config = detector_config("nearest", settings.backbone_config(flags), settings.method_config(flags),
+                         windows or WindowConfig(winmode="nan"), image_score, device, precision)
+        backbone = load_tower(config)
+        return cls(assemble(config, backbone, NearestHeads(backbone.width, len(backbone.layers))), config)
+
+    @property
+    def backbone(self) -> FrozenBackbone:
+        return self.detector.backbone
+
+    def remember(self, references: Photograph | Iterable[Photograph], *, rotations: int = 1,
+                 false_alarm_rate: float | None = 0.01) -> None:
+        """Learns what good parts look like; what it remembered before is forgotten.
+
+        `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of each, turned
+        by 360/rotations degrees (not for parts whose orientation is the defect). `false_alarm_rate`: how often a good
+        part may be called anomalous; the threshold comes from the references alone. None: no threshold, sooner done.
+        Raises DataError, ModelError.
+        """
+        photographs = [as_photograph(image) for image in each_image(references)[0]]
+        if not photographs and self.config["method"]["fd"] != "none":
+            raise DataError("there is no reference photograph; give at least one of a good part")
+        self.threshold = self.normal = None
+        self.config |= {"references": len(photographs), "rotations": rotations}
+        if not photographs:
+            return
+        self.detector.remember(self.to_batch([copy for photo in photographs for copy in rotated(photo, rotations)]))
+        if self.config["heads"] == "both":
+            self._level_methods(photographs)
+        if false_alarm_rate is not None:
+            self.normal = self._normal_scores(photographs)
+            self.calibrate(false_alarm_rate)
+
+    def calibrate(self, false_alarm_rate: float) -> None:
+        """Sets the threshold for another false-alarm rate, from what the references scored when held out.
+
+        Raises ConfigError for a rate outside 0 to 1, or where `remember` ran with false_alarm_rate None.
+        """
+        if not 0 < false_alarm_rate < 1:
+            raise ConfigError(f"--false-alarm-rate {false_alarm_rate} is not a number between 0 and 1.")
+        if self.normal is None:
+            raise ConfigError("This detector has no held-out scores of references, so no false-alarm rate can be "
+                              "promised; remember the references with a false-alarm rate, or set a threshold.")
+        self.threshold = self.normal.threshold(false_alarm_rate)
+
+    def set_threshold(self, score: float) -> None:
+        """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
+        if not np.isfinite(score):
+            raise ConfigError(f"--threshold {score} is not a finite number.")
+        self.threshold = Threshold(float(score), None, "given")
+
+    def learn_threshold(self, images: Iterable[Photograph], labels: Sequence[bool]) -> None:
+        """Sets the threshold with the best F1 on labelled photographs (True: anomalous); see `labelled_threshold`."""
+        scores = np.array([found.score for found in self.stream(images)])
+        if len(scores) != len(labels):
+            raise ConfigError(f"There are {len(scores)} labelled photographs but {len(labels)} labels.")
+        self.threshold = labelled_threshold(scores, np.asarray(labels, bool))
+
+    @property
+    def heat_scale(self) -> tuple[float, float]:
+        """The map values (low, high) that pictures show as cold and hottest: what normal patches reach is half-way."""
+        if self.normal is None:
+            return 0.0, 0.5 if self.config["heads"] == "nearest" else 1.0
+        low, level = self.normal.floor, self.normal.threshold(HEAT_RATE).level
+        return low, max(low + 2 * (level - low), low + 1e-6)
+
+    def predict(self, images: Photograph | Iterable[Photograph], batch_size: int = BATCH) -> Prediction | list[Prediction]:
+        """What is wrong with each photograph: one Prediction for one, a list for several (or a folder).
+
+        Takes paths, PIL images, arrays (H,W,3) uint8 RGB, tensors (3,H,W) uint8 or float in [0,1], stacks of them, or
+        any iterable. Raises DataError for what is no photograph, ModelError before `remember`.
+        """
+        items, single = each_image(images)
+        found = list(self.stream(items, batch_size))
+        return found[0] if single else found
+
+    def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
+        """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
+        batch: list[Image.Image] = []
+        for image in images:
+            batch.append(as_photograph(image))
+            if len(batch) == batch_size:
+                yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
+                batch = []
+        if batch:
+            yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
+
+    def to_batch(self, photographs: Sequence[Image.Image]) -> Tensor:
+        """RGB photographs -> (B,3,S,S) float32, squashed and normalised."""
+        return torch.stack([image_to_tensor(photo, self.detector.image_size) for photo in photographs])
+
+    def predict_batch(self, batch: Tensor, sizes: Sequence[tuple[int, int]]) -> list[Prediction]:
+        """Predictions for a batch (B,3,S,S) of `to_batch`; `sizes` are the photographs' (width, height)."""
+        found = self._detect(batch)
+        maps, scores = self._fused(found)
+        score, level = (None, None) if self.threshold is None else (self.threshold.score, self.threshold.level)
+        return [Prediction(float(scores[i]), score, tuple(sizes[i]), float(found.base_score[i]),
+                           None if found.window is None else float(found.window_score[i]), found.base[i],
+                           None if found.window is None else found.window[i], maps[i], level)
+                for i in range(len(sizes))]
+
+    def fuse(self, base: np.ndarray, window: np.ndarray | None) -> np.ndarray:
+        """Maps or scores of the whole image and of the windows -> the detector's own."""
+        windows = self.config["windows"]
+        return fuse(base, window, np.float32(windows["win_weight"]), windows["winmode"])
+
+    def _fused(self, found: Detection) -> tuple[np.ndarray, np.ndarray]:
+        """Maps (B,G,G) float32 and image scores (B,) of both branches together."""
+        maps = self.fuse(found.base, found.window)
+        return maps, image_scores(maps, self.fuse(found.base_score, found.window_score), self.config["image_score"])
+
+    def save(self, file: str | Path) -> None:
+        """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at all."""
+        threshold = None if self.threshold is None else asdict(self.threshold)
+        save_detector(Path(file), self.tensors(), {**self.config, "threshold": threshold})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
+        tensors = {f"heads.{name}": value for name, value in self.detector.heads.state_dict().items()}
+        for name, bank in (("bank", self.detector.bank), ("window_bank", self.detector.window_bank)):
+            if bank is not None:
+                tensors |= {f"{name}.mean": bank.mean, f"{name}.centred": bank.centred}
+        if self.detector.window_embedding is not None:
+            tensors["window_bank.embedding"] = self.detector.window_embedding
+        if self.normal is not None:
+            tensors |= {f"normal.{name}": torch.from_numpy(np.atleast_1d(value)) for name, value in vars(self.normal).items()}
+        return tensors
+
+    @classmethod
+    def load(cls, file: str | Path, *, pretrained: str | None = None, model_config: str | None = None,
+             device: str = "auto", precision: str | None = None) -> "AnomalyDetector":
+        """The detector that `save` wrote; on the same machine it gives the same scores to the last bit.
+
+        `pretrained` and `model_config` say where the backbone's files lie now. Raises ModelError for another backbone,
+        ConfigError for another precision or a file that `save` did not write.
+        """
+        tensors, config = load_detector(Path(file))
+        config = moved_config(config, file, pretrained, model_config, device, precision)
+        backbone = load_tower(config)
+        if backbone.fingerprint != config["fingerprint"]:
+            raise ModelError(f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
+                             f"({config['fingerprint']}); give the same weights with --pretrained.")
+        state = {name.removeprefix("heads."): value for name, value in tensors.items() if name.startswith("heads.")}
+        try:
+            self = cls(assemble(config, backbone, saved_heads(config["heads"], backbone, state)), config)
+            self.config |= {name: config[name] for name in ("references", "rotations")}
+            here = {name: value.to(backbone.device) for name, value in tensors.items() if "bank." in name}
+            self.detector.bank, self.detector.window_bank = (
+                restored_bank(here[f"{name}.mean"], here[f"{name}.centred"]) if f"{name}.mean" in here else None
+                for name in ("bank", "window_bank"))
+            self.detector.window_embedding = here.get("window_bank.embedding")
+            if "normal.scores" in tensors:
+                scores, peaks, how = (tensors[f"normal.{name}"].numpy() for name in ("scores", "peaks", "how"))
+                self.normal = NormalScores(scores, peaks, how, tensors["normal.floor"].item())
+            self.threshold = None if config["threshold"] is None else Threshold(**config["threshold"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
+        return self
+
+    def _normal_scores(self, photographs: Sequence[Image.Image]) -> NormalScores:
+        found = list(self._unknown(photographs))
+        maps, scores = zip(*(self._fused(_to_numpy(part)) for part, _ in found))
+        maps = np.concatenate(maps)
+        how = np.concatenate([kinds for _, kinds in found])
+        return NormalScores(np.concatenate(scores).astype(np.float64), maps.max((1, 2)).astype(np.float64), how,
+                            float(np.median(maps)))
+
+    def _level_methods(self, photographs: Sequence[Image.Image]) -> None:
+        """Method both: brings heads and distance to one scale by the mean height that held-out references reach."""
+        both: BothHeads = self.detector.heads
+        try:
+            peaks = []
+            for self.detector.heads in (both.trained, both.distance):
+                found = [part.base.amax((1, 2)) for part, _ in self._unknown(photographs)]
+                peaks.append(float(torch.cat(found).mean()))
+        finally:
+            self.detector.heads = both
+        both.set_levels(*peaks)
+
+    def _unknown(self, photographs: Sequence[Image.Image]) -> Iterator[tuple[Detection, list[int]]]:
+        """The references and slightly varied copies, scored as photographs that the detector does not know.
+
+        Yields batches with what each one is: HELD_OUT, COPY, KIND or STRICT (utils/decision.py).
+        """
+        one = len(photographs) == 1 and self.detector.bank is not None
+        places = torch.from_numpy(rotated_places(photographs[0].size, self.config["rotations"], self.detector.grid))
+        for index, photo in enumerate(photographs):
+            copies = list(varied(photo, SINGLE_COPIES if one else COPIES, index))
+            if one:
+                for part in self.to_batch(copies).split(BATCH):
+                    yield self.detector(part), [KIND] * len(part)
+                    yield detect_elsewhere(self.detector, part, places.float()), [STRICT] * len(part)
+                continue
+            known = self.detector.bank is not None
+            with left_out(self.detector, index, len(photographs)) if known else nullcontext():
+                found = [self.detector(part) for part in self.to_batch([photo, *copies]).split(BATCH)]
+            kinds = [HELD_OUT] + [COPY] * len(copies)
+            for part in found:
+                yield part, [kinds.pop(0) for _ in part.base]
+
+
+def _joined(parts: Sequence[Detection]) -> Detection:
+    return Detection(*(None if column[0] is None else np.concatenate(column) for column in zip(*parts)))
+
+
+def _to_numpy(found: Detection) -> Detection:
+    return Detection(*(None if part is None else part.float().cpu().numpy() for part in found))

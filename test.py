@@ -3,10 +3,15 @@
     python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl --k-shot 1 --seed 14
     python test.py --from-maps results/fdsl/mvtec/1shot/seed14/mul_13_2_0.5 --win-weight 0.3
 
-By default the heads are those trained on the other dataset. Writes results/MODEL/DATASET/Kshot/seedS/RUN/.
+By default the heads are those trained on the other dataset. Writes results/MODEL/DATASET/Kshot/seedS/RUN/. A run that
+was interrupted goes on with the same command after its last finished category.
 """
 
 from __future__ import annotations
+
+if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+    from utils import signals
+    signals.answer(at_once=True)
 
 import argparse
 import logging
@@ -15,28 +20,33 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
-from data.dataset import InspectionDataset, make_loader
-from data.records import Catalogue, DataError, Record, draw_references, open_catalogue, without_references
-from data.transforms import image_size, mask_to_tensor, open_image, open_mask
-from fdsl import build_detector
+from assembly import build_detector
+from data.records import (Catalogue, DataError, Record, draw_references, find_duplicates, open_catalogue, shown,
+                          without_references)
+from data.transforms import MAX_PIXELS, image_size, mask_to_tensor, open_image, open_mask
+from detection import Overflow, detect
 from models.backbone import ModelError
-from models.detector import Detector, fuse
+from models.detector import fuse
 from utils import config as settings
-from utils.checkpoint import Checkpoint, load_checkpoint
+from utils.checkpoint import PRECISION_ASKED, Checkpoint, load_checkpoint
 from utils.config import ConfigError
 from utils.evaluation import PAPER_SIDE, evaluate_category
-from utils.files import csv_text, write_json, write_text
+from utils.files import csv_text, one_line, remove_leftovers, write_json, write_text
+from utils.lock import locked
 from utils.paper import paper_row
 from utils.pictures import CategoryView, write_pictures
 from utils.report import write_report
-from utils.results import (RunMaps, file_digest, framing, join_maps, load_maps, metrics_table, read_json, run_name,
+from utils.results import (RunMaps, file_digest, framing, load_maps, metrics_table, read_json, run_name,
                            same_run, save_maps, short_digest, write_tables)
+from utils.resume import FinishedParts
 from utils.runtime import (choose_device, choose_precision, command_line, machine_facts, progress, run_command,
-                           seed_everything, start_logging, worker_count)
+                           seed_everything, start_logging, warn, worker_count)
+from utils.signals import how_to_continue
 
 logger = logging.getLogger("fdsl")
+WRITTEN = ("config.json", "references.txt", "maps.npz", "scores.csv", "metrics.csv", "table.md", "metrics.json",
+           "report.html")
 SCORE_COLUMNS = ("image", "category", "defect", "anomalous", "image_score", "score", "base_score", "window_score")
 
 
@@ -63,6 +73,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     evaluation.add_argument("--pictures", type=settings.whole(0), metavar="N",
                             help="at most N picture strips a category (default all); 0: no pictures and no report")
     evaluation.add_argument("--force", action="store_true", help="repeat a run that is finished")
+    evaluation.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
+                            help="go on after the finished categories of an interrupted run (default), or start it anew")
+    parser.add_argument("--max-pixels", type=settings.whole(1), default=MAX_PIXELS, metavar="N",
+                        help=f"a larger image is refused (default {MAX_PIXELS:,})")
     settings.add_window_flags(parser)
     settings.add_method_flags(parser)
     settings.add_backbone_flags(parser)
@@ -79,11 +93,37 @@ def main(argv: list[str] | None = None) -> None:
     config, checkpoint = stored_config(args) if args.from_maps else new_config(args)
     catalogue = open_catalogue(config["dataset"], config["data_path"], config["meta"])
     folder = run_folder(config, args.results)
-    if not args.force and same_run(folder, config):
+    if not args.force and is_finished(folder, config):
         logger.info("%s is finished: nothing to do (--force repeats it).", folder)
         logger.info("%s\n\nPer cent. %s", metrics_table(read_json(folder / "metrics.json")), framing(config))
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder / ".lock", str(folder), "name another folder with --results"):
+        run(folder, config, checkpoint, catalogue, args)
+
+
+def is_finished(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether `folder` holds a whole run of `config`, or of it in float32 because values overflowed in its precision."""
+    stored = read_json(folder / "config.json")
+    machine = stored.get("machine") if isinstance(stored, dict) else None
+    if FinishedParts.left_in(folder) or not isinstance(machine, dict):
+        return False
+    fell_back = machine.get(PRECISION_ASKED) == config["machine"]["precision"]
+    return same_run(folder, in_float32(config) if fell_back else config)
+
+
+def in_float32(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of a run whose values overflowed in the precision that was asked for."""
+    machine = config["machine"]
+    return {**config, "machine": {**machine, "precision": "float32", PRECISION_ASKED: machine["precision"]}}
+
+
+def run(folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None, catalogue: Catalogue,
+        args: argparse.Namespace) -> None:
+    """From the settings to the finished folder; categories that an interrupted run has finished are taken from it."""
+    parts = FinishedParts(folder)
+    if not args.resume:
+        parts.clear()
+    remove_leftovers(*(folder / name for name in WRITTEN))
     (folder / "metrics.json").unlink(missing_ok=True)
     start_logging(folder / "log.txt")
     logger.info("%s", command_line())
@@ -91,12 +131,32 @@ def main(argv: list[str] | None = None) -> None:
     references = draw_all_references(catalogue, config)
     write_text(folder / "references.txt", "".join(f"{record.category}\t{record.image_path}\n"
                                                   for drawn in references.values() for record in drawn))
-    tested = {category: without_references(records, references[category]) for category, records in catalogue.test.items()}
+    tested = tested_records(catalogue, references)
+    for category, records in tested.items():
+        warn(find_duplicates(catalogue.root, references[category], records))
     if args.from_maps:
         maps = load_maps(args.from_maps / "maps.npz")
     else:
-        maps = detect(build_detector(config, checkpoint), catalogue, references, tested, folder, args)
+        maps, config = detect_finite(folder, config, checkpoint, catalogue, references, tested, parts, args)
+    how_to_continue("the same command goes on with tables and pictures: the maps of every category are finished")
     finish(folder, maps, catalogue, references, tested, config, args)
+    parts.discard()
+    logger.info("results in %s%s", folder, "" if args.pictures == 0 else f"; open {folder / 'report.html'}")
+
+
+def detect_finite(folder: Path, config: dict[str, Any], checkpoint: Checkpoint, catalogue: Catalogue,
+                  references: dict[str, list[Record]], tested: dict[str, list[Record]], parts: FinishedParts,
+                  args: argparse.Namespace) -> tuple[RunMaps, dict[str, Any]]:
+    """The maps and the configuration that made them: float32 where values overflow in the precision asked for."""
+    how = args.batch_size, worker_count(args.workers), args.max_pixels
+    try:
+        return detect(build_detector(config, checkpoint), catalogue.root, references, tested, parts, config, *how), config
+    except Overflow as overflow:
+        told = str(overflow)  # alone: the error itself holds the detector, and the next one needs its memory
+    logger.warning("%s The run is repeated in float32.", told)
+    config = in_float32(config)
+    write_json(folder / "config.json", config)
+    return detect(build_detector(config, checkpoint), catalogue.root, references, tested, parts, config, *how), config
 
 
 def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint]:
@@ -129,14 +189,34 @@ def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint]:
 
 def stored_config(args: argparse.Namespace) -> tuple[dict[str, Any], None]:
     """config.json of a finished run, fused and evaluated as the flags ask."""
-    config = read_json(args.from_maps / "config.json")
-    if not isinstance(config, dict) or "windows" not in config:
-        raise ConfigError(f"{args.from_maps} is not the folder of a test run: it has no config.json.")
+    config = read_run_config(args.from_maps)
     windows = settings.window_config(args, config["windows"])
     data_path = str(args.data_path) if args.data_path else config["data_path"]
     return {**config, "data_path": data_path, "meta": str(args.meta) if args.meta else config["meta"],
             "windows": settings.as_stored(windows), "image_score": args.image_score, "metric_size": args.metric_size,
             "pictures": args.pictures, "command": command_line()}, None
+
+
+def read_run_config(folder: Path) -> dict[str, Any]:
+    """A finished run's config.json; ConfigError for one that no run writes."""
+    config = read_json(folder / "config.json")
+    if not isinstance(config, dict) or "windows" not in config:
+        raise ConfigError(f"{folder} is not the folder of a test run: it has no config.json.")
+    try:
+        settings.name_part(config["model_name"])
+        for kind, name in ((settings.WindowConfig, "windows"), (settings.MethodConfig, "method"),
+                           (settings.BackboneConfig, "backbone")):
+            settings.from_stored(kind, config[name])
+        texts = (config["dataset"], config["data_path"], config["checkpoint"], config["checkpoint_digest"],
+                 config["machine"]["precision"], config["machine"]["device"])
+        right = (all(isinstance(text, str) for text in texts) and config["dataset"] in settings.DATASETS
+                 and type(config["k_shot"]) is int and type(config["seed"]) is int
+                 and all(isinstance(config[name], (str, type(None))) for name in ("meta", "trained_on")))
+    except (ConfigError, KeyError, TypeError, argparse.ArgumentTypeError) as error:
+        raise ConfigError(f"{folder / 'config.json'} is not that of a test run ({one_line(error)}); run test.py again.") from error
+    if not right:
+        raise ConfigError(f"{folder / 'config.json'} holds values that no run writes; run test.py again.")
+    return config
 
 
 def run_folder(config: dict[str, Any], results: Path) -> Path:
@@ -154,22 +234,13 @@ def draw_all_references(catalogue: Catalogue, config: dict[str, Any]) -> dict[st
             for category in catalogue.test}
 
 
-def detect(detector: Detector, catalogue: Catalogue, references: dict[str, list[Record]],
-           tested: dict[str, list[Record]], folder: Path, args: argparse.Namespace) -> RunMaps:
-    """Maps and raw scores of every test image, one category at a time; finished categories are kept on the disk."""
-    parts = []
-    for number, (category, records) in enumerate(tested.items(), start=1):
-        shots = InspectionDataset(catalogue.root, references[category], detector.image_size)
-        if len(shots):
-            detector.remember(torch.stack([shots[index]["image"] for index in range(len(shots))]))
-        loader = make_loader(InspectionDataset(catalogue.root, records, detector.image_size), args.batch_size,
-                             worker_count(args.workers), pin=detector.backbone.device.type == "cuda")
-        found = [detector(batch["image"]) for batch in
-                 progress(loader, len(records), f"{category} ({number}/{len(tested)})", lambda batch: len(batch["path"]))]
-        base, base_score, window, window_score = (
-            None if column[0] is None else torch.cat(column).float().cpu().numpy() for column in zip(*found))
-        parts.append(RunMaps([record.image_path for record in records], base, base_score, window, window_score))
-    return join_maps(parts)
+def tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    """Category -> its test images without the references; categories without any are left out with a warning."""
+    tested = {category: without_references(records, references[category]) for category, records in catalogue.test.items()}
+    warn([f"category {shown(category)} has no test image and is left out" for category in tested if not tested[category]])
+    if not any(tested.values()):
+        raise DataError(f"{catalogue.root}: there is no image to test; check --data-path, or lower --k-shot.")
+    return {category: records for category, records in tested.items() if records}
 
 
 def finish(folder: Path, maps: RunMaps, catalogue: Catalogue, references: dict[str, list[Record]],
@@ -184,7 +255,8 @@ def finish(folder: Path, maps: RunMaps, catalogue: Catalogue, references: dict[s
     views, rows, start = [], [], 0
     for category, records in tested.items():
         part = slice(start, start := start + len(records))
-        view = evaluate(category, records, fused[part], score[part], references[category], catalogue.root, config)
+        view = evaluate(category, records, fused[part], score[part], references[category], catalogue.root, config,
+                        args.max_pixels)
         views.append(view)
         window = maps.window_score[part] if maps.window_score is not None else [None] * len(records)
         rows += [(record.image_path, category, record.defect, int(record.anomalous), *values) for record, *values in
@@ -200,11 +272,10 @@ def finish(folder: Path, maps: RunMaps, catalogue: Catalogue, references: dict[s
                      for view in progress(views, len(views), "pictures")]
         write_report(folder, summaries, config, metrics, config["command"],
                      paper_row(config["dataset"], config["k_shot"]))
-    logger.info("results in %s%s", folder, "" if args.pictures == 0 else f"; open {folder / 'report.html'}")
 
 
 def evaluate(category: str, records: list[Record], maps: np.ndarray, score: np.ndarray, references: list[Record],
-             root: Path, config: dict[str, Any]) -> CategoryView:
+             root: Path, config: dict[str, Any], max_pixels: int) -> CategoryView:
     """One category's metrics, with what its pictures need."""
     labels = np.array([record.anomalous for record in records])
 
@@ -214,9 +285,9 @@ def evaluate(category: str, records: list[Record], maps: np.ndarray, score: np.n
             return None
         if side == "full":
             if not record.mask_path:
-                return np.zeros(image_size(root / record.image_path)[::-1], bool)
-            return np.asarray(open_mask(root / record.mask_path)) > 0
-        mask = open_mask(root / record.mask_path) if record.mask_path else None
+                return np.zeros(image_size(root / record.image_path, max_pixels=max_pixels)[::-1], bool)
+            return np.asarray(open_mask(root / record.mask_path, max_pixels)) > 0
+        mask = open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
         return mask_to_tensor(mask, side)[0].numpy() > 0
 
     found = evaluate_category(maps, score, labels, read_mask, config["image_score"], config["metric_size"])
@@ -224,9 +295,9 @@ def evaluate(category: str, records: list[Record], maps: np.ndarray, score: np.n
         name=category, image_paths=[record.image_path for record in records], defects=[record.defect for record in records],
         labels=labels, scores=found.scores, maps=maps, metrics=found.metrics, map_threshold=found.map_threshold,
         score_threshold=found.score_threshold, references=[record.image_path for record in references],
-        read_photo=lambda index: np.asarray(open_image(root / records[index].image_path)),
+        read_photo=lambda index: np.asarray(open_image(root / records[index].image_path, max_pixels)),
         read_mask=lambda index: read_mask(index, "full"),
-        reference_photo=lambda index: np.asarray(open_image(root / references[index].image_path)))
+        reference_photo=lambda index: np.asarray(open_image(root / references[index].image_path, max_pixels)))
 
 
 if __name__ == "__main__":

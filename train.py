@@ -3,32 +3,40 @@
     python train.py --dataset visa --data-path data/visa --model-name fdsl
 
 The training data are the dataset's *test* images (they have masks); each looks its nearest normal tokens up in its
-own category's memory bank. Writes CHECKPOINTS/MODEL/DATASET.safetensors, named by the training set.
+own category's memory bank. Writes CHECKPOINTS/MODEL/DATASET.safetensors, named by the training set. A training that
+was interrupted, however it was, goes on with the same command and ends in the same weights.
 """
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+    from utils import signals
+    signals.answer(at_once=True)
+
 import argparse
 import logging
-import math
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 
-from data.dataset import EpochSampler, InspectionDataset, TrainingDataset, make_loader
-from data.records import Catalogue, DataError, describe_catalogue, draw_references, open_catalogue, with_masks
+from data.dataset import EpochSampler, TrainingDataset, files_digest, make_loader
+from data.records import (Catalogue, DataError, Record, describe_catalogue, draw_references, find_duplicates,
+                          open_catalogue, shown, with_masks, without_references)
+from data.transforms import MAX_PIXELS
 from models.backbone import FrozenBackbone, ModelError, load_backbone
-from models.fdsl import FDSL, feature_discrepancy
-from models.losses import map_losses
-from models.memory import MemoryBank
+from models.fdsl import FDSL
+from training import DiscrepancySource, HeadsStep
 from utils import config as settings
-from utils.checkpoint import is_trained, save_checkpoint
+from utils.checkpoint import PRECISION_ASKED, differences, is_trained, save_checkpoint
 from utils.config import ConfigError
-from utils.files import csv_text, write_text
+from utils.files import csv_text, remove_leftovers, write_text
+from utils.lock import locked
 from utils.results import write_loss_curve
-from utils.runtime import (choose_device, choose_precision, command_line, machine_facts, progress, run_command,
-                           seed_everything, start_logging, worker_count)
+from utils.resume import Position, SavedTraining, TrainingState, save_interval
+from utils.runtime import (choose_device, choose_precision, command_line, machine_facts, make_repeatable, progress,
+                           run_command, seed_everything, start_logging, warn, worker_count)
+from utils.signals import how_to_continue
 
 logger = logging.getLogger("fdsl")
 ADAM_BETAS = (0.5, 0.999)
@@ -51,6 +59,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     training.add_argument("--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset")
     training.add_argument("--seed", type=settings.whole(0), default=111)
     training.add_argument("--force", action="store_true", help="train again though the same checkpoint is there")
+    training.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
+                          help="go on with an unfinished training of the same settings (default), or start it anew")
+    training.add_argument("--save-every", type=save_interval, default=save_interval("1m"), metavar="N|TIME",
+                          help="keep the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)")
+    parser.add_argument("--max-pixels", type=settings.whole(1), default=MAX_PIXELS, metavar="N",
+                        help=f"a larger image is refused (default {MAX_PIXELS:,})")
     settings.add_method_flags(parser)
     settings.add_backbone_flags(parser)
     settings.add_runtime_flags(parser)
@@ -64,95 +78,136 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     target = settings.checkpoint_path(args.checkpoints, args.model_name, args.dataset)
+    with locked(target.with_name(f".{target.stem}.lock"), str(target), "name another folder with --checkpoints"):
+        train(args, target)
+
+
+def train(args: argparse.Namespace, target: Path) -> None:
+    """From the settings to the checkpoint `target`; what an interrupted run has done is not done again."""
+    loss_table, loss_curve = target.with_suffix(".loss.csv"), target.with_suffix(".loss.png")
+    unfinished = target.with_suffix(".unfinished.safetensors")
+    remove_leftovers(target, loss_table, loss_curve, unfinished)
     start_logging(target.with_suffix(".log.txt"))
     logger.info("%s", command_line())
     seed_everything(args.seed)
     device, method, tower = choose_device(args.device), settings.method_config(args), settings.backbone_config(args)
     dtype = choose_precision(args.precision, device)
+    make_repeatable(device)
 
     catalogue = open_catalogue(args.dataset, args.data_path, args.meta)
     logger.info("%s", describe_catalogue(catalogue, args.dataset))
-    backbone = load_backbone(tower.model, tower.pretrained, tower.layers, device, dtype, tower.model_config)
+    records = training_records(catalogue)
+    left_out = sum(map(len, catalogue.test.values())) - len(records)
+    warn([f"{left_out} defective image(s) have no mask and are left out of the training"] if left_out else [])
+    references = {category: draw_references(catalogue.train.get(category, []), args.k_shot, args.seed, category)
+                  for category in dict.fromkeys(record.category for record in records) if method.fd != "none"}
+    data = files_digest(catalogue.root, [*records, *(record for drawn in references.values() for record in drawn)])
     if tower.untrained:
         logger.warning("The backbone is untrained (--pretrained none): its features are random projections. "
                        "Results show that everything runs, not how good the method is.")
+
+    def load(precision: torch.dtype) -> FrozenBackbone:
+        return load_backbone(tower.model, tower.pretrained, tower.layers, device, precision, tower.model_config)
+
+    backbone = load(dtype)
     stored = {"backbone": settings.as_stored(tower), "method": settings.as_stored(method),
               "fingerprint": backbone.fingerprint, "dataset": args.dataset,
               "training": {"epochs": args.epochs, "k_shot": args.k_shot, "batch_size": args.batch_size,
                            "learning_rate": args.learning_rate, "augmentation": args.augmentation, "seed": args.seed,
-                           "images": {category: len(records) for category, records in catalogue.test.items()},
+                           "images": {category: len(part) for category, part in catalogue.test.items()},
                            "machine": machine_facts(device, dtype)}}
-    if not args.force and is_trained(target, stored):
+    state = TrainingState(unfinished, stored, data, len(LOSS_COLUMNS))
+    saved = read_unfinished(state) if args.resume else None
+    if saved is None and not args.force and is_trained(target, stored):
         logger.info("%s is trained with these settings already (--force trains it again).", target)
         return
+    for category, drawn in references.items():
+        others = without_references([record for record in records if record.category == category], drawn)
+        warn(find_duplicates(catalogue.root, drawn, others))
     torch.manual_seed(args.seed)
     heads = FDSL(backbone.width, len(backbone.layers), method.use_nam).to(device)
-    banks = {} if method.fd == "none" else remember_references(catalogue, backbone, tower.image_size, args)
-    steps = fit(heads, backbone, banks, catalogue, method, tower.image_size, args)
+    source = DiscrepancySource(load, backbone, method, catalogue.root, references, tower.image_size, args.max_pixels)
+    position = fit(heads, source, catalogue.root, records, state, saved, args)
     save_checkpoint(target, heads.state_dict(), stored)
-    write_text(target.with_suffix(".loss.csv"), csv_text(LOSS_COLUMNS, steps))
-    write_loss_curve(target.with_suffix(".loss.png"), steps)
-    logger.info("wrote %s, its loss in %s", target, target.with_suffix(".loss.csv").name)
+    write_text(loss_table, csv_text(LOSS_COLUMNS, position.rows))
+    write_loss_curve(loss_curve, position.rows)
+    state.discard()
+    logger.info("wrote %s, its loss in %s", target, loss_table.name)
 
 
-def remember_references(catalogue: Catalogue, backbone: FrozenBackbone, image_size: int,
-                        args: argparse.Namespace) -> dict[str, MemoryBank]:
-    """Category -> memory bank (L,K*N,C) of its K references."""
-    banks = {}
-    for category in progress(catalogue.test, len(catalogue.test), "references"):
-        records = draw_references(catalogue.train.get(category, []), args.k_shot, args.seed, category)
-        dataset = InspectionDataset(catalogue.root, records, image_size)
-        tokens = [backbone.encode(dataset[index]["image"][None]).tokens[:, 0] for index in range(len(dataset))]
-        banks[category] = MemoryBank(torch.cat(tokens, dim=1))
-    return banks
-
-
-def fit(heads: FDSL, backbone: FrozenBackbone, banks: dict[str, MemoryBank], catalogue: Catalogue,
-        method: settings.MethodConfig, image_size: int, args: argparse.Namespace) -> list[tuple]:
-    """Trains the heads in place; returns one row of LOSS_COLUMNS per step."""
+def training_records(catalogue: Catalogue) -> list[Record]:
+    """The test images that can be learnt from; DataError where none of them is defective."""
     records = [record for part in catalogue.test.values() for record in with_masks(part)]
     if not any(record.anomalous for record in records):
         raise DataError(f"{catalogue.root}: there is no defective image with a mask, so there is nothing to learn; "
                         "train on a dataset with masks.")
-    dataset = TrainingDataset(catalogue.root, records, image_size, args.augmentation, args.seed)
-    sampler = EpochSampler(len(dataset), args.seed)
-    loader = make_loader(dataset, args.batch_size, worker_count(args.workers), sampler, pin=backbone.device.type == "cuda")
+    return records
+
+
+def read_unfinished(state: TrainingState) -> SavedTraining | None:
+    """The unfinished training of these settings and images, or None; one of others is a ConfigError, not overwritten."""
+    if not state.file.exists():
+        return None
+    saved = state.read()
+    if changed := differences(saved.config, state.config):
+        raise ConfigError(f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
+                          f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume.")
+    if saved.data != state.data:
+        raise ConfigError(f"{state.file} holds an unfinished training on other files: the dataset has changed since; "
+                          "put the files back, or start anew with --no-resume.")
+    logger.info("Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step)
+    how_to_continue(f"the same command goes on after step {saved.position.step}")
+    then, now = saved.config["training"]["machine"], state.config["training"]["machine"]
+    if other := [name for name in ("device_name", "torch") if then.get(name) != now[name]]:
+        logger.warning("It began with another %s: the weights can differ in their last bits.", " and ".join(other))
+    return saved
+
+
+def fit(heads: FDSL, source: DiscrepancySource, root: Path, records: list[Record], state: TrainingState,
+        saved: SavedTraining | None, args: argparse.Namespace) -> Position:
+    """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row a step."""
     optimizer = torch.optim.Adam(heads.parameters(), lr=args.learning_rate, betas=ADAM_BETAS)
-    steps: list[tuple] = []
-    for epoch in range(args.epochs):
-        sampler.set_epoch(epoch)
-        heads.train()
-        first = len(steps)
-        for batch in progress(loader, len(dataset), f"epoch {epoch + 1}/{args.epochs}", lambda batch: len(batch["path"])):
-            focal, dice = losses(heads, discrepancy(backbone, banks, batch, method), batch["mask"].to(backbone.device))
-            loss = focal + dice
-            if not math.isfinite(loss.item()):
-                raise ModelError(f"The loss is not finite at step {len(steps) + 1} (images {', '.join(batch['path'])}); "
-                                 "check these files, or lower --learning-rate.")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+    position = saved.restore(heads, optimizer) if saved else Position()
+    if saved and saved.precision != source.precision:
+        source.use_float32()
+    dataset = TrainingDataset(root, records, source.image_size, args.augmentation, args.seed, args.max_pixels)
+    sampler = EpochSampler(len(dataset), args.seed)
+    loader = make_loader(dataset, args.batch_size, worker_count(args.workers), sampler,
+                         pin=source.backbone.device.type == "cuda")
+    step = HeadsStep(heads, optimizer)
+
+    def keep() -> None:
+        note_precision(state.config["training"]["machine"], source.precision)
+        state.save(heads, optimizer, position, source.precision)
+        how_to_continue(f"the same command goes on after step {position.step}")
+
+    heads.train()
+    while position.epoch < args.epochs:
+        sampler.set_epoch(position.epoch, start=position.batch * args.batch_size)
+        what = f"epoch {position.epoch + 1}/{args.epochs}"
+        for batch in progress(loader, len(sampler), what, lambda batch: len(batch["path"])):
+            number = position.step + 1
+            focal, dice = step(source(batch), batch["mask"].to(source.backbone.device))
+            if not step.finite:
+                raise ModelError(f"The loss is not finite at step {number} (images {shown(', '.join(batch['path']))}); "
+                                 f"check these files, or lower --learning-rate; {state.kept()}.")
             optimizer.step()
-            steps.append((len(steps) + 1, epoch + 1, loss.item(), focal.item(), dice.item()))
-        mean = [sum(column) / len(column) for column in zip(*(step[2:] for step in steps[first:]))]
-        logger.info("epoch %d/%d: loss %.4f (focal %.4f, dice %.4f)", epoch + 1, args.epochs, *mean)
-    return steps
+            position.rows.append((number, position.epoch + 1, focal + dice, focal, dice))
+            position.batch += 1
+            if state.due(position.step, args.save_every):
+                keep()
+        done = [row for row in position.rows if row[1] == position.epoch + 1]
+        mean = [sum(column) / len(column) for column in zip(*(row[2:] for row in done))]
+        logger.info("%s: loss %.4f (focal %.4f, dice %.4f)", what, *mean)
+        position.epoch, position.batch = position.epoch + 1, 0
+        keep()
+    return position
 
 
-@torch.no_grad()
-def discrepancy(backbone: FrozenBackbone, banks: dict[str, MemoryBank], batch: dict, method: settings.MethodConfig) -> Tensor:
-    """A batch's discrepancies (L,B,N,C), each image against its own category's bank."""
-    tokens = backbone.encode(batch["image"]).tokens
-    if method.fd == "none":
-        return feature_discrepancy(tokens, None, "none")
-    return torch.stack([banks[category].discrepancy(tokens[:, index], method.align, method.fd)
-                        for index, category in enumerate(batch["category"])], dim=1)
-
-
-def losses(heads: FDSL, features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal and dice loss, each summed over blocks and over raw and refined maps."""
-    maps = heads(features)
-    parts = [map_losses(part, mask) for part in maps if part is not None]
-    return torch.stack([focal.sum() for focal, _ in parts]).sum(), torch.stack([dice.sum() for _, dice in parts]).sum()
+def note_precision(machine: dict[str, Any], precision: str) -> None:
+    """Writes into a machine's facts that values overflowed in the precision that was asked for."""
+    if machine["precision"] != precision:
+        machine[PRECISION_ASKED], machine["precision"] = machine["precision"], precision
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ names (path is the record's image_path). Every random choice depends on (seed, e
 number of workers nor an interruption changes what a run sees.
 """
 
+import hashlib
 import signal
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -91,6 +92,23 @@ class TrainingDataset(Dataset):
         if self.augmentation == "crop" and chance(CROP_PROBABILITY, generator):
             return random_crop(pixels, mask, record.anomalous, generator)
         return pixels, mask
+
+
+def files_digest(root: str | Path, records: Iterable[Record]) -> str:
+    """Hex digest of the records' files, their names and sizes in order: another one means that the dataset changed.
+
+    Raises DataError for a file that is missing, before anything is computed.
+    """
+    digest = hashlib.sha256()
+    for record in records:
+        for path in filter(None, (record.image_path, record.mask_path)):
+            try:
+                size = (Path(root) / path).stat().st_size
+            except OSError as error:
+                raise DataError(f"{shown(Path(root) / path)}: cannot be found ({error.strerror}); put the file back or "
+                                "write meta.json again") from error
+            digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()
 
 
 def load(root: Path, record: Record, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Image.Image | None]:

@@ -55,8 +55,8 @@ VISA = {
         "missing_part": None, "wrong_part": None, "tilted_part": None, "solder_bridge": defects.bridge, "burn": defects.burn,
         "scratch": defects.scratch, "hair": partial(defects.hair, tone=(0.78, 0.76, 0.72), width=2.2)}),
     "leather": Product(leather, (320, 352), {
-        "cut": defects.crack, "glue": defects.smear, "hole": partial(defects.hole), "fold": None,
-        "ink": partial(defects.stain, dye=(0.10, 0.11, 0.20), strength=0.5)}),
+        "cut": defects.crack, "glue": defects.smear, "hole": defects.hole, "fold": None,
+        "ink": partial(defects.stain, dye=(0.10, 0.11, 0.20), strength=0.6)}),
 }
 
 

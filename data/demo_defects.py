@@ -27,7 +27,7 @@ def scratch(surface: Surface, rng: Rng, size: float) -> Surface:
         line = centred(first, middle) + index * rng.uniform(3, 6, 2)
         mark = stroke(surface.shape, line, rng.uniform(2.2, 3.2) * size**0.5) * surface.region
         mark *= 0.7 + 0.3 * np.clip(smooth_noise(rng, surface.shape, 12), -1, 1)
-        colour = blend(colour, (0.75, 0.74, 0.70) if colour.mean() < 0.4 else (0.13, 0.12, 0.11), 0.88 * mark)
+        colour = blend(colour, (0.75, 0.74, 0.70) if colour.mean() < 0.4 else (0.08, 0.075, 0.07), 0.9 * mark)
         height, gloss = height - 1.5 * mark, gloss + 0.1 * mark
     return Surface(colour, height, gloss, surface.region)
 
@@ -62,7 +62,7 @@ def stain(surface: Surface, rng: Rng, size: float, dye: tuple = (0.36, 0.24, 0.1
     rim = np.clip(patch - blur(patch, 4), 0, 1)
     density = np.clip(patch * (0.8 + 0.12 * fractal_noise(rng, surface.shape, 12, 2)) + 0.8 * rim, 0, 1)
     tinted = surface.colour * np.asarray(dye, np.float32) / max(dye)
-    colour = blend(surface.colour, 0.45 * tinted + 0.55 * np.asarray(dye), strength * density)
+    colour = blend(surface.colour, 0.45 * tinted + 0.55 * np.asarray(dye), strength * rng.uniform(0.7, 1) * density)
     return Surface(colour, surface.height, surface.gloss * (1 - 0.5 * patch), surface.region)
 
 
@@ -118,7 +118,7 @@ def smear(surface: Surface, rng: Rng, size: float) -> Surface:
     line = centred(curve(rng, middle, rng.uniform(30, 45) * size, 0.7), middle)
     film = blur(stroke(surface.shape, line, rng.uniform(7, 11) * size**0.5, 1.5), 1.0)
     film = film * smoothstep(fractal_noise(rng, surface.shape, 9, 2), -2.2, 0.0) * surface.region
-    colour = blend(surface.colour, (0.93, 0.93, 0.90), 0.65 * film)
+    colour = blend(surface.colour, (0.93, 0.93, 0.90), rng.uniform(0.5, 0.8) * film)
     return Surface(colour, blur(surface.height, 1.2) * film + surface.height * (1 - film) + film,
                    surface.gloss + 0.25 * film, surface.region)
 

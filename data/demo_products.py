@@ -81,6 +81,7 @@ def leather(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surfa
         across = rows * np.cos(angle) - cols * np.sin(angle) + 0.0025 * along**2 + 1.5 * smooth_noise(flaw.rng, shape, 15)
         ends = smoothstep(np.abs(along), 62 * flaw.size, 30 * flaw.size)
         groove = np.exp(-(across / 2.6) ** 2) * ends
+        groove = groove * flaw.rng.uniform(0.6, 1)
         height = height - 5.0 * groove + 2.5 * np.exp(-((np.abs(across) - 6) / 3.5) ** 2) * ends
         colour = colour * (1 - 0.5 * groove)[..., None]
     return Surface(colour, height, 0.10 + 0.06 * dome, np.ones(shape, bool))
@@ -100,7 +101,7 @@ def gear(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
         tooth = 2 * np.pi * flaw.rng.integers(teeth) / teeth
         away = np.abs((angle - tooth + np.pi) % (2 * np.pi) - np.pi)
         left = outer - 11 + flaw.rng.uniform(0, 5) / flaw.size + 2.5 * smooth_noise(flaw.rng, shape, 6)
-        tip = np.where(away < np.pi / teeth * (1 if flaw.size < 0.9 else 3), np.minimum(tip, left), tip)
+        tip = np.where(away < np.pi / teeth * (1 if flaw.size < 1.3 else 3), np.minimum(tip, left), tip)
     body = tip - radius
     body = np.minimum(body, np.maximum(radius - 30, -1e3))
     key = np.maximum(np.abs(x) - 6.5, np.abs(y + 34) - 9)

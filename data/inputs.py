@@ -5,17 +5,19 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
 from PIL import Image
 
 from data.records import DataError, natural_key, shown
-from data.transforms import IMAGE_SUFFIXES, _to_rgb, _upright, open_image
+from data.transforms import IMAGE_SUFFIXES, MAX_PIXELS, _to_rgb, _upright, image_to_tensor, open_image
 
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
@@ -178,3 +180,37 @@ def each_image(images: object) -> tuple[Iterable, bool]:
     if not isinstance(images, Iterable):
         raise DataError(f"images are a {type(images).__name__}; give one image or several (paths, PIL, arrays, tensors)")
     return images, False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A photograph that was read: its name, the RGB picture, and the tensor (3,S,S); or why it could not be."""
+
+    name: str
+    photo: Image.Image | None = None
+    tensor: torch.Tensor | None = None
+    reason: str = ""
+
+
+def read_ahead(files: Iterable[tuple[str, Path]], size: int, threads: int, ahead: int,
+               max_pixels: int = MAX_PIXELS) -> Iterator[Loaded]:
+    """Reads (name, path) by `threads` threads, in order, at most `ahead` photographs before they are asked for."""
+    def read(name: str, path: Path) -> Loaded:
+        try:
+            photo = open_image(path, max_pixels)
+            return Loaded(name, photo, image_to_tensor(photo, size))
+        except DataError as error:
+            return Loaded(name, reason=str(error).removeprefix(f"{shown(path)}: "))
+
+    with ThreadPoolExecutor(max(1, threads), "read") as pool:
+        waiting: deque[Future[Loaded]] = deque()
+        try:
+            for name, path in files:
+                waiting.append(pool.submit(read, name, path))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -34,8 +34,8 @@ class NearestHeads(nn.Module):
         return nearest_distance(discrepancy).unflatten(-1, (grid, grid))
 
     def refine(self, raw: Tensor) -> Maps:
-        """There is no neighbour aggregation: the raw maps alone."""
-        return Maps(raw, None)
+        """There is no neighbour aggregation: the refined maps are the raw ones."""
+        return Maps(raw, raw)
 
     def forward(self, discrepancy: Tensor) -> Maps:
         return self.refine(self.raw_maps(discrepancy))

@@ -7,30 +7,72 @@ import csv
 import io
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import IO, Any, Iterable, Iterator, Sequence
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+TEMPORARY = ".tmp"
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` that takes its name only when the block ended well and is on the disk."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+    """Opens a temporary file beside `path` that takes its name only when the block ended well and is on the disk.
+
+    An OSError (disk full, no permission) names `path`, and what `path` held before is still there.
+    """
+    path, temporary = Path(path), None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=TEMPORARY)
         with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
+    except BaseException as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        unnamed = isinstance(error, OSError) and error.errno is not None and (
+            error.filename is None or Path(str(error.filename)).name.startswith(_prefix(path)))
+        if unnamed:
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:40]}."
+
+
+def remove_leftovers(*paths: Path) -> None:
+    """Removes the temporary files that a killed process left beside `paths`; nobody else may be writing them."""
+    for path in paths:
+        with contextlib.suppress(OSError):
+            for entry in list(path.parent.iterdir()):
+                if entry.name.startswith(_prefix(path)) and entry.name.endswith(TEMPORARY):
+                    entry.unlink(missing_ok=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder so that it is either whole or gone under its name: it is renamed first."""
+    doomed = folder.with_name(f"{folder.name}{TEMPORARY}")
+    shutil.rmtree(doomed, ignore_errors=True)
+    if folder.is_dir():
+        os.replace(folder, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Brings a folder's entries to the disk: what was renamed in it before this call outlives a power cut."""
+    with contextlib.suppress(OSError):  # Windows opens no folders, some file systems sync none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _umask() -> int:
@@ -48,6 +90,12 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON; numbers that are not finite are an error (ValueError), not invalid JSON."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def one_line(text: object, limit: int = 160) -> str:
+    """A text from elsewhere, an error's for instance, as part of a one-line sentence: control characters escaped."""
+    short = " ".join(str(text).split())[:limit]
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in short)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import logging
 import os
 import platform
 import random
-import shlex
+import signal
 import sys
 import time
+import traceback
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, TypeVar
+from typing import Callable, Iterable, Iterator, Sequence, TypeVar
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from utils import signals
 from utils.config import ConfigError
+from utils.memory import CURE, is_out_of_memory
+from utils.signals import command_line
 
 logger = logging.getLogger("fdsl")
 Item = TypeVar("Item")
@@ -24,34 +30,64 @@ Item = TypeVar("Item")
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 MOST_WORKERS = 8
 PLAIN_PROGRESS_SECONDS = 15.0  # without a terminal, one line at most this often
-INTERRUPTED = 130
+GPU_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "HIP error", "MPS backend")
+OS_CURES = {
+    errno.ENOSPC: "the disk is full: free some space, then give the same command again",
+    errno.EDQUOT: "your share of the disk is used up: free some space, then give the same command again",
+    errno.EFBIG: "the file may not become so large here: write to another disk",
+    errno.EACCES: "give permission, or name another folder", errno.EPERM: "give permission, or name another folder",
+    errno.EROFS: "it cannot be written to: name another folder",
+    errno.ENOTDIR: "a part of its path is a file: name another folder",
+    errno.EEXIST: "a file is in the place of a folder: name another folder",
+    errno.EISDIR: "a folder is in the place of a file: name another",
+    errno.ENOENT: "it is not there: name another",
+    errno.EMFILE: "too many files are open: use fewer --workers",
+    errno.ENFILE: "too many files are open: use fewer --workers",
+    errno.ENAMETOOLONG: "the name is too long: name another folder",
+}
 
 
 def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[type[Exception], ...]) -> None:
     """Runs an entry point. `errors` are the user's to mend: one sentence and exit code 2 (--debug: the traceback).
 
-    Ctrl-C ends with one line and exit code 130.
+    So are a full disk, a folder without permission, a lost GPU and too little memory. Ctrl-C (exit code 130) and
+    SIGTERM (143) end within a second with the line that `signals.how_to_continue` was told.
     """
     start_logging()
+    signals.answer()
+    debug = "--debug" in sys.argv
     try:
         code = main(None) or 0
-    except errors as error:
-        if "--debug" in sys.argv:
+    except KeyboardInterrupt as stopped:
+        if debug:
+            traceback.print_exc()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()  # what --format json has said so far
+        signals.leave(getattr(stopped, "number", signal.SIGINT), lambda line: logger.error("%s", line))
+    except (*errors, OSError, RuntimeError, MemoryError) as error:
+        sentence = " ".join(str(error).split()) if isinstance(error, errors) else explain(error)
+        if debug or sentence is None:
             raise
-        logger.error("error: %s", " ".join(str(error).split()))
+        logger.error("error: %s", sentence)
         code = 2
-    except KeyboardInterrupt:
-        if "--debug" in sys.argv:
-            raise
-        logger.error("Interrupted; run the same command again to start over: %s", command_line())
-        code = INTERRUPTED
     logging.shutdown()
     sys.exit(code)
 
 
-def command_line() -> str:
-    """The command that is running, as it can be pasted into a shell."""
-    return shlex.join(["python", *sys.argv])
+def explain(error: Exception) -> str | None:
+    """One sentence with the cure for what the machine refuses (disk, permission, memory, GPU), None for anything else."""
+    told = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    if isinstance(error, OSError):
+        cure = OS_CURES.get(error.errno, "mend it, then give the same command again")
+        return f"{error.filename or 'a file'}: {error.strerror or told}; {cure}."
+    if is_out_of_memory(error):
+        return f"There is not enough memory ({told}); {CURE}."
+    if "DataLoader worker" in str(error):
+        return ("A process that loads images was ended from outside, most often for lack of memory; give the same "
+                "command again with fewer --workers (0: none).")
+    if any(word in str(error) for word in GPU_FAULTS):
+        return f"The GPU stopped working ({told}); give the same command again, or use --device cpu."
+    return None
 
 
 class _Console(logging.Handler):
@@ -59,6 +95,13 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _File(logging.FileHandler):
+    """A log file; what a full disk does not take is still on standard error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
 
 
 def start_logging(file: Path | None = None) -> None:
@@ -74,7 +117,7 @@ def start_logging(file: Path | None = None) -> None:
         for handler in [known for known in logger.handlers if isinstance(known, logging.FileHandler)]:
             logger.removeHandler(handler)
             handler.close()
-        log = logging.FileHandler(file, mode="a", encoding="utf-8")
+        log = _File(file, mode="a", encoding="utf-8", errors="backslashreplace")
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(log)
 
@@ -88,8 +131,8 @@ def choose_device(name: str) -> torch.device:
         reason = "chosen automatically"
     else:
         reason = "as asked"
-    if name.isdigit() or name.startswith("cuda:"):
-        number = int(name) if name.isdigit() else _device_number(name)
+    if name.isdecimal() or name.startswith("cuda:"):
+        number = int(name) if name.isdecimal() else _device_number(name)
         if number >= cuda:
             raise ConfigError(f"--device {name}: this machine has {cuda} CUDA device(s); {_there(cuda, mps)}.")
         name = f"cuda:{number}"
@@ -98,13 +141,19 @@ def choose_device(name: str) -> torch.device:
     elif name not in ("cpu", "mps") or (name == "mps" and not mps):
         raise ConfigError(f"--device {name} is not here; {_there(cuda, mps)}.")
     device = torch.device(name)
+    try:
+        torch.ones(1, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        told = (str(error).splitlines() or ["no reason told"])[0][:120]
+        raise ConfigError(f"--device {name} is there but does not work ({told}); use --device cpu, or mend the "
+                          "driver.") from error
     logger.info("device %s: %s, %s", device, describe_device(device), reason)
     return device
 
 
 def _device_number(name: str) -> int:
     number = name.removeprefix("cuda:")
-    if not number.isdigit():
+    if not number.isdecimal():
         raise ConfigError(f"--device {name}: give cuda, cuda:N or N.")
     return int(number)
 
@@ -132,10 +181,13 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def has_amx() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (AMX), which makes bf16 weights the faster choice."""
-    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(probe and probe())
+def bf16_in_hardware() -> str | None:
+    """What multiplies bf16 matrices in this CPU's hardware ("AMX" or "AVX512-BF16"), or None."""
+    try:
+        flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()
+    except OSError:
+        return None
+    return "AMX" if "amx_bf16" in flags else "AVX512-BF16" if "avx512_bf16" in flags else None
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
@@ -145,8 +197,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             name, reason = "bf16", "this GPU has it"
         elif device.type == "cuda":
             name, reason = "fp16", "this GPU has no bf16"
-        elif device.type == "cpu" and has_amx():
-            name, reason = "bf16", "this CPU has AMX"
+        elif device.type == "cpu" and (unit := bf16_in_hardware()):
+            name, reason = "bf16", f"this CPU has {unit}"
         else:
             name, reason = "fp32", "nothing faster is exact here"
     else:
@@ -162,6 +214,23 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def make_repeatable(device: torch.device) -> None:
+    """Makes a training give the same weights each time on one device. A CPU does so anyway; on a GPU the sums behind
+    the gradients are taken in a fixed order."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def warn(sentences: Sequence[str], most: int = 5) -> None:
+    """Logs warnings, at most `most` of them and how many more there are."""
+    for sentence in sentences[:most]:
+        logger.warning("warning: %s", sentence)
+    if len(sentences) > most:
+        logger.warning("warning: ... and %d more like it", len(sentences) - most)
 
 
 def worker_count(asked: int | None) -> int:

@@ -1,0 +1,101 @@
+"""How detectors are put together from configurations, checkpoints and saved files: joins data, models and utils."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any, Mapping
+
+import torch
+from torch import Tensor
+
+from models.backbone import FrozenBackbone, ModelError, load_backbone
+from models.detector import Detector, WindowSettings
+from models.fdsl import FDSL
+from models.nearest import METHODS, BothHeads, NearestHeads
+from utils import config as settings
+from utils.checkpoint import Checkpoint
+from utils.config import ConfigError, WindowConfig
+from utils.runtime import PRECISIONS, choose_device, choose_precision, machine_facts
+
+logger = logging.getLogger("fdsl")
+SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
+
+
+def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint) -> Detector:
+    """The detector that a run's configuration describes: `backbone`, `method`, `windows` and `machine` of config.json.
+
+    Raises ModelError for a backbone whose weights are not those that the checkpoint was trained with.
+    """
+    backbone = load_tower(config)
+    expected = checkpoint.config.get("fingerprint", backbone.fingerprint)
+    if backbone.fingerprint != expected:
+        raise ModelError(f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
+                         f"trained with ({expected}); give the same weights with --pretrained.")
+    heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
+    heads.load_state_dict(checkpoint.state)
+    return assemble(config, backbone, heads)
+
+
+def load_tower(config: Mapping[str, Any]) -> FrozenBackbone:
+    """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
+    tower, machine = config["backbone"], config["machine"]
+    return load_backbone(tower["model"], tower["pretrained"], tower["layers"], torch.device(machine["device"]),
+                         getattr(torch, machine["precision"]), tower["model_config"])
+
+
+def assemble(config: Mapping[str, Any], backbone: FrozenBackbone, heads: torch.nn.Module) -> Detector:
+    """Backbone and heads as the detector of a configuration, its memory still empty."""
+    tower, method, windows = config["backbone"], config["method"], config["windows"]
+    chosen = WindowSettings(windows["winmode"], windows["win_size"], windows["win_stride"], windows["win_weight"],
+                            windows["index_memory"], windows["window_budget"])
+    return Detector(backbone, heads, tower["image_size"], method["fd"], method["align"], chosen, method["use_nam"])
+
+
+def detector_config(heads: str, tower: settings.BackboneConfig, method: settings.MethodConfig,
+                    windows: WindowConfig, image_score: str, device: str, precision: str) -> dict[str, Any]:
+    """What a detector is made of, as JSON values; contradictions are refused before anything is loaded."""
+    if heads not in METHODS:
+        raise ConfigError(f"--method {heads} is not known; choose one of {', '.join(METHODS)}.")
+    if image_score not in SINGLE_IMAGE_SCORES:
+        raise ConfigError(f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
+                          "paper's needs a whole test set).")
+    if heads != "fdsl" and method.fd == "none":
+        raise ConfigError(f"--method {heads} needs a discrepancy, and these heads were trained on --fd none.")
+    if tower.untrained:
+        logger.warning("The backbone is untrained (--pretrained none): results show that everything runs, "
+                       "not how good the method is.")
+    chosen = choose_device(device)
+    return {"heads": heads, "backbone": settings.as_stored(tower), "method": settings.as_stored(method),
+            "windows": settings.as_stored(windows), "image_score": image_score,
+            "machine": machine_facts(chosen, choose_precision(precision, chosen))}
+
+
+def with_method(detector: Detector, config: dict[str, Any]) -> Detector:
+    """The detector with the heads that the method asks for."""
+    if config["heads"] == "fdsl":
+        return detector
+    trained = detector.heads
+    heads = BothHeads(trained) if config["heads"] == "both" else NearestHeads(trained.width, trained.blocks)
+    return assemble(config, detector.backbone, heads)
+
+
+def saved_heads(kind: str, backbone: FrozenBackbone, state: dict[str, Tensor]) -> torch.nn.Module:
+    """The heads of a saved detector with their weights."""
+    shape = backbone.width, len(backbone.layers)
+    trained = FDSL(*shape, any("nam." in name for name in state))
+    heads = {"fdsl": trained, "both": BothHeads(trained), "nearest": NearestHeads(*shape)}[kind]
+    heads.load_state_dict(state)
+    return heads
+
+
+def moved_config(config: dict[str, Any], file: str | Path, pretrained: str | None, model_config: str | None, device: str,
+           precision: str | None) -> dict[str, Any]:
+    """A saved detector's configuration on this machine; its precision is part of it and cannot change."""
+    stored, chosen = config["machine"]["precision"], choose_device(device)
+    dtype = getattr(torch, stored)
+    if precision not in (None, "auto") and PRECISIONS[precision] != dtype:
+        raise ConfigError(f"--precision {precision}: {file} was made in {stored}; leave the flag out or make it again.")
+    tower = {**config["backbone"], **({"pretrained": pretrained} if pretrained else {}),
+             **({"model_config": model_config} if model_config else {})}
+    return {**config, "backbone": tower, "machine": machine_facts(chosen, dtype)}

@@ -1,0 +1,77 @@
+"""More from the same shots: rotated copies for the memory bank, slightly varied ones for a threshold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from data.records import stable_seed
+
+# How far two photographs of the same part may differ when nobody moved the camera on purpose.
+MOST_TURN = 3.0          # degrees
+MOST_SHIFT = 0.02        # of the sides
+MOST_SCALE = 0.03
+MOST_LIGHT = 0.10        # brightness and contrast
+
+
+def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
+    """The RGB photograph and its copies turned about the centre by 360/count degrees each: `count` in all.
+
+    The frame stays as it is; what turns in from outside is the mirrored border.
+    """
+    yield photo
+    for step in range(1, count):
+        yield _moved(photo, 360 * step / count)
+
+
+def rotated_places(size: tuple[int, int], count: int, grid: int) -> np.ndarray:
+    """(count, grid*grid, 2): for each patch of each copy of `rotated`, the row and column, in patches, where its centre
+    lies on the photograph as it was; `size` is the photograph's (width, height)."""
+    width, height = size
+    rows, columns = np.divmod(np.arange(grid * grid), grid)
+    pixels = np.stack([(columns + 0.5) * width / grid - 0.5, (rows + 0.5) * height / grid - 0.5, np.ones(grid * grid)])
+    places = []
+    for step in range(count):
+        back = cv2.invertAffineTransform(_turning(size, 360 * step / count))
+        across, down = (_mirrored(place, side) for place, side in zip(back @ pixels, size))
+        places.append(np.stack([(down + 0.5) * grid / height - 0.5, (across + 0.5) * grid / width - 0.5], axis=1))
+    return np.stack(places)
+
+
+def varied(photo: Image.Image, count: int, seed: int = 0) -> Iterator[Image.Image]:
+    """`count` copies of the RGB photograph, each moved, turned, scaled and lit a little differently.
+
+    The same (photograph size, count, seed) gives the same variation in every process.
+    """
+    generator = np.random.default_rng(stable_seed("varied", seed))
+    for _ in range(count):
+        turn, across, down, scale, light, contrast = generator.uniform(-1, 1, 6)
+        moved = _moved(photo, MOST_TURN * turn, MOST_SHIFT * across, MOST_SHIFT * down, 1 + MOST_SCALE * scale)
+        pixels = np.asarray(moved, dtype=np.float32)
+        middle = pixels.mean()
+        lit = (pixels - middle) * (1 + MOST_LIGHT * contrast) + middle * (1 + MOST_LIGHT * light)
+        yield Image.fromarray(np.clip(np.rint(lit), 0, 255).astype(np.uint8))
+
+
+def _turning(size: tuple[int, int], degrees: float, scale: float = 1) -> np.ndarray:
+    width, height = size
+    return cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
+
+
+def _mirrored(place: np.ndarray, side: int) -> np.ndarray:
+    """Pixel coordinates outside 0..side-1 as the mirrored border has them."""
+    if side == 1:
+        return np.zeros_like(place)
+    place = np.abs(place) % (2 * (side - 1))
+    return np.minimum(place, 2 * (side - 1) - place)
+
+
+def _moved(photo: Image.Image, degrees: float, across: float = 0, down: float = 0, scale: float = 1) -> Image.Image:
+    """Turned about the centre, scaled and shifted (by shares of the sides), with mirrored borders."""
+    matrix = _turning(photo.size, degrees, scale)
+    matrix[:, 2] += across * photo.width, down * photo.height
+    return Image.fromarray(cv2.warpAffine(np.asarray(photo), matrix, photo.size, flags=cv2.INTER_CUBIC,
+                                          borderMode=cv2.BORDER_REFLECT_101))

@@ -1,0 +1,75 @@
+"""When memory does not hold a batch: the same work in halves, with a line in the log."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from typing import Any, Callable, Sequence, TypeVar
+
+import torch
+from torch import Tensor
+
+from utils.config import ConfigError
+
+logger = logging.getLogger("fdsl")
+Result = TypeVar("Result")
+WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # of MPS, the CPU's allocator, Windows
+CURE = "use a smaller --batch-size or --image-size, --precision bf16, or another --device"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory, a device's or the machine's, was not enough."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or \
+        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in WORDS)
+
+
+def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Result:
+    """`attempt()`, again after each time that memory was not enough and `smaller()` could make it need less.
+
+    `smaller` returns False where nothing is left to make smaller: ConfigError. Other errors pass.
+    """
+    while True:
+        try:
+            return attempt()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            told = (str(error).splitlines() or ["out of memory"])[0][:120]
+        free_memory()  # outside the handler: the error's frames held the tensors
+        if not smaller():
+            raise ConfigError(f"There is not enough memory for a single image ({told}); {CURE}.")
+
+
+def free_memory() -> None:
+    """Gives back what PyTorch keeps for later."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+class Halving:
+    """Calls `function` with a batch (B,...), and in halves, quarters, ... from the first time on that memory is short.
+
+    `join` puts the results of the parts together in order. `smaller` is asked once single items do not fit either.
+    `function` must treat items alone (no batch statistics): then the results are those of the whole batch.
+    """
+
+    def __init__(self, function: Callable[..., Result], join: Callable[[Sequence[Result]], Result],
+                 smaller: Callable[[], bool] = lambda: False) -> None:
+        self.function, self.join, self.smaller = function, join, smaller
+        self.limit: int | None = None
+
+    def __call__(self, batch: Tensor, *more: Any, **named: Any) -> Result:
+        def attempt() -> Result:
+            parts = [self.function(part, *more, **named) for part in batch.split(self.limit or max(1, len(batch)))]
+            return parts[0] if len(parts) == 1 else self.join(parts)
+
+        return sparing(attempt, lambda: self._halve(len(batch)) or self.smaller())
+
+    def _halve(self, size: int) -> bool:
+        now = min(self.limit or size, size)
+        if now <= 1:
+            return False
+        self.limit = now // 2
+        logger.warning("Out of memory with %d images at once: going on with %d.", now, self.limit)
+        return True

@@ -1,0 +1,93 @@
+"""Ctrl-C and SIGTERM: one line that says how to continue, within a second, whatever the process is doing.
+
+Imports nothing heavy, so that an entry point can call `answer` before it imports torch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import shlex
+import signal
+import socket
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Callable, NoReturn
+
+GRACE = 0.5  # seconds for the main thread to end by itself: Python cannot interrupt it inside a library's call
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+NOTHING_DONE = "nothing is finished yet, the same command starts over"
+
+_how_to_continue = NOTHING_DONE
+_at_once = False
+_leaving = threading.Lock()
+_wake: tuple[socket.socket, socket.socket] | None = None
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM; `number` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+def how_to_continue(sentence: str) -> None:
+    """What the line at an interruption says from now on, for instance: the same command goes on after step 40."""
+    global _how_to_continue
+    _how_to_continue = sentence
+
+
+def command_line() -> str:
+    """The command that is running, as it can be pasted into a shell."""
+    return shlex.join(["python", *sys.argv])
+
+
+def answer(at_once: bool = False) -> None:
+    """Answers SIGINT and SIGTERM from now on. Call it from the main thread.
+
+    The main thread gets `Stopped`. Where it has not ended GRACE seconds later, because a library's call holds it, a
+    second thread says the line and ends the process: every file is written whole or not at all, so nothing is harmed.
+    `at_once`: nothing is raised, the process ends; for the time of the imports, which turn what is raised into errors.
+    """
+    global _wake, _at_once
+    _at_once = at_once
+    if _wake is not None:
+        return
+    for number in EXIT_CODES:
+        signal.signal(number, _raise)
+    _wake = socket.socketpair()
+    for end in _wake:
+        end.setblocking(end is _wake[0])
+    signal.set_wakeup_fd(_wake[1].fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=_watch, args=(_wake[0],), name="signals", daemon=True).start()
+
+
+def _raise(number: int, _frame: FrameType | None) -> NoReturn:
+    if _at_once:
+        leave(number, _write)
+    raise Stopped(number)
+
+
+def _write(line: str) -> None:
+    os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+
+
+def _watch(wake: socket.socket) -> None:
+    """Python's C-level handler writes each signal's number into the socket, also while the main thread is held."""
+    while True:
+        stopping = [number for number in wake.recv(64) if number in EXIT_CODES]
+        if stopping:
+            time.sleep(GRACE)
+            leave(stopping[0], _write)
+
+
+def leave(number: int, say: Callable[[str], object]) -> NoReturn:
+    """Says the line, ends the processes that load images, and ends this one, at once."""
+    if _leaving.acquire(blocking=False):
+        say(f"Interrupted; {_how_to_continue}: {command_line()}")
+    for child in multiprocessing.active_children():
+        child.terminate()
+    os._exit(EXIT_CODES[number])
