@@ -25,7 +25,7 @@ def scratch(surface: Surface, rng: Rng, size: float) -> Surface:
     first = curve(rng, middle, rng.uniform(45, 65) * size, 0.18)
     for index in range(int(rng.integers(1, 3))):
         line = centred(first, middle) + index * rng.uniform(3, 6, 2)
-        mark = stroke(surface.shape, line, rng.uniform(2.2, 3.2) * size**0.5) * surface.region
+        mark = stroke(surface.shape, line, rng.uniform(2.8, 3.8) * size**0.5) * surface.region
         mark *= 0.7 + 0.3 * np.clip(smooth_noise(rng, surface.shape, 12), -1, 1)
         colour = blend(colour, (0.75, 0.74, 0.70) if colour.mean() < 0.4 else (0.08, 0.075, 0.07), 0.9 * mark)
         height, gloss = height - 1.5 * mark, gloss + 0.1 * mark
@@ -97,7 +97,7 @@ def dent(surface: Surface, rng: Rng, size: float) -> Surface:
     depth = 10.0 * size**0.7
     edge = np.clip(blur(bowl, 4) - bowl, 0, 1)
     height = surface.height * (1 - 0.5 * bowl) - depth * bowl + 4 * edge
-    return Surface(surface.colour * (1 - 0.10 * bowl)[..., None], height, surface.gloss + 0.12 * bowl, surface.region)
+    return Surface(surface.colour * (1 - 0.30 * bowl)[..., None], height, surface.gloss + 0.12 * bowl, surface.region)
 
 
 def hair(surface: Surface, rng: Rng, size: float, tone: tuple = (0.80, 0.77, 0.70), width: float = 2.0) -> Surface:

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies
 
 from utils.config import ConfigError
-from utils.decision import HELD_OUT, KIND, STRICT, NormalScores, find_boxes, labelled_threshold, upper_limit
+from utils.decision import COPY, HELD_OUT, KIND, STRICT, NormalScores, find_boxes, labelled_threshold, upper_limit
 from utils.drawing import upsample
 
 
@@ -38,6 +38,16 @@ def test_a_single_reference_is_bounded_from_both_sides():
     wide = upper_limit(np.concatenate([kind, strict]), how, 0.01)
     narrow = upper_limit(np.concatenate([kind + 0.045, strict - 0.045]), how, 0.01)
     assert wide > narrow > 0.15
+
+
+def test_copies_widen_the_spread_but_do_not_move_the_mean():
+    how = np.array([HELD_OUT, COPY, COPY] * 3)
+    own, spread = np.array([0.10, 0.11, 0.12]), np.array([-0.05, 0.05])
+    values = np.concatenate([[score, *(0.4 + spread)] for score in own])
+    narrow = np.concatenate([[score, *(0.4 + spread / 10)] for score in own])
+    assert upper_limit(values, how, 0.5) == pytest.approx(upper_limit(own, np.full(3, HELD_OUT), 0.5))
+    assert upper_limit(values, how, 0.01) > upper_limit(narrow, how, 0.01)
+    assert upper_limit(narrow, how, 0.01) < 0.3, "copies that look strange do not push the threshold up by themselves"
 
 
 def test_one_held_out_score_gives_itself_without_a_warning():
