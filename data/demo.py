@@ -25,7 +25,7 @@ from data.demo_circuit import circuit  # noqa: E402
 from data.demo_products import Flaw, fabric, gear, leather  # noqa: E402
 from data.demo_surfaces import Camera, Surface  # noqa: E402
 
-VERSION = 1                     # raised when the drawings change: older folders are drawn anew
+VERSION = 2                     # raised when the drawings change: older folders are drawn anew
 MARKER = "demo.json"            # written last; a folder without it is not a finished demo
 SIZES = (0.8, 1.1, 1.5, 2.0)   # of a category's defects, in turn
 VISIBLE = 0.045                 # a difference in brightness or colour above this belongs to the mask
@@ -52,8 +52,9 @@ MVTEC = {
 }
 VISA = {
     "circuit": Product(circuit, (304, 384), {
-        "missing_part": None, "wrong_part": None, "tilted_part": None, "solder_bridge": defects.bridge, "burn": defects.burn,
-        "scratch": defects.scratch, "hair": partial(defects.hair, tone=(0.78, 0.76, 0.72), width=2.2)}),
+        "missing_part": None, "wrong_part": None, "tilted_part": None, "solder_bridge": defects.bridge,
+        "burn": defects.burn, "scratch": defects.scratch,
+        "hair": partial(defects.hair, tone=(0.78, 0.76, 0.72), width=2.2)}),
     "leather": Product(leather, (320, 352), {
         "cut": defects.crack, "glue": defects.smear, "hole": defects.hole, "fold": None,
         "ink": partial(defects.stain, dye=(0.10, 0.11, 0.20), strength=0.6)}),
@@ -123,11 +124,12 @@ def save(path: Path, image: np.ndarray) -> None:
 
 
 def write_mvtec(root: Path, products: dict[str, Product], seed: int, good: int, defective: int) -> None:
-    """MVTec AD's layout: category/train/good, category/test/KIND/NNN.png, category/ground_truth/KIND/NNN_mask.png (0, 255)."""
+    """MVTec AD's layout: CATEGORY/train/good, test/KIND/NNN.png, ground_truth/KIND/NNN_mask.png (0 and 255)."""
     for category, product in products.items():
         for split in ("train", "test"):
             for index in range(good):
-                save(root / category / split / "good" / f"{index:03d}.png", draw_good(product, seed, f"{category}/{split}/{index}"))
+                image = draw_good(product, seed, f"{category}/{split}/{index}")
+                save(root / category / split / "good" / f"{index:03d}.png", image)
         numbers = dict.fromkeys(product.defects, 0)
         for index, (kind, size) in enumerate(defect_list(product, defective)):
             image, mask = draw_defective(product, seed, f"{category}/{kind}/{index}", kind, size)
@@ -137,7 +139,10 @@ def write_mvtec(root: Path, products: dict[str, Product], seed: int, good: int, 
 
 
 def write_visa(root: Path, products: dict[str, Product], seed: int, good: int, defective: int) -> None:
-    """VisA's layout: category/Data/Images/{Normal,Anomaly}, category/Data/Masks/Anomaly (the kind's number), split_csv/1cls.csv."""
+    """VisA's layout: CATEGORY/Data/{Images/Normal,Images/Anomaly,Masks/Anomaly} and split_csv/1cls.csv.
+
+    A mask's value is the number of the defect's kind, from 1 in the order of the product's list.
+    """
     rows = []
     for category, product in products.items():
         for index in range(2 * good):
@@ -148,7 +153,8 @@ def write_visa(root: Path, products: dict[str, Product], seed: int, good: int, d
         numbers = {kind: number for number, kind in enumerate(product.defects, 1)}
         for index, (kind, size) in enumerate(defect_list(product, defective)):
             image, mask = draw_defective(product, seed, f"{category}/{kind}/{index}", kind, size)
-            path, mask_path = f"{category}/Data/Images/Anomaly/{index:03d}.JPG", f"{category}/Data/Masks/Anomaly/{index:03d}.png"
+            path = f"{category}/Data/Images/Anomaly/{index:03d}.JPG"
+            mask_path = f"{category}/Data/Masks/Anomaly/{index:03d}.png"
             save(root / path, image)
             save(root / mask_path, mask.astype(np.uint8) * numbers[kind])
             rows.append((category, "test", "anomaly", path, mask_path))
@@ -168,7 +174,7 @@ def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20)
     passport = {"version": VERSION, "seed": seed, "good": good, "defective": defective}
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
-            raise FileExistsError(f"{folder} is not empty and holds no {MARKER}: name another folder, or empty this one")
+            raise FileExistsError(f"{folder} is not empty and has no {MARKER}: name another folder or empty this one")
         if json.loads((folder / MARKER).read_text()) == passport:
             return False
     folder.parent.mkdir(parents=True, exist_ok=True)

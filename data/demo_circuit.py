@@ -10,16 +10,17 @@ BOARD = (348, 268)      # width and height of the board in its own units, one un
 SCALE = 3               # the board is drawn this many times larger, then reduced
 # kind, centre x and y, quarter turns
 LAYOUT = (
-    ("chip", 130, 120, 0), ("small_chip", 250, 70, 0), ("small_chip", 262, 190, 1), ("can", 58, 62, 0), ("can", 58, 116, 0),
-    ("header", 52, 212, 1), ("crystal", 172, 212, 0), ("led", 318, 36, 1), ("led", 318, 66, 1), ("inductor", 320, 132, 0),
-    ("resistor", 118, 44, 0), ("resistor", 152, 44, 0), ("resistor", 186, 44, 0), ("resistor", 206, 104, 1),
+    ("chip", 130, 120, 0), ("small_chip", 250, 70, 0), ("small_chip", 262, 190, 1), ("can", 58, 62, 0),
+    ("can", 58, 116, 0), ("header", 52, 212, 1), ("crystal", 172, 212, 0), ("led", 318, 36, 1), ("led", 318, 66, 1),
+    ("inductor", 320, 132, 0), ("resistor", 118, 44, 0), ("resistor", 152, 44, 0), ("resistor", 186, 44, 0),
+    ("resistor", 206, 104, 1),
     ("resistor", 206, 140, 1), ("resistor", 110, 196, 0), ("resistor", 110, 216, 0), ("resistor", 318, 190, 1),
     ("capacitor", 118, 66, 0), ("capacitor", 152, 66, 0), ("capacitor", 186, 66, 0), ("capacitor", 222, 178, 1),
     ("capacitor", 222, 208, 1), ("capacitor", 290, 110, 0), ("capacitor", 250, 116, 0), ("capacitor", 318, 226, 1),
 )
 # half length and half width in board units
-SIZES = {"chip": (32, 32), "small_chip": (17, 21), "can": (19, 19), "header": (30, 11), "crystal": (22, 9), "led": (8, 5),
-         "inductor": (17, 17), "resistor": (10, 5.5), "capacitor": (9, 5.5)}
+SIZES = {"chip": (32, 32), "small_chip": (17, 21), "can": (19, 19), "header": (30, 11), "crystal": (22, 9),
+         "led": (8, 5), "inductor": (17, 17), "resistor": (10, 5.5), "capacitor": (9, 5.5)}
 COPPER, SOLDER, GOLD, SILK = (0.115, 0.345, 0.19), (0.52, 0.53, 0.53), (0.56, 0.46, 0.24), (0.62, 0.66, 0.63)
 
 
@@ -66,10 +67,12 @@ def tracks(drawing: Drawing) -> None:
         drawing.track([(166, y), (186 + 2 * (row % 4), y), (205 + 3 * row, y + 14), (205 + 3 * row, 250 - 5 * row)], 2)
         drawing.track([(96, y), (80, y), (28 + 3 * row, y + 46 - row), (28 + 3 * row, 240)], 2)
     for row in range(9):
-        drawing.track([(100 + 7 * row, 88), (100 + 7 * row, 84 - row), (104 + 9 * row, 66), (104 + 9 * row, 20 + 2 * row)], 2)
+        x, right = 100 + 7 * row, 104 + 9 * row
+        drawing.track([(x, 88), (x, 84 - row), (right, 66), (right, 20 + 2 * row)], 2)
         drawing.track([(232, 54 + 5 * row), (216, 54 + 5 * row), (196 + 2 * row, 30), (196 + 2 * row, 10)], 1.6)
         drawing.track([(268, 54 + 5 * row), (290, 54 + 5 * row), (300, 80 + 12 * row), (338, 80 + 16 * row)], 1.6)
-        drawing.track([(120 + 8 * row, 152), (120 + 8 * row, 172 + row), (150 + 12 * row, 200), (150 + 12 * row, 256)], 1.8)
+        x, right = 120 + 8 * row, 150 + 12 * row
+        drawing.track([(x, 152), (x, 172 + row), (right, 200), (right, 256)], 1.8)
     for x, y in fixed.uniform((12, 12), (336, 256), (46, 2)):
         drawing.paint(disc(x, y, 3.2), GOLD, 0.6, 0.3)
         drawing.paint(disc(x, y, 1.4), (0.05, 0.06, 0.05), -0.5)
@@ -150,7 +153,7 @@ def components(drawing: Drawing, rng: Rng, flaw: Flaw | None) -> None:
 
 
 def circuit(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
-    """A green circuit board on a grey table. `missing_part`, `wrong_part`, `tilted_part`: one component is not right."""
+    """A green circuit board on a grey table. `missing_part`, `wrong_part`, `tilted_part`: a component is not right."""
     drawing = Drawing()
     green = np.array([0.075, 0.285, 0.15]) * (1 + rng.uniform(-0.03, 0.03, 3))
     drawing.paint(box(BOARD[0] / 2, BOARD[1] / 2, BOARD[0] / 2, BOARD[1] / 2, 0), green, 0)

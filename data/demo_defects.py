@@ -131,7 +131,8 @@ def bridge(surface: Surface, rng: Rng, size: float) -> Surface:
         lump = np.maximum(lump, blob(rng, surface.shape, centre, rng.uniform(3.5, 6) * size, 0.3, 1.2))
     lump = lump * surface.region
     colour = blend(surface.colour, (0.66, 0.67, 0.68), 0.92 * lump)
-    return Surface(colour, surface.height * (1 - lump) + 5 * blur(lump, 1.8), surface.gloss + 0.4 * lump, surface.region)
+    height = surface.height * (1 - lump) + 5 * blur(lump, 1.8)
+    return Surface(colour, height, surface.gloss + 0.4 * lump, surface.region)
 
 
 def burn(surface: Surface, rng: Rng, size: float) -> Surface:

@@ -1,4 +1,4 @@
-"""The four products of the demo, drawn whole or with a structural flaw (a yarn, a tooth, a component that is not right).
+"""The four products of the demo, drawn whole or with a structural flaw (a yarn, a tooth, a component is not right).
 
 Every function takes the generator of what varies between good pieces and an optional `Flaw`; the flaw has its own
 generator, so the same piece can be drawn with and without it, and the difference of the two is the exact mask.
@@ -22,8 +22,9 @@ class Flaw:
     rng: Rng
 
 
-def pose_grid(rng: Rng, shape: tuple[int, int], shift: float, turn: float, zoom: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates x, y (H,W) about the centre, moved by up to `shift` px, turned by `turn` degrees, zoomed by `zoom`."""
+def pose_grid(rng: Rng, shape: tuple[int, int], shift: float, turn: float,
+              zoom: float) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates x, y (H,W) from the centre: moved by up to `shift` px, turned by `turn` degrees, scaled by `zoom`."""
     y, x = np.mgrid[:shape[0], :shape[1]].astype(np.float32)
     x, y = x - shape[1] / 2 - rng.uniform(-shift, shift), y - shape[0] / 2 - rng.uniform(-shift, shift)
     angle, scale = np.radians(rng.uniform(-turn, turn)), 1 + rng.uniform(-zoom, zoom)
@@ -31,7 +32,7 @@ def pose_grid(rng: Rng, shape: tuple[int, int], shift: float, turn: float, zoom:
 
 
 def fabric(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
-    """A plain weave of dark warp and light weft yarns; `missing_yarn`: a weft yarn is gone over some length."""
+    """A plain weave of grey warp and cream weft yarns; `missing_yarn`: a weft yarn or two are gone over some length."""
     pitch = 7.0 * (1 + rng.uniform(-0.02, 0.02))
     x, y = pose_grid(rng, shape, pitch, 1.5, 0.0)
     x, y = x + 1.0 * smooth_noise(rng, shape, 60), y + 1.0 * smooth_noise(rng, shape, 60)
@@ -55,13 +56,14 @@ def fabric(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surfac
     light = np.array([0.84, 0.82, 0.76]) * (tone[1][row] * (1 + 0.07 * fibre_weft))[..., None]
     colour = blend(light, dark, top)
     thickness = np.maximum(warp, weft)
-    colour *= (0.6 + 0.4 * smoothstep(thickness, 0.0, 0.9) - 0.25 * gap)[..., None] * (1 + 0.03 * smooth_noise(rng, shape, 90))[..., None]
+    colour *= (0.6 + 0.4 * smoothstep(thickness, 0.0, 0.9) - 0.25 * gap)[..., None]
+    colour *= (1 + 0.03 * smooth_noise(rng, shape, 90))[..., None]
     height = 0.9 * blur(thickness, 0.8) + 0.10 * fibre_weft + 0.6 * smooth_noise(rng, shape, 70)
     return Surface(colour, height, np.zeros(shape), np.ones(shape, bool))
 
 
 def leather(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
-    """Pebbled brown leather: domes between creases, pores, slowly varying dye. `fold`: a crease pressed into it."""
+    """Pebbled tan leather: domes between creases, pores, slowly varying dye. `fold`: a crease pressed into it."""
     x, y = pose_grid(rng, shape, 0, 180, 0.03)
     x, y = x + 2.5 * smooth_noise(rng, shape, 22), y + 2.5 * smooth_noise(rng, shape, 22)
     pitch, reach = 7.0, int(max(shape) / 7.0 * 0.8)
@@ -78,7 +80,8 @@ def leather(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surfa
         rows, cols = np.mgrid[:shape[0], :shape[1]]
         cols, rows = cols - shape[1] / 2 - centre[0], rows - shape[0] / 2 - centre[1]
         along = cols * np.cos(angle) + rows * np.sin(angle)
-        across = rows * np.cos(angle) - cols * np.sin(angle) + 0.0025 * along**2 + 1.5 * smooth_noise(flaw.rng, shape, 15)
+        across = rows * np.cos(angle) - cols * np.sin(angle) + 0.0025 * along**2
+        across = across + 1.5 * smooth_noise(flaw.rng, shape, 15)
         ends = smoothstep(np.abs(along), 62 * flaw.size, 30 * flaw.size)
         groove = np.exp(-(across / 2.6) ** 2) * ends
         groove = groove * flaw.rng.uniform(0.6, 1)
@@ -88,9 +91,9 @@ def leather(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surfa
 
 
 def gear(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
-    """A turned steel gear on a dark mat: teeth, rim, web with six holes, hub with bore and keyway.
+    """A turned steel gear on a pale mat: teeth, rim, web with six holes, hub with bore and keyway.
 
-    `broken_tooth`: a tooth is snapped off, partly or whole. `missing_hole`: one hole was never drilled.
+    `broken_tooth`: one tooth, or three in a row, snapped off; the fracture is dark.
     """
     x, y = pose_grid(rng, shape, 0.6, 0.3, 0.002)
     radius, angle = np.hypot(x, y), np.arctan2(y, x)
@@ -105,21 +108,21 @@ def gear(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
         fracture = lost * (tip > left) * smoothstep(left - radius, 9.0, 5.0)
         tip = np.where(lost, np.minimum(tip, left), tip)
     body = tip - radius
-    body = np.minimum(body, np.maximum(radius - 30, -1e3))
-    key = np.maximum(np.abs(x) - 6.5, np.abs(y + 34) - 9)
-    body = np.minimum(body, key)
-    drilled = range(6) if flaw is None or flaw.kind != "missing_hole" else set(range(6)) - {int(flaw.rng.integers(6))}
-    for hole in drilled:
+    body = np.minimum(body, radius - 30)
+    body = np.minimum(body, np.maximum(np.abs(x) - 6.5, np.abs(y + 34) - 9))
+    for hole in range(6):
         turn = np.pi / 3 * (hole + 0.5)
         body = np.minimum(body, np.hypot(x - 80 * np.cos(turn), y - 80 * np.sin(turn)) - 11.5)
     inside = smoothstep(body, -0.8, 0.8)
     lathe = np.interp(radius.ravel(), np.arange(200) * 0.8, rng.standard_normal(200)).reshape(shape)
     steps = smoothstep(radius, 51, 48) + smoothstep(radius, 102, 105)
-    height = 7 * np.clip(body / 3.5, 0, 1) + 2.5 * steps + 0.06 * inside * lathe + 0.03 * smooth_noise(rng, shape, 1.5)
+    height = 7 * np.clip(body / 3.5, 0, 1) + 2.5 * steps + 0.06 * inside * lathe
+    height = height + 0.03 * smooth_noise(rng, shape, 1.5)
     glare = np.abs(np.cos(angle - np.radians(rng.normal(52, 2)))) ** 6
     steel = 0.66 + 0.14 * glare + 0.010 * lathe + 0.012 * fractal_noise(rng, shape, 40, 3) - 0.05 * (1 - steps)
     steel = steel * (1 - 0.62 * fracture)
-    mat = np.array([0.80, 0.81, 0.82]) * (1 + 0.012 * smooth_noise(rng, shape, 2) + 0.02 * smooth_noise(rng, shape, 70))[..., None]
+    mottle = 1 + 0.012 * smooth_noise(rng, shape, 2) + 0.02 * smooth_noise(rng, shape, 70)
+    mat = np.array([0.80, 0.81, 0.82]) * mottle[..., None]
     shadow = blur(np.roll(inside, (7, 7), (0, 1)), 5)
     colour = blend(mat * (1 - 0.45 * shadow)[..., None], steel[..., None] * np.array([0.98, 1.0, 1.03]), inside)
     region = cv2.erode((body > 0).astype(np.uint8), np.ones((9, 9))) > 0

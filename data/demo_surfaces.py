@@ -27,7 +27,7 @@ class Surface:
 
 
 def smooth_noise(rng: Rng, shape: tuple[int, int], cell: float | tuple[float, float]) -> np.ndarray:
-    """Smooth noise (H,W) of unit variance whose features are about `cell` pixels large (one number, or down and across)."""
+    """Smooth noise (H,W) of unit variance with features of about `cell` pixels (one number, or down and across)."""
     down, across = cell if isinstance(cell, tuple) else (cell, cell)
     grid = (int(shape[0] / down) + 3, int(shape[1] / across) + 3)
     coarse = rng.standard_normal(grid).astype(np.float32)
@@ -38,7 +38,7 @@ def smooth_noise(rng: Rng, shape: tuple[int, int], cell: float | tuple[float, fl
 
 
 def fractal_noise(rng: Rng, shape: tuple[int, int], cell: float, octaves: int = 4) -> np.ndarray:
-    """Sum of `octaves` smooth noises (H,W), each half as large and 0.6 times as strong as the one before; unit variance."""
+    """Sum of `octaves` smooth noises (H,W), each half as large and 0.6 as strong as the one before; unit variance."""
     total = sum(smooth_noise(rng, shape, max(cell / 2**octave, 1.0)) * 0.6**octave for octave in range(octaves))
     return total / total.std()
 
@@ -60,7 +60,7 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def stroke(shape: tuple[int, int], points: np.ndarray, width: float, softness: float = 0.6) -> np.ndarray:
-    """Opacity (H,W) in 0..1 of a line `width` pixels wide through `points` (n,2) as x, y; edges blurred by `softness`."""
+    """Opacity (H,W) in 0..1 of a line `width` pixels wide through `points` (n,2) of x, y; `softness` blurs its edge."""
     scale = 4
     canvas = np.zeros((shape[0] * scale, shape[1] * scale), np.uint8)
     fixed = np.round(np.asarray(points) * scale * 16).astype(np.int32).reshape(-1, 1, 2)
@@ -70,7 +70,7 @@ def stroke(shape: tuple[int, int], points: np.ndarray, width: float, softness: f
 
 
 def curve(rng: Rng, start: np.ndarray, length: float, bend: float, steps: int = 40) -> np.ndarray:
-    """Points (steps,2) of a smooth wandering line of `length` pixels from `start`; `bend`: how far it sways, radians."""
+    """Points (steps,2) of a smooth wandering line of `length` pixels from `start`; `bend`: its sway, radians."""
     angle = rng.uniform(0, 2 * np.pi) + bend * smooth_noise(rng, (1, steps), (1.0, steps / 3))[0]
     step = length / steps
     return np.asarray(start) + np.cumsum(np.stack([np.cos(angle), np.sin(angle)], 1) * step, 0)
@@ -109,7 +109,7 @@ class Camera:
                    noise_seed=int(rng.integers(2**31)))
 
     def expose(self, surface: Surface) -> np.ndarray:
-        """The noiseless picture (H,W,3) of `surface`, float RGB in 0..1: relief shading, highlight, light fall-off, lens."""
+        """The noiseless picture (H,W,3) of `surface`, RGB in 0..1: relief shading, highlight, light fall-off, lens."""
         height, (rows, cols) = surface.height.astype(np.float32), surface.shape
         across = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3) / 8
         down = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3) / 8
@@ -126,7 +126,7 @@ class Camera:
         return np.clip(blur(lit * field[..., None] * self.tint, self.sharpness), 0, 1).astype(np.float32)
 
     def develop(self, exposure: np.ndarray) -> np.ndarray:
-        """The picture (H,W,3) uint8 RGB with this exposure's sensor noise (more where it is bright, partly in colour)."""
+        """The picture (H,W,3) uint8 RGB with this exposure's sensor noise (more where it is bright)."""
         rng = np.random.default_rng(self.noise_seed)
         grain = rng.standard_normal(exposure.shape[:2] + (1,)) + 0.5 * rng.standard_normal(exposure.shape)
         noisy = exposure + grain * (0.006 + 0.008 * np.sqrt(exposure))

@@ -1,4 +1,4 @@
-"""The drawn demo datasets: layout to the letter, the same for the same seed, masks that are the visible change, all or nothing."""
+"""The drawn demo: layout to the letter, same seed same bytes, masks that are the visible change, all or nothing."""
 
 import csv
 import hashlib
@@ -64,12 +64,13 @@ def test_visa_layout_is_exact(drawn):
         counts = {key: sum((row["split"], row["label"]) == key for row in own)
                   for key in (("train", "normal"), ("test", "normal"), ("test", "anomaly"))}
         assert list(counts.values()) == [GOOD, GOOD, DEFECTIVE] and len(own) == 2 * GOOD + DEFECTIVE
-        normal, anomaly = (sorted(row["image"] for row in own if row["label"] == label) for label in ("normal", "anomaly"))
+        normal = sorted(row["image"] for row in own if row["label"] == "normal")
+        anomaly = sorted(row["image"] for row in own if row["label"] == "anomaly")
         assert normal == [f"{category}/Data/Images/Normal/{index:04d}.JPG" for index in range(2 * GOOD)]
         assert anomaly == [f"{category}/Data/Images/Anomaly/{index:03d}.JPG" for index in range(DEFECTIVE)]
         for row in own:
-            image = Path(row["image"])
-            assert row["mask"] == (f"{category}/Data/Masks/Anomaly/{image.stem}.png" if row["label"] == "anomaly" else "")
+            mask = f"{category}/Data/Masks/Anomaly/{Path(row['image']).stem}.png"
+            assert row["mask"] == (mask if row["label"] == "anomaly" else "")
     listed = {row[column] for row in rows for column in ("image", "mask")} - {""}
     assert {path.relative_to(root).as_posix() for path in root.glob("*/Data/**/*.*")} == listed
 

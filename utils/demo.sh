@@ -3,7 +3,7 @@
 DEMO_BACKBONE=(--model ViT-demo --model-config configs --pretrained none --layers 1 2 --image-size 192 --precision fp32)
 name_arguments demo cpu 1 mul 13 11 0.5 14 1 "${DEMO_BACKBONE[@]}"
 # Small datasets want small batches; with one reference in both, discrepancies are as large in training as in the test.
-TRAIN_ARGS="--epochs 6 --batch-size 2 --k-shot 1 --augmentation none ${TRAIN_ARGS-}"
+TRAIN_ARGS="--epochs 12 --batch-size 2 --k-shot 1 --augmentation none ${TRAIN_ARGS-}"
 
 cat <<'EOT'
 The demo: two small datasets are drawn, the heads are trained on each and tested on the other, with NAM and LFE.
