@@ -3,6 +3,7 @@
 DEMO_BACKBONE=(--model ViT-demo --model-config configs --pretrained none --layers 1 2 --image-size 192 --precision fp32)
 name_arguments demo cpu 1 mul 13 11 0.5 14 1 "${DEMO_BACKBONE[@]}"
 # Small datasets want small batches; with one reference in both, discrepancies are as large in training as in the test.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # tensors this small gain nothing from more threads, and lose much on a busy machine
 TRAIN_ARGS="--epochs 12 --batch-size 2 --k-shot 1 --augmentation none ${TRAIN_ARGS-}"
 
 cat <<'EOT'
