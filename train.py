@@ -185,7 +185,8 @@ def fit(heads: FDSL, source: DiscrepancySource, root: Path, records: list[Record
     while position.epoch < args.epochs:
         sampler.set_epoch(position.epoch, start=position.batch * args.batch_size)
         what = f"epoch {position.epoch + 1}/{args.epochs}"
-        for batch in progress(loader, len(sampler), what, lambda batch: len(batch["path"])):
+        for batch in progress(loader, len(sampler), what, lambda batch: len(batch["path"]),
+                              lambda: f"loss {position.rows[-1][2]:.4f}"):
             number = position.step + 1
             focal, dice = step(source(batch), batch["mask"].to(source.backbone.device))
             if not step.finite:
@@ -193,6 +194,7 @@ def fit(heads: FDSL, source: DiscrepancySource, root: Path, records: list[Record
                                  f"check these files, or lower --learning-rate; {state.kept()}.")
             optimizer.step()
             position.rows.append((number, position.epoch + 1, focal + dice, focal, dice))
+            logger.debug("step %d: loss %.4f (focal %.4f, dice %.4f)", number, focal + dice, focal, dice)
             position.batch += 1
             if state.due(position.step, args.save_every):
                 keep()

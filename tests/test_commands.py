@@ -109,7 +109,8 @@ def test_training_leaves_a_checkpoint_named_by_its_dataset(workplace):
         assert list(rows[0]) == ["step", "epoch", "loss", "focal", "dice"] and rows[-1]["epoch"] == "4"
         assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
         assert cv2.imread(str(folder / f"{name}.loss.png")) is not None
-        assert "epoch 4/4" in (folder / f"{name}.log.txt").read_text()
+        log = (folder / f"{name}.log.txt").read_text()
+        assert "epoch 4/4: loss" in log and f"step {rows[-1]['step']}: loss {float(rows[-1]['loss']):.4f}" in log
 
 
 def test_the_same_seed_trains_the_same_heads_and_a_trained_one_is_kept(workplace, datasets, tiny_configs, tmp_path):

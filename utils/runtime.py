@@ -106,10 +106,11 @@ class _File(logging.FileHandler):
 
 def start_logging(file: Path | None = None) -> None:
     """The log goes to standard error and, from the call that names it on, also to `file`."""
-    logger.setLevel(logging.INFO)
+    logger.setLevel(logging.DEBUG)  # the file gets every step, the console does not
     logger.propagate = False
     if not any(isinstance(handler, _Console) for handler in logger.handlers):
         console = _Console()
+        console.setLevel(logging.INFO)
         console.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(console)
     if file is not None:
@@ -244,15 +245,17 @@ def machine_facts(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
             "torch": torch.__version__, "python": platform.python_version(), "system": platform.platform()}
 
 
-def progress(items: Iterable[Item], total: int, what: str, size: Callable[[Item], int] = lambda _: 1) -> Iterator[Item]:
+def progress(items: Iterable[Item], total: int, what: str, size: Callable[[Item], int] = lambda _: 1,
+             note: Callable[[], str] = str) -> Iterator[Item]:
     """Passes `items` on with a bar (items/s and time left); without a terminal, as plain lines now and then.
 
-    `total` and the rate count `size(item)`, for instance the images of a batch.
+    `total` and the rate count `size(item)`, for instance the images of a batch; `note()` is shown beside them.
     """
     if sys.stderr.isatty():
         with tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True) as bar:
             for item in items:
                 yield item
+                bar.set_postfix_str(note(), refresh=False)
                 bar.update(size(item))
         return
     start = told = time.monotonic()
@@ -263,5 +266,6 @@ def progress(items: Iterable[Item], total: int, what: str, size: Callable[[Item]
         now = time.monotonic()
         if now - told >= PLAIN_PROGRESS_SECONDS and done < total:
             told, rate = now, done / (now - start)
-            logger.info("%s: %d of %d, %.2f a second, %.0f s left", what, done, total, rate, (total - done) / rate)
+            logger.info("%s: %d of %d, %.2f a second, %.0f s left%s", what, done, total, rate, (total - done) / rate,
+                        f", {note()}" if note() else "")
 
