@@ -1,6 +1,7 @@
 """Shared by the tests: a tiny untrained backbone, and the real photographs where they lie beside the clone."""
 
 import json
+import logging
 from pathlib import Path
 
 import pytest
@@ -45,3 +46,12 @@ def real_backbone(shared):
     from models.backbone import load_backbone
     return load_backbone(REAL_BACKBONE["model"], REAL_BACKBONE["pretrained"], REAL_BACKBONE["layers"],
                          model_config=REAL_BACKBONE["model_config"])
+
+
+@pytest.fixture
+def told(caplog):
+    """What was logged, as one text."""
+    logger = logging.getLogger("fdsl")
+    logger.addHandler(caplog.handler)
+    yield lambda: caplog.text
+    logger.removeHandler(caplog.handler)

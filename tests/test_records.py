@@ -135,8 +135,8 @@ def test_any_json_is_read_safely_or_refused_in_one_line(place, value):
             return
     for record in (r for part in catalogue.test.values() for r in part):
         for path in (record.image_path, record.mask_path):
-            inside = os.path.normpath(os.path.join("/root/folder", path))
-            assert inside == "/root/folder" and path == "" or inside.startswith("/root/folder/")
+            inside = os.path.normpath(os.path.join("/any/folder", path))
+            assert inside == "/any/folder" and path == "" or inside.startswith("/any/folder/")
 
 
 @pytest.mark.parametrize("content, said", [

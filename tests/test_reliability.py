@@ -1,7 +1,6 @@
 """Interrupted runs go on to the same result, runs do not meet in one folder, and Ctrl-C is answered at once."""
 
 import json
-import logging
 import os
 import random
 import signal
@@ -38,15 +37,6 @@ def place(tmp_path_factory):
     train.main(place.train())
     test.main(place.test())
     return place
-
-
-@pytest.fixture
-def told(caplog):
-    """What was logged, as one text."""
-    logger = logging.getLogger("fdsl")
-    logger.addHandler(caplog.handler)
-    yield lambda: caplog.text
-    logger.removeHandler(caplog.handler)
 
 
 def after(monkeypatch, owner, name, calls, error=Fault):

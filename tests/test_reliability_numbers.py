@@ -2,7 +2,6 @@
 
 import errno
 import json
-import logging
 import os
 import resource
 import signal
@@ -35,14 +34,6 @@ def place(tmp_path_factory):
     train.main(place.train())
     test.main(place.test("--pictures", "0"))
     return place
-
-
-@pytest.fixture
-def told(caplog):
-    logger = logging.getLogger("fdsl")
-    logger.addHandler(caplog.handler)
-    yield lambda: caplog.text
-    logger.removeHandler(caplog.handler)
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ RIVALS = (
 def paper_row(dataset: str, k_shot: int) -> dict[str, Any] | None:
     """Metric -> (mean, std) in per cent, with `source`; None where the paper has no such setting."""
     values = FDSL.get((dataset, k_shot))
-    return {**dict(zip(COLUMNS, values)), "source": SOURCE} if values else None
+    return {**dict(zip(COLUMNS, values)), "source": f"{SOURCE}."} if values else None
 
 
 def published_rows(dataset: str, k_shot: int) -> list[dict[str, Any]]:
