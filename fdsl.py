@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -143,6 +144,16 @@ class AnomalyDetector:
     @property
     def backbone(self) -> FrozenBackbone:
         return self.detector.backbone
+
+    def another(self) -> "AnomalyDetector":
+        """A detector that knows what this one does and goes its own way from now on; they share the backbone's weights."""
+        config = deepcopy(self.config)
+        other = AnomalyDetector(assemble(config, self.backbone, deepcopy(self.detector.heads)), config)
+        other.config |= {name: config[name] for name in ("references", "rotations")}
+        for name in ("bank", "window_bank", "window_embedding"):
+            setattr(other.detector, name, getattr(self.detector, name))
+        other.threshold, other.normal = self.threshold, self.normal
+        return other
 
     def remember(self, references: Photograph | Iterable[Photograph], *, rotations: int = 1,
                  false_alarm_rate: float | None = 0.01) -> None:

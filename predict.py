@@ -27,6 +27,7 @@ from typing import Any, Iterable, Iterator
 
 import numpy as np
 import torch
+from PIL import Image
 
 from data.inputs import Loaded, find_images, list_images, read_ahead
 from data.labels import read_labels
@@ -49,6 +50,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
     list(zip(range(1), find_images(args.input)))  # an input that is not there is said before anything is loaded
     detector = load_or_make(args)
+    if not args.detector:
+        remember(detector, args)
     decide(detector, args)
     if args.save_detector:
         detector.save(args.save_detector)
@@ -56,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
     if args.output is None:
         return inspect(detector, None, args)
     with locked(args.output / ".lock", str(args.output), "name another folder with --output"):
-        return inspect(detector, PredictionFolder(args.output, run_config(detector, args), args.resume, args.save_maps), args)
+        config = run_config(detector, pictures=args.pictures, save_maps=args.save_maps,
+                            input=[str(item) for item in args.input])
+        return inspect(detector, PredictionFolder(args.output, config, args.resume, args.save_maps), args)
 
 
 def inspect(detector: AnomalyDetector, folder: PredictionFolder | None, args: argparse.Namespace) -> int:
@@ -67,7 +72,7 @@ def inspect(detector: AnomalyDetector, folder: PredictionFolder | None, args: ar
     except BrokenPipeError:  # the reader of --format json has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    totals = counted if folder is None else finish(detector, folder, args)
+    totals = counted if folder is None else finish(detector, folder)
     for line in skipped_summary(totals, args.output):
         logger.warning("%s", line)
     if totals.scored == 0:
@@ -79,7 +84,7 @@ def inspect(detector: AnomalyDetector, folder: PredictionFolder | None, args: ar
 
 
 def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
-    """The detector of the flags, with its references remembered; says which method it is."""
+    """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
     places = {"pretrained": args.pretrained, "model_config": args.model_config, "device": args.device,
               "precision": args.precision}
     if args.detector:
@@ -103,10 +108,14 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         logger.info("method %s: heads of %s", method, checkpoint)
         detector = AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, use_nam=args.use_nam,
                                                    fd=args.fd, **flags)
+    return detector
+
+
+def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
+    """Shows the detector the references of the flags."""
     references = list_images(args.references) if args.references else []
     logger.info("%d reference(s)", len(references))
     detector.remember(references, rotations=args.rotate_references or 1, false_alarm_rate=wished_rate(args))
-    return detector
 
 
 def default_checkpoint(args: argparse.Namespace) -> Path | None:
@@ -140,12 +149,11 @@ def decide(detector: AnomalyDetector, args: argparse.Namespace) -> None:
         logger.info("no threshold: scores only")
 
 
-def run_config(detector: AnomalyDetector, args: argparse.Namespace) -> dict[str, Any]:
+def run_config(detector: AnomalyDetector, **more: Any) -> dict[str, Any]:
     """config.json: all that decides what comes out, and what a reader wants to know beside it."""
     state = detector.tensors()
     return {**detector.config, "detector": fingerprint(state) if state else "",
-            "threshold": asdict(detector.threshold) if detector.threshold else None, "pictures": args.pictures,
-            "save_maps": args.save_maps, "input": [str(item) for item in args.input], "command": command_line()}
+            "threshold": asdict(detector.threshold) if detector.threshold else None, **more, "command": command_line()}
 
 
 def score(detector: AnomalyDetector, folder: PredictionFolder | None, args: argparse.Namespace) -> Iterator[dict]:
@@ -175,7 +183,8 @@ def score(detector: AnomalyDetector, folder: PredictionFolder | None, args: argp
         for item, prediction in zip(readable, found):
             row = row_of(item.name, prediction)
             if folder is not None:
-                row["picture"] = draw(detector, item, prediction, args)
+                if args.pictures == "all" or (args.pictures == "anomalous" and prediction.is_anomalous is not False):
+                    row["picture"] = draw(detector, item.name, item.photo, prediction, args.output)
                 folder.add(row, prediction.base_map, prediction.window_map)
             yield row
     for name, reason in unreadable:
@@ -205,15 +214,12 @@ def row_of(name: str, found: Prediction) -> dict[str, Any]:
             "width": found.size[0], "height": found.size[1], "grid": len(found.patch_map), "picture": None}
 
 
-def draw(detector: AnomalyDetector, item: Loaded, found: Prediction, args: argparse.Namespace) -> str | None:
-    """Writes a photograph's picture; returns its place in the output folder, None where none is wanted."""
-    if args.pictures == "none" or (args.pictures == "anomalous" and found.is_anomalous is False):
-        return None
-    name = picture_name(item.name)
-    (args.output / name).parent.mkdir(exist_ok=True)
-    write_image(args.output / name, draw_prediction(np.asarray(item.photo), found.anomaly_map, found.boxes,
-                                                    detector.heat_scale))
-    return name
+def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Prediction, output: Path) -> str:
+    """Writes a photograph's heat map with boxes; returns its place in the output folder."""
+    place = picture_name(name)
+    (output / place).parent.mkdir(exist_ok=True)
+    write_image(output / place, draw_prediction(np.asarray(photo), found.anomaly_map, found.boxes, detector.heat_scale))
+    return place
 
 
 def emit(rows: Iterable[dict], args: argparse.Namespace) -> Totals:
@@ -231,12 +237,12 @@ def emit(rows: Iterable[dict], args: argparse.Namespace) -> Totals:
     return totals
 
 
-def finish(detector: AnomalyDetector, folder: PredictionFolder, args: argparse.Namespace) -> Totals:
+def finish(detector: AnomalyDetector, folder: PredictionFolder) -> Totals:
     """Everything that needs the whole run: tables, maps, contact sheet, report."""
     totals = folder.finish(detector.detector.grid, detector.fuse)
     if totals.scored:
-        has_sheet = write_contact_sheet(args.output, totals.top)
-        write_prediction_report(args.output, totals, detector.threshold, facts(detector), command_line(), has_sheet)
+        has_sheet = write_contact_sheet(folder.folder, totals.top)
+        write_prediction_report(folder.folder, totals, detector.threshold, facts(detector), command_line(), has_sheet)
     return totals
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies
+from hypothesis import example, given, settings, strategies
 
 from utils.config import ConfigError
 from utils.decision import COPY, HELD_OUT, KIND, STRICT, NormalScores, find_boxes, labelled_threshold, upper_limit
@@ -25,6 +25,7 @@ def test_threshold_keeps_the_wished_rate_where_its_assumption_holds():
 
 
 @given(strategies.lists(strategies.floats(0, 1), min_size=2, max_size=20), strategies.floats(0.001, 0.4))
+@example([0.0, 1.0], 0.03125)
 @settings(max_examples=60, deadline=None)
 def test_threshold_is_a_score_and_falls_with_the_rate(scores, rate):
     strict, loose = (upper_limit(np.array(scores), np.full(len(scores), HELD_OUT), r) for r in (rate, min(0.9, 2 * rate)))
@@ -101,6 +102,23 @@ def test_a_low_level_does_not_blow_the_box_up():
     rows, columns = np.mgrid[:80, :80]
     hill = np.exp(-((rows - 40)**2 + (columns - 40)**2) / 200).astype(np.float32)
     assert find_boxes(hill, 0.01)[0].width <= 2 * 12 + 1
+
+
+def test_a_high_level_does_not_shrink_the_box():
+    rows, columns = np.mgrid[:80, :80]
+    hill = np.exp(-((rows - 40)**2 + (columns - 40)**2) / 200).astype(np.float32)
+    low, high = find_boxes(hill, 0.3), find_boxes(hill, 0.99)
+    assert low == high and low[0].width == low[0].height >= 2 * 11
+
+
+def test_no_pixel_belongs_to_two_boxes():
+    rows, columns = np.mgrid[:90, :160]
+    hills = sum(height * np.exp(-((rows - 45)**2 + (columns - middle)**2) / 160)
+                for height, middle in ((0.9, 50), (0.45, 85))).astype(np.float32)
+    first, second = find_boxes(hills, 0.4)
+    assert first.x <= 50 <= first.x + first.width and second.x <= 85 <= second.x + second.width
+    assert first.area + second.area <= ((hills >= 0.2).sum())
+    assert first.x + first.width <= second.x + 3
 
 
 def test_diagonal_pixels_are_one_region_and_flat_maps_have_none():

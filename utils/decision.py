@@ -12,6 +12,7 @@ from utils.config import ConfigError
 from utils.metrics import image_metrics
 
 MOST_BOXES = 10
+MOST_SUMMITS = 40        # hot regions that are looked at
 HALF = 0.5               # a region's box bounds what lies above this share of its own height
 SMALLEST_SHARE = 5e-4    # regions below this share of the photograph are not boxed, the hottest excepted
 TINY = 1e-6              # scores are kept this far from 0 and 1
@@ -72,7 +73,7 @@ def upper_limit(values: np.ndarray, how: np.ndarray, rate: float) -> float:
         mean = float(np.mean([group.mean() for group in groups]))
         variance = float(np.mean([group.var(ddof=1) if len(group) > 1 else 0.0 for group in groups]))
         variance += (max(group.mean() for group in groups) - min(group.mean() for group in groups))**2 / 12
-    return float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5))))
+    return min(np.nextafter(1.0, 0.0).item(), float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5)))))
 
 
 def labelled_threshold(scores: np.ndarray, labels: np.ndarray) -> Threshold:
@@ -104,25 +105,32 @@ class Box:
 def find_boxes(anomaly_map: np.ndarray, level: float | None = None, most: int = MOST_BOXES) -> list[Box]:
     """Boxes of the hot regions of an anomaly map (H,W), the hottest first.
 
-    Regions are 8-connected where the map reaches `level` (None, or above the map's maximum: half-way from its median to
-    its maximum). Of each region the box bounds what lies half-way between the map's median and the region's own peak,
-    so that a low level does not blow boxes up. A map without variation has no box.
+    A region is hot where the map reaches `level` (None, or above the map's maximum: half-way from its median to its
+    maximum). Its box bounds what is 8-connected with its hottest pixel above half-way from the map's median to that
+    pixel's value, so that boxes neither shrink with a high level nor blow up with a low one; no pixel belongs to two.
+    A map without variation has no box.
     """
     peak, floor = float(anomaly_map.max()), float(np.median(anomaly_map))
     if not peak > floor:
         return []
-    half = floor + HALF * (peak - floor)
-    level = half if level is None or not floor < level <= peak else level
+    level = floor + HALF * (peak - floor) if level is None or not floor < level <= peak else level
     count, labels, stats, _ = cv2.connectedComponentsWithStats((anomaly_map >= level).astype(np.uint8), connectivity=8)
-    boxes = []
+    summits = []
     for index in range(1, count):
         left, top, width, height = (int(stats[index, part]) for part in range(4))
-        values = anomaly_map[top:top + height, left:left + width]
-        inside = labels[top:top + height, left:left + width] == index
-        region_peak = float(values[inside].max())
-        rows, columns = np.nonzero(inside & (values >= min(region_peak, floor + HALF * (region_peak - floor))))
-        boxes.append(Box(left + int(columns.min()), top + int(rows.min()), int(np.ptp(columns)) + 1,
-                         int(np.ptp(rows)) + 1, len(rows), region_peak))
-    boxes.sort(key=lambda box: (-box.peak, -box.area, box.y, box.x))
-    smallest = SMALLEST_SHARE * anomaly_map.size
-    return [box for place, box in enumerate(boxes) if place == 0 or box.area >= smallest][:most]
+        part = np.s_[top:top + height, left:left + width]
+        values = np.where(labels[part] == index, anomaly_map[part], -np.inf)
+        row, column = np.unravel_index(int(values.argmax()), values.shape)
+        summits.append((float(values[row, column]), top + int(row), left + int(column)))
+    boxes, free, smallest = [], np.ones(anomaly_map.shape, bool), SMALLEST_SHARE * anomaly_map.size
+    for top_value, row, column in sorted(summits, key=lambda summit: (-summit[0], *summit[1:]))[:MOST_SUMMITS]:
+        if not free[row, column]:
+            continue    # on the slope of a hotter one
+        around = (free & (anomaly_map >= min(top_value, floor + HALF * (top_value - floor)))).astype(np.uint8)
+        area, *_, (left, top, width, height) = cv2.floodFill(around, None, (column, row), 2, flags=8)
+        free &= around != 2
+        if not boxes or area >= smallest:
+            boxes.append(Box(left, top, width, height, area, top_value))
+        if len(boxes) == most:
+            break
+    return boxes

@@ -19,13 +19,10 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     what = parser.add_argument_group("what to look at")
-    what.add_argument("--references", nargs="+", metavar="DIR|FILE", help="photographs of good parts: one is enough")
     what.add_argument("--input", nargs="+", required=True, metavar="FILE|DIR|GLOB", help="photographs to score; folders "
                       "are searched to their bottom")
-    what.add_argument("--max-pixels", type=whole(1), default=MAX_PIXELS, metavar="N",
-                      help=f"skip photographs of more pixels (default {MAX_PIXELS:,})")
     what.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
-    _add_detector_flags(parser)
+    add_detector_flags(parser)
     decision = parser.add_argument_group("threshold (by default a false-alarm rate of 0.01)")
     decision.add_argument("--false-alarm-rate", type=_rate, metavar="0..1|none", help="how often a good part may be "
                           "called anomalous, estimated from the references alone; none: no threshold")
@@ -52,8 +49,12 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     return args
 
 
-def _add_detector_flags(parser: argparse.ArgumentParser) -> None:
+def add_detector_flags(parser: argparse.ArgumentParser) -> None:
+    """What makes or loads a detector: --references, --checkpoint, --method, --detector and theirs."""
     group = parser.add_argument_group("detector")
+    group.add_argument("--references", nargs="+", metavar="DIR|FILE", help="photographs of good parts: one is enough")
+    group.add_argument("--max-pixels", type=whole(1), default=MAX_PIXELS, metavar="N",
+                       help=f"refuse photographs of more pixels (default {MAX_PIXELS:,})")
     group.add_argument("--checkpoint", type=Path, metavar="FILE", help="trained heads (default "
                        "CHECKPOINTS/MODEL/visa.safetensors, else mvtec.safetensors, if there; else method nearest)")
     group.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
@@ -80,11 +81,18 @@ def _rate(text: str) -> float | str:
     return value
 
 
-def _contradiction(args: argparse.Namespace) -> str | None:
-    """The sentence that refuses flags which do not go together."""
+def saved_detector_problem(args: argparse.Namespace) -> str | None:
+    """The sentence that refuses a flag beside --detector."""
     given = [flag for flag in MAKING_FLAGS if getattr(args, flag) is not None]
     if args.detector and given:
         return f"--{given[0].replace('_', '-')} does not go with --detector: the file holds all of it"
+    return None
+
+
+def _contradiction(args: argparse.Namespace) -> str | None:
+    """The sentence that refuses flags which do not go together."""
+    if problem := saved_detector_problem(args):
+        return problem
     if not args.detector and not args.references and args.fd != "none":
         return "--references DIR is needed (or --detector FILE)"
     if args.output is None and (args.format != "json" or args.save_maps or args.resume):

@@ -5,6 +5,7 @@ Imports nothing heavy, so that an entry point can call `answer` before it import
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import shlex
@@ -22,6 +23,7 @@ NOTHING_DONE = "nothing is finished yet, the same command starts over"
 
 _how_to_continue = NOTHING_DONE
 _at_once = False
+_last_actions: list[Callable[[], object]] = []
 _leaving = threading.Lock()
 _wake: tuple[socket.socket, socket.socket] | None = None
 
@@ -38,6 +40,11 @@ def how_to_continue(sentence: str) -> None:
     """What the line at an interruption says from now on, for instance: the same command goes on after step 40."""
     global _how_to_continue
     _how_to_continue = sentence
+
+
+def before_leaving(action: Callable[[], object]) -> None:
+    """`action` is done when an interruption ends the process; what it raises is ignored."""
+    _last_actions.append(action)
 
 
 def command_line() -> str:
@@ -88,6 +95,11 @@ def leave(number: int, say: Callable[[str], object]) -> NoReturn:
     """Says the line, ends the processes that load images, and ends this one, at once."""
     if _leaving.acquire(blocking=False):
         say(f"Interrupted; {_how_to_continue}: {command_line()}")
+        for action in _last_actions:
+            with contextlib.suppress(Exception):
+                action()
+    else:
+        time.sleep(GRACE)  # the other thread is at it
     for child in multiprocessing.active_children():
         child.terminate()
     os._exit(EXIT_CODES[number])

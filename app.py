@@ -1,0 +1,96 @@
+"""A page to try a detector on your own photographs, for this machine alone.
+
+    pip install -r requirements-app.txt
+    python app.py                                   # then open the address that it prints
+    python app.py --detector part.safetensors       # what predict.py --save-detector wrote
+
+It listens on 127.0.0.1. Uploads lie in a temporary folder and are gone when the page is closed (Ctrl-C).
+"""
+
+from __future__ import annotations
+
+if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+    from utils import signals
+    signals.answer(at_once=True)
+
+import argparse
+import logging
+import os
+import threading
+from typing import NoReturn
+
+from data.records import DataError
+from fdsl import AnomalyDetector
+from models.backbone import ModelError
+from predict import facts, load_or_make, remember
+from utils.config import ConfigError, add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags, whole
+from utils.predict_flags import add_detector_flags, saved_detector_problem
+from utils.runtime import run_command
+from utils.signals import before_leaving, how_to_continue
+
+logger = logging.getLogger("fdsl")
+HOST = "127.0.0.1"       # there is no flag for another: nobody else's photographs, nobody else's machine
+PORT = 7860
+THREADS = 16
+MEBIBYTE = 2**20
+
+
+def main(argv: list[str] | None = None) -> NoReturn:
+    args = parse(argv)
+    try:
+        import flask  # noqa: F401
+        import waitress
+    except ImportError as error:
+        raise ConfigError(f"The page needs {error.name}: pip install -r requirements-app.txt") from error
+    from page.server import make_server
+    from page.session import Limits
+    from page.uploads import remove, scratch_folder
+
+    detector = load_or_make(args)
+    if args.references:
+        remember(detector, args)
+    limits = Limits(args.max_upload * MEBIBYTE, args.max_pixels)
+    with scratch_folder() as folder:
+        before_leaving(lambda: remove(folder))
+        how_to_continue("the page is closed and what was uploaded is gone; the same command opens it again")
+        try:
+            server = waitress.create_server(make_server(detector, folder, limits, shown_facts(detector)), host=HOST, port=args.port,
+                                            threads=THREADS, ident=None, max_request_body_size=limits.file_bytes + MEBIBYTE)
+        except OSError as error:
+            raise ConfigError(f"--port {args.port} cannot be had ({os.strerror(error.errno)}); name another, or 0 for any.") \
+                from error
+        logger.info("open http://%s:%s in your browser; Ctrl-C closes it", HOST, server.effective_port)
+        serving = threading.Thread(target=server.run, name="server", daemon=True)
+        serving.start()
+        while serving.is_alive():  # Ctrl-C reaches this thread, not the server's
+            serving.join(1)
+    raise ConfigError("The server stopped; the lines above say why.")
+
+
+def shown_facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
+    """What the page says of the detector: what does not change while it is open."""
+    return [(name, value) for name, value in facts(detector) if name not in ("References", "Precision")]
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    """Reads and checks the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    page = parser.add_argument_group("page")
+    page.add_argument("--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free")
+    page.add_argument("--max-upload", type=whole(1, 4096), default=64, metavar="MIB", help="largest file (default 64 MiB)")
+    add_detector_flags(parser)
+    add_window_flags(parser)
+    add_method_flags(parser)
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
+    args = parser.parse_args(argv)
+    if problem := saved_detector_problem(args):
+        parser.error(problem)
+    if args.save_detector:
+        parser.error("--save-detector: the page has a button for it")
+    args.false_alarm_rate = args.threshold = args.threshold_from = None    # chosen on the page
+    return args
+
+
+if __name__ == "__main__":
+    run_command(main, (DataError, ModelError, ConfigError))

@@ -1,0 +1,159 @@
+"""The page under load: several visitors at once, each with references and photographs of their own.
+
+    python benchmarks/app_load.py                  # 8 visitors for two minutes
+    python benchmarks/app_load.py --seconds 5      # the short version
+
+Starts app.py with a tiny untrained backbone (it measures the server, not the model). Every visitor uploads references, learns,
+uploads and scores photographs, looks at the pictures, moves the threshold, downloads the results, and leaves; then another
+one comes. Any answer but the right one ends with exit code 1, as do uploads that are left behind.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[1]
+if __name__ == "__main__":
+    sys.path[0] = str(ROOT)
+
+from benchmarks.soak import MODEL
+
+REFERENCES, PHOTOGRAPHS = 2, 4
+
+
+def picture(seed: int) -> bytes:
+    """A PNG of noise, different for each seed."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+class Load:
+    """What all visitors together asked and what went wrong."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.seconds, self.errors, self.visits = address, [], [], 0
+        self._lock = threading.Lock()
+
+    def ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        began = time.monotonic()
+        request = urllib.request.Request(f"{self.address}/{path}", body, method=method)
+        with urllib.request.urlopen(request, timeout=120) as answer:
+            content = answer.read()
+        with self._lock:
+            self.seconds.append(time.monotonic() - began)
+        return content
+
+    def visit(self, seed: int, expected: dict[int, float]) -> None:
+        """One visitor from coming to leaving; scores of the same photographs must always be the same."""
+        base = "sessions/" + json.loads(self.ask("POST", "sessions"))["name"]
+        for number in range(REFERENCES):
+            self.ask("POST", f"{base}/references?name={number}.png", picture(number))
+        self.ask("POST", f"{base}/learn", b'{"rate": 0.05}')
+        for number in range(PHOTOGRAPHS):
+            which = 100 + (seed + number) % 20
+            row = json.loads(self.ask("POST", f"{base}/photographs?name={which}.png", picture(which)))
+            score = json.loads(self.ask("POST", f"{base}/photographs/{row['number']}/score"))["score"]
+            if expected.setdefault(which, score) != score:
+                raise AssertionError(f"photograph {which} scored {score}, and {expected[which]} before")
+            heat = self.ask("GET", f"{base}/uploads/{row['number']}/heat.jpg")
+            if Image.open(io.BytesIO(heat)).size != (80, 60):
+                raise AssertionError("a heat map of another size")
+        self.ask("PUT", f"{base}/threshold", json.dumps({"score": score}).encode())
+        names = zipfile.ZipFile(io.BytesIO(self.ask("GET", f"{base}/results.zip"))).namelist()
+        if sum(name.startswith("pictures/") for name in names) != PHOTOGRAPHS:
+            raise AssertionError(f"results without all pictures: {names}")
+        self.ask("DELETE", base)
+        with self._lock:
+            self.visits += 1
+
+
+def resident_mib(process: int) -> float:
+    return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def measure(visitors: int, seconds: float) -> dict:
+    """Runs the page and its visitors; returns what is printed."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "ViT-soak.json").write_text(json.dumps(MODEL))
+        command = [sys.executable, str(ROOT / "app.py"), "--port", "0", "--model", "ViT-soak", "--model-config", folder,
+                   "--pretrained", "none", "--layers", "1", "3", "--image-size", "32", "--device", "cpu", "--precision", "fp32",
+                   "--checkpoints", folder]
+        environment = {**os.environ, "TMPDIR": folder, "OMP_NUM_THREADS": "1"}
+        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+        try:
+            lines = []
+            for line in server.stderr:
+                lines.append(line)
+                if found := re.search(r"open (http://\S+)", line):
+                    break
+            else:
+                raise RuntimeError("".join(lines))
+            threading.Thread(target=lambda: lines.extend(server.stderr), daemon=True).start()
+            result = visit_for(Load(found[1]), visitors, seconds, server.pid)
+            server.send_signal(signal.SIGINT)
+            result["exit_code"] = server.wait(10)
+        finally:
+            server.kill()
+        result["left_behind"] = len(list(Path(folder).glob("fdsl-page-*")))
+        result["log_lines"] = len(lines) - lines.index(line) - 1
+    return result
+
+
+def visit_for(load: Load, visitors: int, seconds: float, process: int) -> dict:
+    expected: dict[int, float] = {}
+    end, memory = time.monotonic() + seconds, []
+
+    def keep_visiting(seed: int) -> None:
+        while time.monotonic() < end:
+            try:
+                load.visit(seed, expected)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is counted and shown
+                told = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
+                load.errors.append(f"{type(error).__name__}: {error} {told}"[:300])
+            seed += visitors
+
+    threads = [threading.Thread(target=keep_visiting, args=(seed,)) for seed in range(visitors)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        time.sleep(0.5)
+        memory.append(resident_mib(process))
+    for thread in threads:
+        thread.join()
+    took = np.sort(load.seconds)
+    warm = memory[len(memory) // 4]
+    return {"visitors": visitors, "seconds": seconds, "visits": load.visits, "requests": len(took), "errors": len(load.errors),
+            "first_errors": load.errors[:3], "median_ms": 1e3 * float(np.median(took)), "p99_ms": 1e3 * float(np.quantile(took, .99)),
+            "slowest_ms": 1e3 * float(took[-1]), "mib_warm": warm, "mib_end": memory[-1]}
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--visitors", type=int, default=8)
+    parser.add_argument("--seconds", type=float, default=120)
+    args = parser.parse_args(argv)
+    result = measure(args.visitors, args.seconds)
+    print(json.dumps(result, indent=1))
+    return int(bool(result["errors"] or result["left_behind"] or not result["visits"]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The local web page: a detector behind a small server. Started by app.py; needs requirements-app.txt."""

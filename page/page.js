@@ -1,0 +1,371 @@
+// The page of app.py: uploads one by one, then asks for scores, and decides in the browser while the threshold moves.
+"use strict";
+(() => {
+  const $ = id => document.getElementById(id);
+  const SVG = "http://www.w3.org/2000/svg";
+  const state = { base: "", references: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
+    limits: {}, version: 0, learnt: "", busy: 0, opened: null };
+  const KEY = "fdsl-visitor";
+
+  function make(tag, properties = {}, ...children) {
+    const node = Object.assign(document.createElement(tag), properties);
+    node.append(...children);
+    return node;
+  }
+  function draw(tag, attributes = {}, text = "") {
+    const node = document.createElementNS(SVG, tag);
+    for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+    node.textContent = text;
+    return node;
+  }
+
+  // ---- the server
+  async function ask(method, path, body, headers = {}) {
+    let answer;
+    try {
+      answer = await fetch(path, { method, body, headers });
+    } catch {
+      throw new Error("app.py does not answer any more; start it again and load this page again");
+    }
+    const told = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw Object.assign(new Error(told.error || `that failed (${answer.status})`), { status: answer.status });
+    return told;
+  }
+  const asJson = (method, path, value) => ask(method, path, JSON.stringify(value), { "Content-Type": "application/json" });
+  const uploadUrl = (number, kind) => `${state.base}/uploads/${number}/${kind}.jpg`;
+
+  function complain(...sentences) {
+    $("problem").hidden = sentences.length === 0;
+    $("problem").textContent = sentences.join(" · ");
+    if (sentences.length) $("problem").scrollIntoView({ block: "nearest" });
+  }
+  const tried = action => async (...values) => {
+    try {
+      await action(...values);
+    } catch (error) {
+      complain(error.message);
+    }
+  };
+
+  async function enter() {
+    let name = sessionStorage.getItem(KEY);
+    if (name) {
+      state.base = `sessions/${name}`;
+      try {
+        take(await ask("GET", state.base));
+      } catch {
+        name = null;
+      }
+    }
+    if (!name) {
+      name = (await ask("POST", "sessions")).name;
+      sessionStorage.setItem(KEY, name);
+      state.base = `sessions/${name}`;
+      take(await ask("GET", state.base));
+    }
+    $("results-link").href = `${state.base}/results.zip`;
+    $("detector-link").href = `${state.base}/detector.safetensors`;
+    await scoreAll();
+  }
+
+  function take(told) {
+    Object.assign(state, told);
+    show();
+  }
+
+  // ---- uploads
+  let queue = Promise.resolve();
+  const inTurn = action => (queue = queue.then(action, action));
+
+  async function upload(kind, files) {
+    const problems = [];
+    for (const [index, file] of [...files].entries()) {
+      $("progress").textContent = files.length > 1 ? `Uploading ${index + 1} of ${files.length}` : "Uploading";
+      if (file.size > state.limits.file_bytes) {
+        problems.push(`${file.name}: is larger than ${Math.floor(state.limits.file_bytes / 2 ** 20)} MiB`);
+        continue;
+      }
+      try {
+        const added = await ask("POST", `${state.base}/${kind}?name=${encodeURIComponent(file.name)}`, file,
+          { "Content-Type": "application/octet-stream" });
+        state[kind].push(added);
+        show();
+      } catch (error) {
+        problems.push(error.message);
+      }
+    }
+    $("progress").textContent = "";
+    complain(...problems);
+    if (kind === "references" && files.length > problems.length) await learn();
+    else await scoreAll();
+  }
+
+  async function learn() {
+    if (!state.references.length) return;
+    $("learnt").textContent = "Learning what good parts look like…";
+    $("learn").disabled = true;
+    state.busy++;
+    try {
+      const rate = Number($("rate").value) || 0.01;
+      const told = await asJson("POST", `${state.base}/learn`, { rotations: Number($("rotations").value), rate });
+      state.version++;
+      take(told);
+      $("learnt").textContent = `Knows ${state.references.length} good part${state.references.length > 1 ? "s" : ""}.`;
+    } catch (error) {
+      $("learnt").textContent = "";
+      throw error;
+    } finally {
+      state.busy--;
+      $("learn").disabled = state.references.length === 0;
+    }
+    await scoreAll();
+  }
+
+  async function scoreAll() {
+    if (!state.ready) return;
+    const waiting = state.photographs.filter(photo => photo.score === null && !photo.failed);
+    const problems = [];
+    for (const [index, photo] of waiting.entries()) {
+      $("progress").textContent = `Scoring ${index + 1} of ${waiting.length}`;
+      try {
+        Object.assign(photo, await ask("POST", `${state.base}/photographs/${photo.number}/score`));
+      } catch (error) {
+        photo.failed = error.message;
+        problems.push(`${photo.name}: ${error.message}`);
+      }
+      show();
+    }
+    $("progress").textContent = "";
+    if (problems.length) complain(...problems);
+  }
+
+  async function forget(kind, number) {
+    await ask("DELETE", `${state.base}/uploads/${number}`);
+    state[kind] = state[kind].filter(item => item.number !== number);
+    show();
+    if (kind === "references") await learn();
+  }
+
+  // ---- what is shown
+  const scored = () => state.photographs.filter(photo => photo.score !== null);
+  const isAnomalous = photo => state.threshold !== null && photo.score >= state.threshold.score;
+  const shortly = value => Number(value.toPrecision(4)).toString();
+
+  function show() {
+    showReferences();
+    $("results").hidden = state.photographs.length === 0;
+    const findings = scored();
+    for (const id of ["results-link", "detector-link"]) {
+      const on = id === "results-link" ? findings.length > 0 : state.ready;
+      $(id).setAttribute("aria-disabled", String(!on));
+    }
+    $("decision").hidden = findings.length === 0 || state.threshold === null;
+    showCards();
+    if (!$("decision").hidden) showDecision();
+  }
+
+  function showReferences() {
+    $("references").replaceChildren(...state.references.map(item => make("li", {},
+      make("img", { src: uploadUrl(item.number, "photo"), alt: item.name, title: item.name }),
+      make("button", { className: "forget", type: "button", textContent: "×", ariaLabel: `Remove ${item.name}`,
+        onclick: () => inTurn(tried(() => forget("references", item.number))) }))));
+    $("learn").disabled = state.references.length === 0 || state.busy > 0;
+    $("built-in").hidden = state.builtIn === 0;
+    $("built-in").textContent = `It already knows ${state.builtIn} good part${state.builtIn > 1 ? "s" : ""}; others take their place.`;
+  }
+
+  function picture(photo, mode) {
+    const frame = make("div", { className: "picture" });
+    frame.style.aspectRatio = `${photo.width} / ${photo.height}`;
+    frame.style[photo.width >= photo.height ? "width" : "height"] = "100%";
+    frame.append(make("img", { src: `${uploadUrl(photo.number, mode)}?v=${state.version}`, loading: "lazy",
+      alt: `${mode === "heat" ? "Heat map" : "Photograph"} of ${photo.name}` }));
+    const overlay = draw("svg", { viewBox: `0 0 ${photo.width} ${photo.height}`, preserveAspectRatio: "none",
+      "aria-hidden": "true" });
+    overlay.classList.add("boxes");
+    for (const box of photo.boxes)
+      overlay.append(draw("rect", { x: box.x, y: box.y, width: box.width, height: box.height }));
+    frame.append(overlay);
+    return frame;
+  }
+
+  const cards = new Map();    // number -> its card, made anew only when the finding or the picture changes
+  function card(photo) {
+    const key = [photo.score, state.version, mode(), photo.failed, state.ready, JSON.stringify(photo.boxes)].join();
+    const known = cards.get(photo.number);
+    if (known && known.key === key) return known.node;
+    const node = make("li", { className: photo.score === null ? "card waiting" : "card" });
+    node.dataset.number = photo.number;
+    const frame = make("span", { className: "frame" });
+    frame.append(photo.score === null ? photo.failed ? "could not be scored" : state.ready ? "waiting" : "needs good parts"
+      : picture(photo, mode()));
+    node.append(make("button", { className: "open", type: "button", disabled: photo.score === null,
+      onclick: () => open(photo.number) }, frame, make("span", { className: "line" },
+      make("span", { className: "score", textContent: photo.score === null ? "" : photo.score.toFixed(4) }),
+      make("span", { className: "badge" })), make("span", { className: "name", textContent: photo.name, title: photo.name })),
+    make("button", { className: "forget", type: "button", textContent: "×", ariaLabel: `Remove ${photo.name}`,
+      onclick: () => inTurn(tried(() => forget("photographs", photo.number))) }));
+    cards.set(photo.number, { key, node });
+    return node;
+  }
+  const mode = () => document.querySelector("input[name=mode]:checked").value;
+
+  function ordered() {
+    const list = [...state.photographs];
+    if ($("order").value === "score") list.sort((a, b) => (b.score ?? -1) - (a.score ?? -1));
+    return list;
+  }
+  function showCards() {
+    const nodes = ordered().map(card);
+    if (nodes.length !== $("cards").children.length || nodes.some((node, place) => $("cards").children[place] !== node))
+      $("cards").replaceChildren(...nodes);
+    judge();
+  }
+  function judge() {
+    for (const photo of state.photographs) {
+      const node = cards.get(photo.number)?.node;
+      if (!node || photo.score === null) continue;
+      const badge = node.querySelector(".badge"), alarm = isAnomalous(photo);
+      badge.hidden = state.threshold === null;
+      badge.textContent = alarm ? "anomalous" : "normal";
+      badge.classList.toggle("alarm", alarm);
+      const overlay = node.querySelector(".boxes");
+      if (overlay) overlay.toggleAttribute("hidden", !$("show-boxes").checked || (state.threshold !== null && !alarm));
+    }
+  }
+
+  // ---- the threshold
+  const range = () => {
+    const values = [...scored().map(photo => photo.score), state.threshold.score];
+    const low = Math.min(...values), high = Math.max(...values), room = (high - low) * .06 || 1e-3;
+    return [low - room, high + room];
+  };
+  function showDecision() {
+    const findings = scored(), [low, high] = range(), value = state.threshold.score;
+    const anomalous = findings.filter(isAnomalous).length;
+    $("anomalous").textContent = `${anomalous} of ${findings.length} anomalous`;
+    const slider = $("slider");
+    if (document.activeElement !== slider || !slider.matches(":active")) {
+      slider.min = low;
+      slider.max = high;
+    }
+    slider.value = value;
+    if (document.activeElement !== $("threshold")) $("threshold").value = Number(value.toPrecision(6));
+    $("source").textContent = state.threshold.source;
+    $("rate").parentElement.hidden = state.rates.length === 0;
+    if ($("rate").options.length !== state.rates.length + 1) {
+      const named = state.rates.map(rate => make("option", { value: rate, textContent: `about ${shortly(100 * rate)} %` }));
+      $("rate").replaceChildren(make("option", { value: "", textContent: "set by hand" }), ...named);
+    }
+    $("rate").value = state.rate === null ? "" : String(state.rate);
+    showScores(findings, low, high, value);
+    judge();
+    if ($("viewer").open) describe();
+  }
+  function showScores(findings, low, high, value) {
+    const width = $("scores").clientWidth || 800, base = 64, x = score => 10 + (score - low) / (high - low) * (width - 20);
+    const heights = new Map();    // dots of nearly the same score are stacked
+    const dots = [...findings].sort((a, b) => a.score - b.score).map(photo => {
+      const column = Math.round(x(photo.score) / 9), level = heights.get(column) || 0;
+      heights.set(column, level + 1);
+      const dot = draw("circle", { cx: x(photo.score), cy: base - 7 - Math.min(level, 6) * 9, r: 4 });
+      dot.classList.toggle("alarm", isAnomalous(photo));
+      dot.append(draw("title", {}, `${photo.name}: ${photo.score.toFixed(4)}`));
+      dot.addEventListener("click", () => open(photo.number));
+      return dot;
+    });
+    const cut = draw("line", { x1: x(value), x2: x(value), y1: 0, y2: base + 6, class: "cut" });
+    $("scores").replaceChildren(draw("line", { x1: 10, x2: width - 10, y1: base, y2: base, class: "axis" }), ...dots, cut);
+    $("lowest").textContent = shortly(low);
+    $("highest").textContent = shortly(high);
+  }
+
+  let settling;
+  function moveThreshold(score) {
+    if (!isFinite(score) || state.threshold === null) return;
+    state.threshold = { ...state.threshold, score, source: "set by hand" };
+    state.rate = null;
+    showDecision();
+    clearTimeout(settling);    // the server needs to know it for the downloads alone
+    settling = setTimeout(tried(() => asJson("PUT", `${state.base}/threshold`, { score })), 250);
+  }
+
+  // ---- the large view
+  function open(number) {
+    state.opened = number;
+    describe();
+    if (!$("viewer").open) $("viewer").showModal();
+  }
+  function describe() {
+    const photo = state.photographs.find(item => item.number === state.opened);
+    if (!photo || photo.score === null) return $("viewer").close();
+    const alarm = isAnomalous(photo), boxes = state.threshold !== null && !alarm ? [] : photo.boxes;
+    $("viewer-title").textContent = photo.name;
+    $("viewer-score").textContent = [`score ${photo.score.toFixed(4)}`,
+      ...(state.threshold === null ? [] : [`threshold ${shortly(state.threshold.score)}`, alarm ? "anomalous" : "normal"]),
+      `${photo.width} × ${photo.height} px`].join(" · ");
+    const key = `${photo.number},${state.version}`;
+    if ($("viewer-pictures").dataset.key !== key) {
+      $("viewer-pictures").replaceChildren(picture(photo, "photo"), picture(photo, "heat"));
+      $("viewer-pictures").dataset.key = key;
+    }
+    for (const overlay of $("viewer-pictures").querySelectorAll(".boxes"))
+      overlay.toggleAttribute("hidden", !$("show-boxes").checked || boxes.length === 0);
+    $("viewer-boxes").hidden = boxes.length === 0;
+    $("viewer-boxes").tBodies[0].replaceChildren(...boxes.map((box, index) => make("tr", {}, ...[index + 1, box.x, box.y, box.width,
+      box.height, box.area.toLocaleString("en"), box.peak.toFixed(4)].map(text => make("td", { textContent: text })))));
+  }
+  function step(by) {
+    const list = ordered().filter(photo => photo.score !== null);
+    const place = list.findIndex(photo => photo.number === state.opened) + by;
+    if (list[place]) open(list[place].number);
+  }
+
+  // ---- events
+  for (const drop of document.querySelectorAll(".drop")) {
+    const input = drop.querySelector("input");
+    input.addEventListener("change", () => {
+      const files = [...input.files];
+      input.value = "";
+      inTurn(tried(() => upload(drop.dataset.kind, files)));
+    });
+    for (const name of ["dragenter", "dragover"])
+      drop.addEventListener(name, event => { event.preventDefault(); drop.classList.add("over"); });
+    drop.addEventListener("dragleave", () => drop.classList.remove("over"));
+    drop.addEventListener("drop", event => {
+      event.preventDefault();
+      drop.classList.remove("over");
+      const files = [...event.dataTransfer.files];
+      inTurn(tried(() => upload(drop.dataset.kind, files)));
+    });
+  }
+  for (const name of ["dragover", "drop"]) addEventListener(name, event => event.preventDefault());    // a missed drop loads no file
+  $("learn").addEventListener("click", () => inTurn(tried(learn)));
+  $("rotations").addEventListener("change", () => { if (state.references.length) inTurn(tried(learn)); });
+  $("slider").addEventListener("input", () => moveThreshold($("slider").valueAsNumber));
+  $("threshold").addEventListener("change", () => moveThreshold($("threshold").valueAsNumber));
+  $("rate").addEventListener("change", tried(async () => {
+    clearTimeout(settling);
+    if ($("rate").value) take(await asJson("PUT", `${state.base}/threshold`, { rate: Number($("rate").value) }));
+  }));
+  for (const input of document.querySelectorAll("input[name=mode]")) input.addEventListener("change", show);
+  for (const id of ["order", "show-boxes"]) $(id).addEventListener("change", show);
+  $("viewer-close").addEventListener("click", () => $("viewer").close());
+  $("viewer").addEventListener("click", event => { if (event.target === $("viewer")) $("viewer").close(); });
+  $("viewer-previous").addEventListener("click", () => step(-1));
+  $("viewer-next").addEventListener("click", () => step(1));
+  $("viewer").addEventListener("keydown", event => {
+    if (event.key === "ArrowLeft") step(-1);
+    if (event.key === "ArrowRight") step(1);
+  });
+  $("leave").addEventListener("click", tried(async () => {
+    sessionStorage.removeItem(KEY);
+    await ask("DELETE", state.base).catch(() => {});
+    location.reload();
+  }));
+  for (const id of ["results-link", "detector-link"]) $(id).addEventListener("click", event => {
+    if ($(id).getAttribute("aria-disabled") === "true") event.preventDefault();
+  });
+  addEventListener("resize", () => { if (!$("decision").hidden) showDecision(); });
+  tried(enter)();
+})();

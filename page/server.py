@@ -1,0 +1,199 @@
+"""The page's routes: Flask in front of `Session`, for visitors on this machine alone."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import secrets
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from flask import Flask, Response, abort, jsonify, request, send_file
+from werkzeug.exceptions import HTTPException
+
+from data.records import DataError
+from fdsl import AnomalyDetector
+from models.backbone import ModelError
+from page.session import Limits, Session
+from utils.config import ConfigError
+from utils.memory import CURE, is_out_of_memory
+
+logger = logging.getLogger("fdsl")
+MOST_SESSIONS = 32
+IDLE_SECONDS = 600       # a visitor who was quiet for so long makes room when there are too many
+HOSTS = ("127.0.0.1", "localhost")
+PAGE = Path(__file__).parent
+STYLES = PAGE.parent / "utils" / "templates"
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+                               "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin"}
+
+
+class Visitors:
+    """Sessions by their secret names; the one that was quiet longest gives way where there are too many."""
+
+    def __init__(self, make: Callable[[Path], Session], folder: Path) -> None:
+        self._make, self._folder = make, folder
+        self._sessions: OrderedDict[str, tuple[Session, float]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def new(self) -> str:
+        """A new visitor's name; ConfigError where all places are taken by busy ones."""
+        name, closed = secrets.token_urlsafe(16), None
+        with self._lock:
+            if len(self._sessions) >= MOST_SESSIONS:
+                oldest, (closed, used) = next(iter(self._sessions.items()))
+                if time.monotonic() - used < IDLE_SECONDS:
+                    raise ConfigError(f"{MOST_SESSIONS} visitors are here already; try again later")
+                del self._sessions[oldest]
+            self._sessions[name] = self._make(self._folder / name), time.monotonic()
+        if closed is not None:
+            closed.close()
+        return name
+
+    def __getitem__(self, name: str) -> Session:
+        """Raises KeyError for a name that is not, or no longer, known."""
+        with self._lock:
+            session, _ = self._sessions[name]
+            self._sessions[name] = session, time.monotonic()
+            self._sessions.move_to_end(name)
+            return session
+
+    def close(self, name: str) -> None:
+        with self._lock:
+            session, _ = self._sessions.pop(name)
+        session.close()
+
+
+def make_server(detector: AnomalyDetector, folder: Path, limits: Limits, facts: list[tuple[str, str]]) -> Flask:
+    """The WSGI application. Visitors get copies of `detector`; uploads go to `folder` and nowhere else.
+
+    `facts` are shown on the page. It answers requests that name this machine alone, and none that another site's page makes.
+    """
+    app = Flask("fdsl", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = limits.file_bytes
+    visitors = Visitors(lambda place: Session(detector.another(), place, limits), folder)
+    page, style = _page(detector, limits, facts)
+
+    @app.before_request
+    def only_from_here() -> None:
+        host = request.host.rsplit(":", 1)[0]
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        origin = request.headers.get("Origin", request.host_url.rstrip("/"))
+        if host not in HOSTS or origin != request.host_url.rstrip("/"):
+            abort(403, "this page answers its own requests alone")
+        if site not in ("same-origin", "none") and request.path != "/":
+            abort(403, "this page answers its own requests alone")
+
+    @app.after_request
+    def with_headers(response: Response) -> Response:
+        response.headers.update(HEADERS)
+        return response
+
+    app.register_error_handler(Exception, _refusal)
+    route = partial(_add, app)
+
+    route("GET", "/", lambda: Response(page, mimetype="text/html"))
+    route("GET", "/page.js", lambda: send_file(PAGE / "page.js", mimetype="text/javascript"))
+    route("GET", "/page.css", lambda: Response(style, mimetype="text/css"))
+    route("POST", "/sessions", lambda: jsonify(name=visitors.new()))
+    route("GET", "/sessions/<name>", lambda name: jsonify(visitors[name].state()))
+    route("DELETE", "/sessions/<name>", lambda name: _done(visitors.close(name)))
+    for kind in ("references", "photographs"):
+        route("POST", f"/sessions/<name>/{kind}", partial(_upload, visitors, kind), kind)
+    route("DELETE", "/sessions/<name>/uploads/<int:number>", lambda name, number: _done(visitors[name].remove(number)))
+    route("POST", "/sessions/<name>/learn", lambda name: _learn(visitors[name]))
+    route("POST", "/sessions/<name>/photographs/<int:number>/score",
+          lambda name, number: jsonify(visitors[name].score(number)))
+    route("PUT", "/sessions/<name>/threshold", lambda name: _decide(visitors[name]))
+    for kind in ("photo", "heat"):
+        route("GET", f"/sessions/<name>/uploads/<int:number>/{kind}.jpg", partial(_picture, visitors, kind), kind)
+    route("GET", "/sessions/<name>/results.zip", lambda name: _file(visitors[name].results(), "fdsl-results.zip"))
+    route("GET", "/sessions/<name>/detector.safetensors",
+          lambda name: _file(visitors[name].saved_detector(), "detector.safetensors"))
+    return app
+
+
+def _add(app: Flask, method: str, rule: str, view: Callable[..., Any], more: str = "") -> None:
+    app.add_url_rule(rule, endpoint=f"{method} {rule} {more}".replace(".", "_"), view_func=view, methods=[method])
+
+
+def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]]) -> tuple[str, str]:
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader([PAGE, STYLES]), autoescape=True, trim_blocks=True,
+                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    untrained = detector.config["backbone"]["pretrained"] == "none"
+    page = environment.get_template("page.html.j2").render(facts=facts, limits=limits, untrained=untrained)
+    return page, environment.get_template("report.css.j2").render() + (PAGE / "page.css").read_text(encoding="utf-8")
+
+
+def _upload(visitors: Visitors, kind: str, name: str) -> Response:
+    session = visitors[name]
+    add = session.add_reference if kind == "references" else session.add_photograph
+    return jsonify(add(request.get_data(cache=False), request.args.get("name", "")))
+
+
+def _learn(session: Session) -> Response:
+    asked = _asked()
+    rotations, rate = asked.get("rotations", 1), asked.get("rate", 0.01)
+    if not isinstance(rotations, int) or not 1 <= rotations <= 36 or not _is_number(rate) or not 0 < rate < 1:
+        raise ConfigError("rotations are 1 to 36, a false-alarm rate lies between 0 and 1")
+    session.learn(rotations, rate)
+    return jsonify(session.state())
+
+
+def _decide(session: Session) -> Response:
+    asked = _asked()
+    given = {name: asked.get(name) for name in ("score", "rate")}
+    if any(value is not None and not _is_number(value) for value in given.values()):
+        raise ConfigError("a threshold is a number")
+    return jsonify(session.decide(**given))
+
+
+def _picture(visitors: Visitors, kind: str, name: str, number: int) -> Response:
+    return Response(visitors[name].picture(number, kind), mimetype="image/jpeg")
+
+
+def _file(path: Path, name: str) -> Response:
+    """The file as a download; it is gone when it has been sent."""
+    file = open(path, "rb")
+    with contextlib.suppress(OSError):  # Windows keeps it until the visitor leaves
+        path.unlink()
+    return send_file(file, mimetype="application/octet-stream", as_attachment=True, download_name=name)
+
+
+def _asked() -> dict[str, Any]:
+    asked = request.get_json(force=True, silent=True)
+    if not isinstance(asked, dict):
+        raise ConfigError("the request is not a JSON object")
+    return asked
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _done(_: None) -> Response:
+    return jsonify(done=True)
+
+
+def _refusal(error: Exception) -> tuple[Response, int]:
+    """One sentence with the cause; what nobody expected goes to the log."""
+    if isinstance(error, HTTPException):
+        told = {413: "the file is larger than this page takes", 404: "there is nothing here"}
+        return jsonify(error=told.get(error.code, error.description)), error.code
+    if isinstance(error, KeyError):
+        return jsonify(error="it is not here any more; load the page again"), 404
+    if isinstance(error, (DataError, ModelError, ConfigError)):
+        return jsonify(error=str(error)), 422
+    if is_out_of_memory(error):
+        return jsonify(error=f"there is not enough memory; {CURE}"), 507
+    logger.error("the page could not answer %s %s", request.method, request.path, exc_info=error)
+    return jsonify(error=f"that failed ({type(error).__name__}); the window that runs app.py says more"), 500

@@ -1,0 +1,254 @@
+"""What one visitor of the page has: references, photographs, and a detector of their own."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from threading import Lock, RLock
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.records import DataError
+from data.transforms import MAX_PIXELS
+from fdsl import AnomalyDetector, Prediction, Threshold
+from page.uploads import Upload, jpeg, receive, remove, small
+from predict import draw, finish, row_of, run_config
+from utils import drawing
+from utils.config import ConfigError
+from utils.decision import Box, find_boxes
+from utils.prediction_files import PredictionFolder
+
+MODEL = Lock()               # one photograph at a time goes through the backbone
+MOST_REFERENCES = 16
+MOST_PHOTOGRAPHS = 200
+RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a visitor may upload: bytes a file, pixels a photograph, how many of each kind."""
+
+    file_bytes: int
+    max_pixels: int = MAX_PIXELS
+    references: int = MOST_REFERENCES
+    photographs: int = MOST_PHOTOGRAPHS
+
+
+@dataclass
+class Photograph(Upload):
+    """An upload to inspect and, once scored with what the detector knows now, what was found."""
+
+    found: Prediction | None = None
+    boxes: list[Box] = field(default_factory=list)
+
+
+class Session:
+    """One visitor's work. Safe to use from several threads; scoring of different visitors takes turns."""
+
+    def __init__(self, detector: AnomalyDetector, folder: Path, limits: Limits) -> None:
+        self.detector, self.folder, self.limits = detector, folder, limits
+        self.references: dict[int, Upload] = {}
+        self.photographs: dict[int, Photograph] = {}
+        self.built_in = detector.config["references"]    # those of --references or of a detector file
+        self.estimated = detector.threshold
+        self.rate: float | None = None                   # that the threshold was estimated for, if it was here
+        self._count = 0
+        self._lock = RLock()     # what is here
+        self._work = Lock()      # the detector
+        folder.mkdir()
+
+    def state(self) -> dict[str, Any]:
+        """All that the page shows, as JSON values."""
+        with self._lock:
+            threshold = self.detector.threshold
+            return {"references": [_told(one) for one in self.references.values()],
+                    "photographs": [self._row(one) for one in self.photographs.values()],
+                    "builtIn": self.built_in, "ready": self.ready, "rate": self.rate,
+                    "rates": RATES if self.detector.normal else (),
+                    "rotations": self.detector.config["rotations"],
+                    "threshold": None if threshold is None else asdict(threshold),
+                    "limits": asdict(self.limits)}
+
+    @property
+    def ready(self) -> bool:
+        """Whether the detector knows good parts."""
+        return self.detector.detector.bank is not None or self.detector.config["method"]["fd"] == "none"
+
+    def add_reference(self, content: bytes, name: str) -> dict[str, Any]:
+        """Takes a photograph of a good part; `learn` shows it to the detector. DataError for what is no photograph."""
+        with self._lock:
+            if len(self.references) >= self.limits.references:
+                raise DataError(f"{self.limits.references} good parts are enough; remove one first")
+            number = self._next()
+        upload = receive(content, number, name, self.folder, self.limits.max_pixels)
+        with self._lock:
+            self.references[number] = upload
+        return _told(upload)
+
+    def add_photograph(self, content: bytes, name: str) -> dict[str, Any]:
+        """Takes a photograph to inspect; `score` scores it. DataError for what is no photograph."""
+        with self._lock:
+            if len(self.photographs) >= self.limits.photographs:
+                raise DataError(f"{self.limits.photographs} photographs are as many as this page holds; remove some, "
+                                "or use predict.py")
+            number = self._next()
+        upload = receive(content, number, name, self.folder, self.limits.max_pixels)
+        with self._lock:
+            self.photographs[number] = photograph = Photograph(**vars(upload))
+        return self._row(photograph)
+
+    def remove(self, number: int) -> None:
+        """Forgets one upload of either kind; KeyError where there is none."""
+        with self._lock:
+            upload = self.references.pop(number, None) or self.photographs.pop(number)
+            upload.file.unlink(missing_ok=True)
+
+    def learn(self, rotations: int = 1, rate: float = 0.01) -> None:
+        """Shows the references to the detector and estimates the threshold; all photographs have to be scored anew.
+
+        Raises DataError without references, ModelError and ConfigError as `AnomalyDetector.remember`.
+        """
+        with self._work:
+            with self._lock:
+                references = list(self.references.values())
+                for photograph in self.photographs.values():
+                    photograph.found = None
+            photos = [upload.open() for upload in references]
+            with MODEL:
+                self.detector.remember(photos, rotations=rotations, false_alarm_rate=rate)
+            self.estimated, self.rate, self.built_in = self.detector.threshold, rate, 0
+
+    def score(self, number: int) -> dict[str, Any]:
+        """Scores one photograph with what the detector knows now; KeyError where there is none."""
+        with self._work:
+            with self._lock:
+                photograph = self.photographs[number]
+            photo = photograph.open()
+            with MODEL:
+                found = self.detector.predict(photo)
+            with self._lock:
+                photograph.found = found
+                self._find_boxes(photograph)
+                return self._row(photograph)
+
+    def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
+        """Sets the threshold to a score, or to what good parts reach at a rate; the new state."""
+        with self._work, self._lock:
+            if rate is not None:
+                self.detector.calibrate(rate)
+                self.estimated, self.rate = self.detector.threshold, rate
+                for photograph in self.photographs.values():
+                    self._find_boxes(photograph)
+            elif score is not None and np.isfinite(score):
+                self.detector.threshold, self.rate = Threshold(float(score), self._level(), "set by hand"), None
+            else:
+                raise ConfigError("a threshold is a score or a false-alarm rate between 0 and 1")
+            return self.state()
+
+    def picture(self, number: int, kind: str) -> bytes:
+        """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is none."""
+        with self._lock:
+            upload = self.references.get(number) or self.photographs[number]
+            found, scale = getattr(upload, "found", None), self.detector.heat_scale
+        if kind == "heat" and found is None:
+            raise KeyError(number)
+        photo = small(upload.open())
+        if kind == "photo":
+            return jpeg(photo)
+        values = drawing.upsample(found.patch_map, photo.height, photo.width)
+        return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale)))
+
+    def results(self) -> Path:
+        """A ZIP file with what predict.py would have written; DataError where nothing is scored."""
+        with self._work, self._scratch("results") as folder:
+            with self._lock:
+                scored = [photograph for photograph in self.photographs.values() if photograph.found is not None]
+            if not scored:
+                raise DataError("no photograph is scored yet")
+            output = PredictionFolder(folder, run_config(self.detector))
+            for name, photograph in zip(_distinct([one.name for one in scored]), scored):
+                found = self._decided(photograph.found)
+                row = row_of(name, found) | {"picture": draw(self.detector, name, photograph.open(), found, folder)}
+                output.add(row, found.base_map, found.window_map)
+            finish(self.detector, output)
+            return _zipped(folder, self.folder / f"{self._next()}.zip")
+
+    def saved_detector(self) -> Path:
+        """The detector as predict.py --detector takes it; DataError where it knows no good parts."""
+        with self._work:
+            if not self.ready:
+                raise DataError("the detector knows no good parts yet")
+            file = self.folder / f"{self._next()}.safetensors"
+            self.detector.save(file)
+            return file
+
+    def close(self) -> None:
+        """Removes everything that was uploaded."""
+        remove(self.folder)
+
+    def _next(self) -> int:
+        with self._lock:
+            self._count += 1
+            return self._count
+
+    def _decided(self, found: Prediction) -> Prediction:
+        """The same finding, judged by the threshold as it stands now."""
+        threshold = self.detector.threshold
+        return replace(found, threshold=None if threshold is None else threshold.score,
+                       map_threshold=None if threshold is None else threshold.level)
+
+    def _level(self) -> float | None:
+        return None if self.estimated is None else self.estimated.level
+
+    def _find_boxes(self, photograph: Photograph) -> None:
+        """Boxes of a scored photograph, whatever is decided about it: the threshold may still move."""
+        found = photograph.found
+        if found is not None:
+            photograph.boxes = find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self._level())
+
+    def _row(self, photograph: Photograph) -> dict[str, Any]:
+        found = photograph.found
+        return _told(photograph) | {"score": None if found is None else found.score,
+                                    "boxes": [] if found is None else [asdict(box) for box in photograph.boxes]}
+
+    @contextmanager
+    def _scratch(self, name: str) -> Iterator[Path]:
+        folder = self.folder / name
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _told(upload: Upload) -> dict[str, Any]:
+    return {"number": upload.number, "name": upload.name, "width": upload.size[0], "height": upload.size[1]}
+
+
+def _distinct(names: list[str]) -> Iterator[str]:
+    """The names, with a number before the ending where one was there already."""
+    seen: set[str] = set()
+    for name in names:
+        stem, dot, ending = name.rpartition(".")
+        stem, ending = (stem, dot + ending) if stem else (name, "")
+        candidate, number = name, 1
+        while candidate in seen:
+            number += 1
+            candidate = f"{stem} ({number}){ending}"
+        seen.add(candidate)
+        yield candidate
+
+
+def _zipped(folder: Path, file: Path) -> Path:
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # almost all of it is JPEG
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                archive.write(path, path.relative_to(folder).as_posix())
+    return file
+

@@ -1,0 +1,106 @@
+"""Uploaded photographs: checked, kept in a temporary folder, shown again as small JPEGs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import BoundedSemaphore
+
+from PIL import Image
+
+from data.records import DataError, shown
+from data.transforms import open_image
+from utils.config import ConfigError
+from utils.lock import locked
+
+PREFIX = "fdsl-page-"
+LOCK = ".lock"
+SHOWN_SIDE = 1600        # pixels: the longest side of a picture that goes to the browser
+JPEG_QUALITY = 88
+NAME_LENGTH = 200
+DECODERS = BoundedSemaphore(2)   # a photograph of 100 megapixels takes 300 MB while it is decoded
+
+
+@dataclass
+class Upload:
+    """A photograph that was uploaded: the user's name for it, where it lies, its (width, height) upright."""
+
+    number: int
+    name: str
+    file: Path
+    size: tuple[int, int]
+
+    def open(self) -> Image.Image:
+        """The photograph as RGB, upright."""
+        with DECODERS:
+            return open_image(self.file, self.size[0] * self.size[1])
+
+
+def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: int) -> Upload:
+    """Keeps an upload that is a photograph as `folder`/`number`; DataError, and nothing is kept, for anything else."""
+    name = plain_name(name)
+    file = folder / f"{number}.upload"
+    try:
+        file.write_bytes(content)
+        with DECODERS:
+            photo = open_image(file, max_pixels)
+    except DataError as error:
+        file.unlink(missing_ok=True)
+        raise DataError(f"{name}: {str(error).removeprefix(f'{shown(file)}: ')}") from error
+    except OSError:
+        file.unlink(missing_ok=True)
+        raise
+    return Upload(number, name, file, photo.size)
+
+
+def plain_name(name: str) -> str:
+    """What the browser calls a file, as a label: its last part, on one line, not too long. It never names a file here."""
+    return shown(name.replace("\\", "/").rsplit("/", 1)[-1])[-NAME_LENGTH:].strip() or "photograph"
+
+
+def small(photo: Image.Image) -> Image.Image:
+    """The photograph, or a copy with a longest side of SHOWN_SIDE."""
+    factor = SHOWN_SIDE / max(photo.size)
+    if factor >= 1:
+        return photo
+    return photo.resize([max(1, round(side * factor)) for side in photo.size], Image.Resampling.BOX, reducing_gap=2.0)
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder of this process's own, also for the standard library's temporary files; gone after the block.
+
+    What an earlier process that was killed left behind is removed first.
+    """
+    parent = Path(tempfile.gettempdir())
+    for left in parent.glob(f"{PREFIX}*"):
+        with contextlib.suppress(OSError, ConfigError), locked(left / LOCK, str(left), "wait"):
+            shutil.rmtree(left)
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    before, tempfile.tempdir = tempfile.tempdir, str(folder)
+    try:
+        with locked(folder / LOCK, str(folder), "wait"):
+            yield folder
+    finally:
+        tempfile.tempdir = before
+        remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """Removes a folder that others may still be writing to."""
+    for _ in range(3):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not os.path.lexists(folder):
+            return

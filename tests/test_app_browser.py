@@ -1,0 +1,218 @@
+"""The page in a real browser, served by app.py, with the demo's drawn gears."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import pytest
+from browser.chromium import chromium, missing_browser, resize
+from small_runs import ROOT, environment
+
+from data import demo
+
+no_browser = missing_browser()
+pytestmark = pytest.mark.skipif(bool(no_browser), reason=no_browser)
+pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
+
+BACKBONE = ("--model", "ViT-demo", "--model-config", str(ROOT / "configs"), "--pretrained", "none", "--layers", "1", "2",
+            "--image-size", "192", "--device", "cpu", "--precision", "fp32")
+ATTACK = "<img src=x onerror=alert(1)>.png"
+
+
+@pytest.fixture(scope="module")
+def gears(tmp_path_factory):
+    """Two good gears to learn from, one good and three defective ones to inspect, and one with a hostile name."""
+    folder = tmp_path_factory.mktemp("gears")
+    product = demo.MVTEC["gear"]
+    for number in range(3):
+        demo.save(folder / f"good{number}.png", demo.draw_good(product, 1, f"good{number}"))
+    for number, kind in enumerate(list(product.defects)[:3]):
+        name = ATTACK if number == 2 else f"bad{number}.png"
+        demo.save(folder / name, demo.draw_defective(product, 1, f"bad{number}", kind, 2.0)[0])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    command = [sys.executable, str(ROOT / "app.py"), *BACKBONE, "--port", "0", "--checkpoints",
+               str(tmp_path_factory.mktemp("none"))]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT,
+                               env=environment())
+    lines = []
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"open (http://127\.0\.0\.1:\d+)", line):
+                threading.Thread(target=process.stderr.read, daemon=True).start()
+                yield found[1]
+                break
+        else:
+            raise AssertionError("".join(lines))
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser, address):
+    """An empty page; whatever it does, it complains about nothing on the console."""
+    browser.get(address)
+    browser.execute_script("sessionStorage.clear()")
+    browser.get_log("browser")
+    resize(browser, 1280, 900)
+    browser.get(address)
+    wait(browser, "performance.getEntriesByType('resource').some(entry => entry.name.includes('/sessions/'))")
+    yield browser
+    problems = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
+                and "status of 422" not in entry["message"]]
+    assert not problems, problems
+
+
+def read(driver, expression, *values):
+    return driver.execute_script(f"return {expression}", *values)
+
+
+def wait(driver, expression, seconds=30):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if read(driver, expression):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {expression}; the page says "
+                         f"{read(driver, 'document.body.innerText')[-600:]}")
+
+
+def give(driver, kind, *files):
+    field = driver.find_element("css selector", f".drop[data-kind={kind}] input")
+    field.send_keys("\n".join(map(str, files)))
+
+
+def click(driver, selector):
+    """By script: a real click misses while the page scrolls smoothly."""
+    driver.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def learn_and_score(driver, gears, parts):
+    give(driver, "references", gears / "good0.png", gears / "good1.png")
+    wait(driver, "document.getElementById('learnt').textContent === 'Knows 2 good parts.'")
+    give(driver, "photographs", *(gears / name for name in parts))
+    wait(driver, f"document.querySelectorAll('.card:not(.waiting)').length === {len(parts)}")
+
+
+def shown(driver):
+    """{name: (score, verdict)} of the cards, in their order."""
+    rows = read(driver, """[...document.querySelectorAll('.card')].map(card => ['.name', '.score', '.badge']
+        .map(part => card.querySelector(part).textContent))""")
+    return {name: (float(score), verdict) for name, score, verdict in rows}
+
+
+PARTS = ("good2.png", "bad0.png", "bad1.png", ATTACK)
+
+
+def test_from_photographs_to_a_decision(page, gears):
+    learn_and_score(page, gears, PARTS)
+    found = shown(page)
+    assert sorted(found) == sorted(PARTS), "names are text"
+    assert read(page, "document.querySelectorAll('img[onerror]').length") == 0
+    scores = [score for score, _ in found.values()]
+    assert scores == sorted(scores, reverse=True) and min(found, key=lambda name: found[name][0]) == "good2.png"
+    wait(page, "[...document.querySelectorAll('.card img, #references img')].every(image => image.naturalWidth === 320)")
+
+    low, high = sorted(set(scores))[:2]
+    page.execute_script("""const slider = document.getElementById('slider');
+        slider.value = arguments[0]; slider.dispatchEvent(new Event('input'))""", (low + high) / 2)
+    assert read(page, "document.getElementById('anomalous').textContent") == "3 of 4 anomalous"
+    assert [verdict for _, verdict in shown(page).values()] == ["anomalous"] * 3 + ["normal"]
+    boxes = "[...document.querySelectorAll('.card .boxes')].map(one => one.hasAttribute('hidden') ? 0 : one.children.length)"
+    counts = read(page, boxes)
+    assert all(counts[:3]) and counts[3] == 0
+    click(page, "#show-boxes")
+    assert not any(read(page, boxes))
+    assert read(page, "document.getElementById('rate').value") == ""
+    page.execute_script("""const rate = document.getElementById('rate');
+        rate.value = '0.05'; rate.dispatchEvent(new Event('change'))""")
+    wait(page, "document.getElementById('source').textContent.startsWith('false-alarm rate 0.05')")
+
+
+def test_the_large_view_and_its_keys(page, gears):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    learn_and_score(page, gears, PARTS[:3])
+    names = list(shown(page))
+    page.execute_script("document.querySelector('.card .open').focus()")
+    ActionChains(page).send_keys(Keys.ENTER).perform()
+    title = "document.getElementById('viewer-title').textContent"
+    assert read(page, title) == names[0]
+    wait(page, "[...document.querySelectorAll('#viewer-pictures img')].filter(image => image.naturalWidth).length === 2")
+    ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
+    assert read(page, title) == names[1]
+    ActionChains(page).send_keys(Keys.ESCAPE).perform()
+    assert not read(page, "document.getElementById('viewer').open")
+    click(page, "input[name=mode][value=photo]")
+    wait(page, "document.querySelector('.card img').src.includes('photo.jpg')")
+
+
+def test_downloads(page, gears, tmp_path):
+    learn_and_score(page, gears, PARTS[:2])
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    for identity, name in (("results-link", "fdsl-results.zip"), ("detector-link", "detector.safetensors")):
+        click(page, f"#{identity}")
+        end = time.monotonic() + 20
+        while not (tmp_path / name).exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert (tmp_path / name).stat().st_size > 1000
+    archive = zipfile.ZipFile(io.BytesIO((tmp_path / "fdsl-results.zip").read_bytes()))
+    rows = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+    assert {row["image"]: round(row["score"], 4) for row in rows} == {name: score for name, (score, _) in shown(page).items()}
+
+
+def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    give(page, "references", tmp_path / "notes.png", gears / "good0.png")
+    wait(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
+    problem = "document.getElementById('problem').textContent"
+    assert "notes.png: is not an image of a known format" in read(page, problem)
+    assert read(page, "document.querySelectorAll('#references li').length") == 1
+
+
+def test_dropped_files_a_reload_and_starting_over(page, gears, address):
+    learn_and_score(page, gears, PARTS[:1])
+    page.execute_script("""const transfer = new DataTransfer();
+        const picture = document.querySelector('#references img'), drop = document.querySelector('[data-kind=photographs]');
+        fetch(picture.src).then(answer => answer.blob()).then(blob => {
+          transfer.items.add(new File([blob], 'dropped.jpg'));
+          drop.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
+        });""")
+    wait(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    before = shown(page)
+    page.refresh()
+    wait(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    assert shown(page) == before and "dropped.jpg" in before
+    click(page, "#references .forget")
+    wait(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
+    wait(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    click(page, "#leave")
+    wait(page, "document.querySelectorAll('#references li, .card').length === 0")
+
+
+def test_narrow_screens_and_names_of_controls(page, gears):
+    learn_and_score(page, gears, PARTS[:2])
+    for width in (360, 800, 1600):
+        for dark in (False, True):
+            resize(page, width, 800, dark)
+            assert read(page, "document.documentElement.scrollWidth") <= width
+    named = "element.textContent.trim() || element.getAttribute('aria-label') || element.labels?.length"
+    controls = "[...document.querySelectorAll('button, input, select, [role=img]')]"
+    assert read(page, f"{controls}.filter(element => !({named})).length") == 0
