@@ -84,6 +84,12 @@ class Place:
                 *BACKBONE, *LFE, "--checkpoint", str(self.folder / checkpoint / "m/mvtec.safetensors"), "--results",
                 str(self.folder / results), *more]
 
+    def predict(self, *more):
+        """Every photograph of the dataset; fills --output where `more` does."""
+        backbone = [word for word in BACKBONE if word not in ("--workers", "0")]
+        return ["--references", str(self.data / "cup/train/good"), "--input", str(self.data), "--model-config",
+                str(self.configs), *backbone, "--workers", "1", "--checkpoints", str(self.folder / "none"), *more]
+
     def weights(self, checkpoints="checkpoints"):
         return self.folder / checkpoints / "m/mvtec.safetensors"
 

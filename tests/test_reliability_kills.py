@@ -1,4 +1,4 @@
-"""Real processes of train.py and test.py, killed with SIGKILL at random moments until they get through.
+"""Real processes of train.py, test.py and predict.py, killed with SIGKILL at random moments until they get through.
 
 FDSL_KILLS=30 sets how many kills there are (default 4); FDSL_KILL_SEED chooses other moments.
 """
@@ -14,7 +14,8 @@ from test_reliability import files
 
 KILLS = int(os.environ.get("FDSL_KILLS", "4"))
 SEED = int(os.environ.get("FDSL_KILL_SEED", "1"))
-HIDDEN_NEVER_LEFT = (".tmp", ".lock", ".parts", ".unfinished.safetensors")
+HIDDEN_NEVER_LEFT = (".tmp", ".lock", ".parts", ".partial", ".unfinished.safetensors")
+BEGUN = {"train": "python ", "test": "python ", "predict": "threshold "}    # how the line begins that says so
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +24,10 @@ def place(tmp_path_factory):
 
 
 def begin(name, arguments):
-    """A process that has begun its work, which its first line in the log says, or had none left to do."""
+    """A process that has begun its work, which a line in the log says, or had none left to do."""
     process = start(name, arguments)
     for line in process.stderr:
-        if line.startswith("python "):
+        if line.startswith(BEGUN[name]):
             return process
     assert process.wait() == 0, f"{name}.py ended before it began"
     return process
@@ -57,26 +58,29 @@ def killed_until_finished(name, arguments, seconds, moments, most):
     raise AssertionError("the run that was not killed did not end well")
 
 
-@pytest.mark.parametrize("name", ["train", "test"])
+@pytest.mark.parametrize("name", ["train", "test", "predict"])
 def test_killed_runs_end_in_the_same_bytes(place, tmp_path, name, record_property):
     moments, kills = random.Random(f"{SEED} {name}"), 0
     if name == "train":
         def arguments(folder):
             return place.train("--epochs", "6", "--save-every", "1", "--checkpoints", str(folder))
-    else:
+    elif name == "test":
         undisturbed("train", place.train())
 
         def arguments(folder):
             return place.test("--results", str(folder))
+    else:
+        def arguments(folder):
+            return place.predict("--resume", "--save-maps", "--output", str(folder))
 
     seconds = undisturbed(name, arguments(tmp_path / "whole"))
     wanted = files(tmp_path / "whole")
     assert wanted
     rounds = 0
-    while kills < (KILLS + 1) // 2:
+    while kills < -(-KILLS // 3):
         rounds += 1
         folder = tmp_path / str(rounds)
-        kills += killed_until_finished(name, arguments(folder), seconds, moments, (KILLS + 1) // 2 - kills)
+        kills += killed_until_finished(name, arguments(folder), seconds, moments, -(-KILLS // 3) - kills)
         assert files(folder) == wanted
         assert not [path for path in folder.rglob("*") if path.name.endswith(HIDDEN_NEVER_LEFT)]
     record_property("kills", kills)

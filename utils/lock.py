@@ -15,9 +15,14 @@ from utils.config import ConfigError
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:
     fcntl = None
+try:
+    import msvcrt
+except ImportError:  # all but Windows
+    msvcrt = None
 
+FAR = 2**30  # the byte that Windows locks: its locks keep others from reading, and they shall read who holds the file
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held: set[str] = set()
 
@@ -27,7 +32,7 @@ def locked(file: Path, what: str, cure: str) -> Iterator[None]:
     """Holds the lock `file` for the length of the block; its folder is made.
 
     Raises ConfigError that names the holder: `what` is being written, `cure` is what else could be done. The lock is
-    the system's (POSIX), so it is free the moment its holder ends, however that ends, and processes that load images
+    the system's, so it is free the moment its holder ends, however that ends, and processes that load images
     never hold it. Where there are no such locks the file's process id and start time decide.
     """
     file = Path(file)
@@ -78,6 +83,13 @@ def _lock(handle: int) -> bool:
                 return False
             if error.errno not in NO_LOCKS_HERE:
                 raise
+    if msvcrt is not None:
+        try:
+            os.lseek(handle, FAR, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            return True
+        except OSError:
+            return False
     return not _lives(_read(handle))
 
 
