@@ -45,8 +45,8 @@ class DiscrepancySource:
         self.backbone, self.encode = backbone, Halving(backbone.encode, join_features)
         self.banks = {}
         for category, shots in progress(self.shots.items(), len(self.shots), "references"):
-            tokens = [self.encode(shots[index]["image"][None]).tokens[:, 0] for index in range(len(shots))]
-            self.banks[category] = MemoryBank(torch.cat(tokens, dim=1))
+            tokens = (self.encode(shots[index]["image"][None]).tokens[:, 0] for index in range(len(shots)))
+            self.banks[category] = MemoryBank.collected(tokens, len(shots) * backbone.grid(self.image_size)**2)
 
     def use_float32(self) -> None:
         self.use(self.load(torch.float32))

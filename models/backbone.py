@@ -177,8 +177,7 @@ def load_backbone(model: str, pretrained: str, layers: Sequence[int], device: to
     if pretrained == UNTRAINED:
         visual = _untrained_tower(model)
     elif Path(pretrained).is_file():
-        visual = _untrained_tower(model)
-        fill_image_tower(visual, read_image_tower(Path(pretrained)), pretrained)
+        visual = _tower_of_file(model, Path(pretrained))
     else:
         visual = _downloaded_tower(model, pretrained)
     return FrozenBackbone(visual, layers, torch.device(device), dtype)
@@ -195,10 +194,27 @@ def register_model_configs(folder: str) -> None:
 
 
 def _untrained_tower(model: str) -> nn.Module:
-    with torch.random.fork_rng(devices=[]), _open_clip_quiet():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED_SEED)
-        return open_clip.create_model(model, pretrained=None, precision="fp32", device="cpu",
-                                      text_cfg=TINY_TEXT_TOWER, force_custom_text=False).visual
+        return _new_tower(model, "cpu")
+
+
+def _new_tower(model: str, device: str) -> nn.Module:
+    with _open_clip_quiet():
+        return open_clip.create_model(model, pretrained=None, precision="fp32", device=device, text_cfg=TINY_TEXT_TOWER,
+                                      force_custom_text=False).visual
+
+
+def _tower_of_file(model: str, file: Path) -> nn.Module:
+    """The image tower with the file's weights, made without any of its own: drawing random ones takes seconds."""
+    state = read_image_tower(file)
+    with torch.device("meta"):
+        visual = _new_tower(model, "meta")
+    fill_image_tower(visual, state, str(file))
+    if any(tensor.is_meta for tensor in (*visual.parameters(), *visual.buffers())):  # a buffer that no file holds
+        visual = _untrained_tower(model)
+        fill_image_tower(visual, state, str(file))
+    return visual
 
 
 def _downloaded_tower(model: str, tag: str) -> nn.Module:
@@ -273,7 +289,7 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
     if bad:
         raise ModelError(f"--pretrained {source} holds values that are not finite ({', '.join(bad[:5])}).")
     visual.positional_embedding = nn.Parameter(table.detach().clone())
-    visual.load_state_dict(state, strict=True)
+    visual.load_state_dict(state, strict=True, assign=True)
 
 
 @contextlib.contextmanager

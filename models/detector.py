@@ -102,12 +102,21 @@ class Detector(nn.Module):
         if len(references) == 0:
             raise ModelError("There is no reference photograph to remember; only --fd none works without.")
         self.bank = self.window_bank = self.window_embedding = None  # free them before the new ones are made
-        self.bank = MemoryBank(torch.cat([self.backbone.encode(image[None]).tokens[:, 0] for image in references], dim=1))
+        self.bank = MemoryBank.collected((self.backbone.encode(image[None]).tokens[:, 0] for image in references),
+                                         len(references) * self.grid**2)
         if self.windows is not None:
-            parts = [part for image in references for part in self._encode_windows(image)]
-            self.window_bank = MemoryBank(torch.cat([part.tokens.flatten(1, 2) for part in parts], dim=1))
+            embeddings: list[Tensor] = []
+            self.window_bank = MemoryBank.collected((part for image in references for part in self._windows_of(image, embeddings)),
+                                                    len(references) * len(self.windows) * self.settings.size**2)
             if self.settings.picks:
-                self.window_embedding = torch.cat([part.embedding for part in parts])
+                self.window_embedding = torch.cat(embeddings)
+
+    def _windows_of(self, reference: Tensor, embeddings: list[Tensor]) -> Iterator[Tensor]:
+        """The tokens (L,n,C) of a reference's windows, chunk by chunk; their embeddings are added to the list."""
+        for part in self._encode_windows(reference):
+            if part.embedding is not None:
+                embeddings.append(part.embedding)
+            yield part.tokens.flatten(1, 2)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Detection:

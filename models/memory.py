@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from models.fdsl import feature_discrepancy
 
 ALIGNMENTS = ("mulmax", "diff2")
+CENTRED_AT_ONCE = 4096     # tokens of each block
 SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
 
 
@@ -39,8 +42,31 @@ class MemoryBank:
     """
 
     def __init__(self, tokens: Tensor) -> None:
-        self.mean = tokens.mean(dim=1, keepdim=True, dtype=torch.float32)
-        self.centred = torch.stack([(block.float() - mean).to(tokens.dtype) for block, mean in zip(tokens, self.mean)])
+        self.centred = tokens.clone()
+        self._centre_itself()
+
+    @classmethod
+    def collected(cls, parts: Iterable[Tensor], count: int) -> "MemoryBank":
+        """A bank of `parts` (L,n,C) that add up to `count` tokens a block, of which no second copy is ever held."""
+        bank, filled = object.__new__(cls), 0
+        for part in parts:
+            if filled == 0:
+                bank.centred = part.new_empty((part.shape[0], count, part.shape[2]))
+            bank.centred[:, filled:filled + part.shape[1]] = part
+            filled += part.shape[1]
+        if filled != count:
+            raise ValueError(f"The memory bank was to hold {count} tokens a block and was given {filled}.")
+        bank._centre_itself()
+        return bank
+
+    def _centre_itself(self) -> None:
+        """From tokens to their mean and what they differ from it, chunk by chunk in place."""
+        total = self.centred.new_zeros((len(self.centred), 1, self.centred.shape[2]), dtype=torch.float32)
+        for chunk in self.centred.split(CENTRED_AT_ONCE, dim=1):
+            total += chunk.float().sum(dim=1, keepdim=True)
+        self.mean = total / len(self)
+        for chunk in self.centred.split(CENTRED_AT_ONCE, dim=1):
+            chunk.copy_(chunk.float() - self.mean)
 
     def __len__(self) -> int:
         return self.centred.shape[1]

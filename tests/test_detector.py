@@ -242,3 +242,14 @@ def test_cutting_takes_the_right_pixels():
     cut = windows.cut(image, PATCH)
     row, column = windows.origins[5]
     assert torch.equal(cut[5], image[:, row * 8:row * 8 + 32, column * 8:column * 8 + 32])
+
+
+def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
+    monkeypatch.setattr("models.memory.CENTRED_AT_ONCE", 7)
+    tokens = torch.nn.functional.normalize(torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(0)), dim=-1)
+    whole, collected = MemoryBank(tokens), MemoryBank.collected(tokens.split(9, dim=1), 40)
+    assert torch.equal(whole.centred, collected.centred) and torch.equal(whole.mean, collected.mean)
+    assert torch.allclose(whole.centred + whole.mean, tokens, atol=1e-6) and torch.allclose(whole.mean[:, 0], tokens.mean(1))
+    for count in (39, 41):
+        with pytest.raises((ValueError, RuntimeError)):
+            MemoryBank.collected(tokens.split(9, dim=1), count)
