@@ -9,9 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
+import os
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Callable
@@ -152,28 +154,110 @@ def training(bench: Bench) -> list[tuple]:
     return [(f"training step, batch {TRAINING_BATCH}, {TRAINING_SHOTS} references", bench.seconds(step), bare)]
 
 
-def _peak(args: argparse.Namespace, shots: int, answer) -> None:
+def _grown(args: argparse.Namespace, shots: int, answer) -> None:
+    """In a process of its own: the most that its resident memory grows by while a detector works, in bytes."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page  # noqa: E731
     bench = Bench(args)
+    bench.bare(bench.photos[:1])  # what the first pass allocates for good belongs to the backbone
+    before, most, done = resident(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal most
+        while not done.wait(0.01):
+            most = max(most, resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
     detector = bench.detector(index_memory="0")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
     windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[:detector._chunk()]
     detector.heads.raw_maps(detector._discrepancy(bench.backbone.encode(windows).tokens, detector.window_bank))
-    answer.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before)
+    detector.window_bank = None  # the rest of the windows would need no more; the whole image needs less
+    detector.full_maps(bench.photos[1:2])
+    done.set()
+    watcher.join()
+    answer.put(most - before)
 
 
 def memory(bench: Bench) -> list[tuple]:
-    """Peak resident memory beyond the loaded model (child process): the window bank of 4 shots and a chunk of windows.
+    """Peak resident memory beyond the loaded model: the window bank of 4 shots and a chunk of windows matched with it.
 
-    Categories come one after the other, so their number does not matter.
+    Categories come one after the other and leave only their maps, so their number does not matter.
     """
     context = multiprocessing.get_context("spawn")
     answer = context.Queue()
-    child = context.Process(target=_peak, args=(bench.args, 4, answer))
+    child = context.Process(target=_grown, args=(bench.args, 4, answer))
     child.start()
     grown = answer.get()
     child.join()
-    return [("peak memory beyond the model, LFE, 4 shots, MiB", grown / MIB, None)]
+    return [(f"peak memory beyond the model, LFE {bench.args.win_size}/{bench.args.win_stride}, 4 shots, MiB", grown / MIB, None)]
+
+
+OWN_LOAD = """
+import sys, torch, open_clip
+from safetensors.torch import load_file
+if sys.argv[3] != "None": open_clip.add_model_config(sys.argv[3])
+visual = open_clip.create_model(sys.argv[1], pretrained=None, text_cfg=dict(vocab_size=8, width=8, heads=1, layers=1)).visual
+visual.load_state_dict(load_file(sys.argv[2]))
+visual.to(getattr(torch, sys.argv[4]))
+"""
+
+
+def start(bench: Bench) -> list[tuple]:
+    """From the command to the first result with the weights on the disk, beside open_clip's own import and load."""
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    args, root = bench.args, Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory() as folder:
+        weights = f"{folder}/weights.safetensors"
+        save_file({name: value.float().contiguous() for name, value in bench.backbone.visual.state_dict().items()
+                   if name != "positional_embedding"} | {"positional_embedding": bench.backbone.native_table}, weights)
+        for number in range(2):
+            Image.effect_noise((900, 900), 40).convert("RGB").save(f"{folder}/{number}.png")
+        config = ["--model-config", args.model_config] if args.model_config else []
+        predict = [sys.executable, str(root / "predict.py"), "--references", f"{folder}/0.png", "--input", f"{folder}/1.png", "--format",
+                   "json", "--method", "nearest", "--false-alarm-rate", "none", "--model", args.model, *config, "--pretrained", weights,
+                   "--layers", *map(str, args.layers), "--image-size", str(args.image_size), "--device", args.device,
+                   "--precision", args.precision]
+        own = [sys.executable, "-c", OWN_LOAD, args.model, weights, str(args.model_config), str(bench.dtype).removeprefix("torch.")]
+        run = lambda command: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
+        loading_alone = bench.seconds(lambda: run(own))
+        return [("start to first result, one reference and one photograph", bench.seconds(lambda: run(predict)), loading_alone)]
+
+
+def growth(bench: Bench) -> list[tuple]:
+    """How the time grows, each in its own unit: images, shots, image size, window stride (own pick), shots with LFE."""
+    found = []
+    patch = bench.backbone.patch_size
+    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
+    detector = bench.detector()
+    detector.remember(bench.photos[1:2])
+    for count in (1, 2, 4):
+        found.append((f"no LFE, images: {count}", bench.seconds(lambda: [detector(photo[None]) for photo in bench.photos[:count]]), bare))
+    for shots in (1, 2, 4, 8):
+        detector = bench.detector()
+        detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
+        found.append((f"no LFE, shots: {shots}", bench.seconds(lambda: detector(bench.photos[:1])), bare))
+    for side in sorted({round(args_side / patch) * patch for args_side in (224, 336, 448, bench.args.image_size)}):
+        smaller = Detector(bench.backbone, bench.heads, side)
+        smaller.remember(bench.photos[1:2, :, :side, :side])
+        found.append((f"no LFE, image size: {side}", bench.seconds(lambda: smaller(bench.photos[:1, :, :side, :side])),
+                      bench.seconds(lambda: bench.bare(bench.photos[:1, :, :side, :side]))))
+    size = bench.args.win_size
+    for stride in (size, size // 2, size // 3):
+        detector = Detector(bench.backbone, bench.heads, bench.args.image_size,
+                            windows=WindowSettings("mul", size, stride, index_memory="window"))
+        detector.remember(bench.photos[1:2])
+        found.append((f"LFE, window stride: {stride} ({len(detector.windows)} windows)",
+                      bench.seconds(lambda: detector(bench.photos[:1]), warm=False), bare_windows(bench, detector)))
+    for shots in (1, 2, 4):
+        detector = Detector(bench.backbone, bench.heads, bench.args.image_size, windows=WindowSettings("mul", size, size // 2))
+        detector.remember(bench.photos[1:2].expand(shots, -1, -1, -1))
+        found.append((f"LFE {size}/{size // 2}, whole bank, shots: {shots}",
+                      bench.seconds(lambda: detector(bench.photos[:1]), warm=False), bare_windows(bench, detector)))
+    return found
 
 
 def loading(bench: Bench) -> list[tuple]:
@@ -196,7 +280,8 @@ def loading(bench: Bench) -> list[tuple]:
     return [("loading an image, 2 workers, beside the backbone", taken, bare)]
 
 
-ROWS = {"plain": plain, "windows": windows, "training": training, "memory": memory, "loading": loading}
+ROWS = {"plain": plain, "windows": windows, "training": training, "memory": memory, "loading": loading, "start": start,
+        "growth": growth}
 
 
 def main() -> None:

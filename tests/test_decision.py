@@ -111,6 +111,16 @@ def test_a_high_level_does_not_shrink_the_box():
     assert low == high and low[0].width == low[0].height >= 2 * 11
 
 
+@pytest.mark.parametrize("shape", [(320, 320), (900, 900), (90, 1400), (1400, 90), (1, 50), (50, 1)])
+def test_maps_of_any_shape_and_memory_layout_have_boxes(shape):
+    values = np.random.default_rng(0).random((16, 16)).astype(np.float32)
+    full = upsample(values, *shape)
+    for layout in (full, np.asfortranarray(full), np.ascontiguousarray(full), full[::-1, ::-1]):
+        boxes = find_boxes(layout, 0.6)
+        assert boxes and all(0 <= box.x <= box.x + box.width <= shape[1] and 0 <= box.y <= box.y + box.height <= shape[0]
+                             for box in boxes)
+
+
 def test_no_pixel_belongs_to_two_boxes():
     rows, columns = np.mgrid[:90, :160]
     hills = sum(height * np.exp(-((rows - 45)**2 + (columns - middle)**2) / 160)

@@ -126,7 +126,7 @@ def find_boxes(anomaly_map: np.ndarray, level: float | None = None, most: int = 
     for top_value, row, column in sorted(summits, key=lambda summit: (-summit[0], *summit[1:]))[:MOST_SUMMITS]:
         if not free[row, column]:
             continue    # on the slope of a hotter one
-        around = (free & (anomaly_map >= min(top_value, floor + HALF * (top_value - floor)))).astype(np.uint8)
+        around = (free & (anomaly_map >= min(top_value, floor + HALF * (top_value - floor)))).astype(np.uint8, order="C")
         area, *_, (left, top, width, height) = cv2.floodFill(around, None, (column, row), 2, flags=8)
         free &= around != 2
         if not boxes or area >= smallest:
