@@ -15,6 +15,7 @@ from models.windows import WindowGrid
 
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
+PICKS = 16  # reference windows that a query window is matched against with index_memory "window"
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once
 
 
@@ -23,7 +24,7 @@ class WindowSettings:
     """LFE: `mode` nan (off), mul (fused with the full image) or onlywin; `size` and `stride` in patches.
 
     `index_memory`: which reference windows are matched against: "0" all; "1" those that any window of the query picks
-    by its image embedding, as published; "window" for each query window its own pick alone.
+    by its image embedding, as published; "window" for each query window its own PICKS most similar ones.
     `budget`: only this many windows an image are encoded, where the base map is high; 0 means all.
     """
 
@@ -176,14 +177,16 @@ class Detector(nn.Module):
 
     def _discrepancy(self, tokens: Tensor, bank: MemoryBank | None, embedding: Tensor | None = None) -> Tensor:
         """Tokens (L,B,N,C) against a bank -> discrepancies (L,B,N,C); with the windows' embeddings (B,D), each window
-        against the one reference window that it picks."""
+        against the reference windows that it picks."""
         if self.fd == "none":
             return feature_discrepancy(tokens, None, "none")
         if bank is None:
             raise ModelError("The detector has no references yet: call remember() first.")
         index = None
         if embedding is not None:
-            rows = self._window_rows((embedding @ self.window_embedding.t()).argmax(-1))
+            similarity = embedding @ self.window_embedding.t()
+            picked = similarity.topk(min(PICKS, similarity.shape[1]), dim=-1).indices
+            rows = self._window_rows(picked.flatten()).view(len(picked), -1)
             index = bank.index_within(tokens, rows, self.align).flatten(1)
         return bank.discrepancy(tokens.flatten(1, 2), self.align, self.fd, index).view_as(tokens)
 

@@ -11,6 +11,7 @@ from models.fdsl import feature_discrepancy
 
 ALIGNMENTS = ("mulmax", "diff2")
 CENTRED_AT_ONCE = 4096     # tokens of each block
+GATHERED_VALUES = 2**26    # of the candidates that windows are matched within at once
 SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
 
 
@@ -78,6 +79,11 @@ class MemoryBank:
 
     def index_within(self, tokens: Tensor, rows: Tensor, align: str = "mulmax") -> Tensor:
         """Window tokens (L,W,n,C), each window matched within its own `rows` (W,m) of the bank -> index (L,W,n)."""
+        together = max(1, GATHERED_VALUES // (rows.shape[1] * tokens.shape[3]))
+        return torch.cat([self._index_within(part, some, align) for part, some in
+                          zip(tokens.split(together, dim=1), rows.split(together))], dim=1)
+
+    def _index_within(self, tokens: Tensor, rows: Tensor, align: str) -> Tensor:
         found = []
         for block, mean, normal in zip(tokens, self.mean, self.centred):
             candidates = normal[rows]

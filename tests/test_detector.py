@@ -157,8 +157,11 @@ def test_alignments_agree_on_normalised_tokens():
     assert torch.equal(nearest_index(query, bank, "mulmax"), nearest_index(query, bank, "diff2"))
 
 
+@pytest.mark.parametrize("picks, gathered", [(1, 2**26), (3, 2**26), (3, 1), (99, 2**26)])
 @pytest.mark.parametrize("align", ALIGNMENTS)
-def test_each_window_can_be_matched_within_its_own_pick(tiny_backbone, photos, align):
+def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, monkeypatch, align, picks, gathered):
+    monkeypatch.setattr("models.detector.PICKS", picks)
+    monkeypatch.setattr(memory, "GATHERED_VALUES", gathered)
     detector = Detector(tiny_backbone, trained_like(), SIDE, align=align, windows=WindowSettings("mul", 4, 4, 0.5, "window"))
     detector.remember(photos[:2])
     encode, embed = encoders(tiny_backbone)
@@ -166,8 +169,9 @@ def test_each_window_can_be_matched_within_its_own_pick(tiny_backbone, photos, a
     embeddings = torch.stack([embed(window) for window in gallery])
     expected = []
     for window in detector.windows.cut(photos[2], PATCH):
-        own = gallery[int((embeddings @ embed(window)).argmax())]
-        pairs = zip(detector.heads.heads, encode(window), encode(own))
+        order = (embeddings @ embed(window)).argsort(descending=True)[:picks]
+        own = torch.cat([encode(gallery[number]) for number in order], dim=1)
+        pairs = zip(detector.heads.heads, encode(window), own)
         expected.append(torch.stack([plain.raw_map(head, (query - normal[plain.nearest(query, normal, align)]).abs())
                                      for head, query, normal in pairs]))
     found = detector._score_windows(photos[2], None).flatten(2)
