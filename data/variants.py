@@ -20,11 +20,11 @@ MOST_LIGHT = 0.10        # brightness and contrast
 def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
     """The RGB photograph and its copies turned about the centre by 360/count degrees each: `count` in all.
 
-    The frame stays as it is; what turns in from outside is the mirrored border.
+    The frame stays as it is; what turns in from outside repeats its edge.
     """
     yield photo
     for step in range(1, count):
-        yield _moved(photo, 360 * step / count)
+        yield _moved(photo, _turning(photo.size, 360 * step / count), cv2.BORDER_REPLICATE)
 
 
 def rotated_places(size: tuple[int, int], count: int, grid: int) -> np.ndarray:
@@ -36,7 +36,7 @@ def rotated_places(size: tuple[int, int], count: int, grid: int) -> np.ndarray:
     places = []
     for step in range(count):
         back = cv2.invertAffineTransform(_turning(size, 360 * step / count))
-        across, down = (_mirrored(place, side) for place, side in zip(back @ pixels, size))
+        across, down = (place.clip(0, side - 1) for place, side in zip(back @ pixels, size))
         places.append(np.stack([(down + 0.5) * grid / height - 0.5, (across + 0.5) * grid / width - 0.5], axis=1))
     return np.stack(places)
 
@@ -49,8 +49,9 @@ def varied(photo: Image.Image, count: int, seed: int = 0) -> Iterator[Image.Imag
     generator = np.random.default_rng(stable_seed("varied", seed))
     for _ in range(count):
         turn, across, down, scale, light, contrast = generator.uniform(-1, 1, 6)
-        moved = _moved(photo, MOST_TURN * turn, MOST_SHIFT * across, MOST_SHIFT * down, 1 + MOST_SCALE * scale)
-        pixels = np.asarray(moved, dtype=np.float32)
+        matrix = _turning(photo.size, MOST_TURN * turn, 1 + MOST_SCALE * scale)
+        matrix[:, 2] += MOST_SHIFT * across * photo.width, MOST_SHIFT * down * photo.height
+        pixels = np.asarray(_moved(photo, matrix, cv2.BORDER_REFLECT_101), dtype=np.float32)
         middle = pixels.mean()
         lit = (pixels - middle) * (1 + MOST_LIGHT * contrast) + middle * (1 + MOST_LIGHT * light)
         yield Image.fromarray(np.clip(np.rint(lit), 0, 255).astype(np.uint8))
@@ -61,17 +62,6 @@ def _turning(size: tuple[int, int], degrees: float, scale: float = 1) -> np.ndar
     return cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
 
 
-def _mirrored(place: np.ndarray, side: int) -> np.ndarray:
-    """Pixel coordinates outside 0..side-1 as the mirrored border has them."""
-    if side == 1:
-        return np.zeros_like(place)
-    place = np.abs(place) % (2 * (side - 1))
-    return np.minimum(place, 2 * (side - 1) - place)
-
-
-def _moved(photo: Image.Image, degrees: float, across: float = 0, down: float = 0, scale: float = 1) -> Image.Image:
-    """Turned about the centre, scaled and shifted (by shares of the sides), with mirrored borders."""
-    matrix = _turning(photo.size, degrees, scale)
-    matrix[:, 2] += across * photo.width, down * photo.height
-    return Image.fromarray(cv2.warpAffine(np.asarray(photo), matrix, photo.size, flags=cv2.INTER_CUBIC,
-                                          borderMode=cv2.BORDER_REFLECT_101))
+def _moved(photo: Image.Image, matrix: np.ndarray, border: int) -> Image.Image:
+    """The photograph under an affine transform (2,3) of its pixels, in its own frame."""
+    return Image.fromarray(cv2.warpAffine(np.asarray(photo), matrix, photo.size, flags=cv2.INTER_CUBIC, borderMode=border))

@@ -15,6 +15,7 @@ from models.windows import WindowGrid
 
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
+QUARTER = -1
 PICKS = 16  # reference windows that a query window is matched against with index_memory "window"
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once
 
@@ -25,7 +26,7 @@ class WindowSettings:
 
     `index_memory`: which reference windows are matched against: "0" all; "1" those that any window of the query picks
     by its image embedding, as published; "window" for each query window its own PICKS most similar ones.
-    `budget`: only this many windows an image are encoded, where the base map is high; 0 means all.
+    `budget`: only this many windows an image are encoded, where the base map is high; 0 means all, QUARTER a quarter.
     """
 
     mode: str = "nan"
@@ -91,6 +92,9 @@ class Detector(nn.Module):
                 self.windows = WindowGrid(self.grid, windows.size, windows.stride)
             except ValueError as error:
                 raise ModelError(str(error)) from error
+        self.budget = windows.budget
+        if windows.active and windows.budget == QUARTER:
+            self.budget = -(-len(self.windows) // 4)
         self.bank: MemoryBank | None = None
         self.window_bank: MemoryBank | None = None
         self.window_embedding: Tensor | None = None
@@ -143,9 +147,9 @@ class Detector(nn.Module):
         raw = []
         for number, image in enumerate(images):
             chosen = base = None
-            if self.settings.budget:
+            if self.budget:
                 full = self.full_maps(images) if full is None else full
-                chosen = self.windows.choose(self._final(full)[:, number].mean(0), self.settings.budget)
+                chosen = self.windows.choose(self._final(full)[:, number].mean(0), self.budget)
                 base = full.raw[:, number]
             raw.append(self.windows.stitch(self._score_windows(image, chosen), chosen, base))
         return self.heads.refine(torch.stack(raw, dim=1))

@@ -64,8 +64,8 @@ def detect_elsewhere(detector: Detector, images: Tensor, places: Tensor) -> Dete
 def _stitched(detector: Detector, image: Tensor, full: Maps, number: int, places: Tensor) -> Tensor:
     """Raw maps (L,G,G) of one image's windows, each patch barred from its own place."""
     chosen, patches = None, detector.windows.patches.to(places.device)
-    if detector.settings.budget:
-        chosen = detector.windows.choose(detector._final(full)[:, number].mean(0), detector.settings.budget)
+    if detector.budget:
+        chosen = detector.windows.choose(detector._final(full)[:, number].mean(0), detector.budget)
     bank_places = places[:, patches.flatten()].flatten(0, 1)
     own = patches if chosen is None else patches[chosen]
     parts = zip(detector._encode_windows(image, chosen), own.split(detector._chunk()))

@@ -7,6 +7,8 @@ from typing import Sequence
 import torch
 from torch import Tensor
 
+BORDER = 3  # patches
+
 
 def window_origins(grid: int, size: int, stride: int) -> list[int]:
     """First patch of each window along one axis: 0, stride, ... and a last one clamped to the border.
@@ -67,15 +69,23 @@ class WindowGrid:
         """At most `budget` windows for a map of weights (G,G), in the order of `origins`.
 
         Greedy: each next window is the one with the largest sum of weights, a patch counting 1/(1+n) once n chosen
-        windows cover it; so a high spot is seen by several windows before the rest of the image is seen by any.
+        windows cover it; so a high spot is seen by several windows before the rest of the image is seen by any. Near a
+        window's border, where a patch sees little of its surroundings, it counts and covers less (`inwardness`).
         """
         if budget >= len(self):
             return list(range(len(self)))
         weight, count = weight.detach().double().cpu(), torch.zeros(self.grid, self.grid, dtype=torch.float64)
-        free = torch.ones(len(self), dtype=torch.bool)
+        free, inside = torch.ones(len(self), dtype=torch.bool), inwardness(self.size).flatten()
         for _ in range(budget):
-            gain = (weight / (1 + count)).flatten()[self.patches].sum(-1)
+            gain = (weight / (1 + count)).flatten()[self.patches] @ inside
             best = int(torch.where(free, gain, -1.0).argmax())
             free[best] = False
-            count.view(-1)[self.patches[best]] += 1
+            count.view(-1)[self.patches[best]] += inside
         return (~free).nonzero()[:, 0].tolist()
+
+
+def inwardness(size: int) -> Tensor:
+    """(size, size) float64: 1 inside a window, falling to 1/BORDER per axis over its BORDER outermost patches."""
+    steps = torch.arange(size, dtype=torch.float64)
+    axis = ((torch.minimum(steps, size - 1 - steps) + 1) / BORDER).clamp(max=1)
+    return axis[:, None] * axis

@@ -6,6 +6,7 @@ import pytest
 
 from utils import config
 from utils.config import BackboneConfig, ConfigError, MethodConfig, WindowConfig
+from utils.results import run_name
 
 
 def flags(*argv):
@@ -91,3 +92,11 @@ def test_stored_settings_are_checked():
     for broken in ({**good, "new": 1}, {name: good[name] for name in list(good)[1:]}, {**good, "image_size": "518"}):
         with pytest.raises(ConfigError):
             config.from_stored(BackboneConfig, broken)
+
+
+@pytest.mark.parametrize("given, budget, name", [([], 0, "mul_13_2_0.5"), (["--window-budget"], config.QUARTER, "mul_13_2_0.5_budget"),
+                                                 (["--window-budget", "20"], 20, "mul_13_2_0.5_budget20")])
+def test_a_window_budget_needs_no_number(given, budget, name):
+    windows = config.window_config(flags(*given))
+    assert windows.window_budget == budget
+    assert run_name(windows, MethodConfig(), "paper", 240) == name

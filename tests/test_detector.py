@@ -6,10 +6,11 @@ import torch
 import plain
 from models import memory
 from models.backbone import ModelError
-from models.detector import INDEX_MEMORIES, Detector, WindowSettings, fuse
+from models.detector import INDEX_MEMORIES, QUARTER, Detector, WindowSettings, fuse
 from models.fdsl import FDSL, FD_MODES
 from models.memory import ALIGNMENTS, MemoryBank, nearest_index
 from models.windows import WindowGrid, window_origins
+from utils import config as settings
 
 SIDE, PATCH = 64, 8
 
@@ -200,6 +201,15 @@ def test_a_budget_of_all_windows_is_exact(tiny_backbone, photos):
     for detector in (exact, budget):
         detector.remember(photos[:1])
     assert torch.equal(exact(photos[1:2]).window, budget(photos[1:2]).window)
+
+
+def test_a_budget_without_a_number_is_a_quarter(tiny_backbone, photos):
+    quarter, three = (Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 2, budget=budget))
+                      for budget in (QUARTER, 3))
+    assert len(quarter.windows) == 9 and QUARTER == settings.QUARTER
+    for detector in (quarter, three):
+        detector.remember(photos[:1])
+    assert torch.equal(quarter(photos[1:2]).window, three(photos[1:2]).window)
 
 
 def test_the_budget_goes_where_the_map_is_high():

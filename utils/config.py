@@ -14,6 +14,8 @@ AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop", "folder": "none"}
 IMAGE_SCORES = ("paper", "max", "top1")
 BACKBONE_FLAGS = ("model", "pretrained", "model_config", "layers", "image_size")
 
+QUARTER = -1  # as a window budget: a quarter of the windows
+
 
 class ConfigError(Exception):
     """Settings or files that cannot be used as given; the message is one sentence with the cure."""
@@ -125,8 +127,9 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--index-memory", choices=("0", "1", "window"),
                        help="which reference windows are matched against: 0 all; 1 those that any window picks by its image "
                             "embedding, as published; window: each window's own 16 most similar (default 0)")
-    group.add_argument("--window-budget", type=whole(0), metavar="M",
-                       help="encode only the M windows an image where its map is high; 0 all (default 0)")
+    group.add_argument("--window-budget", type=whole(0), nargs="?", const=QUARTER, metavar="M",
+                       help="encode only the M windows an image where its map is high, without M a quarter of them; 0 all "
+                            "(default 0)")
 
 
 def add_runtime_flags(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
-from utils.config import ConfigError, MethodConfig, WindowConfig
+from utils.config import QUARTER, ConfigError, MethodConfig, WindowConfig
 from utils.files import csv_text, whole_file, write_json, write_text
 from utils.metrics import METRIC_NAMES, mean_metrics
 
@@ -95,7 +95,8 @@ def run_name(windows: WindowConfig, method: MethodConfig, image_score: str, metr
     if windows.winmode != "nan":
         parts += [str(windows.win_size), str(windows.win_stride), f"{windows.win_weight:g}"]
         parts += {"0": [], "1": ["index"], "window": ["ownindex"]}[windows.index_memory]
-        parts += [f"budget{windows.window_budget}"] if windows.window_budget else []
+        budget = "" if windows.window_budget == QUARTER else str(windows.window_budget)
+        parts += [f"budget{budget}"] if windows.window_budget else []
     default = MethodConfig()
     parts += [] if method.use_nam else ["nonam"]
     parts += [] if method.fd == default.fd else [f"fd-{method.fd}"]
