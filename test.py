@@ -15,39 +15,32 @@ if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from 
 
 import argparse
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from assembly import build_detector
 from data.records import (Catalogue, DataError, Record, draw_references, find_duplicates, open_catalogue, shown,
                           without_references)
-from data.transforms import MAX_PIXELS, image_size, mask_to_tensor, open_image, open_mask
+from data.transforms import MAX_PIXELS
 from detection import Overflow, detect
 from models.backbone import ModelError
-from models.detector import fuse
+from reporting import write_results
 from utils import config as settings
 from utils.checkpoint import PRECISION_ASKED, Checkpoint, load_checkpoint
 from utils.config import ConfigError
-from utils.evaluation import PAPER_SIDE, evaluate_category
-from utils.files import csv_text, one_line, remove_leftovers, write_json, write_text
+from utils.evaluation import PAPER_SIDE
+from utils.files import one_line, remove_leftovers, write_json, write_text
 from utils.lock import locked
-from utils.paper import paper_row
-from utils.pictures import CategoryView, write_pictures
-from utils.report import write_report
-from utils.results import (RunMaps, file_digest, framing, load_maps, metrics_table, read_json, run_name,
-                           same_run, save_maps, short_digest, write_tables)
+from utils.results import (RunMaps, file_digest, framing, load_maps, metrics_table, read_json, run_name, same_run,
+                           short_digest)
 from utils.resume import FinishedParts
-from utils.runtime import (choose_device, choose_precision, command_line, machine_facts, progress, run_command,
-                           seed_everything, start_logging, warn, worker_count)
+from utils.runtime import (choose_device, choose_precision, command_line, machine_facts, run_command, seed_everything,
+                           start_logging, warn, worker_count)
 from utils.signals import how_to_continue
 
 logger = logging.getLogger("fdsl")
 WRITTEN = ("config.json", "references.txt", "maps.npz", "scores.csv", "metrics.csv", "table.md", "metrics.json",
            "report.html")
-SCORE_COLUMNS = ("image", "category", "defect", "anomalous", "image_score", "score", "base_score", "window_score")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -139,7 +132,7 @@ def run(folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None, cat
     else:
         maps, config = detect_finite(folder, config, checkpoint, catalogue, references, tested, parts, args)
     how_to_continue("the same command goes on with tables and pictures: the maps of every category are finished")
-    finish(folder, maps, catalogue, references, tested, config, args)
+    write_results(folder, maps, catalogue.root, references, tested, config, args.pictures, args.max_pixels)
     parts.discard()
     logger.info("results in %s%s", folder, "" if args.pictures == 0 else f"; open {folder / 'report.html'}")
 
@@ -241,63 +234,6 @@ def tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) ->
     if not any(tested.values()):
         raise DataError(f"{catalogue.root}: there is no image to test; check --data-path, or lower --k-shot.")
     return {category: records for category, records in tested.items() if records}
-
-
-def finish(folder: Path, maps: RunMaps, catalogue: Catalogue, references: dict[str, list[Record]],
-           tested: dict[str, list[Record]], config: dict[str, Any], args: argparse.Namespace) -> None:
-    """From maps to everything a run leaves: fused maps, tables, scores, pictures, report."""
-    windows = settings.WindowConfig(**config["windows"])
-    maps = maps.select([record.image_path for records in tested.values() for record in records])
-    weight = np.float32(windows.win_weight)
-    fused = fuse(maps.base, maps.window, weight, windows.winmode)
-    score = fuse(maps.base_score, maps.window_score, weight, windows.winmode)
-    save_maps(folder / "maps.npz", maps, fused, score)
-    views, rows, start = [], [], 0
-    for category, records in tested.items():
-        part = slice(start, start := start + len(records))
-        view = evaluate(category, records, fused[part], score[part], references[category], catalogue.root, config,
-                        args.max_pixels)
-        views.append(view)
-        window = maps.window_score[part] if maps.window_score is not None else [None] * len(records)
-        rows += [(record.image_path, category, record.defect, int(record.anomalous), *values) for record, *values in
-                 zip(records, view.scores.tolist(), map(float, score[part]), map(float, maps.base_score[part]),
-                     [None if value is None else float(value) for value in window])]
-    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, rows))
-    categories = {view.name: view.metrics for view in views}
-    metrics = write_tables(folder, categories, config)
-    logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
-    if args.pictures != 0:
-        shutil.rmtree(folder / "pictures", ignore_errors=True)
-        summaries = [write_pictures(view, folder / "pictures", args.pictures)
-                     for view in progress(views, len(views), "pictures")]
-        write_report(folder, summaries, config, metrics, config["command"],
-                     paper_row(config["dataset"], config["k_shot"]))
-
-
-def evaluate(category: str, records: list[Record], maps: np.ndarray, score: np.ndarray, references: list[Record],
-             root: Path, config: dict[str, Any], max_pixels: int) -> CategoryView:
-    """One category's metrics, with what its pictures need."""
-    labels = np.array([record.anomalous for record in records])
-
-    def read_mask(index: int, side: int | str) -> np.ndarray | None:
-        record = records[index]
-        if record.anomalous and not record.mask_path:
-            return None
-        if side == "full":
-            if not record.mask_path:
-                return np.zeros(image_size(root / record.image_path, max_pixels=max_pixels)[::-1], bool)
-            return np.asarray(open_mask(root / record.mask_path, max_pixels)) > 0
-        mask = open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
-        return mask_to_tensor(mask, side)[0].numpy() > 0
-
-    found = evaluate_category(maps, score, labels, read_mask, config["image_score"], config["metric_size"])
-    return CategoryView(
-        name=category, image_paths=[record.image_path for record in records], defects=[record.defect for record in records],
-        labels=labels, scores=found.scores, maps=maps, metrics=found.metrics, map_threshold=found.map_threshold,
-        score_threshold=found.score_threshold, references=[record.image_path for record in references],
-        read_photo=lambda index: np.asarray(open_image(root / records[index].image_path, max_pixels)),
-        read_mask=lambda index: read_mask(index, "full"),
-        reference_photo=lambda index: np.asarray(open_image(root / references[index].image_path, max_pixels)))
 
 
 if __name__ == "__main__":

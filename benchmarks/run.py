@@ -24,11 +24,11 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from models.backbone import FrozenBackbone, load_backbone  # noqa: E402
-from models.detector import Detector, WindowSettings  # noqa: E402
+from models.detector import QUARTER, Detector, WindowSettings  # noqa: E402
 from models.fdsl import FDSL  # noqa: E402
 from models.losses import map_losses  # noqa: E402
 from models.memory import MemoryBank  # noqa: E402
-from utils.runtime import choose_device, choose_precision, machine_facts, start_logging  # noqa: E402
+from utils.runtime import bf16_in_hardware, choose_device, choose_precision, machine_facts, start_logging  # noqa: E402
 
 MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518
 TRAINING_BATCH, TRAINING_SHOTS = 8, 10
@@ -44,7 +44,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model-config")
     parser.add_argument("--win-size", type=int, default=13)
     parser.add_argument("--win-stride", type=int, default=2)
-    parser.add_argument("--window-budget", type=int, default=32)
+    parser.add_argument("--window-budget", type=int, default=0, help="default a quarter of the windows")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--repeats", type=int, default=1, help="timed repetitions after one warm-up; the best counts")
@@ -106,6 +106,52 @@ def plain(bench: Bench) -> list[tuple]:
     return found
 
 
+def oracle(bench: Bench) -> list[tuple]:
+    """The plain path (tests/plain.py: float32, one token after the other) from image to map, and what ours takes for it."""
+    from tests import plain as written_down
+
+    args = bench.args
+    tower = load_backbone(args.model, "none", args.layers, "cpu", torch.float32, args.model_config)
+    tower.visual.positional_embedding = tower._table(tower.grid(args.image_size))
+    known: dict[int, Tensor] = {}
+
+    @torch.no_grad()
+    def encode(image: Tensor) -> Tensor:
+        if id(image) not in known:
+            known[id(image)] = written_down.tokens_of(tower.visual, image, tower.layers)
+        return known[id(image)]
+
+    photo, reference = bench.photos[0], bench.photos[1]
+    with torch.no_grad():
+        encode(reference)
+        slow = bench.seconds(lambda: (known.pop(id(photo), None), written_down.full_maps(encode, bench.heads, photo, [reference])),
+                             warm=False)
+    del tower
+    detector = bench.detector()
+    detector.remember(bench.photos[1:2])
+    fast = bench.seconds(lambda: detector(bench.photos[:1]))
+    return [("the plain path in float32, no LFE, 1 shot (beside it: ours)", slow, fast)]
+
+
+def ceiling(bench: Bench) -> list[tuple]:
+    """TFLOP/s in the ViT over a chunk of windows, beside those of one large matrix product."""
+    visual, side = bench.backbone.visual, bench.args.win_size * bench.backbone.patch_size
+    count = max(1, Detector(bench.backbone, bench.heads, bench.args.image_size, windows=WindowSettings(
+        "mul", bench.args.win_size, bench.args.win_stride))._chunk())
+    tokens, width = bench.args.win_size**2 + 1, bench.backbone.width
+    hidden = visual.transformer.resblocks[0].mlp[0].out_features
+    blocks = max(bench.backbone.layers)
+    each = tokens * (8 * width**2 + 4 * width * hidden + 4 * tokens * width)    # products of one block, attention included
+    work = count * (blocks * each + 2 * (tokens - 1) * width * 3 * bench.backbone.patch_size**2)
+    windows = torch.randn(count, 3, side, side)
+    vit = work / bench.seconds(lambda: bench.bare(windows)) / 1e12
+    size = 8192 if bench.device.type == "cuda" else 2048
+    left, right = (torch.randn(size, size, device=bench.device, dtype=bench.dtype) for _ in range(2))
+    repeats = 50 if bench.device.type == "cuda" else 5
+    product = 2 * size**3 * repeats / bench.seconds(lambda: [left @ right for _ in range(repeats)]) / 1e12
+    return [(f"TFLOP/s in the ViT, {count} windows (beside it: one matrix product)", vit, product)]
+
+
 def bare_windows(bench: Bench, detector: Detector) -> float:
     """Seconds of the bare backbone over the image and all its windows."""
     windows = detector.windows.cut(bench.photos[0], bench.backbone.patch_size)
@@ -119,13 +165,13 @@ def bare_windows(bench: Bench, detector: Detector) -> float:
 
 
 def windows(bench: Bench) -> list[tuple]:
-    """LFE: whole bank, each window's own pick, and a window budget."""
+    """LFE: whole bank, each window's own picks, and a window budget."""
     bench.bare(bench.photos[:1])
     found, bare = [], None
     budget = bench.args.window_budget
-    for what, shots, options in (("whole bank", 1, {"index_memory": "0"}), ("own pick", 1, {"index_memory": "window"}),
-                                 ("own pick", 4, {"index_memory": "window"}),
-                                 (f"budget {budget}, own pick", 1, {"index_memory": "window", "budget": budget})):
+    for what, shots, options in (("whole bank", 1, {"index_memory": "0"}), ("own picks", 1, {"index_memory": "window"}),
+                                 ("own picks", 4, {"index_memory": "window"}),
+                                 (f"own picks, budget {budget or 'a quarter'}", 1, {"index_memory": "window", "budget": budget or QUARTER})):
         detector = bench.detector(**options)
         detector.remember(bench.photos[1:1 + shots])
         bare = bare_windows(bench, detector) if bare is None else bare
@@ -205,7 +251,7 @@ visual.to(getattr(torch, sys.argv[4]))
 
 
 def start(bench: Bench) -> list[tuple]:
-    """From the command to the first result with the weights on the disk, beside open_clip's own import and load."""
+    """From the command to the first result with the weights on the disk, beside open_clip's own import and load and two passes."""
     from PIL import Image
     from safetensors.torch import save_file
 
@@ -223,8 +269,8 @@ def start(bench: Bench) -> list[tuple]:
                    "--precision", args.precision]
         own = [sys.executable, "-c", OWN_LOAD, args.model, weights, str(args.model_config), str(bench.dtype).removeprefix("torch.")]
         run = lambda command: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
-        loading_alone = bench.seconds(lambda: run(own))
-        return [("start to first result, one reference and one photograph", bench.seconds(lambda: run(predict)), loading_alone)]
+        alone = bench.seconds(lambda: run(own)) + 2 * bench.seconds(lambda: bench.bare(bench.photos[:1]))
+        return [("start to first result, one reference and one photograph", bench.seconds(lambda: run(predict)), alone)]
 
 
 def growth(bench: Bench) -> list[tuple]:
@@ -280,8 +326,8 @@ def loading(bench: Bench) -> list[tuple]:
     return [("loading an image, 2 workers, beside the backbone", taken, bare)]
 
 
-ROWS = {"plain": plain, "windows": windows, "training": training, "memory": memory, "loading": loading, "start": start,
-        "growth": growth}
+ROWS = {"plain": plain, "oracle": oracle, "windows": windows, "training": training, "memory": memory, "loading": loading,
+        "start": start, "ceiling": ceiling, "growth": growth}
 
 
 def main() -> None:
@@ -293,8 +339,8 @@ def main() -> None:
     found = [row for name in args.rows or ROWS for row in ROWS[name](bench)]
     table = [(what, f"{value:.2f}", "-" if bare is None else f"{bare:.2f}", "-" if bare is None else f"{value / bare:.2f}")
              for what, value, bare in found]
-    facts = machine_facts(bench.device, bench.dtype)
-    sys.stdout.write(tabulate(table, ["what", "seconds (or MiB)", "bare backbone, s", "ratio"], "github", disable_numparse=True))
+    facts = {**machine_facts(bench.device, bench.dtype), "bf16 in the CPU": bf16_in_hardware() or "no"}
+    sys.stdout.write(tabulate(table, ["what", "seconds (or as said)", "bare backbone", "ratio"], "github", disable_numparse=True))
     sys.stdout.write(f"\n\n{args.model}, {args.image_size} px, model loaded in {loaded:.1f} s; "
                      + ", ".join(f"{name} {value}" for name, value in facts.items()) + "\n")
     if args.json:

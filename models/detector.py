@@ -16,7 +16,7 @@ from models.windows import WindowGrid
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
 QUARTER = -1
-PICKS = 16  # reference windows that a query window is matched against with index_memory "window"
+PICKS = 24  # reference windows that a query window is matched against with index_memory "window"
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once
 
 

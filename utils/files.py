@@ -87,6 +87,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text)
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes `content` to `path`, whole or not at all."""
+    with whole_file(path, "wb") as file:
+        file.write(content)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as indented JSON; numbers that are not finite are an error (ValueError), not invalid JSON."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-import os
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
@@ -19,6 +18,7 @@ from utils import drawing
 from utils.charts import plots_svg
 from utils.contact_sheet import contact_sheet, ranked_choice
 from utils.drawing import colour_scale, overlay, panels, resize, upsample
+from utils.files import write_bytes
 
 __all__ = ["CategorySummary", "CategoryView", "colour_scale", "overlay", "panels", "safe_name", "upsample",
            "write_pictures"]
@@ -142,7 +142,7 @@ def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -
         write_image(summary.thumbnail(file), resize(photo, *drawing.panel_size(*photo.shape[:2], THUMB_SIDE)))
     write_image(summary.folder / CONTACT_SHEET, contact_sheet(summary))
     plots = plots_svg(summary.name, summary.scores, summary.labels, summary.score_threshold)
-    _replace(summary.folder / PLOTS, plots.encode())
+    write_bytes(summary.folder / PLOTS, plots.encode())
     return summary
 
 
@@ -209,10 +209,4 @@ def write_image(path: Path, picture: np.ndarray) -> None:
     """Writes an RGB picture as JPEG or WebP, by the name's ending; the name appears only when the file is complete."""
     quality = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY], ".webp": [cv2.IMWRITE_WEBP_QUALITY, THUMB_QUALITY]}
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality[path.suffix])
-    _replace(path, encoded.tobytes())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    write_bytes(path, encoded.tobytes())
