@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import detection
+import reporting
 import training
 from small_runs import ROOT, Place, command, one_thread, start  # noqa: F401 (one_thread is a fixture)
 from utils import lock
@@ -264,12 +265,11 @@ def test_an_interrupted_test_run_goes_on_with_the_next_category(place, tmp_path,
     assert files(found) == files(place.run_folder()) and (found / "report.html").is_file()
 
 
-@pytest.mark.parametrize("owner, name", [("test", "save_maps"), ("test", "write_tables"), ("test", "write_pictures"),
-                                         ("test", "write_report")])
-def test_a_test_run_may_be_interrupted_while_it_ends(place, tmp_path, monkeypatch, owner, name):
+@pytest.mark.parametrize("name", ["save_maps", "write_tables", "write_pictures", "write_report"])
+def test_a_test_run_may_be_interrupted_while_it_ends(place, tmp_path, monkeypatch, name):
     arguments = place.test("--results", str(tmp_path))
     with monkeypatch.context() as patch:
-        after(patch, test, name, 0)
+        after(patch, reporting, name, 0)
         with pytest.raises(Fault):
             test.main(arguments)
     with monkeypatch.context() as patch:
