@@ -171,7 +171,7 @@ class AnomalyDetector:
         self.config |= {"references": len(photographs), "rotations": rotations}
         if not photographs:
             return
-        self.detector.remember(self.to_batch([copy for photo in photographs for copy in rotated(photo, rotations)]))
+        self.detector.remember(self.to_batch(copy for photo in photographs for copy in rotated(photo, rotations)))
         if self.config["heads"] == "both":
             self._level_methods(photographs)
         if false_alarm_rate is not None:
@@ -206,9 +206,10 @@ class AnomalyDetector:
     @property
     def heat_scale(self) -> tuple[float, float]:
         """The map values (low, high) that pictures show as cold and hottest: what normal patches reach is half-way."""
-        if self.normal is None:
+        normal = self.normal
+        if normal is None:
             return 0.0, 0.5 if self.config["heads"] == "nearest" else 1.0
-        low, level = self.normal.floor, self.normal.threshold(HEAT_RATE).level
+        low, level = normal.floor, normal.threshold(HEAT_RATE).level
         return low, max(low + 2 * (level - low), low + 1e-6)
 
     def predict(self, images: Photograph | Iterable[Photograph], batch_size: int = BATCH) -> Prediction | list[Prediction]:
@@ -232,7 +233,7 @@ class AnomalyDetector:
         if batch:
             yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
 
-    def to_batch(self, photographs: Sequence[Image.Image]) -> Tensor:
+    def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
         """RGB photographs -> (B,3,S,S) float32, squashed and normalised."""
         return torch.stack([image_to_tensor(photo, self.detector.image_size) for photo in photographs])
 

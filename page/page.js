@@ -4,7 +4,7 @@
   const $ = id => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const state = { base: "", references: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
-    limits: {}, version: 0, learnt: "", busy: 0, opened: null };
+    limits: {}, learnt: [], rotations: 1, version: 0, busy: 0, opened: null };
   const KEY = "fdsl-visitor";
 
   function make(tag, properties = {}, ...children) {
@@ -25,7 +25,7 @@
     try {
       answer = await fetch(path, { method, body, headers });
     } catch {
-      throw new Error("app.py does not answer any more; start it again and load this page again");
+      throw Object.assign(new Error("app.py does not answer any more; start it again and load this page again"), { status: 0 });
     }
     const told = await answer.json().catch(() => ({}));
     if (!answer.ok) throw Object.assign(new Error(told.error || `that failed (${answer.status})`), { status: answer.status });
@@ -65,13 +65,20 @@
     }
     $("results-link").href = `${state.base}/results.zip`;
     $("detector-link").href = `${state.base}/detector.safetensors`;
-    await scoreAll();
+    if (state.references.some(item => !state.learnt.includes(item.number))) await learn();
+    else await scoreAll();
   }
 
   function take(told) {
     Object.assign(state, told);
+    const known = [...$("rotations").options].map(option => Number(option.value));
+    if (!known.includes(state.rotations)) $("rotations").append(make("option", { value: state.rotations, textContent: state.rotations }));
+    $("rotations").value = state.rotations;
+    $("learnt").textContent = state.learnt.length
+      ? `Knows ${state.learnt.length} good part${state.learnt.length > 1 ? "s" : ""}.` : "";
     show();
   }
+  const photographed = number => state.photographs.find(photo => photo.number === number);
 
   // ---- uploads
   let queue = Promise.resolve();
@@ -86,12 +93,19 @@
         continue;
       }
       try {
+        await file.slice(0, 1).arrayBuffer();
+      } catch {
+        problems.push(`${file.name}: cannot be read; is it a folder?`);
+        continue;
+      }
+      try {
         const added = await ask("POST", `${state.base}/${kind}?name=${encodeURIComponent(file.name)}`, file,
           { "Content-Type": "application/octet-stream" });
-        state[kind].push(added);
+        if (!state[kind].some(item => item.number === added.number)) state[kind].push(added);
         show();
       } catch (error) {
         problems.push(error.message);
+        if (gone(error)) break;
       }
     }
     $("progress").textContent = "";
@@ -100,22 +114,25 @@
     else await scoreAll();
   }
 
+  const gone = error => error.status === 0 || error.status === 404;
+
   async function learn() {
     if (!state.references.length) return;
+    await flush();
+    const rotations = Number($("rotations").value), rate = state.rate ?? 0.01;
     $("learnt").textContent = "Learning what good parts look like…";
-    $("learn").disabled = true;
     state.busy++;
+    $("decision").inert = $("learn").disabled = true;
     try {
-      const rate = Number($("rate").value) || 0.01;
-      const told = await asJson("POST", `${state.base}/learn`, { rotations: Number($("rotations").value), rate });
+      const told = await asJson("POST", `${state.base}/learn`, { rotations, rate });
       state.version++;
       take(told);
-      $("learnt").textContent = `Knows ${state.references.length} good part${state.references.length > 1 ? "s" : ""}.`;
     } catch (error) {
-      $("learnt").textContent = "";
+      take(await ask("GET", state.base));
       throw error;
     } finally {
       state.busy--;
+      $("decision").inert = false;
       $("learn").disabled = state.references.length === 0;
     }
     await scoreAll();
@@ -123,15 +140,18 @@
 
   async function scoreAll() {
     if (!state.ready) return;
-    const waiting = state.photographs.filter(photo => photo.score === null && !photo.failed);
+    const waiting = state.photographs.filter(photo => photo.score === null).map(photo => photo.number);
     const problems = [];
-    for (const [index, photo] of waiting.entries()) {
+    for (const [index, number] of waiting.entries()) {
+      if (!photographed(number)) continue;
       $("progress").textContent = `Scoring ${index + 1} of ${waiting.length}`;
       try {
-        Object.assign(photo, await ask("POST", `${state.base}/photographs/${photo.number}/score`));
+        const told = await ask("POST", `${state.base}/photographs/${number}/score`);
+        if (photographed(number)) Object.assign(photographed(number), told, { failed: "" });
       } catch (error) {
-        photo.failed = error.message;
-        problems.push(`${photo.name}: ${error.message}`);
+        if (photographed(number)) problems.push(`${photographed(number).name}: ${error.message}`);
+        if (error.status === 0) break;
+        if (photographed(number)) photographed(number).failed = error.message;
       }
       show();
     }
@@ -140,10 +160,11 @@
   }
 
   async function forget(kind, number) {
-    await ask("DELETE", `${state.base}/uploads/${number}`);
-    state[kind] = state[kind].filter(item => item.number !== number);
-    show();
-    if (kind === "references") await learn();
+    await flush();
+    const told = await ask("DELETE", `${state.base}/uploads/${number}`);
+    if (kind === "references") state.version++;
+    take(told);
+    if (kind === "references") await (state.references.length ? learn() : scoreAll());
   }
 
   // ---- what is shown
@@ -165,13 +186,20 @@
   }
 
   function showReferences() {
-    $("references").replaceChildren(...state.references.map(item => make("li", {},
-      make("img", { src: uploadUrl(item.number, "photo"), alt: item.name, title: item.name }),
-      make("button", { className: "forget", type: "button", textContent: "×", ariaLabel: `Remove ${item.name}`,
-        onclick: () => inTurn(tried(() => forget("references", item.number))) }))));
+    const shown = [...$("references").children].map(node => Number(node.dataset.number));
+    if (shown.join() !== state.references.map(item => item.number).join())
+      $("references").replaceChildren(...state.references.map(reference));
     $("learn").disabled = state.references.length === 0 || state.busy > 0;
     $("built-in").hidden = state.builtIn === 0;
     $("built-in").textContent = `It already knows ${state.builtIn} good part${state.builtIn > 1 ? "s" : ""}; others take their place.`;
+  }
+
+  function reference(item) {
+    const node = make("li", {}, make("img", { src: uploadUrl(item.number, "photo"), alt: item.name, title: item.name }),
+      make("button", { className: "forget", type: "button", textContent: "×", ariaLabel: `Remove ${item.name}`,
+        onclick: () => inTurn(tried(() => forget("references", item.number))) }));
+    node.dataset.number = item.number;
+    return node;
   }
 
   function picture(photo, mode) {
@@ -216,9 +244,10 @@
     return list;
   }
   function showCards() {
-    const nodes = ordered().map(card);
+    const nodes = ordered().map(card), focused = document.activeElement;
     if (nodes.length !== $("cards").children.length || nodes.some((node, place) => $("cards").children[place] !== node))
       $("cards").replaceChildren(...nodes);
+    if (focused?.isConnected && focused !== document.activeElement) focused.focus({ preventScroll: true });
     judge();
   }
   function judge() {
@@ -243,6 +272,7 @@
   function showDecision() {
     const findings = scored(), [low, high] = range(), value = state.threshold.score;
     const anomalous = findings.filter(isAnomalous).length;
+    $("threshold").step = 10 ** Math.floor(Math.log10((high - low) / 50));
     $("anomalous").textContent = `${anomalous} of ${findings.length} anomalous`;
     const slider = $("slider");
     if (document.activeElement !== slider || !slider.matches(":active")) {
@@ -255,7 +285,7 @@
     $("rate").parentElement.hidden = state.rates.length === 0;
     if ($("rate").options.length !== state.rates.length + 1) {
       const named = state.rates.map(rate => make("option", { value: rate, textContent: `about ${shortly(100 * rate)} %` }));
-      $("rate").replaceChildren(make("option", { value: "", textContent: "set by hand" }), ...named);
+      $("rate").replaceChildren(make("option", { value: "", textContent: "as set" }), ...named);
     }
     $("rate").value = state.rate === null ? "" : String(state.rate);
     showScores(findings, low, high, value);
@@ -280,14 +310,28 @@
     $("highest").textContent = shortly(high);
   }
 
-  let settling;
+  // The browser decides at once; the server, which makes the downloads, hears of the last wish, one request at a time.
+  let settling, wish = null, sending = Promise.resolve();
   function moveThreshold(score) {
     if (!isFinite(score) || state.threshold === null) return;
-    state.threshold = { ...state.threshold, score, source: "set by hand" };
-    state.rate = null;
+    Object.assign(state, { threshold: { ...state.threshold, score, source: "set by hand" }, rate: null });
     showDecision();
-    clearTimeout(settling);    // the server needs to know it for the downloads alone
-    settling = setTimeout(tried(() => asJson("PUT", `${state.base}/threshold`, { score })), 250);
+    wish = { score };
+    clearTimeout(settling);
+    settling = setTimeout(tried(flush), 250);
+  }
+  function flush() {
+    clearTimeout(settling);
+    return sending = sending.catch(() => {}).then(async () => {
+      while (wish) {
+        const asked = wish;
+        wish = null;
+        const told = await asJson("PUT", `${state.base}/threshold`, asked);
+        if (wish) continue;
+        Object.assign(state, { threshold: told.threshold, rate: told.rate });
+        show();
+      }
+    });
   }
 
   // ---- the large view
@@ -345,8 +389,9 @@
   $("slider").addEventListener("input", () => moveThreshold($("slider").valueAsNumber));
   $("threshold").addEventListener("change", () => moveThreshold($("threshold").valueAsNumber));
   $("rate").addEventListener("change", tried(async () => {
-    clearTimeout(settling);
-    if ($("rate").value) take(await asJson("PUT", `${state.base}/threshold`, { rate: Number($("rate").value) }));
+    if (!$("rate").value) return showDecision();
+    wish = { rate: Number($("rate").value) };
+    await flush();
   }));
   for (const input of document.querySelectorAll("input[name=mode]")) input.addEventListener("change", show);
   for (const id of ["order", "show-boxes"]) $(id).addEventListener("change", show);
@@ -364,8 +409,13 @@
     location.reload();
   }));
   for (const id of ["results-link", "detector-link"]) $(id).addEventListener("click", event => {
-    if ($(id).getAttribute("aria-disabled") === "true") event.preventDefault();
+    event.preventDefault();
+    if ($(id).getAttribute("aria-disabled") === "true") return;
+    tried(async () => {
+      await flush();
+      location.assign($(id).href);    // the answer is an attachment: the page stays
+    })();
   });
   addEventListener("resize", () => { if (!$("decision").hidden) showDecision(); });
-  tried(enter)();
+  inTurn(tried(enter));
 })();

@@ -27,6 +27,7 @@ from utils.memory import CURE, is_out_of_memory
 logger = logging.getLogger("fdsl")
 MOST_SESSIONS = 32
 IDLE_SECONDS = 600       # a visitor who was quiet for so long makes room when there are too many
+LEFT_SECONDS = 4 * 3600  # and after this time in any case when another one comes
 HOSTS = ("127.0.0.1", "localhost")
 PAGE = Path(__file__).parent
 STYLES = PAGE.parent / "utils" / "templates"
@@ -47,16 +48,20 @@ class Visitors:
 
     def new(self) -> str:
         """A new visitor's name; ConfigError where all places are taken by busy ones."""
-        name, closed = secrets.token_urlsafe(16), None
+        name, closed = secrets.token_urlsafe(16), []
         with self._lock:
-            if len(self._sessions) >= MOST_SESSIONS:
-                oldest, (closed, used) = next(iter(self._sessions.items()))
-                if time.monotonic() - used < IDLE_SECONDS:
+            while self._sessions:
+                oldest, (session, used) = next(iter(self._sessions.items()))
+                crowded, quiet = len(self._sessions) >= MOST_SESSIONS, time.monotonic() - used
+                if crowded and quiet < IDLE_SECONDS:
                     raise ConfigError(f"{MOST_SESSIONS} visitors are here already; try again later")
+                if not crowded and quiet < LEFT_SECONDS:
+                    break
+                closed.append(session)
                 del self._sessions[oldest]
             self._sessions[name] = self._make(self._folder / name), time.monotonic()
-        if closed is not None:
-            closed.close()
+        for session in closed:
+            session.close()
         return name
 
     def __getitem__(self, name: str) -> Session:
@@ -80,7 +85,7 @@ def make_server(detector: AnomalyDetector, folder: Path, limits: Limits, facts: 
     """
     app = Flask("fdsl", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = limits.file_bytes
-    visitors = Visitors(lambda place: Session(detector.another(), place, limits), folder)
+    visitors = Visitors(lambda place: Session(detector, place, limits), folder)
     page, style = _page(detector, limits, facts)
 
     @app.before_request
@@ -109,7 +114,7 @@ def make_server(detector: AnomalyDetector, folder: Path, limits: Limits, facts: 
     route("DELETE", "/sessions/<name>", lambda name: _done(visitors.close(name)))
     for kind in ("references", "photographs"):
         route("POST", f"/sessions/<name>/{kind}", partial(_upload, visitors, kind), kind)
-    route("DELETE", "/sessions/<name>/uploads/<int:number>", lambda name, number: _done(visitors[name].remove(number)))
+    route("DELETE", "/sessions/<name>/uploads/<int:number>", lambda name, number: _removed(visitors[name], number))
     route("POST", "/sessions/<name>/learn", lambda name: _learn(visitors[name]))
     route("POST", "/sessions/<name>/photographs/<int:number>/score",
           lambda name, number: jsonify(visitors[name].score(number)))
@@ -178,6 +183,11 @@ def _asked() -> dict[str, Any]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _removed(session: Session, number: int) -> Response:
+    session.remove(number)
+    return jsonify(session.state())
 
 
 def _done(_: None) -> Response:

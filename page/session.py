@@ -17,7 +17,8 @@ from PIL import Image
 from data.records import DataError
 from data.transforms import MAX_PIXELS
 from fdsl import AnomalyDetector, Prediction, Threshold
-from page.uploads import Upload, jpeg, receive, remove, small
+from models.backbone import ModelError
+from page.uploads import Upload, jpeg, receive, remove
 from predict import draw, finish, row_of, run_config
 from utils import drawing
 from utils.config import ConfigError
@@ -27,6 +28,7 @@ from utils.prediction_files import PredictionFolder
 MODEL = Lock()               # one photograph at a time goes through the backbone
 MOST_REFERENCES = 16
 MOST_PHOTOGRAPHS = 200
+MOST_COPIES = 48             # references times rotations: each is a part of the memory bank
 RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
 
 
@@ -52,16 +54,21 @@ class Session:
     """One visitor's work. Safe to use from several threads; scoring of different visitors takes turns."""
 
     def __init__(self, detector: AnomalyDetector, folder: Path, limits: Limits) -> None:
-        self.detector, self.folder, self.limits = detector, folder, limits
+        self.start, self.folder, self.limits = detector, folder, limits
         self.references: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
-        self.built_in = detector.config["references"]    # those of --references or of a detector file
-        self.estimated = detector.threshold
-        self.rate: float | None = None                   # that the threshold was estimated for, if it was here
         self._count = 0
         self._lock = RLock()     # what is here
         self._work = Lock()      # the detector
+        self._take(detector.another(), [], None)
         folder.mkdir()
+
+    def _take(self, detector: AnomalyDetector, learnt: list[int], rate: float | None) -> None:
+        """From now on this detector, which knows the references `learnt`; what another one found is forgotten."""
+        self.detector, self.learnt, self.rate = detector, learnt, rate
+        self.level = None if detector.threshold is None else detector.threshold.level    # from which a patch is boxed
+        for photograph in self.photographs.values():
+            photograph.found, photograph.boxes = None, []
 
     def state(self) -> dict[str, Any]:
         """All that the page shows, as JSON values."""
@@ -69,7 +76,8 @@ class Session:
             threshold = self.detector.threshold
             return {"references": [_told(one) for one in self.references.values()],
                     "photographs": [self._row(one) for one in self.photographs.values()],
-                    "builtIn": self.built_in, "ready": self.ready, "rate": self.rate,
+                    "builtIn": 0 if self.learnt else self.detector.config["references"], "learnt": self.learnt,
+                    "ready": self.ready, "rate": self.rate,
                     "rates": RATES if self.detector.normal else (),
                     "rotations": self.detector.config["rotations"],
                     "threshold": None if threshold is None else asdict(threshold),
@@ -104,25 +112,35 @@ class Session:
         return self._row(photograph)
 
     def remove(self, number: int) -> None:
-        """Forgets one upload of either kind; KeyError where there is none."""
+        """Forgets one upload of either kind; KeyError where there is none. Without references it is as it started."""
         with self._lock:
             upload = self.references.pop(number, None) or self.photographs.pop(number)
             upload.file.unlink(missing_ok=True)
+            forgotten = not self.references and number in self.learnt
+        if forgotten:
+            with self._work, self._lock:
+                self._take(self.start.another(), [], None)
 
     def learn(self, rotations: int = 1, rate: float = 0.01) -> None:
-        """Shows the references to the detector and estimates the threshold; all photographs have to be scored anew.
+        """Shows the references to a new detector and estimates the threshold; all photographs have to be scored anew.
 
-        Raises DataError without references, ModelError and ConfigError as `AnomalyDetector.remember`.
+        Raises DataError without references, ConfigError for too many copies, and as `AnomalyDetector.remember`; then
+        everything is as it was.
         """
         with self._work:
             with self._lock:
-                references = list(self.references.values())
-                for photograph in self.photographs.values():
-                    photograph.found = None
-            photos = [upload.open() for upload in references]
+                references = dict(self.references)
+            if not references:
+                raise DataError("there is no photograph of a good part yet")
+            if len(references) * rotations > MOST_COPIES:
+                raise ConfigError(f"{len(references)} good parts with {rotations} rotated copies each are more than {MOST_COPIES}: "
+                                  "remove some, or turn them less")
+            photos = [upload.open() for upload in references.values()]
+            other = self.start.another()
             with MODEL:
-                self.detector.remember(photos, rotations=rotations, false_alarm_rate=rate)
-            self.estimated, self.rate, self.built_in = self.detector.threshold, rate, 0
+                other.remember(photos, rotations=rotations, false_alarm_rate=rate)
+            with self._lock:
+                self._take(other, list(references), rate)
 
     def score(self, number: int) -> dict[str, Any]:
         """Scores one photograph with what the detector knows now; KeyError where there is none."""
@@ -132,9 +150,11 @@ class Session:
             photo = photograph.open()
             with MODEL:
                 found = self.detector.predict(photo)
+            if not np.isfinite(found.score):
+                raise ModelError(f"{photograph.name}: its score is not finite; start app.py with --precision fp32")
+            boxes = find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self.level)
             with self._lock:
-                photograph.found = found
-                self._find_boxes(photograph)
+                photograph.found, photograph.boxes = found, boxes
                 return self._row(photograph)
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
@@ -142,25 +162,25 @@ class Session:
         with self._work, self._lock:
             if rate is not None:
                 self.detector.calibrate(rate)
-                self.estimated, self.rate = self.detector.threshold, rate
-                for photograph in self.photographs.values():
-                    self._find_boxes(photograph)
+                decided = self.detector.threshold
             elif score is not None and np.isfinite(score):
-                self.detector.threshold, self.rate = Threshold(float(score), self._level(), "set by hand"), None
+                decided = Threshold(float(score), None, "set by hand")
             else:
                 raise ConfigError("a threshold is a score or a false-alarm rate between 0 and 1")
+            self.detector.threshold, self.rate = replace(decided, level=self.level), rate
             return self.state()
 
     def picture(self, number: int, kind: str) -> bytes:
         """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is none."""
         with self._lock:
             upload = self.references.get(number) or self.photographs[number]
-            found, scale = getattr(upload, "found", None), self.detector.heat_scale
+            found, detector = getattr(upload, "found", None), self.detector
         if kind == "heat" and found is None:
             raise KeyError(number)
-        photo = small(upload.open())
+        photo = upload.open_small()
         if kind == "photo":
             return jpeg(photo)
+        scale = detector.heat_scale
         values = drawing.upsample(found.patch_map, photo.height, photo.width)
         return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale)))
 
@@ -173,8 +193,12 @@ class Session:
                 raise DataError("no photograph is scored yet")
             output = PredictionFolder(folder, run_config(self.detector))
             for name, photograph in zip(_distinct([one.name for one in scored]), scored):
+                try:
+                    photo = photograph.open()
+                except KeyError:    # removed meanwhile
+                    continue
                 found = self._decided(photograph.found)
-                row = row_of(name, found) | {"picture": draw(self.detector, name, photograph.open(), found, folder)}
+                row = row_of(name, found) | {"picture": draw(self.detector, name, photo, found, folder)}
                 output.add(row, found.base_map, found.window_map)
             finish(self.detector, output)
             return _zipped(folder, self.folder / f"{self._next()}.zip")
@@ -202,15 +226,6 @@ class Session:
         threshold = self.detector.threshold
         return replace(found, threshold=None if threshold is None else threshold.score,
                        map_threshold=None if threshold is None else threshold.level)
-
-    def _level(self) -> float | None:
-        return None if self.estimated is None else self.estimated.level
-
-    def _find_boxes(self, photograph: Photograph) -> None:
-        """Boxes of a scored photograph, whatever is decided about it: the threshold may still move."""
-        found = photograph.found
-        if found is not None:
-            photograph.boxes = find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self._level())
 
     def _row(self, photograph: Photograph) -> dict[str, Any]:
         found = photograph.found

@@ -6,6 +6,7 @@ import contextlib
 import io
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,13 +38,26 @@ class Upload:
     size: tuple[int, int]
 
     def open(self) -> Image.Image:
-        """The photograph as RGB, upright."""
+        """The photograph as RGB, upright; KeyError when it was removed meanwhile."""
         with DECODERS:
-            return open_image(self.file, self.size[0] * self.size[1])
+            return self._open()
+
+    def open_small(self) -> Image.Image:
+        """A copy with a longest side of at most SHOWN_SIDE; KeyError when the photograph was removed meanwhile."""
+        with DECODERS:
+            return small(self._open())
+
+    def _open(self) -> Image.Image:
+        if not self.file.exists():
+            raise KeyError(self.number)
+        return open_image(self.file, self.size[0] * self.size[1])
 
 
 def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: int) -> Upload:
-    """Keeps an upload that is a photograph as `folder`/`number`; DataError, and nothing is kept, for anything else."""
+    """Keeps an upload that is a photograph as `folder`/`number`; DataError, and nothing is kept, for anything else.
+
+    KeyError where the folder is gone: its visitor has left.
+    """
     name = plain_name(name)
     file = folder / f"{number}.upload"
     try:
@@ -53,6 +67,8 @@ def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: in
     except DataError as error:
         file.unlink(missing_ok=True)
         raise DataError(f"{name}: {str(error).removeprefix(f'{shown(file)}: ')}") from error
+    except FileNotFoundError as error:
+        raise KeyError(number) from error
     except OSError:
         file.unlink(missing_ok=True)
         raise
@@ -86,8 +102,10 @@ def scratch_folder() -> Iterator[Path]:
     """
     parent = Path(tempfile.gettempdir())
     for left in parent.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError, ConfigError), locked(left / LOCK, str(left), "wait"):
-            shutil.rmtree(left)
+        with contextlib.suppress(OSError, ConfigError):
+            if _is_ours(left):
+                with locked(left / LOCK, str(left), "wait"):
+                    shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     before, tempfile.tempdir = tempfile.tempdir, str(folder)
     try:
@@ -96,6 +114,12 @@ def scratch_folder() -> Iterator[Path]:
     finally:
         tempfile.tempdir = before
         remove(folder)
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether this user made the folder: in a shared /tmp others could lay a link or a folder of that name for us."""
+    state = folder.lstat()
+    return stat.S_ISDIR(state.st_mode) and (not hasattr(os, "getuid") or state.st_uid == os.getuid())
 
 
 def remove(folder: Path) -> None:

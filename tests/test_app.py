@@ -311,6 +311,70 @@ def test_a_killed_pages_folder_is_removed_by_the_next(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_links_that_others_laid_are_not_followed(tmp_path, monkeypatch):
+    """In a shared /tmp anyone can make a folder or a link of our prefix."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    precious = tmp_path / "precious"
+    precious.write_text("keep me")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "file").write_text("keep me too")
+    (tmp_path / f"{PREFIX}link").symlink_to(home)
+    trap = tmp_path / f"{PREFIX}trap"
+    trap.mkdir()
+    (trap / ".lock").symlink_to(precious)
+    with scratch_folder():
+        pass
+    assert precious.read_text() == "keep me" and (home / "file").read_text() == "keep me too" and not (home / ".lock").exists()
+
+
+def test_a_lesson_that_fails_changes_nothing(visitor, monkeypatch):
+    visitor.learnt(1, rate=0.05)
+    visitor.scored(png(3, True))
+    before = visitor.ask("GET", "").json
+    visitor.upload("references", png(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(AnomalyDetector, "_normal_scores", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        visitor.ask("POST", "/learn", 507, json={})
+    visitor.ask("POST", "/learn", 422, json={"rotations": 36})
+    after = visitor.ask("GET", "").json
+    assert len(after.pop("references")) == 2 and len(before.pop("references")) == 1 and after == before
+
+
+def test_without_its_last_reference_it_is_as_it_started(visitor):
+    start = visitor.ask("GET", "").json
+    visitor.learnt(1)
+    number = visitor.scored(png(3, True))["number"]
+    visitor.ask("DELETE", "/uploads/1")
+    state = visitor.ask("GET", "").json
+    assert state["photographs"][0]["score"] is None and not state["ready"] and state["learnt"] == []
+    visitor.ask("DELETE", f"/uploads/{number}")
+    assert visitor.ask("GET", "").json == start
+
+
+def test_a_detector_that_knows_good_parts_serves_at_once_and_comes_back(detector, tmp_path):
+    taught = detector.another()
+    taught.remember([Image.open(io.BytesIO(png(1)))], false_alarm_rate=0.2)
+    visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
+    state = visitor.ask("GET", "").json
+    assert state["builtIn"] == 1 and state["ready"] and state["threshold"]["score"] == taught.threshold.score
+    score = visitor.scored(png(3, True))["score"]
+    visitor.learnt(2)
+    assert visitor.ask("GET", "").json["builtIn"] == 0
+    visitor.ask("DELETE", "/uploads/2")
+    assert visitor.ask("POST", "/photographs/1/score").json["score"] == score
+
+
+def test_what_is_removed_meanwhile_is_left_out(visitor, tmp_path):
+    visitor.learnt(1)
+    rows = [visitor.scored(png(seed), f"{seed}.png") for seed in (2, 3)]
+    next(tmp_path.rglob(f"{rows[0]['number']}.upload")).unlink()
+    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
+    assert [json.loads(line)["image"] for line in archive.read("scores.jsonl").splitlines()] == ["3.png"]
+    visitor.ask("POST", f"/photographs/{rows[0]['number']}/score", 404)
+    visitor.ask("GET", f"/uploads/{rows[0]['number']}/photo.jpg", 404)
+
+
 # The real command ----------------------------------------------------------------------------------------------------
 
 @pytest.fixture

@@ -178,6 +178,19 @@ def test_downloads(page, gears, tmp_path):
     assert {row["image"]: round(row["score"], 4) for row in rows} == {name: score for name, (score, _) in shown(page).items()}
 
 
+def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
+    """Typed and not yet settled when the download is clicked."""
+    learn_and_score(page, gears, PARTS[:2])
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.execute_script("""const field = document.getElementById('threshold');
+        field.value = '0.0123'; field.dispatchEvent(new Event('change')); document.getElementById('results-link').click()""")
+    end = time.monotonic() + 20
+    while not (tmp_path / "fdsl-results.zip").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    archive = zipfile.ZipFile(io.BytesIO((tmp_path / "fdsl-results.zip").read_bytes()))
+    assert {json.loads(line)["threshold"] for line in archive.read("scores.jsonl").splitlines()} == {0.0123}
+
+
 def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     give(page, "references", tmp_path / "notes.png", gears / "good0.png")

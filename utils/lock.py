@@ -57,7 +57,7 @@ def locked(file: Path, what: str, cure: str) -> Iterator[None]:
 def _take(file: Path, what: str, cure: str) -> int:
     """An open handle of the locked file; ConfigError where another process has it."""
     while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
             if _lock(handle):
                 if os.path.exists(file) and os.path.samestat(os.fstat(handle), os.stat(file)):
