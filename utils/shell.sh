@@ -10,7 +10,7 @@ environment_has() {
     "$2" - "$1" <<'PY' >/dev/null 2>&1
 import re, sys
 from importlib.metadata import version
-assert sys.version_info >= (3, 10)
+assert sys.version_info >= (3, 11)
 def needed(file):
     for line in open(file):
         line = line.split("#")[0].strip()
@@ -32,15 +32,15 @@ set_up_python() {
             return 0
         fi
     done
-    for candidate in python3 python python3.13 python3.12 python3.11 python3.10; do
+    for candidate in python3 python python3.14 python3.13 python3.12 python3.11; do
         if command -v "$candidate" >/dev/null 2>&1 \
-                && "$candidate" -c 'import sys; assert sys.version_info >= (3, 10)' 2>/dev/null; then
+                && "$candidate" -c 'import sys; assert sys.version_info >= (3, 11)' 2>/dev/null; then
             base=$candidate
             break
         fi
     done
     if [ -z "$base" ]; then
-        say_error "no Python 3.10 or newer was found; install one, then run this again."
+        say_error "no Python 3.11 or newer was found; install one, then run this again."
         return 2
     fi
     echo "Setting up .venv from $wanted (once; several GB with CUDA, README: CPU-only install)" >&2
