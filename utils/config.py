@@ -47,7 +47,8 @@ class MethodConfig:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch."""
+    """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; which reference windows are
+    matched ("0" all, "1" picked by any window, "window" own picks); windows encoded an image (0 all, QUARTER a quarter)."""
 
     winmode: str = "mul"
     win_size: int = 13
