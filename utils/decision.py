@@ -47,7 +47,7 @@ class NormalScores:
         if HELD_OUT in self.how:
             how = f"leave-one-out of the references and their copies, {len(self.how)} scores"
         else:
-            how = f"copies and tiles of the one reference, {len(self.how)} scores"
+            how = f"copies and tiles of the one reference, {len(self.how)} scores; rough, two references make it far better"
         return Threshold(upper_limit(self.scores, self.how, rate), upper_limit(self.peaks, self.how, rate),
                          f"false-alarm rate {rate:g} ({how})")
 
