@@ -54,8 +54,9 @@ def write_results(folder: Path, maps: RunMaps, root: Path, references: Mapping[s
         shutil.rmtree(folder / "pictures", ignore_errors=True)
         summaries = [write_pictures(view, folder / "pictures", pictures)
                      for view in progress(views, len(views), "pictures")]
+        untrained = config["backbone"]["pretrained"] == "none"    # nothing to compare with the paper then
         write_report(folder, summaries, config, metrics, config["command"],
-                     paper_row(config["dataset"], config["k_shot"]))
+                     None if untrained else paper_row(config["dataset"], config["k_shot"]))
 
 
 def evaluate(category: str, records: Sequence[Record], maps: np.ndarray, score: np.ndarray, references: Sequence[Record],
