@@ -23,7 +23,7 @@ from data.records import DataError
 from fdsl import AnomalyDetector
 from models.backbone import ModelError
 from predict import facts, load_or_make, remember
-from utils.config import ConfigError, add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags, whole
+from utils.config import ConfigError, whole
 from utils.predict_flags import add_detector_flags, saved_detector_problem
 from utils.runtime import run_command
 from utils.signals import before_leaving, how_to_continue
@@ -79,10 +79,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     page.add_argument("--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free")
     page.add_argument("--max-upload", type=whole(1, 4096), default=64, metavar="MIB", help="largest file (default 64 MiB)")
     add_detector_flags(parser)
-    add_window_flags(parser)
-    add_method_flags(parser)
-    add_backbone_flags(parser)
-    add_runtime_flags(parser)
     args = parser.parse_args(argv)
     if problem := saved_detector_problem(args):
         parser.error(problem)

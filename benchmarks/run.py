@@ -126,7 +126,6 @@ def oracle(bench: Bench) -> list[tuple]:
         encode(reference)
         slow = bench.seconds(lambda: (known.pop(id(photo), None), written_down.full_maps(encode, bench.heads, photo, [reference])),
                              warm=False)
-    del tower
     detector = bench.detector()
     detector.remember(bench.photos[1:2])
     fast = bench.seconds(lambda: detector(bench.photos[:1]))

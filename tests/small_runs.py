@@ -38,6 +38,17 @@ def command(name):
     return module
 
 
+def texture(seed, defect=False, height=60, width=80):
+    """Grey with soft spots; a defect is a red square at rows 30..45, columns 50..65."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.normal(120, 12, (height // 8 + 1, width // 8 + 1)).repeat(8, 0).repeat(8, 1)[:height, :width]
+    photo = coarse[..., None] + generator.normal(0, 3, (height, width, 3))
+    photo = photo.clip(0, 255).astype(np.uint8)
+    if defect:
+        photo[30:46, 50:66] = (250, 20, 20)
+    return photo
+
+
 def write_image(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), pixels)

@@ -10,31 +10,12 @@ from fdsl import AnomalyDetector, ConfigError, DataError, ModelError, WindowConf
 from models.fdsl import FDSL
 from models.held_out import left_out
 from models.nearest import nearest_distance
+from small_runs import one_thread, texture  # noqa: F401 (one_thread is a fixture)
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import BackboneConfig, MethodConfig, as_stored
 
 TINY = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "image_size": 64, "device": "cpu", "precision": "fp32"}
 LFE = WindowConfig("mul", 4, 3, 0.5)
-
-
-def texture(seed, defect=False, height=60, width=80):
-    """Grey with soft spots; a defect is a red square at rows 30..45, columns 50..65."""
-    generator = np.random.default_rng(seed)
-    coarse = generator.normal(120, 12, (height // 8 + 1, width // 8 + 1)).repeat(8, 0).repeat(8, 1)[:height, :width]
-    photo = coarse[..., None] + generator.normal(0, 3, (height, width, 3))
-    photo = photo.clip(0, 255).astype(np.uint8)
-    if defect:
-        photo[30:46, 50:66] = (250, 20, 20)
-    return photo
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A model this small is slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

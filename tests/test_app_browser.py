@@ -10,7 +10,7 @@ import time
 import zipfile
 
 import pytest
-from browser.chromium import chromium, missing_browser, resize
+from browser.chromium import chromium, missing_browser, read, resize, wait_for
 from small_runs import ROOT, environment
 
 from data import demo
@@ -72,25 +72,11 @@ def page(browser, address):
     browser.get_log("browser")
     resize(browser, 1280, 900)
     browser.get(address)
-    wait(browser, "performance.getEntriesByType('resource').some(entry => entry.name.includes('/sessions/'))")
+    wait_for(browser, "performance.getEntriesByType('resource').some(entry => entry.name.includes('/sessions/'))")
     yield browser
     problems = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
                 and "status of 422" not in entry["message"]]
     assert not problems, problems
-
-
-def read(driver, expression, *values):
-    return driver.execute_script(f"return {expression}", *values)
-
-
-def wait(driver, expression, seconds=30):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if read(driver, expression):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {expression}; the page says "
-                         f"{read(driver, 'document.body.innerText')[-600:]}")
 
 
 def give(driver, kind, *files):
@@ -105,9 +91,9 @@ def click(driver, selector):
 
 def learn_and_score(driver, gears, parts):
     give(driver, "references", gears / "good0.png", gears / "good1.png")
-    wait(driver, "document.getElementById('learnt').textContent === 'Knows 2 good parts.'")
+    wait_for(driver, "document.getElementById('learnt').textContent === 'Knows 2 good parts.'")
     give(driver, "photographs", *(gears / name for name in parts))
-    wait(driver, f"document.querySelectorAll('.card:not(.waiting)').length === {len(parts)}")
+    wait_for(driver, f"document.querySelectorAll('.card:not(.waiting)').length === {len(parts)}")
 
 
 def shown(driver):
@@ -127,7 +113,7 @@ def test_from_photographs_to_a_decision(page, gears):
     assert read(page, "document.querySelectorAll('img[onerror]').length") == 0
     scores = [score for score, _ in found.values()]
     assert scores == sorted(scores, reverse=True) and min(found, key=lambda name: found[name][0]) == "good2.png"
-    wait(page, "[...document.querySelectorAll('.card img, #references img')].every(image => image.naturalWidth === 320)")
+    wait_for(page, "[...document.querySelectorAll('.card img, #references img')].every(image => image.naturalWidth === 320)")
 
     low, high = sorted(set(scores))[:2]
     page.execute_script("""const slider = document.getElementById('slider');
@@ -142,7 +128,7 @@ def test_from_photographs_to_a_decision(page, gears):
     assert read(page, "document.getElementById('rate').value") == ""
     page.execute_script("""const rate = document.getElementById('rate');
         rate.value = '0.05'; rate.dispatchEvent(new Event('change'))""")
-    wait(page, "document.getElementById('source').textContent.startsWith('false-alarm rate 0.05')")
+    wait_for(page, "document.getElementById('source').textContent.startsWith('false-alarm rate 0.05')")
 
 
 def test_the_large_view_and_its_keys(page, gears):
@@ -155,13 +141,13 @@ def test_the_large_view_and_its_keys(page, gears):
     ActionChains(page).send_keys(Keys.ENTER).perform()
     title = "document.getElementById('viewer-title').textContent"
     assert read(page, title) == names[0]
-    wait(page, "[...document.querySelectorAll('#viewer-pictures img')].filter(image => image.naturalWidth).length === 2")
+    wait_for(page, "[...document.querySelectorAll('#viewer-pictures img')].filter(image => image.naturalWidth).length === 2")
     ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
     assert read(page, title) == names[1]
     ActionChains(page).send_keys(Keys.ESCAPE).perform()
     assert not read(page, "document.getElementById('viewer').open")
     click(page, "input[name=mode][value=photo]")
-    wait(page, "document.querySelector('.card img').src.includes('photo.jpg')")
+    wait_for(page, "document.querySelector('.card img').src.includes('photo.jpg')")
 
 
 def test_downloads(page, gears, tmp_path):
@@ -194,7 +180,7 @@ def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
 def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     give(page, "references", tmp_path / "notes.png", gears / "good0.png")
-    wait(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
+    wait_for(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
     problem = "document.getElementById('problem').textContent"
     assert "notes.png: is not an image of a known format" in read(page, problem)
     assert read(page, "document.querySelectorAll('#references li').length") == 1
@@ -208,16 +194,16 @@ def test_dropped_files_a_reload_and_starting_over(page, gears, address):
           transfer.items.add(new File([blob], 'dropped.jpg'));
           drop.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
         });""")
-    wait(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
     before = shown(page)
     page.refresh()
-    wait(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
     assert shown(page) == before and "dropped.jpg" in before
     click(page, "#references .forget")
-    wait(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
-    wait(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    wait_for(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
+    wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
     click(page, "#leave")
-    wait(page, "document.querySelectorAll('#references li, .card').length === 0")
+    wait_for(page, "document.querySelectorAll('#references li, .card').length === 0")
 
 
 def test_narrow_screens_and_names_of_controls(page, gears):

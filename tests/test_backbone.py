@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save_file
 
 import plain
+from models import backbone
 from models.backbone import (UNTRAINED_SEED, FrozenBackbone, ModelError, fingerprint, load_backbone,
                              resize_position_table)
 
@@ -25,6 +26,22 @@ def test_tokens_are_the_raw_normalised_block_outputs(tiny_backbone):
     assert torch.allclose(found.tokens[:, 0], expected, atol=1e-5)
     pooled = tiny_backbone.visual(image[None])[0]
     assert torch.allclose(found.embedding[0], pooled / pooled.norm(), atol=1e-5)
+
+
+def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tmp_path, monkeypatch):
+    """Files make towers without values; what is not in the file has to come from the tower's own construction."""
+    state = tower(tiny_configs).visual.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "tower.safetensors")
+    made = backbone._new_tower
+
+    def with_buffer(model, device):
+        visual = made(model, device)
+        visual.register_buffer("angles", torch.ones(3), persistent=False)
+        return visual
+
+    monkeypatch.setattr(backbone, "_new_tower", with_buffer)
+    visual = tower(tiny_configs, pretrained=str(tmp_path / "tower.safetensors")).visual
+    assert torch.equal(visual.angles, torch.ones(3)) and all(torch.equal(visual.state_dict()[name], state[name]) for name in state)
 
 
 def test_stopping_early_does_not_change_the_tokens(tiny_configs):

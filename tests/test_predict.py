@@ -1,7 +1,6 @@
 """predict.py end to end on drawn photographs: what it finds, writes, skips, resumes and refuses."""
 
 import csv
-import importlib.util
 import json
 import os
 import subprocess
@@ -18,6 +17,7 @@ from data.records import DataError
 from data.variants import rotated, rotated_places, varied
 from fdsl import AnomalyDetector
 from models.fdsl import FDSL
+from small_runs import command, one_thread, texture  # noqa: F401 (one_thread is a fixture)
 from utils.checkpoint import save_checkpoint
 from utils.config import BackboneConfig, ConfigError, MethodConfig, as_stored
 from utils.prediction_files import PredictionFolder
@@ -29,34 +29,12 @@ TOWER = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "imag
 RUNTIME = ["--device", "cpu", "--precision", "fp32", "--workers", "1"]
 
 
-def command():
-    spec = importlib.util.spec_from_file_location("command_predict", ROOT / "predict.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-predict = command()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """A model this small is slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+predict = command("predict")
 
 
 def draw(path, seed, defect=False, size=(80, 60)):
-    """Grey with soft spots; a defect is a red square at rows 30..45, columns 50..65."""
-    generator = np.random.default_rng(seed)
-    coarse = generator.normal(120, 12, (size[1] // 8 + 1, size[0] // 8 + 1)).repeat(8, 0).repeat(8, 1)[:size[1], :size[0]]
-    photo = (coarse[..., None] + generator.normal(0, 3, (size[1], size[0], 3))).clip(0, 255).astype(np.uint8)
-    if defect:
-        photo[30:46, 50:66] = (250, 20, 20)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(photo).save(path)
+    Image.fromarray(texture(seed, defect, size[1], size[0])).save(path)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from browser.chromium import chromium, missing_browser, resize
+from browser.chromium import chromium, missing_browser, read, resize, wait_for
 from make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, hostile_run, many, run_metrics
 
 from utils.report import write_report
@@ -36,11 +36,6 @@ def page(browser, run):
 
 
 SLIDER = "document.querySelector('section.category:not([hidden]) input.threshold')"
-
-
-def read(driver, expression):
-    """The value of an expression in the page."""
-    return driver.execute_script(f"return {expression}")
 
 
 def choose(driver, identity, value):
@@ -133,15 +128,6 @@ def test_tiles_are_sorted_and_the_keyboard_walks_them(page, run):
     press(page, Keys.ESCAPE, "n")
     time.sleep(0.2)
     assert read(page, "document.querySelector('.tabs [aria-current]').textContent") == ATTACK_NAME
-
-
-def wait_for(driver, expression, seconds=8):
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if read(driver, expression):
-            return
-        time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {expression}")
 
 
 def test_hostile_names_are_text(page, run):

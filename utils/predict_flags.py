@@ -39,10 +39,6 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
                          help="of which photographs a heat map with boxes is written (default all)")
     written.add_argument("--save-maps", action="store_true", help="write maps.npz")
     written.add_argument("--batch-size", type=whole(1), default=4)
-    add_window_flags(parser)
-    add_method_flags(parser)
-    add_backbone_flags(parser)
-    add_runtime_flags(parser)
     args = parser.parse_args(argv)
     if problem := _contradiction(args):
         parser.error(problem)
@@ -50,7 +46,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
 
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
-    """What makes or loads a detector: --references, --checkpoint, --method, --detector and theirs."""
+    """What makes or loads a detector, and where it runs."""
     group = parser.add_argument_group("detector")
     group.add_argument("--references", nargs="+", metavar="DIR|FILE", help="photographs of good parts: one is enough")
     group.add_argument("--max-pixels", type=whole(1), default=MAX_PIXELS, metavar="N",
@@ -68,6 +64,10 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
                        help="remember N turned copies of each; never where the part's orientation is the defect")
     group.add_argument("--save-detector", type=Path, metavar="FILE", help="write everything that later runs need")
     group.add_argument("--detector", type=Path, metavar="FILE", help="use what --save-detector wrote")
+    add_window_flags(parser)
+    add_method_flags(parser)
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
 
 
 def _rate(text: str) -> float | str:

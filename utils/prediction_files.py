@@ -18,7 +18,7 @@ from typing import Any, Iterator, Mapping, Sequence
 import numpy as np
 
 from utils.config import ConfigError
-from utils.files import csv_text, whole_file, write_json, write_text
+from utils.files import csv_text, whole_file, write_json
 from utils.results import RunMaps, load_maps, read_json, save_maps
 
 BOX_COLUMNS = ("x", "y", "width", "height", "area")

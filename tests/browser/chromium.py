@@ -3,6 +3,7 @@
 import contextlib
 import shutil
 import tempfile
+import time
 
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -49,3 +50,18 @@ def resize(driver, width, height, dark=False):
                            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
     driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
         "features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
+
+
+def read(driver, expression):
+    """The value of an expression in the page."""
+    return driver.execute_script(f"return {expression}")
+
+
+def wait_for(driver, expression, seconds=30):
+    """Until the expression is true in the page."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if read(driver, expression):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"not within {seconds} s: {expression}; the page says {read(driver, 'document.body.innerText')[-600:]}")
