@@ -20,6 +20,8 @@ logger = logging.getLogger("fdsl")
 
 UNTRAINED = "none"
 UNTRAINED_SEED = 2025
+ATTENTION_ROWS = 192       # of one product of queries and keys, where they are taken one by one
+ATTENTION_SCORES = 2**23   # of one such product, at most
 FINGERPRINT_STRIDE = 1009  # a prime, so that the sampled entries do not line up with rows
 # The text tower is never used: where its weights are not loaded, the smallest possible one is built.
 TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
@@ -40,7 +42,7 @@ class FrozenBackbone(nn.Module):
     """A ViT of open_clip that is never trained: eval mode, no gradients and one precision, whoever calls it.
 
     `layers` counts blocks from 1 (DESIGN: 6, 12, 18, 24). Tokens are the raw output of a block, class token
-    dropped, normalised in float32 and kept in the weights' precision.
+    dropped, normalised in float32 and kept in `dtype`, in which the blocks' products are taken too.
     """
 
     def __init__(self, visual: nn.Module, layers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
@@ -57,17 +59,14 @@ class FrozenBackbone(nn.Module):
         self.embedding_width = visual.output_dim
         self.fingerprint = fingerprint(visual.state_dict())
         self.native_table = visual.positional_embedding.detach().float()
-        self.visual = pack_attention(visual).requires_grad_(False).to(device=device, dtype=dtype)
+        self.visual = narrow_products(pack_attention(visual).requires_grad_(False).to(device), dtype)
+        self.dtype = dtype
         self._tables: dict[int, nn.Parameter] = {}
         self.train(False)
 
     @property
     def device(self) -> torch.device:
         return self.visual.conv1.weight.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.visual.conv1.weight.dtype
 
     def train(self, mode: bool = True) -> "FrozenBackbone":
         """Frozen: stays in eval mode whatever the caller asks."""
@@ -91,7 +90,7 @@ class FrozenBackbone(nn.Module):
         grid = self.grid(images.shape[-1])
         self.visual.positional_embedding = self._table(grid)
         out = self.visual.forward_intermediates(
-            images.to(device=self.device, dtype=self.dtype), indices=[layer - 1 for layer in self.layers],
+            images.to(device=self.device, dtype=self.visual.conv1.weight.dtype), indices=[layer - 1 for layer in self.layers],
             stop_early=not embedding, intermediates_only=not embedding, output_fmt="NLC")
         tokens = torch.stack([F.normalize(block.float(), dim=-1).to(self.dtype)
                               for block in out["image_intermediates"]])
@@ -100,7 +99,7 @@ class FrozenBackbone(nn.Module):
 
     def _table(self, grid: int) -> nn.Parameter:
         if grid not in self._tables:
-            table = resize_position_table(self.native_table, grid).to(device=self.device, dtype=self.dtype)
+            table = resize_position_table(self.native_table, grid).to(self.visual.conv1.weight)
             self._tables[grid] = nn.Parameter(table, requires_grad=False)
         return self._tables[grid]
 
@@ -113,6 +112,9 @@ def resize_position_table(table: Tensor, grid: int) -> Tensor:
     patches = table[1:].reshape(1, own, own, -1).permute(0, 3, 1, 2)
     patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([table[:1], patches.permute(0, 2, 3, 1).reshape(grid * grid, -1)])
+
+
+has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # torch has no public name for it
 
 
 class PackedAttention(nn.Module):
@@ -131,10 +133,28 @@ class PackedAttention(nn.Module):
     def forward(self, tokens: Tensor, *_: Tensor, need_weights: bool = False,
                 attn_mask: Tensor | None = None) -> tuple[Tensor, None]:
         """Tokens (B,N,C) -> (B,N,C) and no weights, as open_clip's blocks call it (key and value are the query)."""
-        packed = F.linear(tokens, self.in_proj_weight, self.in_proj_bias)
+        packed = F.linear(tokens.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
         query, key, value = packed.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
+        if attn_mask is None and products_beat_the_kernel(query):
+            mixed = attention_by_products(query, key, value)
+        else:
+            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=attn_mask)
         return self.out_proj(mixed.transpose(1, 2).flatten(2)), None
+
+
+def products_beat_the_kernel(query: Tensor) -> bool:
+    """In bf16 on a CPU without AMX PyTorch's attention kernel takes more than twice the time of plain products."""
+    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and not has_amx()
+
+
+def attention_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(query key^T / sqrt(d)) value of (B,H,N,d), chunk by chunk so that the scores stay small."""
+    heads, tokens, width = query.shape[1:]
+    images = max(1, ATTENTION_SCORES // (heads * min(tokens, ATTENTION_ROWS) * tokens))
+    query, key, value = (part.contiguous() for part in (query * width**-0.5, key, value))
+    return torch.cat([torch.cat([(rows @ keys.transpose(-1, -2)).softmax(-1) @ values
+                                 for rows in queries.split(ATTENTION_ROWS, dim=-2)], dim=-2)
+                      for queries, keys, values in zip(*(part.split(images) for part in (query, key, value)))])
 
 
 def pack_attention(visual: nn.Module) -> nn.Module:
@@ -143,6 +163,22 @@ def pack_attention(visual: nn.Module) -> nn.Module:
         attention = getattr(block, "attn", None)
         if type(attention) is nn.MultiheadAttention and attention.batch_first and attention.in_proj_weight is not None:
             block.attn = PackedAttention(attention)
+    return visual
+
+
+def narrow_products(visual: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Puts the products of every block into `dtype`; what is added up from block to block stays in float32.
+
+    Rounding that sum as well makes bf16 tokens about twice as wrong. A tower with other blocks than CLIP's is put into
+    `dtype` as a whole.
+    """
+    blocks = list(visual.transformer.resblocks)
+    if dtype == torch.float32 or not all(isinstance(getattr(block, "attn", None), PackedAttention)
+                                         and type(block) is open_clip.transformer.ResidualAttentionBlock for block in blocks):
+        return visual.to(dtype)
+    for block in blocks:
+        block.attn.to(dtype)
+        block.mlp.to(dtype).register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
     return visual
 
 

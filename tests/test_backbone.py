@@ -93,6 +93,37 @@ def test_bf16_tokens_are_near_float32_ones(tiny_configs):
     assert exact.fingerprint == rough.fingerprint
 
 
+def test_only_the_products_of_the_blocks_are_narrow(tiny_configs):
+    exact, mixed, whole = (tower(tiny_configs, dtype=dtype) for dtype in (torch.float32, torch.bfloat16, torch.float32))
+    whole.visual.to(torch.bfloat16)
+    block = mixed.visual.transformer.resblocks[0]
+    assert block.attn.in_proj_weight.dtype == block.mlp.c_fc.weight.dtype == torch.bfloat16
+    assert block.ln_1.weight.dtype == mixed.visual.conv1.weight.dtype == torch.float32
+    images = torch.randn(4, 3, 32, 32)
+    right = exact.encode(images).tokens
+    error, error_of_whole = ((tower.encode(images).tokens.float() - right).norm(dim=-1).mean() for tower in (mixed, whole))
+    assert error < 0.8 * error_of_whole
+
+
+@pytest.mark.parametrize("images, tokens", [(1, 5), (3, 197), (2, 400)])
+def test_attention_by_products_is_attention(images, tokens, monkeypatch):
+    monkeypatch.setattr(backbone, "ATTENTION_SCORES", 2 * 192 * 400)  # so that images come one by one too
+    query, key, value = torch.randn(3, images, 2, tokens, 16)
+    found = backbone.attention_by_products(query, key, value)
+    assert torch.allclose(found, torch.nn.functional.scaled_dot_product_attention(query, key, value), atol=1e-6)
+    narrow = backbone.attention_by_products(*(part.bfloat16() for part in (query, key, value)))
+    assert torch.allclose(narrow.float(), found, atol=0.03)
+
+
+def test_attention_by_products_is_for_bf16_on_a_cpu_without_amx(monkeypatch):
+    monkeypatch.setattr(backbone, "has_amx", lambda: False)
+    assert backbone.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+    assert not backbone.products_beat_the_kernel(torch.empty(1))
+    assert not backbone.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16, device="meta"))
+    monkeypatch.setattr(backbone, "has_amx", lambda: True)
+    assert not backbone.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+
+
 def test_untrained_weights_come_from_a_fixed_seed_and_leave_the_global_one_alone(tiny_configs):
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -3,8 +3,9 @@
 import argparse
 
 import pytest
+import torch
 
-from utils import config
+from utils import config, runtime
 from utils.config import BackboneConfig, ConfigError, MethodConfig, WindowConfig
 from utils.results import run_name
 
@@ -100,3 +101,10 @@ def test_a_window_budget_needs_no_number(given, budget, name):
     windows = config.window_config(flags(*given))
     assert windows.window_budget == budget
     assert run_name(windows, MethodConfig(), "paper", 240) == name
+
+
+@pytest.mark.parametrize("device, unit, chosen", [("cuda", None, torch.float16), ("cpu", "AMX", torch.bfloat16),
+                                                  ("cpu", None, torch.float32), ("mps", None, torch.float32)])
+def test_auto_precision_is_the_finest_that_is_fast(device, unit, chosen, monkeypatch):
+    monkeypatch.setattr(runtime, "bf16_in_hardware", lambda: unit)
+    assert runtime.choose_precision("auto", torch.device(device)) == chosen
