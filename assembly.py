@@ -93,12 +93,19 @@ def saved_heads(kind: str, backbone: FrozenBackbone, state: dict[str, Tensor]) -
 
 
 def moved_config(config: dict[str, Any], file: str | Path, pretrained: str | None, model_config: str | None, device: str,
-           precision: str | None) -> dict[str, Any]:
-    """A saved detector's configuration on this machine; its precision is part of it and cannot change."""
+                 precision: str | None) -> dict[str, Any]:
+    """A saved detector's configuration on this machine.
+
+    Its precision is part of it and cannot change, save that one of a GPU's float16 goes on in float32 where there is no
+    GPU: CPUs take float16 many times slower.
+    """
     stored, chosen = config["machine"]["precision"], choose_device(device)
     dtype = getattr(torch, stored)
     if precision not in (None, "auto") and PRECISIONS[precision] != dtype:
         raise ConfigError(f"--precision {precision}: {file} was made in {stored}; leave the flag out or make it again.")
+    if dtype == torch.float16 and chosen.type == "cpu":
+        dtype = torch.float32
+        logger.info("detector %s: made in float16, used in float32 on this CPU", file)
     tower = {**config["backbone"], **({"pretrained": pretrained} if pretrained else {}),
              **({"model_config": model_config} if model_config else {})}
     return {**config, "backbone": tower, "machine": machine_facts(chosen, dtype)}

@@ -294,7 +294,7 @@ class AnomalyDetector:
             self.config |= {name: config[name] for name in ("references", "rotations")}
             here = {name: value.to(backbone.device) for name, value in tensors.items() if "bank." in name}
             self.detector.bank, self.detector.window_bank = (
-                restored_bank(here[f"{name}.mean"], here[f"{name}.centred"]) if f"{name}.mean" in here else None
+                restored_bank(here[f"{name}.mean"], here[f"{name}.centred"].to(backbone.dtype)) if f"{name}.mean" in here else None
                 for name in ("bank", "window_bank"))
             self.detector.window_embedding = here.get("window_bank.embedding")
             if "normal.scores" in tensors:

@@ -13,6 +13,7 @@ from models.nearest import nearest_distance
 from small_runs import one_thread, texture  # noqa: F401 (one_thread is a fixture)
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import BackboneConfig, MethodConfig, as_stored
+from utils.detector_file import save_detector
 
 TINY = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "image_size": 64, "device": "cpu", "precision": "fp32"}
 LFE = WindowConfig("mul", 4, 3, 0.5)
@@ -157,6 +158,17 @@ def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path):
     detector.save(tmp_path / "part.safetensors")
     again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
     assert again.predict(texture(3)).score == detector.predict(texture(3)).score
+
+
+def test_a_detector_of_a_gpu_goes_on_in_float32_on_a_cpu(checkpoint, tiny_configs, tmp_path):
+    detector = from_checkpoint(checkpoint, tiny_configs)
+    detector.remember([texture(1), texture(2)])
+    narrow = {name: value.half() if name.endswith(".centred") else value for name, value in detector.tensors().items()}
+    config = {**detector.config, "threshold": None, "machine": {**detector.config["machine"], "precision": "float16"}}
+    save_detector(tmp_path / "gpu.safetensors", narrow, config)
+    again = AnomalyDetector.load(tmp_path / "gpu.safetensors", device="cpu")
+    assert again.backbone.dtype == torch.float32 and again.config["machine"]["precision"] == "float32"
+    assert again.predict(texture(3)).score == pytest.approx(detector.predict(texture(3)).score, abs=1e-3)
 
 
 def test_another_backbone_is_refused(nearest, configs, tmp_path):

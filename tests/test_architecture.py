@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -60,3 +61,9 @@ def test_what_is_imported_is_required(places, file):
             module = COMES_WITH.get(module, module)
             packages = {name.lower().replace("_", "-") for name in known.get(module, [])} | {module}
             assert packages & names, f"{path.relative_to(ROOT)} imports {module}, which {file} does not list"
+
+
+def test_predict_does_not_wait_for_scikit_learn():
+    """It takes a second to import, and only photographs with labels have curves to draw."""
+    code = "import sys, predict; sys.exit('sklearn' in sys.modules or 'scipy' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from html import escape
 
 import numpy as np
-from sklearn.metrics import precision_recall_curve, roc_curve
 
 BINS = 44
 MOST_POINTS = 240         # of a curve, evenly thinned
@@ -100,6 +99,8 @@ def operating_point(scores: np.ndarray, labels: np.ndarray, threshold: float | N
 
 def curve_svg(kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None, extra: str = "") -> str:
     """The `roc` or `pr` curve of the image scores with the threshold's point; says so where it is not defined."""
+    from sklearn.metrics import precision_recall_curve, roc_curve  # takes a second, which photographs without labels need not wait
+
     size, keep = CURVE_SIZE, np.isfinite(scores)
     scores, labels = scores[keep], labels[keep]
     names = ("False alarm rate", "Recall") if kind == "roc" else ("Recall", "Precision")
