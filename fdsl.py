@@ -150,7 +150,7 @@ class AnomalyDetector:
         config = deepcopy(self.config)
         other = AnomalyDetector(assemble(config, self.backbone, deepcopy(self.detector.heads)), config)
         other.config |= {name: config[name] for name in ("references", "rotations")}
-        for name in ("bank", "window_bank", "window_embedding"):
+        for name in ("bank", "window_bank", "window_keys"):
             setattr(other.detector, name, getattr(self.detector, name))
         other.threshold, other.normal = self.threshold, self.normal
         return other
@@ -268,8 +268,8 @@ class AnomalyDetector:
         for name, bank in (("bank", self.detector.bank), ("window_bank", self.detector.window_bank)):
             if bank is not None:
                 tensors |= {f"{name}.mean": bank.mean, f"{name}.centred": bank.centred}
-        if self.detector.window_embedding is not None:
-            tensors["window_bank.embedding"] = self.detector.window_embedding
+        if self.detector.window_keys is not None:
+            tensors["window_bank.keys"] = self.detector.window_keys
         if self.normal is not None:
             tensors |= {f"normal.{name}": torch.from_numpy(np.atleast_1d(value)) for name, value in vars(self.normal).items()}
         return tensors
@@ -296,7 +296,7 @@ class AnomalyDetector:
             self.detector.bank, self.detector.window_bank = (
                 restored_bank(here[f"{name}.mean"], here[f"{name}.centred"].to(backbone.dtype)) if f"{name}.mean" in here else None
                 for name in ("bank", "window_bank"))
-            self.detector.window_embedding = here.get("window_bank.embedding")
+            self.detector.window_keys = here.get("window_bank.keys")
             if "normal.scores" in tensors:
                 scores, peaks, how = (tensors[f"normal.{name}"].numpy() for name in ("scores", "peaks", "how"))
                 self.normal = NormalScores(scores, peaks, how, tensors["normal.floor"].item())

@@ -25,7 +25,7 @@ class WindowSettings:
     """LFE: `mode` nan (off), mul (fused with the full image) or onlywin; `size` and `stride` in patches.
 
     `index_memory`: which reference windows are matched against: "0" all; "1" those that any window of the query picks
-    by its image embedding, as published; "window" for each query window its own PICKS most similar ones.
+    by its image embedding, as published; "window" for each query window the PICKS whose mean tokens are most like its own.
     `budget`: only this many windows an image are encoded, where the base map is high; 0 means all, QUARTER a quarter.
     """
 
@@ -41,9 +41,9 @@ class WindowSettings:
         return self.mode != "nan"
 
     @property
-    def picks(self) -> bool:
+    def by_embedding(self) -> bool:
         """Whether windows are picked by their image embeddings."""
-        return self.index_memory != "0"
+        return self.index_memory == "1"
 
 
 class Detection(NamedTuple):
@@ -97,7 +97,7 @@ class Detector(nn.Module):
             self.budget = -(-len(self.windows) // 4)
         self.bank: MemoryBank | None = None
         self.window_bank: MemoryBank | None = None
-        self.window_embedding: Tensor | None = None
+        self.window_keys: Tensor | None = None
 
     @torch.no_grad()
     def remember(self, references: Tensor) -> None:
@@ -106,15 +106,17 @@ class Detector(nn.Module):
             return
         if len(references) == 0:
             raise ModelError("There is no reference photograph to remember; only --fd none works without.")
-        self.bank = self.window_bank = self.window_embedding = None  # free them before the new ones are made
+        self.bank = self.window_bank = self.window_keys = None  # free them before the new ones are made
         self.bank = MemoryBank.collected((self.backbone.encode(image[None]).tokens[:, 0] for image in references),
                                          len(references) * self.grid**2)
         if self.windows is not None:
             embeddings: list[Tensor] = []
             self.window_bank = MemoryBank.collected((part for image in references for part in self._windows_of(image, embeddings)),
                                                     len(references) * len(self.windows) * self.settings.size**2)
-            if self.settings.picks:
-                self.window_embedding = torch.cat(embeddings)
+            if self.settings.by_embedding:
+                self.window_keys = torch.cat(embeddings)
+            elif self.settings.index_memory == "window":
+                self.window_keys = self.window_bank.own_window_keys(self.settings.size**2)
 
     def _windows_of(self, reference: Tensor, embeddings: list[Tensor]) -> Iterator[Tensor]:
         """The tokens (L,n,C) of a reference's windows, chunk by chunk; their embeddings are added to the list."""
@@ -166,38 +168,32 @@ class Detector(nn.Module):
             parts = list(parts)  # every window picks before the first one is matched
             bank = self._picked_by_any(torch.cat([part.embedding for part in parts]))
         own = self.settings.index_memory == "window"
-        return torch.cat([self.heads.raw_maps(self._discrepancy(part.tokens, bank, part.embedding if own else None))
-                          for part in parts], dim=1)
+        return torch.cat([self.heads.raw_maps(self._discrepancy(part.tokens, bank, own)) for part in parts], dim=1)
 
     def _picked_by_any(self, embedding: Tensor) -> MemoryBank:
         """The bank of the reference windows that are most similar to any query window; embedding (W,D)."""
-        picked = (embedding @ self.window_embedding.t()).argmax(-1).unique()
-        return self.window_bank.part(self._window_rows(picked).flatten())
+        picked = (embedding @ self.window_keys.t()).argmax(-1).unique()
+        patches = self.settings.size**2
+        return self.window_bank.part((picked[:, None] * patches + torch.arange(patches, device=picked.device)).flatten())
 
-    def _window_rows(self, windows: Tensor) -> Tensor:
-        """Reference windows (W,) -> the bank's rows of their patches (W,n)."""
-        patches = self.settings.size ** 2
-        return windows[:, None] * patches + torch.arange(patches, device=windows.device)
-
-    def _discrepancy(self, tokens: Tensor, bank: MemoryBank | None, embedding: Tensor | None = None) -> Tensor:
-        """Tokens (L,B,N,C) against a bank -> discrepancies (L,B,N,C); with the windows' embeddings (B,D), each window
-        against the reference windows that it picks."""
+    def _discrepancy(self, tokens: Tensor, bank: MemoryBank | None, own_picks: bool = False) -> Tensor:
+        """Tokens (L,B,N,C) against a bank -> discrepancies (L,B,N,C); with `own_picks` each window is matched against the
+        reference windows that it picks."""
         if self.fd == "none":
             return feature_discrepancy(tokens, None, "none")
         if bank is None:
             raise ModelError("The detector has no references yet: call remember() first.")
         index = None
-        if embedding is not None:
-            similarity = embedding @ self.window_embedding.t()
-            picked = similarity.topk(min(PICKS, similarity.shape[1]), dim=-1).indices
-            rows = self._window_rows(picked.flatten()).view(len(picked), -1)
-            index = bank.index_within(tokens, rows, self.align).flatten(1)
+        if own_picks:
+            likeness = bank.window_keys(tokens) @ self.window_keys.t()
+            picked = likeness.topk(min(PICKS, likeness.shape[1]), dim=-1).indices
+            index = bank.index_within(tokens, picked, self.align).flatten(1)
         return bank.discrepancy(tokens.flatten(1, 2), self.align, self.fd, index).view_as(tokens)
 
     def _encode_windows(self, image: Tensor, chosen: Sequence[int] | None = None) -> Iterator[Features]:
         """Image (3,S,S) -> features of its windows, chunk by chunk."""
         windows = self.windows.cut(image.to(self.backbone.device), self.backbone.patch_size, chosen)
-        return (self.backbone.encode(part, embedding=self.settings.picks) for part in windows.split(self._chunk()))
+        return (self.backbone.encode(part, embedding=self.settings.by_embedding) for part in windows.split(self._chunk()))
 
     def _chunk(self) -> int:
         """Windows encoded at once on this device."""

@@ -25,16 +25,16 @@ def left_out(detector: Detector, reference: int, references: int) -> Iterator[De
 
     The banks hold the references, each with its copies, one after the other.
     """
-    known = detector.bank, detector.window_bank, detector.window_embedding
+    known = detector.bank, detector.window_bank, detector.window_keys
     try:
         detector.bank, detector.window_bank = (
             None if bank is None else bank.part(_others(len(bank), reference, references, bank.centred.device))
             for bank in known[:2])
         if known[2] is not None:
-            detector.window_embedding = known[2][_others(len(known[2]), reference, references, known[2].device)]
+            detector.window_keys = known[2][_others(len(known[2]), reference, references, known[2].device)]
         yield detector
     finally:
-        detector.bank, detector.window_bank, detector.window_embedding = known
+        detector.bank, detector.window_bank, detector.window_keys = known
 
 
 def _others(rows: int, reference: int, references: int, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.fdsl import feature_discrepancy
@@ -77,23 +78,39 @@ class MemoryBank:
         query = self._centre(tokens) if align == "diff2" else tokens
         return torch.stack([nearest_index(block, normal, align) for block, normal in zip(query, self.centred)])
 
-    def index_within(self, tokens: Tensor, rows: Tensor, align: str = "mulmax") -> Tensor:
-        """Window tokens (L,W,n,C), each window matched within its own `rows` (W,m) of the bank -> index (L,W,n)."""
-        together = max(1, GATHERED_VALUES // (rows.shape[1] * tokens.shape[3]))
+    def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
+        """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked` (W,P), a
+        window being n tokens of the bank -> index (L,W,n)."""
+        together = max(1, GATHERED_VALUES // (picked.shape[1] * tokens.shape[2] * tokens.shape[3]))
         return torch.cat([self._index_within(part, some, align) for part, some in
-                          zip(tokens.split(together, dim=1), rows.split(together))], dim=1)
+                          zip(tokens.split(together, dim=1), picked.split(together))], dim=1)
 
-    def _index_within(self, tokens: Tensor, rows: Tensor, align: str) -> Tensor:
-        found = []
+    def _index_within(self, tokens: Tensor, picked: Tensor, align: str) -> Tensor:
+        found, patches = [], tokens.shape[2]
         for block, mean, normal in zip(tokens, self.mean, self.centred):
-            candidates = normal[rows]
+            candidates = normal.unflatten(0, (-1, patches))[picked].flatten(1, 2)
             if align == "diff2":
                 similarity = (block.float() - mean) @ candidates.float().transpose(1, 2)
                 similarity -= candidates.float().square().sum(-1)[:, None] / 2
             else:
                 similarity = block @ candidates.transpose(1, 2)
-            found.append(rows.gather(1, similarity.max(-1).indices))
+            best = similarity.max(-1).indices
+            found.append(picked.gather(1, best // patches) * patches + best % patches)
         return torch.stack(found)
+
+    def window_keys(self, tokens: Tensor) -> Tensor:
+        """What windows (L,W,n,C) look like as a whole, as unit vectors of each block side by side: (W,L*C) float32.
+
+        A block's vector points from the bank's mean to the window's mean token; the product of two keys says how alike two
+        windows are.
+        """
+        return _side_by_side(tokens.float().mean(2) - self.mean)
+
+    def own_window_keys(self, patches: int) -> Tensor:
+        """The keys (W,L*C) of the bank's own windows, which have `patches` tokens each; see window_keys."""
+        at_once = max(1, CENTRED_AT_ONCE // patches) * patches
+        return _side_by_side(torch.stack([torch.cat([part.float().unflatten(0, (-1, patches)).mean(1)
+                                                     for part in block.split(at_once)]) for block in self.centred]))
 
     def discrepancy(self, tokens: Tensor, align: str = "mulmax", fd: str = "abs", index: Tensor | None = None) -> Tensor:
         """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the nearest normal tokens, float32.
@@ -112,3 +129,7 @@ class MemoryBank:
 
     def _centre(self, tokens: Tensor) -> Tensor:
         return (tokens.float() - self.mean).to(tokens.dtype)
+
+
+def _side_by_side(means: Tensor) -> Tensor:
+    return F.normalize(means, dim=-1).transpose(0, 1).flatten(1)
