@@ -12,7 +12,6 @@ from models.fdsl import feature_discrepancy
 
 ALIGNMENTS = ("mulmax", "diff2")
 CENTRED_AT_ONCE = 4096     # tokens of each block
-GATHERED_VALUES = 2**26    # of the candidates that windows are matched within at once
 SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
 
 
@@ -80,23 +79,20 @@ class MemoryBank:
 
     def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
         """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked` (W,P), a
-        window being n tokens of the bank -> index (L,W,n)."""
-        together = max(1, GATHERED_VALUES // (picked.shape[1] * tokens.shape[2] * tokens.shape[3]))
-        return torch.cat([self._index_within(part, some, align) for part, some in
-                          zip(tokens.split(together, dim=1), picked.split(together))], dim=1)
+        window being n tokens of the bank -> index (L,W,n).
 
-    def _index_within(self, tokens: Tensor, picked: Tensor, align: str) -> Tensor:
-        found, patches = [], tokens.shape[2]
-        for block, mean, normal in zip(tokens, self.mean, self.centred):
-            candidates = normal.unflatten(0, (-1, patches))[picked].flatten(1, 2)
-            if align == "diff2":
-                similarity = (block.float() - mean) @ candidates.float().transpose(1, 2)
-                similarity -= candidates.float().square().sum(-1)[:, None] / 2
-            else:
-                similarity = block @ candidates.transpose(1, 2)
-            best = similarity.max(-1).indices
-            found.append(picked.gather(1, best // patches) * patches + best % patches)
-        return torch.stack(found)
+        One window at a time: on a CPU a batched product takes twice as long, and fresh memory for each one's candidates too.
+        """
+        patches = tokens.shape[2]
+        query = self._centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
+        candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
+        found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+        for block, normal in enumerate(self.centred.unflatten(1, (-1, patches))):
+            for window, own in enumerate(picked):
+                torch.index_select(normal, 0, own, out=candidates)
+                best = nearest_index(query[block, window], candidates.flatten(0, 1), align)
+                found[block, window] = own[best // patches] * patches + best % patches
+        return found
 
     def window_keys(self, tokens: Tensor) -> Tensor:
         """What windows (L,W,n,C) look like as a whole, as unit vectors of each block side by side: (W,L*C) float32.

@@ -158,11 +158,10 @@ def test_alignments_agree_on_normalised_tokens():
     assert torch.equal(nearest_index(query, bank, "mulmax"), nearest_index(query, bank, "diff2"))
 
 
-@pytest.mark.parametrize("picks, gathered", [(1, 2**26), (3, 2**26), (3, 1), (99, 2**26)])
+@pytest.mark.parametrize("picks", [1, 3, 99])
 @pytest.mark.parametrize("align", ALIGNMENTS)
-def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, monkeypatch, align, picks, gathered):
+def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, monkeypatch, align, picks):
     monkeypatch.setattr("models.detector.PICKS", picks)
-    monkeypatch.setattr(memory, "GATHERED_VALUES", gathered)
     detector = Detector(tiny_backbone, trained_like(), SIDE, align=align, windows=WindowSettings("mul", 4, 4, 0.5, "window"))
     detector.remember(photos[:2])
     encode = encoders(tiny_backbone)[0]
