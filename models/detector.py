@@ -16,7 +16,7 @@ from models.windows import WindowGrid
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
 QUARTER = -1
-PICKS = 24  # reference windows that a query window is matched against with index_memory "window"
+PICKS = 56  # reference windows that a query window is matched against with index_memory "window"
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once
 
 
@@ -26,7 +26,7 @@ class WindowSettings:
 
     `index_memory`: which reference windows are matched against: "0" all; "1" those that any window of the query picks
     by its image embedding, as published; "window" for each query window the PICKS whose mean tokens are most like its own.
-    `budget`: only this many windows an image are encoded, where the base map is high; 0 means all, QUARTER a quarter.
+    `budget`: only this many windows an image are encoded, most of them where the base map is high; 0 means all, QUARTER a quarter.
     """
 
     mode: str = "nan"

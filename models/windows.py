@@ -26,13 +26,16 @@ def window_origins(grid: int, size: int, stride: int) -> list[int]:
 class WindowGrid:
     """All square windows of `size` patches on a `grid` x `grid` image, row by row, `stride` patches apart.
 
-    `patches` (W, size*size): the image's patch index under each window's patches.
+    `patches` (W, size*size): the image's patch index under each window's patches; `covering`: the fewest windows that
+    see every patch between them.
     """
 
     def __init__(self, grid: int, size: int, stride: int) -> None:
         self.grid, self.size, self.stride = grid, size, stride
         origins = window_origins(grid, size, stride)
         self.origins = [(row, column) for row in origins for column in origins]
+        seeing = _few_that_see_all(origins, size)
+        self.covering = [number for number, place in enumerate(self.origins) if set(place) <= seeing]
         rows, columns = torch.tensor(self.origins).unbind(1)
         offset = torch.arange(size)
         self.patches = ((rows[:, None, None] + offset[:, None]) * grid
@@ -68,20 +71,33 @@ class WindowGrid:
     def choose(self, weight: Tensor, budget: int) -> list[int]:
         """At most `budget` windows for a map of weights (G,G), in the order of `origins`.
 
-        Greedy: each next window is the one with the largest sum of weights, a patch counting 1/(1+n) once n chosen
-        windows cover it; so a high spot is seen by several windows before the rest of the image is seen by any. Near a
-        window's border, where a patch sees little of its surroundings, it counts and covers less (`inwardness`).
+        First those that see every patch once, where they are no more than half the budget. Then, greedy, each next window
+        is the one with the largest sum of weights, a patch counting 1/(1+n) once n chosen windows cover it; so a high spot
+        is seen by several windows before the rest of the image is seen by more. Near a window's border, where a patch sees
+        little of its surroundings, it counts and covers less (`inwardness`).
         """
         if budget >= len(self):
             return list(range(len(self)))
         weight, count = weight.detach().double().cpu(), torch.zeros(self.grid, self.grid, dtype=torch.float64)
         free, inside = torch.ones(len(self), dtype=torch.bool), inwardness(self.size).flatten()
-        for _ in range(budget):
+        first = self.covering if 2 * len(self.covering) <= budget else []
+        for window in first:
+            free[window] = False
+            count.view(-1)[self.patches[window]] += inside
+        for _ in range(budget - len(first)):
             gain = (weight / (1 + count)).flatten()[self.patches] @ inside
             best = int(torch.where(free, gain, -1.0).argmax())
             free[best] = False
             count.view(-1)[self.patches[best]] += inside
         return (~free).nonzero()[:, 0].tolist()
+
+
+def _few_that_see_all(origins: Sequence[int], size: int) -> set[int]:
+    """The fewest of one axis' origins whose windows leave no patch out: each the farthest that leaves no gap."""
+    found = [origins[0]]
+    while found[-1] != origins[-1]:
+        found.append(max(origin for origin in origins if origin <= found[-1] + size))
+    return set(found)
 
 
 def inwardness(size: int) -> Tensor:

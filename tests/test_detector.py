@@ -224,6 +224,9 @@ def test_the_budget_goes_where_the_map_is_high():
     assert len(set(windows.choose(torch.zeros(9, 9), 4))) == 4
     spread = windows.choose(torch.ones(9, 9), 9)
     assert len(set(windows.patches[spread].flatten().tolist())) > 70
+    everywhere = windows.choose(weight, 18)
+    assert set(windows.covering) < set(everywhere) and len(everywhere) == 18
+    assert set(everywhere) >= {window for window in range(len(windows)) if 6 * 9 + 7 in windows.patches[window]}
 
 
 def test_windows_cover_every_patch_whatever_the_size_and_stride():
@@ -235,6 +238,13 @@ def test_windows_cover_every_patch_whatever_the_size_and_stride():
                 assert {patch for start in origins for patch in range(start, start + size)} == set(range(grid))
                 assert all(b - a <= stride for a, b in zip(origins, origins[1:]))
     assert len(WindowGrid(37, 13, 2)) == 169
+
+
+@pytest.mark.parametrize("grid, size, stride, fewest", [(37, 13, 2, 9), (28, 13, 2, 9), (37, 13, 5, 16), (9, 3, 1, 9), (8, 8, 3, 1), (5, 2, 1, 9)])
+def test_the_covering_windows_see_every_patch(grid, size, stride, fewest):
+    windows = WindowGrid(grid, size, stride)
+    assert len(windows.covering) == fewest
+    assert set(windows.patches[windows.covering].flatten().tolist()) == set(range(grid * grid))
 
 
 @pytest.mark.parametrize("size, stride", [(0, 1), (6, 1), (3, 0), (3, 4)])
