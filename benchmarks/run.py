@@ -9,31 +9,26 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
-import os
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from pathlib import Path
-from typing import Callable
 
 import torch
 from tabulate import tabulate
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from models.backbone import FrozenBackbone, load_backbone  # noqa: E402
+from benchmarks.bench import PHOTOS, Bench  # noqa: E402
+from benchmarks.surroundings import loading, memory, start  # noqa: E402
+from models.backbone import load_backbone  # noqa: E402
 from models.detector import QUARTER, Detector, WindowSettings  # noqa: E402
 from models.fdsl import FDSL  # noqa: E402
 from models.losses import map_losses  # noqa: E402
 from models.memory import MemoryBank  # noqa: E402
-from utils.runtime import bf16_in_hardware, choose_device, choose_precision, machine_facts, start_logging  # noqa: E402
+from utils.runtime import bf16_in_hardware, machine_facts, start_logging  # noqa: E402
 
 MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518
-TRAINING_BATCH, TRAINING_SHOTS = 8, 10
-MIB = 2**20
+TRAINING_SHOTS = 10
 
 
 def parse() -> argparse.Namespace:
@@ -54,48 +49,6 @@ def parse() -> argparse.Namespace:
     if unknown := set(args.rows) - set(ROWS):
         parser.error(f"unknown row(s) {', '.join(sorted(unknown))}")
     return args
-
-
-class Bench:
-    """The backbone, random photographs, and a clock that waits for the device."""
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.device = args, choose_device(args.device)
-        self.dtype = choose_precision(args.precision, self.device)
-        load = lambda: load_backbone(args.model, "none", args.layers, self.device, self.dtype, args.model_config)  # noqa: E731
-        self.backbone: FrozenBackbone = load()
-        self.tower = self.backbone.visual if self.dtype == torch.float32 else load().visual.to(self.dtype)
-        torch.manual_seed(0)
-        self.heads = FDSL(self.backbone.width, len(args.layers)).eval()
-        self.photos = torch.randn(TRAINING_BATCH, 3, args.image_size, args.image_size)
-
-    def seconds(self, work: Callable[[], object], warm: bool = True) -> float:
-        """The shortest of `repeats` runs, after one that is not counted."""
-        best = float("inf")
-        for number in range(self.args.repeats + warm):
-            self.wait()
-            start = time.perf_counter()
-            work()
-            self.wait()
-            if number or not warm:
-                best = min(best, time.perf_counter() - start)
-        return best
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
-
-    @torch.no_grad()
-    def bare(self, images: Tensor) -> None:
-        """The tower alone: taps, no normalisation, no copies; all of it narrow, where the detector's adds up in float32."""
-        self.tower.positional_embedding = self.backbone._table(images.shape[-1] // self.backbone.patch_size)
-        self.tower.forward_intermediates(
-            images.to(self.device, self.dtype), indices=[layer - 1 for layer in self.backbone.layers], stop_early=True,
-            intermediates_only=True, output_fmt="NLC")
-
-    def detector(self, **windows) -> Detector:
-        settings = WindowSettings("mul", self.args.win_size, self.args.win_stride, **windows) if windows else WindowSettings()
-        return Detector(self.backbone, self.heads, self.args.image_size, windows=settings)
 
 
 def plain(bench: Bench) -> list[tuple]:
@@ -189,92 +142,17 @@ def training(bench: Bench) -> list[tuple]:
     bank = MemoryBank(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
     heads = FDSL(bench.backbone.width, len(bench.args.layers)).to(bench.device)
     optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3)
-    mask = (torch.rand(TRAINING_BATCH, 1, bench.args.image_size, bench.args.image_size) > 0.95).float().to(bench.device)
+    mask = (torch.rand(PHOTOS, 1, bench.args.image_size, bench.args.image_size) > 0.95).float().to(bench.device)
 
     def step() -> None:
         tokens = bench.backbone.encode(bench.photos).tokens
-        features = torch.stack([bank.discrepancy(tokens[:, index]) for index in range(TRAINING_BATCH)], dim=1)
+        features = torch.stack([bank.discrepancy(tokens[:, index]) for index in range(PHOTOS)], dim=1)
         loss = sum(part.sum() for maps in heads(features) for part in map_losses(maps, mask))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
 
-    return [(f"training step, batch {TRAINING_BATCH}, {TRAINING_SHOTS} references", bench.seconds(step), bare)]
-
-
-def _grown(args: argparse.Namespace, shots: int, answer) -> None:
-    """In a process of its own: the most that its resident memory grows by while a detector works, in bytes."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page  # noqa: E731
-    bench = Bench(args)
-    bench.bare(bench.photos[:1])  # what the first pass allocates for good belongs to the backbone
-    before, most, done = resident(), 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal most
-        while not done.wait(0.01):
-            most = max(most, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    detector = bench.detector(index_memory="0")
-    detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
-    windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[:detector._chunk()]
-    detector.heads.raw_maps(detector._discrepancy(bench.backbone.encode(windows).tokens, detector.window_bank))
-    detector.window_bank = None  # the rest of the windows would need no more; the whole image needs less
-    detector.full_maps(bench.photos[1:2])
-    done.set()
-    watcher.join()
-    answer.put(most - before)
-
-
-def memory(bench: Bench) -> list[tuple]:
-    """Peak resident memory beyond the loaded model: the window bank of 4 shots and a chunk of windows matched with it.
-
-    Categories come one after the other and leave only their maps, so their number does not matter.
-    """
-    context = multiprocessing.get_context("spawn")
-    answer = context.Queue()
-    child = context.Process(target=_grown, args=(bench.args, 4, answer))
-    child.start()
-    grown = answer.get()
-    child.join()
-    return [(f"peak memory beyond the model, LFE {bench.args.win_size}/{bench.args.win_stride}, 4 shots, MiB", grown / MIB, None)]
-
-
-OWN_LOAD = """
-import sys, torch, open_clip
-from safetensors.torch import load_file
-if sys.argv[3] != "None": open_clip.add_model_config(sys.argv[3])
-visual = open_clip.create_model(sys.argv[1], pretrained=None, text_cfg=dict(vocab_size=8, width=8, heads=1, layers=1)).visual
-visual.load_state_dict(load_file(sys.argv[2]))
-visual.to(getattr(torch, sys.argv[4]))
-"""
-
-
-def start(bench: Bench) -> list[tuple]:
-    """From the command to the first result with the weights on the disk, beside open_clip's own import and load."""
-    from PIL import Image
-    from safetensors.torch import save_file
-
-    args, root = bench.args, Path(__file__).resolve().parents[1]
-    with tempfile.TemporaryDirectory() as folder:
-        weights = f"{folder}/weights.safetensors"
-        save_file({name: value.float().contiguous() for name, value in bench.backbone.visual.state_dict().items()
-                   if name != "positional_embedding"} | {"positional_embedding": bench.backbone.native_table}, weights)
-        for number in range(2):
-            Image.effect_noise((900, 900), 40).convert("RGB").save(f"{folder}/{number}.png")
-        config = ["--model-config", args.model_config] if args.model_config else []
-        predict = [sys.executable, str(root / "predict.py"), "--references", f"{folder}/0.png", "--input", f"{folder}/1.png", "--format",
-                   "json", "--method", "nearest", "--false-alarm-rate", "none", "--model", args.model, *config, "--pretrained", weights,
-                   "--layers", *map(str, args.layers), "--image-size", str(args.image_size), "--device", args.device,
-                   "--precision", args.precision]
-        own = [sys.executable, "-c", OWN_LOAD, args.model, weights, str(args.model_config), str(bench.dtype).removeprefix("torch.")]
-        run = lambda command: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
-        load, whole = bench.seconds(lambda: run(own)), bench.seconds(lambda: run(predict))
-        passes = 2 * bench.seconds(lambda: bench.bare(bench.photos[:1]))
-        return [("start to first result, one reference and one photograph (beside it: the model's own load)", whole, load),
-                ("beyond the load (beside it: two passes of the bare backbone)", whole - load, passes)]
+    return [(f"training step, batch {PHOTOS}, {TRAINING_SHOTS} references", bench.seconds(step), bare)]
 
 
 def growth(bench: Bench) -> list[tuple]:
@@ -308,26 +186,6 @@ def growth(bench: Bench) -> list[tuple]:
         found.append((f"LFE {size}/{size // 2}, whole bank, shots: {shots}",
                       bench.seconds(lambda: detector(bench.photos[:1]), warm=False), bare_windows(bench, detector)))
     return found
-
-
-def loading(bench: Bench) -> list[tuple]:
-    """Reading and preparing 900 x 900 px photographs by two worker processes, against the backbone's time an image."""
-    import cv2
-    import numpy as np
-
-    from data.dataset import InspectionDataset, make_loader
-    from data.records import Record
-
-    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
-    with tempfile.TemporaryDirectory() as folder:
-        count, generator = 32, np.random.default_rng(0)
-        for number in range(count):
-            picture = cv2.resize(generator.integers(0, 255, (90, 90, 3), np.uint8), (900, 900))
-            cv2.imwrite(f"{folder}/{number}.png", picture)
-        records = [Record(f"{number}.png", "", "c", "good", False) for number in range(count)]
-        loader = make_loader(InspectionDataset(folder, records, bench.args.image_size), 4, 2)
-        taken = bench.seconds(lambda: [None for _ in loader]) / count
-    return [("loading an image, 2 workers, beside the backbone", taken, bare)]
 
 
 ROWS = {"plain": plain, "oracle": oracle, "windows": windows, "training": training, "memory": memory, "loading": loading,
