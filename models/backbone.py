@@ -25,6 +25,7 @@ ATTENTION_SCORES = 2**23   # of one such product, at most
 FINGERPRINT_STRIDE = 1009  # a prime, so that the sampled entries do not line up with rows
 # The text tower is never used: where its weights are not loaded, the smallest possible one is built.
 TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # torch has no public name for it
 
 
 class ModelError(Exception):
@@ -112,9 +113,6 @@ def resize_position_table(table: Tensor, grid: int) -> Tensor:
     patches = table[1:].reshape(1, own, own, -1).permute(0, 3, 1, 2)
     patches = F.interpolate(patches, size=(grid, grid), mode="bicubic", antialias=True, align_corners=False)
     return torch.cat([table[:1], patches.permute(0, 2, 3, 1).reshape(grid * grid, -1)])
-
-
-has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # torch has no public name for it
 
 
 class PackedAttention(nn.Module):

@@ -129,7 +129,7 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
                        help="which reference windows are matched against: 0 all; 1 those that any window picks by its image "
                             "embedding, as published; window: each window's own most similar ones (default 0)")
     group.add_argument("--window-budget", type=whole(0), nargs="?", const=QUARTER, metavar="M",
-                       help="encode only the M windows an image where its map is high, without M a quarter of them; 0 all "
+                       help="encode only M windows an image, most where its map is high, without M a quarter of them; 0 all "
                             "(default 0)")
 
 
