@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--model-config")
     parser.add_argument("--win-size", type=int, default=13)
     parser.add_argument("--win-stride", type=int, default=2)
-    parser.add_argument("--window-budget", type=int, default=0, help="default a quarter of the windows")
+    parser.add_argument("--window-budget", type=int, default=0, help="default that of the flag without a number")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--repeats", type=int, default=1, help="timed repetitions after one warm-up; the best counts")
@@ -126,7 +126,7 @@ def windows(bench: Bench) -> list[tuple]:
     budget = bench.args.window_budget
     for what, shots, options in (("whole bank", 1, {"index_memory": "0"}), ("own picks", 1, {"index_memory": "window"}),
                                  ("own picks", 4, {"index_memory": "window"}),
-                                 (f"own picks, budget {budget or 'a quarter'}", 1, {"index_memory": "window", "budget": budget or QUARTER})):
+                                 (f"own picks, budget{f' {budget}' if budget else ''}", 1, {"index_memory": "window", "budget": budget or QUARTER})):
         detector = bench.detector(**options)
         detector.remember(bench.photos[1:1 + shots])
         bare = bare_windows(bench, detector) if bare is None else bare

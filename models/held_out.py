@@ -84,7 +84,8 @@ def _discrepancy(detector: Detector, tokens: Tensor, bank: MemoryBank, own: Tens
             query = tokens[block, image].float()
             query = query - bank.mean[block] if detector.align == "diff2" else query
             index[block, image] = nearest_allowed(query, bank.centred[block], barred, detector.align)
-    return bank.discrepancy(tokens.flatten(1, 2), detector.align, detector.fd, index.flatten(1)).view(tokens.shape)
+    found = bank.discrepancy(tokens.flatten(1, 2), detector.align, detector.fd, index.flatten(1))
+    return found.to(tokens.dtype).view(tokens.shape)
 
 
 def restored_bank(mean: Tensor, centred: Tensor) -> MemoryBank:

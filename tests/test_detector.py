@@ -207,13 +207,14 @@ def test_a_budget_of_all_windows_is_exact(tiny_backbone, photos):
     assert torch.equal(exact(photos[1:2]).window, budget(photos[1:2]).window)
 
 
-def test_a_budget_without_a_number_is_a_quarter(tiny_backbone, photos):
+def test_a_budget_without_a_number_is_less_than_a_quarter(tiny_backbone, photos):
     quarter, three = (Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 2, budget=budget))
                       for budget in (QUARTER, 3))
     assert len(quarter.windows) == 9 and QUARTER == settings.QUARTER
     for detector in (quarter, three):
         detector.remember(photos[:1])
     assert torch.equal(quarter(photos[1:2]).window, three(photos[1:2]).window)
+    assert Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 2, 1, budget=QUARTER)).budget == 12  # of 49
 
 
 def test_the_budget_goes_where_the_map_is_high():

@@ -43,6 +43,17 @@ def test_head_has_the_specified_layers():
     assert isinstance(head.layers[0], torch.nn.BatchNorm1d)
 
 
+@pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+def test_a_narrow_discrepancy_changes_the_probability_little(narrow):
+    torch.manual_seed(0)
+    head = AnomalyScoreHead(64).eval()
+    head.layers[0].running_var.uniform_(1e-4, 1e-2)
+    discrepancy = torch.rand(3, 50, 64) * 0.2
+    exact, found = head(discrepancy), head(discrepancy.to(narrow))
+    assert found.dtype == torch.float32 and torch.equal(exact, head.layers(discrepancy.flatten(0, 1)).view_as(exact))
+    assert 0 < (exact.softmax(-1) - found.softmax(-1)).abs().max() < 0.005
+
+
 def test_nam_looks_at_neighbours_four_patches_away_and_no_further():
     torch.manual_seed(0)
     nam = NeighbourAggregation()

@@ -14,7 +14,7 @@ AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop", "folder": "none"}
 IMAGE_SCORES = ("paper", "max", "top1")
 BACKBONE_FLAGS = ("model", "pretrained", "model_config", "layers", "image_size")
 
-QUARTER = -1  # as a window budget: a quarter of the windows
+QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
 
 
 class ConfigError(Exception):
@@ -48,7 +48,7 @@ class MethodConfig:
 @dataclass(frozen=True)
 class WindowConfig:
     """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; which reference windows are
-    matched ("0" all, "1" picked by any window, "window" own picks); windows encoded an image (0 all, QUARTER a quarter)."""
+    matched ("0" all, "1" picked by any window, "window" own picks); windows encoded an image (0 all, QUARTER: see there)."""
 
     winmode: str = "mul"
     win_size: int = 13
@@ -129,8 +129,8 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
                        help="which reference windows are matched against: 0 all; 1 those that any window picks by its image "
                             "embedding, as published; window: each window's own most similar ones (default 0)")
     group.add_argument("--window-budget", type=whole(0), nargs="?", const=QUARTER, metavar="M",
-                       help="encode only M windows an image, most where its map is high, without M a quarter of them; 0 all "
-                            "(default 0)")
+                       help="encode only M windows an image, most where its map is high; without M so many that it takes "
+                            "about a quarter of the time; 0 all (default 0)")
 
 
 def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
