@@ -16,17 +16,19 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from utils.config import ConfigError  # noqa: E402
-from utils.results import read_json  # noqa: E402
 from utils.metrics import METRIC_NAMES  # noqa: E402
+from utils.results import read_json  # noqa: E402
 from utils.runtime import run_command  # noqa: E402
 
 
 def categories_of(folder: Path) -> Mapping[str, Mapping[str, float | None]]:
     """Category -> metrics of a finished run; ConfigError for a folder that holds none."""
     metrics = read_json(folder / "metrics.json")
-    if not isinstance(metrics, dict) or not isinstance(metrics.get("categories"), dict):
-        raise ConfigError(f"{folder} is not the folder of a finished test run: it has no metrics.json.")
-    return metrics["categories"]
+    categories = metrics.get("categories") if isinstance(metrics, dict) else None
+    if not isinstance(categories, dict) or not all(isinstance(values, dict) and set(METRIC_NAMES) <= set(values)
+                                                   for values in categories.values()):
+        raise ConfigError(f"{folder} is not the folder of a finished test run: it has no whole metrics.json.")
+    return categories
 
 
 def cells(own: Mapping[str, float | None], other: Mapping[str, float | None] | None) -> list[str]:
