@@ -5,7 +5,7 @@ import torch
 
 import plain
 from models import memory
-from models.backbone import ModelError
+from models.backbone import ModelError, load_backbone
 from models.detector import INDEX_MEMORIES, QUARTER, Detector, WindowSettings, fuse
 from models.fdsl import FDSL, FD_MODES
 from models.memory import ALIGNMENTS, MemoryBank, nearest_index
@@ -156,6 +156,17 @@ def unit_tokens(count, seed=0):
 def test_alignments_agree_on_normalised_tokens():
     query, bank = unit_tokens(200, 1), unit_tokens(300, 2)
     assert torch.equal(nearest_index(query, bank, "mulmax"), nearest_index(query, bank, "diff2"))
+
+
+@pytest.mark.parametrize("index_memory", INDEX_MEMORIES)
+def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_memory):
+    exact, narrow = (Detector(load_backbone("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs), trained_like(), SIDE,
+                              windows=WindowSettings("mul", 4, 2, 0.5, index_memory)) for dtype in (torch.float32, torch.bfloat16))
+    for detector in (exact, narrow):
+        detector.remember(photos[:2])
+    assert narrow._discrepancy(narrow.backbone.encode(photos[2:3]).tokens, narrow.bank).dtype == torch.bfloat16
+    for right, found in zip(exact(photos[2:4]), narrow(photos[2:4])):
+        assert 0 < (right - found).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("picks", [1, 3, 99])
