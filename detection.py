@@ -11,7 +11,7 @@ import torch
 from data.dataset import InspectionDataset, files_digest, make_loader
 from data.records import Record, shown
 from models.backbone import ModelError
-from models.detector import WINDOW_CHUNK_PATCHES, Detection, Detector
+from models.detector import Detection, Detector
 from utils.memory import Halving, sparing
 from utils.results import RunMaps, join_maps
 from utils.resume import FinishedParts
@@ -39,7 +39,7 @@ def detect(detector: Detector, root: Path, references: Mapping[str, list[Record]
     def photographs(part: list[Record]) -> InspectionDataset:
         return InspectionDataset(root, part, detector.image_size, max_pixels=max_pixels)
 
-    score = Halving(detector, join_detections, lambda: halve_windows(detector))
+    score = Halving(detector, join_detections, detector.halve_windows)
     found = []
     for number, (category, records) in enumerate(tested.items(), start=1):
         maps = parts.load(keys[category], [record.image_path for record in records])
@@ -57,8 +57,8 @@ def detect(detector: Detector, root: Path, references: Mapping[str, list[Record]
 def essence_of_maps(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a category's maps depend on beside its files."""
     windows = {name: value for name, value in config["windows"].items() if name != "win_weight"}
-    return {"checkpoint": config["checkpoint_digest"], "method": config["method"], "windows": windows,
-            "layers": config["backbone"]["layers"], "image_size": config["backbone"]["image_size"],
+    tower = {name: config["backbone"][name] for name in ("model", "layers", "image_size")}
+    return {"checkpoint": config["checkpoint_digest"], "method": config["method"], "windows": windows, **tower,
             "device": config["machine"]["device"], "precision": config["machine"]["precision"]}
 
 
@@ -69,7 +69,7 @@ def detect_category(score: Halving, shots: InspectionDataset, tested: Inspection
     detector = score.function
     if len(shots):
         photographs = torch.stack([shots[index]["image"] for index in range(len(shots))])
-        sparing(lambda: detector.remember(photographs), lambda: halve_windows(detector))
+        sparing(lambda: detector.remember(photographs), detector.halve_windows)
     loader = make_loader(tested, batch_size, workers, pin=detector.backbone.device.type == "cuda")
     found = []
     for batch in progress(loader, len(tested), what, lambda batch: len(batch["path"])):
@@ -90,16 +90,3 @@ def raise_not_finite(path: str, dtype: torch.dtype) -> NoReturn:
     if dtype != torch.float32:
         raise Overflow(f"Values overflowed in {str(dtype).removeprefix('torch.')} at {shown(path)}.")
     raise ModelError(f"The map of {shown(path)} is not finite; check this image and the checkpoint.")
-
-
-def halve_windows(detector: Detector) -> bool:
-    """Half as many windows are encoded at once from now on; False where it is one already or there are none."""
-    if detector.windows is None:
-        return False
-    kind, patches = detector.backbone.device.type, detector.settings.size ** 2
-    now = min(WINDOW_CHUNK_PATCHES.get(kind, WINDOW_CHUNK_PATCHES["cpu"]) // patches, len(detector.windows))
-    if now <= 1:
-        return False
-    WINDOW_CHUNK_PATCHES[kind] = now // 2 * patches
-    logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
-    return True

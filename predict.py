@@ -18,7 +18,6 @@ if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from 
 import argparse
 import json
 import logging
-import math
 import os
 import sys
 from dataclasses import asdict
@@ -41,8 +40,8 @@ from utils.pictures import write_image
 from utils.predict_flags import parse
 from utils.prediction_files import PredictionFolder, Totals, skipped_summary
 from utils.prediction_report import draw_prediction, picture_name, write_contact_sheet, write_prediction_report
-from utils.runtime import command_line, progress, run_command, worker_count
-from utils.signals import how_to_continue
+from utils.runtime import progress, run_command, worker_count
+from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
 
@@ -173,7 +172,7 @@ def score(detector: AnomalyDetector, folder: PredictionFolder | None, args: argp
     for batch in in_batches(progress(loaded, max(total - done, 0), "photographs"), args.batch_size):
         readable = [item for item in batch if not item.reason]
         found = detector.predict_batch(torch.stack([item.tensor for item in readable]),
-                                       [item.photo.size for item in readable]) if readable else []
+                                       [item.photo.size for item in readable], [item.name for item in readable]) if readable else []
         unreadable += [(item.name, item.reason) for item in batch if item.reason]
         for name, reason in unreadable:
             if folder is not None:
@@ -206,9 +205,7 @@ def in_batches(items: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
 
 
 def row_of(name: str, found: Prediction) -> dict[str, Any]:
-    """A photograph's line of scores.jsonl; boxes in its own pixels. ModelError for a score that is no number."""
-    if not math.isfinite(found.score):
-        raise ModelError(f"{name}: its score is not finite; use --precision fp32.")
+    """A photograph's line of scores.jsonl; boxes in its own pixels."""
     return {"image": name, "score": found.score, "base_score": found.base_score, "window_score": found.window_score,
             "threshold": found.threshold, "anomalous": found.is_anomalous, "boxes": [asdict(box) for box in found.boxes],
             "width": found.size[0], "height": found.size[1], "grid": len(found.patch_map), "picture": None}

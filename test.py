@@ -34,9 +34,9 @@ from utils.lock import locked
 from utils.results import (RunMaps, file_digest, framing, load_maps, metrics_table, read_json, run_name, same_run,
                            short_digest)
 from utils.resume import FinishedParts
-from utils.runtime import (choose_device, choose_precision, command_line, machine_facts, run_command, seed_everything,
+from utils.runtime import (choose_device, choose_precision, machine_facts, run_command, seed_everything,
                            start_logging, warn, worker_count)
-from utils.signals import how_to_continue
+from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
 WRITTEN = ("config.json", "references.txt", "maps.npz", "scores.csv", "metrics.csv", "table.md", "metrics.json",

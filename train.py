@@ -34,9 +34,9 @@ from utils.files import csv_text, remove_leftovers, write_text
 from utils.lock import locked
 from utils.results import write_loss_curve
 from utils.resume import Position, SavedTraining, TrainingState, save_interval
-from utils.runtime import (choose_device, choose_precision, command_line, machine_facts, make_repeatable, progress,
+from utils.runtime import (choose_device, choose_precision, machine_facts, make_repeatable, progress,
                            run_command, seed_everything, start_logging, warn, worker_count)
-from utils.signals import how_to_continue
+from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
 ADAM_BETAS = (0.5, 0.999)

@@ -138,6 +138,8 @@ def visit_for(load: Load, visitors: int, seconds: float, process: int) -> dict:
         memory.append(resident_mib(process))
     for thread in threads:
         thread.join()
+    if not load.seconds:
+        raise SystemExit(f"No request succeeded. {' '.join(load.errors[:3])}")
     took = np.sort(load.seconds)
     warm = memory[len(memory) // 4]
     return {"visitors": visitors, "seconds": seconds, "visits": load.visits, "requests": len(took), "errors": len(load.errors),

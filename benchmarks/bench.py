@@ -44,7 +44,7 @@ class Bench:
 
     def wait(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.synchronize()
+            torch.cuda.synchronize(self.device)
 
     @torch.no_grad()
     def bare(self, images: Tensor) -> None:

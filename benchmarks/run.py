@@ -11,6 +11,7 @@ import argparse
 import json
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -68,6 +69,7 @@ def oracle(bench: Bench) -> list[tuple]:
 
     args = bench.args
     tower = load_backbone(args.model, "none", args.layers, "cpu", torch.float32, args.model_config)
+    heads = deepcopy(bench.heads).cpu()
     tower.visual.positional_embedding = tower._table(tower.grid(args.image_size))
     known: dict[int, Tensor] = {}
 
@@ -80,7 +82,7 @@ def oracle(bench: Bench) -> list[tuple]:
     photo, reference = bench.photos[0], bench.photos[1]
     with torch.no_grad():
         encode(reference)
-        slow = bench.seconds(lambda: (known.pop(id(photo), None), written_down.full_maps(encode, bench.heads, photo, [reference])),
+        slow = bench.seconds(lambda: (known.pop(id(photo), None), written_down.full_maps(encode, heads, photo, [reference])),
                              warm=False)
     detector = bench.detector()
     detector.remember(bench.photos[1:2])
@@ -98,18 +100,18 @@ def ceiling(bench: Bench) -> list[tuple]:
     blocks = max(bench.backbone.layers)
     each = tokens * (8 * width**2 + 4 * width * hidden + 4 * tokens * width)    # products of one block, attention included
     work = count * (blocks * each + 2 * (tokens - 1) * width * 3 * bench.backbone.patch_size**2)
-    windows = torch.randn(count, 3, side, side)
+    windows = torch.randn(count, 3, side, side, device=bench.device)
     vit = work / bench.seconds(lambda: bench.bare(windows)) / 1e12
     size = 8192 if bench.device.type == "cuda" else 2048
     left, right = (torch.randn(size, size, device=bench.device, dtype=bench.dtype) for _ in range(2))
-    repeats = 50 if bench.device.type == "cuda" else 5
-    product = 2 * size**3 * repeats / bench.seconds(lambda: [left @ right for _ in range(repeats)]) / 1e12
+    repeats, result = 50 if bench.device.type == "cuda" else 5, torch.empty_like(left)
+    product = 2 * size**3 * repeats / bench.seconds(lambda: [torch.mm(left, right, out=result) for _ in range(repeats)]) / 1e12
     return [(f"TFLOP/s in the ViT, {count} windows (beside it: one matrix product)", vit, product)]
 
 
 def bare_windows(bench: Bench, detector: Detector) -> float:
     """Seconds of the bare backbone over the image and all its windows."""
-    windows = detector.windows.cut(bench.photos[0], bench.backbone.patch_size)
+    windows = detector.windows.cut(bench.photos[0].to(bench.device), bench.backbone.patch_size)
 
     def work() -> None:
         bench.bare(bench.photos[:1])
@@ -168,7 +170,8 @@ def growth(bench: Bench) -> list[tuple]:
         detector = bench.detector()
         detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
         found.append((f"no LFE, shots: {shots}", bench.seconds(lambda: detector(bench.photos[:1])), bare))
-    for side in sorted({round(args_side / patch) * patch for args_side in (224, 336, 448, bench.args.image_size)}):
+    for side in sorted({round(args_side / patch) * patch for args_side in (224, 336, 448, bench.args.image_size)
+                        if args_side <= bench.args.image_size}):
         smaller = Detector(bench.backbone, bench.heads, side)
         smaller.remember(bench.photos[1:2, :, :side, :side])
         found.append((f"no LFE, image size: {side}", bench.seconds(lambda: smaller(bench.photos[:1, :, :side, :side])),

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 import multiprocessing
 import os
+import queue
 import subprocess
 import sys
 import tempfile
 import threading
 from pathlib import Path
+
+import torch
 
 from benchmarks.bench import Bench
 
@@ -17,11 +20,18 @@ MIB = 2**20
 
 
 def _grown(args: argparse.Namespace, shots: int, answer) -> None:
-    """In a process of its own: the most that its resident memory grows by while a detector works, in bytes."""
-    page = os.sysconf("SC_PAGE_SIZE")
-    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page  # noqa: E731
+    """In a process of its own: the most that its memory grows by while a detector works, in bytes; a GPU's own memory
+    there, else the resident memory."""
     bench = Bench(args)
     bench.bare(bench.photos[:1])  # what the first pass allocates for good belongs to the backbone
+    if bench.device.type == "cuda":
+        before = torch.cuda.memory_allocated(bench.device)
+        torch.cuda.reset_peak_memory_stats(bench.device)
+        _work(bench, shots)
+        answer.put(torch.cuda.max_memory_allocated(bench.device) - before)
+        return
+    page = os.sysconf("SC_PAGE_SIZE")
+    resident = lambda: int(Path("/proc/self/statm").read_text().split()[1]) * page  # noqa: E731
     before, most, done = resident(), 0, threading.Event()
 
     def watch() -> None:
@@ -31,19 +41,24 @@ def _grown(args: argparse.Namespace, shots: int, answer) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
+    _work(bench, shots)
+    done.set()
+    watcher.join()
+    answer.put(most - before)
+
+
+def _work(bench: Bench, shots: int) -> None:
+    """What a detector with LFE keeps at most: its window bank, and a chunk of windows matched with it."""
     detector = bench.detector(index_memory="0")
     detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
     windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[:detector._chunk()]
     detector.heads.raw_maps(detector._discrepancy(bench.backbone.encode(windows).tokens, detector.window_bank))
     detector.window_bank = None  # the rest of the windows would need no more; the whole image needs less
     detector.full_maps(bench.photos[1:2])
-    done.set()
-    watcher.join()
-    answer.put(most - before)
 
 
 def memory(bench: Bench) -> list[tuple]:
-    """Peak resident memory beyond the loaded model: the window bank of 4 shots and a chunk of windows matched with it.
+    """Peak memory beyond the loaded model: the window bank of 4 shots and a chunk of windows matched with it.
 
     Categories come one after the other and leave only their maps, so their number does not matter.
     """
@@ -51,7 +66,13 @@ def memory(bench: Bench) -> list[tuple]:
     answer = context.Queue()
     child = context.Process(target=_grown, args=(bench.args, 4, answer))
     child.start()
-    grown = answer.get()
+    grown = None
+    while grown is None:
+        try:
+            grown = answer.get(timeout=1)
+        except queue.Empty:
+            if not child.is_alive():
+                raise RuntimeError(f"the process that measures memory ended with exit code {child.exitcode}") from None
     child.join()
     return [(f"peak memory beyond the model, LFE {bench.args.win_size}/{bench.args.win_stride}, 4 shots, MiB", grown / MIB, None)]
 

@@ -4,7 +4,8 @@
 
 Per category, number of references and seed: the references are drawn as test.py draws them, the threshold comes from
 them alone, and the test images say how many good ones it calls anomalous (found) and how many defective ones (caught).
-Prints two Markdown tables. Images are encoded once and kept, so it needs about 2.5 MB of memory an image.
+Prints two Markdown tables. Images are encoded once and their tokens kept, with LFE those of every window too: 22 MB an
+image with the default backbone, 2.4 MB with one of width 192 at 448 px, about 20 times as much with LFE 13/2.
 """
 
 from __future__ import annotations
@@ -83,10 +84,9 @@ def main() -> None:
     thresholds, rotations = [], []
     for category in catalogue.test:
         known: dict[bytes, torch.Tensor] = {}
-        photographs = {}
-        for record in catalogue.test[category]:
-            photographs[record] = image_to_tensor(open_image(catalogue.root / record.image_path), args.image_size or 518)
         detector = make(args)
+        photographs = {record: image_to_tensor(open_image(catalogue.root / record.image_path), detector.detector.image_size)
+                       for record in catalogue.test[category]}
         encode_once(detector, known)
         for shots in args.shots if "thresholds" in args.tables else ():
             thresholds += threshold_rows(detector, catalogue, category, photographs, shots, args.seeds)

@@ -48,21 +48,18 @@ class FrozenBackbone(nn.Module):
 
     def __init__(self, visual: nn.Module, layers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
         super().__init__()
-        if not isinstance(visual, open_clip.transformer.VisionTransformer):
-            raise ModelError(f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip; "
-                             "choose a model whose name starts with ViT.")
+        require_square_vit(visual)
         blocks = len(visual.transformer.resblocks)
         if not layers or len(set(layers)) != len(layers) or any(not 1 <= layer <= blocks for layer in layers):
             raise ModelError(f"--layers {' '.join(map(str, layers))}: give distinct blocks between 1 and {blocks}.")
         self.layers = tuple(sorted(layers))
         self.patch_size = visual.patch_size[0]
         self.width = visual.conv1.out_channels
-        self.embedding_width = visual.output_dim
         self.fingerprint = fingerprint(visual.state_dict())
         self.native_table = visual.positional_embedding.detach().float()
         self.visual = narrow_products(pack_attention(visual).requires_grad_(False).to(device), dtype)
         self.dtype = dtype
-        self._tables: dict[int, nn.Parameter] = {}
+        self._tables: dict[tuple[int, torch.device], nn.Parameter] = {}
         self.train(False)
 
     @property
@@ -99,10 +96,21 @@ class FrozenBackbone(nn.Module):
         return Features(tokens, pooled)
 
     def _table(self, grid: int) -> nn.Parameter:
-        if grid not in self._tables:
+        key = grid, self.device
+        if key not in self._tables:
             table = resize_position_table(self.native_table, grid).to(self.visual.conv1.weight)
-            self._tables[grid] = nn.Parameter(table, requires_grad=False)
-        return self._tables[grid]
+            self._tables[key] = nn.Parameter(table, requires_grad=False)
+        return self._tables[key]
+
+
+def require_square_vit(visual: nn.Module) -> None:
+    """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and patches."""
+    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+        raise ModelError(f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, EVA, "
+                         "ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or ViT-B-16-quickgelu.")
+    for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):
+        if height != width:
+            raise ModelError(f"The image tower takes {what} of {height} x {width} px; only square ones work here.")
 
 
 def resize_position_table(table: Tensor, grid: int) -> Tensor:
@@ -234,9 +242,14 @@ def _untrained_tower(model: str) -> nn.Module:
 
 
 def _new_tower(model: str, device: str) -> nn.Module:
-    with _open_clip_quiet():
-        return open_clip.create_model(model, pretrained=None, precision="fp32", device=device, text_cfg=TINY_TEXT_TOWER,
-                                      force_custom_text=False).visual
+    try:
+        with _open_clip_quiet():
+            visual = open_clip.create_model(model, pretrained=None, precision="fp32", device=device, text_cfg=TINY_TEXT_TOWER,
+                                            force_custom_text=False).visual
+    except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise ModelError(f"--model {model} cannot be built from its open_clip configuration ({first_line(error)}).") from error
+    require_square_vit(visual)
+    return visual
 
 
 def _tower_of_file(model: str, file: Path) -> nn.Module:
@@ -260,6 +273,10 @@ def _downloaded_tower(model: str, tag: str) -> nn.Module:
     if source.get("quick_gelu", False) and not model.endswith("-quickgelu"):
         logger.warning("%s runs the %s weights with plain GELU, though they were trained with QuickGELU; "
                        "%s-quickgelu is right for them.", model, tag, model)
+    own = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    if any(tuple(source.get(name) or usual) != tuple(usual) for name, usual in own.items()):
+        logger.warning("The weights %s of %s were trained on images normalised otherwise than here, where every image gets "
+                       "OpenAI's mean and deviation.", tag, model)
     try:
         with _open_clip_quiet():
             return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu").visual
@@ -303,7 +320,8 @@ def read_image_tower(file: Path) -> dict[str, Tensor]:
 
 
 def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Loads `state` strictly into the tower; its position table may be of any square grid.
+    """Loads `state` strictly into the tower, in float32 whatever it is stored in; its position table may be of any
+    square grid.
 
     Raises ModelError with the missing, unexpected or misshapen names.
     """
@@ -322,8 +340,9 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
     bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
     if bad:
         raise ModelError(f"--pretrained {source} holds values that are not finite ({', '.join(bad[:5])}).")
-    visual.positional_embedding = nn.Parameter(table.detach().clone())
-    visual.load_state_dict(state, strict=True, assign=True)
+    visual.positional_embedding = nn.Parameter(table.detach().float().clone())
+    visual.load_state_dict({name: value.float() if value.is_floating_point() else value for name, value in state.items()},
+                           strict=True, assign=True)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import dataclass
 from typing import Iterator, NamedTuple, Sequence
@@ -13,6 +14,8 @@ from models.backbone import Features, FrozenBackbone, ModelError
 from models.fdsl import FDSL, Maps, feature_discrepancy
 from models.memory import MemoryBank
 from models.windows import WindowGrid
+
+logger = logging.getLogger("fdsl")
 
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
@@ -160,8 +163,8 @@ class Detector(nn.Module):
         return self.heads.refine(torch.stack(raw, dim=1))
 
     def _final(self, maps: Maps) -> Tensor:
-        """The maps that detection uses: refined with NAM, else raw."""
-        return maps.refined if self.use_nam else maps.raw
+        """The maps that detection uses: refined with NAM, else raw; those of several methods on one scale."""
+        return self.heads.on_one_scale(maps.refined if self.use_nam else maps.raw)
 
     def _score_windows(self, image: Tensor, chosen: Sequence[int] | None) -> Tensor:
         """Image (3,S,S) -> raw maps of its windows, all or the chosen ones, (L,W,w,w)."""
@@ -202,3 +205,13 @@ class Detector(nn.Module):
         """Windows encoded at once on this device."""
         patches = WINDOW_CHUNK_PATCHES.get(self.backbone.device.type, WINDOW_CHUNK_PATCHES["cpu"])
         return max(1, patches // self.settings.size ** 2)
+
+    def halve_windows(self) -> bool:
+        """Half as many windows are encoded at once from now on, by every detector on this kind of device; False where it
+        is one already or there are none."""
+        now = min(self._chunk(), len(self.windows)) if self.windows is not None else 0
+        if now <= 1:
+            return False
+        WINDOW_CHUNK_PATCHES[self.backbone.device.type] = now // 2 * self.settings.size ** 2
+        logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
+        return True

@@ -85,5 +85,9 @@ class FDSL(nn.Module):
         """Raw maps (L,B,G,G) with their refined companions."""
         return Maps(raw, self.nam(raw) if self.nam is not None else None)
 
+    def on_one_scale(self, maps: Tensor) -> Tensor:
+        """The maps (L,...) as they are: there is one method only."""
+        return maps
+
     def forward(self, discrepancy: Tensor) -> Maps:
         return self.refine(self.raw_maps(discrepancy))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.detector import Detection, Detector, summarise
 from models.fdsl import Maps
-from models.memory import ALIGNMENTS, MemoryBank
+from models.memory import MemoryBank
 
 NEAR = 2.0  # patches: a match this near to the patch's own place, in rows and in columns, is barred
 
@@ -48,7 +48,7 @@ def detect_elsewhere(detector: Detector, images: Tensor, places: Tensor) -> Dete
     """What `detector(images)` gives for copies (B,3,S,S) of its references when no patch may match near its own place.
 
     places (R,N,2): for each of the bank's R photographs, where its patches lie on the unturned reference (row, column,
-    in patches). Windows are not picked by their embeddings: all reference windows may be matched.
+    in patches). Whatever `index_memory` says, windows are not picked: all reference windows may be matched.
     """
     places = places.to(detector.backbone.device)
     tokens = detector.backbone.encode(images).tokens
@@ -78,12 +78,15 @@ def _discrepancy(detector: Detector, tokens: Tensor, bank: MemoryBank, own: Tens
     """Tokens (L,B,n,C) at places (n,2) or (B,n,2) against a bank whose M tokens lie at (M,2) -> (L,B,n,C)."""
     own = own.expand(tokens.shape[1], -1, -1)
     index = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+    query, half_squares = tokens, [None] * len(tokens)
+    if detector.align == "diff2":
+        query = (tokens.float() - bank.mean[:, :, None]).to(tokens.dtype)
+        half_squares = [normal.float().square().sum(-1) / 2 for normal in bank.centred]
     for image, at in enumerate(own):
-        barred = (at[:, None] - bank_places).abs().amax(-1) <= NEAR
-        for block in range(len(tokens)):
-            query = tokens[block, image].float()
-            query = query - bank.mean[block] if detector.align == "diff2" else query
-            index[block, image] = nearest_allowed(query, bank.centred[block], barred, detector.align)
+        rows, columns = ((at[:, None, axis] - bank_places[None, :, axis]).abs_() <= NEAR for axis in (0, 1))
+        barred = rows.logical_and_(columns)
+        for block, (normal, half_square) in enumerate(zip(bank.centred, half_squares)):
+            index[block, image] = nearest_allowed(query[block, image], normal, barred, half_square)
     found = bank.discrepancy(tokens.flatten(1, 2), detector.align, detector.fd, index.flatten(1))
     return found.to(tokens.dtype).view(tokens.shape)
 
@@ -95,9 +98,12 @@ def restored_bank(mean: Tensor, centred: Tensor) -> MemoryBank:
     return bank
 
 
-def nearest_allowed(query: Tensor, bank: Tensor, barred: Tensor, align: str = ALIGNMENTS[0]) -> Tensor:
-    """(Q,C) and (M,C) -> (Q,), the index of the nearest token that is not barred (Q,M). See nearest_index."""
-    similarity = query.float() @ bank.float().t()
-    if align == "diff2":
-        similarity -= bank.float().square().sum(-1) / 2
+def nearest_allowed(query: Tensor, bank: Tensor, barred: Tensor, half_square: Tensor | None = None) -> Tensor:
+    """(Q,C) and (M,C) -> (Q,), the index of the nearest token that is not barred (Q,M).
+
+    `half_square` (M,), half the tokens' squared lengths, asks for diff2's distance. See nearest_index.
+    """
+    similarity = query @ bank.t()
+    if half_square is not None:
+        similarity = similarity.float() - half_square
     return similarity.masked_fill_(barred, -torch.inf).argmax(-1)

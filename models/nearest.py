@@ -37,6 +37,10 @@ class NearestHeads(nn.Module):
         """There is no neighbour aggregation: the refined maps are the raw ones."""
         return Maps(raw, raw)
 
+    def on_one_scale(self, maps: Tensor) -> Tensor:
+        """The maps (L,...) as they are: there is one method only."""
+        return maps
+
     def forward(self, discrepancy: Tensor) -> Maps:
         return self.refine(self.raw_maps(discrepancy))
 
@@ -66,19 +70,20 @@ class BothHeads(nn.Module):
         self.levels.copy_(torch.tensor([heads, distance]))
 
     def raw_maps(self, discrepancy: Tensor) -> Tensor:
-        """Discrepancies (L,B,N,C) -> the heads' probabilities, then the distances, (2L,B,G,G), not yet relative."""
+        """Discrepancies (L,B,N,C) -> the heads' probabilities, then the distances, (2L,B,G,G), each on its own scale."""
         return torch.cat([self.trained.raw_maps(discrepancy), self.distance.raw_maps(discrepancy)])
 
     def refine(self, raw: Tensor) -> Maps:
-        """Maps (2L,B,G,G), the heads' refined by their NAM, on the common scale."""
+        """Maps (2L,B,G,G), the heads' refined by their NAM."""
         heads, distance = raw.split(self.blocks)
         refined = self.trained.refine(heads).refined
-        return Maps(self._common(heads, distance), None if refined is None else self._common(refined, distance))
+        return Maps(raw, None if refined is None else torch.cat([refined, distance]))
 
     def forward(self, discrepancy: Tensor) -> Maps:
         return self.refine(self.raw_maps(discrepancy))
 
-    def _common(self, heads: Tensor, distance: Tensor) -> Tensor:
-        if not bool(self.levels.any()):  # not yet measured: the maps as they are, for measuring them
-            return torch.cat([heads, distance])
-        return torch.cat([heads / (heads + self.levels[0]), distance / (distance + self.levels[1])])
+    def on_one_scale(self, maps: Tensor) -> Tensor:
+        """Maps (2L,...) of both methods -> the same ones, each against its method's level; as they are before
+        `set_levels`."""
+        levels = self.levels.repeat_interleave(self.blocks).view(-1, *[1] * (maps.dim() - 1))
+        return torch.where(levels > 0, maps / (maps + levels), maps)

@@ -78,7 +78,7 @@ class WindowGrid:
         """
         if budget >= len(self):
             return list(range(len(self)))
-        weight, count = weight.detach().double().cpu(), torch.zeros(self.grid, self.grid, dtype=torch.float64)
+        weight, count = weight.detach().cpu().double(), torch.zeros(self.grid, self.grid, dtype=torch.float64)
         free, inside = torch.ones(len(self), dtype=torch.bool), inwardness(self.size).flatten()
         first = self.covering if 2 * len(self.covering) <= budget else []
         for window in first:

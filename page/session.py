@@ -17,7 +17,6 @@ from PIL import Image
 from data.records import DataError
 from data.transforms import MAX_PIXELS
 from fdsl import AnomalyDetector, Prediction, Threshold
-from models.backbone import ModelError
 from page.uploads import Upload, jpeg, receive, remove
 from predict import draw, finish, row_of, run_config
 from utils import drawing
@@ -149,9 +148,7 @@ class Session:
                 photograph = self.photographs[number]
             photo = photograph.open()
             with MODEL:
-                found = self.detector.predict(photo)
-            if not np.isfinite(found.score):
-                raise ModelError(f"{photograph.name}: its score is not finite; start app.py with --precision fp32")
+                found, = self.detector.predict_batch(self.detector.to_batch([photo]), [photo.size], [photograph.name])
             boxes = find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self.level)
             with self._lock:
                 photograph.found, photograph.boxes = found, boxes

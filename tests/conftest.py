@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ REAL_BACKBONE = {"model": "DeiT-Ti-16", "layers": (3, 6, 9, 12), "image_size": 4
                  "pretrained": str(SHARED / "weights" / "DeiT-Ti-16-in1k.safetensors"),
                  "model_config": str(SHARED / "weights" / "open_clip_configs")}
 
-torch.set_num_threads(2)
+torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS") or 2)))
 
 
 @pytest.fixture(scope="session")

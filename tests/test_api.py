@@ -7,6 +7,8 @@ from PIL import Image
 
 from data.transforms import open_image
 from fdsl import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
+from models.backbone import FrozenBackbone
+from models.detector import WINDOW_CHUNK_PATCHES
 from models.fdsl import FDSL
 from models.held_out import left_out
 from models.nearest import nearest_distance
@@ -93,6 +95,51 @@ def test_grey_and_odd_modes_are_read_like_files(nearest, tmp_path):
 def test_what_is_no_photograph_is_refused_in_words(nearest, image, told):
     with pytest.raises(DataError, match=told):
         nearest.predict(image)
+
+
+@pytest.mark.parametrize("when", ["remembering", "predicting"])
+def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs, monkeypatch, when):
+    """As float16 leaves one where it overflows."""
+    detector = from_checkpoint(checkpoint, tiny_configs)
+    encode = FrozenBackbone.encode
+
+    def overflowing(self, images, embedding=False):
+        found = encode(self, images, embedding)
+        found.tokens[0, 0, 0, 0] = torch.inf
+        return found
+
+    if when == "predicting":
+        detector.remember([texture(1), texture(2)])
+    monkeypatch.setattr(FrozenBackbone, "encode", overflowing)
+    with pytest.raises(ModelError, match="not finite in float32; check the photograph"):
+        detector.remember([texture(1), texture(2)]) if when == "remembering" else detector.predict([texture(8)])
+    assert (detector.threshold is None) == (when == "remembering")
+    detector.config["machine"]["precision"] = "float16"
+    with pytest.raises(ModelError, match="photograph 1 of 2: .* not finite in float16; make the detector with --precision fp32"):
+        detector.predict([texture(8), texture(9)])
+
+
+def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tiny_configs, monkeypatch, told):
+    wanted = from_checkpoint(checkpoint, tiny_configs)
+    monkeypatch.setattr("models.detector.WINDOW_CHUNK_PATCHES", dict(WINDOW_CHUNK_PATCHES))
+    encode = FrozenBackbone.encode
+
+    def small_memory(self, images, embedding=False):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        return encode(self, images, embedding)
+
+    found = from_checkpoint(checkpoint, tiny_configs)
+    for detector in (wanted, found):
+        if detector is found:
+            monkeypatch.setattr(FrozenBackbone, "encode", small_memory)
+        detector.remember([texture(1)])
+    photo = texture(9, defect=True)
+    assert "9 windows at once: going on with 4" in told() and "going on with 1 " in told().replace(".", " ")
+    assert found.threshold.score == pytest.approx(wanted.threshold.score, abs=1e-5)
+    lean = found.predict([photo, texture(8)])
+    monkeypatch.undo()
+    assert [one.score for one in lean] == pytest.approx([one.score for one in wanted.predict([photo, texture(8)])], abs=1e-5)
 
 
 def test_no_references_and_prediction_before_remembering_are_refused(configs):

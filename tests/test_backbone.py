@@ -1,5 +1,6 @@
 """The frozen backbone: what is passed to open_clip, what comes back, and what is refused."""
 
+import json
 import logging
 
 import open_clip
@@ -8,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 import plain
+from conftest import TINY
 from models import backbone
 from models.backbone import (UNTRAINED_SEED, FrozenBackbone, ModelError, fingerprint, load_backbone,
                              resize_position_table)
@@ -192,6 +194,20 @@ def test_a_file_with_another_native_grid_is_taken(tmp_path, tiny_configs):
     assert len(backbone.native_table) == 10 and backbone.encode(torch.randn(1, 3, 32, 32)).tokens.shape[2] == 16
 
 
+@pytest.mark.parametrize("stored", ["float16", "bfloat16", "mixed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_file_of_narrow_weights_is_worked_with_as_one_of_float32(tmp_path, tiny_configs, stored, dtype):
+    """Half of a file may be narrow, as open_clip stores half-precision models; sums have to stay in float32 all the same."""
+    kind = torch.float16 if stored == "mixed" else getattr(torch, stored)
+    narrow = {name: value.to(kind) if stored != "mixed" or ".mlp." in name or "out_proj" in name else value
+              for name, value in tower(tiny_configs).visual.state_dict().items()}
+    save_file(narrow, tmp_path / "narrow.safetensors")
+    save_file({name: value.float() for name, value in narrow.items()}, tmp_path / "wide.safetensors")
+    found, wanted = (tower(tiny_configs, pretrained=str(tmp_path / f"{name}.safetensors"), dtype=dtype) for name in ("narrow", "wide"))
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(found.encode(images).tokens, wanted.encode(images).tokens) and found.fingerprint == wanted.fingerprint
+
+
 def test_an_incomplete_or_wrong_file_is_refused_with_the_names(tmp_path, tiny_configs):
     state = dict(tower(tiny_configs).visual.state_dict())
     part = {name: value for name, value in state.items() if name != "ln_post.weight"}
@@ -231,6 +247,39 @@ def test_what_cannot_be_built_is_one_sentence(tiny_configs, change, words):
     with pytest.raises(ModelError) as caught:
         load_backbone(**asked)
     assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("vision, words", [
+    ({"timm_model_name": "resnet10t", "timm_model_pretrained": False, "image_size": 32}, "TimmModel, not a Vision Transformer"),
+    ({"layers": [1, 1, 1, 1], "width": 8, "image_size": 32}, "ModifiedResNet, not a Vision Transformer"),
+    ({**TINY["vision_cfg"], "image_size": [32, 40]}, "images of 32 x 40 px"),
+    ({**TINY["vision_cfg"], "patch_size": [8, 16]}, "patches of 8 x 16 px"),
+    ({**TINY["vision_cfg"], "depth": 3}, "cannot be built from its open_clip configuration")])
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_tower_that_cannot_be_worked_with_is_one_sentence_with_weights_or_without(tmp_path, tiny_configs, vision, words, from_file):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/Odd-tower.json").write_text(json.dumps({**TINY, "vision_cfg": vision}))
+    save_file(dict(tower(tiny_configs).visual.state_dict()), tmp_path / "w.safetensors")
+    with pytest.raises(ModelError) as caught:
+        load_backbone("Odd-tower", str(tmp_path / "w.safetensors") if from_file else "none", [1], model_config=str(tmp_path / "odd"))
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_of_other_normalisation_are_said(monkeypatch, tiny_configs, told):
+    untrained = open_clip.create_model
+    open_clip.add_model_config(tiny_configs)
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: untrained("ViT-tiny-test", pretrained=None))
+    load_backbone("ViT-B-16-quickgelu", "openai", [1])
+    assert "normalised otherwise" not in told()
+    load_backbone("ViT-L-14", "laion2b_s32b_b82k", [1])
+    assert "laion2b_s32b_b82k of ViT-L-14 were trained on images normalised otherwise" in told()
+
+
+def test_the_position_table_follows_the_tower_to_another_device(tiny_configs):
+    backbone = tower(tiny_configs)
+    backbone.encode(torch.randn(1, 3, 32, 32))
+    backbone.to("meta")
+    assert backbone.encode(torch.randn(1, 3, 32, 32)).tokens.is_meta
 
 
 def test_a_side_that_is_no_multiple_of_the_patch_is_refused(tiny_backbone):

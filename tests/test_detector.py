@@ -9,6 +9,7 @@ from models.backbone import ModelError, load_backbone
 from models.detector import INDEX_MEMORIES, QUARTER, Detector, WindowSettings, fuse
 from models.fdsl import FDSL, FD_MODES
 from models.memory import ALIGNMENTS, MemoryBank, nearest_index
+from models.nearest import BothHeads
 from models.windows import WindowGrid, window_origins
 from utils import config as settings
 
@@ -208,6 +209,19 @@ def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewher
     assert sum(encoded) == len(chosen) == 5
     assert torch.equal(raw.flatten(2)[..., ~seen], full.raw.flatten(2)[..., ~seen])
     assert not torch.isclose(raw.flatten(2)[..., seen], full.raw.flatten(2)[..., seen]).all()
+
+
+def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_scale_once(tiny_backbone, photos):
+    """The base map stands in for it, and was brought to that scale already on its own way to the result."""
+    heads = BothHeads(trained_like())
+    heads.set_levels(0.2, 0.01)
+    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowSettings("onlywin", 3, 3, 1.0, "0", 1), use_nam=False)
+    detector.remember(photos[:1])
+    found = detector(photos[1:2])
+    seen = torch.zeros(64, dtype=torch.bool)
+    seen[detector.windows.patches[detector.windows.choose(found.base[0], 1)].flatten()] = True
+    base, window = found.base.flatten(), found.window.flatten()
+    assert torch.allclose(window[~seen], base[~seen], atol=1e-6) and not torch.isclose(window[seen], base[seen]).all()
 
 
 def test_a_budget_of_all_windows_is_exact(tiny_backbone, photos):

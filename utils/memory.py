@@ -13,7 +13,8 @@ from utils.config import ConfigError
 
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
-WORDS = ("out of memory", "can't allocate memory", "not enough memory")  # of MPS, the CPU's allocator, Windows
+WORDS = ("out of memory", "can't allocate memory", "not enough memory",  # of MPS, the CPU's allocator, Windows,
+         "status_alloc_failed")                                          # cuBLAS and cuDNN
 CURE = "use a smaller --batch-size or --image-size, --precision bf16, or another --device"
 
 
@@ -45,6 +46,8 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if torch.backends.mps.is_available():
+        torch.mps.empty_cache()
 
 
 class Halving:

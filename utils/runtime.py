@@ -22,7 +22,6 @@ from tqdm import tqdm
 from utils import signals
 from utils.config import ConfigError
 from utils.memory import CURE, is_out_of_memory
-from utils.signals import command_line
 
 logger = logging.getLogger("fdsl")
 Item = TypeVar("Item")
@@ -148,6 +147,9 @@ def choose_device(name: str) -> torch.device:
         told = (str(error).splitlines() or ["no reason told"])[0][:120]
         raise ConfigError(f"--device {name} is there but does not work ({told}); use --device cpu, or mend the "
                           "driver.") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)               # what waits for "the" GPU, or pins memory, means this one
+        torch.backends.cudnn.allow_tf32 = False     # else float32 convolutions keep 10 bits of their factors
     logger.info("device %s: %s, %s", device, describe_device(device), reason)
     return device
 
