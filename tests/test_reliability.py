@@ -306,6 +306,18 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
     assert not list((folder / FinishedParts.NAME).iterdir())
 
 
+def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
+    config = json.loads((place.run_folder() / "config.json").read_text())
+    essence = detection.essence_of_maps(config)
+    for part, name, other, same in (("backbone", "model", "ViT-tiny-test-quickgelu", False), ("backbone", "image_size", 32, False),
+                                    ("backbone", "layers", [2], False), ("machine", "precision", "bfloat16", False),
+                                    ("method", "fd", "signed", False), ("windows", "index_memory", "1", False),
+                                    ("windows", "win_weight", 0.9, True)):
+        assert config[part][name] != other
+        changed = {**config, part: {**config[part], name: other}}
+        assert (detection.essence_of_maps(changed) == essence) == same, name
+
+
 def test_a_finished_run_is_not_repeated(place, told):
     test.main(place.test())
     assert "is finished: nothing to do" in told()
