@@ -309,7 +309,7 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
 def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
     config = json.loads((place.run_folder() / "config.json").read_text())
     essence = detection.essence_of_maps(config)
-    for part, name, other, same in (("backbone", "model", "ViT-tiny-test-quickgelu", False), ("backbone", "image_size", 32, False),
+    for part, name, other, same in (("backbone", "model", "ViT-tiny-test-quickgelu", False), ("backbone", "image_size", 96, False),
                                     ("backbone", "layers", [2], False), ("machine", "precision", "bfloat16", False),
                                     ("method", "fd", "signed", False), ("windows", "index_memory", "1", False),
                                     ("windows", "win_weight", 0.9, True)):
