@@ -22,7 +22,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Iterable, Iterator
+from typing import Any, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -31,6 +31,7 @@ from PIL import Image
 from data.inputs import Loaded, find_images, list_images, read_ahead
 from data.labels import read_labels
 from data.records import DataError
+from data.transforms import IMAGE_SUFFIXES
 from fdsl import AnomalyDetector, Prediction
 from models.backbone import ModelError, fingerprint
 from utils import config as settings
@@ -40,7 +41,7 @@ from utils.pictures import write_image
 from utils.predict_flags import parse
 from utils.prediction_files import PredictionFolder, Totals, skipped_summary
 from utils.prediction_report import draw_prediction, picture_name, write_contact_sheet, write_prediction_report
-from utils.runtime import progress, run_command, worker_count
+from utils.runtime import progress, run_command, warn, worker_count
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
@@ -48,6 +49,8 @@ logger = logging.getLogger("fdsl")
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
     list(zip(range(1), find_images(args.input)))  # an input that is not there is said before anything is loaded
+    if args.output:
+        keep_apart(args.output, args.input, args.references or [])
     detector = load_or_make(args)
     if not args.detector:
         remember(detector, args)
@@ -63,6 +66,20 @@ def main(argv: list[str] | None = None) -> int:
         return inspect(detector, PredictionFolder(args.output, config, args.resume, args.save_maps), args)
 
 
+def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -> None:
+    """ConfigError for an output folder among the references, or for photographs where its pictures will lie: pictures of a
+    run must never be taken for photographs, nor photographs for pictures."""
+    target = output.resolve()
+    for given in references:
+        if Path(given).is_dir() and target.is_relative_to(Path(given).resolve()):
+            raise ConfigError(f"--output {output} lies in --references {given}: its pictures would be taken for good parts; name "
+                              "another folder.")
+    for flag, paths in (("--input", inputs), ("--references", references)):
+        for given in paths:
+            if Path(given).resolve().is_relative_to(target / "pictures"):
+                raise ConfigError(f"{flag} {given} lies where --output {output} keeps its pictures; name another folder.")
+
+
 def inspect(detector: AnomalyDetector, folder: PredictionFolder | None, args: argparse.Namespace) -> int:
     """Scores everything, writes what was asked for and says what became of it; returns the exit code."""
     rows = score(detector, folder, args)
@@ -75,7 +92,8 @@ def inspect(detector: AnomalyDetector, folder: PredictionFolder | None, args: ar
     for line in skipped_summary(totals, args.output):
         logger.warning("%s", line)
     if totals.scored == 0:
-        raise DataError(f"{' '.join(map(str, args.input))}: no photograph could be scored; give image files")
+        raise DataError(f"{' '.join(map(str, args.input))}: no photograph could be scored; give image files "
+                        f"({' '.join(sorted(IMAGE_SUFFIXES))})")
     logger.info("%d photograph(s) scored%s%s", totals.scored,
                 f", {totals.anomalous} anomalous at threshold {detector.threshold.score:.4f}" if detector.threshold else "",
                 f"; open {args.output / 'report.html'}" if args.output else "")
@@ -150,7 +168,7 @@ def decide(detector: AnomalyDetector, args: argparse.Namespace) -> None:
 
 def run_config(detector: AnomalyDetector, **more: Any) -> dict[str, Any]:
     """config.json: all that decides what comes out, and what a reader wants to know beside it."""
-    state = detector.tensors()
+    state = {name: value for name, value in detector.tensors().items() if not name.startswith("normal.")}
     return {**detector.config, "detector": fingerprint(state) if state else "",
             "threshold": asdict(detector.threshold) if detector.threshold else None, **more, "command": command_line()}
 
@@ -167,6 +185,9 @@ def score(detector: AnomalyDetector, folder: PredictionFolder | None, args: argp
     loaded = read_ahead(files, detector.detector.image_size, worker_count(args.workers), 2 * args.batch_size,
                         args.max_pixels)
     done = 0 if folder is None else len(folder)
+    known = {os.path.realpath(path) for path in list_images(args.references)} if args.references else set()
+    shown_again = [name for name, path in find_images(args.input, left_out) if os.path.realpath(path) in known] if known else []
+    warn([f"{name} is one of the references: its score is that of a photograph the detector knows" for name in shown_again])
     if folder is not None:
         how_to_continue("the same command with --resume goes on after the photographs that are done")
     for batch in in_batches(progress(loaded, max(total - done, 0), "photographs"), args.batch_size):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import json
+import logging
 import os
 import re
 from collections import deque
@@ -19,6 +21,12 @@ from PIL import Image
 from data.records import DataError, natural_key, shown
 from data.transforms import IMAGE_SUFFIXES, MAX_PIXELS, _to_rgb, _upright, image_to_tensor, open_image
 
+logger = logging.getLogger("fdsl")
+
+PREDICTIONS = "predict"                     # what config.json says of a folder that predict.py wrote,
+DRAWN = ("pictures", "contact_sheet.jpg")   # and what it drew there
+UNREAD_SUFFIXES = frozenset(".heic .heif .avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
+_told: set[str] = set()
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
 
@@ -27,8 +35,9 @@ def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = ()
     """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom) or a pattern.
 
     A generator: only one folder's names are held at a time, in natural order. Names are relative to the one input
-    folder, or the paths as given where there are several inputs. Folders in `without` are not entered, nor hidden ones.
-    Raises DataError for an input that is not there; `problem` hears of folders that cannot be read.
+    folder, or the paths as given where there are several inputs. Folders in `without` are not entered, nor hidden ones,
+    and the pictures that predict.py has drawn are passed over. Raises DataError for an input that is not there; `problem`
+    hears of folders that cannot be read and of photographs of a kind that is not.
     """
     left_out = {os.path.realpath(folder) for folder in without}
     for given in inputs:
@@ -42,7 +51,7 @@ def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = ()
             parts = os.path.relpath(text, root or ".").split(os.sep)
             found = _match(root or ".", parts, left_out, problem)
         else:
-            raise DataError(f"{shown(text)}: is neither a file, a folder nor a pattern that could match one; check --input")
+            raise DataError(f"{shown(text)}: is neither a file, a folder nor a pattern that could match one; check the path")
         for path in found:
             name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
             yield shown(name.replace(os.sep, "/")), Path(path)
@@ -73,15 +82,34 @@ def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
     """A folder's visible entries in natural order; none, and a word to `problem`, where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            return sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: natural_key(entry.name))
+            found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: natural_key(entry.name))
     except OSError as error:
         if problem is not None:
             problem(shown(folder), f"the folder cannot be read ({error.strerror})")
         return []
+    drawn = [entry for entry in found if entry.name in DRAWN]
+    return [entry for entry in found if entry not in drawn] if drawn and _holds_results(folder) else found
 
 
-def _is_image(entry: os.DirEntry) -> bool:
-    return os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if suffix in UNREAD_SUFFIXES and problem is not None:
+        problem(shown(entry.path), f"{suffix} photographs are not read; convert it to PNG or JPEG")
+    return suffix in IMAGE_SUFFIXES
+
+
+def _holds_results(folder: str) -> bool:
+    """Whether predict.py wrote into the folder; says so once."""
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
+    except (OSError, ValueError):
+        return False
+    found = isinstance(config, dict) and config.get("made_by") == PREDICTIONS
+    if found and os.path.realpath(folder) not in _told:
+        _told.add(os.path.realpath(folder))
+        logger.info("%s holds results of predict.py: its pictures are not taken for photographs", shown(folder))
+    return found
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
@@ -100,7 +128,7 @@ def _walk(folder: str, left_out: set[str], problem: Problem | None, above: tuple
     for entry in _entries(folder, problem):
         if _is_folder(entry):
             folders.append(entry.path)
-        elif _is_image(entry):
+        elif _is_image(entry, problem):
             yield entry.path
     for inner in folders:
         yield from _walk(inner, left_out, problem, (*above, real))
@@ -127,7 +155,7 @@ def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem |
             yield from _match(entry.path, rest, left_out, problem)
         elif not rest and _is_folder(entry):
             yield from _walk(entry.path, left_out, problem)
-        elif not rest and _is_image(entry):
+        elif not rest and _is_image(entry, problem):
             yield entry.path
 
 

@@ -102,7 +102,7 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
         raise
     except FileNotFoundError as error:
         problem = "is a link to nowhere" if Path(path).is_symlink() else "is missing"
-        raise DataError(f"{name}: {problem}; put the file back or write meta.json again") from error
+        raise DataError(f"{name}: {problem}; put the file back, or mend the list that names it") from error
     except PermissionError as error:
         raise DataError(f"{name}: may not be read; give read permission") from error
     except UnidentifiedImageError as error:

@@ -272,8 +272,8 @@ def test_resume_scores_only_what_is_missing(place, detector, tmp_path, monkeypat
         os.truncate(out / ".partial/base.f32", 4 * 64 + 17)
     scored = []
     plain = AnomalyDetector.predict_batch
-    monkeypatch.setattr(AnomalyDetector, "predict_batch", lambda self, batch, sizes: scored.append(len(sizes)) or
-                        plain(self, batch, sizes))
+    monkeypatch.setattr(AnomalyDetector, "predict_batch", lambda self, batch, sizes, names: scored.append(len(sizes)) or
+                        plain(self, batch, sizes, names))
     predict.main([*arguments, "--output", str(out), "--resume"])
     assert sum(scored) == (3 if damage == "a map too few" else 2)
     assert (out / "scores.csv").read_bytes() == (tmp_path / "whole/scores.csv").read_bytes()
@@ -302,13 +302,6 @@ def test_resume_with_other_settings_is_refused_and_a_new_run_leaves_nothing_old(
     predict.main([*arguments[:3], str(place / "parts/2.png"), *arguments[4:]])
     assert len(list((tmp_path / "out/pictures").iterdir())) == 1
     assert not (tmp_path / "out/skipped.csv").exists()
-
-
-def test_files_of_others_in_the_output_folder_are_left_alone(place, detector, tmp_path):
-    (tmp_path / "out/pictures").mkdir(parents=True)
-    (tmp_path / "out/pictures/mine.txt").write_text("keep")
-    predict.main(["--detector", str(detector), "--input", str(place / "parts/2.png"), "--output", str(tmp_path / "out"), *RUNTIME])
-    assert (tmp_path / "out/pictures/mine.txt").read_text() == "keep"
 
 
 # What is looked at ---------------------------------------------------------------------------------------------------

@@ -6,10 +6,12 @@ interrupted goes on from it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import heapq
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +29,8 @@ NOT_OF_THE_RESULT = ("machine", "command", "input", "checkpoint", "references")
 RANKED = 500      # rows that the report shows
 TOLD_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
+WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
+PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
 
 
 @dataclass
@@ -45,7 +49,8 @@ class PredictionFolder:
     """An output folder that is being filled: `add` photograph by photograph, then `finish`.
 
     `resume` keeps what an earlier run with the same `config` has scored (`name in folder`); ConfigError when its
-    settings were others. Without it an earlier run's files give way. Maps are kept only with `keep_maps`.
+    settings were others. Without it an earlier run's files give way. Maps are kept only with `keep_maps`. ConfigError for a
+    folder where files of somebody else would be written over.
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool = False, keep_maps: bool = False) -> None:
@@ -56,7 +61,11 @@ class PredictionFolder:
         ours = isinstance(stored, dict) and stored.get("made_by") == MARKER
         if resume and ours and (changed := _changed(stored, config)):
             raise ConfigError(f"--resume: {folder} was made with another {changed}; leave --resume out to start anew.")
-        if not (resume and ours) and ours:
+        if not ours:
+            others = [name for name in ("config.json", "pictures", *WRITTEN) if (self.folder / name).exists()]
+            if others:
+                raise ConfigError(f"--output {folder} holds {', '.join(others)}, which predict.py did not write; name another folder.")
+        elif not resume:
             self._clear()
         self.partial.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "config.json", {"made_by": MARKER, **config})
@@ -111,10 +120,19 @@ class PredictionFolder:
         return totals
 
     def _clear(self) -> None:
-        """Removes what an earlier run of ours left: its numbers would not fit the new pictures."""
-        for name in ("pictures", ".partial"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        for name in ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg"):
+        """Removes what an earlier run of ours left: its numbers would not fit the new pictures.
+
+        Pictures go one by one, as that run's rows name them; what else lies beside them is somebody's own.
+        """
+        for journal in (self.folder / "scores.jsonl", self.partial / "rows.jsonl"):
+            with contextlib.suppress(OSError), open(journal, "rb") as lines:
+                for row in filter(None, map(_parsed, lines)):
+                    if isinstance(row.get("picture"), str) and PICTURE.fullmatch(row["picture"]):
+                        (self.folder / row["picture"]).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.folder / "pictures").rmdir()
+        shutil.rmtree(self.partial, ignore_errors=True)
+        for name in WRITTEN:
             (self.folder / name).unlink(missing_ok=True)
 
     def _take_up(self) -> np.ndarray:
