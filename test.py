@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from assembly import build_detector
-from data.records import (Catalogue, DataError, Record, draw_references, find_duplicates, open_catalogue, shown,
+from data.dataset import files_digest
+from data.records import (Catalogue, DataError, Record, draw_references, find_duplicates, open_catalogue, shown, with_masks,
                           without_references)
 from data.transforms import MAX_PIXELS
 from detection import Overflow, detect
@@ -31,7 +32,7 @@ from utils.config import ConfigError
 from utils.evaluation import PAPER_SIDE
 from utils.files import one_line, remove_leftovers, write_json, write_text
 from utils.lock import locked
-from utils.results import (RunMaps, file_digest, framing, load_maps, metrics_table, read_json, run_name, same_run,
+from utils.results import (LEARNT_FROM_THESE, RunMaps, file_digest, framing, load_maps, metrics_table, read_json, run_name, same_run,
                            short_digest)
 from utils.resume import FinishedParts
 from utils.runtime import (choose_device, choose_precision, machine_facts, run_command, seed_everything,
@@ -41,6 +42,7 @@ from utils.signals import command_line, how_to_continue
 logger = logging.getLogger("fdsl")
 WRITTEN = ("config.json", "references.txt", "maps.npz", "scores.csv", "metrics.csv", "table.md", "metrics.json",
            "report.html")
+DEFAULTS = {"model_name": "fdsl", "k_shot": 1, "seed": 14}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -49,13 +51,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--dataset", choices=settings.DATASETS, help="needed unless --from-maps names a run")
     parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
     parser.add_argument("--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder")
-    parser.add_argument("--model-name", type=settings.name_part, default="fdsl", help="names checkpoints and results")
+    parser.add_argument("--model-name", type=settings.name_part, help="names checkpoints and results (default fdsl)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE",
                         help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--k-shot", type=settings.whole(0), default=1, help="references of each category (default 1)")
-    parser.add_argument("--seed", type=settings.whole(0), default=14, help="draws the references (default 14)")
+    parser.add_argument("--k-shot", type=settings.whole(0), help="references of each category (default 1)")
+    parser.add_argument("--seed", type=settings.whole(0), help="draws the references (default 14)")
     parser.add_argument("--batch-size", type=settings.whole(1), default=4)
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument("--image-score", choices=settings.IMAGE_SCORES, default="paper",
@@ -75,23 +77,40 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     settings.add_backbone_flags(parser)
     settings.add_runtime_flags(parser)
     args = parser.parse_args(argv)
-    if args.from_maps is None and args.dataset is None:
-        parser.error("--dataset is needed (or --from-maps DIR)")
+    if args.from_maps is None:
+        if args.dataset is None:
+            parser.error("--dataset is needed (or --from-maps DIR)")
+        for name, value in DEFAULTS.items():
+            setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    seed_everything(args.seed)
     config, checkpoint = stored_config(args) if args.from_maps else new_config(args)
+    seed_everything(config["seed"])
     catalogue = open_catalogue(config["dataset"], config["data_path"], config["meta"])
+    references = draw_all_references(catalogue, config)
+    tested = tested_records(catalogue, references)
+    config["files"] = files_digest(catalogue.root, [record for part in (*references.values(), *tested.values()) for record in part])
+    if checkpoint is not None:
+        config["learnt_from_these"] = learnt_from(checkpoint, catalogue, config["dataset"])
+    if config.get("learnt_from_these"):
+        logger.warning("warning: %s", LEARNT_FROM_THESE)
     folder = run_folder(config, args.results)
     if not args.force and is_finished(folder, config):
         logger.info("%s is finished: nothing to do (--force repeats it).", folder)
         logger.info("%s\n\nPer cent. %s", metrics_table(read_json(folder / "metrics.json")), framing(config))
         return
     with locked(folder / ".lock", str(folder), "name another folder with --results"):
-        run(folder, config, checkpoint, catalogue, args)
+        run(folder, config, checkpoint, catalogue.root, references, tested, args)
+
+
+def learnt_from(checkpoint: Checkpoint, catalogue: Catalogue, dataset: str) -> bool:
+    """Whether the heads were trained on these test images: the same files, or the same dataset by its name."""
+    here = files_digest(catalogue.root, (record for part in catalogue.test.values() for record in with_masks(part)))
+    same_name = checkpoint.config.get("dataset") == dataset and dataset in settings.OTHER_DATASET
+    return same_name or checkpoint.config.get("training", {}).get("learnt") == here
 
 
 def is_finished(folder: Path, config: dict[str, Any]) -> bool:
@@ -101,7 +120,12 @@ def is_finished(folder: Path, config: dict[str, Any]) -> bool:
     if FinishedParts.left_in(folder) or not isinstance(machine, dict):
         return False
     fell_back = machine.get(PRECISION_ASKED) == config["machine"]["precision"]
-    return same_run(folder, in_float32(config) if fell_back else config)
+    wanted = in_float32(config) if fell_back else config
+    if same_run(folder, wanted):
+        return True
+    if same_run(folder, {**wanted, "files": stored.get("files")}):
+        logger.info("%s is of other photographs than lie there now: the run is repeated.", folder)
+    return False
 
 
 def in_float32(config: dict[str, Any]) -> dict[str, Any]:
@@ -110,8 +134,8 @@ def in_float32(config: dict[str, Any]) -> dict[str, Any]:
     return {**config, "machine": {**machine, "precision": "float32", PRECISION_ASKED: machine["precision"]}}
 
 
-def run(folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None, catalogue: Catalogue,
-        args: argparse.Namespace) -> None:
+def run(folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None, root: Path, references: dict[str, list[Record]],
+        tested: dict[str, list[Record]], args: argparse.Namespace) -> None:
     """From the settings to the finished folder; categories that an interrupted run has finished are taken from it."""
     parts = FinishedParts(folder)
     if not args.resume:
@@ -121,35 +145,33 @@ def run(folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None, cat
     start_logging(folder / "log.txt")
     logger.info("%s", command_line())
     write_json(folder / "config.json", config)
-    references = draw_all_references(catalogue, config)
     write_text(folder / "references.txt", "".join(f"{record.category}\t{record.image_path}\n"
                                                   for drawn in references.values() for record in drawn))
-    tested = tested_records(catalogue, references)
     for category, records in tested.items():
-        warn(find_duplicates(catalogue.root, references[category], records))
+        warn(find_duplicates(root, references[category], records))
     if args.from_maps:
         maps = load_maps(args.from_maps / "maps.npz")
     else:
-        maps, config = detect_finite(folder, config, checkpoint, catalogue, references, tested, parts, args)
+        maps, config = detect_finite(folder, config, checkpoint, root, references, tested, parts, args)
     how_to_continue("the same command goes on with tables and pictures: the maps of every category are finished")
-    write_results(folder, maps, catalogue.root, references, tested, config, args.pictures, args.max_pixels)
+    write_results(folder, maps, root, references, tested, config, args.pictures, args.max_pixels)
     parts.discard()
     logger.info("results in %s%s", folder, "" if args.pictures == 0 else f"; open {folder / 'report.html'}")
 
 
-def detect_finite(folder: Path, config: dict[str, Any], checkpoint: Checkpoint, catalogue: Catalogue,
+def detect_finite(folder: Path, config: dict[str, Any], checkpoint: Checkpoint, root: Path,
                   references: dict[str, list[Record]], tested: dict[str, list[Record]], parts: FinishedParts,
                   args: argparse.Namespace) -> tuple[RunMaps, dict[str, Any]]:
     """The maps and the configuration that made them: float32 where values overflow in the precision asked for."""
     how = args.batch_size, worker_count(args.workers), args.max_pixels
     try:
-        return detect(build_detector(config, checkpoint), catalogue.root, references, tested, parts, config, *how), config
+        return detect(build_detector(config, checkpoint), root, references, tested, parts, config, *how), config
     except Overflow as overflow:
         told = str(overflow)  # alone: the error itself holds the detector, and the next one needs its memory
     logger.warning("%s The run is repeated in float32.", told)
     config = in_float32(config)
     write_json(folder / "config.json", config)
-    return detect(build_detector(config, checkpoint), catalogue.root, references, tested, parts, config, *how), config
+    return detect(build_detector(config, checkpoint), root, references, tested, parts, config, *how), config
 
 
 def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint]:
@@ -183,11 +205,24 @@ def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint]:
 def stored_config(args: argparse.Namespace) -> tuple[dict[str, Any], None]:
     """config.json of a finished run, fused and evaluated as the flags ask."""
     config = read_run_config(args.from_maps)
+    refuse_changes(args, config)
     windows = settings.window_config(args, config["windows"])
     data_path = str(args.data_path) if args.data_path else config["data_path"]
     return {**config, "data_path": data_path, "meta": str(args.meta) if args.meta else config["meta"],
             "windows": settings.as_stored(windows), "image_score": args.image_score, "metric_size": args.metric_size,
             "pictures": args.pictures, "command": command_line()}, None
+
+
+def refuse_changes(args: argparse.Namespace, config: dict[str, Any]) -> None:
+    """ConfigError for a flag that asks for other maps than the stored ones of `config`."""
+    tower = {name: config["backbone"][name] for name in ("model", "layers", "image_size")}
+    stored = {name: config[name] for name in (*DEFAULTS, "dataset", "checkpoint")} | config["method"] | tower
+    for name, value in stored.items():
+        given = getattr(args, name)
+        given = str(given) if isinstance(given, Path) else sorted(given) if isinstance(given, list) else given
+        if given is not None and given != value:
+            raise ConfigError(f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of {value}; run test.py "
+                              "without --from-maps.")
 
 
 def read_run_config(folder: Path) -> dict[str, Any]:

@@ -114,6 +114,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
               "fingerprint": backbone.fingerprint, "dataset": args.dataset,
               "training": {"epochs": args.epochs, "k_shot": args.k_shot, "batch_size": args.batch_size,
                            "learning_rate": args.learning_rate, "augmentation": args.augmentation, "seed": args.seed,
+                           "learnt": files_digest(catalogue.root, records), "files": data,
                            "images": {category: len(part) for category, part in catalogue.test.items()},
                            "machine": machine_facts(device, dtype)}}
     state = TrainingState(unfinished, stored, data, len(LOSS_COLUMNS))

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -284,3 +285,32 @@ def test_errors_exit_with_2_and_one_line(datasets):
                           "nowhere.safetensors"], capture_output=True, text=True, cwd=ROOT)
     assert ran.returncode == 2 and "Traceback" not in ran.stderr
     assert len([line for line in ran.stderr.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_other_photographs_under_the_same_name_are_not_taken_for_those_of_a_finished_run(workplace, datasets, tiny_configs, tmp_path, told):
+    """Same category, same numbers of images, same settings: only the files differ."""
+    root = tmp_path / "mvtec"
+    shutil.copytree(datasets[0], root)
+    train_args = ["--dataset", "mvtec", "--data-path", str(root), "--checkpoints", str(tmp_path / "c"), "--epochs", "1", "--k-shot", "2", "--model-config", tiny_configs, *BACKBONE]
+    train.main(train_args)
+    test_args = ["--dataset", "mvtec", "--data-path", str(root), "--checkpoint", str(tmp_path / "c/fdsl/mvtec.safetensors"), "--results",
+                 str(tmp_path / "r"), "--pictures", "0", "--winmode", "nan", "--model-config", tiny_configs, *BACKBONE]
+    test.main(test_args)
+    assert "TRAINED ON THESE TEST IMAGES" in told() and "TRAINED ON THESE" in next((tmp_path / "r").rglob("table.md")).read_text()
+    photo = next(path for path in sorted((root).rglob("test/*/*.png")) if "good" not in str(path))
+    photo.write_bytes(photo.read_bytes() + b"longer")
+    before = (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns
+    test.main(test_args)
+    assert told().count("is of other photographs than lie there now") == 1
+    train.main(train_args)
+    assert (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns != before
+    train.main(train_args)
+    assert "trained with these settings already" in told()
+
+
+@pytest.mark.parametrize("flags", [["--use-nam", "0"], ["--fd", "signed"], ["--align", "diff2"], ["--k-shot", "2"], ["--seed", "3"],
+                                   ["--dataset", "visa"], ["--model-name", "other"], ["--checkpoint", "nowhere"], ["--layers", "1"],
+                                   ["--image-size", "32"], ["--model", "ViT-B-32"]])
+def test_flags_that_would_make_other_maps_are_refused_with_stored_ones(finished, flags):
+    with pytest.raises(ConfigError, match=f"{flags[0]} cannot change with --from-maps"):
+        test.main(["--from-maps", str(finished), *flags])

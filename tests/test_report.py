@@ -113,7 +113,7 @@ def test_the_head_says_what_the_numbers_are(run, tmp_path):
     text = Page(run[0]).text
     for words in ("MVTec AD, 1 shot", "Untrained weights.", "Seed 14", "Image score paper", "Metric size 240 px",
                   "ViT-L-14-336-quickgelu at 518 px", "Heads trained on VisA",
-                  "mul: 13 patches, stride 2, weight 0.5", "MVTec AD has 15 categories and this run 3", COMMAND):
+                  "LFE mul, windows of 13 patches, stride 2, weight 0.5", "MVTec AD has 15 categories and this run 3", COMMAND):
         assert words in text, words
     config = {**CONFIG, "backbone": {**CONFIG["backbone"], "pretrained": "openai"}, "image_score": "max",
               "metric_size": "full"}

@@ -138,9 +138,11 @@ def _check_config(path: Path, config: Any) -> None:
 
 
 def is_trained(path: Path, config: dict[str, Any]) -> bool:
-    """Whether `path` is a whole checkpoint that was trained with `config`, whatever the machine and file places."""
+    """Whether `path` is a whole checkpoint that was trained with `config` on the same images, whatever the machine and file
+    places."""
     try:
-        return not differences(load_checkpoint(path).config, config)
+        stored = load_checkpoint(path).config
+        return not differences(stored, config) and stored["training"].get("files") == config["training"].get("files")
     except (ConfigError, KeyError, TypeError, AttributeError):
         return False
 
@@ -152,11 +154,11 @@ def differences(stored: dict[str, Any], config: dict[str, Any]) -> list[str]:
 
 
 def _essence(values: dict[str, Any]) -> dict[str, Any]:
-    """Setting -> value; the machine and the places of files do not count, the precision that was asked for does."""
+    """Setting -> value; the machine and the dataset's files do not count, the precision that was asked for does."""
     machine = values["training"]["machine"]
     flat = {**values["backbone"], **values["method"], **values["training"], "dataset": values["dataset"],
             "weights": values["fingerprint"], "precision": machine.get(PRECISION_ASKED, machine["precision"])}
-    return {name: value for name, value in flat.items() if name not in ("machine", "pretrained", "model_config")}
+    return {name: value for name, value in flat.items() if name not in ("machine", "pretrained", "model_config", "files", "learnt")}
 
 
 def _load_own(path: Path) -> Checkpoint:

@@ -177,6 +177,26 @@ def method_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = N
     return replace(base, **given)
 
 
+def windows_in_words(windows: Mapping[str, Any]) -> str:
+    """LFE's stored settings for a reader: mode, size and stride, and what is not exact."""
+    if windows["winmode"] == "nan":
+        return "no LFE"
+    words = "LFE {winmode}, windows of {win_size} patches, stride {win_stride}".format(**windows)
+    words += f", weight {windows['win_weight']:g}" if windows["winmode"] == "mul" else ""
+    words += {"0": "", "1": ", reference windows picked as published"}.get(windows.get("index_memory", "0"), ", each window's own picks")
+    budget = windows.get("window_budget", 0)
+    return words + (f", window budget {'a quarter' if budget == QUARTER else budget}" if budget else "")
+
+
+def method_in_words(method: Mapping[str, Any]) -> str:
+    """NAM, and what of FD and alignment is not the default."""
+    default = MethodConfig()
+    words = f"NAM {'on' if method['use_nam'] else 'off'}"
+    words += {default.fd: "", "none": ", features instead of discrepancies (no reference is looked at)"}.get(
+        method.get("fd", default.fd), f", {method.get('fd')} discrepancies")
+    return words + ("" if method.get("align", default.align) == default.align else f", alignment {method['align']}")
+
+
 def window_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = None) -> WindowConfig:
     """LFE's settings: the flags on top of a `stored` run's or the defaults.
 

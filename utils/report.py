@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 from urllib.parse import quote
 
 import jinja2
@@ -17,9 +17,10 @@ import numpy as np
 from markupsafe import Markup
 
 from utils import charts, drawing
+from utils.config import method_in_words, windows_in_words
 from utils.files import whole_file
 from utils.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
-from utils.results import IMAGE_SCORE_MEANING
+from utils.results import IMAGE_SCORE_MEANING, LEARNT_FROM_THESE
 
 EMBEDDED_BYTES = 6_000_000    # thumbnails of up to this size in all are put into the page itself
 TEMPLATES = Path(__file__).parent / "templates"
@@ -46,7 +47,8 @@ def write_report(folder: Path, views: Sequence[CategorySummary | CategoryView], 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("report.html.j2").render(
-        title=_title(settings), facts=_facts(settings, summaries), untrained=settings("pretrained") == "none",
+        title=_title(settings), facts=_facts(settings, config, summaries), untrained=settings("pretrained") == "none",
+        learnt=LEARNT_FROM_THESE if config.get("learnt_from_these") else "",
         command=command, table=_table(summaries, metrics, config, paper),
         sections=[_section(item, folder) for item in summaries], config=sorted(settings.values.items()),
         problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
@@ -102,18 +104,22 @@ def _title(setting: Settings) -> str:
     return name if shots == DASH else f"{name}, {shots} {'shot' if shots == '1' else 'shots'}"
 
 
-def _facts(setting: Settings, summaries: Sequence[CategorySummary]) -> list[tuple[str, str]]:
+def _in_words(words: Callable[[Any], str], part: Any) -> str:
+    try:
+        return words(part)
+    except (KeyError, TypeError):
+        return DASH
+
+
+def _facts(setting: Settings, config: Mapping[str, Any], summaries: Sequence[CategorySummary]) -> list[tuple[str, str]]:
     """What the numbers depend on, for the head of the page."""
     images = sum(len(item.labels) for item in summaries)
     defects = sum(int(item.labels.sum()) for item in summaries)
-    windows, size = setting("winmode"), setting("metric_size")
-    if windows in ("mul", "onlywin"):
-        weight = f", weight {setting('win_weight')}" if windows == "mul" else ""
-        windows += f": {setting('win_size')} patches, stride {setting('win_stride')}{weight}"
+    size = setting("metric_size")
     return [("Test images", f"{images:,}, {defects:,} defective"),
             ("References per category (k)", setting("k_shot")), ("Seed", setting("seed")),
-            ("Local windows (winmode)", "off" if windows == "nan" else windows),
-            ("Neighbour aggregation", {"True": "on", "False": "off"}.get(setting("use_nam"), setting("use_nam"))),
+            ("Local windows", _in_words(windows_in_words, config.get("windows"))),
+            ("Method", _in_words(method_in_words, config.get("method"))),
             ("Image score", setting("image_score")), ("Metric size", f"{size} px" if size.isdigit() else size),
             ("Backbone", f"{setting('model')} at {setting('image_size')} px"),
             ("Backbone weights", "untrained" if setting("pretrained") == "none" else setting("pretrained")),

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from tabulate import tabulate
 
-from utils.config import QUARTER, ConfigError, MethodConfig, WindowConfig
+from utils.config import QUARTER, ConfigError, MethodConfig, WindowConfig, method_in_words, windows_in_words
 from utils.files import csv_text, whole_file, write_json, write_text
 from utils.metrics import METRIC_NAMES, mean_metrics
 
@@ -124,17 +124,17 @@ def metrics_table(metrics: Mapping[str, Any], style: str = "github") -> str:
 
 def framing(config: Mapping[str, Any]) -> str:
     """One paragraph that says what a table's numbers are: score, sizes, shots, seed, backbone."""
-    backbone, windows = config["backbone"], config["windows"]
-    lfe = "no LFE" if windows["winmode"] == "nan" else \
-        "LFE {winmode}, windows of {win_size} patches, stride {win_stride}, weight {win_weight:g}".format(**windows)
-    text = (f"{config['dataset']}, {config['k_shot']} shot(s), seed {config['seed']}, {lfe}, "
-            f"NAM {'on' if config['method']['use_nam'] else 'off'}; heads trained on {config['trained_on'] or 'an unknown dataset'}; "
+    backbone = config["backbone"]
+    text = (f"{config['dataset']}, {config['k_shot']} shot(s), seed {config['seed']}, {windows_in_words(config['windows'])}, "
+            f"{method_in_words(config['method'])}; heads trained on {config['trained_on'] or 'an unknown dataset'}; "
             f"image score {config['image_score']} ({IMAGE_SCORE_MEANING[config['image_score']]}); "
             f"maps evaluated at {config['metric_size']}{'' if config['metric_size'] == 'full' else ' px'}; "
             f"backbone {backbone['model']} at {backbone['image_size']} px, blocks {' '.join(map(str, backbone['layers']))}, "
             f"{config['machine']['precision']}.")
     if backbone["pretrained"] == "none":
         text += " The backbone is UNTRAINED (random weights): these numbers show that the code works, not how good FDSL is."
+    if config.get("learnt_from_these"):
+        text += f" {LEARNT_FROM_THESE}"
     return text
 
 
@@ -190,6 +190,8 @@ def file_digest(file: Path) -> str:
             hashlib.sha256(content.read()).hexdigest()
 
 
+LEARNT_FROM_THESE = ("The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they remember, not how good they are on "
+                     "others.")
 NOT_OF_THE_RESULT = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
 
 

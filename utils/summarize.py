@@ -42,14 +42,17 @@ class Run:
     categories: dict[str, dict[str, float | None]]
 
     def settings(self) -> dict[str, Any]:
-        """All that must be equal for runs to share a row, flat: `windows.win_size`, `precision`, `categories`, ..."""
+        """All that must be equal for runs to share a row, flat: `windows.win_size`, `precision`, `categories`, ...
+
+        Not `files`: each seed draws other references.
+        """
         flat: dict[str, Any] = {"precision": self.config["machine"]["precision"], "categories": sorted(self.categories)}
         for name, value in self.config.items():
             if name == "windows" and value["winmode"] == "nan":
                 flat["windows.winmode"] = "nan"
             elif isinstance(value, Mapping) and name not in NOT_OF_THE_RESULT:
                 flat |= {f"{name}.{part}": inner for part, inner in value.items()}
-            elif name not in (*NOT_OF_THE_RESULT, "seed"):
+            elif name not in (*NOT_OF_THE_RESULT, "seed", "files"):
                 flat[name] = value
         return flat
 
