@@ -55,6 +55,8 @@ def assemble(config: Mapping[str, Any], backbone: FrozenBackbone, heads: torch.n
 def detector_config(heads: str, tower: settings.BackboneConfig, method: settings.MethodConfig,
                     windows: WindowConfig, image_score: str, device: str, precision: str) -> dict[str, Any]:
     """What a detector is made of, as JSON values; contradictions are refused before anything is loaded."""
+    if not isinstance(windows, WindowConfig):
+        raise ConfigError(f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan').")
     if heads not in METHODS:
         raise ConfigError(f"--method {heads} is not known; choose one of {', '.join(METHODS)}.")
     if image_score not in SINGLE_IMAGE_SCORES:

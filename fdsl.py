@@ -167,6 +167,8 @@ class AnomalyDetector:
         part may be called anomalous; the threshold comes from the references alone. None: no threshold, sooner done.
         Raises DataError, ModelError.
         """
+        if rotations < 1:
+            raise ConfigError(f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies.")
         photographs = [as_photograph(image) for image in each_image(references)[0]]
         if not photographs and self.config["method"]["fd"] != "none":
             raise DataError("there is no reference photograph; give at least one of a good part")
@@ -196,7 +198,7 @@ class AnomalyDetector:
 
     def set_threshold(self, score: float) -> None:
         """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
-        if not np.isfinite(score):
+        if not isinstance(score, (int, float, np.number)) or not np.isfinite(score):
             raise ConfigError(f"--threshold {score} is not a finite number.")
         self.threshold = Threshold(float(score), None, "given")
 
@@ -273,7 +275,12 @@ class AnomalyDetector:
         return maps, image_scores(maps, self.fuse(found.base_score, found.window_score), self.config["image_score"])
 
     def save(self, file: str | Path) -> None:
-        """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at all."""
+        """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at all.
+
+        Raises ModelError before `remember`.
+        """
+        if self.detector.bank is None and self.config["method"]["fd"] != "none":
+            raise ModelError("The detector has no references yet: call remember() before save().")
         threshold = None if self.threshold is None else asdict(self.threshold)
         save_detector(Path(file), self.tensors(), {**self.config, "threshold": threshold})
 

@@ -115,6 +115,8 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     if checkpoint is None and (args.method in ("fdsl", "both") or args.fd == "none"):
         raise ConfigError(f"--method {args.method or 'fdsl'} needs trained heads, and there are none in "
                           f"{args.checkpoints / args.model_name}; name them with --checkpoint FILE or train them.")
+    if checkpoint is None:
+        refuse_for_nearest(args)
     windows = settings.window_config(args) if checkpoint or args.winmode else None
     if checkpoint is None:
         logger.info("method nearest: no trained heads %s, distance to the nearest normal patch", "asked for" if args.method
@@ -126,6 +128,16 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         detector = AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, use_nam=args.use_nam,
                                                    fd=args.fd, **flags)
     return detector
+
+
+def refuse_for_nearest(args: argparse.Namespace) -> None:
+    """ConfigError for flags that mean nothing without trained heads."""
+    if args.use_nam:
+        raise ConfigError("--use-nam 1 needs trained heads: method nearest has nothing to aggregate; leave it out.")
+    given = [name for name in ("win_size", "win_stride", "win_weight", "index_memory", "window_budget") if getattr(args, name) is not None]
+    if given and not args.winmode:
+        raise ConfigError(f"--{given[0].replace('_', '-')} is for local windows, which method nearest looks through only with --winmode "
+                          "mul or onlywin; add one of them, or leave the flag out.")
 
 
 def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:

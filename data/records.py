@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib
 import json
+import logging
 import os
 import re
 from collections.abc import Iterable
@@ -15,6 +16,7 @@ import torch
 from tabulate import tabulate
 from tqdm import tqdm
 
+logger = logging.getLogger("fdsl")
 DATASETS = ("mvtec", "visa", "folder")
 SPLITS = ("train", "test")
 CHECKING_THREADS = 8
@@ -181,8 +183,20 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
     if not root.is_dir():
         raise DataError(f"{shown(root)}: is not a folder; give the {dataset} dataset's root with --data-path DIR")
     if meta_file is not None or (root / "meta.json").is_file():
-        return read_meta(meta_file if meta_file is not None else root / "meta.json", root)
+        found = read_meta(meta_file if meta_file is not None else root / "meta.json", root)
+        if meta_file is None:
+            _warn_of_categories_beside(found, root)
+        return found
     return importlib.import_module(f"data.{dataset}").scan(root)
+
+
+def _warn_of_categories_beside(found: Catalogue, root: Path) -> None:
+    """Says which folders look like categories that meta.json does not know: datasets are often completed bit by bit."""
+    beside = sorted(folder.name for folder in root.iterdir() if folder.name not in {*found.train, *found.test}
+                    and ((folder / "train").is_dir() and (folder / "test").is_dir() or (folder / "Data" / "Images").is_dir()))
+    if beside:
+        logger.warning("warning: %s lists %d of %d categories: %s left out; delete it or write it again.", root / "meta.json",
+                       len({*found.train, *found.test}), len({*found.train, *found.test}) + len(beside), ", ".join(map(shown, beside)))
 
 
 # Drawing references --------------------------------------------------------------------------------------------------

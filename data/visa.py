@@ -65,7 +65,7 @@ def read_split(file: Path) -> list[tuple[str, Record]]:
                 rows.append((split, record))
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror}); VisA's root holds split_csv/1cls.csv, or name "
-                        "another with --split-csv FILE") from error
+                        "another with data/visa.py --split-csv FILE --meta FILE, and give that --meta") from error
     except (ValueError, csv.Error) as error:
         raise DataError(f"{name}: is not a CSV file ({shown(str(error))}); use VisA's own split file") from error
     return rows

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from models.memory import CENTRED_AT_ONCE, MemoryBank, half_squares
 
-PICKS = 128         # reference windows that a query window is matched against
+PICKS = 104         # reference windows that a query window is matched against
 CONTENDERS = 16     # of them, those whose best token is compared in all dimensions
 FEWER = 4           # times fewer dimensions tell which those are
 BASIS_TOKENS = 8192  # of each block, that the directions are taken from

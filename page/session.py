@@ -179,7 +179,7 @@ class Session:
             return jpeg(photo)
         scale = detector.heat_scale
         values = drawing.upsample(found.patch_map, photo.height, photo.width)
-        return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale)))
+        return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale, drawing.ALONE)))
 
     def results(self) -> Path:
         """A ZIP file with what predict.py would have written; DataError where nothing is scored."""

@@ -142,6 +142,20 @@ def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tin
     assert [one.score for one in lean] == pytest.approx([one.score for one in wanted.predict([photo, texture(8)])], abs=1e-5)
 
 
+def test_slips_are_answered_in_words(configs):
+    with pytest.raises(ConfigError, match="--precision float32 is not one of auto, fp32"):
+        AnomalyDetector.from_backbone(**{**configs, "precision": "float32"})
+    with pytest.raises(ConfigError, match="windows is a dict; give a WindowConfig"):
+        AnomalyDetector.from_backbone(**configs, windows={"winmode": "nan"})
+    detector = AnomalyDetector.from_backbone(**configs)
+    with pytest.raises(ModelError, match="remember.. before save"):
+        detector.save("never.safetensors")
+    with pytest.raises(ConfigError, match="rotations is 0"):
+        detector.remember(texture(1), rotations=0)
+    with pytest.raises(ConfigError, match="not a finite number"):
+        detector.set_threshold("a")
+
+
 def test_no_references_and_prediction_before_remembering_are_refused(configs):
     detector = AnomalyDetector.from_backbone(**configs)
     with pytest.raises(ModelError, match="remember"):

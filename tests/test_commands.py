@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from data.records import DataError
+from data.records import DataError, open_catalogue
 from models.backbone import ModelError
 from utils.config import ConfigError
 from utils.results import load_maps
@@ -306,6 +306,16 @@ def test_other_photographs_under_the_same_name_are_not_taken_for_those_of_a_fini
     assert (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns != before
     train.main(train_args)
     assert "trained with these settings already" in told()
+
+
+def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, told):
+    shutil.copytree(datasets[0], tmp_path / "mvtec")
+    subprocess.run([sys.executable, str(ROOT / "data/mvtec.py"), str(tmp_path / "mvtec")], check=True, capture_output=True)
+    open_catalogue("mvtec", tmp_path / "mvtec")
+    assert "meta.json" not in told()
+    shutil.copytree(tmp_path / "mvtec/plate", tmp_path / "mvtec/nut")
+    assert list(open_catalogue("mvtec", tmp_path / "mvtec").test) == ["plate"]
+    assert "lists 1 of 2 categories: nut left out" in told()
 
 
 @pytest.mark.parametrize("flags", [["--use-nam", "0"], ["--fd", "signed"], ["--align", "diff2"], ["--k-shot", "2"], ["--seed", "3"],

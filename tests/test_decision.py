@@ -98,6 +98,22 @@ def test_a_level_decides_what_is_boxed():
     assert len(find_boxes(picture, 5.0)) == 1, "an anomalous photograph always shows where"
 
 
+def test_a_map_below_the_level_has_its_hottest_region_alone():
+    """Its score is the mean of each block's maximum, so a photograph may be anomalous though its mean map is not: the rest
+    of that map is normal structure."""
+    picture = spots((60, 100), (10, 20, 5, 8, 0.55), (40, 70, 9, 4, 0.6))
+    assert len(find_boxes(picture, 0.5)) == 2 and [box.x for box in find_boxes(picture, 0.7)] == [70]
+
+
+def test_no_box_lies_inside_a_hotter_one():
+    picture = np.zeros((80, 80), np.float32)
+    picture[10:60, 10:14] = picture[56:60, 10:60] = 0.9     # an L, whose box holds
+    picture[20:30, 40:50] = 0.6                             # this
+    assert len(find_boxes(picture, 0.5)) == 1
+    picture[62:78, 62:78] = 0.6                             # but not that
+    assert len(find_boxes(picture, 0.5)) == 2
+
+
 def test_a_low_level_does_not_blow_the_box_up():
     rows, columns = np.mgrid[:80, :80]
     hill = np.exp(-((rows - 40)**2 + (columns - 40)**2) / 200).astype(np.float32)

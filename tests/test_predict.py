@@ -225,6 +225,15 @@ def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, told, 
     assert told in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("flags, words", [
+    (["--win-size", "2"], "--win-size is for local windows"), (["--index-memory", "window"], "--index-memory is for local windows"),
+    (["--window-budget"], "--window-budget is for local windows"), (["--use-nam", "1"], "--use-nam 1 needs trained heads")])
+def test_flags_that_mean_nothing_without_trained_heads_are_refused(place, backbone, tmp_path, flags, words):
+    with pytest.raises(ConfigError, match=words):
+        predict.main(["--references", str(place / "good"), "--input", str(place / "parts"), "--output", str(tmp_path / "o"),
+                      "--checkpoints", str(tmp_path), *flags, *backbone])
+
+
 def test_what_is_not_there_is_named(place, backbone, checkpoint, tmp_path):
     out = ["--output", str(tmp_path / "out"), *backbone]
     with pytest.raises(DataError, match="nowhere"):

@@ -120,7 +120,7 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
     """LFE's flags. Not given, they are None: a stored run or the defaults decide."""
     group, default = parser.add_argument_group("local windows (LFE)"), WindowConfig()
     group.add_argument("--winmode", choices=("nan", "mul", "onlywin"),
-                       help="nan: off; mul: fused with the whole image; onlywin: windows alone (default mul)")
+                       help="nan: off; mul: fused with the whole image; onlywin: windows alone (default mul; nan where there are no trained heads)")
     group.add_argument("--win-size", type=whole(1), metavar="PATCHES", help=f"side (default {default.win_size})")
     group.add_argument("--win-stride", type=whole(1), metavar="PATCHES", help=f"step (default {default.win_stride})")
     group.add_argument("--win-weight", type=real(0, 1), metavar="0..1",

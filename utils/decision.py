@@ -105,15 +105,18 @@ class Box:
 def find_boxes(anomaly_map: np.ndarray, level: float | None = None, most: int = MOST_BOXES) -> list[Box]:
     """Boxes of the hot regions of an anomaly map (H,W), the hottest first.
 
-    A region is hot where the map reaches `level` (None, or above the map's maximum: half-way from its median to its
-    maximum). Its box bounds what is 8-connected with its hottest pixel above half-way from the map's median to that
-    pixel's value, so that boxes neither shrink with a high level nor blow up with a low one; no pixel belongs to two.
+    A region is hot where the map reaches `level`, or without one half-way from its median to its maximum; a map that nowhere
+    reaches `level` has the region of its maximum alone. Its box bounds what is 8-connected with its hottest pixel above half-way from the map's median to that
+    pixel's value, so that boxes neither shrink with a high level nor blow up with a low one; no pixel belongs to two, and
+    no box lies inside a hotter one.
     A map without variation has no box.
     """
     peak, floor = float(anomaly_map.max()), float(np.median(anomaly_map))
     if not peak > floor:
         return []
-    level = floor + HALF * (peak - floor) if level is None or not floor < level <= peak else level
+    if level is not None and level > peak:
+        level, most = peak, 1
+    level = floor + HALF * (peak - floor) if level is None or level <= floor else level
     count, labels, stats, _ = cv2.connectedComponentsWithStats((anomaly_map >= level).astype(np.uint8), connectivity=8)
     summits = []
     for index in range(1, count):
@@ -129,7 +132,9 @@ def find_boxes(anomaly_map: np.ndarray, level: float | None = None, most: int = 
         around = (free & (anomaly_map >= min(top_value, floor + HALF * (top_value - floor)))).astype(np.uint8, order="C")
         area, *_, (left, top, width, height) = cv2.floodFill(around, None, (column, row), 2, flags=8)
         free &= around != 2
-        if not boxes or area >= smallest:
+        inside = any(left >= box.x and top >= box.y and left + width <= box.x + box.width and top + height <= box.y + box.height
+                     for box in boxes)
+        if not boxes or area >= smallest and not inside:
             boxes.append(Box(left, top, width, height, area, top_value))
         if len(boxes) == most:
             break

@@ -23,7 +23,8 @@ PANEL_NAMES = ("photo", "ground truth", "heat map", "prediction")
 
 SCALE_PERCENTILE = 99.9   # of all map values of the category: the top of the heat map's scale
 MIN_SCALE_SPAN = 0.05     # maps that hardly vary are not stretched into false alarms
-DIMMED = 0.42             # brightness of the photo below the heat map
+DIMMED = 0.42             # brightness of the photo below the heat map,
+ALONE = 0.85              # where no photo stands beside it
 
 TRUTH_COLOUR = (64, 224, 208)
 PREDICTION_COLOUR = (255, 122, 61)
@@ -92,19 +93,19 @@ def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]
 
 
 @lru_cache(maxsize=1)
-def _heat_tables() -> tuple[np.ndarray, np.ndarray]:
+def _heat_tables(brightness: float) -> tuple[np.ndarray, np.ndarray]:
     """For heat levels 0..255: the colour times its opacity (256,1,3), and what is left of the photo below it (256,)."""
     levels = np.arange(256, dtype=np.uint8)
     opacity = np.sqrt(levels / 255)
     colours = cv2.applyColorMap(levels[:, None], cv2.COLORMAP_INFERNO)[..., ::-1]
-    return (colours * opacity[:, None, None]).astype(np.uint8), (255 * DIMMED * (1 - opacity)).astype(np.uint8)
+    return (colours * opacity[:, None, None]).astype(np.uint8), (255 * brightness * (1 - opacity)).astype(np.uint8)
 
 
-def heat(photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+def heat(photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float], brightness: float = DIMMED) -> np.ndarray:
     """The heat map over the dimmed grey photo: what lies at the scale's low end stays dark, its high end glows."""
     low, high = scale
     levels = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (high - low))
-    colours, rest = _heat_tables()
+    colours, rest = _heat_tables(brightness)
     grey = cv2.multiply(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.LUT(levels, rest), scale=1 / 255)
     return cv2.add(cv2.applyColorMap(levels, colours), cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 

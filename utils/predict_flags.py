@@ -29,7 +29,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     decision.add_argument("--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on")
     decision.add_argument("--threshold-from", choices=("references", "labels"), help="labels: the best F1 on --labels")
     decision.add_argument("--labels", type=Path, metavar="DIR|CSV", help="labelled photographs: a folder with good/ and "
-                          "defect folders, or a file image,label")
+                          "defect folders, or a file with a header image,label and paths relative to it, where good, ok, normal, "
+                          "no, false and 0 are good and all else is not")
     written = parser.add_argument_group("what comes out")
     written.add_argument("--format", choices=("text", "json"), default="text",
                          help="json: one JSON object a line on standard output, as it goes")
@@ -58,8 +59,8 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--method", choices=METHODS, help="fdsl: trained heads; nearest: distance to the nearest normal "
                        "patch, no training; both: their fusion. Heads trained on one narrow category generalise worse "
                        "than nearest does")
-    group.add_argument("--image-score", choices=("max", "top1"), help="highest value of the map, or the mean of its "
-                       "highest 1 %% (default max)")
+    group.add_argument("--image-score", choices=("max", "top1"), help="the mean over blocks of each one's highest "
+                       "value, or the mean of the map's highest 1 %% (default max)")
     group.add_argument("--rotate-references", type=whole(1, 360), metavar="N",
                        help="remember N turned copies of each; never where the part's orientation is the defect")
     group.add_argument("--save-detector", type=Path, metavar="FILE", help="write everything that later runs need")

@@ -34,7 +34,7 @@ def picture_name(name: str) -> str:
 def draw_prediction(photo: np.ndarray, anomaly_map: np.ndarray, boxes: Sequence[Box],
                     scale: tuple[float, float]) -> np.ndarray:
     """The heat map (H,W) and the boxes over the photograph (H,W,3) uint8 RGB, at its own size."""
-    picture = drawing.heat(photo, anomaly_map, scale)
+    picture = drawing.heat(photo, anomaly_map, scale, drawing.ALONE)
     thickness = max(1, round(max(photo.shape[:2]) / 300))
     for box in boxes:
         corners = (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1)

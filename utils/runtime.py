@@ -204,6 +204,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
             name, reason = "fp32", "nothing faster is exact here"
     else:
         reason = "as asked"
+    if name not in PRECISIONS:
+        raise ConfigError(f"--precision {name} is not one of auto, {', '.join(PRECISIONS)}.")
     if name == "fp16" and device.type == "cpu":
         raise ConfigError("--precision fp16 is slow on a CPU; use bf16 or fp32.")
     logger.info("precision %s: %s", name, reason)
