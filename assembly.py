@@ -22,12 +22,15 @@ logger = logging.getLogger("fdsl")
 SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
 
 
-def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint) -> Detector:
+def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> Detector:
     """The detector that a run's configuration describes: `backbone`, `method`, `windows` and `machine` of config.json.
 
-    Raises ModelError for a backbone whose weights are not those that the checkpoint was trained with.
+    Without a checkpoint it is that of method nearest. Raises ModelError for a backbone whose weights are not those that the
+    checkpoint was trained with.
     """
     backbone = load_tower(config)
+    if checkpoint is None:
+        return assemble(config, backbone, NearestHeads(backbone.width, len(backbone.layers)))
     expected = checkpoint.config.get("fingerprint", backbone.fingerprint)
     if backbone.fingerprint != expected:
         raise ModelError(f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "

@@ -58,7 +58,7 @@ def essence_of_maps(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a category's maps depend on beside its files."""
     windows = {name: value for name, value in config["windows"].items() if name != "win_weight"}
     tower = {name: config["backbone"][name] for name in ("model", "layers", "image_size")}
-    return {"checkpoint": config["checkpoint_digest"], "method": config["method"], "windows": windows, **tower,
+    return {"heads": config["heads"], "checkpoint": config["checkpoint_digest"], "method": config["method"], "windows": windows, **tower,
             "device": config["machine"]["device"], "precision": config["machine"]["precision"]}
 
 

@@ -42,7 +42,7 @@ from utils.signals import command_line, how_to_continue
 logger = logging.getLogger("fdsl")
 WRITTEN = ("config.json", "references.txt", "maps.npz", "scores.csv", "metrics.csv", "table.md", "metrics.json",
            "report.html")
-DEFAULTS = {"model_name": "fdsl", "k_shot": 1, "seed": 14}
+DEFAULTS = {"model_name": "fdsl", "k_shot": 1, "seed": 14, "heads": "fdsl"}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -54,6 +54,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model-name", type=settings.name_part, help="names checkpoints and results (default fdsl)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE",
                         help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors")
+    parser.add_argument("--method", choices=("fdsl", "nearest"), dest="heads", help="fdsl: trained heads (default); nearest: none, the "
+                        "distance to the nearest normal patch")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--k-shot", type=settings.whole(0), help="references of each category (default 1)")
@@ -174,13 +176,16 @@ def detect_finite(folder: Path, config: dict[str, Any], checkpoint: Checkpoint, 
     return detect(build_detector(config, checkpoint), root, references, tested, parts, config, *how), config
 
 
-def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint]:
-    """config.json of the run that the flags ask for, and its checkpoint."""
+def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint | None]:
+    """config.json of the run that the flags ask for, and its checkpoint (None without trained heads)."""
     path = args.checkpoint
+    if args.heads == "nearest":
+        return nearest_config(args), None
     if path is None:
         trained_on = settings.OTHER_DATASET.get(args.dataset)
         if trained_on is None:
-            raise ConfigError(f"--dataset {args.dataset} has no default checkpoint; name one with --checkpoint FILE.")
+            raise ConfigError(f"--dataset {args.dataset} has no default checkpoint; name one with --checkpoint FILE, or test without "
+                              "trained heads with --method nearest.")
         path = settings.checkpoint_path(args.checkpoints, args.model_name, trained_on)
     checkpoint = load_checkpoint(path)
     stored = checkpoint.config
@@ -188,6 +193,23 @@ def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint]:
     method = settings.method_config(args, stored.get("method"), checkpoint.has_nam)
     if args.k_shot == 0 and method.fd != "none":
         raise ConfigError("--k-shot 0 works only with heads trained on --fd none; give at least one reference.")
+    return config_of(args, tower, method, checkpoint=str(path), checkpoint_digest=file_digest(path), trained_on=stored.get("dataset")), \
+        checkpoint
+
+
+def nearest_config(args: argparse.Namespace) -> dict[str, Any]:
+    """config.json of a run without trained heads; ConfigError for flags that only such heads have a use for."""
+    given = [name for name, value in (("checkpoint", args.checkpoint), ("use-nam 1", args.use_nam or None), ("fd", args.fd)) if value is not None]
+    if given:
+        raise ConfigError(f"--{given[0]} does not go with --method nearest, which has no trained heads.")
+    if args.k_shot == 0:
+        raise ConfigError("--k-shot 0 leaves --method nearest nothing to compare with; give at least one reference.")
+    args.use_nam = 0
+    return config_of(args, settings.backbone_config(args), settings.method_config(args), checkpoint="", checkpoint_digest="", trained_on=None)
+
+
+def config_of(args: argparse.Namespace, tower: settings.BackboneConfig, method: settings.MethodConfig, **heads: Any) -> dict[str, Any]:
+    """config.json of a run; `heads` says where the trained ones come from."""
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
     if tower.untrained:
@@ -195,11 +217,10 @@ def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint]:
                        "not how good the method is.")
     return {"dataset": args.dataset, "data_path": str(args.data_path or Path("data") / args.dataset),
             "meta": str(args.meta) if args.meta else None, "model_name": args.model_name,
-            "k_shot": args.k_shot, "seed": args.seed, "checkpoint": str(path), "checkpoint_digest": file_digest(path),
-            "trained_on": stored.get("dataset"), "backbone": settings.as_stored(tower),
+            "k_shot": args.k_shot, "seed": args.seed, "heads": args.heads, **heads, "backbone": settings.as_stored(tower),
             "method": settings.as_stored(method), "windows": settings.as_stored(settings.window_config(args)),
             "image_score": args.image_score, "metric_size": args.metric_size, "pictures": args.pictures,
-            "machine": machine_facts(device, dtype), "command": command_line()}, checkpoint
+            "machine": machine_facts(device, dtype), "command": command_line()}
 
 
 def stored_config(args: argparse.Namespace) -> tuple[dict[str, Any], None]:
@@ -221,7 +242,8 @@ def refuse_changes(args: argparse.Namespace, config: dict[str, Any]) -> None:
         given = getattr(args, name)
         given = str(given) if isinstance(given, Path) else sorted(given) if isinstance(given, list) else given
         if given is not None and given != value:
-            raise ConfigError(f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of {value}; run test.py "
+            flag = "method" if name == "heads" else name.replace("_", "-")
+            raise ConfigError(f"--{flag} cannot change with --from-maps: the stored maps are of {value}; run test.py "
                               "without --from-maps.")
 
 
@@ -230,6 +252,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
     config = read_json(folder / "config.json")
     if not isinstance(config, dict) or "windows" not in config:
         raise ConfigError(f"{folder} is not the folder of a test run: it has no config.json.")
+    config = {"heads": "fdsl", **config}
     try:
         settings.name_part(config["model_name"])
         for kind, name in ((settings.WindowConfig, "windows"), (settings.MethodConfig, "method"),
@@ -237,7 +260,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
             settings.from_stored(kind, config[name])
         texts = (config["dataset"], config["data_path"], config["checkpoint"], config["checkpoint_digest"],
                  config["machine"]["precision"], config["machine"]["device"])
-        right = (all(isinstance(text, str) for text in texts) and config["dataset"] in settings.DATASETS
+        right = (all(isinstance(text, str) for text in texts) and config["dataset"] in settings.DATASETS and config["heads"] in ("fdsl", "nearest")
                  and type(config["k_shot"]) is int and type(config["seed"]) is int
                  and all(isinstance(config[name], (str, type(None))) for name in ("meta", "trained_on")))
     except (ConfigError, KeyError, TypeError, argparse.ArgumentTypeError) as error:
@@ -251,6 +274,7 @@ def run_folder(config: dict[str, Any], results: Path) -> Path:
     """results/MODEL/DATASET/Kshot/seedS/RUN."""
     default = settings.OTHER_DATASET.get(config["dataset"])
     odd = "" if Path(config["checkpoint"]).name == f"{default}.safetensors" else short_digest(config["checkpoint_digest"])
+    odd = odd if config["heads"] == "fdsl" else config["heads"]
     name = run_name(settings.WindowConfig(**config["windows"]), settings.MethodConfig(**config["method"]),
                     config["image_score"], config["metric_size"], odd)
     return results / config["model_name"] / config["dataset"] / f"{config['k_shot']}shot" / f"seed{config['seed']}" / name

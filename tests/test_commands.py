@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from data.records import DataError, open_catalogue
+from fdsl import AnomalyDetector
 from models.backbone import ModelError
 from utils.config import ConfigError
 from utils.results import load_maps
@@ -308,6 +309,27 @@ def test_other_photographs_under_the_same_name_are_not_taken_for_those_of_a_fini
     assert "trained with these settings already" in told()
 
 
+def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_configs, tmp_path):
+    """And gives the maps that predict.py and the Python interface give."""
+    arguments = ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--method", "nearest", "--results", str(tmp_path), "--winmode", "nan",
+                 "--model-config", tiny_configs, *BACKBONE]
+    test.main(arguments)
+    run = tmp_path / "fdsl/mvtec/1shot/seed14/nan_nonam_nearest"
+    assert "no trained heads: distance to the nearest normal patch" in (run / "table.md").read_text()
+    assert "distance to the nearest normal patch" in (run / "report.html").read_text()
+    assert json.loads((run / "metrics.json").read_text())["mean"]["auroc_px"] > 0.8
+    detector = AnomalyDetector.from_backbone(model="ViT-tiny-test", pretrained="none", layers=(1, 3), image_size=64, device="cpu",
+                                             precision="fp32", model_config=tiny_configs)
+    reference, maps = (run / "references.txt").read_text().split()[1], load_maps(run / "maps.npz")
+    detector.remember(datasets[0] / reference, false_alarm_rate=None)
+    found = detector.predict([datasets[0] / path for path in maps.names])
+    assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.base))
+    for more, words in ((["--checkpoint", "c"], "--checkpoint does not go"), (["--use-nam", "1"], "--use-nam 1 does not go"),
+                        (["--fd", "abs"], "--fd does not go"), (["--k-shot", "0"], "nothing to compare with")):
+        with pytest.raises(ConfigError, match=words):
+            test.main([*arguments, *more])
+
+
 def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, told):
     shutil.copytree(datasets[0], tmp_path / "mvtec")
     subprocess.run([sys.executable, str(ROOT / "data/mvtec.py"), str(tmp_path / "mvtec")], check=True, capture_output=True)
@@ -319,7 +341,7 @@ def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, to
 
 
 @pytest.mark.parametrize("flags", [["--use-nam", "0"], ["--fd", "signed"], ["--align", "diff2"], ["--k-shot", "2"], ["--seed", "3"],
-                                   ["--dataset", "visa"], ["--model-name", "other"], ["--checkpoint", "nowhere"], ["--layers", "1"],
+                                   ["--dataset", "visa"], ["--model-name", "other"], ["--method", "nearest"], ["--checkpoint", "nowhere"], ["--layers", "1"],
                                    ["--image-size", "32"], ["--model", "ViT-B-32"]])
 def test_flags_that_would_make_other_maps_are_refused_with_stored_ones(finished, flags):
     with pytest.raises(ConfigError, match=f"{flags[0]} cannot change with --from-maps"):

@@ -142,7 +142,9 @@ def unlike_the_paper(config: Mapping[str, Any]) -> list[str]:
         found.append("other LFE windows")
     elif windows.index_memory not in (WindowConfig().index_memory, "1"):
         found.append("another index memory")
-    if from_stored(MethodConfig, config["method"]) != MethodConfig():
+    if config.get("heads") == "nearest":
+        found.append("no trained heads")
+    elif from_stored(MethodConfig, config["method"]) != MethodConfig():
         found.append("other NAM, FD or alignment")
     if config["image_score"] != "paper":
         found.append(f"image score {config['image_score']}")

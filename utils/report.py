@@ -20,7 +20,7 @@ from utils import charts, drawing
 from utils.config import method_in_words, windows_in_words
 from utils.files import whole_file
 from utils.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
-from utils.results import IMAGE_SCORE_MEANING, LEARNT_FROM_THESE
+from utils.results import IMAGE_SCORE_MEANING, LEARNT_FROM_THESE, heads_in_words
 
 EMBEDDED_BYTES = 6_000_000    # thumbnails of up to this size in all are put into the page itself
 TEMPLATES = Path(__file__).parent / "templates"
@@ -119,7 +119,8 @@ def _facts(setting: Settings, config: Mapping[str, Any], summaries: Sequence[Cat
     return [("Test images", f"{images:,}, {defects:,} defective"),
             ("References per category (k)", setting("k_shot")), ("Seed", setting("seed")),
             ("Local windows", _in_words(windows_in_words, config.get("windows"))),
-            ("Method", _in_words(method_in_words, config.get("method"))),
+            ("Method", _in_words(heads_in_words, config) if config.get("heads") == "nearest" else
+             _in_words(method_in_words, config.get("method"))),
             ("Image score", setting("image_score")), ("Metric size", f"{size} px" if size.isdigit() else size),
             ("Backbone", f"{setting('model')} at {setting('image_size')} px"),
             ("Backbone weights", "untrained" if setting("pretrained") == "none" else setting("pretrained")),

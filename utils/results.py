@@ -126,7 +126,7 @@ def framing(config: Mapping[str, Any]) -> str:
     """One paragraph that says what a table's numbers are: score, sizes, shots, seed, backbone."""
     backbone = config["backbone"]
     text = (f"{config['dataset']}, {config['k_shot']} shot(s), seed {config['seed']}, {windows_in_words(config['windows'])}, "
-            f"{method_in_words(config['method'])}; heads trained on {config['trained_on'] or 'an unknown dataset'}; "
+            f"{heads_in_words(config)}; "
             f"image score {config['image_score']} ({IMAGE_SCORE_MEANING[config['image_score']]}); "
             f"maps evaluated at {config['metric_size']}{'' if config['metric_size'] == 'full' else ' px'}; "
             f"backbone {backbone['model']} at {backbone['image_size']} px, blocks {' '.join(map(str, backbone['layers']))}, "
@@ -136,6 +136,14 @@ def framing(config: Mapping[str, Any]) -> str:
     if config.get("learnt_from_these"):
         text += f" {LEARNT_FROM_THESE}"
     return text
+
+
+def heads_in_words(config: Mapping[str, Any]) -> str:
+    """Which heads made a run's maps, and how."""
+    if config.get("heads") == "nearest":
+        align = "" if config["method"]["align"] == MethodConfig().align else f", alignment {config['method']['align']}"
+        return f"no trained heads: distance to the nearest normal patch{align}"
+    return f"{method_in_words(config['method'])}; heads trained on {config['trained_on'] or 'an unknown dataset'}"
 
 
 def write_tables(folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: Mapping[str, Any]) -> dict:
