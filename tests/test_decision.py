@@ -105,13 +105,17 @@ def test_a_map_below_the_level_has_its_hottest_region_alone():
     assert len(find_boxes(picture, 0.5)) == 2 and [box.x for box in find_boxes(picture, 0.7)] == [70]
 
 
-def test_no_box_lies_inside_a_hotter_one():
+def test_boxes_of_which_one_holds_the_other_are_one():
     picture = np.zeros((80, 80), np.float32)
     picture[10:60, 10:14] = picture[56:60, 10:60] = 0.9     # an L, whose box holds
     picture[20:30, 40:50] = 0.6                             # this
-    assert len(find_boxes(picture, 0.5)) == 1
+    only, = find_boxes(picture, 0.5)
+    assert (only.x, only.y, only.width, only.height, only.area) == (10, 10, 50, 50, 4 * 46 + 4 * 50 + 100)
     picture[62:78, 62:78] = 0.6                             # but not that
     assert len(find_boxes(picture, 0.5)) == 2
+    picture[20:30, 40:50] = 1.0                             # the hotter one may be the inner one
+    first, second = find_boxes(picture, 0.5)
+    assert (first.width, second.width) == (50, 16) and first.peak == pytest.approx(1.0)
 
 
 def test_a_low_level_does_not_blow_the_box_up():

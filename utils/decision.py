@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import cv2
@@ -107,8 +107,8 @@ def find_boxes(anomaly_map: np.ndarray, level: float | None = None, most: int = 
 
     A region is hot where the map reaches `level`, or without one half-way from its median to its maximum; a map that nowhere
     reaches `level` has the region of its maximum alone. Its box bounds what is 8-connected with its hottest pixel above half-way from the map's median to that
-    pixel's value, so that boxes neither shrink with a high level nor blow up with a low one; no pixel belongs to two, and
-    no box lies inside a hotter one.
+    pixel's value, so that boxes neither shrink with a high level nor blow up with a low one; no pixel belongs to two. Of
+    two boxes one of which lies inside the other the outer one is left, with the pixels of both and the higher peak.
     A map without variation has no box.
     """
     peak, floor = float(anomaly_map.max()), float(np.median(anomaly_map))
@@ -132,10 +132,23 @@ def find_boxes(anomaly_map: np.ndarray, level: float | None = None, most: int = 
         around = (free & (anomaly_map >= min(top_value, floor + HALF * (top_value - floor)))).astype(np.uint8, order="C")
         area, *_, (left, top, width, height) = cv2.floodFill(around, None, (column, row), 2, flags=8)
         free &= around != 2
-        inside = any(left >= box.x and top >= box.y and left + width <= box.x + box.width and top + height <= box.y + box.height
-                     for box in boxes)
-        if not boxes or area >= smallest and not inside:
-            boxes.append(Box(left, top, width, height, area, top_value))
+        if not boxes or area >= smallest:
+            _add(Box(left, top, width, height, area, top_value), boxes)
         if len(boxes) == most:
             break
     return boxes
+
+
+def _add(box: Box, boxes: list[Box]) -> None:
+    """Appends a box, or makes it one with the first hotter one that holds it or that it holds."""
+    for index, other in enumerate(boxes):
+        if _holds(other, box) or _holds(box, other):
+            outer = other if _holds(other, box) else box
+            boxes[index] = replace(outer, area=other.area + box.area, peak=max(other.peak, box.peak))
+            return
+    boxes.append(box)
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    return outer.x <= inner.x and outer.y <= inner.y and outer.x + outer.width >= inner.x + inner.width \
+        and outer.y + outer.height >= inner.y + inner.height
