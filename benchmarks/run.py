@@ -122,17 +122,19 @@ def bare_windows(bench: Bench, detector: Detector) -> float:
 
 
 def windows(bench: Bench) -> list[tuple]:
-    """LFE: whole bank, each window's own picks, and a window budget."""
+    """LFE: whole bank, each window's own picks, and a window budget; the bare windows are timed before and after each, for a
+    shared machine's speed changes within minutes."""
     bench.bare(bench.photos[:1])
-    found, bare = [], None
+    found = []
     budget = bench.args.window_budget
     for what, shots, options in (("whole bank", 1, {"index_memory": "0"}), ("own picks", 1, {"index_memory": "window"}),
                                  ("own picks", 4, {"index_memory": "window"}),
                                  (f"own picks, budget{f' {budget}' if budget else ''}", 1, {"index_memory": "window", "budget": budget or QUARTER})):
         detector = bench.detector(**options)
         detector.remember(bench.photos[1:1 + shots])
-        bare = bare_windows(bench, detector) if bare is None else bare
+        before = bare_windows(bench, detector)
         taken = bench.seconds(lambda: detector(bench.photos[:1]), warm=False)
+        bare = (before + bare_windows(bench, detector)) / 2
         found.append((f"LFE {bench.args.win_size}/{bench.args.win_stride}, {what}, {shots} shot(s)", taken, bare))
     return found
 
