@@ -32,7 +32,6 @@ from models.backbone import FrozenBackbone, ModelError
 from models.detector import Detection, Detector, fuse
 from models.held_out import detect_elsewhere, left_out, restored_bank
 from models.nearest import BothHeads, NearestHeads
-from models.window_index import WindowIndex
 from utils import config as settings
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigError, WindowConfig
@@ -153,7 +152,7 @@ class AnomalyDetector:
         config = deepcopy(self.config)
         other = AnomalyDetector(assemble(config, self.backbone, deepcopy(self.detector.heads)), config)
         other.config |= {name: config[name] for name in ("references", "rotations")}
-        for name in ("bank", "window_bank", "window_keys", "window_index"):
+        for name in ("bank", "window_bank", "window_keys"):
             setattr(other.detector, name, getattr(self.detector, name))
         other.threshold, other.normal = self.threshold, self.normal
         return other
@@ -285,15 +284,13 @@ class AnomalyDetector:
         save_detector(Path(file), self.tensors(), {**self.config, "threshold": threshold})
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `window_index.*`, and `normal.*` for thresholds."""
+        """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
         tensors = {f"heads.{name}": value for name, value in self.detector.heads.state_dict().items()}
         for name, bank in (("bank", self.detector.bank), ("window_bank", self.detector.window_bank)):
             if bank is not None:
                 tensors |= {f"{name}.mean": bank.mean, f"{name}.centred": bank.centred}
         if self.detector.window_keys is not None:
             tensors["window_bank.keys"] = self.detector.window_keys
-        if self.detector.window_index is not None:
-            tensors |= {f"window_index.{name}": getattr(self.detector.window_index, name) for name in ("keys", "basis")}
         if self.normal is not None:
             tensors |= {f"normal.{name}": torch.from_numpy(np.atleast_1d(value)) for name, value in vars(self.normal).items()}
         return tensors
@@ -316,14 +313,11 @@ class AnomalyDetector:
         try:
             self = cls(assemble(config, backbone, saved_heads(config["heads"], backbone, state)), config)
             self.config |= {name: config[name] for name in ("references", "rotations")}
-            here = {name: value.to(backbone.device) for name, value in tensors.items() if not name.startswith(("heads.", "normal."))}
+            here = {name: value.to(backbone.device) for name, value in tensors.items() if "bank." in name}
             self.detector.bank, self.detector.window_bank = (
                 restored_bank(here[f"{name}.mean"], here[f"{name}.centred"].to(backbone.dtype)) if f"{name}.mean" in here else None
                 for name in ("bank", "window_bank"))
             self.detector.window_keys = here.get("window_bank.keys")
-            if "window_index.keys" in here:
-                self.detector.window_index = WindowIndex(self.detector.window_bank, config["windows"]["win_size"] ** 2, config["method"]["align"],
-                                                         here["window_index.keys"], here["window_index.basis"].to(backbone.dtype))
             if "normal.scores" in tensors:
                 scores, peaks, how = (tensors[f"normal.{name}"].numpy() for name in ("scores", "peaks", "how"))
                 self.normal = NormalScores(scores, peaks, how, tensors["normal.floor"].item())

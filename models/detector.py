@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from models.backbone import Features, FrozenBackbone, ModelError
 from models.fdsl import FDSL, Maps, feature_discrepancy
 from models.memory import MemoryBank
-from models.window_index import WindowIndex
 from models.windows import WindowGrid
 
 logger = logging.getLogger("fdsl")
@@ -22,6 +21,7 @@ WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
 QUARTER = -1          # a budget of so many windows that they take about a quarter of the time,
 QUARTER_SHARE = 0.23  # which is this share of them: the whole image and the matching take time too
+PICKS = 52            # reference windows that a query window is matched against with index_memory "window"
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once
 
 
@@ -30,7 +30,7 @@ class WindowSettings:
     """LFE: `mode` nan (off), mul (fused with the full image) or onlywin; `size` and `stride` in patches.
 
     `index_memory`: which reference windows are matched against: "0" all; "1" those that any window of the query picks
-    by its image embedding, as published; "window": each window has its own picks, matched fast (models/window_index.py).
+    by its image embedding, as published; "window" for each query window the PICKS whose mean tokens are most like its own.
     `budget`: only this many windows an image are encoded, most of them where the base map is high; 0 means all, QUARTER so many
     that they take about a quarter of the time.
     """
@@ -103,8 +103,7 @@ class Detector(nn.Module):
             self.budget = math.ceil(QUARTER_SHARE * len(self.windows))
         self.bank: MemoryBank | None = None
         self.window_bank: MemoryBank | None = None
-        self.window_keys: Tensor | None = None          # the reference windows' embeddings, index_memory "1"
-        self.window_index: WindowIndex | None = None    # index_memory "window"
+        self.window_keys: Tensor | None = None
 
     @torch.no_grad()
     def remember(self, references: Tensor) -> None:
@@ -113,7 +112,7 @@ class Detector(nn.Module):
             return
         if len(references) == 0:
             raise ModelError("There is no reference photograph to remember; only --fd none works without.")
-        self.bank = self.window_bank = self.window_keys = self.window_index = None  # free them before the new ones are made
+        self.bank = self.window_bank = self.window_keys = None  # free them before the new ones are made
         self.bank = MemoryBank.collected((self.backbone.encode(image[None]).tokens[:, 0] for image in references),
                                          len(references) * self.grid**2)
         if self.windows is not None:
@@ -123,7 +122,7 @@ class Detector(nn.Module):
             if self.settings.by_embedding:
                 self.window_keys = torch.cat(embeddings)
             elif self.settings.index_memory == "window":
-                self.window_index = WindowIndex(self.window_bank, self.settings.size**2, self.align)
+                self.window_keys = self.window_bank.own_window_keys(self.settings.size**2)
 
     def _windows_of(self, reference: Tensor, embeddings: list[Tensor]) -> Iterator[Tensor]:
         """The tokens (L,n,C) of a reference's windows, chunk by chunk; their embeddings are added to the list."""
@@ -174,7 +173,8 @@ class Detector(nn.Module):
         if bank is not None and self.settings.index_memory == "1":
             parts = list(parts)  # every window picks before the first one is matched
             bank = self._picked_by_any(torch.cat([part.embedding for part in parts]))
-        return torch.cat([self.heads.raw_maps(self._discrepancy(part.tokens, bank, self.window_index)) for part in parts], dim=1)
+        own = self.settings.index_memory == "window"
+        return torch.cat([self.heads.raw_maps(self._discrepancy(part.tokens, bank, own)) for part in parts], dim=1)
 
     def _picked_by_any(self, embedding: Tensor) -> MemoryBank:
         """The bank of the reference windows that are most similar to any query window; embedding (W,D)."""
@@ -182,14 +182,18 @@ class Detector(nn.Module):
         patches = self.settings.size**2
         return self.window_bank.part((picked[:, None] * patches + torch.arange(patches, device=picked.device)).flatten())
 
-    def _discrepancy(self, tokens: Tensor, bank: MemoryBank | None, window_index: WindowIndex | None = None) -> Tensor:
-        """Tokens (L,B,N,C) against a bank -> discrepancies (L,B,N,C) in the tokens' precision; `window_index` finds the
-        matches of windows fast."""
+    def _discrepancy(self, tokens: Tensor, bank: MemoryBank | None, own_picks: bool = False) -> Tensor:
+        """Tokens (L,B,N,C) against a bank -> discrepancies (L,B,N,C) in the tokens' precision; with `own_picks` each window
+        is matched against the reference windows that it picks."""
         if self.fd == "none":
             return feature_discrepancy(tokens, None, "none").to(tokens.dtype)
         if bank is None:
             raise ModelError("The detector has no references yet: call remember() first.")
-        index = None if window_index is None else window_index.match(tokens).flatten(1)
+        index = None
+        if own_picks:
+            likeness = bank.window_keys(tokens) @ self.window_keys.t()
+            picked = likeness.topk(min(PICKS, likeness.shape[1]), dim=-1).indices
+            index = bank.index_within(tokens, picked, self.align).flatten(1)
         return bank.discrepancy(tokens.flatten(1, 2), self.align, self.fd, index).to(tokens.dtype).view_as(tokens)
 
     def _encode_windows(self, image: Tensor, chosen: Sequence[int] | None = None) -> Iterator[Features]:

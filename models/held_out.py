@@ -14,7 +14,7 @@ from torch import Tensor
 
 from models.detector import Detection, Detector, summarise
 from models.fdsl import Maps
-from models.memory import MemoryBank, half_squares
+from models.memory import MemoryBank
 
 NEAR = 2.0  # patches: a match this near to the patch's own place, in rows and in columns, is barred
 
@@ -25,19 +25,16 @@ def left_out(detector: Detector, reference: int, references: int) -> Iterator[De
 
     The banks hold the references, each with its copies, one after the other.
     """
-    known = detector.bank, detector.window_bank, detector.window_keys, detector.window_index
+    known = detector.bank, detector.window_bank, detector.window_keys
     try:
         detector.bank, detector.window_bank = (
             None if bank is None else bank.part(_others(len(bank), reference, references, bank.centred.device))
             for bank in known[:2])
         if known[2] is not None:
             detector.window_keys = known[2][_others(len(known[2]), reference, references, known[2].device)]
-        if known[3] is not None:
-            windows = _others(len(known[3].keys), reference, references, known[3].keys.device)
-            detector.window_index = known[3].part(detector.window_bank, windows)
         yield detector
     finally:
-        detector.bank, detector.window_bank, detector.window_keys, detector.window_index = known
+        detector.bank, detector.window_bank, detector.window_keys = known
 
 
 def _others(rows: int, reference: int, references: int, device: torch.device) -> Tensor:
@@ -81,14 +78,14 @@ def _discrepancy(detector: Detector, tokens: Tensor, bank: MemoryBank, own: Tens
     """Tokens (L,B,n,C) at places (n,2) or (B,n,2) against a bank whose M tokens lie at (M,2) -> (L,B,n,C)."""
     own = own.expand(tokens.shape[1], -1, -1)
     index = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
-    query, lengths = tokens, [None] * len(tokens)
+    query, half_squares = tokens, [None] * len(tokens)
     if detector.align == "diff2":
-        query = bank.centre(tokens.flatten(1, 2)).view_as(tokens)
-        lengths = [half_squares(normal) for normal in bank.centred]
+        query = (tokens.float() - bank.mean[:, :, None]).to(tokens.dtype)
+        half_squares = [normal.float().square().sum(-1) / 2 for normal in bank.centred]
     for image, at in enumerate(own):
         rows, columns = ((at[:, None, axis] - bank_places[None, :, axis]).abs_() <= NEAR for axis in (0, 1))
         barred = rows.logical_and_(columns)
-        for block, (normal, half_square) in enumerate(zip(bank.centred, lengths)):
+        for block, (normal, half_square) in enumerate(zip(bank.centred, half_squares)):
             index[block, image] = nearest_allowed(query[block, image], normal, barred, half_square)
     found = bank.discrepancy(tokens.flatten(1, 2), detector.align, detector.fd, index.flatten(1))
     return found.to(tokens.dtype).view(tokens.shape)

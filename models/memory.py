@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.fdsl import feature_discrepancy
@@ -24,7 +25,7 @@ def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
         raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}.")
     if bank.shape[0] == 0:
         raise ValueError("The memory bank is empty: remember the references first.")
-    half_square = half_squares(bank) if align == "diff2" else None
+    half_square = bank.float().square().sum(-1) / 2 if align == "diff2" else None
     found = []
     for chunk in query.split(max(1, SIMILARITY_VALUES // bank.shape[0])):
         similarity = chunk @ bank.t()
@@ -32,11 +33,6 @@ def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
             similarity = similarity.float() - half_square
         found.append(similarity.max(-1).indices)
     return torch.cat(found)
-
-
-def half_squares(tokens: Tensor) -> Tensor:
-    """Half the squared lengths of tokens (...,C), float32."""
-    return tokens.float().square().sum(-1) / 2
 
 
 class MemoryBank:
@@ -78,8 +74,39 @@ class MemoryBank:
 
     def index(self, tokens: Tensor, align: str = "mulmax") -> Tensor:
         """Query tokens (L,Q,C) -> (L,Q) index of each one's nearest normal token of the same block."""
-        query = self.centre(tokens) if align == "diff2" else tokens
+        query = self._centre(tokens) if align == "diff2" else tokens
         return torch.stack([nearest_index(block, normal, align) for block, normal in zip(query, self.centred)])
+
+    def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
+        """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked` (W,P), a
+        window being n tokens of the bank -> index (L,W,n).
+
+        One window at a time: on a CPU a batched product takes twice as long, and fresh memory for each one's candidates too.
+        """
+        patches = tokens.shape[2]
+        query = self._centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
+        candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
+        found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+        for block, normal in enumerate(self.centred.unflatten(1, (-1, patches))):
+            for window, own in enumerate(picked):
+                torch.index_select(normal, 0, own, out=candidates)
+                best = nearest_index(query[block, window], candidates.flatten(0, 1), align)
+                found[block, window] = own[best // patches] * patches + best % patches
+        return found
+
+    def window_keys(self, tokens: Tensor) -> Tensor:
+        """What windows (L,W,n,C) look like as a whole, as unit vectors of each block side by side: (W,L*C) float32.
+
+        A block's vector points from the bank's mean to the window's mean token; the product of two keys says how alike two
+        windows are.
+        """
+        return _side_by_side(tokens.float().mean(2) - self.mean)
+
+    def own_window_keys(self, patches: int) -> Tensor:
+        """The keys (W,L*C) of the bank's own windows, which have `patches` tokens each; see window_keys."""
+        at_once = max(1, CENTRED_AT_ONCE // patches) * patches
+        return _side_by_side(torch.stack([torch.cat([part.float().unflatten(0, (-1, patches)).mean(1)
+                                                     for part in block.split(at_once)]) for block in self.centred]))
 
     def discrepancy(self, tokens: Tensor, align: str = "mulmax", fd: str = "abs", index: Tensor | None = None) -> Tensor:
         """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the nearest normal tokens, float32.
@@ -88,7 +115,7 @@ class MemoryBank:
         """
         index = self.index(tokens, align) if index is None else index
         nearest = torch.stack([normal[matched] for normal, matched in zip(self.centred, index)])
-        return feature_discrepancy(self.centre(tokens), nearest, fd)
+        return feature_discrepancy(self._centre(tokens), nearest, fd)
 
     def part(self, rows: Tensor) -> "MemoryBank":
         """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean."""
@@ -96,6 +123,9 @@ class MemoryBank:
         part.mean, part.centred = self.mean, self.centred[:, rows]
         return part
 
-    def centre(self, tokens: Tensor) -> Tensor:
-        """Tokens (L,Q,C) relative to the bank's mean."""
+    def _centre(self, tokens: Tensor) -> Tensor:
         return (tokens.float() - self.mean).to(tokens.dtype)
+
+
+def _side_by_side(means: Tensor) -> Tensor:
+    return F.normalize(means, dim=-1).transpose(0, 1).flatten(1)

@@ -214,7 +214,7 @@ def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(checkpoint, tiny
 
 @pytest.mark.parametrize("index_memory", ["1", "window"])
 def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path, monkeypatch, index_memory):
-    monkeypatch.setattr("models.window_index.PICKS", 2)
+    monkeypatch.setattr("models.detector.PICKS", 2)
     windows = WindowConfig("mul", 4, 3, 0.5, index_memory=index_memory)
     detector = from_checkpoint(checkpoint, tiny_configs, windows=windows)
     detector.remember([texture(1), texture(2)])

@@ -170,6 +170,31 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
         assert 0 < (right - found).abs().mean() < 0.02
 
 
+@pytest.mark.parametrize("picks", [1, 3, 99])
+@pytest.mark.parametrize("align", ALIGNMENTS)
+def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, monkeypatch, align, picks):
+    monkeypatch.setattr("models.detector.PICKS", picks)
+    detector = Detector(tiny_backbone, trained_like(), SIDE, align=align, windows=WindowSettings("mul", 4, 4, 0.5, "window"))
+    detector.remember(photos[:2])
+    encode = encoders(tiny_backbone)[0]
+    gallery = [window for photo in photos[:2] for window in detector.windows.cut(photo, PATCH)]
+    middle = torch.cat([encode(window) for window in gallery], dim=1).mean(1)
+
+    def alike(one: torch.Tensor, other: torch.Tensor) -> float:
+        return sum(float(torch.nn.functional.cosine_similarity(left.mean(0) - mean, right.mean(0) - mean, dim=0))
+                   for left, right, mean in zip(encode(one), encode(other), middle))
+
+    expected = []
+    for window in detector.windows.cut(photos[2], PATCH):
+        order = torch.tensor([alike(window, other) for other in gallery]).argsort(descending=True)[:picks]
+        own = torch.cat([encode(gallery[number]) for number in order], dim=1)
+        pairs = zip(detector.heads.heads, encode(window), own)
+        expected.append(torch.stack([plain.raw_map(head, (query - normal[plain.nearest(query, normal, align)]).abs())
+                                     for head, query, normal in pairs]))
+    found = detector._score_windows(photos[2], None).flatten(2)
+    assert torch.allclose(found, torch.stack(expected, dim=1), atol=1e-5)
+
+
 def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewhere(tiny_backbone, photos, monkeypatch):
     detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 3, 1, 0.5, "0", 5))
     detector.remember(photos[:1])

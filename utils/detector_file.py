@@ -15,7 +15,7 @@ from utils.config import ConfigError
 from utils.files import whole_file
 
 METADATA_KEY = "fdsl_detector"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 2
 NEEDED = ("heads", "backbone", "method", "windows", "machine", "fingerprint", "image_score", "references", "rotations")
 
 
