@@ -189,7 +189,12 @@ def score(detector: AnomalyDetector, folder: PredictionFolder | None, args: argp
     """Scores photograph by photograph and yields each one's row; one that cannot be read is a row with `error`."""
     left_out = [args.output] if args.output else []
     unreadable: list[tuple[str, str]] = []
-    total = sum(1 for _ in find_images(args.input, left_out))
+    known = {os.path.realpath(path) for path in list_images(args.references)} if args.references else set()
+    total, shown_again = 0, []
+    for total, (name, path) in enumerate(find_images(args.input, left_out), start=1):
+        if known and os.path.realpath(path) in known:
+            shown_again.append(f"{name} is one of the references: its score is that of a photograph the detector knows")
+    warn(shown_again)
     files = (item for item in find_images(args.input, left_out, lambda *problem: unreadable.append(problem))
              if folder is None or item[0] not in folder)
     if folder is not None and len(folder):
@@ -197,9 +202,6 @@ def score(detector: AnomalyDetector, folder: PredictionFolder | None, args: argp
     loaded = read_ahead(files, detector.detector.image_size, worker_count(args.workers), 2 * args.batch_size,
                         args.max_pixels)
     done = 0 if folder is None else len(folder)
-    known = {os.path.realpath(path) for path in list_images(args.references)} if args.references else set()
-    shown_again = [name for name, path in find_images(args.input, left_out) if os.path.realpath(path) in known] if known else []
-    warn([f"{name} is one of the references: its score is that of a photograph the detector knows" for name in shown_again])
     if folder is not None:
         how_to_continue("the same command with --resume goes on after the photographs that are done")
     for batch in in_batches(progress(loaded, max(total - done, 0), "photographs"), args.batch_size):

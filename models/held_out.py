@@ -80,7 +80,7 @@ def _discrepancy(detector: Detector, tokens: Tensor, bank: MemoryBank, own: Tens
     index = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
     query, half_squares = tokens, [None] * len(tokens)
     if detector.align == "diff2":
-        query = (tokens.float() - bank.mean[:, :, None]).to(tokens.dtype)
+        query = bank.centre(tokens.flatten(1, 2)).view_as(tokens)
         half_squares = [normal.float().square().sum(-1) / 2 for normal in bank.centred]
     for image, at in enumerate(own):
         rows, columns = ((at[:, None, axis] - bank_places[None, :, axis]).abs_() <= NEAR for axis in (0, 1))

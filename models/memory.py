@@ -74,7 +74,7 @@ class MemoryBank:
 
     def index(self, tokens: Tensor, align: str = "mulmax") -> Tensor:
         """Query tokens (L,Q,C) -> (L,Q) index of each one's nearest normal token of the same block."""
-        query = self._centre(tokens) if align == "diff2" else tokens
+        query = self.centre(tokens) if align == "diff2" else tokens
         return torch.stack([nearest_index(block, normal, align) for block, normal in zip(query, self.centred)])
 
     def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
@@ -84,7 +84,7 @@ class MemoryBank:
         One window at a time: on a CPU a batched product takes twice as long, and fresh memory for each one's candidates too.
         """
         patches = tokens.shape[2]
-        query = self._centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
+        query = self.centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
         candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
         found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
         for block, normal in enumerate(self.centred.unflatten(1, (-1, patches))):
@@ -115,7 +115,7 @@ class MemoryBank:
         """
         index = self.index(tokens, align) if index is None else index
         nearest = torch.stack([normal[matched] for normal, matched in zip(self.centred, index)])
-        return feature_discrepancy(self._centre(tokens), nearest, fd)
+        return feature_discrepancy(self.centre(tokens), nearest, fd)
 
     def part(self, rows: Tensor) -> "MemoryBank":
         """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean."""
@@ -123,7 +123,8 @@ class MemoryBank:
         part.mean, part.centred = self.mean, self.centred[:, rows]
         return part
 
-    def _centre(self, tokens: Tensor) -> Tensor:
+    def centre(self, tokens: Tensor) -> Tensor:
+        """Tokens (L,Q,C) relative to the bank's mean."""
         return (tokens.float() - self.mean).to(tokens.dtype)
 
 
