@@ -123,7 +123,7 @@ def test_different_settings_never_share_a_row(tmp_path, change, told):
 
 @pytest.mark.parametrize("change", [
     {"machine__device": "cpu"}, {"machine__torch": "2.12"}, {"command": "another"}, {"data_path": "/x"},
-    {"meta": "m.json"}, {"checkpoint": "/elsewhere/visa.safetensors"}, {"pictures": 0}, {"windows__win_size": 5}])
+    {"meta": "m.json"}, {"files": "other references"}, {"checkpoint": "/elsewhere/visa.safetensors"}, {"pictures": 0}, {"windows__win_size": 5}])
 def test_what_does_not_change_a_result_does_not_split_a_row(tmp_path, change):
     """Neither where it ran, nor the size of windows where there are none."""
     write_run(tmp_path, 14, windows__winmode="nan")
