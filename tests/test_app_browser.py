@@ -140,12 +140,12 @@ def test_the_large_view_and_its_keys(page, gears):
     page.execute_script("document.querySelector('.card .open').focus()")
     ActionChains(page).send_keys(Keys.ENTER).perform()
     title = "document.getElementById('viewer-title').textContent"
-    assert read(page, title) == names[0]
+    wait_for(page, f"{title} === '{names[0]}'")
     wait_for(page, "[...document.querySelectorAll('#viewer-pictures img')].filter(image => image.naturalWidth).length === 2")
     ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
-    assert read(page, title) == names[1]
+    wait_for(page, f"{title} === '{names[1]}'")
     ActionChains(page).send_keys(Keys.ESCAPE).perform()
-    assert not read(page, "document.getElementById('viewer').open")
+    wait_for(page, "!document.getElementById('viewer').open")
     click(page, "input[name=mode][value=photo]")
     wait_for(page, "document.querySelector('.card img').src.includes('photo.jpg')")
 
@@ -202,6 +202,7 @@ def test_dropped_files_a_reload_and_starting_over(page, gears, address):
     click(page, "#references .forget")
     wait_for(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
     wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    wait_for(page, "[...document.querySelectorAll('.card img')].every(image => image.complete)")    # none is asked for after it is gone
     click(page, "#leave")
     wait_for(page, "document.querySelectorAll('#references li, .card').length === 0")
 

@@ -408,6 +408,9 @@ def test_a_lock_file_of_any_content_is_taken(tmp_path):
 
 # Signals -------------------------------------------------------------------------------------------------------------
 
+PROMPT = 3    # seconds: a second is what the commands take, the rest is for a busy machine
+
+
 def interrupt(process, number):
     """Sends a signal; returns (exit code, seconds, rest of standard error)."""
     process.send_signal(number)
@@ -441,11 +444,13 @@ def test_a_training_answers_with_one_line_that_says_how_to_continue(place, tmp_p
     line_with(process, "epoch 2/900: loss")
     helpers = children(process.pid)
     found, seconds, rest = interrupt(process, number)
-    assert (found, seconds < 1.5) == (code, True)  # a second, and some for a busy machine
+    assert (found, seconds < PROMPT) == (code, True)
     last = [line for line in rest.splitlines() if not line.startswith("epoch ")]
     assert len(last) == 1 and last[0].startswith("Interrupted; the same command goes on after step "), rest
     assert "train.py --dataset mvtec" in last[0] and "Traceback" not in rest
-    time.sleep(0.2)
+    end = time.monotonic() + PROMPT
+    while any(map(alive, helpers)) and time.monotonic() < end:
+        time.sleep(0.05)
     assert helpers and not [child for child in helpers if alive(child)]
     assert TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", CONFIG, "", 5).read().position.step >= 8
 
@@ -460,7 +465,7 @@ def test_a_process_inside_a_library_answers_too(number, code):
     assert process.stdout.readline() == "held\n"
     time.sleep(0.1)
     found, seconds, rest = interrupt(process, number)
-    assert (found, seconds < 1.5) == (code, True)
+    assert (found, seconds < PROMPT) == (code, True)
     assert rest.startswith("Interrupted; nothing is finished yet, the same command starts over: ") and len(rest.splitlines()) == 1
 
 
@@ -469,7 +474,7 @@ def test_ctrl_c_is_answered_while_python_is_still_importing(place):
     while process.poll() is None and not alive_with_handler(process.pid):
         time.sleep(0.005)
     found, seconds, rest = interrupt(process, signal.SIGINT)
-    assert (found, seconds < 1.5) == (130, True)
+    assert (found, seconds < PROMPT) == (130, True)
     assert rest.startswith("Interrupted; ") and len(rest.splitlines()) == 1
 
 

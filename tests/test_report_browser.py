@@ -75,7 +75,7 @@ def slide(driver, value):
 def test_the_slider_counts_what_python_counts(page, run):
     for index, summary in enumerate(run[1]):
         page.execute_script("location.hash = arguments[0]", f"c{index}")
-        time.sleep(0.2)
+        wait_for(page, f"!document.querySelectorAll('section.category')[{index}].hidden")
         top = float(read(page, f"{SLIDER}.max"))
         start = top if summary.score_threshold is None else summary.score_threshold
         assert counts(page) == expected(summary, start, start)
@@ -109,24 +109,27 @@ def test_tiles_are_sorted_and_the_keyboard_walks_them(page, run):
     summary = run[1][0]
     order = np.argsort(-summary.scores, kind="stable").tolist()
     assert read(page, "[...document.querySelectorAll('.tile')].map(tile => Number(tile.dataset.image))") == order
-    focused, opened = "Number(document.activeElement.dataset.image)", "document.getElementById('viewer').open"
+    focused = "Number(document.activeElement.dataset.image)"
+    opened, helped = (f"document.getElementById('{identity}').open" for identity in ("viewer", "help"))
     press(page, "j", "j", Keys.ARROW_RIGHT, "k")
     assert read(page, focused) == order[1]
     press(page, Keys.ENTER)
-    assert read(page, opened)
+    wait_for(page, opened)
     assert read(page, "document.getElementById('viewer-title').textContent") in summary.image_paths[order[1]]
     press(page, "j")
     wait_for(page, "[...document.querySelectorAll('#panels img')].every(image => image.naturalWidth > 1000)")
     assert read(page, "document.querySelectorAll('#panels [role=img]').length") == 4
     assert summary.image_paths[order[2]] in read(page, "document.getElementById('viewer-facts').textContent")
     press(page, Keys.ESCAPE)
-    assert not read(page, opened) and read(page, focused) == order[2]
+    wait_for(page, f"!{opened} && {focused} === {order[2]}")    # a dialog's close event comes after it is closed
     press(page, "1")
     assert read(page, "getComputedStyle(document.getElementById('grid')).getPropertyValue('--mode')") == "0"
     press(page, "?")
-    assert read(page, "document.getElementById('help').open")
-    press(page, Keys.ESCAPE, "n")
-    time.sleep(0.2)
+    wait_for(page, helped)
+    press(page, Keys.ESCAPE)
+    wait_for(page, f"!{helped}")
+    press(page, "n")
+    wait_for(page, "document.querySelector('.tabs [aria-current]') === document.querySelectorAll('.tabs a')[1]")
     assert read(page, "document.querySelector('.tabs [aria-current]').textContent") == ATTACK_NAME
 
 
