@@ -23,7 +23,7 @@ from data.records import DataError
 from fdsl import AnomalyDetector
 from models.backbone import ModelError
 from predict import facts, load_or_make, remember
-from utils.config import ConfigError, whole
+from utils.config import CommandLine, ConfigError, whole
 from utils.predict_flags import add_detector_flags, saved_detector_problem
 from utils.runtime import run_command
 from utils.signals import before_leaving, how_to_continue
@@ -74,7 +74,7 @@ def shown_facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__)
     page = parser.add_argument_group("page")
     page.add_argument("--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free")
     page.add_argument("--max-upload", type=whole(1, 4096), default=64, metavar="MIB", help="largest file (default 64 MiB)")
@@ -82,8 +82,6 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if problem := saved_detector_problem(args):
         parser.error(problem)
-    if args.save_detector:
-        parser.error("--save-detector: the page has a button for it")
     args.false_alarm_rate = args.threshold = args.threshold_from = None    # chosen on the page
     return args
 

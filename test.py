@@ -47,7 +47,7 @@ DEFAULTS = {"model_name": "fdsl", "k_shot": 1, "seed": 14, "heads": "fdsl"}
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = settings.CommandLine(__doc__)
     parser.add_argument("--dataset", choices=settings.DATASETS, help="needed unless --from-maps names a run")
     parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
     parser.add_argument("--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder")

@@ -45,7 +45,7 @@ LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = settings.CommandLine(__doc__)
     parser.add_argument("--dataset", choices=settings.DATASETS, required=True)
     parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
     parser.add_argument("--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder")

@@ -431,7 +431,7 @@ def test_flags_that_are_refused(arguments, tmp_path):
         code, told = run("app", [*arguments, "--port", str(taken.getsockname()[1])])
     assert code == 2 and "cannot be had" in told and "Traceback" not in told
     for more, sentence in ((["--port", "99999"], "--port"), (["--max-upload", "0"], "--max-upload"),
-                           (["--save-detector", "x"], "button"), (["--detector", "x", "--method", "both"], "does not go with"),
+                           (["--save-detector", "x"], "unrecognized"), (["--detector", "x", "--method", "both"], "does not go with"),
                            (["--host", "0.0.0.0"], "--host"), (["--references", str(tmp_path / "nowhere")], "nowhere")):
         code, told = run("app", [*arguments, *more])
         assert code == 2 and sentence in told and "Traceback" not in told, told

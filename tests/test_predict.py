@@ -221,8 +221,8 @@ def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
 def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, told, capsys):
     with pytest.raises(SystemExit) as stop:
         predict.main(["--input", "x.png", *flags])
-    assert stop.value.code == 2
-    assert told in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and told in said and said.startswith("error: ") and said.count("\n") == 1
 
 
 @pytest.mark.parametrize("flags, words", [

@@ -58,6 +58,16 @@ class WindowConfig:
     window_budget: int = 0
 
 
+class CommandLine(argparse.ArgumentParser):
+    """A command's flags: its module's docstring as the description, and one sentence for what cannot be read."""
+
+    def __init__(self, description: str, prog: str | None = None):
+        super().__init__(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; --help lists the flags\n")
+
+
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
     """An argparse type: a whole number from `low` to `high`."""
     return _number(int, low, high, "a whole number")

@@ -6,7 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
-from utils.config import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags, name_part, whole
+from utils.config import CommandLine, add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags, name_part, whole
 
 METHODS = ("fdsl", "nearest", "both")
 MAX_PIXELS = 100_000_000
@@ -17,7 +17,7 @@ MAKING_FLAGS = ("model", "layers", "image_size", "use_nam", "fd", "align", "winm
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(description)
     what = parser.add_argument_group("what to look at")
     what.add_argument("--input", nargs="+", required=True, metavar="FILE|DIR|GLOB", help="photographs to score; folders "
                       "are searched to their bottom")
@@ -34,6 +34,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     written = parser.add_argument_group("what comes out")
     written.add_argument("--format", choices=("text", "json"), default="text",
                          help="json: one JSON object a line on standard output, as it goes")
+    written.add_argument("--save-detector", type=Path, metavar="FILE", help="write everything that later runs need")
     written.add_argument("--exit-code", action="store_true", help="exit with 1 when a photograph is anomalous")
     written.add_argument("--resume", action="store_true", help="go on where a run with the same settings stopped")
     written.add_argument("--pictures", choices=("all", "anomalous", "none"), default="all",
@@ -63,8 +64,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
                        "value, or the mean of the map's highest 1 %% (default max)")
     group.add_argument("--rotate-references", type=whole(1, 360), metavar="N",
                        help="remember N turned copies of each; never where the part's orientation is the defect")
-    group.add_argument("--save-detector", type=Path, metavar="FILE", help="write everything that later runs need")
-    group.add_argument("--detector", type=Path, metavar="FILE", help="use what --save-detector wrote")
+    group.add_argument("--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote")
     add_window_flags(parser)
     add_method_flags(parser)
     add_backbone_flags(parser)

@@ -8,7 +8,6 @@ Runs share a row only where everything but the seed is the same: settings, check
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import statistics
@@ -19,7 +18,7 @@ from typing import Any, Mapping, Sequence
 
 from tabulate import tabulate
 
-from utils.config import BackboneConfig, ConfigError, MethodConfig, WindowConfig, from_stored
+from utils.config import BackboneConfig, CommandLine, ConfigError, MethodConfig, WindowConfig, from_stored
 from utils.files import csv_text, write_json, write_text
 from utils.metrics import METRIC_NAMES, mean_metrics
 from utils.paper import DATASET_TITLES, incomplete_categories, published_rows, unlike_the_paper
@@ -249,8 +248,7 @@ def write_summary(output: Path, folder: Path, rows: Sequence[Row], skipped: Mapp
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m utils.summarize", description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandLine(__doc__, "python -m utils.summarize")
     parser.add_argument("folder", type=Path, help="a model's results, for instance results/fdsl")
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: that folder)")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
