@@ -15,7 +15,7 @@ from models.detector import fuse
 from utils import config as settings
 from utils.evaluation import evaluate_category
 from utils.files import csv_text, write_text
-from utils.paper import paper_row
+from utils.paper import row_beside
 from utils.pictures import CategoryView, write_pictures
 from utils.report import write_report
 from utils.results import RunMaps, framing, metrics_table, save_maps, write_tables
@@ -54,9 +54,7 @@ def write_results(folder: Path, maps: RunMaps, root: Path, references: Mapping[s
         shutil.rmtree(folder / "pictures", ignore_errors=True)
         summaries = [write_pictures(view, folder / "pictures", pictures)
                      for view in progress(views, len(views), "pictures")]
-        untrained = config["backbone"]["pretrained"] == "none"    # nothing to compare with the paper then
-        write_report(folder, summaries, config, metrics, config["command"],
-                     None if untrained else paper_row(config["dataset"], config["k_shot"]))
+        write_report(folder, summaries, config, metrics, config["command"], row_beside(config, list(categories)))
 
 
 def evaluate(category: str, records: Sequence[Record], maps: np.ndarray, score: np.ndarray, references: Sequence[Record],

@@ -111,15 +111,15 @@ def test_numbers_are_per_cent_with_a_dash_where_not_defined(run):
 
 def test_the_head_says_what_the_numbers_are(run, tmp_path):
     text = Page(run[0]).text
-    for words in ("MVTec AD, 1 shot", "Untrained weights.", "Seed 14", "Image score paper", "Metric size 240 px",
+    for words in ("Products in MVTec AD's layout, 1 shot", "Untrained weights.", "Seed 14", "Image score paper", "Metric size 240 px",
                   "ViT-L-14-336-quickgelu at 518 px", "Heads trained on VisA",
-                  "LFE mul, windows of 13 patches, stride 2, weight 0.5", "MVTec AD has 15 categories and this run 3", COMMAND):
+                  "LFE mul, windows of 13 patches, stride 2, weight 0.5", "The paper's row is the mean over its seeds", COMMAND):
         assert words in text, words
     config = {**CONFIG, "backbone": {**CONFIG["backbone"], "pretrained": "openai"}, "image_score": "max",
               "metric_size": "full"}
     text = Page(write_report(tmp_path, run[1], config, {"mean": {}}, COMMAND)).text
     assert "Untrained" not in text and "Metric size full" in text
-    assert "no test-set scaling" in text and "the two rows" not in text
+    assert "no test-set scaling" in text and "The paper's row" not in text
 
 
 def test_unreadable_photos_are_listed_and_a_bare_config_is_enough(tmp_path):

@@ -140,7 +140,7 @@ def test_hostile_names_are_text(page, run):
     text = "".join(read(page, f"document.getElementById('{identity}').textContent") for identity in ("viewer", "grid"))
     assert ATTACK in text and "</script><b>&amp;" in text
     assert read(page, "document.querySelectorAll('img[onerror], b').length") == 0
-    assert read(page, "document.title") == "MVTec AD, 1 shot · FDSL report"
+    assert read(page, "document.title") == "Products in MVTec AD's layout, 1 shot · FDSL report"
 
 
 def test_a_missing_strip_falls_back_to_the_thumbnail(browser, run, tmp_path):

@@ -94,6 +94,26 @@ def paper_row(dataset: str, k_shot: int) -> dict[str, Any] | None:
     return {**dict(zip(COLUMNS, values)), "source": f"{SOURCE}."} if values else None
 
 
+def row_beside(config: Mapping[str, Any], categories: Sequence[str]) -> dict[str, Any] | None:
+    """The paper's row for a run's config.json; `source` also says what keeps the two from comparing.
+
+    None where the paper has no such setting, and for an untrained backbone: nothing compares with that.
+    """
+    row = None if config["backbone"]["pretrained"] == "none" else paper_row(config["dataset"], config["k_shot"])
+    if row is None:
+        return None
+    incomplete, other = incomplete_categories(config["dataset"], categories), unlike_the_paper(config)
+    row["source"] += f" This run is {incomplete}." if incomplete else ""
+    row["source"] += f" Unlike the paper: {', '.join(other)}." if other else ""
+    return row
+
+
+def dataset_title(dataset: str, categories: Sequence[str]) -> str:
+    """The dataset's name; what only has its layout (none of its categories) is not called by it."""
+    title = DATASET_TITLES.get(dataset, dataset)
+    return title if set(categories) & set(CATEGORIES.get(dataset, categories)) else f"Products in {title}'s layout"
+
+
 def published_rows(dataset: str, k_shot: int) -> list[dict[str, Any]]:
     """FDSL's row and its rivals': `method`, `source`, `quoted`, and each of RIVAL_COLUMNS -> (mean, std) in per cent.
 

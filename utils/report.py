@@ -19,6 +19,7 @@ from markupsafe import Markup
 from utils import charts, drawing
 from utils.config import method_in_words, windows_in_words
 from utils.files import whole_file
+from utils.paper import DATASET_TITLES, dataset_title
 from utils.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
 from utils.results import IMAGE_SCORE_MEANING, LEARNT_FROM_THESE, heads_in_words
 
@@ -28,7 +29,6 @@ METRICS = {"auroc_px": "AUROC", "f1_px": "F1-max", "ap_px": "AP", "aupro": "PRO"
            "auroc_sp": "AUROC", "f1_sp": "F1-max", "ap_sp": "AP"}
 DASH = "–"
 PIXEL_METRICS = 4             # the first of METRICS; the rest is per image
-DATASETS = {"mvtec": ("MVTec AD", 15), "visa": ("VisA", 12)}    # name and number of categories of the full dataset
 
 
 def write_report(folder: Path, views: Sequence[CategorySummary | CategoryView], config: Mapping[str, Any],
@@ -47,9 +47,9 @@ def write_report(folder: Path, views: Sequence[CategorySummary | CategoryView], 
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("report.html.j2").render(
-        title=_title(settings), facts=_facts(settings, config, summaries), untrained=settings("pretrained") == "none",
+        title=_title(settings, [item.name for item in summaries]), facts=_facts(settings, config, summaries), untrained=settings("pretrained") == "none",
         learnt=LEARNT_FROM_THESE if config.get("learnt_from_these") else "",
-        command=command, table=_table(summaries, metrics, config, paper),
+        command=command, table=_table(summaries, metrics, paper),
         sections=[_section(item, folder) for item in summaries], config=sorted(settings.values.items()),
         problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
         image_score=settings("image_score"), score_meaning=IMAGE_SCORE_MEANING.get(settings("image_score"), ""),
@@ -96,11 +96,9 @@ def per_cent(value: float | None) -> str:
     return DASH if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
-def _title(setting: Settings) -> str:
+def _title(setting: Settings, categories: Sequence[str]) -> str:
     dataset, shots = setting("dataset"), setting("k_shot")
-    if dataset == "folder":
-        dataset = Path(setting("data_path")).name
-    name = DATASETS.get(dataset, (dataset, 0))[0]
+    name = Path(setting("data_path")).name if dataset == "folder" else dataset_title(dataset, categories)
     return name if shots == DASH else f"{name}, {shots} {'shot' if shots == '1' else 'shots'}"
 
 
@@ -124,11 +122,10 @@ def _facts(setting: Settings, config: Mapping[str, Any], summaries: Sequence[Cat
             ("Image score", setting("image_score")), ("Metric size", f"{size} px" if size.isdigit() else size),
             ("Backbone", f"{setting('model')} at {setting('image_size')} px"),
             ("Backbone weights", "untrained" if setting("pretrained") == "none" else setting("pretrained")),
-            ("Heads trained on", DATASETS.get(setting("trained_on"), (setting("trained_on"), 0))[0])]
+            ("Heads trained on", DATASET_TITLES.get(setting("trained_on"), setting("trained_on")))]
 
 
-def _table(summaries: Sequence[CategorySummary], metrics: Mapping[str, Any], config: Mapping[str, Any],
-           paper: Mapping[str, Any] | None) -> dict[str, Any]:
+def _table(summaries: Sequence[CategorySummary], metrics: Mapping[str, Any], paper: Mapping[str, Any] | None) -> dict[str, Any]:
     """The rows of the summary table as texts, and the remark on the paper's row."""
     rows = [{"name": item.name, "images": len(item.labels),
              "values": [per_cent(item.metrics.get(key)) for key in METRICS]} for item in summaries]
@@ -137,10 +134,7 @@ def _table(summaries: Sequence[CategorySummary], metrics: Mapping[str, Any], con
              "images": sum(row["images"] for row in rows)}
     if paper:
         table["paper"] = [_paper_value(paper.get(key)) for key in METRICS]
-        name, full = DATASETS.get(str(config.get("dataset")), ("the dataset", 0))
         table["remark"] = str(paper.get("source") or "The paper's row is the mean over its seeds on the full dataset.")
-        if full and full != len(rows):
-            table["remark"] += f" {name} has {full} categories and this run {len(rows)}: the two rows do not compare."
     return table
 
 
