@@ -9,9 +9,10 @@ from typing import Any, Mapping
 import torch
 from torch import Tensor
 
-from models.backbone import FrozenBackbone, ModelError, load_backbone
+from models.backbone import FrozenBackbone, ModelError
 from models.detector import Detector, WindowSettings
 from models.fdsl import FDSL
+from models.loading import load_backbone
 from models.nearest import METHODS, BothHeads, NearestHeads
 from utils import config as settings
 from utils.checkpoint import Checkpoint

@@ -46,6 +46,7 @@ from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
 
+
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
     list(zip(range(1), find_images(args.input)))  # an input that is not there is said before anything is loaded

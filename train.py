@@ -24,8 +24,9 @@ from data.dataset import EpochSampler, TrainingDataset, files_digest, make_loade
 from data.records import (Catalogue, DataError, Record, describe_catalogue, draw_references, find_duplicates,
                           open_catalogue, shown, with_masks, without_references)
 from data.transforms import MAX_PIXELS
-from models.backbone import FrozenBackbone, ModelError, load_backbone
+from models.backbone import FrozenBackbone, ModelError
 from models.fdsl import FDSL
+from models.loading import load_backbone
 from training import DiscrepancySource, HeadsStep
 from utils import config as settings
 from utils.checkpoint import PRECISION_ASKED, differences, is_trained, save_checkpoint

@@ -9,9 +9,10 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from models.backbone import FrozenBackbone, load_backbone
+from models.backbone import FrozenBackbone
 from models.detector import Detector, WindowSettings
 from models.fdsl import FDSL
+from models.loading import load_backbone
 from utils.runtime import choose_device, choose_precision
 
 PHOTOS = 8  # as many as a training batch

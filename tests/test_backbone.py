@@ -10,9 +10,9 @@ from safetensors.torch import save_file
 
 import plain
 from conftest import TINY
-from models import backbone
-from models.backbone import (UNTRAINED_SEED, FrozenBackbone, ModelError, fingerprint, load_backbone,
-                             resize_position_table)
+from models import attention, loading
+from models.backbone import FrozenBackbone, ModelError, fingerprint, resize_position_table
+from models.loading import UNTRAINED_SEED, load_backbone
 
 
 def tower(configs, **changes):
@@ -34,14 +34,14 @@ def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tm
     """Files make towers without values; what is not in the file has to come from the tower's own construction."""
     state = tower(tiny_configs).visual.state_dict()
     save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "tower.safetensors")
-    made = backbone._new_tower
+    made = loading._new_tower
 
     def with_buffer(model, device):
         visual = made(model, device)
         visual.register_buffer("angles", torch.ones(3), persistent=False)
         return visual
 
-    monkeypatch.setattr(backbone, "_new_tower", with_buffer)
+    monkeypatch.setattr(loading, "_new_tower", with_buffer)
     visual = tower(tiny_configs, pretrained=str(tmp_path / "tower.safetensors")).visual
     assert torch.equal(visual.angles, torch.ones(3)) and all(torch.equal(visual.state_dict()[name], state[name]) for name in state)
 
@@ -109,21 +109,21 @@ def test_only_the_products_of_the_blocks_are_narrow(tiny_configs):
 
 @pytest.mark.parametrize("images, tokens", [(1, 5), (3, 197), (2, 400)])
 def test_attention_by_products_is_attention(images, tokens, monkeypatch):
-    monkeypatch.setattr(backbone, "ATTENTION_SCORES", 2 * 192 * 400)  # so that images come one by one too
+    monkeypatch.setattr(attention, "ATTENTION_SCORES", 2 * 192 * 400)  # so that images come one by one too
     query, key, value = torch.randn(3, images, 2, tokens, 16)
-    found = backbone.attention_by_products(query, key, value)
+    found = attention.attention_by_products(query, key, value)
     assert torch.allclose(found, torch.nn.functional.scaled_dot_product_attention(query, key, value), atol=1e-6)
-    narrow = backbone.attention_by_products(*(part.bfloat16() for part in (query, key, value)))
+    narrow = attention.attention_by_products(*(part.bfloat16() for part in (query, key, value)))
     assert torch.allclose(narrow.float(), found, atol=0.03)
 
 
 def test_attention_by_products_is_for_bf16_on_a_cpu_without_amx(monkeypatch):
-    monkeypatch.setattr(backbone, "has_amx", lambda: False)
-    assert backbone.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
-    assert not backbone.products_beat_the_kernel(torch.empty(1))
-    assert not backbone.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16, device="meta"))
-    monkeypatch.setattr(backbone, "has_amx", lambda: True)
-    assert not backbone.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+    monkeypatch.setattr(attention, "has_amx", lambda: False)
+    assert attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+    assert not attention.products_beat_the_kernel(torch.empty(1))
+    assert not attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16, device="meta"))
+    monkeypatch.setattr(attention, "has_amx", lambda: True)
+    assert not attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
 
 
 def test_untrained_weights_come_from_a_fixed_seed_and_leave_the_global_one_alone(tiny_configs):

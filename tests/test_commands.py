@@ -236,7 +236,7 @@ def test_what_cannot_run_is_one_sentence(workplace, datasets, tiny_configs, more
 
 
 def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tiny_configs, tmp_path):
-    from models.backbone import load_backbone
+    from models.loading import load_backbone
     from safetensors.torch import save_file
     state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
     save_file({name: torch.randn_like(value) for name, value in state.items()}, tmp_path / "other.safetensors")
