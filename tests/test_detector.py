@@ -6,9 +6,9 @@ import torch
 import plain
 from models import memory
 from models.backbone import ModelError
-from models.loading import load_backbone
 from models.detector import INDEX_MEMORIES, QUARTER, Detector, WindowSettings, fuse
 from models.fdsl import FDSL, FD_MODES
+from models.loading import load_backbone
 from models.memory import ALIGNMENTS, MemoryBank, nearest_index
 from models.nearest import BothHeads
 from models.windows import WindowGrid, window_origins
