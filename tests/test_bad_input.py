@@ -1,240 +1,25 @@
-"""Bad input, a table of it: one sentence that names the file and the cure, exit code 2, nothing half-written.
+"""Bad input, a table of it: one sentence that names the file and the cure, exit code 2, nothing half-written."""
 
-Below it, input that looks bad and is not: photographs and masks of every kind that the commands take.
-"""
-
-import csv
-import json
 import os
 import re
-import shutil
 import struct
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
-import numpy as np
-import open_clip
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from broken_places import (GOOD, MASK, SPOT, Malicious, base, blocked, broken_run, changed_checkpoint,  # noqa: F401
+                           checkpoint_bytes, content, damaged, entry, file_instead_of_folder, header, link_to_nowhere, meta,
+                           model_file, narrow, no_image_to_test, no_mask_at_all, no_reference_left, not_finite, own_model_list,
+                           pipe, place, refused, set_in, torch_file, train, weights_file)
 from data import folder as data_folder
 from data import mvtec, visa
 from data.prepare import run_script
-from data.records import DataError
-from models.backbone import ModelError
-from models.fdsl import FDSL
-from small_runs import Place, command, draw_dataset, one_thread  # noqa: F401 (one_thread is a fixture)
-from utils import runtime, signals
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.config import ConfigError
-from utils.files import csv_text
-
-train, test = command("train"), command("test")
-SPOT, GOOD, MASK = "cup/test/spot/000.png", "cup/test/good/000.png", "cup/ground_truth/spot/000_mask.png"
-
-
-class OneCategory(Place):
-    """A dataset of one category, small enough to be copied for every case."""
-
-    def __init__(self, folder, base=None):
-        super().__init__(folder)
-        shutil.rmtree(self.data)
-        draw_dataset(self.data, ("cup",), train=3, good=2, bad=2)
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A place with a trained checkpoint."""
-    base = OneCategory(tmp_path_factory.mktemp("base"))
-    train.main(base.train("--epochs", "1"))
-    return base
-
-
-@pytest.fixture(autouse=True)
-def own_model_list(monkeypatch):
-    """open_clip keeps every folder of model files that it was ever given."""
-    for name in ("_MODEL_CONFIG_PATHS", "_MODEL_CONFIGS"):
-        monkeypatch.setattr(open_clip.factory, name, getattr(open_clip.factory, name).copy())
-
-
-@pytest.fixture
-def place(base, tmp_path):
-    """A copy of it that a case may break."""
-    own = object.__new__(OneCategory)
-    own.folder, own.data, own.configs = tmp_path / "place", tmp_path / "place/data", tmp_path / "place/configs"
-    shutil.copytree(base.folder, own.folder)
-    shutil.rmtree(own.folder / "checkpoints")
-    own.weights("checkpoints").parent.mkdir(parents=True)
-    shutil.copy(base.weights(), own.weights())
-    return own
-
-
-# What is done to a place; each returns further arguments, or None --------------------------------------------------
-
-def content(path, what):
-    """Replaces a file of the dataset."""
-    def break_it(place):
-        file = place.data / path
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(what(file.read_bytes() if file.exists() else b""))
-    return break_it
-
-
-def damaged(whole):
-    """A PNG whose compressed pixels are noise."""
-    return whole[:60] + bytes(range(256)) * 2 + whole[-12:]
-
-
-def removed(path):
-    return lambda place: (place.data / path).unlink()
-
-
-def link_to_nowhere(path):
-    def break_it(place):
-        (place.data / path).unlink()
-        (place.data / path).symlink_to("nowhere.png")
-    return break_it
-
-
-def pipe(path):
-    def break_it(place):
-        (place.data / path).unlink()
-        os.mkfifo(place.data / path)
-    return break_it
-
-
-def not_finite(path):
-    def break_it(place):
-        Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(place.data / "nan.tiff")
-        os.replace(place.data / "nan.tiff", place.data / path)
-    return break_it
-
-
-def no_reference_left(place):
-    shutil.rmtree(place.data / "cup/train")
-
-
-def no_image_to_test(place):
-    shutil.rmtree(place.data / "cup/test")
-    (place.data / "cup/test/good").mkdir(parents=True)
-
-
-def no_mask_at_all(place):
-    shutil.rmtree(place.data / "cup/ground_truth")
-
-
-def file_instead_of_folder(place):
-    shutil.rmtree(place.data)
-    place.data.write_text("x")
-
-
-def entry(path=SPOT, **changed):
-    return {"img_path": path, "mask_path": MASK, "cls_name": "cup", "specie_name": "spot", "anomaly": 1, **changed}
-
-
-def meta(what):
-    """Writes meta.json: text, or the entries of the category cup's test part."""
-    def break_it(place):
-        good = [entry(f"cup/train/good/{n:03}.png", mask_path="", specie_name="good", anomaly=0) for n in range(3)]
-        text = what if isinstance(what, str) else json.dumps({"train": {"cup": good}, "test": {"cup": what}})
-        (place.data / "meta.json").write_text(text)
-    return break_it
-
-
-def changed_checkpoint(change):
-    """Writes the checkpoint again after `change(state, config)`."""
-    def break_it(place):
-        found = load_checkpoint(place.weights())
-        state, config = dict(found.state), json.loads(json.dumps(found.config))
-        change(state, config)
-        config.pop("format", None)
-        save_checkpoint(place.weights(), state, config)
-    return break_it
-
-
-def checkpoint_bytes(what):
-    def break_it(place):
-        place.weights().write_bytes(what(place.weights().read_bytes()))
-    return break_it
-
-
-def set_in(*path, value):
-    def change(_state, config):
-        for name in path[:-1]:
-            config = config[name]
-        config[path[-1]] = value
-    return changed_checkpoint(change)
-
-
-def header(edit):
-    """Edits the JSON header of the checkpoint's safetensors file."""
-    def what(whole):
-        size = int.from_bytes(whole[:8], "little")
-        head = json.loads(whole[8:8 + size])
-        edit(head)
-        text = json.dumps(head).encode()
-        return len(text).to_bytes(8, "little") + text + whole[8 + size:]
-    return checkpoint_bytes(what)
-
-
-class Malicious:
-    def __reduce__(self):
-        return os.mkdir, (str(Path(os.environ["FDSL_MALICIOUS"])),)
-
-
-def torch_file(content):
-    """A .pth file in the checkpoint's place, named by the flag."""
-    def break_it(place):
-        torch.save(content(), place.folder / "their.pth")
-        return ["--checkpoint", str(place.folder / "their.pth")]
-    return break_it
-
-
-def weights_file(what, suffix=".safetensors"):
-    """A file for --pretrained."""
-    def break_it(place):
-        file = place.folder / f"tower{suffix}"
-        what(file)
-        return ["--pretrained", str(file)]
-    return break_it
-
-
-def model_file(text):
-    def break_it(place):
-        (place.configs / "ViT-tiny-test.json").unlink()
-        (place.configs / "Broken.json").write_text(text)
-        return ["--model", "Broken"]
-    return break_it
-
-
-def blocked(name):
-    """A file where the run wants to make a folder."""
-    def break_it(place):
-        (place.folder / "blocked").write_text("x")
-        return [f"--{name}", str(place.folder / "blocked/further")]
-    return break_it
-
-
-def broken_run(text):
-    def break_it(place):
-        (place.folder / "run").mkdir()
-        (place.folder / "run/config.json").write_text(text)
-        return ["--from-maps", str(place.folder / "run")]
-    return break_it
-
-
-def flags(*given):
-    return lambda place: list(given)
-
-
-def narrow(state, config):
-    heads = FDSL(16, 2).state_dict()
-    state.clear()
-    state.update(heads)
+from small_runs import one_thread  # noqa: F401
 
 
 IMAGES = [
@@ -372,18 +157,6 @@ VALUES = [(name, flag, value) for name, flag, values in (
     ("test", "--align", ("cosine",)), ("test", "--batch-size", ("0",)), ("test", "--max-pixels", ("-1",))) for value in values]
 
 
-def refused(monkeypatch, capsys, name, arguments):
-    """What an entry point says on standard error when it ends with exit code 2."""
-    monkeypatch.setattr(signals, "answer", lambda at_once=False: None)
-    monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
-    capsys.readouterr()
-    with pytest.raises(SystemExit) as stopped:
-        runtime.run_command({"train": train, "test": test}[name].main, (DataError, ModelError, ConfigError))
-    told = capsys.readouterr().err
-    assert stopped.value.code == 2 and "Traceback" not in told, told
-    return told
-
-
 def check_case(monkeypatch, capsys, place, name, break_it, arguments, words):
     monkeypatch.setenv("FDSL_MALICIOUS", str(place.folder / "executed"))
     more = (break_it(place) if break_it else None) or []
@@ -467,81 +240,7 @@ def test_scripts_of_the_datasets_say_what_is_wrong(tmp_path, capsys, dataset, gi
     assert code == 2 and words in told and len(told.splitlines()) == 1 and sorted(tmp_path.rglob("*")) == before
 
 
-# What looks bad and is taken -------------------------------------------------------------------------------------------
-
-def pictures_of_every_kind(folder):
-    """Writes good test images of every kind that is taken; their names."""
-    generator = np.random.default_rng(3)
-    colour = Image.fromarray(generator.integers(0, 255, (40, 36, 3), dtype=np.uint8))
-    grey = Image.fromarray(generator.integers(0, 2**16, (40, 36), dtype=np.uint16))
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    made = {"cmyk.jpg": colour.convert("CMYK"), "sixteen.png": grey, "palette.png": colour.convert("P"),
-            "bits.png": colour.convert("1"), "transparent.png": colour.convert("RGBA"), "one pixel.png": colour.crop((0, 0, 1, 1)),
-            "sliver.png": colour.crop((0, 0, 36, 1)), "a 'quoted' \"name\".png": colour, "two\nlines.png": colour,
-            "Prüfstück 検査 🔩.png": colour, "<img src=x onerror=alert(1)>.png": colour, "=1+1.png": colour, "-1.png": colour}
-    for name, picture in made.items():
-        picture.save(folder / name)
-    colour.save(folder / "turned.jpg", exif=exif)
-    colour.save(folder / "animated.gif", save_all=True, append_images=[colour.rotate(90), colour.rotate(180)], duration=9)
-    return [*made, "turned.jpg", "animated.gif"]
-
-
-def masks_of_every_kind(place):
-    """Further defects, with masks of another size, all one, all zero, and of small numbers; one has no mask."""
-    spot, truth = place.data / "cup/test/spot", place.data / "cup/ground_truth/spot"
-    for number, mask in enumerate([np.full((9, 7), 255, np.uint8), np.full((40, 36), 255, np.uint8),
-                                   np.zeros((40, 36), np.uint8), np.full((40, 36), 3, np.uint8)], start=10):
-        shutil.copy(spot / "000.png", spot / f"{number:03}.png")
-        Image.fromarray(mask).save(truth / f"{number:03}_mask.png")
-    shutil.copy(spot / "001.png", spot / "020.png")
-    return 5
-
-
-def test_images_and_masks_of_every_kind_are_taken_and_none_is_left_out(place, tmp_path):
-    names = pictures_of_every_kind(place.data / "cup/test/good")
-    more = masks_of_every_kind(place)
-    test.main(place.test("--results", str(tmp_path)))
-    folder = place.run_folder(tmp_path)
-    with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 4 + len(names) + more
-    assert {f"cup/test/good/{name}" for name in names} <= {row["image"] for row in rows}
-    assert all(0 <= float(row["score"]) <= 1 for row in rows)
-    report = (folder / "report.html").read_text(encoding="utf-8")
-    assert "<img src=x onerror" not in report
-
-
-def test_the_same_dataset_can_be_trained_on(place, tmp_path):
-    pictures_of_every_kind(place.data / "cup/test/good")
-    masks_of_every_kind(place)
-    for augmentation in ("mosaic", "crop"):
-        train.main(place.train("--epochs", "1", "--augmentation", augmentation, "--checkpoints", str(tmp_path / augmentation)))
-        assert load_checkpoint(tmp_path / augmentation / "m/mvtec.safetensors")
-
-
-def test_cells_that_a_spreadsheet_would_run_are_neutralised():
-    rows = list(csv.reader(csv_text(["name"], [["=1+1"], ["+1"], ["-1"], ["@x"], ["\tx"], ["plain"]]).splitlines()))
-    assert [row[0] for row in rows[1:]] == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "plain"]
-
-
-def test_duplicates_of_references_are_named(place, tmp_path, capsys):
-    for number in range(3):
-        shutil.copy(place.data / f"cup/train/good/{number:03}.png", place.data / f"cup/test/good/1{number}.png")
-    test.main(place.test("--k-shot", "2", "--pictures", "0", "--results", str(tmp_path)))
-    told = capsys.readouterr().err
-    assert told.count("the same file as the reference cup/train/good/") == 2
-    train.main(place.train("--epochs", "1", "--k-shot", "2", "--checkpoints", str(tmp_path)))
-    assert capsys.readouterr().err.count("the same file as the reference") == 2
-
-
-def test_a_category_without_test_images_is_left_out_aloud(place, tmp_path, capsys):
-    draw_dataset(place.data, ("bolt",), train=2, good=0, bad=0)
-    (place.data / "bolt/test/good").mkdir(parents=True)
-    test.main(place.test("--pictures", "0", "--results", str(tmp_path)))
-    assert "category bolt has no test image and is left out" in capsys.readouterr().err
-    assert list(json.loads((place.run_folder(tmp_path) / "metrics.json").read_text())["categories"]) == ["cup"]
-
+# Whole processes -------------------------------------------------------------------------------------------------------
 
 def test_decompression_bombs_stay_out(place, tmp_path, monkeypatch, capsys):
     whole = bytearray((place.data / SPOT).read_bytes())
