@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -24,30 +23,28 @@ from PIL import Image
 from torch import Tensor
 
 from assembly import assemble, build_detector, detector_config, load_tower, moved_config, saved_heads, with_method
+from calibration import BATCH, Scorer, to_batch
 from data.inputs import as_photograph, each_image
 from data.records import DataError
-from data.transforms import image_to_tensor
-from data.variants import rotated, rotated_places, varied
+from data.variants import rotated
 from models.backbone import FrozenBackbone, ModelError
 from models.detector import Detection, Detector, fuse
-from models.held_out import detect_elsewhere, left_out, restored_bank
-from models.nearest import BothHeads, NearestHeads
+from models.held_out import restored_bank
+from models.nearest import NearestHeads
 from utils import config as settings
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigError, WindowConfig
-from utils.decision import COPY, HELD_OUT, KIND, STRICT, Box, NormalScores, Threshold, find_boxes, labelled_threshold
+from utils.decision import Box, NormalScores, Threshold, find_boxes, labelled_threshold
 from utils.detector_file import load_detector, save_detector
 from utils.drawing import upsample
 from utils.evaluation import image_scores
-from utils.memory import Halving, sparing
+from utils.memory import sparing
 
 __all__ = ["AnomalyDetector", "Box", "ConfigError", "DataError", "ModelError", "Prediction", "Threshold", "WindowConfig",
            "build_detector"]
 
 logger = logging.getLogger("fdsl")
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
-BATCH = 4
-COPIES, SINGLE_COPIES = 4, 8   # varied copies of each reference for the threshold; of one that stands alone
 HEAT_RATE = 0.01               # pictures: the level that this share of normal photographs reaches is half-way up
 
 
@@ -97,9 +94,7 @@ class AnomalyDetector:
     def __init__(self, detector: Detector, config: dict[str, Any]) -> None:
         self.detector, self.config = detector, {**config, "fingerprint": detector.backbone.fingerprint,
                                                 "references": 0, "rotations": 1}
-        more = dict(join=_joined, smaller=lambda: self.detector.halve_windows())
-        self._detect = Halving(lambda images: _to_numpy(self.detector(images)), **more)
-        self._detect_elsewhere = Halving(lambda images, places: _to_numpy(detect_elsewhere(self.detector, images, places)), **more)
+        self._scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
 
@@ -178,7 +173,7 @@ class AnomalyDetector:
         batch = self.to_batch(copy for photo in photographs for copy in rotated(photo, rotations))
         sparing(lambda: self.detector.remember(batch), self.detector.halve_windows)
         if self.config["heads"] == "both":
-            self._level_methods(photographs)
+            self._scorer.level_methods(photographs, rotations)
         if false_alarm_rate is not None:
             self.normal = self._normal_scores(photographs)
             self.calibrate(false_alarm_rate)
@@ -240,15 +235,14 @@ class AnomalyDetector:
 
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
         """RGB photographs -> (B,3,S,S) float32, squashed and normalised."""
-        return torch.stack([image_to_tensor(photo, self.detector.image_size) for photo in photographs])
+        return to_batch(photographs, self.detector.image_size)
 
     def predict_batch(self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()) -> list[Prediction]:
         """Predictions for a batch (B,3,S,S) of `to_batch`; `sizes` are the photographs' (width, height).
 
         `names`: what errors call the photographs. Raises ModelError for a map that is not finite.
         """
-        found = self._detect(batch)
-        self._require_finite(found, names or [f"photograph {index + 1} of {len(sizes)}" for index in range(len(sizes))])
+        found = self._scorer(batch, names or [f"photograph {index + 1} of {len(sizes)}" for index in range(len(sizes))])
         maps, scores = self._fused(found)
         score, level = (None, None) if self.threshold is None else (self.threshold.score, self.threshold.level)
         return [Prediction(float(scores[i]), score, tuple(sizes[i]), float(found.base_score[i]),
@@ -260,13 +254,6 @@ class AnomalyDetector:
         """Maps or scores of the whole image and of the windows -> the detector's own."""
         windows = self.config["windows"]
         return fuse(base, window, np.float32(windows["win_weight"]), windows["winmode"])
-
-    def _require_finite(self, found: Detection, names: Sequence[str]) -> None:
-        for index, name in enumerate(names):
-            if not all(part is None or np.isfinite(part[index]).all() for part in found):
-                precision = self.config["machine"]["precision"]
-                cure = "check the photograph and the heads" if precision == "float32" else "make the detector with --precision fp32"
-                raise ModelError(f"{name}: its anomaly map is not finite in {precision}; {cure}.")
 
     def _fused(self, found: Detection) -> tuple[np.ndarray, np.ndarray]:
         """Maps (B,G,G) float32 and image scores (B,) of both branches together."""
@@ -327,56 +314,9 @@ class AnomalyDetector:
         return self
 
     def _normal_scores(self, photographs: Sequence[Image.Image]) -> NormalScores:
-        found = list(self._unknown(photographs))
+        found = list(self._scorer.as_unknown(photographs, self.config["rotations"]))
         maps, scores = zip(*(self._fused(part) for part, _ in found))
         maps = np.concatenate(maps)
         how = np.concatenate([kinds for _, kinds in found])
         return NormalScores(np.concatenate(scores).astype(np.float64), maps.max((1, 2)).astype(np.float64), how,
                             float(np.median(maps)))
-
-    def _level_methods(self, photographs: Sequence[Image.Image]) -> None:
-        """Method both: brings heads and distance to one scale by the mean height that held-out references reach."""
-        both: BothHeads = self.detector.heads
-        try:
-            peaks = []
-            for self.detector.heads in (both.trained, both.distance):
-                found = [part.base.max((1, 2)) for part, _ in self._unknown(photographs)]
-                peaks.append(float(np.concatenate(found).mean()))
-        finally:
-            self.detector.heads = both
-        both.set_levels(*peaks)
-
-    def _unknown(self, photographs: Sequence[Image.Image]) -> Iterator[tuple[Detection, list[int]]]:
-        """The references and slightly varied copies, scored as photographs that the detector does not know.
-
-        Yields batches with what each one is: HELD_OUT, COPY, KIND or STRICT (utils/decision.py). ModelError for a map that
-        is not finite.
-        """
-        for part, kinds in self._scored_as_unknown(photographs):
-            self._require_finite(part, ["a reference"] * len(kinds))
-            yield part, kinds
-
-    def _scored_as_unknown(self, photographs: Sequence[Image.Image]) -> Iterator[tuple[Detection, list[int]]]:
-        one = len(photographs) == 1 and self.detector.bank is not None
-        places = torch.from_numpy(rotated_places(photographs[0].size, self.config["rotations"], self.detector.grid))
-        for index, photo in enumerate(photographs):
-            copies = list(varied(photo, SINGLE_COPIES if one else COPIES, index))
-            if one:
-                for part in self.to_batch(copies).split(BATCH):
-                    yield self._detect(part), [KIND] * len(part)
-                    yield self._detect_elsewhere(part, places.float()), [STRICT] * len(part)
-                continue
-            known = self.detector.bank is not None
-            with left_out(self.detector, index, len(photographs)) if known else nullcontext():
-                found = [self._detect(part) for part in self.to_batch([photo, *copies]).split(BATCH)]
-            kinds = [HELD_OUT] + [COPY] * len(copies)
-            for part in found:
-                yield part, [kinds.pop(0) for _ in part.base]
-
-
-def _joined(parts: Sequence[Detection]) -> Detection:
-    return Detection(*(None if column[0] is None else np.concatenate(column) for column in zip(*parts)))
-
-
-def _to_numpy(found: Detection) -> Detection:
-    return Detection(*(None if part is None else part.float().cpu().numpy() for part in found))
