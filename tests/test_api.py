@@ -46,8 +46,8 @@ def nearest(configs):
 
 
 def from_checkpoint(checkpoint, tiny_configs, **more):
-    return AnomalyDetector.from_checkpoint(checkpoint, model_config=tiny_configs, device="cpu", precision="fp32",
-                                           **{"windows": LFE, **more})
+    return AnomalyDetector.from_checkpoint(checkpoint, model_config=tiny_configs, device="cpu",
+                                           **{"precision": "fp32", "windows": LFE, **more})
 
 
 def test_the_common_case_finds_the_defect_and_passes_the_good(nearest):
