@@ -24,7 +24,7 @@ SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
 
 
 def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> Detector:
-    """The detector that a run's configuration describes: `backbone`, `method`, `windows` and `machine` of config.json.
+    """The detector that a configuration describes: its `heads`, `backbone`, `method`, `windows` and `machine`.
 
     Without a checkpoint it is that of method nearest. Raises ModelError for a backbone whose weights are not those that the
     checkpoint was trained with.
@@ -38,6 +38,8 @@ def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> 
                          f"trained with ({expected}); give the same weights with --pretrained.")
     heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
     heads.load_state_dict(checkpoint.state)
+    if config["heads"] != "fdsl":
+        heads = BothHeads(heads) if config["heads"] == "both" else NearestHeads(heads.width, heads.blocks)
     return assemble(config, backbone, heads)
 
 
@@ -78,15 +80,6 @@ def detector_config(heads: str, tower: settings.BackboneConfig, method: settings
     return {"heads": heads, "backbone": settings.as_stored(tower), "method": settings.as_stored(method),
             "windows": settings.as_stored(windows), "image_score": image_score,
             "machine": machine_facts(chosen, choose_precision(precision, chosen))}
-
-
-def with_method(detector: Detector, config: dict[str, Any]) -> Detector:
-    """The detector with the heads that the method asks for."""
-    if config["heads"] == "fdsl":
-        return detector
-    trained = detector.heads
-    heads = BothHeads(trained) if config["heads"] == "both" else NearestHeads(trained.width, trained.blocks)
-    return assemble(config, detector.backbone, heads)
 
 
 def saved_heads(kind: str, backbone: FrozenBackbone, state: dict[str, Tensor]) -> torch.nn.Module:

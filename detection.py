@@ -8,10 +8,13 @@ from typing import Any, Mapping, NoReturn, Sequence
 
 import torch
 
+from calibration import NotFinite, Scorer
 from data.dataset import InspectionDataset, files_digest, make_loader
 from data.records import Record, shown
+from data.transforms import open_image
 from models.backbone import ModelError
 from models.detector import Detection, Detector
+from models.nearest import BothHeads
 from utils.memory import Halving, sparing
 from utils.results import RunMaps, join_maps
 from utils.resume import FinishedParts
@@ -70,6 +73,8 @@ def detect_category(score: Halving, shots: InspectionDataset, tested: Inspection
     if len(shots):
         photographs = torch.stack([shots[index]["image"] for index in range(len(shots))])
         sparing(lambda: detector.remember(photographs), detector.halve_windows)
+    if isinstance(detector.heads, BothHeads):
+        level_methods(detector, shots)
     loader = make_loader(tested, batch_size, workers, pin=detector.backbone.device.type == "cuda")
     found = []
     for batch in progress(loader, len(tested), what, lambda batch: len(batch["path"])):
@@ -80,6 +85,17 @@ def detect_category(score: Halving, shots: InspectionDataset, tested: Inspection
         found.append(maps)
     base, base_score, window, window_score = (None if part is None else part.numpy() for part in join_detections(found))
     return RunMaps([record.image_path for record in tested.records], base, base_score, window, window_score)
+
+
+def level_methods(detector: Detector, shots: InspectionDataset) -> None:
+    """Method both: what its two maps are measured against, from a category's references alone."""
+    photographs = [open_image(shots.root / record.image_path, shots.max_pixels) for record in shots.records]
+    try:
+        Scorer(detector).level_methods(photographs)
+    except NotFinite as error:
+        if detector.backbone.dtype != torch.float32:
+            raise Overflow(str(error).partition(";")[0] + ".") from error
+        raise
 
 
 def join_detections(parts: Sequence[Detection]) -> Detection:

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from assembly import assemble, build_detector, detector_config, load_tower, moved_config, saved_heads, with_method
+from assembly import assemble, build_detector, detector_config, load_tower, moved_config, saved_heads
 from calibration import BATCH, Scorer, to_batch
 from data.inputs import as_photograph, each_image
 from data.records import DataError
@@ -119,8 +119,7 @@ class AnomalyDetector:
         if method != "nearest" and len(checkpoint.config.get("training", {}).get("images", ())) == 1:
             logger.warning("These heads were trained on one category alone: such heads generalise worse than method "
                            "nearest does.")
-        detector = build_detector(config, checkpoint)
-        return cls(with_method(detector, config), config)
+        return cls(build_detector(config, checkpoint), config)
 
     @classmethod
     def from_backbone(cls, *, windows: WindowConfig | None = None, image_score: str = "max", model: str | None = None,

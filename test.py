@@ -25,6 +25,7 @@ from data.records import (Catalogue, DataError, Record, draw_references, find_du
 from data.transforms import MAX_PIXELS
 from detection import Overflow, detect
 from models.backbone import ModelError
+from models.nearest import METHODS
 from reporting import write_results
 from utils import config as settings
 from utils.checkpoint import PRECISION_ASKED, Checkpoint, load_checkpoint
@@ -54,8 +55,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--model-name", type=settings.name_part, help="names checkpoints and results (default fdsl)")
     parser.add_argument("--checkpoint", type=Path, metavar="FILE",
                         help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors")
-    parser.add_argument("--method", choices=("fdsl", "nearest"), dest="heads", help="fdsl: trained heads (default); nearest: none, the "
-                        "distance to the nearest normal patch")
+    parser.add_argument("--method", choices=METHODS, dest="heads", help="fdsl: trained heads (default); nearest: none, the distance to "
+                        "the nearest normal patch; both: their fusion, as predict.py's")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--k-shot", type=settings.whole(0), help="references of each category (default 1)")
@@ -191,6 +192,8 @@ def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint | N
     stored = checkpoint.config
     tower = settings.backbone_config(args, stored.get("backbone"))
     method = settings.method_config(args, stored.get("method"), checkpoint.has_nam)
+    if args.heads == "both" and method.fd == "none":
+        raise ConfigError("--method both needs a discrepancy, and these heads were trained on --fd none.")
     if args.k_shot == 0 and method.fd != "none":
         raise ConfigError("--k-shot 0 works only with heads trained on --fd none; give at least one reference.")
     return config_of(args, tower, method, checkpoint=str(path), checkpoint_digest=file_digest(path), trained_on=stored.get("dataset")), \
@@ -260,7 +263,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
             settings.from_stored(kind, config[name])
         texts = (config["dataset"], config["data_path"], config["checkpoint"], config["checkpoint_digest"],
                  config["machine"]["precision"], config["machine"]["device"])
-        right = (all(isinstance(text, str) for text in texts) and config["dataset"] in settings.DATASETS and config["heads"] in ("fdsl", "nearest")
+        right = (all(isinstance(text, str) for text in texts) and config["dataset"] in settings.DATASETS and config["heads"] in METHODS
                  and type(config["k_shot"]) is int and type(config["seed"]) is int
                  and all(isinstance(config[name], (str, type(None))) for name in ("meta", "trained_on")))
     except (ConfigError, KeyError, TypeError, argparse.ArgumentTypeError) as error:
@@ -274,7 +277,7 @@ def run_folder(config: dict[str, Any], results: Path) -> Path:
     """results/MODEL/DATASET/Kshot/seedS/RUN."""
     default = settings.OTHER_DATASET.get(config["dataset"])
     odd = "" if Path(config["checkpoint"]).name == f"{default}.safetensors" else short_digest(config["checkpoint_digest"])
-    odd = odd if config["heads"] == "fdsl" else config["heads"]
+    odd = {"fdsl": odd, "nearest": "nearest", "both": f"both_{odd}" if odd else "both"}[config["heads"]]
     name = run_name(settings.WindowConfig(**config["windows"]), settings.MethodConfig(**config["method"]),
                     config["image_score"], config["metric_size"], odd)
     return results / config["model_name"] / config["dataset"] / f"{config['k_shot']}shot" / f"seed{config['seed']}" / name

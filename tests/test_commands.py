@@ -17,7 +17,7 @@ import torch
 from data.records import DataError, open_catalogue
 from fdsl import AnomalyDetector
 from models.backbone import ModelError
-from utils.config import ConfigError
+from utils.config import ConfigError, WindowConfig
 from utils.results import load_maps
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -328,6 +328,30 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
                         (["--fd", "abs"], "--fd does not go"), (["--k-shot", "0"], "nothing to compare with")):
         with pytest.raises(ConfigError, match=words):
             test.main([*arguments, *more])
+
+
+@pytest.mark.parametrize("shots", ["1", "2"])
+def test_both_methods_together_are_evaluated_as_predict_scores_them(workplace, datasets, tiny_configs, tmp_path, shots, told):
+    """Each category's references alone say what the two maps are measured against."""
+    heads = workplace / "checkpoints/m/visa.safetensors"
+    arguments = ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--method", "both", "--checkpoint", str(heads), "--k-shot", shots,
+                 "--results", str(tmp_path), *LFE, "--model-config", tiny_configs, *BACKBONE]
+    test.main(arguments)
+    run = tmp_path / f"fdsl/mvtec/{shots}shot/seed14/mul_4_3_0.5_both"
+    assert "fused with the distance to the nearest normal patch" in (run / "table.md").read_text()
+    assert "fused with the distance to the nearest normal patch" in (run / "report.html").read_text()
+    detector = AnomalyDetector.from_checkpoint(heads, method="both", windows=WindowConfig("mul", 4, 3), device="cpu", precision="fp32",
+                                               model_config=tiny_configs)
+    maps = load_maps(run / "maps.npz")
+    references = [line.split("\t")[1] for line in (run / "references.txt").read_text().splitlines()]
+    detector.remember([datasets[0] / path for path in references], false_alarm_rate=None)
+    found = detector.predict([datasets[0] / path for path in maps.names])
+    assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.base))
+    assert all(np.allclose(one.window_map, stored, atol=1e-6) for one, stored in zip(found, maps.window))
+    told()
+    test.main(["--from-maps", str(run), "--results", str(tmp_path / "again"), "--pictures", "0"])
+    again = tmp_path / "again" / run.relative_to(tmp_path)
+    assert (again / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
 
 
 def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, told):

@@ -164,6 +164,8 @@ def unlike_the_paper(config: Mapping[str, Any]) -> list[str]:
         found.append("another index memory")
     if config.get("heads") == "nearest":
         found.append("no trained heads")
+    elif config.get("heads") == "both":
+        found.append("fused with the nearest distance")
     elif from_stored(MethodConfig, config["method"]) != MethodConfig():
         found.append("other NAM, FD or alignment")
     if config["image_score"] != "paper":

@@ -117,7 +117,7 @@ def _facts(setting: Settings, config: Mapping[str, Any], summaries: Sequence[Cat
     return [("Test images", f"{images:,}, {defects:,} defective"),
             ("References per category (k)", setting("k_shot")), ("Seed", setting("seed")),
             ("Local windows", _in_words(windows_in_words, config.get("windows"))),
-            ("Method", _in_words(heads_in_words, config) if config.get("heads") == "nearest" else
+            ("Method", _in_words(heads_in_words, config) if config.get("heads", "fdsl") != "fdsl" else
              _in_words(method_in_words, config.get("method"))),
             ("Image score", setting("image_score")), ("Metric size", f"{size} px" if size.isdigit() else size),
             ("Backbone", f"{setting('model')} at {setting('image_size')} px"),

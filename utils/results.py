@@ -143,7 +143,8 @@ def heads_in_words(config: Mapping[str, Any]) -> str:
     if config.get("heads") == "nearest":
         align = "" if config["method"]["align"] == MethodConfig().align else f", alignment {config['method']['align']}"
         return f"no trained heads: distance to the nearest normal patch{align}"
-    return f"{method_in_words(config['method'])}; heads trained on {config['trained_on'] or 'an unknown dataset'}"
+    fused = "; their maps fused with the distance to the nearest normal patch" if config.get("heads") == "both" else ""
+    return f"{method_in_words(config['method'])}; heads trained on {config['trained_on'] or 'an unknown dataset'}{fused}"
 
 
 def write_tables(folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: Mapping[str, Any]) -> dict:
