@@ -92,10 +92,8 @@ def level_methods(detector: Detector, shots: InspectionDataset) -> None:
     photographs = [open_image(shots.root / record.image_path, shots.max_pixels) for record in shots.records]
     try:
         Scorer(detector).level_methods(photographs)
-    except NotFinite as error:
-        if detector.backbone.dtype != torch.float32:
-            raise Overflow(str(error).partition(";")[0] + ".") from error
-        raise
+    except NotFinite:
+        raise_not_finite(f"a reference of {shots.records[0].category}", detector.backbone.dtype)
 
 
 def join_detections(parts: Sequence[Detection]) -> Detection:

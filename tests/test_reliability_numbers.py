@@ -195,6 +195,14 @@ def test_a_test_run_that_overflows_is_repeated_in_float32(place, tmp_path, monke
     assert "is finished: nothing to do" in told()
 
 
+def test_references_of_both_methods_that_overflow_are_repeated_in_float32(place, tmp_path, monkeypatch, told):
+    overflow_in(monkeypatch, torch.bfloat16, 1)    # remembered well, then scored
+    test.main(place.test("--pictures", "0", "--precision", "bf16", "--method", "both", "--results", str(tmp_path)))
+    assert told().count("Values overflowed in bfloat16 at a reference of ") == 1
+    config = json.loads(next(tmp_path.rglob("config.json")).read_text())
+    assert config["machine"]["precision"] == "float32" and config["heads"] == "both"
+
+
 def test_a_training_that_overflows_goes_on_in_float32(place, tmp_path, monkeypatch, told):
     overflow_in(monkeypatch, torch.bfloat16, 0)
     arguments = place.train("--precision", "bf16", "--checkpoints", str(tmp_path))
