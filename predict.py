@@ -135,10 +135,7 @@ def refuse_for_nearest(args: argparse.Namespace) -> None:
     """ConfigError for flags that mean nothing without trained heads."""
     if args.use_nam:
         raise ConfigError("--use-nam 1 needs trained heads: method nearest has nothing to aggregate; leave it out.")
-    given = [name for name in ("win_size", "win_stride", "win_weight", "index_memory", "window_budget") if getattr(args, name) is not None]
-    if given and not args.winmode:
-        raise ConfigError(f"--{given[0].replace('_', '-')} is for local windows, which method nearest looks through only with --winmode "
-                          "mul or onlywin; add one of them, or leave the flag out.")
+    settings.refuse_windows_without_mode(args)
 
 
 def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from pathlib import Path
 from typing import Any, Mapping, Sequence
 
@@ -51,7 +50,6 @@ def write_results(folder: Path, maps: RunMaps, root: Path, references: Mapping[s
     metrics = write_tables(folder, categories, config)
     logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
     if pictures != 0:
-        shutil.rmtree(folder / "pictures", ignore_errors=True)
         summaries = [write_pictures(view, folder / "pictures", pictures)
                      for view in progress(views, len(views), "pictures")]
         write_report(folder, summaries, config, metrics, config["command"], row_beside(config, list(categories)))

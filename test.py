@@ -14,9 +14,11 @@ if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from 
     signals.answer(at_once=True)
 
 import argparse
+import json
 import logging
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from assembly import build_detector
 from data.dataset import files_digest
@@ -33,8 +35,8 @@ from utils.config import ConfigError
 from utils.evaluation import PAPER_SIDE
 from utils.files import one_line, remove_leftovers, write_json, write_text
 from utils.lock import locked
-from utils.results import (LEARNT_FROM_THESE, RunMaps, file_digest, framing, load_maps, metrics_table, read_json, run_name, same_run,
-                           short_digest)
+from utils.results import (LEARNT_FROM_THESE, RunMaps, differences_of_runs, file_digest, framing, load_maps, metrics_table,
+                           read_json, run_name, same_run, sampled_digest, short_digest)
 from utils.resume import FinishedParts
 from utils.runtime import (choose_device, choose_precision, machine_facts, run_command, seed_everything,
                            start_logging, warn, worker_count)
@@ -44,6 +46,7 @@ logger = logging.getLogger("fdsl")
 WRITTEN = ("config.json", "references.txt", "maps.npz", "scores.csv", "metrics.csv", "table.md", "metrics.json",
            "report.html")
 DEFAULTS = {"model_name": "fdsl", "k_shot": 1, "seed": 14, "heads": "fdsl"}
+EVALUATION = {"image_score": "paper", "metric_size": PAPER_SIDE}
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -60,12 +63,12 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--k-shot", type=settings.whole(0), help="references of each category (default 1)")
-    parser.add_argument("--seed", type=settings.whole(0), help="draws the references (default 14)")
+    parser.add_argument("--seed", type=settings.SEED, help="draws the references (default 14)")
     parser.add_argument("--batch-size", type=settings.whole(1), default=4)
     evaluation = parser.add_argument_group("evaluation")
-    evaluation.add_argument("--image-score", choices=settings.IMAGE_SCORES, default="paper",
+    evaluation.add_argument("--image-score", choices=settings.IMAGE_SCORES,
                             help="paper: scaled over the whole test set, as published; max, top1: not (default paper)")
-    evaluation.add_argument("--metric-size", type=settings.metric_side, default=PAPER_SIDE, metavar="PX|full",
+    evaluation.add_argument("--metric-size", type=settings.metric_side, metavar="PX|full",
                             help="side at which maps meet masks (default 240); full: each mask's own resolution")
     evaluation.add_argument("--from-maps", type=Path, metavar="DIR", help="evaluate a finished run's maps anew")
     evaluation.add_argument("--pictures", type=settings.whole(0), metavar="N",
@@ -83,7 +86,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     if args.from_maps is None:
         if args.dataset is None:
             parser.error("--dataset is needed (or --from-maps DIR)")
-        for name, value in DEFAULTS.items():
+        for name, value in (DEFAULTS | EVALUATION).items():
             setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
     return args
 
@@ -95,16 +98,24 @@ def main(argv: list[str] | None = None) -> None:
     catalogue = open_catalogue(config["dataset"], config["data_path"], config["meta"])
     references = draw_all_references(catalogue, config)
     tested = tested_records(catalogue, references)
-    config["files"] = files_digest(catalogue.root, [record for part in (*references.values(), *tested.values()) for record in part])
+    files = files_digest(catalogue.root, [record for part in (*references.values(), *tested.values()) for record in part])
+    if args.from_maps and config.get("files", files) != files:
+        raise ConfigError(f"The photographs in {config['data_path']} are not those that the maps of {args.from_maps} are of; run test.py "
+                          "without --from-maps.")
+    config["files"] = files
     if checkpoint is not None:
         config["learnt_from_these"] = learnt_from(checkpoint, catalogue, config["dataset"])
     if config.get("learnt_from_these"):
         logger.warning("warning: %s", LEARNT_FROM_THESE)
     folder = run_folder(config, args.results)
     if not args.force and is_finished(folder, config):
-        logger.info("%s is finished: nothing to do (--force repeats it).", folder)
-        logger.info("%s\n\nPer cent. %s", metrics_table(read_json(folder / "metrics.json")), framing(config))
-        return
+        if args.pictures == 0 or (folder / "report.html").is_file():
+            logger.info("%s is finished: nothing to do (--force repeats it).", folder)
+            logger.info("%s\n\nPer cent. %s", metrics_table(read_json(folder / "metrics.json")), framing(config))
+            return
+        logger.info("%s is finished but for its pictures: they are drawn from its maps.", folder)
+        args.from_maps = folder
+        config = {**config, "machine": read_json(folder / "config.json")["machine"]}
     with locked(folder / ".lock", str(folder), "name another folder with --results"):
         run(folder, config, checkpoint, catalogue.root, references, tested, args)
 
@@ -128,6 +139,9 @@ def is_finished(folder: Path, config: dict[str, Any]) -> bool:
         return True
     if same_run(folder, {**wanted, "files": stored.get("files")}):
         logger.info("%s is of other photographs than lie there now: the run is repeated.", folder)
+    elif other := differences_of_runs(folder, wanted):
+        logger.warning("warning: %s holds a run of other settings, which this one replaces (%s); --results or --model-name keeps both.",
+                       folder, "; ".join(other))
     return False
 
 
@@ -140,11 +154,34 @@ def in_float32(config: dict[str, Any]) -> dict[str, Any]:
 def run(folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None, root: Path, references: dict[str, list[Record]],
         tested: dict[str, list[Record]], args: argparse.Namespace) -> None:
     """From the settings to the finished folder; categories that an interrupted run has finished are taken from it."""
+    def begin() -> FinishedParts:
+        """From here on the folder is this run's; what refuses a run comes before."""
+        return begin_run(folder, config, root, references, tested, args)
+
+    if args.from_maps:
+        maps = load_maps(args.from_maps / "maps.npz").select([record.image_path for records in tested.values() for record in records])
+        parts = begin()
+    else:
+        maps, config, parts = detect_finite(begin, folder, config, checkpoint, root, references, tested, args)
+    how_to_continue("the same command goes on with tables and pictures: the maps of every category are finished")
+    write_results(folder, maps, root, references, tested, config, args.pictures, args.max_pixels)
+    parts.discard()
+    logger.info("results in %s%s", folder, "" if args.pictures == 0 else f"; open {folder / 'report.html'}")
+
+
+def begin_run(folder: Path, config: dict[str, Any], root: Path, references: dict[str, list[Record]], tested: dict[str, list[Record]],
+              args: argparse.Namespace) -> FinishedParts:
+    """Makes the folder this run's: an earlier one's results go, but for the maps that this one is made from, and the categories
+    that an interrupted run has finished."""
     parts = FinishedParts(folder)
     if not args.resume:
         parts.clear()
     remove_leftovers(*(folder / name for name in WRITTEN))
-    (folder / "metrics.json").unlink(missing_ok=True)
+    own_maps = args.from_maps is not None and args.from_maps.resolve() == folder.resolve()
+    for name in ("metrics.json", *WRITTEN):
+        if name != "config.json" and not (name == "maps.npz" and own_maps):
+            (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / "pictures", ignore_errors=True)
     start_logging(folder / "log.txt")
     logger.info("%s", command_line())
     write_json(folder / "config.json", config)
@@ -152,29 +189,28 @@ def run(folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None, roo
                                                   for drawn in references.values() for record in drawn))
     for category, records in tested.items():
         warn(find_duplicates(root, references[category], records))
-    if args.from_maps:
-        maps = load_maps(args.from_maps / "maps.npz")
-    else:
-        maps, config = detect_finite(folder, config, checkpoint, root, references, tested, parts, args)
-    how_to_continue("the same command goes on with tables and pictures: the maps of every category are finished")
-    write_results(folder, maps, root, references, tested, config, args.pictures, args.max_pixels)
-    parts.discard()
-    logger.info("results in %s%s", folder, "" if args.pictures == 0 else f"; open {folder / 'report.html'}")
+    return parts
 
 
-def detect_finite(folder: Path, config: dict[str, Any], checkpoint: Checkpoint, root: Path,
-                  references: dict[str, list[Record]], tested: dict[str, list[Record]], parts: FinishedParts,
-                  args: argparse.Namespace) -> tuple[RunMaps, dict[str, Any]]:
-    """The maps and the configuration that made them: float32 where values overflow in the precision asked for."""
+def detect_finite(begin: Callable[[], FinishedParts], folder: Path, config: dict[str, Any], checkpoint: Checkpoint | None, root: Path,
+                  references: dict[str, list[Record]], tested: dict[str, list[Record]],
+                  args: argparse.Namespace) -> tuple[RunMaps, dict[str, Any], FinishedParts]:
+    """The maps, the configuration that made them (float32 where values overflow in the precision asked for), and the parts.
+
+    `begin` is called once there is a detector: a run that cannot be has changed nothing.
+    """
     how = args.batch_size, worker_count(args.workers), args.max_pixels
+    detector = build_detector(config, checkpoint)
+    parts = begin()
     try:
-        return detect(build_detector(config, checkpoint), root, references, tested, parts, config, *how), config
+        return detect(detector, root, references, tested, parts, config, *how), config, parts
     except Overflow as overflow:
         told = str(overflow)  # alone: the error itself holds the detector, and the next one needs its memory
+    del detector
     logger.warning("%s The run is repeated in float32.", told)
     config = in_float32(config)
     write_json(folder / "config.json", config)
-    return detect(build_detector(config, checkpoint), root, references, tested, parts, config, *how), config
+    return detect(build_detector(config, checkpoint), root, references, tested, parts, config, *how), config, parts
 
 
 def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint | None]:
@@ -207,7 +243,8 @@ def nearest_config(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(f"--{given[0]} does not go with --method nearest, which has no trained heads.")
     if args.k_shot == 0:
         raise ConfigError("--k-shot 0 leaves --method nearest nothing to compare with; give at least one reference.")
-    args.use_nam = 0
+    settings.refuse_windows_without_mode(args)
+    args.use_nam, args.winmode = 0, args.winmode or "nan"
     return config_of(args, settings.backbone_config(args), settings.method_config(args), checkpoint="", checkpoint_digest="", trained_on=None)
 
 
@@ -221,6 +258,7 @@ def config_of(args: argparse.Namespace, tower: settings.BackboneConfig, method: 
     return {"dataset": args.dataset, "data_path": str(args.data_path or Path("data") / args.dataset),
             "meta": str(args.meta) if args.meta else None, "model_name": args.model_name,
             "k_shot": args.k_shot, "seed": args.seed, "heads": args.heads, **heads, "backbone": settings.as_stored(tower),
+            "weights": sampled_digest(Path(tower.pretrained)),
             "method": settings.as_stored(method), "windows": settings.as_stored(settings.window_config(args)),
             "image_score": args.image_score, "metric_size": args.metric_size, "pictures": args.pictures,
             "machine": machine_facts(device, dtype), "command": command_line()}
@@ -229,12 +267,14 @@ def config_of(args: argparse.Namespace, tower: settings.BackboneConfig, method: 
 def stored_config(args: argparse.Namespace) -> tuple[dict[str, Any], None]:
     """config.json of a finished run, fused and evaluated as the flags ask."""
     config = read_run_config(args.from_maps)
+    if FinishedParts.left_in(args.from_maps) or not (args.from_maps / "metrics.json").is_file():
+        raise ConfigError(f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py to its end first.")
     refuse_changes(args, config)
+    evaluation = {name: getattr(args, name) or config[name] for name in EVALUATION}
     windows = settings.window_config(args, config["windows"])
     data_path = str(args.data_path) if args.data_path else config["data_path"]
     return {**config, "data_path": data_path, "meta": str(args.meta) if args.meta else config["meta"],
-            "windows": settings.as_stored(windows), "image_score": args.image_score, "metric_size": args.metric_size,
-            "pictures": args.pictures, "command": command_line()}, None
+            "windows": settings.as_stored(windows), **evaluation, "pictures": args.pictures, "command": command_line()}, None
 
 
 def refuse_changes(args: argparse.Namespace, config: dict[str, Any]) -> None:
@@ -276,8 +316,14 @@ def read_run_config(folder: Path) -> dict[str, Any]:
 def run_folder(config: dict[str, Any], results: Path) -> Path:
     """results/MODEL/DATASET/Kshot/seedS/RUN."""
     default = settings.OTHER_DATASET.get(config["dataset"])
-    odd = "" if Path(config["checkpoint"]).name == f"{default}.safetensors" else short_digest(config["checkpoint_digest"])
-    odd = {"fdsl": odd, "nearest": "nearest", "both": f"both_{odd}" if odd else "both"}[config["heads"]]
+    usual = Path(config["checkpoint"]).parts[-2:] == (config["model_name"], f"{default}.safetensors")
+    odd = "" if usual else short_digest(config["checkpoint_digest"])
+    if config["heads"] == "nearest":    # whose backbone no checkpoint names
+        tower = {**config["backbone"], "model_config": None, "pretrained": config.get("weights") or config["backbone"]["pretrained"]}
+        odd = "" if tower == settings.as_stored(settings.BackboneConfig()) else short_digest(json.dumps(tower, sort_keys=True))
+    odd = "_".join(part for part in ("" if config["heads"] == "fdsl" else config["heads"], odd) if part)
+    if config["dataset"] == "folder":
+        odd = "_".join(part for part in (odd, Path(config["data_path"]).resolve().name) if part)
     name = run_name(settings.WindowConfig(**config["windows"]), settings.MethodConfig(**config["method"]),
                     config["image_score"], config["metric_size"], odd)
     return results / config["model_name"] / config["dataset"] / f"{config['k_shot']}shot" / f"seed{config['seed']}" / name

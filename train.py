@@ -58,7 +58,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     training.add_argument("--batch-size", type=settings.whole(1), default=8)
     training.add_argument("--learning-rate", type=settings.real(0, 1, above=True), default=1e-3)
     training.add_argument("--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset")
-    training.add_argument("--seed", type=settings.whole(0), default=111)
+    training.add_argument("--seed", type=settings.SEED, default=111)
     training.add_argument("--force", action="store_true", help="train again though the same checkpoint is there")
     training.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
                           help="go on with an unfinished training of the same settings (default), or start it anew")
@@ -102,6 +102,10 @@ def train(args: argparse.Namespace, target: Path) -> None:
     warn([f"{left_out} defective image(s) have no mask and are left out of the training"] if left_out else [])
     references = {category: draw_references(catalogue.train.get(category, []), args.k_shot, args.seed, category)
                   for category in dict.fromkeys(record.category for record in records) if method.fd != "none"}
+    if args.dataset == "folder":    # without train/ both come from the same folder: a reference has no discrepancy to learn from
+        records = without_references(records, [record for drawn in references.values() for record in drawn])
+        if not any(not record.anomalous for record in records):
+            warn(["every good image is a reference, so none is left to learn from: lower --k-shot or add good images"])
     data = files_digest(catalogue.root, [*records, *(record for drawn in references.values() for record in drawn)])
     if tower.untrained:
         logger.warning("The backbone is untrained (--pretrained none): its features are random projections. "

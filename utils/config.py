@@ -92,6 +92,9 @@ def _number(kind: type, low, high, what: str, above: bool = False):
     return parse
 
 
+SEED = whole(0, 2**63 - 1)
+
+
 def name_part(text: str) -> str:
     """An argparse type: a name that is one folder of a path."""
     if not text or text in (".", "..") or any(mark in text for mark in "/\\\0\n"):
@@ -229,6 +232,14 @@ def window_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = N
         raise ConfigError(f"--win-stride {config.win_stride} is larger than --win-size {config.win_size}: "
                           "patches between the windows would not be seen; give a stride up to the size.")
     return config
+
+
+def refuse_windows_without_mode(args: argparse.Namespace) -> None:
+    """ConfigError for LFE's flags where method nearest looks through no windows."""
+    given = [name for name in ("win_size", "win_stride", "win_weight", "index_memory", "window_budget") if getattr(args, name) is not None]
+    if given and not args.winmode:
+        raise ConfigError(f"--{given[0].replace('_', '-')} is for local windows, which method nearest looks through only with --winmode "
+                          "mul or onlywin; add one of them, or leave the flag out.")
 
 
 def from_stored(kind: type, stored: Mapping[str, Any]):

@@ -17,6 +17,7 @@ from utils.files import csv_text, whole_file, write_json, write_text
 from utils.metrics import METRIC_NAMES, mean_metrics
 
 UNDEFINED = "-"
+SAMPLES, SAMPLE_BYTES = 256, 4096
 IMAGE_SCORE_MEANING = {
     "paper": "half of it scaled over the category's whole test set, as published",
     "max": "mean over blocks of the map's maximum, no test-set scaling",
@@ -199,6 +200,20 @@ def file_digest(file: Path) -> str:
             hashlib.sha256(content.read()).hexdigest()
 
 
+def sampled_digest(file: Path) -> str:
+    """Hex digest of a file's size and of 256 pieces of it: tells one weights file from another without reading all of it; ""
+    where there is no file."""
+    if not file.is_file():
+        return ""
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(file, "rb") as content:
+        for piece in range(SAMPLES):
+            content.seek(size * piece // SAMPLES)
+            digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
 LEARNT_FROM_THESE = ("The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they remember, not how good they are on "
                      "others.")
 NOT_OF_THE_RESULT = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
@@ -206,10 +221,29 @@ NOT_OF_THE_RESULT = ("machine", "command", "data_path", "meta", "checkpoint", "p
 
 def same_run(folder: Path, config: Mapping[str, Any]) -> bool:
     """Whether `folder` holds a finished run of the same settings (wherever its files lay, whatever command asked)."""
-    def essence(values: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {name: value for name, value in values.items() if name not in NOT_OF_THE_RESULT}
-        return {**kept, "precision": values["machine"]["precision"], "device": values["machine"]["device"]}
+    stored = _stored_run(folder)
+    return stored is not None and _essence(stored) == _essence(config)
 
+
+def differences_of_runs(folder: Path, config: Mapping[str, Any]) -> list[str]:
+    """In what the settings of the finished run in `folder` differ from `config`, in words; none where there is no such run."""
+    stored = _stored_run(folder)
+    if stored is None:
+        return []
+    before, now = _essence(stored), _essence(config)
+    names = [name for name in now if before.get(name) != now[name] and name not in ("files", "learnt_from_these")]
+    long = {"checkpoint_digest": "another checkpoint", "weights": "other weights of the backbone", "windows": "other windows",
+            "method": "another method", "backbone": "another backbone"}
+    return [long.get(name, f"{name} {before.get(name)}, now {now[name]}") for name in names]
+
+
+def _stored_run(folder: Path) -> dict[str, Any] | None:
+    """config.json of a finished run."""
     stored = read_json(folder / "config.json")
-    return (folder / "metrics.json").is_file() and isinstance(stored, dict) and "machine" in stored \
-        and essence(stored) == essence(config)
+    whole = (folder / "metrics.json").is_file() and isinstance(stored, dict) and isinstance(stored.get("machine"), dict)
+    return stored if whole and {"precision", "device"} <= set(stored["machine"]) else None
+
+
+def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {name: value for name, value in config.items() if name not in NOT_OF_THE_RESULT}
+    return {**kept, "precision": config["machine"]["precision"], "device": config["machine"]["device"]}
