@@ -157,12 +157,12 @@ class AnomalyDetector:
 
         `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of each, turned
         by 360/rotations degrees (not for parts whose orientation is the defect). `false_alarm_rate`: how often a good
-        part may be called anomalous; the threshold comes from the references alone. None: no threshold, sooner done.
-        Raises DataError, ModelError.
+        part may be called anomalous; the threshold comes from the references alone. None: no threshold, sooner done. A photograph
+        given twice counts once.         Raises DataError, ModelError.
         """
         if rotations < 1:
             raise ConfigError(f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies.")
-        photographs = [as_photograph(image) for image in each_image(references)[0]]
+        photographs = _without_copies([as_photograph(image) for image in each_image(references)[0]])
         if not photographs and self.config["method"]["fd"] != "none":
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
@@ -319,3 +319,14 @@ class AnomalyDetector:
         how = np.concatenate([kinds for _, kinds in found])
         return NormalScores(np.concatenate(scores).astype(np.float64), maps.max((1, 2)).astype(np.float64), how,
                             float(np.median(maps)))
+
+
+def _without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:
+    """Each photograph once: one that is there twice would be held out against itself, as if good parts were all alike."""
+    kept: dict[Any, Image.Image] = {}
+    for photo in photographs:
+        kept.setdefault((photo.size, photo.tobytes()), photo)
+    found = list(kept.values())
+    if len(found) < len(photographs):
+        logger.warning("%d reference(s) show exactly what another one shows and are left out.", len(photographs) - len(found))
+    return found

@@ -45,6 +45,8 @@ from utils.runtime import progress, run_command, warn, worker_count
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
+SCORES = {"max": "mean over blocks of each one's highest patch, at or above the peak of the map", "top1": "mean of the map's highest 1 %"}
+HEAT_MAPS = "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of good parts reach"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -286,7 +288,7 @@ def facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
     untrained = " (UNTRAINED: random weights)" if tower["pretrained"] == "none" else ""
     return [("Method", f"{config['heads']}: {heads[config['heads']]}"), ("References", f"{config['references']}{turned}"),
             ("Backbone", f"{tower['model']}, {tower['image_size']} px{untrained}"), ("Local windows", windows),
-            ("Image score", config["image_score"]), ("Precision", config["machine"]["precision"])]
+            ("Image score", f"{config['image_score']}: {SCORES[config['image_score']]}"), ("Heat maps", HEAT_MAPS), ("Precision", config["machine"]["precision"])]
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@
 
   function complain(...sentences) {
     $("problem").hidden = sentences.length === 0;
-    $("problem").textContent = sentences.join(" · ");
+    $("problem").textContent = sentences.join("\n");
     if (sentences.length) $("problem").scrollIntoView({ block: "nearest" });
   }
   const tried = action => async (...values) => {
@@ -160,10 +160,16 @@
   }
 
   async function forget(kind, number) {
+    const shown = $(kind === "references" ? "references" : "cards"), items = [...shown.children];
+    const at = items.findIndex(item => item.dataset.number === String(number));
+    const next = (items[at + 1] || items[at - 1])?.dataset.number;
+    complain();
     await flush();
     const told = await ask("DELETE", `${state.base}/uploads/${number}`);
     if (kind === "references") state.version++;
     take(told);
+    if (document.activeElement === document.body)    // the keyboard goes on where it was
+      (shown.querySelector(`[data-number="${next}"] .forget`) || document.querySelector(`.drop[data-kind=${kind}] input`)).focus();
     if (kind === "references") await (state.references.length ? learn() : scoreAll());
   }
 
@@ -202,9 +208,10 @@
     return node;
   }
 
-  function picture(photo, mode) {
+  function picture(photo, mode, numbered = false) {
     const frame = make("div", { className: "picture" });
     frame.style.aspectRatio = `${photo.width} / ${photo.height}`;
+    frame.style.setProperty("--ratio", photo.width / photo.height);
     frame.style[photo.width >= photo.height ? "width" : "height"] = "100%";
     frame.append(make("img", { src: `${uploadUrl(photo.number, mode)}?v=${state.version}`, loading: "lazy",
       alt: `${mode === "heat" ? "Heat map" : "Photograph"} of ${photo.name}` }));
@@ -213,6 +220,11 @@
     overlay.classList.add("boxes");
     for (const box of photo.boxes)
       overlay.append(draw("rect", { x: box.x, y: box.y, width: box.width, height: box.height }));
+    if (numbered && photo.boxes.length > 1) {
+      const size = Math.max(photo.width, photo.height) / 28;
+      photo.boxes.forEach((box, index) => overlay.append(draw("text", { x: box.x, "font-size": size,
+        y: box.y > size * 1.2 ? box.y - size * .25 : box.y + box.height + size }, index + 1)));
+    }
     frame.append(overlay);
     return frame;
   }
@@ -225,12 +237,12 @@
     const node = make("li", { className: photo.score === null ? "card waiting" : "card" });
     node.dataset.number = photo.number;
     const frame = make("span", { className: "frame" });
-    frame.append(photo.score === null ? photo.failed ? "could not be scored" : state.ready ? "waiting" : "needs good parts"
-      : picture(photo, mode()));
+    const words = photo.failed ? "could not be scored" : state.ready ? "waiting" : "needs good parts";
+    frame.append(photo.score !== null ? picture(photo, mode()) : mode() === "photo" ? picture(photo, "photo") : words);
     node.append(make("button", { className: "open", type: "button", disabled: photo.score === null,
       onclick: () => open(photo.number) }, frame, make("span", { className: "line" },
       make("span", { className: "score", textContent: photo.score === null ? "" : photo.score.toFixed(4) }),
-      make("span", { className: "badge" })), make("span", { className: "name", textContent: photo.name, title: photo.name })),
+      make("span", { className: "badge", hidden: true })), make("span", { className: "name", textContent: photo.name, title: photo.name })),
     make("button", { className: "forget", type: "button", textContent: "×", ariaLabel: `Remove ${photo.name}`,
       onclick: () => inTurn(tried(() => forget("photographs", photo.number))) }));
     cards.set(photo.number, { key, node });
@@ -264,8 +276,10 @@
   }
 
   // ---- the threshold
+  // Of the scores and the threshold that was learnt: one set by hand moves within it, so that the plot stands still meanwhile.
   const range = () => {
-    const values = [...scored().map(photo => photo.score), state.threshold.score];
+    if (state.rate !== null || state.anchor === undefined) state.anchor = state.threshold.score;
+    const values = [...scored().map(photo => photo.score), state.anchor];
     const low = Math.min(...values), high = Math.max(...values), room = (high - low) * .06 || 1e-3;
     return [low - room, high + room];
   };
@@ -285,7 +299,7 @@
     $("rate").parentElement.hidden = state.rates.length === 0;
     if ($("rate").options.length !== state.rates.length + 1) {
       const named = state.rates.map(rate => make("option", { value: rate, textContent: `about ${shortly(100 * rate)} %` }));
-      $("rate").replaceChildren(make("option", { value: "", textContent: "as set" }), ...named);
+      $("rate").replaceChildren(make("option", { value: "", textContent: "set by hand", disabled: true }), ...named);
     }
     $("rate").value = state.rate === null ? "" : String(state.rate);
     showScores(findings, low, high, value);
@@ -304,7 +318,8 @@
       dot.addEventListener("click", () => open(photo.number));
       return dot;
     });
-    const cut = draw("line", { x1: x(value), x2: x(value), y1: 0, y2: base + 6, class: "cut" });
+    const place = x(Math.min(high, Math.max(low, value)));
+    const cut = draw("line", { x1: place, x2: place, y1: 0, y2: base + 6, class: "cut" });
     $("scores").replaceChildren(draw("line", { x1: 10, x2: width - 10, y1: base, y2: base, class: "axis" }), ...dots, cut);
     $("lowest").textContent = shortly(low);
     $("highest").textContent = shortly(high);
@@ -350,18 +365,21 @@
       `${photo.width} × ${photo.height} px`].join(" · ");
     const key = `${photo.number},${state.version}`;
     if ($("viewer-pictures").dataset.key !== key) {
-      $("viewer-pictures").replaceChildren(picture(photo, "photo"), picture(photo, "heat"));
+      $("viewer-pictures").replaceChildren(picture(photo, "photo", true), picture(photo, "heat", true));
       $("viewer-pictures").dataset.key = key;
     }
     for (const overlay of $("viewer-pictures").querySelectorAll(".boxes"))
       overlay.toggleAttribute("hidden", !$("show-boxes").checked || boxes.length === 0);
-    $("viewer-boxes").hidden = boxes.length === 0;
+    const place = viewable().findIndex(item => item.number === photo.number);
+    $("viewer-previous").disabled = place <= 0;
+    $("viewer-next").disabled = place === viewable().length - 1;
+    $("viewer-boxes").hidden = boxes.length === 0 || !$("show-boxes").checked;
     $("viewer-boxes").tBodies[0].replaceChildren(...boxes.map((box, index) => make("tr", {}, ...[index + 1, box.x, box.y, box.width,
       box.height, box.area.toLocaleString("en"), box.peak.toFixed(4)].map(text => make("td", { textContent: text })))));
   }
+  const viewable = () => ordered().filter(photo => photo.score !== null);
   function step(by) {
-    const list = ordered().filter(photo => photo.score !== null);
-    const place = list.findIndex(photo => photo.number === state.opened) + by;
+    const list = viewable(), place = list.findIndex(photo => photo.number === state.opened) + by;
     if (list[place]) open(list[place].number);
   }
 
@@ -384,10 +402,13 @@
     });
   }
   for (const name of ["dragover", "drop"]) addEventListener(name, event => event.preventDefault());    // a missed drop loads no file
-  $("learn").addEventListener("click", () => inTurn(tried(learn)));
+  $("learn").addEventListener("click", () => { complain(); inTurn(tried(learn)); });
   $("rotations").addEventListener("change", () => { if (state.references.length) inTurn(tried(learn)); });
   $("slider").addEventListener("input", () => moveThreshold($("slider").valueAsNumber));
-  $("threshold").addEventListener("change", () => moveThreshold($("threshold").valueAsNumber));
+  $("threshold").addEventListener("change", () => {
+    moveThreshold($("threshold").valueAsNumber);
+    if (!isFinite($("threshold").valueAsNumber)) $("threshold").value = Number(state.threshold.score.toPrecision(6));
+  });
   $("rate").addEventListener("change", tried(async () => {
     if (!$("rate").value) return showDecision();
     wish = { rate: Number($("rate").value) };
@@ -399,6 +420,7 @@
   $("viewer").addEventListener("click", event => { if (event.target === $("viewer")) $("viewer").close(); });
   $("viewer-previous").addEventListener("click", () => step(-1));
   $("viewer-next").addEventListener("click", () => step(1));
+  $("viewer").addEventListener("close", () => cards.get(state.opened)?.node.querySelector(".open").focus());
   $("viewer").addEventListener("keydown", event => {
     if (event.key === "ArrowLeft") step(-1);
     if (event.key === "ArrowRight") step(1);
@@ -413,7 +435,8 @@
     if ($(id).getAttribute("aria-disabled") === "true") return;
     tried(async () => {
       await flush();
-      location.assign($(id).href);    // the answer is an attachment: the page stays
+      await ask("GET", state.base);    // a refusal is said here; the answer to what follows is an attachment: the page stays
+      location.assign($(id).href);
     })();
   });
   addEventListener("resize", () => { if (!$("decision").hidden) showDecision(); });

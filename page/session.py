@@ -17,7 +17,7 @@ from PIL import Image
 from data.records import DataError
 from data.transforms import MAX_PIXELS
 from fdsl import AnomalyDetector, Prediction, Threshold
-from page.uploads import Upload, jpeg, receive, remove
+from page.uploads import Upload, jpeg, plain_name, receive, remove
 from predict import draw, finish, row_of, run_config
 from utils import drawing
 from utils.config import ConfigError
@@ -92,6 +92,8 @@ class Session:
         with self._lock:
             if len(self.references) >= self.limits.references:
                 raise DataError(f"{self.limits.references} good parts are enough; remove one first")
+            if any(known.file.stat().st_size == len(content) and known.file.read_bytes() == content for known in self.references.values()):
+                raise DataError(f"{plain_name(name)}: is among the good parts already")
             number = self._next()
         upload = receive(content, number, name, self.folder, self.limits.max_pixels)
         with self._lock:
@@ -107,7 +109,8 @@ class Session:
             number = self._next()
         upload = receive(content, number, name, self.folder, self.limits.max_pixels)
         with self._lock:
-            self.photographs[number] = photograph = Photograph(**vars(upload))
+            *_, name = _distinct([*(known.name for known in self.photographs.values()), upload.name])
+            self.photographs[number] = photograph = Photograph(**(vars(upload) | {"name": name}))
         return self._row(photograph)
 
     def remove(self, number: int) -> None:
@@ -189,7 +192,8 @@ class Session:
             if not scored:
                 raise DataError("no photograph is scored yet")
             output = PredictionFolder(folder, run_config(self.detector))
-            for name, photograph in zip(_distinct([one.name for one in scored]), scored):
+            for photograph in scored:
+                name = photograph.name
                 try:
                     photo = photograph.open()
                 except KeyError:    # removed meanwhile

@@ -121,6 +121,16 @@ def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs,
             narrow.predict([texture(8), texture(9)])
 
 
+def test_a_reference_given_twice_counts_once(configs, told):
+    """Held out against itself it would score nothing at all, and the threshold would be far too high."""
+    detector = AnomalyDetector.from_backbone(**configs)
+    detector.remember([texture(1), texture(2), texture(3)])
+    wanted = detector.threshold
+    detector.remember([texture(1), texture(2), texture(1), texture(3), texture(3)])
+    assert detector.threshold == wanted and detector.config["references"] == 3
+    assert "2 reference(s) show exactly what another one shows" in told()
+
+
 def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tiny_configs, monkeypatch, told):
     wanted = from_checkpoint(checkpoint, tiny_configs)
     monkeypatch.setattr("models.detector.WINDOW_CHUNK_PATCHES", dict(WINDOW_CHUNK_PATCHES))

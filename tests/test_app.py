@@ -88,6 +88,14 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     assert detector.detector.bank is None, "visitors have detectors of their own"
 
 
+def test_the_same_good_part_twice_is_refused_and_changes_nothing(visitor):
+    """It would be held out against itself: the threshold would be far too high."""
+    state = visitor.learnt(1, 2)
+    assert visitor.upload("references", png(2), "again.png", 422)["error"] == "again.png: is among the good parts already"
+    again = visitor.ask("POST", "/learn", json={"rotations": 1, "rate": 0.01}).json
+    assert again["threshold"] == state["threshold"]
+
+
 def test_results_are_those_of_predict(visitor):
     visitor.learnt(1, 2)
     scores = [visitor.scored(png(seed, spot), "same name.png")["score"] for seed, spot in ((3, False), (4, True))]
@@ -194,7 +202,7 @@ def test_what_is_asked_in_vain(visitor, client):
         visitor.ask("POST", "/learn", 422, json=asked)
     for body in (b"", b"[]", b"{", b"null"):
         visitor.ask("POST", "/learn", 422, data=body)
-    visitor.learnt(1)
+    visitor.learnt(2)
     for asked in ({}, {"score": "1"}, {"score": None}, {"rate": 2}, {"rate": [1]}):
         visitor.ask("PUT", "/threshold", 422, json=asked)
     for body in (b'{"score": NaN}', b'{"score": 1e999}'):

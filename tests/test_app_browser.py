@@ -11,6 +11,7 @@ import zipfile
 
 import pytest
 from browser.chromium import chromium, missing_browser, read, resize, wait_for
+from PIL import Image
 from small_runs import ROOT, environment
 
 from data import demo
@@ -148,6 +149,53 @@ def test_the_large_view_and_its_keys(page, gears):
     wait_for(page, "!document.getElementById('viewer').open")
     click(page, "input[name=mode][value=photo]")
     wait_for(page, "document.querySelector('.card img').src.includes('photo.jpg')")
+
+
+def test_tall_and_wide_photographs_are_shown_whole_and_in_shape(page, gears, tmp_path):
+    gear = Image.open(gears / "bad0.png").convert("RGB")
+    for name, size in (("tall.png", (300, 400)), ("strip.png", (60, 480)), ("wide.png", (480, 120))):
+        gear.resize(size).save(tmp_path / name)
+    learn_and_score(page, gears, PARTS[:1])
+    give(page, "photographs", *(tmp_path / f"{name}.png" for name in ("tall", "strip", "wide")))
+    wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 4")
+    inside = """[...document.querySelectorAll('.card .frame')].every(frame => {
+        const [outer, inner] = [frame, frame.firstChild].map(element => element.getBoundingClientRect());
+        return inner.height > 20 && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1
+          && inner.left >= outer.left - 1 && inner.right <= outer.right + 1; })"""
+    shape = """[...document.querySelectorAll('#viewer-pictures .picture')].map(element => {
+        const box = element.getBoundingClientRect(); return box.width / box.height; })"""
+    for width, height in ((1280, 900), (1366, 650), (360, 700)):
+        resize(page, width, height)
+        assert read(page, inside), (width, height)
+        for number, (across, down) in enumerate(((320, 320), (300, 400), (60, 480), (480, 120))):
+            page.execute_script("""[...document.querySelectorAll('.card')].find(card => card.querySelector('.name').textContent
+                .startsWith(arguments[0])).querySelector('.open').click()""", ("good2", "tall", "strip", "wide")[number])
+            assert read(page, shape) == pytest.approx([across / down] * 2, rel=0.03), (width, number)
+            page.execute_script("document.getElementById('viewer').close()")
+
+
+def test_a_threshold_set_by_hand_stays_within_the_plot(page, gears):
+    learn_and_score(page, gears, PARTS[:3])
+    ends = "[document.getElementById('slider').min, document.getElementById('slider').max].join()"
+    before = read(page, ends)
+    field = "document.getElementById('threshold')"
+    for value in ("5", "-3"):
+        page.execute_script(f"{field}.value = arguments[0]; {field}.dispatchEvent(new Event('change'))", value)
+        low, high = (read(page, f"Number(document.getElementById('slider').{end})") for end in ("min", "max"))
+        assert read(page, ends) == before and read(page, f"Number({field}.value)") == float(value)
+        line = read(page, "Number(document.querySelector('#scores .cut').getAttribute('x1'))")
+        assert 9 <= line <= read(page, "document.getElementById('scores').clientWidth") and low < high
+    page.execute_script(f"{field}.value = ''; {field}.dispatchEvent(new Event('change'))")
+    assert read(page, f"{field}.value") == "-3"
+
+
+def test_the_keyboard_goes_on_where_a_card_was_removed(page, gears):
+    learn_and_score(page, gears, PARTS[:3])
+    page.execute_script("document.querySelector('.card .forget').focus()")
+    names = list(shown(page))
+    click(page, ".card .forget")
+    wait_for(page, "document.querySelectorAll('.card').length === 2")
+    wait_for(page, f"document.activeElement.getAttribute('aria-label') === 'Remove {names[1]}'")
 
 
 def test_downloads(page, gears, tmp_path):

@@ -238,7 +238,7 @@
   for (const item of categories) {
     item.slider.addEventListener("input", () => setThreshold(item.slider.valueAsNumber));
     const number = item.section.querySelector(".threshold-value");
-    number.addEventListener("change", () => setThreshold(number.valueAsNumber));
+    number.addEventListener("change", () => setThreshold(isFinite(number.valueAsNumber) ? number.valueAsNumber : threshold()));
     item.section.querySelector(".reset").addEventListener("click", () => setThreshold(item.start));
   }
   for (const input of document.querySelectorAll("input[name=mode]"))
