@@ -189,3 +189,26 @@ def test_verdicts():
     assert [verdict(label, score, 0.5) for label, score in ((0, 0.4), (0, 0.5), (1, 0.4), (1, 0.5))] == \
         ["passed", "false alarm", "missed", "found"]
     assert verdict(True, 0.5, None) == ""
+
+
+def test_a_text_that_is_too_long_loses_its_middle_and_other_letters_have_a_font(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing.ImageDraw.ImageDraw, "text", lambda self, place, text, **more: drawn.append((text, more["font"])))
+    name = "Line7_Camera3_station-inspection_000123.png"
+    drawing.write_on(np.zeros((40, 200, 3), np.uint8), [(0, 0, name, (255, 255, 255), 180), (0, 0, name, (255, 255, 255), 5),
+                                                        (0, 0, "short.png", (255, 255, 255), 180)])
+    text, font = drawn[0]
+    head, tail = text.split("…")
+    assert name.startswith(head) and name.endswith(tail) and tail.endswith("0123.png") and font.getlength(text) <= 180
+    assert drawn[1][0] == "" and drawn[2][0] == "short.png"
+    monkeypatch.setattr(drawing, "SYSTEM_FONTS", (("\x80", ("no such font.ttf",)),))
+    drawing._font.cache_clear()
+    assert drawing._font(15, "Ü").getname() == drawing._font(15).getname()
+    asked = []
+    monkeypatch.setattr(drawing, "SYSTEM_FONTS", (("\u2e80", ("wide.ttc",)), ("\x80", ("usual.ttf",))))
+    monkeypatch.setattr(drawing.ImageFont, "truetype", lambda name, size: asked.append(name))
+    drawing._font.cache_clear()
+    for letters in ("Ü", "Ü检"):
+        drawing._font(15, letters)
+    assert asked == ["usual.ttf", "wide.ttc"]
+    drawing._font.cache_clear()

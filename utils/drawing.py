@@ -32,6 +32,9 @@ OUTLINE_SHADOW = (16, 16, 18)
 STRIP_BACKGROUND = (24, 24, 26)
 TEXT_COLOUR = (236, 234, 228)
 MUTED_COLOUR = (160, 157, 150)
+# Letters from here on -> the first of these fonts that the system has; Pillow looks where fonts are installed.
+SYSTEM_FONTS = (("\u2e80", ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf")),
+                ("\x80", ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "segoeui.ttf", "Arial Unicode.ttf", "arial.ttf")))
 
 
 def colour_scale(maps: np.ndarray, threshold: float | None = None) -> tuple[float, float]:
@@ -152,21 +155,29 @@ def strip(parts: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.n
     return write_on(sheet, texts)
 
 
-@lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+@lru_cache(maxsize=64)
+def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+    """Pillow's own font for ASCII; for a text of other letters one of the system's, where there is one that has them."""
+    first = next((fonts for start, fonts in SYSTEM_FONTS if any(letter >= start for letter in text)), ())
+    for name in first:
+        try:
+            return ImageFont.truetype(name, size)
+        except OSError:
+            continue
     return ImageFont.load_default(size)
 
 
 def write_on(picture: np.ndarray, texts: list[tuple[int, int, str, tuple[int, int, int], int]],
              size: int = TEXT_SIZE) -> np.ndarray:
-    """The picture with lines of text (left, top, text, colour, most pixels it may take): longer ones are cut."""
+    """The picture with lines of text (left, top, text, colour, most pixels it may take): longer ones lose their middle."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
-    font = _font(size)
     for left, top, text, colour, room in texts:
-        text = " ".join(text.split()).encode("utf-8", "replace").decode()
+        whole = text = " ".join(text.split()).encode("utf-8", "replace").decode()
+        font, kept = _font(size, "".join(sorted({letter for letter in whole if not letter.isascii()}))), len(whole)
         while text and font.getlength(text) > room:
-            text = text[:-2].rstrip() + "…" if len(text) > 2 else ""
+            kept -= 1
+            text = f"{whole[:(kept + 1) // 2].rstrip()}…{whole[len(whole) - kept // 2:].lstrip()}" if kept > 2 else ""
         draw.text((left, top), text, fill=colour, font=font)
     return np.asarray(image)
 
