@@ -11,7 +11,7 @@ import pytest
 from make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, category_view, hostile_run
 
 from utils import report
-from utils.charts import curve_svg, histogram_svg, operating_point
+from utils.charts import bin_edges, curve_svg, histogram_svg, operating_point
 from utils.report import per_cent, script_json, write_report
 
 
@@ -142,3 +142,16 @@ def test_charts_say_what_is_not_defined_and_count_what_they_show():
     assert operating_point(scores, labels, 0.85) == {"defects": 2, "found": 1, "good": 2, "false_alarms": 0}
     assert operating_point(scores, labels, 0.2)["false_alarms"] == 1
     assert operating_point(scores, labels, None)["found"] == 0
+
+
+def test_no_bar_of_a_histogram_lies_on_both_sides_of_the_threshold():
+    generator = np.random.default_rng(0)
+    for threshold in (0.0, 0.00366, 0.37, 1.0):
+        scores = np.append(generator.random(200), threshold)
+        edges = bin_edges(0.0, 1.0, 48, threshold)
+        assert threshold in edges and edges[0] <= 0 and edges[-1] >= 1 and np.allclose(np.diff(edges), 1 / 48)
+        counts = np.histogram(scores, edges)[0]
+        assert counts.sum() == len(scores) and counts[edges[:-1] >= threshold].sum() in (
+            (scores >= threshold).sum(), (scores >= threshold).sum() - (threshold == edges[-1]))
+    assert np.array_equal(bin_edges(0.0, 1.0, 4, None), [0, 0.25, 0.5, 0.75, 1])
+    assert np.array_equal(bin_edges(0.0, 1.0, 4, float("inf")), [0, 0.25, 0.5, 0.75, 1])

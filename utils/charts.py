@@ -5,6 +5,7 @@ The drawing area and the x range of the histogram are returned with it, so that 
 
 from __future__ import annotations
 
+import math
 from html import escape
 
 import numpy as np
@@ -40,7 +41,16 @@ def score_range(scores: np.ndarray, threshold: float | None) -> tuple[float, flo
         return 0.0, 1.0
     low, high = float(values.min()), float(values.max())
     room = 0.02 * (high - low) or 0.01
-    return low - room, high + room
+    return (low - room if low < 0 else max(0.0, low - room)), high + room
+
+
+def bin_edges(low: float, high: float, bins: int, threshold: float | None) -> np.ndarray:
+    """Edges of bins of equal width from `low` to `high`; a threshold is one of them, so that no bin lies on both of its sides."""
+    if threshold is None or not low <= threshold <= high:
+        return np.linspace(low, high, bins + 1)
+    width = (high - low) / bins
+    steps = np.arange(-math.ceil((threshold - low) / width), math.ceil((high - threshold) / width) + 1)
+    return threshold + steps * width
 
 
 def _x(fraction: float, size: tuple[int, int]) -> float:
@@ -64,18 +74,18 @@ def histogram_svg(scores: np.ndarray, labels: np.ndarray, threshold: float | Non
     """Good scores as bars above the axis, defects below it; the threshold as a line, what it calls a defect shaded."""
     size, (low, high) = HISTOGRAM_SIZE, score_range(scores, threshold)
     finite = np.isfinite(scores)
-    counts = [np.histogram(scores[finite & (labels == kind)], bins=BINS, range=(low, high))[0]
-              for kind in (False, True)]
+    edges = bin_edges(low, high, BINS, threshold)
+    counts = [np.histogram(scores[finite & (labels == kind)], edges)[0] for kind in (False, True)]
     most = [max(1, int(part.max())) for part in counts]
     middle = TOP + (size[1] - TOP - BOTTOM) * most[0] / sum(most)
-    unit, step = (size[1] - TOP - BOTTOM) / sum(most), (size[0] - LEFT - RIGHT) / BINS
+    unit, places = (size[1] - TOP - BOTTOM) / sum(most), [_x(min(1, max(0, (edge - low) / (high - low))), size) for edge in edges]
     body = [f'<rect class="alarm" y="{TOP}" height="{size[1] - TOP - BOTTOM}" x="{LEFT}" width="0"/>']
     for kind, part in zip(("good", "defect"), counts):
         for index in np.flatnonzero(part):
             height = part[index] * unit
             top = middle - height if kind == "good" else middle
-            body.append(f'<rect class="{kind}" x="{LEFT + index * step + .5:.1f}" y="{top:.1f}" '
-                        f'width="{step - 1:.1f}" height="{height:.1f}"/>')
+            body.append(f'<rect class="{kind}" x="{places[index] + .5:.1f}" y="{top:.1f}" '
+                        f'width="{max(1, places[index + 1] - places[index] - 1):.1f}" height="{height:.1f}"/>')
     body.append(f'<path class="axis" d="M{LEFT} {middle:.1f}H{size[0] - RIGHT}M{LEFT} {size[1] - BOTTOM}'
                 f'H{size[0] - RIGHT}"/>')
     body += [_text(LEFT - 6, TOP + 8, str(most[0]), "end"), _text(LEFT - 6, size[1] - BOTTOM, str(most[1]), "end"),

@@ -10,7 +10,7 @@ import cv2
 import jinja2
 import numpy as np
 
-from utils import drawing
+from utils import charts, drawing
 from utils.decision import Box, Threshold
 from utils.files import whole_file
 from utils.pictures import safe_name, write_image
@@ -89,12 +89,10 @@ def write_prediction_report(folder: Path, totals: Totals, threshold: Threshold |
 
 def _histogram(scores: np.ndarray, threshold: Threshold | None) -> dict[str, Any]:
     """Bars (left, height in per cent, anomalous or not) over the scores' range, and where the threshold lies."""
-    ends = [*scores, *([threshold.score] if threshold else [])]
-    low, high = float(np.min(ends)), float(np.max(ends))
-    high = high if high > low else low + 1e-6
-    counts, edges = np.histogram(scores, BARS, (low, high))
+    low, high = charts.score_range(scores, threshold.score if threshold else None)
+    counts, edges = np.histogram(scores, charts.bin_edges(low, high, BARS, threshold.score if threshold else None))
     line = None if threshold is None else 100 * (threshold.score - low) / (high - low)
-    bars = [{"left": 100 * index / BARS, "height": 100 * count / counts.max(), "count": int(count),
-             "alarm": threshold is not None and (edges[index] + edges[index + 1]) / 2 >= threshold.score}
+    bars = [{"left": 100 * (edges[index] - low) / (high - low), "height": 100 * count / counts.max(), "count": int(count),
+             "alarm": threshold is not None and edges[index] >= threshold.score}
             for index, count in enumerate(counts) if count]
-    return {"low": low, "high": high, "bars": bars, "line": line, "width": 100 / BARS}
+    return {"low": low, "high": high, "bars": bars, "line": line, "width": 100 * (edges[1] - edges[0]) / (high - low)}
