@@ -5,6 +5,7 @@ import logging
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -15,6 +16,9 @@ REAL_BACKBONE = {"model": "DeiT-Ti-16", "layers": (3, 6, 9, 12), "image_size": 4
                  "pretrained": str(SHARED / "weights" / "DeiT-Ti-16-in1k.safetensors"),
                  "model_config": str(SHARED / "weights" / "open_clip_configs")}
 
+# The same inputs every time, so that a change is judged by itself; FDSL_FUZZ (test_reliability_fuzz.py) looks for new ones.
+hypothesis.settings.register_profile("repeatable", derandomize="FDSL_FUZZ" not in os.environ)
+hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS") or 2)))
 
 

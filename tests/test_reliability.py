@@ -240,6 +240,17 @@ def test_a_state_of_other_heads_is_refused(tmp_path):
         found.restore(other, torch.optim.Adam(other.parameters()))
 
 
+def test_a_generator_that_python_cannot_take_is_refused(tmp_path):
+    """Its words are unsigned; a damaged file may say otherwise."""
+    module = Small()
+    optimizer = torch.optim.Adam(module.parameters())
+    learn(module, optimizer)
+    found = saved_state(tmp_path, module, optimizer).read()
+    found.tensors["generator.python"][0] = -1
+    with pytest.raises(ConfigError, match="does not fit this training"):
+        found.restore(module, optimizer)
+
+
 def test_save_intervals():
     assert save_interval("50") == (50, None) and save_interval("90s") == (None, 90.0)
     assert save_interval("5m") == (None, 300.0) and save_interval("1h") == (None, 3600.0)

@@ -141,7 +141,7 @@ class SavedTraining:
             optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
             _set_generators({name.removeprefix("generator."): value for name, value in self.tensors.items()
                              if name.startswith("generator.")}, self.generators)
-        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ConfigError(f"{self.file} does not fit this training ({one_line(error)}); start anew with "
                               "--no-resume.") from error
         return self.position
