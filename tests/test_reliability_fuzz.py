@@ -21,6 +21,7 @@ from small_runs import command, one_thread  # noqa: F401 (one_thread is a fixtur
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import ConfigError
 from utils.resume import Position, TrainingState
+from utils.runtime import seed_everything
 
 EXAMPLES = int(os.environ.get("FDSL_FUZZ", "60"))
 often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
@@ -60,6 +61,7 @@ def pickled(content):
     return buffer.getvalue()
 
 
+seed_everything(0)    # so that what is damaged is the same each time
 HEADS = FDSL(4, 1)
 WHOLE = {".safetensors": made(lambda file: save_checkpoint(file, HEADS.state_dict(), CONFIG)),
          ".pth": pickled({"trainable_RR": {"clsList.0.fbatchNorm.weight": torch.ones(4), "convRes.conv.bias": torch.ones(6)}})}
