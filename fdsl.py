@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import logging
 from copy import deepcopy
 from dataclasses import asdict, dataclass
@@ -157,8 +158,8 @@ class AnomalyDetector:
 
         `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of each, turned
         by 360/rotations degrees (not for parts whose orientation is the defect). `false_alarm_rate`: how often a good
-        part may be called anomalous; the threshold comes from the references alone. None: no threshold, sooner done. A photograph
-        given twice counts once.         Raises DataError, ModelError.
+        part may be called anomalous; the threshold comes from the references alone. None: no threshold, sooner done.
+        A photograph given twice counts once. Raises DataError, ModelError.
         """
         if rotations < 1:
             raise ConfigError(f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies.")
@@ -323,9 +324,9 @@ class AnomalyDetector:
 
 def _without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:
     """Each photograph once: one that is there twice would be held out against itself, as if good parts were all alike."""
-    kept: dict[Any, Image.Image] = {}
+    kept: dict[tuple, Image.Image] = {}
     for photo in photographs:
-        kept.setdefault((photo.size, photo.tobytes()), photo)
+        kept.setdefault((photo.size, hashlib.sha256(photo.tobytes()).digest()), photo)
     found = list(kept.values())
     if len(found) < len(photographs):
         logger.warning("%d reference(s) show exactly what another one shows and are left out.", len(photographs) - len(found))

@@ -43,8 +43,8 @@ from utils.runtime import (choose_device, choose_precision, machine_facts, run_c
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
-WRITTEN = ("config.json", "references.txt", "maps.npz", "scores.csv", "metrics.csv", "table.md", "metrics.json",
-           "report.html")
+WRITTEN = ("metrics.json", "config.json", "references.txt", "maps.npz", "scores.csv", "metrics.csv", "table.md",
+           "report.html")    # metrics.json, which says that a run is whole, goes first
 DEFAULTS = {"model_name": "fdsl", "k_shot": 1, "seed": 14, "heads": "fdsl"}
 EVALUATION = {"image_score": "paper", "metric_size": PAPER_SIDE}
 
@@ -113,9 +113,10 @@ def main(argv: list[str] | None = None) -> None:
             logger.info("%s is finished: nothing to do (--force repeats it).", folder)
             logger.info("%s\n\nPer cent. %s", metrics_table(read_json(folder / "metrics.json")), framing(config))
             return
-        logger.info("%s is finished but for its pictures: they are drawn from its maps.", folder)
-        args.from_maps = folder
-        config = {**config, "machine": read_json(folder / "config.json")["machine"]}
+        if (folder / "maps.npz").is_file():
+            logger.info("%s is finished but for its pictures: they are drawn from its maps.", folder)
+            args.from_maps = folder
+            config = {**config, "machine": read_json(folder / "config.json")["machine"]}
     with locked(folder / ".lock", str(folder), "name another folder with --results"):
         run(folder, config, checkpoint, catalogue.root, references, tested, args)
 
@@ -178,7 +179,7 @@ def begin_run(folder: Path, config: dict[str, Any], root: Path, references: dict
         parts.clear()
     remove_leftovers(*(folder / name for name in WRITTEN))
     own_maps = args.from_maps is not None and args.from_maps.resolve() == folder.resolve()
-    for name in ("metrics.json", *WRITTEN):
+    for name in WRITTEN:
         if name != "config.json" and not (name == "maps.npz" and own_maps):
             (folder / name).unlink(missing_ok=True)
     shutil.rmtree(folder / "pictures", ignore_errors=True)

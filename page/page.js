@@ -278,12 +278,12 @@
   // ---- the threshold
   // Of the scores and the threshold that was learnt: one set by hand moves within it, so that the plot stands still meanwhile.
   const range = () => {
-    if (state.rate !== null || state.anchor === undefined) state.anchor = state.threshold.score;
     const values = [...scored().map(photo => photo.score), state.anchor];
     const low = Math.min(...values), high = Math.max(...values), room = (high - low) * .06 || 1e-3;
     return [low - room, high + room];
   };
   function showDecision() {
+    if (state.rate !== null || state.anchor === undefined) state.anchor = state.threshold.score;
     const findings = scored(), [low, high] = range(), value = state.threshold.score;
     const anomalous = findings.filter(isAnomalous).length;
     $("threshold").step = 10 ** Math.floor(Math.log10((high - low) / 50));

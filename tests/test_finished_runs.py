@@ -107,6 +107,9 @@ def test_pictures_are_drawn_later_from_the_maps_and_old_ones_do_not_stay(place, 
     assert "is finished: nothing to do" in told()
     test.main(arguments("--pictures", "0", "--force"))
     assert not (run / "report.html").exists() and not (run / "pictures").exists()
+    (run / "maps.npz").unlink()
+    test.main(arguments())    # nothing to draw from: the whole run once more
+    assert (run / "report.html").is_file() and (run / "metrics.json").read_bytes() == numbers
 
 
 def test_a_run_of_other_settings_in_the_same_folder_is_named_before_it_is_replaced(place, told):
