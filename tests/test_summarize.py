@@ -1,4 +1,4 @@
-"""Across seeds: the table of finished runs is exact, mixes nothing, says what it is; reproduce.sh makes the runs."""
+"""Across seeds: the table of finished runs is exact, mixes nothing, says what it is."""
 
 import csv
 import json
@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data import mvtec
 from utils import paper, summarize
 from utils.config import BackboneConfig, ConfigError, MethodConfig, WindowConfig, as_stored
 from utils.metrics import METRIC_NAMES
@@ -260,107 +259,3 @@ def test_command_line(tmp_path):
     assert done.returncode == 0 and done.stdout.startswith("# ") and "51.5 ? 0.1" in done.stdout
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["summary.csv", "summary.json", "summary.md"]
     assert "±" in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")
-
-
-def test_published_numbers_are_plausible_and_have_a_source():
-    for dataset in ("mvtec", "visa"):
-        rows = {shots: paper.published_rows(dataset, shots) for shots in (1, 2, 4)}
-        assert [[row["method"] for row in found] for found in rows.values()] == \
-            [["FDSL", *(rival.method for rival in paper.RIVALS)]] * 3
-        for found in rows.values():
-            for row in found:
-                assert row["source"] and set(METRIC_NAMES) <= set(row)
-                pairs = [row[name] for name in METRIC_NAMES if row[name]]
-                assert pairs and all(25 < mean < 100 and (std is None or 0 <= std < 6) for mean, std in pairs)
-        for less, more in zip(rows[1] + rows[2], rows[2] + rows[4]):  # nowhere do more references cost a point
-            assert all(more[name][0] > less[name][0] - 1 for name in METRIC_NAMES if less[name] and more[name])
-    assert paper.published_rows("folder", 1) == paper.published_rows("mvtec", 3) == []
-    assert paper.paper_row("visa", 8) is None
-    assert paper.paper_row("visa", 2)["auroc_sp"] == (93.0, 0.3)
-    assert [len(paper.CATEGORIES[name]) for name in ("mvtec", "visa")] == [15, 12]
-    assert set(paper.CATEGORIES["mvtec"]) == set(mvtec.OFFICIAL_COUNTS)
-
-
-def test_the_papers_row_in_a_report_says_what_does_not_compare():
-    every = paper.CATEGORIES["mvtec"]
-    alike = paper.row_beside(a_config(14), every)
-    assert alike["auroc_px"] == (96.8, 0.2) and alike["source"] == f"{paper.SOURCE}."
-    told = paper.row_beside(a_config(14, backbone__image_size=448, image_score="max"), every[:2])["source"]
-    assert "This run is not comparable with the published rows: 2 of MVTec AD's 15 categories" in told
-    assert "Unlike the paper: backbone ViT-L-14-336-quickgelu at 448 px, image score max." in told
-    assert paper.row_beside(a_config(14, backbone__pretrained="none"), every) is None
-    assert paper.row_beside(a_config(14, k_shot=3), every) is None
-
-
-def test_only_a_datasets_own_categories_are_called_by_its_name():
-    assert paper.dataset_title("mvtec", ["bottle", "gear"]) == "MVTec AD" == paper.dataset_title("mvtec", ["zipper"])
-    assert paper.dataset_title("visa", ["circuit"]) == "Products in VisA's layout"
-    assert paper.dataset_title("mvtec", []) == "Products in MVTec AD's layout" and paper.dataset_title("–", ["a"]) == "–"
-
-
-STUB = """import os, sys
-from pathlib import Path
-with open("calls.txt", "a") as file:
-    file.write(" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]) + "\\n")
-sys.exit(3 if "--fail" in sys.argv and "--seed 15" in " ".join(sys.argv) else 0)
-"""
-
-
-@pytest.fixture
-def reproduce(tmp_path):
-    """reproduce.sh in a project whose commands only write down how they were called; returns (run, calls)."""
-    for name in ("reproduce.sh", "utils/shell.sh"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("train.py", "test.py", "utils/summarize.py"):
-        (tmp_path / name).write_text(STUB)
-    (tmp_path / "requirements.txt").write_text("")
-    for name in ("bin", "m v", "visa"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
-
-    def run(*words, **environment):
-        clean = {name: value for name, value in os.environ.items()
-                 if name not in ("SEEDS", "SHOTS", "TEST_ARGS", "TRAIN_ARGS")}
-        return subprocess.run(["bash", str(tmp_path / "reproduce.sh"), *words], capture_output=True, text=True,
-                              timeout=60, env={**clean, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-                                   "MVTEC_PATH": "m v", "VISA_PATH": "visa", **environment})
-
-    return run, lambda: (tmp_path / "calls.txt").read_text().splitlines() if (tmp_path / "calls.txt").exists() else []
-
-
-def test_reproduce_runs_every_seed_shot_and_dataset(reproduce):
-    run, calls = reproduce
-    done = run("net", "cpu", "--pretrained", "none", SEEDS="3\n 4", SHOTS="2", TRAIN_ARGS="--epochs 1",
-               TEST_ARGS="--pictures 0 --results out")
-    assert done.returncode == 0, done.stderr
-    common = "--model-name net --device cpu --use-nam 1 --pretrained none"
-    windows = "--winmode mul --win-size 13 --win-stride 2 --win-weight 0.5"
-    tests = [f"test --dataset {name} --data-path {path} {common} {windows} --seed {seed} --k-shot 2 --pictures 0 "
-             "--results out"
-             for seed in (3, 4) for name, path in (("visa", "visa"), ("mvtec", "m v"))]
-    assert calls() == [f"train --dataset mvtec --data-path m v {common} --epochs 1",
-                       f"train --dataset visa --data-path visa {common} --epochs 1", *tests, "summarize out/net"]
-    assert "[4/4] mvtec, 2 shot(s), seed 4" in done.stderr
-
-
-def test_reproduce_has_defaults_and_stops_at_a_failure(reproduce):
-    run, calls = reproduce
-    done = run(TEST_ARGS="--fail")
-    assert done.returncode == 3
-    assert "[7/30]" in done.stderr and calls()[-1].startswith("test --dataset visa") and "--seed 15 " in calls()[-1]
-    assert sum("--model-name fdsl --device auto" in call for call in calls()) == len(calls()) == 2 + 7
-    assert [call.split("--k-shot ")[1].split()[0] for call in calls()[2:]] == ["1", "1", "2", "2", "4", "4", "1"]
-
-
-@pytest.mark.parametrize("words, environment, told", [
-    (("a/b",), {}, "MODEL"), (("", "cpu"), {"SEEDS": "x"}, "SEEDS"), (("m", "gpu"), {}, "DEVICE"),
-    (("m", "cpu", "64"), {}, "must be flags"), ((), {"SEEDS": "14 x"}, "SEEDS"), ((), {"SEEDS": "*"}, "SEEDS"),
-    ((), {"SEEDS": " "}, "SEEDS"), ((), {"SHOTS": "0"}, "SHOTS"), ((), {"SHOTS": "1,2"}, "SHOTS"),
-    ((), {"VISA_PATH": "nowhere"}, "VISA_PATH=DIR")])
-def test_reproduce_answers_wrong_arguments_with_usage(reproduce, words, environment, told):
-    run, calls = reproduce
-    done = run(*words, **environment)
-    assert done.returncode == 2 and not calls()
-    assert done.stderr.startswith("error: ") and told in done.stderr.splitlines()[0]
-    assert ("usage: bash reproduce.sh [MODEL DEVICE" in done.stderr) == ("VISA_PATH" not in told)
