@@ -3,7 +3,6 @@
 import csv
 import importlib.util
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -242,43 +241,6 @@ def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tin
     save_file({name: torch.randn_like(value) for name, value in state.items()}, tmp_path / "other.safetensors")
     with pytest.raises(ModelError, match="are not those that"):
         run_test(workplace, datasets, *LFE, "--pretrained", str(tmp_path / "other.safetensors"), results="refused")
-
-
-def shell(script, *arguments, **environment):
-    return subprocess.run(["bash", str(ROOT / script), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment})
-
-
-GOOD = ["m", "cpu", "1", "mul", "4", "3", "0.5", "14", "1"]
-
-
-@pytest.mark.parametrize("place, value, name", [
-    (0, "a/b", "MODEL"), (1, "gpu", "DEVICE"), (2, "yes", "useNAM"), (3, "off", "winmode"), (4, "0", "win-size"),
-    (5, "x", "win-stride"), (5, "9", "win-stride 9, is larger"), (6, "1.5", "win-weight"), (7, "-1", "seed"), (8, "k", "kshots")])
-@pytest.mark.parametrize("script", ["trainAndTest.sh", "test_few_shot.sh"])
-def test_a_wrong_argument_is_answered_with_the_usage_and_which_it_was(script, place, value, name):
-    ran = shell(script, *GOOD[:place], value, *GOOD[place + 1:])
-    assert ran.returncode == 2 and name in ran.stderr and "usage: bash " + script in ran.stderr
-
-
-def test_a_missing_argument_or_dataset_is_said():
-    ran = shell("test_few_shot.sh", *GOOD[:7])
-    assert ran.returncode == 2 and "argument 8, seed, is missing" in ran.stderr
-    ran = shell("trainAndTest.sh", *GOOD, MVTEC_PATH="/nowhere")
-    assert ran.returncode == 2 and "MVTEC_PATH" in ran.stderr
-    ran = shell("trainAndTest.sh", *GOOD, "stray")
-    assert ran.returncode == 2 and "'stray'" in ran.stderr
-
-
-def test_the_script_trains_on_one_and_tests_on_the_other(datasets, tiny_configs, tmp_path):
-    places = ["--checkpoints", str(tmp_path / "checkpoints")]
-    flags = [part for part in BACKBONE if part not in ("--device", "cpu")]
-    ran = shell("trainAndTest.sh", *GOOD, *flags, *places, "--model-config", tiny_configs, MVTEC_PATH=str(datasets[0]),
-                VISA_PATH=str(datasets[1]), TRAIN_ARGS="--epochs 1 --k-shot 2", TEST_ARGS=f"--results {tmp_path / 'results'}")
-    assert ran.returncode == 0, ran.stderr
-    for dataset, trained_on in (("mvtec", "visa"), ("visa", "mvtec")):
-        config = json.loads((tmp_path / f"results/m/{dataset}/1shot/seed14/mul_4_3_0.5/config.json").read_text())
-        assert config["trained_on"] == trained_on and (tmp_path / f"checkpoints/m/{trained_on}.safetensors").is_file()
 
 
 def test_errors_exit_with_2_and_one_line(datasets):
