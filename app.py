@@ -11,6 +11,7 @@ from __future__ import annotations
 
 if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
     from utils import signals
+
     signals.answer(at_once=True)
 
 import argparse
@@ -29,7 +30,7 @@ from utils.runtime import run_command
 from utils.signals import before_leaving, how_to_continue
 
 logger = logging.getLogger("fdsl")
-HOST = "127.0.0.1"       # there is no flag for another: nobody else's photographs, nobody else's machine
+HOST = "127.0.0.1"  # there is no flag for another: nobody else's photographs, nobody else's machine
 PORT = 7860
 THREADS = 16
 MEBIBYTE = 2**20
@@ -54,11 +55,18 @@ def main(argv: list[str] | None = None) -> NoReturn:
         before_leaving(lambda: remove(folder))
         how_to_continue("the page is closed and what was uploaded is gone; the same command opens it again")
         try:
-            server = waitress.create_server(make_server(detector, folder, limits, shown_facts(detector)), host=HOST, port=args.port,
-                                            threads=THREADS, ident=None, max_request_body_size=limits.file_bytes + MEBIBYTE)
+            server = waitress.create_server(
+                make_server(detector, folder, limits, shown_facts(detector)),
+                host=HOST,
+                port=args.port,
+                threads=THREADS,
+                ident=None,
+                max_request_body_size=limits.file_bytes + MEBIBYTE,
+            )
         except OSError as error:
-            raise ConfigError(f"--port {args.port} cannot be had ({os.strerror(error.errno)}); name another, or 0 for any.") \
-                from error
+            raise ConfigError(
+                f"--port {args.port} cannot be had ({os.strerror(error.errno)}); name another, or 0 for any."
+            ) from error
         logger.info("open http://%s:%s in your browser; Ctrl-C closes it", HOST, server.effective_port)
         serving = threading.Thread(target=server.run, name="server", daemon=True)
         serving.start()
@@ -76,13 +84,17 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
     parser = CommandLine(__doc__)
     page = parser.add_argument_group("page")
-    page.add_argument("--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free")
-    page.add_argument("--max-upload", type=whole(1, 4096), default=64, metavar="MIB", help="largest file (default 64 MiB)")
+    page.add_argument(
+        "--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free"
+    )
+    page.add_argument(
+        "--max-upload", type=whole(1, 4096), default=64, metavar="MIB", help="largest file (default 64 MiB)"
+    )
     add_detector_flags(parser)
     args = parser.parse_args(argv)
     if problem := saved_detector_problem(args):
         parser.error(problem)
-    args.false_alarm_rate = args.threshold = args.threshold_from = None    # chosen on the page
+    args.false_alarm_rate = args.threshold = args.threshold_from = None  # chosen on the page
     return args
 
 

@@ -1,10 +1,12 @@
-"""The maps of a whole test set, category by category; what is finished is kept, what is short of memory is halved."""
+"""The maps of a whole test set, category by category; what is finished is kept, what is short of memory is
+halved."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Mapping, NoReturn, Sequence
+from typing import Any, NoReturn
 
 import torch
 
@@ -28,16 +30,32 @@ class Overflow(Exception):
     """Maps that are not finite, in a precision narrower than float32; the message says where."""
 
 
-def detect(detector: Detector, root: Path, references: Mapping[str, list[Record]], tested: Mapping[str, list[Record]],
-           parts: FinishedParts, config: Mapping[str, Any], batch_size: int, workers: int, max_pixels: int) -> RunMaps:
-    """Maps and raw scores of every test image, one category at a time; `parts` gives and keeps the finished ones.
+def detect(
+    detector: Detector,
+    root: Path,
+    references: Mapping[str, list[Record]],
+    tested: Mapping[str, list[Record]],
+    parts: FinishedParts,
+    config: Mapping[str, Any],
+    batch_size: int,
+    workers: int,
+    max_pixels: int,
+) -> RunMaps:
+    """Maps and raw scores of every test image, one category at a time; `parts` gives and keeps the finished
+    ones.
 
-    Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out: raises
-    DataError for one that cannot be read, Overflow or ModelError for a map that is not finite.
+    Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
+    raises DataError for one that cannot be read, Overflow or ModelError for a map that is not finite.
     """
-    keys = {category: {**essence_of_maps(config), "weights": detector.backbone.fingerprint,
-                       "references": files_digest(root, references[category]), "files": files_digest(root, records)}
-            for category, records in tested.items()}
+    keys = {
+        category: {
+            **essence_of_maps(config),
+            "weights": detector.backbone.fingerprint,
+            "references": files_digest(root, references[category]),
+            "files": files_digest(root, records),
+        }
+        for category, records in tested.items()
+    }
 
     def photographs(part: list[Record]) -> InspectionDataset:
         return InspectionDataset(root, part, detector.image_size, max_pixels=max_pixels)
@@ -49,8 +67,14 @@ def detect(detector: Detector, root: Path, references: Mapping[str, list[Record]
         if maps is not None:
             logger.info("%s (%d/%d): taken from the interrupted run.", shown(category), number, len(tested))
         else:
-            maps = detect_category(score, photographs(references[category]), photographs(records),
-                                   f"{shown(category)} ({number}/{len(tested)})", batch_size, workers)
+            maps = detect_category(
+                score,
+                photographs(references[category]),
+                photographs(records),
+                f"{shown(category)} ({number}/{len(tested)})",
+                batch_size,
+                workers,
+            )
             parts.save(keys[category], maps)
         found.append(maps)
         how_to_continue(f"the same command goes on after {number} of {len(tested)} categories")
@@ -61,14 +85,27 @@ def essence_of_maps(config: Mapping[str, Any]) -> dict[str, Any]:
     """What a category's maps depend on beside its files."""
     windows = {name: value for name, value in config["windows"].items() if name != "win_weight"}
     tower = {name: config["backbone"][name] for name in ("model", "layers", "image_size")}
-    return {"heads": config["heads"], "checkpoint": config["checkpoint_digest"], "method": config["method"], "windows": windows, **tower,
-            "device": config["machine"]["device"], "precision": config["machine"]["precision"]}
+    return {
+        "heads": config["heads"],
+        "checkpoint": config["checkpoint_digest"],
+        "method": config["method"],
+        "windows": windows,
+        **tower,
+        "device": config["machine"]["device"],
+        "precision": config["machine"]["precision"],
+    }
 
 
-def detect_category(score: Halving, shots: InspectionDataset, tested: InspectionDataset, what: str, batch_size: int,
-                    workers: int) -> RunMaps:
-    """Maps and raw scores of one category's test images, after its references `shots` were remembered; `score` calls
-    the detector."""
+def detect_category(
+    score: Halving,
+    shots: InspectionDataset,
+    tested: InspectionDataset,
+    what: str,
+    batch_size: int,
+    workers: int,
+) -> RunMaps:
+    """Maps and raw scores of one category's test images, after its references `shots` were remembered;
+    `score` calls the detector."""
     detector = score.function
     if len(shots):
         photographs = torch.stack([shots[index]["image"] for index in range(len(shots))])
@@ -83,7 +120,9 @@ def detect_category(score: Halving, shots: InspectionDataset, tested: Inspection
             if not all(part is None or torch.isfinite(part[index]).all() for part in maps):
                 raise_not_finite(path, detector.backbone.dtype)
         found.append(maps)
-    base, base_score, window, window_score = (None if part is None else part.numpy() for part in join_detections(found))
+    base, base_score, window, window_score = (
+        None if part is None else part.numpy() for part in join_detections(found)
+    )
     return RunMaps([record.image_path for record in tested.records], base, base_score, window, window_score)
 
 

@@ -1,10 +1,10 @@
 """FDSL in Python: a detector from a few photographs of good parts. The same code the commands use.
 
-    from fdsl import AnomalyDetector
-    detector = AnomalyDetector.from_checkpoint("checkpoints/fdsl/visa.safetensors")
-    detector.remember(["good/1.png", "good/2.png"])
-    for found in detector.predict(["parts/7.png", "parts/8.png"]):
-        print(found.score, found.is_anomalous, found.boxes)
+from fdsl import AnomalyDetector
+detector = AnomalyDetector.from_checkpoint("checkpoints/fdsl/visa.safetensors")
+detector.remember(["good/1.png", "good/2.png"])
+for found in detector.predict(["parts/7.png", "parts/8.png"]):
+    print(found.score, found.is_anomalous, found.boxes)
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from __future__ import annotations
 import argparse
 import hashlib
 import logging
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -41,12 +42,21 @@ from utils.drawing import upsample
 from utils.evaluation import image_scores
 from utils.memory import sparing
 
-__all__ = ["AnomalyDetector", "Box", "ConfigError", "DataError", "ModelError", "Prediction", "Threshold", "WindowConfig",
-           "build_detector"]
+__all__ = [
+    "AnomalyDetector",
+    "Box",
+    "ConfigError",
+    "DataError",
+    "ModelError",
+    "Prediction",
+    "Threshold",
+    "WindowConfig",
+    "build_detector",
+]
 
 logger = logging.getLogger("fdsl")
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
-HEAT_RATE = 0.01               # pictures: the level that this share of normal photographs reaches is half-way up
+HEAT_RATE = 0.01  # pictures: the level that this share of normal photographs reaches is half-way up
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,9 @@ class Prediction:
     """What the detector says of one photograph.
 
     score: higher is more anomalous. threshold: the score from which on it is called anomalous, or None.
-    base_map, window_map, patch_map (G,G) float32 in [0,1]: the whole image's, the windows' (None without LFE) and their
-    fusion, on the patch grid; base_score and window_score the raw scores of the first two. size: (width, height) of the
-    photograph in pixels.
+    base_map, window_map, patch_map (G,G) float32 in [0,1]: the whole image's, the windows' (None without LFE)
+    and their fusion, on the patch grid; base_score and window_score the raw scores of the first two. size:
+    (width, height) of the photograph in pixels.
     """
 
     score: float
@@ -81,60 +91,118 @@ class Prediction:
 
     @cached_property
     def boxes(self) -> list[Box]:
-        """The hot regions in the photograph's own pixels, the hottest first; none where it is not anomalous."""
+        """The hot regions in the photograph's own pixels, the hottest first; none where it is not
+        anomalous."""
         return [] if self.is_anomalous is False else find_boxes(self.anomaly_map, self.map_threshold)
 
 
 class AnomalyDetector:
     """Finds defects in photographs of one kind of part, from a few photographs of good ones.
 
-    Make one with `from_checkpoint`, `from_backbone` or `load`; `remember` the references; `predict`. `threshold` (None:
-    no decision) is set by `remember`, `calibrate`, `set_threshold` or `learn_threshold`. Not thread-safe.
+    Make one with `from_checkpoint`, `from_backbone` or `load`; `remember` the references; `predict`.
+    `threshold` (None: no decision) is set by `remember`, `calibrate`, `set_threshold` or `learn_threshold`.
+    Not thread-safe.
     """
 
     def __init__(self, detector: Detector, config: dict[str, Any]) -> None:
-        self.detector, self.config = detector, {**config, "fingerprint": detector.backbone.fingerprint,
-                                                "references": 0, "rotations": 1}
+        self.detector, self.config = (
+            detector,
+            {**config, "fingerprint": detector.backbone.fingerprint, "references": 0, "rotations": 1},
+        )
         self._scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, *, method: str = "fdsl", windows: WindowConfig | None = None,
-                        image_score: str = "max", model: str | None = None, pretrained: str | None = None,
-                        model_config: str | None = None, layers: Sequence[int] | None = None,
-                        image_size: int | None = None, use_nam: int | None = None, fd: str | None = None,
-                        align: str | None = None, device: str = "auto", precision: str = "auto") -> "AnomalyDetector":
-        """A detector with trained heads: a checkpoint of train.py, or one of the published code with the backbone named.
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        method: str = "fdsl",
+        windows: WindowConfig | None = None,
+        image_score: str = "max",
+        model: str | None = None,
+        pretrained: str | None = None,
+        model_config: str | None = None,
+        layers: Sequence[int] | None = None,
+        image_size: int | None = None,
+        use_nam: int | None = None,
+        fd: str | None = None,
+        align: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> AnomalyDetector:
+        """A detector with trained heads: a checkpoint of train.py, or one of the published code with the
+        backbone named.
 
-        `method`: fdsl (the heads), nearest (training-free distance on the checkpoint's backbone) or both. The other
-        arguments are the commands' flags. Raises ConfigError, ModelError for what does not fit the checkpoint.
+        `method`: fdsl (the heads), nearest (training-free distance on the checkpoint's backbone) or both. The
+        other arguments are the commands' flags. Raises ConfigError, ModelError for what does not fit the
+        checkpoint.
         """
         checkpoint = load_checkpoint(Path(path))
-        flags = argparse.Namespace(model=model, pretrained=pretrained, model_config=model_config, layers=layers,
-                                   image_size=image_size, use_nam=use_nam, fd=fd, align=align)
+        flags = argparse.Namespace(
+            model=model,
+            pretrained=pretrained,
+            model_config=model_config,
+            layers=layers,
+            image_size=image_size,
+            use_nam=use_nam,
+            fd=fd,
+            align=align,
+        )
         tower = settings.backbone_config(flags, checkpoint.config.get("backbone"))
         chosen = settings.method_config(flags, checkpoint.config.get("method"), checkpoint.has_nam)
-        config = detector_config(method, tower, chosen, windows or WindowConfig(), image_score, device, precision)
+        config = detector_config(
+            method, tower, chosen, windows or WindowConfig(), image_score, device, precision
+        )
         config["checkpoint"], config["trained_on"] = str(path), checkpoint.config.get("dataset")
         if method != "nearest" and len(checkpoint.config.get("training", {}).get("images", ())) == 1:
-            logger.warning("These heads were trained on one category alone: such heads generalise worse than method "
-                           "nearest does.")
+            logger.warning(
+                "These heads were trained on one category alone: such heads generalise worse than method "
+                "nearest does."
+            )
         return cls(build_detector(config, checkpoint), config)
 
     @classmethod
-    def from_backbone(cls, *, windows: WindowConfig | None = None, image_score: str = "max", model: str | None = None,
-                      pretrained: str | None = None, model_config: str | None = None, layers: Sequence[int] | None = None,
-                      image_size: int | None = None, align: str | None = None, device: str = "auto",
-                      precision: str = "auto") -> "AnomalyDetector":
-        """A detector without any training (method nearest): half the cosine distance to the nearest normal patch.
+    def from_backbone(
+        cls,
+        *,
+        windows: WindowConfig | None = None,
+        image_score: str = "max",
+        model: str | None = None,
+        pretrained: str | None = None,
+        model_config: str | None = None,
+        layers: Sequence[int] | None = None,
+        image_size: int | None = None,
+        align: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> AnomalyDetector:
+        """A detector without any training (method nearest): half the cosine distance to the nearest normal
+        patch.
 
-        Without `windows` it looks at the whole image alone. Raises ConfigError, ModelError as the commands do.
+        Without `windows` it looks at the whole image alone. Raises ConfigError, ModelError as the commands
+        do.
         """
-        flags = argparse.Namespace(model=model, pretrained=pretrained, model_config=model_config, layers=layers,
-                                   image_size=image_size, use_nam=0, fd=None, align=align)
-        config = detector_config("nearest", settings.backbone_config(flags), settings.method_config(flags),
-                         windows or WindowConfig(winmode="nan"), image_score, device, precision)
+        flags = argparse.Namespace(
+            model=model,
+            pretrained=pretrained,
+            model_config=model_config,
+            layers=layers,
+            image_size=image_size,
+            use_nam=0,
+            fd=None,
+            align=align,
+        )
+        config = detector_config(
+            "nearest",
+            settings.backbone_config(flags),
+            settings.method_config(flags),
+            windows or WindowConfig(winmode="nan"),
+            image_score,
+            device,
+            precision,
+        )
         backbone = load_tower(config)
         return cls(assemble(config, backbone, NearestHeads(backbone.width, len(backbone.layers))), config)
 
@@ -142,8 +210,9 @@ class AnomalyDetector:
     def backbone(self) -> FrozenBackbone:
         return self.detector.backbone
 
-    def another(self) -> "AnomalyDetector":
-        """A detector that knows what this one does and goes its own way from now on; they share the backbone's weights."""
+    def another(self) -> AnomalyDetector:
+        """A detector that knows what this one does and goes its own way from now on; they share the
+        backbone's weights."""
         config = deepcopy(self.config)
         other = AnomalyDetector(assemble(config, self.backbone, deepcopy(self.detector.heads)), config)
         other.config |= {name: config[name] for name in ("references", "rotations")}
@@ -152,17 +221,25 @@ class AnomalyDetector:
         other.threshold, other.normal = self.threshold, self.normal
         return other
 
-    def remember(self, references: Photograph | Iterable[Photograph], *, rotations: int = 1,
-                 false_alarm_rate: float | None = 0.01) -> None:
+    def remember(
+        self,
+        references: Photograph | Iterable[Photograph],
+        *,
+        rotations: int = 1,
+        false_alarm_rate: float | None = 0.01,
+    ) -> None:
         """Learns what good parts look like; what it remembered before is forgotten.
 
-        `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of each, turned
-        by 360/rotations degrees (not for parts whose orientation is the defect). `false_alarm_rate`: how often a good
-        part may be called anomalous; the threshold comes from the references alone. None: no threshold, sooner done.
-        A photograph given twice counts once. Raises DataError, ModelError.
+        `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of
+        each, turned by 360/rotations degrees (not for parts whose orientation is the defect).
+        `false_alarm_rate`: how often a good part may be called anomalous; the threshold comes from the
+        references alone. None: no threshold, sooner done. A photograph given twice counts once. Raises
+        DataError, ModelError.
         """
         if rotations < 1:
-            raise ConfigError(f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies.")
+            raise ConfigError(
+                f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies."
+            )
         photographs = _without_copies([as_photograph(image) for image in each_image(references)[0]])
         if not photographs and self.config["method"]["fd"] != "none":
             raise DataError("there is no reference photograph; give at least one of a good part")
@@ -186,8 +263,10 @@ class AnomalyDetector:
         if not 0 < false_alarm_rate < 1:
             raise ConfigError(f"--false-alarm-rate {false_alarm_rate} is not a number between 0 and 1.")
         if self.normal is None:
-            raise ConfigError("This detector has no held-out scores of references, so no false-alarm rate can be "
-                              "promised; remember the references with a false-alarm rate, or set a threshold.")
+            raise ConfigError(
+                "This detector has no held-out scores of references, so no false-alarm rate can be "
+                "promised; remember the references with a false-alarm rate, or set a threshold."
+            )
         self.threshold = self.normal.threshold(false_alarm_rate)
 
     def set_threshold(self, score: float) -> None:
@@ -197,7 +276,8 @@ class AnomalyDetector:
         self.threshold = Threshold(float(score), None, "given")
 
     def learn_threshold(self, images: Iterable[Photograph], labels: Sequence[bool]) -> None:
-        """Sets the threshold with the best F1 on labelled photographs (True: anomalous); see `labelled_threshold`."""
+        """Sets the threshold with the best F1 on labelled photographs (True: anomalous); see
+        `labelled_threshold`."""
         scores = np.array([found.score for found in self.stream(images)])
         if len(scores) != len(labels):
             raise ConfigError(f"There are {len(scores)} labelled photographs but {len(labels)} labels.")
@@ -205,18 +285,21 @@ class AnomalyDetector:
 
     @property
     def heat_scale(self) -> tuple[float, float]:
-        """The map values (low, high) that pictures show as cold and hottest: what normal patches reach is half-way."""
+        """The map values (low, high) that pictures show as cold and hottest: what normal patches reach is
+        half-way."""
         normal = self.normal
         if normal is None:
             return 0.0, 0.5 if self.config["heads"] == "nearest" else 1.0
         low, level = normal.floor, normal.threshold(HEAT_RATE).level
         return low, max(low + 2 * (level - low), low + 1e-6)
 
-    def predict(self, images: Photograph | Iterable[Photograph], batch_size: int = BATCH) -> Prediction | list[Prediction]:
+    def predict(
+        self, images: Photograph | Iterable[Photograph], batch_size: int = BATCH
+    ) -> Prediction | list[Prediction]:
         """What is wrong with each photograph: one Prediction for one, a list for several (or a folder).
 
-        Takes paths, PIL images, arrays (H,W,3) uint8 RGB, tensors (3,H,W) uint8 or float in [0,1], stacks of them, or
-        any iterable. Raises DataError for what is no photograph, ModelError before `remember`.
+        Takes paths, PIL images, arrays (H,W,3) uint8 RGB, tensors (3,H,W) uint8 or float in [0,1], stacks of
+        them, or any iterable. Raises DataError for what is no photograph, ModelError before `remember`.
         """
         items, single = each_image(images)
         found = list(self.stream(items, batch_size))
@@ -237,18 +320,34 @@ class AnomalyDetector:
         """RGB photographs -> (B,3,S,S) float32, squashed and normalised."""
         return to_batch(photographs, self.detector.image_size)
 
-    def predict_batch(self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()) -> list[Prediction]:
+    def predict_batch(
+        self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
+    ) -> list[Prediction]:
         """Predictions for a batch (B,3,S,S) of `to_batch`; `sizes` are the photographs' (width, height).
 
         `names`: what errors call the photographs. Raises ModelError for a map that is not finite.
         """
-        found = self._scorer(batch, names or [f"photograph {index + 1} of {len(sizes)}" for index in range(len(sizes))])
+        found = self._scorer(
+            batch, names or [f"photograph {index + 1} of {len(sizes)}" for index in range(len(sizes))]
+        )
         maps, scores = self._fused(found)
-        score, level = (None, None) if self.threshold is None else (self.threshold.score, self.threshold.level)
-        return [Prediction(float(scores[i]), score, tuple(sizes[i]), float(found.base_score[i]),
-                           None if found.window is None else float(found.window_score[i]), found.base[i],
-                           None if found.window is None else found.window[i], maps[i], level)
-                for i in range(len(sizes))]
+        score, level = (
+            (None, None) if self.threshold is None else (self.threshold.score, self.threshold.level)
+        )
+        return [
+            Prediction(
+                float(scores[i]),
+                score,
+                tuple(sizes[i]),
+                float(found.base_score[i]),
+                None if found.window is None else float(found.window_score[i]),
+                found.base[i],
+                None if found.window is None else found.window[i],
+                maps[i],
+                level,
+            )
+            for i in range(len(sizes))
+        ]
 
     def fuse(self, base: np.ndarray, window: np.ndarray | None) -> np.ndarray:
         """Maps or scores of the whole image and of the windows -> the detector's own."""
@@ -258,10 +357,13 @@ class AnomalyDetector:
     def _fused(self, found: Detection) -> tuple[np.ndarray, np.ndarray]:
         """Maps (B,G,G) float32 and image scores (B,) of both branches together."""
         maps = self.fuse(found.base, found.window)
-        return maps, image_scores(maps, self.fuse(found.base_score, found.window_score), self.config["image_score"])
+        return maps, image_scores(
+            maps, self.fuse(found.base_score, found.window_score), self.config["image_score"]
+        )
 
     def save(self, file: str | Path) -> None:
-        """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at all.
+        """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
+        all.
 
         Raises ModelError before `remember`.
         """
@@ -279,34 +381,53 @@ class AnomalyDetector:
         if self.detector.window_keys is not None:
             tensors["window_bank.keys"] = self.detector.window_keys
         if self.normal is not None:
-            tensors |= {f"normal.{name}": torch.from_numpy(np.atleast_1d(value)) for name, value in vars(self.normal).items()}
+            tensors |= {
+                f"normal.{name}": torch.from_numpy(np.atleast_1d(value))
+                for name, value in vars(self.normal).items()
+            }
         return tensors
 
     @classmethod
-    def load(cls, file: str | Path, *, pretrained: str | None = None, model_config: str | None = None,
-             device: str = "auto", precision: str | None = None) -> "AnomalyDetector":
+    def load(
+        cls,
+        file: str | Path,
+        *,
+        pretrained: str | None = None,
+        model_config: str | None = None,
+        device: str = "auto",
+        precision: str | None = None,
+    ) -> AnomalyDetector:
         """The detector that `save` wrote; on the same machine it gives the same scores to the last bit.
 
-        `pretrained` and `model_config` say where the backbone's files lie now. Raises ModelError for another backbone,
-        ConfigError for another precision or a file that `save` did not write.
+        `pretrained` and `model_config` say where the backbone's files lie now. Raises ModelError for another
+        backbone, ConfigError for another precision or a file that `save` did not write.
         """
         tensors, config = load_detector(Path(file))
         config = moved_config(config, file, pretrained, model_config, device, precision)
         backbone = load_tower(config)
         if backbone.fingerprint != config["fingerprint"]:
-            raise ModelError(f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
-                             f"({config['fingerprint']}); give the same weights with --pretrained.")
-        state = {name.removeprefix("heads."): value for name, value in tensors.items() if name.startswith("heads.")}
+            raise ModelError(
+                f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
+                f"({config['fingerprint']}); give the same weights with --pretrained."
+            )
+        state = {
+            name.removeprefix("heads."): value for name, value in tensors.items() if name.startswith("heads.")
+        }
         try:
             self = cls(assemble(config, backbone, saved_heads(config["heads"], backbone, state)), config)
             self.config |= {name: config[name] for name in ("references", "rotations")}
             here = {name: value.to(backbone.device) for name, value in tensors.items() if "bank." in name}
             self.detector.bank, self.detector.window_bank = (
-                restored_bank(here[f"{name}.mean"], here[f"{name}.centred"].to(backbone.dtype)) if f"{name}.mean" in here else None
-                for name in ("bank", "window_bank"))
+                restored_bank(here[f"{name}.mean"], here[f"{name}.centred"].to(backbone.dtype))
+                if f"{name}.mean" in here
+                else None
+                for name in ("bank", "window_bank")
+            )
             self.detector.window_keys = here.get("window_bank.keys")
             if "normal.scores" in tensors:
-                scores, peaks, how = (tensors[f"normal.{name}"].numpy() for name in ("scores", "peaks", "how"))
+                scores, peaks, how = (
+                    tensors[f"normal.{name}"].numpy() for name in ("scores", "peaks", "how")
+                )
                 self.normal = NormalScores(scores, peaks, how, tensors["normal.floor"].item())
             self.threshold = None if config["threshold"] is None else Threshold(**config["threshold"])
         except (KeyError, TypeError, RuntimeError) as error:
@@ -318,16 +439,24 @@ class AnomalyDetector:
         maps, scores = zip(*(self._fused(part) for part, _ in found))
         maps = np.concatenate(maps)
         how = np.concatenate([kinds for _, kinds in found])
-        return NormalScores(np.concatenate(scores).astype(np.float64), maps.max((1, 2)).astype(np.float64), how,
-                            float(np.median(maps)))
+        return NormalScores(
+            np.concatenate(scores).astype(np.float64),
+            maps.max((1, 2)).astype(np.float64),
+            how,
+            float(np.median(maps)),
+        )
 
 
 def _without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:
-    """Each photograph once: one that is there twice would be held out against itself, as if good parts were all alike."""
+    """Each photograph once: one that is there twice would be held out against itself, as if good parts were
+    all alike."""
     kept: dict[tuple, Image.Image] = {}
     for photo in photographs:
         kept.setdefault((photo.size, hashlib.sha256(photo.tobytes()).digest()), photo)
     found = list(kept.values())
     if len(found) < len(photographs):
-        logger.warning("%d reference(s) show exactly what another one shows and are left out.", len(photographs) - len(found))
+        logger.warning(
+            "%d reference(s) show exactly what another one shows and are left out.",
+            len(photographs) - len(found),
+        )
     return found

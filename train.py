@@ -2,15 +2,16 @@
 
     python train.py --dataset visa --data-path data/visa --model-name fdsl
 
-The training data are the dataset's *test* images (they have masks); each looks its nearest normal tokens up in its
-own category's memory bank. Writes CHECKPOINTS/MODEL/DATASET.safetensors, named by the training set. A training that
-was interrupted, however it was, goes on with the same command and ends in the same weights.
+The training data are the dataset's *test* images (they have masks); each looks its nearest normal tokens up
+in its own category's memory bank. Writes CHECKPOINTS/MODEL/DATASET.safetensors, named by the training set. A
+training that was interrupted, however it was, goes on with the same command and ends in the same weights.
 """
 
 from __future__ import annotations
 
 if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
     from utils import signals
+
     signals.answer(at_once=True)
 
 import argparse
@@ -21,8 +22,18 @@ from typing import Any
 import torch
 
 from data.dataset import EpochSampler, TrainingDataset, files_digest, make_loader
-from data.records import (Catalogue, DataError, Record, describe_catalogue, draw_references, find_duplicates,
-                          open_catalogue, shown, with_masks, without_references)
+from data.records import (
+    Catalogue,
+    DataError,
+    Record,
+    describe_catalogue,
+    draw_references,
+    find_duplicates,
+    open_catalogue,
+    shown,
+    with_masks,
+    without_references,
+)
 from data.transforms import MAX_PIXELS
 from models.backbone import FrozenBackbone, ModelError
 from models.fdsl import FDSL
@@ -35,8 +46,18 @@ from utils.files import csv_text, remove_leftovers, write_text
 from utils.lock import locked
 from utils.results import write_loss_curve
 from utils.resume import Position, SavedTraining, TrainingState, save_interval
-from utils.runtime import (choose_device, choose_precision, machine_facts, make_repeatable, progress,
-                           run_command, seed_everything, start_logging, warn, worker_count)
+from utils.runtime import (
+    choose_device,
+    choose_precision,
+    machine_facts,
+    make_repeatable,
+    progress,
+    run_command,
+    seed_everything,
+    start_logging,
+    warn,
+    worker_count,
+)
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
@@ -49,29 +70,57 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = settings.CommandLine(__doc__)
     parser.add_argument("--dataset", choices=settings.DATASETS, required=True)
     parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
-    parser.add_argument("--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder")
-    parser.add_argument("--model-name", type=settings.name_part, default="fdsl", help="names checkpoints and results")
+    parser.add_argument(
+        "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
+    )
+    parser.add_argument(
+        "--model-name", type=settings.name_part, default="fdsl", help="names checkpoints and results"
+    )
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=settings.whole(1), help="default as published: 11 on visa, 5 elsewhere")
-    training.add_argument("--k-shot", type=settings.whole(1), default=10, help="references of each category (default 10)")
+    training.add_argument(
+        "--epochs", type=settings.whole(1), help="default as published: 11 on visa, 5 elsewhere"
+    )
+    training.add_argument(
+        "--k-shot", type=settings.whole(1), default=10, help="references of each category (default 10)"
+    )
     training.add_argument("--batch-size", type=settings.whole(1), default=8)
     training.add_argument("--learning-rate", type=settings.real(0, 1, above=True), default=1e-3)
-    training.add_argument("--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset")
+    training.add_argument(
+        "--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset"
+    )
     training.add_argument("--seed", type=settings.SEED, default=111)
-    training.add_argument("--force", action="store_true", help="train again though the same checkpoint is there")
-    training.add_argument("--resume", action=argparse.BooleanOptionalAction, default=True,
-                          help="go on with an unfinished training of the same settings (default), or start it anew")
-    training.add_argument("--save-every", type=save_interval, default=save_interval("1m"), metavar="N|TIME",
-                          help="keep the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)")
-    parser.add_argument("--max-pixels", type=settings.whole(1), default=MAX_PIXELS, metavar="N",
-                        help=f"a larger image is refused (default {MAX_PIXELS:,})")
+    training.add_argument(
+        "--force", action="store_true", help="train again though the same checkpoint is there"
+    )
+    training.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with an unfinished training of the same settings (default), or start it anew",
+    )
+    training.add_argument(
+        "--save-every",
+        type=save_interval,
+        default=save_interval("1m"),
+        metavar="N|TIME",
+        help="keep the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)",
+    )
+    parser.add_argument(
+        "--max-pixels",
+        type=settings.whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"a larger image is refused (default {MAX_PIXELS:,})",
+    )
     settings.add_method_flags(parser)
     settings.add_backbone_flags(parser)
     settings.add_runtime_flags(parser)
     args = parser.parse_args(argv)
     args.data_path = args.data_path or Path("data") / args.dataset
-    args.epochs = args.epochs or settings.PUBLISHED_EPOCHS.get(args.dataset, settings.PUBLISHED_EPOCHS["mvtec"])
+    args.epochs = args.epochs or settings.PUBLISHED_EPOCHS.get(
+        args.dataset, settings.PUBLISHED_EPOCHS["mvtec"]
+    )
     args.augmentation = args.augmentation or settings.AUGMENTATIONS[args.dataset]
     return args
 
@@ -79,7 +128,9 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     target = settings.checkpoint_path(args.checkpoints, args.model_name, args.dataset)
-    with locked(target.with_name(f".{target.stem}.lock"), str(target), "name another folder with --checkpoints"):
+    with locked(
+        target.with_name(f".{target.stem}.lock"), str(target), "name another folder with --checkpoints"
+    ):
         train(args, target)
 
 
@@ -91,7 +142,11 @@ def train(args: argparse.Namespace, target: Path) -> None:
     start_logging(target.with_suffix(".log.txt"))
     logger.info("%s", command_line())
     seed_everything(args.seed)
-    device, method, tower = choose_device(args.device), settings.method_config(args), settings.backbone_config(args)
+    device, method, tower = (
+        choose_device(args.device),
+        settings.method_config(args),
+        settings.backbone_config(args),
+    )
     dtype = choose_precision(args.precision, device)
     make_repeatable(device)
 
@@ -100,28 +155,54 @@ def train(args: argparse.Namespace, target: Path) -> None:
     records = training_records(catalogue)
     left_out = sum(map(len, catalogue.test.values())) - len(records)
     warn([f"{left_out} defective image(s) have no mask and are left out of the training"] if left_out else [])
-    references = {category: draw_references(catalogue.train.get(category, []), args.k_shot, args.seed, category)
-                  for category in dict.fromkeys(record.category for record in records) if method.fd != "none"}
-    if args.dataset == "folder":    # without train/ both come from the same folder: a reference has no discrepancy to learn from
+    references = {
+        category: draw_references(catalogue.train.get(category, []), args.k_shot, args.seed, category)
+        for category in dict.fromkeys(record.category for record in records)
+        if method.fd != "none"
+    }
+    if (
+        args.dataset == "folder"
+    ):  # without train/ both come from the same folder: a reference has no discrepancy to learn from
         records = without_references(records, [record for drawn in references.values() for record in drawn])
         if not any(not record.anomalous for record in records):
-            warn(["every good image is a reference, so none is left to learn from: lower --k-shot or add good images"])
-    data = files_digest(catalogue.root, [*records, *(record for drawn in references.values() for record in drawn)])
+            warn(
+                [
+                    "every good image is a reference, so none is left to learn from: lower --k-shot or add good images"
+                ]
+            )
+    data = files_digest(
+        catalogue.root, [*records, *(record for drawn in references.values() for record in drawn)]
+    )
     if tower.untrained:
-        logger.warning("The backbone is untrained (--pretrained none): its features are random projections. "
-                       "Results show that everything runs, not how good the method is.")
+        logger.warning(
+            "The backbone is untrained (--pretrained none): its features are random projections. "
+            "Results show that everything runs, not how good the method is."
+        )
 
     def load(precision: torch.dtype) -> FrozenBackbone:
-        return load_backbone(tower.model, tower.pretrained, tower.layers, device, precision, tower.model_config)
+        return load_backbone(
+            tower.model, tower.pretrained, tower.layers, device, precision, tower.model_config
+        )
 
     backbone = load(dtype)
-    stored = {"backbone": settings.as_stored(tower), "method": settings.as_stored(method),
-              "fingerprint": backbone.fingerprint, "dataset": args.dataset,
-              "training": {"epochs": args.epochs, "k_shot": args.k_shot, "batch_size": args.batch_size,
-                           "learning_rate": args.learning_rate, "augmentation": args.augmentation, "seed": args.seed,
-                           "learnt": files_digest(catalogue.root, records), "files": data,
-                           "images": {category: len(part) for category, part in catalogue.test.items()},
-                           "machine": machine_facts(device, dtype)}}
+    stored = {
+        "backbone": settings.as_stored(tower),
+        "method": settings.as_stored(method),
+        "fingerprint": backbone.fingerprint,
+        "dataset": args.dataset,
+        "training": {
+            "epochs": args.epochs,
+            "k_shot": args.k_shot,
+            "batch_size": args.batch_size,
+            "learning_rate": args.learning_rate,
+            "augmentation": args.augmentation,
+            "seed": args.seed,
+            "learnt": files_digest(catalogue.root, records),
+            "files": data,
+            "images": {category: len(part) for category, part in catalogue.test.items()},
+            "machine": machine_facts(device, dtype),
+        },
+    }
     state = TrainingState(unfinished, stored, data, len(LOSS_COLUMNS))
     saved = read_unfinished(state) if args.resume else None
     if saved is None and not args.force and is_trained(target, stored):
@@ -132,7 +213,9 @@ def train(args: argparse.Namespace, target: Path) -> None:
         warn(find_duplicates(catalogue.root, drawn, others))
     torch.manual_seed(args.seed)
     heads = FDSL(backbone.width, len(backbone.layers), method.use_nam).to(device)
-    source = DiscrepancySource(load, backbone, method, catalogue.root, references, tower.image_size, args.max_pixels)
+    source = DiscrepancySource(
+        load, backbone, method, catalogue.root, references, tower.image_size, args.max_pixels
+    )
     position = fit(heads, source, catalogue.root, records, state, saved, args)
     save_checkpoint(target, heads.state_dict(), stored)
     write_text(loss_table, csv_text(LOSS_COLUMNS, position.rows))
@@ -145,41 +228,65 @@ def training_records(catalogue: Catalogue) -> list[Record]:
     """The test images that can be learnt from; DataError where none of them is defective."""
     records = [record for part in catalogue.test.values() for record in with_masks(part)]
     if not any(record.anomalous for record in records):
-        raise DataError(f"{catalogue.root}: there is no defective image with a mask, so there is nothing to learn; "
-                        "train on a dataset with masks.")
+        raise DataError(
+            f"{catalogue.root}: there is no defective image with a mask, so there is nothing to learn; "
+            "train on a dataset with masks."
+        )
     return records
 
 
 def read_unfinished(state: TrainingState) -> SavedTraining | None:
-    """The unfinished training of these settings and images, or None; one of others is a ConfigError, not overwritten."""
+    """The unfinished training of these settings and images, or None; one of others is a ConfigError, not
+    overwritten."""
     if not state.file.exists():
         return None
     saved = state.read()
     if changed := differences(saved.config, state.config):
-        raise ConfigError(f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
-                          f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume.")
+        raise ConfigError(
+            f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
+            f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume."
+        )
     if saved.data != state.data:
-        raise ConfigError(f"{state.file} holds an unfinished training on other files: the dataset has changed since; "
-                          "put the files back, or start anew with --no-resume.")
-    logger.info("Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step)
+        raise ConfigError(
+            f"{state.file} holds an unfinished training on other files: the dataset has changed since; "
+            "put the files back, or start anew with --no-resume."
+        )
+    logger.info(
+        "Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step
+    )
     how_to_continue(f"the same command goes on after step {saved.position.step}")
     then, now = saved.config["training"]["machine"], state.config["training"]["machine"]
     if other := [name for name in ("device_name", "torch") if then.get(name) != now[name]]:
-        logger.warning("It began with another %s: the weights can differ in their last bits.", " and ".join(other))
+        logger.warning(
+            "It began with another %s: the weights can differ in their last bits.", " and ".join(other)
+        )
     return saved
 
 
-def fit(heads: FDSL, source: DiscrepancySource, root: Path, records: list[Record], state: TrainingState,
-        saved: SavedTraining | None, args: argparse.Namespace) -> Position:
-    """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row a step."""
+def fit(
+    heads: FDSL,
+    source: DiscrepancySource,
+    root: Path,
+    records: list[Record],
+    state: TrainingState,
+    saved: SavedTraining | None,
+    args: argparse.Namespace,
+) -> Position:
+    """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row
+    a step."""
     optimizer = torch.optim.Adam(heads.parameters(), lr=args.learning_rate, betas=ADAM_BETAS)
     position = saved.restore(heads, optimizer) if saved else Position()
     if saved and saved.precision != source.precision:
         source.use_float32()
     dataset = TrainingDataset(root, records, source.image_size, args.augmentation, args.seed, args.max_pixels)
     sampler = EpochSampler(len(dataset), args.seed)
-    loader = make_loader(dataset, args.batch_size, worker_count(args.workers), sampler,
-                         pin=source.backbone.device.type == "cuda")
+    loader = make_loader(
+        dataset,
+        args.batch_size,
+        worker_count(args.workers),
+        sampler,
+        pin=source.backbone.device.type == "cuda",
+    )
     step = HeadsStep(heads, optimizer)
 
     def keep() -> None:
@@ -191,13 +298,20 @@ def fit(heads: FDSL, source: DiscrepancySource, root: Path, records: list[Record
     while position.epoch < args.epochs:
         sampler.set_epoch(position.epoch, start=position.batch * args.batch_size)
         what = f"epoch {position.epoch + 1}/{args.epochs}"
-        for batch in progress(loader, len(sampler), what, lambda batch: len(batch["path"]),
-                              lambda: f"loss {position.rows[-1][2]:.4f}"):
+        for batch in progress(
+            loader,
+            len(sampler),
+            what,
+            lambda batch: len(batch["path"]),
+            lambda: f"loss {position.rows[-1][2]:.4f}",
+        ):
             number = position.step + 1
             focal, dice = step(source(batch), batch["mask"].to(source.backbone.device))
             if not step.finite:
-                raise ModelError(f"The loss is not finite at step {number} (images {shown(', '.join(batch['path']))}); "
-                                 f"check these files, or lower --learning-rate; {state.kept()}.")
+                raise ModelError(
+                    f"The loss is not finite at step {number} (images {shown(', '.join(batch['path']))}); "
+                    f"check these files, or lower --learning-rate; {state.kept()}."
+                )
             optimizer.step()
             position.rows.append((number, position.epoch + 1, focal + dice, focal, dice))
             logger.debug("step %d: loss %.4f (focal %.4f, dice %.4f)", number, focal + dice, focal, dice)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -27,17 +27,28 @@ logger = logging.getLogger("fdsl")
 
 
 class DiscrepancySource:
-    """The frozen backbone and every category's memory bank, in one precision: float32 from the first overflow on.
+    """The frozen backbone and every category's memory bank, in one precision: float32 from the first overflow
+    on.
 
-    `load(dtype)` gives the backbone in another precision. Too little memory for a batch: it is encoded in halves.
+    `load(dtype)` gives the backbone in another precision. Too little memory for a batch: it is encoded in
+    halves.
     """
 
-    def __init__(self, load: Callable[[torch.dtype], FrozenBackbone], backbone: FrozenBackbone,
-                 method: MethodConfig, root: Path, references: dict[str, list[Record]], image_size: int,
-                 max_pixels: int) -> None:
+    def __init__(
+        self,
+        load: Callable[[torch.dtype], FrozenBackbone],
+        backbone: FrozenBackbone,
+        method: MethodConfig,
+        root: Path,
+        references: dict[str, list[Record]],
+        image_size: int,
+        max_pixels: int,
+    ) -> None:
         self.load, self.method, self.image_size = load, method, image_size
-        self.shots = {category: InspectionDataset(root, drawn, image_size, max_pixels=max_pixels)
-                      for category, drawn in references.items()}
+        self.shots = {
+            category: InspectionDataset(root, drawn, image_size, max_pixels=max_pixels)
+            for category, drawn in references.items()
+        }
         self.use(backbone)
 
     def use(self, backbone: FrozenBackbone) -> None:
@@ -46,7 +57,9 @@ class DiscrepancySource:
         self.banks = {}
         for category, shots in progress(self.shots.items(), len(self.shots), "references"):
             tokens = (self.encode(shots[index]["image"][None]).tokens[:, 0] for index in range(len(shots)))
-            self.banks[category] = MemoryBank.collected(tokens, len(shots) * backbone.grid(self.image_size)**2)
+            self.banks[category] = MemoryBank.collected(
+                tokens, len(shots) * backbone.grid(self.image_size) ** 2
+            )
 
     def use_float32(self) -> None:
         self.use(self.load(torch.float32))
@@ -60,8 +73,11 @@ class DiscrepancySource:
         """A batch's discrepancies (L,B,N,C), each image against its own category's bank."""
         found = self._discrepancy(batch)
         if self.backbone.dtype != torch.float32 and not torch.isfinite(found).all():
-            logger.warning("Values overflowed in %s (images %s): the training goes on in float32.", self.precision,
-                           shown(", ".join(batch["path"])))
+            logger.warning(
+                "Values overflowed in %s (images %s): the training goes on in float32.",
+                self.precision,
+                shown(", ".join(batch["path"])),
+            )
             self.use_float32()
             found = self._discrepancy(batch)
         return found
@@ -70,8 +86,13 @@ class DiscrepancySource:
         tokens = self.encode(batch["image"]).tokens
         if self.method.fd == "none":
             return feature_discrepancy(tokens, None, "none")
-        return torch.stack([self.banks[category].discrepancy(tokens[:, index], self.method.align, self.method.fd)
-                            for index, category in enumerate(batch["category"])], dim=1)
+        return torch.stack(
+            [
+                self.banks[category].discrepancy(tokens[:, index], self.method.align, self.method.fd)
+                for index, category in enumerate(batch["category"])
+            ],
+            dim=1,
+        )
 
 
 def join_features(parts: Sequence[Features]) -> Features:
@@ -81,8 +102,8 @@ def join_features(parts: Sequence[Features]) -> Features:
 class HeadsStep:
     """Losses and gradients of the heads for a batch; the optimizer's step is the caller's.
 
-    Where memory does not hold all blocks' heads at once they take turns: batch statistics stay those of the whole
-    batch, and gradients add up to the same sums.
+    Where memory does not hold all blocks' heads at once they take turns: batch statistics stay those of the
+    whole batch, and gradients add up to the same sums.
     """
 
     def __init__(self, heads: FDSL, optimizer: torch.optim.Optimizer) -> None:
@@ -116,13 +137,15 @@ class HeadsStep:
             return
         for index, head in enumerate(self.heads.heads):
             grid = math.isqrt(features.shape[2])
-            raw = head(features[index:index + 1]).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
+            raw = head(features[index : index + 1]).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
             yield self.heads.refine(raw)
 
     def _take_turns(self, before: Sequence[Tensor]) -> bool:
         if self.in_turn:
             return False
-        for value, kept in zip(self.heads.buffers(), before):  # running statistics: the first attempt moved them
+        for value, kept in zip(
+            self.heads.buffers(), before
+        ):  # running statistics: the first attempt moved them
             value.copy_(kept)
         logger.warning("Out of memory in the heads: going on with one block's head at a time.")
         self.in_turn = True
@@ -132,4 +155,6 @@ class HeadsStep:
 def losses(maps: Maps, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Focal and dice loss, each summed over blocks and over raw and refined maps."""
     parts = [map_losses(part, mask) for part in maps if part is not None]
-    return torch.stack([focal.sum() for focal, _ in parts]).sum(), torch.stack([dice.sum() for _, dice in parts]).sum()
+    return torch.stack([focal.sum() for focal, _ in parts]).sum(), torch.stack(
+        [dice.sum() for _, dice in parts]
+    ).sum()

@@ -3,9 +3,10 @@
     python benchmarks/app_load.py                  # 8 visitors for two minutes
     python benchmarks/app_load.py --seconds 5      # the short version
 
-Starts app.py with a tiny untrained backbone (it measures the server, not the model). Every visitor uploads references, learns,
-uploads and scores photographs, looks at the pictures, moves the threshold, downloads the results, and leaves; then another
-one comes. Any answer but the right one ends with exit code 1, as do uploads that are left behind.
+Starts app.py with a tiny untrained backbone (it measures the server, not the model). Every visitor uploads
+references, learns, uploads and scores photographs, looks at the pictures, moves the threshold, downloads the
+results, and leaves; then another one comes. Any answer but the right one ends with exit code 1, as do uploads
+that are left behind.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ REFERENCES, PHOTOGRAPHS = 2, 4
 def picture(seed: int) -> bytes:
     """A PNG of noise, different for each seed."""
     file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(file, "PNG")
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (60, 80, 3), dtype=np.uint8)).save(
+        file, "PNG"
+    )
     return file.getvalue()
 
 
@@ -93,9 +96,29 @@ def measure(visitors: int, seconds: float) -> dict:
     """Runs the page and its visitors; returns what is printed."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "ViT-soak.json").write_text(json.dumps(MODEL))
-        command = [sys.executable, str(ROOT / "app.py"), "--port", "0", "--model", "ViT-soak", "--model-config", folder,
-                   "--pretrained", "none", "--layers", "1", "3", "--image-size", "32", "--device", "cpu", "--precision", "fp32",
-                   "--checkpoints", folder]
+        command = [
+            sys.executable,
+            str(ROOT / "app.py"),
+            "--port",
+            "0",
+            "--model",
+            "ViT-soak",
+            "--model-config",
+            folder,
+            "--pretrained",
+            "none",
+            "--layers",
+            "1",
+            "3",
+            "--image-size",
+            "32",
+            "--device",
+            "cpu",
+            "--precision",
+            "fp32",
+            "--checkpoints",
+            folder,
+        ]
         environment = {**os.environ, "TMPDIR": folder, "OMP_NUM_THREADS": "1"}
         server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
         try:
@@ -126,7 +149,9 @@ def visit_for(load: Load, visitors: int, seconds: float, process: int) -> dict:
             try:
                 load.visit(seed, expected)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is counted and shown
-                told = error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
+                told = (
+                    error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
+                )
                 load.errors.append(f"{type(error).__name__}: {error} {told}"[:300])
             seed += visitors
 
@@ -142,13 +167,25 @@ def visit_for(load: Load, visitors: int, seconds: float, process: int) -> dict:
         raise SystemExit(f"No request succeeded. {' '.join(load.errors[:3])}")
     took = np.sort(load.seconds)
     warm = memory[len(memory) // 4]
-    return {"visitors": visitors, "seconds": seconds, "visits": load.visits, "requests": len(took), "errors": len(load.errors),
-            "first_errors": load.errors[:3], "median_ms": 1e3 * float(np.median(took)), "p99_ms": 1e3 * float(np.quantile(took, .99)),
-            "slowest_ms": 1e3 * float(took[-1]), "mib_warm": warm, "mib_end": memory[-1]}
+    return {
+        "visitors": visitors,
+        "seconds": seconds,
+        "visits": load.visits,
+        "requests": len(took),
+        "errors": len(load.errors),
+        "first_errors": load.errors[:3],
+        "median_ms": 1e3 * float(np.median(took)),
+        "p99_ms": 1e3 * float(np.quantile(took, 0.99)),
+        "slowest_ms": 1e3 * float(took[-1]),
+        "mib_warm": warm,
+        "mib_end": memory[-1],
+    }
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--visitors", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=120)
     args = parser.parse_args(argv)

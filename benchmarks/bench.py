@@ -1,10 +1,11 @@
-"""What the rows of the speed table share: the backbone beside the bare one, random photographs, and a clock."""
+"""What the rows of the speed table share: the backbone beside the bare one, random photographs, and a
+clock."""
 
 from __future__ import annotations
 
 import argparse
 import time
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -24,7 +25,9 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.device = args, choose_device(args.device)
         self.dtype = choose_precision(args.precision, self.device)
-        load = lambda: load_backbone(args.model, "none", args.layers, self.device, self.dtype, args.model_config)  # noqa: E731
+        load = lambda: load_backbone(
+            args.model, "none", args.layers, self.device, self.dtype, args.model_config
+        )  # noqa: E731
         self.backbone: FrozenBackbone = load()
         self.tower = self.backbone.visual if self.dtype == torch.float32 else load().visual.to(self.dtype)
         torch.manual_seed(0)
@@ -49,12 +52,21 @@ class Bench:
 
     @torch.no_grad()
     def bare(self, images: Tensor) -> None:
-        """The tower alone: taps, no normalisation, no copies; all of it narrow, where the detector's adds up in float32."""
+        """The tower alone: taps, no normalisation, no copies; all of it narrow, where the detector's adds up
+        in float32."""
         self.tower.positional_embedding = self.backbone._table(images.shape[-1] // self.backbone.patch_size)
         self.tower.forward_intermediates(
-            images.to(self.device, self.dtype), indices=[layer - 1 for layer in self.backbone.layers], stop_early=True,
-            intermediates_only=True, output_fmt="NLC")
+            images.to(self.device, self.dtype),
+            indices=[layer - 1 for layer in self.backbone.layers],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )
 
     def detector(self, **windows) -> Detector:
-        settings = WindowSettings("mul", self.args.win_size, self.args.win_stride, **windows) if windows else WindowSettings()
+        settings = (
+            WindowSettings("mul", self.args.win_size, self.args.win_stride, **windows)
+            if windows
+            else WindowSettings()
+        )
         return Detector(self.backbone, self.heads, self.args.image_size, windows=settings)

@@ -1,12 +1,15 @@
-"""Speed and memory of the pixel metrics against scikit-learn's three calls and the common PRO loop, in one run.
+"""Speed and memory of the pixel metrics against scikit-learn's three calls and the common PRO loop, in one
+run.
 
-    python benchmarks/metrics.py [--sizes 240 518] [--images 83] [--stream 3700] [--exact-stream] [--real] [--json FILE]
+    python benchmarks/metrics.py [--sizes 240 518] [--images 83] [--stream 3700] [--exact-stream] [--real]
+    [--json FILE]
 
-All on one thread. The maps are random coarse grids that know something of the masks, upsampled bilinearly; three
-quarters of the images are defective, as in MVTec AD's bottle. --real takes bottle's own masks, if ../shared has them.
-Seconds are CPU seconds, so that other work on the machine does not count; ours are the median of five runs.
-The common loop steps 200 thresholds from the lowest score to the highest and labels every mask anew at each; the same
-loop with the masks labelled once is shown beside it. Ours counts everything: labelling, sorting, all four metrics.
+All on one thread. The maps are random coarse grids that know something of the masks, upsampled bilinearly;
+three quarters of the images are defective, as in MVTec AD's bottle. --real takes bottle's own masks, if
+../shared has them. Seconds are CPU seconds, so that other work on the machine does not count; ours are the
+median of five runs. The common loop steps 200 thresholds from the lowest score to the highest and labels
+every mask anew at each; the same loop with the masks labelled once is shown beside it. Ours counts
+everything: labelling, sorting, all four metrics.
 """
 
 from __future__ import annotations
@@ -57,11 +60,19 @@ def main() -> None:
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[240, 518], help="sides of the maps in pixels")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--sizes", type=int, nargs="*", default=[240, 518], help="sides of the maps in pixels"
+    )
     parser.add_argument("--images", type=int, default=83, help="images in the speed comparison")
-    parser.add_argument("--stream", type=int, default=3700, help=f"images of {STREAM_SIZE} px streamed; 0 skips it")
-    parser.add_argument("--exact-stream", action="store_true", help="stream again, held exactly (8 GB), and compare")
+    parser.add_argument(
+        "--stream", type=int, default=3700, help=f"images of {STREAM_SIZE} px streamed; 0 skips it"
+    )
+    parser.add_argument(
+        "--exact-stream", action="store_true", help="stream again, held exactly (8 GB), and compare"
+    )
     parser.add_argument("--real", action="store_true", help="masks of MVTec AD's bottle from ../shared")
     parser.add_argument("--json", metavar="FILE", help="write the figures to FILE")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -69,8 +80,11 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def images(count: int, size: int, masks: list[np.ndarray] | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """`count` maps (size, size) float32 in 0..1 and bool masks: the given ones, or random blobs; the rest are good."""
+def images(
+    count: int, size: int, masks: list[np.ndarray] | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """`count` maps (size, size) float32 in 0..1 and bool masks: the given ones, or random blobs; the rest are
+    good."""
     rng = np.random.default_rng(14)
     grid = 28 if size < 448 else 37
     defective = count * 63 // 83 if masks is None else len(masks)
@@ -78,7 +92,9 @@ def images(count: int, size: int, masks: list[np.ndarray] | None = None) -> Iter
         if index >= defective:
             mask = np.zeros((size, size), bool)
         elif masks is None:
-            blobs = cv2.resize(rng.random((10, 10), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC)
+            blobs = cv2.resize(
+                rng.random((10, 10), dtype=np.float32), (size, size), interpolation=cv2.INTER_CUBIC
+            )
             mask = blobs > 0.92
         else:
             mask = masks[index]
@@ -112,7 +128,8 @@ def three_calls(scores: np.ndarray, masks: np.ndarray) -> dict[str, float]:
 
 
 def common_pro(scores: np.ndarray, masks: np.ndarray, label_once: bool = False) -> dict[str, float]:
-    """PRO as method repositories compute it: 200 even thresholds, every image's regions at each, FPR rescaled."""
+    """PRO as method repositories compute it: 200 even thresholds, every image's regions at each, FPR
+    rescaled."""
     lowest, highest = scores.min(), scores.max()
     kept = [regionprops(label(mask)) for mask in masks] if label_once else None
     normal = ~masks
@@ -151,9 +168,15 @@ def measure_speed(size: int, count: int, real: bool) -> dict[str, Any]:
     plain, calls = timed(lambda: three_calls(scores, masks))
     common, loop = timed(lambda: common_pro(scores, masks))
     _, loop_once = timed(lambda: common_pro(scores, masks, label_once=True))
-    totals = {"scikit-learn + common loop": calls + loop, "scikit-learn + loop, labelled once": calls + loop_once}
+    totals = {
+        "scikit-learn + common loop": calls + loop,
+        "scikit-learn + loop, labelled once": calls + loop_once,
+    }
     rows = [["ours, all four, exact", fast, 1.0], ["scikit-learn, three calls", calls, calls / fast]]
-    rows += [["common PRO loop", loop, loop / fast], ["PRO loop, masks labelled once", loop_once, loop_once / fast]]
+    rows += [
+        ["common PRO loop", loop, loop / fast],
+        ["PRO loop, masks labelled once", loop_once, loop_once / fast],
+    ]
     rows += [[name, seconds, seconds / fast] for name, seconds in totals.items()]
     difference = max(abs(exact[name] - value) for name, value in plain.items())
     kind = "bottle" if real else "random"
@@ -179,7 +202,11 @@ def measure_stream(count: int, exact_too: bool) -> dict[str, Any]:
         rows.append(["exact", exact["peak_mib"], exact["seconds"]])
         differences = [abs(exact["metrics"][name] - value) for name, value in bounded["metrics"].items()]
         result["difference"] = max(differences[:4])  # the four metrics; the fifth is the threshold
-    print(tabulate(rows, headers=["scores held", "peak memory, MiB", "CPU seconds"], floatfmt=(None, ".0f", ".1f")))
+    print(
+        tabulate(
+            rows, headers=["scores held", "peak memory, MiB", "CPU seconds"], floatfmt=(None, ".0f", ".1f")
+        )
+    )
     if exact_too:
         print(f"largest difference of the four metrics: {result['difference']:.1e}")
     return result
@@ -192,7 +219,8 @@ def run_child(count: int, memory_pixels: int | None) -> dict[str, Any]:
 
 
 def stream(count: int, memory_pixels: int | None) -> dict[str, Any]:
-    """Feed `count` images one by one; the peak is that of this whole process, imports and drawn images included."""
+    """Feed `count` images one by one; the peak is that of this whole process, imports and drawn images
+    included."""
     metrics = PixelMetrics() if memory_pixels is None else PixelMetrics(memory_pixels)
     seconds, pixels = 0.0, 0
     for score, mask in images(count, STREAM_SIZE):
@@ -208,7 +236,11 @@ def peak_bytes() -> int:
     """Peak resident memory of this process."""
     status = Path("/proc/self/status")
     if status.exists():  # on Linux getrusage can report the parent's peak after a fork
-        return next(int(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return next(
+            int(line.split()[1]) * 1024
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

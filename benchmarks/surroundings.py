@@ -1,4 +1,5 @@
-"""Rows of the speed table about what surrounds the backbone: memory, loading, and the start of the command."""
+"""Rows of the speed table about what surrounds the backbone: memory, loading, and the start of the
+command."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ MIB = 2**20
 
 
 def _grown(args: argparse.Namespace, shots: int, answer) -> None:
-    """In a process of its own: the most that its memory grows by while a detector works, in bytes; a GPU's own memory
-    there, else the resident memory."""
+    """In a process of its own: the most that its memory grows by while a detector works, in bytes; a GPU's
+    own memory there, else the resident memory."""
     bench = Bench(args)
     bench.bare(bench.photos[:1])  # what the first pass allocates for good belongs to the backbone
     if bench.device.type == "cuda":
@@ -51,8 +52,10 @@ def _work(bench: Bench, shots: int) -> None:
     """What a detector with LFE keeps at most: its window bank, and a chunk of windows matched with it."""
     detector = bench.detector(index_memory="0")
     detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
-    windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[:detector._chunk()]
-    detector.heads.raw_maps(detector._discrepancy(bench.backbone.encode(windows).tokens, detector.window_bank))
+    windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[: detector._chunk()]
+    detector.heads.raw_maps(
+        detector._discrepancy(bench.backbone.encode(windows).tokens, detector.window_bank)
+    )
     detector.window_bank = None  # the rest of the windows would need no more; the whole image needs less
     detector.full_maps(bench.photos[1:2])
 
@@ -72,9 +75,17 @@ def memory(bench: Bench) -> list[tuple]:
             grown = answer.get(timeout=1)
         except queue.Empty:
             if not child.is_alive():
-                raise RuntimeError(f"the process that measures memory ended with exit code {child.exitcode}") from None
+                raise RuntimeError(
+                    f"the process that measures memory ended with exit code {child.exitcode}"
+                ) from None
     child.join()
-    return [(f"peak memory beyond the model, LFE {bench.args.win_size}/{bench.args.win_stride}, 4 shots, MiB", grown / MIB, None)]
+    return [
+        (
+            f"peak memory beyond the model, LFE {bench.args.win_size}/{bench.args.win_stride}, 4 shots, MiB",
+            grown / MIB,
+            None,
+        )
+    ]
 
 
 OWN_LOAD = """
@@ -88,32 +99,78 @@ visual.to(getattr(torch, sys.argv[4]))
 
 
 def start(bench: Bench) -> list[tuple]:
-    """From the command to the first result with the weights on the disk, beside open_clip's own import and load."""
+    """From the command to the first result with the weights on the disk, beside open_clip's own import and
+    load."""
     from PIL import Image
     from safetensors.torch import save_file
 
     args, root = bench.args, Path(__file__).resolve().parents[1]
     with tempfile.TemporaryDirectory() as folder:
         weights = f"{folder}/weights.safetensors"
-        save_file({name: value.float().contiguous() for name, value in bench.backbone.visual.state_dict().items()
-                   if name != "positional_embedding"} | {"positional_embedding": bench.backbone.native_table}, weights)
+        save_file(
+            {
+                name: value.float().contiguous()
+                for name, value in bench.backbone.visual.state_dict().items()
+                if name != "positional_embedding"
+            }
+            | {"positional_embedding": bench.backbone.native_table},
+            weights,
+        )
         for number in range(2):
             Image.effect_noise((900, 900), 40).convert("RGB").save(f"{folder}/{number}.png")
         config = ["--model-config", args.model_config] if args.model_config else []
-        predict = [sys.executable, str(root / "predict.py"), "--references", f"{folder}/0.png", "--input", f"{folder}/1.png", "--format",
-                   "json", "--method", "nearest", "--false-alarm-rate", "none", "--model", args.model, *config, "--pretrained", weights,
-                   "--layers", *map(str, args.layers), "--image-size", str(args.image_size), "--device", args.device,
-                   "--precision", args.precision]
-        own = [sys.executable, "-c", OWN_LOAD, args.model, weights, str(args.model_config), str(bench.dtype).removeprefix("torch.")]
+        predict = [
+            sys.executable,
+            str(root / "predict.py"),
+            "--references",
+            f"{folder}/0.png",
+            "--input",
+            f"{folder}/1.png",
+            "--format",
+            "json",
+            "--method",
+            "nearest",
+            "--false-alarm-rate",
+            "none",
+            "--model",
+            args.model,
+            *config,
+            "--pretrained",
+            weights,
+            "--layers",
+            *map(str, args.layers),
+            "--image-size",
+            str(args.image_size),
+            "--device",
+            args.device,
+            "--precision",
+            args.precision,
+        ]
+        own = [
+            sys.executable,
+            "-c",
+            OWN_LOAD,
+            args.model,
+            weights,
+            str(args.model_config),
+            str(bench.dtype).removeprefix("torch."),
+        ]
         run = lambda command: subprocess.run(command, check=True, capture_output=True)  # noqa: E731
         load, whole = bench.seconds(lambda: run(own)), bench.seconds(lambda: run(predict))
         passes = 2 * bench.seconds(lambda: bench.bare(bench.photos[:1]))
-        return [("start to first result, one reference and one photograph (beside it: the model's own load)", whole, load),
-                ("beyond the load (beside it: two passes of the bare backbone)", whole - load, passes)]
+        return [
+            (
+                "start to first result, one reference and one photograph (beside it: the model's own load)",
+                whole,
+                load,
+            ),
+            ("beyond the load (beside it: two passes of the bare backbone)", whole - load, passes),
+        ]
 
 
 def loading(bench: Bench) -> list[tuple]:
-    """Reading and preparing 900 x 900 px photographs by two worker processes, against the backbone's time an image."""
+    """Reading and preparing 900 x 900 px photographs by two worker processes, against the backbone's time an
+    image."""
     import cv2
     import numpy as np
 

@@ -1,11 +1,13 @@
 """How well a threshold from references alone keeps its false-alarm rate, and what rotated references bring.
 
-    python benchmarks/thresholds.py --dataset mvtec --data-path DIR --model ... --pretrained FILE --layers ... --image-size N
+    python benchmarks/thresholds.py --dataset mvtec --data-path DIR --model ... --pretrained FILE --layers ...
+    --image-size N
 
-Per category, number of references and seed: the references are drawn as test.py draws them, the threshold comes from
-them alone, and the test images say how many good ones it calls anomalous (found) and how many defective ones (caught).
-Prints two Markdown tables. Images are encoded once and their tokens kept, with LFE those of every window too: 22 MB an
-image with the default backbone, 2.4 MB with one of width 192 at 448 px, about 20 times as much with LFE 13/2.
+Per category, number of references and seed: the references are drawn as test.py draws them, the threshold
+comes from them alone, and the test images say how many good ones it calls anomalous (found) and how many
+defective ones (caught). Prints two Markdown tables. Images are encoded once and their tokens kept, with LFE
+those of every window too: 22 MB an image with the default backbone, 2.4 MB with one of width 192 at 448 px,
+about 20 times as much with LFE 13/2.
 """
 
 from __future__ import annotations
@@ -35,15 +37,21 @@ FLAGS = ("model", "pretrained", "model_config", "layers", "image_size", "align",
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dataset", choices=settings.DATASETS, required=True)
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, help="trained heads; without it method nearest")
-    parser.add_argument("--method", choices=("fdsl", "nearest", "both"), default="fdsl", help="with --checkpoint")
+    parser.add_argument(
+        "--method", choices=("fdsl", "nearest", "both"), default="fdsl", help="with --checkpoint"
+    )
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rotations", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--tables", choices=("thresholds", "rotations"), nargs="+", default=["thresholds", "rotations"])
+    parser.add_argument(
+        "--tables", choices=("thresholds", "rotations"), nargs="+", default=["thresholds", "rotations"]
+    )
     settings.add_window_flags(parser)
     settings.add_method_flags(parser)
     settings.add_backbone_flags(parser)
@@ -56,8 +64,9 @@ def make(args: argparse.Namespace) -> AnomalyDetector:
     windows = settings.window_config(args) if args.winmode else settings.WindowConfig(winmode="nan")
     flags = {name: getattr(args, name) for name in FLAGS}
     if args.checkpoint:
-        return AnomalyDetector.from_checkpoint(args.checkpoint, method=args.method, windows=windows, use_nam=args.use_nam,
-                                               fd=args.fd, **flags)
+        return AnomalyDetector.from_checkpoint(
+            args.checkpoint, method=args.method, windows=windows, use_nam=args.use_nam, fd=args.fd, **flags
+        )
     return AnomalyDetector.from_backbone(windows=windows, **flags)
 
 
@@ -85,37 +94,63 @@ def main() -> None:
     for category in catalogue.test:
         known: dict[bytes, torch.Tensor] = {}
         detector = make(args)
-        photographs = {record: image_to_tensor(open_image(catalogue.root / record.image_path), detector.detector.image_size)
-                       for record in catalogue.test[category]}
+        photographs = {
+            record: image_to_tensor(
+                open_image(catalogue.root / record.image_path), detector.detector.image_size
+            )
+            for record in catalogue.test[category]
+        }
         encode_once(detector, known)
         for shots in args.shots if "thresholds" in args.tables else ():
             thresholds += threshold_rows(detector, catalogue, category, photographs, shots, args.seeds)
         for count in args.rotations if "rotations" in args.tables else ():
             rotations += rotation_rows(detector, catalogue, category, photographs, count, args.seeds)
     if thresholds:
-        print(tabulate(thresholds, ["category", "score", "k", *(f"wished {rate:.0%}: found (worst), caught" for rate in RATES)],
-                       tablefmt="github"))
+        print(
+            tabulate(
+                thresholds,
+                ["category", "score", "k", *(f"wished {rate:.0%}: found (worst), caught" for rate in RATES)],
+                tablefmt="github",
+            )
+        )
     if rotations:
         print()
-        print(tabulate(rotations, ["category", "score", "rotations", "image AUROC, one shot", "lowest", "highest"],
-                       tablefmt="github", floatfmt=".3f"))
+        print(
+            tabulate(
+                rotations,
+                ["category", "score", "rotations", "image AUROC, one shot", "lowest", "highest"],
+                tablefmt="github",
+                floatfmt=".3f",
+            )
+        )
 
 
-def drawn(detector: AnomalyDetector, catalogue, category: str, photographs: dict, shots: int, seed: int,
-          rotations: int = 1, calibrated: bool = True) -> tuple[dict, dict, np.ndarray]:
-    """Remembers one draw; returns, for each image score, the test images' scores and the references' held-out ones,
-    and the test images' labels."""
+def drawn(
+    detector: AnomalyDetector,
+    catalogue,
+    category: str,
+    photographs: dict,
+    shots: int,
+    seed: int,
+    rotations: int = 1,
+    calibrated: bool = True,
+) -> tuple[dict, dict, np.ndarray]:
+    """Remembers one draw; returns, for each image score, the test images' scores and the references' held-out
+    ones, and the test images' labels."""
     references = draw_references(catalogue.train[category], shots, seed, category)
     normal = {}
     for kind in SCORES if calibrated else SCORES[:1]:
         detector.config["image_score"] = kind
-        detector.remember([catalogue.root / record.image_path for record in references], rotations=rotations,
-                          false_alarm_rate=0.01 if calibrated else None)
+        detector.remember(
+            [catalogue.root / record.image_path for record in references],
+            rotations=rotations,
+            false_alarm_rate=0.01 if calibrated else None,
+        )
         normal[kind] = detector.normal
     tested = without_references(catalogue.test[category], references)
     maps, raw = [], []
     for start in range(0, len(tested), 8):
-        batch = torch.stack([photographs[record] for record in tested[start:start + 8]])
+        batch = torch.stack([photographs[record] for record in tested[start : start + 8]])
         for found in detector.predict_batch(batch, [(1, 1)] * len(batch)):
             maps.append(found.patch_map)
             raw.append(detector.fuse(np.float32(found.base_score), found.window_score))
@@ -123,26 +158,46 @@ def drawn(detector: AnomalyDetector, catalogue, category: str, photographs: dict
     return scores, normal, np.array([record.anomalous for record in tested])
 
 
-def threshold_rows(detector: AnomalyDetector, catalogue, category: str, photographs: dict, shots: int, seeds: int) -> list:
+def threshold_rows(
+    detector: AnomalyDetector, catalogue, category: str, photographs: dict, shots: int, seeds: int
+) -> list:
     found = {kind: [] for kind in SCORES}
     for seed in range(seeds):
         scores, normal, labels = drawn(detector, catalogue, category, photographs, shots, seed)
         for kind, values in scores.items():
             limits = [normal[kind].threshold(rate).score for rate in RATES]
-            found[kind].append([((values[~labels] >= limit).mean(), (values[labels] >= limit).mean()) for limit in limits])
+            found[kind].append(
+                [((values[~labels] >= limit).mean(), (values[labels] >= limit).mean()) for limit in limits]
+            )
     tables = {kind: np.array(rows) for kind, rows in found.items()}  # (seeds, rates, 2)
-    return [[category, kind, shots, *(f"{table[:, rate, 0].mean():.1%} ({table[:, rate, 0].max():.0%}), "
-                                      f"{table[:, rate, 1].mean():.0%}" for rate in range(len(RATES)))]
-            for kind, table in tables.items()]
+    return [
+        [
+            category,
+            kind,
+            shots,
+            *(
+                f"{table[:, rate, 0].mean():.1%} ({table[:, rate, 0].max():.0%}), "
+                f"{table[:, rate, 1].mean():.0%}"
+                for rate in range(len(RATES))
+            ),
+        ]
+        for kind, table in tables.items()
+    ]
 
 
-def rotation_rows(detector: AnomalyDetector, catalogue, category: str, photographs: dict, count: int, seeds: int) -> list:
+def rotation_rows(
+    detector: AnomalyDetector, catalogue, category: str, photographs: dict, count: int, seeds: int
+) -> list:
     found = {kind: [] for kind in SCORES}
     for seed in range(seeds):
-        scores, _, labels = drawn(detector, catalogue, category, photographs, 1, seed, count, calibrated=False)
+        scores, _, labels = drawn(
+            detector, catalogue, category, photographs, 1, seed, count, calibrated=False
+        )
         for kind, values in scores.items():
             found[kind].append(image_metrics(values, labels)["auroc_sp"])
-    return [[category, kind, count, np.mean(values), min(values), max(values)] for kind, values in found.items()]
+    return [
+        [category, kind, count, np.mean(values), min(values), max(values)] for kind, values in found.items()
+    ]
 
 
 if __name__ == "__main__":

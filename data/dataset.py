@@ -1,8 +1,8 @@
 """Datasets and loaders: one batch, one contract.
 
-A batch holds image (B,3,S,S) float32, normalised; mask (B,1,S,S) float32 of 0 and 1; category and path, lists of B
-names (path is the record's image_path). Every random choice depends on (seed, epoch, index) alone, so neither the
-number of workers nor an interruption changes what a run sees.
+A batch holds image (B,3,S,S) float32, normalised; mask (B,1,S,S) float32 of 0 and 1; category and path, lists
+of B names (path is the record's image_path). Every random choice depends on (seed, epoch, index) alone, so
+neither the number of workers nor an interruption changes what a run sees.
 """
 
 import hashlib
@@ -19,8 +19,15 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as paired
 
 from data.records import DataError, Record, shown, stable_seed, with_masks
-from data.transforms import (MAX_PIXELS, image_to_bytes, image_to_tensor, mask_to_tensor, normalise, open_image,
-                             open_mask)
+from data.transforms import (
+    MAX_PIXELS,
+    image_to_bytes,
+    image_to_tensor,
+    mask_to_tensor,
+    normalise,
+    open_image,
+    open_mask,
+)
 
 AUGMENTATIONS = ("mosaic", "crop", "none")
 MOSAIC_PROBABILITY = 0.3
@@ -31,13 +38,20 @@ SMALL_CROP, LARGE_CROP = 50, 100  # pixels of the squashed image
 
 
 class InspectionDataset(Dataset):
-    """The records as they are. Items: image (3,S,S), mask (1,M,M), category, path; M is S unless mask_size says else.
+    """The records as they are. Items: image (3,S,S), mask (1,M,M), category, path; M is S unless mask_size
+    says else.
 
     A record without a mask has a mask of zeros. An unreadable file raises DataError when its item is taken.
     """
 
-    def __init__(self, root: str | Path, records: Sequence[Record], image_size: int, mask_size: int | None = None,
-                 max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self,
+        root: str | Path,
+        records: Sequence[Record],
+        image_size: int,
+        mask_size: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ):
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
         self.image_size, self.mask_size = image_size, mask_size or image_size
 
@@ -47,25 +61,40 @@ class InspectionDataset(Dataset):
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
         image, mask = load(self.root, record, self.max_pixels)
-        return {"image": image_to_tensor(image, self.image_size), "mask": mask_to_tensor(mask, self.mask_size),
-                "category": record.category, "path": record.image_path}
+        return {
+            "image": image_to_tensor(image, self.image_size),
+            "mask": mask_to_tensor(mask, self.mask_size),
+            "category": record.category,
+            "path": record.image_path,
+        }
 
 
 class TrainingDataset(Dataset):
     """The records with the augmentation "mosaic" (published for MVTec AD), "crop" (for VisA) or "none".
 
-    An item's key is epoch * len + index, as EpochSampler gives it. Raises DataError for defects without a mask, which
-    would teach the heads that defects are normal.
+    An item's key is epoch * len + index, as EpochSampler gives it. Raises DataError for defects without a
+    mask, which would teach the heads that defects are normal.
     """
 
-    def __init__(self, root: str | Path, records: Sequence[Record], image_size: int, augmentation: str = "none",
-                 seed: int = 0, max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self,
+        root: str | Path,
+        records: Sequence[Record],
+        image_size: int,
+        augmentation: str = "none",
+        seed: int = 0,
+        max_pixels: int = MAX_PIXELS,
+    ):
         if augmentation not in AUGMENTATIONS:
-            raise DataError(f"--augmentation {shown(augmentation)}: is not known; choose {', '.join(AUGMENTATIONS)}")
+            raise DataError(
+                f"--augmentation {shown(augmentation)}: is not known; choose {', '.join(AUGMENTATIONS)}"
+            )
         if len(with_masks(records)) < len(records):
             first = next(record for record in records if record.anomalous and not record.mask_path)
-            raise DataError(f"{shown(Path(root) / first.image_path)}: anomalous image without a mask; training needs a "
-                            "mask for every defect")
+            raise DataError(
+                f"{shown(Path(root) / first.image_path)}: anomalous image without a mask; training needs a "
+                "mask for every defect"
+            )
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
         self.image_size, self.augmentation, self.seed = image_size, augmentation, seed
         self.of_category = defaultdict(list)
@@ -80,7 +109,12 @@ class TrainingDataset(Dataset):
         record = self.records[index]
         generator = torch.Generator().manual_seed(stable_seed(self.seed, epoch, index))
         pixels, mask = self._augmented(record, generator)
-        return {"image": normalise(pixels), "mask": mask, "category": record.category, "path": record.image_path}
+        return {
+            "image": normalise(pixels),
+            "mask": mask,
+            "category": record.category,
+            "path": record.image_path,
+        }
 
     def _augmented(self, record: Record, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         if self.augmentation == "mosaic" and chance(MOSAIC_PROBABILITY, generator):
@@ -95,7 +129,8 @@ class TrainingDataset(Dataset):
 
 
 def files_digest(root: str | Path, records: Iterable[Record]) -> str:
-    """Hex digest of the records' files, their names and sizes in order: another one means that the dataset changed.
+    """Hex digest of the records' files, their names and sizes in order: another one means that the dataset
+    changed.
 
     Raises DataError for a file that is missing, before anything is computed.
     """
@@ -105,8 +140,10 @@ def files_digest(root: str | Path, records: Iterable[Record]) -> str:
             try:
                 size = (Path(root) / path).stat().st_size
             except OSError as error:
-                raise DataError(f"{shown(Path(root) / path)}: cannot be found ({error.strerror}); put the file back or "
-                                "write meta.json again") from error
+                raise DataError(
+                    f"{shown(Path(root) / path)}: cannot be found ({error.strerror}); put the file back or "
+                    "write meta.json again"
+                ) from error
             digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
 
@@ -121,10 +158,13 @@ def chance(probability: float, generator: torch.Generator) -> bool:
     return torch.rand((), generator=generator).item() < probability
 
 
-def mosaic(tiles: Sequence[tuple[Image.Image, Image.Image | None]], size: int) -> tuple[torch.Tensor, torch.Tensor]:
+def mosaic(
+    tiles: Sequence[tuple[Image.Image, Image.Image | None]], size: int
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Four photographs with their masks as a 2x2 mosaic, row by row: (3,size,size) uint8 and (1,size,size).
 
-    Each tile is squashed to half the side; where the side is odd the right and lower tiles are one pixel larger.
+    Each tile is squashed to half the side; where the side is odd the right and lower tiles are one pixel
+    larger.
     """
     edges = (0, size // 2, size)
     photo, defects = Image.new("RGB", (size, size)), Image.new("L", (size, size))
@@ -140,12 +180,14 @@ def mosaic(tiles: Sequence[tuple[Image.Image, Image.Image | None]], size: int) -
     return image_to_bytes(photo, size), mask_to_tensor(defects, size)
 
 
-def random_crop(pixels: torch.Tensor, mask: torch.Tensor, anomalous: bool,
-                generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def random_crop(
+    pixels: torch.Tensor, mask: torch.Tensor, anomalous: bool, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
     """A square crop of a squashed image (3,S,S) uint8 and its mask (1,S,S), resized back to S.
 
-    A defective image's crop always holds part of the defect; a good image is cropped with probability 0.5. What comes
-    back unchanged: good images otherwise, and defects too small to leave a pixel in the squashed mask.
+    A defective image's crop always holds part of the defect; a good image is cropped with probability 0.5.
+    What comes back unchanged: good images otherwise, and defects too small to leave a pixel in the squashed
+    mask.
     """
     side = pixels.shape[-1]
     if anomalous:
@@ -175,7 +217,8 @@ def _start(crop: int, side: int, target: int | None, generator: torch.Generator)
 class EpochSampler(Sampler[int]):
     """Keys epoch * n + index for every index of an epoch, shuffled by (seed, epoch) alone.
 
-    set_epoch(epoch, start) chooses the epoch before it is iterated; start leaves out what an interrupted run has seen.
+    set_epoch(epoch, start) chooses the epoch before it is iterated; start leaves out what an interrupted run
+    has seen.
     """
 
     def __init__(self, n: int, seed: int = 0, shuffle: bool = True):
@@ -193,20 +236,30 @@ class EpochSampler(Sampler[int]):
         if self.shuffle:
             generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
             order = torch.randperm(self.n, generator=generator)
-        yield from (self.epoch * self.n + order[self.start:]).tolist()
+        yield from (self.epoch * self.n + order[self.start :]).tolist()
 
 
-def make_loader(dataset: Dataset, batch_size: int, workers: int = 0, sampler: Sampler | None = None,
-                pin: bool = False) -> DataLoader:
+def make_loader(
+    dataset: Dataset, batch_size: int, workers: int = 0, sampler: Sampler | None = None, pin: bool = False
+) -> DataLoader:
     """Batches of the dataset, in order unless a sampler says otherwise; workers stay alive between epochs.
 
-    A worker's DataError arrives here as DataError with its own sentence. The global random state is not touched.
+    A worker's DataError arrives here as DataError with its own sentence. The global random state is not
+    touched.
     """
-    return DataLoader(dataset, batch_size=batch_size, sampler=sampler, num_workers=workers, pin_memory=pin,
-                      persistent_workers=workers > 0, worker_init_fn=_leave_interrupts_to_the_parent,
-                      generator=torch.Generator().manual_seed(0))
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        pin_memory=pin,
+        persistent_workers=workers > 0,
+        worker_init_fn=_leave_interrupts_to_the_parent,
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 def _leave_interrupts_to_the_parent(_worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; only the parent answers it, and workers end with their parent."""
+    """Ctrl-C reaches every process of the terminal; only the parent answers it, and workers end with their
+    parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

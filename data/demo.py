@@ -1,7 +1,9 @@
-"""Draw two small inspection datasets, so that the whole system runs without a download: `python data/demo.py [DIR]`.
+"""Draw two small inspection datasets, so that the whole system runs without a download: `python data/demo.py
+[DIR]`.
 
-DIR/mvtec has MVTec AD's layout (a woven fabric, a steel gear), DIR/visa has VisA's (a circuit board, leather). Every
-defective piece is drawn twice, whole and with its defect, under the same light; the mask is where the two differ.
+DIR/mvtec has MVTec AD's layout (a woven fabric, a steel gear), DIR/visa has VisA's (a circuit board,
+leather). Every defective piece is drawn twice, whole and with its defect, under the same light; the mask is
+where the two differ.
 """
 
 import argparse
@@ -25,10 +27,10 @@ from data.demo_circuit import circuit  # noqa: E402
 from data.demo_products import Flaw, fabric, gear, leather  # noqa: E402
 from data.demo_surfaces import Camera, Surface  # noqa: E402
 
-VERSION = 2                     # raised when the drawings change: older folders are drawn anew
-MARKER = "demo.json"            # written last; a folder without it is not a finished demo
-SIZES = (0.8, 1.1, 1.5, 2.0)   # of a category's defects, in turn
-VISIBLE = 0.045                 # a difference in brightness or colour above this belongs to the mask
+VERSION = 2  # raised when the drawings change: older folders are drawn anew
+MARKER = "demo.json"  # written last; a folder without it is not a finished demo
+SIZES = (0.8, 1.1, 1.5, 2.0)  # of a category's defects, in turn
+VISIBLE = 0.045  # a difference in brightness or colour above this belongs to the mask
 
 
 @dataclass(frozen=True)
@@ -44,20 +46,47 @@ class Product:
 
 
 MVTEC = {
-    "fabric": Product(fabric, (320, 320), {
-        "hole": defects.hole, "missing_yarn": None, "oil_stain": partial(defects.stain, dye=(0.20, 0.15, 0.09)),
-        "loose_thread": partial(defects.hair, tone=(0.42, 0.13, 0.12), width=2.4)}),
-    "gear": Product(gear, (320, 320), {
-        "broken_tooth": None, "dent": defects.dent, "rust": defects.rust, "scratch": defects.scratch}),
+    "fabric": Product(
+        fabric,
+        (320, 320),
+        {
+            "hole": defects.hole,
+            "missing_yarn": None,
+            "oil_stain": partial(defects.stain, dye=(0.20, 0.15, 0.09)),
+            "loose_thread": partial(defects.hair, tone=(0.42, 0.13, 0.12), width=2.4),
+        },
+    ),
+    "gear": Product(
+        gear,
+        (320, 320),
+        {"broken_tooth": None, "dent": defects.dent, "rust": defects.rust, "scratch": defects.scratch},
+    ),
 }
 VISA = {
-    "circuit": Product(circuit, (304, 384), {
-        "missing_part": None, "wrong_part": None, "tilted_part": None, "solder_bridge": defects.bridge,
-        "burn": defects.burn, "scratch": defects.scratch,
-        "hair": partial(defects.hair, tone=(0.78, 0.76, 0.72), width=2.2)}),
-    "leather": Product(leather, (320, 352), {
-        "cut": defects.crack, "glue": defects.smear, "hole": defects.hole, "fold": None,
-        "ink": partial(defects.stain, dye=(0.10, 0.11, 0.20), strength=0.6)}),
+    "circuit": Product(
+        circuit,
+        (304, 384),
+        {
+            "missing_part": None,
+            "wrong_part": None,
+            "tilted_part": None,
+            "solder_bridge": defects.bridge,
+            "burn": defects.burn,
+            "scratch": defects.scratch,
+            "hair": partial(defects.hair, tone=(0.78, 0.76, 0.72), width=2.2),
+        },
+    ),
+    "leather": Product(
+        leather,
+        (320, 352),
+        {
+            "cut": defects.crack,
+            "glue": defects.smear,
+            "hole": defects.hole,
+            "fold": None,
+            "ink": partial(defects.stain, dye=(0.10, 0.11, 0.20), strength=0.6),
+        },
+    ),
 }
 
 
@@ -73,7 +102,9 @@ def draw_good(product: Product, seed: int, name: str) -> np.ndarray:
     return camera.develop(camera.expose(surface))
 
 
-def draw_defective(product: Product, seed: int, name: str, kind: str, size: float) -> tuple[np.ndarray, np.ndarray]:
+def draw_defective(
+    product: Product, seed: int, name: str, kind: str, size: float
+) -> tuple[np.ndarray, np.ndarray]:
     """The photograph (H,W,3) uint8 RGB of a piece with one defect, and its mask (H,W) bool.
 
     Drawn again elsewhere on the piece, up to 20 times, should the defect be all but invisible where it fell.
@@ -90,8 +121,9 @@ def draw_defective(product: Product, seed: int, name: str, kind: str, size: floa
     raise RuntimeError(f"{name}: no visible {kind} in 20 attempts")
 
 
-def with_defect(product: Product, seed: int, name: str, kind: str, size: float, rng: np.random.Generator,
-                whole: Surface) -> Surface:
+def with_defect(
+    product: Product, seed: int, name: str, kind: str, size: float, rng: np.random.Generator, whole: Surface
+) -> Surface:
     """The piece `name` with its defect: painted over it, or drawn anew with a structural flaw."""
     painter = product.defects[kind]
     if painter is not None:
@@ -100,7 +132,8 @@ def with_defect(product: Product, seed: int, name: str, kind: str, size: float, 
 
 
 def difference_mask(plain: np.ndarray, picture: np.ndarray) -> np.ndarray:
-    """Where two exposures (H,W,3) of one piece differ visibly: bool (H,W), pinholes closed, specks dropped."""
+    """Where two exposures (H,W,3) of one piece differ visibly: bool (H,W), pinholes closed, specks
+    dropped."""
     changed = (np.abs(picture - plain).max(2) > VISIBLE).astype(np.uint8)
     closed = cv2.morphologyEx(changed, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
     _, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
@@ -124,7 +157,8 @@ def save(path: Path, image: np.ndarray) -> None:
 
 
 def write_mvtec(root: Path, products: dict[str, Product], seed: int, good: int, defective: int) -> None:
-    """MVTec AD's layout: CATEGORY/train/good, test/KIND/NNN.png, ground_truth/KIND/NNN_mask.png (0 and 255)."""
+    """MVTec AD's layout: CATEGORY/train/good, test/KIND/NNN.png, ground_truth/KIND/NNN_mask.png (0 and
+    255)."""
     for category, product in products.items():
         for split in ("train", "test"):
             for index in range(good):
@@ -134,7 +168,10 @@ def write_mvtec(root: Path, products: dict[str, Product], seed: int, good: int, 
         for index, (kind, size) in enumerate(defect_list(product, defective)):
             image, mask = draw_defective(product, seed, f"{category}/{kind}/{index}", kind, size)
             save(root / category / "test" / kind / f"{numbers[kind]:03d}.png", image)
-            save(root / category / "ground_truth" / kind / f"{numbers[kind]:03d}_mask.png", mask.astype(np.uint8) * 255)
+            save(
+                root / category / "ground_truth" / kind / f"{numbers[kind]:03d}_mask.png",
+                mask.astype(np.uint8) * 255,
+            )
             numbers[kind] += 1
 
 
@@ -169,16 +206,21 @@ def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20)
     """Draw both datasets into `folder`, all or nothing; False if the very same are already there.
 
     Per category: `good` training images, `good` good test images, `defective` defective ones. Drawn into a
-    temporary folder beside it, which takes its name when complete. Raises FileExistsError if `folder` is not a demo.
+    temporary folder beside it, which takes its name when complete. Raises FileExistsError if `folder` is not
+    a demo.
     """
     passport = {"version": VERSION, "seed": seed, "good": good, "defective": defective}
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
-            raise FileExistsError(f"{folder} is not empty and has no {MARKER}: name another folder or empty this one")
+            raise FileExistsError(
+                f"{folder} is not empty and has no {MARKER}: name another folder or empty this one"
+            )
         if json.loads((folder / MARKER).read_text()) == passport:
             return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent) as temporary:
+    with tempfile.TemporaryDirectory(
+        prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent
+    ) as temporary:
         fresh = Path(temporary) / "demo"
         write_mvtec(fresh / "mvtec", MVTEC, seed, good, defective)
         write_visa(fresh / "visa", VISA, seed, good, defective)
@@ -191,7 +233,9 @@ def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20)
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: draw the demo, or say that it is there already."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).resolve().parent / "demo")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
@@ -200,8 +244,10 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 2
-    print(f"{'drew' if drawn else 'already there, kept:'} {options.folder}/mvtec ({', '.join(MVTEC)}) "
-          f"and {options.folder}/visa ({', '.join(VISA)}), seed {options.seed}")
+    print(
+        f"{'drew' if drawn else 'already there, kept:'} {options.folder}/mvtec ({', '.join(MVTEC)}) "
+        f"and {options.folder}/visa ({', '.join(VISA)}), seed {options.seed}"
+    )
     return 0
 
 

@@ -1,8 +1,20 @@
-"""Defects that can befall any surface: each changes colour, relief and gloss where it sits, and nothing else."""
+"""Defects that can befall any surface: each changes colour, relief and gloss where it sits, and nothing
+else."""
 
 import numpy as np
 
-from data.demo_surfaces import Rng, Surface, blend, blob, blur, curve, fractal_noise, smooth_noise, smoothstep, stroke
+from data.demo_surfaces import (
+    Rng,
+    Surface,
+    blend,
+    blob,
+    blur,
+    curve,
+    fractal_noise,
+    smooth_noise,
+    smoothstep,
+    stroke,
+)
 
 
 def place(surface: Surface, rng: Rng) -> np.ndarray:
@@ -44,25 +56,31 @@ def crack(surface: Surface, rng: Rng, size: float) -> Surface:
             points.append(points[-1] + rng.uniform(3, 6) * np.array([np.cos(angle), np.sin(angle)]))
         half = len(points) // 2 + 1
         mark = np.maximum(mark, stroke(surface.shape, points[:half], 2.6, 0.5))
-        mark = np.maximum(mark, stroke(surface.shape, points[half - 1:], 1.6, 0.5))
+        mark = np.maximum(mark, stroke(surface.shape, points[half - 1 :], 1.6, 0.5))
         start = points[half - 1]
     mark = mark * surface.region
     colour = surface.colour * (1 - 0.8 * mark)[..., None]
     return Surface(colour, surface.height - 2.5 * mark, surface.gloss * (1 - mark), surface.region)
 
 
-def stain(surface: Surface, rng: Rng, size: float, dye: tuple = (0.36, 0.24, 0.12), strength: float = 0.7) -> Surface:
+def stain(
+    surface: Surface, rng: Rng, size: float, dye: tuple = (0.36, 0.24, 0.12), strength: float = 0.7
+) -> Surface:
     """Something spilt and soaked in: an irregular patch darker at its rim, droplets around it."""
     middle, radius = place(surface, rng), rng.uniform(14, 19) * size
     patch = blob(rng, surface.shape, middle, radius, 0.5, 2.0)
     for _ in range(int(rng.integers(1, 4))):
         away = rng.uniform(1.2, 1.8) * radius * np.array([np.cos(turn := rng.uniform(0, 6.28)), np.sin(turn)])
-        patch = np.maximum(patch, blob(rng, surface.shape, middle + away, rng.uniform(2, 4) * size**0.5, 0.2, 1.2))
+        patch = np.maximum(
+            patch, blob(rng, surface.shape, middle + away, rng.uniform(2, 4) * size**0.5, 0.2, 1.2)
+        )
     patch = patch * surface.region
     rim = np.clip(patch - blur(patch, 4), 0, 1)
     density = np.clip(patch * (0.8 + 0.12 * fractal_noise(rng, surface.shape, 12, 2)) + 0.8 * rim, 0, 1)
     tinted = surface.colour * np.asarray(dye, np.float32) / max(dye)
-    colour = blend(surface.colour, 0.45 * tinted + 0.55 * np.asarray(dye), strength * rng.uniform(0.7, 1) * density)
+    colour = blend(
+        surface.colour, 0.45 * tinted + 0.55 * np.asarray(dye), strength * rng.uniform(0.7, 1) * density
+    )
     return Surface(colour, surface.height, surface.gloss * (1 - 0.5 * patch), surface.region)
 
 
@@ -87,7 +105,9 @@ def hole(surface: Surface, rng: Rng, size: float) -> Surface:
     fray = smoothstep(smooth_noise(rng, surface.shape, 1.7), 0.0, 1.2) * lip
     colour = blend(surface.colour, surface.colour * 0.35 + 0.42, 0.8 * fray)
     colour = blend(colour, (0.035, 0.035, 0.04), 0.95 * opening)
-    return Surface(colour, surface.height - 4 * opening + 1.5 * lip, surface.gloss * (1 - opening), surface.region)
+    return Surface(
+        colour, surface.height - 4 * opening + 1.5 * lip, surface.gloss * (1 - opening), surface.region
+    )
 
 
 def dent(surface: Surface, rng: Rng, size: float) -> Surface:
@@ -97,10 +117,14 @@ def dent(surface: Surface, rng: Rng, size: float) -> Surface:
     depth = 10.0 * size**0.7
     edge = np.clip(blur(bowl, 4) - bowl, 0, 1)
     height = surface.height * (1 - 0.5 * bowl) - depth * bowl + 4 * edge
-    return Surface(surface.colour * (1 - 0.30 * bowl)[..., None], height, surface.gloss + 0.12 * bowl, surface.region)
+    return Surface(
+        surface.colour * (1 - 0.30 * bowl)[..., None], height, surface.gloss + 0.12 * bowl, surface.region
+    )
 
 
-def hair(surface: Surface, rng: Rng, size: float, tone: tuple = (0.80, 0.77, 0.70), width: float = 2.0) -> Surface:
+def hair(
+    surface: Surface, rng: Rng, size: float, tone: tuple = (0.80, 0.77, 0.70), width: float = 2.0
+) -> Surface:
     """A hair or a loose thread lying on top, curled, with its shadow beside it."""
     middle = place(surface, rng)
     line = centred(curve(rng, middle, rng.uniform(75, 105) * size, 1.1), middle)
@@ -119,8 +143,12 @@ def smear(surface: Surface, rng: Rng, size: float) -> Surface:
     film = blur(stroke(surface.shape, line, rng.uniform(7, 11) * size**0.5, 1.5), 1.0)
     film = film * smoothstep(fractal_noise(rng, surface.shape, 9, 2), -2.2, 0.0) * surface.region
     colour = blend(surface.colour, (0.93, 0.93, 0.90), rng.uniform(0.5, 0.8) * film)
-    return Surface(colour, blur(surface.height, 1.2) * film + surface.height * (1 - film) + film,
-                   surface.gloss + 0.25 * film, surface.region)
+    return Surface(
+        colour,
+        blur(surface.height, 1.2) * film + surface.height * (1 - film) + film,
+        surface.gloss + 0.25 * film,
+        surface.region,
+    )
 
 
 def bridge(surface: Surface, rng: Rng, size: float) -> Surface:

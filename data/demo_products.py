@@ -1,7 +1,9 @@
-"""The four products of the demo, drawn whole or with a structural flaw (a yarn, a tooth, a component is not right).
+"""The four products of the demo, drawn whole or with a structural flaw (a yarn, a tooth, a component is not
+right).
 
-Every function takes the generator of what varies between good pieces and an optional `Flaw`; the flaw has its own
-generator, so the same piece can be drawn with and without it, and the difference of the two is the exact mask.
+Every function takes the generator of what varies between good pieces and an optional `Flaw`; the flaw has its
+own generator, so the same piece can be drawn with and without it, and the difference of the two is the exact
+mask.
 """
 
 from dataclasses import dataclass
@@ -15,24 +17,28 @@ from data.demo_surfaces import Rng, Surface, blend, blur, fractal_noise, smooth_
 
 @dataclass
 class Flaw:
-    """A structural defect: its kind, its size (about 0.6 small to 1.5 large), and the generator that places it."""
+    """A structural defect: its kind, its size (about 0.6 small to 1.5 large), and the generator that places
+    it."""
 
     kind: str
     size: float
     rng: Rng
 
 
-def pose_grid(rng: Rng, shape: tuple[int, int], shift: float, turn: float,
-              zoom: float) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates x, y (H,W) from the centre: moved by up to `shift` px, turned by `turn` degrees, scaled by `zoom`."""
-    y, x = np.mgrid[:shape[0], :shape[1]].astype(np.float32)
+def pose_grid(
+    rng: Rng, shape: tuple[int, int], shift: float, turn: float, zoom: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates x, y (H,W) from the centre: moved by up to `shift` px, turned by `turn` degrees, scaled by
+    `zoom`."""
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     x, y = x - shape[1] / 2 - rng.uniform(-shift, shift), y - shape[0] / 2 - rng.uniform(-shift, shift)
     angle, scale = np.radians(rng.uniform(-turn, turn)), 1 + rng.uniform(-zoom, zoom)
     return (x * np.cos(angle) + y * np.sin(angle)) / scale, (y * np.cos(angle) - x * np.sin(angle)) / scale
 
 
 def fabric(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
-    """A plain weave of grey warp and cream weft yarns; `missing_yarn`: a weft yarn or two are gone over some length."""
+    """A plain weave of grey warp and cream weft yarns; `missing_yarn`: a weft yarn or two are gone over some
+    length."""
     pitch = 7.0 * (1 + rng.uniform(-0.02, 0.02))
     x, y = pose_grid(rng, shape, pitch, 1.5, 0.0)
     x, y = x + 1.0 * smooth_noise(rng, shape, 60), y + 1.0 * smooth_noise(rng, shape, 60)
@@ -41,8 +47,12 @@ def fabric(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surfac
     count = 2 * max(shape)
     thick, tone = rng.normal(1, 0.04, (2, count)), rng.normal(1, 0.03, (2, count))
     over = np.where((column + row) % 2 == 0, 1.0, -1.0)
-    warp = np.sqrt(np.clip(1 - (across / 0.50 / thick[0][column]) ** 2, 0, 1)) * (1 + 0.8 * over * np.cos(np.pi * down))
-    weft = np.sqrt(np.clip(1 - (down / 0.50 / thick[1][row]) ** 2, 0, 1)) * (1 - 0.8 * over * np.cos(np.pi * across))
+    warp = np.sqrt(np.clip(1 - (across / 0.50 / thick[0][column]) ** 2, 0, 1)) * (
+        1 + 0.8 * over * np.cos(np.pi * down)
+    )
+    weft = np.sqrt(np.clip(1 - (down / 0.50 / thick[1][row]) ** 2, 0, 1)) * (
+        1 - 0.8 * over * np.cos(np.pi * across)
+    )
     gap = np.zeros(shape)
     if flaw is not None and flaw.kind == "missing_yarn":
         lost = int(flaw.rng.integers(-int(shape[0] * 0.4 / pitch), int(shape[0] * 0.4 / pitch)))
@@ -63,11 +73,14 @@ def fabric(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surfac
 
 
 def leather(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
-    """Pebbled tan leather: domes between creases, pores, slowly varying dye. `fold`: a crease pressed into it."""
+    """Pebbled tan leather: domes between creases, pores, slowly varying dye. `fold`: a crease pressed into
+    it."""
     x, y = pose_grid(rng, shape, 0, 180, 0.03)
     x, y = x + 2.5 * smooth_noise(rng, shape, 22), y + 2.5 * smooth_noise(rng, shape, 22)
     pitch, reach = 7.0, int(max(shape) / 7.0 * 0.8)
-    grid = np.stack(np.meshgrid(np.arange(-reach, reach), np.arange(-reach, reach)), -1).reshape(-1, 2) * pitch
+    grid = (
+        np.stack(np.meshgrid(np.arange(-reach, reach), np.arange(-reach, reach)), -1).reshape(-1, 2) * pitch
+    )
     seeds = cKDTree(grid + rng.uniform(-0.42, 0.42, grid.shape) * pitch)
     near, _ = seeds.query(np.stack([x, y], -1).reshape(-1, 2), k=2)
     gap = (near[:, 1] - near[:, 0]).reshape(shape).astype(np.float32)
@@ -77,15 +90,15 @@ def leather(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surfa
     height = 0.6 * dome + 0.7 * smooth_noise(rng, shape, 40) + 0.12 * smooth_noise(rng, shape, 2)
     if flaw is not None and flaw.kind == "fold":
         angle, centre = flaw.rng.uniform(0, np.pi), flaw.rng.uniform(-0.28, 0.28, 2) * shape[::-1]
-        rows, cols = np.mgrid[:shape[0], :shape[1]]
+        rows, cols = np.mgrid[: shape[0], : shape[1]]
         cols, rows = cols - shape[1] / 2 - centre[0], rows - shape[0] / 2 - centre[1]
         along = cols * np.cos(angle) + rows * np.sin(angle)
         across = rows * np.cos(angle) - cols * np.sin(angle) + 0.0025 * along**2
         across = across + 1.5 * smooth_noise(flaw.rng, shape, 15)
         ends = smoothstep(np.abs(along), 62 * flaw.size, 30 * flaw.size)
-        groove = np.exp(-(across / 2.6) ** 2) * ends
+        groove = np.exp(-((across / 2.6) ** 2)) * ends
         groove = groove * flaw.rng.uniform(0.6, 1)
-        height = height - 5.0 * groove + 2.5 * np.exp(-((np.abs(across) - 6) / 3.5) ** 2) * ends
+        height = height - 5.0 * groove + 2.5 * np.exp(-(((np.abs(across) - 6) / 3.5) ** 2)) * ends
         colour = colour * (1 - 0.5 * groove)[..., None]
     return Surface(colour, height, 0.10 + 0.06 * dome, np.ones(shape, bool))
 
@@ -119,11 +132,15 @@ def gear(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
     height = 7 * np.clip(body / 3.5, 0, 1) + 2.5 * steps + 0.06 * inside * lathe
     height = height + 0.03 * smooth_noise(rng, shape, 1.5)
     glare = np.abs(np.cos(angle - np.radians(rng.normal(52, 2)))) ** 6
-    steel = 0.66 + 0.14 * glare + 0.010 * lathe + 0.012 * fractal_noise(rng, shape, 40, 3) - 0.05 * (1 - steps)
+    steel = (
+        0.66 + 0.14 * glare + 0.010 * lathe + 0.012 * fractal_noise(rng, shape, 40, 3) - 0.05 * (1 - steps)
+    )
     steel = steel * (1 - 0.62 * fracture)
     mottle = 1 + 0.012 * smooth_noise(rng, shape, 2) + 0.02 * smooth_noise(rng, shape, 70)
     mat = np.array([0.80, 0.81, 0.82]) * mottle[..., None]
     shadow = blur(np.roll(inside, (7, 7), (0, 1)), 5)
-    colour = blend(mat * (1 - 0.45 * shadow)[..., None], steel[..., None] * np.array([0.98, 1.0, 1.03]), inside)
+    colour = blend(
+        mat * (1 - 0.45 * shadow)[..., None], steel[..., None] * np.array([0.98, 1.0, 1.03]), inside
+    )
     region = cv2.erode((body > 0).astype(np.uint8), np.ones((9, 9))) > 0
     return Surface(colour, height, 0.16 * inside, region)

@@ -1,4 +1,5 @@
-"""What the drawn demo products share: smooth noise, strokes, blobs, and the camera that photographs a surface."""
+"""What the drawn demo products share: smooth noise, strokes, blobs, and the camera that photographs a
+surface."""
 
 from dataclasses import dataclass
 
@@ -27,19 +28,25 @@ class Surface:
 
 
 def smooth_noise(rng: Rng, shape: tuple[int, int], cell: float | tuple[float, float]) -> np.ndarray:
-    """Smooth noise (H,W) of unit variance with features of about `cell` pixels (one number, or down and across)."""
+    """Smooth noise (H,W) of unit variance with features of about `cell` pixels (one number, or down and
+    across)."""
     down, across = cell if isinstance(cell, tuple) else (cell, cell)
     grid = (int(shape[0] / down) + 3, int(shape[1] / across) + 3)
     coarse = rng.standard_normal(grid).astype(np.float32)
-    fine = cv2.resize(coarse, (int(grid[1] * across) + 1, int(grid[0] * down) + 1), interpolation=cv2.INTER_CUBIC)
+    fine = cv2.resize(
+        coarse, (int(grid[1] * across) + 1, int(grid[0] * down) + 1), interpolation=cv2.INTER_CUBIC
+    )
     top, left = int(down), int(across)
-    part = fine[top:top + shape[0], left:left + shape[1]]
+    part = fine[top : top + shape[0], left : left + shape[1]]
     return (part - part.mean()) / (part.std() + 1e-6)
 
 
 def fractal_noise(rng: Rng, shape: tuple[int, int], cell: float, octaves: int = 4) -> np.ndarray:
-    """Sum of `octaves` smooth noises (H,W), each half as large and 0.6 as strong as the one before; unit variance."""
-    total = sum(smooth_noise(rng, shape, max(cell / 2**octave, 1.0)) * 0.6**octave for octave in range(octaves))
+    """Sum of `octaves` smooth noises (H,W), each half as large and 0.6 as strong as the one before; unit
+    variance."""
+    total = sum(
+        smooth_noise(rng, shape, max(cell / 2**octave, 1.0)) * 0.6**octave for octave in range(octaves)
+    )
     return total / total.std()
 
 
@@ -60,7 +67,8 @@ def blur(image: np.ndarray, sigma: float) -> np.ndarray:
 
 
 def stroke(shape: tuple[int, int], points: np.ndarray, width: float, softness: float = 0.6) -> np.ndarray:
-    """Opacity (H,W) in 0..1 of a line `width` pixels wide through `points` (n,2) of x, y; `softness` blurs its edge."""
+    """Opacity (H,W) in 0..1 of a line `width` pixels wide through `points` (n,2) of x, y; `softness` blurs
+    its edge."""
     scale = 4
     canvas = np.zeros((shape[0] * scale, shape[1] * scale), np.uint8)
     fixed = np.round(np.asarray(points) * scale * 16).astype(np.int32).reshape(-1, 1, 2)
@@ -70,16 +78,23 @@ def stroke(shape: tuple[int, int], points: np.ndarray, width: float, softness: f
 
 
 def curve(rng: Rng, start: np.ndarray, length: float, bend: float, steps: int = 40) -> np.ndarray:
-    """Points (steps,2) of a smooth wandering line of `length` pixels from `start`; `bend`: its sway, radians."""
+    """Points (steps,2) of a smooth wandering line of `length` pixels from `start`; `bend`: its sway,
+    radians."""
     angle = rng.uniform(0, 2 * np.pi) + bend * smooth_noise(rng, (1, steps), (1.0, steps / 3))[0]
     step = length / steps
     return np.asarray(start) + np.cumsum(np.stack([np.cos(angle), np.sin(angle)], 1) * step, 0)
 
 
-def blob(rng: Rng, shape: tuple[int, int], centre: np.ndarray, radius: float, roughness: float = 0.35,
-         softness: float = 1.5) -> np.ndarray:
+def blob(
+    rng: Rng,
+    shape: tuple[int, int],
+    centre: np.ndarray,
+    radius: float,
+    roughness: float = 0.35,
+    softness: float = 1.5,
+) -> np.ndarray:
     """Opacity (H,W) in 0..1 of an irregular spot around `centre` (x, y) of about `radius` pixels."""
-    y, x = np.mgrid[:shape[0], :shape[1]].astype(np.float32)
+    y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     squeeze, turn = rng.uniform(0.75, 1.3), rng.uniform(0, np.pi)
     along = (x - centre[0]) * np.cos(turn) + (y - centre[1]) * np.sin(turn)
     across = (y - centre[1]) * np.cos(turn) - (x - centre[0]) * np.sin(turn)
@@ -90,7 +105,8 @@ def blob(rng: Rng, shape: tuple[int, int], centre: np.ndarray, radius: float, ro
 
 @dataclass(frozen=True)
 class Camera:
-    """One exposure: the light's direction, level, tint and fall-off over the picture, the lens and the sensor."""
+    """One exposure: the light's direction, level, tint and fall-off over the picture, the lens and the
+    sensor."""
 
     azimuth: float
     elevation: float
@@ -102,25 +118,37 @@ class Camera:
 
     @classmethod
     def draw(cls, rng: Rng) -> "Camera":
-        """A camera setting like the last one, but not quite: what differs between two photographs of one line."""
-        return cls(azimuth=np.radians(rng.normal(235, 5)), elevation=np.radians(rng.normal(52, 1.5)),
-                   level=rng.normal(1, 0.015), tint=rng.normal(1, 0.006, 3).astype(np.float32),
-                   slope=rng.normal((-0.10, -0.07), 0.015), sharpness=rng.uniform(0.75, 0.8),
-                   noise_seed=int(rng.integers(2**31)))
+        """A camera setting like the last one, but not quite: what differs between two photographs of one
+        line."""
+        return cls(
+            azimuth=np.radians(rng.normal(235, 5)),
+            elevation=np.radians(rng.normal(52, 1.5)),
+            level=rng.normal(1, 0.015),
+            tint=rng.normal(1, 0.006, 3).astype(np.float32),
+            slope=rng.normal((-0.10, -0.07), 0.015),
+            sharpness=rng.uniform(0.75, 0.8),
+            noise_seed=int(rng.integers(2**31)),
+        )
 
     def expose(self, surface: Surface) -> np.ndarray:
-        """The noiseless picture (H,W,3) of `surface`, RGB in 0..1: relief shading, highlight, light fall-off, lens."""
+        """The noiseless picture (H,W,3) of `surface`, RGB in 0..1: relief shading, highlight, light fall-off,
+        lens."""
         height, (rows, cols) = surface.height.astype(np.float32), surface.shape
         across = cv2.Sobel(height, cv2.CV_32F, 1, 0, ksize=3) / 8
         down = cv2.Sobel(height, cv2.CV_32F, 0, 1, ksize=3) / 8
         norm = np.sqrt(across**2 + down**2 + 1)
-        light = np.array([np.cos(self.azimuth) * np.cos(self.elevation),
-                          np.sin(self.azimuth) * np.cos(self.elevation), np.sin(self.elevation)])
+        light = np.array(
+            [
+                np.cos(self.azimuth) * np.cos(self.elevation),
+                np.sin(self.azimuth) * np.cos(self.elevation),
+                np.sin(self.elevation),
+            ]
+        )
         diffuse = np.clip((-across * light[0] - down * light[1] + light[2]) / norm, 0, None) / light[2]
         half = light + (0, 0, 1)
         half /= np.linalg.norm(half)
         shine = np.clip((-across * half[0] - down * half[1] + half[2]) / norm, 0, 1) ** 40
-        y, x = np.mgrid[-1:1:rows * 1j, -1:1:cols * 1j]
+        y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : cols * 1j]
         field = self.level * (1 + self.slope[0] * x + self.slope[1] * y) * (1 - 0.07 * (x**2 + y**2))
         lit = surface.colour * (0.35 + 0.65 * diffuse)[..., None] + (surface.gloss * shine)[..., None]
         return np.clip(blur(lit * field[..., None] * self.tint, self.sharpness), 0, 1).astype(np.float32)

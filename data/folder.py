@@ -1,15 +1,15 @@
 """Your own photographs: one category or a folder of categories, each in either of two layouts.
 
-    CATEGORY/good/...                    normal photographs; references are drawn from them and left out of the test
-    CATEGORY/DEFECT/...                  any number of defect folders, any names
+    CATEGORY/good/...                    normal photographs; references are drawn from them and left out of
+    the test CATEGORY/DEFECT/...                  any number of defect folders, any names
     CATEGORY/masks/DEFECT/NAME.png       optional; ground_truth/DEFECT/NAME_mask.png is the same
 
     CATEGORY/train/good/...              where there is train/: references are drawn from here alone
     CATEGORY/test/good/..., test/DEFECT/...
     CATEGORY/masks/DEFECT/NAME.png       optional, as above
 
-good may also be called ok or normal, in any case. As a script it shows how a folder is understood and writes nothing:
-python data/folder.py DIR
+good may also be called ok or normal, in any case. As a script it shows how a folder is understood and writes
+nothing: python data/folder.py DIR
 """
 
 import argparse
@@ -42,10 +42,13 @@ class Reading:
 
 
 def scan(root: str | Path) -> Catalogue:
-    """The catalogue of a folder by the rules above; where a category has no train/, its good images are in train and
-    in test alike and `without_references` takes the drawn ones out. Raises DataError where no category is found."""
+    """The catalogue of a folder by the rules above; where a category has no train/, its good images are in
+    train and in test alike and `without_references` takes the drawn ones out. Raises DataError where no
+    category is found."""
     readings, _ = read_folder(root)
-    return Catalogue(Path(root), {r.category: r.train for r in readings}, {r.category: r.test for r in readings})
+    return Catalogue(
+        Path(root), {r.category: r.train for r in readings}, {r.category: r.test for r in readings}
+    )
 
 
 def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
@@ -58,11 +61,16 @@ def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
     inside = {name: list_folders(root / name) for name in names}
     categories = [name for name in names if is_category(inside[name]) and name.casefold() not in MASK_FOLDERS]
     if not categories:
-        raise DataError(f"{shown(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
-                        "has them; put the normal photographs into a folder named good")
+        raise DataError(
+            f"{shown(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
+            "has them; put the normal photographs into a folder named good"
+        )
     sentences = [f"{shown(root)} is a folder of {len(categories)} categories"]
-    sentences += [f"{shown(name)}/ is not used: it holds no good/ and no train/ or test/"
-                  for name in names if name not in categories]
+    sentences += [
+        f"{shown(name)}/ is not used: it holds no good/ and no train/ or test/"
+        for name in names
+        if name not in categories
+    ]
     return [read_category(root, name + "/", name) for name in categories], sentences
 
 
@@ -87,28 +95,43 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
             masks.setdefault(defect, {}).update(find_masks(root, f"{prefix}{folder}/{defect}"))
     if splits:
         others = [name for name in folders if name not in splits and name not in mask_folders]
-        reading.unused += [f"{shown(prefix + name)}/ is not used: the images are those in {'/ and '.join(splits)}/"
-                           for name in others]
+        reading.unused += [
+            f"{shown(prefix + name)}/ is not used: the images are those in {'/ and '.join(splits)}/"
+            for name in others
+        ]
         _note_loose_images(root, prefix, reading)
     parts = {split: _read_part(root, f"{prefix}{split}/", category, masks, reading) for split in splits}
     if "train" in parts:
         reading.train = [record for record in parts["train"] if not record.anomalous]
         reading.test = parts.get("test", [])
         defects = sorted({record.defect for record in parts["train"] if record.anomalous}, key=natural_key)
-        reading.unused += [f"{shown(f'{prefix}train/{defect}')}/ is not used: only normal images are drawn from train/"
-                           for defect in defects]
+        reading.unused += [
+            f"{shown(f'{prefix}train/{defect}')}/ is not used: only normal images are drawn from train/"
+            for defect in defects
+        ]
         reading.rules.append("references are drawn from train/; test/ is tested")
     else:
-        reading.test = parts["test"] if "test" in parts else \
-            _read_part(root, prefix, category, masks, reading, leave_out=mask_folders)
+        reading.test = (
+            parts["test"]
+            if "test" in parts
+            else _read_part(root, prefix, category, masks, reading, leave_out=mask_folders)
+        )
         reading.train = [record for record in reading.test if not record.anomalous]
-        reading.rules.append("no train/: references are drawn from the good images, and those drawn are not tested")
+        reading.rules.append(
+            "no train/: references are drawn from the good images, and those drawn are not tested"
+        )
     _note_masks(reading, masks)
     return reading
 
 
-def _read_part(root: Path, prefix: str, category: str, masks: dict[str, dict[str, str]], reading: Reading,
-               leave_out: list[str] | tuple = ()) -> list[Record]:
+def _read_part(
+    root: Path,
+    prefix: str,
+    category: str,
+    masks: dict[str, dict[str, str]],
+    reading: Reading,
+    leave_out: list[str] | tuple = (),
+) -> list[Record]:
     """Records of the normal and defect folders in root/prefix, in natural order."""
     _note_loose_images(root, prefix, reading)
     records = []
@@ -118,8 +141,16 @@ def _read_part(root: Path, prefix: str, category: str, masks: dict[str, dict[str
         anomalous = not is_normal(folder)
         images = list_images(root / prefix / folder)
         of_defect = masks.get(folder, {}) if anomalous else {}
-        records += [Record(f"{prefix}{folder}/{name}", of_defect.get(Path(name).stem, ""), category,
-                           folder if anomalous else "good", anomalous) for name in images]
+        records += [
+            Record(
+                f"{prefix}{folder}/{name}",
+                of_defect.get(Path(name).stem, ""),
+                category,
+                folder if anomalous else "good",
+                anomalous,
+            )
+            for name in images
+        ]
         if not images:
             reading.unused.append(f"{shown(prefix + folder)}/ holds no image")
         if list_folders(root / prefix / folder):
@@ -130,8 +161,10 @@ def _read_part(root: Path, prefix: str, category: str, masks: dict[str, dict[str
 def _note_loose_images(root: Path, prefix: str, reading: Reading) -> None:
     loose = list_images(root / prefix)
     if loose:
-        reading.unused.append(f"{len(loose)} images directly in {shown(prefix) or 'the folder'} are not used, the "
-                              f"first {shown(loose[0])}: put them into good/ or a defect's folder")
+        reading.unused.append(
+            f"{len(loose)} images directly in {shown(prefix) or 'the folder'} are not used, the "
+            f"first {shown(loose[0])}: put them into good/ or a defect's folder"
+        )
 
 
 def _note_masks(reading: Reading, masks: dict[str, dict[str, str]]) -> None:
@@ -151,7 +184,9 @@ def _note_masks(reading: Reading, masks: dict[str, dict[str, str]]) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print how a folder is understood; returns the exit code (2 and one sentence where it is not)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", type=Path, metavar="DIR")
     add_check_flags(parser)
     options = parser.parse_args(arguments)

@@ -1,4 +1,5 @@
-"""Photographs to inspect: from files, folders and patterns to names and paths, and from anything in memory to RGB."""
+"""Photographs to inspect: from files, folders and patterns to names and paths, and from anything in memory to
+RGB."""
 
 from __future__ import annotations
 
@@ -23,21 +24,24 @@ from data.transforms import IMAGE_SUFFIXES, MAX_PIXELS, _to_rgb, _upright, image
 
 logger = logging.getLogger("fdsl")
 
-PREDICTIONS = "predict"                     # what config.json says of a folder that predict.py wrote,
-DRAWN = ("pictures", "contact_sheet.jpg")   # and what it drew there
+PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
+DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
 UNREAD_SUFFIXES = frozenset(".heic .heif .avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
 _told: set[str] = set()
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
 
-def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = (),
-                problem: Problem | None = None) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom) or a pattern.
+def find_images(
+    inputs: Sequence[str | Path], without: Sequence[str | Path] = (), problem: Problem | None = None
+) -> Iterator[tuple[str, Path]]:
+    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom) or a
+    pattern.
 
-    A generator: only one folder's names are held at a time, in natural order. Names are relative to the one input
-    folder, or the paths as given where there are several inputs. Folders in `without` are not entered, nor hidden ones,
-    and the pictures that predict.py has drawn are passed over. Raises DataError for an input that is not there; `problem`
-    hears of folders that cannot be read and of photographs of a kind that is not.
+    A generator: only one folder's names are held at a time, in natural order. Names are relative to the one
+    input folder, or the paths as given where there are several inputs. Folders in `without` are not entered,
+    nor hidden ones, and the pictures that predict.py has drawn are passed over. Raises DataError for an input
+    that is not there; `problem` hears of folders that cannot be read and of photographs of a kind that is
+    not.
     """
     left_out = {os.path.realpath(folder) for folder in without}
     for given in inputs:
@@ -51,7 +55,9 @@ def find_images(inputs: Sequence[str | Path], without: Sequence[str | Path] = ()
             parts = os.path.relpath(text, root or ".").split(os.sep)
             found = _match(root or ".", parts, left_out, problem)
         else:
-            raise DataError(f"{shown(text)}: is neither a file, a folder nor a pattern that could match one; check the path")
+            raise DataError(
+                f"{shown(text)}: is neither a file, a folder nor a pattern that could match one; check the path"
+            )
         for path in found:
             name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
             yield shown(name.replace(os.sep, "/")), Path(path)
@@ -62,8 +68,10 @@ def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
     found = list(dict.fromkeys(path for _, path in find_images(inputs)))
     if not found:
-        raise DataError(f"{', '.join(shown(item) for item in inputs)}: holds no photograph "
-                        f"({', '.join(sorted(IMAGE_SUFFIXES))})")
+        raise DataError(
+            f"{', '.join(shown(item) for item in inputs)}: holds no photograph "
+            f"({', '.join(sorted(IMAGE_SUFFIXES))})"
+        )
     return found
 
 
@@ -82,7 +90,9 @@ def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
     """A folder's visible entries in natural order; none, and a word to `problem`, where it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            found = sorted((e for e in entries if not e.name.startswith(".")), key=lambda entry: natural_key(entry.name))
+            found = sorted(
+                (e for e in entries if not e.name.startswith(".")), key=lambda entry: natural_key(entry.name)
+            )
     except OSError as error:
         if problem is not None:
             problem(shown(folder), f"the folder cannot be read ({error.strerror})")
@@ -108,7 +118,9 @@ def _holds_results(folder: str) -> bool:
     found = isinstance(config, dict) and config.get("made_by") == PREDICTIONS
     if found and os.path.realpath(folder) not in _told:
         _told.add(os.path.realpath(folder))
-        logger.info("%s holds results of predict.py: its pictures are not taken for photographs", shown(folder))
+        logger.info(
+            "%s holds results of predict.py: its pictures are not taken for photographs", shown(folder)
+        )
     return found
 
 
@@ -119,8 +131,11 @@ def _is_folder(entry: os.DirEntry) -> bool:
         return False
 
 
-def _walk(folder: str, left_out: set[str], problem: Problem | None, above: tuple[str, ...] = ()) -> Iterator[str]:
-    """Every image below `folder`: a folder's own first, then its folders'. Links that lead back up are not followed."""
+def _walk(
+    folder: str, left_out: set[str], problem: Problem | None, above: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Every image below `folder`: a folder's own first, then its folders'. Links that lead back up are not
+    followed."""
     real = os.path.realpath(folder)
     if real in left_out or real in above:
         return
@@ -135,7 +150,8 @@ def _walk(folder: str, left_out: set[str], problem: Problem | None, above: tuple
 
 
 def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem | None) -> Iterator[str]:
-    """Every image below `folder` whose path matches the pattern's parts; `**` stands for any folders, also none."""
+    """Every image below `folder` whose path matches the pattern's parts; `**` stands for any folders, also
+    none."""
     if os.path.realpath(folder) in left_out:
         return
     first, rest = parts[0], parts[1:]
@@ -159,13 +175,14 @@ def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem |
             yield entry.path
 
 
-# Anything in memory --------------------------------------------------------------------------------------------------
+# Anything in memory -----------------------------------------------------------------------------------------
+
 
 def as_photograph(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
     """One image as an upright RGB photograph.
 
-    A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in [0,1].
-    Raises DataError for anything else, saying what was given.
+    A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in
+    [0,1]. Raises DataError for anything else, saying what was given.
     """
     if isinstance(image, (str, Path)):
         return open_image(image)
@@ -174,10 +191,18 @@ def as_photograph(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -
     if isinstance(image, torch.Tensor):
         image = _tensor_to_array(image)
     if not isinstance(image, np.ndarray):
-        raise DataError(f"an image is a {type(image).__name__}; give a path, a PIL image, an array (H,W,3) uint8 or a "
-                        "tensor (3,H,W)")
-    if image.dtype != np.uint8 or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3) or image.size == 0:
-        raise DataError(f"an image is an array {image.shape} of {image.dtype}; give (H,W,3) RGB or (H,W) grey, uint8")
+        raise DataError(
+            f"an image is a {type(image).__name__}; give a path, a PIL image, an array (H,W,3) uint8 or a "
+            "tensor (3,H,W)"
+        )
+    if (
+        image.dtype != np.uint8
+        or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3)
+        or image.size == 0
+    ):
+        raise DataError(
+            f"an image is an array {image.shape} of {image.dtype}; give (H,W,3) RGB or (H,W) grey, uint8"
+        )
     return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
 
 
@@ -186,8 +211,10 @@ def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
         raise DataError(f"an image is a tensor {tuple(tensor.shape)}; give (3,H,W), or (B,3,H,W) for several")
     if tensor.is_floating_point():
         if not bool(((tensor >= 0) & (tensor <= 1)).all()):
-            raise DataError("an image is a float tensor with values outside 0 to 1; give the photograph before any "
-                            "normalisation")
+            raise DataError(
+                "an image is a float tensor with values outside 0 to 1; give the photograph before any "
+                "normalisation"
+            )
         tensor = (tensor * 255).round().to(torch.uint8)
     return tensor.permute(1, 2, 0).cpu().numpy()
 
@@ -195,8 +222,8 @@ def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
 def each_image(images: object) -> tuple[Iterable, bool]:
     """What the caller gave, one by one, and whether it was a single image.
 
-    Single: a path of a file, a PIL image, an array (H,W,3) or (H,W), a tensor (3,H,W). Several: a folder, a pattern, an
-    array (B,H,W,3), a tensor (B,3,H,W), or any iterable of single ones.
+    Single: a path of a file, a PIL image, an array (H,W,3) or (H,W), a tensor (3,H,W). Several: a folder, a
+    pattern, an array (B,H,W,3), a tensor (B,3,H,W), or any iterable of single ones.
     """
     if isinstance(images, (str, Path)):
         several = os.path.isdir(images) or (not os.path.lexists(images) and glob.has_magic(os.fspath(images)))
@@ -206,13 +233,16 @@ def each_image(images: object) -> tuple[Iterable, bool]:
     if isinstance(images, (np.ndarray, torch.Tensor)):
         return (images, False) if images.ndim == 4 else ([images], True)
     if not isinstance(images, Iterable):
-        raise DataError(f"images are a {type(images).__name__}; give one image or several (paths, PIL, arrays, tensors)")
+        raise DataError(
+            f"images are a {type(images).__name__}; give one image or several (paths, PIL, arrays, tensors)"
+        )
     return images, False
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A photograph that was read: its name, the RGB picture, and the tensor (3,S,S); or why it could not be."""
+    """A photograph that was read: its name, the RGB picture, and the tensor (3,S,S); or why it could not
+    be."""
 
     name: str
     photo: Image.Image | None = None
@@ -220,9 +250,12 @@ class Loaded:
     reason: str = ""
 
 
-def read_ahead(files: Iterable[tuple[str, Path]], size: int, threads: int, ahead: int,
-               max_pixels: int = MAX_PIXELS) -> Iterator[Loaded]:
-    """Reads (name, path) by `threads` threads, in order, at most `ahead` photographs before they are asked for."""
+def read_ahead(
+    files: Iterable[tuple[str, Path]], size: int, threads: int, ahead: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[Loaded]:
+    """Reads (name, path) by `threads` threads, in order, at most `ahead` photographs before they are asked
+    for."""
+
     def read(name: str, path: Path) -> Loaded:
         try:
             photo = open_image(path, max_pixels)

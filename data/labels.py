@@ -14,9 +14,9 @@ GOOD_LABELS = frozenset(("0", "false", "no", "normal", *NORMAL_NAMES))
 def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
     """Paths of the photographs and whether each is anomalous.
 
-    A folder: good/ (or ok, normal) and any defect folders, as data/folder.py reads them; of train/ and test/ the test
-    part. A CSV file with a header `image,label`: paths relative to the file; 0, good, ok, normal, no or false are good,
-    anything else is not. Raises DataError.
+    A folder: good/ (or ok, normal) and any defect folders, as data/folder.py reads them; of train/ and test/
+    the test part. A CSV file with a header `image,label`: paths relative to the file; 0, good, ok, normal, no
+    or false are good, anything else is not. Raises DataError.
     """
     source = Path(source)
     if source.is_dir():
@@ -26,10 +26,14 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
         with open(source, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{shown(source)}: cannot be read as labels ({error}); give a folder or a CSV file") from error
+        raise DataError(
+            f"{shown(source)}: cannot be read as labels ({error}); give a folder or a CSV file"
+        ) from error
     if not rows or not {"image", "label"} <= set(rows[0]):
         raise DataError(f"{shown(source)}: needs the columns image and label and at least one row")
     if any(not row["image"] or row["label"] in (None, "") for row in rows):
         raise DataError(f"{shown(source)}: a row has no image or no label; fill it in or remove it")
-    return ([source.parent / row["image"] for row in rows],
-            [row["label"].strip().casefold() not in GOOD_LABELS for row in rows])
+    return (
+        [source.parent / row["image"] for row in rows],
+        [row["label"].strip().casefold() not in GOOD_LABELS for row in rows],
+    )

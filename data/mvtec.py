@@ -1,6 +1,7 @@
 """MVTec AD's layout: CATEGORY/train/good, CATEGORY/test/DEFECT, CATEGORY/ground_truth/DEFECT/NAME_mask.png.
 
-As a script it writes ROOT/meta.json and says what it found: python data/mvtec.py [ROOT] [--meta FILE] [--quick]
+As a script it writes ROOT/meta.json and says what it found: python data/mvtec.py [ROOT] [--meta FILE]
+[--quick]
 """
 
 import os
@@ -16,10 +17,21 @@ from data.transforms import IMAGE_SUFFIXES
 
 # Normal training, normal test and anomalous test images (Bergmann et al., CVPR 2019, table 1).
 OFFICIAL_COUNTS = {
-    "bottle": (209, 20, 63), "cable": (224, 58, 92), "capsule": (219, 23, 109), "carpet": (280, 28, 89),
-    "grid": (264, 21, 57), "hazelnut": (391, 40, 70), "leather": (245, 32, 92), "metal_nut": (220, 22, 93),
-    "pill": (267, 26, 141), "screw": (320, 41, 119), "tile": (230, 33, 84), "toothbrush": (60, 12, 30),
-    "transistor": (213, 60, 40), "wood": (247, 19, 60), "zipper": (240, 32, 119),
+    "bottle": (209, 20, 63),
+    "cable": (224, 58, 92),
+    "capsule": (219, 23, 109),
+    "carpet": (280, 28, 89),
+    "grid": (264, 21, 57),
+    "hazelnut": (391, 40, 70),
+    "leather": (245, 32, 92),
+    "metal_nut": (220, 22, 93),
+    "pill": (267, 26, 141),
+    "screw": (320, 41, 119),
+    "tile": (230, 33, 84),
+    "toothbrush": (60, 12, 30),
+    "transistor": (213, 60, 40),
+    "wood": (247, 19, 60),
+    "zipper": (240, 32, 119),
 }
 
 
@@ -30,14 +42,21 @@ def scan(root: str | Path) -> Catalogue:
     """
     root = Path(root)
     folders = list_folders(root)
-    categories = [name for name in folders
-                  if (root / name / "train" / "good").is_dir() or (root / name / "test").is_dir()]
+    categories = [
+        name
+        for name in folders
+        if (root / name / "train" / "good").is_dir() or (root / name / "test").is_dir()
+    ]
     if not categories and ("test" in folders or "train" in folders):
         raise DataError(f"{shown(root)}: is one category, not the dataset's root; give the folder above it")
     if not categories:
-        raise DataError(f"{shown(root)}: holds no category (a folder with train/good and test); give the folder that "
-                        "holds the category folders")
-    train, test = ({name: scan_split(root, name, split) for name in categories} for split in ("train", "test"))
+        raise DataError(
+            f"{shown(root)}: holds no category (a folder with train/good and test); give the folder that "
+            "holds the category folders"
+        )
+    train, test = (
+        {name: scan_split(root, name, split) for name in categories} for split in ("train", "test")
+    )
     return Catalogue(root, train, test)
 
 
@@ -47,13 +66,22 @@ def scan_split(root: Path, category: str, split: str) -> list[Record]:
     for defect in list_folders(folder) if folder.is_dir() else []:
         anomalous = defect != "good"
         masks = find_masks(root, f"{category}/ground_truth/{defect}") if anomalous and split == "test" else {}
-        records += [Record(f"{category}/{split}/{defect}/{name}", masks.get(Path(name).stem, ""), category, defect,
-                           anomalous) for name in list_images(folder / defect)]
+        records += [
+            Record(
+                f"{category}/{split}/{defect}/{name}",
+                masks.get(Path(name).stem, ""),
+                category,
+                defect,
+                anomalous,
+            )
+            for name in list_images(folder / defect)
+        ]
     return sorted(records, key=lambda record: natural_key(record.image_path))
 
 
 def find_masks(root: Path, folder: str) -> dict[str, str]:
-    """Image stem -> path of its mask relative to root, for the masks in root/folder: STEM_mask.* before STEM.*."""
+    """Image stem -> path of its mask relative to root, for the masks in root/folder: STEM_mask.* before
+    STEM.*."""
     names = list_images(root / folder) if (root / folder).is_dir() else []
     plain = {Path(name).stem: f"{folder}/{name}" for name in reversed(names)}
     marked = {stem.removesuffix("_mask"): path for stem, path in plain.items() if stem.endswith("_mask")}
@@ -66,9 +94,11 @@ def list_folders(folder: Path) -> list[str]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of the visible image files in a folder, in natural order, dangling links included so that they are named
-    as missing later; DataError if the folder cannot be read."""
-    return _list(folder, lambda entry: Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir())
+    """Names of the visible image files in a folder, in natural order, dangling links included so that they
+    are named as missing later; DataError if the folder cannot be read."""
+    return _list(
+        folder, lambda entry: Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir()
+    )
 
 
 def _list(folder: Path, wanted) -> list[str]:
@@ -76,8 +106,10 @@ def _list(folder: Path, wanted) -> list[str]:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry)]
     except OSError as error:
-        raise DataError(f"{shown(folder)}: cannot be listed ({error.strerror}); give an existing folder with read "
-                        "permission") from error
+        raise DataError(
+            f"{shown(folder)}: cannot be listed ({error.strerror}); give an existing folder with read "
+            "permission"
+        ) from error
     return sorted(names, key=natural_key)
 
 

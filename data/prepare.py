@@ -1,4 +1,5 @@
-"""What data/mvtec.py and data/visa.py do as scripts: scan, write meta.json, say what is there and what is wrong."""
+"""What data/mvtec.py and data/visa.py do as scripts: scan, write meta.json, say what is there and what is
+wrong."""
 
 import argparse
 import inspect
@@ -10,13 +11,21 @@ from data.records import Catalogue, DataError, check_catalogue, describe_catalog
 from data.transforms import MAX_PIXELS
 
 
-def run_script(dataset: str, scan: Callable[..., Catalogue], default_root: Path, description: str,
-               arguments: list[str] | None = None) -> int:
-    """Write meta.json for a dataset and print its table and problems; returns the exit code (2: one sentence, no file).
+def run_script(
+    dataset: str,
+    scan: Callable[..., Catalogue],
+    default_root: Path,
+    description: str,
+    arguments: list[str] | None = None,
+) -> int:
+    """Write meta.json for a dataset and print its table and problems; returns the exit code (2: one sentence,
+    no file).
 
     scan is called with the root and, where it takes one, the split file.
     """
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("root", nargs="?", type=Path, default=default_root, help=f"default: {default_root}")
     parser.add_argument("--meta", type=Path, help="write here instead of ROOT/meta.json")
     add_check_flags(parser)
@@ -41,16 +50,31 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode still shows every name
     sys.stderr.reconfigure(errors="backslashreplace")
     parser.add_argument("--quick", action="store_true", help="check only the headers of the images")
-    parser.add_argument("--max-pixels", type=int, default=MAX_PIXELS, metavar="N",
-                        help="an image of more pixels is refused; default: %(default)s")
+    parser.add_argument(
+        "--max-pixels",
+        type=int,
+        default=MAX_PIXELS,
+        metavar="N",
+        help="an image of more pixels is refused; default: %(default)s",
+    )
 
 
 def print_catalogue(catalogue: Catalogue, dataset: str, options: argparse.Namespace) -> None:
-    """Print the table of counts and every problem; options hold what add_check_flags adds. Ctrl-C ends the script."""
+    """Print the table of counts and every problem; options hold what add_check_flags adds. Ctrl-C ends the
+    script."""
     print(describe_catalogue(catalogue, dataset), flush=True)
     try:
-        problems = check_catalogue(catalogue, not options.quick, need_masks=dataset != "folder",
-                                   progress=sys.stderr.isatty(), max_pixels=options.max_pixels)
+        problems = check_catalogue(
+            catalogue,
+            not options.quick,
+            need_masks=dataset != "folder",
+            progress=sys.stderr.isatty(),
+            max_pixels=options.max_pixels,
+        )
     except KeyboardInterrupt:
         sys.exit(f"data/{dataset}.py: the check was stopped; --quick checks only headers")
-    print("\n".join([f"{len(problems)} problems:" if problems else "no problems found", *(f"  {p}" for p in problems)]))
+    print(
+        "\n".join(
+            [f"{len(problems)} problems:" if problems else "no problems found", *(f"  {p}" for p in problems)]
+        )
+    )

@@ -15,26 +15,31 @@ CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
-IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2"))
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+)
 
-Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit, warning and error: `_opened` holds the limit in their place.
+Image.MAX_IMAGE_PIXELS = (
+    None  # Pillow's own limit, warning and error: `_opened` holds the limit in their place.
+)
 
 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The photograph as RGB, upright (EXIF), its first frame if animated.
 
-    16 bits are scaled by 1/257, wider integers and floats by `_to_eight_bits`, transparency is laid on white. Raises
-    DataError for a file that is missing, no image, damaged or larger than max_pixels.
+    16 bits are scaled by 1/257, wider integers and floats by `_to_eight_bits`, transparency is laid on white.
+    Raises DataError for a file that is missing, no image, damaged or larger than max_pixels.
     """
     with _opened(path, max_pixels) as image:
         return _to_rgb(_upright(image))
 
 
 def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """The mask as "L", 0 or 255: every pixel that is not zero (black, transparent) is defect, however small its value.
+    """The mask as "L", 0 or 255: every pixel that is not zero (black, transparent) is defect, however small
+    its value.
 
-    Palette masks go by index where index 0 is black, else by colour. JPEG masks go by half of full scale where they
-    reach it, since compression leaves noise beside edges. Raises DataError as open_image does.
+    Palette masks go by index where index 0 is black, else by colour. JPEG masks go by half of full scale
+    where they reach it, since compression leaves noise beside edges. Raises DataError as open_image does.
     """
     with _opened(path, max_pixels) as image:
         lossy = image.format in ("JPEG", "MPO")
@@ -45,11 +50,14 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
 
 
 def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
-    """(width, height) of the upright image; decode=True also decodes every pixel. DataError as from open_image."""
+    """(width, height) of the upright image; decode=True also decodes every pixel. DataError as from
+    open_image."""
     with _opened(path, max_pixels) as image:
         if decode or image.format == "TIFF":  # Pillow turns a TIFF only when it loads it
             return _upright(image).size
-        known = image.format != "PNG" or "exif" in image.info  # else Pillow would decode the PNG to look for it
+        known = (
+            image.format != "PNG" or "exif" in image.info
+        )  # else Pillow would decode the PNG to look for it
         orientation = image.getexif().get(ExifTags.Base.Orientation) if known else None
         return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
 
@@ -84,7 +92,8 @@ def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:
 
 @contextmanager
 def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
-    """The file with its header read and its size checked; whatever decoders raise inside becomes a DataError."""
+    """The file with its header read and its size checked; whatever decoders raise inside becomes a
+    DataError."""
     name = shown(path)
     try:
         state = Path(path).stat()
@@ -92,11 +101,14 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
             raise DataError(f"{name}: is not a file; give an image file")
         if state.st_size == 0:
             raise DataError(f"{name}: is empty (0 bytes); copy it again or remove it")
-        # A stream, for Pillow maps a named file into memory: a TIFF on its side would be read with its sides swapped.
+        # A stream, for Pillow maps a named file into memory: a TIFF on its side would be read with its sides
+        # swapped.
         with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
-                raise DataError(f"{name}: {image.width}x{image.height} px is above the limit of {max_pixels:,} pixels; "
-                                "make it smaller or raise the limit with --max-pixels")
+                raise DataError(
+                    f"{name}: {image.width}x{image.height} px is above the limit of {max_pixels:,} pixels; "
+                    "make it smaller or raise the limit with --max-pixels"
+                )
             yield image
     except DataError:
         raise
@@ -106,9 +118,13 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise DataError(f"{name}: may not be read; give read permission") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name}: is not an image of a known format ({', '.join(FORMATS)}); convert it to PNG or "
-                        "remove it") from error
-    except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, MemoryError, ...
+        raise DataError(
+            f"{name}: is not an image of a known format ({', '.join(FORMATS)}); convert it to PNG or "
+            "remove it"
+        ) from error
+    except (
+        Exception
+    ) as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, MemoryError, ...
         reason = shown(str(error)) or type(error).__name__
         raise DataError(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
 
@@ -133,8 +149,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
-    """(H,W) numbers to uint8. 16-bit files: by 1/257. Others by the range their values lie in: floats of 0..1 by 255,
-    0..255 as they are, 0..65535 by 1/257, anything else from its minimum to its maximum."""
+    """(H,W) numbers to uint8. 16-bit files: by 1/257. Others by the range their values lie in: floats of 0..1
+    by 255, 0..255 as they are, 0..65535 by 1/257, anything else from its minimum to its maximum."""
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("it holds values that are not finite numbers")

@@ -11,10 +11,10 @@ from PIL import Image
 from data.records import stable_seed
 
 # How far two photographs of the same part may differ when nobody moved the camera on purpose.
-MOST_TURN = 3.0          # degrees
-MOST_SHIFT = 0.02        # of the sides
+MOST_TURN = 3.0  # degrees
+MOST_SHIFT = 0.02  # of the sides
 MOST_SCALE = 0.03
-MOST_LIGHT = 0.10        # brightness and contrast
+MOST_LIGHT = 0.10  # brightness and contrast
 
 
 def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
@@ -28,16 +28,20 @@ def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
 
 
 def rotated_places(size: tuple[int, int], count: int, grid: int) -> np.ndarray:
-    """(count, grid*grid, 2): for each patch of each copy of `rotated`, the row and column, in patches, where its centre
-    lies on the photograph as it was; `size` is the photograph's (width, height)."""
+    """(count, grid*grid, 2): for each patch of each copy of `rotated`, the row and column, in patches, where
+    its centre lies on the photograph as it was; `size` is the photograph's (width, height)."""
     width, height = size
     rows, columns = np.divmod(np.arange(grid * grid), grid)
-    pixels = np.stack([(columns + 0.5) * width / grid - 0.5, (rows + 0.5) * height / grid - 0.5, np.ones(grid * grid)])
+    pixels = np.stack(
+        [(columns + 0.5) * width / grid - 0.5, (rows + 0.5) * height / grid - 0.5, np.ones(grid * grid)]
+    )
     places = []
     for step in range(count):
         back = cv2.invertAffineTransform(_turning(size, 360 * step / count))
         across, down = (place.clip(0, side - 1) for place, side in zip(back @ pixels, size))
-        places.append(np.stack([(down + 0.5) * grid / height - 0.5, (across + 0.5) * grid / width - 0.5], axis=1))
+        places.append(
+            np.stack([(down + 0.5) * grid / height - 0.5, (across + 0.5) * grid / width - 0.5], axis=1)
+        )
     return np.stack(places)
 
 
@@ -64,4 +68,6 @@ def _turning(size: tuple[int, int], degrees: float, scale: float = 1) -> np.ndar
 
 def _moved(photo: Image.Image, matrix: np.ndarray, border: int) -> Image.Image:
     """The photograph under an affine transform (2,3) of its pixels, in its own frame."""
-    return Image.fromarray(cv2.warpAffine(np.asarray(photo), matrix, photo.size, flags=cv2.INTER_CUBIC, borderMode=border))
+    return Image.fromarray(
+        cv2.warpAffine(np.asarray(photo), matrix, photo.size, flags=cv2.INTER_CUBIC, borderMode=border)
+    )

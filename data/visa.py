@@ -1,6 +1,8 @@
-"""VisA's layout: images and masks as ROOT/split_csv/1cls.csv lists them (columns object, split, label, image, mask).
+"""VisA's layout: images and masks as ROOT/split_csv/1cls.csv lists them (columns object, split, label, image,
+mask).
 
-As a script it writes ROOT/meta.json and says what it found: python data/visa.py [ROOT] [--split-csv FILE] [--meta FILE]
+As a script it writes ROOT/meta.json and says what it found: python data/visa.py [ROOT] [--split-csv FILE]
+[--meta FILE]
 """
 
 import csv
@@ -16,19 +18,29 @@ from data.records import SPLITS, Catalogue, DataError, Record, checked_name, che
 COLUMNS = ("object", "split", "label", "image", "mask")
 LABELS = ("normal", "anomaly")
 
-# Normal training, normal test and anomalous test images of the official split file 1cls.csv (Zou et al., ECCV 2022).
+# Normal training, normal test and anomalous test images of the official split file 1cls.csv (Zou et al., ECCV
+# 2022).
 OFFICIAL_COUNTS = {
-    "candle": (900, 100, 100), "capsules": (542, 60, 100), "cashew": (450, 50, 100), "chewinggum": (453, 50, 100),
-    "fryum": (450, 50, 100), "macaroni1": (900, 100, 100), "macaroni2": (900, 100, 100), "pcb1": (904, 100, 100),
-    "pcb2": (901, 100, 100), "pcb3": (905, 101, 100), "pcb4": (904, 101, 100), "pipe_fryum": (450, 50, 100),
+    "candle": (900, 100, 100),
+    "capsules": (542, 60, 100),
+    "cashew": (450, 50, 100),
+    "chewinggum": (453, 50, 100),
+    "fryum": (450, 50, 100),
+    "macaroni1": (900, 100, 100),
+    "macaroni2": (900, 100, 100),
+    "pcb1": (904, 100, 100),
+    "pcb2": (901, 100, 100),
+    "pcb3": (905, 101, 100),
+    "pcb4": (904, 101, 100),
+    "pipe_fryum": (450, 50, 100),
 }
 
 
 def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
     """The catalogue of those images of the split file (default: root/split_csv/1cls.csv) that are there.
 
-    A missing mask keeps its record and is named by check_catalogue. Raises DataError for a file that is not VisA's
-    split file, for paths that leave root, and where no image is there at all.
+    A missing mask keeps its record and is named by check_catalogue. Raises DataError for a file that is not
+    VisA's split file, for paths that leave root, and where no image is there at all.
     """
     root = Path(root)
     file = Path(split_csv) if split_csv else root / "split_csv" / "1cls.csv"
@@ -40,9 +52,16 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
                 splits[part].setdefault(record.category, [])
             splits[split][record.category].append(record)
     if not splits["train"]:
-        raise DataError(f"{shown(root)}: holds none of the images that {shown(file)} lists; give VisA's root folder")
-    train, test = ({category: sorted(splits[part][category], key=lambda record: natural_key(record.image_path))
-                    for category in sorted(splits[part], key=natural_key)} for part in SPLITS)
+        raise DataError(
+            f"{shown(root)}: holds none of the images that {shown(file)} lists; give VisA's root folder"
+        )
+    train, test = (
+        {
+            category: sorted(splits[part][category], key=lambda record: natural_key(record.image_path))
+            for category in sorted(splits[part], key=natural_key)
+        }
+        for part in SPLITS
+    )
     return Catalogue(root, train, test)
 
 
@@ -54,20 +73,28 @@ def read_split(file: Path) -> list[tuple[str, Record]]:
             reader = csv.DictReader(stream)
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:
-                raise DataError(f"{name}: has no column {', '.join(missing)}; the header of VisA's split file is "
-                                + ",".join(COLUMNS))
+                raise DataError(
+                    f"{name}: has no column {', '.join(missing)}; the header of VisA's split file is "
+                    + ",".join(COLUMNS)
+                )
             for row in reader:
                 split, record = _read_row(row, f"{name}, line {reader.line_num}")
                 if (split, record.image_path) in seen:
-                    raise DataError(f"{name}, line {reader.line_num}: lists {shown(record.image_path)} twice; "
-                                    "remove one of the lines")
+                    raise DataError(
+                        f"{name}, line {reader.line_num}: lists {shown(record.image_path)} twice; "
+                        "remove one of the lines"
+                    )
                 seen.add((split, record.image_path))
                 rows.append((split, record))
     except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror}); VisA's root holds split_csv/1cls.csv, or name "
-                        "another with data/visa.py --split-csv FILE --meta FILE, and give that --meta") from error
+        raise DataError(
+            f"{name}: cannot be read ({error.strerror}); VisA's root holds split_csv/1cls.csv, or name "
+            "another with data/visa.py --split-csv FILE --meta FILE, and give that --meta"
+        ) from error
     except (ValueError, csv.Error) as error:
-        raise DataError(f"{name}: is not a CSV file ({shown(str(error))}); use VisA's own split file") from error
+        raise DataError(
+            f"{name}: is not a CSV file ({shown(str(error))}); use VisA's own split file"
+        ) from error
     return rows
 
 
@@ -75,7 +102,9 @@ def _read_row(row: dict, where: str) -> tuple[str, Record]:
     if None in row or None in row.values():
         raise DataError(f"{where}: has another number of fields than the header; correct the line")
     if row["split"] not in SPLITS or row["label"] not in LABELS:
-        raise DataError(f"{where}: split must be one of {', '.join(SPLITS)} and label one of {', '.join(LABELS)}")
+        raise DataError(
+            f"{where}: split must be one of {', '.join(SPLITS)} and label one of {', '.join(LABELS)}"
+        )
     category, anomalous = checked_name(row["object"], where), row["label"] == "anomaly"
     mask = checked_path(row["mask"], where) if anomalous and row["mask"] else ""
     defect = "bad" if anomalous else "good"

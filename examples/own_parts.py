@@ -2,9 +2,9 @@
 
     python examples/own_parts.py [OUTPUT]
 
-Reads like a notebook: every `# %%` is a cell in editors that know them. It draws its own photographs (data/demo.py) and
-uses a small UNTRAINED backbone, so that nothing is downloaded; for real parts leave the `backbone` arguments out and
-CLIP's weights are fetched. Takes about a minute on two cores.
+Reads like a notebook: every `# %%` is a cell in editors that know them. It draws its own photographs
+(data/demo.py) and uses a small UNTRAINED backbone, so that nothing is downloaded; for real parts leave the
+`backbone` arguments out and CLIP's weights are fetched. Takes about a minute on two cores.
 """
 
 # %% Photographs: a few good gears to learn from, and some that nobody has looked at yet
@@ -27,8 +27,13 @@ references = sorted((gear / "train" / "good").glob("*.png"))[:4]
 unseen = sorted((gear / "test").glob("*/*.png"))
 
 # %% A detector that has seen four good gears
-backbone = {"model": "ViT-demo", "model_config": str(ROOT / "configs"), "pretrained": "none", "layers": (1, 2),
-            "image_size": 256}
+backbone = {
+    "model": "ViT-demo",
+    "model_config": str(ROOT / "configs"),
+    "pretrained": "none",
+    "layers": (1, 2),
+    "image_size": 256,
+}
 detector = AnomalyDetector.from_backbone(**backbone)
 detector.remember(references, false_alarm_rate=0.05)
 print(f"threshold {detector.threshold.score:.4f}: {detector.threshold.source}")
@@ -37,20 +42,28 @@ print(f"threshold {detector.threshold.score:.4f}: {detector.threshold.source}")
 predictions = detector.predict(unseen)
 for path, found in sorted(zip(unseen, predictions), key=lambda pair: -pair[1].score)[:8]:
     where = ", ".join(f"{box.width}x{box.height} px at ({box.x}, {box.y})" for box in found.boxes[:2])
-    print(f"{found.score:.4f}  {'ANOMALOUS' if found.is_anomalous else 'normal   '}  {path.parent.name}/{path.name}  {where}")
+    print(
+        f"{found.score:.4f}  {'ANOMALOUS' if found.is_anomalous else 'normal   '}  {path.parent.name}/{path.name}  {where}"
+    )
 
 # %% How often it was right: only because the drawn gears come with the truth
 truth = np.array([path.parent.name != "good" for path in unseen])
 called = np.array([found.is_anomalous for found in predictions])
-print(f"defects caught: {(called & truth).sum()} of {truth.sum()}; false alarms: {(called & ~truth).sum()} of {(~truth).sum()}")
+print(
+    f"defects caught: {(called & truth).sum()} of {truth.sum()}; false alarms: {(called & ~truth).sum()} of {(~truth).sum()}"
+)
 
 # %% One photograph from memory, and its map at the photograph's own size
 photo = np.asarray(Image.open(unseen[0]).convert("RGB"))
 found = detector.predict(photo)
-print(f"map {found.anomaly_map.shape} for a photograph {photo.shape[:2]}, highest value {found.anomaly_map.max():.4f}")
+print(
+    f"map {found.anomaly_map.shape} for a photograph {photo.shape[:2]}, highest value {found.anomaly_map.max():.4f}"
+)
 
 # %% Fit once, use many times: one file with everything, the same scores to the last bit
 detector.save(output / "gear.safetensors")
 again = AnomalyDetector.load(output / "gear.safetensors")
 assert again.predict(photo).score == found.score
-print(f"saved {output / 'gear.safetensors'}; also: python predict.py --detector {output / 'gear.safetensors'} --input ...")
+print(
+    f"saved {output / 'gear.safetensors'}; also: python predict.py --detector {output / 'gear.safetensors'} --input ..."
+)

@@ -1,4 +1,5 @@
-"""The image tower's attention without PyTorch's detours, and products in a narrow precision beside sums in float32."""
+"""The image tower's attention without PyTorch's detours, and products in a narrow precision beside sums in
+float32."""
 
 from __future__ import annotations
 
@@ -7,16 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ATTENTION_ROWS = 192       # of one product of queries and keys, where they are taken one by one
-ATTENTION_SCORES = 2**23   # of one such product, at most
+ATTENTION_ROWS = 192  # of one product of queries and keys, where they are taken one by one
+ATTENTION_SCORES = 2**23  # of one such product, at most
 has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)  # torch has no public name for it
 
 
 class PackedAttention(nn.Module):
-    """The self-attention of an nn.MultiheadAttention, with its parameters: one product for query, key and value, one
-    attention kernel, one product out.
+    """The self-attention of an nn.MultiheadAttention, with its parameters: one product for query, key and
+    value, one attention kernel, one product out.
 
-    PyTorch's own module transposes the batch away first, which costs a bf16 batch on a CPU ten times the arithmetic.
+    PyTorch's own module transposes the batch away first, which costs a bf16 batch on a CPU ten times the
+    arithmetic.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
@@ -25,9 +27,11 @@ class PackedAttention(nn.Module):
         self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
         self.out_proj = attention.out_proj
 
-    def forward(self, tokens: Tensor, *_: Tensor, need_weights: bool = False,
-                attn_mask: Tensor | None = None) -> tuple[Tensor, None]:
-        """Tokens (B,N,C) -> (B,N,C) and no weights, as open_clip's blocks call it (key and value are the query)."""
+    def forward(
+        self, tokens: Tensor, *_: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
+    ) -> tuple[Tensor, None]:
+        """Tokens (B,N,C) -> (B,N,C) and no weights, as open_clip's blocks call it (key and value are the
+        query)."""
         packed = F.linear(tokens.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
         query, key, value = packed.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         if attn_mask is None and products_beat_the_kernel(query):
@@ -38,7 +42,8 @@ class PackedAttention(nn.Module):
 
 
 def products_beat_the_kernel(query: Tensor) -> bool:
-    """In bf16 on a CPU without AMX PyTorch's attention kernel takes more than twice the time of plain products."""
+    """In bf16 on a CPU without AMX PyTorch's attention kernel takes more than twice the time of plain
+    products."""
     return query.device.type == "cpu" and query.dtype == torch.bfloat16 and not has_amx()
 
 
@@ -47,16 +52,30 @@ def attention_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     heads, tokens, width = query.shape[1:]
     images = max(1, ATTENTION_SCORES // (heads * min(tokens, ATTENTION_ROWS) * tokens))
     query, key, value = (part.contiguous() for part in (query * width**-0.5, key, value))
-    return torch.cat([torch.cat([(rows @ keys.transpose(-1, -2)).softmax(-1) @ values
-                                 for rows in queries.split(ATTENTION_ROWS, dim=-2)], dim=-2)
-                      for queries, keys, values in zip(*(part.split(images) for part in (query, key, value)))])
+    return torch.cat(
+        [
+            torch.cat(
+                [
+                    (rows @ keys.transpose(-1, -2)).softmax(-1) @ values
+                    for rows in queries.split(ATTENTION_ROWS, dim=-2)
+                ],
+                dim=-2,
+            )
+            for queries, keys, values in zip(*(part.split(images) for part in (query, key, value)))
+        ]
+    )
 
 
 def pack_attention(visual: nn.Module) -> nn.Module:
-    """Replaces each block's nn.MultiheadAttention by a PackedAttention over the same parameters, names unchanged."""
+    """Replaces each block's nn.MultiheadAttention by a PackedAttention over the same parameters, names
+    unchanged."""
     for block in visual.transformer.resblocks:
         attention = getattr(block, "attn", None)
-        if type(attention) is nn.MultiheadAttention and attention.batch_first and attention.in_proj_weight is not None:
+        if (
+            type(attention) is nn.MultiheadAttention
+            and attention.batch_first
+            and attention.in_proj_weight is not None
+        ):
             block.attn = PackedAttention(attention)
     return visual
 
@@ -64,12 +83,15 @@ def pack_attention(visual: nn.Module) -> nn.Module:
 def narrow_products(visual: nn.Module, dtype: torch.dtype) -> nn.Module:
     """Puts the products of every block into `dtype`; what is added up from block to block stays in float32.
 
-    Rounding that sum as well makes bf16 tokens about twice as wrong. A tower with other blocks than CLIP's is put into
-    `dtype` as a whole.
+    Rounding that sum as well makes bf16 tokens about twice as wrong. A tower with other blocks than CLIP's is
+    put into `dtype` as a whole.
     """
     blocks = list(visual.transformer.resblocks)
-    if dtype == torch.float32 or not all(isinstance(getattr(block, "attn", None), PackedAttention)
-                                         and type(block) is open_clip.transformer.ResidualAttentionBlock for block in blocks):
+    if dtype == torch.float32 or not all(
+        isinstance(getattr(block, "attn", None), PackedAttention)
+        and type(block) is open_clip.transformer.ResidualAttentionBlock
+        for block in blocks
+    ):
         return visual.to(dtype)
     for block in blocks:
         block.attn.to(dtype)

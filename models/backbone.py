@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import NamedTuple, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import open_clip
 import torch
@@ -21,7 +22,8 @@ class ModelError(Exception):
 
 
 class Features(NamedTuple):
-    """tokens (L,B,N,C), L2-normalised patch tokens of the tapped blocks; embedding (B,D), L2-normalised, or None."""
+    """tokens (L,B,N,C), L2-normalised patch tokens of the tapped blocks; embedding (B,D), L2-normalised, or
+    None."""
 
     tokens: Tensor
     embedding: Tensor | None
@@ -34,12 +36,16 @@ class FrozenBackbone(nn.Module):
     dropped, normalised in float32 and kept in `dtype`, in which the blocks' products are taken too.
     """
 
-    def __init__(self, visual: nn.Module, layers: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, visual: nn.Module, layers: Sequence[int], device: torch.device, dtype: torch.dtype
+    ) -> None:
         super().__init__()
         require_square_vit(visual)
         blocks = len(visual.transformer.resblocks)
         if not layers or len(set(layers)) != len(layers) or any(not 1 <= layer <= blocks for layer in layers):
-            raise ModelError(f"--layers {' '.join(map(str, layers))}: give distinct blocks between 1 and {blocks}.")
+            raise ModelError(
+                f"--layers {' '.join(map(str, layers))}: give distinct blocks between 1 and {blocks}."
+            )
         self.layers = tuple(sorted(layers))
         self.patch_size = visual.patch_size[0]
         self.width = visual.conv1.out_channels
@@ -54,7 +60,7 @@ class FrozenBackbone(nn.Module):
     def device(self) -> torch.device:
         return self.visual.conv1.weight.device
 
-    def train(self, mode: bool = True) -> "FrozenBackbone":
+    def train(self, mode: bool = True) -> FrozenBackbone:
         """Frozen: stays in eval mode whatever the caller asks."""
         return super().train(False)
 
@@ -62,8 +68,10 @@ class FrozenBackbone(nn.Module):
         """Patches along one side of an image of `side` pixels; ModelError unless it is a whole number."""
         if side < self.patch_size or side % self.patch_size:
             near = max(1, round(side / self.patch_size)) * self.patch_size
-            raise ModelError(f"--image-size {side} is not a multiple of the patch side {self.patch_size}; "
-                             f"{near} is the nearest that is.")
+            raise ModelError(
+                f"--image-size {side} is not a multiple of the patch side {self.patch_size}; "
+                f"{near} is the nearest that is."
+            )
         return side // self.patch_size
 
     @torch.inference_mode(False)
@@ -76,10 +84,15 @@ class FrozenBackbone(nn.Module):
         grid = self.grid(images.shape[-1])
         self.visual.positional_embedding = self._table(grid)
         out = self.visual.forward_intermediates(
-            images.to(device=self.device, dtype=self.visual.conv1.weight.dtype), indices=[layer - 1 for layer in self.layers],
-            stop_early=not embedding, intermediates_only=not embedding, output_fmt="NLC")
-        tokens = torch.stack([F.normalize(block.float(), dim=-1).to(self.dtype)
-                              for block in out["image_intermediates"]])
+            images.to(device=self.device, dtype=self.visual.conv1.weight.dtype),
+            indices=[layer - 1 for layer in self.layers],
+            stop_early=not embedding,
+            intermediates_only=not embedding,
+            output_fmt="NLC",
+        )
+        tokens = torch.stack(
+            [F.normalize(block.float(), dim=-1).to(self.dtype) for block in out["image_intermediates"]]
+        )
         pooled = F.normalize(out["image_features"].float(), dim=-1) if embedding else None
         return Features(tokens, pooled)
 
@@ -92,17 +105,23 @@ class FrozenBackbone(nn.Module):
 
 
 def require_square_vit(visual: nn.Module) -> None:
-    """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and patches."""
+    """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and
+    patches."""
     if not isinstance(visual, open_clip.transformer.VisionTransformer):
-        raise ModelError(f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, EVA, "
-                         "ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or ViT-B-16-quickgelu.")
+        raise ModelError(
+            f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, EVA, "
+            "ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or ViT-B-16-quickgelu."
+        )
     for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):
         if height != width:
-            raise ModelError(f"The image tower takes {what} of {height} x {width} px; only square ones work here.")
+            raise ModelError(
+                f"The image tower takes {what} of {height} x {width} px; only square ones work here."
+            )
 
 
 def resize_position_table(table: Tensor, grid: int) -> Tensor:
-    """(1+g*g, C) position table, class token first -> (1+grid*grid, C), bicubic and antialiased as in open_clip."""
+    """(1+g*g, C) position table, class token first -> (1+grid*grid, C), bicubic and antialiased as in
+    open_clip."""
     own = math.isqrt(table.shape[0] - 1)
     if own == grid:
         return table

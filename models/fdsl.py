@@ -1,4 +1,5 @@
-"""FDSL's trained part: feature discrepancy (FD), anomaly score learning (ASL), neighbour aggregation (NAM)."""
+"""FDSL's trained part: feature discrepancy (FD), anomaly score learning (ASL), neighbour aggregation
+(NAM)."""
 
 from __future__ import annotations
 
@@ -35,7 +36,8 @@ def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs
 class AnomalyScoreHead(nn.Module):
     """ASL for one block: discrepancies (...,C) -> logits (...,2), normal then anomalous.
 
-    Where the discrepancies are narrower than float32, so is the first product, nine tenths of the work; the rest never is.
+    Where the discrepancies are narrower than float32, so is the first product, nine tenths of the work; the
+    rest never is.
     """
 
     def __init__(self, width: int) -> None:
@@ -53,7 +55,8 @@ class AnomalyScoreHead(nn.Module):
 
 
 class NeighbourAggregation(nn.Module):
-    """NAM: raw anomaly probabilities (...,G,G) -> refined ones of the same shape. One module for all blocks."""
+    """NAM: raw anomaly probabilities (...,G,G) -> refined ones of the same shape. One module for all
+    blocks."""
 
     def __init__(self) -> None:
         super().__init__()

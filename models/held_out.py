@@ -1,13 +1,13 @@
 """How high normal photographs score: references against a bank that does not hold them (for a threshold).
 
-With two references or more each is scored against the others. A single one is scored against itself twice: as it is,
-which is too kind, and with every patch barred from matching near its own place, which is too strict.
+With two references or more each is scored against the others. A single one is scored against itself twice: as
+it is, which is too kind, and with every patch barred from matching near its own place, which is too strict.
 """
 
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -21,15 +21,19 @@ NEAR = 2.0  # patches: a match this near to the patch's own place, in rows and i
 
 @contextlib.contextmanager
 def left_out(detector: Detector, reference: int, references: int) -> Iterator[Detector]:
-    """The detector, for as long as the block lasts, as if it had never seen one of its `references` (two or more).
+    """The detector, for as long as the block lasts, as if it had never seen one of its `references` (two or
+    more).
 
     The banks hold the references, each with its copies, one after the other.
     """
     known = detector.bank, detector.window_bank, detector.window_keys
     try:
         detector.bank, detector.window_bank = (
-            None if bank is None else bank.part(_others(len(bank), reference, references, bank.centred.device))
-            for bank in known[:2])
+            None
+            if bank is None
+            else bank.part(_others(len(bank), reference, references, bank.centred.device))
+            for bank in known[:2]
+        )
         if known[2] is not None:
             detector.window_keys = known[2][_others(len(known[2]), reference, references, known[2].device)]
         yield detector
@@ -45,10 +49,12 @@ def _others(rows: int, reference: int, references: int, device: torch.device) ->
 
 @torch.no_grad()
 def detect_elsewhere(detector: Detector, images: Tensor, places: Tensor) -> Detection:
-    """What `detector(images)` gives for copies (B,3,S,S) of its references when no patch may match near its own place.
+    """What `detector(images)` gives for copies (B,3,S,S) of its references when no patch may match near its
+    own place.
 
-    places (R,N,2): for each of the bank's R photographs, where its patches lie on the unturned reference (row, column,
-    in patches). Whatever `index_memory` says, windows are not picked: all reference windows may be matched.
+    places (R,N,2): for each of the bank's R photographs, where its patches lie on the unturned reference
+    (row, column, in patches). Whatever `index_memory` says, windows are not picked: all reference windows may
+    be matched.
     """
     places = places.to(detector.backbone.device)
     tokens = detector.backbone.encode(images).tokens
@@ -56,7 +62,9 @@ def detect_elsewhere(detector: Detector, images: Tensor, places: Tensor) -> Dete
     base, base_score = summarise(detector._final(full))
     if detector.windows is None:
         return Detection(base, base_score, None, None)
-    stitched = torch.stack([_stitched(detector, image, full, number, places) for number, image in enumerate(images)], dim=1)
+    stitched = torch.stack(
+        [_stitched(detector, image, full, number, places) for number, image in enumerate(images)], dim=1
+    )
     window, window_score = summarise(detector._final(detector.heads.refine(stitched)))
     return Detection(base, base_score, window, window_score)
 
@@ -69,12 +77,20 @@ def _stitched(detector: Detector, image: Tensor, full: Maps, number: int, places
     bank_places = places[:, patches.flatten()].flatten(0, 1)
     own = patches if chosen is None else patches[chosen]
     parts = zip(detector._encode_windows(image, chosen), own.split(detector._chunk()))
-    raw = [detector.heads.raw_maps(_discrepancy(detector, part.tokens, detector.window_bank, places[0][at], bank_places))
-           for part, at in parts]
-    return detector.windows.stitch(torch.cat(raw, dim=1), chosen, None if chosen is None else full.raw[:, number])
+    raw = [
+        detector.heads.raw_maps(
+            _discrepancy(detector, part.tokens, detector.window_bank, places[0][at], bank_places)
+        )
+        for part, at in parts
+    ]
+    return detector.windows.stitch(
+        torch.cat(raw, dim=1), chosen, None if chosen is None else full.raw[:, number]
+    )
 
 
-def _discrepancy(detector: Detector, tokens: Tensor, bank: MemoryBank, own: Tensor, bank_places: Tensor) -> Tensor:
+def _discrepancy(
+    detector: Detector, tokens: Tensor, bank: MemoryBank, own: Tensor, bank_places: Tensor
+) -> Tensor:
     """Tokens (L,B,n,C) at places (n,2) or (B,n,2) against a bank whose M tokens lie at (M,2) -> (L,B,n,C)."""
     own = own.expand(tokens.shape[1], -1, -1)
     index = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)

@@ -14,11 +14,14 @@ DICE_SMOOTHING = 1.0
 def upsample(maps: Tensor, side: int) -> Tensor:
     """Maps (...,G,G) -> (...,side,side), bilinear with corners aligned."""
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    return F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=True).reshape(*maps.shape[:-2], side, side)
+    return F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=True).reshape(
+        *maps.shape[:-2], side, side
+    )
 
 
 def focal_loss(probability: Tensor, mask: Tensor) -> Tensor:
-    """Mean over pixels of -(1 - p_t)^2 log p_t; probability (...,H,W) of the anomalous class, mask in {0,1}."""
+    """Mean over pixels of -(1 - p_t)^2 log p_t; probability (...,H,W) of the anomalous class, mask in
+    {0,1}."""
     target = mask.clamp(FOCAL_SMOOTHING, 1 - FOCAL_SMOOTHING)
     p_t = target * probability + (1 - target) * (1 - probability) + FOCAL_SMOOTHING
     return -((1 - p_t) ** FOCAL_GAMMA * p_t.log()).mean()
@@ -35,5 +38,7 @@ def map_losses(maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Focal and dice losses (L,), one per map of `maps` (L,B,G,G), against `mask` (B,1,S,S)."""
     mask = mask[:, 0]
     large = [upsample(block, mask.shape[-1]) for block in maps]
-    return (torch.stack([focal_loss(block, mask) for block in large]),
-            torch.stack([dice_loss(block, mask) for block in large]))
+    return (
+        torch.stack([focal_loss(block, mask) for block in large]),
+        torch.stack([dice_loss(block, mask) for block in large]),
+    )

@@ -20,7 +20,8 @@ def nearest_distance(discrepancy: Tensor) -> Tensor:
 
 
 class NearestHeads(nn.Module):
-    """Takes the place of FDSL's heads without anything to train: the map of a block is its `nearest_distance`."""
+    """Takes the place of FDSL's heads without anything to train: the map of a block is its
+    `nearest_distance`."""
 
     nam = None
 
@@ -48,8 +49,9 @@ class NearestHeads(nn.Module):
 class BothHeads(nn.Module):
     """Trained heads beside the nearest distance: 2L maps, each measured against what normal parts reach.
 
-    A map m becomes m / (m + level) in [0,1): 0.5 is as high as normal patches come, so that both methods count alike
-    in the mean. `levels` (2,): of the heads and of the distance, taken from the references (`set_levels`).
+    A map m becomes m / (m + level) in [0,1): 0.5 is as high as normal patches come, so that both methods
+    count alike in the mean. `levels` (2,): of the heads and of the distance, taken from the references
+    (`set_levels`).
     """
 
     def __init__(self, heads: FDSL) -> None:
@@ -65,12 +67,15 @@ class BothHeads(nn.Module):
     def set_levels(self, heads: float, distance: float) -> None:
         """The level of normal patches in each method's maps; ModelError unless both are above zero."""
         if not (heads > 0 and distance > 0):
-            raise ModelError("The references give no level for --method both (all their maps are zero); use --method "
-                             "fdsl or nearest.")
+            raise ModelError(
+                "The references give no level for --method both (all their maps are zero); use --method "
+                "fdsl or nearest."
+            )
         self.levels.copy_(torch.tensor([heads, distance]))
 
     def raw_maps(self, discrepancy: Tensor) -> Tensor:
-        """Discrepancies (L,B,N,C) -> the heads' probabilities, then the distances, (2L,B,G,G), each on its own scale."""
+        """Discrepancies (L,B,N,C) -> the heads' probabilities, then the distances, (2L,B,G,G), each on its
+        own scale."""
         return torch.cat([self.trained.raw_maps(discrepancy), self.distance.raw_maps(discrepancy)])
 
     def refine(self, raw: Tensor) -> Maps:

@@ -1,8 +1,9 @@
-"""Geometry of local-enhanced feature extraction (LFE): where windows lie, how they are cut and put together."""
+"""Geometry of local-enhanced feature extraction (LFE): where windows lie, how they are cut and put
+together."""
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -18,7 +19,9 @@ def window_origins(grid: int, size: int, stride: int) -> list[int]:
     if not 1 <= size <= grid:
         raise ValueError(f"--win-size {size} does not fit a grid of {grid} patches; give 1 to {grid}.")
     if not 1 <= stride <= size:
-        raise ValueError(f"--win-stride {stride} would leave patches uncovered or not move; give 1 to {size}.")
+        raise ValueError(
+            f"--win-stride {stride} would leave patches uncovered or not move; give 1 to {size}."
+        )
     last = grid - size
     return [*range(0, last, stride), last]
 
@@ -26,8 +29,8 @@ def window_origins(grid: int, size: int, stride: int) -> list[int]:
 class WindowGrid:
     """All square windows of `size` patches on a `grid` x `grid` image, row by row, `stride` patches apart.
 
-    `patches` (W, size*size): the image's patch index under each window's patches; `covering`: the fewest windows that
-    see every patch between them.
+    `patches` (W, size*size): the image's patch index under each window's patches; `covering`: the fewest
+    windows that see every patch between them.
     """
 
     def __init__(self, grid: int, size: int, stride: int) -> None:
@@ -38,24 +41,37 @@ class WindowGrid:
         self.covering = [number for number, place in enumerate(self.origins) if set(place) <= seeing]
         rows, columns = torch.tensor(self.origins).unbind(1)
         offset = torch.arange(size)
-        self.patches = ((rows[:, None, None] + offset[:, None]) * grid
-                        + columns[:, None, None] + offset).flatten(1)
+        self.patches = (
+            (rows[:, None, None] + offset[:, None]) * grid + columns[:, None, None] + offset
+        ).flatten(1)
 
     def __len__(self) -> int:
         return len(self.origins)
 
     def cut(self, image: Tensor, patch_size: int, chosen: Sequence[int] | None = None) -> Tensor:
-        """Image (3,S,S) -> windows (W,3,size*patch_size,size*patch_size), in the order of `origins` or of `chosen`."""
+        """Image (3,S,S) -> windows (W,3,size*patch_size,size*patch_size), in the order of `origins` or of
+        `chosen`."""
         side = self.size * patch_size
         places = self.origins if chosen is None else [self.origins[window] for window in chosen]
-        return torch.stack([image[:, row * patch_size:row * patch_size + side,
-                                  column * patch_size:column * patch_size + side] for row, column in places])
+        return torch.stack(
+            [
+                image[
+                    :,
+                    row * patch_size : row * patch_size + side,
+                    column * patch_size : column * patch_size + side,
+                ]
+                for row, column in places
+            ]
+        )
 
-    def stitch(self, maps: Tensor, chosen: Sequence[int] | None = None, elsewhere: Tensor | None = None) -> Tensor:
+    def stitch(
+        self, maps: Tensor, chosen: Sequence[int] | None = None, elsewhere: Tensor | None = None
+    ) -> Tensor:
         """Window maps (...,W,size,size) -> (...,G,G): every patch is the mean of the windows that cover it.
 
-        `chosen`: the maps are those of these windows alone; a patch that none of them covers keeps its value of
-        `elsewhere` (...,G,G). Adds window after window, so that the result does not depend on a device's atomics.
+        `chosen`: the maps are those of these windows alone; a patch that none of them covers keeps its value
+        of `elsewhere` (...,G,G). Adds window after window, so that the result does not depend on a device's
+        atomics.
         """
         chosen = range(len(self)) if chosen is None else chosen
         total = maps.new_zeros((*maps.shape[:-3], self.grid, self.grid))
@@ -71,10 +87,11 @@ class WindowGrid:
     def choose(self, weight: Tensor, budget: int) -> list[int]:
         """At most `budget` windows for a map of weights (G,G), in the order of `origins`.
 
-        First those that see every patch once, where they are no more than half the budget. Then, greedy, each next window
-        is the one with the largest sum of weights, a patch counting 1/(1+n) once n chosen windows cover it; so a high spot
-        is seen by several windows before the rest of the image is seen by more. Near a window's border, where a patch sees
-        little of its surroundings, it counts and covers less (`inwardness`).
+        First those that see every patch once, where they are no more than half the budget. Then, greedy, each
+        next window is the one with the largest sum of weights, a patch counting 1/(1+n) once n chosen windows
+        cover it; so a high spot is seen by several windows before the rest of the image is seen by more. Near
+        a window's border, where a patch sees little of its surroundings, it counts and covers less
+        (`inwardness`).
         """
         if budget >= len(self):
             return list(range(len(self)))
@@ -93,7 +110,8 @@ class WindowGrid:
 
 
 def _few_that_see_all(origins: Sequence[int], size: int) -> set[int]:
-    """The fewest of one axis' origins whose windows leave no patch out: each the farthest that leaves no gap."""
+    """The fewest of one axis' origins whose windows leave no patch out: each the farthest that leaves no
+    gap."""
     found = [origins[0]]
     while found[-1] != origins[-1]:
         found.append(max(origin for origin in origins if origin <= found[-1] + size))
@@ -101,7 +119,8 @@ def _few_that_see_all(origins: Sequence[int], size: int) -> set[int]:
 
 
 def inwardness(size: int) -> Tensor:
-    """(size, size) float64: 1 inside a window, falling to 1/BORDER per axis over its BORDER outermost patches."""
+    """(size, size) float64: 1 inside a window, falling to 1/BORDER per axis over its BORDER outermost
+    patches."""
     steps = torch.arange(size, dtype=torch.float64)
     axis = ((torch.minimum(steps, size - 1 - steps) + 1) / BORDER).clamp(max=1)
     return axis[:, None] * axis

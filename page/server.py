@@ -26,16 +26,19 @@ from utils.memory import CURE, is_out_of_memory
 
 logger = logging.getLogger("fdsl")
 MOST_SESSIONS = 32
-IDLE_SECONDS = 600       # a visitor who was quiet for so long makes room when there are too many
+IDLE_SECONDS = 600  # a visitor who was quiet for so long makes room when there are too many
 LEFT_SECONDS = 4 * 3600  # and after this time in any case when another one comes
 HOSTS = ("127.0.0.1", "localhost")
 PAGE = Path(__file__).parent
 STYLES = PAGE.parent / "utils" / "templates"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-                               "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer", "Cache-Control": "no-store",
-    "Cross-Origin-Resource-Policy": "same-origin"}
+    "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
 
 
 class Visitors:
@@ -78,10 +81,13 @@ class Visitors:
         session.close()
 
 
-def make_server(detector: AnomalyDetector, folder: Path, limits: Limits, facts: list[tuple[str, str]]) -> Flask:
+def make_server(
+    detector: AnomalyDetector, folder: Path, limits: Limits, facts: list[tuple[str, str]]
+) -> Flask:
     """The WSGI application. Visitors get copies of `detector`; uploads go to `folder` and nowhere else.
 
-    `facts` are shown on the page. It answers requests that name this machine alone, and none that another site's page makes.
+    `facts` are shown on the page. It answers requests that name this machine alone, and none that another
+    site's page makes.
     """
     app = Flask("fdsl", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = limits.file_bytes
@@ -114,29 +120,57 @@ def make_server(detector: AnomalyDetector, folder: Path, limits: Limits, facts: 
     route("DELETE", "/sessions/<name>", lambda name: _done(visitors.close(name)))
     for kind in ("references", "photographs"):
         route("POST", f"/sessions/<name>/{kind}", partial(_upload, visitors, kind), kind)
-    route("DELETE", "/sessions/<name>/uploads/<int:number>", lambda name, number: _removed(visitors[name], number))
+    route(
+        "DELETE",
+        "/sessions/<name>/uploads/<int:number>",
+        lambda name, number: _removed(visitors[name], number),
+    )
     route("POST", "/sessions/<name>/learn", lambda name: _learn(visitors[name]))
-    route("POST", "/sessions/<name>/photographs/<int:number>/score",
-          lambda name, number: jsonify(visitors[name].score(number)))
+    route(
+        "POST",
+        "/sessions/<name>/photographs/<int:number>/score",
+        lambda name, number: jsonify(visitors[name].score(number)),
+    )
     route("PUT", "/sessions/<name>/threshold", lambda name: _decide(visitors[name]))
     for kind in ("photo", "heat"):
-        route("GET", f"/sessions/<name>/uploads/<int:number>/{kind}.jpg", partial(_picture, visitors, kind), kind)
-    route("GET", "/sessions/<name>/results.zip", lambda name: _file(visitors[name].results(), "fdsl-results.zip"))
-    route("GET", "/sessions/<name>/detector.safetensors",
-          lambda name: _file(visitors[name].saved_detector(), "detector.safetensors"))
+        route(
+            "GET",
+            f"/sessions/<name>/uploads/<int:number>/{kind}.jpg",
+            partial(_picture, visitors, kind),
+            kind,
+        )
+    route(
+        "GET",
+        "/sessions/<name>/results.zip",
+        lambda name: _file(visitors[name].results(), "fdsl-results.zip"),
+    )
+    route(
+        "GET",
+        "/sessions/<name>/detector.safetensors",
+        lambda name: _file(visitors[name].saved_detector(), "detector.safetensors"),
+    )
     return app
 
 
 def _add(app: Flask, method: str, rule: str, view: Callable[..., Any], more: str = "") -> None:
-    app.add_url_rule(rule, endpoint=f"{method} {rule} {more}".replace(".", "_"), view_func=view, methods=[method])
+    app.add_url_rule(
+        rule, endpoint=f"{method} {rule} {more}".replace(".", "_"), view_func=view, methods=[method]
+    )
 
 
 def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]]) -> tuple[str, str]:
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader([PAGE, STYLES]), autoescape=True, trim_blocks=True,
-                                     lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader([PAGE, STYLES]),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     untrained = detector.config["backbone"]["pretrained"] == "none"
     page = environment.get_template("page.html.j2").render(facts=facts, limits=limits, untrained=untrained)
-    return page, environment.get_template("report.css.j2").render() + (PAGE / "page.css").read_text(encoding="utf-8")
+    return page, environment.get_template("report.css.j2").render() + (PAGE / "page.css").read_text(
+        encoding="utf-8"
+    )
 
 
 def _upload(visitors: Visitors, kind: str, name: str) -> Response:

@@ -24,10 +24,10 @@ from utils.config import ConfigError
 from utils.decision import Box, find_boxes
 from utils.prediction_files import PredictionFolder
 
-MODEL = Lock()               # one photograph at a time goes through the backbone
+MODEL = Lock()  # one photograph at a time goes through the backbone
 MOST_REFERENCES = 16
 MOST_PHOTOGRAPHS = 200
-MOST_COPIES = 48             # references times rotations: each is a part of the memory bank
+MOST_COPIES = 48  # references times rotations: each is a part of the memory bank
 RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
 
 
@@ -57,15 +57,18 @@ class Session:
         self.references: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
         self._count = 0
-        self._lock = RLock()     # what is here
-        self._work = Lock()      # the detector
+        self._lock = RLock()  # what is here
+        self._work = Lock()  # the detector
         self._take(detector.another(), [], None)
         folder.mkdir()
 
     def _take(self, detector: AnomalyDetector, learnt: list[int], rate: float | None) -> None:
-        """From now on this detector, which knows the references `learnt`; what another one found is forgotten."""
+        """From now on this detector, which knows the references `learnt`; what another one found is
+        forgotten."""
         self.detector, self.learnt, self.rate = detector, learnt, rate
-        self.level = None if detector.threshold is None else detector.threshold.level    # from which a patch is boxed
+        self.level = (
+            None if detector.threshold is None else detector.threshold.level
+        )  # from which a patch is boxed
         for photograph in self.photographs.values():
             photograph.found, photograph.boxes = None, []
 
@@ -73,14 +76,18 @@ class Session:
         """All that the page shows, as JSON values."""
         with self._lock:
             threshold = self.detector.threshold
-            return {"references": [_told(one) for one in self.references.values()],
-                    "photographs": [self._row(one) for one in self.photographs.values()],
-                    "builtIn": 0 if self.learnt else self.detector.config["references"], "learnt": self.learnt,
-                    "ready": self.ready, "rate": self.rate,
-                    "rates": RATES if self.detector.normal else (),
-                    "rotations": self.detector.config["rotations"],
-                    "threshold": None if threshold is None else asdict(threshold),
-                    "limits": asdict(self.limits)}
+            return {
+                "references": [_told(one) for one in self.references.values()],
+                "photographs": [self._row(one) for one in self.photographs.values()],
+                "builtIn": 0 if self.learnt else self.detector.config["references"],
+                "learnt": self.learnt,
+                "ready": self.ready,
+                "rate": self.rate,
+                "rates": RATES if self.detector.normal else (),
+                "rotations": self.detector.config["rotations"],
+                "threshold": None if threshold is None else asdict(threshold),
+                "limits": asdict(self.limits),
+            }
 
     @property
     def ready(self) -> bool:
@@ -88,11 +95,15 @@ class Session:
         return self.detector.detector.bank is not None or self.detector.config["method"]["fd"] == "none"
 
     def add_reference(self, content: bytes, name: str) -> dict[str, Any]:
-        """Takes a photograph of a good part; `learn` shows it to the detector. DataError for what is no photograph."""
+        """Takes a photograph of a good part; `learn` shows it to the detector. DataError for what is no
+        photograph."""
         with self._lock:
             if len(self.references) >= self.limits.references:
                 raise DataError(f"{self.limits.references} good parts are enough; remove one first")
-            if any(known.file.stat().st_size == len(content) and known.file.read_bytes() == content for known in self.references.values()):
+            if any(
+                known.file.stat().st_size == len(content) and known.file.read_bytes() == content
+                for known in self.references.values()
+            ):
                 raise DataError(f"{plain_name(name)}: is among the good parts already")
             number = self._next()
         upload = receive(content, number, name, self.folder, self.limits.max_pixels)
@@ -104,8 +115,10 @@ class Session:
         """Takes a photograph to inspect; `score` scores it. DataError for what is no photograph."""
         with self._lock:
             if len(self.photographs) >= self.limits.photographs:
-                raise DataError(f"{self.limits.photographs} photographs are as many as this page holds; remove some, "
-                                "or use predict.py")
+                raise DataError(
+                    f"{self.limits.photographs} photographs are as many as this page holds; remove some, "
+                    "or use predict.py"
+                )
             number = self._next()
         upload = receive(content, number, name, self.folder, self.limits.max_pixels)
         with self._lock:
@@ -114,7 +127,8 @@ class Session:
         return self._row(photograph)
 
     def remove(self, number: int) -> None:
-        """Forgets one upload of either kind; KeyError where there is none. Without references it is as it started."""
+        """Forgets one upload of either kind; KeyError where there is none. Without references it is as it
+        started."""
         with self._lock:
             upload = self.references.pop(number, None) or self.photographs.pop(number)
             upload.file.unlink(missing_ok=True)
@@ -124,10 +138,11 @@ class Session:
                 self._take(self.start.another(), [], None)
 
     def learn(self, rotations: int = 1, rate: float = 0.01) -> None:
-        """Shows the references to a new detector and estimates the threshold; all photographs have to be scored anew.
+        """Shows the references to a new detector and estimates the threshold; all photographs have to be
+        scored anew.
 
-        Raises DataError without references, ConfigError for too many copies, and as `AnomalyDetector.remember`; then
-        everything is as it was.
+        Raises DataError without references, ConfigError for too many copies, and as
+        `AnomalyDetector.remember`; then everything is as it was.
         """
         with self._work:
             with self._lock:
@@ -135,8 +150,10 @@ class Session:
             if not references:
                 raise DataError("there is no photograph of a good part yet")
             if len(references) * rotations > MOST_COPIES:
-                raise ConfigError(f"{len(references)} good parts with {rotations} rotated copies each are more than {MOST_COPIES}: "
-                                  "remove some, or turn them less")
+                raise ConfigError(
+                    f"{len(references)} good parts with {rotations} rotated copies each are more than {MOST_COPIES}: "
+                    "remove some, or turn them less"
+                )
             photos = [upload.open() for upload in references.values()]
             other = self.start.another()
             with MODEL:
@@ -151,7 +168,9 @@ class Session:
                 photograph = self.photographs[number]
             photo = photograph.open()
             with MODEL:
-                found, = self.detector.predict_batch(self.detector.to_batch([photo]), [photo.size], [photograph.name])
+                (found,) = self.detector.predict_batch(
+                    self.detector.to_batch([photo]), [photo.size], [photograph.name]
+                )
             boxes = find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self.level)
             with self._lock:
                 photograph.found, photograph.boxes = found, boxes
@@ -171,7 +190,8 @@ class Session:
             return self.state()
 
     def picture(self, number: int, kind: str) -> bytes:
-        """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is none."""
+        """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is
+        none."""
         with self._lock:
             upload = self.references.get(number) or self.photographs[number]
             found, detector = getattr(upload, "found", None), self.detector
@@ -188,7 +208,9 @@ class Session:
         """A ZIP file with what predict.py would have written; DataError where nothing is scored."""
         with self._work, self._scratch("results") as folder:
             with self._lock:
-                scored = [photograph for photograph in self.photographs.values() if photograph.found is not None]
+                scored = [
+                    photograph for photograph in self.photographs.values() if photograph.found is not None
+                ]
             if not scored:
                 raise DataError("no photograph is scored yet")
             output = PredictionFolder(folder, run_config(self.detector))
@@ -196,7 +218,7 @@ class Session:
                 name = photograph.name
                 try:
                     photo = photograph.open()
-                except KeyError:    # removed meanwhile
+                except KeyError:  # removed meanwhile
                     continue
                 found = self._decided(photograph.found)
                 row = row_of(name, found) | {"picture": draw(self.detector, name, photo, found, folder)}
@@ -225,13 +247,18 @@ class Session:
     def _decided(self, found: Prediction) -> Prediction:
         """The same finding, judged by the threshold as it stands now."""
         threshold = self.detector.threshold
-        return replace(found, threshold=None if threshold is None else threshold.score,
-                       map_threshold=None if threshold is None else threshold.level)
+        return replace(
+            found,
+            threshold=None if threshold is None else threshold.score,
+            map_threshold=None if threshold is None else threshold.level,
+        )
 
     def _row(self, photograph: Photograph) -> dict[str, Any]:
         found = photograph.found
-        return _told(photograph) | {"score": None if found is None else found.score,
-                                    "boxes": [] if found is None else [asdict(box) for box in photograph.boxes]}
+        return _told(photograph) | {
+            "score": None if found is None else found.score,
+            "boxes": [] if found is None else [asdict(box) for box in photograph.boxes],
+        }
 
     @contextmanager
     def _scratch(self, name: str) -> Iterator[Path]:
@@ -267,4 +294,3 @@ def _zipped(folder: Path, file: Path) -> Path:
             if path.is_file() and not path.name.startswith("."):
                 archive.write(path, path.relative_to(folder).as_posix())
     return file
-

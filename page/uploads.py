@@ -22,10 +22,10 @@ from utils.lock import locked
 
 PREFIX = "fdsl-page-"
 LOCK = ".lock"
-SHOWN_SIDE = 1600        # pixels: the longest side of a picture that goes to the browser
+SHOWN_SIDE = 1600  # pixels: the longest side of a picture that goes to the browser
 JPEG_QUALITY = 88
 NAME_LENGTH = 200
-DECODERS = BoundedSemaphore(2)   # a photograph of 100 megapixels takes 300 MB while it is decoded
+DECODERS = BoundedSemaphore(2)  # a photograph of 100 megapixels takes 300 MB while it is decoded
 
 
 @dataclass
@@ -43,7 +43,8 @@ class Upload:
             return self._open()
 
     def open_small(self) -> Image.Image:
-        """A copy with a longest side of at most SHOWN_SIDE; KeyError when the photograph was removed meanwhile."""
+        """A copy with a longest side of at most SHOWN_SIDE; KeyError when the photograph was removed
+        meanwhile."""
         with DECODERS:
             return small(self._open())
 
@@ -54,7 +55,8 @@ class Upload:
 
 
 def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: int) -> Upload:
-    """Keeps an upload that is a photograph as `folder`/`number`; DataError, and nothing is kept, for anything else.
+    """Keeps an upload that is a photograph as `folder`/`number`; DataError, and nothing is kept, for anything
+    else.
 
     KeyError where the folder is gone: its visitor has left.
     """
@@ -76,7 +78,8 @@ def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: in
 
 
 def plain_name(name: str) -> str:
-    """What the browser calls a file, as a label: its last part, on one line, not too long. It never names a file here."""
+    """What the browser calls a file, as a label: its last part, on one line, not too long. It never names a
+    file here."""
     return shown(name.replace("\\", "/").rsplit("/", 1)[-1])[-NAME_LENGTH:].strip() or "photograph"
 
 
@@ -85,7 +88,9 @@ def small(photo: Image.Image) -> Image.Image:
     factor = SHOWN_SIDE / max(photo.size)
     if factor >= 1:
         return photo
-    return photo.resize([max(1, round(side * factor)) for side in photo.size], Image.Resampling.BOX, reducing_gap=2.0)
+    return photo.resize(
+        [max(1, round(side * factor)) for side in photo.size], Image.Resampling.BOX, reducing_gap=2.0
+    )
 
 
 def jpeg(picture: Image.Image) -> bytes:
@@ -96,7 +101,8 @@ def jpeg(picture: Image.Image) -> bytes:
 
 @contextlib.contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """A temporary folder of this process's own, also for the standard library's temporary files; gone after the block.
+    """A temporary folder of this process's own, also for the standard library's temporary files; gone after
+    the block.
 
     What an earlier process that was killed left behind is removed first.
     """
@@ -117,7 +123,8 @@ def scratch_folder() -> Iterator[Path]:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether this user made the folder: in a shared /tmp others could lay a link or a folder of that name for us."""
+    """Whether this user made the folder: in a shared /tmp others could lay a link or a folder of that name
+    for us."""
     state = folder.lstat()
     return stat.S_ISDIR(state.st_mode) and (not hasattr(os, "getuid") or state.st_uid == os.getuid())
 

@@ -11,11 +11,11 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from small_runs import Place, command, draw_dataset
 
 from data.records import DataError
 from models.backbone import ModelError
 from models.fdsl import FDSL
-from small_runs import Place, command, draw_dataset
 from utils import runtime, signals
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import ConfigError
@@ -52,7 +52,11 @@ def own_model_list(monkeypatch):
 def place(base, tmp_path):
     """A copy of it that a case may break."""
     own = object.__new__(OneCategory)
-    own.folder, own.data, own.configs = tmp_path / "place", tmp_path / "place/data", tmp_path / "place/configs"
+    own.folder, own.data, own.configs = (
+        tmp_path / "place",
+        tmp_path / "place/data",
+        tmp_path / "place/configs",
+    )
     shutil.copytree(base.folder, own.folder)
     shutil.rmtree(own.folder / "checkpoints")
     own.weights("checkpoints").parent.mkdir(parents=True)
@@ -60,14 +64,17 @@ def place(base, tmp_path):
     return own
 
 
-# What is done to a place; each returns further arguments, or None --------------------------------------------------
+# What is done to a place; each returns further arguments, or None -------------------------------------------
+
 
 def content(path, what):
     """Replaces a file of the dataset."""
+
     def break_it(place):
         file = place.data / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(what(file.read_bytes() if file.exists() else b""))
+
     return break_it
 
 
@@ -84,6 +91,7 @@ def link_to_nowhere(path):
     def break_it(place):
         (place.data / path).unlink()
         (place.data / path).symlink_to("nowhere.png")
+
     return break_it
 
 
@@ -91,6 +99,7 @@ def pipe(path):
     def break_it(place):
         (place.data / path).unlink()
         os.mkfifo(place.data / path)
+
     return break_it
 
 
@@ -98,6 +107,7 @@ def not_finite(path):
     def break_it(place):
         Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(place.data / "nan.tiff")
         os.replace(place.data / "nan.tiff", place.data / path)
+
     return break_it
 
 
@@ -120,32 +130,46 @@ def file_instead_of_folder(place):
 
 
 def entry(path=SPOT, **changed):
-    return {"img_path": path, "mask_path": MASK, "cls_name": "cup", "specie_name": "spot", "anomaly": 1, **changed}
+    return {
+        "img_path": path,
+        "mask_path": MASK,
+        "cls_name": "cup",
+        "specie_name": "spot",
+        "anomaly": 1,
+        **changed,
+    }
 
 
 def meta(what):
     """Writes meta.json: text, or the entries of the category cup's test part."""
+
     def break_it(place):
-        good = [entry(f"cup/train/good/{n:03}.png", mask_path="", specie_name="good", anomaly=0) for n in range(3)]
+        good = [
+            entry(f"cup/train/good/{n:03}.png", mask_path="", specie_name="good", anomaly=0) for n in range(3)
+        ]
         text = what if isinstance(what, str) else json.dumps({"train": {"cup": good}, "test": {"cup": what}})
         (place.data / "meta.json").write_text(text)
+
     return break_it
 
 
 def changed_checkpoint(change):
     """Writes the checkpoint again after `change(state, config)`."""
+
     def break_it(place):
         found = load_checkpoint(place.weights())
         state, config = dict(found.state), json.loads(json.dumps(found.config))
         change(state, config)
         config.pop("format", None)
         save_checkpoint(place.weights(), state, config)
+
     return break_it
 
 
 def checkpoint_bytes(what):
     def break_it(place):
         place.weights().write_bytes(what(place.weights().read_bytes()))
+
     return break_it
 
 
@@ -154,17 +178,20 @@ def set_in(*path, value):
         for name in path[:-1]:
             config = config[name]
         config[path[-1]] = value
+
     return changed_checkpoint(change)
 
 
 def header(edit):
     """Edits the JSON header of the checkpoint's safetensors file."""
+
     def what(whole):
         size = int.from_bytes(whole[:8], "little")
-        head = json.loads(whole[8:8 + size])
+        head = json.loads(whole[8 : 8 + size])
         edit(head)
         text = json.dumps(head).encode()
-        return len(text).to_bytes(8, "little") + text + whole[8 + size:]
+        return len(text).to_bytes(8, "little") + text + whole[8 + size :]
+
     return checkpoint_bytes(what)
 
 
@@ -175,18 +202,22 @@ class Malicious:
 
 def torch_file(content):
     """A .pth file in the checkpoint's place, named by the flag."""
+
     def break_it(place):
         torch.save(content(), place.folder / "their.pth")
         return ["--checkpoint", str(place.folder / "their.pth")]
+
     return break_it
 
 
 def weights_file(what, suffix=".safetensors"):
     """A file for --pretrained."""
+
     def break_it(place):
         file = place.folder / f"tower{suffix}"
         what(file)
         return ["--pretrained", str(file)]
+
     return break_it
 
 
@@ -195,14 +226,17 @@ def model_file(text):
         (place.configs / "ViT-tiny-test.json").unlink()
         (place.configs / "Broken.json").write_text(text)
         return ["--model", "Broken"]
+
     return break_it
 
 
 def blocked(name):
     """A file where the run wants to make a folder."""
+
     def break_it(place):
         (place.folder / "blocked").write_text("x")
         return [f"--{name}", str(place.folder / "blocked/further")]
+
     return break_it
 
 
@@ -211,6 +245,7 @@ def broken_run(text):
         (place.folder / "run").mkdir()
         (place.folder / "run/config.json").write_text(text)
         return ["--from-maps", str(place.folder / "run")]
+
     return break_it
 
 

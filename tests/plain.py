@@ -5,7 +5,8 @@ import torch.nn.functional as F
 
 
 def tokens_of(visual, image, layers):
-    """Image (3,H,H) -> (L,N,C) normalised tokens, by running the tower block by block; the table must fit already."""
+    """Image (3,H,H) -> (L,N,C) normalised tokens, by running the tower block by block; the table must fit
+    already."""
     x = visual.conv1(image[None]).flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding
     x = visual.ln_pre(x)
@@ -64,15 +65,22 @@ def full_maps(encode, heads, image, references, align="mulmax", fd="abs"):
     return raw, torch.stack([refined_map(heads.nam, one) for one in raw])
 
 
-def window_maps(encode, embed, heads, image, references, size, stride, patch, align="mulmax", fd="abs", index=False):
-    """LFE -> stitched raw (L,G,G), refined (L,G,G); `index`: the published union of picked reference windows."""
+def window_maps(
+    encode, embed, heads, image, references, size, stride, patch, align="mulmax", fd="abs", index=False
+):
+    """LFE -> stitched raw (L,G,G), refined (L,G,G); `index`: the published union of picked reference
+    windows."""
     grid = image.shape[-1] // patch
     origins = list(range(0, grid - size + 1, stride))
     if origins[-1] != grid - size:
         origins.append(grid - size)
 
     def crops(photo):
-        return [photo[:, r * patch:(r + size) * patch, c * patch:(c + size) * patch] for r in origins for c in origins]
+        return [
+            photo[:, r * patch : (r + size) * patch, c * patch : (c + size) * patch]
+            for r in origins
+            for c in origins
+        ]
 
     windows = [window for reference in references for window in crops(reference)]
     if index:
@@ -86,11 +94,11 @@ def window_maps(encode, embed, heads, image, references, size, stride, patch, al
         query = encode(window)
         if total is None:
             total = torch.zeros(len(query), grid, grid)
-        count[r:r + size, c:c + size] += 1
+        count[r : r + size, c : c + size] += 1
         for block in range(len(query)):
             bank = torch.cat([tokens[block] for tokens in banks])
             matched = bank[nearest(query[block], bank, align)]
             part = raw_map(heads.heads[block], discrepancy(query[block], matched, fd)).view(size, size)
-            total[block, r:r + size, c:c + size] += part
+            total[block, r : r + size, c : c + size] += part
     raw = total / count
     return raw, torch.stack([refined_map(heads.nam, one) for one in raw])

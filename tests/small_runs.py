@@ -1,4 +1,5 @@
-"""Small drawn datasets and the commands' arguments for them, for tests that interrupt, break and repeat runs."""
+"""Small drawn datasets and the commands' arguments for them, for tests that interrupt, break and repeat
+runs."""
 
 import importlib.util
 import json
@@ -11,13 +12,27 @@ import cv2
 import numpy as np
 import pytest
 import torch
-
 from conftest import TINY
 
 ROOT = Path(__file__).resolve().parents[1]
 CATEGORIES = ("cup", "nut", "plate")
-BACKBONE = ("--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "32", "--device", "cpu",
-            "--precision", "fp32", "--workers", "0")
+BACKBONE = (
+    "--model",
+    "ViT-tiny-test",
+    "--pretrained",
+    "none",
+    "--layers",
+    "1",
+    "3",
+    "--image-size",
+    "32",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+    "--workers",
+    "0",
+)
 LFE = ("--win-size", "2", "--win-stride", "2")
 
 
@@ -41,7 +56,11 @@ def command(name):
 def texture(seed, defect=False, height=60, width=80):
     """Grey with soft spots; a defect is a red square at rows 30..45, columns 50..65."""
     generator = np.random.default_rng(seed)
-    coarse = generator.normal(120, 12, (height // 8 + 1, width // 8 + 1)).repeat(8, 0).repeat(8, 1)[:height, :width]
+    coarse = (
+        generator.normal(120, 12, (height // 8 + 1, width // 8 + 1))
+        .repeat(8, 0)
+        .repeat(8, 1)[:height, :width]
+    )
     photo = coarse[..., None] + generator.normal(0, 3, (height, width, 3))
     photo = photo.clip(0, 255).astype(np.uint8)
     if defect:
@@ -64,7 +83,7 @@ def draw_dataset(root, categories=CATEGORIES, seed=0, train=3, good=2, bad=4):
                 if part == "test/spot":
                     mask = np.zeros((40, 36), np.uint8)
                     x, y = generator.integers(4, 20, 2)
-                    mask[y:y + 12, x:x + 12] = 255
+                    mask[y : y + 12, x : x + 12] = 255
                     photo[mask > 0] = (250, 20, 20)
                     write_image(root / category / "ground_truth/spot" / f"{number:03}_mask.png", mask)
                 write_image(root / category / part / f"{number:03}.png", photo)
@@ -86,20 +105,63 @@ class Place:
         self.configs = write_model_config(self.folder / "configs")
 
     def train(self, *more, checkpoints="checkpoints"):
-        return ["--dataset", "mvtec", "--data-path", str(self.data), "--model-name", "m", "--model-config", str(self.configs),
-                *BACKBONE, "--epochs", "3", "--k-shot", "2", "--batch-size", "4", "--checkpoints",
-                str(self.folder / checkpoints), *more]
+        return [
+            "--dataset",
+            "mvtec",
+            "--data-path",
+            str(self.data),
+            "--model-name",
+            "m",
+            "--model-config",
+            str(self.configs),
+            *BACKBONE,
+            "--epochs",
+            "3",
+            "--k-shot",
+            "2",
+            "--batch-size",
+            "4",
+            "--checkpoints",
+            str(self.folder / checkpoints),
+            *more,
+        ]
 
     def test(self, *more, results="results", checkpoint="checkpoints"):
-        return ["--dataset", "mvtec", "--data-path", str(self.data), "--model-name", "m", "--model-config", str(self.configs),
-                *BACKBONE, *LFE, "--checkpoint", str(self.folder / checkpoint / "m/mvtec.safetensors"), "--results",
-                str(self.folder / results), *more]
+        return [
+            "--dataset",
+            "mvtec",
+            "--data-path",
+            str(self.data),
+            "--model-name",
+            "m",
+            "--model-config",
+            str(self.configs),
+            *BACKBONE,
+            *LFE,
+            "--checkpoint",
+            str(self.folder / checkpoint / "m/mvtec.safetensors"),
+            "--results",
+            str(self.folder / results),
+            *more,
+        ]
 
     def predict(self, *more):
         """Every photograph of the dataset; fills --output where `more` does."""
         backbone = [word for word in BACKBONE if word not in ("--workers", "0")]
-        return ["--references", str(self.data / "cup/train/good"), "--input", str(self.data), "--model-config",
-                str(self.configs), *backbone, "--workers", "1", "--checkpoints", str(self.folder / "none"), *more]
+        return [
+            "--references",
+            str(self.data / "cup/train/good"),
+            "--input",
+            str(self.data),
+            "--model-config",
+            str(self.configs),
+            *backbone,
+            "--workers",
+            "1",
+            "--checkpoints",
+            str(self.folder / "none"),
+            *more,
+        ]
 
     def weights(self, checkpoints="checkpoints"):
         return self.folder / checkpoints / "m/mvtec.safetensors"
@@ -117,8 +179,15 @@ def environment():
 
 def start(name, arguments, **more):
     """A real process of an entry point."""
-    return subprocess.Popen([sys.executable, str(ROOT / f"{name}.py"), *arguments], stdout=subprocess.DEVNULL,
-                            stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment(), **more)
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / f"{name}.py"), *arguments],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
+        **more,
+    )
 
 
 def run(name, arguments):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_runs import one_thread, texture  # noqa: F401 (one_thread is a fixture)
 
 from data.transforms import open_image
 from fdsl import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
@@ -12,12 +13,18 @@ from models.detector import WINDOW_CHUNK_PATCHES
 from models.fdsl import FDSL
 from models.held_out import left_out
 from models.nearest import nearest_distance
-from small_runs import one_thread, texture  # noqa: F401 (one_thread is a fixture)
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import BackboneConfig, MethodConfig, as_stored
 from utils.detector_file import save_detector
 
-TINY = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "image_size": 64, "device": "cpu", "precision": "fp32"}
+TINY = {
+    "model": "ViT-tiny-test",
+    "pretrained": "none",
+    "layers": (1, 3),
+    "image_size": 64,
+    "device": "cpu",
+    "precision": "fp32",
+}
 LFE = WindowConfig("mul", 4, 3, 0.5)
 
 
@@ -32,9 +39,17 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("checkpoint") / "visa.safetensors"
     tower = {name: TINY[name] for name in ("model", "pretrained", "layers", "image_size")}
-    save_checkpoint(file, FDSL(32, 2, True).state_dict(), {
-        "backbone": as_stored(BackboneConfig(**tower)), "method": as_stored(MethodConfig()), "dataset": "visa",
-        "fingerprint": tiny_backbone.fingerprint, "training": {}})
+    save_checkpoint(
+        file,
+        FDSL(32, 2, True).state_dict(),
+        {
+            "backbone": as_stored(BackboneConfig(**tower)),
+            "method": as_stored(MethodConfig()),
+            "dataset": "visa",
+            "fingerprint": tiny_backbone.fingerprint,
+            "training": {},
+        },
+    )
     return file
 
 
@@ -46,8 +61,9 @@ def nearest(configs):
 
 
 def from_checkpoint(checkpoint, tiny_configs, **more):
-    return AnomalyDetector.from_checkpoint(checkpoint, model_config=tiny_configs, device="cpu",
-                                           **{"precision": "fp32", "windows": LFE, **more})
+    return AnomalyDetector.from_checkpoint(
+        checkpoint, model_config=tiny_configs, device="cpu", **{"precision": "fp32", "windows": LFE, **more}
+    )
 
 
 def test_the_common_case_finds_the_defect_and_passes_the_good(nearest):
@@ -67,7 +83,15 @@ def test_every_kind_of_image_gives_the_same_scores(nearest, tmp_path):
     file = tmp_path / "part.png"
     Image.fromarray(photo).save(file)
     tensor = torch.from_numpy(photo).permute(2, 0, 1)
-    kinds = [file, str(file), Image.open(file), photo, tensor, tensor.float() / 255, Image.fromarray(photo).convert("RGBA")]
+    kinds = [
+        file,
+        str(file),
+        Image.open(file),
+        photo,
+        tensor,
+        tensor.float() / 255,
+        Image.fromarray(photo).convert("RGBA"),
+    ]
     scores = {nearest.predict(kind).score for kind in kinds}
     assert len(scores) == 1
     several = nearest.predict(kinds[:3])
@@ -85,13 +109,27 @@ def test_grey_and_odd_modes_are_read_like_files(nearest, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     turned.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    assert nearest.predict(Image.open(tmp_path / "turned.jpg")).size == open_image(tmp_path / "turned.jpg").size == (60, 80)
+    assert (
+        nearest.predict(Image.open(tmp_path / "turned.jpg")).size
+        == open_image(tmp_path / "turned.jpg").size
+        == (60, 80)
+    )
 
 
-@pytest.mark.parametrize("image, told", [
-    (np.zeros((8, 8, 3), np.float32), "uint8"), (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
-    (np.zeros((0, 8, 3), np.uint8), "array"), (torch.full((3, 8, 8), 2.0), "0 to 1"), (torch.zeros(8, 8), "tensor"),
-    (torch.full((3, 8, 8), torch.nan), "0 to 1"), ([3], "int"), (3, "int"), ("missing.png", "missing")])
+@pytest.mark.parametrize(
+    "image, told",
+    [
+        (np.zeros((8, 8, 3), np.float32), "uint8"),
+        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), "array"),
+        (torch.full((3, 8, 8), 2.0), "0 to 1"),
+        (torch.zeros(8, 8), "tensor"),
+        (torch.full((3, 8, 8), torch.nan), "0 to 1"),
+        ([3], "int"),
+        (3, "int"),
+        ("missing.png", "missing"),
+    ],
+)
 def test_what_is_no_photograph_is_refused_in_words(nearest, image, told):
     with pytest.raises(DataError, match=told):
         nearest.predict(image)
@@ -114,10 +152,15 @@ def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs,
         detector.remember([texture(1), texture(2)])
     monkeypatch.setattr(FrozenBackbone, "encode", overflowing)
     with pytest.raises(ModelError, match="not finite in float32; check the photograph"):
-        detector.remember([texture(1), texture(2)]) if when == "remembering" else detector.predict([texture(8)])
+        detector.remember([texture(1), texture(2)]) if when == "remembering" else detector.predict(
+            [texture(8)]
+        )
     assert (detector.threshold is None) == (when == "remembering")
     if when == "predicting":
-        with pytest.raises(ModelError, match="photograph 1 of 2: .* not finite in bfloat16; make the detector with --precision fp32"):
+        with pytest.raises(
+            ModelError,
+            match="photograph 1 of 2: .* not finite in bfloat16; make the detector with --precision fp32",
+        ):
             narrow.predict([texture(8), texture(9)])
 
 
@@ -151,7 +194,9 @@ def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tin
     assert found.threshold.score == pytest.approx(wanted.threshold.score, abs=1e-5)
     lean = found.predict([photo, texture(8)])
     monkeypatch.undo()
-    assert [one.score for one in lean] == pytest.approx([one.score for one in wanted.predict([photo, texture(8)])], abs=1e-5)
+    assert [one.score for one in lean] == pytest.approx(
+        [one.score for one in wanted.predict([photo, texture(8)])], abs=1e-5
+    )
 
 
 def test_slips_are_answered_in_words(configs):
@@ -203,7 +248,9 @@ def test_rotations_recognise_a_turned_part(configs):
 
 @pytest.mark.parametrize("method", ["fdsl", "nearest", "both"])
 @pytest.mark.parametrize("references", [1, 2])
-def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(checkpoint, tiny_configs, tmp_path, method, references):
+def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(
+    checkpoint, tiny_configs, tmp_path, method, references
+):
     detector = from_checkpoint(checkpoint, tiny_configs, method=method)
     detector.remember([texture(seed) for seed in range(references)], rotations=2, false_alarm_rate=0.05)
     photos = [texture(7), texture(8, defect=True), texture(9)]
@@ -211,8 +258,13 @@ def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(checkpoint, tiny
     detector.save(tmp_path / "part.safetensors")
     again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
     for old, new in zip(before, again.predict(photos)):
-        assert (old.score, old.base_score, old.window_score, old.threshold, old.boxes) == \
-               (new.score, new.base_score, new.window_score, new.threshold, new.boxes)
+        assert (old.score, old.base_score, old.window_score, old.threshold, old.boxes) == (
+            new.score,
+            new.base_score,
+            new.window_score,
+            new.threshold,
+            new.boxes,
+        )
         assert np.array_equal(old.anomaly_map, new.anomaly_map)
         assert 0 <= new.anomaly_map.min() and new.anomaly_map.max() <= 1
     assert again.threshold == detector.threshold and again.heat_scale == detector.heat_scale
@@ -238,8 +290,15 @@ def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path, monkeypa
 def test_a_detector_of_a_gpu_goes_on_in_float32_on_a_cpu(checkpoint, tiny_configs, tmp_path):
     detector = from_checkpoint(checkpoint, tiny_configs)
     detector.remember([texture(1), texture(2)])
-    narrow = {name: value.half() if name.endswith(".centred") else value for name, value in detector.tensors().items()}
-    config = {**detector.config, "threshold": None, "machine": {**detector.config["machine"], "precision": "float16"}}
+    narrow = {
+        name: value.half() if name.endswith(".centred") else value
+        for name, value in detector.tensors().items()
+    }
+    config = {
+        **detector.config,
+        "threshold": None,
+        "machine": {**detector.config["machine"], "precision": "float16"},
+    }
     save_detector(tmp_path / "gpu.safetensors", narrow, config)
     again = AnomalyDetector.load(tmp_path / "gpu.safetensors", device="cpu")
     assert again.backbone.dtype == torch.float32 and again.config["machine"]["precision"] == "float32"
@@ -249,11 +308,15 @@ def test_a_detector_of_a_gpu_goes_on_in_float32_on_a_cpu(checkpoint, tiny_config
 def test_another_backbone_is_refused(nearest, configs, tmp_path):
     nearest.save(tmp_path / "part.safetensors")
     detector = AnomalyDetector.from_backbone(**configs)
-    weights = {f"visual.{name}": value.clone() for name, value in detector.backbone.visual.state_dict().items()}
+    weights = {
+        f"visual.{name}": value.clone() for name, value in detector.backbone.visual.state_dict().items()
+    }
     weights["visual.conv1.weight"] += 0.1
     torch.save(weights, tmp_path / "other.pt")
     with pytest.raises(ModelError, match="not those"):
-        AnomalyDetector.load(tmp_path / "part.safetensors", pretrained=str(tmp_path / "other.pt"), device="cpu")
+        AnomalyDetector.load(
+            tmp_path / "part.safetensors", pretrained=str(tmp_path / "other.pt"), device="cpu"
+        )
     with pytest.raises(ConfigError, match="precision"):
         AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu", precision="bf16")
 
@@ -265,7 +328,7 @@ def test_files_that_are_no_detector_are_refused(checkpoint, nearest, tmp_path):
         AnomalyDetector.load(checkpoint)
     nearest.save(tmp_path / "part.safetensors")
     content = (tmp_path / "part.safetensors").read_bytes()
-    (tmp_path / "cut.safetensors").write_bytes(content[:len(content) // 2])
+    (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
     with pytest.raises(ConfigError, match="not a whole"):
         AnomalyDetector.load(tmp_path / "cut.safetensors")
 
@@ -317,16 +380,22 @@ def test_contradictions_are_refused(checkpoint, tiny_configs, tmp_path):
     with pytest.raises(ConfigError, match="image-size"):
         from_checkpoint(checkpoint, tiny_configs, image_size=32)
     stored = load_checkpoint(checkpoint)
-    save_checkpoint(tmp_path / "plain.safetensors", dict(stored.state),
-                    {**stored.config, "method": as_stored(MethodConfig(fd="none"))})
+    save_checkpoint(
+        tmp_path / "plain.safetensors",
+        dict(stored.state),
+        {**stored.config, "method": as_stored(MethodConfig(fd="none"))},
+    )
     with pytest.raises(ConfigError, match="discrepancy"):
         from_checkpoint(tmp_path / "plain.safetensors", tiny_configs, method="both")
 
 
 def test_heads_without_discrepancy_need_no_references(checkpoint, tiny_configs, tmp_path):
     stored = load_checkpoint(checkpoint)
-    save_checkpoint(tmp_path / "plain.safetensors", dict(stored.state),
-                    {**stored.config, "method": as_stored(MethodConfig(fd="none"))})
+    save_checkpoint(
+        tmp_path / "plain.safetensors",
+        dict(stored.state),
+        {**stored.config, "method": as_stored(MethodConfig(fd="none"))},
+    )
     detector = from_checkpoint(tmp_path / "plain.safetensors", tiny_configs)
     detector.remember([])
     assert detector.predict(texture(1)).is_anomalous is None

@@ -35,8 +35,15 @@ def png(seed=0, spot=False, size=(44, 36), kind="PNG"):
 
 @pytest.fixture(scope="module")
 def detector(tiny_configs):
-    return AnomalyDetector.from_backbone(model="ViT-tiny-test", model_config=tiny_configs, pretrained="none", layers=(1, 3),
-                                         image_size=32, device="cpu", precision="fp32")
+    return AnomalyDetector.from_backbone(
+        model="ViT-tiny-test",
+        model_config=tiny_configs,
+        pretrained="none",
+        layers=(1, 3),
+        image_size=32,
+        device="cpu",
+        precision="fp32",
+    )
 
 
 @pytest.fixture
@@ -87,16 +94,23 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
 def test_the_same_good_part_twice_is_refused_and_changes_nothing(visitor):
     """It would be held out against itself: the threshold would be far too high."""
     state = visitor.learnt(1, 2)
-    assert visitor.upload("references", png(2), "again.png", 422)["error"] == "again.png: is among the good parts already"
+    assert (
+        visitor.upload("references", png(2), "again.png", 422)["error"]
+        == "again.png: is among the good parts already"
+    )
     again = visitor.ask("POST", "/learn", json={"rotations": 1, "rate": 0.01}).json
     assert again["threshold"] == state["threshold"]
 
 
 def test_results_are_those_of_predict(visitor):
     visitor.learnt(1, 2)
-    scores = [visitor.scored(png(seed, spot), "same name.png")["score"] for seed, spot in ((3, False), (4, True))]
+    scores = [
+        visitor.scored(png(seed, spot), "same name.png")["score"] for seed, spot in ((3, False), (4, True))
+    ]
     middle = sum(scores) / 2
-    assert visitor.ask("PUT", "/threshold", json={"score": middle}).json["threshold"]["source"] == "set by hand"
+    assert (
+        visitor.ask("PUT", "/threshold", json={"score": middle}).json["threshold"]["source"] == "set by hand"
+    )
     archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
     rows = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
     assert [row["image"] for row in rows] == ["same name.png", "same name (2).png"]
@@ -112,7 +126,9 @@ def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
     score = visitor.scored(png(5, True))["score"]
     file = tmp_path / "part.safetensors"
     file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
-    assert AnomalyDetector.load(file, device="cpu").predict(Image.open(io.BytesIO(png(5, True)))).score == score
+    assert (
+        AnomalyDetector.load(file, device="cpu").predict(Image.open(io.BytesIO(png(5, True)))).score == score
+    )
 
 
 def test_a_new_lesson_asks_for_new_scores(visitor):
@@ -154,7 +170,11 @@ BAD_UPLOADS = {
 def test_uploads_that_are_no_photographs(visitor, tmp_path, name, kind):
     content, sentence = BAD_UPLOADS[name]
     told = visitor.upload(kind, content, f"../../{name}.png", expected=422)
-    assert sentence in told["error"] and told["error"].startswith(f"{name}.png: ") and str(tmp_path) not in told["error"]
+    assert (
+        sentence in told["error"]
+        and told["error"].startswith(f"{name}.png: ")
+        and str(tmp_path) not in told["error"]
+    )
     assert visitor.ask("GET", "").json[kind] == []
     assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is kept"
 
@@ -170,8 +190,22 @@ def test_uploads_that_are_too_large_or_too_many(visitor):
     visitor.ask("DELETE", f"/uploads/{number}", 404)
 
 
-@pytest.mark.parametrize("name", ("../../../etc/passwd", "..\\..\\boot.ini", "/etc/shadow", "a\0b.png", "x" * 5000, "", "..",
-                                  "<img src=x onerror=alert(1)>.png", "=cmd|' /C calc'!A0.png", "new\nline.png", "\u202egnp.png"))
+@pytest.mark.parametrize(
+    "name",
+    (
+        "../../../etc/passwd",
+        "..\\..\\boot.ini",
+        "/etc/shadow",
+        "a\0b.png",
+        "x" * 5000,
+        "",
+        "..",
+        "<img src=x onerror=alert(1)>.png",
+        "=cmd|' /C calc'!A0.png",
+        "new\nline.png",
+        "\u202egnp.png",
+    ),
+)
 def test_names_are_labels_and_never_paths(visitor, tmp_path, name):
     visitor.learnt(1)
     row = visitor.scored(png(2, True), name)
@@ -193,8 +227,16 @@ def test_what_is_asked_in_vain(visitor, client):
     assert "no good parts" in visitor.ask("GET", "/detector.safetensors", 422).json["error"]
     assert "no photograph is scored" in visitor.ask("GET", "/results.zip", 422).json["error"]
     visitor.upload("references", png(1))
-    for asked in ({"rate": 0}, {"rate": 1.0}, {"rate": "x"}, {"rotations": 0}, {"rotations": 1000}, {"rotations": 1.5},
-                  {"rate": None}, {"rate": True}):
+    for asked in (
+        {"rate": 0},
+        {"rate": 1.0},
+        {"rate": "x"},
+        {"rotations": 0},
+        {"rotations": 1000},
+        {"rotations": 1.5},
+        {"rate": None},
+        {"rate": True},
+    ):
         visitor.ask("POST", "/learn", 422, json=asked)
     for body in (b"", b"[]", b"{", b"null"):
         visitor.ask("POST", "/learn", 422, data=body)
@@ -205,16 +247,28 @@ def test_what_is_asked_in_vain(visitor, client):
         visitor.ask("PUT", "/threshold", 422, data=body)
     number = visitor.upload("photographs", b"P6 1 1 255 abc", "p.ppm")["number"]
     visitor.ask("POST", f"/photographs/{number}/score")
-    for path in ("/nothing", "/page.html.j2", "/../app.py", "/sessions/", "/sessions/unknown", "/sessions/unknown/results.zip"):
+    for path in (
+        "/nothing",
+        "/page.html.j2",
+        "/../app.py",
+        "/sessions/",
+        "/sessions/unknown",
+        "/sessions/unknown/results.zip",
+    ):
         assert client.get(path).status_code in (404, 405), path
 
 
 def test_other_sites_and_names_are_turned_away(client):
     here = {"Host": "127.0.0.1:7860"}
     assert client.post("/sessions", headers={**here, "Origin": "http://127.0.0.1:7860"}).status_code == 200
-    for headers in ({"Host": "evil.example"}, {"Host": "192.168.1.5:7860"}, {**here, "Origin": "http://evil.example"},
-                    {**here, "Origin": "null"}, {**here, "Origin": "http://127.0.0.1:9999"},
-                    {**here, "Sec-Fetch-Site": "cross-site"}):
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": "192.168.1.5:7860"},
+        {**here, "Origin": "http://evil.example"},
+        {**here, "Origin": "null"},
+        {**here, "Origin": "http://127.0.0.1:9999"},
+        {**here, "Sec-Fetch-Site": "cross-site"},
+    ):
         answer = client.post("/sessions", headers=headers)
         assert answer.status_code == 403 and "own requests alone" in answer.json["error"], headers
 
@@ -223,9 +277,15 @@ def test_headers_and_page(client):
     answer = client.get("/")
     policy = answer.headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy and "unsafe" not in policy
-    assert answer.headers["X-Content-Type-Options"] == "nosniff" and answer.headers["Cache-Control"] == "no-store"
+    assert (
+        answer.headers["X-Content-Type-Options"] == "nosniff"
+        and answer.headers["Cache-Control"] == "no-store"
+    )
     assert "nearest &lt;b&gt;" in answer.text and not re.search(r"(src|href)=.https?:", answer.text)
-    assert client.get("/page.css").mimetype == "text/css" and client.get("/page.js").mimetype == "text/javascript"
+    assert (
+        client.get("/page.css").mimetype == "text/css"
+        and client.get("/page.js").mimetype == "text/javascript"
+    )
 
 
 def test_visitors_do_not_see_each_other(client):
@@ -329,7 +389,11 @@ def test_links_that_others_laid_are_not_followed(tmp_path, monkeypatch):
     (trap / ".lock").symlink_to(precious)
     with scratch_folder():
         pass
-    assert precious.read_text() == "keep me" and (home / "file").read_text() == "keep me too" and not (home / ".lock").exists()
+    assert (
+        precious.read_text() == "keep me"
+        and (home / "file").read_text() == "keep me too"
+        and not (home / ".lock").exists()
+    )
 
 
 def test_a_lesson_that_fails_changes_nothing(visitor, monkeypatch):

@@ -20,14 +20,30 @@ no_browser = missing_browser()
 pytestmark = pytest.mark.skipif(bool(no_browser), reason=no_browser)
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
-BACKBONE = ("--model", "ViT-demo", "--model-config", str(ROOT / "configs"), "--pretrained", "none", "--layers", "1", "2",
-            "--image-size", "192", "--device", "cpu", "--precision", "fp32")
+BACKBONE = (
+    "--model",
+    "ViT-demo",
+    "--model-config",
+    str(ROOT / "configs"),
+    "--pretrained",
+    "none",
+    "--layers",
+    "1",
+    "2",
+    "--image-size",
+    "192",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+)
 ATTACK = "<img src=x onerror=alert(1)>.png"
 
 
 @pytest.fixture(scope="module")
 def gears(tmp_path_factory):
-    """Two good gears to learn from, one good and three defective ones to inspect, and one with a hostile name."""
+    """Two good gears to learn from, one good and three defective ones to inspect, and one with a hostile
+    name."""
     folder = tmp_path_factory.mktemp("gears")
     product = demo.MVTEC["gear"]
     for number in range(3):
@@ -40,10 +56,18 @@ def gears(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    command = [sys.executable, str(ROOT / "app.py"), *BACKBONE, "--port", "0", "--checkpoints",
-               str(tmp_path_factory.mktemp("none"))]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT,
-                               env=environment())
+    command = [
+        sys.executable,
+        str(ROOT / "app.py"),
+        *BACKBONE,
+        "--port",
+        "0",
+        "--checkpoints",
+        str(tmp_path_factory.mktemp("none")),
+    ]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment()
+    )
     lines = []
     try:
         for line in process.stderr:
@@ -73,10 +97,15 @@ def page(browser, address):
     browser.get_log("browser")
     resize(browser, 1280, 900)
     browser.get(address)
-    wait_for(browser, "performance.getEntriesByType('resource').some(entry => entry.name.includes('/sessions/'))")
+    wait_for(
+        browser, "performance.getEntriesByType('resource').some(entry => entry.name.includes('/sessions/'))"
+    )
     yield browser
-    problems = [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")
-                and "status of 422" not in entry["message"]]
+    problems = [
+        entry
+        for entry in browser.get_log("browser")
+        if entry["level"] in ("SEVERE", "WARNING") and "status of 422" not in entry["message"]
+    ]
     assert not problems, problems
 
 
@@ -99,8 +128,11 @@ def learn_and_score(driver, gears, parts):
 
 def shown(driver):
     """{name: (score, verdict)} of the cards, in their order."""
-    rows = read(driver, """[...document.querySelectorAll('.card')].map(card => ['.name', '.score', '.badge']
-        .map(part => card.querySelector(part).textContent))""")
+    rows = read(
+        driver,
+        """[...document.querySelectorAll('.card')].map(card => ['.name', '.score', '.badge']
+        .map(part => card.querySelector(part).textContent))""",
+    )
     return {name: (float(score), verdict) for name, score, verdict in rows}
 
 
@@ -113,12 +145,20 @@ def test_from_photographs_to_a_decision(page, gears):
     assert sorted(found) == sorted(PARTS), "names are text"
     assert read(page, "document.querySelectorAll('img[onerror]').length") == 0
     scores = [score for score, _ in found.values()]
-    assert scores == sorted(scores, reverse=True) and min(found, key=lambda name: found[name][0]) == "good2.png"
-    wait_for(page, "[...document.querySelectorAll('.card img, #references img')].every(image => image.naturalWidth === 320)")
+    assert (
+        scores == sorted(scores, reverse=True) and min(found, key=lambda name: found[name][0]) == "good2.png"
+    )
+    wait_for(
+        page,
+        "[...document.querySelectorAll('.card img, #references img')].every(image => image.naturalWidth === 320)",
+    )
 
     low, high = sorted(set(scores))[:2]
-    page.execute_script("""const slider = document.getElementById('slider');
-        slider.value = arguments[0]; slider.dispatchEvent(new Event('input'))""", (low + high) / 2)
+    page.execute_script(
+        """const slider = document.getElementById('slider');
+        slider.value = arguments[0]; slider.dispatchEvent(new Event('input'))""",
+        (low + high) / 2,
+    )
     assert read(page, "document.getElementById('anomalous').textContent") == "3 of 4 anomalous"
     assert [verdict for _, verdict in shown(page).values()] == ["anomalous"] * 3 + ["normal"]
     boxes = "[...document.querySelectorAll('.card .boxes')].map(one => one.hasAttribute('hidden') ? 0 : one.children.length)"
@@ -142,7 +182,10 @@ def test_the_large_view_and_its_keys(page, gears):
     ActionChains(page).send_keys(Keys.ENTER).perform()
     title = "document.getElementById('viewer-title').textContent"
     wait_for(page, f"{title} === '{names[0]}'")
-    wait_for(page, "[...document.querySelectorAll('#viewer-pictures img')].filter(image => image.naturalWidth).length === 2")
+    wait_for(
+        page,
+        "[...document.querySelectorAll('#viewer-pictures img')].filter(image => image.naturalWidth).length === 2",
+    )
     ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
     wait_for(page, f"{title} === '{names[1]}'")
     ActionChains(page).send_keys(Keys.ESCAPE).perform()
@@ -168,8 +211,11 @@ def test_tall_and_wide_photographs_are_shown_whole_and_in_shape(page, gears, tmp
         resize(page, width, height)
         assert read(page, inside), (width, height)
         for number, (across, down) in enumerate(((320, 320), (300, 400), (60, 480), (480, 120))):
-            page.execute_script("""[...document.querySelectorAll('.card')].find(card => card.querySelector('.name').textContent
-                .startsWith(arguments[0])).querySelector('.open').click()""", ("good2", "tall", "strip", "wide")[number])
+            page.execute_script(
+                """[...document.querySelectorAll('.card')].find(card => card.querySelector('.name').textContent
+                .startsWith(arguments[0])).querySelector('.open').click()""",
+                ("good2", "tall", "strip", "wide")[number],
+            )
             assert read(page, shape) == pytest.approx([across / down] * 2, rel=0.03), (width, number)
             page.execute_script("document.getElementById('viewer').close()")
 
@@ -180,7 +226,9 @@ def test_a_threshold_set_by_hand_stays_within_the_plot(page, gears):
     before = read(page, ends)
     field = "document.getElementById('threshold')"
     for value in ("5", "-3"):
-        page.execute_script(f"{field}.value = arguments[0]; {field}.dispatchEvent(new Event('change'))", value)
+        page.execute_script(
+            f"{field}.value = arguments[0]; {field}.dispatchEvent(new Event('change'))", value
+        )
         low, high = (read(page, f"Number(document.getElementById('slider').{end})") for end in ("min", "max"))
         assert read(page, ends) == before and read(page, f"Number({field}.value)") == float(value)
         line = read(page, "Number(document.querySelector('#scores .cut').getAttribute('x1'))")
@@ -209,7 +257,9 @@ def test_downloads(page, gears, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000
     archive = zipfile.ZipFile(io.BytesIO((tmp_path / "fdsl-results.zip").read_bytes()))
     rows = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
-    assert {row["image"]: round(row["score"], 4) for row in rows} == {name: score for name, (score, _) in shown(page).items()}
+    assert {row["image"]: round(row["score"], 4) for row in rows} == {
+        name: score for name, (score, _) in shown(page).items()
+    }
 
 
 def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
@@ -250,7 +300,9 @@ def test_dropped_files_a_reload_and_starting_over(page, gears, address):
     click(page, "#references .forget")
     wait_for(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
     wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
-    wait_for(page, "[...document.querySelectorAll('.card img')].every(image => image.complete)")    # none is asked for after it is gone
+    wait_for(
+        page, "[...document.querySelectorAll('.card img')].every(image => image.complete)"
+    )  # none is asked for after it is gone
     click(page, "#leave")
     wait_for(page, "document.querySelectorAll('#references li, .card').length === 0")
 

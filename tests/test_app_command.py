@@ -12,14 +12,21 @@ from small_runs import BACKBONE, one_thread, run, start, write_model_config  # n
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
-from page.uploads import PREFIX  # noqa: E402
 from test_app import png  # noqa: E402
+
+from page.uploads import PREFIX  # noqa: E402
 
 
 @pytest.fixture
 def arguments(tmp_path):
     backbone = [word for word in BACKBONE if word not in ("--workers", "0")]
-    return ["--model-config", str(write_model_config(tmp_path / "configs")), *backbone, "--checkpoints", str(tmp_path / "none")]
+    return [
+        "--model-config",
+        str(write_model_config(tmp_path / "configs")),
+        *backbone,
+        "--checkpoints",
+        str(tmp_path / "none"),
+    ]
 
 
 def opened(process):
@@ -41,10 +48,14 @@ def test_it_listens_on_loopback_alone_and_leaves_nothing(arguments, tmp_path, mo
         request = urllib.request.Request(f"{address}/sessions", method="POST")
         name = json.load(urllib.request.urlopen(request, timeout=10))["name"]
         body = png(size=(300, 250))
-        urllib.request.urlopen(urllib.request.Request(f"{address}/sessions/{name}/references?name=a", body), timeout=10)
+        urllib.request.urlopen(
+            urllib.request.Request(f"{address}/sessions/{name}/references?name=a", body), timeout=10
+        )
         assert len(list(tmp_path.glob(f"{PREFIX}*/{name}/*.upload"))) == 1
         port = int(address.rsplit(":", 1)[1])
-        for other in {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None)} - {"127.0.0.1"}:
+        for other in {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None)} - {
+            "127.0.0.1"
+        }:
             with pytest.raises(OSError):
                 socket.create_connection((other, port), timeout=2).close()
         process.send_signal(number)
@@ -69,8 +80,13 @@ def test_flags_that_are_refused(arguments, tmp_path):
         taken.listen()
         code, told = run("app", [*arguments, "--port", str(taken.getsockname()[1])])
     assert code == 2 and "cannot be had" in told and "Traceback" not in told
-    for more, sentence in ((["--port", "99999"], "--port"), (["--max-upload", "0"], "--max-upload"),
-                           (["--save-detector", "x"], "unrecognized"), (["--detector", "x", "--method", "both"], "does not go with"),
-                           (["--host", "0.0.0.0"], "--host"), (["--references", str(tmp_path / "nowhere")], "nowhere")):
+    for more, sentence in (
+        (["--port", "99999"], "--port"),
+        (["--max-upload", "0"], "--max-upload"),
+        (["--save-detector", "x"], "unrecognized"),
+        (["--detector", "x", "--method", "both"], "does not go with"),
+        (["--host", "0.0.0.0"], "--host"),
+        (["--references", str(tmp_path / "nowhere")], "nowhere"),
+    ):
         code, told = run("app", [*arguments, *more])
         assert code == 2 and sentence in told and "Traceback" not in told, told

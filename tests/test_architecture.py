@@ -11,7 +11,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("data", "models", "utils")
-COMES_WITH = {"markupsafe": "jinja2", "werkzeug": "flask", "threadpoolctl": "scikit-learn"}    # whose own interface needs it
+COMES_WITH = {
+    "markupsafe": "jinja2",
+    "werkzeug": "flask",
+    "threadpoolctl": "scikit-learn",
+}  # whose own interface needs it
 
 
 def imported(file: Path) -> set[str]:
@@ -35,7 +39,8 @@ def test_packages_do_not_import_each_other(package):
 
 
 def required(file: str) -> set[str]:
-    """Packages of a requirements file, and of those that it names, as PyPI spells them: lower case, with hyphens."""
+    """Packages of a requirements file, and of those that it names, as PyPI spells them: lower case, with
+    hyphens."""
     found = set()
     for line in (ROOT / file).read_text().splitlines():
         if line.startswith("-r "):
@@ -45,15 +50,27 @@ def required(file: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("places, file", [
-    (("*.py", "data/*.py", "models/*.py", "utils/*.py", "examples/*.py"), "requirements.txt"),
-    (("app.py", "page/*.py"), "requirements-app.txt"),
-    (("tests/*.py", "tests/browser/*.py", "benchmarks/*.py"), "requirements-dev.txt")])
+@pytest.mark.parametrize(
+    "places, file",
+    [
+        (("*.py", "data/*.py", "models/*.py", "utils/*.py", "examples/*.py"), "requirements.txt"),
+        (("app.py", "page/*.py"), "requirements-app.txt"),
+        (("tests/*.py", "tests/browser/*.py", "benchmarks/*.py"), "requirements-dev.txt"),
+    ],
+)
 def test_what_is_imported_is_required(places, file):
     """A fresh environment has what its requirements file lists, and no more than that is promised."""
-    files = [path for place in places for path in ROOT.glob(place) if (path.name == "app.py") == (file == "requirements-app.txt")
-             or file != "requirements.txt"]
-    own = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if path.is_dir()} | {"browser"}
+    files = [
+        path
+        for place in places
+        for path in ROOT.glob(place)
+        if (path.name == "app.py") == (file == "requirements-app.txt") or file != "requirements.txt"
+    ]
+    own = (
+        {path.stem for path in ROOT.glob("*.py")}
+        | {path.name for path in ROOT.iterdir() if path.is_dir()}
+        | {"browser"}
+    )
     own |= {path.stem for path in (ROOT / "tests").rglob("*.py")}
     names, known = required(file), packages_distributions()
     for path in files:

@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_datasets import one_thread, save  # noqa: F401 (fixtures)
 
-from data.dataset import (AUGMENTATIONS, EpochSampler, InspectionDataset, TrainingDataset, make_loader, mosaic,
-                          random_crop)
+from data.dataset import (
+    AUGMENTATIONS,
+    EpochSampler,
+    InspectionDataset,
+    TrainingDataset,
+    make_loader,
+    mosaic,
+    random_crop,
+)
 from data.records import DataError, Record
 from data.transforms import CLIP_MEAN, CLIP_STD, image_to_tensor, mask_to_tensor, open_image, open_mask
-from test_datasets import one_thread, save  # noqa: F401 (fixtures)
 
 
 def textured(root: Path, n: int = 9, side: int = 120, square: int = 8) -> list[Record]:
@@ -23,12 +30,19 @@ def textured(root: Path, n: int = 9, side: int = 120, square: int = 8) -> list[R
         mask = np.zeros((side, side), np.uint8)
         if anomalous:
             top, left = random.integers(0, side - square, 2)
-            photo[top:top + square, left:left + square] = (255, 0, 0)
-            mask[top:top + square, left:left + square] = 3
+            photo[top : top + square, left : left + square] = (255, 0, 0)
+            mask[top : top + square, left : left + square] = 3
         save(root / f"{i}.png", photo)
         save(root / f"{i}_mask.png", mask)
-        records.append(Record(f"{i}.png", f"{i}_mask.png" if anomalous else "", "cup", "hole" if anomalous else "good",
-                              anomalous))
+        records.append(
+            Record(
+                f"{i}.png",
+                f"{i}_mask.png" if anomalous else "",
+                "cup",
+                "hole" if anomalous else "good",
+                anomalous,
+            )
+        )
     return records
 
 
@@ -72,7 +86,9 @@ def test_workers_and_resumption_change_nothing(tmp_path, augmentation):
         sampler.set_epoch(epoch)
         epochs.append(list(alone))
         assert same(epochs[-1], list(together))
-    assert sorted(p for batch in epochs[0] for p in batch["path"]) == sorted(r.image_path for r in dataset.records)
+    assert sorted(p for batch in epochs[0] for p in batch["path"]) == sorted(
+        r.image_path for r in dataset.records
+    )
     assert [b["path"] for b in epochs[0]] != [b["path"] for b in epochs[1]]
     sampler.set_epoch(2, start=4)
     assert same(list(together), epochs[2][2:]) and len(together) == len(epochs[2]) - 2
@@ -81,7 +97,8 @@ def test_workers_and_resumption_change_nothing(tmp_path, augmentation):
 def same(batches: list[dict], others: list[dict]) -> bool:
     return len(batches) == len(others) and all(
         a["path"] == b["path"] and torch.equal(a["image"], b["image"]) and torch.equal(a["mask"], b["mask"])
-        for a, b in zip(batches, others))
+        for a, b in zip(batches, others)
+    )
 
 
 def test_loading_leaves_the_global_random_state_alone(tmp_path):
@@ -135,15 +152,26 @@ def test_crops_hold_part_of_the_defect(tmp_path):
 
 
 def test_crops_are_the_published_ones():
-    ramp = torch.arange(448).clamp(max=447).view(1, 1, -1).expand(3, 448, 448).div(2, rounding_mode="floor").byte()
+    ramp = (
+        torch.arange(448)
+        .clamp(max=447)
+        .view(1, 1, -1)
+        .expand(3, 448, 448)
+        .div(2, rounding_mode="floor")
+        .byte()
+    )
     widths = {True: [], False: []}
     for anomalous in (True, False):
         for trial in range(300):
-            image, _ = random_crop(ramp, torch.ones(1, 448, 448), anomalous, torch.Generator().manual_seed(trial))
+            image, _ = random_crop(
+                ramp, torch.ones(1, 448, 448), anomalous, torch.Generator().manual_seed(trial)
+            )
             spread = int(image[0, 200].max()) - int(image[0, 200].min())
             widths[anomalous].append(min((50, 100, 448), key=lambda width: abs(width / 2 - spread)))
     shares = {a: [np.mean(np.array(w) == width) for width in (50, 100, 448)] for a, w in widths.items()}
-    assert np.allclose(shares[True], [0.6, 0.4, 0], atol=0.08) and np.allclose(shares[False], [0, 0.5, 0.5], atol=0.08)
+    assert np.allclose(shares[True], [0.6, 0.4, 0], atol=0.08) and np.allclose(
+        shares[False], [0, 0.5, 0.5], atol=0.08
+    )
 
 
 @pytest.mark.parametrize("side", [28, 50, 99])
@@ -153,7 +181,9 @@ def test_crops_of_small_images_are_clamped(side):
     for trial in range(20):
         image, cropped = random_crop(photo, mask, True, torch.Generator().manual_seed(trial))
         assert image.shape == photo.shape and cropped.any()
-    assert torch.equal(random_crop(photo, mask * 0, True, torch.Generator())[1], mask * 0), "nothing left to crop to"
+    assert torch.equal(random_crop(photo, mask * 0, True, torch.Generator())[1], mask * 0), (
+        "nothing left to crop to"
+    )
 
 
 @pytest.mark.parametrize("size", [448, 57, 1])
@@ -197,7 +227,8 @@ def test_errors_of_workers_arrive_as_their_own_sentence(tmp_path, workers):
     with pytest.raises(DataError) as caught:
         list(make_loader(dataset, 1, workers))
     assert str(caught.value).startswith(str(tmp_path / "broken.png")) and "\n" not in str(caught.value)
-    limited = InspectionDataset(tmp_path, [Record(save(tmp_path / "a.png").name, "", "cup", "good", False)], 28,
-                                max_pixels=100)
+    limited = InspectionDataset(
+        tmp_path, [Record(save(tmp_path / "a.png").name, "", "cup", "good", False)], 28, max_pixels=100
+    )
     with pytest.raises(DataError, match="a.png: 12x10 px is above the limit of 100 pixels"):
         list(make_loader(limited, 1, workers))

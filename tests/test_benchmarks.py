@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from small_runs import ROOT, environment
+
 from utils.metrics import METRIC_NAMES
 
 ROWS = {"plain": 2, "oracle": 1, "windows": 4, "training": 1, "memory": 1, "loading": 1, "ceiling": 1}
@@ -12,10 +13,37 @@ ROWS = {"plain": 2, "oracle": 1, "windows": 4, "training": 1, "memory": 1, "load
 
 def test_the_speed_benchmark_measures_every_row(tiny_configs, tmp_path):
     file = tmp_path / "rows.json"
-    ran = subprocess.run([sys.executable, str(ROOT / "benchmarks/run.py"), *ROWS, "--model", "ViT-tiny-test", "--model-config",
-                          tiny_configs, "--layers", "1", "3", "--image-size", "64", "--win-size", "3", "--win-stride", "1",
-                          "--device", "cpu", "--precision", "fp32", "--json", str(file)], capture_output=True, text=True,
-                         cwd=tmp_path, env=environment(), timeout=300)
+    ran = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "benchmarks/run.py"),
+            *ROWS,
+            "--model",
+            "ViT-tiny-test",
+            "--model-config",
+            tiny_configs,
+            "--layers",
+            "1",
+            "3",
+            "--image-size",
+            "64",
+            "--win-size",
+            "3",
+            "--win-stride",
+            "1",
+            "--device",
+            "cpu",
+            "--precision",
+            "fp32",
+            "--json",
+            str(file),
+        ],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+        timeout=300,
+    )
     assert ran.returncode == 0, ran.stderr
     rows = json.loads(file.read_text())["rows"]
     assert len(rows) == sum(ROWS.values()) and all(row["value"] >= 0 for row in rows)
@@ -23,8 +51,14 @@ def test_the_speed_benchmark_measures_every_row(tiny_configs, tmp_path):
 
 
 def test_unknown_rows_are_refused(tmp_path):
-    ran = subprocess.run([sys.executable, str(ROOT / "benchmarks/run.py"), "speed"], capture_output=True, text=True, cwd=tmp_path,
-                         env=environment(), timeout=120)
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/run.py"), "speed"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(),
+        timeout=120,
+    )
     assert ran.returncode == 2 and "unknown row(s) speed" in ran.stderr
 
 
@@ -33,12 +67,19 @@ VALUES = dict.fromkeys(METRIC_NAMES, 0.5)
 
 def write_run(folder, **changed):
     folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(json.dumps({"categories": {"bottle": {**VALUES, **changed}}, "mean": {}}))
+    (folder / "metrics.json").write_text(
+        json.dumps({"categories": {"bottle": {**VALUES, **changed}}, "mean": {}})
+    )
 
 
 def compare(*runs):
-    ran = subprocess.run([sys.executable, str(ROOT / "benchmarks/compare.py"), *map(str, runs)], capture_output=True, text=True,
-                         env=environment(), timeout=120)
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/compare.py"), *map(str, runs)],
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=120,
+    )
     return ran, [[cell.strip() for cell in line.split("|")[1:-1]] for line in ran.stdout.splitlines()[2:]]
 
 
@@ -61,7 +102,10 @@ def test_compare_takes_several_runs_pair_by_pair(tmp_path):
     number = 2 + METRIC_NAMES.index("ap_px")
     assert exact[:2] == ["bottle", "exact"] and exact[number] == "60.00 ± 10.00"
     assert fast[1] == "fast" and fast[number] == "-1.00 ± 1.00"
-    for other, words in (("seed14/fast", "only the same ones can be compared"), ("seed*/slow", "No folder is called"),
-                         ("s*/*", "takes it in one")):
+    for other, words in (
+        ("seed14/fast", "only the same ones can be compared"),
+        ("seed*/slow", "No folder is called"),
+        ("s*/*", "takes it in one"),
+    ):
         ran, _ = compare(tmp_path / "seed*/exact", tmp_path / other)
         assert ran.returncode == 2 and words in ran.stderr and ran.stderr.count("\n") == 1

@@ -1,4 +1,5 @@
-"""Checkpoints: what is written comes back; what is broken, foreign or malicious is refused with a sentence."""
+"""Checkpoints: what is written comes back; what is broken, foreign or malicious is refused with a
+sentence."""
 
 import json
 from pathlib import Path
@@ -11,9 +12,13 @@ from models.fdsl import FDSL
 from utils.checkpoint import is_trained, load_checkpoint, published_name, save_checkpoint
 from utils.config import ConfigError
 
-CONFIG = {"backbone": {"model": "m", "pretrained": "p", "model_config": None, "layers": [1, 2], "image_size": 32},
-          "method": {"use_nam": True, "fd": "abs", "align": "mulmax"}, "fingerprint": "ab", "dataset": "visa",
-          "training": {"epochs": 2, "machine": {"precision": "float32"}}}
+CONFIG = {
+    "backbone": {"model": "m", "pretrained": "p", "model_config": None, "layers": [1, 2], "image_size": 32},
+    "method": {"use_nam": True, "fd": "abs", "align": "mulmax"},
+    "fingerprint": "ab",
+    "dataset": "visa",
+    "training": {"epochs": 2, "machine": {"precision": "float32"}},
+}
 
 
 @pytest.fixture
@@ -43,7 +48,11 @@ def test_trained_already_means_the_same_settings_on_any_machine(saved):
     other["training"]["machine"]["device"] = "cuda:0"
     other["backbone"]["pretrained"] = "elsewhere"
     assert is_trained(file, other)
-    for part, name, value in (("training", "epochs", 3), ("backbone", "image_size", 64), ("method", "fd", "none")):
+    for part, name, value in (
+        ("training", "epochs", 3),
+        ("backbone", "image_size", 64),
+        ("method", "fd", "none"),
+    ):
         changed = json.loads(json.dumps(CONFIG))
         changed[part][name] = value
         assert not is_trained(file, changed)
@@ -82,16 +91,25 @@ class Malicious:
 
 def broken_files(folder, saved):
     whole = saved.read_bytes()
-    (folder / "short.safetensors").write_bytes(whole[:len(whole) // 2])
+    (folder / "short.safetensors").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.safetensors").write_bytes(b"")
     (folder / "lying.safetensors").write_bytes((2**60).to_bytes(8, "little") + whole[8:])
     (folder / "text.pth").write_text("hello")
     save_file({"a": torch.zeros(2)}, folder / "foreign.safetensors")
     save_checkpoint(folder / "noheads.safetensors", {"a": torch.zeros(2)}, CONFIG)
-    save_checkpoint(folder / "nan.safetensors", {name: value * float("nan") if value.is_floating_point() else value
-                                                 for name, value in FDSL(16, 2).state_dict().items()}, CONFIG)
-    save_file(FDSL(16, 2).state_dict(), folder / "future.safetensors",
-              metadata={"fdsl": json.dumps({**CONFIG, "format": 99})})
+    save_checkpoint(
+        folder / "nan.safetensors",
+        {
+            name: value * float("nan") if value.is_floating_point() else value
+            for name, value in FDSL(16, 2).state_dict().items()
+        },
+        CONFIG,
+    )
+    save_file(
+        FDSL(16, 2).state_dict(),
+        folder / "future.safetensors",
+        metadata={"fdsl": json.dumps({**CONFIG, "format": 99})},
+    )
     torch.save({"trainable_RR": Malicious()}, folder / "malicious.pth")
     torch.save({"other": {}}, folder / "other.pth")
     return [*folder.glob("*.safetensors"), *folder.glob("*.pth"), folder / "missing.safetensors"]

@@ -12,7 +12,12 @@ from utils.results import run_name
 
 def flags(*argv):
     parser = config.CommandLine("settings")
-    for add in (config.add_backbone_flags, config.add_method_flags, config.add_window_flags, config.add_runtime_flags):
+    for add in (
+        config.add_backbone_flags,
+        config.add_method_flags,
+        config.add_window_flags,
+        config.add_runtime_flags,
+    ):
         add(parser)
     return parser.parse_args(argv)
 
@@ -21,7 +26,9 @@ STORED = config.as_stored(BackboneConfig(model="ViT-B-16", layers=(3, 6), image_
 
 
 def test_defaults_are_the_papers():
-    assert config.backbone_config(flags()) == BackboneConfig("ViT-L-14-336-quickgelu", "openai", None, (6, 12, 18, 24), 518)
+    assert config.backbone_config(flags()) == BackboneConfig(
+        "ViT-L-14-336-quickgelu", "openai", None, (6, 12, 18, 24), 518
+    )
     assert config.method_config(flags()) == MethodConfig(True, "abs", "mulmax")
     assert config.window_config(flags()) == WindowConfig("mul", 13, 2, 0.5, "0", 0)
     assert config.PUBLISHED_EPOCHS == {"visa": 11, "mvtec": 5}
@@ -38,9 +45,14 @@ def test_a_checkpoint_decides_and_other_places_of_its_files_are_taken():
     assert config.backbone_config(flags("--layers", "6", "3"), STORED).layers == (3, 6)
 
 
-@pytest.mark.parametrize("argv, words", [
-    (("--model", "ViT-L-14"), "--model ViT-L-14 does not match the checkpoint"),
-    (("--layers", "3"), "trained with 3 6"), (("--image-size", "448"), "trained with 224")])
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (("--model", "ViT-L-14"), "--model ViT-L-14 does not match the checkpoint"),
+        (("--layers", "3"), "trained with 3 6"),
+        (("--image-size", "448"), "trained with 224"),
+    ],
+)
 def test_a_backbone_that_does_not_match_is_refused(argv, words):
     with pytest.raises(ConfigError, match=words):
         config.backbone_config(flags(*argv), STORED)
@@ -58,7 +70,9 @@ def test_method_of_a_checkpoint():
 
 def test_windows_of_a_stored_run_can_be_fused_anew_but_not_changed():
     stored = config.as_stored(WindowConfig("mul", 7, 3))
-    assert config.window_config(flags("--win-weight", "0.3", "--winmode", "onlywin"), stored) == WindowConfig("onlywin", 7, 3, 0.3)
+    assert config.window_config(flags("--win-weight", "0.3", "--winmode", "onlywin"), stored) == WindowConfig(
+        "onlywin", 7, 3, 0.3
+    )
     with pytest.raises(ConfigError, match="--win-size cannot change"):
         config.window_config(flags("--win-size", "13"), stored)
     with pytest.raises(ConfigError, match="needs window maps"):
@@ -68,18 +82,36 @@ def test_windows_of_a_stored_run_can_be_fused_anew_but_not_changed():
 def test_a_stride_larger_than_the_window_is_refused_unless_there_is_no_lfe():
     with pytest.raises(ConfigError, match="--win-stride 9 is larger than --win-size 5"):
         config.window_config(flags("--win-size", "5", "--win-stride", "9"))
-    assert config.window_config(flags("--winmode", "nan", "--win-size", "5", "--win-stride", "9")).winmode == "nan"
+    assert (
+        config.window_config(flags("--winmode", "nan", "--win-size", "5", "--win-stride", "9")).winmode
+        == "nan"
+    )
 
 
-@pytest.mark.parametrize("argv", [
-    ("--layers", "0"), ("--layers", "x"), ("--image-size", "-3"), ("--use-nam", "2"), ("--fd", "x"), ("--winmode", "on"),
-    ("--win-size", "0"), ("--win-weight", "1.5"), ("--win-weight", "nan"), ("--workers", "-1"), ("--precision", "int8"),
-    ("--index-memory", "3")])
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--layers", "0"),
+        ("--layers", "x"),
+        ("--image-size", "-3"),
+        ("--use-nam", "2"),
+        ("--fd", "x"),
+        ("--winmode", "on"),
+        ("--win-size", "0"),
+        ("--win-weight", "1.5"),
+        ("--win-weight", "nan"),
+        ("--workers", "-1"),
+        ("--precision", "int8"),
+        ("--index-memory", "3"),
+    ],
+)
 def test_values_out_of_range_are_refused_when_parsed(argv, capsys):
     with pytest.raises(SystemExit) as stopped:
         flags(*argv)
     told = capsys.readouterr().err
-    assert stopped.value.code == 2 and told.startswith(f"error: argument {argv[0]}: ") and told.count("\n") == 1
+    assert (
+        stopped.value.code == 2 and told.startswith(f"error: argument {argv[0]}: ") and told.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\nb"])
@@ -91,21 +123,38 @@ def test_names_that_are_no_folder_are_refused(name):
 def test_stored_settings_are_checked():
     good = config.as_stored(BackboneConfig())
     assert config.from_stored(BackboneConfig, good) == BackboneConfig()
-    for broken in ({**good, "new": 1}, {name: good[name] for name in list(good)[1:]}, {**good, "image_size": "518"}):
+    for broken in (
+        {**good, "new": 1},
+        {name: good[name] for name in list(good)[1:]},
+        {**good, "image_size": "518"},
+    ):
         with pytest.raises(ConfigError):
             config.from_stored(BackboneConfig, broken)
 
 
-@pytest.mark.parametrize("given, budget, name", [([], 0, "mul_13_2_0.5"), (["--window-budget"], config.QUARTER, "mul_13_2_0.5_budget"),
-                                                 (["--window-budget", "20"], 20, "mul_13_2_0.5_budget20")])
+@pytest.mark.parametrize(
+    "given, budget, name",
+    [
+        ([], 0, "mul_13_2_0.5"),
+        (["--window-budget"], config.QUARTER, "mul_13_2_0.5_budget"),
+        (["--window-budget", "20"], 20, "mul_13_2_0.5_budget20"),
+    ],
+)
 def test_a_window_budget_needs_no_number(given, budget, name):
     windows = config.window_config(flags(*given))
     assert windows.window_budget == budget
     assert run_name(windows, MethodConfig(), "paper", 240) == name
 
 
-@pytest.mark.parametrize("device, unit, chosen", [("cuda", None, torch.float16), ("cpu", "AMX", torch.bfloat16),
-                                                  ("cpu", None, torch.float32), ("mps", None, torch.float32)])
+@pytest.mark.parametrize(
+    "device, unit, chosen",
+    [
+        ("cuda", None, torch.float16),
+        ("cpu", "AMX", torch.bfloat16),
+        ("cpu", None, torch.float32),
+        ("mps", None, torch.float32),
+    ],
+)
 def test_auto_precision_is_the_finest_that_is_fast(device, unit, chosen, monkeypatch):
     monkeypatch.setattr(runtime, "bf16_in_hardware", lambda: unit)
     assert runtime.choose_precision("auto", torch.device(device)) == chosen

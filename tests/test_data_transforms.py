@@ -11,7 +11,15 @@ import torch
 from PIL import Image
 
 from data.records import DataError
-from data.transforms import (CLIP_MEAN, CLIP_STD, image_size, image_to_tensor, mask_to_tensor, open_image, open_mask)
+from data.transforms import (
+    CLIP_MEAN,
+    CLIP_STD,
+    image_size,
+    image_to_tensor,
+    mask_to_tensor,
+    open_image,
+    open_mask,
+)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)  # 6 wide, 4 high, every pixel of its own
@@ -30,27 +38,35 @@ def save(file: Path, values: np.ndarray, mode: str | None = None, **options) -> 
     return file
 
 
-# Photographs ---------------------------------------------------------------------------------------------------------
+# Photographs ------------------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name, values", [
-    ("gray8.png", RAMP),
-    ("gray16.png", RAMP.astype(np.uint16) * 257),
-    ("gray16.tif", RAMP.astype(np.uint16) * 257),
-    ("gray16 big-endian.tif", (RAMP.astype(np.uint16) * 257).astype(">u2")),
-    ("gray16.pgm", RAMP.astype(np.uint16) * 257),
-    ("int32 of 0..255.tif", RAMP.astype(np.int32)),
-    ("int32 of 0..65535.tif", RAMP.astype(np.int32) * 257),
-    ("float of 0..1.tif", RAMP.astype(np.float32) / 255),
-    ("float of 0..255.tif", RAMP.astype(np.float32)),
-    ("float of 0..65535.tif", RAMP.astype(np.float32) * 257),
-    ("gray.bmp", RAMP), ("gray.gif", RAMP), ("gray.jp2", RAMP),
-])
+
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("gray8.png", RAMP),
+        ("gray16.png", RAMP.astype(np.uint16) * 257),
+        ("gray16.tif", RAMP.astype(np.uint16) * 257),
+        ("gray16 big-endian.tif", (RAMP.astype(np.uint16) * 257).astype(">u2")),
+        ("gray16.pgm", RAMP.astype(np.uint16) * 257),
+        ("int32 of 0..255.tif", RAMP.astype(np.int32)),
+        ("int32 of 0..65535.tif", RAMP.astype(np.int32) * 257),
+        ("float of 0..1.tif", RAMP.astype(np.float32) / 255),
+        ("float of 0..255.tif", RAMP.astype(np.float32)),
+        ("float of 0..65535.tif", RAMP.astype(np.float32) * 257),
+        ("gray.bmp", RAMP),
+        ("gray.gif", RAMP),
+        ("gray.jp2", RAMP),
+    ],
+)
 def test_grayscale_of_any_depth(tmp_path, name, values):
     assert (gray(open_image(save(tmp_path / name, values))) == RAMP).all()
 
 
 def test_sixteen_bits_are_scaled_whatever_range_is_used(tmp_path):
-    dark = gray(open_image(save(tmp_path / "dark.png", np.array([[0, 128, 129, 255, 257, 65535]], np.uint16))))
+    dark = gray(
+        open_image(save(tmp_path / "dark.png", np.array([[0, 128, 129, 255, 257, 65535]], np.uint16)))
+    )
     assert dark.tolist() == [[0, 0, 1, 1, 1, 255]]
 
 
@@ -82,7 +98,9 @@ def test_colour_modes(tmp_path):
 
 def test_transparency_is_laid_on_white(tmp_path):
     rgba = np.array([[[10, 20, 30, 255], [10, 20, 30, 0], [0, 0, 0, 128]]], np.uint8)
-    assert np.array(open_image(save(tmp_path / "a.png", rgba))).tolist() == [[[10, 20, 30], [255] * 3, [127] * 3]]
+    assert np.array(open_image(save(tmp_path / "a.png", rgba))).tolist() == [
+        [[10, 20, 30], [255] * 3, [127] * 3]
+    ]
     la = np.array([[[10, 255], [10, 0]]], np.uint8)
     assert gray(open_image(save(tmp_path / "la.png", la))).tolist() == [[10, 255]]
     palette = Image.fromarray(np.array([[0, 1]], np.uint8)).convert("P")
@@ -91,9 +109,19 @@ def test_transparency_is_laid_on_white(tmp_path):
     assert gray(open_image(tmp_path / "p.png")).tolist() == [[255, 50]]
 
 
-@pytest.mark.parametrize("orientation, upright", [
-    (1, RAMP), (2, RAMP[:, ::-1]), (3, RAMP[::-1, ::-1]), (4, RAMP[::-1]), (5, RAMP.T), (6, np.rot90(RAMP, -1)),
-    (7, RAMP[::-1, ::-1].T), (8, np.rot90(RAMP))])
+@pytest.mark.parametrize(
+    "orientation, upright",
+    [
+        (1, RAMP),
+        (2, RAMP[:, ::-1]),
+        (3, RAMP[::-1, ::-1]),
+        (4, RAMP[::-1]),
+        (5, RAMP.T),
+        (6, np.rot90(RAMP, -1)),
+        (7, RAMP[::-1, ::-1].T),
+        (8, np.rot90(RAMP)),
+    ],
+)
 @pytest.mark.parametrize("suffix", ["png", "tif", "jpg"])
 def test_exif_orientations(tmp_path, orientation, upright, suffix):
     exif = Image.Exif()
@@ -142,7 +170,8 @@ def test_files_are_closed(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == before and len(kept) == 3
 
 
-# Refusals ------------------------------------------------------------------------------------------------------------
+# Refusals ---------------------------------------------------------------------------------------------------
+
 
 def refused(path: Path, said: str, **options) -> None:
     for opener in (open_image, open_mask, lambda p, **o: image_size(p, True, **o)):
@@ -156,7 +185,7 @@ def test_truncated_files_are_refused(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
     content = save(tmp_path / name, noise).read_bytes()
     for share in (0.02, 0.3, 0.7):
-        (tmp_path / name).write_bytes(content[:int(len(content) * share)])
+        (tmp_path / name).write_bytes(content[: int(len(content) * share)])
         refused(tmp_path / name, "copy it again|convert it")
 
 
@@ -167,9 +196,19 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "link.png").symlink_to(tmp_path / "nowhere.png")
     (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
     os.mkfifo(tmp_path / "pipe.png")
-    (tmp_path / "page.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
-    for name, said in (("empty", "0 bytes"), ("text", "not an image"), ("folder", "not a file"), ("gone", "is missing"),
-                       ("link", "link to nowhere"), ("loop", "loop"), ("pipe", "not a file"), ("page", "not an image")):
+    (tmp_path / "page.png").write_bytes(
+        b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
+    )
+    for name, said in (
+        ("empty", "0 bytes"),
+        ("text", "not an image"),
+        ("folder", "not a file"),
+        ("gone", "is missing"),
+        ("link", "link to nowhere"),
+        ("loop", "loop"),
+        ("pipe", "not a file"),
+        ("page", "not an image"),
+    ):
         refused(tmp_path / f"{name}.png", said)
     refused(tmp_path / "new\nline.png", "is missing")
 
@@ -188,7 +227,9 @@ def test_too_large_images_are_refused_before_they_are_decoded(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        refused(tmp_path / "bomb.png", "20000x20000 px is above the limit of 100,000,000 pixels.*--max-pixels")
+        refused(
+            tmp_path / "bomb.png", "20000x20000 px is above the limit of 100,000,000 pixels.*--max-pixels"
+        )
         assert image_size(tmp_path / "bomb.png", max_pixels=400_000_000) == (20_000, 20_000)
     refused(save(tmp_path / "small.png", RAMP), "6x4 px", max_pixels=23)
     assert open_image(tmp_path / "small.png", max_pixels=24).size == (6, 4)
@@ -214,28 +255,40 @@ def test_damaged_bytes_give_an_image_or_a_sentence(tmp_path, seed):
                     assert f"b.{suffix}" in str(error) and "\n" not in str(error)
 
 
-# Masks ---------------------------------------------------------------------------------------------------------------
+# Masks ------------------------------------------------------------------------------------------------------
 
 CLASSES = np.array([[0, 1, 2], [3, 0, 200]], np.uint8)
 
 
-@pytest.mark.parametrize("name, values", [
-    ("l.png", CLASSES), ("i16.png", CLASSES.astype(np.uint16)), ("i16 high byte.png", CLASSES.astype(np.uint16) * 256),
-    ("i32.tif", CLASSES.astype(np.int32)), ("f.tif", CLASSES.astype(np.float32) / 1000), ("bits.png", CLASSES > 0),
-    ("one channel.png", np.dstack([CLASSES * 0, CLASSES * 0, CLASSES])),
-    ("opaque.png", np.dstack([CLASSES, CLASSES, CLASSES, CLASSES * 0 + 255])),
-    ("la.png", np.dstack([CLASSES, CLASSES * 0 + 255])),
-    ("white but transparent.png", np.dstack([CLASSES * 0 + 255] * 3 + [CLASSES])),
-    ("l.gif", CLASSES), ("l.bmp", CLASSES)])
+@pytest.mark.parametrize(
+    "name, values",
+    [
+        ("l.png", CLASSES),
+        ("i16.png", CLASSES.astype(np.uint16)),
+        ("i16 high byte.png", CLASSES.astype(np.uint16) * 256),
+        ("i32.tif", CLASSES.astype(np.int32)),
+        ("f.tif", CLASSES.astype(np.float32) / 1000),
+        ("bits.png", CLASSES > 0),
+        ("one channel.png", np.dstack([CLASSES * 0, CLASSES * 0, CLASSES])),
+        ("opaque.png", np.dstack([CLASSES, CLASSES, CLASSES, CLASSES * 0 + 255])),
+        ("la.png", np.dstack([CLASSES, CLASSES * 0 + 255])),
+        ("white but transparent.png", np.dstack([CLASSES * 0 + 255] * 3 + [CLASSES])),
+        ("l.gif", CLASSES),
+        ("l.bmp", CLASSES),
+    ],
+)
 def test_masks_of_any_kind_keep_every_value_that_is_not_zero(tmp_path, name, values):
     mask = open_mask(save(tmp_path / name, values))
     assert mask.mode == "L" and np.array(mask).tolist() == ((CLASSES > 0) * 255).tolist()
 
 
-@pytest.mark.parametrize("colours", [
-    [0, 0, 0, 128, 0, 0, 0, 128, 0, 0, 0, 1],  # as class masks are painted
-    [0, 0, 0] * 4,                              # class numbers without colours
-])
+@pytest.mark.parametrize(
+    "colours",
+    [
+        [0, 0, 0, 128, 0, 0, 0, 128, 0, 0, 0, 1],  # as class masks are painted
+        [0, 0, 0] * 4,  # class numbers without colours
+    ],
+)
 def test_palette_masks_go_by_index_where_index_0_is_black(tmp_path, colours):
     indices = np.array([[0, 1, 2], [3, 0, 0]], np.uint8)
     image = Image.fromarray(indices).convert("P")
@@ -256,7 +309,9 @@ def test_jpeg_noise_is_no_defect(tmp_path):
     values = np.zeros((64, 64), np.uint8)
     values[20:41, 20:41] = 255
     mask = np.array(open_mask(save(tmp_path / "a.jpg", values, quality=60)))
-    assert (np.array(Image.open(tmp_path / "a.jpg")) > 0).sum() > (values > 0).sum() * 1.2, "the case is not one"
+    assert (np.array(Image.open(tmp_path / "a.jpg")) > 0).sum() > (values > 0).sum() * 1.2, (
+        "the case is not one"
+    )
     assert (mask != values).mean() < 0.005
     assert np.array(open_mask(save(tmp_path / "b.jpg", values // 64, quality=100))).any()
 
@@ -269,7 +324,8 @@ def test_masks_are_thresholded_at_half_of_full_scale_after_the_resize():
     assert mask_to_tensor(None, 3).shape == (1, 3, 3) and not mask_to_tensor(None, 3).any()
 
 
-# Fidelity ------------------------------------------------------------------------------------------------------------
+# Fidelity ---------------------------------------------------------------------------------------------------
+
 
 def test_prepared_photographs_equal_the_published_ones():
     """Every 28th pixel at 448 px of the recorded queries, and the size of their masks."""

@@ -40,26 +40,53 @@ def save(file: Path, value: int | np.ndarray = 100, size: tuple[int, int] = (12,
 
 def make_mvtec(root: Path, category: str = "cup") -> Path:
     """Three training images and one good test image, three dents whose masks sort otherwise, one scratch."""
-    for name in ("train/good/0.png", "train/good/10.png", "train/good/9.png", "test/good/0.png", "test/dent/2.png",
-                 "test/dent/10.png", "test/dent/x.JPG", "test/scratch/0.png", "ground_truth/dent/10_mask.png",
-                 "ground_truth/dent/2_mask.png", "ground_truth/dent/x_mask.bmp", "ground_truth/scratch/0_mask.png"):
+    for name in (
+        "train/good/0.png",
+        "train/good/10.png",
+        "train/good/9.png",
+        "test/good/0.png",
+        "test/dent/2.png",
+        "test/dent/10.png",
+        "test/dent/x.JPG",
+        "test/scratch/0.png",
+        "ground_truth/dent/10_mask.png",
+        "ground_truth/dent/2_mask.png",
+        "ground_truth/dent/x_mask.bmp",
+        "ground_truth/scratch/0_mask.png",
+    ):
         save(root / category / name)
     return root
 
 
-# Scanning ------------------------------------------------------------------------------------------------------------
+# Scanning ---------------------------------------------------------------------------------------------------
+
 
 def counts(records: list[Record]) -> dict[str, int]:
-    return {defect: sum(r.defect == defect for r in records) for defect in sorted({r.defect for r in records})}
+    return {
+        defect: sum(r.defect == defect for r in records) for defect in sorted({r.defect for r in records})
+    }
 
 
 @real
 def test_real_mvtec_folders():
     catalogue = mvtec.scan(SHARED / "mvtec")
     assert catalogue.categories == ["bottle", "tire"]
-    assert counts(catalogue.train["bottle"]) == {"good": 16} and counts(catalogue.train["tire"]) == {"good": 12}
-    assert counts(catalogue.test["bottle"]) == {"broken_large": 20, "broken_small": 22, "contamination": 21, "good": 20}
-    assert counts(catalogue.test["tire"]) == {"combined": 5, "contamination": 14, "cut": 14, "good": 15, "hole": 14}
+    assert counts(catalogue.train["bottle"]) == {"good": 16} and counts(catalogue.train["tire"]) == {
+        "good": 12
+    }
+    assert counts(catalogue.test["bottle"]) == {
+        "broken_large": 20,
+        "broken_small": 22,
+        "contamination": 21,
+        "good": 20,
+    }
+    assert counts(catalogue.test["tire"]) == {
+        "combined": 5,
+        "contamination": 14,
+        "cut": 14,
+        "good": 15,
+        "hole": 14,
+    }
     for record in catalogue.test["bottle"] + catalogue.test["tire"]:
         category, _, defect, name = record.image_path.split("/")
         wanted = f"{category}/ground_truth/{defect}/{name[:-4]}_mask.png" if defect != "good" else ""
@@ -75,7 +102,9 @@ def test_real_visa_folder():
     assert counts(catalogue.test["magnetic_tile"]) == {"bad": 118, "good": 50}
     for record in catalogue.test["magnetic_tile"]:
         stem = Path(record.image_path).stem
-        assert record.mask_path == (f"magnetic_tile/Data/Masks/Anomaly/{stem}.png" if record.anomalous else "")
+        assert record.mask_path == (
+            f"magnetic_tile/Data/Masks/Anomaly/{stem}.png" if record.anomalous else ""
+        )
 
 
 @real
@@ -93,14 +122,20 @@ def test_official_visa_split_is_read_for_the_categories_that_are_there(tmp_path)
     save(tmp_path / "candle/Data/Images/Anomaly/000.JPG")
     catalogue = visa.scan(tmp_path, SHARED / "visa_official_split/1cls.csv")
     mask = "candle/Data/Masks/Anomaly/000.png"
-    assert catalogue.train == {"candle": [Record("candle/Data/Images/Normal/0836.JPG", "", "candle", "good", False)]}
-    assert catalogue.test == {"candle": [Record("candle/Data/Images/Anomaly/000.JPG", mask, "candle", "bad", True)]}
+    assert catalogue.train == {
+        "candle": [Record("candle/Data/Images/Normal/0836.JPG", "", "candle", "good", False)]
+    }
+    assert catalogue.test == {
+        "candle": [Record("candle/Data/Images/Anomaly/000.JPG", mask, "candle", "bad", True)]
+    }
 
 
 def test_masks_are_paired_by_name_not_by_order(tmp_path):
     make_mvtec(tmp_path)
     (tmp_path / "cup/ground_truth/dent/2_mask.png").unlink()
-    masks = {Path(r.image_path).name: r.mask_path for r in mvtec.scan(tmp_path).test["cup"] if r.defect == "dent"}
+    masks = {
+        Path(r.image_path).name: r.mask_path for r in mvtec.scan(tmp_path).test["cup"] if r.defect == "dent"
+    }
     folder = "cup/ground_truth/dent"
     assert masks == {"2.png": "", "10.png": f"{folder}/10_mask.png", "x.JPG": f"{folder}/x_mask.bmp"}
 
@@ -116,8 +151,15 @@ def test_scan_order_is_natural_and_leaves_out_what_is_no_image(tmp_path):
 
 
 def test_unusual_names_survive_the_way_through_meta_json(tmp_path):
-    odd = ["with space", "qu'o\"te", "line\nbreak", "caf\u00e9 \u7f3a\u9677", "<img src=x onerror=alert(1)>", "=1+1",
-           os.fsdecode(b"latin\xe9")]
+    odd = [
+        "with space",
+        "qu'o\"te",
+        "line\nbreak",
+        "caf\u00e9 \u7f3a\u9677",
+        "<img src=x onerror=alert(1)>",
+        "=1+1",
+        os.fsdecode(b"latin\xe9"),
+    ]
     root = tmp_path / odd[3]
     for name in odd:
         save(root / "cup" / "train/good" / f"{name}.png")
@@ -131,8 +173,14 @@ def test_unusual_names_survive_the_way_through_meta_json(tmp_path):
     assert all(item["mask"].all() for item in items)
 
 
-@pytest.mark.parametrize("layout, said", [([], "holds no category"), (["cup/images/0.png"], "holds no category"),
-                                          (["train/good/0.png", "test/good/0.png"], "the folder above it")])
+@pytest.mark.parametrize(
+    "layout, said",
+    [
+        ([], "holds no category"),
+        (["cup/images/0.png"], "holds no category"),
+        (["train/good/0.png", "test/good/0.png"], "the folder above it"),
+    ],
+)
 def test_mvtec_says_what_root_should_be(tmp_path, layout, said):
     for name in layout:
         save(tmp_path / name)
@@ -159,24 +207,27 @@ def test_unreadable_folder_is_named(tmp_path, monkeypatch):
 HEADER = "object,split,label,image,mask\n"
 
 
-@pytest.mark.parametrize("content, said", [
-    ("", "has no column object, split, label, image, mask"),
-    ("object,split,label,image\ncup,train,normal,0.png\n", "has no column mask"),
-    ("cup,train,normal,0.png,\n", "has no column"),
-    (HEADER + "cup,train,normal,0.png\n", "line 2: has another number of fields"),
-    (HEADER + "cup,train,normal,0.png,,\n", "line 2: has another number of fields"),
-    (HEADER + "cup,valid,normal,0.png,\n", "line 2: split must be"),
-    (HEADER + "cup,train,good,0.png,\n", "line 2: split must be"),
-    (HEADER + "cup,train,normal,/etc/passwd,\n", "line 2: .*absolute path"),
-    (HEADER + "cup,test,anomaly,0.png,../0.png\n", "line 2: .*stay inside"),
-    (HEADER + "../cup,train,normal,0.png,\n", "line 2: .*cannot name"),
-    (HEADER + "cup,train,normal,,\n", "line 2: a path is missing"),
-    (HEADER + "cup,train,normal,0.png,\ncup,train,normal,0.png,\n", "line 3: lists 0.png twice"),
-    (HEADER + "cup,train,normal,1.png,\n", "holds none of the images"),
-    (HEADER, "holds none of the images"),
-    (b"\xff\xfe\x00o\x00b", "not a CSV file"),
-    (HEADER + f"cup,train,normal,{'x' * 200_000},\n", "not a CSV file"),
-])
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("", "has no column object, split, label, image, mask"),
+        ("object,split,label,image\ncup,train,normal,0.png\n", "has no column mask"),
+        ("cup,train,normal,0.png,\n", "has no column"),
+        (HEADER + "cup,train,normal,0.png\n", "line 2: has another number of fields"),
+        (HEADER + "cup,train,normal,0.png,,\n", "line 2: has another number of fields"),
+        (HEADER + "cup,valid,normal,0.png,\n", "line 2: split must be"),
+        (HEADER + "cup,train,good,0.png,\n", "line 2: split must be"),
+        (HEADER + "cup,train,normal,/etc/passwd,\n", "line 2: .*absolute path"),
+        (HEADER + "cup,test,anomaly,0.png,../0.png\n", "line 2: .*stay inside"),
+        (HEADER + "../cup,train,normal,0.png,\n", "line 2: .*cannot name"),
+        (HEADER + "cup,train,normal,,\n", "line 2: a path is missing"),
+        (HEADER + "cup,train,normal,0.png,\ncup,train,normal,0.png,\n", "line 3: lists 0.png twice"),
+        (HEADER + "cup,train,normal,1.png,\n", "holds none of the images"),
+        (HEADER, "holds none of the images"),
+        (b"\xff\xfe\x00o\x00b", "not a CSV file"),
+        (HEADER + f"cup,train,normal,{'x' * 200_000},\n", "not a CSV file"),
+    ],
+)
 def test_bad_split_files_are_refused(tmp_path, content, said):
     save(tmp_path / "0.png")
     (tmp_path / "1cls.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -194,10 +245,13 @@ def test_split_columns_may_stand_in_any_order(tmp_path):
     save(tmp_path / "0.png")
     content = b"\xef\xbb\xbfmask,note,label,image,split,object\r\n,hm,normal,0.png,train,cup\r\n"
     (tmp_path / "1cls.csv").write_bytes(content)
-    assert visa.scan(tmp_path, tmp_path / "1cls.csv").train == {"cup": [Record("0.png", "", "cup", "good", False)]}
+    assert visa.scan(tmp_path, tmp_path / "1cls.csv").train == {
+        "cup": [Record("0.png", "", "cup", "good", False)]
+    }
 
 
-# Scripts -------------------------------------------------------------------------------------------------------------
+# Scripts ----------------------------------------------------------------------------------------------------
+
 
 def test_script_writes_meta_and_names_the_problems(tmp_path, capsys):
     make_mvtec(tmp_path)
@@ -208,13 +262,20 @@ def test_script_writes_meta_and_names_the_problems(tmp_path, capsys):
     assert read_meta(tmp_path / "meta.json", tmp_path) == mvtec.scan(tmp_path)
     said = capsys.readouterr().out
     assert "3 problems" in said and "not an official category" in said
-    for problem in ("9.png: is not an image", "2.png: anomalous image without a mask", "0_mask.png: empty mask"):
+    for problem in (
+        "9.png: is not an image",
+        "2.png: anomalous image without a mask",
+        "0_mask.png: empty mask",
+    ):
         assert problem in said
 
 
 def test_script_fails_with_one_sentence(tmp_path, capsys):
     make_mvtec(tmp_path / "root")
-    for arguments in ([str(tmp_path / "none")], [str(tmp_path / "root"), "--meta", str(tmp_path / "none/meta.json")]):
+    for arguments in (
+        [str(tmp_path / "none")],
+        [str(tmp_path / "root"), "--meta", str(tmp_path / "none/meta.json")],
+    ):
         assert run_script("mvtec", mvtec.scan, tmp_path, "", arguments) == 2
         said = capsys.readouterr()
         assert said.out == "" and said.err.count("\n") == 1 and "none" in said.err
@@ -234,8 +295,12 @@ def test_script_runs_inside_the_data_folder_beside_its_dataset(tmp_path):
 
 @real
 def test_script_of_visa_runs_from_anywhere(tmp_path):
-    done = subprocess.run([sys.executable, PROJECT / "data/visa.py", SHARED / "visa", "--meta", tmp_path / "m.json"],
-                          cwd=tmp_path, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, PROJECT / "data/visa.py", SHARED / "visa", "--meta", tmp_path / "m.json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "no problems found" in done.stdout
     assert read_meta(tmp_path / "m.json", SHARED / "visa") == visa.scan(SHARED / "visa")

@@ -1,4 +1,5 @@
-"""The drawn demo: layout to the letter, same seed same bytes, masks that are the visible change, all or nothing."""
+"""The drawn demo: layout to the letter, same seed same bytes, masks that are the visible change, all or
+nothing."""
 
 import csv
 import hashlib
@@ -13,15 +14,18 @@ import pytest
 
 from data import demo
 
-GOOD, DEFECTIVE = 1, 7          # a small demo: every kind of defect at least once
+GOOD, DEFECTIVE = 1, 7  # a small demo: every kind of defect at least once
 PRODUCTS = {**demo.MVTEC, **demo.VISA}
 KINDS = [(category, kind) for category, product in PRODUCTS.items() for kind in product.defects]
 
 
 def digest(folder: Path) -> dict[str, str]:
     """Every file below `folder` with the hash of its bytes."""
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +65,10 @@ def test_visa_layout_is_exact(drawn):
     assert list(rows[0]) == ["object", "split", "label", "image", "mask"]
     for category in demo.VISA:
         own = [row for row in rows if row["object"] == category]
-        counts = {key: sum((row["split"], row["label"]) == key for row in own)
-                  for key in (("train", "normal"), ("test", "normal"), ("test", "anomaly"))}
+        counts = {
+            key: sum((row["split"], row["label"]) == key for row in own)
+            for key in (("train", "normal"), ("test", "normal"), ("test", "anomaly"))
+        }
         assert list(counts.values()) == [GOOD, GOOD, DEFECTIVE] and len(own) == 2 * GOOD + DEFECTIVE
         normal = sorted(row["image"] for row in own if row["label"] == "normal")
         anomaly = sorted(row["image"] for row in own if row["label"] == "anomaly")
@@ -84,7 +90,9 @@ def test_masks_hold_the_right_values_and_fit_their_pictures(drawn):
         seen = set()
         for mask_path in (drawn / "visa" / category / "Data/Masks/Anomaly").iterdir():
             mask = cv2.imread(str(mask_path), cv2.IMREAD_UNCHANGED)
-            image = cv2.imread(str(drawn / "visa" / category / "Data/Images/Anomaly" / f"{mask_path.stem}.JPG"))
+            image = cv2.imread(
+                str(drawn / "visa" / category / "Data/Images/Anomaly" / f"{mask_path.stem}.JPG")
+            )
             assert mask.shape == product.shape == image.shape[:2]
             zero, number = np.unique(mask)
             assert zero == 0
@@ -94,7 +102,8 @@ def test_masks_hold_the_right_values_and_fit_their_pictures(drawn):
 
 @pytest.mark.parametrize("category, kind", KINDS)
 def test_mask_is_where_the_picture_changed(category, kind):
-    """Drawn with and without its defect, a piece differs clearly inside the mask and by no more than noise outside."""
+    """Drawn with and without its defect, a piece differs clearly inside the mask and by no more than noise
+    outside."""
     product, name = PRODUCTS[category], f"{category}/check/{kind}"
     plain = demo.draw_good(product, 5, name).astype(float)
     picture, mask = demo.draw_defective(product, 5, name, kind, 1.1)
@@ -107,7 +116,9 @@ def test_mask_is_where_the_picture_changed(category, kind):
 
 def test_good_pieces_differ_from_one_another():
     for category, product in PRODUCTS.items():
-        first, second = (demo.draw_good(product, 0, f"{category}/train/{index}").astype(float) for index in range(2))
+        first, second = (
+            demo.draw_good(product, 0, f"{category}/train/{index}").astype(float) for index in range(2)
+        )
         assert first.shape == (*product.shape, 3) and 1 < np.abs(first - second).mean() < 60, category
 
 
@@ -160,5 +171,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
 
 def test_runs_as_a_script_from_its_own_folder():
     script = Path(demo.__file__)
-    done = subprocess.run([sys.executable, script.name, "--help"], cwd=script.parent, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, script.name, "--help"], cwd=script.parent, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "--seed" in done.stdout

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from test_commands import BACKBONE, datasets, test  # noqa: F401 (datasets is a fixture)
 
 from models.backbone import ModelError
 from models.loading import load_backbone
-from test_commands import BACKBONE, datasets, test  # noqa: F401 (datasets is a fixture)
 from utils.config import ConfigError
 
 
@@ -21,21 +21,36 @@ def place(datasets, tiny_configs, tmp_path):
     shutil.copytree(datasets[0], tmp_path / "mvtec")
 
     def arguments(*more):
-        return ["--dataset", "mvtec", "--data-path", str(tmp_path / "mvtec"), "--method", "nearest", "--results", str(tmp_path / "results"),
-                "--model-config", tiny_configs, *BACKBONE, *more]
+        return [
+            "--dataset",
+            "mvtec",
+            "--data-path",
+            str(tmp_path / "mvtec"),
+            "--method",
+            "nearest",
+            "--results",
+            str(tmp_path / "results"),
+            "--model-config",
+            tiny_configs,
+            *BACKBONE,
+            *more,
+        ]
 
     test.main(arguments("--pictures", "0"))
     return arguments, run_of(tmp_path)
 
 
 def run_of(tmp_path):
-    run, = (tmp_path / "results/fdsl/mvtec/1shot/seed14").iterdir()
+    (run,) = (tmp_path / "results/fdsl/mvtec/1shot/seed14").iterdir()
     return run
 
 
 def content(folder):
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name not in (".lock", "log.txt")}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in (".lock", "log.txt")
+    }
 
 
 def another_photograph(tmp_path):
@@ -45,7 +60,10 @@ def another_photograph(tmp_path):
 
 def test_the_training_free_method_looks_at_the_whole_image_unless_it_is_told_otherwise(place):
     arguments, run = place
-    assert run.name.startswith("nan_nonam_nearest_") and json.loads((run / "config.json").read_text())["windows"]["winmode"] == "nan"
+    assert (
+        run.name.startswith("nan_nonam_nearest_")
+        and json.loads((run / "config.json").read_text())["windows"]["winmode"] == "nan"
+    )
     with pytest.raises(ConfigError, match="--win-size is for local windows"):
         test.main(arguments("--win-size", "3"))
 
@@ -102,13 +120,17 @@ def test_pictures_are_drawn_later_from_the_maps_and_old_ones_do_not_stay(place, 
         patch.setattr(test, "build_detector", None)
         test.main(arguments())
     assert "they are drawn from its maps" in told()
-    assert (run / "report.html").is_file() and any((run / "pictures").iterdir()) and (run / "metrics.json").read_bytes() == numbers
+    assert (
+        (run / "report.html").is_file()
+        and any((run / "pictures").iterdir())
+        and (run / "metrics.json").read_bytes() == numbers
+    )
     test.main(arguments())
     assert "is finished: nothing to do" in told()
     test.main(arguments("--pictures", "0", "--force"))
     assert not (run / "report.html").exists() and not (run / "pictures").exists()
     (run / "maps.npz").unlink()
-    test.main(arguments())    # nothing to draw from: the whole run once more
+    test.main(arguments())  # nothing to draw from: the whole run once more
     assert (run / "report.html").is_file() and (run / "metrics.json").read_bytes() == numbers
 
 
@@ -126,7 +148,7 @@ def test_backbones_of_the_training_free_method_have_folders_of_their_own(place, 
     test.main([*arguments("--pictures", "0"), "--layers", "1"])
     assert len(list(run.parent.iterdir())) == 2
     weights = tmp_path / "weights.safetensors"
-    for seed in (1, 2):    # other weights under the same name
+    for seed in (1, 2):  # other weights under the same name
         torch.manual_seed(seed)
         state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
         save_file({name: torch.randn_like(value) * 0.1 for name, value in state.items()}, weights)
@@ -142,9 +164,26 @@ def test_folders_of_photographs_have_folders_of_their_own(tmp_path, tiny_configs
     for product in ("gear", "cup"):
         for name in ("good/0.png", "good/1.png", "dent/0.png"):
             (tmp_path / product / name).parent.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(tmp_path / product / name), generator.integers(0, 255, (40, 40, 3), dtype=np.uint8))
-        test.main(["--dataset", "folder", "--data-path", str(tmp_path / product), "--method", "nearest", "--results", str(tmp_path / "r"),
-                   "--pictures", "0", "--model-config", tiny_configs, *BACKBONE])
+            cv2.imwrite(
+                str(tmp_path / product / name), generator.integers(0, 255, (40, 40, 3), dtype=np.uint8)
+            )
+        test.main(
+            [
+                "--dataset",
+                "folder",
+                "--data-path",
+                str(tmp_path / product),
+                "--method",
+                "nearest",
+                "--results",
+                str(tmp_path / "r"),
+                "--pictures",
+                "0",
+                "--model-config",
+                tiny_configs,
+                *BACKBONE,
+            ]
+        )
     runs = sorted(path.name for path in (tmp_path / "r/fdsl/folder/1shot/seed14").iterdir())
     assert [name.rpartition("_")[2] for name in runs] == ["cup", "gear"]
 
@@ -152,11 +191,22 @@ def test_folders_of_photographs_have_folders_of_their_own(tmp_path, tiny_configs
 def test_stored_maps_keep_their_score_and_size_unless_told_otherwise(place, tmp_path):
     arguments, _ = place
     test.main(arguments("--pictures", "0", "--image-score", "max", "--metric-size", "64"))
-    run, = (tmp_path / "results/fdsl/mvtec/1shot/seed14").glob("nan_nonam_max_64_*")
+    (run,) = (tmp_path / "results/fdsl/mvtec/1shot/seed14").glob("nan_nonam_max_64_*")
     test.main(["--from-maps", str(run), "--results", str(tmp_path / "again"), "--pictures", "0"])
     again = tmp_path / "again" / run.relative_to(tmp_path / "results")
     assert (again / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
-    test.main(["--from-maps", str(run), "--results", str(tmp_path / "again"), "--pictures", "0", "--image-score", "top1"])
+    test.main(
+        [
+            "--from-maps",
+            str(run),
+            "--results",
+            str(tmp_path / "again"),
+            "--pictures",
+            "0",
+            "--image-score",
+            "top1",
+        ]
+    )
     assert len(list(again.parent.glob("nan_nonam_top1_64_*"))) == 1
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 from PIL import Image
+from test_predict import RUNTIME, backbone, detector, draw, place, predict, rows  # noqa: F401 (fixtures)
 
 from data.inputs import find_images, read_ahead
 from data.records import DataError
 from data.variants import rotated, rotated_places, varied
-from test_predict import RUNTIME, backbone, detector, draw, place, predict, rows  # noqa: F401 (fixtures)
 from utils.prediction_report import picture_name
 
 
@@ -44,7 +44,15 @@ def test_links_that_go_round_end_and_hidden_folders_are_passed_over(tmp_path):
 
 def test_the_output_folder_inside_the_input_is_not_scored(place, detector, tmp_path):
     draw(tmp_path / "in/1.png", 80)
-    arguments = ["--detector", str(detector), "--input", str(tmp_path / "in"), "--output", str(tmp_path / "in/out"), *RUNTIME]
+    arguments = [
+        "--detector",
+        str(detector),
+        "--input",
+        str(tmp_path / "in"),
+        "--output",
+        str(tmp_path / "in/out"),
+        *RUNTIME,
+    ]
     for _ in range(2):
         predict.main(arguments)
         assert [row["image"] for row in rows(tmp_path / "in/out/scores.csv")] == ["1.png"]
@@ -80,7 +88,8 @@ def test_pictures_of_similar_names_are_apart():
     assert len({picture_name(name).lower() for name in names}) == len(names)
 
 
-# Copies of the references --------------------------------------------------------------------------------------------
+# Copies of the references -----------------------------------------------------------------------------------
+
 
 def test_rotated_copies_and_where_their_patches_lie():
     photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))

@@ -10,7 +10,7 @@ from models.losses import dice_loss, focal_loss, map_losses, upsample
 def test_focal_by_hand():
     p, m = torch.tensor([[0.9, 0.2]]), torch.tensor([[1.0, 0.0]])
     p_t = torch.tensor([(1 - 1e-5) * 0.9 + 1e-5 * 0.1 + 1e-5, 1e-5 * 0.2 + (1 - 1e-5) * 0.8 + 1e-5])
-    assert focal_loss(p, m).item() == pytest.approx((-(1 - p_t) ** 2 * p_t.log()).mean().item(), rel=1e-6)
+    assert focal_loss(p, m).item() == pytest.approx((-((1 - p_t) ** 2) * p_t.log()).mean().item(), rel=1e-6)
 
 
 def test_dice_by_hand_is_per_image():
@@ -38,7 +38,12 @@ def test_upsampling_keeps_corners():
 def test_head_has_the_specified_layers():
     head = AnomalyScoreHead(40)
     linears = [layer for layer in head.layers if isinstance(layer, torch.nn.Linear)]
-    assert [(layer.in_features, layer.out_features) for layer in linears] == [(40, 512), (512, 128), (128, 32), (32, 2)]
+    assert [(layer.in_features, layer.out_features) for layer in linears] == [
+        (40, 512),
+        (512, 128),
+        (128, 32),
+        (32, 2),
+    ]
     assert [layer.bias is not None for layer in linears] == [False, False, False, True]
     assert isinstance(head.layers[0], torch.nn.BatchNorm1d)
 
@@ -50,7 +55,9 @@ def test_a_narrow_discrepancy_changes_the_probability_little(narrow):
     head.layers[0].running_var.uniform_(1e-4, 1e-2)
     discrepancy = torch.rand(3, 50, 64) * 0.2
     exact, found = head(discrepancy), head(discrepancy.to(narrow))
-    assert found.dtype == torch.float32 and torch.equal(exact, head.layers(discrepancy.flatten(0, 1)).view_as(exact))
+    assert found.dtype == torch.float32 and torch.equal(
+        exact, head.layers(discrepancy.flatten(0, 1)).view_as(exact)
+    )
     assert 0 < (exact.softmax(-1) - found.softmax(-1)).abs().max() < 0.005
 
 

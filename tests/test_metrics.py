@@ -1,4 +1,5 @@
-"""The metrics against scikit-learn and against a plain PRO over all thresholds; long streams against the exact mode."""
+"""The metrics against scikit-learn and against a plain PRO over all thresholds; long streams against the
+exact mode."""
 
 import json
 import tracemalloc
@@ -29,8 +30,14 @@ def evaluate(scores, masks, **options):
 
 def sklearn_metrics(scores, labels):
     precision, recall, _ = precision_recall_curve(labels, scores)
-    f1 = np.divide(2 * precision * recall, precision + recall, out=np.zeros_like(recall), where=precision + recall > 0)
-    return {"auroc": roc_auc_score(labels, scores), "f1": f1.max(), "ap": average_precision_score(labels, scores)}
+    f1 = np.divide(
+        2 * precision * recall, precision + recall, out=np.zeros_like(recall), where=precision + recall > 0
+    )
+    return {
+        "auroc": roc_auc_score(labels, scores),
+        "f1": f1.max(),
+        "ap": average_precision_score(labels, scores),
+    }
 
 
 def plain_pro(scores, masks):
@@ -67,9 +74,12 @@ def blobs(rng, count, size, share=0.08):
 
 
 def smooth_maps(rng, masks, grid=12, strength=0.4):
-    """Maps as the detector gives them: a coarse noisy grid that knows something of the mask, upsampled bilinearly."""
+    """Maps as the detector gives them: a coarse noisy grid that knows something of the mask, upsampled
+    bilinearly."""
     size = masks.shape[1:][::-1]
-    hints = [cv2.resize(mask.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA) for mask in masks]
+    hints = [
+        cv2.resize(mask.astype(np.float32), (grid, grid), interpolation=cv2.INTER_AREA) for mask in masks
+    ]
     hints = np.stack(hints)
     coarse = rng.beta(2, 5, hints.shape).astype(np.float32) * 0.6 + strength * hints
     return np.stack([cv2.resize(each, size, interpolation=cv2.INTER_LINEAR) for each in coarse])
@@ -119,7 +129,9 @@ def test_any_small_maps(seed, levels, size, share):
     masks = [rng.random((size, size + 1)) < share for _ in range(3)]
     masks[0].flat[:2] = True, False
     ours, plain = evaluate(scores, masks), plain_metrics(scores, masks)
-    assert [ours[name] for name in PIXEL_NAMES] == pytest.approx([plain[name] for name in PIXEL_NAMES], abs=1e-9)
+    assert [ours[name] for name in PIXEL_NAMES] == pytest.approx(
+        [plain[name] for name in PIXEL_NAMES], abs=1e-9
+    )
 
 
 def test_real_maps():
@@ -138,10 +150,12 @@ def test_real_maps():
 
 
 def test_pro_by_hand():
-    """Nine normal pixels, two regions (one of them two pixels that touch at a corner), worked out on paper."""
+    """Nine normal pixels, two regions (one of them two pixels that touch at a corner), worked out on
+    paper."""
     mask = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]], bool)
     scores = np.array([[9, 8, 0, 0], [0, 5, 0, 0], [0, 0, 7, 3]]) / 10
-    # descending: region A half (FPR 0), false alarms 1/9 and 2/9, A whole, B whole, then seven normal pixels tied at 0
+    # descending: region A half (FPR 0), false alarms 1/9 and 2/9, A whole, B whole, then seven normal pixels
+    # tied at 0
     by_hand = (2 / 9 * 0.25 + (0.3 - 2 / 9) * 1.0) / 0.3
     assert evaluate([scores], [mask])["aupro"] == pytest.approx(by_hand, abs=1e-12)
 
@@ -169,7 +183,9 @@ def test_float32_scores_are_ranked_as_they_are():
     squeezed = (0.5 + 1e-5 * scores).astype(np.float32)
     assert np.unique(squeezed).size < np.unique(scores).size / 2
     ours, plain = evaluate(squeezed, masks), plain_metrics(squeezed, masks)
-    assert [ours[name] for name in PIXEL_NAMES] == pytest.approx([plain[name] for name in PIXEL_NAMES], abs=1e-9)
+    assert [ours[name] for name in PIXEL_NAMES] == pytest.approx(
+        [plain[name] for name in PIXEL_NAMES], abs=1e-9
+    )
 
 
 def test_order_batching_sizes_and_number_types():
@@ -189,7 +205,9 @@ def test_order_batching_sizes_and_number_types():
     mixed = [scores[0], scores[1][:11, :17], make("tied", size=40)[0][0]]
     mixed_masks = [masks[0], masks[1][:11, :17], make("tied", size=40)[1][0]]
     ours, plain = evaluate(mixed, mixed_masks), plain_metrics(mixed, mixed_masks)
-    assert [ours[name] for name in PIXEL_NAMES] == pytest.approx([plain[name] for name in PIXEL_NAMES], abs=1e-9)
+    assert [ours[name] for name in PIXEL_NAMES] == pytest.approx(
+        [plain[name] for name in PIXEL_NAMES], abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("memory_pixels", [1 << 26, 1 << 12])
@@ -210,7 +228,13 @@ def test_not_defined_is_none():
     scores, masks = make("upsampled")
     exact, kept = 1 << 26, 100
     none, whole = np.zeros_like(masks), np.ones_like(masks)
-    for memory_pixels, masks_given in ((exact, None), (exact, none), (kept, none), (exact, whole), (kept, whole)):
+    for memory_pixels, masks_given in (
+        (exact, None),
+        (exact, none),
+        (kept, none),
+        (exact, whole),
+        (kept, whole),
+    ):
         metrics = PixelMetrics(memory_pixels)
         assert set(metrics.compute().values()) == {None}
         metrics.update(scores, masks_given)

@@ -1,23 +1,29 @@
 """The papers' numbers: plausible, with a source, and what keeps a run from standing beside them."""
 
+from test_summarize import a_config
+
 from data import mvtec
 from utils import paper
 from utils.metrics import METRIC_NAMES
-from test_summarize import a_config
 
 
 def test_published_numbers_are_plausible_and_have_a_source():
     for dataset in ("mvtec", "visa"):
         rows = {shots: paper.published_rows(dataset, shots) for shots in (1, 2, 4)}
-        assert [[row["method"] for row in found] for found in rows.values()] == \
-            [["FDSL", *(rival.method for rival in paper.RIVALS)]] * 3
+        assert [[row["method"] for row in found] for found in rows.values()] == [
+            ["FDSL", *(rival.method for rival in paper.RIVALS)]
+        ] * 3
         for found in rows.values():
             for row in found:
                 assert row["source"] and set(METRIC_NAMES) <= set(row)
                 pairs = [row[name] for name in METRIC_NAMES if row[name]]
                 assert pairs and all(25 < mean < 100 and (std is None or 0 <= std < 6) for mean, std in pairs)
-        for less, more in zip(rows[1] + rows[2], rows[2] + rows[4]):  # nowhere do more references cost a point
-            assert all(more[name][0] > less[name][0] - 1 for name in METRIC_NAMES if less[name] and more[name])
+        for less, more in zip(
+            rows[1] + rows[2], rows[2] + rows[4]
+        ):  # nowhere do more references cost a point
+            assert all(
+                more[name][0] > less[name][0] - 1 for name in METRIC_NAMES if less[name] and more[name]
+            )
     assert paper.published_rows("folder", 1) == paper.published_rows("mvtec", 3) == []
     assert paper.paper_row("visa", 8) is None
     assert paper.paper_row("visa", 2)["auroc_sp"] == (93.0, 0.3)
@@ -37,6 +43,13 @@ def test_the_papers_row_in_a_report_says_what_does_not_compare():
 
 
 def test_only_a_datasets_own_categories_are_called_by_its_name():
-    assert paper.dataset_title("mvtec", ["bottle", "gear"]) == "MVTec AD" == paper.dataset_title("mvtec", ["zipper"])
+    assert (
+        paper.dataset_title("mvtec", ["bottle", "gear"])
+        == "MVTec AD"
+        == paper.dataset_title("mvtec", ["zipper"])
+    )
     assert paper.dataset_title("visa", ["circuit"]) == "Products in VisA's layout"
-    assert paper.dataset_title("mvtec", []) == "Products in MVTec AD's layout" and paper.dataset_title("–", ["a"]) == "–"
+    assert (
+        paper.dataset_title("mvtec", []) == "Products in MVTec AD's layout"
+        and paper.dataset_title("–", ["a"]) == "–"
+    )

@@ -1,4 +1,5 @@
-"""Pictures: one heat scale per category, the photo's own aspect, outlines where they belong, safe file names."""
+"""Pictures: one heat scale per category, the photo's own aspect, outlines where they belong, safe file
+names."""
 
 import re
 from dataclasses import replace
@@ -14,7 +15,16 @@ from make_fake_run import category_view, photo
 from utils import drawing
 from utils.contact_sheet import ranked_choice
 from utils.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
-from utils.pictures import colour_scale, overlay, panels, picture_names, safe_name, upsample, verdict, write_pictures
+from utils.pictures import (
+    colour_scale,
+    overlay,
+    panels,
+    picture_names,
+    safe_name,
+    upsample,
+    verdict,
+    write_pictures,
+)
 
 
 def near(picture, colour, distance=60):
@@ -24,8 +34,9 @@ def near(picture, colour, distance=60):
 @pytest.mark.parametrize("grid, size", [(37, (240, 240)), (20, (300, 517)), (5, (3, 4)), (1, (7, 9))])
 def test_upsampling_is_bilinear_with_aligned_corners(grid, size):
     small = np.random.default_rng(grid).random((grid, grid)).astype(np.float32)
-    expected = torch.nn.functional.interpolate(torch.from_numpy(small)[None, None], size=size, mode="bilinear",
-                                               align_corners=True)
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(small)[None, None], size=size, mode="bilinear", align_corners=True
+    )
     np.testing.assert_allclose(upsample(small, *size), expected[0, 0].numpy(), atol=1e-5)
 
 
@@ -60,7 +71,7 @@ def test_the_scale_holds_the_threshold_and_never_stretches_noise():
     noise = np.random.default_rng(0).uniform(0.1, 0.11, (9, 20, 20)).astype(np.float32)
     low, high = colour_scale(noise)
     assert high - low == pytest.approx(drawing.MIN_SCALE_SPAN) and 0.1 <= low <= 0.11
-    noise[0, 0, 0] = 0.9    # one tiny defect, rarer than the percentile
+    noise[0, 0, 0] = 0.9  # one tiny defect, rarer than the percentile
     assert colour_scale(noise, threshold=0.8)[1] == pytest.approx(0.8)
     assert colour_scale(np.full((1, 2, 2), np.nan)) == (0.0, 1.0)
 
@@ -72,7 +83,9 @@ def test_panels_keep_the_aspect_and_the_size_limit(shape):
     assert {part.shape for part in parts} == {(height, width, 3)} and max(height, width) <= drawing.PANEL_SIDE
     if max(shape) / min(shape) < 8:
         assert width / height == pytest.approx(shape[1] / shape[0], rel=0.01)
-    strip = overlay(np.zeros((*shape, 3), np.uint8), np.zeros((5, 5), np.float32), None, 0.5, (0, 1), "score\npath")
+    strip = overlay(
+        np.zeros((*shape, 3), np.uint8), np.zeros((5, 5), np.float32), None, 0.5, (0, 1), "score\npath"
+    )
     assert strip.shape == (height + drawing.CAPTION_HEIGHT, 4 * width + 3 * drawing.PANEL_GAP, 3)
 
 
@@ -107,9 +120,34 @@ def test_the_ground_truth_is_outlined_even_when_tiny_and_only_if_there_is_one():
     assert truth.any() and np.abs(np.argwhere(truth).mean(axis=0) - np.array(truth.shape) / 2).max() < 2
 
 
-NASTY = ["../../etc/passwd", "..", ".", "", "a/b", "a\\b", "CON", "nul.txt", "<img src=x onerror=alert(1)>", "a b",
-         "a_b", "ä", "漢字", "x" * 300, "x" * 301, "new\nline", "\udc80", "plots", "contact_sheet", "-rf", ".hidden",
-         "%2e%2e", "com1.png", "reference-0", 'quote"s', "good_000"]
+NASTY = [
+    "../../etc/passwd",
+    "..",
+    ".",
+    "",
+    "a/b",
+    "a\\b",
+    "CON",
+    "nul.txt",
+    "<img src=x onerror=alert(1)>",
+    "a b",
+    "a_b",
+    "ä",
+    "漢字",
+    "x" * 300,
+    "x" * 301,
+    "new\nline",
+    "\udc80",
+    "plots",
+    "contact_sheet",
+    "-rf",
+    ".hidden",
+    "%2e%2e",
+    "com1.png",
+    "reference-0",
+    'quote"s',
+    "good_000",
+]
 
 
 def test_file_names_are_safe_short_and_distinct():
@@ -131,8 +169,9 @@ def test_any_image_paths_get_distinct_safe_names(images):
 
 
 def test_the_same_file_name_in_two_folders_does_not_collide():
-    assert picture_names(["a/good/000.png", "b/good/000.PNG", "c/GOOD/000.png"], ["good", "good", "GOOD"]) == \
-        ["good_000", "good_000_2", "GOOD_000_3"]
+    assert picture_names(
+        ["a/good/000.png", "b/good/000.PNG", "c/GOOD/000.png"], ["good", "good", "GOOD"]
+    ) == ["good_000", "good_000_2", "GOOD_000_3"]
 
 
 def test_pictures_of_a_category(tmp_path):
@@ -173,7 +212,9 @@ def test_unreadable_photos_masks_and_references_cost_only_themselves(tmp_path):
     def no_mask(index):
         raise ValueError("not an image")
 
-    summary = write_pictures(replace(view, read_photo=broken, read_mask=no_mask, reference_photo=no_mask), tmp_path)
+    summary = write_pictures(
+        replace(view, read_photo=broken, read_mask=no_mask, reference_photo=no_mask), tmp_path
+    )
     assert len(summary.problems) == 1 + 3 + 1 and "cannot identify" in summary.problems[1]
     assert all(summary.thumbnail(file).exists() for file in [*summary.files, *summary.reference_files])
 
@@ -186,20 +227,39 @@ def test_ranked_choice_orders_misses_and_false_alarms():
 
 
 def test_verdicts():
-    assert [verdict(label, score, 0.5) for label, score in ((0, 0.4), (0, 0.5), (1, 0.4), (1, 0.5))] == \
-        ["passed", "false alarm", "missed", "found"]
+    assert [verdict(label, score, 0.5) for label, score in ((0, 0.4), (0, 0.5), (1, 0.4), (1, 0.5))] == [
+        "passed",
+        "false alarm",
+        "missed",
+        "found",
+    ]
     assert verdict(True, 0.5, None) == ""
 
 
 def test_a_text_that_is_too_long_loses_its_middle_and_other_letters_have_a_font(monkeypatch):
     drawn = []
-    monkeypatch.setattr(drawing.ImageDraw.ImageDraw, "text", lambda self, place, text, **more: drawn.append((text, more["font"])))
+    monkeypatch.setattr(
+        drawing.ImageDraw.ImageDraw,
+        "text",
+        lambda self, place, text, **more: drawn.append((text, more["font"])),
+    )
     name = "Line7_Camera3_station-inspection_000123.png"
-    drawing.write_on(np.zeros((40, 200, 3), np.uint8), [(0, 0, name, (255, 255, 255), 180), (0, 0, name, (255, 255, 255), 5),
-                                                        (0, 0, "short.png", (255, 255, 255), 180)])
+    drawing.write_on(
+        np.zeros((40, 200, 3), np.uint8),
+        [
+            (0, 0, name, (255, 255, 255), 180),
+            (0, 0, name, (255, 255, 255), 5),
+            (0, 0, "short.png", (255, 255, 255), 180),
+        ],
+    )
     text, font = drawn[0]
     head, tail = text.split("…")
-    assert name.startswith(head) and name.endswith(tail) and tail.endswith("0123.png") and font.getlength(text) <= 180
+    assert (
+        name.startswith(head)
+        and name.endswith(tail)
+        and tail.endswith("0123.png")
+        and font.getlength(text) <= 180
+    )
     assert drawn[1][0] == "" and drawn[2][0] == "short.png"
     monkeypatch.setattr(drawing, "SYSTEM_FONTS", (("\x80", ("no such font.ttf",)),))
     drawing._font.cache_clear()

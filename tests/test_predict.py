@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_runs import command, one_thread, texture  # noqa: F401 (one_thread is a fixture)
 
 from data.records import DataError
 from fdsl import AnomalyDetector
 from models.fdsl import FDSL
-from small_runs import command, one_thread, texture  # noqa: F401 (one_thread is a fixture)
 from utils.checkpoint import save_checkpoint
 from utils.config import BackboneConfig, ConfigError, MethodConfig, as_stored
 from utils.prediction_files import PredictionFolder
@@ -36,7 +36,8 @@ def draw(path, seed, defect=False, size=(80, 60)):
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """good/ with three references and parts/ with good and defective photographs, nested, and a broken one."""
+    """good/ with three references and parts/ with good and defective photographs, nested, and a broken
+    one."""
     root = tmp_path_factory.mktemp("place")
     for number in (1, 2, 3):
         draw(root / "good" / f"{number}.png", number)
@@ -51,17 +52,37 @@ def place(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def backbone(tiny_configs):
-    return ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "64",
-            "--model-config", tiny_configs, *RUNTIME]
+    return [
+        "--model",
+        "ViT-tiny-test",
+        "--pretrained",
+        "none",
+        "--layers",
+        "1",
+        "3",
+        "--image-size",
+        "64",
+        "--model-config",
+        tiny_configs,
+        *RUNTIME,
+    ]
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory, tiny_backbone):
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("checkpoints") / "fdsl" / "visa.safetensors"
-    save_checkpoint(file, FDSL(32, 2, True).state_dict(), {
-        "backbone": as_stored(BackboneConfig(**TOWER)), "method": as_stored(MethodConfig()), "dataset": "visa",
-        "fingerprint": tiny_backbone.fingerprint, "training": {}})
+    save_checkpoint(
+        file,
+        FDSL(32, 2, True).state_dict(),
+        {
+            "backbone": as_stored(BackboneConfig(**TOWER)),
+            "method": as_stored(MethodConfig()),
+            "dataset": "visa",
+            "fingerprint": tiny_backbone.fingerprint,
+            "training": {},
+        },
+    )
     return file
 
 
@@ -69,8 +90,9 @@ def checkpoint(tmp_path_factory, tiny_backbone):
 def detector(place, backbone, tmp_path_factory):
     """A saved detector of method nearest."""
     file = tmp_path_factory.mktemp("detector") / "part.safetensors"
-    made = AnomalyDetector.from_backbone(model_config=backbone[backbone.index("--model-config") + 1], device="cpu",
-                                         precision="fp32", **TOWER)
+    made = AnomalyDetector.from_backbone(
+        model_config=backbone[backbone.index("--model-config") + 1], device="cpu", precision="fp32", **TOWER
+    )
     made.remember(place / "good")
     made.save(file)
     return file
@@ -83,8 +105,20 @@ def rows(file):
 
 def test_nearest_works_without_any_training(place, backbone, tmp_path):
     out = tmp_path / "out"
-    code = predict.main(["--references", str(place / "good"), "--input", str(place / "parts"), "--output", str(out),
-                         "--checkpoints", str(tmp_path), "--save-maps", *backbone])
+    code = predict.main(
+        [
+            "--references",
+            str(place / "good"),
+            "--input",
+            str(place / "parts"),
+            "--output",
+            str(out),
+            "--checkpoints",
+            str(tmp_path),
+            "--save-maps",
+            *backbone,
+        ]
+    )
     assert code == 0
     table = rows(out / "scores.csv")
     assert list(table[0])[:4] == ["image", "score", "base_score", "window_score"]
@@ -102,7 +136,9 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     assert maps.names == [row["image"] for row in table]
     assert maps.base.shape == (4, 8, 8) and maps.base.dtype == np.float32 and maps.window is None
     with np.load(out / "maps.npz") as saved:
-        assert np.array_equal(saved["fused"], saved["base"]) and np.allclose(saved["score"], [line["score"] for line in lines])
+        assert np.array_equal(saved["fused"], saved["base"]) and np.allclose(
+            saved["score"], [line["score"] for line in lines]
+        )
     page = (out / "report.html").read_text()
     assert "2 of 4 anomalous" in page and "broken.png" in page and "line b/x,1.png" in page
     assert Image.open(out / "contact_sheet.jpg").size[0] > 80
@@ -112,11 +148,26 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
 
 
 def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint, tiny_configs, tmp_path):
-    arguments = ["--references", str(place / "good/1.png"), "--input", str(place / "parts/2.png"), "--output",
-                 str(tmp_path / "out"), "--model-config", tiny_configs, "--win-size", "4", "--win-stride", "2",
-                 "--win-weight", "0.25", "--save-maps", *RUNTIME]
+    arguments = [
+        "--references",
+        str(place / "good/1.png"),
+        "--input",
+        str(place / "parts/2.png"),
+        "--output",
+        str(tmp_path / "out"),
+        "--model-config",
+        tiny_configs,
+        "--win-size",
+        "4",
+        "--win-stride",
+        "2",
+        "--win-weight",
+        "0.25",
+        "--save-maps",
+        *RUNTIME,
+    ]
     assert predict.main(["--checkpoints", str(checkpoint.parents[1]), *arguments]) == 0
-    row, = rows(tmp_path / "out/scores.csv")
+    (row,) = rows(tmp_path / "out/scores.csv")
     base, window = float(row["base_score"]), float(row["window_score"])
     assert row["image"] == "2.png"
     assert float(row["score"]) == pytest.approx(0.75 * base + 0.25 * window, rel=1e-6)
@@ -132,19 +183,63 @@ def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):
     state = {}
     for name, value in FDSL(32, 2, False).state_dict().items():
         _, head, _, layer, what = name.split(".")
-        state[f"clsList.{head}.fbatchNorm.{what}" if layer == "0" else f"clsList.{head}.proj.{int(layer) - 1}.{what}"] = value
+        state[
+            f"clsList.{head}.fbatchNorm.{what}"
+            if layer == "0"
+            else f"clsList.{head}.proj.{int(layer) - 1}.{what}"
+        ] = value
     torch.save({"trainable_RR": state}, tmp_path / "old.pth")
-    assert predict.main(["--checkpoint", str(tmp_path / "old.pth"), "--use-nam", "0", "--winmode", "nan", "--references",
-                         str(place / "good"), "--input", str(place / "parts/2.png"), "--output", str(tmp_path / "out"),
-                         *backbone]) == 0
+    assert (
+        predict.main(
+            [
+                "--checkpoint",
+                str(tmp_path / "old.pth"),
+                "--use-nam",
+                "0",
+                "--winmode",
+                "nan",
+                "--references",
+                str(place / "good"),
+                "--input",
+                str(place / "parts/2.png"),
+                "--output",
+                str(tmp_path / "out"),
+                *backbone,
+            ]
+        )
+        == 0
+    )
     assert rows(tmp_path / "out/scores.csv")[0]["window_score"] == ""
 
 
 def test_a_saved_detector_scores_the_same(place, backbone, tmp_path):
     common = ["--input", str(place / "parts"), "--pictures", "none"]
-    predict.main(["--references", str(place / "good"), "--method", "nearest", "--rotate-references", "2", "--save-detector",
-                  str(tmp_path / "part.safetensors"), "--output", str(tmp_path / "one"), *common, *backbone])
-    predict.main(["--detector", str(tmp_path / "part.safetensors"), "--output", str(tmp_path / "two"), *common, *RUNTIME])
+    predict.main(
+        [
+            "--references",
+            str(place / "good"),
+            "--method",
+            "nearest",
+            "--rotate-references",
+            "2",
+            "--save-detector",
+            str(tmp_path / "part.safetensors"),
+            "--output",
+            str(tmp_path / "one"),
+            *common,
+            *backbone,
+        ]
+    )
+    predict.main(
+        [
+            "--detector",
+            str(tmp_path / "part.safetensors"),
+            "--output",
+            str(tmp_path / "two"),
+            *common,
+            *RUNTIME,
+        ]
+    )
     for name in ("scores.csv", "scores.jsonl"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
     assert not (tmp_path / "one/pictures").exists() and not (tmp_path / "one/contact_sheet.jpg").exists()
@@ -154,7 +249,12 @@ def test_json_lines_on_standard_output_and_exit_codes(place, detector, capsys):
     arguments = ["--detector", str(detector), "--format", "json", *RUNTIME]
     assert predict.main([*arguments, "--input", str(place / "parts")]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert {line["image"] for line in lines if "score" in line} == {"2.png", "10.png", "line b/x,1.png", "line b/deep/7.JPG"}
+    assert {line["image"] for line in lines if "score" in line} == {
+        "2.png",
+        "10.png",
+        "line b/x,1.png",
+        "line b/deep/7.JPG",
+    }
     assert [line["image"] for line in lines if "error" in line] == ["line b/broken.png"]
     assert predict.main([*arguments, "--exit-code", "--input", str(place / "parts")]) == 1
     assert predict.main([*arguments, "--exit-code", "--input", str(place / "parts/2.png")]) == 0
@@ -162,16 +262,40 @@ def test_json_lines_on_standard_output_and_exit_codes(place, detector, capsys):
 
 def test_nothing_to_score_is_an_error(place, detector, tmp_path):
     with pytest.raises(DataError, match="no photograph could be scored"):
-        predict.main(["--detector", str(detector), "--input", str(place / "parts/line b/broken.png"), "--output",
-                      str(tmp_path / "out"), *RUNTIME])
+        predict.main(
+            [
+                "--detector",
+                str(detector),
+                "--input",
+                str(place / "parts/line b/broken.png"),
+                "--output",
+                str(tmp_path / "out"),
+                *RUNTIME,
+            ]
+        )
     assert not (tmp_path / "out/scores.csv").exists()
 
 
 def test_the_process_says_what_it_skipped_and_its_exit_code(place, detector, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    run = subprocess.run([sys.executable, str(ROOT / "predict.py"), "--detector", str(detector), "--input",
-                          str(place / "parts/line b"), "--format", "json", "--exit-code", *RUNTIME],
-                         capture_output=True, text=True, env=environment, cwd=ROOT)
+    run = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "predict.py"),
+            "--detector",
+            str(detector),
+            "--input",
+            str(place / "parts/line b"),
+            "--format",
+            "json",
+            "--exit-code",
+            *RUNTIME,
+        ],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
     assert run.returncode == 1, run.stderr
     assert "broken.png: is not an image" in run.stderr and "Traceback" not in run.stderr
     assert len(run.stdout.splitlines()) == 3
@@ -179,9 +303,22 @@ def test_the_process_says_what_it_skipped_and_its_exit_code(place, detector, tmp
 
 def test_thresholds(place, detector, tmp_path, capsys):
     def decisions(*flags):
-        predict.main(["--detector", str(detector), "--input", str(place / "parts"), "--format", "json", *RUNTIME, *flags])
+        predict.main(
+            [
+                "--detector",
+                str(detector),
+                "--input",
+                str(place / "parts"),
+                "--format",
+                "json",
+                *RUNTIME,
+                *flags,
+            ]
+        )
         found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-        return [row["anomalous"] for row in found if "score" in row], next(r["threshold"] for r in found if "score" in r)
+        return [row["anomalous"] for row in found if "score" in row], next(
+            r["threshold"] for r in found if "score" in r
+        )
 
     assert decisions("--false-alarm-rate", "none") == ([None] * 4, None)
     assert decisions("--threshold", "0") == ([True] * 4, 0)
@@ -191,8 +328,14 @@ def test_thresholds(place, detector, tmp_path, capsys):
         draw(tmp_path / "labelled/red" / f"{number}.png", 60 + number, defect=True)
     learnt = decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labelled"))
     assert learnt[0] == [False, False, True, True]
-    (tmp_path / "labels.csv").write_text("image,label\n" + "".join(
-        f"labelled/{name}/{number}.png,{label}\n" for name, label in (("ok", "good"), ("red", 1)) for number in range(2)))
+    (tmp_path / "labels.csv").write_text(
+        "image,label\n"
+        + "".join(
+            f"labelled/{name}/{number}.png,{label}\n"
+            for name, label in (("ok", "good"), ("red", 1))
+            for number in range(2)
+        )
+    )
     assert decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labels.csv")) == learnt
 
 
@@ -200,21 +343,42 @@ def test_thresholds(place, detector, tmp_path, capsys):
 def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
     (tmp_path / "labels.csv").write_text(table)
     with pytest.raises(DataError, match="labels.csv"):
-        predict.main(["--detector", str(detector), "--input", str(place / "parts"), "--format", "json", "--threshold-from",
-                      "labels", "--labels", str(tmp_path / "labels.csv"), *RUNTIME])
+        predict.main(
+            [
+                "--detector",
+                str(detector),
+                "--input",
+                str(place / "parts"),
+                "--format",
+                "json",
+                "--threshold-from",
+                "labels",
+                "--labels",
+                str(tmp_path / "labels.csv"),
+                *RUNTIME,
+            ]
+        )
 
 
-@pytest.mark.parametrize("flags, told", [
-    (["--output", "o"], "--references"), (["--references", "r"], "--output"),
-    (["--references", "r", "--format", "json", "--save-maps"], "--output"),
-    (["--detector", "d", "--references", "r", "--output", "o"], "does not go with --detector"),
-    (["--detector", "d", "--winmode", "nan", "--output", "o"], "does not go with --detector"),
-    (["--references", "r", "--output", "o", "--threshold", "1", "--false-alarm-rate", "0.1"], "two thresholds"),
-    (["--references", "r", "--output", "o", "--threshold-from", "labels"], "belong together"),
-    (["--references", "r", "--output", "o", "--labels", "l"], "belong together"),
-    (["--references", "r", "--output", "o", "--threshold", "nan"], "finite"),
-    (["--references", "r", "--output", "o", "--false-alarm-rate", "1.5"], "between 0 and 1"),
-    (["--references", "r", "--output", "o", "--rotate-references", "0"], "whole number")])
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--output", "o"], "--references"),
+        (["--references", "r"], "--output"),
+        (["--references", "r", "--format", "json", "--save-maps"], "--output"),
+        (["--detector", "d", "--references", "r", "--output", "o"], "does not go with --detector"),
+        (["--detector", "d", "--winmode", "nan", "--output", "o"], "does not go with --detector"),
+        (
+            ["--references", "r", "--output", "o", "--threshold", "1", "--false-alarm-rate", "0.1"],
+            "two thresholds",
+        ),
+        (["--references", "r", "--output", "o", "--threshold-from", "labels"], "belong together"),
+        (["--references", "r", "--output", "o", "--labels", "l"], "belong together"),
+        (["--references", "r", "--output", "o", "--threshold", "nan"], "finite"),
+        (["--references", "r", "--output", "o", "--false-alarm-rate", "1.5"], "between 0 and 1"),
+        (["--references", "r", "--output", "o", "--rotate-references", "0"], "whole number"),
+    ],
+)
 def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, told, capsys):
     with pytest.raises(SystemExit) as stop:
         predict.main(["--input", "x.png", *flags])
@@ -222,13 +386,31 @@ def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, told, 
     assert stop.value.code == 2 and told in said and said.startswith("error: ") and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("flags, words", [
-    (["--win-size", "2"], "--win-size is for local windows"), (["--index-memory", "window"], "--index-memory is for local windows"),
-    (["--window-budget"], "--window-budget is for local windows"), (["--use-nam", "1"], "--use-nam 1 needs trained heads")])
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--win-size", "2"], "--win-size is for local windows"),
+        (["--index-memory", "window"], "--index-memory is for local windows"),
+        (["--window-budget"], "--window-budget is for local windows"),
+        (["--use-nam", "1"], "--use-nam 1 needs trained heads"),
+    ],
+)
 def test_flags_that_mean_nothing_without_trained_heads_are_refused(place, backbone, tmp_path, flags, words):
     with pytest.raises(ConfigError, match=words):
-        predict.main(["--references", str(place / "good"), "--input", str(place / "parts"), "--output", str(tmp_path / "o"),
-                      "--checkpoints", str(tmp_path), *flags, *backbone])
+        predict.main(
+            [
+                "--references",
+                str(place / "good"),
+                "--input",
+                str(place / "parts"),
+                "--output",
+                str(tmp_path / "o"),
+                "--checkpoints",
+                str(tmp_path),
+                *flags,
+                *backbone,
+            ]
+        )
 
 
 def test_what_is_not_there_is_named(place, backbone, checkpoint, tmp_path):
@@ -239,15 +421,39 @@ def test_what_is_not_there_is_named(place, backbone, checkpoint, tmp_path):
     with pytest.raises(DataError, match="no photograph"):
         predict.main(["--references", str(tmp_path / "empty"), "--input", str(place / "parts"), *out])
     with pytest.raises(ConfigError, match="trained heads"):
-        predict.main(["--references", str(place / "good"), "--input", str(place / "parts"), "--method", "fdsl",
-                      "--checkpoints", str(tmp_path), *out])
+        predict.main(
+            [
+                "--references",
+                str(place / "good"),
+                "--input",
+                str(place / "parts"),
+                "--method",
+                "fdsl",
+                "--checkpoints",
+                str(tmp_path),
+                *out,
+            ]
+        )
     with pytest.raises(ConfigError, match="--image-size 32 does not match"):
-        predict.main(["--references", str(place / "good"), "--input", str(place / "parts"), "--checkpoint", str(checkpoint),
-                      *out[:2], "--image-size", "32", *RUNTIME])
+        predict.main(
+            [
+                "--references",
+                str(place / "good"),
+                "--input",
+                str(place / "parts"),
+                "--checkpoint",
+                str(checkpoint),
+                *out[:2],
+                "--image-size",
+                "32",
+                *RUNTIME,
+            ]
+        )
     assert not (tmp_path / "out").exists()
 
 
-# Going on where a run stopped ----------------------------------------------------------------------------------------
+# Going on where a run stopped -------------------------------------------------------------------------------
+
 
 def stop_after(monkeypatch, count):
     """Makes the run break off when `count` photographs are in the journal."""
@@ -263,7 +469,16 @@ def stop_after(monkeypatch, count):
 
 @pytest.mark.parametrize("damage", ["none", "half a line", "a map too few"])
 def test_resume_scores_only_what_is_missing(place, detector, tmp_path, monkeypatch, damage):
-    arguments = ["--detector", str(detector), "--input", str(place / "parts"), "--save-maps", "--batch-size", "1", *RUNTIME]
+    arguments = [
+        "--detector",
+        str(detector),
+        "--input",
+        str(place / "parts"),
+        "--save-maps",
+        "--batch-size",
+        "1",
+        *RUNTIME,
+    ]
     predict.main([*arguments, "--output", str(tmp_path / "whole")])
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
@@ -278,8 +493,11 @@ def test_resume_scores_only_what_is_missing(place, detector, tmp_path, monkeypat
         os.truncate(out / ".partial/base.f32", 4 * 64 + 17)
     scored = []
     plain = AnomalyDetector.predict_batch
-    monkeypatch.setattr(AnomalyDetector, "predict_batch", lambda self, batch, sizes, names: scored.append(len(sizes)) or
-                        plain(self, batch, sizes, names))
+    monkeypatch.setattr(
+        AnomalyDetector,
+        "predict_batch",
+        lambda self, batch, sizes, names: scored.append(len(sizes)) or plain(self, batch, sizes, names),
+    )
     predict.main([*arguments, "--output", str(out), "--resume"])
     assert sum(scored) == (3 if damage == "a map too few" else 2)
     assert (out / "scores.csv").read_bytes() == (tmp_path / "whole/scores.csv").read_bytes()
@@ -289,8 +507,17 @@ def test_resume_scores_only_what_is_missing(place, detector, tmp_path, monkeypat
 
 def test_resume_of_a_finished_run_takes_new_photographs_in(place, detector, tmp_path):
     draw(tmp_path / "parts/1.png", 70)
-    arguments = ["--detector", str(detector), "--input", str(tmp_path / "parts"), "--output", str(tmp_path / "out"),
-                 "--save-maps", "--resume", *RUNTIME]
+    arguments = [
+        "--detector",
+        str(detector),
+        "--input",
+        str(tmp_path / "parts"),
+        "--output",
+        str(tmp_path / "out"),
+        "--save-maps",
+        "--resume",
+        *RUNTIME,
+    ]
     predict.main(arguments)
     first = rows(tmp_path / "out/scores.csv")
     draw(tmp_path / "parts/0.png", 71, defect=True)
@@ -301,7 +528,15 @@ def test_resume_of_a_finished_run_takes_new_photographs_in(place, detector, tmp_
 
 
 def test_resume_with_other_settings_is_refused_and_a_new_run_leaves_nothing_old(place, detector, tmp_path):
-    arguments = ["--detector", str(detector), "--input", str(place / "parts"), "--output", str(tmp_path / "out"), *RUNTIME]
+    arguments = [
+        "--detector",
+        str(detector),
+        "--input",
+        str(place / "parts"),
+        "--output",
+        str(tmp_path / "out"),
+        *RUNTIME,
+    ]
     predict.main(arguments)
     with pytest.raises(ConfigError, match="threshold"):
         predict.main([*arguments, "--threshold", "0.5", "--resume"])

@@ -13,9 +13,22 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data import mvtec, visa
-from data.records import (Catalogue, DataError, Record, check_catalogue, describe_catalogue, draw_references,
-                          find_duplicates, natural_key, open_catalogue, read_meta, shown, with_masks,
-                          without_references, write_meta)
+from data.records import (
+    Catalogue,
+    DataError,
+    Record,
+    check_catalogue,
+    describe_catalogue,
+    draw_references,
+    find_duplicates,
+    natural_key,
+    open_catalogue,
+    read_meta,
+    shown,
+    with_masks,
+    without_references,
+    write_meta,
+)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -25,8 +38,13 @@ def records(count: int, category: str = "cup") -> list[Record]:
 
 
 def entry(**changes) -> dict:
-    return {"img_path": "cup/test/hole/1.png", "mask_path": "cup/ground_truth/hole/1_mask.png", "cls_name": "cup",
-            "specie_name": "hole", "anomaly": 1} | changes
+    return {
+        "img_path": "cup/test/hole/1.png",
+        "mask_path": "cup/ground_truth/hole/1_mask.png",
+        "cls_name": "cup",
+        "specie_name": "hole",
+        "anomaly": 1,
+    } | changes
 
 
 def save_meta(folder: Path, content: object) -> Path:
@@ -35,7 +53,8 @@ def save_meta(folder: Path, content: object) -> Path:
     return file
 
 
-# Drawing -------------------------------------------------------------------------------------------------------------
+# Drawing ----------------------------------------------------------------------------------------------------
+
 
 def test_same_seed_draws_the_same_distinct_references_in_any_order():
     pool = records(30)
@@ -53,7 +72,10 @@ def test_draw_is_the_same_on_every_machine():
 
 
 def test_categories_draw_apart_from_each_other():
-    drawn = {tuple(r.image_path.rsplit("/", 1)[1] for r in draw_references(records(50, c), 5, 1, c)) for c in "abcd"}
+    drawn = {
+        tuple(r.image_path.rsplit("/", 1)[1] for r in draw_references(records(50, c), 5, 1, c))
+        for c in "abcd"
+    }
     assert len(drawn) == 4
 
 
@@ -80,9 +102,11 @@ def test_natural_order():
     assert natural_key("9" * 5000) > natural_key("1" * 5000)
 
 
-# meta.json -----------------------------------------------------------------------------------------------------------
+# meta.json --------------------------------------------------------------------------------------------------
 
-names = st.text(st.characters(exclude_characters="/\0\\:"), min_size=1, max_size=12).filter(lambda n: n.strip("."))
+names = st.text(st.characters(exclude_characters="/\0\\:"), min_size=1, max_size=12).filter(
+    lambda n: n.strip(".")
+)
 
 
 @st.composite
@@ -115,8 +139,12 @@ json_values = leaves | st.lists(leaves, max_size=3) | st.dictionaries(st.text(ma
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.sampled_from(["img_path", "mask_path", "cls_name", "specie_name", "anomaly", "entry", "category", "split"]),
-       json_values)
+@given(
+    st.sampled_from(
+        ["img_path", "mask_path", "cls_name", "specie_name", "anomaly", "entry", "category", "split"]
+    ),
+    json_values,
+)
 def test_any_json_is_read_safely_or_refused_in_one_line(place, value):
     content = {"train": {}, "test": {"cup": [entry()]}}
     if place == "entry":
@@ -139,38 +167,41 @@ def test_any_json_is_read_safely_or_refused_in_one_line(place, value):
             assert inside == "/any/folder" and path == "" or inside.startswith("/any/folder/")
 
 
-@pytest.mark.parametrize("content, said", [
-    ("", "not valid JSON"),
-    ("{'train': 1}", "not valid JSON"),
-    ("[" * 100_000, "not valid JSON"),
-    ([], "exactly the keys"),
-    ({"train": {}}, "exactly the keys"),
-    ({"train": {}, "test": {}, "valid": {}}, "exactly the keys"),
-    ({"train": {}, "test": {}}, "must map categories"),
-    ({"train": [], "test": {"cup": []}}, "must map categories"),
-    ({"train": {}, "test": {"cup": {}}}, "not a list"),
-    ({"train": {}, "test": {"../cup": []}}, "cannot name a category"),
-    ({"train": {}, "test": {"..": []}}, "cannot name a category"),
-    ({"train": {}, "test": {"cup": ["x.png"]}}, "exactly the keys"),
-    ({"train": {}, "test": {"cup": [entry(extra=1)]}}, "exactly the keys"),
-    ({"train": {}, "test": {"cup": [entry(anomaly=True)]}}, "0 or 1"),
-    ({"train": {}, "test": {"cup": [entry(anomaly=2)]}}, "0 or 1"),
-    ({"train": {}, "test": {"cup": [entry(anomaly="1")]}}, "0 or 1"),
-    ({"train": {}, "test": {"cup": [entry(cls_name="plate")]}}, "differs from the category"),
-    ({"train": {}, "test": {"cup": [entry(specie_name="a/b")]}}, "cannot name"),
-    ({"train": {}, "test": {"cup": [entry(specie_name=None)]}}, "cannot name"),
-    ({"train": {}, "test": {"cup": [entry(img_path="/etc/passwd")]}}, "absolute path"),
-    ({"train": {}, "test": {"cup": [entry(img_path="C:\\pictures\\1.png")]}}, "absolute path"),
-    ({"train": {}, "test": {"cup": [entry(mask_path="/etc/passwd")]}}, "absolute path"),
-    ({"train": {}, "test": {"cup": [entry(img_path="../1.png")]}}, "stay inside"),
-    ({"train": {}, "test": {"cup": [entry(mask_path="cup/../../1.png")]}}, "stay inside"),
-    ({"train": {}, "test": {"cup": [entry(img_path=".")]}}, "stay inside"),
-    ({"train": {}, "test": {"cup": [entry(img_path="")]}}, "path is missing"),
-    ({"train": {}, "test": {"cup": [entry(img_path="a\0b")]}}, "path is missing"),
-    ({"train": {}, "test": {"cup": [entry(img_path=7)]}}, "path is missing"),
-    ({"train": {}, "test": {"cup": [entry(mask_path=None)]}}, "path is missing"),
-    ({"train": {}, "test": {"cup": [entry(), entry()]}}, "twice"),
-])
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        ("", "not valid JSON"),
+        ("{'train': 1}", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+        ([], "exactly the keys"),
+        ({"train": {}}, "exactly the keys"),
+        ({"train": {}, "test": {}, "valid": {}}, "exactly the keys"),
+        ({"train": {}, "test": {}}, "must map categories"),
+        ({"train": [], "test": {"cup": []}}, "must map categories"),
+        ({"train": {}, "test": {"cup": {}}}, "not a list"),
+        ({"train": {}, "test": {"../cup": []}}, "cannot name a category"),
+        ({"train": {}, "test": {"..": []}}, "cannot name a category"),
+        ({"train": {}, "test": {"cup": ["x.png"]}}, "exactly the keys"),
+        ({"train": {}, "test": {"cup": [entry(extra=1)]}}, "exactly the keys"),
+        ({"train": {}, "test": {"cup": [entry(anomaly=True)]}}, "0 or 1"),
+        ({"train": {}, "test": {"cup": [entry(anomaly=2)]}}, "0 or 1"),
+        ({"train": {}, "test": {"cup": [entry(anomaly="1")]}}, "0 or 1"),
+        ({"train": {}, "test": {"cup": [entry(cls_name="plate")]}}, "differs from the category"),
+        ({"train": {}, "test": {"cup": [entry(specie_name="a/b")]}}, "cannot name"),
+        ({"train": {}, "test": {"cup": [entry(specie_name=None)]}}, "cannot name"),
+        ({"train": {}, "test": {"cup": [entry(img_path="/etc/passwd")]}}, "absolute path"),
+        ({"train": {}, "test": {"cup": [entry(img_path="C:\\pictures\\1.png")]}}, "absolute path"),
+        ({"train": {}, "test": {"cup": [entry(mask_path="/etc/passwd")]}}, "absolute path"),
+        ({"train": {}, "test": {"cup": [entry(img_path="../1.png")]}}, "stay inside"),
+        ({"train": {}, "test": {"cup": [entry(mask_path="cup/../../1.png")]}}, "stay inside"),
+        ({"train": {}, "test": {"cup": [entry(img_path=".")]}}, "stay inside"),
+        ({"train": {}, "test": {"cup": [entry(img_path="")]}}, "path is missing"),
+        ({"train": {}, "test": {"cup": [entry(img_path="a\0b")]}}, "path is missing"),
+        ({"train": {}, "test": {"cup": [entry(img_path=7)]}}, "path is missing"),
+        ({"train": {}, "test": {"cup": [entry(mask_path=None)]}}, "path is missing"),
+        ({"train": {}, "test": {"cup": [entry(), entry()]}}, "twice"),
+    ],
+)
 def test_bad_meta_is_refused(tmp_path, content, said):
     with pytest.raises(DataError, match=said) as caught:
         read_meta(save_meta(tmp_path, content), tmp_path)
@@ -179,18 +210,25 @@ def test_bad_meta_is_refused(tmp_path, content, said):
 
 def test_published_meta_is_read(tmp_path):
     """VisA's published script leaves specie_name empty; a good image's mask is never read."""
-    content = {"train": {"cup": [entry(img_path="a.png", mask_path="", specie_name="", anomaly=0)]},
-               "test": {"cup": [entry(img_path="b10.png", specie_name=""), entry(img_path="b9.png", anomaly=0)]}}
+    content = {
+        "train": {"cup": [entry(img_path="a.png", mask_path="", specie_name="", anomaly=0)]},
+        "test": {"cup": [entry(img_path="b10.png", specie_name=""), entry(img_path="b9.png", anomaly=0)]},
+    }
     catalogue = read_meta(save_meta(tmp_path, content), tmp_path)
     assert catalogue.train["cup"] == [Record("a.png", "", "cup", "good", False)]
-    assert catalogue.test["cup"] == [Record("b9.png", "", "cup", "hole", False),
-                                     Record("b10.png", entry()["mask_path"], "cup", "bad", True)]
+    assert catalogue.test["cup"] == [
+        Record("b9.png", "", "cup", "hole", False),
+        Record("b10.png", entry()["mask_path"], "cup", "bad", True),
+    ]
 
 
 def test_meta_has_the_published_format(tmp_path):
     record = Record("cup/test/hole/1.png", "cup/ground_truth/hole/1_mask.png", "cup", "hole", True)
     write_meta(Catalogue(tmp_path, {"cup": []}, {"cup": [record]}), tmp_path / "meta.json")
-    assert json.loads((tmp_path / "meta.json").read_text()) == {"train": {"cup": []}, "test": {"cup": [entry()]}}
+    assert json.loads((tmp_path / "meta.json").read_text()) == {
+        "train": {"cup": []},
+        "test": {"cup": [entry()]},
+    }
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
@@ -218,13 +256,17 @@ def test_open_catalogue_prefers_the_file_named_then_the_root_s_then_scans(tmp_pa
     write_meta(Catalogue(root, {"named": []}, {}), tmp_path / "other.json")
     assert open_catalogue("mvtec", root).categories == ["inside"]
     assert open_catalogue("mvtec", root, tmp_path / "other.json").categories == ["named"]
-    for arguments, said in [(("mvtec", root, tmp_path / "none.json"), "none.json"),
-                            (("mvtec", tmp_path / "no"), "--data-path"), (("coco", root), "--dataset")]:
+    for arguments, said in [
+        (("mvtec", root, tmp_path / "none.json"), "none.json"),
+        (("mvtec", tmp_path / "no"), "--data-path"),
+        (("coco", root), "--dataset"),
+    ]:
         with pytest.raises(DataError, match=said):
             open_catalogue(*arguments)
 
 
-# Checks and table ----------------------------------------------------------------------------------------------------
+# Checks and table -------------------------------------------------------------------------------------------
+
 
 def broken_catalogue(root: Path) -> Catalogue:
     """One image of every fault, in a category of its own kind of defect."""
@@ -235,29 +277,44 @@ def broken_catalogue(root: Path) -> Catalogue:
     Image.new("L", (8, 6)).save(root / "empty_mask.png")
     Image.new("L", (8, 6), 1).save(root / "fine_mask.png")
     Image.new("L", (6, 8), 1).save(root / "size_mask.png")
-    masks = {"fine": "fine_mask.png", "lost_mask": "lost.png", "empty": "empty_mask.png", "size": "size_mask.png"}
-    test = [Record(f"{n}.png", masks.get(n, ""), "cup", n, n != "text" and n != "gone")
-            for n in ("fine", "no_mask", "lost_mask", "empty", "size", "text", "gone")]
+    masks = {
+        "fine": "fine_mask.png",
+        "lost_mask": "lost.png",
+        "empty": "empty_mask.png",
+        "size": "size_mask.png",
+    }
+    test = [
+        Record(f"{n}.png", masks.get(n, ""), "cup", n, n != "text" and n != "gone")
+        for n in ("fine", "no_mask", "lost_mask", "empty", "size", "text", "gone")
+    ]
     return Catalogue(root, {"cup": [], "saucer": [test[0]]}, {"cup": test, "saucer": []})
 
 
 @pytest.mark.parametrize("decode", [True, False])
 def test_check_names_every_problem_and_no_other(tmp_path, decode):
     problems = check_catalogue(broken_catalogue(tmp_path), decode)
-    wanted = ["category cup: no normal training image", "category saucer: no normal training image",
-              "category saucer: no test image", "no_mask.png: anomalous image without a mask",
-              "lost.png: is missing", "empty_mask.png: empty mask",
-              "size_mask.png: mask of 6x8 px for an image of 8x6 px",
-              "text.png: is not an image", "gone.png: is missing"]
+    wanted = [
+        "category cup: no normal training image",
+        "category saucer: no normal training image",
+        "category saucer: no test image",
+        "no_mask.png: anomalous image without a mask",
+        "lost.png: is missing",
+        "empty_mask.png: empty mask",
+        "size_mask.png: mask of 6x8 px for an image of 8x6 px",
+        "text.png: is not an image",
+        "gone.png: is missing",
+    ]
     assert len(problems) == len(wanted)
     assert all(text in problem for text, problem in zip(wanted, problems)), problems
-    assert not any("without a mask" in p for p in check_catalogue(broken_catalogue(tmp_path), decode, need_masks=False))
+    assert not any(
+        "without a mask" in p for p in check_catalogue(broken_catalogue(tmp_path), decode, need_masks=False)
+    )
 
 
 def test_only_decoding_finds_damage_behind_the_header(tmp_path):
     Image.radial_gradient("L").save(tmp_path / "0.png")
     damaged = (tmp_path / "0.png").read_bytes()
-    (tmp_path / "0.png").write_bytes(damaged[:len(damaged) // 2])
+    (tmp_path / "0.png").write_bytes(damaged[: len(damaged) // 2])
     record = Record("0.png", "", "cup", "good", False)
     catalogue = Catalogue(tmp_path, {"cup": [record]}, {"cup": [record]})
     assert check_catalogue(catalogue, decode=False) == []
@@ -267,11 +324,16 @@ def test_only_decoding_finds_damage_behind_the_header(tmp_path):
 
 def test_table_counts_against_the_official_numbers():
     def part(split, defect, count, anomalous=False):
-        return [Record(f"{split}/{defect}/{i}.png", "m.png" if anomalous else "", "toothbrush", defect, anomalous)
-                for i in range(count)]
+        return [
+            Record(f"{split}/{defect}/{i}.png", "m.png" if anomalous else "", "toothbrush", defect, anomalous)
+            for i in range(count)
+        ]
 
-    catalogue = Catalogue(Path("root"), {"toothbrush": part("train", "good", 60), "cup": records(2)},
-                          {"toothbrush": part("test", "good", 7) + part("test", "bent", 30, True), "cup": []})
+    catalogue = Catalogue(
+        Path("root"),
+        {"toothbrush": part("train", "good", 60), "cup": records(2)},
+        {"toothbrush": part("test", "good", 7) + part("test", "bent", 30, True), "cup": []},
+    )
     rows = [line.split() for line in describe_catalogue(catalogue, "mvtec").splitlines()]
     assert ["toothbrush", "train", "good", "60", "-", "complete"] in rows
     assert ["toothbrush", "test", "good", "7", "-", "7", "of", "12"] in rows
@@ -309,7 +371,9 @@ def test_shown_names_are_one_printable_line():
 
 
 def test_worker_message_gives_the_sentence_back():
-    wrapped = ("Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File\n"
-               "data.records.DataError: a DataError: b.png: is missing\n")
+    wrapped = (
+        "Caught DataError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n  File\n"
+        "data.records.DataError: a DataError: b.png: is missing\n"
+    )
     assert str(DataError(wrapped)) == "a DataError: b.png: is missing"
     assert str(DataError("Caught napping.png: is missing")) == "Caught napping.png: is missing"

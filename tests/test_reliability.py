@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from small_runs import Place, command, one_thread  # noqa: F401 (one_thread is a fixture)
 from torch import nn
 
 import detection
 import reporting
 import training
-from small_runs import Place, command, one_thread  # noqa: F401 (one_thread is a fixture)
 from utils.checkpoint import load_checkpoint
 from utils.config import ConfigError
 from utils.resume import FinishedParts, Position, TrainingState, save_interval
@@ -22,6 +22,7 @@ train, test = command("train"), command("test")
 
 class Fault(Exception):
     """What the tests throw where a run is to end."""
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -46,12 +47,17 @@ def after(monkeypatch, owner, name, calls, error=Fault):
 
 
 def files(folder):
-    """Path -> content of everything a run leaves but its log, its report and the command that asked for it."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
-            and path.name not in ("log.txt", "mvtec.log.txt", "config.json", "report.html")}
+    """Path -> content of everything a run leaves but its log, its report and the command that asked for
+    it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("log.txt", "mvtec.log.txt", "config.json", "report.html")
+    }
 
 
-# Training ------------------------------------------------------------------------------------------------------------
+# Training ---------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("steps, every", [(1, "1"), (4, "3"), (5, "1h"), (14, "1h")])
 def test_an_interrupted_training_ends_in_the_same_bytes(place, tmp_path, monkeypatch, steps, every):
@@ -98,7 +104,9 @@ def interrupted(place, folder, monkeypatch, *more):
     return folder / "m/mvtec.unfinished.safetensors"
 
 
-def test_unfinished_trainings_of_other_settings_are_kept_until_they_are_given_up(place, tmp_path, monkeypatch, told):
+def test_unfinished_trainings_of_other_settings_are_kept_until_they_are_given_up(
+    place, tmp_path, monkeypatch, told
+):
     state = interrupted(place, tmp_path, monkeypatch)
     before = state.read_bytes()
     with pytest.raises(ConfigError, match="another learning_rate.*after step 3.*--no-resume"):
@@ -121,15 +129,23 @@ def test_a_changed_dataset_is_not_trained_on_halfway(place, tmp_path, monkeypatc
 def test_force_goes_on_too_and_a_finished_training_is_kept(place, tmp_path, monkeypatch, told):
     interrupted(place, tmp_path, monkeypatch, "--force")
     train.main(place.train("--checkpoints", str(tmp_path), "--force"))
-    assert "Going on after step 3 " in told() and files(tmp_path / "m") == files(place.folder / "checkpoints/m")
+    assert "Going on after step 3 " in told() and files(tmp_path / "m") == files(
+        place.folder / "checkpoints/m"
+    )
     stamp = (tmp_path / "m/mvtec.safetensors").stat().st_mtime_ns
     train.main(place.train("--checkpoints", str(tmp_path)))
-    assert (tmp_path / "m/mvtec.safetensors").stat().st_mtime_ns == stamp and "trained with these settings already" in told()
+    assert (
+        tmp_path / "m/mvtec.safetensors"
+    ).stat().st_mtime_ns == stamp and "trained with these settings already" in told()
 
 
 def test_leftovers_of_a_killed_process_are_removed(place, tmp_path):
     (tmp_path / "m").mkdir()
-    for name in (".mvtec.safetensors.x1.tmp", ".mvtec.unfinished.safetensors.x2.tmp", ".visa.safetensors.x3.tmp"):
+    for name in (
+        ".mvtec.safetensors.x1.tmp",
+        ".mvtec.unfinished.safetensors.x2.tmp",
+        ".visa.safetensors.x3.tmp",
+    ):
         (tmp_path / "m" / name).write_text("half")
     train.main(place.train("--checkpoints", str(tmp_path)))
     assert [path.name for path in (tmp_path / "m").glob(".*")] == [".visa.safetensors.x3.tmp"]
@@ -156,7 +172,9 @@ CONFIG = {"training": {"machine": {}}}
 
 def saved_state(folder, module, optimizer):
     state = TrainingState(folder / "state.safetensors", CONFIG, "files", 5)
-    state.save(module, optimizer, Position(1, 2, [(1, 1, 0.1, 0.2, 1 / 3), (2, 1, 1e-300, 2.0, 3.0)]), "float32")
+    state.save(
+        module, optimizer, Position(1, 2, [(1, 1, 0.1, 0.2, 1 / 3), (2, 1, 1e-300, 2.0, 3.0)]), "float32"
+    )
     return state
 
 
@@ -171,7 +189,11 @@ def test_a_state_brings_back_heads_optimizer_position_and_every_generator(tmp_pa
     state = saved_state(tmp_path, module, optimizer)
 
     def drawn():
-        return torch.rand(3).tolist(), np.random.normal(size=3).tolist(), [random.gauss(0, 1) for _ in range(3)]
+        return (
+            torch.rand(3).tolist(),
+            np.random.normal(size=3).tolist(),
+            [random.gauss(0, 1) for _ in range(3)],
+        )
 
     first = drawn()
     learn(module, optimizer)
@@ -183,7 +205,9 @@ def test_a_state_brings_back_heads_optimizer_position_and_every_generator(tmp_pa
     assert position.rows == [(1, 1, 0.1, 0.2, 1 / 3), (2, 1, 1e-300, 2.0, 3.0)]
     assert drawn() == first
     learn(other, following)
-    assert all(torch.equal(one, two) for one, two in zip(module.state_dict().values(), other.state_dict().values()))
+    assert all(
+        torch.equal(one, two) for one, two in zip(module.state_dict().values(), other.state_dict().values())
+    )
 
 
 def test_a_state_with_values_that_are_not_finite_never_replaces_a_good_one(tmp_path):
@@ -194,20 +218,42 @@ def test_a_state_with_values_that_are_not_finite_never_replaces_a_good_one(tmp_p
     before = state.file.read_bytes()
     with torch.no_grad():
         module.line.weight[0, 0] = float("nan")
-    with pytest.raises(ConfigError, match="not finite .heads.line.weight. after step 3; the state after step 2 is kept"):
+    with pytest.raises(
+        ConfigError, match="not finite .heads.line.weight. after step 3; the state after step 2 is kept"
+    ):
         state.save(module, optimizer, Position(1, 2, [(0, 0, 0, 0, 0)] * 3), "float32")
     assert state.file.read_bytes() == before
 
 
 def broken_states(whole):
-    save = json.dumps({"format": 1, "config": {}, "data": "", "epoch": 0, "batch": 0, "precision": "float32", "generators": {}})
-    return {"empty": b"", "short": whole[:len(whole) // 2], "text": b"hello" * 99, "cut header": whole[:20],
-            "huge header": (2**62).to_bytes(8, "little") + whole[8:], "metadata": {"fdsl-unfinished": "[1]"},
-            "foreign": {"other": "x"}, "no rows": {"fdsl-unfinished": save},
-            "future": {"fdsl-unfinished": save.replace('"format": 1', '"format": 9')}}
+    save = json.dumps(
+        {
+            "format": 1,
+            "config": {},
+            "data": "",
+            "epoch": 0,
+            "batch": 0,
+            "precision": "float32",
+            "generators": {},
+        }
+    )
+    return {
+        "empty": b"",
+        "short": whole[: len(whole) // 2],
+        "text": b"hello" * 99,
+        "cut header": whole[:20],
+        "huge header": (2**62).to_bytes(8, "little") + whole[8:],
+        "metadata": {"fdsl-unfinished": "[1]"},
+        "foreign": {"other": "x"},
+        "no rows": {"fdsl-unfinished": save},
+        "future": {"fdsl-unfinished": save.replace('"format": 1', '"format": 9')},
+    }
 
 
-@pytest.mark.parametrize("kind", ["empty", "short", "text", "cut header", "huge header", "metadata", "foreign", "no rows", "future"])
+@pytest.mark.parametrize(
+    "kind",
+    ["empty", "short", "text", "cut header", "huge header", "metadata", "foreign", "no rows", "future"],
+)
 def test_broken_states_are_refused_by_name(tmp_path, kind):
     module = Small()
     optimizer = torch.optim.Adam(module.parameters())
@@ -251,7 +297,8 @@ def test_save_intervals():
             save_interval(text)
 
 
-# Test runs -----------------------------------------------------------------------------------------------------------
+# Test runs --------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
 def test_an_interrupted_test_run_goes_on_with_the_next_category(place, tmp_path, monkeypatch, told, finished):
@@ -284,7 +331,9 @@ def test_a_test_run_may_be_interrupted_while_it_ends(place, tmp_path, monkeypatc
 
 def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, tmp_path, monkeypatch, told):
     own = Place(tmp_path / "own")
-    arguments = own.test("--results", str(tmp_path / "results"), "--checkpoint", str(place.weights()), "--pictures", "0")
+    arguments = own.test(
+        "--results", str(tmp_path / "results"), "--checkpoint", str(place.weights()), "--pictures", "0"
+    )
     with monkeypatch.context() as patch:
         after(patch, detection, "detect_category", 2)
         with pytest.raises(Fault):
@@ -312,10 +361,15 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
 def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
     config = json.loads((place.run_folder() / "config.json").read_text())
     essence = detection.essence_of_maps(config)
-    for part, name, other, same in (("backbone", "model", "ViT-tiny-test-quickgelu", False), ("backbone", "image_size", 96, False),
-                                    ("backbone", "layers", [2], False), ("machine", "precision", "bfloat16", False),
-                                    ("method", "fd", "signed", False), ("windows", "index_memory", "1", False),
-                                    ("windows", "win_weight", 0.9, True)):
+    for part, name, other, same in (
+        ("backbone", "model", "ViT-tiny-test-quickgelu", False),
+        ("backbone", "image_size", 96, False),
+        ("backbone", "layers", [2], False),
+        ("machine", "precision", "bfloat16", False),
+        ("method", "fd", "signed", False),
+        ("windows", "index_memory", "1", False),
+        ("windows", "win_weight", 0.9, True),
+    ):
         assert config[part][name] != other
         changed = {**config, part: {**config[part], name: other}}
         assert (detection.essence_of_maps(changed) == essence) == same, name

@@ -1,4 +1,5 @@
-"""The loaders of files from strangers, fed with damaged and made-up ones: a value or one sentence, never another error.
+"""The loaders of files from strangers, fed with damaged and made-up ones: a value or one sentence, never
+another error.
 
 FDSL_FUZZ=20000 sets the number of inputs of each test (default 60).
 """
@@ -14,10 +15,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
+from small_runs import command, one_thread  # noqa: F401 (one_thread is a fixture)
 
 from data.records import DataError, read_meta
 from models.fdsl import FDSL
-from small_runs import command, one_thread  # noqa: F401 (one_thread is a fixture)
 from utils.checkpoint import load_checkpoint, save_checkpoint
 from utils.config import ConfigError
 from utils.resume import Position, TrainingState
@@ -27,17 +28,61 @@ EXAMPLES = int(os.environ.get("FDSL_FUZZ", "60"))
 often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 test = command("test")
 
-CONFIG = {"backbone": {"model": "m", "pretrained": "p", "model_config": None, "layers": [1, 2], "image_size": 32},
-          "method": {"use_nam": True, "fd": "abs", "align": "mulmax"}, "fingerprint": "ab", "dataset": "visa",
-          "training": {"epochs": 2, "machine": {"precision": "float32"}}}
-META = {"train": {"cup": [{"img_path": "cup/train/good/0.png", "mask_path": "", "cls_name": "cup", "specie_name": "good",
-                           "anomaly": 0}]},
-        "test": {"cup": [{"img_path": "cup/test/hole/0.png", "mask_path": "cup/ground_truth/hole/0.png", "cls_name": "cup",
-                          "specie_name": "hole", "anomaly": 1}]}}
-RUN = {"dataset": "mvtec", "data_path": "d", "meta": None, "model_name": "m", "k_shot": 1, "seed": 2, "checkpoint": "c",
-       "checkpoint_digest": "0", "trained_on": "visa", "backbone": CONFIG["backbone"], "method": CONFIG["method"],
-       "windows": {"winmode": "mul", "win_size": 3, "win_stride": 2, "win_weight": 0.5, "index_memory": "0", "window_budget": 0},
-       "image_score": "paper", "metric_size": 240, "machine": {"precision": "float32", "device": "cpu"}}
+CONFIG = {
+    "backbone": {"model": "m", "pretrained": "p", "model_config": None, "layers": [1, 2], "image_size": 32},
+    "method": {"use_nam": True, "fd": "abs", "align": "mulmax"},
+    "fingerprint": "ab",
+    "dataset": "visa",
+    "training": {"epochs": 2, "machine": {"precision": "float32"}},
+}
+META = {
+    "train": {
+        "cup": [
+            {
+                "img_path": "cup/train/good/0.png",
+                "mask_path": "",
+                "cls_name": "cup",
+                "specie_name": "good",
+                "anomaly": 0,
+            }
+        ]
+    },
+    "test": {
+        "cup": [
+            {
+                "img_path": "cup/test/hole/0.png",
+                "mask_path": "cup/ground_truth/hole/0.png",
+                "cls_name": "cup",
+                "specie_name": "hole",
+                "anomaly": 1,
+            }
+        ]
+    },
+}
+RUN = {
+    "dataset": "mvtec",
+    "data_path": "d",
+    "meta": None,
+    "model_name": "m",
+    "k_shot": 1,
+    "seed": 2,
+    "checkpoint": "c",
+    "checkpoint_digest": "0",
+    "trained_on": "visa",
+    "backbone": CONFIG["backbone"],
+    "method": CONFIG["method"],
+    "windows": {
+        "winmode": "mul",
+        "win_size": 3,
+        "win_stride": 2,
+        "win_weight": 0.5,
+        "index_memory": "0",
+        "window_budget": 0,
+    },
+    "image_score": "paper",
+    "metric_size": 240,
+    "machine": {"precision": "float32", "device": "cpu"},
+}
 
 
 def made(writer):
@@ -52,7 +97,9 @@ def write_state(file):
     optimizer = torch.optim.Adam(module.parameters())
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    TrainingState(file, {}, "x", 5).save(module, optimizer, Position(0, 1, [(1, 1, 0.5, 0.5, 0.5)]), "float32")
+    TrainingState(file, {}, "x", 5).save(
+        module, optimizer, Position(0, 1, [(1, 1, 0.5, 0.5, 0.5)]), "float32"
+    )
 
 
 def pickled(content):
@@ -61,32 +108,41 @@ def pickled(content):
     return buffer.getvalue()
 
 
-seed_everything(0)    # so that what is damaged is the same each time
+seed_everything(0)  # so that what is damaged is the same each time
 HEADS = FDSL(4, 1)
-WHOLE = {".safetensors": made(lambda file: save_checkpoint(file, HEADS.state_dict(), CONFIG)),
-         ".pth": pickled({"trainable_RR": {"clsList.0.fbatchNorm.weight": torch.ones(4), "convRes.conv.bias": torch.ones(6)}})}
+WHOLE = {
+    ".safetensors": made(lambda file: save_checkpoint(file, HEADS.state_dict(), CONFIG)),
+    ".pth": pickled(
+        {"trainable_RR": {"clsList.0.fbatchNorm.weight": torch.ones(4), "convRes.conv.bias": torch.ones(6)}}
+    ),
+}
 STATE = made(write_state)
 
 
 @st.composite
 def damaged(draw, whole):
-    """A file with bytes changed, taken out, repeated or added, most often near its start, where what is told lies."""
+    """A file with bytes changed, taken out, repeated or added, most often near its start, where what is told
+    lies."""
     content = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
-        place = draw(st.integers(0, min(len(content), draw(st.sampled_from([16, 400, 4000, len(content) or 1])))))
+        place = draw(
+            st.integers(0, min(len(content), draw(st.sampled_from([16, 400, 4000, len(content) or 1]))))
+        )
         kind = draw(st.sampled_from(["change", "cut", "take", "add", "repeat", "digit"]))
         if kind == "change":
-            content[place:place + 1] = draw(st.binary(min_size=1, max_size=1))
+            content[place : place + 1] = draw(st.binary(min_size=1, max_size=1))
         elif kind == "cut":
             del content[place:]
         elif kind == "take":
-            del content[place:place + draw(st.integers(1, 64))]
+            del content[place : place + draw(st.integers(1, 64))]
         elif kind == "add":
             content[place:place] = draw(st.binary(min_size=1, max_size=32))
         elif kind == "repeat":
-            content[place:place] = content[place:place + draw(st.integers(1, 64))]
+            content[place:place] = content[place : place + draw(st.integers(1, 64))]
         else:
-            content[place:place + 1] = draw(st.sampled_from([b"0", b"9", b'"', b"}", b"-", b"[", b"\\", b"\xff"]))
+            content[place : place + 1] = draw(
+                st.sampled_from([b"0", b"9", b'"', b"}", b"-", b"[", b"\\", b"\xff"])
+            )
     return bytes(content)
 
 
@@ -101,7 +157,11 @@ def changed(draw, whole):
     for _ in range(draw(st.integers(1, 3))):
         node = copy
         while isinstance(node, (dict, list)) and node:
-            key = draw(st.sampled_from(sorted(node))) if isinstance(node, dict) else draw(st.integers(0, len(node) - 1))
+            key = (
+                draw(st.sampled_from(sorted(node)))
+                if isinstance(node, dict)
+                else draw(st.integers(0, len(node) - 1))
+            )
             if not isinstance(node[key], (dict, list)) or not node[key] or draw(st.integers(0, 3)) == 0:
                 kind = draw(st.sampled_from(["replace", "take", "rename"]))
                 value = node.pop(key)
@@ -117,7 +177,8 @@ def changed(draw, whole):
 
 
 def answers(read, error, content, name):
-    """Writes `content` to a file called `name`; True where it was read, False where one sentence that names it refused it."""
+    """Writes `content` to a file called `name`; True where it was read, False where one sentence that names
+    it refused it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / name
         file.write_bytes(content)
@@ -154,20 +215,39 @@ def test_checkpoints_with_made_up_configurations(config):
     answers(read, ConfigError, content, "file.safetensors")
 
 
-tensors = st.sampled_from([torch.zeros(4), torch.zeros(0), torch.zeros(()), torch.zeros(2, 4), torch.zeros(4, dtype=torch.int64),
-                           torch.full((4,), float("nan")), torch.zeros(4, dtype=torch.bool), torch.ones(4, dtype=torch.float16)])
-names = st.sampled_from(sorted(HEADS.state_dict())) | st.from_regex(r"\A(heads|nam)\.[0-9]{1,6}\.layers\.[0-9]\.weight\Z") \
+tensors = st.sampled_from(
+    [
+        torch.zeros(4),
+        torch.zeros(0),
+        torch.zeros(()),
+        torch.zeros(2, 4),
+        torch.zeros(4, dtype=torch.int64),
+        torch.full((4,), float("nan")),
+        torch.zeros(4, dtype=torch.bool),
+        torch.ones(4, dtype=torch.float16),
+    ]
+)
+names = (
+    st.sampled_from(sorted(HEADS.state_dict()))
+    | st.from_regex(r"\A(heads|nam)\.[0-9]{1,6}\.layers\.[0-9]\.weight\Z")
     | st.text(min_size=1, max_size=12).filter(lambda name: name != "__metadata__" and name.isprintable())
+)
 
 
 @often
-@given(more=st.dictionaries(names, tensors, max_size=3), gone=st.sets(st.sampled_from(sorted(HEADS.state_dict())), max_size=2))
+@given(
+    more=st.dictionaries(names, tensors, max_size=3),
+    gone=st.sets(st.sampled_from(sorted(HEADS.state_dict())), max_size=2),
+)
 def test_checkpoints_with_made_up_tensors(more, gone):
     state = {name: value for name, value in HEADS.state_dict().items() if name not in gone} | more
 
     def write(file):
-        save_file({name: value.clone() for name, value in state.items()}, file,
-                  metadata={"fdsl": json.dumps({"format": 1, **CONFIG})})
+        save_file(
+            {name: value.clone() for name, value in state.items()},
+            file,
+            metadata={"fdsl": json.dumps({"format": 1, **CONFIG})},
+        )
 
     def read(file):
         found = load_checkpoint(file)
@@ -209,10 +289,17 @@ def test_made_up_meta_json(content):
 @often
 @given(content=changed(RUN))
 def test_made_up_configurations_of_a_run(content):
-    answers(lambda file: test.read_run_config(file.parent), ConfigError, json.dumps(content).encode(), "config.json")
+    answers(
+        lambda file: test.read_run_config(file.parent),
+        ConfigError,
+        json.dumps(content).encode(),
+        "config.json",
+    )
 
 
 def test_what_is_whole_is_read():
     assert answers(load_checkpoint, ConfigError, WHOLE[".safetensors"], "file.safetensors")
     assert answers(safe_catalogue, DataError, json.dumps(META).encode(), "meta.json")
-    assert answers(lambda file: test.read_run_config(file.parent), ConfigError, json.dumps(RUN).encode(), "config.json")
+    assert answers(
+        lambda file: test.read_run_config(file.parent), ConfigError, json.dumps(RUN).encode(), "config.json"
+    )

@@ -1,4 +1,5 @@
-"""Real processes of train.py, test.py and predict.py, killed with SIGKILL at random moments until they get through.
+"""Real processes of train.py, test.py and predict.py, killed with SIGKILL at random moments until they get
+through.
 
 FDSL_KILLS=30 sets how many kills there are (default 4); FDSL_KILL_SEED chooses other moments.
 """
@@ -8,14 +9,13 @@ import random
 import time
 
 import pytest
-
 from small_runs import Place, start
 from test_reliability import files
 
 KILLS = int(os.environ.get("FDSL_KILLS", "4"))
 SEED = int(os.environ.get("FDSL_KILL_SEED", "1"))
 HIDDEN_NEVER_LEFT = (".tmp", ".lock", ".parts", ".partial", ".unfinished.safetensors")
-BEGUN = {"train": "python ", "test": "python ", "predict": "threshold "}    # how the line begins that says so
+BEGUN = {"train": "python ", "test": "python ", "predict": "threshold "}  # how the line begins that says so
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,8 @@ def undisturbed(name, arguments):
 
 
 def killed_until_finished(name, arguments, seconds, moments, most):
-    """Starts a run again and again, killing it at random moments at most `most` times; how often it was killed."""
+    """Starts a run again and again, killing it at random moments at most `most` times; how often it was
+    killed."""
     for killed in range(most + 1):
         process = begin(name, arguments)
         if killed < most:
@@ -62,6 +63,7 @@ def killed_until_finished(name, arguments, seconds, moments, most):
 def test_killed_runs_end_in_the_same_bytes(place, tmp_path, name, record_property):
     moments, kills = random.Random(f"{SEED} {name}"), 0
     if name == "train":
+
         def arguments(folder):
             return place.train("--epochs", "6", "--save-every", "1", "--checkpoints", str(folder))
     elif name == "test":
@@ -70,6 +72,7 @@ def test_killed_runs_end_in_the_same_bytes(place, tmp_path, name, record_propert
         def arguments(folder):
             return place.test("--results", str(folder))
     else:
+
         def arguments(folder):
             return place.predict("--resume", "--save-maps", "--output", str(folder))
 

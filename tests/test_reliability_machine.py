@@ -9,20 +9,20 @@ import sys
 import numpy as np
 import pytest
 import torch
-
-from models.backbone import FrozenBackbone
-from models.detector import WINDOW_CHUNK_PATCHES
-from models.fdsl import FDSL
 from small_runs import one_thread, start  # noqa: F401 (one_thread is a fixture)
 from test_reliability import files
 from test_reliability_numbers import place, test, train  # noqa: F401 (place is a fixture)
 from test_reliability_processes import children, line_with
+
+from models.backbone import FrozenBackbone
+from models.detector import WINDOW_CHUNK_PATCHES
+from models.fdsl import FDSL
 from utils import files as whole_files
 from utils import runtime, signals
 from utils.config import ConfigError
 from utils.memory import Halving, is_out_of_memory, sparing
-from utils.resume import TrainingState
 from utils.results import load_maps
+from utils.resume import TrainingState
 
 
 @pytest.fixture
@@ -46,21 +46,31 @@ def memory_of(monkeypatch, images):
 
 
 def close(one, other, tolerance=1e-6):
-    return np.allclose(one.base, other.base, rtol=0, atol=tolerance) and np.allclose(one.window, other.window, rtol=0, atol=tolerance) \
+    return (
+        np.allclose(one.base, other.base, rtol=0, atol=tolerance)
+        and np.allclose(one.window, other.window, rtol=0, atol=tolerance)
         and np.allclose(one.base_score, other.base_score, rtol=0, atol=tolerance)
+    )
 
 
 @pytest.mark.parametrize("images", [1, 2, 3])
-def test_a_test_run_goes_on_with_less_memory_and_gives_the_same_maps(place, tmp_path, monkeypatch, told, chunks, images):
+def test_a_test_run_goes_on_with_less_memory_and_gives_the_same_maps(
+    place, tmp_path, monkeypatch, told, chunks, images
+):
     memory_of(monkeypatch, images)
     test.main(place.test("--pictures", "0", "--results", str(tmp_path)))
     found, wanted = (load_maps(place.run_folder(name) / "maps.npz") for name in (tmp_path, "results"))
     assert found.names == wanted.names and close(found, wanted)
-    assert "Out of memory with 4 images at once: going on with 2" in told() and "windows at once: going on with" in told()
+    assert (
+        "Out of memory with 4 images at once: going on with 2" in told()
+        and "windows at once: going on with" in told()
+    )
 
 
 @pytest.mark.parametrize("images", [1, 3])
-def test_a_training_goes_on_with_less_memory_and_gives_the_same_weights(place, tmp_path, monkeypatch, told, images):
+def test_a_training_goes_on_with_less_memory_and_gives_the_same_weights(
+    place, tmp_path, monkeypatch, told, images
+):
     memory_of(monkeypatch, images)
     train.main(place.train("--checkpoints", str(tmp_path)))
     assert np.allclose(losses(tmp_path / "m"), losses(place.folder / "checkpoints/m"), rtol=1e-4, atol=0)
@@ -84,21 +94,26 @@ def test_heads_take_turns_where_memory_does_not_hold_all_of_them(place, tmp_path
 
 
 def losses(folder):
-    """The table of losses, a row per step. Weights cannot be compared: where a gradient is nothing but rounding, as
-    that of a bias before a batch norm, Adam makes a whole step of it."""
+    """The table of losses, a row per step. Weights cannot be compared: where a gradient is nothing but
+    rounding, as that of a bias before a batch norm, Adam makes a whole step of it."""
     return np.loadtxt(folder / "mvtec.loss.csv", delimiter=",", skiprows=1)
 
 
 def test_in_turn_the_heads_get_the_gradients_and_statistics_of_the_whole_batch():
     generator = torch.Generator().manual_seed(2)
-    features, mask = torch.rand(3, 4, 16, 24, generator=generator), (torch.rand(4, 1, 32, 32, generator=generator) > 0.8).float()
+    features, mask = (
+        torch.rand(3, 4, 16, 24, generator=generator),
+        (torch.rand(4, 1, 32, 32, generator=generator) > 0.8).float(),
+    )
     found = []
     for in_turn in (False, True):
         torch.manual_seed(1)
         heads = FDSL(24, 3)
         step = train.HeadsStep(heads, torch.optim.Adam(heads.parameters()))
         step.in_turn = in_turn
-        found.append((step(features, mask), [value.grad for value in heads.parameters()], list(heads.buffers())))
+        found.append(
+            (step(features, mask), [value.grad for value in heads.parameters()], list(heads.buffers()))
+        )
     (one, gradients, buffers), (other, others, other_buffers) = found
     assert np.allclose(one, other, rtol=1e-5) and all(map(torch.equal, buffers, other_buffers))
     assert all(torch.allclose(value, same, rtol=1e-3, atol=1e-6) for value, same in zip(gradients, others))
@@ -119,11 +134,21 @@ def test_halves_are_put_together_in_order_and_other_errors_pass():
     def double(batch, plus=0):
         calls.append(len(batch))
         if len(batch) > 3:
-            raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes")
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+            )
         return batch * 2 + plus
 
     halving = Halving(double, torch.cat)
-    assert torch.equal(halving(torch.arange(10), plus=1), torch.arange(10) * 2 + 1) and calls == [10, 5, 2, 2, 2, 2, 2]
+    assert torch.equal(halving(torch.arange(10), plus=1), torch.arange(10) * 2 + 1) and calls == [
+        10,
+        5,
+        2,
+        2,
+        2,
+        2,
+        2,
+    ]
     assert torch.equal(halving(torch.arange(3)), torch.arange(3) * 2) and calls[-2:] == [2, 1]
     assert halving(torch.zeros(0)).shape == (0,)
     with pytest.raises(RuntimeError, match="something else"):
@@ -132,8 +157,12 @@ def test_halves_are_put_together_in_order_and_other_errors_pass():
 
 def test_what_counts_as_out_of_memory():
     assert is_out_of_memory(torch.OutOfMemoryError("x")) and is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory")) and not is_out_of_memory(RuntimeError("shape"))
-    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory")) and not is_out_of_memory(
+        RuntimeError("shape")
+    )
+    assert is_out_of_memory(
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    )
     assert not is_out_of_memory(ValueError("out of memory"))
 
 
@@ -152,12 +181,18 @@ def test_sparing_asks_until_it_fits():
     assert sparing(attempt, smaller) == "done" and sizes == [8, 4, 2, 1]
 
 
-# Disk ----------------------------------------------------------------------------------------------------------------
+# Disk -------------------------------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", ["train", "test"])
-def test_a_full_disk_at_any_write_leaves_whole_files_and_a_run_that_goes_on(place, tmp_path, monkeypatch, name):
-    main, arguments, wanted = (train.main, place.train("--checkpoints", str(tmp_path)), place.folder / "checkpoints/m") \
-        if name == "train" else (test.main, place.test("--pictures", "0", "--results", str(tmp_path)), place.run_folder())
+def test_a_full_disk_at_any_write_leaves_whole_files_and_a_run_that_goes_on(
+    place, tmp_path, monkeypatch, name
+):
+    main, arguments, wanted = (
+        (train.main, place.train("--checkpoints", str(tmp_path)), place.folder / "checkpoints/m")
+        if name == "train"
+        else (test.main, place.test("--pictures", "0", "--results", str(tmp_path)), place.run_folder())
+    )
     refused = 0
     for successes in range(30):
         with monkeypatch.context() as patch:
@@ -183,8 +218,11 @@ def test_a_full_disk_at_any_write_leaves_whole_files_and_a_run_that_goes_on(plac
 
 
 def test_a_file_that_may_not_grow_is_one_sentence_and_exit_code_2(place, tmp_path):
-    process = start("train", place.train("--checkpoints", str(tmp_path)),
-                    preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)))
+    process = start(
+        "train",
+        place.train("--checkpoints", str(tmp_path)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+    )
     rest = process.communicate()[1]
     errors = [line for line in rest.splitlines() if line.startswith("error: ")]
     assert process.returncode == 2 and "Traceback" not in rest and len(errors) == 1
@@ -192,7 +230,8 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_exit_code_2(place, tmp_pat
     assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("*.tmp"))
 
 
-# What the entry points make of it ------------------------------------------------------------------------------------
+# What the entry points make of it ---------------------------------------------------------------------------
+
 
 def ended(monkeypatch, capsys, error, *flags, errors=(ConfigError,)):
     """Exit code and standard error of an entry point that raises `error`."""
@@ -207,17 +246,33 @@ def ended(monkeypatch, capsys, error, *flags, errors=(ConfigError,)):
     return stopped.value.code, capsys.readouterr().err
 
 
-@pytest.mark.parametrize("error, words", [
-    (ConfigError("a sentence\nin two lines"), "error: a sentence in two lines"),
-    (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device; the disk is full"),
-    (PermissionError(errno.EACCES, "Permission denied", "a/b"), "a/b: Permission denied; give permission"),
-    (OSError(errno.EROFS, "Read-only file system", "a"), "name another folder"),
-    (OSError(errno.EIO, "Input/output error", "a"), "a: Input/output error; mend it"),
-    (OSError("odd"), "a file: odd;"),
-    (torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory (CUDA out of memory.)"),
-    (MemoryError(), "There is not enough memory (MemoryError)"),
-    (RuntimeError("CUDA error: an illegal memory access was encountered\nmore"), "The GPU stopped working (CUDA error: an"),
-    (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), "A process that loads images was ended")])
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (ConfigError("a sentence\nin two lines"), "error: a sentence in two lines"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a/b"),
+            "a/b: No space left on device; the disk is full",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a/b"),
+            "a/b: Permission denied; give permission",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "a"), "name another folder"),
+        (OSError(errno.EIO, "Input/output error", "a"), "a: Input/output error; mend it"),
+        (OSError("odd"), "a file: odd;"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory (CUDA out of memory.)"),
+        (MemoryError(), "There is not enough memory (MemoryError)"),
+        (
+            RuntimeError("CUDA error: an illegal memory access was encountered\nmore"),
+            "The GPU stopped working (CUDA error: an",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+            "A process that loads images was ended",
+        ),
+    ],
+)
 def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, error, words):
     code, told = ended(monkeypatch, capsys, error)
     assert code == 2 and words in told and "Traceback" not in told
@@ -225,7 +280,11 @@ def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, error, wo
 
 
 def test_debug_shows_the_traceback_and_so_does_what_nobody_expected(monkeypatch, capsys):
-    for error, flags in ((ConfigError("x"), ["--debug"]), (RuntimeError("a fault of ours"), []), (OSError("x"), ["--debug"])):
+    for error, flags in (
+        (ConfigError("x"), ["--debug"]),
+        (RuntimeError("a fault of ours"), []),
+        (OSError("x"), ["--debug"]),
+    ):
         with pytest.raises(type(error)):
             ended(monkeypatch, capsys, error, *flags)
 
@@ -235,7 +294,11 @@ def test_a_killed_helper_of_a_run_is_one_sentence(place, tmp_path):
     line_with(process, "epoch 1/900: loss")
     os.kill(children(process.pid)[0], signal.SIGKILL)
     rest = process.communicate(timeout=30)[1]
-    assert process.returncode == 2 and "A process that loads images was ended from outside" in rest and "Traceback" not in rest
+    assert (
+        process.returncode == 2
+        and "A process that loads images was ended from outside" in rest
+        and "Traceback" not in rest
+    )
 
 
 def test_a_gpu_that_does_not_answer_is_said(monkeypatch):

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_runs import Place, command, one_thread  # noqa: F401 (one_thread is a fixture)
+from test_reliability import files
 
 from models.backbone import Features, FrozenBackbone, ModelError
 from models.detector import Detector
-from small_runs import Place, command, one_thread  # noqa: F401 (one_thread is a fixture)
-from test_reliability import files
 from utils.checkpoint import load_checkpoint
 
 train, test = command("train"), command("test")
@@ -23,7 +23,8 @@ def place(tmp_path_factory):
     return place
 
 
-# Overflow ------------------------------------------------------------------------------------------------------------
+# Overflow ---------------------------------------------------------------------------------------------------
+
 
 def overflow_in(monkeypatch, dtype, calls):
     """A backbone whose values overflow in `dtype` from the given call on."""
@@ -54,8 +55,10 @@ def test_a_test_run_that_overflows_is_repeated_in_float32(place, tmp_path, monke
 
 
 def test_references_of_both_methods_that_overflow_are_repeated_in_float32(place, tmp_path, monkeypatch, told):
-    overflow_in(monkeypatch, torch.bfloat16, 1)    # remembered well, then scored
-    test.main(place.test("--pictures", "0", "--precision", "bf16", "--method", "both", "--results", str(tmp_path)))
+    overflow_in(monkeypatch, torch.bfloat16, 1)  # remembered well, then scored
+    test.main(
+        place.test("--pictures", "0", "--precision", "bf16", "--method", "both", "--results", str(tmp_path))
+    )
     assert told().count("Values overflowed in bfloat16 at a reference of ") == 1
     config = json.loads(next(tmp_path.rglob("config.json")).read_text())
     assert config["machine"]["precision"] == "float32" and config["heads"] == "both"
@@ -67,7 +70,10 @@ def test_a_training_that_overflows_goes_on_in_float32(place, tmp_path, monkeypat
     train.main(arguments)
     found = tmp_path / "m/mvtec.safetensors"
     assert told().count("Values overflowed in bfloat16") == 1
-    assert all(torch.equal(one, two) for one, two in zip(load_file(found).values(), load_file(place.weights()).values()))
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(load_file(found).values(), load_file(place.weights()).values())
+    )
     machine = load_checkpoint(found).config["training"]["machine"]
     assert (machine["precision"], machine["precision_asked"]) == ("float32", "bfloat16")
     train.main(arguments)
@@ -79,7 +85,9 @@ def test_a_training_that_overflowed_is_resumed_in_float32(place, tmp_path, monke
     for name, faults in (("whole", []), ("resumed", [8])):
         with monkeypatch.context() as patch:
             overflow_in(patch, torch.bfloat16, 9)  # after the references and two batches
-            arguments = place.train("--precision", "bf16", "--checkpoints", str(tmp_path / name), "--save-every", "1")
+            arguments = place.train(
+                "--precision", "bf16", "--checkpoints", str(tmp_path / name), "--save-every", "1"
+            )
             for calls in faults:
                 with patch.context() as fault:
                     stop_at_step(fault, calls)
@@ -102,9 +110,12 @@ def stop_at_step(monkeypatch, step):
     monkeypatch.setattr(train.HeadsStep, "__call__", counted)
 
 
-# Not finite ----------------------------------------------------------------------------------------------------------
+# Not finite -------------------------------------------------------------------------------------------------
 
-def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state(place, tmp_path, monkeypatch):
+
+def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state(
+    place, tmp_path, monkeypatch
+):
     original, count = train.DiscrepancySource.__call__, [0]
 
     def spoilt(self, batch):

@@ -9,20 +9,23 @@ import time
 from pathlib import Path
 
 import pytest
-
 from small_runs import ROOT, one_thread, start  # noqa: F401 (one_thread is a fixture)
 from test_reliability import CONFIG, place, test, train  # noqa: F401 (place is a fixture)
+
 from utils import lock
 from utils.config import ConfigError
 from utils.resume import TrainingState
 
-
-HOLDER = ("import sys, time; from pathlib import Path; from utils.lock import locked\n"
-          "with locked(Path(sys.argv[1]), 'it', 'go'):\n    print('held', flush=True); time.sleep(60)")
+HOLDER = (
+    "import sys, time; from pathlib import Path; from utils.lock import locked\n"
+    "with locked(Path(sys.argv[1]), 'it', 'go'):\n    print('held', flush=True); time.sleep(60)"
+)
 
 
 def holder(file):
-    process = subprocess.Popen([sys.executable, "-c", HOLDER, str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(file)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     return process
 
@@ -30,7 +33,9 @@ def holder(file):
 def test_a_second_run_is_refused_by_name_of_the_first_and_a_killed_one_holds_nothing(place, tmp_path):
     first = holder(tmp_path / "m/.mvtec.lock")
     try:
-        with pytest.raises(ConfigError, match=rf"mvtec.safetensors is being written by process {first.pid} on .* since "):
+        with pytest.raises(
+            ConfigError, match=rf"mvtec.safetensors is being written by process {first.pid} on .* since "
+        ):
             train.main(place.train("--checkpoints", str(tmp_path)))
         assert not (tmp_path / "m/mvtec.safetensors").exists()
     finally:
@@ -49,27 +54,49 @@ def test_a_test_run_is_refused_while_another_writes_its_folder(place, tmp_path):
     assert not (folder / "config.json").exists()
 
 
-@pytest.mark.parametrize("process, begun, free", [("mine", "", True), ("mine", None, False), (2**22 + 5, None, True),
-                                                  ("text", None, True), (-1, None, True)])
-def test_without_locks_of_the_system_the_process_id_and_its_start_decide(tmp_path, monkeypatch, process, begun, free):
+@pytest.mark.parametrize(
+    "process, begun, free",
+    [
+        ("mine", "", True),
+        ("mine", None, False),
+        (2**22 + 5, None, True),
+        ("text", None, True),
+        (-1, None, True),
+    ],
+)
+def test_without_locks_of_the_system_the_process_id_and_its_start_decide(
+    tmp_path, monkeypatch, process, begun, free
+):
     monkeypatch.setattr(lock, "fcntl", None)
     file = tmp_path / ".lock"
     me = lock._me()
-    file.write_text(json.dumps({**me, "process": os.getpid() if process == "mine" else process,
-                                "begun": me["begun"] if begun is None else begun}))
+    file.write_text(
+        json.dumps(
+            {
+                **me,
+                "process": os.getpid() if process == "mine" else process,
+                "begun": me["begun"] if begun is None else begun,
+            }
+        )
+    )
     if free:
         with lock.locked(file, "it", "go"):
             assert json.loads(file.read_text())["process"] == os.getpid()
         assert not file.exists()
     else:
-        with pytest.raises(ConfigError, match="it is being written by process"), lock.locked(file, "it", "go"):
+        with (
+            pytest.raises(ConfigError, match="it is being written by process"),
+            lock.locked(file, "it", "go"),
+        ):
             pass
         assert file.exists()
 
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_windows_locks_a_far_byte(tmp_path, monkeypatch, taken):
-    """Against a stand-in for Python's msvcrt, whose `locking` locks from the file's position and raises where it cannot."""
+    """Against a stand-in for Python's msvcrt, whose `locking` locks from the file's position and raises where
+    it cannot."""
+
     class Windows:
         LK_NBLCK, locked = 2, []
 
@@ -83,7 +110,10 @@ def test_windows_locks_a_far_byte(tmp_path, monkeypatch, taken):
     file = tmp_path / ".lock"
     if taken:
         file.write_text(json.dumps({"process": 42, "host": "there", "since": "then"}))
-        with pytest.raises(ConfigError, match="by process 42 on there since then"), lock.locked(file, "it", "go"):
+        with (
+            pytest.raises(ConfigError, match="by process 42 on there since then"),
+            lock.locked(file, "it", "go"),
+        ):
             pass
     else:
         with lock.locked(file, "it", "go"):
@@ -98,9 +128,9 @@ def test_a_lock_file_of_any_content_is_taken(tmp_path):
             pass
 
 
-# Signals -------------------------------------------------------------------------------------------------------------
+# Signals ----------------------------------------------------------------------------------------------------
 
-PROMPT = 3    # seconds: a second is what the commands take, the rest is for a busy machine
+PROMPT = 3  # seconds: a second is what the commands take, the rest is for a busy machine
 
 
 def interrupt(process, number):
@@ -132,7 +162,10 @@ def alive(number):
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_training_answers_with_one_line_that_says_how_to_continue(place, tmp_path, number, code):
-    process = start("train", place.train("--epochs", "900", "--save-every", "1", "--workers", "2", "--checkpoints", str(tmp_path)))
+    process = start(
+        "train",
+        place.train("--epochs", "900", "--save-every", "1", "--workers", "2", "--checkpoints", str(tmp_path)),
+    )
     line_with(process, "epoch 2/900: loss")
     helpers = children(process.pid)
     found, seconds, rest = interrupt(process, number)
@@ -147,18 +180,25 @@ def test_a_training_answers_with_one_line_that_says_how_to_continue(place, tmp_p
     assert TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", CONFIG, "", 5).read().position.step >= 8
 
 
-HELD = ("from utils import signals; signals.answer(); import hashlib\nprint('held', flush=True)\n"
-        "hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)")
+HELD = (
+    "from utils import signals; signals.answer(); import hashlib\nprint('held', flush=True)\n"
+    "hashlib.pbkdf2_hmac('sha256', b'a', b'b', 10**9)"
+)
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_process_inside_a_library_answers_too(number, code):
-    process = subprocess.Popen([sys.executable, "-c", HELD], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        [sys.executable, "-c", HELD], cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
     assert process.stdout.readline() == "held\n"
     time.sleep(0.1)
     found, seconds, rest = interrupt(process, number)
     assert (found, seconds < PROMPT) == (code, True)
-    assert rest.startswith("Interrupted; nothing is finished yet, the same command starts over: ") and len(rest.splitlines()) == 1
+    assert (
+        rest.startswith("Interrupted; nothing is finished yet, the same command starts over: ")
+        and len(rest.splitlines()) == 1
+    )
 
 
 def test_ctrl_c_is_answered_while_python_is_still_importing(place):

@@ -66,7 +66,12 @@ def test_script_json_cannot_leave_its_element():
 def test_the_page_needs_nothing_from_elsewhere(run):
     page = Page(run[0])
     assert not re.search(r"https?:|wss?:|@import|url\(|fetch\(|XMLHttpRequest", page.source)
-    assert not [value for _, attributes in page.tags for value in attributes.values() if (value or "").startswith("//")]
+    assert not [
+        value
+        for _, attributes in page.tags
+        for value in attributes.values()
+        if (value or "").startswith("//")
+    ]
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "base")]
     policy = next(attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes)
     assert "default-src 'none'" in policy and "unsafe-eval" not in policy and "script-src 'sha256-" in policy
@@ -105,18 +110,39 @@ def test_numbers_are_per_cent_with_a_dash_where_not_defined(run):
         rows[name] = re.findall(r"<td[^>]*>(.*?)</td>", row)
     assert rows["plate"][:5] == ["23", "96.8", "58.4", "61.2", "–"]
     assert rows["only_good"] == ["5"] + ["–"] * 7
-    assert rows["Paper"] == ["", "96.8 ± 0.2", "58.6 ± 0.5", "60.3 ± 0.6", "–",
-                             "94.4 ± 0.5", "95.1 ± 0.4", "97.2 ± 0.3"]
+    assert rows["Paper"] == [
+        "",
+        "96.8 ± 0.2",
+        "58.6 ± 0.5",
+        "60.3 ± 0.6",
+        "–",
+        "94.4 ± 0.5",
+        "95.1 ± 0.4",
+        "97.2 ± 0.3",
+    ]
 
 
 def test_the_head_says_what_the_numbers_are(run, tmp_path):
     text = Page(run[0]).text
-    for words in ("Products in MVTec AD's layout, 1 shot", "Untrained weights.", "Seed 14", "Image score paper", "Metric size 240 px",
-                  "ViT-L-14-336-quickgelu at 518 px", "Heads trained on VisA",
-                  "LFE mul, windows of 13 patches, stride 2, weight 0.5", "The paper's row is the mean over its seeds", COMMAND):
+    for words in (
+        "Products in MVTec AD's layout, 1 shot",
+        "Untrained weights.",
+        "Seed 14",
+        "Image score paper",
+        "Metric size 240 px",
+        "ViT-L-14-336-quickgelu at 518 px",
+        "Heads trained on VisA",
+        "LFE mul, windows of 13 patches, stride 2, weight 0.5",
+        "The paper's row is the mean over its seeds",
+        COMMAND,
+    ):
         assert words in text, words
-    config = {**CONFIG, "backbone": {**CONFIG["backbone"], "pretrained": "openai"}, "image_score": "max",
-              "metric_size": "full"}
+    config = {
+        **CONFIG,
+        "backbone": {**CONFIG["backbone"], "pretrained": "openai"},
+        "image_score": "max",
+        "metric_size": "full",
+    }
     text = Page(write_report(tmp_path, run[1], config, {"mean": {}}, COMMAND)).text
     assert "Untrained" not in text and "Metric size full" in text
     assert "no test-set scaling" in text and "The paper's row" not in text
@@ -128,7 +154,9 @@ def test_unreadable_photos_are_listed_and_a_bare_config_is_enough(tmp_path):
     def broken(index):
         raise OSError(f"<truncated> {index}")
 
-    view = replace(view, read_photo=broken, score_threshold=float("inf"), scores=np.array([0.1, np.nan, np.inf, 0.4]))
+    view = replace(
+        view, read_photo=broken, score_threshold=float("inf"), scores=np.array([0.1, np.nan, np.inf, 0.4])
+    )
     page = Page(write_report(tmp_path, [view], {}, {}, ""))
     assert "Files that could not be read" in page.text and page.text.count("<truncated>") == 4
     assert page.data["categories"][0]["scores"] == [0.1, None, None, 0.4]
@@ -152,6 +180,8 @@ def test_no_bar_of_a_histogram_lies_on_both_sides_of_the_threshold():
         assert threshold in edges and edges[0] <= 0 and edges[-1] >= 1 and np.allclose(np.diff(edges), 1 / 48)
         counts = np.histogram(scores, edges)[0]
         assert counts.sum() == len(scores) and counts[edges[:-1] >= threshold].sum() in (
-            (scores >= threshold).sum(), (scores >= threshold).sum() - (threshold == edges[-1]))
+            (scores >= threshold).sum(),
+            (scores >= threshold).sum() - (threshold == edges[-1]),
+        )
     assert np.array_equal(bin_edges(0.0, 1.0, 4, None), [0, 0.25, 0.5, 0.75, 1])
     assert np.array_equal(bin_edges(0.0, 1.0, 4, float("inf")), [0, 0.25, 0.5, 0.75, 1])

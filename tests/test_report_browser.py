@@ -27,7 +27,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, run):
-    browser.get_log("browser")    # what earlier pages left there
+    browser.get_log("browser")  # what earlier pages left there
     resize(browser, 1280, 900)
     browser.get(run[0].as_uri())
     yield browser
@@ -40,8 +40,12 @@ SLIDER = "document.querySelector('section.category:not([hidden]) input.threshold
 
 def choose(driver, identity, value):
     """Sets a field of the toolbar as a user would."""
-    driver.execute_script("""const field = document.getElementById(arguments[0]);
-        field.value = arguments[1]; field.dispatchEvent(new Event('input'))""", identity, value)
+    driver.execute_script(
+        """const field = document.getElementById(arguments[0]);
+        field.value = arguments[1]; field.dispatchEvent(new Event('input'))""",
+        identity,
+        value,
+    )
 
 
 def counts(driver):
@@ -54,9 +58,14 @@ def expected(summary, threshold, start):
     alarm, before, labels = summary.scores >= threshold, summary.scores >= start, summary.labels
     found, alarms = int((alarm & labels).sum()), int((alarm & ~labels).sum())
     share = lambda part, whole: f"{100 * part / whole:.1f} %" if whole else "–"  # noqa: E731
-    return {"found": str(found), "missed": str(int(labels.sum()) - found), "alarms": str(alarms),
-            "recall": share(found, int(labels.sum())), "precision": share(found, found + alarms),
-            "flipped": str(int((alarm != before).sum()))}
+    return {
+        "found": str(found),
+        "missed": str(int(labels.sum()) - found),
+        "alarms": str(alarms),
+        "recall": share(found, int(labels.sum())),
+        "precision": share(found, found + alarms),
+        "flipped": str(int((alarm != before).sum())),
+    }
 
 
 def press(driver, *keys):
@@ -68,7 +77,9 @@ def press(driver, *keys):
 
 def slide(driver, value):
     """Moves the slider and returns where it really stands."""
-    driver.execute_script(f"{SLIDER}.value = arguments[0]; {SLIDER}.dispatchEvent(new Event('input'))", float(value))
+    driver.execute_script(
+        f"{SLIDER}.value = arguments[0]; {SLIDER}.dispatchEvent(new Event('input'))", float(value)
+    )
     return read(driver, f"{SLIDER}.valueAsNumber")
 
 
@@ -108,7 +119,9 @@ def test_tiles_are_sorted_and_the_keyboard_walks_them(page, run):
 
     summary = run[1][0]
     order = np.argsort(-summary.scores, kind="stable").tolist()
-    assert read(page, "[...document.querySelectorAll('.tile')].map(tile => Number(tile.dataset.image))") == order
+    assert (
+        read(page, "[...document.querySelectorAll('.tile')].map(tile => Number(tile.dataset.image))") == order
+    )
     focused = "Number(document.activeElement.dataset.image)"
     opened, helped = (f"document.getElementById('{identity}').open" for identity in ("viewer", "help"))
     press(page, "j", "j", Keys.ARROW_RIGHT, "k")
@@ -121,7 +134,9 @@ def test_tiles_are_sorted_and_the_keyboard_walks_them(page, run):
     assert read(page, "document.querySelectorAll('#panels [role=img]').length") == 4
     assert summary.image_paths[order[2]] in read(page, "document.getElementById('viewer-facts').textContent")
     press(page, Keys.ESCAPE)
-    wait_for(page, f"!{opened} && {focused} === {order[2]}")    # a dialog's close event comes after it is closed
+    wait_for(
+        page, f"!{opened} && {focused} === {order[2]}"
+    )  # a dialog's close event comes after it is closed
     press(page, "1")
     assert read(page, "getComputedStyle(document.getElementById('grid')).getPropertyValue('--mode')") == "0"
     press(page, "?")
@@ -129,7 +144,9 @@ def test_tiles_are_sorted_and_the_keyboard_walks_them(page, run):
     press(page, Keys.ESCAPE)
     wait_for(page, f"!{helped}")
     press(page, "n")
-    wait_for(page, "document.querySelector('.tabs [aria-current]') === document.querySelectorAll('.tabs a')[1]")
+    wait_for(
+        page, "document.querySelector('.tabs [aria-current]') === document.querySelectorAll('.tabs a')[1]"
+    )
     assert read(page, "document.querySelector('.tabs [aria-current]').textContent") == ATTACK_NAME
 
 
@@ -137,7 +154,9 @@ def test_hostile_names_are_text(page, run):
     page.execute_script("location.hash = 'c1'")
     wait_for(page, "document.querySelectorAll('.tile').length === 11")
     page.execute_script("document.querySelector('.tile').click()")
-    text = "".join(read(page, f"document.getElementById('{identity}').textContent") for identity in ("viewer", "grid"))
+    text = "".join(
+        read(page, f"document.getElementById('{identity}').textContent") for identity in ("viewer", "grid")
+    )
     assert ATTACK in text and "</script><b>&amp;" in text
     assert read(page, "document.querySelectorAll('img[onerror], b').length") == 0
     assert read(page, "document.title") == "Products in MVTec AD's layout, 1 shot · FDSL report"
@@ -150,7 +169,9 @@ def test_a_missing_strip_falls_back_to_the_thumbnail(browser, run, tmp_path):
     browser.get(write_report(tmp_path, [summary], CONFIG, {}, COMMAND).as_uri())
     press(browser, "j")
     browser.execute_script("document.activeElement.click()")
-    wait_for(browser, "[...document.querySelectorAll('#panels img')].every(image => image.naturalWidth === 768)")
+    wait_for(
+        browser, "[...document.querySelectorAll('#panels img')].every(image => image.naturalWidth === 768)"
+    )
 
 
 def test_themes_and_a_narrow_screen(page):
@@ -183,7 +204,7 @@ def test_text_has_contrast_and_controls_have_names(page):
 
 
 def luminance(colour):
-    parts = np.array([int(colour[index:index + 2], 16) / 255 for index in (1, 3, 5)])
+    parts = np.array([int(colour[index : index + 2], 16) / 255 for index in (1, 3, 5)])
     linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
     return float(linear @ [0.2126, 0.7152, 0.0722])
 

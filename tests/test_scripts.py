@@ -1,4 +1,5 @@
-"""The shell scripts: arguments and datasets that are refused, and trainings and tests on each other's dataset."""
+"""The shell scripts: arguments and datasets that are refused, and trainings and tests on each other's
+dataset."""
 
 import json
 import os
@@ -7,24 +8,40 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from test_commands import BACKBONE, ROOT, datasets  # noqa: F401 (datasets is a fixture)
 
 
 def shell(script, *arguments, **environment):
-    return subprocess.run(["bash", str(ROOT / script), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL,
-                          env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment})
+    return subprocess.run(
+        ["bash", str(ROOT / script), *arguments],
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", **environment},
+    )
 
 
 GOOD = ["m", "cpu", "1", "mul", "4", "3", "0.5", "14", "1"]
 
 
-@pytest.mark.parametrize("place, value, name", [
-    (0, "a/b", "MODEL"), (1, "gpu", "DEVICE"), (2, "yes", "useNAM"), (3, "off", "winmode"), (4, "0", "win-size"),
-    (5, "x", "win-stride"), (5, "9", "win-stride 9, is larger"), (6, "1.5", "win-weight"), (7, "-1", "seed"), (8, "k", "kshots")])
+@pytest.mark.parametrize(
+    "place, value, name",
+    [
+        (0, "a/b", "MODEL"),
+        (1, "gpu", "DEVICE"),
+        (2, "yes", "useNAM"),
+        (3, "off", "winmode"),
+        (4, "0", "win-size"),
+        (5, "x", "win-stride"),
+        (5, "9", "win-stride 9, is larger"),
+        (6, "1.5", "win-weight"),
+        (7, "-1", "seed"),
+        (8, "k", "kshots"),
+    ],
+)
 @pytest.mark.parametrize("script", ["trainAndTest.sh", "test_few_shot.sh"])
 def test_a_wrong_argument_is_answered_with_the_usage_and_which_it_was(script, place, value, name):
-    ran = shell(script, *GOOD[:place], value, *GOOD[place + 1:])
+    ran = shell(script, *GOOD[:place], value, *GOOD[place + 1 :])
     assert ran.returncode == 2 and name in ran.stderr and "usage: bash " + script in ran.stderr
 
 
@@ -40,9 +57,24 @@ def test_a_missing_argument_or_dataset_is_said():
 def test_the_script_trains_on_one_and_tests_on_the_other(datasets, tiny_configs, tmp_path):
     places = ["--checkpoints", str(tmp_path / "checkpoints")]
     flags = [part for part in BACKBONE if part not in ("--device", "cpu")]
-    ran = shell("trainAndTest.sh", *GOOD, *flags, *places, "--model-config", tiny_configs, MVTEC_PATH=str(datasets[0]),
-                VISA_PATH=str(datasets[1]), TRAIN_ARGS="--epochs 1 --k-shot 2", TEST_ARGS=f"--results {tmp_path / 'results'}")
+    ran = shell(
+        "trainAndTest.sh",
+        *GOOD,
+        *flags,
+        *places,
+        "--model-config",
+        tiny_configs,
+        MVTEC_PATH=str(datasets[0]),
+        VISA_PATH=str(datasets[1]),
+        TRAIN_ARGS="--epochs 1 --k-shot 2",
+        TEST_ARGS=f"--results {tmp_path / 'results'}",
+    )
     assert ran.returncode == 0, ran.stderr
     for dataset, trained_on in (("mvtec", "visa"), ("visa", "mvtec")):
-        config = json.loads((tmp_path / f"results/m/{dataset}/1shot/seed14/mul_4_3_0.5/config.json").read_text())
-        assert config["trained_on"] == trained_on and (tmp_path / f"checkpoints/m/{trained_on}.safetensors").is_file()
+        config = json.loads(
+            (tmp_path / f"results/m/{dataset}/1shot/seed14/mul_4_3_0.5/config.json").read_text()
+        )
+        assert (
+            config["trained_on"] == trained_on
+            and (tmp_path / f"checkpoints/m/{trained_on}.safetensors").is_file()
+        )

@@ -20,29 +20,51 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def a_config(seed: int, **changes) -> dict:
-    """config.json of the paper's setting, MVTec AD, one shot; `changes` may reach into parts: windows__win_size."""
-    config = {"dataset": "mvtec", "data_path": "data/mvtec", "meta": None, "model_name": "fdsl", "k_shot": 1,
-              "seed": seed, "checkpoint": "checkpoints/fdsl/visa.safetensors", "checkpoint_digest": "ab" * 32,
-              "trained_on": "visa", "command": f"python test.py --seed {seed}",
-              "backbone": as_stored(BackboneConfig()), "method": as_stored(MethodConfig()),
-              "windows": as_stored(WindowConfig()), "image_score": "paper", "metric_size": 240, "pictures": None,
-              "machine": {"device": "cuda:0", "precision": "bfloat16", "torch": "2.7"}}
+    """config.json of the paper's setting, MVTec AD, one shot; `changes` may reach into parts:
+    windows__win_size."""
+    config = {
+        "dataset": "mvtec",
+        "data_path": "data/mvtec",
+        "meta": None,
+        "model_name": "fdsl",
+        "k_shot": 1,
+        "seed": seed,
+        "checkpoint": "checkpoints/fdsl/visa.safetensors",
+        "checkpoint_digest": "ab" * 32,
+        "trained_on": "visa",
+        "command": f"python test.py --seed {seed}",
+        "backbone": as_stored(BackboneConfig()),
+        "method": as_stored(MethodConfig()),
+        "windows": as_stored(WindowConfig()),
+        "image_score": "paper",
+        "metric_size": 240,
+        "pictures": None,
+        "machine": {"device": "cuda:0", "precision": "bfloat16", "torch": "2.7"},
+    }
     for name, value in changes.items():
         part, _, inner = name.partition("__")
         config[part] = {**config[part], inner: value} if inner else value
     return config
 
 
-def write_run(results: Path, seed: int, values=None, categories=paper.CATEGORIES["mvtec"], run=None, **changes) -> Path:
-    """A finished run's two files; `values`: metric -> the fraction that every category has (default by the seed)."""
+def write_run(
+    results: Path, seed: int, values=None, categories=paper.CATEGORIES["mvtec"], run=None, **changes
+) -> Path:
+    """A finished run's two files; `values`: metric -> the fraction that every category has (default by the
+    seed)."""
     config = a_config(seed, **changes)
-    name = run_name(*(kind(**config[part]) for part, kind in (("windows", WindowConfig), ("method", MethodConfig))),
-                    config["image_score"], config["metric_size"])
+    name = run_name(
+        *(kind(**config[part]) for part, kind in (("windows", WindowConfig), ("method", MethodConfig))),
+        config["image_score"],
+        config["metric_size"],
+    )
     folder = results / config["dataset"] / f"{config['k_shot']}shot" / f"seed{seed}" / (run or name)
     folder.mkdir(parents=True)
     values = values or {name: 0.5 + index / 100 + seed / 1000 for index, name in enumerate(METRIC_NAMES)}
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "metrics.json").write_text(json.dumps({"categories": dict.fromkeys(categories, values), "mean": values}))
+    (folder / "metrics.json").write_text(
+        json.dumps({"categories": dict.fromkeys(categories, values), "mean": values})
+    )
     return folder
 
 
@@ -61,7 +83,7 @@ def test_mean_and_sample_deviation_over_seeds(tmp_path):
     scores = rng.random((4, len(METRIC_NAMES)))
     for seed, row in zip((18, 3, 14, 100), scores):
         write_run(tmp_path, seed, dict(zip(METRIC_NAMES, row.tolist())))
-    row, = our_rows(tmp_path)
+    (row,) = our_rows(tmp_path)
     assert row.seeds == [3, 14, 18, 100] and row.comparable and not row.warnings
     for name, column in zip(METRIC_NAMES, 100 * scores.T):
         assert row.metrics[name] == pytest.approx((column.mean(), column.std(ddof=1)))
@@ -71,7 +93,9 @@ def test_the_mean_over_categories_comes_first(tmp_path):
     """Seeds 1 and 2 with categories 0.2/0.4 and 0.4/0.8: means 0.3 and 0.6."""
     for seed in (1, 2):
         folder = write_run(tmp_path, seed, categories=("a", "b"))
-        metrics = {name: dict.fromkeys(METRIC_NAMES, value * seed) for name, value in (("a", 0.2), ("b", 0.4))}
+        metrics = {
+            name: dict.fromkeys(METRIC_NAMES, value * seed) for name, value in (("a", 0.2), ("b", 0.4))
+        }
         (folder / "metrics.json").write_text(json.dumps({"categories": metrics, "mean": {}}))
     assert our_rows(tmp_path)[0].metrics["aupro"] == pytest.approx((45, 100 * np.std([0.3, 0.6], ddof=1)))
 
@@ -96,21 +120,32 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
         flat = list(csv.DictReader(file))
     assert len(rows) == len(flat) == len(table_lines(text)) - 2 * 2  # two headers of two lines
     for row, line in zip(rows, flat):
-        assert (row["dataset"], str(row["shots"]), row["method"]) == (line["dataset"], line["shots"], line["method"])
+        assert (row["dataset"], str(row["shots"]), row["method"]) == (
+            line["dataset"],
+            line["shots"],
+            line["method"],
+        )
         for name in METRIC_NAMES:
             value = row["metrics"][name] or {"mean": None, "std": None}
-            assert [line[f"{name}_{part}"] for part in ("mean", "std")] == \
-                ["" if value[part] is None else repr(value[part]) for part in ("mean", "std")]
+            assert [line[f"{name}_{part}"] for part in ("mean", "std")] == [
+                "" if value[part] is None else repr(value[part]) for part in ("mean", "std")
+            ]
     assert rows[0]["settings"]["windows.win_size"] == 13 and rows[0]["seeds"] == [14, 16]
 
 
-@pytest.mark.parametrize("change, told", [
-    ({"machine__precision": "float32"}, "precision: float32"),
-    ({"checkpoint_digest": "cd" * 32}, "checkpoint_digest: "),
-    ({"backbone__pretrained": "other.safetensors"}, "pretrained: other.safetensors"),
-    ({"method__align": "diff2"}, "align: diff2"), ({"image_score": "top1"}, "image_score: top1"),
-    ({"metric_size": "full"}, "metric_size: full"), ({"windows__win_weight": 0.3}, "win_weight: 0.3"),
-    ({"categories": ("bottle", "tire")}, "categories: 2, with tire")])
+@pytest.mark.parametrize(
+    "change, told",
+    [
+        ({"machine__precision": "float32"}, "precision: float32"),
+        ({"checkpoint_digest": "cd" * 32}, "checkpoint_digest: "),
+        ({"backbone__pretrained": "other.safetensors"}, "pretrained: other.safetensors"),
+        ({"method__align": "diff2"}, "align: diff2"),
+        ({"image_score": "top1"}, "image_score: top1"),
+        ({"metric_size": "full"}, "metric_size: full"),
+        ({"windows__win_weight": 0.3}, "win_weight: 0.3"),
+        ({"categories": ("bottle", "tire")}, "categories: 2, with tire"),
+    ],
+)
 def test_different_settings_never_share_a_row(tmp_path, change, told):
     """Even when the folders' names are the same, and the label says what differs."""
     write_run(tmp_path, 14, run="same")
@@ -120,9 +155,20 @@ def test_different_settings_never_share_a_row(tmp_path, change, told):
     assert len(rows) == len(set(methods.values())) == 2 and told in methods[15,] and (14,) in methods
 
 
-@pytest.mark.parametrize("change", [
-    {"machine__device": "cpu"}, {"machine__torch": "2.12"}, {"command": "another"}, {"data_path": "/x"},
-    {"meta": "m.json"}, {"files": "other references"}, {"checkpoint": "/elsewhere/visa.safetensors"}, {"pictures": 0}, {"windows__win_size": 5}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"machine__device": "cpu"},
+        {"machine__torch": "2.12"},
+        {"command": "another"},
+        {"data_path": "/x"},
+        {"meta": "m.json"},
+        {"files": "other references"},
+        {"checkpoint": "/elsewhere/visa.safetensors"},
+        {"pictures": 0},
+        {"windows__win_size": 5},
+    ],
+)
 def test_what_does_not_change_a_result_does_not_split_a_row(tmp_path, change):
     """Neither where it ran, nor the size of windows where there are none."""
     write_run(tmp_path, 14, windows__winmode="nan")
@@ -131,14 +177,24 @@ def test_what_does_not_change_a_result_does_not_split_a_row(tmp_path, change):
 
 
 def test_published_rows_stand_beside_ours(tmp_path):
-    """Those of the shots that were run, with their source; the numbers are checked against DESIGN's table by hand."""
+    """Those of the shots that were run, with their source; the numbers are checked against DESIGN's table by
+    hand."""
     write_run(tmp_path, 14, k_shot=4)
     text = summarize.markdown(tmp_path, summarize.table_rows(summarize.find_runs(tmp_path)[0]), {})
     lines = {line[1]: dict(zip(METRIC_NAMES, line[3:])) for line in table_lines(text) if line[0] == "4"}
     assert lines["FDSL (published)"] == {
-        "auroc_sp": "96.3 ± 0.3", "f1_sp": "96.0 ± 0.2", "ap_sp": "98.2 ± 0.2", "auroc_px": "97.2 ± 0.1",
-        "f1_px": "61.0 ± 0.4", "ap_px": "62.9 ± 0.4", "aupro": "-"}
-    assert lines["WinCLIP+ (published)"]["aupro"] == "89.0 ± 0.8" and lines["WinCLIP+ (published)"]["ap_px"] == "-"
+        "auroc_sp": "96.3 ± 0.3",
+        "f1_sp": "96.0 ± 0.2",
+        "ap_sp": "98.2 ± 0.2",
+        "auroc_px": "97.2 ± 0.1",
+        "f1_px": "61.0 ± 0.4",
+        "ap_px": "62.9 ± 0.4",
+        "aupro": "-",
+    }
+    assert (
+        lines["WinCLIP+ (published)"]["aupro"] == "89.0 ± 0.8"
+        and lines["WinCLIP+ (published)"]["ap_px"] == "-"
+    )
     assert lines["APRIL-GAN (published)"]["ap_px"] == "54.5"
     assert len(lines) == 2 + len(paper.RIVALS) == len(table_lines(text)) - 2
     for rival in paper.RIVALS:
@@ -149,7 +205,10 @@ def test_no_published_rows_for_other_photographs(tmp_path):
     write_run(tmp_path, 14, dataset="folder", trained_on="visa", categories=("cup",))
     write_run(tmp_path, 14, k_shot=8)
     rows = summarize.table_rows(summarize.find_runs(tmp_path)[0])
-    assert [(row.dataset, row.shots, row.published) for row in rows] == [("mvtec", 8, False), ("folder", 1, False)]
+    assert [(row.dataset, row.shots, row.published) for row in rows] == [
+        ("mvtec", 8, False),
+        ("folder", 1, False),
+    ]
     assert "no published numbers" in rows[1].warnings[0] and not rows[1].comparable
 
 
@@ -157,8 +216,17 @@ def test_warnings_of_what_cannot_be_compared(tmp_path, caplog, capsys):
     write_run(tmp_path, 14, categories=paper.CATEGORIES["mvtec"][1:])
     write_run(tmp_path, 14, k_shot=2, categories=(*paper.CATEGORIES["mvtec"], "tire"))
     write_run(tmp_path, 14, k_shot=4, backbone__pretrained="none")
-    write_run(tmp_path, 14, dataset="visa", categories=paper.CATEGORIES["visa"], image_score="max", metric_size=128,
-              windows__winmode="nan", method__use_nam=False, backbone__image_size=448)
+    write_run(
+        tmp_path,
+        14,
+        dataset="visa",
+        categories=paper.CATEGORIES["visa"],
+        image_score="max",
+        metric_size=128,
+        windows__winmode="nan",
+        method__use_nam=False,
+        backbone__image_size=448,
+    )
     summarize.logger.addHandler(caplog.handler)
     try:
         summarize.main([str(tmp_path)])
@@ -191,13 +259,21 @@ def test_undefined_metrics_are_dashes_and_nulls(tmp_path, capsys):
 
 
 BREAKS = {  # file, what is replaced in it (None: everything), by what (None: the file is removed)
-    "no metrics": ("metrics.json", None, None), "no config": ("config.json", None, None),
-    "cut metrics": ("metrics.json", None, '{"categories": {"bot'), "binary": ("config.json", None, "\x00\x01\ufffe"),
-    "a list": ("config.json", None, "[1]"), "empty": ("metrics.json", None, "{}"),
-    "text": ("metrics.json", "0.514", '"0.514"'), "NaN": ("metrics.json", "0.514", "NaN"),
-    "per cent": ("metrics.json", "0.514", "51.4"), "metric missing": ("metrics.json", '"aupro"', '"pro"'),
-    "seed as text": ("config.json", '"seed": 14', '"seed": "14"'), "no machine": ("config.json", '"machine"', '"box"'),
-    "no digest": ("config.json", '"checkpoint_digest"', '"digest"'), "fields": ("config.json", '"win_size"', '"side"')}
+    "no metrics": ("metrics.json", None, None),
+    "no config": ("config.json", None, None),
+    "cut metrics": ("metrics.json", None, '{"categories": {"bot'),
+    "binary": ("config.json", None, "\x00\x01\ufffe"),
+    "a list": ("config.json", None, "[1]"),
+    "empty": ("metrics.json", None, "{}"),
+    "text": ("metrics.json", "0.514", '"0.514"'),
+    "NaN": ("metrics.json", "0.514", "NaN"),
+    "per cent": ("metrics.json", "0.514", "51.4"),
+    "metric missing": ("metrics.json", '"aupro"', '"pro"'),
+    "seed as text": ("config.json", '"seed": 14', '"seed": "14"'),
+    "no machine": ("config.json", '"machine"', '"box"'),
+    "no digest": ("config.json", '"checkpoint_digest"', '"digest"'),
+    "fields": ("config.json", '"win_size"', '"side"'),
+}
 
 
 @pytest.mark.parametrize("what", BREAKS)
@@ -206,14 +282,18 @@ def test_broken_runs_are_skipped_and_named(tmp_path, capsys, what):
     file, old, new = BREAKS[what]
     text = (broken / file).read_text()
     assert old is None or old in text
-    (broken / file).write_text(new if old is None else text.replace(old, new)) if new else (broken / file).unlink()
+    (broken / file).write_text(new if old is None else text.replace(old, new)) if new else (
+        broken / file
+    ).unlink()
     with pytest.raises(ConfigError, match="holds no finished run.*seed14/mul_13_2_0.5"):
         summarize.main([str(tmp_path)])
     assert not (tmp_path / "summary.md").exists()
     write_run(tmp_path, 15)
     summarize.main([str(tmp_path)])
     assert [row.seeds for row in our_rows(tmp_path)] == [[15]]
-    assert list(json.loads((tmp_path / "summary.json").read_text())["skipped"]) == ["mvtec/1shot/seed14/mul_13_2_0.5"]
+    assert list(json.loads((tmp_path / "summary.json").read_text())["skipped"]) == [
+        "mvtec/1shot/seed14/mul_13_2_0.5"
+    ]
     assert "mvtec/1shot/seed14/mul_13_2_0.5" in capsys.readouterr().out
 
 
@@ -223,15 +303,22 @@ def test_a_copied_run_does_not_count_twice(tmp_path):
     shutil.copytree(folder, folder.with_name("zcopy"))
     runs, skipped = summarize.find_runs(tmp_path)
     assert len(runs) == 1
-    assert skipped == {"mvtec/1shot/seed14/zcopy": "the same settings and seed as mvtec/1shot/seed14/mul_13_2_0.5"}
+    assert skipped == {
+        "mvtec/1shot/seed14/zcopy": "the same settings and seed as mvtec/1shot/seed14/mul_13_2_0.5"
+    }
 
 
 def test_names_cannot_break_the_table(tmp_path):
     write_run(tmp_path, 14, run="a|b", categories=("x\ny|z",), model_name="m|\n| c |")
-    text = summarize.markdown(tmp_path, summarize.table_rows(summarize.find_runs(tmp_path)[0]), {"a|b\nc": "d\n## e"})
+    text = summarize.markdown(
+        tmp_path, summarize.table_rows(summarize.find_runs(tmp_path)[0]), {"a|b\nc": "d\n## e"}
+    )
     assert {len(line) for line in table_lines(text)} == {3 + len(METRIC_NAMES)}
-    assert [line for line in text.splitlines() if line.startswith("#")] == \
-        [f"# {tmp_path}: mean over seeds", "## MVTec AD", "## Skipped runs"]
+    assert [line for line in text.splitlines() if line.startswith("#")] == [
+        f"# {tmp_path}: mean over seeds",
+        "## MVTec AD",
+        "## Skipped runs",
+    ]
 
 
 def test_unusable_folders_are_one_sentence(tmp_path):
@@ -246,9 +333,16 @@ def test_unusable_folders_are_one_sentence(tmp_path):
 
 def test_command_line(tmp_path):
     """Exit 2 with one line for a bad folder; exit 0, Markdown on stdout and nothing else for a good one."""
+
     def run(*words):
-        return subprocess.run([sys.executable, "-m", "utils.summarize", *words], cwd=ROOT, capture_output=True,
-                              text=True, env={**os.environ, "PYTHONIOENCODING": "ascii"}, timeout=120)
+        return subprocess.run(
+            [sys.executable, "-m", "utils.summarize", *words],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONIOENCODING": "ascii"},
+            timeout=120,
+        )
 
     done = run(str(tmp_path / "none"))
     assert done.returncode == 2 and not done.stdout
@@ -257,5 +351,9 @@ def test_command_line(tmp_path):
     write_run(tmp_path / "m", 16)
     done = run(str(tmp_path / "m"), "--output", str(tmp_path / "out"))
     assert done.returncode == 0 and done.stdout.startswith("# ") and "51.5 ? 0.1" in done.stdout
-    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["summary.csv", "summary.json", "summary.md"]
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "summary.csv",
+        "summary.json",
+        "summary.md",
+    ]
     assert "±" in (tmp_path / "out" / "summary.md").read_text(encoding="utf-8")

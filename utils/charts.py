@@ -1,6 +1,7 @@
 """Score histogram, ROC and precision-recall curve of a category as SVG: inline in the report, and as a file.
 
-The drawing area and the x range of the histogram are returned with it, so that the report can move the threshold line.
+The drawing area and the x range of the histogram are returned with it, so that the report can move the
+threshold line.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from html import escape
 import numpy as np
 
 BINS = 44
-MOST_POINTS = 240         # of a curve, evenly thinned
+MOST_POINTS = 240  # of a curve, evenly thinned
 HISTOGRAM_SIZE = (560, 190)
 CURVE_SIZE = (250, 230)
-LEFT, RIGHT, TOP, BOTTOM = 38, 10, 14, 30    # margins round the drawing area of every chart
+LEFT, RIGHT, TOP, BOTTOM = 38, 10, 14, 30  # margins round the drawing area of every chart
 
 STYLE = """
 .chart { font: 11px system-ui, sans-serif; }
@@ -45,7 +46,8 @@ def score_range(scores: np.ndarray, threshold: float | None) -> tuple[float, flo
 
 
 def bin_edges(low: float, high: float, bins: int, threshold: float | None) -> np.ndarray:
-    """Edges of bins of equal width from `low` to `high`; a threshold is one of them, so that no bin lies on both of its sides."""
+    """Edges of bins of equal width from `low` to `high`; a threshold is one of them, so that no bin lies on
+    both of its sides."""
     if threshold is None or not low <= threshold <= high:
         return np.linspace(low, high, bins + 1)
     width = (high - low) / bins
@@ -62,8 +64,11 @@ def _y(fraction: float, size: tuple[int, int]) -> float:
 
 
 def _svg(size: tuple[int, int], label: str, body: list[str], extra: str = "") -> str:
-    return (f'<svg class="chart" viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{escape(label)}" {extra}>'
-            + "".join(body) + "</svg>")
+    return (
+        f'<svg class="chart" viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{escape(label)}" {extra}>'
+        + "".join(body)
+        + "</svg>"
+    )
 
 
 def _text(x: float, y: float, text: str, kind: str = "") -> str:
@@ -71,56 +76,85 @@ def _text(x: float, y: float, text: str, kind: str = "") -> str:
 
 
 def histogram_svg(scores: np.ndarray, labels: np.ndarray, threshold: float | None, extra: str = "") -> str:
-    """Good scores as bars above the axis, defects below it; the threshold as a line, what it calls a defect shaded."""
+    """Good scores as bars above the axis, defects below it; the threshold as a line, what it calls a defect
+    shaded."""
     size, (low, high) = HISTOGRAM_SIZE, score_range(scores, threshold)
     finite = np.isfinite(scores)
     edges = bin_edges(low, high, BINS, threshold)
     counts = [np.histogram(scores[finite & (labels == kind)], edges)[0] for kind in (False, True)]
     most = [max(1, int(part.max())) for part in counts]
     middle = TOP + (size[1] - TOP - BOTTOM) * most[0] / sum(most)
-    unit, places = (size[1] - TOP - BOTTOM) / sum(most), [_x(min(1, max(0, (edge - low) / (high - low))), size) for edge in edges]
+    unit, places = (
+        (size[1] - TOP - BOTTOM) / sum(most),
+        [_x(min(1, max(0, (edge - low) / (high - low))), size) for edge in edges],
+    )
     body = [f'<rect class="alarm" y="{TOP}" height="{size[1] - TOP - BOTTOM}" x="{LEFT}" width="0"/>']
     for kind, part in zip(("good", "defect"), counts):
         for index in np.flatnonzero(part):
             height = part[index] * unit
             top = middle - height if kind == "good" else middle
-            body.append(f'<rect class="{kind}" x="{places[index] + .5:.1f}" y="{top:.1f}" '
-                        f'width="{max(1, places[index + 1] - places[index] - 1):.1f}" height="{height:.1f}"/>')
-    body.append(f'<path class="axis" d="M{LEFT} {middle:.1f}H{size[0] - RIGHT}M{LEFT} {size[1] - BOTTOM}'
-                f'H{size[0] - RIGHT}"/>')
-    body += [_text(LEFT - 6, TOP + 8, str(most[0]), "end"), _text(LEFT - 6, size[1] - BOTTOM, str(most[1]), "end"),
-             _text(LEFT - 6, middle + 4, "0", "end")]
-    for fraction, kind in ((0, ""), (.5, "middle"), (1, "end")):
+            body.append(
+                f'<rect class="{kind}" x="{places[index] + 0.5:.1f}" y="{top:.1f}" '
+                f'width="{max(1, places[index + 1] - places[index] - 1):.1f}" height="{height:.1f}"/>'
+            )
+    body.append(
+        f'<path class="axis" d="M{LEFT} {middle:.1f}H{size[0] - RIGHT}M{LEFT} {size[1] - BOTTOM}'
+        f'H{size[0] - RIGHT}"/>'
+    )
+    body += [
+        _text(LEFT - 6, TOP + 8, str(most[0]), "end"),
+        _text(LEFT - 6, size[1] - BOTTOM, str(most[1]), "end"),
+        _text(LEFT - 6, middle + 4, "0", "end"),
+    ]
+    for fraction, kind in ((0, ""), (0.5, "middle"), (1, "end")):
         body.append(_text(_x(fraction, size), size[1] - 12, f"{low + fraction * (high - low):.3g}", kind))
     if threshold is not None and np.isfinite(threshold):
         place = _x((threshold - low) / (high - low), size)
         body.append(f'<path class="threshold" d="M{place:.1f} {TOP - 6}V{size[1] - BOTTOM}"/>')
-        body[0] = body[0].replace(f'x="{LEFT}" width="0"', f'x="{place:.1f}" width="{size[0] - RIGHT - place:.1f}"')
+        body[0] = body[0].replace(
+            f'x="{LEFT}" width="0"', f'x="{place:.1f}" width="{size[0] - RIGHT - place:.1f}"'
+        )
     label = f"Histogram of image scores: {int((~labels).sum())} good above, {int(labels.sum())} defects below the axis"
     return _svg(size, label, body, extra)
 
 
 def operating_point(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict[str, int]:
-    """What a threshold does (score >= threshold is an alarm; None: no alarm): defects, found, good, false_alarms."""
+    """What a threshold does (score >= threshold is an alarm; None: no alarm): defects, found, good,
+    false_alarms."""
     alarm = np.zeros(len(scores), bool) if threshold is None else scores >= threshold
-    return {"defects": int(labels.sum()), "found": int((alarm & labels).sum()), "good": int((~labels).sum()),
-            "false_alarms": int((alarm & ~labels).sum())}
+    return {
+        "defects": int(labels.sum()),
+        "found": int((alarm & labels).sum()),
+        "good": int((~labels).sum()),
+        "false_alarms": int((alarm & ~labels).sum()),
+    }
 
 
-def curve_svg(kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None, extra: str = "") -> str:
-    """The `roc` or `pr` curve of the image scores with the threshold's point; says so where it is not defined."""
-    from sklearn.metrics import precision_recall_curve, roc_curve  # takes a second, which photographs without labels need not wait
+def curve_svg(
+    kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None, extra: str = ""
+) -> str:
+    """The `roc` or `pr` curve of the image scores with the threshold's point; says so where it is not
+    defined."""
+    from sklearn.metrics import (
+        precision_recall_curve,
+        roc_curve,
+    )  # takes a second, which photographs without labels need not wait
 
     size, keep = CURVE_SIZE, np.isfinite(scores)
     scores, labels = scores[keep], labels[keep]
     names = ("False alarm rate", "Recall") if kind == "roc" else ("Recall", "Precision")
     area = f'<path class="axis" d="M{LEFT} {TOP}V{size[1] - BOTTOM}H{size[0] - RIGHT}"/>'
-    body = [area, _text(_x(.5, size), size[1] - 10, names[0], "middle"), _text(LEFT - 6, size[1] - BOTTOM, "0", "end"),
-            _text(LEFT - 6, TOP + 8, "1", "end"), _text(_x(1, size), size[1] - 10, "1", "end"),
-            f'<text class="middle" transform="translate({LEFT - 14} {_y(.5, size):.1f}) rotate(-90)">{names[1]}</text>']
+    body = [
+        area,
+        _text(_x(0.5, size), size[1] - 10, names[0], "middle"),
+        _text(LEFT - 6, size[1] - BOTTOM, "0", "end"),
+        _text(LEFT - 6, TOP + 8, "1", "end"),
+        _text(_x(1, size), size[1] - 10, "1", "end"),
+        f'<text class="middle" transform="translate({LEFT - 14} {_y(0.5, size):.1f}) rotate(-90)">{names[1]}</text>',
+    ]
     title = "ROC curve" if kind == "roc" else "Precision-recall curve"
     if not labels.any() or labels.all():
-        body.append(_text(_x(.5, size), _y(.5, size), "not defined", "middle"))
+        body.append(_text(_x(0.5, size), _y(0.5, size), "not defined", "middle"))
         return _svg(size, f"{title}: not defined", body, extra)
     if kind == "roc":
         x, y, _ = roc_curve(labels, scores)
@@ -132,9 +166,13 @@ def curve_svg(kind: str, scores: np.ndarray, labels: np.ndarray, threshold: floa
     body.append(f'<path class="curve" d="M{points}"/>')
     at = operating_point(scores, labels, threshold)
     recall, alarms = at["found"] / at["defects"], at["found"] + at["false_alarms"]
-    place = (at["false_alarms"] / at["good"], recall) if kind == "roc" else (recall, at["found"] / max(alarms, 1))
+    place = (
+        (at["false_alarms"] / at["good"], recall) if kind == "roc" else (recall, at["found"] / max(alarms, 1))
+    )
     hidden = ' visibility="hidden"' if threshold is None or (kind == "pr" and not alarms) else ""
-    body.append(f'<circle class="point" r="5.5" cx="{_x(place[0], size):.1f}" cy="{_y(place[1], size):.1f}"{hidden}/>')
+    body.append(
+        f'<circle class="point" r="5.5" cx="{_x(place[0], size):.1f}" cy="{_y(place[1], size):.1f}"{hidden}/>'
+    )
     return _svg(size, f"{title} of the image scores", body, extra)
 
 
@@ -142,12 +180,16 @@ def plots_svg(name: str, scores: np.ndarray, labels: np.ndarray, threshold: floa
     """A standalone SVG file with the category's histogram, ROC and precision-recall curve."""
     width, height = HISTOGRAM_SIZE[0] + 2 * CURVE_SIZE[0] + 40, CURVE_SIZE[1] + 50
     title = "".join(letter if letter.isprintable() else "\ufffd" for letter in name)
-    parts = [histogram_svg(scores, labels, threshold, f'x="0" y="70" width="{HISTOGRAM_SIZE[0]}" height="190"')]
+    parts = [
+        histogram_svg(scores, labels, threshold, f'x="0" y="70" width="{HISTOGRAM_SIZE[0]}" height="190"')
+    ]
     for index, kind in enumerate(("roc", "pr")):
         place = f'x="{HISTOGRAM_SIZE[0] + 20 + index * (CURVE_SIZE[0] + 10)}" y="40" width="250" height="230"'
         parts.append(curve_svg(kind, scores, labels, threshold, place))
-    return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
-            f"<style>{FILE_STYLE}{STYLE}</style>"
-            f'<rect width="100%" height="100%" style="fill: var(--paper)"/>{_text(16, 28, title, "title")}'
-            f'<text x="16" y="50" style="font: 12px system-ui; fill: var(--muted)">Image scores: good above the axis, '
-            f"defects below; the line and the points are the F1-max threshold.</text>{''.join(parts)}</svg>\n")
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+        f"<style>{FILE_STYLE}{STYLE}</style>"
+        f'<rect width="100%" height="100%" style="fill: var(--paper)"/>{_text(16, 28, title, "title")}'
+        f'<text x="16" y="50" style="font: 12px system-ui; fill: var(--muted)">Image scores: good above the axis, '
+        f"defects below; the line and the points are the F1-max threshold.</text>{''.join(parts)}</svg>\n"
+    )

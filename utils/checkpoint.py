@@ -22,7 +22,9 @@ from utils.files import one_line, whole_file
 METADATA_KEY = "fdsl"
 FORMAT_VERSION = 1
 PUBLISHED_KEY = "trainable_RR"
-PRECISION_ASKED = "precision_asked"  # in a machine's facts, where values overflowed in it and float32 took over
+PRECISION_ASKED = (
+    "precision_asked"  # in a machine's facts, where values overflowed in it and float32 took over
+)
 HIDDEN_WIDTHS = (512, 128, 32)
 NORM_PLACES, LINEAR_PLACES = (0, 2, 5, 8), (1, 4, 7, 10)  # in a head's layers
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -65,7 +67,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     executing anything). Raises ConfigError with one sentence for anything else."""
     path = Path(path)
     if not path.is_file():
-        raise ConfigError(f"There is no checkpoint {path}; train it with train.py or name one with --checkpoint.")
+        raise ConfigError(
+            f"There is no checkpoint {path}; train it with train.py or name one with --checkpoint."
+        )
     checkpoint = _load_own(path) if path.suffix == ".safetensors" else _load_published(path)
     _check_state(path, checkpoint.state)
     return checkpoint
@@ -81,37 +85,60 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
         raise ConfigError(f"{path} holds heads that are not numbered from 0 on; train it again.")
     wanted = head_shapes(width, len(numbers), any(name.startswith("nam.") for name in state))
     misshapen = {name for name in wanted.keys() & state.keys() if tuple(state[name].shape) != wanted[name]}
-    for what, names in (("lacks", wanted.keys() - state.keys()), ("has another shape in", misshapen),
-                        ("holds what is no part of the heads:", state.keys() - wanted.keys())):
+    for what, names in (
+        ("lacks", wanted.keys() - state.keys()),
+        ("has another shape in", misshapen),
+        ("holds what is no part of the heads:", state.keys() - wanted.keys()),
+    ):
         if names:
-            raise ConfigError(f"{path} {what} {', '.join(map(ascii, sorted(names)[:3]))}"
-                              f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}; train it again.")
-    kinds = {name: value.dtype in (torch.int64, torch.int32) if name.endswith("num_batches_tracked") else
-             value.dtype in WEIGHT_DTYPES for name, value in state.items()}
+            raise ConfigError(
+                f"{path} {what} {', '.join(map(ascii, sorted(names)[:3]))}"
+                f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}; train it again."
+            )
+    kinds = {
+        name: value.dtype in (torch.int64, torch.int32)
+        if name.endswith("num_batches_tracked")
+        else value.dtype in WEIGHT_DTYPES
+        for name, value in state.items()
+    }
     if not all(kinds.values()):
-        raise ConfigError(f"{path} holds {next(name for name in kinds if not kinds[name])} in a kind of number that "
-                          "heads do not have; train it again.")
+        raise ConfigError(
+            f"{path} holds {next(name for name in kinds if not kinds[name])} in a kind of number that "
+            "heads do not have; train it again."
+        )
     bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
-    bad = bad or sorted(name for name, value in state.items() if name.endswith("running_var") and (value < 0).any())
+    bad = bad or sorted(
+        name for name, value in state.items() if name.endswith("running_var") and (value < 0).any()
+    )
     if bad:
-        raise ConfigError(f"{path} holds values that are not finite, or variances below zero ({', '.join(bad[:3])}); "
-                          "train it again.")
+        raise ConfigError(
+            f"{path} holds values that are not finite, or variances below zero ({', '.join(bad[:3])}); "
+            "train it again."
+        )
 
 
 def head_shapes(width: int, blocks: int, nam: bool) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of everything in the heads' state dict (DESIGN section 2, ASL and NAM); width C, blocks L."""
+    """Name -> shape of everything in the heads' state dict (DESIGN section 2, ASL and NAM); width C, blocks
+    L."""
     shapes: dict[str, tuple[int, ...]] = {}
     widths = (width, *HIDDEN_WIDTHS)
     for head in (f"heads.{block}.layers" for block in range(blocks)):
         for place, wide in zip(NORM_PLACES, widths):
-            shapes |= {f"{head}.{place}.{part}": (wide,) for part in ("weight", "bias", "running_mean", "running_var")}
+            shapes |= {
+                f"{head}.{place}.{part}": (wide,)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            }
             shapes[f"{head}.{place}.num_batches_tracked"] = ()
         for place, wide, following in zip(LINEAR_PLACES, widths, (*HIDDEN_WIDTHS, 2)):
             shapes[f"{head}.{place}.weight"] = (following, wide)
         shapes[f"{head}.{LINEAR_PLACES[-1]}.bias"] = (2,)
     if nam:
-        shapes |= {"nam.conv1.weight": (6, 2, 5, 5), "nam.conv1.bias": (6,), "nam.conv2.weight": (2, 6, 5, 5),
-                   "nam.conv2.bias": (2,)}
+        shapes |= {
+            "nam.conv1.weight": (6, 2, 5, 5),
+            "nam.conv1.bias": (6,),
+            "nam.conv2.weight": (2, 6, 5, 5),
+            "nam.conv2.bias": (2,),
+        }
     return shapes
 
 
@@ -120,29 +147,40 @@ def _check_config(path: Path, config: Any) -> None:
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         raise ConfigError(f"{path} does not say how it was trained, so it is not a checkpoint of train.py.")
     if config.get("format") != FORMAT_VERSION:
-        raise ConfigError(f"{path} has format {one_line(config.get('format'), 40)}, this code reads {FORMAT_VERSION}; "
-                          "use the version of the code that wrote it.")
+        raise ConfigError(
+            f"{path} has format {one_line(config.get('format'), 40)}, this code reads {FORMAT_VERSION}; "
+            "use the version of the code that wrote it."
+        )
     try:
         tower = from_stored(BackboneConfig, config["backbone"])
         method = from_stored(MethodConfig, config["method"])
-        right = (all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers) and len(tower.layers) > 0
-                 and type(tower.image_size) is int and 1 <= tower.image_size <= 8192
-                 and isinstance(tower.model_config, (str, type(None)))
-                 and method.fd in ("abs", "signed", "none") and method.align in ("mulmax", "diff2")
-                 and all(isinstance(config[name], str) for name in ("fingerprint", "dataset"))
-                 and isinstance(config["training"], dict))
+        right = (
+            all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers)
+            and len(tower.layers) > 0
+            and type(tower.image_size) is int
+            and 1 <= tower.image_size <= 8192
+            and isinstance(tower.model_config, (str, type(None)))
+            and method.fd in ("abs", "signed", "none")
+            and method.align in ("mulmax", "diff2")
+            and all(isinstance(config[name], str) for name in ("fingerprint", "dataset"))
+            and isinstance(config["training"], dict)
+        )
     except (ConfigError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path}: its configuration cannot be read ({one_line(error)}); train it again.") from error
+        raise ConfigError(
+            f"{path}: its configuration cannot be read ({one_line(error)}); train it again."
+        ) from error
     if not right:
         raise ConfigError(f"{path}: its configuration holds values that no training writes; train it again.")
 
 
 def is_trained(path: Path, config: dict[str, Any]) -> bool:
-    """Whether `path` is a whole checkpoint that was trained with `config` on the same images, whatever the machine and file
-    places."""
+    """Whether `path` is a whole checkpoint that was trained with `config` on the same images, whatever the
+    machine and file places."""
     try:
         stored = load_checkpoint(path).config
-        return not differences(stored, config) and stored["training"].get("files") == config["training"].get("files")
+        return not differences(stored, config) and stored["training"].get("files") == config["training"].get(
+            "files"
+        )
     except (ConfigError, KeyError, TypeError, AttributeError):
         return False
 
@@ -154,11 +192,22 @@ def differences(stored: dict[str, Any], config: dict[str, Any]) -> list[str]:
 
 
 def _essence(values: dict[str, Any]) -> dict[str, Any]:
-    """Setting -> value; the machine and the dataset's files do not count, the precision that was asked for does."""
+    """Setting -> value; the machine and the dataset's files do not count, the precision that was asked for
+    does."""
     machine = values["training"]["machine"]
-    flat = {**values["backbone"], **values["method"], **values["training"], "dataset": values["dataset"],
-            "weights": values["fingerprint"], "precision": machine.get(PRECISION_ASKED, machine["precision"])}
-    return {name: value for name, value in flat.items() if name not in ("machine", "pretrained", "model_config", "files", "learnt")}
+    flat = {
+        **values["backbone"],
+        **values["method"],
+        **values["training"],
+        "dataset": values["dataset"],
+        "weights": values["fingerprint"],
+        "precision": machine.get(PRECISION_ASKED, machine["precision"]),
+    }
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in ("machine", "pretrained", "model_config", "files", "learnt")
+    }
 
 
 def _load_own(path: Path) -> Checkpoint:
@@ -167,7 +216,9 @@ def _load_own(path: Path) -> Checkpoint:
             config = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
             state = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
-        raise ConfigError(f"{path} is not a whole safetensors file ({one_line(error)}); train it again.") from error
+        raise ConfigError(
+            f"{path} is not a whole safetensors file ({one_line(error)}); train it again."
+        ) from error
     _check_config(path, config)
     return Checkpoint(path, state, config)
 
@@ -176,12 +227,15 @@ def _load_published(path: Path) -> Checkpoint:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle raises what it likes
-        raise ConfigError(f"{path} was refused: it is not a plain file of tensors "
-                          f"({one_line(error, 120)}).") from error
+        raise ConfigError(
+            f"{path} was refused: it is not a plain file of tensors ({one_line(error, 120)})."
+        ) from error
     content = content.get(PUBLISHED_KEY) if isinstance(content, dict) else None
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ConfigError(f"{path} is neither a checkpoint of train.py (.safetensors) nor of the published code "
-                          f"(a state dict under '{PUBLISHED_KEY}').")
+        raise ConfigError(
+            f"{path} is neither a checkpoint of train.py (.safetensors) nor of the published code "
+            f"(a state dict under '{PUBLISHED_KEY}')."
+        )
     state = {}
     for name, value in content.items():
         if own := published_name(name):

@@ -1,4 +1,5 @@
-"""The contact sheet of a category: worst misses, worst false alarms and a sample of the rest on one picture."""
+"""The contact sheet of a category: worst misses, worst false alarms and a sample of the rest on one
+picture."""
 
 from __future__ import annotations
 
@@ -14,16 +15,19 @@ if TYPE_CHECKING:
 
 CELLS_PER_BLOCK = 12
 COLUMNS = 4
-CELL_SIDE = 192           # of each of a cell's two panels, pixels
+CELL_SIDE = 192  # of each of a cell's two panels, pixels
 GAP = 14
 TEXT_HEIGHT = 46
 HEADING_HEIGHT = 54
 ALARM_COLOUR = (255, 140, 96)
 
 
-def ranked_choice(labels: np.ndarray, scores: np.ndarray, most: int) -> tuple[list[int], list[int], list[int]]:
-    """Indices of the worst misses (defects, lowest score first), the worst false alarms (good, highest first) and a
-    sample of the rest, evenly spread over the scores: at most a third of `most` each for the first two."""
+def ranked_choice(
+    labels: np.ndarray, scores: np.ndarray, most: int
+) -> tuple[list[int], list[int], list[int]]:
+    """Indices of the worst misses (defects, lowest score first), the worst false alarms (good, highest first)
+    and a sample of the rest, evenly spread over the scores: at most a third of `most` each for the first
+    two."""
     scores = np.nan_to_num(scores)
     order = np.argsort(scores, kind="stable")
     share = -(-most // 3)
@@ -37,18 +41,27 @@ def ranked_choice(labels: np.ndarray, scores: np.ndarray, most: int) -> tuple[li
 
 
 def contact_sheet(summary: CategorySummary) -> np.ndarray:
-    """Draws the sheet from the thumbnails: per image the ground truth beside the heat map, score and name below."""
+    """Draws the sheet from the thumbnails: per image the ground truth beside the heat map, score and name
+    below."""
     misses, alarms, rest = ranked_choice(summary.labels, summary.scores, 3 * CELLS_PER_BLOCK)
-    blocks = [("Defects with the lowest scores", misses), ("Good images with the highest scores", alarms),
-              ("A sample of the rest, highest scores first", rest)]
+    blocks = [
+        ("Defects with the lowest scores", misses),
+        ("Good images with the highest scores", alarms),
+        ("A sample of the rest, highest scores first", rest),
+    ]
     width = COLUMNS * (2 * CELL_SIDE + GAP) + GAP
-    title = f"{summary.name}: outline of the ground truth, and heat map on one scale ({summary.scale[0]:.3g} to " \
-            f"{summary.scale[1]:.3g})"
+    title = (
+        f"{summary.name}: outline of the ground truth, and heat map on one scale ({summary.scale[0]:.3g} to "
+        f"{summary.scale[1]:.3g})"
+    )
     rows = [_heading(width, title, drawing.MUTED_COLOUR, 17)]
     for name, indices in blocks:
         if indices:
             rows.append(_heading(width, name, drawing.TEXT_COLOUR, 22))
-            rows += [_row(summary, indices[start:start + COLUMNS], width) for start in range(0, len(indices), COLUMNS)]
+            rows += [
+                _row(summary, indices[start : start + COLUMNS], width)
+                for start in range(0, len(indices), COLUMNS)
+            ]
     return np.concatenate(rows, axis=0)
 
 
@@ -66,14 +79,21 @@ def _row(summary: CategorySummary, indices: list[int], width: int) -> np.ndarray
         for offset, panel in ((0, truth), (CELL_SIDE, heat)):
             height, panel_width = panel.shape[:2]
             top, start = (CELL_SIDE - height) // 2, left + offset + (CELL_SIDE - panel_width) // 2
-            row[top:top + height, start:start + panel_width] = panel
+            row[top : top + height, start : start + panel_width] = panel
         score, threshold, label = summary.scores[index], summary.score_threshold, summary.labels[index]
         alarm = threshold is not None and score >= threshold
         verdict = "" if threshold is None or alarm == label else (", missed" if label else ", false alarm")
         name = summary.image_paths[index].rsplit("/", 1)[-1]
-        texts += [(left + 4, CELL_SIDE + 5, f"{score:.4f}, {summary.defects[index]}{verdict}",
-                   ALARM_COLOUR if verdict else drawing.TEXT_COLOUR, 2 * CELL_SIDE - 8),
-                  (left + 4, CELL_SIDE + 24, name, drawing.MUTED_COLOUR, 2 * CELL_SIDE - 8)]
+        texts += [
+            (
+                left + 4,
+                CELL_SIDE + 5,
+                f"{score:.4f}, {summary.defects[index]}{verdict}",
+                ALARM_COLOUR if verdict else drawing.TEXT_COLOUR,
+                2 * CELL_SIDE - 8,
+            ),
+            (left + 4, CELL_SIDE + 24, name, drawing.MUTED_COLOUR, 2 * CELL_SIDE - 8),
+        ]
     return drawing.write_on(row, texts)
 
 

@@ -1,7 +1,8 @@
-"""What one test image looks like: photo, ground truth, heat map on a fixed scale, predicted contour, and a caption.
+"""What one test image looks like: photo, ground truth, heat map on a fixed scale, predicted contour, and a
+caption.
 
-Arrays are (H,W,3) uint8 RGB. An anomaly map (G,G) covers the whole photo, squashed: patch (0,0) lies on the first pixel
-and patch (G-1,G-1) on the last (bilinear, corners aligned), whatever the photo's size and aspect.
+Arrays are (H,W,3) uint8 RGB. An anomaly map (G,G) covers the whole photo, squashed: patch (0,0) lies on the
+first pixel and patch (G-1,G-1) on the last (bilinear, corners aligned), whatever the photo's size and aspect.
 """
 
 from __future__ import annotations
@@ -12,19 +13,19 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-PANEL_SIDE = 512          # longest side of a panel of the large picture, pixels
-MIN_PANEL_SIDE = 384      # smaller photos are enlarged to this
-MIN_SHORT_SIDE = 24       # a photo of extreme aspect is still visible
-PANEL_GAP = 6             # pixels between the panels of a strip
-CAPTION_HEIGHT = 76       # three lines of text below the panels
+PANEL_SIDE = 512  # longest side of a panel of the large picture, pixels
+MIN_PANEL_SIDE = 384  # smaller photos are enlarged to this
+MIN_SHORT_SIDE = 24  # a photo of extreme aspect is still visible
+PANEL_GAP = 6  # pixels between the panels of a strip
+CAPTION_HEIGHT = 76  # three lines of text below the panels
 TEXT_SIZE = 15
-THIN_OUTLINE_SIDE = 400   # outlines are one pixel wide on panels up to this side, else two
+THIN_OUTLINE_SIDE = 400  # outlines are one pixel wide on panels up to this side, else two
 PANEL_NAMES = ("photo", "ground truth", "heat map", "prediction")
 
-SCALE_PERCENTILE = 99.9   # of all map values of the category: the top of the heat map's scale
-MIN_SCALE_SPAN = 0.05     # maps that hardly vary are not stretched into false alarms
-DIMMED = 0.42             # brightness of the photo below the heat map,
-ALONE = 0.85              # where no photo stands beside it
+SCALE_PERCENTILE = 99.9  # of all map values of the category: the top of the heat map's scale
+MIN_SCALE_SPAN = 0.05  # maps that hardly vary are not stretched into false alarms
+DIMMED = 0.42  # brightness of the photo below the heat map,
+ALONE = 0.85  # where no photo stands beside it
 
 TRUTH_COLOUR = (64, 224, 208)
 PREDICTION_COLOUR = (255, 122, 61)
@@ -32,16 +33,29 @@ OUTLINE_SHADOW = (16, 16, 18)
 STRIP_BACKGROUND = (24, 24, 26)
 TEXT_COLOUR = (236, 234, 228)
 MUTED_COLOUR = (160, 157, 150)
-# Letters from here on -> the first of these fonts that the system has; Pillow looks where fonts are installed.
-SYSTEM_FONTS = (("\u2e80", ("NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc", "Arial Unicode.ttf", "DejaVuSans.ttf")),
-                ("\x80", ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "segoeui.ttf", "Arial Unicode.ttf", "arial.ttf")))
+# Letters from here on -> the first of these fonts that the system has; Pillow looks where fonts are
+# installed.
+SYSTEM_FONTS = (
+    (
+        "\u2e80",
+        (
+            "NotoSansCJK-Regular.ttc",
+            "wqy-microhei.ttc",
+            "msyh.ttc",
+            "PingFang.ttc",
+            "Arial Unicode.ttf",
+            "DejaVuSans.ttf",
+        ),
+    ),
+    ("\x80", ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "segoeui.ttf", "Arial Unicode.ttf", "arial.ttf")),
+)
 
 
 def colour_scale(maps: np.ndarray, threshold: float | None = None) -> tuple[float, float]:
     """The heat map's scale (low, high) for all images of a category, from its maps (n,G,G).
 
-    Low is the median of all values, high their 99.9th percentile but no less than the pixel threshold, so that what
-    is not predicted as a defect never shows at full heat; the span is at least MIN_SCALE_SPAN.
+    Low is the median of all values, high their 99.9th percentile but no less than the pixel threshold, so
+    that what is not predicted as a defect never shows at full heat; the span is at least MIN_SCALE_SPAN.
     """
     values = maps[np.isfinite(maps)]
     if values.size == 0:
@@ -54,14 +68,16 @@ def colour_scale(maps: np.ndarray, threshold: float | None = None) -> tuple[floa
 
 @lru_cache(maxsize=64)
 def _neighbours(length: int, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For `length` places over `points` samples, ends aligned: left and right sample, and the right one's share."""
+    """For `length` places over `points` samples, ends aligned: left and right sample, and the right one's
+    share."""
     position = np.linspace(0, points - 1, length)
     left = np.floor(position).astype(int)
     return left, np.minimum(left + 1, points - 1), (position - left).astype(np.float32)
 
 
 def upsample(anomaly_map: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Anomaly map (G,G) to (height, width): bilinear, corners aligned; values that are not finite count as 0 or 1."""
+    """Anomaly map (G,G) to (height, width): bilinear, corners aligned; values that are not finite count as 0
+    or 1."""
     clean = np.nan_to_num(np.asarray(anomaly_map, dtype=np.float32), posinf=1.0, neginf=0.0)
     above, below, share = _neighbours(height, clean.shape[0])
     rows = clean[above] * (1 - share[:, None]) + clean[below] * share[:, None]
@@ -83,7 +99,8 @@ def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """A copy of the panel with the borders of `region` (bool, any size: it covers the panel squashed) drawn on it."""
+    """A copy of the panel with the borders of `region` (bool, any size: it covers the panel squashed) drawn
+    on it."""
     contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     factor = np.array([panel.shape[1] / region.shape[1], panel.shape[0] / region.shape[0]])
     scaled = [np.floor((contour + 0.5) * factor).astype(np.int32) for contour in contours]
@@ -97,15 +114,21 @@ def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]
 
 @lru_cache(maxsize=1)
 def _heat_tables(brightness: float) -> tuple[np.ndarray, np.ndarray]:
-    """For heat levels 0..255: the colour times its opacity (256,1,3), and what is left of the photo below it (256,)."""
+    """For heat levels 0..255: the colour times its opacity (256,1,3), and what is left of the photo below it
+    (256,)."""
     levels = np.arange(256, dtype=np.uint8)
     opacity = np.sqrt(levels / 255)
     colours = cv2.applyColorMap(levels[:, None], cv2.COLORMAP_INFERNO)[..., ::-1]
-    return (colours * opacity[:, None, None]).astype(np.uint8), (255 * brightness * (1 - opacity)).astype(np.uint8)
+    return (colours * opacity[:, None, None]).astype(np.uint8), (255 * brightness * (1 - opacity)).astype(
+        np.uint8
+    )
 
 
-def heat(photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float], brightness: float = DIMMED) -> np.ndarray:
-    """The heat map over the dimmed grey photo: what lies at the scale's low end stays dark, its high end glows."""
+def heat(
+    photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float], brightness: float = DIMMED
+) -> np.ndarray:
+    """The heat map over the dimmed grey photo: what lies at the scale's low end stays dark, its high end
+    glows."""
     low, high = scale
     levels = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (high - low))
     colours, rest = _heat_tables(brightness)
@@ -113,12 +136,18 @@ def heat(photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float], b
     return cv2.add(cv2.applyColorMap(levels, colours), cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
-def panels(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, threshold: float | None,
-           scale: tuple[float, float], side: int = PANEL_SIDE) -> list[np.ndarray]:
+def panels(
+    photo: np.ndarray,
+    anomaly_map: np.ndarray,
+    mask: np.ndarray | None,
+    threshold: float | None,
+    scale: tuple[float, float],
+    side: int = PANEL_SIDE,
+) -> list[np.ndarray]:
     """The four panels of PANEL_NAMES, each of the photo's aspect with a long side of at most `side` pixels.
 
-    The ground truth is the outline of `mask` ((H,W) bool or None); the prediction outlines where the upsampled map
-    reaches `threshold` (None: nothing), over a thin repeat of the ground truth.
+    The ground truth is the outline of `mask` ((H,W) bool or None); the prediction outlines where the
+    upsampled map reaches `threshold` (None: nothing), over a thin repeat of the ground truth.
     """
     height, width = panel_size(*photo.shape[:2], side)
     base = resize(photo, height, width)
@@ -129,9 +158,17 @@ def panels(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, 
     return [base, truth, heat(base, upsampled, scale), prediction]
 
 
-def overlay(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None, threshold: float | None,
-            scale: tuple[float, float], caption: str = "", side: int = PANEL_SIDE) -> np.ndarray:
-    """A strip of the four panels over two lines of caption: (height + CAPTION_HEIGHT, 4 * width + 3 * PANEL_GAP, 3)."""
+def overlay(
+    photo: np.ndarray,
+    anomaly_map: np.ndarray,
+    mask: np.ndarray | None,
+    threshold: float | None,
+    scale: tuple[float, float],
+    caption: str = "",
+    side: int = PANEL_SIDE,
+) -> np.ndarray:
+    """A strip of the four panels over two lines of caption: (height + CAPTION_HEIGHT, 4 * width + 3 *
+    PANEL_GAP, 3)."""
     parts = panels(photo, anomaly_map, mask, threshold, scale, side)
     low, high = scale
     truth = "ground truth" if mask is not None and mask.any() else "ground truth: none"
@@ -142,14 +179,17 @@ def overlay(photo: np.ndarray, anomaly_map: np.ndarray, mask: np.ndarray | None,
 def strip(parts: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.ndarray:
     """Panels of one size side by side, a name under each and the caption below all."""
     height, width = parts[0].shape[:2]
-    sheet = np.full((height + CAPTION_HEIGHT, len(parts) * (width + PANEL_GAP) - PANEL_GAP, 3), STRIP_BACKGROUND,
-                    np.uint8)
+    sheet = np.full(
+        (height + CAPTION_HEIGHT, len(parts) * (width + PANEL_GAP) - PANEL_GAP, 3), STRIP_BACKGROUND, np.uint8
+    )
     room = sheet.shape[1] - 20
-    texts = [(10, height + 29 + 21 * line, text, (TEXT_COLOUR, MUTED_COLOUR)[line], room)
-             for line, text in enumerate(caption.split("\n")[:2])]
+    texts = [
+        (10, height + 29 + 21 * line, text, (TEXT_COLOUR, MUTED_COLOUR)[line], room)
+        for line, text in enumerate(caption.split("\n")[:2])
+    ]
     for index, (part, name) in enumerate(zip(parts, names)):
         left = index * (width + PANEL_GAP)
-        sheet[:height, left:left + width] = part
+        sheet[:height, left : left + width] = part
         name = name if _font(TEXT_SIZE).getlength(name) <= width - 12 else name.split(",")[0]
         texts.append((left + 10, height + 7, name, MUTED_COLOUR, width - 12))
     return write_on(sheet, texts)
@@ -157,7 +197,8 @@ def strip(parts: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.n
 
 @lru_cache(maxsize=64)
 def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
-    """Pillow's own font for ASCII; for a text of other letters one of the system's, where there is one that has them."""
+    """Pillow's own font for ASCII; for a text of other letters one of the system's, where there is one that
+    has them."""
     first = next((fonts for start, fonts in SYSTEM_FONTS if any(letter >= start for letter in text)), ())
     for name in first:
         try:
@@ -167,17 +208,26 @@ def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
     return ImageFont.load_default(size)
 
 
-def write_on(picture: np.ndarray, texts: list[tuple[int, int, str, tuple[int, int, int], int]],
-             size: int = TEXT_SIZE) -> np.ndarray:
-    """The picture with lines of text (left, top, text, colour, most pixels it may take): longer ones lose their middle."""
+def write_on(
+    picture: np.ndarray, texts: list[tuple[int, int, str, tuple[int, int, int], int]], size: int = TEXT_SIZE
+) -> np.ndarray:
+    """The picture with lines of text (left, top, text, colour, most pixels it may take): longer ones lose
+    their middle."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     for left, top, text, colour, room in texts:
         whole = text = " ".join(text.split()).encode("utf-8", "replace").decode()
-        font, kept = _font(size, "".join(sorted({letter for letter in whole if not letter.isascii()}))), len(whole)
+        font, kept = (
+            _font(size, "".join(sorted({letter for letter in whole if not letter.isascii()}))),
+            len(whole),
+        )
         while text and font.getlength(text) > room:
             kept -= 1
-            text = f"{whole[:(kept + 1) // 2].rstrip()}…{whole[len(whole) - kept // 2:].lstrip()}" if kept > 2 else ""
+            text = (
+                f"{whole[: (kept + 1) // 2].rstrip()}…{whole[len(whole) - kept // 2 :].lstrip()}"
+                if kept > 2
+                else ""
+            )
         draw.text((left, top), text, fill=colour, font=font)
     return np.asarray(image)
 

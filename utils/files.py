@@ -9,8 +9,9 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Iterable, Iterator, Sequence
+from typing import IO, Any
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 TEMPORARY = ".tmp"
@@ -18,7 +19,8 @@ TEMPORARY = ".tmp"
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` that takes its name only when the block ended well and is on the disk.
+    """Opens a temporary file beside `path` that takes its name only when the block ended well and is on the
+    disk.
 
     An OSError (disk full, no permission) names `path`, and what `path` held before is still there.
     """
@@ -36,8 +38,11 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 os.unlink(temporary)
-        unnamed = isinstance(error, OSError) and error.errno is not None and (
-            error.filename is None or Path(str(error.filename)).name.startswith(_prefix(path)))
+        unnamed = (
+            isinstance(error, OSError)
+            and error.errno is not None
+            and (error.filename is None or Path(str(error.filename)).name.startswith(_prefix(path)))
+        )
         if unnamed:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
@@ -48,7 +53,8 @@ def _prefix(path: Path) -> str:
 
 
 def remove_leftovers(*paths: Path) -> None:
-    """Removes the temporary files that a killed process left beside `paths`; nobody else may be writing them."""
+    """Removes the temporary files that a killed process left beside `paths`; nobody else may be writing
+    them."""
     for path in paths:
         with contextlib.suppress(OSError):
             for entry in list(path.parent.iterdir()):
@@ -94,12 +100,14 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` as indented JSON; numbers that are not finite are an error (ValueError), not invalid JSON."""
+    """Writes `value` as indented JSON; numbers that are not finite are an error (ValueError), not invalid
+    JSON."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def one_line(text: object, limit: int = 160) -> str:
-    """A text from elsewhere, an error's for instance, as part of a one-line sentence: control characters escaped."""
+    """A text from elsewhere, an error's for instance, as part of a one-line sentence: control characters
+    escaped."""
     short = " ".join(str(text).split())[:limit]
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in short)
 

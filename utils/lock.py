@@ -8,8 +8,8 @@ import json
 import os
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Iterator
 
 from utils.config import ConfigError
 
@@ -22,7 +22,9 @@ try:
 except ImportError:  # all but Windows
     msvcrt = None
 
-FAR = 2**30  # the byte that Windows locks: its locks keep others from reading, and they shall read who holds the file
+FAR = (
+    2**30
+)  # the byte that Windows locks: its locks keep others from reading, and they shall read who holds the file
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held: set[str] = set()
 
@@ -31,9 +33,9 @@ _held: set[str] = set()
 def locked(file: Path, what: str, cure: str) -> Iterator[None]:
     """Holds the lock `file` for the length of the block; its folder is made.
 
-    Raises ConfigError that names the holder: `what` is being written, `cure` is what else could be done. The lock is
-    the system's, so it is free the moment its holder ends, however that ends, and processes that load images
-    never hold it. Where there are no such locks the file's process id and start time decide.
+    Raises ConfigError that names the holder: `what` is being written, `cure` is what else could be done. The
+    lock is the system's, so it is free the moment its holder ends, however that ends, and processes that load
+    images never hold it. Where there are no such locks the file's process id and start time decide.
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -94,8 +96,12 @@ def _lock(handle: int) -> bool:
 
 
 def _me() -> dict:
-    return {"process": os.getpid(), "host": socket.gethostname(), "begun": _begun(os.getpid()),
-            "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return {
+        "process": os.getpid(),
+        "host": socket.gethostname(),
+        "begun": _begun(os.getpid()),
+        "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+    }
 
 
 def _read(handle: int) -> dict:
@@ -111,7 +117,9 @@ def _read(handle: int) -> dict:
 def _lives(holder: dict) -> bool:
     """Whether the process that wrote `holder` still runs; one on another machine is taken to."""
     number = holder.get("process")
-    if not isinstance(number, int) or number <= 0 or os.name == "nt":  # Windows: os.kill would send it a Ctrl-C
+    if (
+        not isinstance(number, int) or number <= 0 or os.name == "nt"
+    ):  # Windows: os.kill would send it a Ctrl-C
         return False
     if holder.get("host") != socket.gethostname():
         return True
@@ -125,7 +133,8 @@ def _lives(holder: dict) -> bool:
 
 
 def _begun(number: int) -> str:
-    """When a process started, in the system's own count; "" where that is not told. Ids are used again, this is not."""
+    """When a process started, in the system's own count; "" where that is not told. Ids are used again, this
+    is not."""
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):
@@ -133,6 +142,9 @@ def _begun(number: int) -> str:
 
 
 def _refusal(what: str, cure: str, holder: dict) -> ConfigError:
-    who = f"process {holder['process']} on {holder.get('host')} since {holder.get('since')}" \
-        if "process" in holder else "another process"
+    who = (
+        f"process {holder['process']} on {holder.get('host')} since {holder.get('since')}"
+        if "process" in holder
+        else "another process"
+    )
     return ConfigError(f"{what} is being written by {who}; wait until it has ended, or {cure}.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
-from typing import Any, Callable, Sequence, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,15 +14,22 @@ from utils.config import ConfigError
 
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
-WORDS = ("out of memory", "can't allocate memory", "not enough memory",  # of MPS, the CPU's allocator, Windows,
-         "status_alloc_failed")                                          # cuBLAS and cuDNN
+WORDS = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",  # of MPS, the CPU's allocator, Windows,
+    "status_alloc_failed",
+)  # cuBLAS and cuDNN
 CURE = "use a smaller --batch-size or --image-size, --precision bf16, or another --device"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory, a device's or the machine's, was not enough."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or \
-        isinstance(error, RuntimeError) and any(word in str(error).lower() for word in WORDS)
+    return (
+        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        or isinstance(error, RuntimeError)
+        and any(word in str(error).lower() for word in WORDS)
+    )
 
 
 def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Result:
@@ -51,20 +59,28 @@ def free_memory() -> None:
 
 
 class Halving:
-    """Calls `function` with a batch (B,...), and in halves, quarters, ... from the first time on that memory is short.
+    """Calls `function` with a batch (B,...), and in halves, quarters, ... from the first time on that memory
+    is short.
 
-    `join` puts the results of the parts together in order. `smaller` is asked once single items do not fit either.
-    `function` must treat items alone (no batch statistics): then the results are those of the whole batch.
+    `join` puts the results of the parts together in order. `smaller` is asked once single items do not fit
+    either. `function` must treat items alone (no batch statistics): then the results are those of the whole
+    batch.
     """
 
-    def __init__(self, function: Callable[..., Result], join: Callable[[Sequence[Result]], Result],
-                 smaller: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Result],
+        join: Callable[[Sequence[Result]], Result],
+        smaller: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.function, self.join, self.smaller = function, join, smaller
         self.limit: int | None = None
 
     def __call__(self, batch: Tensor, *more: Any, **named: Any) -> Result:
         def attempt() -> Result:
-            parts = [self.function(part, *more, **named) for part in batch.split(self.limit or max(1, len(batch)))]
+            parts = [
+                self.function(part, *more, **named) for part in batch.split(self.limit or max(1, len(batch)))
+            ]
             return parts[0] if len(parts) == 1 else self.join(parts)
 
         return sparing(attempt, lambda: self._halve(len(batch)) or self.smaller())

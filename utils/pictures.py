@@ -1,4 +1,5 @@
-"""The pictures of a category: a strip per test image, thumbnails, contact sheet and plots, and what they are called."""
+"""The pictures of a category: a strip per test image, thumbnails, contact sheet and plots, and what they are
+called."""
 
 from __future__ import annotations
 
@@ -20,18 +21,34 @@ from utils.contact_sheet import contact_sheet, ranked_choice
 from utils.drawing import colour_scale, overlay, panels, resize, upsample
 from utils.files import write_bytes
 
-__all__ = ["CategorySummary", "CategoryView", "colour_scale", "overlay", "panels", "safe_name", "upsample",
-           "write_pictures"]
+__all__ = [
+    "CategorySummary",
+    "CategoryView",
+    "colour_scale",
+    "overlay",
+    "panels",
+    "safe_name",
+    "upsample",
+    "write_pictures",
+]
 
-THUMB_SIDE = 192          # longest side of one panel of a thumbnail, pixels
-THUMB_QUALITY = 72        # WebP
-PICTURE_QUALITY = 88      # JPEG
-NAME_LENGTH = 60          # longest file name without its ending
+THUMB_SIDE = 192  # longest side of one panel of a thumbnail, pixels
+THUMB_QUALITY = 72  # WebP
+PICTURE_QUALITY = 88  # JPEG
+NAME_LENGTH = 60  # longest file name without its ending
 THUMB_FOLDER = "thumbnails"
 CONTACT_SHEET = "contact_sheet.jpg"
 PLOTS = "plots.svg"
-RESERVED_NAMES = {"contact_sheet", "plots", THUMB_FOLDER, "con", "prn", "aux", "nul",
-                  *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(10))}    # Windows' devices
+RESERVED_NAMES = {
+    "contact_sheet",
+    "plots",
+    THUMB_FOLDER,
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(10)),
+}  # Windows' devices
 
 log = logging.getLogger("fdsl")
 
@@ -40,9 +57,10 @@ log = logging.getLogger("fdsl")
 class CategoryView:
     """All that pictures and report show of one category; photos and masks are read one at a time.
 
-    labels (n,) bool, scores (n,) float64 (the image score of the table), maps (n,G,G) float32 in [0,1]; `metrics` has
-    the seven names of metrics.json as fractions or None. `read_photo(i)` gives (H,W,3) uint8 RGB, `read_mask(i)`
-    (H,W) bool or None, `reference_photo(j)` the photo of `references[j]`. The thresholds are those of F1-max.
+    labels (n,) bool, scores (n,) float64 (the image score of the table), maps (n,G,G) float32 in [0,1];
+    `metrics` has the seven names of metrics.json as fractions or None. `read_photo(i)` gives (H,W,3) uint8
+    RGB, `read_mask(i)` (H,W) bool or None, `reference_photo(j)` the photo of `references[j]`. The thresholds
+    are those of F1-max.
     """
 
     name: str
@@ -64,8 +82,9 @@ class CategoryView:
 class CategorySummary:
     """What the report needs of a category once its pictures are written: no maps, no photos.
 
-    `files[i]` is the name of image i's pictures without ending: `folder/FILE.jpg` is its strip (where `has_strip[i]`),
-    `folder/thumbnails/FILE.webp` its thumbnail: four panels side by side, each of aspect `panel_sizes[i]` (h, w).
+    `files[i]` is the name of image i's pictures without ending: `folder/FILE.jpg` is its strip (where
+    `has_strip[i]`), `folder/thumbnails/FILE.webp` its thumbnail: four panels side by side, each of aspect
+    `panel_sizes[i]` (h, w).
     """
 
     name: str
@@ -102,7 +121,7 @@ def safe_name(text: str) -> str:
         return name
     name = name.replace(".", "_") if reserved else name
     mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
-    return f"{name[:NAME_LENGTH - 9].strip('._-')}_{mark}".lstrip("_")
+    return f"{name[: NAME_LENGTH - 9].strip('._-')}_{mark}".lstrip("_")
 
 
 def picture_names(image_paths: Iterable[str], defects: Iterable[str]) -> list[str]:
@@ -121,10 +140,12 @@ def picture_names(image_paths: Iterable[str], defects: Iterable[str]) -> list[st
 
 
 def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -> CategorySummary:
-    """Writes folder/CATEGORY/: a strip and a thumbnail per image, reference thumbnails, contact sheet and plots.
+    """Writes folder/CATEGORY/: a strip and a thumbnail per image, reference thumbnails, contact sheet and
+    plots.
 
-    `limit` is the most strips written (None: all), the worst misses and false alarms first; thumbnails are made for
-    every image. A photo or mask that cannot be read is replaced by a grey tile and named in `problems`.
+    `limit` is the most strips written (None: all), the worst misses and false alarms first; thumbnails are
+    made for every image. A photo or mask that cannot be read is replaced by a grey tile and named in
+    `problems`.
     """
     summary = _summarise(view, Path(folder) / safe_name(view.name))
     (summary.folder / THUMB_FOLDER).mkdir(parents=True, exist_ok=True)
@@ -149,12 +170,22 @@ def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -
 def _summarise(view: CategoryView, folder: Path) -> CategorySummary:
     count, map_threshold = len(view.image_paths), _finite(view.map_threshold)
     return CategorySummary(
-        name=view.name, folder=folder, image_paths=list(view.image_paths), defects=list(view.defects),
-        labels=np.asarray(view.labels, dtype=bool), scores=np.asarray(view.scores, dtype=np.float64),
-        metrics=dict(view.metrics), map_threshold=map_threshold, score_threshold=_finite(view.score_threshold),
-        scale=colour_scale(view.maps, map_threshold), files=picture_names(view.image_paths, view.defects),
-        panel_sizes=[(1, 1)] * count, has_strip=[False] * count, references=list(view.references),
-        reference_files=[f"reference-{index}" for index in range(len(view.references))])
+        name=view.name,
+        folder=folder,
+        image_paths=list(view.image_paths),
+        defects=list(view.defects),
+        labels=np.asarray(view.labels, dtype=bool),
+        scores=np.asarray(view.scores, dtype=np.float64),
+        metrics=dict(view.metrics),
+        map_threshold=map_threshold,
+        score_threshold=_finite(view.score_threshold),
+        scale=colour_scale(view.maps, map_threshold),
+        files=picture_names(view.image_paths, view.defects),
+        panel_sizes=[(1, 1)] * count,
+        has_strip=[False] * count,
+        references=list(view.references),
+        reference_files=[f"reference-{index}" for index in range(len(view.references))],
+    )
 
 
 def _finite(threshold: float | None) -> float | None:
@@ -178,8 +209,11 @@ def _write_image(view: CategoryView, summary: CategorySummary, index: int, with_
     write_image(summary.thumbnail(summary.files[index]), np.concatenate(small, axis=1))
 
 
-def _read(reader: Callable[[int], np.ndarray | None], index: int, name: str, problems: list[str]) -> np.ndarray | None:
-    """What `reader` gives; None and a line in `problems` when it fails: one bad file must not cost the whole report."""
+def _read(
+    reader: Callable[[int], np.ndarray | None], index: int, name: str, problems: list[str]
+) -> np.ndarray | None:
+    """What `reader` gives; None and a line in `problems` when it fails: one bad file must not cost the whole
+    report."""
     try:
         picture = reader(index)
         if picture is not None and 0 in picture.shape:
@@ -206,7 +240,11 @@ def _caption(item: CategorySummary, index: int) -> str:
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:
-    """Writes an RGB picture as JPEG or WebP, by the name's ending; the name appears only when the file is complete."""
-    quality = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY], ".webp": [cv2.IMWRITE_WEBP_QUALITY, THUMB_QUALITY]}
+    """Writes an RGB picture as JPEG or WebP, by the name's ending; the name appears only when the file is
+    complete."""
+    quality = {
+        ".jpg": [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY],
+        ".webp": [cv2.IMWRITE_WEBP_QUALITY, THUMB_QUALITY],
+    }
     _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality[path.suffix])
     write_bytes(path, encoded.tobytes())

@@ -1,11 +1,12 @@
-"""The pixels behind the pixel metrics: collected image by image, held exactly, or by rank where the stream is too long.
+"""The pixels behind the pixel metrics: collected image by image, held exactly, or by rank where the stream is
+too long.
 
-Only the order of the scores matters, so a long stream is cut into blocks and each block is kept as scores at chosen
-ranks, each standing for the pixels around it. Ranks are counted from the highest score: the first 65,536 are kept one
-by one, from there on a kept score stands for 1/65,536 of the pixels above it, so precision and recall keep their
-relative accuracy also where defects are rare. A kept score misplaces at most half of what it stands for, and blocks are
-joined FAN_IN at a time: a billion pixels pass two such steps, errors of some 1e-5, and the same under any
-monotone rescaling.
+Only the order of the scores matters, so a long stream is cut into blocks and each block is kept as scores at
+chosen ranks, each standing for the pixels around it. Ranks are counted from the highest score: the first
+65,536 are kept one by one, from there on a kept score stands for 1/65,536 of the pixels above it, so
+precision and recall keep their relative accuracy also where defects are rare. A kept score misplaces at most
+half of what it stands for, and blocks are joined FAN_IN at a time: a billion pixels pass two such steps,
+errors of some 1e-5, and the same under any monotone rescaling.
 """
 
 from __future__ import annotations
@@ -60,13 +61,15 @@ def as_flags(values: Any) -> np.ndarray:
 
 
 def region_areas(mask: np.ndarray) -> np.ndarray:
-    """For each anomalous pixel of a contiguous bool mask (H, W), row by row: the area of its 8-connected region."""
+    """For each anomalous pixel of a contiguous bool mask (H, W), row by row: the area of its 8-connected
+    region."""
     labels = cv2.connectedComponents(mask.view(np.uint8), connectivity=8)[1][mask]
     return np.bincount(labels).astype(np.int32)[labels]
 
 
 class PixelScores:
-    """Scores of normal and anomalous pixels, the latter with their region's area; exact up to `memory_pixels`."""
+    """Scores of normal and anomalous pixels, the latter with their region's area; exact up to
+    `memory_pixels`."""
 
     def __init__(self, memory_pixels: int = MEMORY_PIXELS) -> None:
         self.memory_pixels = memory_pixels
@@ -118,13 +121,16 @@ class PixelScores:
         if self._summaries is None:
             self._summaries = (_Summary(_rank_cuts), _Summary(_rank_cuts), _Summary(_even_cuts))
         normal, anomalous, weights = self._sort()
-        for summary, scores, mass in zip(self._summaries, (normal, anomalous, anomalous), (None, None, weights)):
+        for summary, scores, mass in zip(
+            self._summaries, (normal, anomalous, anomalous), (None, None, weights)
+        ):
             summary.add(Population(scores, mass))
         self._normal, self._anomalous, self._areas, self._held = [], [], [], 0
 
 
 class _Summary:
-    """A stream of populations, each thinned to the cuts; FAN_IN of one level are joined into one of the next."""
+    """A stream of populations, each thinned to the cuts; FAN_IN of one level are joined into one of the
+    next."""
 
     def __init__(self, cuts: Callable[[float], np.ndarray]) -> None:
         self._cuts = cuts
@@ -146,7 +152,8 @@ class _Summary:
 
 
 def _thin(population: Population, cuts: Callable[[float], np.ndarray]) -> Population:
-    """One score for the pixels between two cuts: the score in their middle; unchanged where that would keep as many."""
+    """One score for the pixels between two cuts: the score in their middle; unchanged where that would keep
+    as many."""
     scores, mass = population
     below = None if mass is None else np.cumsum(mass)
     edges = cuts(scores.size if below is None else below[-1])
@@ -158,7 +165,8 @@ def _thin(population: Population, cuts: Callable[[float], np.ndarray]) -> Popula
 
 
 def _rank_cuts(total: float) -> np.ndarray:
-    """Ranks (from the lowest, 0 to total) between which pixels are taken together, finer the nearer to the top."""
+    """Ranks (from the lowest, 0 to total) between which pixels are taken together, finer the nearer to the
+    top."""
     growth = np.arange(0.0, max(np.log(total / RANKS_KEPT), 0.0), 1 / RANKS_KEPT)
     from_top = np.concatenate([np.arange(RANKS_KEPT), np.rint(RANKS_KEPT * np.exp(growth)), [total]])
     return total - np.unique(np.minimum(from_top, total)).astype(np.int64)[::-1]

@@ -6,39 +6,97 @@ import argparse
 import math
 from pathlib import Path
 
-from utils.config import CommandLine, add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags, name_part, whole
+from utils.config import (
+    CommandLine,
+    add_backbone_flags,
+    add_method_flags,
+    add_runtime_flags,
+    add_window_flags,
+    name_part,
+    whole,
+)
 
 METHODS = ("fdsl", "nearest", "both")
 MAX_PIXELS = 100_000_000
 # What a saved detector holds: these flags make one, and do not change it afterwards.
-MAKING_FLAGS = ("model", "layers", "image_size", "use_nam", "fd", "align", "winmode", "win_size", "win_stride", "win_weight",
-                "index_memory", "window_budget", "references", "checkpoint", "method", "image_score", "rotate_references")
+MAKING_FLAGS = (
+    "model",
+    "layers",
+    "image_size",
+    "use_nam",
+    "fd",
+    "align",
+    "winmode",
+    "win_size",
+    "win_stride",
+    "win_weight",
+    "index_memory",
+    "window_budget",
+    "references",
+    "checkpoint",
+    "method",
+    "image_score",
+    "rotate_references",
+)
 
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
     parser = CommandLine(description)
     what = parser.add_argument_group("what to look at")
-    what.add_argument("--input", nargs="+", required=True, metavar="FILE|DIR|GLOB", help="photographs to score; folders "
-                      "are searched to their bottom")
+    what.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="FILE|DIR|GLOB",
+        help="photographs to score; folders are searched to their bottom",
+    )
     what.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
     add_detector_flags(parser)
     decision = parser.add_argument_group("threshold (by default a false-alarm rate of 0.01)")
-    decision.add_argument("--false-alarm-rate", type=_rate, metavar="0..1|none", help="how often a good part may be "
-                          "called anomalous, estimated from the references alone; none: no threshold")
-    decision.add_argument("--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on")
-    decision.add_argument("--threshold-from", choices=("references", "labels"), help="labels: the best F1 on --labels")
-    decision.add_argument("--labels", type=Path, metavar="DIR|CSV", help="labelled photographs: a folder with good/ and "
-                          "defect folders, or a file with a header image,label and paths relative to it, where good, ok, normal, "
-                          "no, false and 0 are good and all else is not")
+    decision.add_argument(
+        "--false-alarm-rate",
+        type=_rate,
+        metavar="0..1|none",
+        help="how often a good part may be "
+        "called anomalous, estimated from the references alone; none: no threshold",
+    )
+    decision.add_argument(
+        "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
+    )
+    decision.add_argument(
+        "--threshold-from", choices=("references", "labels"), help="labels: the best F1 on --labels"
+    )
+    decision.add_argument(
+        "--labels",
+        type=Path,
+        metavar="DIR|CSV",
+        help="labelled photographs: a folder with good/ and "
+        "defect folders, or a file with a header image,label and paths relative to it, where good, ok, normal, "
+        "no, false and 0 are good and all else is not",
+    )
     written = parser.add_argument_group("what comes out")
-    written.add_argument("--format", choices=("text", "json"), default="text",
-                         help="json: one JSON object a line on standard output, as it goes")
-    written.add_argument("--save-detector", type=Path, metavar="FILE", help="write everything that later runs need")
-    written.add_argument("--exit-code", action="store_true", help="exit with 1 when a photograph is anomalous")
-    written.add_argument("--resume", action="store_true", help="go on where a run with the same settings stopped")
-    written.add_argument("--pictures", choices=("all", "anomalous", "none"), default="all",
-                         help="of which photographs a heat map with boxes is written (default all)")
+    written.add_argument(
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="json: one JSON object a line on standard output, as it goes",
+    )
+    written.add_argument(
+        "--save-detector", type=Path, metavar="FILE", help="write everything that later runs need"
+    )
+    written.add_argument(
+        "--exit-code", action="store_true", help="exit with 1 when a photograph is anomalous"
+    )
+    written.add_argument(
+        "--resume", action="store_true", help="go on where a run with the same settings stopped"
+    )
+    written.add_argument(
+        "--pictures",
+        choices=("all", "anomalous", "none"),
+        default="all",
+        help="of which photographs a heat map with boxes is written (default all)",
+    )
     written.add_argument("--save-maps", action="store_true", help="write maps.npz")
     written.add_argument("--batch-size", type=whole(1), default=4)
     args = parser.parse_args(argv)
@@ -50,21 +108,47 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """What makes or loads a detector, and where it runs."""
     group = parser.add_argument_group("detector")
-    group.add_argument("--references", nargs="+", metavar="DIR|FILE", help="photographs of good parts: one is enough")
-    group.add_argument("--max-pixels", type=whole(1), default=MAX_PIXELS, metavar="N",
-                       help=f"refuse photographs of more pixels (default {MAX_PIXELS:,})")
-    group.add_argument("--checkpoint", type=Path, metavar="FILE", help="trained heads (default "
-                       "CHECKPOINTS/MODEL/visa.safetensors, else mvtec.safetensors, if there; else method nearest)")
+    group.add_argument(
+        "--references", nargs="+", metavar="DIR|FILE", help="photographs of good parts: one is enough"
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"refuse photographs of more pixels (default {MAX_PIXELS:,})",
+    )
+    group.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="trained heads (default "
+        "CHECKPOINTS/MODEL/visa.safetensors, else mvtec.safetensors, if there; else method nearest)",
+    )
     group.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     group.add_argument("--model-name", type=name_part, default="fdsl", help="where the default is looked up")
-    group.add_argument("--method", choices=METHODS, help="fdsl: trained heads; nearest: distance to the nearest normal "
-                       "patch, no training; both: their fusion. Heads trained on one narrow category generalise worse "
-                       "than nearest does")
-    group.add_argument("--image-score", choices=("max", "top1"), help="the mean over blocks of each one's highest "
-                       "value, or the mean of the map's highest 1 %% (default max)")
-    group.add_argument("--rotate-references", type=whole(1, 360), metavar="N",
-                       help="remember N turned copies of each; never where the part's orientation is the defect")
-    group.add_argument("--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote")
+    group.add_argument(
+        "--method",
+        choices=METHODS,
+        help="fdsl: trained heads; nearest: distance to the nearest normal "
+        "patch, no training; both: their fusion. Heads trained on one narrow category generalise worse "
+        "than nearest does",
+    )
+    group.add_argument(
+        "--image-score",
+        choices=("max", "top1"),
+        help="the mean over blocks of each one's highest "
+        "value, or the mean of the map's highest 1 %% (default max)",
+    )
+    group.add_argument(
+        "--rotate-references",
+        type=whole(1, 360),
+        metavar="N",
+        help="remember N turned copies of each; never where the part's orientation is the defect",
+    )
+    group.add_argument(
+        "--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote"
+    )
     add_window_flags(parser)
     add_method_flags(parser)
     add_backbone_flags(parser)

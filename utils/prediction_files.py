@@ -1,7 +1,7 @@
 """What a prediction run leaves behind, written as it goes: a journal first, whole files at the end.
 
-The journal lies in OUTPUT/.partial: rows.jsonl, one line a photograph, and its maps as raw float32. A run that was
-interrupted goes on from it.
+The journal lies in OUTPUT/.partial: rows.jsonl, one line a photograph, and its maps as raw float32. A run
+that was interrupted goes on from it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,9 +25,19 @@ from utils.files import csv_text, whole_file, write_json
 from utils.results import RunMaps, load_maps, read_json, save_maps
 
 BOX_COLUMNS = ("x", "y", "width", "height", "area")
-COLUMNS = ("image", "score", "base_score", "window_score", "threshold", "anomalous", *BOX_COLUMNS, "boxes", "picture")
+COLUMNS = (
+    "image",
+    "score",
+    "base_score",
+    "window_score",
+    "threshold",
+    "anomalous",
+    *BOX_COLUMNS,
+    "boxes",
+    "picture",
+)
 NOT_OF_THE_RESULT = ("machine", "command", "input", "checkpoint", "references")
-RANKED = 500      # rows that the report shows
+RANKED = 500  # rows that the report shows
 TOLD_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
@@ -35,7 +46,8 @@ PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
 
 @dataclass
 class Totals:
-    """What a finished run amounts to: counts, every score (n,) float64, and the rows with the highest scores."""
+    """What a finished run amounts to: counts, every score (n,) float64, and the rows with the highest
+    scores."""
 
     scored: int = 0
     anomalous: int = 0
@@ -48,23 +60,29 @@ class Totals:
 class PredictionFolder:
     """An output folder that is being filled: `add` photograph by photograph, then `finish`.
 
-    `resume` keeps what an earlier run with the same `config` has scored (`name in folder`); ConfigError when its
-    settings were others. Without it an earlier run's files give way. Maps are kept only with `keep_maps`. ConfigError for a
-    folder where files of somebody else would be written over.
+    `resume` keeps what an earlier run with the same `config` has scored (`name in folder`); ConfigError when
+    its settings were others. Without it an earlier run's files give way. Maps are kept only with `keep_maps`.
+    ConfigError for a folder where files of somebody else would be written over.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], resume: bool = False, keep_maps: bool = False) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], resume: bool = False, keep_maps: bool = False
+    ) -> None:
         self.folder, self.partial, self.keep_maps = Path(folder), Path(folder) / ".partial", keep_maps
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"--output {folder} is a file; name a folder.")
         stored = read_json(self.folder / "config.json")
         ours = isinstance(stored, dict) and stored.get("made_by") == MARKER
         if resume and ours and (changed := _changed(stored, config)):
-            raise ConfigError(f"--resume: {folder} was made with another {changed}; leave --resume out to start anew.")
+            raise ConfigError(
+                f"--resume: {folder} was made with another {changed}; leave --resume out to start anew."
+            )
         if not ours:
             others = [name for name in ("config.json", "pictures", *WRITTEN) if (self.folder / name).exists()]
             if others:
-                raise ConfigError(f"--output {folder} holds {', '.join(others)}, which predict.py did not write; name another folder.")
+                raise ConfigError(
+                    f"--output {folder} holds {', '.join(others)}, which predict.py did not write; name another folder."
+                )
         elif not resume:
             self._clear()
         self.partial.mkdir(parents=True, exist_ok=True)
@@ -72,7 +90,11 @@ class PredictionFolder:
         self._done = self._take_up() if resume and ours else np.empty(0, np.uint64)
         self._rows = open(self.partial / "rows.jsonl", "a", encoding="utf-8")
         self._skipped = open(self.partial / "skipped.jsonl", "w", encoding="utf-8")
-        self._maps = {part: open(self.partial / f"{part}.f32", "ab") for part in ("base", "window")} if keep_maps else {}
+        self._maps = (
+            {part: open(self.partial / f"{part}.f32", "ab") for part in ("base", "window")}
+            if keep_maps
+            else {}
+        )
 
     def __len__(self) -> int:
         """Photographs that an earlier run has scored."""
@@ -99,8 +121,8 @@ class PredictionFolder:
     def finish(self, grid: int, fused: Any = None) -> Totals:
         """Writes scores.csv, scores.jsonl, skipped.csv and maps.npz from the journal, and removes it.
 
-        `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Nothing but skipped.csv is written where
-        nothing was scored.
+        `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Nothing but skipped.csv is written
+        where nothing was scored.
         """
         for file in (self._rows, self._skipped, *self._maps.values()):
             file.close()
@@ -162,12 +184,17 @@ class PredictionFolder:
         if not self.keep_maps:
             return True
         parts = ("base",) if row["window_score"] is None else ("base", "window")
-        return all((file := self.partial / f"{part}.f32").exists() and
-                   file.stat().st_size >= 4 * row["grid"]**2 * count for part in parts)
+        return all(
+            (file := self.partial / f"{part}.f32").exists()
+            and file.stat().st_size >= 4 * row["grid"] ** 2 * count
+            for part in parts
+        )
 
     def _unpack_maps(self) -> None:
         if not (self.folder / "maps.npz").exists():
-            raise ConfigError(f"--resume --save-maps: {self.folder} has scores but no maps.npz; leave --resume out.")
+            raise ConfigError(
+                f"--resume --save-maps: {self.folder} has scores but no maps.npz; leave --resume out."
+            )
         maps = load_maps(self.folder / "maps.npz")
         for part in ("base", "window"):
             if getattr(maps, part) is not None:
@@ -194,22 +221,39 @@ class PredictionFolder:
     def _save_maps(self, count: int, grid: int, fused: Any) -> None:
         def maps_of(part: str) -> np.ndarray | None:
             file = self.partial / f"{part}.f32"
-            return np.memmap(file, np.float32, "r", shape=(count, grid, grid)) if file.stat().st_size else None
+            return (
+                np.memmap(file, np.float32, "r", shape=(count, grid, grid)) if file.stat().st_size else None
+            )
 
-        rows = list((row["image"], row["base_score"], row["window_score"], row["score"]) for row in self._read())
+        rows = list(
+            (row["image"], row["base_score"], row["window_score"], row["score"]) for row in self._read()
+        )
         names, base_score, window_score, score = zip(*rows)
         base, window = maps_of("base"), maps_of("window")
-        save_maps(self.folder / "maps.npz", RunMaps(
-            list(names), base, np.array(base_score, np.float32), window,
-            None if window is None else np.array(window_score, np.float32)),
-            fused(base, window), np.array(score, np.float32))
+        save_maps(
+            self.folder / "maps.npz",
+            RunMaps(
+                list(names),
+                base,
+                np.array(base_score, np.float32),
+                window,
+                None if window is None else np.array(window_score, np.float32),
+            ),
+            fused(base, window),
+            np.array(score, np.float32),
+        )
 
 
 def csv_row(row: Mapping[str, Any]) -> list[Any]:
     """A row of scores.csv: of the boxes the hottest one, and how many there are."""
     first = row["boxes"][0] if row["boxes"] else {}
-    return [*(row[name] for name in COLUMNS[:5]), None if row["anomalous"] is None else int(row["anomalous"]),
-            *(first.get(name) for name in BOX_COLUMNS), len(row["boxes"]), row["picture"]]
+    return [
+        *(row[name] for name in COLUMNS[:5]),
+        None if row["anomalous"] is None else int(row["anomalous"]),
+        *(first.get(name) for name in BOX_COLUMNS),
+        len(row["boxes"]),
+        row["picture"],
+    ]
 
 
 def _lines(file: Path) -> Iterator[Any]:
@@ -222,7 +266,9 @@ def _parsed(line: bytes) -> dict | None:
     """A journal line's row; None where the line was cut off."""
     try:
         row = json.loads(line) if line.endswith(b"\n") else None
-        return row if isinstance(row, dict) and {"image", "score", "grid", "window_score"} <= set(row) else None
+        return (
+            row if isinstance(row, dict) and {"image", "score", "grid", "window_score"} <= set(row) else None
+        )
     except ValueError:
         return None
 
@@ -245,7 +291,9 @@ def skipped_summary(totals: Totals, folder: Path | None) -> Sequence[str]:
     """Lines that say what was skipped and why, at most TOLD_SKIPPED of them."""
     if not totals.skipped:
         return []
-    lines = [f"{totals.skipped} file(s) skipped:"] + [f"  {name}: {reason}" for name, reason in totals.first_skipped]
+    lines = [f"{totals.skipped} file(s) skipped:"] + [
+        f"  {name}: {reason}" for name, reason in totals.first_skipped
+    ]
     if totals.skipped > len(totals.first_skipped):
         where = f" (all in {folder / 'skipped.csv'})" if folder else ""
         lines.append(f"  and {totals.skipped - len(totals.first_skipped)} more{where}")

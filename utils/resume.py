@@ -11,9 +11,10 @@ import json
 import logging
 import random
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +36,16 @@ def save_interval(text: str) -> tuple[int | None, float | None]:
     """An argparse type: `50` (steps) or `90s`, `5m`, `1h` -> (steps, None) or (None, seconds)."""
     number, unit = (text[:-1], SECONDS[text[-1]]) if text[-1:] in SECONDS else (text, None)
     if not (number.isascii() and number.isdigit() and 0 < int(number[:12]) <= 10**9):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number of steps (50) nor a time (90s, 5m, 1h)")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of steps (50) nor a time (90s, 5m, 1h)"
+        )
     return (int(number), None) if unit is None else (None, float(int(number) * unit))
 
 
 @dataclass
 class Position:
-    """Where a training stands: whole epochs, batches of the one after them, and one row of numbers per step."""
+    """Where a training stands: whole epochs, batches of the one after them, and one row of numbers per
+    step."""
 
     epoch: int = 0
     batch: int = 0
@@ -53,9 +57,11 @@ class Position:
 
 
 class TrainingState:
-    """The state of an unfinished training in one file: heads, optimizer, position, loss rows, global generators.
+    """The state of an unfinished training in one file: heads, optimizer, position, loss rows, global
+    generators.
 
-    `config` is the checkpoint's configuration, `data` names the training images: a state of others is not continued.
+    `config` is the checkpoint's configuration, `data` names the training images: a state of others is not
+    continued.
     """
 
     def __init__(self, file: Path, config: Mapping[str, Any], data: str, columns: int) -> None:
@@ -70,31 +76,50 @@ class TrainingState:
             return step - self._saved_step >= steps
         return time.monotonic() - self._saved_at >= seconds
 
-    def save(self, heads: nn.Module, optimizer: torch.optim.Optimizer, position: Position, precision: str) -> None:
-        """Writes the state; a state with values that are not finite is a ConfigError and the last good one stays."""
+    def save(
+        self, heads: nn.Module, optimizer: torch.optim.Optimizer, position: Position, precision: str
+    ) -> None:
+        """Writes the state; a state with values that are not finite is a ConfigError and the last good one
+        stays."""
         tensors = {f"heads.{name}": value for name, value in heads.state_dict().items()}
         for index, values in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
         bad = next((name for name, value in tensors.items() if not torch.isfinite(value).all()), None)
         if bad is not None:
-            raise ConfigError(f"The training has values that are not finite ({bad}) after step {position.step}; "
-                              f"{self.kept()}; lower --learning-rate and start anew with --no-resume.")
+            raise ConfigError(
+                f"The training has values that are not finite ({bad}) after step {position.step}; "
+                f"{self.kept()}; lower --learning-rate and start anew with --no-resume."
+            )
         generators, numbers = _generators()
         rows = torch.tensor(position.rows, dtype=torch.float64).reshape(position.step, self.columns)
         tensors |= {"rows": rows, **{f"generator.{name}": value for name, value in generators.items()}}
-        told = {"format": FORMAT_VERSION, "config": self.config, "data": self.data, "epoch": position.epoch,
-                "batch": position.batch, "precision": precision, "generators": numbers}
+        told = {
+            "format": FORMAT_VERSION,
+            "config": self.config,
+            "data": self.data,
+            "epoch": position.epoch,
+            "batch": position.batch,
+            "precision": precision,
+            "generators": numbers,
+        }
         with whole_file(self.file, "wb") as file:
-            file.write(save({name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-                            metadata={METADATA_KEY: json.dumps(told)}))
+            file.write(
+                save(
+                    {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+                    metadata={METADATA_KEY: json.dumps(told)},
+                )
+            )
         self._saved_at, self._saved_step = time.monotonic(), position.step
 
     def kept(self) -> str:
         """What is left of the run when it stops here, as part of a sentence."""
-        return f"the state after step {self._saved_step} is kept in {self.file}" if self._saved_step else \
-            "there is no earlier state"
+        return (
+            f"the state after step {self._saved_step} is kept in {self.file}"
+            if self._saved_step
+            else "there is no earlier state"
+        )
 
-    def read(self) -> "SavedTraining":
+    def read(self) -> SavedTraining:
         """The saved state; ConfigError for a file that is not one, naming the cure."""
         try:
             with safe_open(self.file, framework="pt") as file:
@@ -104,11 +129,28 @@ class TrainingState:
                 raise ValueError(f"format {told['format']}")
             rows = [(int(step), int(epoch), *values) for step, epoch, *values in tensors.pop("rows").tolist()]
             position = Position(int(told["epoch"]), int(told["batch"]), rows)
-            return SavedTraining(self.file, position, str(told["precision"]), told["config"], str(told["data"]),
-                                 tensors, told["generators"])
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-            raise ConfigError(f"{self.file} is no unfinished training that can be read ({one_line(error)}); start "
-                              "anew with --no-resume.") from error
+            return SavedTraining(
+                self.file,
+                position,
+                str(told["precision"]),
+                told["config"],
+                str(told["data"]),
+                tensors,
+                told["generators"],
+            )
+        except (
+            SafetensorError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+            OverflowError,
+        ) as error:
+            raise ConfigError(
+                f"{self.file} is no unfinished training that can be read ({one_line(error)}); start "
+                "anew with --no-resume."
+            ) from error
 
     def discard(self) -> None:
         """The training is finished: what it wrote is brought to the disk first, then the state goes."""
@@ -131,19 +173,33 @@ class SavedTraining:
     def restore(self, heads: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
         """Puts heads, optimizer and the global generators back as they were; returns the position."""
         try:
-            heads.load_state_dict({name.removeprefix("heads."): value for name, value in self.tensors.items()
-                                   if name.startswith("heads.")})
+            heads.load_state_dict(
+                {
+                    name.removeprefix("heads."): value
+                    for name, value in self.tensors.items()
+                    if name.startswith("heads.")
+                }
+            )
             slots: dict[int, dict[str, Tensor]] = {}
             for name, value in self.tensors.items():
                 if name.startswith("optimizer."):
                     _, index, slot = name.split(".")
                     slots.setdefault(int(index), {})[slot] = value
-            optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-            _set_generators({name.removeprefix("generator."): value for name, value in self.tensors.items()
-                             if name.startswith("generator.")}, self.generators)
+            optimizer.load_state_dict(
+                {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
+            )
+            _set_generators(
+                {
+                    name.removeprefix("generator."): value
+                    for name, value in self.tensors.items()
+                    if name.startswith("generator.")
+                },
+                self.generators,
+            )
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
-            raise ConfigError(f"{self.file} does not fit this training ({one_line(error)}); start anew with "
-                              "--no-resume.") from error
+            raise ConfigError(
+                f"{self.file} does not fit this training ({one_line(error)}); start anew with --no-resume."
+            ) from error
         return self.position
 
 
@@ -151,8 +207,11 @@ def _generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state of torch's, NumPy's and Python's global generators: tensors, and what JSON holds of them."""
     version, words, gauss = random.getstate()
     kind, keys, place, has_gauss, cached = np.random.get_state()
-    tensors = {"torch": torch.get_rng_state(), "numpy": torch.from_numpy(keys.astype(np.int64)),
-               "python": torch.tensor(words, dtype=torch.int64)}
+    tensors = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(keys.astype(np.int64)),
+        "python": torch.tensor(words, dtype=torch.int64),
+    }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         tensors |= {f"cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
     return tensors, {"numpy": [kind, int(place), int(has_gauss), float(cached)], "python": [version, gauss]}

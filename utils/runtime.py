@@ -1,4 +1,5 @@
-"""Device, precision, seeds, logging and progress: every choice made automatically explains itself in the log."""
+"""Device, precision, seeds, logging and progress: every choice made automatically explains itself in the
+log."""
 
 from __future__ import annotations
 
@@ -12,8 +13,9 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Callable, Iterable, Iterator, Sequence, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -34,7 +36,8 @@ OS_CURES = {
     errno.ENOSPC: "the disk is full: free some space, then give the same command again",
     errno.EDQUOT: "your share of the disk is used up: free some space, then give the same command again",
     errno.EFBIG: "the file may not become so large here: write to another disk",
-    errno.EACCES: "give permission, or name another folder", errno.EPERM: "give permission, or name another folder",
+    errno.EACCES: "give permission, or name another folder",
+    errno.EPERM: "give permission, or name another folder",
     errno.EROFS: "it cannot be written to: name another folder",
     errno.ENOTDIR: "a part of its path is a file: name another folder",
     errno.EEXIST: "a file is in the place of a folder: name another folder",
@@ -47,10 +50,11 @@ OS_CURES = {
 
 
 def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[type[Exception], ...]) -> None:
-    """Runs an entry point. `errors` are the user's to mend: one sentence and exit code 2 (--debug: the traceback).
+    """Runs an entry point. `errors` are the user's to mend: one sentence and exit code 2 (--debug: the
+    traceback).
 
-    So are a full disk, a folder without permission, a lost GPU and too little memory. Ctrl-C (exit code 130) and
-    SIGTERM (143) end within a second with the line that `signals.how_to_continue` was told.
+    So are a full disk, a folder without permission, a lost GPU and too little memory. Ctrl-C (exit code 130)
+    and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was told.
     """
     start_logging()
     signals.answer()
@@ -74,7 +78,8 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
 
 
 def explain(error: Exception) -> str | None:
-    """One sentence with the cure for what the machine refuses (disk, permission, memory, GPU), None for anything else."""
+    """One sentence with the cure for what the machine refuses (disk, permission, memory, GPU), None for
+    anything else."""
     told = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     if isinstance(error, OSError):
         cure = OS_CURES.get(error.errno, "mend it, then give the same command again")
@@ -82,8 +87,10 @@ def explain(error: Exception) -> str | None:
     if is_out_of_memory(error):
         return f"There is not enough memory ({told}); {CURE}."
     if "DataLoader worker" in str(error):
-        return ("A process that loads images was ended from outside, most often for lack of memory; give the same "
-                "command again with fewer --workers (0: none).")
+        return (
+            "A process that loads images was ended from outside, most often for lack of memory; give the same "
+            "command again with fewer --workers (0: none)."
+        )
     if any(word in str(error) for word in GPU_FAULTS):
         return f"The GPU stopped working ({told}); give the same command again, or use --device cpu."
     return None
@@ -134,7 +141,9 @@ def choose_device(name: str) -> torch.device:
     if name.isdecimal() or name.startswith("cuda:"):
         number = int(name) if name.isdecimal() else _device_number(name)
         if number >= cuda:
-            raise ConfigError(f"--device {name}: this machine has {cuda} CUDA device(s); {_there(cuda, mps)}.")
+            raise ConfigError(
+                f"--device {name}: this machine has {cuda} CUDA device(s); {_there(cuda, mps)}."
+            )
         name = f"cuda:{number}"
     elif name == "cuda" and cuda:
         name = "cuda:0"
@@ -145,11 +154,12 @@ def choose_device(name: str) -> torch.device:
         torch.ones(1, device=device).sum().item()
     except (RuntimeError, AssertionError) as error:
         told = (str(error).splitlines() or ["no reason told"])[0][:120]
-        raise ConfigError(f"--device {name} is there but does not work ({told}); use --device cpu, or mend the "
-                          "driver.") from error
+        raise ConfigError(
+            f"--device {name} is there but does not work ({told}); use --device cpu, or mend the driver."
+        ) from error
     if device.type == "cuda":
-        torch.cuda.set_device(device)               # what waits for "the" GPU, or pins memory, means this one
-        torch.backends.cudnn.allow_tf32 = False     # else float32 convolutions keep 10 bits of their factors
+        torch.cuda.set_device(device)  # what waits for "the" GPU, or pins memory, means this one
+        torch.backends.cudnn.allow_tf32 = False  # else float32 convolutions keep 10 bits of their factors
     logger.info("device %s: %s, %s", device, describe_device(device), reason)
     return device
 
@@ -187,7 +197,9 @@ def _processor() -> str:
 def bf16_in_hardware() -> str | None:
     """What multiplies bf16 matrices in this CPU's hardware ("AMX" or "AVX512-BF16"), or None."""
     try:
-        flags = next((line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), "").split()
+        flags = next(
+            (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), ""
+        ).split()
     except OSError:
         return None
     return "AMX" if "amx_bf16" in flags else "AVX512-BF16" if "avx512_bf16" in flags else None
@@ -213,15 +225,16 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 
 def seed_everything(seed: int) -> None:
-    """Seeds Python's, NumPy's and torch's global generators (nothing of ours relies on them between calls)."""
+    """Seeds Python's, NumPy's and torch's global generators (nothing of ours relies on them between
+    calls)."""
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
 def make_repeatable(device: torch.device) -> None:
-    """Makes a training give the same weights each time on one device. A CPU does so anyway; on a GPU the sums behind
-    the gradients are taken in a fixed order."""
+    """Makes a training give the same weights each time on one device. A CPU does so anyway; on a GPU the sums
+    behind the gradients are taken in a fixed order."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.utils.deterministic.fill_uninitialized_memory = False
@@ -243,15 +256,27 @@ def worker_count(asked: int | None) -> int:
 
 def machine_facts(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
     """What a result's reader needs to know of the machine."""
-    return {"device": str(device), "device_name": describe_device(device), "precision": str(dtype).removeprefix("torch."),
-            "torch": torch.__version__, "python": platform.python_version(), "system": platform.platform()}
+    return {
+        "device": str(device),
+        "device_name": describe_device(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
 
 
-def progress(items: Iterable[Item], total: int, what: str, size: Callable[[Item], int] = lambda _: 1,
-             note: Callable[[], str] = str) -> Iterator[Item]:
+def progress(
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    size: Callable[[Item], int] = lambda _: 1,
+    note: Callable[[], str] = str,
+) -> Iterator[Item]:
     """Passes `items` on with a bar (items/s and time left); without a terminal, as plain lines now and then.
 
-    `total` and the rate count `size(item)`, for instance the images of a batch; `note()` is shown beside them.
+    `total` and the rate count `size(item)`, for instance the images of a batch; `note()` is shown beside
+    them.
     """
     if sys.stderr.isatty():
         with tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True) as bar:
@@ -268,6 +293,12 @@ def progress(items: Iterable[Item], total: int, what: str, size: Callable[[Item]
         now = time.monotonic()
         if now - told >= PLAIN_PROGRESS_SECONDS and done < total:
             told, rate = now, done / (now - start)
-            logger.info("%s: %d of %d, %.2f a second, %.0f s left%s", what, done, total, rate, (total - done) / rate,
-                        f", {note()}" if note() else "")
-
+            logger.info(
+                "%s: %d of %d, %.2f a second, %.0f s left%s",
+                what,
+                done,
+                total,
+                rate,
+                (total - done) / rate,
+                f", {note()}" if note() else "",
+            )

@@ -14,10 +14,13 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
-from typing import Callable, NoReturn
+from typing import NoReturn
 
-GRACE = 0.5  # seconds for the main thread to end by itself: Python cannot interrupt it inside a library's call
+GRACE = (
+    0.5  # seconds for the main thread to end by itself: Python cannot interrupt it inside a library's call
+)
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 NOTHING_DONE = "nothing is finished yet, the same command starts over"
 
@@ -37,7 +40,8 @@ class Stopped(KeyboardInterrupt):
 
 
 def how_to_continue(sentence: str) -> None:
-    """What the line at an interruption says from now on, for instance: the same command goes on after step 40."""
+    """What the line at an interruption says from now on, for instance: the same command goes on after step
+    40."""
     global _how_to_continue
     _how_to_continue = sentence
 
@@ -55,9 +59,10 @@ def command_line() -> str:
 def answer(at_once: bool = False) -> None:
     """Answers SIGINT and SIGTERM from now on. Call it from the main thread.
 
-    The main thread gets `Stopped`. Where it has not ended GRACE seconds later, because a library's call holds it, a
-    second thread says the line and ends the process: every file is written whole or not at all, so nothing is harmed.
-    `at_once`: nothing is raised, the process ends; for the time of the imports, which turn what is raised into errors.
+    The main thread gets `Stopped`. Where it has not ended GRACE seconds later, because a library's call holds
+    it, a second thread says the line and ends the process: every file is written whole or not at all, so
+    nothing is harmed. `at_once`: nothing is raised, the process ends; for the time of the imports, which turn
+    what is raised into errors.
     """
     global _wake, _at_once
     _at_once = at_once
@@ -83,7 +88,8 @@ def _write(line: str) -> None:
 
 
 def _watch(wake: socket.socket) -> None:
-    """Python's C-level handler writes each signal's number into the socket, also while the main thread is held."""
+    """Python's C-level handler writes each signal's number into the socket, also while the main thread is
+    held."""
     while True:
         stopping = [number for number in wake.recv(64) if number in EXIT_CODES]
         if stopping:

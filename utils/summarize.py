@@ -1,9 +1,11 @@
-"""The paper's table from finished runs: mean and spread over seeds, with FDSL's and its rivals' published rows.
+"""The paper's table from finished runs: mean and spread over seeds, with FDSL's and its rivals' published
+rows.
 
     python -m utils.summarize results/fdsl
 
-Reads results/MODEL/DATASET/Kshot/seedS/RUN/, prints Markdown and writes summary.md, summary.csv and summary.json.
-Runs share a row only where everything but the seed is the same: settings, checkpoint, precision and categories.
+Reads results/MODEL/DATASET/Kshot/seedS/RUN/, prints Markdown and writes summary.md, summary.csv and
+summary.json. Runs share a row only where everything but the seed is the same: settings, checkpoint, precision
+and categories.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ import json
 import logging
 import statistics
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Mapping, Sequence
+from typing import Any
 
 from tabulate import tabulate
 
@@ -28,24 +31,38 @@ from utils.runtime import run_command
 logger = logging.getLogger("fdsl")
 RUNS = "*/*shot/seed*/*"
 STORED = (("windows", WindowConfig), ("method", MethodConfig), ("backbone", BackboneConfig))
-CSV_COLUMNS = ("dataset", "shots", "method", "published", "seeds", "categories", "comparable",
-               *(f"{name}_{part}" for name in METRIC_NAMES for part in ("mean", "std")), "source")
+CSV_COLUMNS = (
+    "dataset",
+    "shots",
+    "method",
+    "published",
+    "seeds",
+    "categories",
+    "comparable",
+    *(f"{name}_{part}" for name in METRIC_NAMES for part in ("mean", "std")),
+    "source",
+)
 
 
 @dataclass(frozen=True)
 class Run:
-    """One finished test run: its folder, config.json, and the seven metrics of each category (fractions or None)."""
+    """One finished test run: its folder, config.json, and the seven metrics of each category (fractions or
+    None)."""
 
     folder: Path
     config: dict[str, Any]
     categories: dict[str, dict[str, float | None]]
 
     def settings(self) -> dict[str, Any]:
-        """All that must be equal for runs to share a row, flat: `windows.win_size`, `precision`, `categories`, ...
+        """All that must be equal for runs to share a row, flat: `windows.win_size`, `precision`,
+        `categories`, ...
 
         Not `files`: each seed draws other references.
         """
-        flat: dict[str, Any] = {"precision": self.config["machine"]["precision"], "categories": sorted(self.categories)}
+        flat: dict[str, Any] = {
+            "precision": self.config["machine"]["precision"],
+            "categories": sorted(self.categories),
+        }
         for name, value in self.config.items():
             if name == "windows" and value["winmode"] == "nan":
                 flat["windows.winmode"] = "nan"
@@ -58,7 +75,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, ours or published. `metrics`: name -> (mean, std or None), per cent; None if not known."""
+    """One line of the table, ours or published. `metrics`: name -> (mean, std or None), per cent; None if not
+    known."""
 
     dataset: str
     shots: int
@@ -86,26 +104,35 @@ def load_run(folder: Path) -> Run:
         for name, kind in STORED:
             from_stored(kind, config[name])
         framing(config)
-        found = {category: {name: _fraction(values[name]) for name in METRIC_NAMES}
-                 for category, values in metrics["categories"].items()}
+        found = {
+            category: {name: _fraction(values[name]) for name in METRIC_NAMES}
+            for category, values in metrics["categories"].items()
+        }
         run = Run(folder, config, found)
         json.dumps([run.settings(), short_digest(config["checkpoint_digest"]), config["model_name"]])
-        if not all(type(config[name]) is int for name in ("seed", "k_shot")) or not isinstance(config["dataset"], str):
+        if not all(type(config[name]) is int for name in ("seed", "k_shot")) or not isinstance(
+            config["dataset"], str
+        ):
             raise ValueError("dataset, seed or k_shot is of the wrong type")
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
-        raise ConfigError(f"config.json or metrics.json is not of a test run of this version ({what})") from error
+        raise ConfigError(
+            f"config.json or metrics.json is not of a test run of this version ({what})"
+        ) from error
     return run
 
 
 def _fraction(value: Any) -> float | None:
-    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1):
+    if value is not None and (
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1
+    ):
         raise ValueError(f"a metric is {value!r}, not a number from 0 to 1")
     return value
 
 
 def find_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
-    """The whole runs below results/MODEL, and the skipped ones: path -> reason. ConfigError where there is no run."""
+    """The whole runs below results/MODEL, and the skipped ones: path -> reason. ConfigError where there is no
+    run."""
     cure = "name the results of one model, for instance results/fdsl."
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; {cure}")
@@ -142,18 +169,35 @@ def table_rows(runs: Sequence[Run]) -> list[Row]:
     ours = []
     for members in groups.values():
         config, name = members[0].config, members[0].folder.name
-        alike = [other[0].settings() for other in groups.values() if other[0].folder.name == name
-                 and (other[0].config["dataset"], other[0].config["k_shot"]) == (config["dataset"], config["k_shot"])]
+        alike = [
+            other[0].settings()
+            for other in groups.values()
+            if other[0].folder.name == name
+            and (other[0].config["dataset"], other[0].config["k_shot"])
+            == (config["dataset"], config["k_shot"])
+        ]
         difference = _difference(members[0].settings(), alike)
-        ours.append(_our_row(members, f"{config['model_name']} {name}{f' ({difference})' if difference else ''}"))
+        ours.append(
+            _our_row(members, f"{config['model_name']} {name}{f' ({difference})' if difference else ''}")
+        )
     rows, order = [], list(DATASET_TITLES)
-    for dataset, shots in sorted({(row.dataset, row.shots) for row in ours},
-                                 key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair)):
+    for dataset, shots in sorted(
+        {(row.dataset, row.shots) for row in ours},
+        key=lambda pair: (order.index(pair[0]) if pair[0] in order else len(order), pair),
+    ):
         part = [row for row in ours if (row.dataset, row.shots) == (dataset, shots)]
         rows += sorted(part, key=lambda row: row.method)
-        rows += [Row(dataset, shots, found["method"], {name: found[name] for name in METRIC_NAMES}, published=True,
-                     source=found["source"] + (f"; as quoted in {found['quoted']}" if found["quoted"] else ""))
-                 for found in published_rows(dataset, shots)]
+        rows += [
+            Row(
+                dataset,
+                shots,
+                found["method"],
+                {name: found[name] for name in METRIC_NAMES},
+                published=True,
+                source=found["source"] + (f"; as quoted in {found['quoted']}" if found["quoted"] else ""),
+            )
+            for found in published_rows(dataset, shots)
+        ]
     return rows
 
 
@@ -169,7 +213,9 @@ def _difference(settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]])
             value = f"{len(value)}{', with ' + ', '.join(own[:3]) + (', ...' if len(own) > 3 else '') if own else ''}"
         elif name == "checkpoint_digest":
             value = short_digest(value)
-        parts.append(f"{name.split('.')[-1]}: {' '.join(map(str, value)) if isinstance(value, list) else value}")
+        parts.append(
+            f"{name.split('.')[-1]}: {' '.join(map(str, value)) if isinstance(value, list) else value}"
+        )
     return "; ".join(parts)
 
 
@@ -178,20 +224,39 @@ def _our_row(members: Sequence[Run], method: str) -> Row:
     seeds = [run.config["seed"] for run in members]
     means = [mean_metrics(run.categories) for run in members]
     values = {name: [100 * mean[name] for mean in means if mean[name] is not None] for name in METRIC_NAMES}
-    metrics = {name: (statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None) if found else None
-               for name, found in values.items()}
+    metrics = {
+        name: (statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None)
+        if found
+        else None
+        for name, found in values.items()
+    }
     untrained = from_stored(BackboneConfig, config["backbone"]).untrained
     partly = [name for name, found in values.items() if 0 < len(found) < len(seeds)]
     incomplete = incomplete_categories(config["dataset"], categories)
     other = unlike_the_paper(config)
-    warnings = [*(["the backbone is untrained: these numbers show that everything runs, not how good the method is"]
-                  if untrained else []),
-                *([incomplete] if incomplete else []),
-                *([f"unlike the paper: {', '.join(other)}"] if other and not untrained else []),
-                *([f"{', '.join(partly)} not defined for every seed"] if partly else [])]
+    warnings = [
+        *(
+            ["the backbone is untrained: these numbers show that everything runs, not how good the method is"]
+            if untrained
+            else []
+        ),
+        *([incomplete] if incomplete else []),
+        *([f"unlike the paper: {', '.join(other)}"] if other and not untrained else []),
+        *([f"{', '.join(partly)} not defined for every seed"] if partly else []),
+    ]
     source = framing({**config, "seed": " ".join(map(str, seeds))})
-    return Row(config["dataset"], config["k_shot"], method, metrics, source, seeds, categories, warnings,
-               members[0].settings(), comparable=not (untrained or incomplete))
+    return Row(
+        config["dataset"],
+        config["k_shot"],
+        method,
+        metrics,
+        source,
+        seeds,
+        categories,
+        warnings,
+        members[0].settings(),
+        comparable=not (untrained or incomplete),
+    )
 
 
 def _shown(value: tuple[float, float | None] | None) -> str:
@@ -206,44 +271,90 @@ def _plain(text: str) -> str:
 
 def markdown(folder: Path, rows: Sequence[Row], skipped: Mapping[str, str]) -> str:
     """One table for each dataset, with its warnings, what was run, and the sources of the published rows."""
-    parts = [f"# {_plain(str(folder))}: mean over seeds",
-             "Per cent; mean ± sample standard deviation over the seeds named (one seed: no ±). Published rows are "
-             f"their authors' numbers under their own protocol. {UNDEFINED}: not defined, reported or confirmed."]
+    parts = [
+        f"# {_plain(str(folder))}: mean over seeds",
+        "Per cent; mean ± sample standard deviation over the seeds named (one seed: no ±). Published rows are "
+        f"their authors' numbers under their own protocol. {UNDEFINED}: not defined, reported or confirmed.",
+    ]
     for dataset in dict.fromkeys(row.dataset for row in rows):
         part = [row for row in rows if row.dataset == dataset]
-        lines = [[str(row.shots), _plain(row.method) + (" (published)" if row.published else ""),
-                  " ".join(map(str, row.seeds)), *(_shown(row.metrics[name]) for name in METRIC_NAMES)] for row in part]
-        parts += [f"## {_plain(DATASET_TITLES.get(dataset, dataset))}",
-                  tabulate(lines, headers=["shots", "method", "seeds", *METRIC_NAMES], tablefmt="github",
-                           disable_numparse=True, colalign=["right", "left", "left", *["right"] * len(METRIC_NAMES)])]
-        warnings = [f"- {_plain(row.method)}, {row.shots} shot(s): {_plain(text)}."
-                    for row in part for text in row.warnings]
+        lines = [
+            [
+                str(row.shots),
+                _plain(row.method) + (" (published)" if row.published else ""),
+                " ".join(map(str, row.seeds)),
+                *(_shown(row.metrics[name]) for name in METRIC_NAMES),
+            ]
+            for row in part
+        ]
+        parts += [
+            f"## {_plain(DATASET_TITLES.get(dataset, dataset))}",
+            tabulate(
+                lines,
+                headers=["shots", "method", "seeds", *METRIC_NAMES],
+                tablefmt="github",
+                disable_numparse=True,
+                colalign=["right", "left", "left", *["right"] * len(METRIC_NAMES)],
+            ),
+        ]
+        warnings = [
+            f"- {_plain(row.method)}, {row.shots} shot(s): {_plain(text)}."
+            for row in part
+            for text in row.warnings
+        ]
         parts += ["Warnings:\n\n" + "\n".join(warnings)] if warnings else []
-        sources = dict.fromkeys(f"- {_plain(row.method)}: {_plain(row.source)}"
-                                for row in sorted(part, key=lambda row: row.published))
+        sources = dict.fromkeys(
+            f"- {_plain(row.method)}: {_plain(row.source)}"
+            for row in sorted(part, key=lambda row: row.published)
+        )
         parts.append("What was run, and where the published rows come from:\n\n" + "\n".join(sources))
     if skipped:
-        parts += ["## Skipped runs", "\n".join(f"- {_plain(name)}: {_plain(why)}" for name, why in skipped.items())]
+        parts += [
+            "## Skipped runs",
+            "\n".join(f"- {_plain(name)}: {_plain(why)}" for name, why in skipped.items()),
+        ]
     return "\n\n".join(parts) + "\n"
 
 
 def write_summary(output: Path, folder: Path, rows: Sequence[Row], skipped: Mapping[str, str]) -> str:
     """Writes summary.md, summary.csv and summary.json (per cent, all digits); returns the Markdown."""
     text = markdown(folder, rows, skipped)
-    flat = [[row.dataset, row.shots, row.method, int(row.published), " ".join(map(str, row.seeds)),
-             None if row.published else " ".join(row.categories), int(row.comparable),
-             *(part for name in METRIC_NAMES for part in row.metrics[name] or (None, None)), row.source]
-            for row in rows]
-    listed = [{**vars(row), "metrics": {name: None if value is None else {"mean": value[0], "std": value[1]}
-                                        for name, value in row.metrics.items()}} for row in rows]
+    flat = [
+        [
+            row.dataset,
+            row.shots,
+            row.method,
+            int(row.published),
+            " ".join(map(str, row.seeds)),
+            None if row.published else " ".join(row.categories),
+            int(row.comparable),
+            *(part for name in METRIC_NAMES for part in row.metrics[name] or (None, None)),
+            row.source,
+        ]
+        for row in rows
+    ]
+    listed = [
+        {
+            **vars(row),
+            "metrics": {
+                name: None if value is None else {"mean": value[0], "std": value[1]}
+                for name, value in row.metrics.items()
+            },
+        }
+        for row in rows
+    ]
     try:
         write_text(output / "summary.md", text)
         write_text(output / "summary.csv", csv_text(CSV_COLUMNS, flat))
-        write_json(output / "summary.json", {"folder": str(folder), "unit": "per cent", "rows": listed,
-                                             "skipped": dict(skipped)})
+        write_json(
+            output / "summary.json",
+            {"folder": str(folder), "unit": "per cent", "rows": listed, "skipped": dict(skipped)},
+        )
     except OSError as error:
-        raise ConfigError(f"The summary cannot be written to {output} ({error.strerror}); "
-                          "name another folder with --output.") from error
+        raise ConfigError(
+            f"The summary cannot be written to {output} ({error.strerror}); "
+            "name another folder with --output."
+        ) from error
     return text
 
 

@@ -1,13 +1,22 @@
-"""A headless Chromium for the tests: Debian's packages chromium and chromium-driver, and selenium for Python."""
+"""A headless Chromium for the tests: Debian's packages chromium and chromium-driver, and selenium for
+Python."""
 
 import contextlib
 import shutil
 import tempfile
 import time
 
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--force-device-scale-factor=1")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--force-device-scale-factor=1",
+)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 DRIVERS = ("chromedriver", "chromium.chromedriver")
 
@@ -22,7 +31,9 @@ def missing_browser() -> str:
         import selenium  # noqa: F401
     except ImportError:
         return "selenium is not installed"
-    return "" if _installed(BROWSERS) and _installed(DRIVERS) else "there is no chromium with its chromedriver"
+    return (
+        "" if _installed(BROWSERS) and _installed(DRIVERS) else "there is no chromium with its chromedriver"
+    )
 
 
 @contextlib.contextmanager
@@ -46,10 +57,14 @@ def chromium(width=1280, height=900):
 
 def resize(driver, width, height, dark=False):
     """Sets the viewport and the preferred colour scheme."""
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride",
-                           {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
-    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {
-        "features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]})
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False},
+    )
+    driver.execute_cdp_cmd(
+        "Emulation.setEmulatedMedia",
+        {"features": [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]},
+    )
 
 
 def read(driver, expression):
@@ -64,4 +79,6 @@ def wait_for(driver, expression, seconds=30):
         if read(driver, expression):
             return
         time.sleep(0.05)
-    raise AssertionError(f"not within {seconds} s: {expression}; the page says {read(driver, 'document.body.innerText')[-600:]}")
+    raise AssertionError(
+        f"not within {seconds} s: {expression}; the page says {read(driver, 'document.body.innerText')[-600:]}"
+    )
