@@ -20,13 +20,12 @@ import os
 import threading
 from typing import NoReturn
 
-from data.records import DataError
-from fdsl import AnomalyDetector
-from models.backbone import ModelError
+from fdsl.api import AnomalyDetector
+from fdsl.flags.arguments import CommandLine, whole
+from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
 from predict import facts, load_or_make, remember
-from utils.config import CommandLine, ConfigError, whole
-from utils.predict_flags import add_detector_flags, saved_detector_problem
-from utils.runtime import run_command
+from utils.command import run_command
+from utils.errors import ConfigError, DataError, ModelError
 from utils.signals import before_leaving, how_to_continue
 
 logger = logging.getLogger("fdsl")

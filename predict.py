@@ -30,25 +30,28 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.inputs import Loaded, find_images, list_images, read_ahead
+from data.images import IMAGE_SUFFIXES
+from data.inputs import find_images, list_images
 from data.labels import read_labels
-from data.records import DataError
-from data.transforms import IMAGE_SUFFIXES
-from fdsl import AnomalyDetector, Prediction
-from models.backbone import ModelError, fingerprint
-from utils import config as settings
-from utils.config import ConfigError
-from utils.lock import locked
-from utils.pictures import write_image
-from utils.predict_flags import parse
-from utils.prediction_files import PredictionFolder, Totals, skipped_summary
-from utils.prediction_report import (
+from data.photographs import Loaded, read_ahead
+from fdsl.api import AnomalyDetector, Prediction
+from fdsl.flags.chosen import refuse_windows_without_mode, window_config
+from fdsl.flags.predict_flags import parse
+from fdsl.report.pictures import write_image
+from fdsl.report.prediction_report import (
     draw_prediction,
     picture_name,
     write_contact_sheet,
     write_prediction_report,
 )
-from utils.runtime import progress, run_command, warn, worker_count
+from fdsl.store.prediction_folder import PredictionFolder, Totals, skipped_summary
+from models.backbones.weights import fingerprint
+from utils.command import run_command
+from utils.config import checkpoint_path
+from utils.device import worker_count
+from utils.errors import ConfigError, DataError, ModelError
+from utils.lock import locked
+from utils.log import progress, warn
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
@@ -160,7 +163,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         )
     if checkpoint is None:
         refuse_for_nearest(args)
-    windows = settings.window_config(args) if checkpoint or args.winmode else None
+    windows = window_config(args) if checkpoint or args.winmode else None
     if checkpoint is None:
         logger.info(
             "method nearest: no trained heads %s, distance to the nearest normal patch",
@@ -182,7 +185,7 @@ def refuse_for_nearest(args: argparse.Namespace) -> None:
         raise ConfigError(
             "--use-nam 1 needs trained heads: method nearest has nothing to aggregate; leave it out."
         )
-    settings.refuse_windows_without_mode(args)
+    refuse_windows_without_mode(args)
 
 
 def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
@@ -196,7 +199,7 @@ def default_checkpoint(args: argparse.Namespace) -> Path | None:
     """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for
     nearest."""
     names = () if args.method == "nearest" else ("visa", "mvtec")
-    found = (settings.checkpoint_path(args.checkpoints, args.model_name, name) for name in names)
+    found = (checkpoint_path(args.checkpoints, args.model_name, name) for name in names)
     return next((path for path in found if path.is_file()), None)
 
 

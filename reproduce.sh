@@ -4,7 +4,7 @@
 #   SEEDS="14 15 16 17 18" SHOTS="1 2 4" bash reproduce.sh [MODEL DEVICE [backbone flags...]]
 # Other settings: TRAIN_ARGS and TEST_ARGS, for instance TEST_ARGS="--winmode nan --pictures 0".
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/utils/shell.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/shell.sh"
 
 USAGE_ARGUMENTS='[MODEL DEVICE [backbone flags...]]
   MODEL   name of the checkpoints and results folder (default fdsl)
@@ -47,4 +47,4 @@ for seed in "${seeds[@]}"; do
         done
     done
 done
-"$PYTHON" -m utils.summarize "$results/$model"
+"$PYTHON" -m fdsl.summarize "$results/$model"

@@ -22,56 +22,52 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from assembly import build_detector
+from data.catalogue import open_catalogue
+from data.check import find_duplicates
 from data.dataset import files_digest
-from data.records import (
-    Catalogue,
-    DataError,
-    Record,
-    draw_references,
-    find_duplicates,
-    open_catalogue,
-    shown,
-    with_masks,
-    without_references,
+from data.images import MAX_PIXELS
+from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from fdsl.assembly import build_detector
+from fdsl.detection import Overflow, detect
+from fdsl.evaluation import PAPER_SIDE
+from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, whole
+from fdsl.flags.chosen import backbone_config, method_config, refuse_windows_without_mode, window_config
+from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from fdsl.report.tables import metrics_table
+from fdsl.results import write_results
+from fdsl.runs import differences_of_runs, run_name, same_run
+from fdsl.store.checkpoint import PRECISION_ASKED, Checkpoint, load_checkpoint
+from fdsl.store.finished_parts import FinishedParts
+from fdsl.store.maps import RunMaps, load_maps
+from fdsl.words import LEARNT_FROM_THESE, framing
+from models.methods.registry import METHODS
+from utils.command import run_command
+from utils.config import (
+    DATASETS,
+    IMAGE_SCORES,
+    OTHER_DATASET,
+    BackboneConfig,
+    MethodConfig,
+    WindowConfig,
+    as_stored,
+    checkpoint_path,
+    from_stored,
 )
-from data.transforms import MAX_PIXELS
-from detection import Overflow, detect
-from models.backbone import ModelError
-from models.nearest import METHODS
-from reporting import write_results
-from utils import config as settings
-from utils.checkpoint import PRECISION_ASKED, Checkpoint, load_checkpoint
-from utils.config import ConfigError
-from utils.evaluation import PAPER_SIDE
-from utils.files import one_line, remove_leftovers, write_json, write_text
-from utils.lock import locked
-from utils.results import (
-    LEARNT_FROM_THESE,
-    RunMaps,
-    differences_of_runs,
+from utils.device import choose_device, choose_precision, machine_facts, seed_everything, worker_count
+from utils.errors import ConfigError, DataError, ModelError
+from utils.files import (
     file_digest,
-    framing,
-    load_maps,
-    metrics_table,
     read_json,
-    run_name,
-    same_run,
+    remove_leftovers,
     sampled_digest,
     short_digest,
+    write_json,
+    write_text,
 )
-from utils.resume import FinishedParts
-from utils.runtime import (
-    choose_device,
-    choose_precision,
-    machine_facts,
-    run_command,
-    seed_everything,
-    start_logging,
-    warn,
-    worker_count,
-)
+from utils.lock import locked
+from utils.log import start_logging, warn
 from utils.signals import command_line, how_to_continue
+from utils.text import one_line, shown
 
 logger = logging.getLogger("fdsl")
 WRITTEN = (
@@ -90,15 +86,13 @@ EVALUATION = {"image_score": "paper", "metric_size": PAPER_SIDE}
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = settings.CommandLine(__doc__)
-    parser.add_argument("--dataset", choices=settings.DATASETS, help="needed unless --from-maps names a run")
+    parser = CommandLine(__doc__)
+    parser.add_argument("--dataset", choices=DATASETS, help="needed unless --from-maps names a run")
     parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
     parser.add_argument(
         "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
     )
-    parser.add_argument(
-        "--model-name", type=settings.name_part, help="names checkpoints and results (default fdsl)"
-    )
+    parser.add_argument("--model-name", type=name_part, help="names checkpoints and results (default fdsl)")
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -114,18 +108,18 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--k-shot", type=settings.whole(0), help="references of each category (default 1)")
-    parser.add_argument("--seed", type=settings.SEED, help="draws the references (default 14)")
-    parser.add_argument("--batch-size", type=settings.whole(1), default=4)
+    parser.add_argument("--k-shot", type=whole(0), help="references of each category (default 1)")
+    parser.add_argument("--seed", type=SEED, help="draws the references (default 14)")
+    parser.add_argument("--batch-size", type=whole(1), default=4)
     evaluation = parser.add_argument_group("evaluation")
     evaluation.add_argument(
         "--image-score",
-        choices=settings.IMAGE_SCORES,
+        choices=IMAGE_SCORES,
         help="paper: scaled over the whole test set, as published; max, top1: not (default paper)",
     )
     evaluation.add_argument(
         "--metric-size",
-        type=settings.metric_side,
+        type=metric_side,
         metavar="PX|full",
         help="side at which maps meet masks (default 240); full: each mask's own resolution",
     )
@@ -134,7 +128,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     evaluation.add_argument(
         "--pictures",
-        type=settings.whole(0),
+        type=whole(0),
         metavar="N",
         help="at most N picture strips a category (default all); 0: no pictures and no report",
     )
@@ -147,15 +141,15 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--max-pixels",
-        type=settings.whole(1),
+        type=whole(1),
         default=MAX_PIXELS,
         metavar="N",
         help=f"a larger image is refused (default {MAX_PIXELS:,})",
     )
-    settings.add_window_flags(parser)
-    settings.add_method_flags(parser)
-    settings.add_backbone_flags(parser)
-    settings.add_runtime_flags(parser)
+    add_window_flags(parser)
+    add_method_flags(parser)
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
     args = parser.parse_args(argv)
     if args.from_maps is None:
         if args.dataset is None:
@@ -207,7 +201,7 @@ def learnt_from(checkpoint: Checkpoint, catalogue: Catalogue, dataset: str) -> b
     here = files_digest(
         catalogue.root, (record for part in catalogue.test.values() for record in with_masks(part))
     )
-    same_name = checkpoint.config.get("dataset") == dataset and dataset in settings.OTHER_DATASET
+    same_name = checkpoint.config.get("dataset") == dataset and dataset in OTHER_DATASET
     return same_name or checkpoint.config.get("training", {}).get("learnt") == here
 
 
@@ -342,17 +336,17 @@ def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint | N
     if args.heads == "nearest":
         return nearest_config(args), None
     if path is None:
-        trained_on = settings.OTHER_DATASET.get(args.dataset)
+        trained_on = OTHER_DATASET.get(args.dataset)
         if trained_on is None:
             raise ConfigError(
                 f"--dataset {args.dataset} has no default checkpoint; name one with --checkpoint FILE, or test without "
                 "trained heads with --method nearest."
             )
-        path = settings.checkpoint_path(args.checkpoints, args.model_name, trained_on)
+        path = checkpoint_path(args.checkpoints, args.model_name, trained_on)
     checkpoint = load_checkpoint(path)
     stored = checkpoint.config
-    tower = settings.backbone_config(args, stored.get("backbone"))
-    method = settings.method_config(args, stored.get("method"), checkpoint.has_nam)
+    tower = backbone_config(args, stored.get("backbone"))
+    method = method_config(args, stored.get("method"), checkpoint.has_nam)
     if args.heads == "both" and method.fd == "none":
         raise ConfigError("--method both needs a discrepancy, and these heads were trained on --fd none.")
     if args.k_shot == 0 and method.fd != "none":
@@ -387,20 +381,15 @@ def nearest_config(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(
             "--k-shot 0 leaves --method nearest nothing to compare with; give at least one reference."
         )
-    settings.refuse_windows_without_mode(args)
+    refuse_windows_without_mode(args)
     args.use_nam, args.winmode = 0, args.winmode or "nan"
     return config_of(
-        args,
-        settings.backbone_config(args),
-        settings.method_config(args),
-        checkpoint="",
-        checkpoint_digest="",
-        trained_on=None,
+        args, backbone_config(args), method_config(args), checkpoint="", checkpoint_digest="", trained_on=None
     )
 
 
 def config_of(
-    args: argparse.Namespace, tower: settings.BackboneConfig, method: settings.MethodConfig, **heads: Any
+    args: argparse.Namespace, tower: BackboneConfig, method: MethodConfig, **heads: Any
 ) -> dict[str, Any]:
     """config.json of a run; `heads` says where the trained ones come from."""
     device = choose_device(args.device)
@@ -419,10 +408,10 @@ def config_of(
         "seed": args.seed,
         "heads": args.heads,
         **heads,
-        "backbone": settings.as_stored(tower),
+        "backbone": as_stored(tower),
         "weights": sampled_digest(Path(tower.pretrained)),
-        "method": settings.as_stored(method),
-        "windows": settings.as_stored(settings.window_config(args)),
+        "method": as_stored(method),
+        "windows": as_stored(window_config(args)),
         "image_score": args.image_score,
         "metric_size": args.metric_size,
         "pictures": args.pictures,
@@ -440,13 +429,13 @@ def stored_config(args: argparse.Namespace) -> tuple[dict[str, Any], None]:
         )
     refuse_changes(args, config)
     evaluation = {name: getattr(args, name) or config[name] for name in EVALUATION}
-    windows = settings.window_config(args, config["windows"])
+    windows = window_config(args, config["windows"])
     data_path = str(args.data_path) if args.data_path else config["data_path"]
     return {
         **config,
         "data_path": data_path,
         "meta": str(args.meta) if args.meta else config["meta"],
-        "windows": settings.as_stored(windows),
+        "windows": as_stored(windows),
         **evaluation,
         "pictures": args.pictures,
         "command": command_line(),
@@ -475,13 +464,9 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         raise ConfigError(f"{folder} is not the folder of a test run: it has no config.json.")
     config = {"heads": "fdsl", **config}
     try:
-        settings.name_part(config["model_name"])
-        for kind, name in (
-            (settings.WindowConfig, "windows"),
-            (settings.MethodConfig, "method"),
-            (settings.BackboneConfig, "backbone"),
-        ):
-            settings.from_stored(kind, config[name])
+        name_part(config["model_name"])
+        for kind, name in ((WindowConfig, "windows"), (MethodConfig, "method"), (BackboneConfig, "backbone")):
+            from_stored(kind, config[name])
         texts = (
             config["dataset"],
             config["data_path"],
@@ -492,7 +477,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
         )
         right = (
             all(isinstance(text, str) for text in texts)
-            and config["dataset"] in settings.DATASETS
+            and config["dataset"] in DATASETS
             and config["heads"] in METHODS
             and type(config["k_shot"]) is int
             and type(config["seed"]) is int
@@ -509,7 +494,7 @@ def read_run_config(folder: Path) -> dict[str, Any]:
 
 def run_folder(config: dict[str, Any], results: Path) -> Path:
     """results/MODEL/DATASET/Kshot/seedS/RUN."""
-    default = settings.OTHER_DATASET.get(config["dataset"])
+    default = OTHER_DATASET.get(config["dataset"])
     usual = Path(config["checkpoint"]).parts[-2:] == (config["model_name"], f"{default}.safetensors")
     odd = "" if usual else short_digest(config["checkpoint_digest"])
     if config["heads"] == "nearest":  # whose backbone no checkpoint names
@@ -518,17 +503,13 @@ def run_folder(config: dict[str, Any], results: Path) -> Path:
             "model_config": None,
             "pretrained": config.get("weights") or config["backbone"]["pretrained"],
         }
-        odd = (
-            ""
-            if tower == settings.as_stored(settings.BackboneConfig())
-            else short_digest(json.dumps(tower, sort_keys=True))
-        )
+        odd = "" if tower == as_stored(BackboneConfig()) else short_digest(json.dumps(tower, sort_keys=True))
     odd = "_".join(part for part in ("" if config["heads"] == "fdsl" else config["heads"], odd) if part)
     if config["dataset"] == "folder":
         odd = "_".join(part for part in (odd, Path(config["data_path"]).resolve().name) if part)
     name = run_name(
-        settings.WindowConfig(**config["windows"]),
-        settings.MethodConfig(**config["method"]),
+        WindowConfig(**config["windows"]),
+        MethodConfig(**config["method"]),
         config["image_score"],
         config["metric_size"],
         odd,

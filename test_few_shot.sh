@@ -2,7 +2,7 @@
 # Tests checkpoints that are there already: the one trained on VisA on MVTec AD, and the other way round.
 #   bash test_few_shot.sh MODEL DEVICE useNAM winmode win-size win-stride win-weight seed kshots [backbone flags...]
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/utils/shell.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/shell.sh"
 
 check_arguments "$@"
 both_datasets

@@ -21,44 +21,36 @@ from typing import Any
 
 import torch
 
+from data.catalogue import describe_catalogue, open_catalogue
+from data.check import find_duplicates
 from data.dataset import EpochSampler, TrainingDataset, files_digest, make_loader
-from data.records import (
-    Catalogue,
-    DataError,
-    Record,
-    describe_catalogue,
-    draw_references,
-    find_duplicates,
-    open_catalogue,
-    shown,
-    with_masks,
-    without_references,
-)
-from data.transforms import MAX_PIXELS
-from models.backbone import FrozenBackbone, ModelError
-from models.fdsl import FDSL
-from models.loading import load_backbone
-from training import DiscrepancySource, HeadsStep
-from utils import config as settings
-from utils.checkpoint import PRECISION_ASKED, differences, is_trained, save_checkpoint
-from utils.config import ConfigError
-from utils.files import csv_text, remove_leftovers, write_text
-from utils.lock import locked
-from utils.results import write_loss_curve
-from utils.resume import Position, SavedTraining, TrainingState, save_interval
-from utils.runtime import (
+from data.images import MAX_PIXELS
+from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
+from fdsl.flags.chosen import backbone_config, method_config
+from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
+from fdsl.report.loss_curve import write_loss_curve
+from fdsl.store.checkpoint import PRECISION_ASKED, differences, is_trained, save_checkpoint
+from fdsl.store.training_state import Position, SavedTraining, TrainingState
+from fdsl.training import DiscrepancySource, HeadsStep
+from models.backbones.open_clip import FrozenBackbone, load_backbone
+from models.methods.fdsl import FDSL
+from utils.command import run_command
+from utils.config import AUGMENTATIONS, DATASETS, PUBLISHED_EPOCHS, as_stored, checkpoint_path
+from utils.device import (
     choose_device,
     choose_precision,
     machine_facts,
     make_repeatable,
-    progress,
-    run_command,
     seed_everything,
-    start_logging,
-    warn,
     worker_count,
 )
+from utils.errors import ConfigError, DataError, ModelError
+from utils.files import csv_text, remove_leftovers, write_text
+from utils.lock import locked
+from utils.log import progress, start_logging, warn
 from utils.signals import command_line, how_to_continue
+from utils.text import shown
 
 logger = logging.getLogger("fdsl")
 ADAM_BETAS = (0.5, 0.999)
@@ -67,29 +59,25 @@ LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = settings.CommandLine(__doc__)
-    parser.add_argument("--dataset", choices=settings.DATASETS, required=True)
+    parser = CommandLine(__doc__)
+    parser.add_argument("--dataset", choices=DATASETS, required=True)
     parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
     parser.add_argument(
         "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
     )
-    parser.add_argument(
-        "--model-name", type=settings.name_part, default="fdsl", help="names checkpoints and results"
-    )
+    parser.add_argument("--model-name", type=name_part, default="fdsl", help="names checkpoints and results")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=whole(1), help="default as published: 11 on visa, 5 elsewhere")
     training.add_argument(
-        "--epochs", type=settings.whole(1), help="default as published: 11 on visa, 5 elsewhere"
+        "--k-shot", type=whole(1), default=10, help="references of each category (default 10)"
     )
-    training.add_argument(
-        "--k-shot", type=settings.whole(1), default=10, help="references of each category (default 10)"
-    )
-    training.add_argument("--batch-size", type=settings.whole(1), default=8)
-    training.add_argument("--learning-rate", type=settings.real(0, 1, above=True), default=1e-3)
+    training.add_argument("--batch-size", type=whole(1), default=8)
+    training.add_argument("--learning-rate", type=real(0, 1, above=True), default=1e-3)
     training.add_argument(
         "--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset"
     )
-    training.add_argument("--seed", type=settings.SEED, default=111)
+    training.add_argument("--seed", type=SEED, default=111)
     training.add_argument(
         "--force", action="store_true", help="train again though the same checkpoint is there"
     )
@@ -108,26 +96,24 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--max-pixels",
-        type=settings.whole(1),
+        type=whole(1),
         default=MAX_PIXELS,
         metavar="N",
         help=f"a larger image is refused (default {MAX_PIXELS:,})",
     )
-    settings.add_method_flags(parser)
-    settings.add_backbone_flags(parser)
-    settings.add_runtime_flags(parser)
+    add_method_flags(parser)
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
     args = parser.parse_args(argv)
     args.data_path = args.data_path or Path("data") / args.dataset
-    args.epochs = args.epochs or settings.PUBLISHED_EPOCHS.get(
-        args.dataset, settings.PUBLISHED_EPOCHS["mvtec"]
-    )
-    args.augmentation = args.augmentation or settings.AUGMENTATIONS[args.dataset]
+    args.epochs = args.epochs or PUBLISHED_EPOCHS.get(args.dataset, PUBLISHED_EPOCHS["mvtec"])
+    args.augmentation = args.augmentation or AUGMENTATIONS[args.dataset]
     return args
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    target = settings.checkpoint_path(args.checkpoints, args.model_name, args.dataset)
+    target = checkpoint_path(args.checkpoints, args.model_name, args.dataset)
     with locked(
         target.with_name(f".{target.stem}.lock"), str(target), "name another folder with --checkpoints"
     ):
@@ -142,11 +128,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
     start_logging(target.with_suffix(".log.txt"))
     logger.info("%s", command_line())
     seed_everything(args.seed)
-    device, method, tower = (
-        choose_device(args.device),
-        settings.method_config(args),
-        settings.backbone_config(args),
-    )
+    device, method, tower = (choose_device(args.device), method_config(args), backbone_config(args))
     dtype = choose_precision(args.precision, device)
     make_repeatable(device)
 
@@ -186,8 +168,8 @@ def train(args: argparse.Namespace, target: Path) -> None:
 
     backbone = load(dtype)
     stored = {
-        "backbone": settings.as_stored(tower),
-        "method": settings.as_stored(method),
+        "backbone": as_stored(tower),
+        "method": as_stored(method),
         "fingerprint": backbone.fingerprint,
         "dataset": args.dataset,
         "training": {

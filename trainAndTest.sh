@@ -3,11 +3,11 @@
 #   bash trainAndTest.sh MODEL DEVICE useNAM winmode win-size win-stride win-weight seed kshots [backbone flags...]
 # With no arguments: the demo, on two small datasets that it draws itself.
 set -euo pipefail
-source "$(dirname "${BASH_SOURCE[0]}")/utils/shell.sh"
+source "$(dirname "${BASH_SOURCE[0]}")/scripts/shell.sh"
 
 if [ "$#" -eq 0 ]; then
     set_up_python requirements.txt
-    source utils/demo.sh
+    source scripts/demo.sh
     exit
 fi
 check_arguments "$@"

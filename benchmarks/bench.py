@@ -10,11 +10,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.backbone import FrozenBackbone
+from models.backbones.open_clip import FrozenBackbone, load_backbone
 from models.detector import Detector, WindowSettings
-from models.fdsl import FDSL
-from models.loading import load_backbone
-from utils.runtime import choose_device, choose_precision
+from models.methods.fdsl import FDSL
+from utils.device import choose_device, choose_precision
 
 PHOTOS = 8  # as many as a training batch
 

@@ -20,10 +20,10 @@ from pathlib import Path
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from utils.config import ConfigError  # noqa: E402
-from utils.metrics import METRIC_NAMES  # noqa: E402
-from utils.results import read_json  # noqa: E402
-from utils.runtime import run_command  # noqa: E402
+from fdsl.metrics.exact import METRIC_NAMES  # noqa: E402
+from utils.command import run_command  # noqa: E402
+from utils.errors import ConfigError  # noqa: E402
+from utils.files import read_json  # noqa: E402
 
 Metrics = Mapping[str, "float | None"]
 

@@ -35,7 +35,7 @@ from threadpoolctl import threadpool_limits
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from utils.metrics import PixelMetrics  # noqa: E402
+from fdsl.metrics.exact import PixelMetrics  # noqa: E402
 
 REAL_MASKS = ROOT.parent / "shared/data/mvtec/bottle/ground_truth"
 THRESHOLDS = 200

@@ -21,12 +21,13 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bench import PHOTOS, Bench  # noqa: E402
 from benchmarks.surroundings import loading, memory, start  # noqa: E402
+from models.backbones.open_clip import load_backbone  # noqa: E402
 from models.detector import QUARTER, Detector, WindowSettings  # noqa: E402
-from models.fdsl import FDSL  # noqa: E402
-from models.loading import load_backbone  # noqa: E402
 from models.losses import map_losses  # noqa: E402
-from models.memory import MemoryBank  # noqa: E402
-from utils.runtime import bf16_in_hardware, machine_facts, start_logging  # noqa: E402
+from models.memory_bank import MemoryBank  # noqa: E402
+from models.methods.fdsl import FDSL  # noqa: E402
+from utils.device import bf16_in_hardware, machine_facts  # noqa: E402
+from utils.log import start_logging  # noqa: E402
 
 MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518
 TRAINING_SHOTS = 10

@@ -26,7 +26,7 @@ from PIL import Image
 if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from fdsl import AnomalyDetector, WindowConfig
+from fdsl.api import AnomalyDetector, WindowConfig
 
 MODEL = {
     "embed_dim": 24,

@@ -22,14 +22,17 @@ import torch
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.records import draw_references, open_catalogue, without_references  # noqa: E402
-from data.transforms import image_to_tensor, open_image  # noqa: E402
-from fdsl import AnomalyDetector  # noqa: E402
-from models.backbone import Features  # noqa: E402
-from utils import config as settings  # noqa: E402
-from utils.evaluation import image_scores  # noqa: E402
-from utils.metrics import image_metrics  # noqa: E402
-from utils.runtime import start_logging  # noqa: E402
+from data.catalogue import open_catalogue  # noqa: E402
+from data.images import image_to_tensor, open_image  # noqa: E402
+from data.records import draw_references, without_references  # noqa: E402
+from fdsl.api import AnomalyDetector  # noqa: E402
+from fdsl.evaluation import image_scores  # noqa: E402
+from fdsl.flags.chosen import window_config
+from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from fdsl.metrics.exact import image_metrics  # noqa: E402
+from models.features import Features  # noqa: E402
+from utils.config import DATASETS, WindowConfig
+from utils.log import start_logging  # noqa: E402
 
 RATES = (0.01, 0.05, 0.10)
 SCORES = ("max", "top1")
@@ -40,7 +43,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", choices=settings.DATASETS, required=True)
+    parser.add_argument("--dataset", choices=DATASETS, required=True)
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, help="trained heads; without it method nearest")
     parser.add_argument(
@@ -52,16 +55,16 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--tables", choices=("thresholds", "rotations"), nargs="+", default=["thresholds", "rotations"]
     )
-    settings.add_window_flags(parser)
-    settings.add_method_flags(parser)
-    settings.add_backbone_flags(parser)
-    settings.add_runtime_flags(parser)
+    add_window_flags(parser)
+    add_method_flags(parser)
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
     return parser.parse_args()
 
 
 def make(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of the flags, whose backbone encodes an image only once."""
-    windows = settings.window_config(args) if args.winmode else settings.WindowConfig(winmode="nan")
+    windows = window_config(args) if args.winmode else WindowConfig(winmode="nan")
     flags = {name: getattr(args, name) for name in FLAGS}
     if args.checkpoint:
         return AnomalyDetector.from_checkpoint(

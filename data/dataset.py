@@ -5,6 +5,8 @@ of B names (path is the record's image_path). Every random choice depends on (se
 neither the number of workers nor an interruption changes what a run sees.
 """
 
+from __future__ import annotations
+
 import hashlib
 import signal
 from collections import defaultdict
@@ -14,12 +16,9 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision import tv_tensors
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as paired
 
-from data.records import DataError, Record, shown, stable_seed, with_masks
-from data.transforms import (
+from data.augment import chance, mosaic, random_crop
+from data.images import (
     MAX_PIXELS,
     image_to_bytes,
     image_to_tensor,
@@ -28,13 +27,17 @@ from data.transforms import (
     open_image,
     open_mask,
 )
+from data.records import Record, stable_seed, with_masks
+from utils.errors import DataError
+from utils.text import shown
 
 AUGMENTATIONS = ("mosaic", "crop", "none")
+
+
 MOSAIC_PROBABILITY = 0.3
+
+
 CROP_PROBABILITY = 0.6
-SMALL_CROP_PROBABILITY = 0.6  # of a defective image's crops
-GOOD_CROP_PROBABILITY = 0.5
-SMALL_CROP, LARGE_CROP = 50, 100  # pixels of the squashed image
 
 
 class InspectionDataset(Dataset):
@@ -152,66 +155,6 @@ def load(root: Path, record: Record, max_pixels: int = MAX_PIXELS) -> tuple[Imag
     """A record's RGB photograph and its mask (None where it has none); raises DataError."""
     image = open_image(root / record.image_path, max_pixels)
     return image, open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
-
-
-def chance(probability: float, generator: torch.Generator) -> bool:
-    return torch.rand((), generator=generator).item() < probability
-
-
-def mosaic(
-    tiles: Sequence[tuple[Image.Image, Image.Image | None]], size: int
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Four photographs with their masks as a 2x2 mosaic, row by row: (3,size,size) uint8 and (1,size,size).
-
-    Each tile is squashed to half the side; where the side is odd the right and lower tiles are one pixel
-    larger.
-    """
-    edges = (0, size // 2, size)
-    photo, defects = Image.new("RGB", (size, size)), Image.new("L", (size, size))
-    for index, (image, mask) in enumerate(tiles):
-        row, column = divmod(index, 2)
-        corner = edges[column], edges[row]
-        sides = edges[column + 1] - edges[column], edges[row + 1] - edges[row]
-        if min(sides) == 0:
-            continue
-        photo.paste(image.resize(sides, Image.Resampling.BICUBIC), corner)
-        if mask is not None:
-            defects.paste(mask.resize(sides, Image.Resampling.BILINEAR), corner)
-    return image_to_bytes(photo, size), mask_to_tensor(defects, size)
-
-
-def random_crop(
-    pixels: torch.Tensor, mask: torch.Tensor, anomalous: bool, generator: torch.Generator
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """A square crop of a squashed image (3,S,S) uint8 and its mask (1,S,S), resized back to S.
-
-    A defective image's crop always holds part of the defect; a good image is cropped with probability 0.5.
-    What comes back unchanged: good images otherwise, and defects too small to leave a pixel in the squashed
-    mask.
-    """
-    side = pixels.shape[-1]
-    if anomalous:
-        crop = SMALL_CROP if chance(SMALL_CROP_PROBABILITY, generator) else LARGE_CROP
-        inside = mask[0].nonzero()
-        if len(inside) == 0:
-            return pixels, mask
-        target = inside[torch.randint(len(inside), (), generator=generator)].tolist()
-    else:
-        if not chance(GOOD_CROP_PROBABILITY, generator):
-            return pixels, mask
-        crop, target = LARGE_CROP, None
-    crop = min(crop, side)
-    top, left = (_start(crop, side, None if target is None else target[axis], generator) for axis in (0, 1))
-    window = {"top": top, "left": left, "height": crop, "width": crop, "size": [side, side]}
-    pixels = paired.resized_crop(tv_tensors.Image(pixels), **window, interpolation=InterpolationMode.BICUBIC)
-    mask = paired.resized_crop(tv_tensors.Mask(mask), **window, interpolation=InterpolationMode.NEAREST)
-    return pixels.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
-
-
-def _start(crop: int, side: int, target: int | None, generator: torch.Generator) -> int:
-    """First pixel of a crop along one axis: any that fits, and covers the target pixel if there is one."""
-    low, high = (0, side - crop) if target is None else (max(0, target - crop + 1), min(target, side - crop))
-    return int(torch.randint(low, high + 1, (), generator=generator))
 
 
 class EpochSampler(Sampler[int]):

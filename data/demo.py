@@ -22,10 +22,10 @@ import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data import demo_defects as defects  # noqa: E402
-from data.demo_circuit import circuit  # noqa: E402
-from data.demo_products import Flaw, fabric, gear, leather  # noqa: E402
-from data.demo_surfaces import Camera, Surface  # noqa: E402
+from data.drawn import defects  # noqa: E402
+from data.drawn.circuit import circuit  # noqa: E402
+from data.drawn.products import Flaw, fabric, gear, leather  # noqa: E402
+from data.drawn.surfaces import Camera, Surface  # noqa: E402
 
 VERSION = 2  # raised when the drawings change: older folders are drawn anew
 MARKER = "demo.json"  # written last; a folder without it is not a finished demo

@@ -23,7 +23,9 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
 
 from data.mvtec import find_masks, list_folders, list_images
 from data.prepare import add_check_flags, print_catalogue
-from data.records import Catalogue, DataError, Record, natural_key, shown
+from data.records import Catalogue, Record
+from utils.errors import DataError
+from utils.text import natural_key, shown
 
 NORMAL_NAMES = ("good", "ok", "normal")
 MASK_FOLDERS = ("masks", "ground_truth")

@@ -6,7 +6,8 @@ import csv
 from pathlib import Path
 
 from data.folder import NORMAL_NAMES, scan
-from data.records import DataError, shown
+from utils.errors import DataError
+from utils.text import shown
 
 GOOD_LABELS = frozenset(("0", "false", "no", "normal", *NORMAL_NAMES))
 

@@ -11,9 +11,11 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.images import IMAGE_SUFFIXES
 from data.prepare import run_script
-from data.records import Catalogue, DataError, Record, natural_key, shown
-from data.transforms import IMAGE_SUFFIXES
+from data.records import Catalogue, Record
+from utils.errors import DataError
+from utils.text import natural_key, shown
 
 # Normal training, normal test and anomalous test images (Bergmann et al., CVPR 2019, table 1).
 OFFICIAL_COUNTS = {

@@ -7,8 +7,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from data.records import Catalogue, DataError, check_catalogue, describe_catalogue, shown, write_meta
-from data.transforms import MAX_PIXELS
+from data.catalogue import describe_catalogue
+from data.check import check_catalogue
+from data.images import MAX_PIXELS
+from data.meta import write_meta
+from data.records import Catalogue
+from utils.errors import DataError
+from utils.text import shown
 
 
 def run_script(

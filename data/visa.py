@@ -12,8 +12,11 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.meta import SPLITS, checked_name, checked_path
 from data.prepare import run_script
-from data.records import SPLITS, Catalogue, DataError, Record, checked_name, checked_path, natural_key, shown
+from data.records import Catalogue, Record
+from utils.errors import DataError
+from utils.text import natural_key, shown
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 LABELS = ("normal", "anomaly")

@@ -18,7 +18,7 @@ import numpy as np  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from data.demo import write_demo  # noqa: E402
-from fdsl import AnomalyDetector  # noqa: E402
+from fdsl.api import AnomalyDetector  # noqa: E402
 
 output = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "results" / "own_parts"
 write_demo(ROOT / "data" / "demo")

@@ -11,10 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Features, FrozenBackbone, ModelError
-from models.fdsl import FDSL, Maps, feature_discrepancy
-from models.memory import MemoryBank
+from models.backbones.open_clip import FrozenBackbone
+from models.discrepancy import feature_discrepancy
+from models.features import Features
+from models.memory_bank import MemoryBank
+from models.methods.fdsl import FDSL, Maps
 from models.windows import WindowGrid
+from utils.errors import ModelError
 
 logger = logging.getLogger("fdsl")
 

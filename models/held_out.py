@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from models.detector import Detection, Detector, summarise
-from models.fdsl import Maps
-from models.memory import MemoryBank
+from models.memory_bank import MemoryBank
+from models.methods.fdsl import Maps
 
 NEAR = 2.0  # patches: a match this near to the patch's own place, in rows and in columns, is barred
 

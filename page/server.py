@@ -17,11 +17,9 @@ import jinja2
 from flask import Flask, Response, abort, jsonify, request, send_file
 from werkzeug.exceptions import HTTPException
 
-from data.records import DataError
-from fdsl import AnomalyDetector
-from models.backbone import ModelError
+from fdsl.api import AnomalyDetector
 from page.session import Limits, Session
-from utils.config import ConfigError
+from utils.errors import ConfigError, DataError, ModelError
 from utils.memory import CURE, is_out_of_memory
 
 logger = logging.getLogger("fdsl")
@@ -30,7 +28,7 @@ IDLE_SECONDS = 600  # a visitor who was quiet for so long makes room when there 
 LEFT_SECONDS = 4 * 3600  # and after this time in any case when another one comes
 HOSTS = ("127.0.0.1", "localhost")
 PAGE = Path(__file__).parent
-STYLES = PAGE.parent / "utils" / "templates"
+STYLES = PAGE.parent / "fdsl" / "report" / "templates"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",

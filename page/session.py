@@ -14,15 +14,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from data.records import DataError
-from data.transforms import MAX_PIXELS
-from fdsl import AnomalyDetector, Prediction, Threshold
+from data.images import MAX_PIXELS
+from fdsl.api import AnomalyDetector, Prediction, Threshold
+from fdsl.boxes import Box, find_boxes
+from fdsl.report import drawing
+from fdsl.store.prediction_folder import PredictionFolder
 from page.uploads import Upload, jpeg, plain_name, receive, remove
 from predict import draw, finish, row_of, run_config
-from utils import drawing
-from utils.config import ConfigError
-from utils.decision import Box, find_boxes
-from utils.prediction_files import PredictionFolder
+from utils.errors import ConfigError, DataError
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
 MOST_REFERENCES = 16

@@ -15,10 +15,10 @@ from threading import BoundedSemaphore
 
 from PIL import Image
 
-from data.records import DataError, shown
-from data.transforms import open_image
-from utils.config import ConfigError
+from data.images import open_image
+from utils.errors import ConfigError, DataError
 from utils.lock import locked
+from utils.text import shown
 
 PREFIX = "fdsl-page-"
 LOCK = ".lock"

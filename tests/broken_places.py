@@ -13,12 +13,11 @@ import torch
 from PIL import Image
 from small_runs import Place, command, draw_dataset
 
-from data.records import DataError
-from models.backbone import ModelError
-from models.fdsl import FDSL
-from utils import runtime, signals
-from utils.checkpoint import load_checkpoint, save_checkpoint
-from utils.config import ConfigError
+from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
+from models.methods.fdsl import FDSL
+from utils import signals
+from utils.command import run_command
+from utils.errors import ConfigError, DataError, ModelError
 
 train, test = command("train"), command("test")
 SPOT, GOOD, MASK = "cup/test/spot/000.png", "cup/test/good/000.png", "cup/ground_truth/spot/000_mask.png"
@@ -261,7 +260,7 @@ def refused(monkeypatch, capsys, name, arguments):
     monkeypatch.setattr(sys, "argv", [f"{name}.py", *arguments])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
-        runtime.run_command({"train": train, "test": test}[name].main, (DataError, ModelError, ConfigError))
+        run_command({"train": train, "test": test}[name].main, (DataError, ModelError, ConfigError))
     told = capsys.readouterr().err
     assert stopped.value.code == 2 and "Traceback" not in told, told
     return told

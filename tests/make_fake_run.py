@@ -11,8 +11,8 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from utils.pictures import CategorySummary, CategoryView, write_pictures  # noqa: E402
-from utils.report import write_report  # noqa: E402
+from fdsl.report.pictures import CategorySummary, CategoryView, write_pictures  # noqa: E402
+from fdsl.report.run_report import write_report  # noqa: E402
 
 CONFIG = {
     "dataset": "mvtec",

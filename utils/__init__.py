@@ -1,1 +1,1 @@
-"""What surrounds the method: configuration, runtime, checkpoints, metrics, results and reports."""
+"""The ground floor: it imports nothing of this project, and everything may import it."""

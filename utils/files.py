@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import IO, Any
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+
+
 TEMPORARY = ".tmp"
 
 
@@ -105,13 +108,6 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def one_line(text: object, limit: int = 160) -> str:
-    """A text from elsewhere, an error's for instance, as part of a one-line sentence: control characters
-    escaped."""
-    short = " ".join(str(text).split())[:limit]
-    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in short)
-
-
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """CSV with a header. Text cells that a spreadsheet would run as a formula get a leading apostrophe."""
     buffer = io.StringIO()
@@ -130,3 +126,43 @@ def _cell(value: Any) -> Any:
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):
         return "'" + value
     return value
+
+
+SAMPLES, SAMPLE_BYTES = 256, 4096
+
+
+def short_digest(value: str) -> str:
+    """Six hex digits that tell one value from another in a folder's name."""
+    return hashlib.sha256(value.encode()).hexdigest()[:6]
+
+
+def read_json(file: Path) -> Any:
+    """A JSON file's content; None when it is not there or not JSON."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's bytes, hex."""
+    with open(file, "rb") as content:
+        return (
+            hashlib.file_digest(content, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else hashlib.sha256(content.read()).hexdigest()
+        )
+
+
+def sampled_digest(file: Path) -> str:
+    """Hex digest of a file's size and of 256 pieces of it: tells one weights file from another without
+    reading all of it; "" where there is no file."""
+    if not file.is_file():
+        return ""
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(file, "rb") as content:
+        for piece in range(SAMPLES):
+            content.seek(size * piece // SAMPLES)
+            digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from utils.config import ConfigError
+from utils.errors import ConfigError
 
 try:
     import fcntl

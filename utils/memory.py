@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from utils.config import ConfigError
+from utils.errors import ConfigError
 
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")

@@ -1,0 +1,99 @@
+"""What is wrong with a dataset's files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tqdm import tqdm
+
+from data.records import Catalogue, Record
+from utils.errors import DataError
+from utils.text import shown
+
+CHECKING_THREADS = 8
+
+
+def check_catalogue(
+    catalogue: Catalogue,
+    decode: bool = True,
+    need_masks: bool = True,
+    progress: bool = False,
+    max_pixels: int | None = None,
+) -> list[str]:
+    """One sentence per problem, in the catalogue's order: categories without normal or test images, files
+    that are missing or cannot be opened, defects without a mask, masks that are empty or of another size than
+    their image.
+
+    decode=False reads only the images' headers (masks are decoded always); need_masks=False lets a kind of
+    defect pass that has no mask at all; max_pixels is open_image's. Nothing raises, nothing is changed.
+    """
+    problems = []
+    for category in catalogue.categories:
+        (_, train), (_, test) = catalogue.splits(category)
+        if not any(not record.anomalous for record in train):
+            problems.append(
+                f"category {shown(category)}: no normal training image, so no reference can be drawn"
+            )
+        if not test:
+            problems.append(f"category {shown(category)}: no test image")
+    records = list(
+        dict.fromkeys(r for c in catalogue.categories for _, part in catalogue.splits(c) for r in part)
+    )
+    masked = {(r.category, r.defect) for r in records if need_masks or r.mask_path}
+    limit = {} if max_pixels is None else {"max_pixels": max_pixels}
+    with ThreadPoolExecutor(CHECKING_THREADS) as pool:
+        found = pool.map(
+            lambda r: _check_record(catalogue.root, r, decode, (r.category, r.defect) in masked, limit),
+            records,
+        )
+        for sentences in tqdm(found, "checking", len(records), unit="img", disable=not progress, leave=False):
+            problems += sentences
+    return problems
+
+
+def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, limit: dict) -> list[str]:
+    from data.images import image_size, open_mask
+
+    problems, size = [], None
+    try:
+        size = image_size(root / record.image_path, decode, **limit)
+    except DataError as error:
+        problems.append(str(error))
+    if record.anomalous and not record.mask_path and need_mask:
+        problems.append(f"{shown(root / record.image_path)}: anomalous image without a mask")
+    elif record.mask_path:
+        try:
+            mask = open_mask(root / record.mask_path, **limit)
+        except DataError as error:
+            return [*problems, f"mask of {shown(record.image_path)}: {error}"]
+        if mask.getextrema()[1] == 0:
+            problems.append(f"{shown(root / record.mask_path)}: empty mask of an anomalous image")
+        if size is not None and mask.size != size:
+            problems.append(
+                "{}: mask of {}x{} px for an image of {}x{} px".format(
+                    shown(root / record.mask_path), *mask.size, *size
+                )
+            )
+    return problems
+
+
+def find_duplicates(root: Path, references: Iterable[Record], records: Iterable[Record]) -> list[str]:
+    """One sentence per test image whose file is, byte for byte, one of the references; unreadable files are
+    skipped."""
+
+    def size(record: Record) -> int | None:
+        path = root / record.image_path
+        return path.stat().st_size if path.is_file() else None
+
+    known = {(size(r), (root / r.image_path).read_bytes()): r for r in references if size(r)}
+    sizes = {length for length, _ in known}
+    found = (
+        (r, known.get((size(r), (root / r.image_path).read_bytes()))) for r in records if size(r) in sizes
+    )
+    return [
+        f"{shown(root / r.image_path)}: the same file as the reference {shown(twin.image_path)}"
+        for r, twin in found
+        if twin
+    ]

@@ -1,0 +1,183 @@
+"""From image and mask files to tensors: any mode, depth and orientation in, one kind out."""
+
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+
+from utils.errors import DataError
+from utils.text import shown
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+MAX_PIXELS = 100_000_000
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+IMAGE_SUFFIXES = frozenset(
+    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+)
+
+Image.MAX_IMAGE_PIXELS = (
+    None  # Pillow's own limit, warning and error: `_opened` holds the limit in their place.
+)
+
+
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The photograph as RGB, upright (EXIF), its first frame if animated.
+
+    16 bits are scaled by 1/257, wider integers and floats by `_to_eight_bits`, transparency is laid on white.
+    Raises DataError for a file that is missing, no image, damaged or larger than max_pixels.
+    """
+    with _opened(path, max_pixels) as image:
+        return _to_rgb(_upright(image))
+
+
+def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The mask as "L", 0 or 255: every pixel that is not zero (black, transparent) is defect, however small
+    its value.
+
+    Palette masks go by index where index 0 is black, else by colour. JPEG masks go by half of full scale
+    where they reach it, since compression leaves noise beside edges. Raises DataError as open_image does.
+    """
+    with _opened(path, max_pixels) as image:
+        lossy = image.format in ("JPEG", "MPO")
+        values = _mask_values(_upright(image))
+        least = 128 if lossy and values.max() >= 128 else 1
+        defect = values >= least if values.dtype == np.uint8 else values != 0
+        return Image.fromarray(np.where(defect, np.uint8(255), np.uint8(0)))
+
+
+def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+    """(width, height) of the upright image; decode=True also decodes every pixel. DataError as from
+    open_image."""
+    with _opened(path, max_pixels) as image:
+        if decode or image.format == "TIFF":  # Pillow turns a TIFF only when it loads it
+            return _upright(image).size
+        known = (
+            image.format != "PNG" or "exif" in image.info
+        )  # else Pillow would decode the PNG to look for it
+        orientation = image.getexif().get(ExifTags.Base.Orientation) if known else None
+        return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+
+
+def image_to_tensor(image: Image.Image, size: int) -> torch.Tensor:
+    """(3, size, size) float32: squashed by PIL's bicubic filter, then CLIP's mean and standard deviation."""
+    return normalise(image_to_bytes(image, size))
+
+
+def image_to_bytes(image: Image.Image, size: int) -> torch.Tensor:
+    """(3, size, size) uint8: the image squashed by PIL's bicubic filter."""
+    squashed = image.resize((size, size), Image.Resampling.BICUBIC)
+    return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
+
+
+def normalise(pixels: torch.Tensor) -> torch.Tensor:
+    """(..., 3, H, W) uint8 to float32 with CLIP's mean and standard deviation."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
+    return pixels.float().div(255).sub(mean).div(std)
+
+
+def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:
+    """(1, size, size) float32 of 0 and 1: squashed by PIL's bilinear filter, defect above half of full scale.
+
+    None, the mask of a normal image, gives zeros.
+    """
+    if mask is None:
+        return torch.zeros(1, size, size)
+    squashed = mask.resize((size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(squashed) > 127.5).float().unsqueeze(0)
+
+
+@contextmanager
+def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
+    """The file with its header read and its size checked; whatever decoders raise inside becomes a
+    DataError."""
+    name = shown(path)
+    try:
+        state = Path(path).stat()
+        if not stat.S_ISREG(state.st_mode):  # a pipe would block, a folder is no image
+            raise DataError(f"{name}: is not a file; give an image file")
+        if state.st_size == 0:
+            raise DataError(f"{name}: is empty (0 bytes); copy it again or remove it")
+        # A stream, for Pillow maps a named file into memory: a TIFF on its side would be read with its sides
+        # swapped.
+        with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > max_pixels:
+                raise DataError(
+                    f"{name}: {image.width}x{image.height} px is above the limit of {max_pixels:,} pixels; "
+                    "make it smaller or raise the limit with --max-pixels"
+                )
+            yield image
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        problem = "is a link to nowhere" if Path(path).is_symlink() else "is missing"
+        raise DataError(f"{name}: {problem}; put the file back, or mend the list that names it") from error
+    except PermissionError as error:
+        raise DataError(f"{name}: may not be read; give read permission") from error
+    except UnidentifiedImageError as error:
+        raise DataError(
+            f"{name}: is not an image of a known format ({', '.join(FORMATS)}); convert it to PNG or "
+            "remove it"
+        ) from error
+    except (
+        Exception
+    ) as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, MemoryError, ...
+        reason = shown(str(error)) or type(error).__name__
+        raise DataError(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """The decoded first frame, turned as its EXIF orientation says; broken EXIF data turn nothing."""
+    image.load()
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's EXIF parser raises as many kinds of error as its decoders
+        return image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        sixteen = image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM"))
+        return Image.fromarray(_to_eight_bits(np.asarray(image), sixteen)).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+def _to_eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
+    """(H,W) numbers to uint8. 16-bit files: by 1/257. Others by the range their values lie in: floats of 0..1
+    by 255, 0..255 as they are, 0..65535 by 1/257, anything else from its minimum to its maximum."""
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it holds values that are not finite numbers")
+    low, high = values.min(), values.max()
+    if sixteen:
+        values = values / 257
+    elif low >= 0 and high <= 1:
+        values = values * 255
+    elif low >= 0 and high <= 65535:
+        values = values if high <= 255 else values / 257
+    else:
+        values = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _mask_values(image: Image.Image) -> np.ndarray:
+    """(H,W) numbers, zero where the mask says normal; nothing is scaled, so small class numbers survive."""
+    if image.mode == "P":
+        black_first = not any((image.getpalette("RGB") or [0, 0, 0])[:3])
+        if black_first:
+            return np.asarray(image)
+    if image.mode == "1":
+        return np.asarray(image).astype(np.uint8)
+    if image.mode in ("L", "I", "F") or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    if image.has_transparency_data:
+        rgba = np.asarray(image.convert("RGBA"))
+        return np.where(rgba[..., 3] > 0, rgba[..., :3].max(axis=2), np.uint8(0))
+    return np.asarray(image.convert("RGB")).max(axis=2)

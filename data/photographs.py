@@ -1,0 +1,119 @@
+"""From anything in memory, and from files read ahead, to RGB photographs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.images import MAX_PIXELS, _to_rgb, _upright, image_to_tensor, open_image
+from data.inputs import list_images
+from utils.errors import DataError
+from utils.text import shown
+
+
+def as_photograph(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
+    """One image as an upright RGB photograph.
+
+    A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in
+    [0,1]. Raises DataError for anything else, saying what was given.
+    """
+    if isinstance(image, (str, Path)):
+        return open_image(image)
+    if isinstance(image, Image.Image):
+        return _to_rgb(_upright(image))
+    if isinstance(image, torch.Tensor):
+        image = _tensor_to_array(image)
+    if not isinstance(image, np.ndarray):
+        raise DataError(
+            f"an image is a {type(image).__name__}; give a path, a PIL image, an array (H,W,3) uint8 or a "
+            "tensor (3,H,W)"
+        )
+    if (
+        image.dtype != np.uint8
+        or not (image.ndim == 2 or image.ndim == 3 and image.shape[2] == 3)
+        or image.size == 0
+    ):
+        raise DataError(
+            f"an image is an array {image.shape} of {image.dtype}; give (H,W,3) RGB or (H,W) grey, uint8"
+        )
+    return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
+
+
+def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.ndim != 3 or tensor.shape[0] != 3:
+        raise DataError(f"an image is a tensor {tuple(tensor.shape)}; give (3,H,W), or (B,3,H,W) for several")
+    if tensor.is_floating_point():
+        if not bool(((tensor >= 0) & (tensor <= 1)).all()):
+            raise DataError(
+                "an image is a float tensor with values outside 0 to 1; give the photograph before any "
+                "normalisation"
+            )
+        tensor = (tensor * 255).round().to(torch.uint8)
+    return tensor.permute(1, 2, 0).cpu().numpy()
+
+
+def each_image(images: object) -> tuple[Iterable, bool]:
+    """What the caller gave, one by one, and whether it was a single image.
+
+    Single: a path of a file, a PIL image, an array (H,W,3) or (H,W), a tensor (3,H,W). Several: a folder, a
+    pattern, an array (B,H,W,3), a tensor (B,3,H,W), or any iterable of single ones.
+    """
+    if isinstance(images, (str, Path)):
+        several = os.path.isdir(images) or (not os.path.lexists(images) and glob.has_magic(os.fspath(images)))
+        return (list_images(images), False) if several else ([images], True)
+    if isinstance(images, Image.Image):
+        return [images], True
+    if isinstance(images, (np.ndarray, torch.Tensor)):
+        return (images, False) if images.ndim == 4 else ([images], True)
+    if not isinstance(images, Iterable):
+        raise DataError(
+            f"images are a {type(images).__name__}; give one image or several (paths, PIL, arrays, tensors)"
+        )
+    return images, False
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A photograph that was read: its name, the RGB picture, and the tensor (3,S,S); or why it could not
+    be."""
+
+    name: str
+    photo: Image.Image | None = None
+    tensor: torch.Tensor | None = None
+    reason: str = ""
+
+
+def read_ahead(
+    files: Iterable[tuple[str, Path]], size: int, threads: int, ahead: int, max_pixels: int = MAX_PIXELS
+) -> Iterator[Loaded]:
+    """Reads (name, path) by `threads` threads, in order, at most `ahead` photographs before they are asked
+    for."""
+
+    def read(name: str, path: Path) -> Loaded:
+        try:
+            photo = open_image(path, max_pixels)
+            return Loaded(name, photo, image_to_tensor(photo, size))
+        except DataError as error:
+            return Loaded(name, reason=str(error).removeprefix(f"{shown(path)}: "))
+
+    with ThreadPoolExecutor(max(1, threads), "read") as pool:
+        waiting: deque[Future[Loaded]] = deque()
+        try:
+            for name, path in files:
+                waiting.append(pool.submit(read, name, path))
+                if len(waiting) > ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

@@ -1,0 +1,456 @@
+"""`AnomalyDetector`, the Python interface: the same code the commands use."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.photographs import as_photograph, each_image
+from data.variants import rotated
+from fdsl.assembly import assemble, build_detector, detector_config, load_tower, moved_config, saved_heads
+from fdsl.boxes import Box, find_boxes
+from fdsl.calibration import BATCH, Scorer, to_batch
+from fdsl.evaluation import image_scores
+from fdsl.flags.chosen import backbone_config, method_config
+from fdsl.report.drawing import upsample
+from fdsl.store.checkpoint import load_checkpoint
+from fdsl.store.detector_file import load_detector, save_detector
+from fdsl.thresholds import NormalScores, Threshold, labelled_threshold
+from models.backbones.open_clip import FrozenBackbone
+from models.detector import Detection, Detector, fuse
+from models.held_out import restored_bank
+from models.methods.nearest import NearestHeads
+from utils.config import WindowConfig
+from utils.errors import ConfigError, DataError, ModelError
+from utils.memory import sparing
+
+__all__ = [
+    "AnomalyDetector",
+    "Box",
+    "ConfigError",
+    "DataError",
+    "ModelError",
+    "Prediction",
+    "Threshold",
+    "WindowConfig",
+    "build_detector",
+]
+
+logger = logging.getLogger("fdsl")
+Photograph = str | Path | Image.Image | np.ndarray | Tensor
+HEAT_RATE = 0.01  # pictures: the level that this share of normal photographs reaches is half-way up
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the detector says of one photograph.
+
+    score: higher is more anomalous. threshold: the score from which on it is called anomalous, or None.
+    base_map, window_map, patch_map (G,G) float32 in [0,1]: the whole image's, the windows' (None without LFE)
+    and their fusion, on the patch grid; base_score and window_score the raw scores of the first two. size:
+    (width, height) of the photograph in pixels.
+    """
+
+    score: float
+    threshold: float | None
+    size: tuple[int, int]
+    base_score: float
+    window_score: float | None
+    base_map: np.ndarray
+    window_map: np.ndarray | None
+    patch_map: np.ndarray
+    map_threshold: float | None = None
+
+    @property
+    def is_anomalous(self) -> bool | None:
+        """Whether the score reaches the threshold; None where there is no threshold."""
+        return None if self.threshold is None else self.score >= self.threshold
+
+    @cached_property
+    def anomaly_map(self) -> np.ndarray:
+        """(H,W) float32 in [0,1] at the photograph's own size: the patch map, bilinear, corners aligned."""
+        return upsample(self.patch_map, self.size[1], self.size[0])
+
+    @cached_property
+    def boxes(self) -> list[Box]:
+        """The hot regions in the photograph's own pixels, the hottest first; none where it is not
+        anomalous."""
+        return [] if self.is_anomalous is False else find_boxes(self.anomaly_map, self.map_threshold)
+
+
+class AnomalyDetector:
+    """Finds defects in photographs of one kind of part, from a few photographs of good ones.
+
+    Make one with `from_checkpoint`, `from_backbone` or `load`; `remember` the references; `predict`.
+    `threshold` (None: no decision) is set by `remember`, `calibrate`, `set_threshold` or `learn_threshold`.
+    Not thread-safe.
+    """
+
+    def __init__(self, detector: Detector, config: dict[str, Any]) -> None:
+        self.detector, self.config = (
+            detector,
+            {**config, "fingerprint": detector.backbone.fingerprint, "references": 0, "rotations": 1},
+        )
+        self._scorer = Scorer(detector)
+        self.threshold: Threshold | None = None
+        self.normal: NormalScores | None = None
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        method: str = "fdsl",
+        windows: WindowConfig | None = None,
+        image_score: str = "max",
+        model: str | None = None,
+        pretrained: str | None = None,
+        model_config: str | None = None,
+        layers: Sequence[int] | None = None,
+        image_size: int | None = None,
+        use_nam: int | None = None,
+        fd: str | None = None,
+        align: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> AnomalyDetector:
+        """A detector with trained heads: a checkpoint of train.py, or one of the published code with the
+        backbone named.
+
+        `method`: fdsl (the heads), nearest (training-free distance on the checkpoint's backbone) or both. The
+        other arguments are the commands' flags. Raises ConfigError, ModelError for what does not fit the
+        checkpoint.
+        """
+        checkpoint = load_checkpoint(Path(path))
+        flags = argparse.Namespace(
+            model=model,
+            pretrained=pretrained,
+            model_config=model_config,
+            layers=layers,
+            image_size=image_size,
+            use_nam=use_nam,
+            fd=fd,
+            align=align,
+        )
+        tower = backbone_config(flags, checkpoint.config.get("backbone"))
+        chosen = method_config(flags, checkpoint.config.get("method"), checkpoint.has_nam)
+        config = detector_config(
+            method, tower, chosen, windows or WindowConfig(), image_score, device, precision
+        )
+        config["checkpoint"], config["trained_on"] = str(path), checkpoint.config.get("dataset")
+        if method != "nearest" and len(checkpoint.config.get("training", {}).get("images", ())) == 1:
+            logger.warning(
+                "These heads were trained on one category alone: such heads generalise worse than method "
+                "nearest does."
+            )
+        return cls(build_detector(config, checkpoint), config)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        *,
+        windows: WindowConfig | None = None,
+        image_score: str = "max",
+        model: str | None = None,
+        pretrained: str | None = None,
+        model_config: str | None = None,
+        layers: Sequence[int] | None = None,
+        image_size: int | None = None,
+        align: str | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> AnomalyDetector:
+        """A detector without any training (method nearest): half the cosine distance to the nearest normal
+        patch.
+
+        Without `windows` it looks at the whole image alone. Raises ConfigError, ModelError as the commands
+        do.
+        """
+        flags = argparse.Namespace(
+            model=model,
+            pretrained=pretrained,
+            model_config=model_config,
+            layers=layers,
+            image_size=image_size,
+            use_nam=0,
+            fd=None,
+            align=align,
+        )
+        config = detector_config(
+            "nearest",
+            backbone_config(flags),
+            method_config(flags),
+            windows or WindowConfig(winmode="nan"),
+            image_score,
+            device,
+            precision,
+        )
+        backbone = load_tower(config)
+        return cls(assemble(config, backbone, NearestHeads(backbone.width, len(backbone.layers))), config)
+
+    @property
+    def backbone(self) -> FrozenBackbone:
+        return self.detector.backbone
+
+    def another(self) -> AnomalyDetector:
+        """A detector that knows what this one does and goes its own way from now on; they share the
+        backbone's weights."""
+        config = deepcopy(self.config)
+        other = AnomalyDetector(assemble(config, self.backbone, deepcopy(self.detector.heads)), config)
+        other.config |= {name: config[name] for name in ("references", "rotations")}
+        for name in ("bank", "window_bank", "window_keys"):
+            setattr(other.detector, name, getattr(self.detector, name))
+        other.threshold, other.normal = self.threshold, self.normal
+        return other
+
+    def remember(
+        self,
+        references: Photograph | Iterable[Photograph],
+        *,
+        rotations: int = 1,
+        false_alarm_rate: float | None = 0.01,
+    ) -> None:
+        """Learns what good parts look like; what it remembered before is forgotten.
+
+        `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of
+        each, turned by 360/rotations degrees (not for parts whose orientation is the defect).
+        `false_alarm_rate`: how often a good part may be called anomalous; the threshold comes from the
+        references alone. None: no threshold, sooner done. A photograph given twice counts once. Raises
+        DataError, ModelError.
+        """
+        if rotations < 1:
+            raise ConfigError(
+                f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies."
+            )
+        photographs = _without_copies([as_photograph(image) for image in each_image(references)[0]])
+        if not photographs and self.config["method"]["fd"] != "none":
+            raise DataError("there is no reference photograph; give at least one of a good part")
+        self.threshold = self.normal = None
+        self.config |= {"references": len(photographs), "rotations": rotations}
+        if not photographs:
+            return
+        batch = self.to_batch(copy for photo in photographs for copy in rotated(photo, rotations))
+        sparing(lambda: self.detector.remember(batch), self.detector.halve_windows)
+        if self.config["heads"] == "both":
+            self._scorer.level_methods(photographs, rotations)
+        if false_alarm_rate is not None:
+            self.normal = self._normal_scores(photographs)
+            self.calibrate(false_alarm_rate)
+
+    def calibrate(self, false_alarm_rate: float) -> None:
+        """Sets the threshold for another false-alarm rate, from what the references scored when held out.
+
+        Raises ConfigError for a rate outside 0 to 1, or where `remember` ran with false_alarm_rate None.
+        """
+        if not 0 < false_alarm_rate < 1:
+            raise ConfigError(f"--false-alarm-rate {false_alarm_rate} is not a number between 0 and 1.")
+        if self.normal is None:
+            raise ConfigError(
+                "This detector has no held-out scores of references, so no false-alarm rate can be "
+                "promised; remember the references with a false-alarm rate, or set a threshold."
+            )
+        self.threshold = self.normal.threshold(false_alarm_rate)
+
+    def set_threshold(self, score: float) -> None:
+        """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
+        if not isinstance(score, (int, float, np.number)) or not np.isfinite(score):
+            raise ConfigError(f"--threshold {score} is not a finite number.")
+        self.threshold = Threshold(float(score), None, "given")
+
+    def learn_threshold(self, images: Iterable[Photograph], labels: Sequence[bool]) -> None:
+        """Sets the threshold with the best F1 on labelled photographs (True: anomalous); see
+        `labelled_threshold`."""
+        scores = np.array([found.score for found in self.stream(images)])
+        if len(scores) != len(labels):
+            raise ConfigError(f"There are {len(scores)} labelled photographs but {len(labels)} labels.")
+        self.threshold = labelled_threshold(scores, np.asarray(labels, bool))
+
+    @property
+    def heat_scale(self) -> tuple[float, float]:
+        """The map values (low, high) that pictures show as cold and hottest: what normal patches reach is
+        half-way."""
+        normal = self.normal
+        if normal is None:
+            return 0.0, 0.5 if self.config["heads"] == "nearest" else 1.0
+        low, level = normal.floor, normal.threshold(HEAT_RATE).level
+        return low, max(low + 2 * (level - low), low + 1e-6)
+
+    def predict(
+        self, images: Photograph | Iterable[Photograph], batch_size: int = BATCH
+    ) -> Prediction | list[Prediction]:
+        """What is wrong with each photograph: one Prediction for one, a list for several (or a folder).
+
+        Takes paths, PIL images, arrays (H,W,3) uint8 RGB, tensors (3,H,W) uint8 or float in [0,1], stacks of
+        them, or any iterable. Raises DataError for what is no photograph, ModelError before `remember`.
+        """
+        items, single = each_image(images)
+        found = list(self.stream(items, batch_size))
+        return found[0] if single else found
+
+    def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
+        """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
+        batch: list[Image.Image] = []
+        for image in images:
+            batch.append(as_photograph(image))
+            if len(batch) == batch_size:
+                yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
+                batch = []
+        if batch:
+            yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
+
+    def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
+        """RGB photographs -> (B,3,S,S) float32, squashed and normalised."""
+        return to_batch(photographs, self.detector.image_size)
+
+    def predict_batch(
+        self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
+    ) -> list[Prediction]:
+        """Predictions for a batch (B,3,S,S) of `to_batch`; `sizes` are the photographs' (width, height).
+
+        `names`: what errors call the photographs. Raises ModelError for a map that is not finite.
+        """
+        found = self._scorer(
+            batch, names or [f"photograph {index + 1} of {len(sizes)}" for index in range(len(sizes))]
+        )
+        maps, scores = self._fused(found)
+        score, level = (
+            (None, None) if self.threshold is None else (self.threshold.score, self.threshold.level)
+        )
+        return [
+            Prediction(
+                float(scores[i]),
+                score,
+                tuple(sizes[i]),
+                float(found.base_score[i]),
+                None if found.window is None else float(found.window_score[i]),
+                found.base[i],
+                None if found.window is None else found.window[i],
+                maps[i],
+                level,
+            )
+            for i in range(len(sizes))
+        ]
+
+    def fuse(self, base: np.ndarray, window: np.ndarray | None) -> np.ndarray:
+        """Maps or scores of the whole image and of the windows -> the detector's own."""
+        windows = self.config["windows"]
+        return fuse(base, window, np.float32(windows["win_weight"]), windows["winmode"])
+
+    def _fused(self, found: Detection) -> tuple[np.ndarray, np.ndarray]:
+        """Maps (B,G,G) float32 and image scores (B,) of both branches together."""
+        maps = self.fuse(found.base, found.window)
+        return maps, image_scores(
+            maps, self.fuse(found.base_score, found.window_score), self.config["image_score"]
+        )
+
+    def save(self, file: str | Path) -> None:
+        """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
+        all.
+
+        Raises ModelError before `remember`.
+        """
+        if self.detector.bank is None and self.config["method"]["fd"] != "none":
+            raise ModelError("The detector has no references yet: call remember() before save().")
+        threshold = None if self.threshold is None else asdict(self.threshold)
+        save_detector(Path(file), self.tensors(), {**self.config, "threshold": threshold})
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
+        tensors = {f"heads.{name}": value for name, value in self.detector.heads.state_dict().items()}
+        for name, bank in (("bank", self.detector.bank), ("window_bank", self.detector.window_bank)):
+            if bank is not None:
+                tensors |= {f"{name}.mean": bank.mean, f"{name}.centred": bank.centred}
+        if self.detector.window_keys is not None:
+            tensors["window_bank.keys"] = self.detector.window_keys
+        if self.normal is not None:
+            tensors |= {
+                f"normal.{name}": torch.from_numpy(np.atleast_1d(value))
+                for name, value in vars(self.normal).items()
+            }
+        return tensors
+
+    @classmethod
+    def load(
+        cls,
+        file: str | Path,
+        *,
+        pretrained: str | None = None,
+        model_config: str | None = None,
+        device: str = "auto",
+        precision: str | None = None,
+    ) -> AnomalyDetector:
+        """The detector that `save` wrote; on the same machine it gives the same scores to the last bit.
+
+        `pretrained` and `model_config` say where the backbone's files lie now. Raises ModelError for another
+        backbone, ConfigError for another precision or a file that `save` did not write.
+        """
+        tensors, config = load_detector(Path(file))
+        config = moved_config(config, file, pretrained, model_config, device, precision)
+        backbone = load_tower(config)
+        if backbone.fingerprint != config["fingerprint"]:
+            raise ModelError(
+                f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
+                f"({config['fingerprint']}); give the same weights with --pretrained."
+            )
+        state = {
+            name.removeprefix("heads."): value for name, value in tensors.items() if name.startswith("heads.")
+        }
+        try:
+            self = cls(assemble(config, backbone, saved_heads(config["heads"], backbone, state)), config)
+            self.config |= {name: config[name] for name in ("references", "rotations")}
+            here = {name: value.to(backbone.device) for name, value in tensors.items() if "bank." in name}
+            self.detector.bank, self.detector.window_bank = (
+                restored_bank(here[f"{name}.mean"], here[f"{name}.centred"].to(backbone.dtype))
+                if f"{name}.mean" in here
+                else None
+                for name in ("bank", "window_bank")
+            )
+            self.detector.window_keys = here.get("window_bank.keys")
+            if "normal.scores" in tensors:
+                scores, peaks, how = (
+                    tensors[f"normal.{name}"].numpy() for name in ("scores", "peaks", "how")
+                )
+                self.normal = NormalScores(scores, peaks, how, tensors["normal.floor"].item())
+            self.threshold = None if config["threshold"] is None else Threshold(**config["threshold"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
+        return self
+
+    def _normal_scores(self, photographs: Sequence[Image.Image]) -> NormalScores:
+        found = list(self._scorer.as_unknown(photographs, self.config["rotations"]))
+        maps, scores = zip(*(self._fused(part) for part, _ in found))
+        maps = np.concatenate(maps)
+        how = np.concatenate([kinds for _, kinds in found])
+        return NormalScores(
+            np.concatenate(scores).astype(np.float64),
+            maps.max((1, 2)).astype(np.float64),
+            how,
+            float(np.median(maps)),
+        )
+
+
+def _without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:
+    """Each photograph once: one that is there twice would be held out against itself, as if good parts were
+    all alike."""
+    kept: dict[tuple, Image.Image] = {}
+    for photo in photographs:
+        kept.setdefault((photo.size, hashlib.sha256(photo.tobytes()).digest()), photo)
+    found = list(kept.values())
+    if len(found) < len(photographs):
+        logger.warning(
+            "%d reference(s) show exactly what another one shows and are left out.",
+            len(photographs) - len(found),
+        )
+    return found

@@ -1,0 +1,1 @@
+"""Flags of the commands, and the settings that follow from them."""

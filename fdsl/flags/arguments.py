@@ -1,0 +1,71 @@
+"""What a command line is made of: the parser, and the types of its values."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+
+class CommandLine(argparse.ArgumentParser):
+    """A command's flags: its module's docstring as the description, and one sentence for what cannot be
+    read."""
+
+    def __init__(self, description: str, prog: str | None = None):
+        super().__init__(
+            prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; --help lists the flags\n")
+
+
+def whole(low: int, high: int | None = None) -> Callable[[str], int]:
+    """An argparse type: a whole number from `low` to `high`."""
+    return _number(int, low, high, "a whole number")
+
+
+def real(low: float, high: float | None = None, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: a number from `low` (or above it) to `high`."""
+    return _number(float, low, high, "a number", above)
+
+
+def _number(kind: type, low, high, what: str, above: bool = False):
+    def parse(text: str):
+        span = f"{what} {'above' if above else 'from'} {low}{'' if high is None else f' to {high}'}"
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {span}") from None
+        if not (value > low if above else value >= low) or not (high is None or value <= high):
+            raise argparse.ArgumentTypeError(f"{text} is not {span}")
+        return value
+
+    return parse
+
+
+SEED = whole(0, 2**63 - 1)
+
+
+def name_part(text: str) -> str:
+    """An argparse type: a name that is one folder of a path."""
+    if not text or text in (".", "..") or any(mark in text for mark in "/\\\0\n"):
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
+    return text
+
+
+def metric_side(text: str) -> int | str:
+    """An argparse type: the side of evaluated maps in pixels, or `full` (each mask's own resolution)."""
+    return text if text == "full" else whole(2, 8192)(text)
+
+
+SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+def save_interval(text: str) -> tuple[int | None, float | None]:
+    """An argparse type: `50` (steps) or `90s`, `5m`, `1h` -> (steps, None) or (None, seconds)."""
+    number, unit = (text[:-1], SECONDS[text[-1]]) if text[-1:] in SECONDS else (text, None)
+    if not (number.isascii() and number.isdigit() and 0 < int(number[:12]) <= 10**9):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number of steps (50) nor a time (90s, 5m, 1h)"
+        )
+    return (int(number), None) if unit is None else (None, float(int(number) * unit))

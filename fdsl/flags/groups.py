@@ -1,0 +1,93 @@
+"""The flags that several commands share, group by group."""
+
+from __future__ import annotations
+
+import argparse
+
+from fdsl.flags.arguments import real, whole
+from utils.config import QUARTER, BackboneConfig, WindowConfig
+
+
+def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
+    """The backbone flags, the same everywhere. Not given, they are None: a checkpoint or the defaults
+    decide."""
+    group = parser.add_argument_group("backbone")
+    default = BackboneConfig()
+    group.add_argument("--model", help=f"open_clip's name of a ViT (default {default.model})")
+    group.add_argument(
+        "--pretrained",
+        metavar="TAG|FILE|none",
+        help=f"weights: a tag of open_clip, a file, or none for untrained ones (default {default.pretrained})",
+    )
+    group.add_argument("--model-config", metavar="DIR", help="folder of further open_clip model JSON files")
+    group.add_argument(
+        "--layers",
+        type=whole(1),
+        nargs="+",
+        metavar="N",
+        help="tapped blocks, counted from 1 (default 6 12 18 24)",
+    )
+    group.add_argument(
+        "--image-size",
+        type=whole(1, 8192),
+        metavar="PX",
+        help=f"side that images are squashed to (default {default.image_size})",
+    )
+
+
+def add_method_flags(parser: argparse.ArgumentParser) -> None:
+    """NAM, FD and alignment. Not given, they are None: a checkpoint or the defaults decide."""
+    group = parser.add_argument_group("method")
+    group.add_argument("--use-nam", type=int, choices=(0, 1), help="neighbour aggregation (default 1)")
+    group.add_argument("--fd", choices=("abs", "signed", "none"), help="feature discrepancy (default abs)")
+    group.add_argument(
+        "--align", choices=("mulmax", "diff2"), help="how a token finds its nearest (default mulmax)"
+    )
+
+
+def add_window_flags(parser: argparse.ArgumentParser) -> None:
+    """LFE's flags. Not given, they are None: a stored run or the defaults decide."""
+    group, default = parser.add_argument_group("local windows (LFE)"), WindowConfig()
+    group.add_argument(
+        "--winmode",
+        choices=("nan", "mul", "onlywin"),
+        help="nan: off; mul: fused with the whole image; onlywin: windows alone (default mul; nan where there are no trained heads)",
+    )
+    group.add_argument(
+        "--win-size", type=whole(1), metavar="PATCHES", help=f"side (default {default.win_size})"
+    )
+    group.add_argument(
+        "--win-stride", type=whole(1), metavar="PATCHES", help=f"step (default {default.win_stride})"
+    )
+    group.add_argument(
+        "--win-weight",
+        type=real(0, 1),
+        metavar="0..1",
+        help=f"share of the window branch in mul (default {default.win_weight})",
+    )
+    group.add_argument(
+        "--index-memory",
+        choices=("0", "1", "window"),
+        help="which reference windows are matched against: 0 all; 1 those that any window picks by its image "
+        "embedding, as published; window: each window's own most similar ones (default 0)",
+    )
+    group.add_argument(
+        "--window-budget",
+        type=whole(0),
+        nargs="?",
+        const=QUARTER,
+        metavar="M",
+        help="encode only M windows an image, most where its map is high; without M so many that it takes "
+        "about a quarter of the time; 0 all (default 0)",
+    )
+
+
+def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
+    """Where and how it runs."""
+    group = parser.add_argument_group("runtime")
+    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps|N")
+    group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    group.add_argument(
+        "--workers", type=whole(0, 64), metavar="N", help="processes that load images (default: by cores)"
+    )
+    group.add_argument("--debug", action="store_true", help="show the traceback of an error")

@@ -1,0 +1,188 @@
+"""predict.py's flags: which there are, and which do not go together."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+from fdsl.flags.arguments import CommandLine, name_part, whole
+from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+
+METHODS = ("fdsl", "nearest", "both")
+MAX_PIXELS = 100_000_000
+# What a saved detector holds: these flags make one, and do not change it afterwards.
+MAKING_FLAGS = (
+    "model",
+    "layers",
+    "image_size",
+    "use_nam",
+    "fd",
+    "align",
+    "winmode",
+    "win_size",
+    "win_stride",
+    "win_weight",
+    "index_memory",
+    "window_budget",
+    "references",
+    "checkpoint",
+    "method",
+    "image_score",
+    "rotate_references",
+)
+
+
+def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """Reads and checks the command line."""
+    parser = CommandLine(description)
+    what = parser.add_argument_group("what to look at")
+    what.add_argument(
+        "--input",
+        nargs="+",
+        required=True,
+        metavar="FILE|DIR|GLOB",
+        help="photographs to score; folders are searched to their bottom",
+    )
+    what.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
+    add_detector_flags(parser)
+    decision = parser.add_argument_group("threshold (by default a false-alarm rate of 0.01)")
+    decision.add_argument(
+        "--false-alarm-rate",
+        type=_rate,
+        metavar="0..1|none",
+        help="how often a good part may be "
+        "called anomalous, estimated from the references alone; none: no threshold",
+    )
+    decision.add_argument(
+        "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
+    )
+    decision.add_argument(
+        "--threshold-from", choices=("references", "labels"), help="labels: the best F1 on --labels"
+    )
+    decision.add_argument(
+        "--labels",
+        type=Path,
+        metavar="DIR|CSV",
+        help="labelled photographs: a folder with good/ and "
+        "defect folders, or a file with a header image,label and paths relative to it, where good, ok, normal, "
+        "no, false and 0 are good and all else is not",
+    )
+    written = parser.add_argument_group("what comes out")
+    written.add_argument(
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="json: one JSON object a line on standard output, as it goes",
+    )
+    written.add_argument(
+        "--save-detector", type=Path, metavar="FILE", help="write everything that later runs need"
+    )
+    written.add_argument(
+        "--exit-code", action="store_true", help="exit with 1 when a photograph is anomalous"
+    )
+    written.add_argument(
+        "--resume", action="store_true", help="go on where a run with the same settings stopped"
+    )
+    written.add_argument(
+        "--pictures",
+        choices=("all", "anomalous", "none"),
+        default="all",
+        help="of which photographs a heat map with boxes is written (default all)",
+    )
+    written.add_argument("--save-maps", action="store_true", help="write maps.npz")
+    written.add_argument("--batch-size", type=whole(1), default=4)
+    args = parser.parse_args(argv)
+    if problem := _contradiction(args):
+        parser.error(problem)
+    return args
+
+
+def add_detector_flags(parser: argparse.ArgumentParser) -> None:
+    """What makes or loads a detector, and where it runs."""
+    group = parser.add_argument_group("detector")
+    group.add_argument(
+        "--references", nargs="+", metavar="DIR|FILE", help="photographs of good parts: one is enough"
+    )
+    group.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"refuse photographs of more pixels (default {MAX_PIXELS:,})",
+    )
+    group.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="trained heads (default "
+        "CHECKPOINTS/MODEL/visa.safetensors, else mvtec.safetensors, if there; else method nearest)",
+    )
+    group.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    group.add_argument("--model-name", type=name_part, default="fdsl", help="where the default is looked up")
+    group.add_argument(
+        "--method",
+        choices=METHODS,
+        help="fdsl: trained heads; nearest: distance to the nearest normal "
+        "patch, no training; both: their fusion. Heads trained on one narrow category generalise worse "
+        "than nearest does",
+    )
+    group.add_argument(
+        "--image-score",
+        choices=("max", "top1"),
+        help="the mean over blocks of each one's highest "
+        "value, or the mean of the map's highest 1 %% (default max)",
+    )
+    group.add_argument(
+        "--rotate-references",
+        type=whole(1, 360),
+        metavar="N",
+        help="remember N turned copies of each; never where the part's orientation is the defect",
+    )
+    group.add_argument(
+        "--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote"
+    )
+    add_window_flags(parser)
+    add_method_flags(parser)
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
+
+
+def _rate(text: str) -> float | str:
+    """An argparse type: a number between 0 and 1, or none."""
+    try:
+        value = text if text == "none" else float(text)
+    except ValueError:
+        value = math.nan
+    if value != "none" and not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, nor none")
+    return value
+
+
+def saved_detector_problem(args: argparse.Namespace) -> str | None:
+    """The sentence that refuses a flag beside --detector."""
+    given = [flag for flag in MAKING_FLAGS if getattr(args, flag) is not None]
+    if args.detector and given:
+        return f"--{given[0].replace('_', '-')} does not go with --detector: the file holds all of it"
+    return None
+
+
+def _contradiction(args: argparse.Namespace) -> str | None:
+    """The sentence that refuses flags which do not go together."""
+    if problem := saved_detector_problem(args):
+        return problem
+    if not args.detector and not args.references and args.fd != "none":
+        return "--references DIR is needed (or --detector FILE)"
+    if args.output is None and (args.format != "json" or args.save_maps or args.resume):
+        return "--output DIR is needed (only --format json without --save-maps and --resume can do without)"
+    ways = [flag for flag in ("false_alarm_rate", "threshold") if getattr(args, flag) is not None]
+    ways += ["threshold_from"] if args.threshold_from == "labels" else []
+    if len(ways) > 1:
+        return f"--{ways[0].replace('_', '-')} and --{ways[1].replace('_', '-')} are two thresholds: give one"
+    if (args.threshold_from == "labels") != (args.labels is not None):
+        return "--threshold-from labels and --labels DIR|CSV belong together"
+    if args.threshold is not None and not math.isfinite(args.threshold):
+        return "--threshold must be a finite number"
+    if args.method == "nearest" and args.checkpoint is None and args.fd not in (None, "abs"):
+        return "--method nearest measures distances: --fd does not apply"
+    return None

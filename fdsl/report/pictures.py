@@ -1,0 +1,250 @@
+"""The pictures of a category: a strip per test image, thumbnails, contact sheet and plots, and what they are
+called."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fdsl.report import drawing
+from fdsl.report.charts import plots_svg
+from fdsl.report.contact_sheet import contact_sheet, ranked_choice
+from fdsl.report.drawing import colour_scale, overlay, panels, resize, upsample
+from utils.files import write_bytes
+
+__all__ = [
+    "CategorySummary",
+    "CategoryView",
+    "colour_scale",
+    "overlay",
+    "panels",
+    "safe_name",
+    "upsample",
+    "write_pictures",
+]
+
+THUMB_SIDE = 192  # longest side of one panel of a thumbnail, pixels
+THUMB_QUALITY = 72  # WebP
+PICTURE_QUALITY = 88  # JPEG
+NAME_LENGTH = 60  # longest file name without its ending
+THUMB_FOLDER = "thumbnails"
+CONTACT_SHEET = "contact_sheet.jpg"
+PLOTS = "plots.svg"
+RESERVED_NAMES = {
+    "contact_sheet",
+    "plots",
+    THUMB_FOLDER,
+    "con",
+    "prn",
+    "aux",
+    "nul",
+    *(f"{port}{digit}" for port in ("com", "lpt") for digit in range(10)),
+}  # Windows' devices
+
+log = logging.getLogger("fdsl")
+
+
+@dataclass
+class CategoryView:
+    """All that pictures and report show of one category; photos and masks are read one at a time.
+
+    labels (n,) bool, scores (n,) float64 (the image score of the table), maps (n,G,G) float32 in [0,1];
+    `metrics` has the seven names of metrics.json as fractions or None. `read_photo(i)` gives (H,W,3) uint8
+    RGB, `read_mask(i)` (H,W) bool or None, `reference_photo(j)` the photo of `references[j]`. The thresholds
+    are those of F1-max.
+    """
+
+    name: str
+    image_paths: list[str]
+    defects: list[str]
+    labels: np.ndarray
+    scores: np.ndarray
+    maps: np.ndarray
+    metrics: dict[str, float | None]
+    map_threshold: float | None
+    score_threshold: float | None
+    references: list[str]
+    read_photo: Callable[[int], np.ndarray]
+    read_mask: Callable[[int], np.ndarray | None]
+    reference_photo: Callable[[int], np.ndarray]
+
+
+@dataclass
+class CategorySummary:
+    """What the report needs of a category once its pictures are written: no maps, no photos.
+
+    `files[i]` is the name of image i's pictures without ending: `folder/FILE.jpg` is its strip (where
+    `has_strip[i]`), `folder/thumbnails/FILE.webp` its thumbnail: four panels side by side, each of aspect
+    `panel_sizes[i]` (h, w).
+    """
+
+    name: str
+    folder: Path
+    image_paths: list[str]
+    defects: list[str]
+    labels: np.ndarray
+    scores: np.ndarray
+    metrics: dict[str, float | None]
+    map_threshold: float | None
+    score_threshold: float | None
+    scale: tuple[float, float]
+    files: list[str]
+    panel_sizes: list[tuple[int, int]]
+    has_strip: list[bool]
+    references: list[str]
+    reference_files: list[str]
+    problems: list[str] = field(default_factory=list)
+
+    def thumbnail(self, file: str) -> Path:
+        """Where the thumbnail of an image or reference lies."""
+        return self.folder / THUMB_FOLDER / f"{file}.webp"
+
+
+def safe_name(text: str) -> str:
+    """A file name made from any text: ASCII letters, digits, `.`, `_` and `-`, no longer than NAME_LENGTH.
+
+    A name that had to be changed ends in a hash of the original, so that two texts never share one name.
+    """
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    name = re.sub(r"[^A-Za-z0-9._-]+", "_", plain).strip("._-")
+    reserved = name.split(".")[0].lower() in RESERVED_NAMES
+    if name and name == text and len(name) <= NAME_LENGTH and not reserved:
+        return name
+    name = name.replace(".", "_") if reserved else name
+    mark = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{name[: NAME_LENGTH - 9].strip('._-')}_{mark}".lstrip("_")
+
+
+def picture_names(image_paths: Iterable[str], defects: Iterable[str]) -> list[str]:
+    """A distinct safe name per image, `DEFECT_STEM`, also where file systems ignore case."""
+    taken: set[str] = set()
+    names = []
+    for path, defect in zip(image_paths, defects):
+        stem = path.replace("\\", "/").rsplit("/", 1)[-1].rsplit(".", 1)[0]
+        name = base = safe_name(f"{defect}_{stem}")
+        number = 2
+        while name.lower() in taken:
+            name, number = f"{base}_{number}", number + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
+
+
+def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -> CategorySummary:
+    """Writes folder/CATEGORY/: a strip and a thumbnail per image, reference thumbnails, contact sheet and
+    plots.
+
+    `limit` is the most strips written (None: all), the worst misses and false alarms first; thumbnails are
+    made for every image. A photo or mask that cannot be read is replaced by a grey tile and named in
+    `problems`.
+    """
+    summary = _summarise(view, Path(folder) / safe_name(view.name))
+    (summary.folder / THUMB_FOLDER).mkdir(parents=True, exist_ok=True)
+    count = len(view.image_paths)
+    if limit is None:
+        with_strip = set(range(count))
+    else:
+        misses, alarms, rest = ranked_choice(summary.labels, summary.scores, limit)
+        with_strip = set([*misses, *alarms, *rest][:limit])
+    for index in range(count):
+        _write_image(view, summary, index, index in with_strip)
+    for index, file in enumerate(summary.reference_files):
+        photo = _read(view.reference_photo, index, view.references[index], summary.problems)
+        photo = drawing.placeholder() if photo is None else photo
+        write_image(summary.thumbnail(file), resize(photo, *drawing.panel_size(*photo.shape[:2], THUMB_SIDE)))
+    write_image(summary.folder / CONTACT_SHEET, contact_sheet(summary))
+    plots = plots_svg(summary.name, summary.scores, summary.labels, summary.score_threshold)
+    write_bytes(summary.folder / PLOTS, plots.encode())
+    return summary
+
+
+def _summarise(view: CategoryView, folder: Path) -> CategorySummary:
+    count, map_threshold = len(view.image_paths), _finite(view.map_threshold)
+    return CategorySummary(
+        name=view.name,
+        folder=folder,
+        image_paths=list(view.image_paths),
+        defects=list(view.defects),
+        labels=np.asarray(view.labels, dtype=bool),
+        scores=np.asarray(view.scores, dtype=np.float64),
+        metrics=dict(view.metrics),
+        map_threshold=map_threshold,
+        score_threshold=_finite(view.score_threshold),
+        scale=colour_scale(view.maps, map_threshold),
+        files=picture_names(view.image_paths, view.defects),
+        panel_sizes=[(1, 1)] * count,
+        has_strip=[False] * count,
+        references=list(view.references),
+        reference_files=[f"reference-{index}" for index in range(len(view.references))],
+    )
+
+
+def _finite(threshold: float | None) -> float | None:
+    return float(threshold) if threshold is not None and math.isfinite(threshold) else None
+
+
+def _write_image(view: CategoryView, summary: CategorySummary, index: int, with_strip: bool) -> None:
+    name = view.image_paths[index]
+    photo = _read(view.read_photo, index, name, summary.problems)
+    mask = None if photo is None else _read(view.read_mask, index, f"the mask of {name}", summary.problems)
+    photo = drawing.placeholder() if photo is None else photo
+    height, width = summary.panel_sizes[index] = drawing.panel_size(*photo.shape[:2])
+    photo = resize(photo, height, width)
+    anomaly_map = view.maps[index]
+    if with_strip:
+        caption = _caption(summary, index)
+        picture = overlay(photo, anomaly_map, mask, summary.map_threshold, summary.scale, caption)
+        write_image(summary.folder / f"{summary.files[index]}.jpg", picture)
+        summary.has_strip[index] = True
+    small = panels(photo, anomaly_map, mask, summary.map_threshold, summary.scale, THUMB_SIDE)
+    write_image(summary.thumbnail(summary.files[index]), np.concatenate(small, axis=1))
+
+
+def _read(
+    reader: Callable[[int], np.ndarray | None], index: int, name: str, problems: list[str]
+) -> np.ndarray | None:
+    """What `reader` gives; None and a line in `problems` when it fails: one bad file must not cost the whole
+    report."""
+    try:
+        picture = reader(index)
+        if picture is not None and 0 in picture.shape:
+            raise ValueError("it is empty")
+        return picture
+    except Exception as error:
+        problems.append(f"{name}: {error}")
+        log.warning("no picture of %s: %s", name, error)
+        return None
+
+
+def verdict(label: bool, score: float, threshold: float | None) -> str:
+    """found, missed, false alarm or passed; empty without a threshold. An alarm is a score >= threshold."""
+    if threshold is None:
+        return ""
+    return ("passed", "false alarm", "missed", "found")[2 * bool(label) + bool(score >= threshold)]
+
+
+def _caption(item: CategorySummary, index: int) -> str:
+    label, score, threshold = item.labels[index], item.scores[index], item.score_threshold
+    judged = "" if threshold is None else f", {verdict(label, score, threshold)} at threshold {threshold:.4f}"
+    path, defect = (" ".join(names[index].split()) for names in (item.image_paths, item.defects))
+    return f"score {score:.4f}{judged}, {'defect' if label else 'good'}: {defect}\n{path}"
+
+
+def write_image(path: Path, picture: np.ndarray) -> None:
+    """Writes an RGB picture as JPEG or WebP, by the name's ending; the name appears only when the file is
+    complete."""
+    quality = {
+        ".jpg": [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY],
+        ".webp": [cv2.IMWRITE_WEBP_QUALITY, THUMB_QUALITY],
+    }
+    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality[path.suffix])
+    write_bytes(path, encoded.tobytes())

@@ -1,0 +1,278 @@
+"""One self-contained HTML page per run: what was run, the numbers, and every test image to look at."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import jinja2
+import numpy as np
+from markupsafe import Markup
+
+from fdsl.paper import DATASET_TITLES, dataset_title
+from fdsl.report import charts, drawing
+from fdsl.report.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
+from fdsl.words import (
+    IMAGE_SCORE_MEANING,
+    LEARNT_FROM_THESE,
+    heads_in_words,
+    method_in_words,
+    windows_in_words,
+)
+from utils.files import whole_file
+
+EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
+TEMPLATES = Path(__file__).parent / "templates"
+METRICS = {
+    "auroc_px": "AUROC",
+    "f1_px": "F1-max",
+    "ap_px": "AP",
+    "aupro": "PRO",
+    "auroc_sp": "AUROC",
+    "f1_sp": "F1-max",
+    "ap_sp": "AP",
+}
+DASH = "–"
+PIXEL_METRICS = 4  # the first of METRICS; the rest is per image
+
+
+def write_report(
+    folder: Path,
+    views: Sequence[CategorySummary | CategoryView],
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    command: str,
+    paper: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes folder/report.html and returns its path.
+
+    `views` are what write_pictures returned (a CategoryView is pictured first, under folder/pictures).
+    `metrics` is metrics.json. `config` is config.json, nested or flat; what it lacks is shown as a dash.
+    `paper` maps a metric's name to what the paper prints in per cent: a text, a number or (mean, std); its
+    key `source` may say what it is.
+    """
+    folder, settings = Path(folder), Settings(config)
+    summaries = [
+        write_pictures(view, folder / "pictures") if isinstance(view, CategoryView) else view
+        for view in views
+    ]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template("report.html.j2").render(
+        title=_title(settings, [item.name for item in summaries]),
+        facts=_facts(settings, config, summaries),
+        untrained=settings("pretrained") == "none",
+        learnt=LEARNT_FROM_THESE if config.get("learnt_from_these") else "",
+        command=command,
+        table=_table(summaries, metrics, paper),
+        sections=[_section(item, folder) for item in summaries],
+        config=sorted(settings.values.items()),
+        problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
+        image_score=settings("image_score"),
+        score_meaning=IMAGE_SCORE_MEANING.get(settings("image_score"), ""),
+        metric_names=METRICS,
+        pixel_metrics=PIXEL_METRICS,
+        panel_names=drawing.PANEL_NAMES,
+        share=share,
+        chart_style=Markup(charts.STYLE),
+        script=Markup(script),
+        script_digest=digest,
+        data=Markup(script_json(_data(summaries, folder))),
+    )
+    with whole_file(folder / "report.html", "wb") as file:
+        file.write(page.encode("utf-8", "replace"))
+    return folder / "report.html"
+
+
+class Settings:
+    """Settings of a nested config as texts: `values` by dotted name; called with a last name, the text or a
+    dash."""
+
+    def __init__(self, config: Mapping[str, Any]):
+        self.values: dict[str, str] = {}
+        self._add("", config)
+
+    def _add(self, prefix: str, config: Mapping[str, Any]) -> None:
+        for key, value in config.items():
+            if isinstance(value, Mapping):
+                self._add(f"{prefix}{key}.", value)
+            else:
+                shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+                self.values[f"{prefix}{key}"] = DASH if shown is None else str(shown)
+
+    def __call__(self, name: str) -> str:
+        return next((text for key, text in self.values.items() if key.rpartition(".")[2] == name), DASH)
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a <script> element: no `<`, `>`, `&` or line separator is left in it."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def share(part: int, whole: int) -> str:
+    """A share as shown beside the slider: per cent with one decimal, a dash of nothing."""
+    return f"{100 * part / whole:.1f} %" if whole else DASH
+
+
+def per_cent(value: float | None) -> str:
+    """A fraction as per cent with one decimal; a dash where it is not defined."""
+    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
+
+
+def _title(setting: Settings, categories: Sequence[str]) -> str:
+    dataset, shots = setting("dataset"), setting("k_shot")
+    name = Path(setting("data_path")).name if dataset == "folder" else dataset_title(dataset, categories)
+    return name if shots == DASH else f"{name}, {shots} {'shot' if shots == '1' else 'shots'}"
+
+
+def _in_words(words: Callable[[Any], str], part: Any) -> str:
+    try:
+        return words(part)
+    except (KeyError, TypeError):
+        return DASH
+
+
+def _facts(
+    setting: Settings, config: Mapping[str, Any], summaries: Sequence[CategorySummary]
+) -> list[tuple[str, str]]:
+    """What the numbers depend on, for the head of the page."""
+    images = sum(len(item.labels) for item in summaries)
+    defects = sum(int(item.labels.sum()) for item in summaries)
+    size = setting("metric_size")
+    return [
+        ("Test images", f"{images:,}, {defects:,} defective"),
+        ("References per category (k)", setting("k_shot")),
+        ("Seed", setting("seed")),
+        ("Local windows", _in_words(windows_in_words, config.get("windows"))),
+        (
+            "Method",
+            _in_words(heads_in_words, config)
+            if config.get("heads", "fdsl") != "fdsl"
+            else _in_words(method_in_words, config.get("method")),
+        ),
+        ("Image score", setting("image_score")),
+        ("Metric size", f"{size} px" if size.isdigit() else size),
+        ("Backbone", f"{setting('model')} at {setting('image_size')} px"),
+        ("Backbone weights", "untrained" if setting("pretrained") == "none" else setting("pretrained")),
+        ("Heads trained on", DATASET_TITLES.get(setting("trained_on"), setting("trained_on"))),
+    ]
+
+
+def _table(
+    summaries: Sequence[CategorySummary], metrics: Mapping[str, Any], paper: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """The rows of the summary table as texts, and the remark on the paper's row."""
+    rows = [
+        {
+            "name": item.name,
+            "images": len(item.labels),
+            "values": [per_cent(item.metrics.get(key)) for key in METRICS],
+        }
+        for item in summaries
+    ]
+    mean = metrics.get("mean", {})
+    table = {
+        "rows": rows,
+        "mean": [per_cent(mean.get(key)) for key in METRICS],
+        "paper": None,
+        "remark": "",
+        "images": sum(row["images"] for row in rows),
+    }
+    if paper:
+        table["paper"] = [_paper_value(paper.get(key)) for key in METRICS]
+        table["remark"] = str(
+            paper.get("source") or "The paper's row is the mean over its seeds on the full dataset."
+        )
+    return table
+
+
+def _paper_value(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return f"{value[0]:.1f} ± {value[1]:.1f}"
+    return DASH if value is None else value if isinstance(value, str) else f"{value:.1f}"
+
+
+def _url(path: Path, folder: Path) -> str:
+    """The relative address of a file beside the report; an absolute file address where there is no relative
+    one."""
+    try:
+        return quote(Path(os.path.relpath(path, folder)).as_posix())
+    except ValueError:
+        return path.resolve().as_uri()
+
+
+def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
+    """What the template shows of a category besides its images."""
+    plots = [charts.histogram_svg(item.scores, item.labels, item.score_threshold)]
+    plots += [
+        charts.curve_svg(kind, item.scores, item.labels, item.score_threshold) for kind in ("roc", "pr")
+    ]
+    low, high = charts.score_range(item.scores, item.score_threshold)
+    return {
+        "name": item.name,
+        "values": [per_cent(item.metrics.get(key)) for key in METRICS],
+        "plots": [Markup(plot) for plot in plots],
+        "low": low,
+        "high": high,
+        "threshold": item.score_threshold,
+        "start": high if item.score_threshold is None else item.score_threshold,
+        "point": charts.operating_point(item.scores, item.labels, item.score_threshold),
+        "map_threshold": item.map_threshold,
+        "scale": item.scale,
+        "references": item.references,
+        "sheet": _url(item.folder / CONTACT_SHEET, folder),
+        "plots_file": _url(item.folder / PLOTS, folder),
+    }
+
+
+def _data(summaries: Sequence[CategorySummary], folder: Path) -> dict[str, Any]:
+    """What the page's script works with: scores to the last digit, names, and where the pictures are."""
+    thumbnails = [item.thumbnail(file) for item in summaries for file in [*item.files, *item.reference_files]]
+    embed = sum(path.stat().st_size for path in thumbnails if path.exists()) <= EMBEDDED_BYTES
+    categories = []
+    for item in summaries:
+
+        def thumbnail(file: str) -> str:
+            path = item.thumbnail(file)
+            if embed and path.exists():
+                return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
+            return _url(path, folder)
+
+        categories.append(
+            {
+                "name": item.name,
+                "strips": _url(item.folder, folder) + "/",
+                "images": item.image_paths,
+                "defects": item.defects,
+                "labels": [int(label) for label in item.labels],
+                "scores": [float(score) if np.isfinite(score) else None for score in item.scores],
+                "threshold": item.score_threshold,
+                "files": item.files,
+                "strip": [int(has) for has in item.has_strip],
+                "sizes": [list(size) for size in item.panel_sizes],
+                "thumbnails": [thumbnail(file) for file in item.files],
+                "references": [thumbnail(file) for file in item.reference_files],
+            }
+        )
+    return {
+        "categories": categories,
+        "panels": drawing.PANEL_NAMES,
+        "gap": drawing.PANEL_GAP,
+        "curve": [charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM, *charts.CURVE_SIZE],
+        "histogram": [charts.LEFT, charts.RIGHT, *charts.HISTOGRAM_SIZE],
+    }

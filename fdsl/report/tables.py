@@ -1,0 +1,58 @@
+"""A test run's numbers as Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
+from fdsl.words import framing
+from utils.files import csv_text, write_json, write_text
+
+UNDEFINED = "-"
+
+
+def metrics_table(metrics: Mapping[str, Any], style: str = "github") -> str:
+    """The seven metrics of each category and their mean, per cent with one decimal, a dash where not
+    defined."""
+
+    def row(name: str, values: Mapping[str, float | None]) -> list[str]:
+        return [
+            name,
+            *(
+                UNDEFINED if values[metric] is None else f"{100 * values[metric]:.1f}"
+                for metric in METRIC_NAMES
+            ),
+        ]
+
+    rows = [row(name, values) for name, values in metrics["categories"].items()]
+    return tabulate(
+        [*rows, row("mean", metrics["mean"])],
+        headers=["category", *METRIC_NAMES],
+        tablefmt=style,
+        disable_numparse=True,
+        colalign=["left", *["right"] * len(METRIC_NAMES)],
+    )
+
+
+def write_tables(
+    folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: Mapping[str, Any]
+) -> dict:
+    """Writes metrics.json, metrics.csv and table.md; returns what metrics.json holds."""
+    metrics = {"categories": dict(categories), "mean": mean_metrics(categories)}
+    write_text(
+        folder / "metrics.csv",
+        csv_text(
+            ["category", *METRIC_NAMES],
+            [
+                [name, *(values[metric] for metric in METRIC_NAMES)]
+                for name, values in [*metrics["categories"].items(), ("mean", metrics["mean"])]
+            ],
+        ),
+    )
+    write_text(folder / "table.md", f"{metrics_table(metrics)}\n\nPer cent. {framing(config)}\n")
+    write_json(folder / "metrics.json", metrics)
+    return metrics

@@ -1,0 +1,130 @@
+"""From a test run's maps to everything it leaves: tables, scores, pictures and the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.images import image_size, mask_to_tensor, open_image, open_mask
+from data.records import Record
+from fdsl.evaluation import evaluate_category
+from fdsl.paper import row_beside
+from fdsl.report.pictures import CategoryView, write_pictures
+from fdsl.report.run_report import write_report
+from fdsl.report.tables import metrics_table, write_tables
+from fdsl.store.maps import RunMaps, save_maps
+from fdsl.words import framing
+from models.detector import fuse
+from utils.config import WindowConfig
+from utils.files import csv_text, write_text
+from utils.log import progress
+
+logger = logging.getLogger("fdsl")
+SCORE_COLUMNS = (
+    "image",
+    "category",
+    "defect",
+    "anomalous",
+    "image_score",
+    "score",
+    "base_score",
+    "window_score",
+)
+
+
+def write_results(
+    folder: Path,
+    maps: RunMaps,
+    root: Path,
+    references: Mapping[str, list[Record]],
+    tested: Mapping[str, list[Record]],
+    config: Mapping[str, Any],
+    pictures: int | None,
+    max_pixels: int,
+) -> None:
+    """Fuses the maps, evaluates each category of `tested` and writes tables, scores, pictures and report.
+
+    `pictures`: at most so many strips a category, None all, 0 neither pictures nor report.
+    """
+    windows = WindowConfig(**config["windows"])
+    maps = maps.select([record.image_path for records in tested.values() for record in records])
+    weight = np.float32(windows.win_weight)
+    fused = fuse(maps.base, maps.window, weight, windows.winmode)
+    score = fuse(maps.base_score, maps.window_score, weight, windows.winmode)
+    save_maps(folder / "maps.npz", maps, fused, score)
+    views, rows, start = [], [], 0
+    for category, records in tested.items():
+        part = slice(start, start := start + len(records))
+        view = evaluate(
+            category, records, fused[part], score[part], references[category], root, config, max_pixels
+        )
+        views.append(view)
+        window = maps.window_score[part] if maps.window_score is not None else [None] * len(records)
+        rows += [
+            (record.image_path, category, record.defect, int(record.anomalous), *values)
+            for record, *values in zip(
+                records,
+                view.scores.tolist(),
+                map(float, score[part]),
+                map(float, maps.base_score[part]),
+                [None if value is None else float(value) for value in window],
+            )
+        ]
+    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, rows))
+    categories = {view.name: view.metrics for view in views}
+    metrics = write_tables(folder, categories, config)
+    logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
+    if pictures != 0:
+        summaries = [
+            write_pictures(view, folder / "pictures", pictures)
+            for view in progress(views, len(views), "pictures")
+        ]
+        write_report(
+            folder, summaries, config, metrics, config["command"], row_beside(config, list(categories))
+        )
+
+
+def evaluate(
+    category: str,
+    records: Sequence[Record],
+    maps: np.ndarray,
+    score: np.ndarray,
+    references: Sequence[Record],
+    root: Path,
+    config: Mapping[str, Any],
+    max_pixels: int,
+) -> CategoryView:
+    """One category's metrics, with what its pictures need."""
+    labels = np.array([record.anomalous for record in records])
+
+    def read_mask(index: int, side: int | str) -> np.ndarray | None:
+        record = records[index]
+        if record.anomalous and not record.mask_path:
+            return None
+        if side == "full":
+            if not record.mask_path:
+                return np.zeros(image_size(root / record.image_path, max_pixels=max_pixels)[::-1], bool)
+            return np.asarray(open_mask(root / record.mask_path, max_pixels)) > 0
+        mask = open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
+        return mask_to_tensor(mask, side)[0].numpy() > 0
+
+    found = evaluate_category(maps, score, labels, read_mask, config["image_score"], config["metric_size"])
+    return CategoryView(
+        name=category,
+        image_paths=[record.image_path for record in records],
+        defects=[record.defect for record in records],
+        labels=labels,
+        scores=found.scores,
+        maps=maps,
+        metrics=found.metrics,
+        map_threshold=found.map_threshold,
+        score_threshold=found.score_threshold,
+        references=[record.image_path for record in references],
+        read_photo=lambda index: np.asarray(open_image(root / records[index].image_path, max_pixels)),
+        read_mask=lambda index: read_mask(index, "full"),
+        reference_photo=lambda index: np.asarray(open_image(root / references[index].image_path, max_pixels)),
+    )

@@ -1,0 +1,256 @@
+"""Checkpoints of the trained heads: safetensors with their configuration, and the published code's format.
+
+Nothing in a file is ever executed, and what is not exactly FDSL's heads is refused with a sentence.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from utils.config import BackboneConfig, MethodConfig, from_stored
+from utils.errors import ConfigError
+from utils.files import whole_file
+from utils.text import one_line
+
+METADATA_KEY = "fdsl"
+FORMAT_VERSION = 1
+PUBLISHED_KEY = "trainable_RR"
+PRECISION_ASKED = (
+    "precision_asked"  # in a machine's facts, where values overflowed in it and float32 took over
+)
+HIDDEN_WIDTHS = (512, 128, 32)
+NORM_PLACES, LINEAR_PLACES = (0, 2, 5, 8), (1, 4, 7, 10)  # in a head's layers
+WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """The heads' state dict and the configuration they were trained with (empty for published files)."""
+
+    path: Path
+    state: dict[str, Tensor]
+    config: dict[str, Any]
+    published: bool = False
+
+    @property
+    def width(self) -> int:
+        """C, the token width that the heads expect."""
+        return self.state["heads.0.layers.0.weight"].shape[0]
+
+    @property
+    def blocks(self) -> int:
+        """L, the number of tapped blocks."""
+        return 1 + max(int(name.split(".")[1]) for name in self.state if name.startswith("heads."))
+
+    @property
+    def has_nam(self) -> bool:
+        return any(name.startswith("nam.") for name in self.state)
+
+
+def save_checkpoint(path: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
+    """Writes heads and configuration to `path`, whole or not at all."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    told = json.dumps({"format": FORMAT_VERSION, **config}, sort_keys=True)
+    with whole_file(path, "wb") as file:
+        file.write(save(tensors, metadata={METADATA_KEY: told}))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Reads a checkpoint of this project (.safetensors) or of the published code (a torch file, read without
+    executing anything). Raises ConfigError with one sentence for anything else."""
+    path = Path(path)
+    if not path.is_file():
+        raise ConfigError(
+            f"There is no checkpoint {path}; train it with train.py or name one with --checkpoint."
+        )
+    checkpoint = _load_own(path) if path.suffix == ".safetensors" else _load_published(path)
+    _check_state(path, checkpoint.state)
+    return checkpoint
+
+
+def _check_state(path: Path, state: dict[str, Tensor]) -> None:
+    """Refuses tensors that are not exactly FDSL's heads: names, shapes, kinds of number, finite values."""
+    if "heads.0.layers.0.weight" not in state:
+        raise ConfigError(f"{path} holds no FDSL heads.")
+    numbers = {int(found[1]) for name in state if (found := re.match(r"heads\.([0-9]{1,4})\.", name))}
+    width = state["heads.0.layers.0.weight"].shape[:1].numel()
+    if numbers != set(range(len(numbers))) or width == 0:
+        raise ConfigError(f"{path} holds heads that are not numbered from 0 on; train it again.")
+    wanted = head_shapes(width, len(numbers), any(name.startswith("nam.") for name in state))
+    misshapen = {name for name in wanted.keys() & state.keys() if tuple(state[name].shape) != wanted[name]}
+    for what, names in (
+        ("lacks", wanted.keys() - state.keys()),
+        ("has another shape in", misshapen),
+        ("holds what is no part of the heads:", state.keys() - wanted.keys()),
+    ):
+        if names:
+            raise ConfigError(
+                f"{path} {what} {', '.join(map(ascii, sorted(names)[:3]))}"
+                f"{f' and {len(names) - 3} more' if len(names) > 3 else ''}; train it again."
+            )
+    kinds = {
+        name: value.dtype in (torch.int64, torch.int32)
+        if name.endswith("num_batches_tracked")
+        else value.dtype in WEIGHT_DTYPES
+        for name, value in state.items()
+    }
+    if not all(kinds.values()):
+        raise ConfigError(
+            f"{path} holds {next(name for name in kinds if not kinds[name])} in a kind of number that "
+            "heads do not have; train it again."
+        )
+    bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
+    bad = bad or sorted(
+        name for name, value in state.items() if name.endswith("running_var") and (value < 0).any()
+    )
+    if bad:
+        raise ConfigError(
+            f"{path} holds values that are not finite, or variances below zero ({', '.join(bad[:3])}); "
+            "train it again."
+        )
+
+
+def head_shapes(width: int, blocks: int, nam: bool) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of everything in the heads' state dict (DESIGN section 2, ASL and NAM); width C, blocks
+    L."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    widths = (width, *HIDDEN_WIDTHS)
+    for head in (f"heads.{block}.layers" for block in range(blocks)):
+        for place, wide in zip(NORM_PLACES, widths):
+            shapes |= {
+                f"{head}.{place}.{part}": (wide,)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            }
+            shapes[f"{head}.{place}.num_batches_tracked"] = ()
+        for place, wide, following in zip(LINEAR_PLACES, widths, (*HIDDEN_WIDTHS, 2)):
+            shapes[f"{head}.{place}.weight"] = (following, wide)
+        shapes[f"{head}.{LINEAR_PLACES[-1]}.bias"] = (2,)
+    if nam:
+        shapes |= {
+            "nam.conv1.weight": (6, 2, 5, 5),
+            "nam.conv1.bias": (6,),
+            "nam.conv2.weight": (2, 6, 5, 5),
+            "nam.conv2.bias": (2,),
+        }
+    return shapes
+
+
+def _check_config(path: Path, config: Any) -> None:
+    """Refuses a stored configuration that no training writes."""
+    if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
+        raise ConfigError(f"{path} does not say how it was trained, so it is not a checkpoint of train.py.")
+    if config.get("format") != FORMAT_VERSION:
+        raise ConfigError(
+            f"{path} has format {one_line(config.get('format'), 40)}, this code reads {FORMAT_VERSION}; "
+            "use the version of the code that wrote it."
+        )
+    try:
+        tower = from_stored(BackboneConfig, config["backbone"])
+        method = from_stored(MethodConfig, config["method"])
+        right = (
+            all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers)
+            and len(tower.layers) > 0
+            and type(tower.image_size) is int
+            and 1 <= tower.image_size <= 8192
+            and isinstance(tower.model_config, (str, type(None)))
+            and method.fd in ("abs", "signed", "none")
+            and method.align in ("mulmax", "diff2")
+            and all(isinstance(config[name], str) for name in ("fingerprint", "dataset"))
+            and isinstance(config["training"], dict)
+        )
+    except (ConfigError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{path}: its configuration cannot be read ({one_line(error)}); train it again."
+        ) from error
+    if not right:
+        raise ConfigError(f"{path}: its configuration holds values that no training writes; train it again.")
+
+
+def is_trained(path: Path, config: dict[str, Any]) -> bool:
+    """Whether `path` is a whole checkpoint that was trained with `config` on the same images, whatever the
+    machine and file places."""
+    try:
+        stored = load_checkpoint(path).config
+        return not differences(stored, config) and stored["training"].get("files") == config["training"].get(
+            "files"
+        )
+    except (ConfigError, KeyError, TypeError, AttributeError):
+        return False
+
+
+def differences(stored: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """The settings, as words, in which two trainings' configurations differ where it changes the result."""
+    one, other = _essence(stored), _essence(config)
+    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+
+
+def _essence(values: dict[str, Any]) -> dict[str, Any]:
+    """Setting -> value; the machine and the dataset's files do not count, the precision that was asked for
+    does."""
+    machine = values["training"]["machine"]
+    flat = {
+        **values["backbone"],
+        **values["method"],
+        **values["training"],
+        "dataset": values["dataset"],
+        "weights": values["fingerprint"],
+        "precision": machine.get(PRECISION_ASKED, machine["precision"]),
+    }
+    return {
+        name: value
+        for name, value in flat.items()
+        if name not in ("machine", "pretrained", "model_config", "files", "learnt")
+    }
+
+
+def _load_own(path: Path) -> Checkpoint:
+    try:
+        with safe_open(path, framework="pt") as file:
+            config = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
+            state = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
+        raise ConfigError(
+            f"{path} is not a whole safetensors file ({one_line(error)}); train it again."
+        ) from error
+    _check_config(path, config)
+    return Checkpoint(path, state, config)
+
+
+def _load_published(path: Path) -> Checkpoint:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle raises what it likes
+        raise ConfigError(
+            f"{path} was refused: it is not a plain file of tensors ({one_line(error, 120)})."
+        ) from error
+    content = content.get(PUBLISHED_KEY) if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ConfigError(
+            f"{path} is neither a checkpoint of train.py (.safetensors) nor of the published code "
+            f"(a state dict under '{PUBLISHED_KEY}')."
+        )
+    state = {}
+    for name, value in content.items():
+        if own := published_name(name):
+            state[own] = value
+    return Checkpoint(path, state, {}, published=True)
+
+
+def published_name(name: str) -> str | None:
+    """Our name of a parameter of the published code; None for the parameters that it never uses."""
+    if found := re.fullmatch(r"clsList\.([0-9]{1,4})\.fbatchNorm\.(\w+)", name):
+        return f"heads.{found[1]}.layers.0.{found[2]}"
+    if found := re.fullmatch(r"clsList\.([0-9]{1,4})\.proj\.([0-9]{1,4})\.(\w+)", name):
+        return f"heads.{found[1]}.layers.{int(found[2]) + 1}.{found[3]}"
+    if found := re.fullmatch(r"convRes\.(conv2?)\.(\w+)", name):
+        return f"nam.{'conv1' if found[1] == 'conv' else 'conv2'}.{found[2]}"
+    return None

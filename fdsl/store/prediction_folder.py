@@ -1,0 +1,300 @@
+"""What a prediction run leaves behind, written as it goes: a journal first, whole files at the end.
+
+The journal lies in OUTPUT/.partial: rows.jsonl, one line a photograph, and its maps as raw float32. A run
+that was interrupted goes on from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import heapq
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fdsl.store.maps import RunMaps, load_maps, save_maps
+from utils.errors import ConfigError
+from utils.files import csv_text, read_json, whole_file, write_json
+
+BOX_COLUMNS = ("x", "y", "width", "height", "area")
+COLUMNS = (
+    "image",
+    "score",
+    "base_score",
+    "window_score",
+    "threshold",
+    "anomalous",
+    *BOX_COLUMNS,
+    "boxes",
+    "picture",
+)
+NOT_OF_THE_RESULT = ("machine", "command", "input", "checkpoint", "references")
+RANKED = 500  # rows that the report shows
+TOLD_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
+MARKER = "predict"
+WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
+PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
+
+
+@dataclass
+class Totals:
+    """What a finished run amounts to: counts, every score (n,) float64, and the rows with the highest
+    scores."""
+
+    scored: int = 0
+    anomalous: int = 0
+    skipped: int = 0
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
+    top: list[dict] = field(default_factory=list)
+    first_skipped: list[tuple[str, str]] = field(default_factory=list)
+
+
+class PredictionFolder:
+    """An output folder that is being filled: `add` photograph by photograph, then `finish`.
+
+    `resume` keeps what an earlier run with the same `config` has scored (`name in folder`); ConfigError when
+    its settings were others. Without it an earlier run's files give way. Maps are kept only with `keep_maps`.
+    ConfigError for a folder where files of somebody else would be written over.
+    """
+
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], resume: bool = False, keep_maps: bool = False
+    ) -> None:
+        self.folder, self.partial, self.keep_maps = Path(folder), Path(folder) / ".partial", keep_maps
+        if self.folder.exists() and not self.folder.is_dir():
+            raise ConfigError(f"--output {folder} is a file; name a folder.")
+        stored = read_json(self.folder / "config.json")
+        ours = isinstance(stored, dict) and stored.get("made_by") == MARKER
+        if resume and ours and (changed := _changed(stored, config)):
+            raise ConfigError(
+                f"--resume: {folder} was made with another {changed}; leave --resume out to start anew."
+            )
+        if not ours:
+            others = [name for name in ("config.json", "pictures", *WRITTEN) if (self.folder / name).exists()]
+            if others:
+                raise ConfigError(
+                    f"--output {folder} holds {', '.join(others)}, which predict.py did not write; name another folder."
+                )
+        elif not resume:
+            self._clear()
+        self.partial.mkdir(parents=True, exist_ok=True)
+        write_json(self.folder / "config.json", {"made_by": MARKER, **config})
+        self._done = self._take_up() if resume and ours else np.empty(0, np.uint64)
+        self._rows = open(self.partial / "rows.jsonl", "a", encoding="utf-8")
+        self._skipped = open(self.partial / "skipped.jsonl", "w", encoding="utf-8")
+        self._maps = (
+            {part: open(self.partial / f"{part}.f32", "ab") for part in ("base", "window")}
+            if keep_maps
+            else {}
+        )
+
+    def __len__(self) -> int:
+        """Photographs that an earlier run has scored."""
+        return len(self._done)
+
+    def __contains__(self, name: str) -> bool:
+        place = np.searchsorted(self._done, _digest(name))
+        return bool(place < len(self._done) and self._done[place] == _digest(name))
+
+    def add(self, row: Mapping[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
+        """One photograph's row (JSON values, `image` first) and its maps (G,G)."""
+        for part, values in (("base", base), ("window", window)):
+            if self.keep_maps and values is not None:
+                self._maps[part].write(np.ascontiguousarray(values, dtype=np.float32).tobytes())
+                self._maps[part].flush()
+        self._rows.write(json.dumps(row, allow_nan=False) + "\n")
+        self._rows.flush()
+
+    def skip(self, name: str, reason: str) -> None:
+        """A file that could not be scored."""
+        self._skipped.write(json.dumps([name, reason]) + "\n")
+        self._skipped.flush()
+
+    def finish(self, grid: int, fused: Any = None) -> Totals:
+        """Writes scores.csv, scores.jsonl, skipped.csv and maps.npz from the journal, and removes it.
+
+        `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Nothing but skipped.csv is written
+        where nothing was scored.
+        """
+        for file in (self._rows, self._skipped, *self._maps.values()):
+            file.close()
+        totals = self._count()
+        if totals.skipped:
+            with whole_file(self.folder / "skipped.csv") as out:
+                out.write(csv_text(("image", "reason"), _lines(self.partial / "skipped.jsonl")))
+        if totals.scored:
+            if self.keep_maps:
+                self._save_maps(totals.scored, grid, fused)
+            with whole_file(self.folder / "scores.csv") as out:
+                out.write(csv_text(COLUMNS, []))
+                for row in self._read():
+                    out.write(csv_text(COLUMNS, [csv_row(row)]).split("\n", 1)[1])
+            os.replace(self.partial / "rows.jsonl", self.folder / "scores.jsonl")
+        shutil.rmtree(self.partial, ignore_errors=True)
+        return totals
+
+    def _clear(self) -> None:
+        """Removes what an earlier run of ours left: its numbers would not fit the new pictures.
+
+        Pictures go one by one, as that run's rows name them; what else lies beside them is somebody's own.
+        """
+        for journal in (self.folder / "scores.jsonl", self.partial / "rows.jsonl"):
+            with contextlib.suppress(OSError), open(journal, "rb") as lines:
+                for row in filter(None, map(_parsed, lines)):
+                    if isinstance(row.get("picture"), str) and PICTURE.fullmatch(row["picture"]):
+                        (self.folder / row["picture"]).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            (self.folder / "pictures").rmdir()
+        shutil.rmtree(self.partial, ignore_errors=True)
+        for name in WRITTEN:
+            (self.folder / name).unlink(missing_ok=True)
+
+    def _take_up(self) -> np.ndarray:
+        """Sorted digests of the names that are done; the journal is cut to what is whole in all its files."""
+        rows = self.partial / "rows.jsonl"
+        if not rows.exists() and (self.folder / "scores.jsonl").exists():
+            shutil.copyfile(self.folder / "scores.jsonl", rows)
+            if self.keep_maps:
+                self._unpack_maps()
+        if not rows.exists():
+            return np.empty(0, np.uint64)
+        whole, digests, side = 0, [], None
+        with open(rows, "rb") as journal:
+            for line in journal:
+                row = _parsed(line)
+                if row is None or not self._has_maps(len(digests) + 1, row):
+                    break
+                whole, side = whole + len(line), row["grid"]
+                digests.append(_digest(row["image"]))
+        os.truncate(rows, whole)
+        for part in ("base", "window"):
+            if self.keep_maps and side and (file := self.partial / f"{part}.f32").exists():
+                os.truncate(file, min(file.stat().st_size, 4 * side**2 * len(digests)))
+        return np.unique(np.array(digests, np.uint64))
+
+    def _has_maps(self, count: int, row: Mapping[str, Any]) -> bool:
+        if not self.keep_maps:
+            return True
+        parts = ("base",) if row["window_score"] is None else ("base", "window")
+        return all(
+            (file := self.partial / f"{part}.f32").exists()
+            and file.stat().st_size >= 4 * row["grid"] ** 2 * count
+            for part in parts
+        )
+
+    def _unpack_maps(self) -> None:
+        if not (self.folder / "maps.npz").exists():
+            raise ConfigError(
+                f"--resume --save-maps: {self.folder} has scores but no maps.npz; leave --resume out."
+            )
+        maps = load_maps(self.folder / "maps.npz")
+        for part in ("base", "window"):
+            if getattr(maps, part) is not None:
+                getattr(maps, part).astype(np.float32).tofile(self.partial / f"{part}.f32")
+
+    def _read(self) -> Iterator[dict]:
+        return _lines(self.partial / "rows.jsonl")
+
+    def _count(self) -> Totals:
+        totals, scores, heap = Totals(), [], []
+        for number, row in enumerate(self._read()):
+            scores.append(row["score"])
+            totals.anomalous += bool(row["anomalous"])
+            item = (row["score"], -number, row)
+            (heapq.heappush if len(heap) < RANKED else heapq.heappushpop)(heap, item)
+        totals.scored, totals.scores = len(scores), np.array(scores, np.float64)
+        totals.top = [row for *_, row in sorted(heap, key=lambda item: item[:2], reverse=True)]
+        for name, reason in _lines(self.partial / "skipped.jsonl"):
+            totals.skipped += 1
+            if totals.skipped <= TOLD_SKIPPED:
+                totals.first_skipped.append((name, reason))
+        return totals
+
+    def _save_maps(self, count: int, grid: int, fused: Any) -> None:
+        def maps_of(part: str) -> np.ndarray | None:
+            file = self.partial / f"{part}.f32"
+            return (
+                np.memmap(file, np.float32, "r", shape=(count, grid, grid)) if file.stat().st_size else None
+            )
+
+        rows = list(
+            (row["image"], row["base_score"], row["window_score"], row["score"]) for row in self._read()
+        )
+        names, base_score, window_score, score = zip(*rows)
+        base, window = maps_of("base"), maps_of("window")
+        save_maps(
+            self.folder / "maps.npz",
+            RunMaps(
+                list(names),
+                base,
+                np.array(base_score, np.float32),
+                window,
+                None if window is None else np.array(window_score, np.float32),
+            ),
+            fused(base, window),
+            np.array(score, np.float32),
+        )
+
+
+def csv_row(row: Mapping[str, Any]) -> list[Any]:
+    """A row of scores.csv: of the boxes the hottest one, and how many there are."""
+    first = row["boxes"][0] if row["boxes"] else {}
+    return [
+        *(row[name] for name in COLUMNS[:5]),
+        None if row["anomalous"] is None else int(row["anomalous"]),
+        *(first.get(name) for name in BOX_COLUMNS),
+        len(row["boxes"]),
+        row["picture"],
+    ]
+
+
+def _lines(file: Path) -> Iterator[Any]:
+    with open(file, encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def _parsed(line: bytes) -> dict | None:
+    """A journal line's row; None where the line was cut off."""
+    try:
+        row = json.loads(line) if line.endswith(b"\n") else None
+        return (
+            row if isinstance(row, dict) and {"image", "score", "grid", "window_score"} <= set(row) else None
+        )
+    except ValueError:
+        return None
+
+
+def _digest(name: str) -> np.uint64:
+    return np.uint64(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
+
+
+def _changed(stored: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    """The first setting in which two configurations differ; None where they give the same result."""
+    before = json.loads(json.dumps(stored))
+    now = json.loads(json.dumps(config))
+    for name in sorted((set(before) | set(now)) - {*NOT_OF_THE_RESULT, "made_by"}):
+        if before.get(name) != now.get(name):
+            return name.replace("_", " ")
+    return None
+
+
+def skipped_summary(totals: Totals, folder: Path | None) -> Sequence[str]:
+    """Lines that say what was skipped and why, at most TOLD_SKIPPED of them."""
+    if not totals.skipped:
+        return []
+    lines = [f"{totals.skipped} file(s) skipped:"] + [
+        f"  {name}: {reason}" for name, reason in totals.first_skipped
+    ]
+    if totals.skipped > len(totals.first_skipped):
+        where = f" (all in {folder / 'skipped.csv'})" if folder else ""
+        lines.append(f"  and {totals.skipped - len(totals.first_skipped)} more{where}")
+    return lines

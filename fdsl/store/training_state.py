@@ -1,0 +1,216 @@
+"""The state that an interrupted training goes on from: plain tensors and JSON, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import logging
+import random
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from utils.errors import ConfigError
+from utils.files import sync_folder, whole_file
+from utils.text import one_line
+
+logger = logging.getLogger("fdsl")
+
+
+METADATA_KEY = "fdsl-unfinished"
+
+
+FORMAT_VERSION = 1
+
+
+@dataclass
+class Position:
+    """Where a training stands: whole epochs, batches of the one after them, and one row of numbers per
+    step."""
+
+    epoch: int = 0
+    batch: int = 0
+    rows: list[tuple] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        return len(self.rows)
+
+
+class TrainingState:
+    """The state of an unfinished training in one file: heads, optimizer, position, loss rows, global
+    generators.
+
+    `config` is the checkpoint's configuration, `data` names the training images: a state of others is not
+    continued.
+    """
+
+    def __init__(self, file: Path, config: Mapping[str, Any], data: str, columns: int) -> None:
+        self.file, self.config, self.data, self.columns = Path(file), config, data, columns
+        self._saved_at = time.monotonic()
+        self._saved_step = 0
+
+    def due(self, step: int, interval: tuple[int | None, float | None]) -> bool:
+        """Whether `interval` of `save_interval` has passed since the last save."""
+        steps, seconds = interval
+        if steps is not None:
+            return step - self._saved_step >= steps
+        return time.monotonic() - self._saved_at >= seconds
+
+    def save(
+        self, heads: nn.Module, optimizer: torch.optim.Optimizer, position: Position, precision: str
+    ) -> None:
+        """Writes the state; a state with values that are not finite is a ConfigError and the last good one
+        stays."""
+        tensors = {f"heads.{name}": value for name, value in heads.state_dict().items()}
+        for index, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        bad = next((name for name, value in tensors.items() if not torch.isfinite(value).all()), None)
+        if bad is not None:
+            raise ConfigError(
+                f"The training has values that are not finite ({bad}) after step {position.step}; "
+                f"{self.kept()}; lower --learning-rate and start anew with --no-resume."
+            )
+        generators, numbers = _generators()
+        rows = torch.tensor(position.rows, dtype=torch.float64).reshape(position.step, self.columns)
+        tensors |= {"rows": rows, **{f"generator.{name}": value for name, value in generators.items()}}
+        told = {
+            "format": FORMAT_VERSION,
+            "config": self.config,
+            "data": self.data,
+            "epoch": position.epoch,
+            "batch": position.batch,
+            "precision": precision,
+            "generators": numbers,
+        }
+        with whole_file(self.file, "wb") as file:
+            file.write(
+                save(
+                    {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
+                    metadata={METADATA_KEY: json.dumps(told)},
+                )
+            )
+        self._saved_at, self._saved_step = time.monotonic(), position.step
+
+    def kept(self) -> str:
+        """What is left of the run when it stops here, as part of a sentence."""
+        return (
+            f"the state after step {self._saved_step} is kept in {self.file}"
+            if self._saved_step
+            else "there is no earlier state"
+        )
+
+    def read(self) -> SavedTraining:
+        """The saved state; ConfigError for a file that is not one, naming the cure."""
+        try:
+            with safe_open(self.file, framework="pt") as file:
+                told = json.loads((file.metadata() or {})[METADATA_KEY])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            if told["format"] != FORMAT_VERSION:
+                raise ValueError(f"format {told['format']}")
+            rows = [(int(step), int(epoch), *values) for step, epoch, *values in tensors.pop("rows").tolist()]
+            position = Position(int(told["epoch"]), int(told["batch"]), rows)
+            return SavedTraining(
+                self.file,
+                position,
+                str(told["precision"]),
+                told["config"],
+                str(told["data"]),
+                tensors,
+                told["generators"],
+            )
+        except (
+            SafetensorError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            RuntimeError,
+            OverflowError,
+        ) as error:
+            raise ConfigError(
+                f"{self.file} is no unfinished training that can be read ({one_line(error)}); start "
+                "anew with --no-resume."
+            ) from error
+
+    def discard(self) -> None:
+        """The training is finished: what it wrote is brought to the disk first, then the state goes."""
+        sync_folder(self.file.parent)
+        self.file.unlink(missing_ok=True)
+
+
+@dataclass
+class SavedTraining:
+    """What `TrainingState.read` found: where it stood, in which precision, and the tensors to go on with."""
+
+    file: Path
+    position: Position
+    precision: str
+    config: dict[str, Any]
+    data: str
+    tensors: dict[str, Tensor]
+    generators: dict[str, Any]
+
+    def restore(self, heads: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+        """Puts heads, optimizer and the global generators back as they were; returns the position."""
+        try:
+            heads.load_state_dict(
+                {
+                    name.removeprefix("heads."): value
+                    for name, value in self.tensors.items()
+                    if name.startswith("heads.")
+                }
+            )
+            slots: dict[int, dict[str, Tensor]] = {}
+            for name, value in self.tensors.items():
+                if name.startswith("optimizer."):
+                    _, index, slot = name.split(".")
+                    slots.setdefault(int(index), {})[slot] = value
+            optimizer.load_state_dict(
+                {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
+            )
+            _set_generators(
+                {
+                    name.removeprefix("generator."): value
+                    for name, value in self.tensors.items()
+                    if name.startswith("generator.")
+                },
+                self.generators,
+            )
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            raise ConfigError(
+                f"{self.file} does not fit this training ({one_line(error)}); start anew with --no-resume."
+            ) from error
+        return self.position
+
+
+def _generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The state of torch's, NumPy's and Python's global generators: tensors, and what JSON holds of them."""
+    version, words, gauss = random.getstate()
+    kind, keys, place, has_gauss, cached = np.random.get_state()
+    tensors = {
+        "torch": torch.get_rng_state(),
+        "numpy": torch.from_numpy(keys.astype(np.int64)),
+        "python": torch.tensor(words, dtype=torch.int64),
+    }
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        tensors |= {f"cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    return tensors, {"numpy": [kind, int(place), int(has_gauss), float(cached)], "python": [version, gauss]}
+
+
+def _set_generators(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    torch.set_rng_state(tensors["torch"])
+    kind, place, has_gauss, cached = numbers["numpy"]
+    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), place, has_gauss, cached))
+    version, gauss = numbers["python"]
+    random.setstate((version, tuple(tensors["python"].tolist()), gauss))
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        if f"cuda.{index}" in tensors:
+            torch.cuda.set_rng_state(tensors[f"cuda.{index}"], index)

@@ -1,0 +1,163 @@
+"""What a training step is made of: where the heads' discrepancies come from, and their losses and gradients.
+
+Both go on where memory is short, and the first falls back to float32 where values overflow.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from data.dataset import InspectionDataset
+from data.records import Record
+from models.backbones.open_clip import FrozenBackbone
+from models.discrepancy import feature_discrepancy
+from models.features import Features
+from models.losses import map_losses
+from models.memory_bank import MemoryBank
+from models.methods.fdsl import FDSL, Maps
+from utils.config import MethodConfig
+from utils.log import progress
+from utils.memory import Halving, sparing
+from utils.text import shown
+
+logger = logging.getLogger("fdsl")
+
+
+class DiscrepancySource:
+    """The frozen backbone and every category's memory bank, in one precision: float32 from the first overflow
+    on.
+
+    `load(dtype)` gives the backbone in another precision. Too little memory for a batch: it is encoded in
+    halves.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[torch.dtype], FrozenBackbone],
+        backbone: FrozenBackbone,
+        method: MethodConfig,
+        root: Path,
+        references: dict[str, list[Record]],
+        image_size: int,
+        max_pixels: int,
+    ) -> None:
+        self.load, self.method, self.image_size = load, method, image_size
+        self.shots = {
+            category: InspectionDataset(root, drawn, image_size, max_pixels=max_pixels)
+            for category, drawn in references.items()
+        }
+        self.use(backbone)
+
+    def use(self, backbone: FrozenBackbone) -> None:
+        """Encodes the references anew with `backbone`: category -> memory bank (L,K*N,C)."""
+        self.backbone, self.encode = backbone, Halving(backbone.encode, join_features)
+        self.banks = {}
+        for category, shots in progress(self.shots.items(), len(self.shots), "references"):
+            tokens = (self.encode(shots[index]["image"][None]).tokens[:, 0] for index in range(len(shots)))
+            self.banks[category] = MemoryBank.collected(
+                tokens, len(shots) * backbone.grid(self.image_size) ** 2
+            )
+
+    def use_float32(self) -> None:
+        self.use(self.load(torch.float32))
+
+    @property
+    def precision(self) -> str:
+        return str(self.backbone.dtype).removeprefix("torch.")
+
+    @torch.no_grad()
+    def __call__(self, batch: dict) -> Tensor:
+        """A batch's discrepancies (L,B,N,C), each image against its own category's bank."""
+        found = self._discrepancy(batch)
+        if self.backbone.dtype != torch.float32 and not torch.isfinite(found).all():
+            logger.warning(
+                "Values overflowed in %s (images %s): the training goes on in float32.",
+                self.precision,
+                shown(", ".join(batch["path"])),
+            )
+            self.use_float32()
+            found = self._discrepancy(batch)
+        return found
+
+    def _discrepancy(self, batch: dict) -> Tensor:
+        tokens = self.encode(batch["image"]).tokens
+        if self.method.fd == "none":
+            return feature_discrepancy(tokens, None, "none")
+        return torch.stack(
+            [
+                self.banks[category].discrepancy(tokens[:, index], self.method.align, self.method.fd)
+                for index, category in enumerate(batch["category"])
+            ],
+            dim=1,
+        )
+
+
+def join_features(parts: Sequence[Features]) -> Features:
+    return Features(torch.cat([part.tokens for part in parts], dim=1), None)
+
+
+class HeadsStep:
+    """Losses and gradients of the heads for a batch; the optimizer's step is the caller's.
+
+    Where memory does not hold all blocks' heads at once they take turns: batch statistics stay those of the
+    whole batch, and gradients add up to the same sums.
+    """
+
+    def __init__(self, heads: FDSL, optimizer: torch.optim.Optimizer) -> None:
+        self.heads, self.optimizer = heads, optimizer
+        self.in_turn = self.finite = False
+
+    def __call__(self, features: Tensor, mask: Tensor) -> tuple[float, float]:
+        """Discrepancies (L,B,N,C) and masks (B,1,S,S) -> focal and dice loss, summed over blocks and maps.
+
+        `finite` says whether the loss and every gradient are.
+        """
+        before = [value.clone() for value in self.heads.buffers()]
+
+        def attempt() -> tuple[float, float]:
+            self.optimizer.zero_grad(set_to_none=True)
+            focal = dice = 0.0
+            for maps in self._maps(features):
+                one, other = losses(maps, mask)
+                (one + other).backward()
+                focal, dice = focal + one.item(), dice + other.item()
+            return focal, dice
+
+        focal, dice = sparing(attempt, lambda: self._take_turns(before))
+        gradients = [value.grad.norm() for value in self.heads.parameters() if value.grad is not None]
+        self.finite = math.isfinite(focal + dice) and bool(torch.stack(gradients).isfinite().all())
+        return focal, dice
+
+    def _maps(self, features: Tensor) -> Iterator[Maps]:
+        if not self.in_turn:
+            yield self.heads(features)
+            return
+        for index, head in enumerate(self.heads.heads):
+            grid = math.isqrt(features.shape[2])
+            raw = head(features[index : index + 1]).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
+            yield self.heads.refine(raw)
+
+    def _take_turns(self, before: Sequence[Tensor]) -> bool:
+        if self.in_turn:
+            return False
+        for value, kept in zip(
+            self.heads.buffers(), before
+        ):  # running statistics: the first attempt moved them
+            value.copy_(kept)
+        logger.warning("Out of memory in the heads: going on with one block's head at a time.")
+        self.in_turn = True
+        return True
+
+
+def losses(maps: Maps, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Focal and dice loss, each summed over blocks and over raw and refined maps."""
+    parts = [map_losses(part, mask) for part in maps if part is not None]
+    return torch.stack([focal.sum() for focal, _ in parts]).sum(), torch.stack(
+        [dice.sum() for _, dice in parts]
+    ).sum()

@@ -1,0 +1,1 @@
+"""Frozen image towers, one module for each family."""

@@ -1,0 +1,18 @@
+"""Feature discrepancy (FD): what is left of tokens when their nearest normal tokens are taken away."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+FD_MODES = ("abs", "signed", "none")
+
+
+def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs") -> Tensor:
+    """What is left of `tokens` (...,C) when the nearest normal tokens (...,C) are taken away, in float32.
+
+    abs: |T - M|; signed: T - M; none: T itself (ablation). DESIGN section 2, FD.
+    """
+    if mode == "none":
+        return tokens.float()
+    difference = tokens.float() - nearest.float()
+    return difference.abs() if mode == "abs" else difference

@@ -1,0 +1,5 @@
+"""The methods there are."""
+
+from __future__ import annotations
+
+METHODS = ("fdsl", "nearest", "both")

@@ -1,0 +1,613 @@
+"""The commands end to end on tiny drawn datasets: what they write, repeat, refuse and reproduce."""
+
+import csv
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from data.catalogue import open_catalogue
+from fdsl.api import AnomalyDetector
+from fdsl.store.maps import load_maps
+from utils.config import WindowConfig
+from utils.errors import ConfigError, DataError, ModelError
+
+ROOT = Path(__file__).resolve().parents[2]
+BACKBONE = [
+    "--model",
+    "ViT-tiny-test",
+    "--pretrained",
+    "none",
+    "--layers",
+    "1",
+    "3",
+    "--image-size",
+    "64",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+    "--workers",
+    "0",
+]
+METRIC_NAMES = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
+
+
+def command(name):
+    spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+train, test = command("train"), command("test")
+
+
+def draw(generator, defect):
+    photo = generator.normal(120, 12, (72, 60, 3)).clip(0, 255).astype(np.uint8)
+    mask = np.zeros((72, 60), np.uint8)
+    if defect:
+        corner = generator.integers(8, 36, 2)
+        cv2.rectangle(mask, corner.tolist(), (corner + 18).tolist(), 1, -1)
+        photo[mask > 0] = (250, 20, 20)
+    return photo, mask
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory):
+    """(mvtec root, visa root): one small category in each layout."""
+    root, generator = tmp_path_factory.mktemp("datasets"), np.random.default_rng(0)
+
+    def write(path, picture):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), picture)
+
+    piece = root / "mvtec" / "plate"
+    for number in range(5):
+        write(piece / "train/good" / f"{number:03}.png", draw(generator, False)[0])
+    for number in range(4):
+        write(piece / "test/good" / f"{number:03}.png", draw(generator, False)[0])
+        photo, mask = draw(generator, True)
+        write(piece / "test/spot" / f"{number:03}.png", photo)
+        write(piece / "ground_truth/spot" / f"{number:03}_mask.png", mask * 255)
+    lines = ["object,split,label,image,mask"]
+    for number in range(10):
+        path = f"board/Data/Images/Normal/{number:04}.JPG"
+        write(root / "visa" / path, draw(generator, False)[0])
+        lines.append(f"board,{'train' if number < 6 else 'test'},normal,{path},")
+    for number in range(4):
+        path, truth = (
+            f"board/Data/Images/Anomaly/{number:03}.JPG",
+            f"board/Data/Masks/Anomaly/{number:03}.png",
+        )
+        photo, mask = draw(generator, True)
+        write(root / "visa" / path, photo)
+        write(root / "visa" / truth, mask * 3)
+        lines.append(f"board,test,anomaly,{path},{truth}")
+    (root / "visa/split_csv").mkdir()
+    (root / "visa/split_csv/1cls.csv").write_text("\n".join(lines) + "\n")
+    return root / "mvtec", root / "visa"
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory, datasets, tiny_configs):
+    """A folder with checkpoints trained both ways."""
+    place = tmp_path_factory.mktemp("work")
+    for name, root in zip(("mvtec", "visa"), datasets):
+        train.main(
+            [
+                "--dataset",
+                name,
+                "--data-path",
+                str(root),
+                "--model-name",
+                "m",
+                "--model-config",
+                tiny_configs,
+                *BACKBONE,
+                "--epochs",
+                "4",
+                "--k-shot",
+                "2",
+                "--checkpoints",
+                str(place / "checkpoints"),
+            ]
+        )
+    return place
+
+
+def run_test(place, datasets, *more, dataset="mvtec", results="results"):
+    test.main(
+        [
+            "--dataset",
+            dataset,
+            "--data-path",
+            str(datasets[dataset == "visa"]),
+            "--model-name",
+            "m",
+            *BACKBONE,
+            "--checkpoints",
+            str(place / "checkpoints"),
+            "--results",
+            str(place / results),
+            *more,
+        ]
+    )
+
+
+LFE = ("--win-size", "4", "--win-stride", "3")
+
+
+@pytest.fixture(scope="session")
+def finished(workplace, datasets, tiny_configs):
+    """The folder of a finished run with LFE."""
+    run_test(workplace, datasets, *LFE, "--model-config", tiny_configs)
+    return workplace / "results/m/mvtec/1shot/seed14/mul_4_3_0.5"
+
+
+def test_training_leaves_a_checkpoint_named_by_its_dataset(workplace):
+    folder = workplace / "checkpoints/m"
+    for name in ("mvtec", "visa"):
+        rows = list(csv.DictReader((folder / f"{name}.loss.csv").open()))
+        assert list(rows[0]) == ["step", "epoch", "loss", "focal", "dice"] and rows[-1]["epoch"] == "4"
+        assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+        assert cv2.imread(str(folder / f"{name}.loss.png")) is not None
+        log = (folder / f"{name}.log.txt").read_text()
+        assert (
+            "epoch 4/4: loss" in log and f"step {rows[-1]['step']}: loss {float(rows[-1]['loss']):.4f}" in log
+        )
+
+
+def test_the_same_seed_trains_the_same_heads_and_a_trained_one_is_kept(
+    workplace, datasets, tiny_configs, tmp_path
+):
+    arguments = [
+        "--dataset",
+        "visa",
+        "--data-path",
+        str(datasets[1]),
+        "--model-name",
+        "m",
+        "--model-config",
+        tiny_configs,
+        *BACKBONE,
+        "--epochs",
+        "4",
+        "--k-shot",
+        "2",
+    ]
+    train.main([*arguments, "--checkpoints", str(tmp_path)])
+    first = (workplace / "checkpoints/m/visa.safetensors").read_bytes()
+    assert (tmp_path / "m/visa.safetensors").read_bytes() == first
+    stamp = (tmp_path / "m/visa.safetensors").stat().st_mtime_ns
+    train.main([*arguments, "--checkpoints", str(tmp_path)])
+    assert (tmp_path / "m/visa.safetensors").stat().st_mtime_ns == stamp
+    train.main([*arguments, "--checkpoints", str(tmp_path), "--seed", "5"])
+    assert (tmp_path / "m/visa.safetensors").read_bytes() != first
+
+
+def test_a_run_leaves_everything_that_is_promised(finished):
+    for name in (
+        "config.json",
+        "metrics.json",
+        "metrics.csv",
+        "table.md",
+        "scores.csv",
+        "references.txt",
+        "log.txt",
+        "pictures",
+        "report.html",
+        "maps.npz",
+    ):
+        assert (finished / name).exists(), name
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert list(metrics["categories"]) == ["plate"] and list(metrics["mean"]) == METRIC_NAMES
+    assert metrics["mean"] == metrics["categories"]["plate"] and all(
+        0 <= value <= 1 for value in metrics["mean"].values()
+    )
+    rows = list(csv.DictReader((finished / "scores.csv").open()))
+    assert len(rows) == 8 and sum(int(row["anomalous"]) for row in rows) == 4
+    config = json.loads((finished / "config.json").read_text())
+    assert (config["trained_on"], config["k_shot"], config["seed"]) == ("visa", 1, 14)
+    table = (finished / "table.md").read_text()
+    assert "UNTRAINED" in table and "scaled over the category's whole test set" in table
+    assert (finished / "references.txt").read_text().startswith("plate\tplate/train/good/")
+    strips = [
+        path for path in (finished / "pictures/plate").glob("*.jpg") if path.name != "contact_sheet.jpg"
+    ]
+    assert len(strips) == 8 and (finished / "pictures/plate/contact_sheet.jpg").is_file()
+
+
+def test_stored_maps_are_the_detectors(finished):
+    with np.load(finished / "maps.npz") as maps:
+        assert maps["base"].shape == maps["window"].shape == maps["fused"].shape == (8, 8, 8)
+        assert np.array_equal(
+            maps["fused"], np.float32(0.5) * maps["base"] + np.float32(0.5) * maps["window"]
+        )
+        assert maps["score"].shape == (8,) and maps["names"][0] == "plate/test/good/000.png"
+
+
+def test_a_finished_run_is_not_repeated(finished, workplace, datasets, monkeypatch):
+    def must_not_run(*_):
+        raise AssertionError("the run was repeated")
+
+    monkeypatch.setattr(test, "detect", must_not_run)
+    run_test(workplace, datasets, *LFE)
+    with pytest.raises(AssertionError):
+        run_test(workplace, datasets, *LFE, "--force")
+    monkeypatch.undo()
+    run_test(workplace, datasets, *LFE, "--force")
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ("--win-weight", "0.3"),
+        ("--winmode", "nan"),
+        ("--winmode", "onlywin"),
+        ("--image-score", "top1"),
+        ("--metric-size", "full"),
+    ],
+)
+def test_stored_maps_evaluated_anew_equal_a_full_run_to_the_last_digit(finished, workplace, datasets, more):
+    run_test(workplace, datasets, *LFE, *more, "--pictures", "0", results="full")
+    test.main(["--from-maps", str(finished), "--results", str(workplace / "anew"), *more, "--pictures", "0"])
+    written = [path.relative_to(workplace / "anew") for path in (workplace / "anew").rglob("metrics.json")]
+    assert written
+    name = max(written, key=lambda path: (workplace / "anew" / path).stat().st_mtime_ns)
+    assert (workplace / "anew" / name).read_text() == (workplace / "full" / name).read_text()
+    assert (workplace / "anew" / name.with_name("scores.csv")).read_text().splitlines()[1].split(",")[:6] == (
+        workplace / "full" / name.with_name("scores.csv")
+    ).read_text().splitlines()[1].split(",")[:6]
+
+
+def test_batches_of_any_size_give_the_same_run(workplace, datasets, finished):
+    run_test(workplace, datasets, *LFE, "--batch-size", "1", "--pictures", "0", results="single")
+    single = load_maps(workplace / "single" / finished.relative_to(workplace / "results") / "maps.npz")
+    batched = load_maps(finished / "maps.npz")
+    assert np.allclose(single.base, batched.base, atol=1e-6) and np.allclose(
+        single.window, batched.window, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("fd", ["signed", "none"])
+def test_ablations_of_the_discrepancy(datasets, tiny_configs, tmp_path, fd):
+    for name, root in zip(("mvtec", "visa"), datasets):
+        train.main(
+            [
+                "--dataset",
+                name,
+                "--data-path",
+                str(root),
+                "--model-name",
+                "m",
+                "--model-config",
+                tiny_configs,
+                *BACKBONE,
+                "--epochs",
+                "1",
+                "--k-shot",
+                "2",
+                "--fd",
+                fd,
+                "--use-nam",
+                "0",
+                "--checkpoints",
+                str(tmp_path / "checkpoints"),
+            ]
+        )
+    shots = "0" if fd == "none" else "2"
+    run_test(tmp_path, datasets, "--winmode", "nan", "--k-shot", shots, "--pictures", "0")
+    assert (tmp_path / f"results/m/mvtec/{shots}shot/seed14/nan_nonam_fd-{fd}/metrics.json").is_file()
+
+
+def test_read_only_datasets_need_nothing_written(datasets):
+    assert not list(datasets[0].rglob("meta.json")) and not list(datasets[1].rglob("meta.json"))
+
+
+def test_the_published_checkpoint_loads_like_ours(shared, tmp_path):
+    test.main(
+        [
+            "--dataset",
+            "mvtec",
+            "--data-path",
+            str(one_category(shared, tmp_path)),
+            "--model-name",
+            "published",
+            "--checkpoint",
+            str(shared / "golden/published_on_mvtec.pth"),
+            "--use-nam",
+            "1",
+            "--model",
+            "DeiT-Ti-16",
+            "--model-config",
+            str(shared / "weights/open_clip_configs"),
+            "--layers",
+            "3",
+            "6",
+            "9",
+            "12",
+            "--image-size",
+            "448",
+            "--pretrained",
+            str(shared / "weights/DeiT-Ti-16-in1k.safetensors"),
+            "--device",
+            "cpu",
+            "--precision",
+            "fp32",
+            "--winmode",
+            "nan",
+            "--results",
+            str(tmp_path / "results"),
+            "--pictures",
+            "0",
+        ]
+    )
+    metrics = json.loads(next((tmp_path / "results").rglob("metrics.json")).read_text())
+    assert metrics["mean"]["auroc_px"] > 0.9
+
+
+def one_category(shared, folder):
+    """A dataset of links to a few bottles: 1 reference, 4 good and 8 broken ones."""
+    source, target = shared / "data/mvtec/bottle", folder / "dataset/bottle"
+    for part, numbers in (
+        ("train/good", ["000"]),
+        ("test/good", ["000", "001", "002", "003"]),
+        ("test/broken_large", [f"{number:03}" for number in range(8)]),
+    ):
+        (target / part).mkdir(parents=True)
+        for number in numbers:
+            (target / part / f"{number}.png").symlink_to(source / part / f"{number}.png")
+    (target / "ground_truth").mkdir()
+    (target / "ground_truth/broken_large").symlink_to(source / "ground_truth/broken_large")
+    return folder / "dataset"
+
+
+@pytest.mark.parametrize(
+    "more, error, words",
+    [
+        (("--win-size", "20"), ModelError, "--win-size 20 does not fit a grid of 8"),
+        (("--k-shot", "9"), DataError, "9 references are wanted"),
+        (("--k-shot", "0"), ConfigError, "--k-shot 0"),
+        (("--layers", "1", "2"), ConfigError, "--layers 1 2 does not match the checkpoint"),
+        (("--checkpoint", "nowhere.safetensors"), ConfigError, "There is no checkpoint nowhere.safetensors"),
+        (("--meta", "nowhere.json"), DataError, "nowhere.json"),
+        (("--device", "cuda:7"), ConfigError, "--device cuda:7"),
+        (("--device", "gpu"), ConfigError, "--device gpu"),
+        (("--precision", "fp16"), ConfigError, "fp16"),
+    ],
+)
+def test_what_cannot_run_is_one_sentence(workplace, datasets, tiny_configs, more, error, words):
+    with pytest.raises(error) as caught:
+        run_test(workplace, datasets, *LFE, "--model-config", tiny_configs, *more, results="refused")
+    assert words in str(caught.value)
+
+
+def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tiny_configs, tmp_path):
+    from safetensors.torch import save_file
+
+    from models.backbones.open_clip import load_backbone
+
+    state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
+    save_file(
+        {name: torch.randn_like(value) for name, value in state.items()}, tmp_path / "other.safetensors"
+    )
+    with pytest.raises(ModelError, match="are not those that"):
+        run_test(
+            workplace, datasets, *LFE, "--pretrained", str(tmp_path / "other.safetensors"), results="refused"
+        )
+
+
+def test_errors_exit_with_2_and_one_line(datasets):
+    ran = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "test.py"),
+            "--dataset",
+            "mvtec",
+            "--data-path",
+            "/nowhere",
+            "--checkpoint",
+            "nowhere.safetensors",
+        ],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr
+    assert len([line for line in ran.stderr.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_other_photographs_under_the_same_name_are_not_taken_for_those_of_a_finished_run(
+    workplace, datasets, tiny_configs, tmp_path, told
+):
+    """Same category, same numbers of images, same settings: only the files differ."""
+    root = tmp_path / "mvtec"
+    shutil.copytree(datasets[0], root)
+    train_args = [
+        "--dataset",
+        "mvtec",
+        "--data-path",
+        str(root),
+        "--checkpoints",
+        str(tmp_path / "c"),
+        "--epochs",
+        "1",
+        "--k-shot",
+        "2",
+        "--model-config",
+        tiny_configs,
+        *BACKBONE,
+    ]
+    train.main(train_args)
+    test_args = [
+        "--dataset",
+        "mvtec",
+        "--data-path",
+        str(root),
+        "--checkpoint",
+        str(tmp_path / "c/fdsl/mvtec.safetensors"),
+        "--results",
+        str(tmp_path / "r"),
+        "--pictures",
+        "0",
+        "--winmode",
+        "nan",
+        "--model-config",
+        tiny_configs,
+        *BACKBONE,
+    ]
+    test.main(test_args)
+    assert (
+        "TRAINED ON THESE TEST IMAGES" in told()
+        and "TRAINED ON THESE" in next((tmp_path / "r").rglob("table.md")).read_text()
+    )
+    photo = next(path for path in sorted((root).rglob("test/*/*.png")) if "good" not in str(path))
+    photo.write_bytes(photo.read_bytes() + b"longer")
+    before = (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns
+    test.main(test_args)
+    assert told().count("is of other photographs than lie there now") == 1
+    train.main(train_args)
+    assert (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns != before
+    train.main(train_args)
+    assert "trained with these settings already" in told()
+
+
+def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_configs, tmp_path):
+    """And gives the maps that predict.py and the Python interface give."""
+    arguments = [
+        "--dataset",
+        "mvtec",
+        "--data-path",
+        str(datasets[0]),
+        "--method",
+        "nearest",
+        "--results",
+        str(tmp_path),
+        "--winmode",
+        "nan",
+        "--model-config",
+        tiny_configs,
+        *BACKBONE,
+    ]
+    test.main(arguments)
+    (run,) = (tmp_path / "fdsl/mvtec/1shot/seed14").glob(
+        "nan_nonam_nearest_??????"
+    )  # not the default backbone
+    assert "no trained heads: distance to the nearest normal patch" in (run / "table.md").read_text()
+    assert "distance to the nearest normal patch" in (run / "report.html").read_text()
+    assert json.loads((run / "metrics.json").read_text())["mean"]["auroc_px"] > 0.8
+    detector = AnomalyDetector.from_backbone(
+        model="ViT-tiny-test",
+        pretrained="none",
+        layers=(1, 3),
+        image_size=64,
+        device="cpu",
+        precision="fp32",
+        model_config=tiny_configs,
+    )
+    reference, maps = (run / "references.txt").read_text().split()[1], load_maps(run / "maps.npz")
+    detector.remember(datasets[0] / reference, false_alarm_rate=None)
+    found = detector.predict([datasets[0] / path for path in maps.names])
+    assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.base))
+    for more, words in (
+        (["--checkpoint", "c"], "--checkpoint does not go"),
+        (["--use-nam", "1"], "--use-nam 1 does not go"),
+        (["--fd", "abs"], "--fd does not go"),
+        (["--k-shot", "0"], "nothing to compare with"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            test.main([*arguments, *more])
+
+
+@pytest.mark.parametrize("shots", ["1", "2"])
+def test_both_methods_together_are_evaluated_as_predict_scores_them(
+    workplace, datasets, tiny_configs, tmp_path, shots, told
+):
+    """Each category's references alone say what the two maps are measured against."""
+    heads = workplace / "checkpoints/m/visa.safetensors"
+    arguments = [
+        "--dataset",
+        "mvtec",
+        "--data-path",
+        str(datasets[0]),
+        "--method",
+        "both",
+        "--checkpoint",
+        str(heads),
+        "--k-shot",
+        shots,
+        "--results",
+        str(tmp_path),
+        *LFE,
+        "--model-config",
+        tiny_configs,
+        *BACKBONE,
+    ]
+    test.main(arguments)
+    (run,) = (tmp_path / f"fdsl/mvtec/{shots}shot/seed14").glob(
+        "mul_4_3_0.5_both_??????"
+    )  # not the default checkpoint
+    assert "fused with the distance to the nearest normal patch" in (run / "table.md").read_text()
+    assert "fused with the distance to the nearest normal patch" in (run / "report.html").read_text()
+    detector = AnomalyDetector.from_checkpoint(
+        heads,
+        method="both",
+        windows=WindowConfig("mul", 4, 3),
+        device="cpu",
+        precision="fp32",
+        model_config=tiny_configs,
+    )
+    maps = load_maps(run / "maps.npz")
+    references = [line.split("\t")[1] for line in (run / "references.txt").read_text().splitlines()]
+    detector.remember([datasets[0] / path for path in references], false_alarm_rate=None)
+    found = detector.predict([datasets[0] / path for path in maps.names])
+    assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.base))
+    assert all(np.allclose(one.window_map, stored, atol=1e-6) for one, stored in zip(found, maps.window))
+    told()
+    test.main(["--from-maps", str(run), "--results", str(tmp_path / "again"), "--pictures", "0"])
+    again = tmp_path / "again" / run.relative_to(tmp_path)
+    assert (again / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+
+
+def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, told):
+    shutil.copytree(datasets[0], tmp_path / "mvtec")
+    subprocess.run(
+        [sys.executable, str(ROOT / "data/mvtec.py"), str(tmp_path / "mvtec")],
+        check=True,
+        capture_output=True,
+    )
+    open_catalogue("mvtec", tmp_path / "mvtec")
+    assert "meta.json" not in told()
+    shutil.copytree(tmp_path / "mvtec/plate", tmp_path / "mvtec/nut")
+    assert list(open_catalogue("mvtec", tmp_path / "mvtec").test) == ["plate"]
+    assert "lists 1 of 2 categories: nut left out" in told()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--use-nam", "0"],
+        ["--fd", "signed"],
+        ["--align", "diff2"],
+        ["--k-shot", "2"],
+        ["--seed", "3"],
+        ["--dataset", "visa"],
+        ["--model-name", "other"],
+        ["--method", "nearest"],
+        ["--checkpoint", "nowhere"],
+        ["--layers", "1"],
+        ["--image-size", "32"],
+        ["--model", "ViT-B-32"],
+    ],
+)
+def test_flags_that_would_make_other_maps_are_refused_with_stored_ones(finished, flags):
+    with pytest.raises(ConfigError, match=f"{flags[0]} cannot change with --from-maps"):
+        test.main(["--from-maps", str(finished), *flags])

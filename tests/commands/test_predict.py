@@ -1,0 +1,545 @@
+"""predict.py end to end on drawn photographs: what it finds, writes, skips, resumes and refuses."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import command, one_thread, texture  # noqa: F401 (one_thread is a fixture)
+
+from fdsl.api import AnomalyDetector
+from fdsl.store.checkpoint import save_checkpoint
+from fdsl.store.maps import load_maps
+from fdsl.store.prediction_folder import PredictionFolder
+from models.methods.fdsl import FDSL
+from utils.config import BackboneConfig, MethodConfig, as_stored
+from utils.errors import ConfigError, DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+TOWER = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "image_size": 64}
+RUNTIME = ["--device", "cpu", "--precision", "fp32", "--workers", "1"]
+
+
+predict = command("predict")
+
+
+def draw(path, seed, defect=False, size=(80, 60)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(texture(seed, defect, size[1], size[0])).save(path)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """good/ with three references and parts/ with good and defective photographs, nested, and a broken
+    one."""
+    root = tmp_path_factory.mktemp("place")
+    for number in (1, 2, 3):
+        draw(root / "good" / f"{number}.png", number)
+    for number in (2, 10):
+        draw(root / "parts" / f"{number}.png", 20 + number)
+    draw(root / "parts" / "line b" / "x,1.png", 30, defect=True)
+    draw(root / "parts" / "line b" / "deep" / "7.JPG", 31, defect=True)
+    (root / "parts" / "line b" / "broken.png").write_bytes(b"not an image")
+    (root / "parts" / "notes.txt").write_text("no photograph")
+    return root
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_configs):
+    return [
+        "--model",
+        "ViT-tiny-test",
+        "--pretrained",
+        "none",
+        "--layers",
+        "1",
+        "3",
+        "--image-size",
+        "64",
+        "--model-config",
+        tiny_configs,
+        *RUNTIME,
+    ]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_backbone):
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("checkpoints") / "fdsl" / "visa.safetensors"
+    save_checkpoint(
+        file,
+        FDSL(32, 2, True).state_dict(),
+        {
+            "backbone": as_stored(BackboneConfig(**TOWER)),
+            "method": as_stored(MethodConfig()),
+            "dataset": "visa",
+            "fingerprint": tiny_backbone.fingerprint,
+            "training": {},
+        },
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def detector(place, backbone, tmp_path_factory):
+    """A saved detector of method nearest."""
+    file = tmp_path_factory.mktemp("detector") / "part.safetensors"
+    made = AnomalyDetector.from_backbone(
+        model_config=backbone[backbone.index("--model-config") + 1], device="cpu", precision="fp32", **TOWER
+    )
+    made.remember(place / "good")
+    made.save(file)
+    return file
+
+
+def rows(file):
+    with open(file, newline="", encoding="utf-8") as table:
+        return list(csv.DictReader(table))
+
+
+def test_nearest_works_without_any_training(place, backbone, tmp_path):
+    out = tmp_path / "out"
+    code = predict.main(
+        [
+            "--references",
+            str(place / "good"),
+            "--input",
+            str(place / "parts"),
+            "--output",
+            str(out),
+            "--checkpoints",
+            str(tmp_path),
+            "--save-maps",
+            *backbone,
+        ]
+    )
+    assert code == 0
+    table = rows(out / "scores.csv")
+    assert list(table[0])[:4] == ["image", "score", "base_score", "window_score"]
+    assert [row["image"] for row in table] == ["2.png", "10.png", "line b/x,1.png", "line b/deep/7.JPG"]
+    assert [row["anomalous"] for row in table] == ["0", "0", "1", "1"]
+    lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    for row, line in zip(table, lines):
+        assert float(row["score"]) == line["score"] and float(row["threshold"]) == line["threshold"]
+        picture = Image.open(out / line["picture"])
+        assert picture.size == (line["width"], line["height"]) == (80, 60)
+    box = lines[2]["boxes"][0]
+    assert box["x"] < 66 and box["x"] + box["width"] > 50 and box["y"] < 46 and box["y"] + box["height"] > 30
+    assert float(table[2]["area"]) == box["area"] > 0 and table[0]["area"] == ""
+    maps = load_maps(out / "maps.npz")
+    assert maps.names == [row["image"] for row in table]
+    assert maps.base.shape == (4, 8, 8) and maps.base.dtype == np.float32 and maps.window is None
+    with np.load(out / "maps.npz") as saved:
+        assert np.array_equal(saved["fused"], saved["base"]) and np.allclose(
+            saved["score"], [line["score"] for line in lines]
+        )
+    page = (out / "report.html").read_text()
+    assert "2 of 4 anomalous" in page and "broken.png" in page and "line b/x,1.png" in page
+    assert Image.open(out / "contact_sheet.jpg").size[0] > 80
+    assert rows(out / "skipped.csv")[0]["image"] == "line b/broken.png"
+    assert not (out / ".partial").exists()
+    assert json.loads((out / "config.json").read_text())["heads"] == "nearest"
+
+
+def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint, tiny_configs, tmp_path):
+    arguments = [
+        "--references",
+        str(place / "good/1.png"),
+        "--input",
+        str(place / "parts/2.png"),
+        "--output",
+        str(tmp_path / "out"),
+        "--model-config",
+        tiny_configs,
+        "--win-size",
+        "4",
+        "--win-stride",
+        "2",
+        "--win-weight",
+        "0.25",
+        "--save-maps",
+        *RUNTIME,
+    ]
+    assert predict.main(["--checkpoints", str(checkpoint.parents[1]), *arguments]) == 0
+    (row,) = rows(tmp_path / "out/scores.csv")
+    base, window = float(row["base_score"]), float(row["window_score"])
+    assert row["image"] == "2.png"
+    assert float(row["score"]) == pytest.approx(0.75 * base + 0.25 * window, rel=1e-6)
+    with np.load(tmp_path / "out/maps.npz") as saved:
+        assert set(saved.files) == {"names", "base", "window", "fused", "base_score", "window_score", "score"}
+        assert np.allclose(saved["fused"], 0.75 * saved["base"] + 0.25 * saved["window"])
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["heads"] == "fdsl" and config["trained_on"] == "visa"
+
+
+def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):
+    torch.manual_seed(1)
+    state = {}
+    for name, value in FDSL(32, 2, False).state_dict().items():
+        _, head, _, layer, what = name.split(".")
+        state[
+            f"clsList.{head}.fbatchNorm.{what}"
+            if layer == "0"
+            else f"clsList.{head}.proj.{int(layer) - 1}.{what}"
+        ] = value
+    torch.save({"trainable_RR": state}, tmp_path / "old.pth")
+    assert (
+        predict.main(
+            [
+                "--checkpoint",
+                str(tmp_path / "old.pth"),
+                "--use-nam",
+                "0",
+                "--winmode",
+                "nan",
+                "--references",
+                str(place / "good"),
+                "--input",
+                str(place / "parts/2.png"),
+                "--output",
+                str(tmp_path / "out"),
+                *backbone,
+            ]
+        )
+        == 0
+    )
+    assert rows(tmp_path / "out/scores.csv")[0]["window_score"] == ""
+
+
+def test_a_saved_detector_scores_the_same(place, backbone, tmp_path):
+    common = ["--input", str(place / "parts"), "--pictures", "none"]
+    predict.main(
+        [
+            "--references",
+            str(place / "good"),
+            "--method",
+            "nearest",
+            "--rotate-references",
+            "2",
+            "--save-detector",
+            str(tmp_path / "part.safetensors"),
+            "--output",
+            str(tmp_path / "one"),
+            *common,
+            *backbone,
+        ]
+    )
+    predict.main(
+        [
+            "--detector",
+            str(tmp_path / "part.safetensors"),
+            "--output",
+            str(tmp_path / "two"),
+            *common,
+            *RUNTIME,
+        ]
+    )
+    for name in ("scores.csv", "scores.jsonl"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    assert not (tmp_path / "one/pictures").exists() and not (tmp_path / "one/contact_sheet.jpg").exists()
+
+
+def test_json_lines_on_standard_output_and_exit_codes(place, detector, capsys):
+    arguments = ["--detector", str(detector), "--format", "json", *RUNTIME]
+    assert predict.main([*arguments, "--input", str(place / "parts")]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {line["image"] for line in lines if "score" in line} == {
+        "2.png",
+        "10.png",
+        "line b/x,1.png",
+        "line b/deep/7.JPG",
+    }
+    assert [line["image"] for line in lines if "error" in line] == ["line b/broken.png"]
+    assert predict.main([*arguments, "--exit-code", "--input", str(place / "parts")]) == 1
+    assert predict.main([*arguments, "--exit-code", "--input", str(place / "parts/2.png")]) == 0
+
+
+def test_nothing_to_score_is_an_error(place, detector, tmp_path):
+    with pytest.raises(DataError, match="no photograph could be scored"):
+        predict.main(
+            [
+                "--detector",
+                str(detector),
+                "--input",
+                str(place / "parts/line b/broken.png"),
+                "--output",
+                str(tmp_path / "out"),
+                *RUNTIME,
+            ]
+        )
+    assert not (tmp_path / "out/scores.csv").exists()
+
+
+def test_the_process_says_what_it_skipped_and_its_exit_code(place, detector, tmp_path):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    run = subprocess.run(
+        [
+            sys.executable,
+            str(ROOT / "predict.py"),
+            "--detector",
+            str(detector),
+            "--input",
+            str(place / "parts/line b"),
+            "--format",
+            "json",
+            "--exit-code",
+            *RUNTIME,
+        ],
+        capture_output=True,
+        text=True,
+        env=environment,
+        cwd=ROOT,
+    )
+    assert run.returncode == 1, run.stderr
+    assert "broken.png: is not an image" in run.stderr and "Traceback" not in run.stderr
+    assert len(run.stdout.splitlines()) == 3
+
+
+def test_thresholds(place, detector, tmp_path, capsys):
+    def decisions(*flags):
+        predict.main(
+            [
+                "--detector",
+                str(detector),
+                "--input",
+                str(place / "parts"),
+                "--format",
+                "json",
+                *RUNTIME,
+                *flags,
+            ]
+        )
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        return [row["anomalous"] for row in found if "score" in row], next(
+            r["threshold"] for r in found if "score" in r
+        )
+
+    assert decisions("--false-alarm-rate", "none") == ([None] * 4, None)
+    assert decisions("--threshold", "0") == ([True] * 4, 0)
+    assert decisions("--false-alarm-rate", "0.3")[1] < decisions("--false-alarm-rate", "0.001")[1]
+    for number in range(2):
+        draw(tmp_path / "labelled/ok" / f"{number}.png", 50 + number)
+        draw(tmp_path / "labelled/red" / f"{number}.png", 60 + number, defect=True)
+    learnt = decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labelled"))
+    assert learnt[0] == [False, False, True, True]
+    (tmp_path / "labels.csv").write_text(
+        "image,label\n"
+        + "".join(
+            f"labelled/{name}/{number}.png,{label}\n"
+            for name, label in (("ok", "good"), ("red", 1))
+            for number in range(2)
+        )
+    )
+    assert decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labels.csv")) == learnt
+
+
+@pytest.mark.parametrize("table", ["", "image,label\n", "photo,label\na.png,0\n", "image,label\na.png\n"])
+def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
+    (tmp_path / "labels.csv").write_text(table)
+    with pytest.raises(DataError, match="labels.csv"):
+        predict.main(
+            [
+                "--detector",
+                str(detector),
+                "--input",
+                str(place / "parts"),
+                "--format",
+                "json",
+                "--threshold-from",
+                "labels",
+                "--labels",
+                str(tmp_path / "labels.csv"),
+                *RUNTIME,
+            ]
+        )
+
+
+@pytest.mark.parametrize(
+    "flags, told",
+    [
+        (["--output", "o"], "--references"),
+        (["--references", "r"], "--output"),
+        (["--references", "r", "--format", "json", "--save-maps"], "--output"),
+        (["--detector", "d", "--references", "r", "--output", "o"], "does not go with --detector"),
+        (["--detector", "d", "--winmode", "nan", "--output", "o"], "does not go with --detector"),
+        (
+            ["--references", "r", "--output", "o", "--threshold", "1", "--false-alarm-rate", "0.1"],
+            "two thresholds",
+        ),
+        (["--references", "r", "--output", "o", "--threshold-from", "labels"], "belong together"),
+        (["--references", "r", "--output", "o", "--labels", "l"], "belong together"),
+        (["--references", "r", "--output", "o", "--threshold", "nan"], "finite"),
+        (["--references", "r", "--output", "o", "--false-alarm-rate", "1.5"], "between 0 and 1"),
+        (["--references", "r", "--output", "o", "--rotate-references", "0"], "whole number"),
+    ],
+)
+def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, told, capsys):
+    with pytest.raises(SystemExit) as stop:
+        predict.main(["--input", "x.png", *flags])
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and told in said and said.startswith("error: ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--win-size", "2"], "--win-size is for local windows"),
+        (["--index-memory", "window"], "--index-memory is for local windows"),
+        (["--window-budget"], "--window-budget is for local windows"),
+        (["--use-nam", "1"], "--use-nam 1 needs trained heads"),
+    ],
+)
+def test_flags_that_mean_nothing_without_trained_heads_are_refused(place, backbone, tmp_path, flags, words):
+    with pytest.raises(ConfigError, match=words):
+        predict.main(
+            [
+                "--references",
+                str(place / "good"),
+                "--input",
+                str(place / "parts"),
+                "--output",
+                str(tmp_path / "o"),
+                "--checkpoints",
+                str(tmp_path),
+                *flags,
+                *backbone,
+            ]
+        )
+
+
+def test_what_is_not_there_is_named(place, backbone, checkpoint, tmp_path):
+    out = ["--output", str(tmp_path / "out"), *backbone]
+    with pytest.raises(DataError, match="nowhere"):
+        predict.main(["--references", str(place / "good"), "--input", str(tmp_path / "nowhere"), *out])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no photograph"):
+        predict.main(["--references", str(tmp_path / "empty"), "--input", str(place / "parts"), *out])
+    with pytest.raises(ConfigError, match="trained heads"):
+        predict.main(
+            [
+                "--references",
+                str(place / "good"),
+                "--input",
+                str(place / "parts"),
+                "--method",
+                "fdsl",
+                "--checkpoints",
+                str(tmp_path),
+                *out,
+            ]
+        )
+    with pytest.raises(ConfigError, match="--image-size 32 does not match"):
+        predict.main(
+            [
+                "--references",
+                str(place / "good"),
+                "--input",
+                str(place / "parts"),
+                "--checkpoint",
+                str(checkpoint),
+                *out[:2],
+                "--image-size",
+                "32",
+                *RUNTIME,
+            ]
+        )
+    assert not (tmp_path / "out").exists()
+
+
+# Going on where a run stopped -------------------------------------------------------------------------------
+
+
+def stop_after(monkeypatch, count):
+    """Makes the run break off when `count` photographs are in the journal."""
+    plain = PredictionFolder.add
+
+    def add(self, row, *maps):
+        if sum(1 for _ in open(self.partial / "rows.jsonl")) >= count:
+            raise KeyboardInterrupt
+        plain(self, row, *maps)
+
+    monkeypatch.setattr(PredictionFolder, "add", add)
+
+
+@pytest.mark.parametrize("damage", ["none", "half a line", "a map too few"])
+def test_resume_scores_only_what_is_missing(place, detector, tmp_path, monkeypatch, damage):
+    arguments = [
+        "--detector",
+        str(detector),
+        "--input",
+        str(place / "parts"),
+        "--save-maps",
+        "--batch-size",
+        "1",
+        *RUNTIME,
+    ]
+    predict.main([*arguments, "--output", str(tmp_path / "whole")])
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            predict.main([*arguments, "--output", str(out)])
+    assert not (out / "scores.csv").exists()
+    if damage == "half a line":
+        with open(out / ".partial/rows.jsonl", "a") as journal:
+            journal.write('{"image": "line b/x')
+    if damage == "a map too few":
+        os.truncate(out / ".partial/base.f32", 4 * 64 + 17)
+    scored = []
+    plain = AnomalyDetector.predict_batch
+    monkeypatch.setattr(
+        AnomalyDetector,
+        "predict_batch",
+        lambda self, batch, sizes, names: scored.append(len(sizes)) or plain(self, batch, sizes, names),
+    )
+    predict.main([*arguments, "--output", str(out), "--resume"])
+    assert sum(scored) == (3 if damage == "a map too few" else 2)
+    assert (out / "scores.csv").read_bytes() == (tmp_path / "whole/scores.csv").read_bytes()
+    one, two = (np.load(folder / "maps.npz") for folder in (out, tmp_path / "whole"))
+    assert all(np.array_equal(one[name], two[name]) for name in two.files)
+
+
+def test_resume_of_a_finished_run_takes_new_photographs_in(place, detector, tmp_path):
+    draw(tmp_path / "parts/1.png", 70)
+    arguments = [
+        "--detector",
+        str(detector),
+        "--input",
+        str(tmp_path / "parts"),
+        "--output",
+        str(tmp_path / "out"),
+        "--save-maps",
+        "--resume",
+        *RUNTIME,
+    ]
+    predict.main(arguments)
+    first = rows(tmp_path / "out/scores.csv")
+    draw(tmp_path / "parts/0.png", 71, defect=True)
+    predict.main(arguments)
+    assert [row["image"] for row in rows(tmp_path / "out/scores.csv")] == ["1.png", "0.png"]
+    assert rows(tmp_path / "out/scores.csv")[0] == first[0]
+    assert load_maps(tmp_path / "out/maps.npz").names == ["1.png", "0.png"]
+
+
+def test_resume_with_other_settings_is_refused_and_a_new_run_leaves_nothing_old(place, detector, tmp_path):
+    arguments = [
+        "--detector",
+        str(detector),
+        "--input",
+        str(place / "parts"),
+        "--output",
+        str(tmp_path / "out"),
+        *RUNTIME,
+    ]
+    predict.main(arguments)
+    with pytest.raises(ConfigError, match="threshold"):
+        predict.main([*arguments, "--threshold", "0.5", "--resume"])
+    predict.main([*arguments[:3], str(place / "parts/2.png"), *arguments[4:]])
+    assert len(list((tmp_path / "out/pictures").iterdir())) == 1
+    assert not (tmp_path / "out/skipped.csv").exists()

@@ -1,0 +1,414 @@
+"""The Python API: inputs of every kind, methods, thresholds, saved detectors."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_runs import one_thread, texture  # noqa: F401 (one_thread is a fixture)
+
+from data.images import open_image
+from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
+from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
+from fdsl.store.detector_file import save_detector
+from models.backbones.open_clip import FrozenBackbone
+from models.detector import WINDOW_CHUNK_PATCHES
+from models.held_out import left_out
+from models.methods.fdsl import FDSL
+from models.methods.nearest import nearest_distance
+from utils.config import BackboneConfig, MethodConfig, as_stored
+
+TINY = {
+    "model": "ViT-tiny-test",
+    "pretrained": "none",
+    "layers": (1, 3),
+    "image_size": 64,
+    "device": "cpu",
+    "precision": "fp32",
+}
+LFE = WindowConfig("mul", 4, 3, 0.5)
+
+
+@pytest.fixture(scope="module")
+def configs(tiny_configs):
+    return {**TINY, "model_config": tiny_configs}
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_backbone):
+    """Heads with random weights, as train.py would store them."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("checkpoint") / "visa.safetensors"
+    tower = {name: TINY[name] for name in ("model", "pretrained", "layers", "image_size")}
+    save_checkpoint(
+        file,
+        FDSL(32, 2, True).state_dict(),
+        {
+            "backbone": as_stored(BackboneConfig(**tower)),
+            "method": as_stored(MethodConfig()),
+            "dataset": "visa",
+            "fingerprint": tiny_backbone.fingerprint,
+            "training": {},
+        },
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def nearest(configs):
+    detector = AnomalyDetector.from_backbone(**configs)
+    detector.remember([texture(1), texture(2), texture(3)])
+    return detector
+
+
+def from_checkpoint(checkpoint, tiny_configs, **more):
+    return AnomalyDetector.from_checkpoint(
+        checkpoint, model_config=tiny_configs, device="cpu", **{"precision": "fp32", "windows": LFE, **more}
+    )
+
+
+def test_the_common_case_finds_the_defect_and_passes_the_good(nearest):
+    good, bad = nearest.predict([texture(8), texture(9, defect=True)])
+    assert bad.score > good.score
+    assert bad.is_anomalous and not good.is_anomalous
+    assert bad.anomaly_map.shape == (60, 80) and bad.anomaly_map.dtype == np.float32
+    row, column = np.unravel_index(bad.anomaly_map.argmax(), (60, 80))
+    assert 24 <= row <= 52 and 42 <= column <= 74
+    box = bad.boxes[0]
+    assert box.x < 66 and box.x + box.width > 50 and box.y < 46 and box.y + box.height > 30
+    assert good.boxes == []
+
+
+def test_every_kind_of_image_gives_the_same_scores(nearest, tmp_path):
+    photo = texture(5, defect=True)
+    file = tmp_path / "part.png"
+    Image.fromarray(photo).save(file)
+    tensor = torch.from_numpy(photo).permute(2, 0, 1)
+    kinds = [
+        file,
+        str(file),
+        Image.open(file),
+        photo,
+        tensor,
+        tensor.float() / 255,
+        Image.fromarray(photo).convert("RGBA"),
+    ]
+    scores = {nearest.predict(kind).score for kind in kinds}
+    assert len(scores) == 1
+    several = nearest.predict(kinds[:3])
+    assert [found.score for found in several] == pytest.approx(list(scores) * 3, abs=1e-6)
+    for stack in (np.stack([photo, photo]), torch.stack([tensor, tensor]), tmp_path, (k for k in kinds[:2])):
+        assert isinstance(nearest.predict(stack), list)
+    assert nearest.predict([]) == []
+
+
+def test_grey_and_odd_modes_are_read_like_files(nearest, tmp_path):
+    grey = texture(5)[..., 0]
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    assert nearest.predict(grey).score == nearest.predict(tmp_path / "grey.png").score
+    turned = Image.fromarray(texture(5))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    assert (
+        nearest.predict(Image.open(tmp_path / "turned.jpg")).size
+        == open_image(tmp_path / "turned.jpg").size
+        == (60, 80)
+    )
+
+
+@pytest.mark.parametrize(
+    "image, told",
+    [
+        (np.zeros((8, 8, 3), np.float32), "uint8"),
+        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), "array"),
+        (torch.full((3, 8, 8), 2.0), "0 to 1"),
+        (torch.zeros(8, 8), "tensor"),
+        (torch.full((3, 8, 8), torch.nan), "0 to 1"),
+        ([3], "int"),
+        (3, "int"),
+        ("missing.png", "missing"),
+    ],
+)
+def test_what_is_no_photograph_is_refused_in_words(nearest, image, told):
+    with pytest.raises(DataError, match=told):
+        nearest.predict(image)
+
+
+@pytest.mark.parametrize("when", ["remembering", "predicting"])
+def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs, monkeypatch, when):
+    """As float16 leaves one where it overflows."""
+    detector = from_checkpoint(checkpoint, tiny_configs)
+    encode = FrozenBackbone.encode
+
+    def overflowing(self, images, embedding=False):
+        found = encode(self, images, embedding)
+        found.tokens[0, 0, 0, 0] = torch.inf
+        return found
+
+    narrow = from_checkpoint(checkpoint, tiny_configs, precision="bf16")
+    narrow.remember([texture(1), texture(2)], false_alarm_rate=None)
+    if when == "predicting":
+        detector.remember([texture(1), texture(2)])
+    monkeypatch.setattr(FrozenBackbone, "encode", overflowing)
+    with pytest.raises(ModelError, match="not finite in float32; check the photograph"):
+        detector.remember([texture(1), texture(2)]) if when == "remembering" else detector.predict(
+            [texture(8)]
+        )
+    assert (detector.threshold is None) == (when == "remembering")
+    if when == "predicting":
+        with pytest.raises(
+            ModelError,
+            match="photograph 1 of 2: .* not finite in bfloat16; make the detector with --precision fp32",
+        ):
+            narrow.predict([texture(8), texture(9)])
+
+
+def test_a_reference_given_twice_counts_once(configs, told):
+    """Held out against itself it would score nothing at all, and the threshold would be far too high."""
+    detector = AnomalyDetector.from_backbone(**configs)
+    detector.remember([texture(1), texture(2), texture(3)])
+    wanted = detector.threshold
+    detector.remember([texture(1), texture(2), texture(1), texture(3), texture(3)])
+    assert detector.threshold == wanted and detector.config["references"] == 3
+    assert "2 reference(s) show exactly what another one shows" in told()
+
+
+def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tiny_configs, monkeypatch, told):
+    wanted = from_checkpoint(checkpoint, tiny_configs)
+    monkeypatch.setattr("models.detector.WINDOW_CHUNK_PATCHES", dict(WINDOW_CHUNK_PATCHES))
+    encode = FrozenBackbone.encode
+
+    def small_memory(self, images, embedding=False):
+        if len(images) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        return encode(self, images, embedding)
+
+    found = from_checkpoint(checkpoint, tiny_configs)
+    for detector in (wanted, found):
+        if detector is found:
+            monkeypatch.setattr(FrozenBackbone, "encode", small_memory)
+        detector.remember([texture(1)])
+    photo = texture(9, defect=True)
+    assert "9 windows at once: going on with 4" in told() and "going on with 1 " in told().replace(".", " ")
+    assert found.threshold.score == pytest.approx(wanted.threshold.score, abs=1e-5)
+    lean = found.predict([photo, texture(8)])
+    monkeypatch.undo()
+    assert [one.score for one in lean] == pytest.approx(
+        [one.score for one in wanted.predict([photo, texture(8)])], abs=1e-5
+    )
+
+
+def test_slips_are_answered_in_words(configs):
+    with pytest.raises(ConfigError, match="--precision float32 is not one of auto, fp32"):
+        AnomalyDetector.from_backbone(**{**configs, "precision": "float32"})
+    with pytest.raises(ConfigError, match="windows is a dict; give a WindowConfig"):
+        AnomalyDetector.from_backbone(**configs, windows={"winmode": "nan"})
+    detector = AnomalyDetector.from_backbone(**configs)
+    with pytest.raises(ModelError, match="remember.. before save"):
+        detector.save("never.safetensors")
+    with pytest.raises(ConfigError, match="rotations is 0"):
+        detector.remember(texture(1), rotations=0)
+    with pytest.raises(ConfigError, match="not a finite number"):
+        detector.set_threshold("a")
+
+
+def test_no_references_and_prediction_before_remembering_are_refused(configs):
+    detector = AnomalyDetector.from_backbone(**configs)
+    with pytest.raises(ModelError, match="remember"):
+        detector.predict(texture(1))
+    with pytest.raises(DataError, match="no reference"):
+        detector.remember([])
+
+
+def test_nearest_distance_is_half_the_cosine_distance():
+    tokens, normal = torch.nn.functional.normalize(torch.randn(2, 50, 16), dim=-1)
+    expected = (1 - (tokens * normal).sum(-1)) / 2
+    assert torch.allclose(nearest_distance((tokens - normal).abs()), expected, atol=1e-6)
+
+
+def test_a_reference_itself_scores_nothing_and_batches_do_not_matter(nearest):
+    assert nearest.predict(texture(1)).score == pytest.approx(0, abs=1e-5)
+    photos = [texture(seed) for seed in range(5)]
+    together = [found.score for found in nearest.predict(photos, batch_size=5)]
+    assert together == pytest.approx([nearest.predict(photo).score for photo in photos], abs=1e-6)
+
+
+def test_rotations_recognise_a_turned_part(configs):
+    generator = np.random.default_rng(0)
+    part = generator.integers(0, 255, (8, 8, 3)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    turned = np.rot90(part).copy()
+    scores = []
+    for rotations in (1, 4):
+        detector = AnomalyDetector.from_backbone(**configs)
+        detector.remember(part, rotations=rotations, false_alarm_rate=None)
+        scores.append(detector.predict(turned).score)
+    assert scores[1] < 0.2 * scores[0]
+
+
+@pytest.mark.parametrize("method", ["fdsl", "nearest", "both"])
+@pytest.mark.parametrize("references", [1, 2])
+def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(
+    checkpoint, tiny_configs, tmp_path, method, references
+):
+    detector = from_checkpoint(checkpoint, tiny_configs, method=method)
+    detector.remember([texture(seed) for seed in range(references)], rotations=2, false_alarm_rate=0.05)
+    photos = [texture(7), texture(8, defect=True), texture(9)]
+    before = detector.predict(photos)
+    detector.save(tmp_path / "part.safetensors")
+    again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+    for old, new in zip(before, again.predict(photos)):
+        assert (old.score, old.base_score, old.window_score, old.threshold, old.boxes) == (
+            new.score,
+            new.base_score,
+            new.window_score,
+            new.threshold,
+            new.boxes,
+        )
+        assert np.array_equal(old.anomaly_map, new.anomaly_map)
+        assert 0 <= new.anomaly_map.min() and new.anomaly_map.max() <= 1
+    assert again.threshold == detector.threshold and again.heat_scale == detector.heat_scale
+    again.calibrate(0.2)
+    detector.calibrate(0.2)
+    assert again.threshold == detector.threshold
+    for name, saved in (("again", again), ("part", detector)):
+        saved.save(tmp_path / f"{name}.safetensors")
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "part.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("index_memory", ["1", "window"])
+def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path, monkeypatch, index_memory):
+    monkeypatch.setattr("models.detector.PICKS", 2)
+    windows = WindowConfig("mul", 4, 3, 0.5, index_memory=index_memory)
+    detector = from_checkpoint(checkpoint, tiny_configs, windows=windows)
+    detector.remember([texture(1), texture(2)])
+    detector.save(tmp_path / "part.safetensors")
+    again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+    assert again.predict(texture(3)).score == detector.predict(texture(3)).score
+
+
+def test_a_detector_of_a_gpu_goes_on_in_float32_on_a_cpu(checkpoint, tiny_configs, tmp_path):
+    detector = from_checkpoint(checkpoint, tiny_configs)
+    detector.remember([texture(1), texture(2)])
+    narrow = {
+        name: value.half() if name.endswith(".centred") else value
+        for name, value in detector.tensors().items()
+    }
+    config = {
+        **detector.config,
+        "threshold": None,
+        "machine": {**detector.config["machine"], "precision": "float16"},
+    }
+    save_detector(tmp_path / "gpu.safetensors", narrow, config)
+    again = AnomalyDetector.load(tmp_path / "gpu.safetensors", device="cpu")
+    assert again.backbone.dtype == torch.float32 and again.config["machine"]["precision"] == "float32"
+    assert again.predict(texture(3)).score == pytest.approx(detector.predict(texture(3)).score, abs=1e-3)
+
+
+def test_another_backbone_is_refused(nearest, configs, tmp_path):
+    nearest.save(tmp_path / "part.safetensors")
+    detector = AnomalyDetector.from_backbone(**configs)
+    weights = {
+        f"visual.{name}": value.clone() for name, value in detector.backbone.visual.state_dict().items()
+    }
+    weights["visual.conv1.weight"] += 0.1
+    torch.save(weights, tmp_path / "other.pt")
+    with pytest.raises(ModelError, match="not those"):
+        AnomalyDetector.load(
+            tmp_path / "part.safetensors", pretrained=str(tmp_path / "other.pt"), device="cpu"
+        )
+    with pytest.raises(ConfigError, match="precision"):
+        AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu", precision="bf16")
+
+
+def test_files_that_are_no_detector_are_refused(checkpoint, nearest, tmp_path):
+    with pytest.raises(ConfigError, match="no detector"):
+        AnomalyDetector.load(tmp_path / "none.safetensors")
+    with pytest.raises(ConfigError, match="not a saved detector"):
+        AnomalyDetector.load(checkpoint)
+    nearest.save(tmp_path / "part.safetensors")
+    content = (tmp_path / "part.safetensors").read_bytes()
+    (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ConfigError, match="not a whole"):
+        AnomalyDetector.load(tmp_path / "cut.safetensors")
+
+
+def test_leaving_out_forgets_one_reference_with_its_copies_and_only_for_a_while(checkpoint, tiny_configs):
+    detector = from_checkpoint(checkpoint, tiny_configs, method="nearest")
+    photos = [texture(1), texture(2), texture(3)]
+    detector.remember(photos, rotations=2, false_alarm_rate=None)
+    whole = detector.predict(photos[1])
+    with left_out(detector.detector, 1, 3):
+        held = detector.predict(photos[1])
+    fewer = from_checkpoint(checkpoint, tiny_configs, method="nearest")
+    fewer.remember([photos[0], photos[2]], rotations=2, false_alarm_rate=None)
+    expected = fewer.predict(photos[1])
+    assert held.score == pytest.approx(expected.score, abs=1e-5)
+    assert held.window_score == pytest.approx(expected.window_score, abs=1e-5)
+    assert detector.predict(photos[1]).score == whole.score < held.score
+
+
+def test_thresholds_given_wished_learnt_and_none(nearest, configs):
+    detector = AnomalyDetector.from_backbone(**configs)
+    detector.remember(texture(1), false_alarm_rate=None)
+    found = detector.predict(texture(3))
+    assert found.is_anomalous is None and found.threshold is None and found.boxes
+    with pytest.raises(ConfigError, match="held-out"):
+        detector.calibrate(0.1)
+    detector.set_threshold(found.score)
+    assert detector.predict(texture(3)).is_anomalous is True
+    detector.set_threshold(found.score + 1e-4)
+    assert detector.predict(texture(3)).is_anomalous is False
+    with pytest.raises(ConfigError, match="finite"):
+        detector.set_threshold(float("nan"))
+    photos = [texture(seed, seed % 2 == 1) for seed in range(10, 16)]
+    labels = [seed % 2 == 1 for seed in range(10, 16)]
+    detector.learn_threshold(photos, labels)
+    assert [found.is_anomalous for found in detector.predict(photos)] == labels
+    with pytest.raises(ConfigError, match="labels"):
+        detector.learn_threshold(photos, labels[:2])
+    for rate in (0, 1, -1, float("nan")):
+        with pytest.raises(ConfigError, match="between 0 and 1"):
+            nearest.calibrate(rate)
+
+
+def test_contradictions_are_refused(checkpoint, tiny_configs, tmp_path):
+    with pytest.raises(ConfigError, match="method"):
+        from_checkpoint(checkpoint, tiny_configs, method="magic")
+    with pytest.raises(ConfigError, match="image-score"):
+        from_checkpoint(checkpoint, tiny_configs, image_score="paper")
+    with pytest.raises(ConfigError, match="image-size"):
+        from_checkpoint(checkpoint, tiny_configs, image_size=32)
+    stored = load_checkpoint(checkpoint)
+    save_checkpoint(
+        tmp_path / "plain.safetensors",
+        dict(stored.state),
+        {**stored.config, "method": as_stored(MethodConfig(fd="none"))},
+    )
+    with pytest.raises(ConfigError, match="discrepancy"):
+        from_checkpoint(tmp_path / "plain.safetensors", tiny_configs, method="both")
+
+
+def test_heads_without_discrepancy_need_no_references(checkpoint, tiny_configs, tmp_path):
+    stored = load_checkpoint(checkpoint)
+    save_checkpoint(
+        tmp_path / "plain.safetensors",
+        dict(stored.state),
+        {**stored.config, "method": as_stored(MethodConfig(fd="none"))},
+    )
+    detector = from_checkpoint(tmp_path / "plain.safetensors", tiny_configs)
+    detector.remember([])
+    assert detector.predict(texture(1)).is_anomalous is None
+    detector.remember([texture(1), texture(2)])
+    assert detector.predict(texture(1)).threshold is not None
+
+
+def test_top1_is_steadier_than_the_maximum(configs):
+    found = {}
+    for image_score in ("max", "top1"):
+        detector = AnomalyDetector.from_backbone(image_score=image_score, **{**configs, "image_size": 128})
+        detector.remember(texture(1), false_alarm_rate=None)
+        found[image_score] = detector.predict(texture(2, defect=True))
+    patches = np.sort(found["top1"].patch_map.ravel())
+    assert found["top1"].score == pytest.approx(patches[-3:].mean(), rel=1e-5)
+    assert found["max"].score >= found["top1"].score

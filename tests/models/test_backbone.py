@@ -1,0 +1,370 @@
+"""The frozen backbone: what is passed to open_clip, what comes back, and what is refused."""
+
+import json
+import logging
+
+import open_clip
+import plain
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import save_file
+
+from models.backbones import attention
+from models.backbones import open_clip as open_clip_tower
+from models.backbones.open_clip import (
+    UNTRAINED_SEED,
+    FrozenBackbone,
+    _new_tower,
+    load_backbone,
+    resize_position_table,
+)
+from models.backbones.weights import fingerprint
+from utils.errors import ModelError
+
+
+def tower(configs, **changes):
+    return load_backbone(
+        "ViT-tiny-test",
+        changes.pop("pretrained", "none"),
+        changes.pop("layers", [1, 3]),
+        model_config=configs,
+        **changes,
+    )
+
+
+def test_tokens_are_the_raw_normalised_block_outputs(tiny_backbone):
+    image = torch.randn(3, 32, 32)
+    found = tiny_backbone.encode(image[None], embedding=True)
+    expected = plain.tokens_of(tiny_backbone.visual, image, (1, 3))
+    assert found.tokens.shape == (2, 1, 16, 32)
+    assert torch.allclose(found.tokens[:, 0], expected, atol=1e-5)
+    pooled = tiny_backbone.visual(image[None])[0]
+    assert torch.allclose(found.embedding[0], pooled / pooled.norm(), atol=1e-5)
+
+
+def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tmp_path, monkeypatch):
+    """Files make towers without values; what is not in the file has to come from the tower's own
+    construction."""
+    state = tower(tiny_configs).visual.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "tower.safetensors")
+    made = _new_tower
+
+    def with_buffer(model, device):
+        visual = made(model, device)
+        visual.register_buffer("angles", torch.ones(3), persistent=False)
+        return visual
+
+    monkeypatch.setattr(open_clip_tower, "_new_tower", with_buffer)
+    visual = tower(tiny_configs, pretrained=str(tmp_path / "tower.safetensors")).visual
+    assert torch.equal(visual.angles, torch.ones(3)) and all(
+        torch.equal(visual.state_dict()[name], state[name]) for name in state
+    )
+
+
+def test_stopping_early_does_not_change_the_tokens(tiny_configs):
+    early = tower(tiny_configs, layers=[1, 2])
+    images = torch.randn(2, 3, 32, 32)
+    assert torch.equal(early.encode(images).tokens, early.encode(images, embedding=True).tokens)
+    assert early.encode(images).embedding is None
+
+
+def test_a_batch_gives_what_single_images_give(tiny_backbone):
+    images = torch.randn(3, 3, 48, 48)
+    together = tiny_backbone.encode(images).tokens
+    alone = torch.cat([tiny_backbone.encode(image[None]).tokens for image in images], dim=1)
+    assert torch.allclose(together, alone, atol=1e-6)
+
+
+def test_one_set_of_weights_serves_every_grid_and_keeps_its_native_table(tiny_backbone):
+    small, large = torch.randn(1, 3, 16, 16), torch.randn(1, 3, 64, 64)
+    first = tiny_backbone.encode(large).tokens
+    assert tiny_backbone.encode(small).tokens.shape[2] == 4
+    assert torch.equal(tiny_backbone.encode(large).tokens, first)
+    assert len(tiny_backbone.native_table) == 17
+
+
+def test_position_table_is_resized_as_open_clip_does(tiny_configs):
+    backbone = tower(tiny_configs)
+    state = {"visual.positional_embedding": backbone.native_table.clone()}
+
+    class Model:
+        visual = type("Visual", (), {"grid_size": (7, 7)})()
+
+    open_clip.model.resize_pos_embed(state, Model)
+    assert torch.allclose(
+        resize_position_table(backbone.native_table, 7), state["visual.positional_embedding"]
+    )
+
+
+def test_frozen_whatever_the_caller_does(tiny_backbone):
+    tiny_backbone.train()
+    assert not any(module.training for module in tiny_backbone.modules())
+    assert not any(parameter.requires_grad for parameter in tiny_backbone.parameters())
+    assert not tiny_backbone.encode(torch.randn(1, 3, 32, 32, requires_grad=True)).tokens.requires_grad
+
+
+def test_bf16_tokens_are_near_float32_ones(tiny_configs):
+    exact, rough = tower(tiny_configs), tower(tiny_configs, dtype=torch.bfloat16)
+    images = torch.randn(2, 3, 32, 32)
+    assert rough.encode(images).tokens.dtype == torch.bfloat16
+    assert (
+        torch.nn.functional.cosine_similarity(
+            exact.encode(images).tokens, rough.encode(images).tokens.float(), dim=-1
+        ).min()
+        > 0.999
+    )
+    assert exact.fingerprint == rough.fingerprint
+
+
+def test_only_the_products_of_the_blocks_are_narrow(tiny_configs):
+    exact, mixed, whole = (
+        tower(tiny_configs, dtype=dtype) for dtype in (torch.float32, torch.bfloat16, torch.float32)
+    )
+    whole.visual.to(torch.bfloat16)
+    block = mixed.visual.transformer.resblocks[0]
+    assert block.attn.in_proj_weight.dtype == block.mlp.c_fc.weight.dtype == torch.bfloat16
+    assert block.ln_1.weight.dtype == mixed.visual.conv1.weight.dtype == torch.float32
+    images = torch.randn(4, 3, 32, 32)
+    right = exact.encode(images).tokens
+    error, error_of_whole = (
+        (tower.encode(images).tokens.float() - right).norm(dim=-1).mean() for tower in (mixed, whole)
+    )
+    assert error < 0.8 * error_of_whole
+
+
+@pytest.mark.parametrize("images, tokens", [(1, 5), (3, 197), (2, 400)])
+def test_attention_by_products_is_attention(images, tokens, monkeypatch):
+    monkeypatch.setattr(attention, "ATTENTION_SCORES", 2 * 192 * 400)  # so that images come one by one too
+    query, key, value = torch.randn(3, images, 2, tokens, 16)
+    found = attention.attention_by_products(query, key, value)
+    assert torch.allclose(
+        found, torch.nn.functional.scaled_dot_product_attention(query, key, value), atol=1e-6
+    )
+    narrow = attention.attention_by_products(*(part.bfloat16() for part in (query, key, value)))
+    assert torch.allclose(narrow.float(), found, atol=0.03)
+
+
+def test_attention_by_products_is_for_bf16_on_a_cpu_without_amx(monkeypatch):
+    monkeypatch.setattr(attention, "has_amx", lambda: False)
+    assert attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+    assert not attention.products_beat_the_kernel(torch.empty(1))
+    assert not attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16, device="meta"))
+    monkeypatch.setattr(attention, "has_amx", lambda: True)
+    assert not attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+
+
+def test_untrained_weights_come_from_a_fixed_seed_and_leave_the_global_one_alone(tiny_configs):
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = tower(tiny_configs)
+    assert torch.equal(torch.rand(1), expected)
+    torch.manual_seed(UNTRAINED_SEED + 1)
+    assert tower(tiny_configs).fingerprint == first.fingerprint
+
+
+def test_tag_is_passed_to_open_clip_with_the_names_of_openai(monkeypatch, tiny_configs):
+    asked = {}
+    untrained = open_clip.create_model
+
+    def create_model(model, **options):
+        asked.update(model=model, **options)
+        open_clip.add_model_config(tiny_configs)
+        return untrained("ViT-tiny-test", pretrained=None)
+
+    monkeypatch.setattr(open_clip, "create_model", create_model)
+    load_backbone("ViT-L-14-336-quickgelu", "openai", [1, 2])
+    assert asked["model"] == "ViT-L-14-336-quickgelu" and asked["pretrained"] == "openai"
+    assert asked["precision"] == "fp32" and asked["device"] == "cpu"
+    source = open_clip.get_pretrained_cfg("ViT-L-14-336-quickgelu", "openai")
+    assert source["quick_gelu"] and source["mean"] == (0.48145466, 0.4578275, 0.40821073)
+    assert open_clip.get_model_config("ViT-L-14-336-quickgelu")["quick_gelu"]
+
+
+def test_plain_gelu_with_openai_weights_is_said(monkeypatch, tiny_configs, caplog):
+    untrained = open_clip.create_model
+    open_clip.add_model_config(tiny_configs)
+    monkeypatch.setattr(
+        open_clip, "create_model", lambda *_, **__: untrained("ViT-tiny-test", pretrained=None)
+    )
+    monkeypatch.setattr(logging.getLogger("fdsl"), "propagate", True)
+    load_backbone("ViT-L-14-336", "openai", [1])
+    assert "QuickGELU" in caplog.text
+
+
+def test_weights_that_cannot_be_fetched_say_what_to_download(monkeypatch):
+    def no_network(*_, **__):
+        raise RuntimeError("no route to host\nand much more")
+
+    monkeypatch.setattr(open_clip, "create_model", no_network)
+    with pytest.raises(ModelError) as caught:
+        load_backbone("ViT-L-14-336-quickgelu", "openai", [6])
+    text = str(caught.value)
+    assert (
+        "timm/vit_large_patch14_clip_336.openai" in text and "--pretrained FILE" in text and "\n" not in text
+    )
+
+
+@pytest.mark.parametrize(
+    "prefix, suffix",
+    [("visual.", ".safetensors"), ("", ".safetensors"), ("visual.", ".pt"), ("module.visual.", ".pt")],
+)
+def test_a_file_fills_the_tower(tmp_path, tiny_configs, prefix, suffix):
+    state = {name: torch.randn_like(value) for name, value in tower(tiny_configs).visual.state_dict().items()}
+    saved = {prefix + name: value for name, value in state.items()}
+    if prefix:
+        saved[prefix.replace("visual.", "") + "token_embedding.weight"] = torch.zeros(4, 4)
+    file = tmp_path / f"weights{suffix}"
+    save_file(saved, file) if suffix == ".safetensors" else torch.save({"state_dict": saved}, file)
+    assert tower(tiny_configs, pretrained=str(file)).fingerprint == fingerprint(state)
+
+
+def test_a_file_with_another_native_grid_is_taken(tmp_path, tiny_configs):
+    state = dict(tower(tiny_configs).visual.state_dict())
+    state["positional_embedding"] = torch.randn(1 + 9, 32)
+    save_file(state, tmp_path / "w.safetensors")
+    backbone = tower(tiny_configs, pretrained=str(tmp_path / "w.safetensors"))
+    assert (
+        len(backbone.native_table) == 10 and backbone.encode(torch.randn(1, 3, 32, 32)).tokens.shape[2] == 16
+    )
+
+
+@pytest.mark.parametrize("stored", ["float16", "bfloat16", "mixed"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_file_of_narrow_weights_is_worked_with_as_one_of_float32(tmp_path, tiny_configs, stored, dtype):
+    """Half of a file may be narrow, as open_clip stores half-precision models; sums have to stay in float32
+    all the same."""
+    kind = torch.float16 if stored == "mixed" else getattr(torch, stored)
+    narrow = {
+        name: value.to(kind) if stored != "mixed" or ".mlp." in name or "out_proj" in name else value
+        for name, value in tower(tiny_configs).visual.state_dict().items()
+    }
+    save_file(narrow, tmp_path / "narrow.safetensors")
+    save_file({name: value.float() for name, value in narrow.items()}, tmp_path / "wide.safetensors")
+    found, wanted = (
+        tower(tiny_configs, pretrained=str(tmp_path / f"{name}.safetensors"), dtype=dtype)
+        for name in ("narrow", "wide")
+    )
+    images = torch.randn(2, 3, 32, 32)
+    assert (
+        torch.equal(found.encode(images).tokens, wanted.encode(images).tokens)
+        and found.fingerprint == wanted.fingerprint
+    )
+
+
+def test_an_incomplete_or_wrong_file_is_refused_with_the_names(tmp_path, tiny_configs):
+    state = dict(tower(tiny_configs).visual.state_dict())
+    part = {name: value for name, value in state.items() if name != "ln_post.weight"}
+    wide = {**state, "conv1.weight": torch.zeros(40, 3, 8, 8)}
+    nan = {**state, "ln_post.bias": torch.full((32,), float("nan"))}
+    for content, expected in (
+        (part, "missing: ln_post.weight"),
+        (wide, "of another shape: conv1.weight"),
+        ({**state, "strange": torch.zeros(1)}, "not of the image tower: strange"),
+        (nan, "not finite (ln_post.bias)"),
+    ):
+        save_file(content, tmp_path / "w.safetensors")
+        with pytest.raises(ModelError, match="--pretrained") as caught:
+            tower(tiny_configs, pretrained=str(tmp_path / "w.safetensors"))
+        assert expected in str(caught.value)
+
+
+class Malicious:
+    def __reduce__(self):
+        import pathlib
+
+        return pathlib.Path.touch, (pathlib.Path("executed"),)
+
+
+def test_nothing_in_a_weights_file_is_executed(tmp_path, tiny_configs, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": Malicious()}, "w.pt")
+    (tmp_path / "text.safetensors").write_text("not weights at all")
+    for file in ("w.pt", "text.safetensors"):
+        with pytest.raises(ModelError, match=file):
+            tower(tiny_configs, pretrained=file)
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ({"model": "ViT-L-14-33"}, "near names: ViT-L-14-336"),
+        ({"layers": [4]}, "between 1 and 3"),
+        ({"layers": [1, 1]}, "distinct"),
+        ({"pretrained": "openia"}, "neither a file nor a tag"),
+        ({"model": "RN50"}, "not a Vision Transformer"),
+    ],
+)
+def test_what_cannot_be_built_is_one_sentence(tiny_configs, change, words):
+    asked = {
+        "model": "ViT-tiny-test",
+        "pretrained": "none",
+        "layers": [1],
+        "model_config": tiny_configs,
+        **change,
+    }
+    with pytest.raises(ModelError) as caught:
+        load_backbone(**asked)
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "vision, words",
+    [
+        (
+            {"timm_model_name": "resnet10t", "timm_model_pretrained": False, "image_size": 32},
+            "TimmModel, not a Vision Transformer",
+        ),
+        ({"layers": [1, 1, 1, 1], "width": 8, "image_size": 32}, "ModifiedResNet, not a Vision Transformer"),
+        ({**TINY["vision_cfg"], "image_size": [32, 40]}, "images of 32 x 40 px"),
+        ({**TINY["vision_cfg"], "patch_size": [8, 16]}, "patches of 8 x 16 px"),
+        ({**TINY["vision_cfg"], "depth": 3}, "cannot be built from its open_clip configuration"),
+    ],
+)
+@pytest.mark.parametrize("from_file", [False, True])
+def test_a_tower_that_cannot_be_worked_with_is_one_sentence_with_weights_or_without(
+    tmp_path, tiny_configs, vision, words, from_file
+):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd/Odd-tower.json").write_text(json.dumps({**TINY, "vision_cfg": vision}))
+    save_file(dict(tower(tiny_configs).visual.state_dict()), tmp_path / "w.safetensors")
+    with pytest.raises(ModelError) as caught:
+        load_backbone(
+            "Odd-tower",
+            str(tmp_path / "w.safetensors") if from_file else "none",
+            [1],
+            model_config=str(tmp_path / "odd"),
+        )
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_of_other_normalisation_are_said(monkeypatch, tiny_configs, told):
+    untrained = open_clip.create_model
+    open_clip.add_model_config(tiny_configs)
+    monkeypatch.setattr(
+        open_clip, "create_model", lambda *_, **__: untrained("ViT-tiny-test", pretrained=None)
+    )
+    load_backbone("ViT-B-16-quickgelu", "openai", [1])
+    assert "normalised otherwise" not in told()
+    load_backbone("ViT-L-14", "laion2b_s32b_b82k", [1])
+    assert "laion2b_s32b_b82k of ViT-L-14 were trained on images normalised otherwise" in told()
+
+
+def test_the_position_table_follows_the_tower_to_another_device(tiny_configs):
+    backbone = tower(tiny_configs)
+    backbone.encode(torch.randn(1, 3, 32, 32))
+    backbone.to("meta")
+    assert backbone.encode(torch.randn(1, 3, 32, 32)).tokens.is_meta
+
+
+def test_a_side_that_is_no_multiple_of_the_patch_is_refused(tiny_backbone):
+    assert isinstance(tiny_backbone, FrozenBackbone)
+    with pytest.raises(ModelError, match="--image-size 35 .* 32 is the nearest"):
+        tiny_backbone.encode(torch.zeros(1, 3, 35, 35))
+
+
+def test_empty_model_config_folder_is_said(tmp_path):
+    with pytest.raises(ModelError, match="holds no open_clip model file"):
+        load_backbone("ViT-B-32", "none", [1], model_config=str(tmp_path))

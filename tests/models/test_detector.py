@@ -1,0 +1,387 @@
+"""The detector against the plain path, and the properties its users rely on."""
+
+import plain
+import pytest
+import torch
+
+from models import memory_bank as memory
+from models.backbones.open_clip import load_backbone
+from models.detector import INDEX_MEMORIES, QUARTER, Detector, WindowSettings, fuse
+from models.discrepancy import FD_MODES
+from models.memory_bank import ALIGNMENTS, MemoryBank, nearest_index
+from models.methods.both import BothHeads
+from models.methods.fdsl import FDSL
+from models.windows import WindowGrid, window_origins
+from utils.config import QUARTER
+from utils.errors import ModelError
+
+SIDE, PATCH = 64, 8
+
+
+def trained_like(seed=3):
+    """Heads whose BatchNorm statistics and weights are away from their initial values."""
+    torch.manual_seed(seed)
+    heads = FDSL(32, 2)
+    for _ in range(3):
+        heads.train()(torch.rand(2, 2, 64, 32))
+    with torch.no_grad():
+        for parameter in heads.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return heads.eval()
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+
+
+def encoders(backbone):
+    return (
+        lambda image: backbone.encode(image[None]).tokens[:, 0],
+        lambda image: backbone.encode(image[None], embedding=True).embedding[0],
+    )
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+@pytest.mark.parametrize("fd", FD_MODES)
+def test_full_image_equals_the_plain_path(tiny_backbone, photos, align, fd):
+    heads = trained_like()
+    detector = Detector(tiny_backbone, heads, SIDE, fd, align)
+    detector.remember(photos[:2])
+    maps = detector.full_maps(photos[2:3])
+    raw, refined = plain.full_maps(
+        encoders(tiny_backbone)[0], heads, photos[2], [] if fd == "none" else photos[:2], align, fd
+    )
+    assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5) and torch.allclose(
+        maps.refined[:, 0], refined, atol=1e-5
+    )
+    found = detector(photos[2:3])
+    assert torch.allclose(found.base[0], refined.mean(0), atol=1e-5)
+    assert torch.allclose(found.base_score[0], refined.flatten(1).amax(1).mean(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "size, stride, index", [(4, 2, "0"), (4, 2, "1"), (3, 2, "0"), (5, 4, "1"), (8, 1, "0")]
+)
+def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index):
+    heads = trained_like()
+    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowSettings("mul", size, stride, 0.3, index))
+    detector.remember(photos[:2])
+    maps = detector.window_maps(photos[2:3])
+    raw, refined = plain.window_maps(
+        *encoders(tiny_backbone), heads, photos[2], photos[:2], size, stride, PATCH, index=index == "1"
+    )
+    assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5) and torch.allclose(
+        maps.refined[:, 0], refined, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("index", INDEX_MEMORIES)
+def test_a_batch_scores_like_single_images(tiny_backbone, photos, index):
+    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 3, 0.5, index))
+    detector.remember(photos[:2])
+    together = detector(photos[2:])
+    alone = [detector(photo[None]) for photo in photos[2:]]
+    for part, singles in zip(together, zip(*alone)):
+        assert torch.allclose(part, torch.cat(singles), atol=1e-6)
+
+
+def test_remembering_another_category_forgets_the_first(tiny_backbone, photos):
+    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 4))
+    detector.remember(photos[:2])
+    first = detector(photos[4:])
+    detector.remember(photos[2:4])
+    assert not torch.allclose(detector(photos[4:]).base, first.base)
+    detector.remember(photos[:2])
+    assert torch.equal(detector(photos[4:]).window, first.window)
+
+
+def test_a_reference_shown_again_has_no_discrepancy(tiny_backbone, photos):
+    detector = Detector(tiny_backbone, trained_like(), SIDE)
+    detector.remember(photos[:1])
+    tokens = tiny_backbone.encode(photos[:1]).tokens
+    assert detector._discrepancy(tokens, detector.bank).max() < 1e-6
+
+
+def test_without_nam_the_raw_maps_decide(tiny_backbone, photos):
+    heads = trained_like()
+    with_nam, without = (
+        Detector(tiny_backbone, heads, SIDE),
+        Detector(tiny_backbone, heads, SIDE, use_nam=False),
+    )
+    for detector in (with_nam, without):
+        detector.remember(photos[:1])
+    assert torch.equal(without(photos[1:2]).base, without.full_maps(photos[1:2]).raw.mean(0))
+    assert not torch.allclose(with_nam(photos[1:2]).base, without(photos[1:2]).base)
+
+
+def test_what_cannot_work_is_refused(tiny_backbone, photos):
+    with pytest.raises(ModelError, match="use the backbone they were trained on"):
+        Detector(tiny_backbone, FDSL(48, 2), SIDE)
+    with pytest.raises(ModelError, match="--win-size 9 does not fit a grid of 8"):
+        Detector(tiny_backbone, FDSL(32, 2), SIDE, windows=WindowSettings("mul", 9, 2))
+    detector = Detector(tiny_backbone, FDSL(32, 2), SIDE)
+    with pytest.raises(ModelError, match="remember"):
+        detector(photos)
+    with pytest.raises(ModelError, match="no reference"):
+        detector.remember(photos[:0])
+
+
+def test_fusion():
+    base, window = torch.tensor([0.2, 0.8]), torch.tensor([0.4, 0.4])
+    assert torch.equal(fuse(base, None, 0.5, "nan"), base) and torch.equal(
+        fuse(base, window, 0.5, "onlywin"), window
+    )
+    assert torch.allclose(fuse(base, window, 0.25, "mul"), torch.tensor([0.25, 0.7]))
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+def test_matching_in_chunks_equals_one_by_one(monkeypatch, align):
+    generator = torch.Generator().manual_seed(0)
+    query, bank = (torch.randn(rows, 24, generator=generator) for rows in (50, 70))
+    expected = plain.nearest(query, bank, align)
+    for size in (1, 70 * 7, 2**30):
+        monkeypatch.setattr(memory, "SIMILARITY_VALUES", size)
+        assert torch.equal(nearest_index(query, bank, align), expected)
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+@pytest.mark.parametrize("fd", ["abs", "signed"])
+def test_the_bank_keeps_differences_though_it_is_centred(align, fd):
+    query, normal = unit_tokens(30) + 0.5, unit_tokens(40) + 0.5
+    bank = MemoryBank(normal[None])
+    matched = normal[plain.nearest(query, normal, align)]
+    assert torch.allclose(
+        bank.discrepancy(query[None], align, fd)[0], plain.discrepancy(query, matched, fd), atol=1e-6
+    )
+    assert bank.discrepancy(normal[None], "diff2").max() == 0
+
+
+def test_in_bf16_the_match_is_as_near_as_rounding_allows():
+    """Tokens with a large common part, as ViT tokens have: a plain bf16 product cannot tell them apart, ours
+    can."""
+    common = torch.nn.functional.normalize(torch.randn(64, generator=torch.Generator().manual_seed(2)), dim=0)
+    query, normal = (
+        torch.nn.functional.normalize(6 * common + unit_tokens(500, seed), dim=-1).bfloat16()
+        for seed in (3, 4)
+    )
+    similarity = query.double() @ normal.double().t()
+
+    def loss(index):
+        return (similarity.max(-1).values - similarity.gather(1, index[:, None])[:, 0]).mean()
+
+    centred, uncentred = MemoryBank(normal[None]).index(query[None])[0], nearest_index(query, normal)
+    assert loss(centred) < 2e-5 and loss(centred) < 0.2 * loss(uncentred)
+
+
+def unit_tokens(count, seed=0):
+    return torch.nn.functional.normalize(
+        torch.randn(count, 64, generator=torch.Generator().manual_seed(seed)), dim=-1
+    )
+
+
+def test_alignments_agree_on_normalised_tokens():
+    query, bank = unit_tokens(200, 1), unit_tokens(300, 2)
+    assert torch.equal(nearest_index(query, bank, "mulmax"), nearest_index(query, bank, "diff2"))
+
+
+@pytest.mark.parametrize("index_memory", INDEX_MEMORIES)
+def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_memory):
+    exact, narrow = (
+        Detector(
+            load_backbone("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs),
+            trained_like(),
+            SIDE,
+            windows=WindowSettings("mul", 4, 2, 0.5, index_memory),
+        )
+        for dtype in (torch.float32, torch.bfloat16)
+    )
+    for detector in (exact, narrow):
+        detector.remember(photos[:2])
+    assert (
+        narrow._discrepancy(narrow.backbone.encode(photos[2:3]).tokens, narrow.bank).dtype == torch.bfloat16
+    )
+    for right, found in zip(exact(photos[2:4]), narrow(photos[2:4])):
+        assert 0 < (right - found).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("picks", [1, 3, 99])
+@pytest.mark.parametrize("align", ALIGNMENTS)
+def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, monkeypatch, align, picks):
+    monkeypatch.setattr("models.detector.PICKS", picks)
+    detector = Detector(
+        tiny_backbone, trained_like(), SIDE, align=align, windows=WindowSettings("mul", 4, 4, 0.5, "window")
+    )
+    detector.remember(photos[:2])
+    encode = encoders(tiny_backbone)[0]
+    gallery = [window for photo in photos[:2] for window in detector.windows.cut(photo, PATCH)]
+    middle = torch.cat([encode(window) for window in gallery], dim=1).mean(1)
+
+    def alike(one: torch.Tensor, other: torch.Tensor) -> float:
+        return sum(
+            float(torch.nn.functional.cosine_similarity(left.mean(0) - mean, right.mean(0) - mean, dim=0))
+            for left, right, mean in zip(encode(one), encode(other), middle)
+        )
+
+    expected = []
+    for window in detector.windows.cut(photos[2], PATCH):
+        order = torch.tensor([alike(window, other) for other in gallery]).argsort(descending=True)[:picks]
+        own = torch.cat([encode(gallery[number]) for number in order], dim=1)
+        pairs = zip(detector.heads.heads, encode(window), own)
+        expected.append(
+            torch.stack(
+                [
+                    plain.raw_map(head, (query - normal[plain.nearest(query, normal, align)]).abs())
+                    for head, query, normal in pairs
+                ]
+            )
+        )
+    found = detector._score_windows(photos[2], None).flatten(2)
+    assert torch.allclose(found, torch.stack(expected, dim=1), atol=1e-5)
+
+
+def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewhere(
+    tiny_backbone, photos, monkeypatch
+):
+    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 3, 1, 0.5, "0", 5))
+    detector.remember(photos[:1])
+    full = detector.full_maps(photos[1:2])
+    chosen = detector.windows.choose(full.refined[:, 0].mean(0), 5)
+    seen = torch.zeros(64, dtype=torch.bool)
+    seen[detector.windows.patches[chosen].flatten()] = True
+    encoded = []
+    encode = tiny_backbone.encode
+    monkeypatch.setattr(
+        tiny_backbone,
+        "encode",
+        lambda images, embedding=False: encoded.append(len(images)) or encode(images, embedding),
+    )
+    raw = detector.window_maps(photos[1:2], full).raw
+    assert sum(encoded) == len(chosen) == 5
+    assert torch.equal(raw.flatten(2)[..., ~seen], full.raw.flatten(2)[..., ~seen])
+    assert not torch.isclose(raw.flatten(2)[..., seen], full.raw.flatten(2)[..., seen]).all()
+
+
+def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_scale_once(
+    tiny_backbone, photos
+):
+    """The base map stands in for it, and was brought to that scale already on its own way to the result."""
+    heads = BothHeads(trained_like())
+    heads.set_levels(0.2, 0.01)
+    detector = Detector(
+        tiny_backbone, heads, SIDE, windows=WindowSettings("onlywin", 3, 3, 1.0, "0", 1), use_nam=False
+    )
+    detector.remember(photos[:1])
+    found = detector(photos[1:2])
+    seen = torch.zeros(64, dtype=torch.bool)
+    seen[detector.windows.patches[detector.windows.choose(found.base[0], 1)].flatten()] = True
+    base, window = found.base.flatten(), found.window.flatten()
+    assert (
+        torch.allclose(window[~seen], base[~seen], atol=1e-6)
+        and not torch.isclose(window[seen], base[seen]).all()
+    )
+
+
+def test_a_budget_of_all_windows_is_exact(tiny_backbone, photos):
+    exact = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 2))
+    budget = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 2, budget=9))
+    for detector in (exact, budget):
+        detector.remember(photos[:1])
+    assert torch.equal(exact(photos[1:2]).window, budget(photos[1:2]).window)
+
+
+def test_a_budget_without_a_number_is_less_than_a_quarter(tiny_backbone, photos):
+    quarter, three = (
+        Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 2, budget=budget))
+        for budget in (QUARTER, 3)
+    )
+    assert len(quarter.windows) == 9 and QUARTER == QUARTER
+    for detector in (quarter, three):
+        detector.remember(photos[:1])
+    assert torch.equal(quarter(photos[1:2]).window, three(photos[1:2]).window)
+    assert (
+        Detector(
+            tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 2, 1, budget=QUARTER)
+        ).budget
+        == 12
+    )  # of 49
+
+
+def test_the_budget_goes_where_the_map_is_high():
+    windows = WindowGrid(9, 3, 1)
+    weight = torch.full((9, 9), 0.01)
+    weight[6, 7] = 1
+    assert all(6 * 9 + 7 in windows.patches[window] for window in windows.choose(weight, 3))
+    assert len(set(windows.choose(torch.zeros(9, 9), 4))) == 4
+    spread = windows.choose(torch.ones(9, 9), 9)
+    assert len(set(windows.patches[spread].flatten().tolist())) > 70
+    everywhere = windows.choose(weight, 18)
+    assert set(windows.covering) < set(everywhere) and len(everywhere) == 18
+    assert set(everywhere) >= {
+        window for window in range(len(windows)) if 6 * 9 + 7 in windows.patches[window]
+    }
+
+
+def test_windows_cover_every_patch_whatever_the_size_and_stride():
+    for grid in range(1, 15):
+        for size in range(1, grid + 1):
+            for stride in range(1, size + 1):
+                origins = window_origins(grid, size, stride)
+                assert origins == sorted(set(origins)) and origins[0] == 0 and origins[-1] == grid - size
+                assert {patch for start in origins for patch in range(start, start + size)} == set(
+                    range(grid)
+                )
+                assert all(b - a <= stride for a, b in zip(origins, origins[1:]))
+    assert len(WindowGrid(37, 13, 2)) == 169
+
+
+@pytest.mark.parametrize(
+    "grid, size, stride, fewest",
+    [(37, 13, 2, 9), (28, 13, 2, 9), (37, 13, 5, 16), (9, 3, 1, 9), (8, 8, 3, 1), (5, 2, 1, 9)],
+)
+def test_the_covering_windows_see_every_patch(grid, size, stride, fewest):
+    windows = WindowGrid(grid, size, stride)
+    assert len(windows.covering) == fewest
+    assert set(windows.patches[windows.covering].flatten().tolist()) == set(range(grid * grid))
+
+
+@pytest.mark.parametrize("size, stride", [(0, 1), (6, 1), (3, 0), (3, 4)])
+def test_windows_that_do_not_fit_are_refused(size, stride):
+    with pytest.raises(ValueError, match="--win-s"):
+        window_origins(5, size, stride)
+
+
+def test_stitching_averages_overlaps():
+    windows = WindowGrid(7, 4, 2)
+    values = torch.rand(2, len(windows), 4, 4)
+    total, count = torch.zeros(2, 7, 7), torch.zeros(7, 7)
+    for number, (row, column) in enumerate(windows.origins):
+        total[:, row : row + 4, column : column + 4] += values[:, number]
+        count[row : row + 4, column : column + 4] += 1
+    assert torch.allclose(windows.stitch(values), total / count, atol=1e-6)
+    assert torch.allclose(
+        windows.stitch(torch.full((1, len(windows), 4, 4), 0.3)), torch.full((1, 7, 7), 0.3)
+    )
+
+
+def test_cutting_takes_the_right_pixels():
+    image = torch.arange(3 * 56 * 56.0).view(3, 56, 56)
+    windows = WindowGrid(7, 4, 2)
+    cut = windows.cut(image, PATCH)
+    row, column = windows.origins[5]
+    assert torch.equal(cut[5], image[:, row * 8 : row * 8 + 32, column * 8 : column * 8 + 32])
+
+
+def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
+    monkeypatch.setattr("models.memory_bank.CENTRED_AT_ONCE", 7)
+    tokens = torch.nn.functional.normalize(
+        torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(0)), dim=-1
+    )
+    whole, collected = MemoryBank(tokens), MemoryBank.collected(tokens.split(9, dim=1), 40)
+    assert torch.equal(whole.centred, collected.centred) and torch.equal(whole.mean, collected.mean)
+    assert torch.allclose(whole.centred + whole.mean, tokens, atol=1e-6) and torch.allclose(
+        whole.mean[:, 0], tokens.mean(1)
+    )
+    for count in (39, 41):
+        with pytest.raises((ValueError, RuntimeError)):
+            MemoryBank.collected(tokens.split(9, dim=1), count)

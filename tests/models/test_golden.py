@@ -1,0 +1,198 @@
+"""What the published code computes on real photographs is what ours computes (float32, CPU).
+
+Two bank tokens can be equally near to a query token up to rounding; which of them is matched then depends on
+the order of additions. Such ties are found here, and map values within their reach are allowed the documented
+0.02.
+"""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import REAL_BACKBONE, SHARED
+from small_runs import command
+
+from data.catalogue import open_catalogue
+from data.images import image_to_tensor, mask_to_tensor, open_image, open_mask
+from data.meta import write_meta
+from fdsl.store.checkpoint import load_checkpoint
+from models.detector import Detector, WindowSettings, fuse, summarise
+from models.losses import map_losses, upsample
+from models.methods.fdsl import FDSL
+
+SIDE, EVALUATED, REACH = 448, 240, 4  # NAM sees 4 patches in each direction
+TIE = 2e-6
+CASES = json.loads((SHARED / "golden" / "cases.json").read_text()) if SHARED.is_dir() else []
+pytestmark = pytest.mark.skipif(not CASES, reason="the folder ../shared with golden outputs is not here")
+
+
+class Case:
+    """A golden case with everything that ours computes on it."""
+
+    def __init__(self, case, backbone):
+        self.golden = dict(np.load(SHARED / "golden" / case["file"]))
+        checkpoint = load_checkpoint(SHARED / "golden" / case["checkpoint"])
+        heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
+        heads.load_state_dict(checkpoint.state)
+        self.weight = case["weight"]
+        self.image = image_to_tensor(open_image(SHARED / case["query"]), SIDE)
+        self.mask = mask_to_tensor(open_mask(SHARED / case["mask"]), SIDE)[None]
+        references = torch.stack(
+            [image_to_tensor(open_image(SHARED / path), SIDE) for path in case["references"]]
+        )
+        self.detector = Detector(
+            backbone,
+            heads,
+            SIDE,
+            windows=WindowSettings(
+                "mul", case["win"], case["stride"], case["weight"], str(int(case["index"]))
+            ),
+        )
+        self.detector.remember(references)
+        self.features = backbone.encode(self.image[None], embedding=True)
+        self.maps = self.detector.full_maps(self.image[None])
+        self.window = self.detector.window_maps(self.image[None])
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: case["file"].removesuffix(".npz"))
+def case(request, real_backbone):
+    with torch.no_grad():
+        return Case(request.param, real_backbone)
+
+
+def close(found, golden, tied=None):
+    """Within 1e-4 for at least 99 % of the values (all that no tie reaches), and never off by more than
+    0.02."""
+    off = np.abs(np.asarray(found) - golden)
+    fine = off < 1e-4 if tied is None else (off < 1e-4) | tied
+    assert fine.mean() >= 0.99 and off.max() <= 0.02, (
+        f"{fine.mean():.4f} within 1e-4, largest {off.max():.2g}"
+    )
+
+
+def tied_window_patches(case):
+    """(L,G,G) bool: patches of the window maps that a tie in matching reaches; checked to be a minor part."""
+    detector = case.detector
+    parts = list(detector._encode_windows(case.image))
+    bank = detector.window_bank
+    if detector.settings.index_memory == "1":
+        bank = detector._picked_by_any(torch.cat([part.embedding for part in parts]))
+    query = torch.cat([part.tokens for part in parts], dim=1).flatten(1, 2)
+    reached = torch.zeros(len(query), 1, detector.grid, detector.grid)
+    for block, (tokens, normal) in enumerate(zip(query, bank.centred)):
+        best = (tokens.double() @ normal.double().t()).topk(2, dim=-1).values
+        ties = (best[:, 0] - best[:, 1] < TIE).nonzero()[:, 0]
+        reached[block, 0].view(-1)[detector.windows.patches.flatten()[ties]] = 1
+    reached = torch.nn.functional.max_pool2d(reached, 2 * REACH + 1, 1, REACH)[:, 0].bool().numpy()
+    assert reached.mean() < 0.25
+    return reached
+
+
+def test_prepared_pixels_and_mask(case):
+    assert np.abs(case.image[:, ::28, ::28].numpy() - case.golden["pixels"]).max() < 1e-5
+    assert int(case.mask.sum()) == int(case.golden["mask_pixels"])
+
+
+def test_tokens_and_embedding(case):
+    tokens, grid = case.features.tokens[:, 0], case.detector.grid
+    assert np.abs(tokens.mean(1).numpy() - case.golden["tokens_mean"]).max() < 1e-5
+    assert np.abs(tokens[:, grid * grid // 2].numpy() - case.golden["tokens_row"]).max() < 1e-5
+    embedding = case.golden["image_embedding"] / np.linalg.norm(case.golden["image_embedding"])
+    assert np.abs(case.features.embedding[0].numpy() - embedding).max() < 1e-5
+
+
+def test_matches(case):
+    found = case.detector.bank.index(case.features.tokens[:, 0]).numpy()
+    assert (found == case.golden["matched_index"]).mean(axis=1).min() >= 0.995
+
+
+def test_full_image_maps_and_scores(case):
+    golden = case.golden
+    close(case.maps.raw[:, 0], golden["raw"])
+    close(case.maps.refined[:, 0], golden["nam"])
+    for maps, name in ((case.maps.refined, "base"), (case.maps.raw, "base_raw")):
+        mean, score = summarise(maps)
+        close(upsample(mean, EVALUATED)[0], golden[f"{name}_map"])
+        assert abs(float(score) - golden[f"{name}_score"]) < 1e-4
+
+
+def test_window_and_fused_maps_and_scores(case):
+    golden, tied = case.golden, tied_window_patches(case)
+    close(case.window.refined[:, 0], golden["window_layers"], tied)
+    found = case.detector(case.image[None])
+    reached = upsample(torch.from_numpy(tied.any(0)).float()[None], EVALUATED)[0].numpy() > 0
+    close(upsample(found.window, EVALUATED)[0], golden["window_map"], reached)
+    close(
+        upsample(fuse(found.base, found.window, case.weight, "mul"), EVALUATED)[0],
+        golden["fused_map"],
+        reached,
+    )
+    assert abs(float(found.window_score) - golden["window_score"]) < 1e-4
+    assert (
+        abs(float(fuse(found.base_score, found.window_score, case.weight, "mul")) - golden["fused_score"])
+        < 1e-4
+    )
+
+
+def test_losses(case):
+    parts = [map_losses(maps, case.mask) for maps in case.maps]
+    for found, name in zip(zip(*parts), ("focal", "dice")):
+        assert torch.cat(found).numpy() == pytest.approx(case.golden[name], rel=1e-3)
+
+
+PUBLISHED_ROW = (71.2, 31.4, 22.7, 41.4, 56.4, 82.5, 80.2)  # magnetic_tile, no LFE
+
+
+def test_published_heads_give_their_published_table(tmp_path):
+    """All seven metrics of 168 photographs to the published decimal, with the reference that the published
+    run drew.
+
+    Which one that was is not told; of the 40 it is the only one that comes near.
+    """
+    root = SHARED / "data" / "visa"
+    catalogue = open_catalogue("visa", root)
+    meta = tmp_path / "meta.json"
+    kept = [record for record in catalogue.train["magnetic_tile"] if record.image_path.endswith("/0022.JPG")]
+    write_meta(replace(catalogue, train={"magnetic_tile": kept}), meta)
+    backbone = [
+        "--model",
+        REAL_BACKBONE["model"],
+        "--model-config",
+        REAL_BACKBONE["model_config"],
+        "--pretrained",
+        REAL_BACKBONE["pretrained"],
+        "--layers",
+        *map(str, REAL_BACKBONE["layers"]),
+        "--image-size",
+        str(SIDE),
+    ]
+    command("test").main(
+        [
+            "--dataset",
+            "visa",
+            "--data-path",
+            str(root),
+            "--meta",
+            str(meta),
+            "--model-name",
+            "published",
+            "--checkpoint",
+            str(SHARED / "golden" / "published_on_mvtec.pth"),
+            *backbone,
+            "--precision",
+            "fp32",
+            "--device",
+            "cpu",
+            "--winmode",
+            "nan",
+            "--results",
+            str(tmp_path),
+            "--pictures",
+            "0",
+        ]
+    )
+    metrics = json.loads(next(tmp_path.rglob("metrics.json")).read_text())
+    found = list(metrics["categories"]["magnetic_tile"].values())
+    assert 100 * np.array(found) == pytest.approx(PUBLISHED_ROW, abs=0.0501)

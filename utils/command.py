@@ -1,0 +1,84 @@
+"""How a command runs: errors as one sentence, exit codes, interruptions."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+
+from utils import signals
+from utils.device import logger
+from utils.log import start_logging
+from utils.memory import CURE, is_out_of_memory
+
+logger = logging.getLogger("fdsl")
+
+GPU_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "HIP error", "MPS backend")
+
+
+OS_CURES = {
+    errno.ENOSPC: "the disk is full: free some space, then give the same command again",
+    errno.EDQUOT: "your share of the disk is used up: free some space, then give the same command again",
+    errno.EFBIG: "the file may not become so large here: write to another disk",
+    errno.EACCES: "give permission, or name another folder",
+    errno.EPERM: "give permission, or name another folder",
+    errno.EROFS: "it cannot be written to: name another folder",
+    errno.ENOTDIR: "a part of its path is a file: name another folder",
+    errno.EEXIST: "a file is in the place of a folder: name another folder",
+    errno.EISDIR: "a folder is in the place of a file: name another",
+    errno.ENOENT: "it is not there: name another",
+    errno.EMFILE: "too many files are open: use fewer --workers",
+    errno.ENFILE: "too many files are open: use fewer --workers",
+    errno.ENAMETOOLONG: "the name is too long: name another folder",
+}
+
+
+def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[type[Exception], ...]) -> None:
+    """Runs an entry point. `errors` are the user's to mend: one sentence and exit code 2 (--debug: the
+    traceback).
+
+    So are a full disk, a folder without permission, a lost GPU and too little memory. Ctrl-C (exit code 130)
+    and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was told.
+    """
+    start_logging()
+    signals.answer()
+    debug = "--debug" in sys.argv
+    try:
+        code = main(None) or 0
+    except KeyboardInterrupt as stopped:
+        if debug:
+            traceback.print_exc()
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()  # what --format json has said so far
+        signals.leave(getattr(stopped, "number", signal.SIGINT), lambda line: logger.error("%s", line))
+    except (*errors, OSError, RuntimeError, MemoryError) as error:
+        sentence = " ".join(str(error).split()) if isinstance(error, errors) else explain(error)
+        if debug or sentence is None:
+            raise
+        logger.error("error: %s", sentence)
+        code = 2
+    logging.shutdown()
+    sys.exit(code)
+
+
+def explain(error: Exception) -> str | None:
+    """One sentence with the cure for what the machine refuses (disk, permission, memory, GPU), None for
+    anything else."""
+    told = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    if isinstance(error, OSError):
+        cure = OS_CURES.get(error.errno, "mend it, then give the same command again")
+        return f"{error.filename or 'a file'}: {error.strerror or told}; {cure}."
+    if is_out_of_memory(error):
+        return f"There is not enough memory ({told}); {CURE}."
+    if "DataLoader worker" in str(error):
+        return (
+            "A process that loads images was ended from outside, most often for lack of memory; give the same "
+            "command again with fewer --workers (0: none)."
+        )
+    if any(word in str(error) for word in GPU_FAULTS):
+        return f"The GPU stopped working ({told}); give the same command again, or use --device cpu."
+    return None

@@ -1,0 +1,151 @@
+"""Device, precision, seeds and the machine: every choice made automatically explains itself in the log."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import random
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from utils.errors import ConfigError
+
+logger = logging.getLogger("fdsl")
+
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+MOST_WORKERS = 8
+
+
+def choose_device(name: str) -> torch.device:
+    """auto, cpu, cuda, mps or a CUDA device's number -> the device; ConfigError says what is there."""
+    cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    mps = torch.backends.mps.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "mps" if mps else "cpu"
+        reason = "chosen automatically"
+    else:
+        reason = "as asked"
+    if name.isdecimal() or name.startswith("cuda:"):
+        number = int(name) if name.isdecimal() else _device_number(name)
+        if number >= cuda:
+            raise ConfigError(
+                f"--device {name}: this machine has {cuda} CUDA device(s); {_there(cuda, mps)}."
+            )
+        name = f"cuda:{number}"
+    elif name == "cuda" and cuda:
+        name = "cuda:0"
+    elif name not in ("cpu", "mps") or (name == "mps" and not mps):
+        raise ConfigError(f"--device {name} is not here; {_there(cuda, mps)}.")
+    device = torch.device(name)
+    try:
+        torch.ones(1, device=device).sum().item()
+    except (RuntimeError, AssertionError) as error:
+        told = (str(error).splitlines() or ["no reason told"])[0][:120]
+        raise ConfigError(
+            f"--device {name} is there but does not work ({told}); use --device cpu, or mend the driver."
+        ) from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what waits for "the" GPU, or pins memory, means this one
+        torch.backends.cudnn.allow_tf32 = False  # else float32 convolutions keep 10 bits of their factors
+    logger.info("device %s: %s, %s", device, describe_device(device), reason)
+    return device
+
+
+def _device_number(name: str) -> int:
+    number = name.removeprefix("cuda:")
+    if not number.isdecimal():
+        raise ConfigError(f"--device {name}: give cuda, cuda:N or N.")
+    return int(number)
+
+
+def _there(cuda: int, mps: bool) -> str:
+    return "use --device " + ", ".join(["cpu", *(["mps"] if mps else []), *map(str, range(cuda))])
+
+
+def describe_device(device: torch.device) -> str:
+    """The device's own name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    if device.type == "mps":
+        return "Apple GPU"
+    return f"{_processor()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def bf16_in_hardware() -> str | None:
+    """What multiplies bf16 matrices in this CPU's hardware ("AMX" or "AVX512-BF16"), or None."""
+    try:
+        flags = next(
+            (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), ""
+        ).split()
+    except OSError:
+        return None
+    return "AMX" if "amx_bf16" in flags else "AVX512-BF16" if "avx512_bf16" in flags else None
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """auto, fp32, bf16 or fp16 -> the dtype of the backbone's products; says why."""
+    if name == "auto":
+        if device.type == "cuda":
+            name, reason = "fp16", "a GPU multiplies it as fast as bf16, and it is eight times as fine"
+        elif device.type == "cpu" and (unit := bf16_in_hardware()):
+            name, reason = "bf16", f"this CPU has {unit}"
+        else:
+            name, reason = "fp32", "nothing faster is exact here"
+    else:
+        reason = "as asked"
+    if name not in PRECISIONS:
+        raise ConfigError(f"--precision {name} is not one of auto, {', '.join(PRECISIONS)}.")
+    if name == "fp16" and device.type == "cpu":
+        raise ConfigError("--precision fp16 is slow on a CPU; use bf16 or fp32.")
+    logger.info("precision %s: %s", name, reason)
+    return PRECISIONS[name]
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python's, NumPy's and torch's global generators (nothing of ours relies on them between
+    calls)."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def make_repeatable(device: torch.device) -> None:
+    """Makes a training give the same weights each time on one device. A CPU does so anyway; on a GPU the sums
+    behind the gradients are taken in a fixed order."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.utils.deterministic.fill_uninitialized_memory = False
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def worker_count(asked: int | None) -> int:
+    """Processes that load images: as asked, else the cores but one, at most MOST_WORKERS."""
+    return asked if asked is not None else max(1, min(MOST_WORKERS, (os.cpu_count() or 2) - 1))
+
+
+def machine_facts(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+    """What a result's reader needs to know of the machine."""
+    return {
+        "device": str(device),
+        "device_name": describe_device(device),
+        "precision": str(dtype).removeprefix("torch."),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }

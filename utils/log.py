@@ -1,0 +1,100 @@
+"""The log on standard error and in a file, warnings, and progress."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from utils.device import logger
+
+logger = logging.getLogger("fdsl")
+
+Item = TypeVar("Item")
+
+
+PLAIN_PROGRESS_SECONDS = 15.0  # without a terminal, one line at most this often
+
+
+class _Console(logging.Handler):
+    """Plain lines on standard error that do not tear a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _File(logging.FileHandler):
+    """A log file; what a full disk does not take is still on standard error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        pass
+
+
+def start_logging(file: Path | None = None) -> None:
+    """The log goes to standard error and, from the call that names it on, also to `file`."""
+    logger.setLevel(logging.DEBUG)  # the file gets every step, the console does not
+    logger.propagate = False
+    if not any(isinstance(handler, _Console) for handler in logger.handlers):
+        console = _Console()
+        console.setLevel(logging.INFO)
+        console.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(console)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for handler in [known for known in logger.handlers if isinstance(known, logging.FileHandler)]:
+            logger.removeHandler(handler)
+            handler.close()
+        log = _File(file, mode="a", encoding="utf-8", errors="backslashreplace")
+        log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(log)
+
+
+def warn(sentences: Sequence[str], most: int = 5) -> None:
+    """Logs warnings, at most `most` of them and how many more there are."""
+    for sentence in sentences[:most]:
+        logger.warning("warning: %s", sentence)
+    if len(sentences) > most:
+        logger.warning("warning: ... and %d more like it", len(sentences) - most)
+
+
+def progress(
+    items: Iterable[Item],
+    total: int,
+    what: str,
+    size: Callable[[Item], int] = lambda _: 1,
+    note: Callable[[], str] = str,
+) -> Iterator[Item]:
+    """Passes `items` on with a bar (items/s and time left); without a terminal, as plain lines now and then.
+
+    `total` and the rate count `size(item)`, for instance the images of a batch; `note()` is shown beside
+    them.
+    """
+    if sys.stderr.isatty():
+        with tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True) as bar:
+            for item in items:
+                yield item
+                bar.set_postfix_str(note(), refresh=False)
+                bar.update(size(item))
+        return
+    start = told = time.monotonic()
+    done = 0
+    for item in items:
+        yield item
+        done += size(item)
+        now = time.monotonic()
+        if now - told >= PLAIN_PROGRESS_SECONDS and done < total:
+            told, rate = now, done / (now - start)
+            logger.info(
+                "%s: %d of %d, %.2f a second, %.0f s left%s",
+                what,
+                done,
+                total,
+                rate,
+                (total - done) / rate,
+                f", {note()}" if note() else "",
+            )

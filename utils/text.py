@@ -1,0 +1,31 @@
+"""Texts from elsewhere as parts of one-line sentences, and names in natural order."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+
+def one_line(text: object, limit: int = 160) -> str:
+    """A text from elsewhere, an error's for instance, as part of a one-line sentence: control characters
+    escaped."""
+    short = " ".join(str(text).split())[:limit]
+    return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in short)
+
+
+def natural_key(text: str) -> tuple:
+    """Sort key that puts 2.png before 10.png; equal only for equal texts."""
+    parts = re.split(r"([0-9]+)", text)
+    numbers = [part.lstrip("0") for part in parts[1::2]]
+    return tuple(zip(parts[::2], [*((len(n), n) for n in numbers), (0, "")])), text
+
+
+def shown(path: str | Path) -> str:
+    """A name as messages and tables show it: one line, control characters and undecodable bytes escaped."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+
+
+def first_line(error: BaseException, limit: int = 160) -> str:
+    """The first line of an error's text, cut to `limit` characters."""
+    lines = str(error).strip().splitlines()
+    return (lines[0] if lines else type(error).__name__)[:limit]
