@@ -35,6 +35,7 @@ from data.inputs import find_images, list_images
 from data.labels import read_labels
 from data.photographs import Loaded, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
+from fdsl.config import PredictionConfig
 from fdsl.flags.chosen import refuse_windows_without_mode, window_config
 from fdsl.flags.predict_flags import parse
 from fdsl.report.pictures import write_image
@@ -80,10 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         return inspect(detector, None, args)
     with locked(args.output / ".lock", str(args.output), "name another folder with --output"):
         config = run_config(
-            detector,
-            pictures=args.pictures,
-            save_maps=args.save_maps,
-            input=[str(item) for item in args.input],
+            detector, pictures=args.pictures, save_maps=args.save_maps, input=tuple(map(str, args.input))
         )
         return inspect(detector, PredictionFolder(args.output, config, args.resume, args.save_maps), args)
 
@@ -146,8 +144,8 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         logger.info(
             "detector %s: method %s, %d reference(s)",
             args.detector,
-            detector.config["heads"],
-            detector.config["references"],
+            detector.config.detector.method,
+            detector.config.references,
         )
         return detector
     flags = {
@@ -228,16 +226,11 @@ def decide(detector: AnomalyDetector, args: argparse.Namespace) -> None:
         logger.info("no threshold: scores only")
 
 
-def run_config(detector: AnomalyDetector, **more: Any) -> dict[str, Any]:
+def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     """config.json: all that decides what comes out, and what a reader wants to know beside it."""
     state = {name: value for name, value in detector.tensors().items() if not name.startswith("normal.")}
-    return {
-        **detector.config,
-        "detector": fingerprint(state) if state else "",
-        "threshold": asdict(detector.threshold) if detector.threshold else None,
-        **more,
-        "command": command_line(),
-    }
+    digest = fingerprint(state) if state else ""
+    return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)
 
 
 def score(
@@ -368,27 +361,28 @@ def finish(detector: AnomalyDetector, folder: PredictionFolder) -> Totals:
 
 def facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
     """What the report says of the detector."""
-    config, tower = detector.config, detector.config["backbone"]
+    config, made = detector.config, detector.config.detector
+    method, tower, windows = made.method, made.backbone, made.windows
     heads = {
         "fdsl": "trained heads",
         "nearest": "nearest normal patch, no training",
         "both": "trained heads and nearest",
     }
-    turned = f", {config['rotations']} rotations each" if config["rotations"] > 1 else ""
+    turned = f", {config.rotations} rotations each" if config.rotations > 1 else ""
     windows = (
         "none"
-        if config["windows"]["winmode"] == "nan"
-        else "{winmode}, {win_size} patches, stride {win_stride}".format(**config["windows"])
+        if windows.winmode == "nan"
+        else f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
     )
-    untrained = " (UNTRAINED: random weights)" if tower["pretrained"] == "none" else ""
+    untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
     return [
-        ("Method", f"{config['heads']}: {heads[config['heads']]}"),
-        ("References", f"{config['references']}{turned}"),
-        ("Backbone", f"{tower['model']}, {tower['image_size']} px{untrained}"),
+        ("Method", f"{method}: {heads[method]}"),
+        ("References", f"{config.references}{turned}"),
+        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
         ("Local windows", windows),
-        ("Image score", f"{config['image_score']}: {SCORES[config['image_score']]}"),
+        ("Image score", f"{config.image_score}: {SCORES[config.image_score]}"),
         ("Heat maps", HEAT_MAPS),
-        ("Precision", config["machine"]["precision"]),
+        ("Precision", made.machine.precision),
     ]
 
 

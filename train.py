@@ -17,7 +17,6 @@ if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from 
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -26,17 +25,18 @@ from data.check import find_duplicates
 from data.dataset import EpochSampler, TrainingDataset, files_digest, make_loader
 from data.images import MAX_PIXELS
 from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from fdsl.config import TrainedWith, TrainingSettings
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
 from fdsl.flags.chosen import backbone_config, method_config
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
 from fdsl.report.loss_curve import write_loss_curve
-from fdsl.store.checkpoint import PRECISION_ASKED, differences, is_trained, save_checkpoint
+from fdsl.store.checkpoint import differences, is_trained, save_checkpoint
 from fdsl.store.training_state import Position, SavedTraining, TrainingState
 from fdsl.training import DiscrepancySource, HeadsStep
 from models.backbones.open_clip import FrozenBackbone, load_backbone
 from models.methods.fdsl import FDSL
 from utils.command import run_command
-from utils.config import AUGMENTATIONS, DATASETS, PUBLISHED_EPOCHS, as_stored, checkpoint_path
+from utils.config import AUGMENTATIONS, DATASETS, PUBLISHED_EPOCHS, checkpoint_path
 from utils.device import (
     choose_device,
     choose_precision,
@@ -167,24 +167,19 @@ def train(args: argparse.Namespace, target: Path) -> None:
         )
 
     backbone = load(dtype)
-    stored = {
-        "backbone": as_stored(tower),
-        "method": as_stored(method),
-        "fingerprint": backbone.fingerprint,
-        "dataset": args.dataset,
-        "training": {
-            "epochs": args.epochs,
-            "k_shot": args.k_shot,
-            "batch_size": args.batch_size,
-            "learning_rate": args.learning_rate,
-            "augmentation": args.augmentation,
-            "seed": args.seed,
-            "learnt": files_digest(catalogue.root, records),
-            "files": data,
-            "images": {category: len(part) for category, part in catalogue.test.items()},
-            "machine": machine_facts(device, dtype),
-        },
-    }
+    training = TrainingSettings(
+        epochs=args.epochs,
+        k_shot=args.k_shot,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        augmentation=args.augmentation,
+        seed=args.seed,
+        learnt=files_digest(catalogue.root, records),
+        files=data,
+        images={category: len(part) for category, part in catalogue.test.items()},
+        machine=machine_facts(device, dtype),
+    )
+    stored = TrainedWith(tower, method, backbone.fingerprint, args.dataset, training)
     state = TrainingState(unfinished, stored, data, len(LOSS_COLUMNS))
     saved = read_unfinished(state) if args.resume else None
     if saved is None and not args.force and is_trained(target, stored):
@@ -199,7 +194,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
         load, backbone, method, catalogue.root, references, tower.image_size, args.max_pixels
     )
     position = fit(heads, source, catalogue.root, records, state, saved, args)
-    save_checkpoint(target, heads.state_dict(), stored)
+    save_checkpoint(target, heads.state_dict(), state.config)
     write_text(loss_table, csv_text(LOSS_COLUMNS, position.rows))
     write_loss_curve(loss_curve, position.rows)
     state.discard()
@@ -237,8 +232,8 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
         "Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step
     )
     how_to_continue(f"the same command goes on after step {saved.position.step}")
-    then, now = saved.config["training"]["machine"], state.config["training"]["machine"]
-    if other := [name for name in ("device_name", "torch") if then.get(name) != now[name]]:
+    then, now = saved.config.training.machine, state.config.training.machine
+    if other := [name for name in ("device_name", "torch") if getattr(then, name) != getattr(now, name)]:
         logger.warning(
             "It began with another %s: the weights can differ in their last bits.", " and ".join(other)
         )
@@ -272,7 +267,7 @@ def fit(
     step = HeadsStep(heads, optimizer)
 
     def keep() -> None:
-        note_precision(state.config["training"]["machine"], source.precision)
+        state.config = state.config.in_precision(source.precision)
         state.save(heads, optimizer, position, source.precision)
         how_to_continue(f"the same command goes on after step {position.step}")
 
@@ -306,12 +301,6 @@ def fit(
         position.epoch, position.batch = position.epoch + 1, 0
         keep()
     return position
-
-
-def note_precision(machine: dict[str, Any], precision: str) -> None:
-    """Writes into a machine's facts that values overflowed in the precision that was asked for."""
-    if machine["precision"] != precision:
-        machine[PRECISION_ASKED], machine["precision"] = machine["precision"], precision
 
 
 if __name__ == "__main__":

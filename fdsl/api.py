@@ -7,10 +7,9 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from data.variants import rotated
 from fdsl.assembly import assemble, build_detector, detector_config, load_tower, moved_config, saved_heads
 from fdsl.boxes import Box, find_boxes
 from fdsl.calibration import BATCH, Scorer, to_batch
+from fdsl.config import FittedConfig
 from fdsl.evaluation import image_scores
 from fdsl.flags.chosen import backbone_config, method_config
 from fdsl.report.drawing import upsample
@@ -98,11 +98,9 @@ class AnomalyDetector:
     Not thread-safe.
     """
 
-    def __init__(self, detector: Detector, config: dict[str, Any]) -> None:
-        self.detector, self.config = (
-            detector,
-            {**config, "fingerprint": detector.backbone.fingerprint, "references": 0, "rotations": 1},
-        )
+    def __init__(self, detector: Detector, config: FittedConfig) -> None:
+        self.detector = detector
+        self.config = replace(config, fingerprint=detector.backbone.fingerprint)
         self._scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
@@ -144,18 +142,19 @@ class AnomalyDetector:
             fd=fd,
             align=align,
         )
-        tower = backbone_config(flags, checkpoint.config.get("backbone"))
-        chosen = method_config(flags, checkpoint.config.get("method"), checkpoint.has_nam)
+        stored = checkpoint.config
+        tower = backbone_config(flags, stored and stored.backbone)
+        chosen = method_config(flags, stored and stored.options, checkpoint.has_nam)
         config = detector_config(
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
         )
-        config["checkpoint"], config["trained_on"] = str(path), checkpoint.config.get("dataset")
-        if method != "nearest" and len(checkpoint.config.get("training", {}).get("images", ())) == 1:
+        config = replace(config, checkpoint=str(path), trained_on=stored and stored.dataset)
+        if method != "nearest" and stored and len(stored.training.images or ()) == 1:
             logger.warning(
                 "These heads were trained on one category alone: such heads generalise worse than method "
                 "nearest does."
             )
-        return cls(build_detector(config, checkpoint), config)
+        return cls(build_detector(config.detector, checkpoint), config)
 
     @classmethod
     def from_backbone(
@@ -197,8 +196,9 @@ class AnomalyDetector:
             device,
             precision,
         )
-        backbone = load_tower(config)
-        return cls(assemble(config, backbone, NearestHeads(backbone.width, len(backbone.layers))), config)
+        backbone = load_tower(config.detector)
+        heads = NearestHeads(backbone.width, len(backbone.layers))
+        return cls(assemble(config.detector, backbone, heads), config)
 
     @property
     def backbone(self) -> FrozenBackbone:
@@ -207,9 +207,8 @@ class AnomalyDetector:
     def another(self) -> AnomalyDetector:
         """A detector that knows what this one does and goes its own way from now on; they share the
         backbone's weights."""
-        config = deepcopy(self.config)
-        other = AnomalyDetector(assemble(config, self.backbone, deepcopy(self.detector.heads)), config)
-        other.config |= {name: config[name] for name in ("references", "rotations")}
+        heads = deepcopy(self.detector.heads)
+        other = AnomalyDetector(assemble(self.config.detector, self.backbone, heads), self.config)
         for name in ("bank", "window_bank", "window_keys"):
             setattr(other.detector, name, getattr(self.detector, name))
         other.threshold, other.normal = self.threshold, self.normal
@@ -235,15 +234,15 @@ class AnomalyDetector:
                 f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies."
             )
         photographs = _without_copies([as_photograph(image) for image in each_image(references)[0]])
-        if not photographs and self.config["method"]["fd"] != "none":
+        if not photographs and self.config.detector.options.fd != "none":
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
-        self.config |= {"references": len(photographs), "rotations": rotations}
+        self.config = replace(self.config, references=len(photographs), rotations=rotations)
         if not photographs:
             return
         batch = self.to_batch(copy for photo in photographs for copy in rotated(photo, rotations))
         sparing(lambda: self.detector.remember(batch), self.detector.halve_windows)
-        if self.config["heads"] == "both":
+        if self.config.detector.method == "both":
             self._scorer.level_methods(photographs, rotations)
         if false_alarm_rate is not None:
             self.normal = self._normal_scores(photographs)
@@ -283,7 +282,7 @@ class AnomalyDetector:
         half-way."""
         normal = self.normal
         if normal is None:
-            return 0.0, 0.5 if self.config["heads"] == "nearest" else 1.0
+            return 0.0, 0.5 if self.config.detector.method == "nearest" else 1.0
         low, level = normal.floor, normal.threshold(HEAT_RATE).level
         return low, max(low + 2 * (level - low), low + 1e-6)
 
@@ -345,14 +344,14 @@ class AnomalyDetector:
 
     def fuse(self, base: np.ndarray, window: np.ndarray | None) -> np.ndarray:
         """Maps or scores of the whole image and of the windows -> the detector's own."""
-        windows = self.config["windows"]
-        return fuse(base, window, np.float32(windows["win_weight"]), windows["winmode"])
+        windows = self.config.detector.windows
+        return fuse(base, window, np.float32(windows.win_weight), windows.winmode)
 
     def _fused(self, found: Detection) -> tuple[np.ndarray, np.ndarray]:
         """Maps (B,G,G) float32 and image scores (B,) of both branches together."""
         maps = self.fuse(found.base, found.window)
         return maps, image_scores(
-            maps, self.fuse(found.base_score, found.window_score), self.config["image_score"]
+            maps, self.fuse(found.base_score, found.window_score), self.config.image_score
         )
 
     def save(self, file: str | Path) -> None:
@@ -361,10 +360,9 @@ class AnomalyDetector:
 
         Raises ModelError before `remember`.
         """
-        if self.detector.bank is None and self.config["method"]["fd"] != "none":
+        if self.detector.bank is None and self.config.detector.options.fd != "none":
             raise ModelError("The detector has no references yet: call remember() before save().")
-        threshold = None if self.threshold is None else asdict(self.threshold)
-        save_detector(Path(file), self.tensors(), {**self.config, "threshold": threshold})
+        save_detector(Path(file), self.tensors(), self.config, self.threshold)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
@@ -396,20 +394,20 @@ class AnomalyDetector:
         `pretrained` and `model_config` say where the backbone's files lie now. Raises ModelError for another
         backbone, ConfigError for another precision or a file that `save` did not write.
         """
-        tensors, config = load_detector(Path(file))
+        tensors, config, threshold = load_detector(Path(file))
         config = moved_config(config, file, pretrained, model_config, device, precision)
-        backbone = load_tower(config)
-        if backbone.fingerprint != config["fingerprint"]:
+        backbone = load_tower(config.detector)
+        if backbone.fingerprint != config.fingerprint:
             raise ModelError(
                 f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
-                f"({config['fingerprint']}); give the same weights with --pretrained."
+                f"({config.fingerprint}); give the same weights with --pretrained."
             )
         state = {
             name.removeprefix("heads."): value for name, value in tensors.items() if name.startswith("heads.")
         }
         try:
-            self = cls(assemble(config, backbone, saved_heads(config["heads"], backbone, state)), config)
-            self.config |= {name: config[name] for name in ("references", "rotations")}
+            heads = saved_heads(config.detector.method, backbone, state)
+            self = cls(assemble(config.detector, backbone, heads), config)
             here = {name: value.to(backbone.device) for name, value in tensors.items() if "bank." in name}
             self.detector.bank, self.detector.window_bank = (
                 restored_bank(here[f"{name}.mean"], here[f"{name}.centred"].to(backbone.dtype))
@@ -423,13 +421,13 @@ class AnomalyDetector:
                     tensors[f"normal.{name}"].numpy() for name in ("scores", "peaks", "how")
                 )
                 self.normal = NormalScores(scores, peaks, how, tensors["normal.floor"].item())
-            self.threshold = None if config["threshold"] is None else Threshold(**config["threshold"])
+            self.threshold = threshold
         except (KeyError, TypeError, RuntimeError) as error:
             raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
         return self
 
     def _normal_scores(self, photographs: Sequence[Image.Image]) -> NormalScores:
-        found = list(self._scorer.as_unknown(photographs, self.config["rotations"]))
+        found = list(self._scorer.as_unknown(photographs, self.config.rotations))
         maps, scores = zip(*(self._fused(part) for part, _ in found))
         maps = np.concatenate(maps)
         how = np.concatenate([kinds for _, kinds in found])

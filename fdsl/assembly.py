@@ -4,13 +4,13 @@ utils."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fdsl.config import DetectorConfig, FittedConfig
 from fdsl.store.checkpoint import Checkpoint
 from models.backbones.open_clip import FrozenBackbone, load_backbone
 from models.detector import Detector, WindowSettings
@@ -18,7 +18,7 @@ from models.methods.both import BothHeads
 from models.methods.fdsl import FDSL
 from models.methods.nearest import NearestHeads
 from models.methods.registry import METHODS
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError, ModelError
 
@@ -26,9 +26,8 @@ logger = logging.getLogger("fdsl")
 SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
 
 
-def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> Detector:
-    """The detector that a configuration describes: its `heads`, `backbone`, `method`, `windows` and
-    `machine`.
+def build_detector(config: DetectorConfig, checkpoint: Checkpoint | None) -> Detector:
+    """The detector that a configuration describes, its memory still empty.
 
     Without a checkpoint it is that of method nearest. Raises ModelError for a backbone whose weights are not
     those that the checkpoint was trained with.
@@ -36,7 +35,7 @@ def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> 
     backbone = load_tower(config)
     if checkpoint is None:
         return assemble(config, backbone, NearestHeads(backbone.width, len(backbone.layers)))
-    expected = checkpoint.config.get("fingerprint", backbone.fingerprint)
+    expected = backbone.fingerprint if checkpoint.config is None else checkpoint.config.fingerprint
     if backbone.fingerprint != expected:
         raise ModelError(
             f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
@@ -44,63 +43,60 @@ def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> 
         )
     heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
     heads.load_state_dict(checkpoint.state)
-    if config["heads"] != "fdsl":
-        heads = BothHeads(heads) if config["heads"] == "both" else NearestHeads(heads.width, heads.blocks)
+    if config.method != "fdsl":
+        heads = BothHeads(heads) if config.method == "both" else NearestHeads(heads.width, heads.blocks)
     return assemble(config, backbone, heads)
 
 
-def load_tower(config: Mapping[str, Any]) -> FrozenBackbone:
+def load_tower(config: DetectorConfig) -> FrozenBackbone:
     """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
-    tower, machine = config["backbone"], config["machine"]
+    tower, machine = config.backbone, config.machine
     return load_backbone(
-        tower["model"],
-        tower["pretrained"],
-        tower["layers"],
-        torch.device(machine["device"]),
-        getattr(torch, machine["precision"]),
-        tower["model_config"],
+        tower.model,
+        tower.pretrained,
+        tower.layers,
+        torch.device(machine.device),
+        getattr(torch, machine.precision),
+        tower.model_config,
     )
 
 
-def assemble(config: Mapping[str, Any], backbone: FrozenBackbone, heads: torch.nn.Module) -> Detector:
+def assemble(config: DetectorConfig, backbone: FrozenBackbone, heads: torch.nn.Module) -> Detector:
     """Backbone and heads as the detector of a configuration, its memory still empty."""
-    tower, method, windows = config["backbone"], config["method"], config["windows"]
-    chosen = WindowSettings(
-        windows["winmode"],
-        windows["win_size"],
-        windows["win_stride"],
-        windows["win_weight"],
-        windows["index_memory"],
-        windows["window_budget"],
+    options, lfe = config.options, config.windows
+    windows = WindowSettings(
+        lfe.winmode, lfe.win_size, lfe.win_stride, lfe.win_weight, lfe.index_memory, lfe.window_budget
     )
     return Detector(
-        backbone, heads, tower["image_size"], method["fd"], method["align"], chosen, method["use_nam"]
+        backbone, heads, config.backbone.image_size, options.fd, options.align, windows, options.use_nam
     )
 
 
 def detector_config(
-    heads: str,
+    method: str,
     tower: BackboneConfig,
-    method: MethodConfig,
+    options: MethodConfig,
     windows: WindowConfig,
     image_score: str,
     device: str,
     precision: str,
-) -> dict[str, Any]:
-    """What a detector is made of, as JSON values; contradictions are refused before anything is loaded."""
+) -> FittedConfig:
+    """What a detector without references is made of; contradictions are refused before anything is loaded."""
     if not isinstance(windows, WindowConfig):
         raise ConfigError(
             f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan')."
         )
-    if heads not in METHODS:
-        raise ConfigError(f"--method {heads} is not known; choose one of {', '.join(METHODS)}.")
+    if method not in METHODS:
+        raise ConfigError(f"--method {method} is not known; choose one of {', '.join(METHODS)}.")
     if image_score not in SINGLE_IMAGE_SCORES:
         raise ConfigError(
             f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
             "paper's needs a whole test set)."
         )
-    if heads != "fdsl" and method.fd == "none":
-        raise ConfigError(f"--method {heads} needs a discrepancy, and these heads were trained on --fd none.")
+    if method != "fdsl" and options.fd == "none":
+        raise ConfigError(
+            f"--method {method} needs a discrepancy, and these heads were trained on --fd none."
+        )
     if tower.untrained:
         logger.warning(
             "The backbone is untrained (--pretrained none): results show that everything runs, "
@@ -109,17 +105,11 @@ def detector_config(
     chosen = choose_device(device)
     if chosen.type == "cpu" and windows.winmode != "nan" and not windows.window_budget:
         logger.info(
-            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is about "
-            "four times as fast, --winmode nan leaves them out"
+            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
+            "about four times as fast, --winmode nan leaves them out"
         )
-    return {
-        "heads": heads,
-        "backbone": as_stored(tower),
-        "method": as_stored(method),
-        "windows": as_stored(windows),
-        "image_score": image_score,
-        "machine": machine_facts(chosen, choose_precision(precision, chosen)),
-    }
+    machine = machine_facts(chosen, choose_precision(precision, chosen))
+    return FittedConfig(DetectorConfig(method, tower, options, windows, machine), image_score)
 
 
 def saved_heads(kind: str, backbone: FrozenBackbone, state: dict[str, Tensor]) -> torch.nn.Module:
@@ -132,19 +122,19 @@ def saved_heads(kind: str, backbone: FrozenBackbone, state: dict[str, Tensor]) -
 
 
 def moved_config(
-    config: dict[str, Any],
+    config: FittedConfig,
     file: str | Path,
     pretrained: str | None,
     model_config: str | None,
     device: str,
     precision: str | None,
-) -> dict[str, Any]:
+) -> FittedConfig:
     """A saved detector's configuration on this machine.
 
     Its precision is part of it and cannot change, save that one of a GPU's float16 goes on in float32 where
     there is no GPU: CPUs take float16 many times slower.
     """
-    stored, chosen = config["machine"]["precision"], choose_device(device)
+    stored, chosen = config.detector.machine.precision, choose_device(device)
     dtype = getattr(torch, stored)
     if precision not in (None, "auto") and PRECISIONS[precision] != dtype:
         raise ConfigError(
@@ -153,9 +143,12 @@ def moved_config(
     if dtype == torch.float16 and chosen.type == "cpu":
         dtype = torch.float32
         logger.info("detector %s: made in float16, used in float32 on this CPU", file)
-    tower = {
-        **config["backbone"],
-        **({"pretrained": pretrained} if pretrained else {}),
-        **({"model_config": model_config} if model_config else {}),
+    tower = config.detector.backbone
+    places = {
+        "pretrained": pretrained or tower.pretrained,
+        "model_config": model_config or tower.model_config,
     }
-    return {**config, "backbone": tower, "machine": machine_facts(chosen, dtype)}
+    detector = replace(
+        config.detector, backbone=replace(tower, **places), machine=machine_facts(chosen, dtype)
+    )
+    return replace(config, detector=detector)

@@ -42,7 +42,7 @@ class DetectorConfig:
     machine: MachineFacts
 
     def to_json(self) -> dict[str, Any]:
-        """Five of the names in config.json; the method's name is under "heads", its options under "method"."""
+        """Five names of config.json; the method's name is under "heads", its options under "method"."""
         return {
             "heads": self.method,
             "backbone": as_stored(self.backbone),
@@ -126,7 +126,7 @@ class RunConfig:
 
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:
-        """From config.json, also an earlier version's; ConfigError says in a few words what is wrong with it."""
+        """From config.json, also an earlier version's; ConfigError says in a few words what is wrong."""
         try:
             config = cls(
                 **{name: values[name] for name in RUN_VALUES},

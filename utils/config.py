@@ -92,7 +92,7 @@ class MachineFacts:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> MachineFacts:
-        """The facts from stored values; ConfigError where device or precision is missing, or one is no text."""
+        """The facts from stored values; ConfigError where one is no text, or device or precision is missing."""
         found = {item.name: values.get(item.name) for item in fields(cls)}
         for name, value in found.items():
             if not isinstance(value, str) and (value is not None or name in ("device", "precision")):

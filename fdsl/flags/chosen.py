@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, from_stored
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 
 BACKBONE_FLAGS = ("model", "pretrained", "model_config", "layers", "image_size")
 
 
-def backbone_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = None) -> BackboneConfig:
+def backbone_config(args: argparse.Namespace, stored: BackboneConfig | None = None) -> BackboneConfig:
     """The backbone of the flags, or of a checkpoint's `stored` one with which given flags must agree.
 
     `pretrained` and `model_config` may name another place (files move): the weights' fingerprint is compared
     when they are loaded.
     """
-    base = BackboneConfig() if stored is None else from_stored(BackboneConfig, stored)
+    base = stored or BackboneConfig()
     given = {name: value for name in BACKBONE_FLAGS if (value := getattr(args, name)) is not None}
     if "layers" in given:
         given["layers"] = tuple(sorted(given["layers"]))
@@ -34,10 +33,10 @@ def backbone_config(args: argparse.Namespace, stored: Mapping[str, Any] | None =
 
 
 def method_config(
-    args: argparse.Namespace, stored: Mapping[str, Any] | None = None, has_nam: bool | None = None
+    args: argparse.Namespace, stored: MethodConfig | None = None, has_nam: bool | None = None
 ) -> MethodConfig:
     """The method of the flags on top of a checkpoint's `stored` one; what the heads cannot do is refused."""
-    base = MethodConfig() if stored is None else from_stored(MethodConfig, stored)
+    base = stored or MethodConfig()
     if has_nam is not None:
         base = replace(base, use_nam=base.use_nam and has_nam)
     given = {name: value for name in ("use_nam", "fd", "align") if (value := getattr(args, name)) is not None}
@@ -53,13 +52,13 @@ def method_config(
     return replace(base, **given)
 
 
-def window_config(args: argparse.Namespace, stored: Mapping[str, Any] | None = None) -> WindowConfig:
+def window_config(args: argparse.Namespace, stored: WindowConfig | None = None) -> WindowConfig:
     """LFE's settings: the flags on top of a `stored` run's or the defaults.
 
     Windows further apart than they are wide are refused here, not in the middle of a run; maps of a stored
     run can be fused anew, but its windows cannot change.
     """
-    base = WindowConfig() if stored is None else from_stored(WindowConfig, stored)
+    base = stored or WindowConfig()
     given = {
         name: value
         for name in ("winmode", "win_size", "win_stride", "win_weight", "index_memory", "window_budget")

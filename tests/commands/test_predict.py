@@ -14,11 +14,12 @@ from PIL import Image
 from small_runs import command, one_thread, texture  # noqa: F401 (one_thread is a fixture)
 
 from fdsl.api import AnomalyDetector
+from fdsl.config import TrainedWith
 from fdsl.store.checkpoint import save_checkpoint
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
 from models.methods.fdsl import FDSL
-from utils.config import BackboneConfig, MethodConfig, as_stored
+from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError, DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,13 +76,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     save_checkpoint(
         file,
         FDSL(32, 2, True).state_dict(),
-        {
-            "backbone": as_stored(BackboneConfig(**TOWER)),
-            "method": as_stored(MethodConfig()),
-            "dataset": "visa",
-            "fingerprint": tiny_backbone.fingerprint,
-            "training": {},
-        },
+        TrainedWith(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "visa"),
     )
     return file
 

@@ -30,7 +30,7 @@ def flags(*argv):
     return parser.parse_args(argv)
 
 
-STORED = as_stored(BackboneConfig(model="ViT-B-16", layers=(3, 6), image_size=224))
+STORED = BackboneConfig(model="ViT-B-16", layers=(3, 6), image_size=224)
 
 
 def test_defaults_are_the_papers():
@@ -67,7 +67,7 @@ def test_a_backbone_that_does_not_match_is_refused(argv, words):
 
 
 def test_method_of_a_checkpoint():
-    stored = as_stored(MethodConfig(fd="signed"))
+    stored = MethodConfig(fd="signed")
     assert method_config(flags("--use-nam", "0"), stored, True) == MethodConfig(False, "signed")
     with pytest.raises(ConfigError, match="--fd abs does not match"):
         method_config(flags("--fd", "abs"), stored, True)
@@ -77,14 +77,14 @@ def test_method_of_a_checkpoint():
 
 
 def test_windows_of_a_stored_run_can_be_fused_anew_but_not_changed():
-    stored = as_stored(WindowConfig("mul", 7, 3))
+    stored = WindowConfig("mul", 7, 3)
     assert window_config(flags("--win-weight", "0.3", "--winmode", "onlywin"), stored) == WindowConfig(
         "onlywin", 7, 3, 0.3
     )
     with pytest.raises(ConfigError, match="--win-size cannot change"):
         window_config(flags("--win-size", "13"), stored)
     with pytest.raises(ConfigError, match="needs window maps"):
-        window_config(flags("--winmode", "mul"), as_stored(WindowConfig("nan")))
+        window_config(flags("--winmode", "mul"), WindowConfig("nan"))
 
 
 def test_a_stride_larger_than_the_window_is_refused_unless_there_is_no_lfe():

@@ -92,29 +92,6 @@ def test_what_config_json_holds_comes_back_in_its_order(values):
     assert json.dumps(RunConfig.from_json(values).to_json()) == json.dumps(values)
 
 
-def test_the_old_definitions_of_the_same_run_are_those_of_the_typed_one():
-    from fdsl.detection import essence_of_maps
-    from fdsl.runs import _essence
-    from fdsl.store.finished_parts import FinishedParts
-    from fdsl.summarize import Run
-
-    for values in RUNS:
-        config = RunConfig.from_json(values)
-        assert config.identity("maps") == essence_of_maps(values)
-        assert FinishedParts._file(_Nowhere, config.identity("maps")) == FinishedParts._file(
-            _Nowhere, essence_of_maps(values)
-        )
-        assert json.dumps(config.identity("run")) == json.dumps(_essence(values))
-        old = Run(None, values, {}).settings()
-        assert old.pop("categories") == [] and json.dumps(config.identity("row")) == json.dumps(old)
-
-
-class _Nowhere:
-    from pathlib import Path
-
-    folder = Path("/")
-
-
 TRAINED = {
     "backbone": as_stored(BackboneConfig()),
     "method": as_stored(MethodConfig()),
@@ -165,20 +142,3 @@ def trainings():
 def test_what_a_checkpoint_holds_comes_back_in_its_order():
     for values in trainings():
         assert json.dumps(TrainedWith.from_json(values).to_json()) == json.dumps(values)
-
-
-def test_the_old_definition_of_the_same_training_is_that_of_the_typed_one():
-    from fdsl.store.checkpoint import _essence
-
-    for values in trainings():
-        found = TrainedWith.from_json(values).identity()
-        assert found == _essence(values) and list(found) == list(_essence(values))
-
-
-def test_the_old_definition_of_the_same_prediction_is_the_new_one():
-    from fdsl.store.prediction_folder import NOT_OF_THE_RESULT
-
-    values = {**a_run(), "made_by": "predict", "input": ["a"], "references": 2}
-    gone = {*NOT_OF_THE_RESULT, "made_by"}
-    assert identity_of_prediction(values) == {name: values[name] for name in values if name not in gone}
-    assert PredictionConfig

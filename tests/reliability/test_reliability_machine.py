@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small_runs import one_thread, start  # noqa: F401 (one_thread is a fixture)
-from test_reliability import files
+from test_reliability import CONFIG, files
 from test_reliability_numbers import place, test, train  # noqa: F401 (place is a fixture)
 from test_reliability_processes import children, line_with
 
@@ -313,4 +313,4 @@ def test_a_gpu_that_does_not_answer_is_said(monkeypatch):
 def test_the_state_is_read_by_no_pickle(place, tmp_path):
     torch.save({"a": 1}, tmp_path / "state.safetensors")
     with pytest.raises(ConfigError, match="no unfinished training"):
-        TrainingState(tmp_path / "state.safetensors", {}, "", 5).read()
+        TrainingState(tmp_path / "state.safetensors", CONFIG, "", 5).read()
