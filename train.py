@@ -27,9 +27,9 @@ from data.dataset import EpochSampler, TrainingDataset, files_digest, make_loade
 from data.images import MAX_PIXELS
 from data.records import Catalogue, Record, draw_references, with_masks, without_references
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
-from fdsl.flags.chosen import backbone_config, method_config
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
 from fdsl.report.loss_curve import write_loss_curve
+from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import PRECISION_ASKED, differences, is_trained, save_checkpoint
 from fdsl.store.training_state import Position, SavedTraining, TrainingState
 from fdsl.training import DiscrepancySource, HeadsStep
@@ -128,7 +128,11 @@ def train(args: argparse.Namespace, target: Path) -> None:
     start_logging(target.with_suffix(".log.txt"))
     logger.info("%s", command_line())
     seed_everything(args.seed)
-    device, method, tower = (choose_device(args.device), method_config(args), backbone_config(args))
+    device, method, tower = (
+        choose_device(args.device),
+        method_config(vars(args)),
+        backbone_config(vars(args)),
+    )
     dtype = choose_precision(args.precision, device)
     make_repeatable(device)
 
