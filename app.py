@@ -9,7 +9,7 @@ It listens on 127.0.0.1. Uploads lie in a temporary folder and are gone when the
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+if __name__ in ("__main__", "fdsl_commands.app"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
     signals.answer(at_once=True)
@@ -99,5 +99,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The command line of app.py and of fdsl-app."""
     run_command(main, (DataError, ModelError, ConfigError))
+
+
+if __name__ == "__main__":
+    command()

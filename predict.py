@@ -11,7 +11,7 @@ when nothing could be scored, and with --exit-code 1 when a photograph is anomal
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+if __name__ in ("__main__", "fdsl_commands.predict"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
     signals.answer(at_once=True)

@@ -9,7 +9,7 @@ training that was interrupted, however it was, goes on with the same command and
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+if __name__ in ("__main__", "fdsl_commands.train"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
     signals.answer(at_once=True)
