@@ -9,7 +9,7 @@ run that was interrupted goes on with the same command after its last finished c
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+if __name__ in ("__main__", "fdsl_commands.test"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
     signals.answer(at_once=True)
@@ -88,7 +88,7 @@ def computed_maps(
 
 
 def command() -> None:
-    """The command, with errors as one sentence and exit codes."""
+    """The command line of test.py and of fdsl-test."""
     run_command(main, (DataError, ModelError, ConfigError))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,8 +22,8 @@ from fdsl.boxes import Box, find_boxes
 from fdsl.calibration import BATCH, Scorer, to_batch
 from fdsl.config import FittedConfig
 from fdsl.evaluation import image_scores
-from fdsl.flags.chosen import backbone_config, method_config
 from fdsl.report.drawing import upsample
+from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.thresholds import NormalScores, Threshold, labelled_threshold
@@ -132,19 +131,19 @@ class AnomalyDetector:
         checkpoint.
         """
         checkpoint = load_checkpoint(Path(path))
-        flags = argparse.Namespace(
-            model=model,
-            pretrained=pretrained,
-            model_config=model_config,
-            layers=layers,
-            image_size=image_size,
-            use_nam=use_nam,
-            fd=fd,
-            align=align,
-        )
         stored = checkpoint.config
-        tower = backbone_config(flags, stored and stored.backbone)
-        chosen = method_config(flags, stored and stored.options, checkpoint.has_nam)
+        tower = backbone_config(
+            {
+                "model": model,
+                "pretrained": pretrained,
+                "model_config": model_config,
+                "layers": layers,
+                "image_size": image_size,
+            },
+            stored and stored.backbone,
+        )
+        given = {"use_nam": use_nam, "fd": fd, "align": align}
+        chosen = method_config(given, stored and stored.options, checkpoint.has_nam)
         config = detector_config(
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
         )
@@ -177,20 +176,17 @@ class AnomalyDetector:
         Without `windows` it looks at the whole image alone. Raises ConfigError, ModelError as the commands
         do.
         """
-        flags = argparse.Namespace(
-            model=model,
-            pretrained=pretrained,
-            model_config=model_config,
-            layers=layers,
-            image_size=image_size,
-            use_nam=0,
-            fd=None,
-            align=align,
-        )
+        tower = {
+            "model": model,
+            "pretrained": pretrained,
+            "model_config": model_config,
+            "layers": layers,
+            "image_size": image_size,
+        }
         config = detector_config(
             "nearest",
-            backbone_config(flags),
-            method_config(flags),
+            backbone_config(tower),
+            method_config({"use_nam": 0, "align": align}),
             windows or WindowConfig(winmode="nan"),
             image_score,
             device,

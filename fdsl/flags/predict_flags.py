@@ -6,11 +6,11 @@ import argparse
 import math
 from pathlib import Path
 
+from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 
 METHODS = ("fdsl", "nearest", "both")
-MAX_PIXELS = 100_000_000
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
     "model",
@@ -64,9 +64,9 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--labels",
         type=Path,
         metavar="DIR|CSV",
-        help="labelled photographs: a folder with good/ and "
-        "defect folders, or a file with a header image,label and paths relative to it, where good, ok, normal, "
-        "no, false and 0 are good and all else is not",
+        help="labelled photographs: a folder with good/ and defect folders, or a file with a header "
+        "image,label and paths relative to it, where good, ok, normal, no, false and 0 are good and all else "
+        "is not",
     )
     written = parser.add_argument_group("what comes out")
     written.add_argument(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fdsl.config import DetectorConfig, RunConfig
-from fdsl.flags.chosen import backbone_config, method_config, refuse_windows_without_mode, window_config
 from fdsl.runs import read_run_config
+from fdsl.settings import backbone_config, method_config, refuse_windows_without_mode, window_config
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
@@ -29,8 +29,8 @@ def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
     path = args.checkpoint or _default_checkpoint(args)
     checkpoint = load_checkpoint(path)
     stored = checkpoint.config
-    backbone = backbone_config(args, stored and stored.backbone)
-    options = method_config(args, stored and stored.options, checkpoint.has_nam)
+    backbone = backbone_config(vars(args), stored and stored.backbone)
+    options = method_config(vars(args), stored and stored.options, checkpoint.has_nam)
     if args.method == "both" and options.fd == "none":
         raise ConfigError("--method both needs a discrepancy, and these heads were trained on --fd none.")
     if args.k_shot == 0 and options.fd != "none":
@@ -66,9 +66,9 @@ def _nearest_config(args: argparse.Namespace) -> RunConfig:
         raise ConfigError(
             "--k-shot 0 leaves --method nearest nothing to compare with; give at least one reference."
         )
-    refuse_windows_without_mode(args)
+    refuse_windows_without_mode(vars(args))
     args.use_nam, args.winmode = 0, args.winmode or "nan"
-    return _config_of(args, backbone_config(args), method_config(args))
+    return _config_of(args, backbone_config(vars(args)), method_config(vars(args)))
 
 
 def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: MethodConfig) -> RunConfig:
@@ -88,7 +88,7 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
         model_name=args.model_name,
         k_shot=args.k_shot,
         seed=args.seed,
-        detector=DetectorConfig(args.method, backbone, options, window_config(args), machine),
+        detector=DetectorConfig(args.method, backbone, options, window_config(vars(args)), machine),
         checkpoint="",
         checkpoint_digest="",
         trained_on=None,
@@ -105,11 +105,11 @@ def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
     config = read_run_config(args.from_maps)
     if FinishedParts.left_in(args.from_maps) or not (args.from_maps / "metrics.json").is_file():
         raise ConfigError(
-            f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py to "
-            "its end first."
+            f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py "
+            "to its end first."
         )
     refuse_changes(args, config)
-    windows = window_config(args, config.detector.windows)
+    windows = window_config(vars(args), config.detector.windows)
     return replace(
         config,
         data_path=str(args.data_path) if args.data_path else config.data_path,

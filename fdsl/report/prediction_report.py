@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 
 from fdsl.boxes import Box
+from fdsl.config import FittedConfig
 from fdsl.report import charts, drawing
 from fdsl.report.pictures import safe_name, write_image
 from fdsl.store.prediction_folder import Totals
@@ -26,6 +27,19 @@ CELL_TEXT = 44
 BOX_COLOUR = (64, 224, 208)
 BARS = 40  # of the histogram
 TEMPLATES = Path(__file__).parent / "templates"
+HEADS = {
+    "fdsl": "trained heads",
+    "nearest": "nearest normal patch, no training",
+    "both": "trained heads and nearest",
+}
+SCORES = {
+    "max": "mean over blocks of each one's highest patch, at or above the peak of the map",
+    "top1": "mean of the map's highest 1 %",
+}
+HEAT_MAPS = (
+    "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of good "
+    "parts reach"
+)
 
 
 def picture_name(name: str) -> str:
@@ -79,6 +93,24 @@ def _read(folder: Path, row: Mapping[str, Any]) -> np.ndarray | None:
     content = np.frombuffer((folder / row["picture"]).read_bytes(), np.uint8)
     picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
     return None if picture is None else picture[..., ::-1]
+
+
+def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
+    """What the report says of a detector's configuration."""
+    made = config.detector
+    method, tower, windows = made.method, made.backbone, made.windows
+    turned = f", {config.rotations} rotations each" if config.rotations > 1 else ""
+    untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
+    looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
+    return [
+        ("Method", f"{method}: {HEADS[method]}"),
+        ("References", f"{config.references}{turned}"),
+        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
+        ("Local windows", "none" if windows.winmode == "nan" else looked_through),
+        ("Image score", f"{config.image_score}: {SCORES[config.image_score]}"),
+        ("Heat maps", HEAT_MAPS),
+        ("Precision", made.machine.precision),
+    ]
 
 
 def write_prediction_report(

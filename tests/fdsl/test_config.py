@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fdsl.flags.arguments import CommandLine, name_part
-from fdsl.flags.chosen import backbone_config, method_config, window_config
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 from fdsl.runs import run_name
+from fdsl.settings import backbone_config, method_config, window_config
 from utils import device as device_module
 from utils.config import (
     PUBLISHED_EPOCHS,
@@ -27,7 +27,7 @@ def flags(*argv):
     parser = CommandLine("settings")
     for add in (add_backbone_flags, add_method_flags, add_window_flags, add_runtime_flags):
         add(parser)
-    return parser.parse_args(argv)
+    return vars(parser.parse_args(argv))
 
 
 STORED = BackboneConfig(model="ViT-B-16", layers=(3, 6), image_size=224)

@@ -14,6 +14,7 @@ from test_reliability import CONFIG, files
 from test_reliability_numbers import place, test, train  # noqa: F401 (place is a fixture)
 from test_reliability_processes import children, line_with
 
+from fdsl import training
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
 from models.backbones.open_clip import FrozenBackbone
@@ -111,7 +112,7 @@ def test_in_turn_the_heads_get_the_gradients_and_statistics_of_the_whole_batch()
     for in_turn in (False, True):
         torch.manual_seed(1)
         heads = FDSL(24, 3)
-        step = train.HeadsStep(heads, torch.optim.Adam(heads.parameters()))
+        step = training.HeadsStep(heads, torch.optim.Adam(heads.parameters()))
         step.in_turn = in_turn
         found.append(
             (step(features, mask), [value.grad for value in heads.parameters()], list(heads.buffers()))
