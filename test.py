@@ -22,7 +22,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.catalogue import open_catalogue
+from data.catalogue import DATASETS, open_catalogue
 from data.check import find_duplicates
 from data.dataset import files_digest
 from data.images import MAX_PIXELS
@@ -43,7 +43,6 @@ from fdsl.words import LEARNT_FROM_THESE, framing
 from models.methods.registry import METHODS
 from utils.command import run_command
 from utils.config import (
-    DATASETS,
     IMAGE_SCORES,
     OTHER_DATASET,
     BackboneConfig,

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from data.catalogue import describe_catalogue, open_catalogue
+from data.catalogue import DATASETS, describe_catalogue, open_catalogue
 from data.check import find_duplicates
 from data.dataset import EpochSampler, TrainingDataset, files_digest, make_loader
 from data.images import MAX_PIXELS
@@ -36,7 +36,7 @@ from fdsl.training import DiscrepancySource, HeadsStep
 from models.backbones.open_clip import FrozenBackbone, load_backbone
 from models.methods.fdsl import FDSL
 from utils.command import run_command
-from utils.config import AUGMENTATIONS, DATASETS, PUBLISHED_EPOCHS, as_stored, checkpoint_path
+from utils.config import AUGMENTATIONS, PUBLISHED_EPOCHS, as_stored, checkpoint_path
 from utils.device import (
     choose_device,
     choose_precision,
@@ -107,7 +107,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.data_path = args.data_path or Path("data") / args.dataset
     args.epochs = args.epochs or PUBLISHED_EPOCHS.get(args.dataset, PUBLISHED_EPOCHS["mvtec"])
-    args.augmentation = args.augmentation or AUGMENTATIONS[args.dataset]
+    args.augmentation = args.augmentation or AUGMENTATIONS.get(args.dataset, "none")
     return args
 
 
