@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from data.catalogue import DATASETS
 from fdsl.thresholds import Threshold
 from models.methods.registry import METHODS
 from utils.config import (
-    DATASETS,
     IMAGE_SCORES,
     BackboneConfig,
     MachineFacts,

@@ -1,4 +1,4 @@
-"""`python -m utils.summarize` still works: it runs fdsl.summarize by name, as utils imports nothing of ours."""
+"""The earlier name of `python -m fdsl.summarize`, for commands that are written down somewhere."""
 
 import runpy
 
