@@ -263,7 +263,7 @@ def score(
     if folder is not None and len(folder):
         logger.info("--resume: %d photograph(s) are done already", len(folder))
     loaded = read_ahead(
-        files, detector.detector.image_size, worker_count(args.workers), 2 * args.batch_size, args.max_pixels
+        files, detector.image_size, worker_count(args.workers), 2 * args.batch_size, args.max_pixels
     )
     done = 0 if folder is None else len(folder)
     if folder is not None:
@@ -357,7 +357,7 @@ def emit(rows: Iterable[dict], args: argparse.Namespace) -> Totals:
 
 def finish(detector: AnomalyDetector, folder: PredictionFolder) -> Totals:
     """Everything that needs the whole run: tables, maps, contact sheet, report."""
-    totals = folder.finish(detector.detector.grid, detector.fuse)
+    totals = folder.finish(detector.grid, detector.fuse)
     if totals.scored:
         has_sheet = write_contact_sheet(folder.folder, totals.top)
         write_prediction_report(

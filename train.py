@@ -33,8 +33,9 @@ from fdsl.report.loss_curve import write_loss_curve
 from fdsl.store.checkpoint import PRECISION_ASKED, differences, is_trained, save_checkpoint
 from fdsl.store.training_state import Position, SavedTraining, TrainingState
 from fdsl.training import DiscrepancySource, HeadsStep
-from models.backbones.open_clip import FrozenBackbone, load_backbone
-from models.methods.fdsl import FDSL
+from models.backbone import Backbone
+from models.backbones.registry import load_backbone
+from models.methods.fdsl import Fdsl
 from utils.command import run_command
 from utils.config import AUGMENTATIONS, DATASETS, PUBLISHED_EPOCHS, as_stored, checkpoint_path
 from utils.device import (
@@ -161,7 +162,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
             "Results show that everything runs, not how good the method is."
         )
 
-    def load(precision: torch.dtype) -> FrozenBackbone:
+    def load(precision: torch.dtype) -> Backbone:
         return load_backbone(
             tower.model, tower.pretrained, tower.layers, device, precision, tower.model_config
         )
@@ -194,7 +195,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
         others = without_references([record for record in records if record.category == category], drawn)
         warn(find_duplicates(catalogue.root, drawn, others))
     torch.manual_seed(args.seed)
-    heads = FDSL(backbone.width, len(backbone.layers), method.use_nam).to(device)
+    heads = Fdsl(backbone.width, len(backbone.layers), method).to(device)
     source = DiscrepancySource(
         load, backbone, method, catalogue.root, references, tower.image_size, args.max_pixels
     )
@@ -246,7 +247,7 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
 
 
 def fit(
-    heads: FDSL,
+    heads: Fdsl,
     source: DiscrepancySource,
     root: Path,
     records: list[Record],

@@ -12,13 +12,12 @@ import torch
 from torch import Tensor
 
 from fdsl.store.checkpoint import Checkpoint
-from models.backbones.open_clip import FrozenBackbone, load_backbone
-from models.detector import Detector, WindowSettings
-from models.methods.both import BothHeads
-from models.methods.fdsl import FDSL
-from models.methods.nearest import NearestHeads
+from models.backbone import Backbone
+from models.backbones.registry import load_backbone
+from models.detector import Detector
+from models.method import Method
 from models.methods.registry import METHODS
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored
+from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored, from_stored
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError, ModelError
 
@@ -30,26 +29,33 @@ def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> 
     """The detector that a configuration describes: its `heads`, `backbone`, `method`, `windows` and
     `machine`.
 
-    Without a checkpoint it is that of method nearest. Raises ModelError for a backbone whose weights are not
-    those that the checkpoint was trained with.
+    Without a checkpoint it is that of a method without trained heads. Raises ModelError for a backbone whose
+    weights are not those that the checkpoint was trained with.
     """
     backbone = load_tower(config)
     if checkpoint is None:
-        return assemble(config, backbone, NearestHeads(backbone.width, len(backbone.layers)))
+        return assemble(config, backbone, make_method(config, backbone.width, len(backbone.layers)))
     expected = checkpoint.config.get("fingerprint", backbone.fingerprint)
     if backbone.fingerprint != expected:
         raise ModelError(
             f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
             f"trained with ({expected}); give the same weights with --pretrained."
         )
-    heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
-    heads.load_state_dict(checkpoint.state)
-    if config["heads"] != "fdsl":
-        heads = BothHeads(heads) if config["heads"] == "both" else NearestHeads(heads.width, heads.blocks)
-    return assemble(config, backbone, heads)
+    return assemble(
+        config, backbone, make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
+    )
 
 
-def load_tower(config: Mapping[str, Any]) -> FrozenBackbone:
+def make_method(
+    config: Mapping[str, Any], width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
+) -> Method:
+    """The method of a configuration for tokens of `width` of so many `blocks`, with a checkpoint's
+    `heads`."""
+    options = from_stored(MethodConfig, config["method"])
+    return METHODS[config["heads"]].of_heads(width, blocks, options, heads)
+
+
+def load_tower(config: Mapping[str, Any]) -> Backbone:
     """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
     tower, machine = config["backbone"], config["machine"]
     return load_backbone(
@@ -62,20 +68,10 @@ def load_tower(config: Mapping[str, Any]) -> FrozenBackbone:
     )
 
 
-def assemble(config: Mapping[str, Any], backbone: FrozenBackbone, heads: torch.nn.Module) -> Detector:
-    """Backbone and heads as the detector of a configuration, its memory still empty."""
-    tower, method, windows = config["backbone"], config["method"], config["windows"]
-    chosen = WindowSettings(
-        windows["winmode"],
-        windows["win_size"],
-        windows["win_stride"],
-        windows["win_weight"],
-        windows["index_memory"],
-        windows["window_budget"],
-    )
-    return Detector(
-        backbone, heads, tower["image_size"], method["fd"], method["align"], chosen, method["use_nam"]
-    )
+def assemble(config: Mapping[str, Any], backbone: Backbone, method: Method) -> Detector:
+    """Backbone and method as the detector of a configuration, its memory still empty."""
+    windows = from_stored(WindowConfig, config["windows"])
+    return Detector(backbone, method, config["backbone"]["image_size"], windows)
 
 
 def detector_config(
@@ -99,7 +95,7 @@ def detector_config(
             f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
             "paper's needs a whole test set)."
         )
-    if heads != "fdsl" and method.fd == "none":
+    if METHODS[heads].needs_discrepancy and method.fd == "none":
         raise ConfigError(f"--method {heads} needs a discrepancy, and these heads were trained on --fd none.")
     if tower.untrained:
         logger.warning(
@@ -122,13 +118,10 @@ def detector_config(
     }
 
 
-def saved_heads(kind: str, backbone: FrozenBackbone, state: dict[str, Tensor]) -> torch.nn.Module:
-    """The heads of a saved detector with their weights."""
-    shape = backbone.width, len(backbone.layers)
-    trained = FDSL(*shape, any("nam." in name for name in state))
-    heads = {"fdsl": trained, "both": BothHeads(trained), "nearest": NearestHeads(*shape)}[kind]
-    heads.load_state_dict(state)
-    return heads
+def saved_method(config: Mapping[str, Any], backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
+    """The method of a saved detector with its `state`; RuntimeError for a state that is not its own."""
+    options = from_stored(MethodConfig, config["method"])
+    return METHODS[config["heads"]].of_state(backbone.width, len(backbone.layers), options, state)
 
 
 def moved_config(

@@ -18,7 +18,6 @@ from fdsl.report.run_report import write_report
 from fdsl.report.tables import metrics_table, write_tables
 from fdsl.store.maps import RunMaps, save_maps
 from fdsl.words import framing
-from models.detector import fuse
 from utils.config import WindowConfig
 from utils.files import csv_text, write_text
 from utils.log import progress
@@ -38,7 +37,7 @@ SCORE_COLUMNS = (
 
 def write_results(
     folder: Path,
-    maps: RunMaps,
+    run: RunMaps,
     root: Path,
     references: Mapping[str, list[Record]],
     tested: Mapping[str, list[Record]],
@@ -50,12 +49,9 @@ def write_results(
 
     `pictures`: at most so many strips a category, None all, 0 neither pictures nor report.
     """
-    windows = WindowConfig(**config["windows"])
-    maps = maps.select([record.image_path for records in tested.values() for record in records])
-    weight = np.float32(windows.win_weight)
-    fused = fuse(maps.base, maps.window, weight, windows.winmode)
-    score = fuse(maps.base_score, maps.window_score, weight, windows.winmode)
-    save_maps(folder / "maps.npz", maps, fused, score)
+    run = run.select([record.image_path for records in tested.values() for record in records])
+    fused, score = run.maps.fused(WindowConfig(**config["windows"]))
+    save_maps(folder / "maps.npz", run, fused, score)
     views, rows, start = [], [], 0
     for category, records in tested.items():
         part = slice(start, start := start + len(records))
@@ -63,14 +59,14 @@ def write_results(
             category, records, fused[part], score[part], references[category], root, config, max_pixels
         )
         views.append(view)
-        window = maps.window_score[part] if maps.window_score is not None else [None] * len(records)
+        window = run.maps.window_score[part] if run.maps.window_score is not None else [None] * len(records)
         rows += [
             (record.image_path, category, record.defect, int(record.anomalous), *values)
             for record, *values in zip(
                 records,
                 view.scores.tolist(),
                 map(float, score[part]),
-                map(float, maps.base_score[part]),
+                map(float, run.maps.base_score[part]),
                 [None if value is None else float(value) for value in window],
             )
         ]

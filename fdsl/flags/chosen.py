@@ -1,4 +1,5 @@
-"""From flags, and what a checkpoint or a run has stored, to settings; what does not go together is refused."""
+"""From flags, and what a checkpoint or a run has stored, to settings; what does not go together is
+refused."""
 
 from __future__ import annotations
 

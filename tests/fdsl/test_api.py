@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from models.held_out import left_out
 from PIL import Image
 from small_runs import one_thread, texture  # noqa: F401 (one_thread is a fixture)
 
@@ -12,7 +13,6 @@ from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
 from models.backbones.open_clip import FrozenBackbone
 from models.detector import WINDOW_CHUNK_PATCHES
-from models.held_out import left_out
 from models.methods.fdsl import FDSL
 from models.methods.nearest import nearest_distance
 from utils.config import BackboneConfig, MethodConfig, as_stored

@@ -3,9 +3,9 @@
 import plain
 import pytest
 import torch
+from models.held_out import NEAR, detect_elsewhere
 
 from models.detector import Detector, WindowSettings
-from models.held_out import NEAR, detect_elsewhere
 from models.memory_bank import ALIGNMENTS
 from models.methods.fdsl import FDSL
 
