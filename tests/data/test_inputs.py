@@ -3,13 +3,18 @@
 import numpy as np
 import pytest
 from PIL import Image
-from test_predict import RUNTIME, backbone, detector, draw, place, predict, rows  # noqa: F401 (fixtures)
 
 from data.inputs import find_images
 from data.photographs import read_ahead
 from data.variants import rotated, rotated_places, varied
-from fdsl.report.prediction_report import picture_name
+from tests.support.photographs import draw, draw_parts
 from utils.errors import DataError
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """good/ with references and parts/ with photographs."""
+    return draw_parts(tmp_path_factory.mktemp("place"))
 
 
 def test_inputs_files_folders_and_patterns(place, tmp_path):
@@ -43,22 +48,6 @@ def test_links_that_go_round_end_and_hidden_folders_are_passed_over(tmp_path):
     assert [name for name, _ in find_images([tmp_path / "in"])] == ["self.png", "a/1.png"]
 
 
-def test_the_output_folder_inside_the_input_is_not_scored(place, detector, tmp_path):
-    draw(tmp_path / "in/1.png", 80)
-    arguments = [
-        "--detector",
-        str(detector),
-        "--input",
-        str(tmp_path / "in"),
-        "--output",
-        str(tmp_path / "in/out"),
-        *RUNTIME,
-    ]
-    for _ in range(2):
-        predict.main(arguments)
-        assert [row["image"] for row in rows(tmp_path / "in/out/scores.csv")] == ["1.png"]
-
-
 def test_names_are_found_one_folder_at_a_time(tmp_path):
     for folder in ("a", "b"):
         draw(tmp_path / folder / "1.png", 1)
@@ -82,11 +71,6 @@ def test_reading_ahead_keeps_the_order_and_holds_few(place):
     rest = list(reader)
     assert [item.name for item in rest] == [str(number) for number in range(1, 40)]
     assert all(bool(item.reason) == (int(item.name) % 3 == 0) for item in rest)
-
-
-def test_pictures_of_similar_names_are_apart():
-    names = ["a/b.png", "a_b.png", "a/b.jpg", "a b.png", "A/b.png"]
-    assert len({picture_name(name).lower() for name in names}) == len(names)
 
 
 # Copies of the references -----------------------------------------------------------------------------------

@@ -17,10 +17,9 @@ from data.catalogue import describe_catalogue, open_catalogue
 from data.check import check_catalogue, find_duplicates
 from data.meta import read_meta, write_meta
 from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from tests.support.constants import SHARED
 from utils.errors import DataError
 from utils.text import natural_key, shown
-
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 def records(count: int, category: str = "cup") -> list[Record]:

@@ -5,12 +5,21 @@ import json
 import shutil
 
 import numpy as np
-from broken_places import base, own_model_list, place, test, train  # noqa: F401
+import pytest
 from PIL import Image
-from small_runs import draw_dataset, one_thread  # noqa: F401
 
 from fdsl.store.checkpoint import load_checkpoint
+from tests.support.broken_places import copied, test, train
+from tests.support.small_runs import draw_dataset
 from utils.files import csv_text
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_model_list")
+
+
+@pytest.fixture
+def place(base, tmp_path):
+    """A place that a case may break."""
+    return copied(base, tmp_path / "place")
 
 
 def pictures_of_every_kind(folder):

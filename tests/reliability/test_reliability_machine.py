@@ -9,22 +9,28 @@ import sys
 import numpy as np
 import pytest
 import torch
-from small_runs import one_thread, start  # noqa: F401 (one_thread is a fixture)
-from test_reliability import files
-from test_reliability_numbers import place, test, train  # noqa: F401 (place is a fixture)
-from test_reliability_processes import children, line_with
 
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
 from models.backbones.open_clip import FrozenBackbone
 from models.detector import WINDOW_CHUNK_PATCHES
 from models.methods.fdsl import FDSL
+from tests.support.small_runs import children, command, files, finished_place, line_with, start
 from utils import files as whole_files
 from utils import signals
 from utils.command import run_command
 from utils.device import choose_device
 from utils.errors import ConfigError
 from utils.memory import Halving, is_out_of_memory, sparing
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+train, test = command("train"), command("test")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A finished training and test run without pictures."""
+    return finished_place(tmp_path_factory.mktemp("place"), "--pictures", "0")
 
 
 @pytest.fixture
@@ -186,6 +192,19 @@ def test_sparing_asks_until_it_fits():
 # Disk -------------------------------------------------------------------------------------------------------
 
 
+def filling_disk(successes, real=os.fsync):
+    """An fsync that finds the disk full after so many successes."""
+    left = [successes]
+
+    def fsync(handle):
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= 1
+        return real(handle)
+
+    return fsync
+
+
 @pytest.mark.parametrize("name", ["train", "test"])
 def test_a_full_disk_at_any_write_leaves_whole_files_and_a_run_that_goes_on(
     place, tmp_path, monkeypatch, name
@@ -198,15 +217,7 @@ def test_a_full_disk_at_any_write_leaves_whole_files_and_a_run_that_goes_on(
     refused = 0
     for successes in range(30):
         with monkeypatch.context() as patch:
-            left = [successes]
-
-            def fsync(handle, real=os.fsync):
-                if left[0] == 0:
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                left[0] -= 1
-                return real(handle)
-
-            patch.setattr(whole_files.os, "fsync", fsync)
+            patch.setattr(whole_files.os, "fsync", filling_disk(successes))
             try:
                 main(arguments)
                 break

@@ -9,12 +9,15 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import ROOT, one_thread, start  # noqa: F401 (one_thread is a fixture)
-from test_reliability import CONFIG, place, test, train  # noqa: F401 (place is a fixture)
 
 from fdsl.store.training_state import TrainingState
+from tests.support.constants import ROOT
+from tests.support.small_runs import children, command, line_with, start
 from utils import lock
 from utils.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+train, test = command("train"), command("test")
 
 HOLDER = (
     "import sys, time; from pathlib import Path; from utils.lock import locked\n"
@@ -141,18 +144,6 @@ def interrupt(process, number):
     return process.returncode, time.monotonic() - begun, told
 
 
-def line_with(process, words):
-    for line in process.stderr:
-        if words in line:
-            return line
-    raise AssertionError(f"{words!r} was never said")
-
-
-def children(number):
-    listed = Path(f"/proc/{number}/task/{number}/children")
-    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
-
-
 def alive(number):
     try:
         return "\nState:\tZ" not in Path(f"/proc/{number}/status").read_text()
@@ -177,7 +168,12 @@ def test_a_training_answers_with_one_line_that_says_how_to_continue(place, tmp_p
     while any(map(alive, helpers)) and time.monotonic() < end:
         time.sleep(0.05)
     assert helpers and not [child for child in helpers if alive(child)]
-    assert TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", CONFIG, "", 5).read().position.step >= 8
+    assert (
+        TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", {"training": {"machine": {}}}, "", 5)
+        .read()
+        .position.step
+        >= 8
+    )
 
 
 HELD = (
