@@ -12,7 +12,7 @@ import torch
 
 from tests.support.constants import REAL_BACKBONE, SHARED, TINY
 
-# The same inputs every time, so that a change is judged by itself; FDSL_FUZZ (test_reliability_fuzz.py) looks
+# The same inputs every time, so that a change is judged by itself; FDSL_FUZZ (test_fuzz.py) looks
 # for new ones.
 hypothesis.settings.register_profile("repeatable", derandomize="FDSL_FUZZ" not in os.environ)
 hypothesis.settings.load_profile("repeatable")

@@ -1,12 +1,8 @@
-"""Which photographs an input stands for, reading them ahead, and copies of references."""
+"""Which photographs an input stands for."""
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from data.inputs import find_images
-from data.photographs import read_ahead
-from data.variants import rotated, rotated_places, varied
 from tests.support.photographs import draw, draw_parts
 from utils.errors import DataError
 
@@ -55,44 +51,3 @@ def test_names_are_found_one_folder_at_a_time(tmp_path):
     assert next(found)[0] == "a/1.png"
     draw(tmp_path / "b" / "2.png", 2)
     assert [name for name, _ in found] == ["b/1.png", "b/2.png"]
-
-
-def test_reading_ahead_keeps_the_order_and_holds_few(place):
-    asked = []
-
-    def files():
-        for number in range(40):
-            asked.append(number)
-            yield str(number), place / ("parts/2.png" if number % 3 else "parts/line b/broken.png")
-
-    reader = read_ahead(files(), 32, threads=3, ahead=4)
-    first = next(reader)
-    assert first.name == "0" and first.reason and len(asked) <= 6
-    rest = list(reader)
-    assert [item.name for item in rest] == [str(number) for number in range(1, 40)]
-    assert all(bool(item.reason) == (int(item.name) % 3 == 0) for item in rest)
-
-
-# Copies of the references -----------------------------------------------------------------------------------
-
-
-def test_rotated_copies_and_where_their_patches_lie():
-    photo = Image.fromarray(np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8))
-    quarter = list(rotated(photo, 4))
-    assert np.array_equal(np.asarray(quarter[0]), np.asarray(photo))
-    assert np.array_equal(np.asarray(quarter[1]), np.rot90(np.asarray(photo)))
-    places = rotated_places((32, 32), 4, 4)
-    rows_, columns = np.divmod(np.arange(16), 4)
-    assert np.allclose(places[0], np.stack([rows_, columns], 1))
-    grid = np.arange(16).reshape(4, 4)
-    assert np.allclose(places[1] @ [4, 1], np.rot90(grid).ravel(), atol=1e-5)
-    wide = rotated_places((80, 40), 8, 5)
-    assert wide.min() >= -0.51 and wide.max() <= 4.51
-
-
-def test_varied_copies_differ_a_little_and_repeat():
-    photo = Image.fromarray((np.indices((40, 40)).sum(0) * 3 % 255).astype(np.uint8)).convert("RGB")
-    one, two = list(varied(photo, 3, 5)), list(varied(photo, 3, 5))
-    assert all(np.array_equal(np.asarray(a), np.asarray(b)) for a, b in zip(one, two))
-    assert not np.array_equal(np.asarray(one[0]), np.asarray(one[1]))
-    assert not np.array_equal(np.asarray(one[0]), np.asarray(list(varied(photo, 1, 6))[0]))

@@ -11,7 +11,6 @@ from PIL import Image
 from fdsl.store.checkpoint import load_checkpoint
 from tests.support.broken_places import copied, test, train
 from tests.support.small_runs import draw_dataset
-from utils.files import csv_text
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_model_list")
 
@@ -99,13 +98,6 @@ def test_the_same_dataset_can_be_trained_on(place, tmp_path):
             )
         )
         assert load_checkpoint(tmp_path / augmentation / "m/mvtec.safetensors")
-
-
-def test_cells_that_a_spreadsheet_would_run_are_neutralised():
-    rows = list(
-        csv.reader(csv_text(["name"], [["=1+1"], ["+1"], ["-1"], ["@x"], ["\tx"], ["plain"]]).splitlines())
-    )
-    assert [row[0] for row in rows[1:]] == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "plain"]
 
 
 def test_duplicates_of_references_are_named(place, tmp_path, capsys):
