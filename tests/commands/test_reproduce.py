@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from test_summarize import ROOT
+
+from tests.support.constants import ROOT
 
 STUB = """import os, sys
 from pathlib import Path

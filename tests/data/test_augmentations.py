@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_datasets import one_thread, save  # noqa: F401 (fixtures)
 
 from data.augment import mosaic, random_crop
 from data.dataset import AUGMENTATIONS, EpochSampler, InspectionDataset, TrainingDataset, make_loader
 from data.images import CLIP_MEAN, CLIP_STD, image_to_tensor, mask_to_tensor, open_image, open_mask
 from data.records import Record
+from tests.support.photographs import save
 from utils.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def textured(root: Path, n: int = 9, side: int = 120, square: int = 8) -> list[Record]:

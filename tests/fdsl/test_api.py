@@ -5,7 +5,6 @@ import pytest
 import torch
 from models.held_out import left_out
 from PIL import Image
-from small_runs import one_thread, texture  # noqa: F401 (one_thread is a fixture)
 
 from data.images import open_image
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
@@ -15,7 +14,10 @@ from models.backbones.open_clip import FrozenBackbone
 from models.detector import WINDOW_CHUNK_PATCHES
 from models.methods.fdsl import FDSL
 from models.methods.nearest import nearest_distance
+from tests.support.photographs import texture
 from utils.config import BackboneConfig, MethodConfig, as_stored
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = {
     "model": "ViT-tiny-test",

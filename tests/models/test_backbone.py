@@ -4,10 +4,8 @@ import json
 import logging
 
 import open_clip
-import plain
 import pytest
 import torch
-from conftest import TINY
 from safetensors.torch import save_file
 
 from models.backbones import attention
@@ -20,6 +18,8 @@ from models.backbones.open_clip import (
     resize_position_table,
 )
 from models.backbones.weights import fingerprint
+from tests.support import plain
+from tests.support.constants import TINY
 from utils.errors import ModelError
 
 

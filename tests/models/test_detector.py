@@ -1,6 +1,5 @@
 """The detector against the plain path, and the properties its users rely on."""
 
-import plain
 import pytest
 import torch
 
@@ -12,7 +11,7 @@ from models.memory_bank import ALIGNMENTS, MemoryBank, nearest_index
 from models.methods.both import BothHeads
 from models.methods.fdsl import FDSL
 from models.windows import WindowGrid, window_origins
-from utils.config import QUARTER
+from tests.support import plain
 from utils.errors import ModelError
 
 SIDE, PATCH = 64, 8

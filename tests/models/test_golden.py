@@ -11,8 +11,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import REAL_BACKBONE, SHARED
-from small_runs import command
 
 from data.catalogue import open_catalogue
 from data.images import image_to_tensor, mask_to_tensor, open_image, open_mask
@@ -21,6 +19,8 @@ from fdsl.store.checkpoint import load_checkpoint
 from models.detector import Detector, WindowSettings, fuse, summarise
 from models.losses import map_losses, upsample
 from models.methods.fdsl import FDSL
+from tests.support.constants import REAL_BACKBONE, SHARED
+from tests.support.small_runs import command
 
 SIDE, EVALUATED, REACH = 448, 240, 4  # NAM sees 4 patches in each direction
 TIE = 2e-6

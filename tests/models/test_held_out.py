@@ -1,6 +1,5 @@
 """References scored as if they were unknown, against the same written down patch by patch."""
 
-import plain
 import pytest
 import torch
 from models.held_out import NEAR, detect_elsewhere
@@ -8,6 +7,7 @@ from models.held_out import NEAR, detect_elsewhere
 from models.detector import Detector, WindowSettings
 from models.memory_bank import ALIGNMENTS
 from models.methods.fdsl import FDSL
+from tests.support import plain
 
 SIDE, PATCH, GRID = 64, 8, 8
 

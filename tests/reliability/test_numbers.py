@@ -5,24 +5,23 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_runs import Place, command, one_thread  # noqa: F401 (one_thread is a fixture)
-from test_reliability import files
 
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbones.open_clip import FrozenBackbone
 from models.detector import Detector
 from models.features import Features
+from tests.support.small_runs import command, files, finished_place
 from utils.errors import ModelError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 train, test = command("train"), command("test")
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    place = Place(tmp_path_factory.mktemp("place"))
-    train.main(place.train())
-    test.main(place.test("--pictures", "0"))
-    return place
+    """A finished training and test run without pictures."""
+    return finished_place(tmp_path_factory.mktemp("place"), "--pictures", "0")
 
 
 # Overflow ---------------------------------------------------------------------------------------------------

@@ -8,13 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
-import pytest
-import torch
-from conftest import TINY
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.support.constants import ROOT, TINY
+from tests.support.photographs import write_image
+
 CATEGORIES = ("cup", "nut", "plate")
 BACKBONE = (
     "--model",
@@ -36,41 +34,12 @@ BACKBONE = (
 LFE = ("--win-size", "2", "--win-stride", "2")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Import it: models this small are slower on two threads, and far slower on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def command(name):
     """An entry point as a module: test.py's name is also that of a package of Python's."""
     spec = importlib.util.spec_from_file_location(f"small_run_{name}", ROOT / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
-
-
-def texture(seed, defect=False, height=60, width=80):
-    """Grey with soft spots; a defect is a red square at rows 30..45, columns 50..65."""
-    generator = np.random.default_rng(seed)
-    coarse = (
-        generator.normal(120, 12, (height // 8 + 1, width // 8 + 1))
-        .repeat(8, 0)
-        .repeat(8, 1)[:height, :width]
-    )
-    photo = coarse[..., None] + generator.normal(0, 3, (height, width, 3))
-    photo = photo.clip(0, 255).astype(np.uint8)
-    if defect:
-        photo[30:46, 50:66] = (250, 20, 20)
-    return photo
-
-
-def write_image(path, pixels):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), pixels)
 
 
 def draw_dataset(root, categories=CATEGORIES, seed=0, train=3, good=2, bad=4):
@@ -173,6 +142,24 @@ class Place:
         return found[0]
 
 
+def finished_place(folder, *more):
+    """A dataset, a checkpoint trained without a disturbance and the run that tests it, with `more` flags."""
+    place = Place(folder)
+    command("train").main(place.train())
+    command("test").main(place.test(*more))
+    return place
+
+
+def files(folder):
+    """Path -> content of everything a run leaves but its log, its report and the command that asked for
+    it."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name not in ("log.txt", "mvtec.log.txt", "config.json", "report.html")
+    }
+
+
 def environment():
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -195,3 +182,17 @@ def run(name, arguments):
     process = start(name, arguments)
     told = process.communicate()[1]
     return process.returncode, told
+
+
+def line_with(process, words):
+    """The next line on a process's standard error that holds these words."""
+    for line in process.stderr:
+        if words in line:
+            return line
+    raise AssertionError(f"{words!r} was never said")
+
+
+def children(number):
+    """The ids of a process's children (Linux; elsewhere none)."""
+    listed = Path(f"/proc/{number}/task/{number}/children")
+    return [int(child) for child in listed.read_text().split()] if listed.exists() else []

@@ -9,8 +9,8 @@ import random
 import time
 
 import pytest
-from small_runs import Place, start
-from test_reliability import files
+
+from tests.support.small_runs import Place, files, start
 
 KILLS = int(os.environ.get("FDSL_KILLS", "4"))
 SEED = int(os.environ.get("FDSL_KILL_SEED", "1"))

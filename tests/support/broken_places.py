@@ -7,14 +7,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 from PIL import Image
-from small_runs import Place, command, draw_dataset
 
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from models.methods.fdsl import FDSL
+from tests.support.small_runs import Place, command, draw_dataset
 from utils import signals
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
@@ -32,30 +31,10 @@ class OneCategory(Place):
         draw_dataset(self.data, ("cup",), train=3, good=2, bad=2)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    """A place with a trained checkpoint."""
-    base = OneCategory(tmp_path_factory.mktemp("base"))
-    train.main(base.train("--epochs", "1"))
-    return base
-
-
-@pytest.fixture(autouse=True)
-def own_model_list(monkeypatch):
-    """open_clip keeps every folder of model files that it was ever given."""
-    for name in ("_MODEL_CONFIG_PATHS", "_MODEL_CONFIGS"):
-        monkeypatch.setattr(open_clip.factory, name, getattr(open_clip.factory, name).copy())
-
-
-@pytest.fixture
-def place(base, tmp_path):
-    """A copy of it that a case may break."""
+def copied(base, folder):
+    """A copy of a place that a case may break, its checkpoint alone."""
     own = object.__new__(OneCategory)
-    own.folder, own.data, own.configs = (
-        tmp_path / "place",
-        tmp_path / "place/data",
-        tmp_path / "place/configs",
-    )
+    own.folder, own.data, own.configs = folder, folder / "data", folder / "configs"
     shutil.copytree(base.folder, own.folder)
     shutil.rmtree(own.folder / "checkpoints")
     own.weights("checkpoints").parent.mkdir(parents=True)

@@ -10,11 +10,12 @@ import time
 import zipfile
 
 import pytest
-from browser.chromium import chromium, missing_browser, read, resize, wait_for
 from PIL import Image
-from small_runs import ROOT, environment
 
 from data import demo
+from tests.support.chromium import chromium, missing_browser, read, resize, wait_for
+from tests.support.constants import ROOT
+from tests.support.small_runs import environment
 
 no_browser = missing_browser()
 pytestmark = pytest.mark.skipif(bool(no_browser), reason=no_browser)

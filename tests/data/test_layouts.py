@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from data import mvtec, visa
@@ -19,26 +18,13 @@ from data.images import open_mask
 from data.meta import read_meta
 from data.prepare import run_script
 from data.records import Record
+from tests.support.constants import ROOT, SHARED
+from tests.support.photographs import save
 from utils.errors import DataError
 
-PROJECT = Path(__file__).resolve().parents[2]
-SHARED = PROJECT.parent / "shared" / "data"
-real = pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED} is not here")
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Small tensors are slower with threads, above all where cores are few."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def save(file: Path, value: int | np.ndarray = 100, size: tuple[int, int] = (12, 10)) -> Path:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    (Image.fromarray(value) if isinstance(value, np.ndarray) else Image.new("L", size, value)).save(file)
-    return file
+pytestmark = pytest.mark.usefixtures("one_thread")
+DATA = SHARED / "data"
+real = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not here")
 
 
 def make_mvtec(root: Path, category: str = "cup") -> Path:
@@ -72,7 +58,7 @@ def counts(records: list[Record]) -> dict[str, int]:
 
 @real
 def test_real_mvtec_folders():
-    catalogue = mvtec.scan(SHARED / "mvtec")
+    catalogue = mvtec.scan(DATA / "mvtec")
     assert catalogue.categories == ["bottle", "tire"]
     assert counts(catalogue.train["bottle"]) == {"good": 16} and counts(catalogue.train["tire"]) == {
         "good": 12
@@ -94,12 +80,12 @@ def test_real_mvtec_folders():
         category, _, defect, name = record.image_path.split("/")
         wanted = f"{category}/ground_truth/{defect}/{name[:-4]}_mask.png" if defect != "good" else ""
         assert record.mask_path == wanted and (record.defect, record.anomalous) == (defect, defect != "good")
-        assert not wanted or (SHARED / "mvtec" / wanted).is_file()
+        assert not wanted or (DATA / "mvtec" / wanted).is_file()
 
 
 @real
 def test_real_visa_folder():
-    catalogue = visa.scan(SHARED / "visa")
+    catalogue = visa.scan(DATA / "visa")
     assert catalogue.categories == ["magnetic_tile"]
     assert counts(catalogue.train["magnetic_tile"]) == {"good": 40}
     assert counts(catalogue.test["magnetic_tile"]) == {"bad": 118, "good": 50}
@@ -112,18 +98,18 @@ def test_real_visa_folder():
 
 @real
 def test_small_class_numbers_in_real_masks_are_defect():
-    anomalous = [record for record in visa.scan(SHARED / "visa").test["magnetic_tile"] if record.anomalous]
+    anomalous = [record for record in visa.scan(DATA / "visa").test["magnetic_tile"] if record.anomalous]
     for record in anomalous[::10]:
-        raw = np.array(Image.open(SHARED / "visa" / record.mask_path))
+        raw = np.array(Image.open(DATA / "visa" / record.mask_path))
         assert 0 < raw.max() <= 5
-        assert (np.array(open_mask(SHARED / "visa" / record.mask_path)) == (raw > 0) * 255).all()
+        assert (np.array(open_mask(DATA / "visa" / record.mask_path)) == (raw > 0) * 255).all()
 
 
 @real
 def test_official_visa_split_is_read_for_the_categories_that_are_there(tmp_path):
     save(tmp_path / "candle/Data/Images/Normal/0836.JPG")
     save(tmp_path / "candle/Data/Images/Anomaly/000.JPG")
-    catalogue = visa.scan(tmp_path, SHARED / "visa_official_split/1cls.csv")
+    catalogue = visa.scan(tmp_path, DATA / "visa_official_split/1cls.csv")
     mask = "candle/Data/Masks/Anomaly/000.png"
     assert catalogue.train == {
         "candle": [Record("candle/Data/Images/Normal/0836.JPG", "", "candle", "good", False)]
@@ -286,9 +272,10 @@ def test_script_fails_with_one_sentence(tmp_path, capsys):
 
 
 def test_script_runs_inside_the_data_folder_beside_its_dataset(tmp_path):
-    (tmp_path / "data").mkdir()
-    for file in (PROJECT / "data").glob("*.py"):
-        shutil.copy(file, tmp_path / "data")
+    for package in ("data", "utils"):
+        (tmp_path / package).mkdir()
+        for file in (ROOT / package).glob("*.py"):
+            shutil.copy(file, tmp_path / package)
     make_mvtec(tmp_path / "data" / "mvtec", "bottle")
     done = subprocess.run([sys.executable, "mvtec.py"], cwd=tmp_path / "data", capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
@@ -299,11 +286,11 @@ def test_script_runs_inside_the_data_folder_beside_its_dataset(tmp_path):
 @real
 def test_script_of_visa_runs_from_anywhere(tmp_path):
     done = subprocess.run(
-        [sys.executable, PROJECT / "data/visa.py", SHARED / "visa", "--meta", tmp_path / "m.json"],
+        [sys.executable, ROOT / "data/visa.py", DATA / "visa", "--meta", tmp_path / "m.json"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "no problems found" in done.stdout
-    assert read_meta(tmp_path / "m.json", SHARED / "visa") == visa.scan(SHARED / "visa")
+    assert read_meta(tmp_path / "m.json", DATA / "visa") == visa.scan(DATA / "visa")

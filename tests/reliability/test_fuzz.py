@@ -15,15 +15,16 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save, save_file
-from small_runs import command, one_thread  # noqa: F401 (one_thread is a fixture)
 
 from data.meta import read_meta
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.training_state import Position, TrainingState
 from models.methods.fdsl import FDSL
+from tests.support.small_runs import command
 from utils.device import seed_everything
 from utils.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES = int(os.environ.get("FDSL_FUZZ", "60"))
 often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 test = command("test")

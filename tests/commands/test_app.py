@@ -8,13 +8,15 @@ import threading
 import urllib.request
 
 import pytest
-from small_runs import BACKBONE, one_thread, run, start, write_model_config  # noqa: F401 (one_thread is a fixture)
+
+from tests.support.photographs import png
+from tests.support.small_runs import BACKBONE, run, start, write_model_config
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
-from test_app import png  # noqa: E402
-
 from page.uploads import PREFIX  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

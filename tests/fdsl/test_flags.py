@@ -1,25 +1,14 @@
-"""Settings: flags, what a checkpoint decides, and what is refused with a sentence."""
+"""Flags, what a checkpoint decides, and what is refused with a sentence."""
 
 import argparse
 
 import pytest
-import torch
 
 from fdsl.flags.arguments import CommandLine, name_part
 from fdsl.flags.chosen import backbone_config, method_config, window_config
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 from fdsl.runs import run_name
-from utils import device as device_module
-from utils.config import (
-    PUBLISHED_EPOCHS,
-    QUARTER,
-    BackboneConfig,
-    MethodConfig,
-    WindowConfig,
-    as_stored,
-    from_stored,
-)
-from utils.device import choose_precision
+from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored
 from utils.errors import ConfigError
 
 
@@ -125,18 +114,6 @@ def test_names_that_are_no_folder_are_refused(name):
         name_part(name)
 
 
-def test_stored_settings_are_checked():
-    good = as_stored(BackboneConfig())
-    assert from_stored(BackboneConfig, good) == BackboneConfig()
-    for broken in (
-        {**good, "new": 1},
-        {name: good[name] for name in list(good)[1:]},
-        {**good, "image_size": "518"},
-    ):
-        with pytest.raises(ConfigError):
-            from_stored(BackboneConfig, broken)
-
-
 @pytest.mark.parametrize(
     "given, budget, name",
     [
@@ -149,17 +126,3 @@ def test_a_window_budget_needs_no_number(given, budget, name):
     windows = window_config(flags(*given))
     assert windows.window_budget == budget
     assert run_name(windows, MethodConfig(), "paper", 240) == name
-
-
-@pytest.mark.parametrize(
-    "device, unit, chosen",
-    [
-        ("cuda", None, torch.float16),
-        ("cpu", "AMX", torch.bfloat16),
-        ("cpu", None, torch.float32),
-        ("mps", None, torch.float32),
-    ],
-)
-def test_auto_precision_is_the_finest_that_is_fast(device, unit, chosen, monkeypatch):
-    monkeypatch.setattr(device_module, "bf16_in_hardware", lambda: unit)
-    assert choose_precision("auto", torch.device(device)) == chosen

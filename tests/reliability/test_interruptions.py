@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_runs import Place, command, one_thread  # noqa: F401 (one_thread is a fixture)
 from torch import nn
 
 from fdsl import detection, training
@@ -16,22 +15,16 @@ from fdsl.flags.arguments import save_interval
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.training_state import Position, TrainingState
+from tests.support.small_runs import Place, command, files
 from utils.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 train, test = command("train"), command("test")
 
 
 class Fault(Exception):
     """What the tests throw where a run is to end."""
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A dataset, a checkpoint trained without a disturbance and the run that tests it."""
-    place = Place(tmp_path_factory.mktemp("place"))
-    train.main(place.train())
-    test.main(place.test())
-    return place
 
 
 def after(monkeypatch, owner, name, calls, error=Fault):
@@ -45,16 +38,6 @@ def after(monkeypatch, owner, name, calls, error=Fault):
         return original(*arguments, **named)
 
     monkeypatch.setattr(owner, name, counted)
-
-
-def files(folder):
-    """Path -> content of everything a run leaves but its log, its report and the command that asked for
-    it."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name not in ("log.txt", "mvtec.log.txt", "config.json", "report.html")
-    }
 
 
 # Training ---------------------------------------------------------------------------------------------------

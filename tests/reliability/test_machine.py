@@ -4,27 +4,28 @@ import errno
 import os
 import resource
 import signal
-import sys
 
 import numpy as np
 import pytest
 import torch
-from small_runs import one_thread, start  # noqa: F401 (one_thread is a fixture)
-from test_reliability import files
-from test_reliability_numbers import place, test, train  # noqa: F401 (place is a fixture)
-from test_reliability_processes import children, line_with
 
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
 from models.backbones.open_clip import FrozenBackbone
 from models.detector import WINDOW_CHUNK_PATCHES
 from models.methods.fdsl import FDSL
+from tests.support.small_runs import children, command, files, finished_place, line_with, start
 from utils import files as whole_files
-from utils import signals
-from utils.command import run_command
-from utils.device import choose_device
 from utils.errors import ConfigError
-from utils.memory import Halving, is_out_of_memory, sparing
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+train, test = command("train"), command("test")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A finished training and test run without pictures."""
+    return finished_place(tmp_path_factory.mktemp("place"), "--pictures", "0")
 
 
 @pytest.fixture
@@ -130,60 +131,20 @@ def test_memory_for_not_even_one_image_is_one_sentence(place, tmp_path, monkeypa
     assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("maps.npz"))
 
 
-def test_halves_are_put_together_in_order_and_other_errors_pass():
-    calls = []
-
-    def double(batch, plus=0):
-        calls.append(len(batch))
-        if len(batch) > 3:
-            raise RuntimeError(
-                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
-            )
-        return batch * 2 + plus
-
-    halving = Halving(double, torch.cat)
-    assert torch.equal(halving(torch.arange(10), plus=1), torch.arange(10) * 2 + 1) and calls == [
-        10,
-        5,
-        2,
-        2,
-        2,
-        2,
-        2,
-    ]
-    assert torch.equal(halving(torch.arange(3)), torch.arange(3) * 2) and calls[-2:] == [2, 1]
-    assert halving(torch.zeros(0)).shape == (0,)
-    with pytest.raises(RuntimeError, match="something else"):
-        Halving(lambda _: (_ for _ in ()).throw(RuntimeError("something else")), torch.cat)(torch.zeros(4))
-
-
-def test_what_counts_as_out_of_memory():
-    assert is_out_of_memory(torch.OutOfMemoryError("x")) and is_out_of_memory(MemoryError())
-    assert is_out_of_memory(RuntimeError("MPS backend out of memory")) and not is_out_of_memory(
-        RuntimeError("shape")
-    )
-    assert is_out_of_memory(
-        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-    )
-    assert not is_out_of_memory(ValueError("out of memory"))
-
-
-def test_sparing_asks_until_it_fits():
-    sizes = [8]
-
-    def attempt():
-        if sizes[-1] > 1:
-            raise MemoryError
-        return "done"
-
-    def smaller():
-        sizes.append(sizes[-1] // 2)
-        return True
-
-    assert sparing(attempt, smaller) == "done" and sizes == [8, 4, 2, 1]
-
-
 # Disk -------------------------------------------------------------------------------------------------------
+
+
+def filling_disk(successes, real=os.fsync):
+    """An fsync that finds the disk full after so many successes."""
+    left = [successes]
+
+    def fsync(handle):
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= 1
+        return real(handle)
+
+    return fsync
 
 
 @pytest.mark.parametrize("name", ["train", "test"])
@@ -198,15 +159,7 @@ def test_a_full_disk_at_any_write_leaves_whole_files_and_a_run_that_goes_on(
     refused = 0
     for successes in range(30):
         with monkeypatch.context() as patch:
-            left = [successes]
-
-            def fsync(handle, real=os.fsync):
-                if left[0] == 0:
-                    raise OSError(errno.ENOSPC, "No space left on device")
-                left[0] -= 1
-                return real(handle)
-
-            patch.setattr(whole_files.os, "fsync", fsync)
+            patch.setattr(whole_files.os, "fsync", filling_disk(successes))
             try:
                 main(arguments)
                 break
@@ -232,65 +185,6 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_exit_code_2(place, tmp_pat
     assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("*.tmp"))
 
 
-# What the entry points make of it ---------------------------------------------------------------------------
-
-
-def ended(monkeypatch, capsys, error, *flags, errors=(ConfigError,)):
-    """Exit code and standard error of an entry point that raises `error`."""
-    monkeypatch.setattr(signals, "answer", lambda at_once=False: None)
-    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
-
-    def main(_):
-        raise error
-
-    with pytest.raises(SystemExit) as stopped:
-        run_command(main, errors)
-    return stopped.value.code, capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    "error, words",
-    [
-        (ConfigError("a sentence\nin two lines"), "error: a sentence in two lines"),
-        (
-            OSError(errno.ENOSPC, "No space left on device", "a/b"),
-            "a/b: No space left on device; the disk is full",
-        ),
-        (
-            PermissionError(errno.EACCES, "Permission denied", "a/b"),
-            "a/b: Permission denied; give permission",
-        ),
-        (OSError(errno.EROFS, "Read-only file system", "a"), "name another folder"),
-        (OSError(errno.EIO, "Input/output error", "a"), "a: Input/output error; mend it"),
-        (OSError("odd"), "a file: odd;"),
-        (torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory (CUDA out of memory.)"),
-        (MemoryError(), "There is not enough memory (MemoryError)"),
-        (
-            RuntimeError("CUDA error: an illegal memory access was encountered\nmore"),
-            "The GPU stopped working (CUDA error: an",
-        ),
-        (
-            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
-            "A process that loads images was ended",
-        ),
-    ],
-)
-def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, error, words):
-    code, told = ended(monkeypatch, capsys, error)
-    assert code == 2 and words in told and "Traceback" not in told
-    assert len([line for line in told.splitlines() if line.startswith("error: ")]) == 1
-
-
-def test_debug_shows_the_traceback_and_so_does_what_nobody_expected(monkeypatch, capsys):
-    for error, flags in (
-        (ConfigError("x"), ["--debug"]),
-        (RuntimeError("a fault of ours"), []),
-        (OSError("x"), ["--debug"]),
-    ):
-        with pytest.raises(type(error)):
-            ended(monkeypatch, capsys, error, *flags)
-
-
 def test_a_killed_helper_of_a_run_is_one_sentence(place, tmp_path):
     process = start("train", place.train("--epochs", "900", "--workers", "1", "--checkpoints", str(tmp_path)))
     line_with(process, "epoch 1/900: loss")
@@ -301,13 +195,6 @@ def test_a_killed_helper_of_a_run_is_one_sentence(place, tmp_path):
         and "A process that loads images was ended from outside" in rest
         and "Traceback" not in rest
     )
-
-
-def test_a_gpu_that_does_not_answer_is_said(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    with pytest.raises(ConfigError, match="--device cuda:0 is there but does not work .*--device cpu"):
-        choose_device("0")
 
 
 def test_the_state_is_read_by_no_pickle(place, tmp_path):

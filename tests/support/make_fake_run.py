@@ -1,5 +1,5 @@
-"""A made-up test run: drawn photographs, smooth maps, scores. `python tests/make_fake_run.py DIR` writes its
-report."""
+"""A made-up test run: drawn photographs, smooth maps, scores. `python tests/support/make_fake_run.py DIR`
+writes its report."""
 
 import sys
 from dataclasses import replace
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from fdsl.report.pictures import CategorySummary, CategoryView, write_pictures  # noqa: E402
 from fdsl.report.run_report import write_report  # noqa: E402
@@ -39,7 +39,10 @@ PAPER = {
     "f1_px": (58.6, 0.5),
     "ap_px": (60.3, 0.6),
 }
-COMMAND = "python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl --k-shot 1 --seed 14 --winmode mul"
+COMMAND = (
+    "python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl "
+    "--k-shot 1 --seed 14 --winmode mul"
+)
 GRID = 20
 ATTACK = "<img src=x onerror=alert(1)>.png"
 ATTACK_NAME = "plate\"'><script>alert(2)</script>{{ 7 * 7 }}"

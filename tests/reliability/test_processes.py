@@ -1,6 +1,5 @@
 """Locks and signals: two runs for one folder, Ctrl-C and SIGTERM."""
 
-import json
 import os
 import signal
 import subprocess
@@ -9,12 +8,15 @@ import time
 from pathlib import Path
 
 import pytest
-from small_runs import ROOT, one_thread, start  # noqa: F401 (one_thread is a fixture)
-from test_reliability import CONFIG, place, test, train  # noqa: F401 (place is a fixture)
 
 from fdsl.store.training_state import TrainingState
+from tests.support.constants import ROOT
+from tests.support.small_runs import children, command, line_with, start
 from utils import lock
 from utils.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+train, test = command("train"), command("test")
 
 HOLDER = (
     "import sys, time; from pathlib import Path; from utils.lock import locked\n"
@@ -54,80 +56,6 @@ def test_a_test_run_is_refused_while_another_writes_its_folder(place, tmp_path):
     assert not (folder / "config.json").exists()
 
 
-@pytest.mark.parametrize(
-    "process, begun, free",
-    [
-        ("mine", "", True),
-        ("mine", None, False),
-        (2**22 + 5, None, True),
-        ("text", None, True),
-        (-1, None, True),
-    ],
-)
-def test_without_locks_of_the_system_the_process_id_and_its_start_decide(
-    tmp_path, monkeypatch, process, begun, free
-):
-    monkeypatch.setattr(lock, "fcntl", None)
-    file = tmp_path / ".lock"
-    me = lock._me()
-    file.write_text(
-        json.dumps(
-            {
-                **me,
-                "process": os.getpid() if process == "mine" else process,
-                "begun": me["begun"] if begun is None else begun,
-            }
-        )
-    )
-    if free:
-        with lock.locked(file, "it", "go"):
-            assert json.loads(file.read_text())["process"] == os.getpid()
-        assert not file.exists()
-    else:
-        with (
-            pytest.raises(ConfigError, match="it is being written by process"),
-            lock.locked(file, "it", "go"),
-        ):
-            pass
-        assert file.exists()
-
-
-@pytest.mark.parametrize("taken", [False, True])
-def test_windows_locks_a_far_byte(tmp_path, monkeypatch, taken):
-    """Against a stand-in for Python's msvcrt, whose `locking` locks from the file's position and raises where
-    it cannot."""
-
-    class Windows:
-        LK_NBLCK, locked = 2, []
-
-        def locking(self, handle, mode, count):
-            self.locked.append((os.lseek(handle, 0, os.SEEK_CUR), mode, count))
-            if taken:
-                raise OSError(13, "Permission denied")
-
-    monkeypatch.setattr(lock, "fcntl", None)
-    monkeypatch.setattr(lock, "msvcrt", Windows())
-    file = tmp_path / ".lock"
-    if taken:
-        file.write_text(json.dumps({"process": 42, "host": "there", "since": "then"}))
-        with (
-            pytest.raises(ConfigError, match="by process 42 on there since then"),
-            lock.locked(file, "it", "go"),
-        ):
-            pass
-    else:
-        with lock.locked(file, "it", "go"):
-            assert json.loads(file.read_text())["process"] == os.getpid()
-    assert Windows.locked == [(lock.FAR, 2, 1)]
-
-
-def test_a_lock_file_of_any_content_is_taken(tmp_path):
-    for content in (b"", b"[]", b"\xff\x00", b"9" * 9999):
-        (tmp_path / ".lock").write_bytes(content)
-        with lock.locked(tmp_path / ".lock", "it", "go"):
-            pass
-
-
 # Signals ----------------------------------------------------------------------------------------------------
 
 PROMPT = 3  # seconds: a second is what the commands take, the rest is for a busy machine
@@ -139,18 +67,6 @@ def interrupt(process, number):
     begun = time.monotonic()
     told = process.communicate(timeout=20)[1]
     return process.returncode, time.monotonic() - begun, told
-
-
-def line_with(process, words):
-    for line in process.stderr:
-        if words in line:
-            return line
-    raise AssertionError(f"{words!r} was never said")
-
-
-def children(number):
-    listed = Path(f"/proc/{number}/task/{number}/children")
-    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
 
 
 def alive(number):
@@ -177,7 +93,12 @@ def test_a_training_answers_with_one_line_that_says_how_to_continue(place, tmp_p
     while any(map(alive, helpers)) and time.monotonic() < end:
         time.sleep(0.05)
     assert helpers and not [child for child in helpers if alive(child)]
-    assert TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", CONFIG, "", 5).read().position.step >= 8
+    assert (
+        TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", {"training": {"machine": {}}}, "", 5)
+        .read()
+        .position.step
+        >= 8
+    )
 
 
 HELD = (

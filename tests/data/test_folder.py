@@ -14,9 +14,8 @@ from data.catalogue import open_catalogue
 from data.check import check_catalogue
 from data.meta import read_meta, write_meta
 from data.records import draw_references, with_masks, without_references
+from tests.support.constants import SHARED
 from utils.errors import DataError
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def build(root: Path, *names: str) -> Path:
@@ -218,7 +217,7 @@ def test_script_shows_how_a_folder_is_understood(tmp_path, capsys, monkeypatch):
 
 
 def test_mvtec_s_layout_is_understood_the_same():
-    root = SHARED / "mvtec"
+    root = SHARED / "data/mvtec"
     if not root.is_dir():
         pytest.skip(f"{root} is not here")
     assert folder.scan(root) == mvtec.scan(root) == open_catalogue("folder", root)

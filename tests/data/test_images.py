@@ -19,9 +19,9 @@ from data.images import (
     open_image,
     open_mask,
 )
+from tests.support.constants import SHARED
 from utils.errors import DataError
 
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 RAMP = np.arange(0, 240, 10, dtype=np.uint8).reshape(4, 6)  # 6 wide, 4 high, every pixel of its own
 
 

@@ -8,10 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
-from small_runs import one_thread  # noqa: F401 (a fixture)
 
 from fdsl.api import AnomalyDetector
 
@@ -20,17 +18,11 @@ pytest.importorskip("flask", reason="flask is not installed (requirements-app.tx
 from page.server import Visitors, make_server  # noqa: E402
 from page.session import Limits  # noqa: E402
 from page.uploads import PREFIX, plain_name, scratch_folder  # noqa: E402
+from tests.support.photographs import png  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 LIMITS = Limits(file_bytes=200_000, max_pixels=250_000, references=3, photographs=4)
-
-
-def png(seed=0, spot=False, size=(44, 36), kind="PNG"):
-    pixels = np.random.default_rng(seed).normal(120, 10, (size[1], size[0], 3)).clip(0, 255).astype(np.uint8)
-    if spot:
-        pixels[12:24, 20:34] = (250, 20, 20)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, kind)
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
