@@ -37,10 +37,14 @@ class NotFinite(ModelError):
 class Scorer:
     """A detector, called with as many images at once as memory holds; gives finite NumPy arrays."""
 
-    def __init__(self, detector: Detector) -> None:
+    def __init__(self, detector: Detector, like: Scorer | None = None) -> None:
+        """`like`: a scorer on the same device, which knows how much fits into its memory."""
         self.detector = detector
-        self._detect = Halving(self._score, join_score_maps, detector.halve_windows)
-        self._scales = Halving(self._scale_maps, np.concatenate, detector.halve_windows)
+        if like is None:
+            self._maps = Halving(_score_maps, join_score_maps, detector.halve_windows)
+            self._scales = Halving(_scale_maps, np.concatenate, detector.halve_windows)
+        else:
+            self._maps, self._scales = like._maps, like._scales
 
     def remember(self, pixels: Tensor) -> None:
         """Shows the detector its references (K,3,S,S) uint8; raises ConfigError where memory does not hold
@@ -50,34 +54,36 @@ class Scorer:
 
     def without(self, reference: int, references: int) -> Scorer:
         """A scorer whose detector has never seen one of its `references` (two or more)."""
-        return Scorer(self.detector.without(reference, references))
+        return Scorer(self.detector.without(reference, references), self)
 
     def __call__(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> ScoreMaps:
         """Score maps of photographs (B,3,S,S) uint8, as float32 arrays; NotFinite calls them by their
         `names`."""
-        found = self._detect(pixels, match)
+        found = self._maps(pixels, self.detector, match)
         self._refuse_not_finite(found.arrays, names)
         return found
 
     def scale_maps(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> np.ndarray:
         """One map (B,S,G,G) for each of the method's S scales, not yet brought together; NotFinite as
         above."""
-        found = self._scales(pixels, match)
+        found = self._scales(pixels, self.detector, match)
         self._refuse_not_finite([found], names)
         return found
-
-    def _score(self, pixels: Tensor, match: Matching | None) -> ScoreMaps:
-        found = self.detector(self.detector.backbone.normalise(pixels), match)
-        return found.each(lambda part: part.float().cpu().numpy())
-
-    def _scale_maps(self, pixels: Tensor, match: Matching | None) -> np.ndarray:
-        found = self.detector.scale_maps(self.detector.backbone.normalise(pixels), match)
-        return found.transpose(0, 1).float().cpu().numpy()
 
     def _refuse_not_finite(self, arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
         for index, name in enumerate(names):
             if not all(np.isfinite(part[index]).all() for part in arrays):
                 raise NotFinite(name, self.detector.backbone.dtype)
+
+
+def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> ScoreMaps:
+    found = detector(detector.backbone.normalise(pixels), match)
+    return found.each(lambda part: part.float().cpu().numpy())
+
+
+def _scale_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> np.ndarray:
+    found = detector.scale_maps(detector.backbone.normalise(pixels), match)
+    return found.transpose(0, 1).float().cpu().numpy()
 
 
 def to_batch(photographs: Iterable[Image.Image], side: int) -> Tensor:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,13 @@ logger = logging.getLogger("fdsl")
 QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take time too
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once, to begin with
 NO_WINDOWS = WindowConfig(winmode="nan")
+
+
+@dataclass
+class AtOnce:
+    """How many window patches are encoded at once: what a detector and its copies have learnt about the memory."""
+
+    patches: int
 
 
 class Detector(nn.Module):
@@ -47,7 +55,7 @@ class Detector(nn.Module):
         self.budget = _window_budget(windows, self.windows)
         self.window_match = window_matching(windows.index_memory)
         default = WINDOW_CHUNK_PATCHES["cpu"]
-        self.chunk_patches = WINDOW_CHUNK_PATCHES.get(backbone.device.type, default)
+        self.at_once = AtOnce(WINDOW_CHUNK_PATCHES.get(backbone.device.type, default))
         self.memory: Memory | None = None
         self.window_memory: Memory | None = None
 
@@ -77,7 +85,7 @@ class Detector(nn.Module):
     def empty_copy(self, method: Method) -> Detector:
         """A detector of the same backbone and settings that remembers nothing yet."""
         other = Detector(self.backbone, method, self.image_size, self.settings)
-        other.chunk_patches = self.chunk_patches
+        other.at_once = self.at_once
         return other
 
     @torch.no_grad()
@@ -149,7 +157,7 @@ class Detector(nn.Module):
     @property
     def chunk(self) -> int:
         """Windows encoded at once."""
-        return max(1, self.chunk_patches // self.settings.win_size**2)
+        return max(1, self.at_once.patches // self.settings.win_size**2)
 
     def halve_windows(self) -> bool:
         """Half as many windows are encoded at once from now on; False where it is one already or there are
@@ -157,7 +165,7 @@ class Detector(nn.Module):
         now = min(self.chunk, len(self.windows)) if self.windows is not None else 0
         if now <= 1:
             return False
-        self.chunk_patches = now // 2 * self.settings.win_size**2
+        self.at_once.patches = now // 2 * self.settings.win_size**2
         logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
         return True
 

@@ -61,10 +61,14 @@ class PickedByAny(Matching):
         return ((part, match) for part in parts)
 
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
+        rows = self.rows(bank)
+        return rows[super().index(bank.part(rows), query, align)]
+
+    def rows(self, bank: MemoryBank) -> Tensor:
+        """The bank's tokens of the windows that were picked, by their places in it."""
         picked = (self.embeddings @ bank.keys.t()).argmax(-1).unique()
         patches = torch.arange(bank.window, device=picked.device)
-        rows = (picked[:, None] * bank.window + patches).flatten()
-        return rows[super().index(bank.part(rows), query, align)]
+        return (picked[:, None] * bank.window + patches).flatten()
 
 
 @dataclass(frozen=True)

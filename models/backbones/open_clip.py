@@ -19,6 +19,7 @@ from models.backbones.open_clip_towers import (
     downloaded_tower,
     normalisation_of,
     register_model_configs,
+    require_square_vit,
     tower_of_file,
     untrained_tower,
 )
@@ -111,21 +112,6 @@ class OpenClipBackbone(nn.Module):
             table = resize_position_table(self.native_table, grid).to(self.visual.conv1.weight)
             self._tables[key] = nn.Parameter(table, requires_grad=False)
         return self._tables[key]
-
-
-def require_square_vit(visual: nn.Module) -> None:
-    """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and
-    patches."""
-    if not isinstance(visual, open_clip.transformer.VisionTransformer):
-        raise ModelError(
-            f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, EVA, "
-            "ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or ViT-B-16-quickgelu."
-        )
-    for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):
-        if height != width:
-            raise ModelError(
-                f"The image tower takes {what} of {height} x {width} px; only square ones work here."
-            )
 
 
 def resize_position_table(table: Tensor, grid: int) -> Tensor:

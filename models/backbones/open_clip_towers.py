@@ -54,7 +54,24 @@ def _new_tower(model: str, device: str) -> nn.Module:
         raise ModelError(
             f"--model {model} cannot be built from its open_clip configuration ({first_line(error)})."
         ) from error
+    require_square_vit(visual)
     return visual
+
+
+def require_square_vit(visual: nn.Module) -> None:
+    """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and
+    patches."""
+    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+        raise ModelError(
+            f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, EVA, "
+            "ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or "
+            "ViT-B-16-quickgelu."
+        )
+    for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):
+        if height != width:
+            raise ModelError(
+                f"The image tower takes {what} of {height} x {width} px; only square ones work here."
+            )
 
 
 def tower_of_file(model: str, file: Path) -> nn.Module:

@@ -80,7 +80,7 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     assert state["threshold"]["score"] == plain.threshold.score and state["rate"] == 0.05
     assert [row["score"] for row in told] == [one.score for one in found]
     assert told[1]["score"] > told[0]["score"] and told[1]["boxes"]
-    assert detector.detector.bank is None, "visitors have detectors of their own"
+    assert not detector.ready, "visitors have detectors of their own"
 
 
 def test_the_same_good_part_twice_is_refused_and_changes_nothing(visitor):

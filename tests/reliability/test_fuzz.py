@@ -19,7 +19,7 @@ from safetensors.torch import save, save_file
 from data.meta import read_meta
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.training_state import Position, TrainingState
-from models.methods.fdsl import FDSL
+from models.methods.fdsl import Fdsl
 from tests.support.small_runs import command
 from utils.device import seed_everything
 from utils.errors import ConfigError, DataError
@@ -110,7 +110,7 @@ def pickled(content):
 
 
 seed_everything(0)  # so that what is damaged is the same each time
-HEADS = FDSL(4, 1)
+HEADS = Fdsl(4, 1)
 WHOLE = {
     ".safetensors": made(lambda file: save_checkpoint(file, HEADS.state_dict(), CONFIG)),
     ".pth": pickled(
@@ -199,7 +199,7 @@ def test_damaged_checkpoints(suffix, data):
 
     def read(file):
         found = load_checkpoint(file)
-        FDSL(found.width, found.blocks, found.has_nam).load_state_dict(found.state)
+        Fdsl(found.width, found.blocks, with_nam=found.has_nam).load_state_dict(found.state)
 
     answers(read, ConfigError, content, f"file{suffix}")
 
@@ -252,7 +252,7 @@ def test_checkpoints_with_made_up_tensors(more, gone):
 
     def read(file):
         found = load_checkpoint(file)
-        FDSL(found.width, found.blocks, found.has_nam).load_state_dict(found.state)
+        Fdsl(found.width, found.blocks, with_nam=found.has_nam).load_state_dict(found.state)
 
     answers(read, ConfigError, made(write), "file.safetensors")
 

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from fdsl.store.checkpoint import load_checkpoint
-from models.backbones.open_clip import FrozenBackbone
+from models.backbones.open_clip import OpenClipBackbone
 from models.detector import Detector
 from models.features import Features
 from tests.support.small_runs import command, files, finished_place
@@ -29,7 +29,7 @@ def place(tmp_path_factory):
 
 def overflow_in(monkeypatch, dtype, calls):
     """A backbone whose values overflow in `dtype` from the given call on."""
-    original, count = FrozenBackbone.encode, [0]
+    original, count = OpenClipBackbone.encode, [0]
 
     def encode(self, *arguments, **named):
         found = original(self, *arguments, **named)
@@ -38,7 +38,7 @@ def overflow_in(monkeypatch, dtype, calls):
             return Features(found.tokens * float("inf"), found.embedding)
         return found
 
-    monkeypatch.setattr(FrozenBackbone, "encode", encode)
+    monkeypatch.setattr(OpenClipBackbone, "encode", encode)
 
 
 @pytest.mark.parametrize("calls", [0, 20])

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
-from models.methods.fdsl import FDSL
+from models.methods.fdsl import Fdsl
 from tests.support.small_runs import Place, command, draw_dataset
 from utils import signals
 from utils.command import run_command
@@ -228,7 +228,7 @@ def broken_run(text):
 
 
 def narrow(state, config):
-    heads = FDSL(16, 2).state_dict()
+    heads = Fdsl(16, 2).state_dict()
     state.clear()
     state.update(heads)
 
