@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from data.meta import read_meta
-from data.records import Catalogue, Record, logger
+from data.records import Catalogue, Record
 from utils.errors import DataError
 from utils.text import natural_key, shown
 
