@@ -46,7 +46,7 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
     if not state.file.exists():
         return None
     saved = state.read()
-    if changed := differences(saved.config, state.config):
+    if changed := differences(saved.config, dict(state.config)):
         raise ConfigError(
             f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
             f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume."

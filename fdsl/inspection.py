@@ -121,8 +121,9 @@ def _count(inputs: Sequence[str], left_out: Sequence[Path], references: Sequence
 def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Prediction]:
     if not items:
         return []
-    batch = torch.stack([item.tensor for item in items])
-    return detector.predict_batch(batch, [item.photo.size for item in items], [item.name for item in items])
+    tensors = [item.tensor for item in items if item.tensor is not None]
+    sizes = [item.photo.size for item in items if item.photo is not None]
+    return detector.predict_batch(torch.stack(tensors), sizes, [item.name for item in items])
 
 
 def _skipped(unreadable: list[tuple[str, str]], folder: PredictionFolder | None) -> Iterator[Row]:
@@ -139,7 +140,7 @@ def _kept(
 ) -> Row:
     """A photograph's row, in the folder together with its maps and the picture that is wanted of it."""
     row = row_of(item.name, found)
-    if folder is not None:
+    if folder is not None and item.photo is not None:
         if pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False):
             row["picture"] = draw(detector, item.name, item.photo, found, folder.folder)
         folder.add(row, found.base_map, found.window_map)

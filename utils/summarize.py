@@ -1,4 +1,4 @@
-"""`python -m utils.summarize` still works: it runs fdsl.summarize by name, as utils imports nothing of ours."""
+"""`python -m utils.summarize` still works: runs fdsl.summarize by name, as utils imports nothing of ours."""
 
 import runpy
 

@@ -150,11 +150,13 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
 
 def _rate(text: str) -> float | str:
     """An argparse type: a number between 0 and 1, or none."""
+    if text == "none":
+        return text
     try:
-        value = text if text == "none" else float(text)
+        value = float(text)
     except ValueError:
         value = math.nan
-    if value != "none" and not 0 < value < 1:
+    if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, nor none")
     return value
 

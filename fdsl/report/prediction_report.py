@@ -71,7 +71,7 @@ def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool
     texts = []
     for place, (row, picture) in enumerate(cells):
         top, left = place // columns * (CELL + CELL_TEXT), place % columns * CELL
-        height, width = drawing.panel_size(*picture.shape[:2], CELL - 8)
+        height, width = drawing.panel_size(picture.shape[0], picture.shape[1], CELL - 8)
         factor = min(1.0, (CELL - 8) / max(height, width))
         small = drawing.resize(picture, max(1, int(height * factor)), max(1, int(width * factor)))
         y, x = top + (CELL - small.shape[0]) // 2, left + (CELL - small.shape[1]) // 2
