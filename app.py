@@ -9,7 +9,7 @@ It listens on 127.0.0.1. Uploads lie in a temporary folder and are gone when the
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+if __name__ in ("__main__", "fdsl_commands.app"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
     signals.answer(at_once=True)
@@ -22,8 +22,9 @@ from typing import NoReturn
 
 from fdsl.api import AnomalyDetector
 from fdsl.flags.arguments import CommandLine, whole
+from fdsl.flags.chosen_detector import load_or_make, remember
 from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
-from predict import facts, load_or_make, remember
+from fdsl.report.prediction_report import detector_facts
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
 from utils.signals import before_leaving, how_to_continue
@@ -76,7 +77,8 @@ def main(argv: list[str] | None = None) -> NoReturn:
 
 def shown_facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
     """What the page says of the detector: what does not change while it is open."""
-    return [(name, value) for name, value in facts(detector) if name not in ("References", "Precision")]
+    facts = detector_facts(detector.config)
+    return [(name, value) for name, value in facts if name not in ("References", "Precision")]
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -97,5 +99,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     return args
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The command line of app.py and of fdsl-app."""
     run_command(main, (DataError, ModelError, ConfigError))
+
+
+if __name__ == "__main__":
+    command()

@@ -9,7 +9,7 @@ run that was interrupted goes on with the same command after its last finished c
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before torch is imported: Ctrl-C is answered from the first moment on
+if __name__ in ("__main__", "fdsl_commands.test"):  # before torch is imported: Ctrl-C is answered at once
     from utils import signals
 
     signals.answer(at_once=True)
@@ -31,11 +31,11 @@ from fdsl.assembly import build_detector
 from fdsl.detection import Overflow, detect
 from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, whole
-from fdsl.flags.chosen import backbone_config, method_config, refuse_windows_without_mode, window_config
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 from fdsl.report.tables import metrics_table
 from fdsl.results import write_results
 from fdsl.runs import differences_of_runs, run_name, same_run
+from fdsl.settings import backbone_config, method_config, refuse_windows_without_mode, window_config
 from fdsl.store.checkpoint import PRECISION_ASKED, Checkpoint, load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps, load_maps
@@ -345,8 +345,8 @@ def new_config(args: argparse.Namespace) -> tuple[dict[str, Any], Checkpoint | N
         path = checkpoint_path(args.checkpoints, args.model_name, trained_on)
     checkpoint = load_checkpoint(path)
     stored = checkpoint.config
-    tower = backbone_config(args, stored.get("backbone"))
-    method = method_config(args, stored.get("method"), checkpoint.has_nam)
+    tower = backbone_config(vars(args), stored.get("backbone"))
+    method = method_config(vars(args), stored.get("method"), checkpoint.has_nam)
     if args.heads == "both" and method.fd == "none":
         raise ConfigError("--method both needs a discrepancy, and these heads were trained on --fd none.")
     if args.k_shot == 0 and method.fd != "none":
@@ -381,10 +381,15 @@ def nearest_config(args: argparse.Namespace) -> dict[str, Any]:
         raise ConfigError(
             "--k-shot 0 leaves --method nearest nothing to compare with; give at least one reference."
         )
-    refuse_windows_without_mode(args)
+    refuse_windows_without_mode(vars(args))
     args.use_nam, args.winmode = 0, args.winmode or "nan"
     return config_of(
-        args, backbone_config(args), method_config(args), checkpoint="", checkpoint_digest="", trained_on=None
+        args,
+        backbone_config(vars(args)),
+        method_config(vars(args)),
+        checkpoint="",
+        checkpoint_digest="",
+        trained_on=None,
     )
 
 
@@ -411,7 +416,7 @@ def config_of(
         "backbone": as_stored(tower),
         "weights": sampled_digest(Path(tower.pretrained)),
         "method": as_stored(method),
-        "windows": as_stored(window_config(args)),
+        "windows": as_stored(window_config(vars(args))),
         "image_score": args.image_score,
         "metric_size": args.metric_size,
         "pictures": args.pictures,
@@ -429,7 +434,7 @@ def stored_config(args: argparse.Namespace) -> tuple[dict[str, Any], None]:
         )
     refuse_changes(args, config)
     evaluation = {name: getattr(args, name) or config[name] for name in EVALUATION}
-    windows = window_config(args, config["windows"])
+    windows = window_config(vars(args), config["windows"])
     data_path = str(args.data_path) if args.data_path else config["data_path"]
     return {
         **config,
@@ -554,5 +559,10 @@ def tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) ->
     return {category: records for category, records in tested.items() if records}
 
 
-if __name__ == "__main__":
+def command() -> None:
+    """The command line of test.py and of fdsl-test."""
     run_command(main, (DataError, ModelError, ConfigError))
+
+
+if __name__ == "__main__":
+    command()

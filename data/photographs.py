@@ -117,3 +117,15 @@ def read_ahead(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def in_batches(items: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
+    """`size` items at a time; the last may be shorter."""
+    batch: list[Loaded] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -29,10 +28,10 @@ from fdsl.assembly import (
 from fdsl.boxes import Box
 from fdsl.calibration import as_unknown, set_scales
 from fdsl.evaluation import image_scores
-from fdsl.flags.chosen import backbone_config, method_config
 from fdsl.learnt import normal_scores_of, part_of, restore_memories, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.scoring import Scorer, to_batch
+from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.thresholds import NormalScores, Threshold, labelled_threshold
@@ -107,18 +106,18 @@ class AnomalyDetector:
         checkpoint.
         """
         checkpoint = load_checkpoint(Path(path))
-        flags = argparse.Namespace(
-            model=model,
-            pretrained=pretrained,
-            model_config=model_config,
-            layers=layers,
-            image_size=image_size,
-            use_nam=use_nam,
-            fd=fd,
-            align=align,
+        tower = backbone_config(
+            {
+                "model": model,
+                "pretrained": pretrained,
+                "model_config": model_config,
+                "layers": layers,
+                "image_size": image_size,
+            },
+            checkpoint.config.get("backbone"),
         )
-        tower = backbone_config(flags, checkpoint.config.get("backbone"))
-        chosen = method_config(flags, checkpoint.config.get("method"), checkpoint.has_nam)
+        given = {"use_nam": use_nam, "fd": fd, "align": align}
+        chosen = method_config(given, checkpoint.config.get("method"), checkpoint.has_nam)
         config = detector_config(
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
         )
@@ -151,20 +150,17 @@ class AnomalyDetector:
         Without `windows` it looks at the whole image alone. Raises ConfigError, ModelError as the commands
         do.
         """
-        flags = argparse.Namespace(
-            model=model,
-            pretrained=pretrained,
-            model_config=model_config,
-            layers=layers,
-            image_size=image_size,
-            use_nam=0,
-            fd=None,
-            align=align,
-        )
+        tower = {
+            "model": model,
+            "pretrained": pretrained,
+            "model_config": model_config,
+            "layers": layers,
+            "image_size": image_size,
+        }
         config = detector_config(
             "nearest",
-            backbone_config(flags),
-            method_config(flags),
+            backbone_config(tower),
+            method_config({"use_nam": 0, "align": align}),
             windows or WindowConfig(winmode="nan"),
             image_score,
             device,

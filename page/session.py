@@ -17,10 +17,10 @@ from PIL import Image
 from data.images import MAX_PIXELS
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import Box, find_boxes
+from fdsl.inspection import draw, finish, row_of, run_config
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from page.uploads import Upload, jpeg, plain_name, receive, remove
-from predict import draw, finish, row_of, run_config
 from utils.errors import ConfigError, DataError
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
@@ -150,8 +150,8 @@ class Session:
                 raise DataError("there is no photograph of a good part yet")
             if len(references) * rotations > MOST_COPIES:
                 raise ConfigError(
-                    f"{len(references)} good parts with {rotations} rotated copies each are more than {MOST_COPIES}: "
-                    "remove some, or turn them less"
+                    f"{len(references)} good parts with {rotations} rotated copies each are more than "
+                    f"{MOST_COPIES}: remove some, or turn them less"
                 )
             photos = [upload.open() for upload in references.values()]
             other = self.start.another()

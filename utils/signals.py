@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import shlex
+import shutil
 import signal
 import socket
 import sys
@@ -21,6 +22,7 @@ from typing import NoReturn
 GRACE = (
     0.5  # seconds for the main thread to end by itself: Python cannot interrupt it inside a library's call
 )
+INSTALLED = "fdsl-"  # how the commands' names begin once the package is installed
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 NOTHING_DONE = "nothing is finished yet, the same command starts over"
 
@@ -53,7 +55,13 @@ def before_leaving(action: Callable[[], object]) -> None:
 
 def command_line() -> str:
     """The command that is running, as it can be pasted into a shell."""
-    return shlex.join(["python", *sys.argv])
+    script, *arguments = sys.argv
+    name = os.path.basename(script)
+    if not name.startswith(INSTALLED):
+        return shlex.join(["python", *sys.argv])
+    found = shutil.which(name)
+    here = found is not None and os.path.realpath(found) == os.path.realpath(script)
+    return shlex.join([name if here else script, *arguments])
 
 
 def answer(at_once: bool = False) -> None:
@@ -62,9 +70,12 @@ def answer(at_once: bool = False) -> None:
     The main thread gets `Stopped`. Where it has not ended GRACE seconds later, because a library's call holds
     it, a second thread says the line and ends the process: every file is written whole or not at all, so
     nothing is harmed. `at_once`: nothing is raised, the process ends; for the time of the imports, which turn
-    what is raised into errors.
+    what is raised into errors. In a process that loads images for another one it does nothing: that one
+    answers.
     """
     global _wake, _at_once
+    if multiprocessing.parent_process() is not None:
+        return
     _at_once = at_once
     if _wake is not None:
         return

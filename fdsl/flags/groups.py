@@ -17,7 +17,8 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--pretrained",
         metavar="TAG|FILE|none",
-        help=f"weights: a tag of open_clip, a file, or none for untrained ones (default {default.pretrained})",
+        help="weights: a tag of open_clip, a file, or none for untrained ones "
+        f"(default {default.pretrained})",
     )
     group.add_argument("--model-config", metavar="DIR", help="folder of further open_clip model JSON files")
     group.add_argument(
@@ -51,7 +52,8 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--winmode",
         choices=("nan", "mul", "onlywin"),
-        help="nan: off; mul: fused with the whole image; onlywin: windows alone (default mul; nan where there are no trained heads)",
+        help="nan: off; mul: fused with the whole image; onlywin: windows alone (default mul; nan where "
+        "there are no trained heads)",
     )
     group.add_argument(
         "--win-size", type=whole(1), metavar="PATCHES", help=f"side (default {default.win_size})"

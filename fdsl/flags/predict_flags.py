@@ -6,11 +6,11 @@ import argparse
 import math
 from pathlib import Path
 
+from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 
 METHODS = ("fdsl", "nearest", "both")
-MAX_PIXELS = 100_000_000
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
     "model",
@@ -64,9 +64,9 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--labels",
         type=Path,
         metavar="DIR|CSV",
-        help="labelled photographs: a folder with good/ and "
-        "defect folders, or a file with a header image,label and paths relative to it, where good, ok, normal, "
-        "no, false and 0 are good and all else is not",
+        help="labelled photographs: a folder with good/ and defect folders, or a file with a header "
+        "image,label and paths relative to it, where good, ok, normal, no, false and 0 are good and all else "
+        "is not",
     )
     written = parser.add_argument_group("what comes out")
     written.add_argument(
@@ -150,11 +150,13 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
 
 def _rate(text: str) -> float | str:
     """An argparse type: a number between 0 and 1, or none."""
+    if text == "none":
+        return text
     try:
-        value = text if text == "none" else float(text)
+        value = float(text)
     except ValueError:
         value = math.nan
-    if value != "none" and not 0 < value < 1:
+    if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, nor none")
     return value
 

@@ -26,6 +26,19 @@ CELL_TEXT = 44
 BOX_COLOUR = (64, 224, 208)
 BARS = 40  # of the histogram
 TEMPLATES = Path(__file__).parent / "templates"
+HEADS = {
+    "fdsl": "trained heads",
+    "nearest": "nearest normal patch, no training",
+    "both": "trained heads and nearest",
+}
+SCORES = {
+    "max": "mean over blocks of each one's highest patch, at or above the peak of the map",
+    "top1": "mean of the map's highest 1 %",
+}
+HEAT_MAPS = (
+    "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of good "
+    "parts reach"
+)
 
 
 def picture_name(name: str) -> str:
@@ -58,7 +71,7 @@ def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool
     texts = []
     for place, (row, picture) in enumerate(cells):
         top, left = place // columns * (CELL + CELL_TEXT), place % columns * CELL
-        height, width = drawing.panel_size(*picture.shape[:2], CELL - 8)
+        height, width = drawing.panel_size(picture.shape[0], picture.shape[1], CELL - 8)
         factor = min(1.0, (CELL - 8) / max(height, width))
         small = drawing.resize(picture, max(1, int(height * factor)), max(1, int(width * factor)))
         y, x = top + (CELL - small.shape[0]) // 2, left + (CELL - small.shape[1]) // 2
@@ -79,6 +92,23 @@ def _read(folder: Path, row: Mapping[str, Any]) -> np.ndarray | None:
     content = np.frombuffer((folder / row["picture"]).read_bytes(), np.uint8)
     picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
     return None if picture is None else picture[..., ::-1]
+
+
+def detector_facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the report says of a detector's configuration."""
+    tower, windows = config["backbone"], config["windows"]
+    turned = f", {config['rotations']} rotations each" if config["rotations"] > 1 else ""
+    untrained = " (UNTRAINED: random weights)" if tower["pretrained"] == "none" else ""
+    looked_through = "{winmode}, {win_size} patches, stride {win_stride}".format(**windows)
+    return [
+        ("Method", f"{config['heads']}: {HEADS[config['heads']]}"),
+        ("References", f"{config['references']}{turned}"),
+        ("Backbone", f"{tower['model']}, {tower['image_size']} px{untrained}"),
+        ("Local windows", "none" if windows["winmode"] == "nan" else looked_through),
+        ("Image score", f"{config['image_score']}: {SCORES[config['image_score']]}"),
+        ("Heat maps", HEAT_MAPS),
+        ("Precision", config["machine"]["precision"]),
+    ]
 
 
 def write_prediction_report(

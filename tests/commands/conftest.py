@@ -6,7 +6,7 @@ import torch
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.checkpoint import save_checkpoint
-from models.methods.fdsl import FDSL
+from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.photographs import draw_parts
 from tests.support.predictions import RUNTIME, TOWER
@@ -52,7 +52,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     file = tmp_path_factory.mktemp("checkpoints") / "fdsl" / "visa.safetensors"
     save_checkpoint(
         file,
-        FDSL(32, 2, True).state_dict(),
+        Fdsl(32, 2).state_dict(),
         {
             "backbone": as_stored(BackboneConfig(**TOWER)),
             "method": as_stored(MethodConfig()),

@@ -13,7 +13,7 @@ from PIL import Image
 from fdsl.api import AnomalyDetector
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
-from models.methods.fdsl import FDSL
+from models.methods.fdsl import Fdsl
 from tests.support.constants import ROOT
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME, rows
@@ -103,7 +103,7 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
 def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):
     torch.manual_seed(1)
     state = {}
-    for name, value in FDSL(32, 2, False).state_dict().items():
+    for name, value in Fdsl(32, 2, with_nam=False).state_dict().items():
         _, head, _, layer, what = name.split(".")
         state[
             f"clsList.{head}.fbatchNorm.{what}"

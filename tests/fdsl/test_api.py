@@ -6,6 +6,7 @@ import torch
 from PIL import Image
 
 from data.images import open_image
+from data.photographs import as_photograph
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector

@@ -5,9 +5,9 @@ import argparse
 import pytest
 
 from fdsl.flags.arguments import CommandLine, name_part
-from fdsl.flags.chosen import backbone_config, method_config, window_config
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 from fdsl.runs import run_name
+from fdsl.settings import backbone_config, method_config, window_config
 from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored
 from utils.errors import ConfigError
 
@@ -16,7 +16,7 @@ def flags(*argv):
     parser = CommandLine("settings")
     for add in (add_backbone_flags, add_method_flags, add_window_flags, add_runtime_flags):
         add(parser)
-    return parser.parse_args(argv)
+    return vars(parser.parse_args(argv))
 
 
 STORED = as_stored(BackboneConfig(model="ViT-B-16", layers=(3, 6), image_size=224))

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from fdsl import training
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
 from models.backbones.open_clip import OpenClipBackbone
@@ -103,7 +104,7 @@ def test_in_turn_the_heads_get_the_gradients_and_statistics_of_the_whole_batch()
     for in_turn in (False, True):
         torch.manual_seed(1)
         heads = Fdsl(24, 3)
-        step = train.HeadsStep(heads, torch.optim.Adam(heads.parameters()))
+        step = training.HeadsStep(heads, torch.optim.Adam(heads.parameters()))
         step.in_turn = in_turn
         found.append(
             (step(features, mask), [value.grad for value in heads.parameters()], list(heads.buffers()))
@@ -114,7 +115,7 @@ def test_in_turn_the_heads_get_the_gradients_and_statistics_of_the_whole_batch()
 
 
 @pytest.mark.parametrize("name, arguments", [("train", ()), ("test", ("--pictures", "0"))])
-def test_memory_for_not_even_one_image_is_one_sentence(place, tmp_path, monkeypatch, chunks, name, arguments):
+def test_memory_for_not_even_one_image_is_one_sentence(place, tmp_path, monkeypatch, name, arguments):
     memory_of(monkeypatch, 0)
     main, make = (train.main, place.train) if name == "train" else (test.main, place.test)
     with pytest.raises(ConfigError, match="not enough memory .*CUDA out of memory.*--batch-size"):

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from fdsl import training
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbones.open_clip import OpenClipBackbone
 from models.detector import Detector
@@ -100,7 +101,7 @@ def test_a_training_that_overflowed_is_resumed_in_float32(place, tmp_path, monke
 
 
 def stop_at_step(monkeypatch, step):
-    original, count = train.HeadsStep.__call__, [0]
+    original, count = training.HeadsStep.__call__, [0]
 
     def counted(self, *arguments):
         count[0] += 1
@@ -108,7 +109,7 @@ def stop_at_step(monkeypatch, step):
             raise KeyboardInterrupt
         return original(self, *arguments)
 
-    monkeypatch.setattr(train.HeadsStep, "__call__", counted)
+    monkeypatch.setattr(training.HeadsStep, "__call__", counted)
 
 
 # Not finite -------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def stop_at_step(monkeypatch, step):
 def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state(
     place, tmp_path, monkeypatch
 ):
-    original, count = train.DiscrepancySource.__call__, [0]
+    original, count = training.DiscrepancySource.__call__, [0]
 
     def spoilt(self, batch):
         count[0] += 1
@@ -125,7 +126,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state
 
     arguments = place.train("--checkpoints", str(tmp_path), "--save-every", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(train.DiscrepancySource, "__call__", spoilt)
+        patch.setattr(training.DiscrepancySource, "__call__", spoilt)
         with pytest.raises(ModelError) as caught:
             train.main(arguments)
     said = str(caught.value)

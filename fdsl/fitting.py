@@ -1,0 +1,150 @@
+"""Fitting the heads, step by step: from where an interrupted training stood to the last epoch."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from data.dataset import EpochSampler, TrainingDataset, make_loader
+from fdsl.store.checkpoint import PRECISION_ASKED, differences
+from fdsl.store.training_state import Position, SavedTraining, TrainingState
+from fdsl.training import DiscrepancySource, HeadsStep
+from fdsl.training_set import TrainingSet
+from models.methods.fdsl import Fdsl
+from utils.device import worker_count
+from utils.errors import ConfigError, ModelError
+from utils.log import progress
+from utils.signals import how_to_continue
+from utils.text import shown
+
+logger = logging.getLogger("fdsl")
+ADAM_BETAS = (0.5, 0.999)
+LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the heads are fitted. `save_every`: (steps, None) or (None, seconds) between two saved states;
+    `workers`: processes that load images (None: by cores); `max_pixels`: a larger image is refused."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    augmentation: str
+    seed: int
+    save_every: tuple[int | None, float | None]
+    workers: int | None
+    max_pixels: int
+
+
+def read_unfinished(state: TrainingState) -> SavedTraining | None:
+    """The unfinished training of these settings and images, or None; one of others is a ConfigError, not
+    overwritten."""
+    if not state.file.exists():
+        return None
+    saved = state.read()
+    if changed := differences(saved.config, dict(state.config)):
+        raise ConfigError(
+            f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
+            f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume."
+        )
+    if saved.data != state.data:
+        raise ConfigError(
+            f"{state.file} holds an unfinished training on other files: the dataset has changed since; "
+            "put the files back, or start anew with --no-resume."
+        )
+    logger.info(
+        "Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step
+    )
+    how_to_continue(f"the same command goes on after step {saved.position.step}")
+    then, now = saved.config["training"]["machine"], state.config["training"]["machine"]
+    if other := [name for name in ("device_name", "torch") if then.get(name) != now[name]]:
+        logger.warning(
+            "It began with another %s: the weights can differ in their last bits.", " and ".join(other)
+        )
+    return saved
+
+
+def fit(
+    heads: Fdsl,
+    source: DiscrepancySource,
+    learnt: TrainingSet,
+    state: TrainingState,
+    saved: SavedTraining | None,
+    recipe: Recipe,
+) -> Position:
+    """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row
+    a step."""
+    optimizer = torch.optim.Adam(heads.parameters(), lr=recipe.learning_rate, betas=ADAM_BETAS)
+    position = saved.restore(heads, optimizer) if saved else Position()
+    if saved and saved.precision != source.precision:
+        source.use_float32()
+    dataset = TrainingDataset(
+        learnt.root, learnt.records, source.image_size, recipe.augmentation, recipe.seed, recipe.max_pixels
+    )
+    sampler, on_gpu = EpochSampler(len(dataset), recipe.seed), source.backbone.device.type == "cuda"
+    loader = make_loader(dataset, recipe.batch_size, worker_count(recipe.workers), sampler, pin=on_gpu)
+    step = HeadsStep(heads, optimizer)
+    heads.train()
+    while position.epoch < recipe.epochs:
+        sampler.set_epoch(position.epoch, start=position.batch * recipe.batch_size)
+        what = f"epoch {position.epoch + 1}/{recipe.epochs}"
+        for batch in progress(
+            loader, len(sampler), what, _images, lambda: f"loss {position.rows[-1][2]:.4f}"
+        ):
+            take_step(step, source, batch, position, state)
+            if state.due(position.step, recipe.save_every):
+                keep(state, step, position, source.precision)
+        tell_loss(what, position)
+        position.epoch, position.batch = position.epoch + 1, 0
+        keep(state, step, position, source.precision)
+    return position
+
+
+def _images(batch: dict[str, Any]) -> int:
+    return len(batch["path"])
+
+
+def take_step(
+    step: HeadsStep,
+    source: DiscrepancySource,
+    batch: dict[str, Any],
+    position: Position,
+    state: TrainingState,
+) -> None:
+    """One optimizer step and its row of losses; ModelError, before the weights are touched, where the loss is
+    not finite."""
+    number = position.step + 1
+    focal, dice = step(source(batch), batch["mask"].to(source.backbone.device))
+    if not step.finite:
+        raise ModelError(
+            f"The loss is not finite at step {number} (images {shown(', '.join(batch['path']))}); "
+            f"check these files, or lower --learning-rate; {state.kept()}."
+        )
+    step.optimizer.step()
+    position.rows.append((number, position.epoch + 1, focal + dice, focal, dice))
+    logger.debug("step %d: loss %.4f (focal %.4f, dice %.4f)", number, focal + dice, focal, dice)
+    position.batch += 1
+
+
+def keep(state: TrainingState, step: HeadsStep, position: Position, precision: str) -> None:
+    """Saves the state, from which the same command goes on."""
+    note_precision(state.config["training"]["machine"], precision)
+    state.save(step.heads, step.optimizer, position, precision)
+    how_to_continue(f"the same command goes on after step {position.step}")
+
+
+def tell_loss(what: str, position: Position) -> None:
+    """Logs the mean losses of the epoch that is done."""
+    done = [row for row in position.rows if row[1] == position.epoch + 1]
+    mean = [sum(column) / len(column) for column in zip(*(row[2:] for row in done))]
+    logger.info("%s: loss %.4f (focal %.4f, dice %.4f)", what, *mean)
+
+
+def note_precision(machine: dict[str, Any], precision: str) -> None:
+    """Writes into a machine's facts that values overflowed in the precision that was asked for."""
+    if machine["precision"] != precision:
+        machine[PRECISION_ASKED], machine["precision"] = machine["precision"], precision

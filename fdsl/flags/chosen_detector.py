@@ -1,0 +1,106 @@
+"""The detector that the flags of predict.py and app.py ask for, with its references and its threshold."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+from typing import Any
+
+from data.inputs import list_images
+from data.labels import read_labels
+from fdsl.api import AnomalyDetector
+from fdsl.settings import refuse_windows_without_mode, window_config
+from utils.config import checkpoint_path
+from utils.errors import ConfigError
+from utils.log import progress
+
+logger = logging.getLogger("fdsl")
+
+
+def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
+    """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
+    places = {name: getattr(args, name) for name in ("pretrained", "model_config", "device", "precision")}
+    if args.detector:
+        detector = AnomalyDetector.load(args.detector, **places)
+        logger.info(
+            "detector %s: method %s, %d reference(s)",
+            args.detector,
+            detector.config["heads"],
+            detector.config["references"],
+        )
+        return detector
+    flags = {
+        **places,
+        **{name: getattr(args, name) for name in ("model", "layers", "image_size", "align")},
+        "image_score": args.image_score or "max",
+    }
+    checkpoint = args.checkpoint or default_checkpoint(args)
+    if checkpoint is None:
+        return make_nearest(args, flags)
+    windows = window_config(vars(args))
+    method = args.method or "fdsl"
+    logger.info("method %s: heads of %s", method, checkpoint)
+    return AnomalyDetector.from_checkpoint(
+        checkpoint, method=method, windows=windows, use_nam=args.use_nam, fd=args.fd, **flags
+    )
+
+
+def make_nearest(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
+    """The detector without trained heads; ConfigError for flags that mean nothing without them."""
+    if args.method in ("fdsl", "both") or args.fd == "none":
+        raise ConfigError(
+            f"--method {args.method or 'fdsl'} needs trained heads, and there are none in "
+            f"{args.checkpoints / args.model_name}; name them with --checkpoint FILE or train them."
+        )
+    if args.use_nam:
+        raise ConfigError(
+            "--use-nam 1 needs trained heads: method nearest has nothing to aggregate; leave it out."
+        )
+    refuse_windows_without_mode(vars(args))
+    windows = window_config(vars(args)) if args.winmode else None
+    logger.info(
+        "method nearest: no trained heads %s, distance to the nearest normal patch",
+        "asked for" if args.method else f"in {args.checkpoints / args.model_name}",
+    )
+    return AnomalyDetector.from_backbone(windows=windows, **flags)
+
+
+def default_checkpoint(args: argparse.Namespace) -> Path | None:
+    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for
+    nearest."""
+    names = () if args.method == "nearest" else ("visa", "mvtec")
+    found = (checkpoint_path(args.checkpoints, args.model_name, name) for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
+    """Shows the detector the references of the flags."""
+    references = list_images(args.references) if args.references else []
+    logger.info("%d reference(s)", len(references))
+    detector.remember(references, rotations=args.rotate_references or 1, false_alarm_rate=wished_rate(args))
+
+
+def wished_rate(args: argparse.Namespace) -> float | None:
+    """The false-alarm rate to estimate a threshold for; None where another threshold, or none, was asked
+    for."""
+    if args.false_alarm_rate == "none" or args.threshold is not None or args.threshold_from == "labels":
+        return None
+    return args.false_alarm_rate or 0.01
+
+
+def decide(detector: AnomalyDetector, args: argparse.Namespace) -> None:
+    """Sets the threshold that the flags ask for; a loaded detector keeps its own without any."""
+    if args.threshold is not None:
+        detector.set_threshold(args.threshold)
+    elif args.threshold_from == "labels":
+        paths, labels = read_labels(args.labels)
+        detector.learn_threshold(progress(paths, len(paths), "labelled photographs"), labels)
+    elif args.false_alarm_rate == "none":
+        detector.threshold = None
+    elif args.detector and args.false_alarm_rate is not None:
+        detector.calibrate(args.false_alarm_rate)
+    if detector.threshold:
+        logger.info("threshold %.6g from %s", detector.threshold.score, detector.threshold.source)
+    else:
+        logger.info("no threshold: scores only")

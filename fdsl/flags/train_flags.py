@@ -1,0 +1,85 @@
+"""train.py's flags."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from data.images import MAX_PIXELS
+from fdsl.fitting import Recipe
+from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
+from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
+from utils.config import AUGMENTATIONS, DATASETS, PUBLISHED_EPOCHS
+
+
+def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """Reads and checks the command line; what is published for the dataset is filled in."""
+    parser = CommandLine(description)
+    parser.add_argument("--dataset", choices=DATASETS, required=True)
+    parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
+    parser.add_argument(
+        "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
+    )
+    parser.add_argument("--model-name", type=name_part, default="fdsl", help="names checkpoints and results")
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    add_training_flags(parser)
+    parser.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"a larger image is refused (default {MAX_PIXELS:,})",
+    )
+    add_method_flags(parser)
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
+    args = parser.parse_args(argv)
+    args.data_path = args.data_path or Path("data") / args.dataset
+    args.epochs = args.epochs or PUBLISHED_EPOCHS.get(args.dataset, PUBLISHED_EPOCHS["mvtec"])
+    args.augmentation = args.augmentation or AUGMENTATIONS[args.dataset]
+    return args
+
+
+def add_training_flags(parser: argparse.ArgumentParser) -> None:
+    """How long, how fast and from what the heads learn, and what becomes of an interrupted training."""
+    training = parser.add_argument_group("training")
+    training.add_argument("--epochs", type=whole(1), help="default as published: 11 on visa, 5 elsewhere")
+    training.add_argument(
+        "--k-shot", type=whole(1), default=10, help="references of each category (default 10)"
+    )
+    training.add_argument("--batch-size", type=whole(1), default=8)
+    training.add_argument("--learning-rate", type=real(0, 1, above=True), default=1e-3)
+    training.add_argument(
+        "--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset"
+    )
+    training.add_argument("--seed", type=SEED, default=111)
+    training.add_argument(
+        "--force", action="store_true", help="train again though the same checkpoint is there"
+    )
+    training.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on with an unfinished training of the same settings (default), or start it anew",
+    )
+    training.add_argument(
+        "--save-every",
+        type=save_interval,
+        default=save_interval("1m"),
+        metavar="N|TIME",
+        help="keep the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)",
+    )
+
+
+def recipe(args: argparse.Namespace) -> Recipe:
+    """How the flags want the heads fitted."""
+    return Recipe(
+        args.epochs,
+        args.batch_size,
+        args.learning_rate,
+        args.augmentation,
+        args.seed,
+        args.save_every,
+        args.workers,
+        args.max_pixels,
+    )

@@ -1,0 +1,197 @@
+"""Inspecting photographs with a detector: from files to rows, pictures and a finished output folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.images import MAX_PIXELS
+from data.inputs import find_images, list_images
+from data.photographs import Loaded, in_batches, read_ahead
+from fdsl.api import AnomalyDetector, Prediction
+from fdsl.report.pictures import write_image
+from fdsl.report.prediction_report import (
+    detector_facts,
+    draw_prediction,
+    picture_name,
+    write_contact_sheet,
+    write_prediction_report,
+)
+from fdsl.store.prediction_folder import PredictionFolder, Totals
+from models.backbones.weights import fingerprint
+from utils.device import worker_count
+from utils.errors import ConfigError
+from utils.log import progress, warn
+from utils.signals import command_line, how_to_continue
+
+logger = logging.getLogger("fdsl")
+Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How photographs are read: how many are scored at once, by how many threads (None: by cores), and the
+    pixels from which on one is refused."""
+
+    batch_size: int = 4
+    workers: int | None = None
+    max_pixels: int = MAX_PIXELS
+
+
+def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -> None:
+    """ConfigError for an output folder among the references, or for photographs where its pictures will lie:
+    pictures of a run must never be taken for photographs, nor photographs for pictures."""
+    target = output.resolve()
+    for given in references:
+        if Path(given).is_dir() and target.is_relative_to(Path(given).resolve()):
+            raise ConfigError(
+                f"--output {output} lies in --references {given}: its pictures would be taken for good "
+                "parts; name another folder."
+            )
+    for flag, paths in (("--input", inputs), ("--references", references)):
+        for given in paths:
+            if Path(given).resolve().is_relative_to(target / "pictures"):
+                raise ConfigError(
+                    f"{flag} {given} lies where --output {output} keeps its pictures; name another folder."
+                )
+
+
+def score_files(
+    detector: AnomalyDetector,
+    inputs: Sequence[str],
+    folder: PredictionFolder | None = None,
+    *,
+    references: Sequence[str] = (),
+    pictures: str = "all",
+    reading: Reading | None = None,
+) -> Iterator[Row]:
+    """Scores photograph by photograph and yields each one's row; one that cannot be read is a row with
+    `error`.
+
+    `folder` keeps rows, maps and pictures ("all", "anomalous" or "none"); what it holds already is not scored
+    again. `references`: the files that the detector knows, which are warned of among the `inputs`.
+    """
+    reading = reading or Reading()
+    left_out = [folder.folder] if folder is not None else []
+    unreadable: list[tuple[str, str]] = []
+    remaining = _count(inputs, left_out, references) - (0 if folder is None else len(folder))
+    if folder is not None:
+        if len(folder):
+            logger.info("--resume: %d photograph(s) are done already", len(folder))
+        how_to_continue("the same command with --resume goes on after the photographs that are done")
+    files = (
+        item
+        for item in find_images(inputs, left_out, lambda *problem: unreadable.append(problem))
+        if folder is None or item[0] not in folder
+    )
+    ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
+    loaded = read_ahead(files, detector.image_size, threads, ahead, reading.max_pixels)
+    for batch in in_batches(progress(loaded, max(remaining, 0), "photographs"), reading.batch_size):
+        readable = [item for item in batch if not item.reason]
+        found = _predict(detector, readable)
+        unreadable += [(item.name, item.reason) for item in batch if item.reason]
+        yield from _skipped(unreadable, folder)
+        for item, prediction in zip(readable, found):
+            yield _kept(detector, item, prediction, folder, pictures)
+    yield from _skipped(unreadable, folder)
+
+
+def _count(inputs: Sequence[str], left_out: Sequence[Path], references: Sequence[str]) -> int:
+    """How many photographs there are; warns of those that are references."""
+    known = {os.path.realpath(path) for path in list_images(references)} if references else set()
+    total, shown_again = 0, []
+    for name, path in find_images(inputs, left_out):
+        total += 1
+        if known and os.path.realpath(path) in known:
+            shown_again.append(
+                f"{name} is one of the references: its score is that of a photograph the detector knows"
+            )
+    warn(shown_again)
+    return total
+
+
+def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Prediction]:
+    if not items:
+        return []
+    tensors = [item.tensor for item in items if item.tensor is not None]
+    sizes = [item.photo.size for item in items if item.photo is not None]
+    return detector.predict_batch(torch.stack(tensors), sizes, [item.name for item in items])
+
+
+def _skipped(unreadable: list[tuple[str, str]], folder: PredictionFolder | None) -> Iterator[Row]:
+    """A row for each (name, reason), which the folder hears of too; empties the list."""
+    for name, reason in unreadable:
+        if folder is not None:
+            folder.skip(name, reason)
+        yield {"image": name, "error": reason}
+    unreadable.clear()
+
+
+def _kept(
+    detector: AnomalyDetector, item: Loaded, found: Prediction, folder: PredictionFolder | None, pictures: str
+) -> Row:
+    """A photograph's row, in the folder together with its maps and the picture that is wanted of it."""
+    row = row_of(item.name, found)
+    if folder is not None and item.photo is not None:
+        if pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False):
+            row["picture"] = draw(detector, item.name, item.photo, found, folder.folder)
+        folder.add(row, found.base_map, found.window_map)
+    return row
+
+
+def row_of(name: str, found: Prediction) -> Row:
+    """A photograph's line of scores.jsonl; boxes in its own pixels."""
+    return {
+        "image": name,
+        "score": found.score,
+        "base_score": found.base_score,
+        "window_score": found.window_score,
+        "threshold": found.threshold,
+        "anomalous": found.is_anomalous,
+        "boxes": [asdict(box) for box in found.boxes],
+        "width": found.size[0],
+        "height": found.size[1],
+        "grid": len(found.patch_map),
+        "picture": None,
+    }
+
+
+def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Prediction, output: Path) -> str:
+    """Writes a photograph's heat map with boxes; returns its place in the output folder."""
+    place = picture_name(name)
+    (output / place).parent.mkdir(exist_ok=True)
+    write_image(
+        output / place,
+        draw_prediction(np.asarray(photo), found.anomaly_map, found.boxes, detector.heat_scale),
+    )
+    return place
+
+
+def run_config(detector: AnomalyDetector, **more: Any) -> dict[str, Any]:
+    """config.json: all that decides what comes out, and what a reader wants to know beside it."""
+    state = {name: value for name, value in detector.tensors().items() if not name.startswith("normal.")}
+    return {
+        **detector.config,
+        "detector": fingerprint(state) if state else "",
+        "threshold": asdict(detector.threshold) if detector.threshold else None,
+        **more,
+        "command": command_line(),
+    }
+
+
+def finish(detector: AnomalyDetector, folder: PredictionFolder) -> Totals:
+    """Everything that needs the whole run: tables, maps, contact sheet, report."""
+    totals = folder.finish(detector.grid, detector.fuse)
+    if totals.scored:
+        has_sheet = write_contact_sheet(folder.folder, totals.top)
+        facts = detector_facts(detector.config)
+        write_prediction_report(folder.folder, totals, detector.threshold, facts, command_line(), has_sheet)
+    return totals

@@ -1,0 +1,111 @@
+"""From given values, and what a checkpoint or a run has stored, to settings; what does not go together is
+refused.
+
+`given` is a mapping of a setting's name to the value that a flag or an argument gave it; a name that is not
+there, or is there with None, was not given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from utils.config import BackboneConfig, MethodConfig, WindowConfig, from_stored
+from utils.errors import ConfigError
+
+BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size")
+METHOD = ("use_nam", "fd", "align")
+WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_budget")
+
+
+def backbone_config(given: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> BackboneConfig:
+    """The backbone that was given, or a checkpoint's `stored` one with which what was given must agree.
+
+    `pretrained` and `model_config` may name another place (files move): the weights' fingerprint is compared
+    when they are loaded.
+    """
+    base = BackboneConfig() if stored is None else from_stored(BackboneConfig, stored)
+    values = _only(given, BACKBONE)
+    if "layers" in values:
+        values["layers"] = tuple(sorted(values["layers"]))
+    if stored is not None:
+        for name in ("model", "layers", "image_size"):
+            if name in values and values[name] != getattr(base, name):
+                raise ConfigError(
+                    f"--{name.replace('_', '-')} {_shown(values[name])} does not match the checkpoint, which "
+                    f"was trained with {_shown(getattr(base, name))}; leave the flag out or train again."
+                )
+    return replace(base, **values)
+
+
+def method_config(
+    given: Mapping[str, Any], stored: Mapping[str, Any] | None = None, has_nam: bool | None = None
+) -> MethodConfig:
+    """What was given on top of a checkpoint's `stored` method; what the heads cannot do is refused."""
+    base = MethodConfig() if stored is None else from_stored(MethodConfig, stored)
+    if has_nam is not None:
+        base = replace(base, use_nam=base.use_nam and has_nam)
+    values = _only(given, METHOD)
+    if "use_nam" in values:
+        values["use_nam"] = bool(values["use_nam"])
+    if has_nam is False and values.get("use_nam"):
+        raise ConfigError("--use-nam 1 needs a checkpoint that was trained with NAM; this one was not.")
+    if stored is not None and "fd" in values and values["fd"] != base.fd:
+        raise ConfigError(
+            f"--fd {values['fd']} does not match the checkpoint, whose heads were trained on "
+            f"--fd {base.fd}; train again with it."
+        )
+    return replace(base, **values)
+
+
+def window_config(given: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> WindowConfig:
+    """LFE's settings: what was given on top of a `stored` run's or the defaults.
+
+    Windows further apart than they are wide are refused here, not in the middle of a run; maps of a stored
+    run can be fused anew, but its windows cannot change.
+    """
+    base = WindowConfig() if stored is None else from_stored(WindowConfig, stored)
+    config = replace(base, **_only(given, ("winmode", *WINDOW_SHAPE)))
+    if stored is not None:
+        _refuse_other_windows(config, base)
+    if config.winmode != "nan" and config.win_stride > config.win_size:
+        raise ConfigError(
+            f"--win-stride {config.win_stride} is larger than --win-size {config.win_size}: "
+            "patches between the windows would not be seen; give a stride up to the size."
+        )
+    return config
+
+
+def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
+    """ConfigError where the maps of the stored windows `base` cannot serve `config`."""
+    for name in ("win_size", "win_stride", "index_memory", "window_budget"):
+        if base.winmode != "nan" and getattr(config, name) != getattr(base, name):
+            raise ConfigError(
+                f"--{name.replace('_', '-')} cannot change with --from-maps: the stored windows have "
+                f"{getattr(base, name)}; run test.py without --from-maps."
+            )
+    if base.winmode == "nan" and config.winmode != "nan":
+        raise ConfigError(
+            f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "
+            "--winmode nan)."
+        )
+
+
+def refuse_windows_without_mode(given: Mapping[str, Any]) -> None:
+    """ConfigError for LFE's settings where method nearest looks through no windows."""
+    names = list(_only(given, WINDOW_SHAPE))
+    if names and not given.get("winmode"):
+        raise ConfigError(
+            f"--{names[0].replace('_', '-')} is for local windows, which method nearest looks through only "
+            "with --winmode mul or onlywin; add one of them, or leave the flag out."
+        )
+
+
+def _only(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Those of `names` that were given."""
+    return {name: given[name] for name in names if given.get(name) is not None}
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

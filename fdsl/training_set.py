@@ -1,0 +1,74 @@
+"""What a training learns from: a dataset's test images with masks, and each category's references."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.check import find_duplicates
+from data.dataset import files_digest
+from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from utils.errors import DataError
+from utils.log import warn
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The images of `records` under `root`, each of which meets the `references` of its own category."""
+
+    root: Path
+    records: list[Record]
+    references: dict[str, list[Record]]
+
+    def digest(self) -> str:
+        """Names every file that the training reads: another digest, another training."""
+        drawn = [record for records in self.references.values() for record in records]
+        return files_digest(self.root, [*self.records, *drawn])
+
+    def images_digest(self) -> str:
+        """Names the files that are learnt from, without the references."""
+        return files_digest(self.root, self.records)
+
+    def warn_of_duplicates(self) -> None:
+        """Warns of references that are among the images to learn from."""
+        for category, drawn in self.references.items():
+            others = [record for record in self.records if record.category == category]
+            warn(find_duplicates(self.root, drawn, without_references(others, drawn)))
+
+
+def draw_training_set(catalogue: Catalogue, shots: int, seed: int, *, one_folder: bool) -> TrainingSet:
+    """Draws `shots` references of each category (0: heads that learn without discrepancies need none) and
+    warns of what is left out.
+
+    `one_folder`: without train/ references and images come from the same folder, and a reference has no
+    discrepancy to learn from. Raises DataError where there is no defective image, or too few references.
+    """
+    records = learnable_records(catalogue)
+    left_out = sum(map(len, catalogue.test.values())) - len(records)
+    warn([f"{left_out} defective image(s) have no mask and are left out of the training"] if left_out else [])
+    categories = dict.fromkeys(record.category for record in records) if shots else ()
+    references = {
+        category: draw_references(catalogue.train.get(category, []), shots, seed, category)
+        for category in categories
+    }
+    if one_folder:
+        records = without_references(records, [record for drawn in references.values() for record in drawn])
+        if all(record.anomalous for record in records):
+            warn(
+                [
+                    "every good image is a reference, so none is left to learn from: lower --k-shot or add "
+                    "good images"
+                ]
+            )
+    return TrainingSet(catalogue.root, records, references)
+
+
+def learnable_records(catalogue: Catalogue) -> list[Record]:
+    """The test images that can be learnt from; DataError where none of them is defective."""
+    records = [record for part in catalogue.test.values() for record in with_masks(part)]
+    if not any(record.anomalous for record in records):
+        raise DataError(
+            f"{catalogue.root}: there is no defective image with a mask, so there is nothing to learn; "
+            "train on a dataset with masks."
+        )
+    return records
