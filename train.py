@@ -17,12 +17,12 @@ if __name__ in ("__main__", "fdsl_commands.train"):  # before torch is imported:
 import argparse
 import logging
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from data.catalogue import describe_catalogue, open_catalogue
 from data.records import Catalogue
+from fdsl.config import TrainedWith, TrainingSettings
 from fdsl.fitting import LOSS_COLUMNS, fit, read_unfinished
 from fdsl.flags.train_flags import parse, recipe
 from fdsl.report.loss_curve import write_loss_curve
@@ -35,7 +35,7 @@ from models.backbone import Backbone
 from models.backbones.registry import load_backbone
 from models.methods.fdsl import Fdsl
 from utils.command import run_command
-from utils.config import BackboneConfig, as_stored, checkpoint_path
+from utils.config import BackboneConfig, checkpoint_path
 from utils.device import choose_device, choose_precision, machine_facts, make_repeatable, seed_everything
 from utils.errors import ConfigError, DataError, ModelError
 from utils.files import csv_text, remove_leftovers, write_text
@@ -76,13 +76,8 @@ def train(args: argparse.Namespace, target: Path) -> None:
         )
 
     backbone = load(dtype)
-    config = {
-        "backbone": as_stored(tower),
-        "method": as_stored(method),
-        "fingerprint": backbone.fingerprint,
-        "dataset": args.dataset,
-        "training": training_facts(args, catalogue, learnt, data) | {"machine": machine_facts(device, dtype)},
-    }
+    training = training_settings(args, catalogue, learnt, data, machine_facts(device, dtype))
+    config = TrainedWith(tower, method, backbone.fingerprint, args.dataset, training)
     state = TrainingState(unfinished, config, data, len(LOSS_COLUMNS))
     saved = read_unfinished(state) if args.resume else None
     if saved is None and not args.force and is_trained(target, config):
@@ -95,7 +90,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
         load, backbone, method, learnt.root, learnt.references, tower.image_size, args.max_pixels
     )
     position = fit(heads, source, learnt, state, saved, recipe(args))
-    save_checkpoint(target, heads.state_dict(), config)
+    save_checkpoint(target, heads.state_dict(), state.config)
     write_text(loss_table, csv_text(LOSS_COLUMNS, position.rows))
     write_loss_curve(loss_curve, position.rows)
     state.discard()
@@ -118,21 +113,22 @@ def warn_of_untrained(tower: BackboneConfig) -> None:
         )
 
 
-def training_facts(
-    args: argparse.Namespace, catalogue: Catalogue, learnt: TrainingSet, data: str
-) -> dict[str, Any]:
-    """What a checkpoint says of its training, but for the machine."""
-    return {
-        "epochs": args.epochs,
-        "k_shot": args.k_shot,
-        "batch_size": args.batch_size,
-        "learning_rate": args.learning_rate,
-        "augmentation": args.augmentation,
-        "seed": args.seed,
-        "learnt": learnt.images_digest(),
-        "files": data,
-        "images": {category: len(part) for category, part in catalogue.test.items()},
-    }
+def training_settings(
+    args: argparse.Namespace, catalogue: Catalogue, learnt: TrainingSet, data: str, machine: MachineFacts
+) -> TrainingSettings:
+    """What a checkpoint says of its training."""
+    return TrainingSettings(
+        epochs=args.epochs,
+        k_shot=args.k_shot,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        augmentation=args.augmentation,
+        seed=args.seed,
+        learnt=learnt.images_digest(),
+        files=data,
+        images={category: len(part) for category, part in catalogue.test.items()},
+        machine=machine,
+    )
 
 
 def command() -> None:

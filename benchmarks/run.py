@@ -297,7 +297,10 @@ def main() -> None:
         )
         for what, value, bare in found
     ]
-    facts = {**machine_facts(bench.device, bench.dtype), "bf16 in the CPU": bf16_in_hardware() or "no"}
+    facts = {
+        **machine_facts(bench.device, bench.dtype).to_json(),
+        "bf16 in the CPU": bf16_in_hardware() or "no",
+    }
     sys.stdout.write(
         tabulate(
             table, ["what", "seconds (or as said)", "bare backbone", "ratio"], "github", disable_numparse=True

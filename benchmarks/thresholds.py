@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -143,7 +144,7 @@ def drawn(
     references = draw_references(catalogue.train[category], shots, seed, category)
     normal = {}
     for kind in SCORES if calibrated else SCORES[:1]:
-        detector.config["image_score"] = kind
+        detector.config = replace(detector.config, image_score=kind)
         detector.remember(
             [catalogue.root / record.image_path for record in references],
             rotations=rotations,

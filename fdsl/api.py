@@ -6,9 +6,8 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -27,6 +26,7 @@ from fdsl.assembly import (
 )
 from fdsl.boxes import Box
 from fdsl.calibration import as_unknown, set_scales
+from fdsl.config import FittedConfig
 from fdsl.evaluation import image_scores
 from fdsl.learnt import normal_scores_of, part_of, restore_memories, tensors_of
 from fdsl.prediction import Prediction
@@ -38,7 +38,7 @@ from fdsl.thresholds import NormalScores, Threshold, labelled_threshold
 from models.backbone import Backbone
 from models.detector import Detector
 from models.features import ScoreMaps, fuse
-from models.methods.registry import METHODS
+from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 
@@ -68,13 +68,8 @@ class AnomalyDetector:
     Not thread-safe.
     """
 
-    def __init__(self, detector: Detector, config: dict[str, Any]) -> None:
-        self.config = {
-            **config,
-            "fingerprint": detector.backbone.fingerprint,
-            "references": 0,
-            "rotations": 1,
-        }
+    def __init__(self, detector: Detector, config: FittedConfig) -> None:
+        self.config = replace(config, fingerprint=detector.backbone.fingerprint)
         self.scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
@@ -84,7 +79,7 @@ class AnomalyDetector:
         cls,
         path: str | Path,
         *,
-        method: str = "fdsl",
+        method: str = WITH_HEADS,
         windows: WindowConfig | None = None,
         image_score: str = "max",
         model: str | None = None,
@@ -106,6 +101,7 @@ class AnomalyDetector:
         checkpoint.
         """
         checkpoint = load_checkpoint(Path(path))
+        stored = checkpoint.config
         tower = backbone_config(
             {
                 "model": model,
@@ -114,25 +110,26 @@ class AnomalyDetector:
                 "layers": layers,
                 "image_size": image_size,
             },
-            checkpoint.config.get("backbone"),
+            stored and stored.backbone,
         )
         given = {"use_nam": use_nam, "fd": fd, "align": align}
-        chosen = method_config(given, checkpoint.config.get("method"), checkpoint.has_nam)
+        chosen = method_config(given, stored and stored.options, checkpoint.has_nam)
         config = detector_config(
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
         )
-        config["checkpoint"], config["trained_on"] = str(path), checkpoint.config.get("dataset")
-        if METHODS[method].needs_heads and len(checkpoint.config.get("training", {}).get("images", ())) == 1:
+        config = replace(config, checkpoint=str(path), trained_on=stored and stored.dataset)
+        if METHODS[method].needs_heads and stored and len(stored.training.images or ()) == 1:
             logger.warning(
                 "These heads were trained on one category alone: such heads generalise worse than method "
                 "nearest does."
             )
-        return cls(build_detector(config, checkpoint), config)
+        return cls(build_detector(config.detector, checkpoint), config)
 
     @classmethod
     def from_backbone(
         cls,
         *,
+        method: str = WITHOUT_HEADS,
         windows: WindowConfig | None = None,
         image_score: str = "max",
         model: str | None = None,
@@ -158,7 +155,7 @@ class AnomalyDetector:
             "image_size": image_size,
         }
         config = detector_config(
-            "nearest",
+            method,
             backbone_config(tower),
             method_config({"use_nam": 0, "align": align}),
             windows or WindowConfig(winmode="nan"),
@@ -166,10 +163,9 @@ class AnomalyDetector:
             device,
             precision,
         )
-        backbone = load_tower(config)
-        return cls(
-            assemble(config, backbone, make_method(config, backbone.width, len(backbone.layers))), config
-        )
+        backbone = load_tower(config.detector)
+        made = make_method(config.detector, backbone.width, len(backbone.layers))
+        return cls(assemble(config.detector, backbone, made), config)
 
     @property
     def backbone(self) -> Backbone:
@@ -197,8 +193,7 @@ class AnomalyDetector:
         known = self.scorer.detector
         detector = known.empty_copy(deepcopy(known.method))
         detector.memory, detector.window_memory = known.memory, known.window_memory
-        other = AnomalyDetector(detector, deepcopy(self.config))
-        other.config |= {name: self.config[name] for name in ("references", "rotations")}
+        other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
         return other
 
@@ -225,7 +220,7 @@ class AnomalyDetector:
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
-        self.config |= {"references": len(photographs), "rotations": rotations}
+        self.config = replace(self.config, references=len(photographs), rotations=rotations)
         if not photographs:
             return
         batch = self.to_batch(copy for photo in photographs for copy in rotated(photo, rotations))
@@ -326,7 +321,7 @@ class AnomalyDetector:
     def _fused(self, found: ScoreMaps) -> tuple[np.ndarray, np.ndarray]:
         """Maps (B,G,G) float32 and image scores (B,) of both branches together."""
         maps, scores = found.fused(self.scorer.detector.settings)
-        return maps, image_scores(maps, scores, self.config["image_score"])
+        return maps, image_scores(maps, scores, self.config.image_score)
 
     def save(self, file: str | Path) -> None:
         """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
@@ -336,8 +331,7 @@ class AnomalyDetector:
         """
         if not self.ready:
             raise ModelError("The detector has no references yet: call remember() before save().")
-        threshold = None if self.threshold is None else asdict(self.threshold)
-        save_detector(Path(file), self.tensors(), {**self.config, "threshold": threshold})
+        save_detector(Path(file), self.tensors(), self.config, self.threshold)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
@@ -358,27 +352,26 @@ class AnomalyDetector:
         `pretrained` and `model_config` say where the backbone's files lie now. Raises ModelError for another
         backbone, ConfigError for another precision or a file that `save` did not write.
         """
-        tensors, config = load_detector(Path(file))
+        tensors, config, threshold = load_detector(Path(file))
         config = moved_config(config, file, pretrained, model_config, device, precision)
-        backbone = load_tower(config)
-        if backbone.fingerprint != config["fingerprint"]:
+        backbone = load_tower(config.detector)
+        if backbone.fingerprint != config.fingerprint:
             raise ModelError(
                 f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
-                f"({config['fingerprint']}); give the same weights with --pretrained."
+                f"({config.fingerprint}); give the same weights with --pretrained."
             )
         try:
-            method = saved_method(config, backbone, part_of(tensors, "heads"))
-            self = cls(assemble(config, backbone, method), config)
-            self.config |= {name: config[name] for name in ("references", "rotations")}
+            method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
+            self = cls(assemble(config.detector, backbone, method), config)
             restore_memories(self.scorer.detector, tensors)
             self.normal = normal_scores_of(tensors)
-            self.threshold = None if config["threshold"] is None else Threshold(**config["threshold"])
+            self.threshold = threshold
         except (KeyError, TypeError, RuntimeError) as error:
             raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
         return self
 
     def _normal_scores(self, photographs: Sequence[Image.Image]) -> NormalScores:
-        batches = list(as_unknown(self.scorer, photographs, self.config["rotations"]))
+        batches = list(as_unknown(self.scorer, photographs, self.config.rotations))
         fused = [self._fused(batch.score()) for batch in batches]
         maps = np.concatenate([part for part, _ in fused])
         scores = np.concatenate([part for _, part in fused]).astype(np.float64)

@@ -4,20 +4,20 @@ utils."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from fdsl.config import DetectorConfig, FittedConfig
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
 from models.backbones.registry import load_backbone
 from models.detector import Detector
 from models.method import Method
 from models.methods.registry import METHODS
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored, from_stored
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError, ModelError
 
@@ -25,9 +25,8 @@ logger = logging.getLogger("fdsl")
 SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
 
 
-def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> Detector:
-    """The detector that a configuration describes: its `heads`, `backbone`, `method`, `windows` and
-    `machine`.
+def build_detector(config: DetectorConfig, checkpoint: Checkpoint | None) -> Detector:
+    """The detector that a configuration describes, its memory still empty.
 
     Without a checkpoint it is that of a method without trained heads. Raises ModelError for a backbone whose
     weights are not those that the checkpoint was trained with.
@@ -35,68 +34,66 @@ def build_detector(config: Mapping[str, Any], checkpoint: Checkpoint | None) -> 
     backbone = load_tower(config)
     if checkpoint is None:
         return assemble(config, backbone, make_method(config, backbone.width, len(backbone.layers)))
-    expected = checkpoint.config.get("fingerprint", backbone.fingerprint)
+    expected = backbone.fingerprint if checkpoint.config is None else checkpoint.config.fingerprint
     if backbone.fingerprint != expected:
         raise ModelError(
             f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
             f"trained with ({expected}); give the same weights with --pretrained."
         )
-    return assemble(
-        config, backbone, make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
-    )
+    method = make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
+    return assemble(config, backbone, method)
 
 
 def make_method(
-    config: Mapping[str, Any], width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
+    config: DetectorConfig, width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
 ) -> Method:
-    """The method of a configuration for tokens of `width` of so many `blocks`, with a checkpoint's
-    `heads`."""
-    options = from_stored(MethodConfig, config["method"])
-    return METHODS[config["heads"]].of_heads(width, blocks, options, heads)
+    """The method of a configuration for tokens of `width` of so many `blocks`, with a checkpoint's `heads`."""
+    return METHODS[config.method].of_heads(width, blocks, config.options, heads)
 
 
-def load_tower(config: Mapping[str, Any]) -> Backbone:
+def load_tower(config: DetectorConfig) -> Backbone:
     """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
-    tower, machine = config["backbone"], config["machine"]
+    tower, machine = config.backbone, config.machine
     return load_backbone(
-        tower["model"],
-        tower["pretrained"],
-        tower["layers"],
-        torch.device(machine["device"]),
-        getattr(torch, machine["precision"]),
-        tower["model_config"],
+        tower.model,
+        tower.pretrained,
+        tower.layers,
+        torch.device(machine.device),
+        getattr(torch, machine.precision),
+        tower.model_config,
     )
 
 
-def assemble(config: Mapping[str, Any], backbone: Backbone, method: Method) -> Detector:
+def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Detector:
     """Backbone and method as the detector of a configuration, its memory still empty."""
-    windows = from_stored(WindowConfig, config["windows"])
-    return Detector(backbone, method, config["backbone"]["image_size"], windows)
+    return Detector(backbone, method, config.backbone.image_size, config.windows)
 
 
 def detector_config(
-    heads: str,
+    method: str,
     tower: BackboneConfig,
-    method: MethodConfig,
+    options: MethodConfig,
     windows: WindowConfig,
     image_score: str,
     device: str,
     precision: str,
-) -> dict[str, Any]:
-    """What a detector is made of, as JSON values; contradictions are refused before anything is loaded."""
+) -> FittedConfig:
+    """What a detector without references is made of; contradictions are refused before anything is loaded."""
     if not isinstance(windows, WindowConfig):
         raise ConfigError(
             f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan')."
         )
-    if heads not in METHODS:
-        raise ConfigError(f"--method {heads} is not known; choose one of {', '.join(METHODS)}.")
+    if method not in METHODS:
+        raise ConfigError(f"--method {method} is not known; choose one of {', '.join(METHODS)}.")
     if image_score not in SINGLE_IMAGE_SCORES:
         raise ConfigError(
             f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
             "paper's needs a whole test set)."
         )
-    if METHODS[heads].needs_discrepancy and method.fd == "none":
-        raise ConfigError(f"--method {heads} needs a discrepancy, and these heads were trained on --fd none.")
+    if METHODS[method].needs_discrepancy and options.fd == "none":
+        raise ConfigError(
+            f"--method {method} needs a discrepancy, and these heads were trained on --fd none."
+        )
     if tower.untrained:
         logger.warning(
             "The backbone is untrained (--pretrained none): results show that everything runs, "
@@ -105,39 +102,33 @@ def detector_config(
     chosen = choose_device(device)
     if chosen.type == "cpu" and windows.winmode != "nan" and not windows.window_budget:
         logger.info(
-            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is about "
-            "four times as fast, --winmode nan leaves them out"
+            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
+            "about four times as fast, --winmode nan leaves them out"
         )
-    return {
-        "heads": heads,
-        "backbone": as_stored(tower),
-        "method": as_stored(method),
-        "windows": as_stored(windows),
-        "image_score": image_score,
-        "machine": machine_facts(chosen, choose_precision(precision, chosen)),
-    }
+    machine = machine_facts(chosen, choose_precision(precision, chosen))
+    return FittedConfig(DetectorConfig(method, tower, options, windows, machine), image_score)
 
 
-def saved_method(config: Mapping[str, Any], backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
+def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
     """The method of a saved detector with its `state`; RuntimeError for a state that is not its own."""
-    options = from_stored(MethodConfig, config["method"])
-    return METHODS[config["heads"]].of_state(backbone.width, len(backbone.layers), options, state)
+    blocks = len(backbone.layers)
+    return METHODS[config.method].of_state(backbone.width, blocks, config.options, state)
 
 
 def moved_config(
-    config: dict[str, Any],
+    config: FittedConfig,
     file: str | Path,
     pretrained: str | None,
     model_config: str | None,
     device: str,
     precision: str | None,
-) -> dict[str, Any]:
+) -> FittedConfig:
     """A saved detector's configuration on this machine.
 
     Its precision is part of it and cannot change, save that one of a GPU's float16 goes on in float32 where
     there is no GPU: CPUs take float16 many times slower.
     """
-    stored, chosen = config["machine"]["precision"], choose_device(device)
+    stored, chosen = config.detector.machine.precision, choose_device(device)
     dtype = getattr(torch, stored)
     if precision not in (None, "auto") and PRECISIONS[precision] != dtype:
         raise ConfigError(
@@ -146,9 +137,12 @@ def moved_config(
     if dtype == torch.float16 and chosen.type == "cpu":
         dtype = torch.float32
         logger.info("detector %s: made in float16, used in float32 on this CPU", file)
-    tower = {
-        **config["backbone"],
-        **({"pretrained": pretrained} if pretrained else {}),
-        **({"model_config": model_config} if model_config else {}),
+    tower = config.detector.backbone
+    places = {
+        "pretrained": pretrained or tower.pretrained,
+        "model_config": model_config or tower.model_config,
     }
-    return {**config, "backbone": tower, "machine": machine_facts(chosen, dtype)}
+    detector = replace(
+        config.detector, backbone=replace(tower, **places), machine=machine_facts(chosen, dtype)
+    )
+    return replace(config, detector=detector)

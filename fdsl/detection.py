@@ -37,20 +37,20 @@ def detect(
     references: Mapping[str, list[Record]],
     tested: Mapping[str, list[Record]],
     parts: FinishedParts,
-    config: Mapping[str, Any],
+    identity: Mapping[str, Any],
     batch_size: int,
     workers: int,
     max_pixels: int,
 ) -> RunMaps:
     """Maps and raw scores of every test image, one category at a time; `parts` gives and keeps the finished
-    ones.
+    ones. `identity`: what the maps depend on beside their files, RunConfig.identity("maps").
 
     Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
     raises DataError for one that cannot be read, Overflow or ModelError for a map that is not finite.
     """
     keys = {
         category: {
-            **essence_of_maps(config),
+            **identity,
             "weights": detector.backbone.fingerprint,
             "references": files_digest(root, references[category]),
             "files": files_digest(root, records),
@@ -80,21 +80,6 @@ def detect(
         found.append(maps)
         how_to_continue(f"the same command goes on after {number} of {len(tested)} categories")
     return join_run_maps(found)
-
-
-def essence_of_maps(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What a category's maps depend on beside its files."""
-    windows = {name: value for name, value in config["windows"].items() if name != "win_weight"}
-    tower = {name: config["backbone"][name] for name in ("model", "layers", "image_size")}
-    return {
-        "heads": config["heads"],
-        "checkpoint": config["checkpoint_digest"],
-        "method": config["method"],
-        "windows": windows,
-        **tower,
-        "device": config["machine"]["device"],
-        "precision": config["machine"]["precision"],
-    }
 
 
 def detect_category(

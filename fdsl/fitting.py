@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from data.dataset import EpochSampler, TrainingDataset, make_loader
-from fdsl.store.checkpoint import PRECISION_ASKED, differences
+from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import Position, SavedTraining, TrainingState
 from fdsl.training import DiscrepancySource, HeadsStep
 from fdsl.training_set import TrainingSet
@@ -46,7 +46,7 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
     if not state.file.exists():
         return None
     saved = state.read()
-    if changed := differences(saved.config, dict(state.config)):
+    if changed := differences(saved.config, state.config):
         raise ConfigError(
             f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
             f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume."
@@ -60,8 +60,8 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
         "Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step
     )
     how_to_continue(f"the same command goes on after step {saved.position.step}")
-    then, now = saved.config["training"]["machine"], state.config["training"]["machine"]
-    if other := [name for name in ("device_name", "torch") if then.get(name) != now[name]]:
+    then, now = saved.config.training.machine, state.config.training.machine
+    if other := [name for name in ("device_name", "torch") if getattr(then, name) != getattr(now, name)]:
         logger.warning(
             "It began with another %s: the weights can differ in their last bits.", " and ".join(other)
         )
@@ -132,7 +132,7 @@ def take_step(
 
 def keep(state: TrainingState, step: HeadsStep, position: Position, precision: str) -> None:
     """Saves the state, from which the same command goes on."""
-    note_precision(state.config["training"]["machine"], precision)
+    state.config = state.config.in_precision(precision)
     state.save(step.heads, step.optimizer, position, precision)
     how_to_continue(f"the same command goes on after step {position.step}")
 
@@ -142,9 +142,3 @@ def tell_loss(what: str, position: Position) -> None:
     done = [row for row in position.rows if row[1] == position.epoch + 1]
     mean = [sum(column) / len(column) for column in zip(*(row[2:] for row in done))]
     logger.info("%s: loss %.4f (focal %.4f, dice %.4f)", what, *mean)
-
-
-def note_precision(machine: dict[str, Any], precision: str) -> None:
-    """Writes into a machine's facts that values overflowed in the precision that was asked for."""
-    if machine["precision"] != precision:
-        machine[PRECISION_ASKED], machine["precision"] = machine["precision"], precision

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, WindowConfig, from_stored
+from fdsl.config import RunConfig
+from models.methods.registry import METHODS
+from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, WindowConfig
 
 COLUMNS = ("auroc_sp", "f1_sp", "ap_sp", "auroc_px", "f1_px", "ap_px")
 RIVAL_COLUMNS = (*COLUMNS, "aupro")
@@ -156,17 +158,15 @@ def paper_row(dataset: str, k_shot: int) -> dict[str, Any] | None:
     return {**dict(zip(COLUMNS, values)), "source": f"{SOURCE}."} if values else None
 
 
-def row_beside(config: Mapping[str, Any], categories: Sequence[str]) -> dict[str, Any] | None:
-    """The paper's row for a run's config.json; `source` also says what keeps the two from comparing.
+def row_beside(config: RunConfig, categories: Sequence[str]) -> dict[str, Any] | None:
+    """The paper's row for a run; `source` also says what keeps the two from comparing.
 
     None where the paper has no such setting, and for an untrained backbone: nothing compares with that.
     """
-    row = (
-        None if config["backbone"]["pretrained"] == "none" else paper_row(config["dataset"], config["k_shot"])
-    )
+    row = None if config.detector.backbone.untrained else paper_row(config.dataset, config.k_shot)
     if row is None:
         return None
-    incomplete, other = incomplete_categories(config["dataset"], categories), unlike_the_paper(config)
+    incomplete, other = incomplete_categories(config.dataset, categories), unlike_the_paper(config)
     row["source"] += f" This run is {incomplete}." if incomplete else ""
     row["source"] += f" Unlike the paper: {', '.join(other)}." if other else ""
     return row
@@ -226,32 +226,30 @@ def incomplete_categories(dataset: str, categories: Sequence[str]) -> str:
     return f"not comparable with the published rows: {'; '.join(parts)}"
 
 
-def unlike_the_paper(config: Mapping[str, Any]) -> list[str]:
-    """What of a run's config.json is not as in the paper's table, each in a few words."""
-    backbone, default, found = config["backbone"], BackboneConfig(), []
-    windows = from_stored(WindowConfig, config["windows"])
+def unlike_the_paper(config: RunConfig) -> list[str]:
+    """What of a run's settings is not as in the paper's table, each in a few words."""
+    made, default, found = config.detector, BackboneConfig(), []
+    backbone, windows = made.backbone, made.windows
     if (
-        backbone["model"] not in PAPER_MODELS
-        or backbone["image_size"] != default.image_size
-        or tuple(backbone["layers"]) != default.layers
+        backbone.model not in PAPER_MODELS
+        or backbone.image_size != default.image_size
+        or backbone.layers != default.layers
     ):
-        found.append(f"backbone {backbone['model']} at {backbone['image_size']} px")
+        found.append(f"backbone {backbone.model} at {backbone.image_size} px")
     if windows.winmode == "nan":
         found.append("no LFE")
     elif replace(windows, index_memory=WindowConfig().index_memory) != WindowConfig():
         found.append("other LFE windows")
     elif windows.index_memory not in (WindowConfig().index_memory, "1"):
         found.append("another index memory")
-    if config.get("heads") == "nearest":
-        found.append("no trained heads")
-    elif config.get("heads") == "both":
-        found.append("fused with the nearest distance")
-    elif from_stored(MethodConfig, config["method"]) != MethodConfig():
+    if METHODS[made.method].unlike_paper:
+        found.append(METHODS[made.method].unlike_paper)
+    elif made.options != MethodConfig():
         found.append("other NAM, FD or alignment")
-    if config["image_score"] != "paper":
-        found.append(f"image score {config['image_score']}")
-    if config["metric_size"] != PAPER_METRIC_SIZE:
-        found.append(f"maps evaluated at {config['metric_size']}")
-    if config["trained_on"] not in (None, OTHER_DATASET.get(config["dataset"])):
-        found.append(f"heads trained on {config['trained_on']}")
+    if config.image_score != "paper":
+        found.append(f"image score {config.image_score}")
+    if config.metric_size != PAPER_METRIC_SIZE:
+        found.append(f"maps evaluated at {config.metric_size}")
+    if config.trained_on not in (None, OTHER_DATASET.get(config.dataset)):
+        found.append(f"heads trained on {config.trained_on}")
     return found

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.images import image_size, mask_to_tensor, open_image, open_mask
-from data.records import Record
+from fdsl.config import RunConfig
 from fdsl.evaluation import evaluate_category
 from fdsl.paper import row_beside
 from fdsl.report.pictures import CategoryView, write_pictures
 from fdsl.report.run_report import write_report
 from fdsl.report.tables import metrics_table, write_tables
+from fdsl.runs import TestedSet
 from fdsl.store.maps import RunMaps, save_maps
 from fdsl.words import framing
-from utils.config import WindowConfig
 from utils.files import csv_text, write_text
 from utils.log import progress
 
@@ -35,29 +33,18 @@ SCORE_COLUMNS = (
 )
 
 
-def write_results(
-    folder: Path,
-    run: RunMaps,
-    root: Path,
-    references: Mapping[str, list[Record]],
-    tested: Mapping[str, list[Record]],
-    config: Mapping[str, Any],
-    pictures: int | None,
-    max_pixels: int,
-) -> None:
+def write_results(folder: Path, config: RunConfig, run: RunMaps, tested: TestedSet, max_pixels: int) -> None:
     """Fuses the maps, evaluates each category of `tested` and writes tables, scores, pictures and report.
 
-    `pictures`: at most so many strips a category, None all, 0 neither pictures nor report.
+    `config.pictures`: at most so many strips a category, None all, 0 neither pictures nor report.
     """
-    run = run.select([record.image_path for records in tested.values() for record in records])
-    fused, score = run.maps.fused(WindowConfig(**config["windows"]))
+    run = run.select(tested.names)
+    fused, score = run.maps.fused(config.detector.windows)
     save_maps(folder / "maps.npz", run, fused, score)
     views, rows, start = [], [], 0
-    for category, records in tested.items():
+    for category, records in tested.records.items():
         part = slice(start, start := start + len(records))
-        view = evaluate(
-            category, records, fused[part], score[part], references[category], root, config, max_pixels
-        )
+        view = evaluate(category, tested, fused[part], score[part], config, max_pixels)
         views.append(view)
         window = run.maps.window_score[part] if run.maps.window_score is not None else [None] * len(records)
         rows += [
@@ -74,27 +61,19 @@ def write_results(
     categories = {view.name: view.metrics for view in views}
     metrics = write_tables(folder, categories, config)
     logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
-    if pictures != 0:
+    if config.pictures != 0:
         summaries = [
-            write_pictures(view, folder / "pictures", pictures)
+            write_pictures(view, folder / "pictures", config.pictures)
             for view in progress(views, len(views), "pictures")
         ]
-        write_report(
-            folder, summaries, config, metrics, config["command"], row_beside(config, list(categories))
-        )
+        write_report(folder, summaries, config, metrics, row_beside(config, list(categories)))
 
 
 def evaluate(
-    category: str,
-    records: Sequence[Record],
-    maps: np.ndarray,
-    score: np.ndarray,
-    references: Sequence[Record],
-    root: Path,
-    config: Mapping[str, Any],
-    max_pixels: int,
+    category: str, tested: TestedSet, maps: np.ndarray, score: np.ndarray, config: RunConfig, max_pixels: int
 ) -> CategoryView:
     """One category's metrics, with what its pictures need."""
+    root, records, references = tested.root, tested.records[category], tested.references[category]
     labels = np.array([record.anomalous for record in records])
 
     def read_mask(index: int, side: int | str) -> np.ndarray | None:
@@ -108,7 +87,7 @@ def evaluate(
         mask = open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
         return mask_to_tensor(mask, side)[0].numpy() > 0
 
-    found = evaluate_category(maps, score, labels, read_mask, config["image_score"], config["metric_size"])
+    found = evaluate_category(maps, score, labels, read_mask, config.image_score, config.metric_size)
     return CategoryView(
         name=category,
         image_paths=[record.image_path for record in records],

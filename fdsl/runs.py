@@ -1,13 +1,274 @@
-"""What a test run's folder is called, and whether it holds the same run."""
+"""A test run's folder and what it is about: its name, whether it is finished, and how it begins and ends."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import logging
+import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from utils.config import QUARTER, MethodConfig, WindowConfig
-from utils.files import read_json
+from data.catalogue import open_catalogue
+from data.check import find_duplicates
+from data.dataset import files_digest
+from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from fdsl.config import RunConfig
+from fdsl.flags.arguments import name_part
+from fdsl.report.tables import metrics_table
+from fdsl.store.checkpoint import Checkpoint
+from fdsl.store.finished_parts import FinishedParts
+from fdsl.words import LEARNT_FROM_THESE, framing
+from models.methods.registry import METHODS, WITH_HEADS
+from utils.config import OTHER_DATASET, QUARTER, BackboneConfig, MethodConfig, WindowConfig
+from utils.errors import ConfigError, DataError
+from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
+from utils.lock import locked
+from utils.log import start_logging, warn
+from utils.signals import command_line
+from utils.text import one_line, shown
+
+logger = logging.getLogger("fdsl")
+WRITTEN = (
+    "metrics.json",
+    "config.json",
+    "references.txt",
+    "maps.npz",
+    "scores.csv",
+    "metrics.csv",
+    "table.md",
+    "report.html",
+)  # metrics.json, which says that a run is whole, goes first
+IN_SHORT = {
+    "checkpoint_digest": "another checkpoint",
+    "weights": "other weights of the backbone",
+    "windows": "other windows",
+    "method": "another method",
+    "backbone": "another backbone",
+}  # what would be too long with its values
+
+
+@dataclass(frozen=True)
+class TestedSet:
+    """The photographs of a run: each category's references and test images, and a digest of all files."""
+
+    catalogue: Catalogue
+    references: dict[str, list[Record]]
+    records: dict[str, list[Record]]
+    files: str
+
+    @property
+    def root(self) -> Path:
+        return self.catalogue.root
+
+    @property
+    def names(self) -> list[str]:
+        """The image paths of all test images, category by category."""
+        return [record.image_path for records in self.records.values() for record in records]
+
+    def taught(self, checkpoint: Checkpoint, dataset: str) -> bool:
+        """Whether heads were trained on these test images: the same files, or the same dataset by name."""
+        if checkpoint.config is None:
+            return False
+        here = files_digest(
+            self.root, (record for part in self.catalogue.test.values() for record in with_masks(part))
+        )
+        same_name = checkpoint.config.dataset == dataset and dataset in OTHER_DATASET
+        return same_name or checkpoint.config.training.learnt == here
+
+
+def draw_test_set(config: RunConfig) -> TestedSet:
+    """The photographs of a run. References of all categories are drawn before anything is computed, so that
+    too few are said at once; a category without test images is left out with a warning. Raises DataError."""
+    catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
+    references = {
+        category: draw_references(catalogue.train.get(category, []), config.k_shot, config.seed, category)
+        for category in catalogue.test
+    }
+    records = _tested_records(catalogue, references)
+    everything = [record for part in (*references.values(), *records.values()) for record in part]
+    return TestedSet(catalogue, references, records, files_digest(catalogue.root, everything))
+
+
+def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    tested = {
+        category: without_references(records, references[category])
+        for category, records in catalogue.test.items()
+    }
+    warn(
+        [
+            f"category {shown(category)} has no test image and is left out"
+            for category in tested
+            if not tested[category]
+        ]
+    )
+    if not any(tested.values()):
+        raise DataError(f"{catalogue.root}: there is no image to test; check --data-path, or lower --k-shot.")
+    return {category: records for category, records in tested.items() if records}
+
+
+def of_photographs(
+    config: RunConfig, tested: TestedSet, checkpoint: Checkpoint | None, from_maps: Path | None
+) -> RunConfig:
+    """The run of these photographs; ConfigError where the stored maps are of others. Heads that were trained
+    on them are said."""
+    if config.files not in (None, tested.files):
+        raise ConfigError(
+            f"The photographs in {config.data_path} are not those that the maps of {from_maps} are of; run "
+            "test.py without --from-maps."
+        )
+    config = replace(config, files=tested.files)
+    if checkpoint is not None:
+        config = replace(config, learnt_from_these=tested.taught(checkpoint, config.dataset))
+    if config.learnt_from_these:
+        logger.warning("warning: %s", LEARNT_FROM_THESE)
+    return config
+
+
+class RunFolder:
+    """results/MODEL/DATASET/Kshot/seedS/RUN of a configuration: looked at, then begun and finished.
+
+    `parts` keeps the finished categories from `begin` on.
+    """
+
+    parts: FinishedParts
+
+    def __init__(self, results: Path, config: RunConfig) -> None:
+        self.config = config
+        shots, seed = f"{config.k_shot}shot", f"seed{config.seed}"
+        self.path = results / config.model_name / config.dataset / shots / seed / name_of(config)
+
+    def is_finished(self) -> bool:
+        """Whether the folder holds a whole run of this configuration, or of it in float32 because values
+        overflowed in its precision; a run of other settings that is to be replaced is said."""
+        stored = None if FinishedParts.left_in(self.path) else self._stored()
+        if stored is None:
+            return False
+        asked = stored.detector.machine.precision_asked
+        fell_back = asked == self.config.detector.machine.precision
+        wanted = self.config.in_float32() if fell_back else self.config
+        before, now = stored.identity("run"), wanted.identity("run")
+        if before == now:
+            return True
+        if before == {**now, "files": before.get("files")}:
+            logger.info("%s is of other photographs than lie there now: the run is repeated.", self.path)
+        elif other := _differences(before, now):
+            self._say_replaced("; ".join(other))
+        return False
+
+    def _stored(self) -> RunConfig | None:
+        """The configuration of the finished run in the folder, or None."""
+        values = read_json(self.path / "config.json")
+        if not (self.path / "metrics.json").is_file() or not isinstance(values, dict):
+            return None
+        try:
+            return RunConfig.from_json(values)
+        except ConfigError as error:
+            self._say_replaced(one_line(error))
+            return None
+
+    def _say_replaced(self, why: str) -> None:
+        logger.warning(
+            "warning: %s holds a run of other settings, which this one replaces (%s); --results or "
+            "--model-name keeps both.",
+            self.path,
+            why,
+        )
+
+    @property
+    def has_report(self) -> bool:
+        return (self.path / "report.html").is_file()
+
+    @property
+    def has_maps(self) -> bool:
+        return (self.path / "maps.npz").is_file()
+
+    def show(self) -> None:
+        """Says the numbers of the finished run."""
+        logger.info("%s is finished: nothing to do (--force repeats it).", self.path)
+        table = metrics_table(read_json(self.path / "metrics.json"))
+        logger.info("%s\n\nPer cent. %s", table, framing(self.config))
+
+    def draw_from_own_maps(self) -> Path:
+        """The finished run is evaluated anew, from its maps and as what made them; returns its folder."""
+        logger.info("%s is finished but for its pictures: they are drawn from its maps.", self.path)
+        machine = RunConfig.from_json(read_json(self.path / "config.json")).detector.machine
+        self.config = replace(self.config, detector=replace(self.config.detector, machine=machine))
+        return self.path
+
+    def locked(self) -> AbstractContextManager[None]:
+        """The folder for this process alone."""
+        return locked(self.path / ".lock", str(self.path), "name another folder with --results")
+
+    def begin(self, tested: TestedSet, resume: bool, from_maps: Path | None = None) -> None:
+        """Makes the folder this run's: an earlier one's results go, but for the maps that this one is made
+        from, and with `resume` the categories that an interrupted run has finished."""
+        self.parts = FinishedParts(self.path)
+        if not resume:
+            self.parts.clear()
+        remove_leftovers(*(self.path / name for name in WRITTEN))
+        own_maps = from_maps is not None and from_maps.resolve() == self.path.resolve()
+        for name in WRITTEN:
+            if name != "config.json" and not (name == "maps.npz" and own_maps):
+                (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "pictures", ignore_errors=True)
+        start_logging(self.path / "log.txt")
+        logger.info("%s", command_line())
+        write_json(self.path / "config.json", self.config.to_json())
+        drawn = [record for records in tested.references.values() for record in records]
+        lines = [f"{record.category}\t{record.image_path}\n" for record in drawn]
+        write_text(self.path / "references.txt", "".join(lines))
+        for category, records in tested.records.items():
+            warn(find_duplicates(tested.root, tested.references[category], records))
+
+    def fall_back_to_float32(self) -> None:
+        """From now on it is a run in float32, because values overflowed in the precision asked for."""
+        self.config = self.config.in_float32()
+        write_json(self.path / "config.json", self.config.to_json())
+
+    def finish(self) -> None:
+        """The results are written: the finished categories, which nobody needs any more, go."""
+        self.parts.discard()
+        report = "" if self.config.pictures == 0 else f"; open {self.path / 'report.html'}"
+        logger.info("results in %s%s", self.path, report)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what the settings of a finished run differ from those of this one, in words."""
+    names = [
+        name for name in now if before.get(name) != now[name] and name not in ("files", "learnt_from_these")
+    ]
+    return [IN_SHORT.get(name, f"{name} {before.get(name)}, now {now[name]}") for name in names]
+
+
+def name_of(config: RunConfig) -> str:
+    """RUN: `run_name` with what tells one method, its heads or backbone, and one folder of photographs from
+    another."""
+    made = config.detector
+    parts = [] if made.method == WITH_HEADS else [made.method]
+    digest = _heads_digest(config) if METHODS[made.method].needs_heads else _backbone_digest(config)
+    parts += [digest] if digest else []
+    if config.dataset == "folder" and (folder := Path(config.data_path).resolve().name):
+        parts += [folder]
+    return run_name(made.windows, made.options, config.image_score, config.metric_size, "_".join(parts))
+
+
+def _heads_digest(config: RunConfig) -> str:
+    """Short digest of a checkpoint; "" for the default one."""
+    default = (config.model_name, f"{OTHER_DATASET.get(config.dataset)}.safetensors")
+    return "" if Path(config.checkpoint).parts[-2:] == default else short_digest(config.checkpoint_digest)
+
+
+def _backbone_digest(config: RunConfig) -> str:
+    """Short digest of a backbone that no checkpoint names, wherever its files lie; "" for the default one."""
+    backbone = config.detector.backbone
+    tower = replace(backbone, model_config=None, pretrained=config.weights or backbone.pretrained)
+    if tower == BackboneConfig():
+        return ""
+    return short_digest(json.dumps(asdict(tower), sort_keys=True))
 
 
 def run_name(
@@ -17,7 +278,7 @@ def run_name(
     metric_size: int | str,
     checkpoint: str = "",
 ) -> str:
-    """RUN: the window mode and what differs from the defaults, for instance mul_13_2_0.5 or nan_max_full."""
+    """The window mode and what differs from the defaults, for instance mul_13_2_0.5 or nan_max_full."""
     parts = [windows.winmode]
     if windows.winmode != "nan":
         parts += [str(windows.win_size), str(windows.win_stride), f"{windows.win_weight:g}"]
@@ -34,47 +295,17 @@ def run_name(
     return "_".join(parts)
 
 
-NOT_OF_THE_RESULT = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
-
-
-def same_run(folder: Path, config: Mapping[str, Any]) -> bool:
-    """Whether `folder` holds a finished run of the same settings (wherever its files lay, whatever command
-    asked)."""
-    stored = _stored_run(folder)
-    return stored is not None and _essence(stored) == _essence(config)
-
-
-def differences_of_runs(folder: Path, config: Mapping[str, Any]) -> list[str]:
-    """In what the settings of the finished run in `folder` differ from `config`, in words; none where there
-    is no such run."""
-    stored = _stored_run(folder)
-    if stored is None:
-        return []
-    before, now = _essence(stored), _essence(config)
-    names = [
-        name for name in now if before.get(name) != now[name] and name not in ("files", "learnt_from_these")
-    ]
-    long = {
-        "checkpoint_digest": "another checkpoint",
-        "weights": "other weights of the backbone",
-        "windows": "other windows",
-        "method": "another method",
-        "backbone": "another backbone",
-    }
-    return [long.get(name, f"{name} {before.get(name)}, now {now[name]}") for name in names]
-
-
-def _stored_run(folder: Path) -> dict[str, Any] | None:
-    """config.json of a finished run."""
-    stored = read_json(folder / "config.json")
-    whole = (
-        (folder / "metrics.json").is_file()
-        and isinstance(stored, dict)
-        and isinstance(stored.get("machine"), dict)
-    )
-    return stored if whole and {"precision", "device"} <= set(stored["machine"]) else None
-
-
-def _essence(config: Mapping[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in config.items() if name not in NOT_OF_THE_RESULT}
-    return {**kept, "precision": config["machine"]["precision"], "device": config["machine"]["device"]}
+def read_run_config(folder: Path) -> RunConfig:
+    """A finished run's config.json; ConfigError for one that no run writes."""
+    file = folder / "config.json"
+    values = read_json(file)
+    if not isinstance(values, dict) or "windows" not in values:
+        raise ConfigError(f"{folder} is not the folder of a test run: it has no config.json.")
+    try:
+        config = RunConfig.from_json(values)
+        name_part(config.model_name)
+    except (ConfigError, argparse.ArgumentTypeError) as error:
+        raise ConfigError(
+            f"{file} is not that of a test run ({one_line(error)}); run test.py again."
+        ) from error
+    return config

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, from_stored
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size")
@@ -19,13 +19,13 @@ METHOD = ("use_nam", "fd", "align")
 WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_budget")
 
 
-def backbone_config(given: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> BackboneConfig:
+def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
     """The backbone that was given, or a checkpoint's `stored` one with which what was given must agree.
 
     `pretrained` and `model_config` may name another place (files move): the weights' fingerprint is compared
     when they are loaded.
     """
-    base = BackboneConfig() if stored is None else from_stored(BackboneConfig, stored)
+    base = stored or BackboneConfig()
     values = _only(given, BACKBONE)
     if "layers" in values:
         values["layers"] = tuple(sorted(values["layers"]))
@@ -40,10 +40,10 @@ def backbone_config(given: Mapping[str, Any], stored: Mapping[str, Any] | None =
 
 
 def method_config(
-    given: Mapping[str, Any], stored: Mapping[str, Any] | None = None, has_nam: bool | None = None
+    given: Mapping[str, Any], stored: MethodConfig | None = None, has_nam: bool | None = None
 ) -> MethodConfig:
     """What was given on top of a checkpoint's `stored` method; what the heads cannot do is refused."""
-    base = MethodConfig() if stored is None else from_stored(MethodConfig, stored)
+    base = stored or MethodConfig()
     if has_nam is not None:
         base = replace(base, use_nam=base.use_nam and has_nam)
     values = _only(given, METHOD)
@@ -59,13 +59,13 @@ def method_config(
     return replace(base, **values)
 
 
-def window_config(given: Mapping[str, Any], stored: Mapping[str, Any] | None = None) -> WindowConfig:
+def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) -> WindowConfig:
     """LFE's settings: what was given on top of a `stored` run's or the defaults.
 
     Windows further apart than they are wide are refused here, not in the middle of a run; maps of a stored
     run can be fused anew, but its windows cannot change.
     """
-    base = WindowConfig() if stored is None else from_stored(WindowConfig, stored)
+    base = stored or WindowConfig()
     config = replace(base, **_only(given, ("winmode", *WINDOW_SHAPE)))
     if stored is not None:
         _refuse_other_windows(config, base)
@@ -92,12 +92,12 @@ def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
         )
 
 
-def refuse_windows_without_mode(given: Mapping[str, Any]) -> None:
-    """ConfigError for LFE's settings where method nearest looks through no windows."""
+def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
+    """ConfigError for LFE's settings where a method without trained heads looks through no windows."""
     names = list(_only(given, WINDOW_SHAPE))
     if names and not given.get("winmode"):
         raise ConfigError(
-            f"--{names[0].replace('_', '-')} is for local windows, which method nearest looks through only "
+            f"--{names[0].replace('_', '-')} is for local windows, which method {method} looks through only "
             "with --winmode mul or onlywin; add one of them, or leave the flag out."
         )
 

@@ -21,20 +21,18 @@ from typing import Any
 
 from tabulate import tabulate
 
+from fdsl.config import RunConfig
 from fdsl.flags.arguments import CommandLine
 from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
 from fdsl.paper import DATASET_TITLES, incomplete_categories, published_rows, unlike_the_paper
 from fdsl.report.tables import UNDEFINED
-from fdsl.runs import NOT_OF_THE_RESULT
 from fdsl.words import framing
 from utils.command import run_command
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, from_stored
 from utils.errors import ConfigError
 from utils.files import csv_text, read_json, short_digest, write_json, write_text
 
 logger = logging.getLogger("fdsl")
 RUNS = "*/*shot/seed*/*"
-STORED = (("windows", WindowConfig), ("method", MethodConfig), ("backbone", BackboneConfig))
 CSV_COLUMNS = (
     "dataset",
     "shots",
@@ -50,31 +48,17 @@ CSV_COLUMNS = (
 
 @dataclass(frozen=True)
 class Run:
-    """One finished test run: its folder, config.json, and the seven metrics of each category (fractions or
-    None)."""
+    """One finished test run: its folder, its configuration, and the seven metrics of each category (fractions
+    or None)."""
 
     folder: Path
-    config: dict[str, Any]
+    config: RunConfig
     categories: dict[str, dict[str, float | None]]
 
     def settings(self) -> dict[str, Any]:
-        """All that must be equal for runs to share a row, flat: `windows.win_size`, `precision`,
-        `categories`, ...
-
-        Not `files`: each seed draws other references.
-        """
-        flat: dict[str, Any] = {
-            "precision": self.config["machine"]["precision"],
-            "categories": sorted(self.categories),
-        }
-        for name, value in self.config.items():
-            if name == "windows" and value["winmode"] == "nan":
-                flat["windows.winmode"] = "nan"
-            elif isinstance(value, Mapping) and name not in NOT_OF_THE_RESULT:
-                flat |= {f"{name}.{part}": inner for part, inner in value.items()}
-            elif name not in (*NOT_OF_THE_RESULT, "seed", "files"):
-                flat[name] = value
-        return flat
+        """All that must be equal for runs to share a row: `precision`, `categories`, `windows.win_size`."""
+        row = self.config.identity("row")
+        return {"precision": row.pop("precision"), "categories": sorted(self.categories), **row}
 
 
 @dataclass(frozen=True)
@@ -105,25 +89,16 @@ def load_run(folder: Path) -> Run:
     if not isinstance(metrics, dict) or not metrics.get("categories"):
         raise ConfigError("metrics.json is not JSON or has no categories")
     try:
-        for name, kind in STORED:
-            from_stored(kind, config[name])
-        framing(config)
         found = {
             category: {name: _fraction(values[name]) for name in METRIC_NAMES}
             for category, values in metrics["categories"].items()
         }
-        run = Run(folder, config, found)
-        json.dumps([run.settings(), short_digest(config["checkpoint_digest"]), config["model_name"]])
-        if not all(type(config[name]) is int for name in ("seed", "k_shot")) or not isinstance(
-            config["dataset"], str
-        ):
-            raise ValueError("dataset, seed or k_shot is of the wrong type")
+        return Run(folder, RunConfig.from_json(config), found)
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
             f"config.json or metrics.json is not of a test run of this version ({what})"
         ) from error
-    return run
 
 
 def _fraction(value: Any) -> float | None:
@@ -149,7 +124,7 @@ def find_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
         except ConfigError as error:
             skipped[name] = str(error)
             continue
-        same = known.setdefault((_key(run), run.config["seed"]), name)
+        same = known.setdefault((_key(run), run.config.seed), name)
         if same == name:
             runs.append(run)
         else:
@@ -168,7 +143,7 @@ def _key(run: Run) -> str:
 def table_rows(runs: Sequence[Run]) -> list[Row]:
     """Our rows (seeds of one setting together) by dataset and shots, each followed by the published ones."""
     groups: dict[str, list[Run]] = {}
-    for run in sorted(runs, key=lambda run: run.config["seed"]):
+    for run in sorted(runs, key=lambda run: run.config.seed):
         groups.setdefault(_key(run), []).append(run)
     ours = []
     for members in groups.values():
@@ -177,12 +152,11 @@ def table_rows(runs: Sequence[Run]) -> list[Row]:
             other[0].settings()
             for other in groups.values()
             if other[0].folder.name == name
-            and (other[0].config["dataset"], other[0].config["k_shot"])
-            == (config["dataset"], config["k_shot"])
+            and (other[0].config.dataset, other[0].config.k_shot) == (config.dataset, config.k_shot)
         ]
         difference = _difference(members[0].settings(), alike)
         ours.append(
-            _our_row(members, f"{config['model_name']} {name}{f' ({difference})' if difference else ''}")
+            _our_row(members, f"{config.model_name} {name}{f' ({difference})' if difference else ''}")
         )
     rows, order = [], list(DATASET_TITLES)
     for dataset, shots in sorted(
@@ -225,7 +199,7 @@ def _difference(settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]])
 
 def _our_row(members: Sequence[Run], method: str) -> Row:
     config, categories = members[0].config, sorted(members[0].categories)
-    seeds = [run.config["seed"] for run in members]
+    seeds = [run.config.seed for run in members]
     means = [mean_metrics(run.categories) for run in members]
     values = {name: [100 * mean[name] for mean in means if mean[name] is not None] for name in METRIC_NAMES}
     metrics = {
@@ -234,9 +208,9 @@ def _our_row(members: Sequence[Run], method: str) -> Row:
         else None
         for name, found in values.items()
     }
-    untrained = from_stored(BackboneConfig, config["backbone"]).untrained
+    untrained = config.detector.backbone.untrained
     partly = [name for name, found in values.items() if 0 < len(found) < len(seeds)]
-    incomplete = incomplete_categories(config["dataset"], categories)
+    incomplete = incomplete_categories(config.dataset, categories)
     other = unlike_the_paper(config)
     warnings = [
         *(
@@ -248,10 +222,10 @@ def _our_row(members: Sequence[Run], method: str) -> Row:
         *([f"unlike the paper: {', '.join(other)}"] if other and not untrained else []),
         *([f"{', '.join(partly)} not defined for every seed"] if partly else []),
     ]
-    source = framing({**config, "seed": " ".join(map(str, seeds))})
+    source = framing(config, seeds)
     return Row(
-        config["dataset"],
-        config["k_shot"],
+        config.dataset,
+        config.k_shot,
         method,
         metrics,
         source,

@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
-from utils.config import QUARTER, MethodConfig
+from fdsl.config import RunConfig
+from models.methods.registry import METHODS
+from utils.config import QUARTER, MethodConfig, WindowConfig
 
 
-def windows_in_words(windows: Mapping[str, Any]) -> str:
-    """LFE's stored settings for a reader: mode, size and stride, and what is not exact."""
-    if windows["winmode"] == "nan":
+def windows_in_words(windows: WindowConfig) -> str:
+    """LFE's settings for a reader: mode, size and stride, and what is not exact."""
+    if windows.winmode == "nan":
         return "no LFE"
-    words = "LFE {winmode}, windows of {win_size} patches, stride {win_stride}".format(**windows)
-    words += f", weight {windows['win_weight']:g}" if windows["winmode"] == "mul" else ""
+    words = f"LFE {windows.winmode}, windows of {windows.win_size} patches, stride {windows.win_stride}"
+    words += f", weight {windows.win_weight:g}" if windows.winmode == "mul" else ""
     words += {"0": "", "1": ", reference windows picked as published"}.get(
-        windows.get("index_memory", "0"), ", each window's own picks"
+        windows.index_memory, ", each window's own picks"
     )
-    budget = windows.get("window_budget", 0)
+    budget = windows.window_budget
     return words + (f", window budget {'a quarter' if budget == QUARTER else budget}" if budget else "")
 
 
-def method_in_words(method: Mapping[str, Any]) -> str:
+def method_in_words(options: MethodConfig) -> str:
     """NAM, and what of FD and alignment is not the default."""
-    default = MethodConfig()
-    words = f"NAM {'on' if method['use_nam'] else 'off'}"
-    words += {default.fd: "", "none": ", features instead of discrepancies (no reference is looked at)"}.get(
-        method.get("fd", default.fd), f", {method.get('fd')} discrepancies"
-    )
-    return words + (
-        "" if method.get("align", default.align) == default.align else f", alignment {method['align']}"
-    )
+    words = f"NAM {'on' if options.use_nam else 'off'}"
+    words += {
+        MethodConfig().fd: "",
+        "none": ", features instead of discrepancies (no reference is looked at)",
+    }.get(options.fd, f", {options.fd} discrepancies")
+    return words + _alignment(options)
+
+
+def _alignment(options: MethodConfig) -> str:
+    return "" if options.align == MethodConfig().align else f", alignment {options.align}"
 
 
 IMAGE_SCORE_MEANING = {
@@ -40,42 +43,40 @@ IMAGE_SCORE_MEANING = {
 }
 
 
-def framing(config: Mapping[str, Any]) -> str:
-    """One paragraph that says what a table's numbers are: score, sizes, shots, seed, backbone."""
-    backbone = config["backbone"]
+def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
+    """One paragraph that says what a table's numbers are: score, sizes, shots, seed, backbone.
+
+    `seeds`: those that the numbers are means over, where they are more than the run's own.
+    """
+    made, backbone = config.detector, config.detector.backbone
     text = (
-        f"{config['dataset']}, {config['k_shot']} shot(s), seed {config['seed']}, {windows_in_words(config['windows'])}, "
-        f"{heads_in_words(config)}; "
-        f"image score {config['image_score']} ({IMAGE_SCORE_MEANING[config['image_score']]}); "
-        f"maps evaluated at {config['metric_size']}{'' if config['metric_size'] == 'full' else ' px'}; "
-        f"backbone {backbone['model']} at {backbone['image_size']} px, blocks {' '.join(map(str, backbone['layers']))}, "
-        f"{config['machine']['precision']}."
+        f"{config.dataset}, {config.k_shot} shot(s), seed {' '.join(map(str, seeds or [config.seed]))}, "
+        f"{windows_in_words(made.windows)}, {heads_in_words(config)}; "
+        f"image score {config.image_score} ({IMAGE_SCORE_MEANING[config.image_score]}); "
+        f"maps evaluated at {config.metric_size}{'' if config.metric_size == 'full' else ' px'}; "
+        f"backbone {backbone.model} at {backbone.image_size} px, "
+        f"blocks {' '.join(map(str, backbone.layers))}, {made.machine.precision}."
     )
-    if backbone["pretrained"] == "none":
-        text += " The backbone is UNTRAINED (random weights): these numbers show that the code works, not how good FDSL is."
-    if config.get("learnt_from_these"):
+    if backbone.untrained:
+        text += (
+            " The backbone is UNTRAINED (random weights): these numbers show that the code works, not how good "
+            "FDSL is."
+        )
+    if config.learnt_from_these:
         text += f" {LEARNT_FROM_THESE}"
     return text
 
 
-def heads_in_words(config: Mapping[str, Any]) -> str:
+def heads_in_words(config: RunConfig) -> str:
     """Which heads made a run's maps, and how."""
-    if config.get("heads") == "nearest":
-        align = (
-            ""
-            if config["method"]["align"] == MethodConfig().align
-            else f", alignment {config['method']['align']}"
-        )
-        return f"no trained heads: distance to the nearest normal patch{align}"
-    fused = (
-        "; their maps fused with the distance to the nearest normal patch"
-        if config.get("heads") == "both"
-        else ""
-    )
-    return f"{method_in_words(config['method'])}; heads trained on {config['trained_on'] or 'an unknown dataset'}{fused}"
+    method, options = METHODS[config.detector.method], config.detector.options
+    if not method.needs_heads:
+        return f"no trained heads: {method.sentence}{_alignment(options) if method.matches else ''}"
+    beside = f"; {method.sentence}" if method.sentence else ""
+    return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
 
 
 LEARNT_FROM_THESE = (
-    "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they remember, not how good they are on "
-    "others."
+    "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they remember, not how good they "
+    "are on others."
 )

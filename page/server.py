@@ -164,7 +164,7 @@ def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    untrained = detector.config["backbone"]["pretrained"] == "none"
+    untrained = detector.config.detector.backbone.untrained
     page = environment.get_template("page.html.j2").render(facts=facts, limits=limits, untrained=untrained)
     return page, environment.get_template("report.css.j2").render() + (PAGE / "page.css").read_text(
         encoding="utf-8"

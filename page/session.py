@@ -78,12 +78,12 @@ class Session:
             return {
                 "references": [_told(one) for one in self.references.values()],
                 "photographs": [self._row(one) for one in self.photographs.values()],
-                "builtIn": 0 if self.learnt else self.detector.config["references"],
+                "builtIn": 0 if self.learnt else self.detector.config.references,
                 "learnt": self.learnt,
                 "ready": self.ready,
                 "rate": self.rate,
                 "rates": RATES if self.detector.normal else (),
-                "rotations": self.detector.config["rotations"],
+                "rotations": self.detector.config.rotations,
                 "threshold": None if threshold is None else asdict(threshold),
                 "limits": asdict(self.limits),
             }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,41 @@ class WindowConfig:
     win_weight: float = 0.5
     index_memory: str = "0"
     window_budget: int = 0
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What a result's reader needs to know of the machine: device and precision, and what stood beneath them.
+
+    `precision_asked`: the one that was asked for, where values overflowed in it and `precision` took over.
+    What an earlier version did not write is None, and not written either.
+    """
+
+    device: str
+    device_name: str | None
+    precision: str
+    torch: str | None = None
+    python: str | None = None
+    system: str | None = None
+    precision_asked: str | None = None
+
+    def in_precision(self, precision: str) -> MachineFacts:
+        """These facts where values overflowed in the precision asked for and `precision` took over."""
+        if precision == self.precision:
+            return self
+        return replace(self, precision=precision, precision_asked=self.precision)
+
+    def to_json(self) -> dict[str, str]:
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> MachineFacts:
+        """The facts from stored values; ConfigError where one is no text, or device or precision is missing."""
+        found = {item.name: values.get(item.name) for item in fields(cls)}
+        for name, value in found.items():
+            if not isinstance(value, str) and (value is not None or name in ("device", "precision")):
+                raise ConfigError(f"the machine's {name} is {value!r}, which is no text")
+        return cls(**found)
 
 
 def from_stored(kind: type, stored: Mapping[str, Any]):

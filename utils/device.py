@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from utils.config import MachineFacts
 from utils.errors import ConfigError
 
 logger = logging.getLogger("fdsl")
@@ -139,13 +140,13 @@ def worker_count(asked: int | None) -> int:
     return asked if asked is not None else max(1, min(MOST_WORKERS, (os.cpu_count() or 2) - 1))
 
 
-def machine_facts(device: torch.device, dtype: torch.dtype) -> dict[str, str]:
+def machine_facts(device: torch.device, dtype: torch.dtype) -> MachineFacts:
     """What a result's reader needs to know of the machine."""
-    return {
-        "device": str(device),
-        "device_name": describe_device(device),
-        "precision": str(dtype).removeprefix("torch."),
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }
+    return MachineFacts(
+        device=str(device),
+        device_name=describe_device(device),
+        precision=str(dtype).removeprefix("torch."),
+        torch=str(torch.__version__),
+        python=platform.python_version(),
+        system=platform.platform(),
+    )

@@ -10,7 +10,6 @@ from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 
-METHODS = ("fdsl", "nearest", "both")
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
     "model",
@@ -185,6 +184,7 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return "--threshold-from labels and --labels DIR|CSV belong together"
     if args.threshold is not None and not math.isfinite(args.threshold):
         return "--threshold must be a finite number"
-    if args.method == "nearest" and args.checkpoint is None and args.fd not in (None, "abs"):
-        return "--method nearest measures distances: --fd does not apply"
+    untrained = args.method is not None and not METHODS[args.method].needs_heads
+    if untrained and args.checkpoint is None and args.fd not in (None, "abs"):
+        return f"--method {args.method} has no trained heads: --fd does not apply"
     return None

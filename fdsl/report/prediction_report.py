@@ -12,10 +12,12 @@ import jinja2
 import numpy as np
 
 from fdsl.boxes import Box
+from fdsl.config import FittedConfig
 from fdsl.report import charts, drawing
 from fdsl.report.pictures import safe_name, write_image
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
+from models.methods.registry import METHODS
 from utils.files import whole_file
 
 PICTURES = "pictures"
@@ -26,11 +28,6 @@ CELL_TEXT = 44
 BOX_COLOUR = (64, 224, 208)
 BARS = 40  # of the histogram
 TEMPLATES = Path(__file__).parent / "templates"
-HEADS = {
-    "fdsl": "trained heads",
-    "nearest": "nearest normal patch, no training",
-    "both": "trained heads and nearest",
-}
 SCORES = {
     "max": "mean over blocks of each one's highest patch, at or above the peak of the map",
     "top1": "mean of the map's highest 1 %",
@@ -94,20 +91,21 @@ def _read(folder: Path, row: Mapping[str, Any]) -> np.ndarray | None:
     return None if picture is None else picture[..., ::-1]
 
 
-def detector_facts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     """What the report says of a detector's configuration."""
-    tower, windows = config["backbone"], config["windows"]
-    turned = f", {config['rotations']} rotations each" if config["rotations"] > 1 else ""
-    untrained = " (UNTRAINED: random weights)" if tower["pretrained"] == "none" else ""
-    looked_through = "{winmode}, {win_size} patches, stride {win_stride}".format(**windows)
+    made = config.detector
+    tower, windows = made.backbone, made.windows
+    turned = f", {config.rotations} rotations each" if config.rotations > 1 else ""
+    untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
+    looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
     return [
-        ("Method", f"{config['heads']}: {HEADS[config['heads']]}"),
-        ("References", f"{config['references']}{turned}"),
-        ("Backbone", f"{tower['model']}, {tower['image_size']} px{untrained}"),
-        ("Local windows", "none" if windows["winmode"] == "nan" else looked_through),
-        ("Image score", f"{config['image_score']}: {SCORES[config['image_score']]}"),
+        ("Method", f"{made.method}: {METHODS[made.method].words}"),
+        ("References", f"{config.references}{turned}"),
+        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
+        ("Local windows", "none" if windows.winmode == "nan" else looked_through),
+        ("Image score", f"{config.image_score}: {SCORES[config.image_score]}"),
         ("Heat maps", HEAT_MAPS),
-        ("Precision", config["machine"]["precision"]),
+        ("Precision", made.machine.precision),
     ]
 
 

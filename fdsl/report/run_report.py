@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,6 +16,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from fdsl.config import RunConfig
 from fdsl.paper import DATASET_TITLES, dataset_title
 from fdsl.report import charts, drawing
 from fdsl.report.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
@@ -26,6 +27,7 @@ from fdsl.words import (
     method_in_words,
     windows_in_words,
 )
+from models.methods.registry import METHODS
 from utils.files import whole_file
 
 EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
@@ -46,19 +48,17 @@ PIXEL_METRICS = 4  # the first of METRICS; the rest is per image
 def write_report(
     folder: Path,
     views: Sequence[CategorySummary | CategoryView],
-    config: Mapping[str, Any],
+    config: RunConfig,
     metrics: Mapping[str, Any],
-    command: str,
     paper: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes folder/report.html and returns its path.
 
     `views` are what write_pictures returned (a CategoryView is pictured first, under folder/pictures).
-    `metrics` is metrics.json. `config` is config.json, nested or flat; what it lacks is shown as a dash.
-    `paper` maps a metric's name to what the paper prints in per cent: a text, a number or (mean, std); its
-    key `source` may say what it is.
+    `metrics` is metrics.json. `paper` maps a metric's name to what the paper prints in per cent: a text, a
+    number or (mean, std); its key `source` may say what it is.
     """
-    folder, settings = Path(folder), Settings(config)
+    folder = Path(folder)
     summaries = [
         write_pictures(view, folder / "pictures") if isinstance(view, CategoryView) else view
         for view in views
@@ -73,17 +73,17 @@ def write_report(
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("report.html.j2").render(
-        title=_title(settings, [item.name for item in summaries]),
-        facts=_facts(settings, config, summaries),
-        untrained=settings("pretrained") == "none",
-        learnt=LEARNT_FROM_THESE if config.get("learnt_from_these") else "",
-        command=command,
+        title=_title(config, [item.name for item in summaries]),
+        facts=_facts(config, summaries),
+        untrained=config.detector.backbone.untrained,
+        learnt=LEARNT_FROM_THESE if config.learnt_from_these else "",
+        command=config.command,
         table=_table(summaries, metrics, paper),
         sections=[_section(item, folder) for item in summaries],
-        config=sorted(settings.values.items()),
+        config=sorted(_settings(config.to_json())),
         problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
-        image_score=settings("image_score"),
-        score_meaning=IMAGE_SCORE_MEANING.get(settings("image_score"), ""),
+        image_score=config.image_score,
+        score_meaning=IMAGE_SCORE_MEANING[config.image_score],
         metric_names=METRICS,
         pixel_metrics=PIXEL_METRICS,
         panel_names=drawing.PANEL_NAMES,
@@ -98,24 +98,14 @@ def write_report(
     return folder / "report.html"
 
 
-class Settings:
-    """Settings of a nested config as texts: `values` by dotted name; called with a last name, the text or a
-    dash."""
-
-    def __init__(self, config: Mapping[str, Any]):
-        self.values: dict[str, str] = {}
-        self._add("", config)
-
-    def _add(self, prefix: str, config: Mapping[str, Any]) -> None:
-        for key, value in config.items():
-            if isinstance(value, Mapping):
-                self._add(f"{prefix}{key}.", value)
-            else:
-                shown = " ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
-                self.values[f"{prefix}{key}"] = DASH if shown is None else str(shown)
-
-    def __call__(self, name: str) -> str:
-        return next((text for key, text in self.values.items() if key.rpartition(".")[2] == name), DASH)
+def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The settings of a config.json by dotted name, as texts; a dash for what is not set."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            shown = " ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{prefix}{name}", DASH if shown is None else str(shown)
 
 
 def script_json(value: Any) -> str:
@@ -134,42 +124,32 @@ def per_cent(value: float | None) -> str:
     return DASH if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
 
 
-def _title(setting: Settings, categories: Sequence[str]) -> str:
-    dataset, shots = setting("dataset"), setting("k_shot")
-    name = Path(setting("data_path")).name if dataset == "folder" else dataset_title(dataset, categories)
-    return name if shots == DASH else f"{name}, {shots} {'shot' if shots == '1' else 'shots'}"
+def _title(config: RunConfig, categories: Sequence[str]) -> str:
+    folder = config.dataset == "folder"
+    name = Path(config.data_path).name if folder else dataset_title(config.dataset, categories)
+    return f"{name}, {config.k_shot} {'shot' if config.k_shot == 1 else 'shots'}"
 
 
-def _in_words(words: Callable[[Any], str], part: Any) -> str:
-    try:
-        return words(part)
-    except (KeyError, TypeError):
-        return DASH
-
-
-def _facts(
-    setting: Settings, config: Mapping[str, Any], summaries: Sequence[CategorySummary]
-) -> list[tuple[str, str]]:
+def _facts(config: RunConfig, summaries: Sequence[CategorySummary]) -> list[tuple[str, str]]:
     """What the numbers depend on, for the head of the page."""
     images = sum(len(item.labels) for item in summaries)
     defects = sum(int(item.labels.sum()) for item in summaries)
-    size = setting("metric_size")
+    made, size, trained_on = config.detector, config.metric_size, config.trained_on
+    backbone = made.backbone
     return [
         ("Test images", f"{images:,}, {defects:,} defective"),
-        ("References per category (k)", setting("k_shot")),
-        ("Seed", setting("seed")),
-        ("Local windows", _in_words(windows_in_words, config.get("windows"))),
+        ("References per category (k)", str(config.k_shot)),
+        ("Seed", str(config.seed)),
+        ("Local windows", windows_in_words(made.windows)),
         (
             "Method",
-            _in_words(heads_in_words, config)
-            if config.get("heads", "fdsl") != "fdsl"
-            else _in_words(method_in_words, config.get("method")),
+            heads_in_words(config) if METHODS[made.method].sentence else method_in_words(made.options),
         ),
-        ("Image score", setting("image_score")),
-        ("Metric size", f"{size} px" if size.isdigit() else size),
-        ("Backbone", f"{setting('model')} at {setting('image_size')} px"),
-        ("Backbone weights", "untrained" if setting("pretrained") == "none" else setting("pretrained")),
-        ("Heads trained on", DATASET_TITLES.get(setting("trained_on"), setting("trained_on"))),
+        ("Image score", config.image_score),
+        ("Metric size", size if size == "full" else f"{size} px"),
+        ("Backbone", f"{backbone.model} at {backbone.image_size} px"),
+        ("Backbone weights", "untrained" if backbone.untrained else backbone.pretrained),
+        ("Heads trained on", DASH if trained_on is None else DATASET_TITLES.get(trained_on, trained_on)),
     ]
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from fdsl.config import RunConfig
 from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
 from fdsl.words import framing
 from utils.files import csv_text, write_json, write_text
@@ -39,7 +40,7 @@ def metrics_table(metrics: Mapping[str, Any], style: str = "github") -> str:
 
 
 def write_tables(
-    folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: Mapping[str, Any]
+    folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: RunConfig
 ) -> dict:
     """Writes metrics.json, metrics.csv and table.md; returns what metrics.json holds."""
     metrics = {"categories": dict(categories), "mean": mean_metrics(categories)}

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from utils.config import BackboneConfig, MethodConfig, from_stored
+from fdsl.config import TrainedWith
 from utils.errors import ConfigError
 from utils.files import whole_file
 from utils.text import one_line
@@ -24,9 +24,6 @@ from utils.text import one_line
 METADATA_KEY = "fdsl"
 FORMAT_VERSION = 1
 PUBLISHED_KEY = "trainable_RR"
-PRECISION_ASKED = (
-    "precision_asked"  # in a machine's facts, where values overflowed in it and float32 took over
-)
 HIDDEN_WIDTHS = (512, 128, 32)
 NORM_PLACES, LINEAR_PLACES = (0, 2, 5, 8), (1, 4, 7, 10)  # in a head's layers
 WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -34,11 +31,11 @@ WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The heads' state dict and the configuration they were trained with (empty for published files)."""
+    """The heads' state dict and what they were trained with (None for published files, which do not say)."""
 
     path: Path
     state: dict[str, Tensor]
-    config: dict[str, Any]
+    config: TrainedWith | None
     published: bool = False
 
     @property
@@ -56,10 +53,10 @@ class Checkpoint:
         return any(name.startswith("nam.") for name in self.state)
 
 
-def save_checkpoint(path: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, state: dict[str, Tensor], config: TrainedWith) -> None:
     """Writes heads and configuration to `path`, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    told = json.dumps({"format": FORMAT_VERSION, **config}, sort_keys=True)
+    told = json.dumps({"format": FORMAT_VERSION, **config.to_json()}, sort_keys=True)
     with whole_file(path, "wb") as file:
         file.write(save(tensors, metadata={METADATA_KEY: told}))
 
@@ -144,8 +141,8 @@ def head_shapes(width: int, blocks: int, nam: bool) -> dict[str, tuple[int, ...]
     return shapes
 
 
-def _check_config(path: Path, config: Any) -> None:
-    """Refuses a stored configuration that no training writes."""
+def _trained_with(path: Path, config: Any) -> TrainedWith:
+    """The stored configuration; ConfigError for one that no training writes."""
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
         raise ConfigError(f"{path} does not say how it was trained, so it is not a checkpoint of train.py.")
     if config.get("format") != FORMAT_VERSION:
@@ -154,62 +151,31 @@ def _check_config(path: Path, config: Any) -> None:
             "use the version of the code that wrote it."
         )
     try:
-        tower = from_stored(BackboneConfig, config["backbone"])
-        method = from_stored(MethodConfig, config["method"])
-        right = (
-            all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers)
-            and len(tower.layers) > 0
-            and type(tower.image_size) is int
-            and 1 <= tower.image_size <= 8192
-            and isinstance(tower.model_config, (str, type(None)))
-            and method.fd in ("abs", "signed", "none")
-            and method.align in ("mulmax", "diff2")
-            and all(isinstance(config[name], str) for name in ("fingerprint", "dataset"))
-            and isinstance(config["training"], dict)
-        )
-    except (ConfigError, KeyError, TypeError) as error:
+        return TrainedWith.from_json(config)
+    except ConfigError as error:
         raise ConfigError(
             f"{path}: its configuration cannot be read ({one_line(error)}); train it again."
         ) from error
-    if not right:
-        raise ConfigError(f"{path}: its configuration holds values that no training writes; train it again.")
 
 
-def is_trained(path: Path, config: dict[str, Any]) -> bool:
+def is_trained(path: Path, config: TrainedWith) -> bool:
     """Whether `path` is a whole checkpoint that was trained with `config` on the same images, whatever the
     machine and file places."""
     try:
         stored = load_checkpoint(path).config
-        return not differences(stored, config) and stored["training"].get("files") == config["training"].get(
-            "files"
-        )
-    except (ConfigError, KeyError, TypeError, AttributeError):
+    except ConfigError:
         return False
+    return (
+        stored is not None
+        and not differences(stored, config)
+        and stored.training.files == config.training.files
+    )
 
 
-def differences(stored: dict[str, Any], config: dict[str, Any]) -> list[str]:
-    """The settings, as words, in which two trainings' configurations differ where it changes the result."""
-    one, other = _essence(stored), _essence(config)
+def differences(stored: TrainedWith, config: TrainedWith) -> list[str]:
+    """The settings, as words, in which two trainings differ where it changes the result."""
+    one, other = stored.identity(), config.identity()
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
-
-
-def _essence(values: dict[str, Any]) -> dict[str, Any]:
-    """Setting -> value; the machine and the dataset's files do not count, the precision that was asked for
-    does."""
-    machine = values["training"]["machine"]
-    flat = {
-        **values["backbone"],
-        **values["method"],
-        **values["training"],
-        "dataset": values["dataset"],
-        "weights": values["fingerprint"],
-        "precision": machine.get(PRECISION_ASKED, machine["precision"]),
-    }
-    return {
-        name: value
-        for name, value in flat.items()
-        if name not in ("machine", "pretrained", "model_config", "files", "learnt")
-    }
 
 
 def _load_own(path: Path) -> Checkpoint:
@@ -221,8 +187,7 @@ def _load_own(path: Path) -> Checkpoint:
         raise ConfigError(
             f"{path} is not a whole safetensors file ({one_line(error)}); train it again."
         ) from error
-    _check_config(path, config)
-    return Checkpoint(path, state, config)
+    return Checkpoint(path, state, _trained_with(path, config))
 
 
 def _load_published(path: Path) -> Checkpoint:
@@ -242,7 +207,7 @@ def _load_published(path: Path) -> Checkpoint:
     for name, value in content.items():
         if own := published_name(name):
             state[own] = value
-    return Checkpoint(path, state, {}, published=True)
+    return Checkpoint(path, state, None, published=True)
 
 
 def published_name(name: str) -> str | None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fdsl.config import FittedConfig
+from fdsl.thresholds import Threshold
 from utils.errors import ConfigError
 from utils.files import whole_file
 
@@ -31,9 +33,13 @@ NEEDED = (
 )
 
 
-def save_detector(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Writes tensors and configuration to `path`, whole or not at all."""
-    told = json.dumps({"format": FORMAT_VERSION, **config}, sort_keys=True, allow_nan=False)
+def save_detector(
+    path: Path, tensors: Mapping[str, Tensor], config: FittedConfig, threshold: Threshold | None
+) -> None:
+    """Writes tensors, configuration and threshold to `path`, whole or not at all."""
+    values = {**config.to_json(), "format": FORMAT_VERSION}
+    values["threshold"] = None if threshold is None else asdict(threshold)
+    told = json.dumps(values, sort_keys=True, allow_nan=False)
     content = save(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
         metadata={METADATA_KEY: told},
@@ -42,7 +48,7 @@ def save_detector(path: Path, tensors: Mapping[str, Tensor], config: Mapping[str
         file.write(content)
 
 
-def load_detector(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_detector(path: Path) -> tuple[dict[str, Tensor], FittedConfig, Threshold | None]:
     """Reads what `save_detector` wrote. Raises ConfigError, one sentence, for anything else."""
     path = Path(path)
     if not path.is_file():
@@ -67,4 +73,8 @@ def load_detector(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise ConfigError(
             f"{path} holds values that are not finite ({', '.join(bad[:3])}); save the detector again."
         )
-    return tensors, config
+    try:
+        threshold = None if config["threshold"] is None else Threshold(**config["threshold"])
+        return tensors, FittedConfig.from_json(config), threshold
+    except (ConfigError, KeyError, TypeError) as error:
+        raise ConfigError(f"{path} is not a whole detector ({error}); save it again.") from error

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from fdsl.config import PredictionConfig, identity_of_prediction
 from fdsl.store.maps import RunMaps, load_maps, save_maps
 from models.features import ScoreMaps
 from utils.errors import ConfigError
@@ -37,7 +38,6 @@ COLUMNS = (
     "boxes",
     "picture",
 )
-NOT_OF_THE_RESULT = ("machine", "command", "input", "checkpoint", "references")
 RANKED = 500  # rows that the report shows
 TOLD_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
@@ -67,7 +67,7 @@ class PredictionFolder:
     """
 
     def __init__(
-        self, folder: Path, config: Mapping[str, Any], resume: bool = False, keep_maps: bool = False
+        self, folder: Path, config: PredictionConfig, resume: bool = False, keep_maps: bool = False
     ) -> None:
         self.folder, self.partial, self.keep_maps = Path(folder), Path(folder) / ".partial", keep_maps
         if self.folder.exists() and not self.folder.is_dir():
@@ -87,7 +87,7 @@ class PredictionFolder:
         elif not resume:
             self._clear()
         self.partial.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / "config.json", {"made_by": MARKER, **config})
+        write_json(self.folder / "config.json", {"made_by": MARKER, **config.to_json()})
         self._done = self._take_up() if resume and ours else np.empty(0, np.uint64)
         self._rows = open(self.partial / "rows.jsonl", "a", encoding="utf-8")
         self._skipped = open(self.partial / "skipped.jsonl", "w", encoding="utf-8")
@@ -269,11 +269,11 @@ def _digest(name: str) -> np.uint64:
     return np.uint64(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
 
 
-def _changed(stored: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
-    """The first setting in which two configurations differ; None where they give the same result."""
-    before = json.loads(json.dumps(stored))
-    now = json.loads(json.dumps(config))
-    for name in sorted((set(before) | set(now)) - {*NOT_OF_THE_RESULT, "made_by"}):
+def _changed(stored: Mapping[str, Any], config: PredictionConfig) -> str | None:
+    """The first setting in which the stored config.json differs from `config`; None where both give the same
+    result."""
+    before, now = identity_of_prediction(stored), config.identity()
+    for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             return name.replace("_", " ")
     return None

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fdsl.config import TrainedWith
 from utils.errors import ConfigError
 from utils.files import sync_folder, whole_file
 from utils.text import one_line
@@ -52,7 +53,7 @@ class TrainingState:
     continued.
     """
 
-    def __init__(self, file: Path, config: Mapping[str, Any], data: str, columns: int) -> None:
+    def __init__(self, file: Path, config: TrainedWith, data: str, columns: int) -> None:
         self.file, self.config, self.data, self.columns = Path(file), config, data, columns
         self._saved_at = time.monotonic()
         self._saved_step = 0
@@ -83,7 +84,7 @@ class TrainingState:
         tensors |= {"rows": rows, **{f"generator.{name}": value for name, value in generators.items()}}
         told = {
             "format": FORMAT_VERSION,
-            "config": self.config,
+            "config": self.config.to_json(),
             "data": self.data,
             "epoch": position.epoch,
             "batch": position.batch,
@@ -121,12 +122,13 @@ class TrainingState:
                 self.file,
                 position,
                 str(told["precision"]),
-                told["config"],
+                TrainedWith.from_json(told["config"]),
                 str(told["data"]),
                 tensors,
                 told["generators"],
             )
         except (
+            ConfigError,
             SafetensorError,
             OSError,
             ValueError,
@@ -153,7 +155,7 @@ class SavedTraining:
     file: Path
     position: Position
     precision: str
-    config: dict[str, Any]
+    config: TrainedWith
     data: str
     tensors: dict[str, Tensor]
     generators: dict[str, Any]

@@ -8,3 +8,4 @@ from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Fdsl, Nearest, Both)}
+WITH_HEADS, WITHOUT_HEADS = Fdsl.name, Nearest.name  # what is taken where no method was asked for

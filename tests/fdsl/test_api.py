@@ -1,5 +1,7 @@
 """The Python API: inputs of every kind, methods, thresholds, saved detectors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,14 @@ from PIL import Image
 from data.images import open_image
 from data.photographs import as_photograph
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
+from fdsl.config import TrainedWith
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance
 from tests.support.photographs import texture
-from utils.config import BackboneConfig, MethodConfig, as_stored
+from utils.config import BackboneConfig, MethodConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,13 +46,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     save_checkpoint(
         file,
         Fdsl(32, 2).state_dict(),
-        {
-            "backbone": as_stored(BackboneConfig(**tower)),
-            "method": as_stored(MethodConfig()),
-            "dataset": "visa",
-            "fingerprint": tiny_backbone.fingerprint,
-            "training": {},
-        },
+        TrainedWith(BackboneConfig(**tower), MethodConfig(), tiny_backbone.fingerprint, "visa"),
     )
     return file
 
@@ -171,7 +168,7 @@ def test_a_reference_given_twice_counts_once(configs, told):
     detector.remember([texture(1), texture(2), texture(3)])
     wanted = detector.threshold
     detector.remember([texture(1), texture(2), texture(1), texture(3), texture(3)])
-    assert detector.threshold == wanted and detector.config["references"] == 3
+    assert detector.threshold == wanted and detector.config.references == 3
     assert "2 reference(s) show exactly what another one shows" in told()
 
 
@@ -294,14 +291,11 @@ def test_a_detector_of_a_gpu_goes_on_in_float32_on_a_cpu(checkpoint, tiny_config
         name: value.half() if name.endswith(".centred") else value
         for name, value in detector.tensors().items()
     }
-    config = {
-        **detector.config,
-        "threshold": None,
-        "machine": {**detector.config["machine"], "precision": "float16"},
-    }
-    save_detector(tmp_path / "gpu.safetensors", narrow, config)
+    made = detector.config.detector
+    made = replace(made, machine=replace(made.machine, precision="float16"))
+    save_detector(tmp_path / "gpu.safetensors", narrow, replace(detector.config, detector=made), None)
     again = AnomalyDetector.load(tmp_path / "gpu.safetensors", device="cpu")
-    assert again.backbone.dtype == torch.float32 and again.config["machine"]["precision"] == "float32"
+    assert again.backbone.dtype == torch.float32 and again.config.detector.machine.precision == "float32"
     assert again.predict(texture(3)).score == pytest.approx(detector.predict(texture(3)).score, abs=1e-3)
 
 
@@ -383,7 +377,7 @@ def test_contradictions_are_refused(checkpoint, tiny_configs, tmp_path):
     save_checkpoint(
         tmp_path / "plain.safetensors",
         dict(stored.state),
-        {**stored.config, "method": as_stored(MethodConfig(fd="none"))},
+        replace(stored.config, options=MethodConfig(fd="none")),
     )
     with pytest.raises(ConfigError, match="discrepancy"):
         from_checkpoint(tmp_path / "plain.safetensors", tiny_configs, method="both")
@@ -394,7 +388,7 @@ def test_heads_without_discrepancy_need_no_references(checkpoint, tiny_configs, 
     save_checkpoint(
         tmp_path / "plain.safetensors",
         dict(stored.state),
-        {**stored.config, "method": as_stored(MethodConfig(fd="none"))},
+        replace(stored.config, options=MethodConfig(fd="none")),
     )
     detector = from_checkpoint(tmp_path / "plain.safetensors", tiny_configs)
     detector.remember([])

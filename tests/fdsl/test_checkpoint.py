@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fdsl.config import TrainedWith
 from fdsl.store.checkpoint import is_trained, load_checkpoint, published_name, save_checkpoint
 from models.methods.fdsl import Fdsl
 from utils.errors import ConfigError
@@ -17,14 +18,15 @@ CONFIG = {
     "method": {"use_nam": True, "fd": "abs", "align": "mulmax"},
     "fingerprint": "ab",
     "dataset": "visa",
-    "training": {"epochs": 2, "machine": {"precision": "float32"}},
+    "training": {"epochs": 2, "machine": {"precision": "float32", "device": "cpu"}},
 }
+TRAINED_WITH = TrainedWith.from_json(CONFIG)
 
 
 @pytest.fixture
 def saved(tmp_path):
     heads = Fdsl(16, 2)
-    save_checkpoint(tmp_path / "visa.safetensors", heads.state_dict(), CONFIG)
+    save_checkpoint(tmp_path / "visa.safetensors", heads.state_dict(), TRAINED_WITH)
     return tmp_path / "visa.safetensors", heads
 
 
@@ -32,13 +34,13 @@ def test_round_trip(saved):
     file, heads = saved
     found = load_checkpoint(file)
     assert (found.width, found.blocks, found.has_nam, found.published) == (16, 2, True, False)
-    assert {name: found.config[name] for name in CONFIG} == CONFIG
+    assert found.config == TRAINED_WITH and found.config.to_json() == CONFIG
     assert all(torch.equal(found.state[name], value) for name, value in heads.state_dict().items())
     assert Fdsl(16, 2).load_state_dict(found.state)
 
 
 def test_without_nam(tmp_path):
-    save_checkpoint(tmp_path / "a.safetensors", Fdsl(16, 2, with_nam=False).state_dict(), CONFIG)
+    save_checkpoint(tmp_path / "a.safetensors", Fdsl(16, 2, with_nam=False).state_dict(), TRAINED_WITH)
     assert not load_checkpoint(tmp_path / "a.safetensors").has_nam
 
 
@@ -47,7 +49,7 @@ def test_trained_already_means_the_same_settings_on_any_machine(saved):
     other = json.loads(json.dumps(CONFIG))
     other["training"]["machine"]["device"] = "cuda:0"
     other["backbone"]["pretrained"] = "elsewhere"
-    assert is_trained(file, other)
+    assert is_trained(file, TrainedWith.from_json(other))
     for part, name, value in (
         ("training", "epochs", 3),
         ("backbone", "image_size", 64),
@@ -55,8 +57,8 @@ def test_trained_already_means_the_same_settings_on_any_machine(saved):
     ):
         changed = json.loads(json.dumps(CONFIG))
         changed[part][name] = value
-        assert not is_trained(file, changed)
-    assert not is_trained(file.with_name("missing.safetensors"), CONFIG)
+        assert not is_trained(file, TrainedWith.from_json(changed))
+    assert not is_trained(file.with_name("missing.safetensors"), TRAINED_WITH)
 
 
 def test_published_names():
@@ -80,7 +82,7 @@ def test_published_checkpoint_fills_the_heads_strictly(tmp_path):
             theirs[f"clsList.{parts[1]}.proj.{int(parts[3]) - 1}.{parts[4]}"] = value
     torch.save({"trainable_RR": theirs}, tmp_path / "their.pth")
     found = load_checkpoint(tmp_path / "their.pth")
-    assert found.published and found.config == {} and found.has_nam
+    assert found.published and found.config is None and found.has_nam
     assert Fdsl(16, 2).load_state_dict(found.state)
 
 
@@ -96,14 +98,14 @@ def broken_files(folder, saved):
     (folder / "lying.safetensors").write_bytes((2**60).to_bytes(8, "little") + whole[8:])
     (folder / "text.pth").write_text("hello")
     save_file({"a": torch.zeros(2)}, folder / "foreign.safetensors")
-    save_checkpoint(folder / "noheads.safetensors", {"a": torch.zeros(2)}, CONFIG)
+    save_checkpoint(folder / "noheads.safetensors", {"a": torch.zeros(2)}, TRAINED_WITH)
     save_checkpoint(
         folder / "nan.safetensors",
         {
             name: value * float("nan") if value.is_floating_point() else value
             for name, value in Fdsl(16, 2).state_dict().items()
         },
-        CONFIG,
+        TRAINED_WITH,
     )
     save_file(
         Fdsl(16, 2).state_dict(),
@@ -132,5 +134,5 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
     before = file.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError):
-        save_checkpoint(file, Fdsl(16, 2).state_dict(), CONFIG)
+        save_checkpoint(file, Fdsl(16, 2).state_dict(), TRAINED_WITH)
     assert file.read_bytes() == before and [path.name for path in file.parent.iterdir()] == [file.name]

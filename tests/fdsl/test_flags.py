@@ -8,7 +8,7 @@ from fdsl.flags.arguments import CommandLine, name_part
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 from fdsl.runs import run_name
 from fdsl.settings import backbone_config, method_config, window_config
-from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored
+from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 
 
@@ -19,7 +19,7 @@ def flags(*argv):
     return vars(parser.parse_args(argv))
 
 
-STORED = as_stored(BackboneConfig(model="ViT-B-16", layers=(3, 6), image_size=224))
+STORED = BackboneConfig(model="ViT-B-16", layers=(3, 6), image_size=224)
 
 
 def test_defaults_are_the_papers():
@@ -56,7 +56,7 @@ def test_a_backbone_that_does_not_match_is_refused(argv, words):
 
 
 def test_method_of_a_checkpoint():
-    stored = as_stored(MethodConfig(fd="signed"))
+    stored = MethodConfig(fd="signed")
     assert method_config(flags("--use-nam", "0"), stored, True) == MethodConfig(False, "signed")
     with pytest.raises(ConfigError, match="--fd abs does not match"):
         method_config(flags("--fd", "abs"), stored, True)
@@ -66,14 +66,14 @@ def test_method_of_a_checkpoint():
 
 
 def test_windows_of_a_stored_run_can_be_fused_anew_but_not_changed():
-    stored = as_stored(WindowConfig("mul", 7, 3))
+    stored = WindowConfig("mul", 7, 3)
     assert window_config(flags("--win-weight", "0.3", "--winmode", "onlywin"), stored) == WindowConfig(
         "onlywin", 7, 3, 0.3
     )
     with pytest.raises(ConfigError, match="--win-size cannot change"):
         window_config(flags("--win-size", "13"), stored)
     with pytest.raises(ConfigError, match="needs window maps"):
-        window_config(flags("--winmode", "mul"), as_stored(WindowConfig("nan")))
+        window_config(flags("--winmode", "mul"), WindowConfig("nan"))
 
 
 def test_a_stride_larger_than_the_window_is_refused_unless_there_is_no_lfe():

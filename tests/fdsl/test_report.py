@@ -13,6 +13,7 @@ from fdsl.report import run_report as report
 from fdsl.report.charts import bin_edges, curve_svg, histogram_svg, operating_point
 from fdsl.report.run_report import per_cent, script_json, write_report
 from tests.support.make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, category_view, hostile_run
+from utils.config import BackboneConfig
 
 
 class Page(HTMLParser):
@@ -88,7 +89,7 @@ def test_the_page_needs_nothing_from_elsewhere(run):
 
 def test_many_thumbnails_stay_beside_the_page(run, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "EMBEDDED_BYTES", 1000)
-    path = write_report(tmp_path / "elsewhere", run[1], CONFIG, {"mean": {}}, COMMAND)
+    path = write_report(tmp_path / "elsewhere", run[1], CONFIG, {"mean": {}})
     for item in Page(path).data["categories"]:
         for image in [*item["thumbnails"], *item["references"]]:
             assert image.startswith("..") and (path.parent / image).is_file()
@@ -137,18 +138,14 @@ def test_the_head_says_what_the_numbers_are(run, tmp_path):
         COMMAND,
     ):
         assert words in text, words
-    config = {
-        **CONFIG,
-        "backbone": {**CONFIG["backbone"], "pretrained": "openai"},
-        "image_score": "max",
-        "metric_size": "full",
-    }
-    text = Page(write_report(tmp_path, run[1], config, {"mean": {}}, COMMAND)).text
+    detector = replace(CONFIG.detector, backbone=BackboneConfig())
+    config = replace(CONFIG, detector=detector, image_score="max", metric_size="full")
+    text = Page(write_report(tmp_path, run[1], config, {"mean": {}})).text
     assert "Untrained" not in text and "Metric size full" in text
     assert "no test-set scaling" in text and "The paper's row" not in text
 
 
-def test_unreadable_photos_are_listed_and_a_bare_config_is_enough(tmp_path):
+def test_unreadable_photos_are_listed_and_bare_metrics_are_enough(tmp_path):
     view = category_view("plate", 2, 2, (60, 60))
 
     def broken(index):
@@ -157,10 +154,10 @@ def test_unreadable_photos_are_listed_and_a_bare_config_is_enough(tmp_path):
     view = replace(
         view, read_photo=broken, score_threshold=float("inf"), scores=np.array([0.1, np.nan, np.inf, 0.4])
     )
-    page = Page(write_report(tmp_path, [view], {}, {}, ""))
+    page = Page(write_report(tmp_path, [view], CONFIG, {}))
     assert "Files that could not be read" in page.text and page.text.count("<truncated>") == 4
     assert page.data["categories"][0]["scores"] == [0.1, None, None, 0.4]
-    assert Page(write_report(tmp_path / "none", [], {}, {}, "")).data["categories"] == []
+    assert Page(write_report(tmp_path / "none", [], CONFIG, {})).data["categories"] == []
 
 
 def test_charts_say_what_is_not_defined_and_count_what_they_show():

@@ -8,7 +8,7 @@ import pytest
 
 from fdsl.report.run_report import write_report
 from tests.support.chromium import chromium, missing_browser, read, resize, wait_for
-from tests.support.make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, hostile_run, many, run_metrics
+from tests.support.make_fake_run import ATTACK, ATTACK_NAME, CONFIG, hostile_run, many, run_metrics
 
 no_browser = missing_browser()
 pytestmark = pytest.mark.skipif(bool(no_browser), reason=no_browser)
@@ -166,7 +166,7 @@ def test_a_missing_strip_falls_back_to_the_thumbnail(browser, run, tmp_path):
     summary = replace(run[1][0], files=[f"gone_{file}" for file in run[1][0].files])
     for new, old in zip(summary.files, run[1][0].files):
         summary.thumbnail(new).write_bytes(run[1][0].thumbnail(old).read_bytes())
-    browser.get(write_report(tmp_path, [summary], CONFIG, {}, COMMAND).as_uri())
+    browser.get(write_report(tmp_path, [summary], CONFIG, {}).as_uri())
     press(browser, "j")
     browser.execute_script("document.activeElement.click()")
     wait_for(
@@ -211,7 +211,7 @@ def luminance(colour):
 
 def test_five_thousand_images_stay_usable(browser, run, tmp_path):
     summaries = [many(run[1][0], "big", 4000, 1), many(run[1][0], "small", 1000, 2)]
-    path = write_report(tmp_path, summaries, CONFIG, run_metrics(summaries), COMMAND)
+    path = write_report(tmp_path, summaries, CONFIG, run_metrics(summaries))
     assert path.stat().st_size < 4_000_000
     resize(browser, 1280, 900)
     start = time.monotonic()

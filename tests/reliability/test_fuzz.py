@@ -17,25 +17,26 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from data.meta import read_meta
+from fdsl.config import TrainedWith
+from fdsl.runs import read_run_config
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.training_state import Position, TrainingState
 from models.methods.fdsl import Fdsl
-from tests.support.small_runs import command
 from utils.device import seed_everything
 from utils.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES = int(os.environ.get("FDSL_FUZZ", "60"))
 often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
-test = command("test")
 
 CONFIG = {
     "backbone": {"model": "m", "pretrained": "p", "model_config": None, "layers": [1, 2], "image_size": 32},
     "method": {"use_nam": True, "fd": "abs", "align": "mulmax"},
     "fingerprint": "ab",
     "dataset": "visa",
-    "training": {"epochs": 2, "machine": {"precision": "float32"}},
+    "training": {"epochs": 2, "machine": {"precision": "float32", "device": "cpu"}},
 }
+TRAINED_WITH = TrainedWith.from_json(CONFIG)
 META = {
     "train": {
         "cup": [
@@ -98,7 +99,7 @@ def write_state(file):
     optimizer = torch.optim.Adam(module.parameters())
     module(torch.ones(1, 2)).sum().backward()
     optimizer.step()
-    TrainingState(file, {}, "x", 5).save(
+    TrainingState(file, TRAINED_WITH, "x", 5).save(
         module, optimizer, Position(0, 1, [(1, 1, 0.5, 0.5, 0.5)]), "float32"
     )
 
@@ -112,7 +113,7 @@ def pickled(content):
 seed_everything(0)  # so that what is damaged is the same each time
 HEADS = Fdsl(4, 1)
 WHOLE = {
-    ".safetensors": made(lambda file: save_checkpoint(file, HEADS.state_dict(), CONFIG)),
+    ".safetensors": made(lambda file: save_checkpoint(file, HEADS.state_dict(), TRAINED_WITH)),
     ".pth": pickled(
         {"trainable_RR": {"clsList.0.fbatchNorm.weight": torch.ones(4), "convRes.conv.bias": torch.ones(6)}}
     ),
@@ -211,7 +212,7 @@ def test_checkpoints_with_made_up_configurations(config):
 
     def read(file):
         found = load_checkpoint(file)
-        assert found.config["backbone"]["layers"] and isinstance(found.config["training"], dict)
+        assert found.config.backbone.layers and found.config.to_json()["training"] is not None
 
     answers(read, ConfigError, content, "file.safetensors")
 
@@ -262,7 +263,9 @@ def test_checkpoints_with_made_up_tensors(more, gone):
 def test_damaged_states_of_a_training(content):
     def read(file):
         module = torch.nn.Linear(2, 2)
-        TrainingState(file, {}, "x", 5).read().restore(module, torch.optim.Adam(module.parameters()))
+        TrainingState(file, TRAINED_WITH, "x", 5).read().restore(
+            module, torch.optim.Adam(module.parameters())
+        )
 
     answers(read, ConfigError, content, "file.safetensors")
 
@@ -291,10 +294,7 @@ def test_made_up_meta_json(content):
 @given(content=changed(RUN))
 def test_made_up_configurations_of_a_run(content):
     answers(
-        lambda file: test.read_run_config(file.parent),
-        ConfigError,
-        json.dumps(content).encode(),
-        "config.json",
+        lambda file: read_run_config(file.parent), ConfigError, json.dumps(content).encode(), "config.json"
     )
 
 
@@ -302,5 +302,5 @@ def test_what_is_whole_is_read():
     assert answers(load_checkpoint, ConfigError, WHOLE[".safetensors"], "file.safetensors")
     assert answers(safe_catalogue, DataError, json.dumps(META).encode(), "meta.json")
     assert answers(
-        lambda file: test.read_run_config(file.parent), ConfigError, json.dumps(RUN).encode(), "config.json"
+        lambda file: read_run_config(file.parent), ConfigError, json.dumps(RUN).encode(), "config.json"
     )

@@ -11,11 +11,13 @@ from torch import nn
 
 from fdsl import detection, training
 from fdsl import results as reporting
+from fdsl.config import RunConfig, TrainedWith
 from fdsl.flags.arguments import save_interval
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.training_state import Position, TrainingState
 from tests.support.small_runs import Place, command, files
+from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -151,7 +153,7 @@ def learn(module, optimizer, steps=2):
         optimizer.step()
 
 
-CONFIG = {"training": {"machine": {}}}
+CONFIG = TrainedWith(BackboneConfig(), MethodConfig(), "ab", "visa")
 
 
 def saved_state(folder, module, optimizer):
@@ -344,7 +346,7 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
 
 def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
     config = json.loads((place.run_folder() / "config.json").read_text())
-    essence = detection.essence_of_maps(config)
+    same_maps = RunConfig.from_json(config).identity("maps")
     for part, name, other, same in (
         ("backbone", "model", "ViT-tiny-test-quickgelu", False),
         ("backbone", "image_size", 96, False),
@@ -356,7 +358,7 @@ def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
     ):
         assert config[part][name] != other
         changed = {**config, part: {**config[part], name: other}}
-        assert (detection.essence_of_maps(changed) == essence) == same, name
+        assert (RunConfig.from_json(changed).identity("maps") == same_maps) == same, name
 
 
 def test_a_finished_run_is_not_repeated(place, told):

@@ -76,8 +76,8 @@ def test_a_training_that_overflows_goes_on_in_float32(place, tmp_path, monkeypat
         torch.equal(one, two)
         for one, two in zip(load_file(found).values(), load_file(place.weights()).values())
     )
-    machine = load_checkpoint(found).config["training"]["machine"]
-    assert (machine["precision"], machine["precision_asked"]) == ("float32", "bfloat16")
+    machine = load_checkpoint(found).config.training.machine
+    assert (machine.precision, machine.precision_asked) == ("float32", "bfloat16")
     train.main(arguments)
     assert "trained with these settings already" in told()
 

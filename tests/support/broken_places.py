@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
-from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
+from fdsl.store.checkpoint import FORMAT_VERSION, METADATA_KEY, load_checkpoint
 from models.methods.fdsl import Fdsl
 from tests.support.small_runs import Place, command, draw_dataset
 from utils import signals
@@ -136,10 +137,10 @@ def changed_checkpoint(change):
 
     def break_it(place):
         found = load_checkpoint(place.weights())
-        state, config = dict(found.state), json.loads(json.dumps(found.config))
+        state, config = dict(found.state), json.loads(json.dumps(found.config.to_json()))
         change(state, config)
-        config.pop("format", None)
-        save_checkpoint(place.weights(), state, config)
+        metadata = {METADATA_KEY: json.dumps({"format": FORMAT_VERSION, **config}, sort_keys=True)}
+        save_file({name: value.contiguous() for name, value in state.items()}, place.weights(), metadata)
 
     return break_it
 

@@ -11,26 +11,31 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from fdsl.config import RunConfig  # noqa: E402
 from fdsl.report.pictures import CategorySummary, CategoryView, write_pictures  # noqa: E402
 from fdsl.report.run_report import write_report  # noqa: E402
+from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored  # noqa: E402
 
-CONFIG = {
+COMMAND = "python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl --k-shot 1 --seed 14 --winmode mul"
+RUN = {
     "dataset": "mvtec",
+    "data_path": "data/mvtec",
+    "meta": None,
+    "model_name": "fdsl",
     "k_shot": 1,
     "seed": 14,
     "image_score": "paper",
     "metric_size": 240,
+    "checkpoint": "checkpoints/fdsl/visa.safetensors",
+    "checkpoint_digest": "ab" * 32,
     "trained_on": "visa",
-    "backbone": {
-        "model": "ViT-L-14-336-quickgelu",
-        "pretrained": "none",
-        "layers": [6, 12, 18, 24],
-        "image_size": 518,
-    },
-    "windows": {"winmode": "mul", "win_size": 13, "win_stride": 2, "win_weight": 0.5},
-    "method": {"use_nam": True, "fd": "abs"},
-    "machine": {"precision": "fp32"},
+    "backbone": as_stored(BackboneConfig(pretrained="none")),
+    "windows": as_stored(WindowConfig()),
+    "method": as_stored(MethodConfig()),
+    "machine": {"device": "cpu", "precision": "float32"},
+    "command": COMMAND,
 }
+CONFIG = RunConfig.from_json(RUN)
 PAPER = {
     "auroc_sp": (94.4, 0.5),
     "f1_sp": (95.1, 0.4),
@@ -39,10 +44,6 @@ PAPER = {
     "f1_px": (58.6, 0.5),
     "ap_px": (60.3, 0.6),
 }
-COMMAND = (
-    "python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl "
-    "--k-shot 1 --seed 14 --winmode mul"
-)
 GRID = 20
 ATTACK = "<img src=x onerror=alert(1)>.png"
 ATTACK_NAME = "plate\"'><script>alert(2)</script>{{ 7 * 7 }}"
@@ -158,6 +159,9 @@ def run_metrics(views: list) -> dict:
     return {"categories": categories, "mean": means}
 
 
+HOSTILE = replace(CONFIG, command=f"{COMMAND} '<b>'")
+
+
 def hostile_run(folder: Path) -> tuple[Path, list[CategorySummary]]:
     """A report of three categories: an ordinary one, one with hostile names, one without defects."""
     views = [
@@ -173,7 +177,7 @@ def hostile_run(folder: Path) -> tuple[Path, list[CategorySummary]]:
         references=[f"a/../{ATTACK}\udcff"],
     )
     summaries = [write_pictures(view, folder / "pictures") for view in views]
-    return write_report(folder, summaries, CONFIG, run_metrics(views), f"{COMMAND} '<b>'", PAPER), summaries
+    return write_report(folder, summaries, HOSTILE, run_metrics(views), PAPER), summaries
 
 
 if __name__ == "__main__":
@@ -182,4 +186,4 @@ if __name__ == "__main__":
         category_view(name, 20, 30, shape, seed) for seed, (name, shape) in enumerate(shapes.items(), 1)
     ]
     made_up.append(category_view("only_good", 12, 0, seed=9))
-    write_report(Path(sys.argv[1]), made_up, CONFIG, run_metrics(made_up), COMMAND, PAPER)
+    write_report(Path(sys.argv[1]), made_up, CONFIG, run_metrics(made_up), PAPER)

@@ -1,0 +1,433 @@
+"""What a detector and a run are made of: typed settings, their JSON values, and what makes two the same.
+
+`to_json` gives the values of config.json, of a checkpoint or of a saved detector, `from_json` is their one
+validator, and `identity` holds what decides the result: two of one identity are the same run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from fdsl.thresholds import Threshold
+from models.methods.registry import METHODS
+from utils.config import (
+    DATASETS,
+    IMAGE_SCORES,
+    BackboneConfig,
+    MachineFacts,
+    MethodConfig,
+    WindowConfig,
+    as_stored,
+    from_stored,
+)
+from utils.errors import ConfigError
+
+# What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
+NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
+NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
+NOT_OF_A_TRAINING = ("machine", "pretrained", "model_config", "files", "learnt")
+NEWER = ("weights", "files", "learnt_from_these")  # names in config.json that earlier versions did not write
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What a detector is put together from: the method's name, its parts' settings, and the machine."""
+
+    method: str
+    backbone: BackboneConfig
+    options: MethodConfig
+    windows: WindowConfig
+    machine: MachineFacts
+
+    def to_json(self) -> dict[str, Any]:
+        """Five names of config.json; the method's name is under "heads", its options under "method"."""
+        return {
+            "heads": self.method,
+            "backbone": as_stored(self.backbone),
+            "method": as_stored(self.options),
+            "windows": as_stored(self.windows),
+            "machine": self.machine.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
+        """From a whole config.json or a saved detector's values; "heads" is younger than both.
+
+        Raises ConfigError, KeyError, TypeError or AttributeError for what no version writes.
+        """
+        method = values.get("heads", "fdsl")
+        if method not in METHODS:
+            raise ConfigError(f"there is no method {method!r}")
+        return cls(
+            method,
+            from_stored(BackboneConfig, values["backbone"]),
+            from_stored(MethodConfig, values["method"]),
+            from_stored(WindowConfig, values["windows"]),
+            MachineFacts.from_json(values["machine"]),
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A test run: config.json of its folder.
+
+    `trained_on`: the heads' training set, None where that is not known. `weights`, `files`: digests of the
+    backbone's weights and of the photographs. `learnt_from_these`: whether the heads were trained on the very
+    test images. The last three are None where an earlier version, or a run without heads, has none.
+    """
+
+    dataset: str
+    data_path: str
+    meta: str | None
+    model_name: str
+    k_shot: int
+    seed: int
+    detector: DetectorConfig
+    checkpoint: str
+    checkpoint_digest: str
+    trained_on: str | None
+    weights: str | None
+    image_score: str
+    metric_size: int | str
+    pictures: int | None
+    command: str
+    files: str | None = None
+    learnt_from_these: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """What config.json holds, in its order."""
+        made = self.detector.to_json()
+        values = {
+            "dataset": self.dataset,
+            "data_path": self.data_path,
+            "meta": self.meta,
+            "model_name": self.model_name,
+            "k_shot": self.k_shot,
+            "seed": self.seed,
+            "heads": made["heads"],
+            "checkpoint": self.checkpoint,
+            "checkpoint_digest": self.checkpoint_digest,
+            "trained_on": self.trained_on,
+            "backbone": made["backbone"],
+            "weights": self.weights,
+            "method": made["method"],
+            "windows": made["windows"],
+            "image_score": self.image_score,
+            "metric_size": self.metric_size,
+            "pictures": self.pictures,
+            "machine": made["machine"],
+            "command": self.command,
+            "files": self.files,
+            "learnt_from_these": self.learnt_from_these,
+        }
+        return {name: value for name, value in values.items() if value is not None or name not in NEWER}
+
+    @classmethod
+    def from_json(cls, values: Any) -> RunConfig:
+        """From config.json, also an earlier version's; ConfigError says in a few words what is wrong."""
+        try:
+            config = cls(
+                **{name: values[name] for name in RUN_VALUES},
+                detector=DetectorConfig.from_json(values),
+                pictures=values.get("pictures"),
+                command=values.get("command", ""),
+                **{name: values.get(name) for name in NEWER},
+            )
+        except KeyError as error:
+            raise ConfigError(f"{error.args[0]} is missing") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"it holds values that no run writes: {error}") from error
+        wrong = [name for name, kinds in RUN_TYPES.items() if type(getattr(config, name)) not in kinds]
+        wrong += [] if config.dataset in DATASETS else ["dataset"]
+        wrong += [] if config.image_score in IMAGE_SCORES else ["image_score"]
+        wrong += [] if config.metric_size == "full" or type(config.metric_size) is int else ["metric_size"]
+        if wrong:
+            raise ConfigError(f"it holds values that no run writes: {', '.join(dict.fromkeys(wrong))}")
+        return config
+
+    def in_float32(self) -> RunConfig:
+        """The run whose values overflowed in the precision that was asked for."""
+        machine = self.detector.machine.in_precision("float32")
+        return replace(self, detector=replace(self.detector, machine=machine))
+
+    def identity(self, of: Literal["maps", "run", "row"]) -> dict[str, Any]:
+        """What must be equal for two runs to have the same maps (of the same files), to be the same run, or
+        to share a row of a summary.
+
+        A run is the same wherever its files lie and whatever command asked. A row's runs differ in their seed
+        and therefore in their photographs; its settings are flat, for instance `windows.win_size`.
+        """
+        return {"maps": self._of_maps, "run": self._of_run, "row": self._of_row}[of]()
+
+    def _of_maps(self) -> dict[str, Any]:
+        values, machine = self.to_json(), self.detector.machine
+        return {
+            "heads": values["heads"],
+            "checkpoint": self.checkpoint_digest,
+            "method": values["method"],
+            "windows": _without(values["windows"], ("win_weight",)),
+            **_without(values["backbone"], ("pretrained", "model_config")),
+            "device": machine.device,
+            "precision": machine.precision,
+        }
+
+    def _of_run(self) -> dict[str, Any]:
+        machine = self.detector.machine
+        kept = _without(self.to_json(), NOT_OF_A_RUN)
+        return {**kept, "precision": machine.precision, "device": machine.device}
+
+    def _of_row(self) -> dict[str, Any]:
+        flat: dict[str, Any] = {"precision": self.detector.machine.precision}
+        for name, value in _without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files")).items():
+            if name == "windows" and self.detector.windows.winmode == "nan":
+                flat["windows.winmode"] = "nan"
+            elif isinstance(value, dict):
+                flat |= {f"{name}.{part}": inner for part, inner in value.items()}
+            else:
+                flat[name] = value
+        return flat
+
+
+TEXT, NUMBER, NOTHING = str, int, type(None)
+RUN_VALUES = (
+    "dataset",
+    "data_path",
+    "meta",
+    "model_name",
+    "k_shot",
+    "seed",
+    "checkpoint",
+    "checkpoint_digest",
+    "trained_on",
+    "image_score",
+    "metric_size",
+)
+RUN_TYPES = {
+    **dict.fromkeys(("dataset", "data_path", "model_name", "checkpoint", "checkpoint_digest"), (TEXT,)),
+    **dict.fromkeys(("image_score", "command"), (TEXT,)),
+    **dict.fromkeys(("k_shot", "seed"), (NUMBER,)),
+    **dict.fromkeys(("meta", "trained_on", "weights", "files"), (TEXT, NOTHING)),
+    "pictures": (NUMBER, NOTHING),
+    "learnt_from_these": (bool, NOTHING),
+}
+
+
+@dataclass(frozen=True)
+class FittedConfig:
+    """A detector of the Python interface: what it is made of and what it was shown.
+
+    `checkpoint`, `trained_on`: where trained heads come from. `fingerprint`: of the backbone's weights.
+    `references`: how many it remembers, each in `rotations` copies. `file_format`: of the file that it was
+    loaded from, None where it was made here.
+    """
+
+    detector: DetectorConfig
+    image_score: str
+    checkpoint: str | None = None
+    trained_on: str | None = None
+    fingerprint: str = ""
+    references: int = 0
+    rotations: int = 1
+    file_format: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The values of predict.py's config.json and of a saved detector; a loaded one's are in their file's
+        order, by name, with a place for the threshold."""
+        made = self.detector.to_json()
+        machine = made.pop("machine")
+        heads = (
+            {} if self.checkpoint is None else {"checkpoint": self.checkpoint, "trained_on": self.trained_on}
+        )
+        values = {
+            **made,
+            "image_score": self.image_score,
+            "machine": machine,
+            **heads,
+            "fingerprint": self.fingerprint,
+            "references": self.references,
+            "rotations": self.rotations,
+        }
+        if self.file_format is None:
+            return values
+        values |= {name: dict(sorted(part.items())) for name, part in made.items() if isinstance(part, dict)}
+        return dict(sorted({**values, "format": self.file_format, "threshold": None}.items()))
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FittedConfig:
+        """From a saved detector's values; ConfigError for what `save` did not write."""
+        try:
+            config = cls(
+                DetectorConfig.from_json(values),
+                values["image_score"],
+                values.get("checkpoint"),
+                values.get("trained_on"),
+                values["fingerprint"],
+                values["references"],
+                values["rotations"],
+                values["format"],
+            )
+        except KeyError as error:
+            raise ConfigError(f"{error.args[0]} is missing") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"it holds values that no detector has: {error}") from error
+        texts = (config.image_score, config.fingerprint, config.checkpoint or "", config.trained_on or "")
+        if not all(isinstance(text, str) for text in texts) or not all(
+            type(number) is int for number in (config.references, config.rotations)
+        ):
+            raise ConfigError("it holds values that no detector has")
+        return config
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """What predict.py's config.json holds: all that decides what comes out, and what a reader wants to know.
+
+    `digest`: of everything the detector has learnt. `pictures`, `save_maps`, `input`: the flags, None where
+    no command asked.
+    """
+
+    fitted: FittedConfig
+    digest: str
+    threshold: Threshold | None
+    command: str
+    pictures: str | None = None
+    save_maps: bool | None = None
+    input: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        asked = {"pictures": self.pictures, "save_maps": self.save_maps}
+        asked["input"] = None if self.input is None else list(self.input)
+        return {
+            **self.fitted.to_json(),
+            "detector": self.digest,
+            "threshold": None if self.threshold is None else asdict(self.threshold),
+            **{name: value for name, value in asked.items() if value is not None},
+            "command": self.command,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to go on after another one's photographs."""
+        return identity_of_prediction(self.to_json())
+
+
+def identity_of_prediction(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`PredictionConfig.identity` of a config.json as it was read, whichever version wrote it."""
+    return _without(values, (*NOT_OF_A_PREDICTION, "made_by"))
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How heads were trained; None is what an earlier version did not write.
+
+    `learnt`, `files`: digests of the images learnt from, and of these with the references. `images`: how many
+    each category has.
+    """
+
+    epochs: int | None = None
+    k_shot: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    augmentation: str | None = None
+    seed: int | None = None
+    learnt: str | None = None
+    files: str | None = None
+    images: dict[str, int] | None = None
+    machine: MachineFacts | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        return values if self.machine is None else {**values, "machine": self.machine.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """From a checkpoint's values; ConfigError for what no training writes."""
+        known = {name: values.get(name) for name in cls.__dataclass_fields__}
+        if known["machine"] is not None:
+            known["machine"] = MachineFacts.from_json(known["machine"])
+        right = (
+            all(type(known[name]) in (int, NOTHING) for name in ("epochs", "k_shot", "batch_size", "seed"))
+            and all(type(known[name]) in (str, NOTHING) for name in ("augmentation", "learnt", "files"))
+            and type(known["learning_rate"]) in (int, float, NOTHING)
+            and type(known["images"]) in (dict, NOTHING)
+        )
+        if not right:
+            raise ConfigError("it holds values that no training writes")
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class TrainedWith:
+    """What a checkpoint says of its heads: the backbone with its weights' fingerprint, and their training."""
+
+    backbone: BackboneConfig
+    options: MethodConfig
+    fingerprint: str
+    dataset: str
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "backbone": as_stored(self.backbone),
+            "method": as_stored(self.options),
+            "fingerprint": self.fingerprint,
+            "dataset": self.dataset,
+            "training": self.training.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainedWith:
+        """From a checkpoint's values; ConfigError says in a few words what no training writes."""
+        try:
+            config = cls(
+                from_stored(BackboneConfig, values["backbone"]),
+                from_stored(MethodConfig, values["method"]),
+                values["fingerprint"],
+                values["dataset"],
+                TrainingSettings.from_json(values["training"]),
+            )
+        except KeyError as error:
+            raise ConfigError(f"{error.args[0]} is missing") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"it holds values that no training writes: {error}") from error
+        tower, method = config.backbone, config.options
+        right = (
+            all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers)
+            and len(tower.layers) > 0
+            and type(tower.image_size) is int
+            and 1 <= tower.image_size <= 8192
+            and isinstance(tower.model_config, (str, NOTHING))
+            and method.fd in ("abs", "signed", "none")
+            and method.align in ("mulmax", "diff2")
+            and all(isinstance(text, str) for text in (config.fingerprint, config.dataset))
+        )
+        if not right:
+            raise ConfigError("it holds values that no training writes")
+        return config
+
+    def in_precision(self, precision: str) -> TrainedWith:
+        """The training whose values overflowed in the precision asked for, so that `precision` took over."""
+        machine = self.training.machine.in_precision(precision)
+        return replace(self, training=replace(self.training, machine=machine))
+
+    def identity(self) -> dict[str, Any]:
+        """Setting -> value that two trainings must share to give the same heads from the same images.
+
+        The machine and the places of files do not count, the precision that was asked for does.
+        """
+        values, machine = self.to_json(), self.training.machine
+        flat = {
+            **values["backbone"],
+            **values["method"],
+            **values["training"],
+            "dataset": self.dataset,
+            "weights": self.fingerprint,
+            "precision": machine and (machine.precision_asked or machine.precision),
+        }
+        return _without(flat, NOT_OF_A_TRAINING)
+
+
+def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    left_out = set(names)
+    return {name: value for name, value in values.items() if name not in left_out}

@@ -1,0 +1,159 @@
+"""From test.py's flags to the run they ask for: a new one, or a finished one's maps evaluated anew."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fdsl.config import DetectorConfig, RunConfig
+from fdsl.runs import read_run_config
+from fdsl.settings import backbone_config, method_config, refuse_windows_without_mode, window_config
+from fdsl.store.checkpoint import Checkpoint, load_checkpoint
+from fdsl.store.finished_parts import FinishedParts
+from models.methods.registry import METHODS
+from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
+from utils.device import choose_device, choose_precision, machine_facts
+from utils.errors import ConfigError
+from utils.files import file_digest, sampled_digest
+from utils.signals import command_line
+
+logger = logging.getLogger("fdsl")
+
+
+def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
+    """The run that the flags ask for, and its checkpoint (None without trained heads)."""
+    method = METHODS[args.method]
+    if not method.needs_heads:
+        return _untrained_config(args), None
+    path = args.checkpoint or _default_checkpoint(args)
+    checkpoint = load_checkpoint(path)
+    stored = checkpoint.config
+    backbone = backbone_config(vars(args), stored and stored.backbone)
+    options = method_config(vars(args), stored and stored.options, checkpoint.has_nam)
+    if method.needs_discrepancy and options.fd == "none":
+        raise ConfigError(
+            f"--method {args.method} needs a discrepancy, and these heads were trained on --fd none."
+        )
+    if args.k_shot == 0 and options.fd != "none":
+        raise ConfigError(
+            "--k-shot 0 works only with heads trained on --fd none; give at least one reference."
+        )
+    config = _config_of(args, backbone, options)
+    return replace(
+        config,
+        checkpoint=str(path),
+        checkpoint_digest=file_digest(path),
+        trained_on=stored and stored.dataset,
+    ), checkpoint
+
+
+def _default_checkpoint(args: argparse.Namespace) -> Path:
+    trained_on = OTHER_DATASET.get(args.dataset)
+    if trained_on is None:
+        raise ConfigError(
+            f"--dataset {args.dataset} has no default checkpoint; name one with --checkpoint FILE, or test "
+            "without trained heads with --method nearest."
+        )
+    return checkpoint_path(args.checkpoints, args.model_name, trained_on)
+
+
+def _untrained_config(args: argparse.Namespace) -> RunConfig:
+    """A run without trained heads; ConfigError for flags that only such heads have a use for."""
+    for_heads = {"checkpoint": args.checkpoint, "use-nam 1": args.use_nam or None, "fd": args.fd}
+    given = [name for name, value in for_heads.items() if value is not None]
+    if given:
+        raise ConfigError(
+            f"--{given[0]} does not go with --method {args.method}, which has no trained heads."
+        )
+    if args.k_shot == 0:
+        raise ConfigError(
+            f"--k-shot 0 leaves --method {args.method} nothing to compare with; give at least one reference."
+        )
+    refuse_windows_without_mode(vars(args), args.method)
+    args.use_nam, args.winmode = 0, args.winmode or "nan"
+    return _config_of(args, backbone_config(vars(args)), method_config(vars(args)))
+
+
+def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: MethodConfig) -> RunConfig:
+    """The run of the flags, as yet without heads and photographs."""
+    device = choose_device(args.device)
+    dtype = choose_precision(args.precision, device)
+    if backbone.untrained:
+        logger.warning(
+            "The backbone is untrained (--pretrained none): results show that everything runs, "
+            "not how good the method is."
+        )
+    machine = machine_facts(device, dtype)
+    return RunConfig(
+        dataset=args.dataset,
+        data_path=str(args.data_path or Path("data") / args.dataset),
+        meta=str(args.meta) if args.meta else None,
+        model_name=args.model_name,
+        k_shot=args.k_shot,
+        seed=args.seed,
+        detector=DetectorConfig(args.method, backbone, options, window_config(vars(args)), machine),
+        checkpoint="",
+        checkpoint_digest="",
+        trained_on=None,
+        weights=sampled_digest(Path(backbone.pretrained)),
+        image_score=args.image_score,
+        metric_size=args.metric_size,
+        pictures=args.pictures,
+        command=command_line(),
+    )
+
+
+def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
+    """A finished run, fused and evaluated as the flags ask; it needs no checkpoint."""
+    config = read_run_config(args.from_maps)
+    if FinishedParts.left_in(args.from_maps) or not (args.from_maps / "metrics.json").is_file():
+        raise ConfigError(
+            f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py to "
+            "its end first."
+        )
+    refuse_changes(args, config)
+    windows = window_config(vars(args), config.detector.windows)
+    return replace(
+        config,
+        data_path=str(args.data_path) if args.data_path else config.data_path,
+        meta=str(args.meta) if args.meta else config.meta,
+        detector=replace(config.detector, windows=windows),
+        image_score=args.image_score or config.image_score,
+        metric_size=args.metric_size or config.metric_size,
+        pictures=args.pictures,
+        command=command_line(),
+    ), None
+
+
+def refuse_changes(args: argparse.Namespace, config: RunConfig) -> None:
+    """ConfigError for a flag that asks for other maps than the stored ones of `config`."""
+    for name, value in _of_the_maps(config).items():
+        given = getattr(args, name)
+        given = str(given) if isinstance(given, Path) else sorted(given) if isinstance(given, list) else given
+        if given is not None and given != value:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of {value}; "
+                "run test.py without --from-maps."
+            )
+
+
+def _of_the_maps(config: RunConfig) -> dict[str, Any]:
+    """Flag -> the value that a run's stored maps are of."""
+    made = config.detector
+    return {
+        "model_name": config.model_name,
+        "k_shot": config.k_shot,
+        "seed": config.seed,
+        "method": made.method,
+        "dataset": config.dataset,
+        "checkpoint": config.checkpoint,
+        "use_nam": made.options.use_nam,
+        "fd": made.options.fd,
+        "align": made.options.align,
+        "model": made.backbone.model,
+        "layers": list(made.backbone.layers),
+        "image_size": made.backbone.image_size,
+    }

@@ -1,0 +1,105 @@
+"""test.py's flags: which there are, and their defaults."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from data.images import MAX_PIXELS
+from fdsl.evaluation import PAPER_SIDE
+from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, whole
+from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from models.methods.registry import METHODS
+from utils.config import DATASETS, IMAGE_SCORES
+
+# Not set by argparse: with --from-maps the stored run decides.
+DEFAULTS = {
+    "model_name": "fdsl",
+    "k_shot": 1,
+    "seed": 14,
+    "method": "fdsl",
+    "image_score": "paper",
+    "metric_size": PAPER_SIDE,
+}
+
+
+def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """Reads and checks the command line."""
+    parser = CommandLine(description)
+    _add_run_flags(parser)
+    _add_evaluation_flags(parser)
+    parser.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"a larger image is refused (default {MAX_PIXELS:,})",
+    )
+    add_window_flags(parser)
+    add_method_flags(parser)
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
+    args = parser.parse_args(argv)
+    if args.from_maps is None:
+        if args.dataset is None:
+            parser.error("--dataset is needed (or --from-maps DIR)")
+        for name, value in DEFAULTS.items():
+            setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
+    return args
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """What is tested, with which heads, and where the results go."""
+    parser.add_argument("--dataset", choices=DATASETS, help="needed unless --from-maps names a run")
+    parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
+    parser.add_argument(
+        "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
+    )
+    parser.add_argument("--model-name", type=name_part, help="names checkpoints and results (default fdsl)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors",
+    )
+    parser.add_argument(
+        "--method",
+        choices=METHODS,
+        help="fdsl: trained heads (default); nearest: none, the distance to "
+        "the nearest normal patch; both: their fusion, as predict.py's",
+    )
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument("--k-shot", type=whole(0), help="references of each category (default 1)")
+    parser.add_argument("--seed", type=SEED, help="draws the references (default 14)")
+    parser.add_argument("--batch-size", type=whole(1), default=4)
+
+
+def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+    """How maps are evaluated, and what is taken from runs before."""
+    group = parser.add_argument_group("evaluation")
+    group.add_argument(
+        "--image-score",
+        choices=IMAGE_SCORES,
+        help="paper: scaled over the whole test set, as published; max, top1: not (default paper)",
+    )
+    group.add_argument(
+        "--metric-size",
+        type=metric_side,
+        metavar="PX|full",
+        help="side at which maps meet masks (default 240); full: each mask's own resolution",
+    )
+    group.add_argument("--from-maps", type=Path, metavar="DIR", help="evaluate a finished run's maps anew")
+    group.add_argument(
+        "--pictures",
+        type=whole(0),
+        metavar="N",
+        help="at most N picture strips a category (default all); 0: no pictures and no report",
+    )
+    group.add_argument("--force", action="store_true", help="repeat a run that is finished")
+    group.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on after the finished categories of an interrupted run (default), or start it anew",
+    )
