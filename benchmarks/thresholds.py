@@ -23,7 +23,7 @@ import torch
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.catalogue import open_catalogue  # noqa: E402
+from data.catalogue import DATASETS, open_catalogue  # noqa: E402
 from data.images import image_to_tensor, open_image  # noqa: E402
 from data.records import draw_references, without_references  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
@@ -32,7 +32,7 @@ from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_
 from fdsl.metrics.exact import image_metrics  # noqa: E402
 from fdsl.settings import window_config
 from models.features import Features  # noqa: E402
-from utils.config import DATASETS, WindowConfig
+from utils.config import WindowConfig
 from utils.log import start_logging  # noqa: E402
 
 RATES = (0.01, 0.05, 0.10)

@@ -21,6 +21,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.layout import Layout
 from data.mvtec import find_masks, list_folders, list_images
 from data.prepare import add_check_flags, print_catalogue
 from data.records import Catalogue, Record
@@ -200,9 +201,11 @@ def main(arguments: list[str] | None = None) -> int:
     for reading in readings:
         sentences += [f"{shown(reading.category)}: {sentence}" for sentence in reading.rules + reading.unused]
     print("\n".join(sentences))
-    print_catalogue(scan(options.root), "folder", options)
+    print_catalogue(scan(options.root), LAYOUT, options)
     return 0
 
+
+LAYOUT = Layout("folder", scan, needs_masks=False)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,6 +12,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.images import IMAGE_SUFFIXES
+from data.layout import Layout
 from data.prepare import run_script
 from data.records import Catalogue, Record
 from utils.errors import DataError
@@ -115,5 +116,7 @@ def _list(folder: Path, wanted) -> list[str]:
     return sorted(names, key=natural_key)
 
 
+LAYOUT = Layout("mvtec", scan, OFFICIAL_COUNTS)
+
 if __name__ == "__main__":
-    sys.exit(run_script("mvtec", scan, Path(__file__).with_suffix(""), __doc__))
+    sys.exit(run_script(LAYOUT, Path(__file__).with_suffix(""), __doc__))

@@ -4,12 +4,12 @@ wrong."""
 import argparse
 import inspect
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from data.catalogue import describe_catalogue
 from data.check import check_catalogue
+from data.counts import table_of_counts
 from data.images import MAX_PIXELS
+from data.layout import Layout
 from data.meta import write_meta
 from data.records import Catalogue
 from utils.errors import DataError
@@ -17,16 +17,12 @@ from utils.text import shown
 
 
 def run_script(
-    dataset: str,
-    scan: Callable[..., Catalogue],
-    default_root: Path,
-    description: str,
-    arguments: list[str] | None = None,
+    layout: Layout, default_root: Path, description: str, arguments: list[str] | None = None
 ) -> int:
     """Write meta.json for a dataset and print its table and problems; returns the exit code (2: one sentence,
     no file).
 
-    scan is called with the root and, where it takes one, the split file.
+    The layout's scan is called with the root and, where it takes one, the split file.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -34,19 +30,20 @@ def run_script(
     parser.add_argument("root", nargs="?", type=Path, default=default_root, help=f"default: {default_root}")
     parser.add_argument("--meta", type=Path, help="write here instead of ROOT/meta.json")
     add_check_flags(parser)
-    takes_split = "split_csv" in inspect.signature(scan).parameters
+    takes_split = "split_csv" in inspect.signature(layout.scan).parameters
     if takes_split:
         parser.add_argument("--split-csv", type=Path, help="default: ROOT/split_csv/1cls.csv")
     options = parser.parse_args(arguments)
     try:
-        catalogue = scan(options.root, options.split_csv) if takes_split else scan(options.root)
+        more = (options.split_csv,) if takes_split else ()
+        catalogue = layout.scan(options.root, *more)
         file = options.meta or options.root / "meta.json"
         write_meta(catalogue, file)
     except DataError as error:
-        print(f"data/{dataset}.py: {error}", file=sys.stderr)
+        print(f"data/{layout.name}.py: {error}", file=sys.stderr)
         return 2
     print(f"wrote {shown(file)}")
-    print_catalogue(catalogue, dataset, options)
+    print_catalogue(catalogue, layout, options)
     return 0
 
 
@@ -64,20 +61,20 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def print_catalogue(catalogue: Catalogue, dataset: str, options: argparse.Namespace) -> None:
+def print_catalogue(catalogue: Catalogue, layout: Layout, options: argparse.Namespace) -> None:
     """Print the table of counts and every problem; options hold what add_check_flags adds. Ctrl-C ends the
     script."""
-    print(describe_catalogue(catalogue, dataset), flush=True)
+    print(table_of_counts(catalogue, layout.official), flush=True)
     try:
         problems = check_catalogue(
             catalogue,
             not options.quick,
-            need_masks=dataset != "folder",
+            need_masks=layout.needs_masks,
             progress=sys.stderr.isatty(),
             max_pixels=options.max_pixels,
         )
     except KeyboardInterrupt:
-        sys.exit(f"data/{dataset}.py: the check was stopped; --quick checks only headers")
+        sys.exit(f"data/{layout.name}.py: the check was stopped; --quick checks only headers")
     print(
         "\n".join(
             [f"{len(problems)} problems:" if problems else "no problems found", *(f"  {p}" for p in problems)]

@@ -12,6 +12,7 @@ from pathlib import Path
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.layout import Layout
 from data.meta import SPLITS, checked_name, checked_path
 from data.prepare import run_script
 from data.records import Catalogue, Record
@@ -114,5 +115,7 @@ def _read_row(row: dict, where: str) -> tuple[str, Record]:
     return row["split"], Record(checked_path(row["image"], where), mask, category, defect, anomalous)
 
 
+LAYOUT = Layout("visa", scan, OFFICIAL_COUNTS)
+
 if __name__ == "__main__":
-    sys.exit(run_script("visa", scan, Path(__file__).with_suffix(""), __doc__))
+    sys.exit(run_script(LAYOUT, Path(__file__).with_suffix(""), __doc__))

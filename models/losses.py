@@ -1,4 +1,4 @@
-"""Losses of FDSL's heads, on probability maps upsampled to the image (DESIGN section 2, Training)."""
+"""Losses of FDSL's heads, on probability maps upsampled to the image (docs/design.md, section 2.7)."""
 
 from __future__ import annotations
 

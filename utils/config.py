@@ -9,9 +9,6 @@ from typing import Any
 
 from utils.errors import ConfigError
 
-DATASETS = ("mvtec", "visa", "folder")
-
-
 OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from models.methods.registry import METHODS
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (

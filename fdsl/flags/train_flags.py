@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.fitting import Recipe
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
-from utils.config import AUGMENTATIONS, DATASETS, PUBLISHED_EPOCHS
+from utils.config import AUGMENTATIONS, PUBLISHED_EPOCHS
 
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
@@ -36,7 +37,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     args = parser.parse_args(argv)
     args.data_path = args.data_path or Path("data") / args.dataset
     args.epochs = args.epochs or PUBLISHED_EPOCHS.get(args.dataset, PUBLISHED_EPOCHS["mvtec"])
-    args.augmentation = args.augmentation or AUGMENTATIONS[args.dataset]
+    args.augmentation = args.augmentation or AUGMENTATIONS.get(args.dataset, "none")
     return args
 
 

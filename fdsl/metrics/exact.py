@@ -38,8 +38,8 @@ class PixelMetrics:
     """Pixel AUROC, F1-max, AP and PRO of one category, fed image by image.
 
     Exact up to `memory_pixels` float32 scores (an anomalous pixel counts as four, float64 doubles the count);
-    beyond, the scores are kept by rank (`utils.pixel_metrics`), which gives all four within 1e-4 in bounded
-    memory.
+    beyond, the scores are kept by rank (fdsl/metrics/pixel_scores.py), which gives all four within 1e-4 in
+    bounded memory.
     """
 
     def __init__(self, memory_pixels: int = MEMORY_PIXELS) -> None:

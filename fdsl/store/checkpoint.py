@@ -117,8 +117,8 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
 
 
 def head_shapes(width: int, blocks: int, nam: bool) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of everything in the heads' state dict (DESIGN section 2, ASL and NAM); width C, blocks
-    L."""
+    """Name -> shape of everything in the heads' state dict (docs/design.md, sections 2.5 and 2.6); width C,
+    blocks L."""
     shapes: dict[str, tuple[int, ...]] = {}
     widths = (width, *HIDDEN_WIDTHS)
     for head in (f"heads.{block}.layers" for block in range(blocks)):

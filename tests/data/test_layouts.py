@@ -154,7 +154,7 @@ def test_unusual_names_survive_the_way_through_meta_json(tmp_path):
         save(root / "cup" / "train/good" / f"{name}.png")
         save(root / "cup" / "test" / name / f"{name}.png")
         save(root / "cup" / "ground_truth" / name / f"{name}_mask.png")
-    assert run_script("mvtec", mvtec.scan, root, "", []) == 0
+    assert run_script(mvtec.LAYOUT, root, "", []) == 0
     catalogue = open_catalogue("mvtec", root)
     assert catalogue == mvtec.scan(root) and len(catalogue.test["cup"]) == len(odd)
     assert all((root / path).is_file() for r in catalogue.test["cup"] for path in (r.image_path, r.mask_path))
@@ -247,7 +247,7 @@ def test_script_writes_meta_and_names_the_problems(tmp_path, capsys):
     (tmp_path / "cup/ground_truth/dent/2_mask.png").unlink()
     save(tmp_path / "cup/ground_truth/scratch/0_mask.png", 0)
     (tmp_path / "cup/train/good/9.png").write_text("text")
-    assert run_script("mvtec", mvtec.scan, tmp_path / "unused", "", [str(tmp_path)]) == 0
+    assert run_script(mvtec.LAYOUT, tmp_path / "unused", "", [str(tmp_path)]) == 0
     assert read_meta(tmp_path / "meta.json", tmp_path) == mvtec.scan(tmp_path)
     said = capsys.readouterr().out
     assert "3 problems" in said and "not an official category" in said
@@ -265,7 +265,7 @@ def test_script_fails_with_one_sentence(tmp_path, capsys):
         [str(tmp_path / "none")],
         [str(tmp_path / "root"), "--meta", str(tmp_path / "none/meta.json")],
     ):
-        assert run_script("mvtec", mvtec.scan, tmp_path, "", arguments) == 2
+        assert run_script(mvtec.LAYOUT, tmp_path, "", arguments) == 2
         said = capsys.readouterr()
         assert said.out == "" and said.err.count("\n") == 1 and "none" in said.err
     assert sorted(os.listdir(tmp_path / "root")) == ["cup"]

@@ -552,9 +552,7 @@ def test_scripts_of_the_datasets_say_what_is_wrong(tmp_path, capsys, dataset, gi
     if dataset == "folder":
         code = data_folder.main([str(tmp_path)])
     else:
-        code = run_script(
-            dataset, {"visa": visa, "mvtec": mvtec}[dataset].scan, tmp_path, "", [str(tmp_path)]
-        )
+        code = run_script({"visa": visa, "mvtec": mvtec}[dataset].LAYOUT, tmp_path, "", [str(tmp_path)])
     told = capsys.readouterr().err
     assert (
         code == 2 and words in told and len(told.splitlines()) == 1 and sorted(tmp_path.rglob("*")) == before

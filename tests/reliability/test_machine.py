@@ -10,14 +10,17 @@ import pytest
 import torch
 
 from fdsl import training
+from fdsl.config import TrainedWith
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl
 from tests.support.small_runs import children, command, files, finished_place, line_with, start
 from utils import files as whole_files
+from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 
+TRAINED_WITH = TrainedWith(BackboneConfig(), MethodConfig(), "ab", "visa")
 pytestmark = pytest.mark.usefixtures("one_thread")
 train, test = command("train"), command("test")
 
@@ -192,4 +195,4 @@ def test_a_killed_helper_of_a_run_is_one_sentence(place, tmp_path):
 def test_the_state_is_read_by_no_pickle(place, tmp_path):
     torch.save({"a": 1}, tmp_path / "state.safetensors")
     with pytest.raises(ConfigError, match="no unfinished training"):
-        TrainingState(tmp_path / "state.safetensors", CONFIG, "", 5).read()
+        TrainingState(tmp_path / "state.safetensors", TRAINED_WITH, "", 5).read()

@@ -1,4 +1,6 @@
-"""The plain path: DESIGN section 2 written down directly in float32, loops and all. The tests' oracle."""
+"""The plain path: section 2 of docs/design.md written down directly in float32, loops and all.
+
+The tests' oracle."""
 
 import torch
 import torch.nn.functional as F
