@@ -88,7 +88,7 @@ def computed_maps(
 
 
 def command() -> None:
-    """The command line of test.py and of fdsl-test."""
+    """The command, with errors as one sentence and exit codes."""
     run_command(main, (DataError, ModelError, ConfigError))
 
 

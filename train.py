@@ -31,8 +31,9 @@ from fdsl.store.checkpoint import is_trained, save_checkpoint
 from fdsl.store.training_state import TrainingState
 from fdsl.training import DiscrepancySource
 from fdsl.training_set import TrainingSet, draw_training_set
-from models.backbones.open_clip import FrozenBackbone, load_backbone
-from models.methods.fdsl import FDSL
+from models.backbone import Backbone
+from models.backbones.registry import load_backbone
+from models.methods.fdsl import Fdsl
 from utils.command import run_command
 from utils.config import BackboneConfig, MachineFacts, checkpoint_path
 from utils.device import choose_device, choose_precision, machine_facts, make_repeatable, seed_everything
@@ -69,7 +70,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
     data = learnt.digest()
     warn_of_untrained(tower)
 
-    def load(precision: torch.dtype) -> FrozenBackbone:
+    def load(precision: torch.dtype) -> Backbone:
         return load_backbone(
             tower.model, tower.pretrained, tower.layers, device, precision, tower.model_config
         )
@@ -84,7 +85,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
         return
     learnt.warn_of_duplicates()
     torch.manual_seed(args.seed)
-    heads = FDSL(backbone.width, len(backbone.layers), method.use_nam).to(device)
+    heads = Fdsl(backbone.width, len(backbone.layers), method).to(device)
     source = DiscrepancySource(
         load, backbone, method, learnt.root, learnt.references, tower.image_size, args.max_pixels
     )

@@ -77,9 +77,9 @@ def plain(bench: Bench) -> list[tuple]:
 
 
 def oracle(bench: Bench) -> list[tuple]:
-    """The plain path (tests/plain.py: float32, one token after the other) from image to map, and what ours
-    takes for it."""
-    from tests import plain as written_down
+    """The plain path (tests/support/plain.py: float32, one token after the other) from image to map, and what
+    ours takes for it."""
+    from tests.support import plain as written_down
 
     args = bench.args
     tower = load_backbone(args.model, "none", args.layers, "cpu", torch.float32, args.model_config)

@@ -28,9 +28,9 @@ from data.images import image_to_tensor, open_image  # noqa: E402
 from data.records import draw_references, without_references  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.evaluation import image_scores  # noqa: E402
-from fdsl.settings import window_config
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 from fdsl.metrics.exact import image_metrics  # noqa: E402
+from fdsl.settings import window_config
 from models.features import Features  # noqa: E402
 from utils.config import WindowConfig
 from utils.log import start_logging  # noqa: E402

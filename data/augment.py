@@ -10,14 +10,10 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as paired
 
-from data.images import image_to_bytes, mask_to_tensor
+from data.images import image_to_pixels, mask_to_tensor
 
 SMALL_CROP_PROBABILITY = 0.6  # of a defective image's crops
-
-
 GOOD_CROP_PROBABILITY = 0.5
-
-
 SMALL_CROP, LARGE_CROP = 50, 100  # pixels of the squashed image
 
 
@@ -44,7 +40,7 @@ def mosaic(
         photo.paste(image.resize(sides, Image.Resampling.BICUBIC), corner)
         if mask is not None:
             defects.paste(mask.resize(sides, Image.Resampling.BILINEAR), corner)
-    return image_to_bytes(photo, size), mask_to_tensor(defects, size)
+    return image_to_pixels(photo, size), mask_to_tensor(defects, size)
 
 
 def random_crop(

@@ -1,6 +1,6 @@
 """Datasets and loaders: one batch, one contract.
 
-A batch holds image (B,3,S,S) float32, normalised; mask (B,1,S,S) float32 of 0 and 1; category and path, lists
+A batch holds image (B,3,S,S) uint8; mask (B,1,S,S) float32 of 0 and 1; category and path, lists
 of B names (path is the record's image_path). Every random choice depends on (seed, epoch, index) alone, so
 neither the number of workers nor an interruption changes what a run sees.
 """
@@ -18,25 +18,13 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.augment import chance, mosaic, random_crop
-from data.images import (
-    MAX_PIXELS,
-    image_to_bytes,
-    image_to_tensor,
-    mask_to_tensor,
-    normalise,
-    open_image,
-    open_mask,
-)
+from data.images import MAX_PIXELS, image_to_pixels, mask_to_tensor, open_image, open_mask
 from data.records import Record, stable_seed, with_masks
 from utils.errors import DataError
 from utils.text import shown
 
 AUGMENTATIONS = ("mosaic", "crop", "none")
-
-
 MOSAIC_PROBABILITY = 0.3
-
-
 CROP_PROBABILITY = 0.6
 
 
@@ -65,7 +53,7 @@ class InspectionDataset(Dataset):
         record = self.records[index]
         image, mask = load(self.root, record, self.max_pixels)
         return {
-            "image": image_to_tensor(image, self.image_size),
+            "image": image_to_pixels(image, self.image_size),
             "mask": mask_to_tensor(mask, self.mask_size),
             "category": record.category,
             "path": record.image_path,
@@ -112,12 +100,7 @@ class TrainingDataset(Dataset):
         record = self.records[index]
         generator = torch.Generator().manual_seed(stable_seed(self.seed, epoch, index))
         pixels, mask = self._augmented(record, generator)
-        return {
-            "image": normalise(pixels),
-            "mask": mask,
-            "category": record.category,
-            "path": record.image_path,
-        }
+        return {"image": pixels, "mask": mask, "category": record.category, "path": record.image_path}
 
     def _augmented(self, record: Record, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         if self.augmentation == "mosaic" and chance(MOSAIC_PROBABILITY, generator):
@@ -125,7 +108,7 @@ class TrainingDataset(Dataset):
             drawn = torch.randint(len(others), (4,), generator=generator).tolist()
             return mosaic([load(self.root, others[i], self.max_pixels) for i in drawn], self.image_size)
         image, mask = load(self.root, record, self.max_pixels)
-        pixels, mask = image_to_bytes(image, self.image_size), mask_to_tensor(mask, self.image_size)
+        pixels, mask = image_to_pixels(image, self.image_size), mask_to_tensor(mask, self.image_size)
         if self.augmentation == "crop" and chance(CROP_PROBABILITY, generator):
             return random_crop(pixels, mask, record.anomalous, generator)
         return pixels, mask

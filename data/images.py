@@ -12,8 +12,6 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from utils.errors import DataError
 from utils.text import shown
 
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 IMAGE_SUFFIXES = frozenset(
@@ -32,7 +30,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     Raises DataError for a file that is missing, no image, damaged or larger than max_pixels.
     """
     with _opened(path, max_pixels) as image:
-        return _to_rgb(_upright(image))
+        return to_rgb(upright(image))
 
 
 def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -44,7 +42,7 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """
     with _opened(path, max_pixels) as image:
         lossy = image.format in ("JPEG", "MPO")
-        values = _mask_values(_upright(image))
+        values = _mask_values(upright(image))
         least = 128 if lossy and values.max() >= 128 else 1
         defect = values >= least if values.dtype == np.uint8 else values != 0
         return Image.fromarray(np.where(defect, np.uint8(255), np.uint8(0)))
@@ -55,7 +53,7 @@ def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIX
     open_image."""
     with _opened(path, max_pixels) as image:
         if decode or image.format == "TIFF":  # Pillow turns a TIFF only when it loads it
-            return _upright(image).size
+            return upright(image).size
         known = (
             image.format != "PNG" or "exif" in image.info
         )  # else Pillow would decode the PNG to look for it
@@ -63,21 +61,10 @@ def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIX
         return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
 
 
-def image_to_tensor(image: Image.Image, size: int) -> torch.Tensor:
-    """(3, size, size) float32: squashed by PIL's bicubic filter, then CLIP's mean and standard deviation."""
-    return normalise(image_to_bytes(image, size))
-
-
-def image_to_bytes(image: Image.Image, size: int) -> torch.Tensor:
+def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
     """(3, size, size) uint8: the image squashed by PIL's bicubic filter."""
     squashed = image.resize((size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
-
-
-def normalise(pixels: torch.Tensor) -> torch.Tensor:
-    """(..., 3, H, W) uint8 to float32 with CLIP's mean and standard deviation."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (CLIP_MEAN, CLIP_STD))
-    return pixels.float().div(255).sub(mean).div(std)
 
 
 def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:
@@ -130,7 +117,7 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
         raise DataError(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
 
 
-def _upright(image: Image.Image) -> Image.Image:
+def upright(image: Image.Image) -> Image.Image:
     """The decoded first frame, turned as its EXIF orientation says; broken EXIF data turn nothing."""
     image.load()
     try:
@@ -139,7 +126,7 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         sixteen = image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM"))
         return Image.fromarray(_to_eight_bits(np.asarray(image), sixteen)).convert("RGB")

@@ -17,20 +17,10 @@ from utils.errors import DataError
 from utils.text import natural_key, shown
 
 logger = logging.getLogger("fdsl")
-
-
 PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
-
-
 DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
-
-
 UNREAD_SUFFIXES = frozenset(".heic .heif .avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
-
-
 _told: set[str] = set()
-
-
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
 

@@ -13,8 +13,6 @@ from utils.errors import DataError
 from utils.text import natural_key, shown
 
 SPLITS = ("train", "test")
-
-
 ENTRY_KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.images import MAX_PIXELS, _to_rgb, _upright, image_to_tensor, open_image
+from data.images import MAX_PIXELS, image_to_pixels, open_image, to_rgb, upright
 from data.inputs import list_images
 from utils.errors import DataError
 from utils.text import shown
@@ -29,7 +29,7 @@ def as_photograph(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -
     if isinstance(image, (str, Path)):
         return open_image(image)
     if isinstance(image, Image.Image):
-        return _to_rgb(_upright(image))
+        return to_rgb(upright(image))
     if isinstance(image, torch.Tensor):
         image = _tensor_to_array(image)
     if not isinstance(image, np.ndarray):
@@ -101,7 +101,7 @@ def read_ahead(
     def read(name: str, path: Path) -> Loaded:
         try:
             photo = open_image(path, max_pixels)
-            return Loaded(name, photo, image_to_tensor(photo, size))
+            return Loaded(name, photo, image_to_pixels(photo, size))
         except DataError as error:
             return Loaded(name, reason=str(error).removeprefix(f"{shown(path)}: "))
 

@@ -6,34 +6,41 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from data.photographs import as_photograph, each_image
 from data.variants import rotated
-from fdsl.assembly import assemble, build_detector, detector_config, load_tower, moved_config, saved_heads
-from fdsl.boxes import Box, find_boxes
-from fdsl.calibration import BATCH, Scorer, to_batch
+from fdsl.assembly import (
+    assemble,
+    build_detector,
+    detector_config,
+    load_tower,
+    make_method,
+    moved_config,
+    saved_method,
+)
+from fdsl.boxes import Box
+from fdsl.calibration import as_unknown, set_scales
 from fdsl.config import FittedConfig
 from fdsl.evaluation import image_scores
-from fdsl.report.drawing import upsample
+from fdsl.learnt import normal_scores_of, part_of, restore_memories, tensors_of
+from fdsl.prediction import Prediction
+from fdsl.scoring import Scorer, to_batch
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.thresholds import NormalScores, Threshold, labelled_threshold
-from models.backbones.open_clip import FrozenBackbone
-from models.detector import Detection, Detector, fuse
-from models.held_out import restored_bank
-from models.methods.nearest import NearestHeads
+from models.backbone import Backbone
+from models.detector import Detector
+from models.features import ScoreMaps, fuse
+from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
-from utils.memory import sparing
 
 __all__ = [
     "AnomalyDetector",
@@ -49,44 +56,8 @@ __all__ = [
 
 logger = logging.getLogger("fdsl")
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
+BATCH = 4
 HEAT_RATE = 0.01  # pictures: the level that this share of normal photographs reaches is half-way up
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the detector says of one photograph.
-
-    score: higher is more anomalous. threshold: the score from which on it is called anomalous, or None.
-    base_map, window_map, patch_map (G,G) float32 in [0,1]: the whole image's, the windows' (None without LFE)
-    and their fusion, on the patch grid; base_score and window_score the raw scores of the first two. size:
-    (width, height) of the photograph in pixels.
-    """
-
-    score: float
-    threshold: float | None
-    size: tuple[int, int]
-    base_score: float
-    window_score: float | None
-    base_map: np.ndarray
-    window_map: np.ndarray | None
-    patch_map: np.ndarray
-    map_threshold: float | None = None
-
-    @property
-    def is_anomalous(self) -> bool | None:
-        """Whether the score reaches the threshold; None where there is no threshold."""
-        return None if self.threshold is None else self.score >= self.threshold
-
-    @cached_property
-    def anomaly_map(self) -> np.ndarray:
-        """(H,W) float32 in [0,1] at the photograph's own size: the patch map, bilinear, corners aligned."""
-        return upsample(self.patch_map, self.size[1], self.size[0])
-
-    @cached_property
-    def boxes(self) -> list[Box]:
-        """The hot regions in the photograph's own pixels, the hottest first; none where it is not
-        anomalous."""
-        return [] if self.is_anomalous is False else find_boxes(self.anomaly_map, self.map_threshold)
 
 
 class AnomalyDetector:
@@ -98,9 +69,8 @@ class AnomalyDetector:
     """
 
     def __init__(self, detector: Detector, config: FittedConfig) -> None:
-        self.detector = detector
         self.config = replace(config, fingerprint=detector.backbone.fingerprint)
-        self._scorer = Scorer(detector)
+        self.scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
 
@@ -109,7 +79,7 @@ class AnomalyDetector:
         cls,
         path: str | Path,
         *,
-        method: str = "fdsl",
+        method: str = WITH_HEADS,
         windows: WindowConfig | None = None,
         image_score: str = "max",
         model: str | None = None,
@@ -148,7 +118,7 @@ class AnomalyDetector:
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
         )
         config = replace(config, checkpoint=str(path), trained_on=stored and stored.dataset)
-        if method != "nearest" and stored and len(stored.training.images or ()) == 1:
+        if METHODS[method].needs_heads and stored and len(stored.training.images or ()) == 1:
             logger.warning(
                 "These heads were trained on one category alone: such heads generalise worse than method "
                 "nearest does."
@@ -159,6 +129,7 @@ class AnomalyDetector:
     def from_backbone(
         cls,
         *,
+        method: str = WITHOUT_HEADS,
         windows: WindowConfig | None = None,
         image_score: str = "max",
         model: str | None = None,
@@ -184,7 +155,7 @@ class AnomalyDetector:
             "image_size": image_size,
         }
         config = detector_config(
-            "nearest",
+            method,
             backbone_config(tower),
             method_config({"use_nam": 0, "align": align}),
             windows or WindowConfig(winmode="nan"),
@@ -193,20 +164,36 @@ class AnomalyDetector:
             precision,
         )
         backbone = load_tower(config.detector)
-        heads = NearestHeads(backbone.width, len(backbone.layers))
-        return cls(assemble(config.detector, backbone, heads), config)
+        made = make_method(config.detector, backbone.width, len(backbone.layers))
+        return cls(assemble(config.detector, backbone, made), config)
 
     @property
-    def backbone(self) -> FrozenBackbone:
-        return self.detector.backbone
+    def backbone(self) -> Backbone:
+        return self.scorer.detector.backbone
+
+    @property
+    def image_size(self) -> int:
+        """The side in pixels that photographs are squashed to."""
+        return self.scorer.detector.image_size
+
+    @property
+    def grid(self) -> int:
+        """Patches along a side of its maps."""
+        return self.scorer.detector.grid
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can say anything: it knows references, or needs none."""
+        detector = self.scorer.detector
+        return detector.memory is not None or not detector.method.needs_references
 
     def another(self) -> AnomalyDetector:
         """A detector that knows what this one does and goes its own way from now on; they share the
         backbone's weights."""
-        heads = deepcopy(self.detector.heads)
-        other = AnomalyDetector(assemble(self.config.detector, self.backbone, heads), self.config)
-        for name in ("bank", "window_bank", "window_keys"):
-            setattr(other.detector, name, getattr(self.detector, name))
+        known = self.scorer.detector
+        detector = known.empty_copy(deepcopy(known.method))
+        detector.memory, detector.window_memory = known.memory, known.window_memory
+        other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
         return other
 
@@ -230,16 +217,15 @@ class AnomalyDetector:
                 f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies."
             )
         photographs = _without_copies([as_photograph(image) for image in each_image(references)[0]])
-        if not photographs and self.config.detector.options.fd != "none":
+        if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
         self.config = replace(self.config, references=len(photographs), rotations=rotations)
         if not photographs:
             return
         batch = self.to_batch(copy for photo in photographs for copy in rotated(photo, rotations))
-        sparing(lambda: self.detector.remember(batch), self.detector.halve_windows)
-        if self.config.detector.method == "both":
-            self._scorer.level_methods(photographs, rotations)
+        self.scorer.remember(batch)
+        set_scales(self.scorer, photographs, rotations)
         if false_alarm_rate is not None:
             self.normal = self._normal_scores(photographs)
             self.calibrate(false_alarm_rate)
@@ -278,7 +264,7 @@ class AnomalyDetector:
         half-way."""
         normal = self.normal
         if normal is None:
-            return 0.0, 0.5 if self.config.detector.method == "nearest" else 1.0
+            return 0.0, self.scorer.detector.method.hottest
         low, level = normal.floor, normal.threshold(HEAT_RATE).level
         return low, max(low + 2 * (level - low), low + 1e-6)
 
@@ -306,8 +292,8 @@ class AnomalyDetector:
             yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
 
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """RGB photographs -> (B,3,S,S) float32, squashed and normalised."""
-        return to_batch(photographs, self.detector.image_size)
+        """RGB photographs -> (B,3,S,S) uint8, squashed."""
+        return to_batch(photographs, self.image_size)
 
     def predict_batch(
         self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
@@ -316,7 +302,7 @@ class AnomalyDetector:
 
         `names`: what errors call the photographs. Raises ModelError for a map that is not finite.
         """
-        found = self._scorer(
+        found = self.scorer(
             batch, names or [f"photograph {index + 1} of {len(sizes)}" for index in range(len(sizes))]
         )
         maps, scores = self._fused(found)
@@ -324,31 +310,18 @@ class AnomalyDetector:
             (None, None) if self.threshold is None else (self.threshold.score, self.threshold.level)
         )
         return [
-            Prediction(
-                float(scores[i]),
-                score,
-                tuple(sizes[i]),
-                float(found.base_score[i]),
-                None if found.window is None else float(found.window_score[i]),
-                found.base[i],
-                None if found.window is None else found.window[i],
-                maps[i],
-                level,
-            )
+            Prediction(float(scores[i]), score, tuple(sizes[i]), found.of(i), maps[i], level)
             for i in range(len(sizes))
         ]
 
     def fuse(self, base: np.ndarray, window: np.ndarray | None) -> np.ndarray:
         """Maps or scores of the whole image and of the windows -> the detector's own."""
-        windows = self.config.detector.windows
-        return fuse(base, window, np.float32(windows.win_weight), windows.winmode)
+        return fuse(base, window, self.scorer.detector.settings)
 
-    def _fused(self, found: Detection) -> tuple[np.ndarray, np.ndarray]:
+    def _fused(self, found: ScoreMaps) -> tuple[np.ndarray, np.ndarray]:
         """Maps (B,G,G) float32 and image scores (B,) of both branches together."""
-        maps = self.fuse(found.base, found.window)
-        return maps, image_scores(
-            maps, self.fuse(found.base_score, found.window_score), self.config.image_score
-        )
+        maps, scores = found.fused(self.scorer.detector.settings)
+        return maps, image_scores(maps, scores, self.config.image_score)
 
     def save(self, file: str | Path) -> None:
         """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
@@ -356,24 +329,13 @@ class AnomalyDetector:
 
         Raises ModelError before `remember`.
         """
-        if self.detector.bank is None and self.config.detector.options.fd != "none":
+        if not self.ready:
             raise ModelError("The detector has no references yet: call remember() before save().")
         save_detector(Path(file), self.tensors(), self.config, self.threshold)
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
-        tensors = {f"heads.{name}": value for name, value in self.detector.heads.state_dict().items()}
-        for name, bank in (("bank", self.detector.bank), ("window_bank", self.detector.window_bank)):
-            if bank is not None:
-                tensors |= {f"{name}.mean": bank.mean, f"{name}.centred": bank.centred}
-        if self.detector.window_keys is not None:
-            tensors["window_bank.keys"] = self.detector.window_keys
-        if self.normal is not None:
-            tensors |= {
-                f"normal.{name}": torch.from_numpy(np.atleast_1d(value))
-                for name, value in vars(self.normal).items()
-            }
-        return tensors
+        return tensors_of(self.scorer.detector, self.normal)
 
     @classmethod
     def load(
@@ -398,41 +360,23 @@ class AnomalyDetector:
                 f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
                 f"({config.fingerprint}); give the same weights with --pretrained."
             )
-        state = {
-            name.removeprefix("heads."): value for name, value in tensors.items() if name.startswith("heads.")
-        }
         try:
-            heads = saved_heads(config.detector.method, backbone, state)
-            self = cls(assemble(config.detector, backbone, heads), config)
-            here = {name: value.to(backbone.device) for name, value in tensors.items() if "bank." in name}
-            self.detector.bank, self.detector.window_bank = (
-                restored_bank(here[f"{name}.mean"], here[f"{name}.centred"].to(backbone.dtype))
-                if f"{name}.mean" in here
-                else None
-                for name in ("bank", "window_bank")
-            )
-            self.detector.window_keys = here.get("window_bank.keys")
-            if "normal.scores" in tensors:
-                scores, peaks, how = (
-                    tensors[f"normal.{name}"].numpy() for name in ("scores", "peaks", "how")
-                )
-                self.normal = NormalScores(scores, peaks, how, tensors["normal.floor"].item())
+            method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
+            self = cls(assemble(config.detector, backbone, method), config)
+            restore_memories(self.scorer.detector, tensors)
+            self.normal = normal_scores_of(tensors)
             self.threshold = threshold
         except (KeyError, TypeError, RuntimeError) as error:
             raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
         return self
 
     def _normal_scores(self, photographs: Sequence[Image.Image]) -> NormalScores:
-        found = list(self._scorer.as_unknown(photographs, self.config.rotations))
-        maps, scores = zip(*(self._fused(part) for part, _ in found))
-        maps = np.concatenate(maps)
-        how = np.concatenate([kinds for _, kinds in found])
-        return NormalScores(
-            np.concatenate(scores).astype(np.float64),
-            maps.max((1, 2)).astype(np.float64),
-            how,
-            float(np.median(maps)),
-        )
+        batches = list(as_unknown(self.scorer, photographs, self.config.rotations))
+        fused = [self._fused(batch.score()) for batch in batches]
+        maps = np.concatenate([part for part, _ in fused])
+        scores = np.concatenate([part for _, part in fused]).astype(np.float64)
+        how = np.concatenate([batch.kinds for batch in batches])
+        return NormalScores(scores, maps.max((1, 2)).astype(np.float64), how, float(np.median(maps)))
 
 
 def _without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:

@@ -4,6 +4,7 @@ utils."""
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,10 @@ from torch import Tensor
 
 from fdsl.config import DetectorConfig, FittedConfig
 from fdsl.store.checkpoint import Checkpoint
-from models.backbones.open_clip import FrozenBackbone, load_backbone
-from models.detector import Detector, WindowSettings
-from models.methods.both import BothHeads
-from models.methods.fdsl import FDSL
-from models.methods.nearest import NearestHeads
+from models.backbone import Backbone
+from models.backbones.registry import load_backbone
+from models.detector import Detector
+from models.method import Method
 from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
@@ -29,26 +29,30 @@ SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
 def build_detector(config: DetectorConfig, checkpoint: Checkpoint | None) -> Detector:
     """The detector that a configuration describes, its memory still empty.
 
-    Without a checkpoint it is that of method nearest. Raises ModelError for a backbone whose weights are not
-    those that the checkpoint was trained with.
+    Without a checkpoint it is that of a method without trained heads. Raises ModelError for a backbone whose
+    weights are not those that the checkpoint was trained with.
     """
     backbone = load_tower(config)
     if checkpoint is None:
-        return assemble(config, backbone, NearestHeads(backbone.width, len(backbone.layers)))
+        return assemble(config, backbone, make_method(config, backbone.width, len(backbone.layers)))
     expected = backbone.fingerprint if checkpoint.config is None else checkpoint.config.fingerprint
     if backbone.fingerprint != expected:
         raise ModelError(
             f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
             f"trained with ({expected}); give the same weights with --pretrained."
         )
-    heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
-    heads.load_state_dict(checkpoint.state)
-    if config.method != "fdsl":
-        heads = BothHeads(heads) if config.method == "both" else NearestHeads(heads.width, heads.blocks)
-    return assemble(config, backbone, heads)
+    method = make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
+    return assemble(config, backbone, method)
 
 
-def load_tower(config: DetectorConfig) -> FrozenBackbone:
+def make_method(
+    config: DetectorConfig, width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
+) -> Method:
+    """The method of a configuration for tokens of `width` of so many `blocks`, with a checkpoint's `heads`."""
+    return METHODS[config.method].of_heads(width, blocks, config.options, heads)
+
+
+def load_tower(config: DetectorConfig) -> Backbone:
     """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
     tower, machine = config.backbone, config.machine
     return load_backbone(
@@ -61,15 +65,9 @@ def load_tower(config: DetectorConfig) -> FrozenBackbone:
     )
 
 
-def assemble(config: DetectorConfig, backbone: FrozenBackbone, heads: torch.nn.Module) -> Detector:
-    """Backbone and heads as the detector of a configuration, its memory still empty."""
-    options, lfe = config.options, config.windows
-    windows = WindowSettings(
-        lfe.winmode, lfe.win_size, lfe.win_stride, lfe.win_weight, lfe.index_memory, lfe.window_budget
-    )
-    return Detector(
-        backbone, heads, config.backbone.image_size, options.fd, options.align, windows, options.use_nam
-    )
+def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Detector:
+    """Backbone and method as the detector of a configuration, its memory still empty."""
+    return Detector(backbone, method, config.backbone.image_size, config.windows)
 
 
 def detector_config(
@@ -93,7 +91,7 @@ def detector_config(
             f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
             "paper's needs a whole test set)."
         )
-    if method != "fdsl" and options.fd == "none":
+    if METHODS[method].needs_discrepancy and options.fd == "none":
         raise ConfigError(
             f"--method {method} needs a discrepancy, and these heads were trained on --fd none."
         )
@@ -112,13 +110,10 @@ def detector_config(
     return FittedConfig(DetectorConfig(method, tower, options, windows, machine), image_score)
 
 
-def saved_heads(kind: str, backbone: FrozenBackbone, state: dict[str, Tensor]) -> torch.nn.Module:
-    """The heads of a saved detector with their weights."""
-    shape = backbone.width, len(backbone.layers)
-    trained = FDSL(*shape, any("nam." in name for name in state))
-    heads = {"fdsl": trained, "both": BothHeads(trained), "nearest": NearestHeads(*shape)}[kind]
-    heads.load_state_dict(state)
-    return heads
+def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
+    """The method of a saved detector with its `state`; RuntimeError for a state that is not its own."""
+    blocks = len(backbone.layers)
+    return METHODS[config.method].of_state(backbone.width, blocks, config.options, state)
 
 
 def moved_config(

@@ -56,9 +56,10 @@ def find_boxes(anomaly_map: np.ndarray, level: float | None = None, most: int = 
         left, top, width, height = (int(stats[index, part]) for part in range(4))
         part = np.s_[top : top + height, left : left + width]
         values = np.where(labels[part] == index, anomaly_map[part], -np.inf)
-        row, column = np.unravel_index(int(values.argmax()), values.shape)
-        summits.append((float(values[row, column]), top + int(row), left + int(column)))
-    boxes, free, smallest = [], np.ones(anomaly_map.shape, bool), SMALLEST_SHARE * anomaly_map.size
+        row, column = divmod(int(values.argmax()), width)
+        summits.append((float(values[row, column]), top + row, left + column))
+    boxes: list[Box] = []
+    free, smallest = np.ones(anomaly_map.shape, bool), SMALLEST_SHARE * anomaly_map.size
     for top_value, row, column in sorted(summits, key=lambda summit: (-summit[0], *summit[1:]))[
         :MOST_SUMMITS
     ]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from data.catalogue import DATASETS
 from fdsl.thresholds import Threshold
-from models.methods.registry import METHODS
+from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import (
     IMAGE_SCORES,
     BackboneConfig,
@@ -57,7 +57,7 @@ class DetectorConfig:
 
         Raises ConfigError, KeyError, TypeError or AttributeError for what no version writes.
         """
-        method = values.get("heads", "fdsl")
+        method = values.get("heads", WITH_HEADS)
         if method not in METHODS:
             raise ConfigError(f"there is no method {method!r}")
         return cls(

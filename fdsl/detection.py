@@ -4,23 +4,23 @@ halved."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
 from data.dataset import InspectionDataset, files_digest, make_loader
 from data.images import open_image
 from data.records import Record
-from fdsl.calibration import NotFinite, Scorer
+from fdsl.calibration import set_scales
+from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.finished_parts import FinishedParts
-from fdsl.store.maps import RunMaps, join_maps
-from models.detector import Detection, Detector
-from models.methods.both import BothHeads
+from fdsl.store.maps import RunMaps, join_run_maps
+from models.detector import Detector
+from models.features import join_score_maps
 from utils.errors import ModelError
 from utils.log import progress
-from utils.memory import Halving, sparing
 from utils.signals import how_to_continue
 from utils.text import shown
 
@@ -61,7 +61,7 @@ def detect(
     def photographs(part: list[Record]) -> InspectionDataset:
         return InspectionDataset(root, part, detector.image_size, max_pixels=max_pixels)
 
-    score = Halving(detector, join_detections, detector.halve_windows)
+    scorer = Scorer(detector)
     found = []
     for number, (category, records) in enumerate(tested.items(), start=1):
         maps = parts.load(keys[category], [record.image_path for record in records])
@@ -69,7 +69,7 @@ def detect(
             logger.info("%s (%d/%d): taken from the interrupted run.", shown(category), number, len(tested))
         else:
             maps = detect_category(
-                score,
+                scorer,
                 photographs(references[category]),
                 photographs(records),
                 f"{shown(category)} ({number}/{len(tested)})",
@@ -79,53 +79,44 @@ def detect(
             parts.save(keys[category], maps)
         found.append(maps)
         how_to_continue(f"the same command goes on after {number} of {len(tested)} categories")
-    return join_maps(found)
+    return join_run_maps(found)
 
 
 def detect_category(
-    score: Halving,
+    scorer: Scorer,
     shots: InspectionDataset,
     tested: InspectionDataset,
     what: str,
     batch_size: int,
     workers: int,
 ) -> RunMaps:
-    """Maps and raw scores of one category's test images, after its references `shots` were remembered;
-    `score` calls the detector."""
-    detector = score.function
-    if len(shots):
-        photographs = torch.stack([shots[index]["image"] for index in range(len(shots))])
-        sparing(lambda: detector.remember(photographs), detector.halve_windows)
-    if isinstance(detector.heads, BothHeads):
-        level_methods(detector, shots)
-    loader = make_loader(tested, batch_size, workers, pin=detector.backbone.device.type == "cuda")
-    found = []
-    for batch in progress(loader, len(tested), what, lambda batch: len(batch["path"])):
-        maps = Detection(*(None if part is None else part.float().cpu() for part in score(batch["image"])))
-        for index, path in enumerate(batch["path"]):
-            if not all(part is None or torch.isfinite(part[index]).all() for part in maps):
-                raise_not_finite(path, detector.backbone.dtype)
-        found.append(maps)
-    base, base_score, window, window_score = (
-        None if part is None else part.numpy() for part in join_detections(found)
-    )
-    return RunMaps([record.image_path for record in tested.records], base, base_score, window, window_score)
+    """Maps and raw scores of one category's test images, after its references `shots` were remembered."""
+    try:
+        if len(shots):
+            scorer.remember(torch.stack([shots[index]["image"] for index in range(len(shots))]))
+            _set_scales(scorer, shots)
+        loader = make_loader(tested, batch_size, workers, pin=scorer.detector.backbone.device.type == "cuda")
+        batches = progress(loader, len(tested), what, lambda batch: len(batch["path"]))
+        found = [scorer(batch["image"], batch["path"]) for batch in batches]
+    except NotFinite as error:
+        raise _in_test_words(error) from error
+    return RunMaps([record.image_path for record in tested.records], join_score_maps(found))
 
 
-def level_methods(detector: Detector, shots: InspectionDataset) -> None:
-    """Method both: what its two maps are measured against, from a category's references alone."""
+def _set_scales(scorer: Scorer, shots: InspectionDataset) -> None:
+    """What the maps of a method with scales are measured against, from a category's references alone."""
+    if not scorer.detector.method.scales:
+        return
     photographs = [open_image(shots.root / record.image_path, shots.max_pixels) for record in shots.records]
     try:
-        Scorer(detector).level_methods(photographs)
-    except NotFinite:
-        raise_not_finite(f"a reference of {shots.records[0].category}", detector.backbone.dtype)
+        set_scales(scorer, photographs)
+    except NotFinite as error:
+        error.name = f"a reference of {shots.records[0].category}"
+        raise
 
 
-def join_detections(parts: Sequence[Detection]) -> Detection:
-    return Detection(*(None if column[0] is None else torch.cat(column) for column in zip(*parts)))
-
-
-def raise_not_finite(path: str, dtype: torch.dtype) -> NoReturn:
-    if dtype != torch.float32:
-        raise Overflow(f"Values overflowed in {str(dtype).removeprefix('torch.')} at {shown(path)}.")
-    raise ModelError(f"The map of {shown(path)} is not finite; check this image and the checkpoint.")
+def _in_test_words(error: NotFinite) -> Exception:
+    """What a test run says of a map that is not finite: float32 mends it, or the user."""
+    if error.narrow:
+        return Overflow(f"Values overflowed in {error.precision} at {shown(error.name)}.")
+    return ModelError(f"The map of {shown(error.name)} is not finite; check this image and the checkpoint.")

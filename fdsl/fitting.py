@@ -13,7 +13,7 @@ from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import Position, SavedTraining, TrainingState
 from fdsl.training import DiscrepancySource, HeadsStep
 from fdsl.training_set import TrainingSet
-from models.methods.fdsl import FDSL
+from models.methods.fdsl import Fdsl
 from utils.device import worker_count
 from utils.errors import ConfigError, ModelError
 from utils.log import progress
@@ -69,7 +69,7 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
 
 
 def fit(
-    heads: FDSL,
+    heads: Fdsl,
     source: DiscrepancySource,
     learnt: TrainingSet,
     state: TrainingState,

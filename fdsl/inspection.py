@@ -17,7 +17,6 @@ from data.images import MAX_PIXELS
 from data.inputs import find_images, list_images
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
-from fdsl.config import PredictionConfig
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
     detector_facts,
@@ -94,7 +93,7 @@ def score_files(
         if folder is None or item[0] not in folder
     )
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
-    loaded = read_ahead(files, detector.detector.image_size, threads, ahead, reading.max_pixels)
+    loaded = read_ahead(files, detector.image_size, threads, ahead, reading.max_pixels)
     for batch in in_batches(progress(loaded, max(remaining, 0), "photographs"), reading.batch_size):
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)
@@ -122,8 +121,9 @@ def _count(inputs: Sequence[str], left_out: Sequence[Path], references: Sequence
 def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Prediction]:
     if not items:
         return []
-    batch = torch.stack([item.tensor for item in items])
-    return detector.predict_batch(batch, [item.photo.size for item in items], [item.name for item in items])
+    tensors = [item.tensor for item in items if item.tensor is not None]
+    sizes = [item.photo.size for item in items if item.photo is not None]
+    return detector.predict_batch(torch.stack(tensors), sizes, [item.name for item in items])
 
 
 def _skipped(unreadable: list[tuple[str, str]], folder: PredictionFolder | None) -> Iterator[Row]:
@@ -140,7 +140,7 @@ def _kept(
 ) -> Row:
     """A photograph's row, in the folder together with its maps and the picture that is wanted of it."""
     row = row_of(item.name, found)
-    if folder is not None:
+    if folder is not None and item.photo is not None:
         if pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False):
             row["picture"] = draw(detector, item.name, item.photo, found, folder.folder)
         folder.add(row, found.base_map, found.window_map)
@@ -175,16 +175,21 @@ def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Predic
     return place
 
 
-def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
+def run_config(detector: AnomalyDetector, **more: Any) -> dict[str, Any]:
     """config.json: all that decides what comes out, and what a reader wants to know beside it."""
     state = {name: value for name, value in detector.tensors().items() if not name.startswith("normal.")}
-    digest = fingerprint(state) if state else ""
-    return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)
+    return {
+        **detector.config,
+        "detector": fingerprint(state) if state else "",
+        "threshold": asdict(detector.threshold) if detector.threshold else None,
+        **more,
+        "command": command_line(),
+    }
 
 
 def finish(detector: AnomalyDetector, folder: PredictionFolder) -> Totals:
     """Everything that needs the whole run: tables, maps, contact sheet, report."""
-    totals = folder.finish(detector.detector.grid, detector.fuse)
+    totals = folder.finish(detector.grid, detector.fuse)
     if totals.scored:
         has_sheet = write_contact_sheet(folder.folder, totals.top)
         facts = detector_facts(detector.config)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fdsl.config import RunConfig
+from models.methods.registry import METHODS
 from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, WindowConfig
 
 COLUMNS = ("auroc_sp", "f1_sp", "ap_sp", "auroc_px", "f1_px", "ap_px")
@@ -241,10 +242,8 @@ def unlike_the_paper(config: RunConfig) -> list[str]:
         found.append("other LFE windows")
     elif windows.index_memory not in (WindowConfig().index_memory, "1"):
         found.append("another index memory")
-    if made.method == "nearest":
-        found.append("no trained heads")
-    elif made.method == "both":
-        found.append("fused with the nearest distance")
+    if METHODS[made.method].unlike_paper:
+        found.append(METHODS[made.method].unlike_paper)
     elif made.options != MethodConfig():
         found.append("other NAM, FD or alignment")
     if config.image_score != "paper":

@@ -17,7 +17,6 @@ from fdsl.report.tables import metrics_table, write_tables
 from fdsl.runs import TestedSet
 from fdsl.store.maps import RunMaps, save_maps
 from fdsl.words import framing
-from models.detector import fuse
 from utils.files import csv_text, write_text
 from utils.log import progress
 
@@ -34,30 +33,27 @@ SCORE_COLUMNS = (
 )
 
 
-def write_results(folder: Path, config: RunConfig, maps: RunMaps, tested: TestedSet, max_pixels: int) -> None:
+def write_results(folder: Path, config: RunConfig, run: RunMaps, tested: TestedSet, max_pixels: int) -> None:
     """Fuses the maps, evaluates each category of `tested` and writes tables, scores, pictures and report.
 
     `config.pictures`: at most so many strips a category, None all, 0 neither pictures nor report.
     """
-    windows = config.detector.windows
-    maps = maps.select(tested.names)
-    weight = np.float32(windows.win_weight)
-    fused = fuse(maps.base, maps.window, weight, windows.winmode)
-    score = fuse(maps.base_score, maps.window_score, weight, windows.winmode)
-    save_maps(folder / "maps.npz", maps, fused, score)
+    run = run.select(tested.names)
+    fused, score = run.maps.fused(config.detector.windows)
+    save_maps(folder / "maps.npz", run, fused, score)
     views, rows, start = [], [], 0
     for category, records in tested.records.items():
         part = slice(start, start := start + len(records))
         view = evaluate(category, tested, fused[part], score[part], config, max_pixels)
         views.append(view)
-        window = maps.window_score[part] if maps.window_score is not None else [None] * len(records)
+        window = run.maps.window_score[part] if run.maps.window_score is not None else [None] * len(records)
         rows += [
             (record.image_path, category, record.defect, int(record.anomalous), *values)
             for record, *values in zip(
                 records,
                 view.scores.tolist(),
                 map(float, score[part]),
-                map(float, maps.base_score[part]),
+                map(float, run.maps.base_score[part]),
                 [None if value is None else float(value) for value in window],
             )
         ]

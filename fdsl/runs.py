@@ -22,6 +22,7 @@ from fdsl.report.tables import metrics_table
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.words import LEARNT_FROM_THESE, framing
+from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import OTHER_DATASET, QUARTER, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
@@ -247,8 +248,8 @@ def name_of(config: RunConfig) -> str:
     """RUN: `run_name` with what tells one method, its heads or backbone, and one folder of photographs from
     another."""
     made = config.detector
-    parts = [] if made.method == "fdsl" else [made.method]
-    digest = _backbone_digest(config) if made.method == "nearest" else _heads_digest(config)
+    parts = [] if made.method == WITH_HEADS else [made.method]
+    digest = _heads_digest(config) if METHODS[made.method].needs_heads else _backbone_digest(config)
     parts += [digest] if digest else []
     if config.dataset == "folder" and (folder := Path(config.data_path).resolve().name):
         parts += [folder]

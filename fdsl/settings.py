@@ -92,12 +92,12 @@ def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
         )
 
 
-def refuse_windows_without_mode(given: Mapping[str, Any]) -> None:
-    """ConfigError for LFE's settings where method nearest looks through no windows."""
+def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
+    """ConfigError for LFE's settings where a method without trained heads looks through no windows."""
     names = list(_only(given, WINDOW_SHAPE))
     if names and not given.get("winmode"):
         raise ConfigError(
-            f"--{names[0].replace('_', '-')} is for local windows, which method nearest looks through only "
+            f"--{names[0].replace('_', '-')} is for local windows, which method {method} looks through only "
             "with --winmode mul or onlywin; add one of them, or leave the flag out."
         )
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from data.dataset import InspectionDataset
 from data.records import Record
-from models.backbones.open_clip import FrozenBackbone
+from models.backbone import Backbone
 from models.discrepancy import feature_discrepancy
 from models.features import Features
 from models.losses import map_losses
 from models.memory_bank import MemoryBank
-from models.methods.fdsl import FDSL, Maps
+from models.methods.fdsl import Fdsl, Maps
 from utils.config import MethodConfig
 from utils.log import progress
 from utils.memory import Halving, sparing
@@ -39,8 +39,8 @@ class DiscrepancySource:
 
     def __init__(
         self,
-        load: Callable[[torch.dtype], FrozenBackbone],
-        backbone: FrozenBackbone,
+        load: Callable[[torch.dtype], Backbone],
+        backbone: Backbone,
         method: MethodConfig,
         root: Path,
         references: dict[str, list[Record]],
@@ -54,15 +54,14 @@ class DiscrepancySource:
         }
         self.use(backbone)
 
-    def use(self, backbone: FrozenBackbone) -> None:
+    def use(self, backbone: Backbone) -> None:
         """Encodes the references anew with `backbone`: category -> memory bank (L,K*N,C)."""
-        self.backbone, self.encode = backbone, Halving(backbone.encode, join_features)
+        self.backbone, self.encode = backbone, Halving(_encoder(backbone), join_features)
         self.banks = {}
         for category, shots in progress(self.shots.items(), len(self.shots), "references"):
-            tokens = (self.encode(shots[index]["image"][None]).tokens[:, 0] for index in range(len(shots)))
-            self.banks[category] = MemoryBank.collected(
-                tokens, len(shots) * backbone.grid(self.image_size) ** 2
-            )
+            parts = (self.encode(shots[index]["image"][None]) for index in range(len(shots)))
+            count = len(shots) * backbone.grid(self.image_size) ** 2
+            self.banks[category] = MemoryBank.collected(parts, count)
 
     def use_float32(self) -> None:
         self.use(self.load(torch.float32))
@@ -89,13 +88,20 @@ class DiscrepancySource:
         tokens = self.encode(batch["image"]).tokens
         if self.method.fd == "none":
             return feature_discrepancy(tokens, None, "none")
-        return torch.stack(
-            [
-                self.banks[category].discrepancy(tokens[:, index], self.method.align, self.method.fd)
-                for index, category in enumerate(batch["category"])
-            ],
-            dim=1,
-        )
+        found = [
+            self._against(self.banks[category], tokens[:, index])
+            for index, category in enumerate(batch["category"])
+        ]
+        return torch.stack(found, dim=1)
+
+    def _against(self, bank: MemoryBank, tokens: Tensor) -> Tensor:
+        """One image's tokens (L,N,C) -> discrepancies (L,N,C)."""
+        return bank.discrepancy(tokens, bank.index(tokens, self.method.align), self.method.fd)
+
+
+def _encoder(backbone: Backbone) -> Callable[[Tensor], Features]:
+    """Pixels (B,3,S,S) uint8 -> features."""
+    return lambda pixels: backbone.encode(backbone.normalise(pixels))
 
 
 def join_features(parts: Sequence[Features]) -> Features:
@@ -109,7 +115,7 @@ class HeadsStep:
     whole batch, and gradients add up to the same sums.
     """
 
-    def __init__(self, heads: FDSL, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, heads: Fdsl, optimizer: torch.optim.Optimizer) -> None:
         self.heads, self.optimizer = heads, optimizer
         self.in_turn = self.finite = False
 
@@ -138,10 +144,10 @@ class HeadsStep:
         if not self.in_turn:
             yield self.heads(features)
             return
+        grid = math.isqrt(features.shape[2])
         for index, head in enumerate(self.heads.heads):
-            grid = math.isqrt(features.shape[2])
             raw = head(features[index : index + 1]).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
-            yield self.heads.refine(raw)
+            yield self.heads.maps_of(raw)
 
     def _take_turns(self, before: Sequence[Tensor]) -> bool:
         if self.in_turn:

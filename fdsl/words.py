@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fdsl.config import RunConfig
+from models.methods.registry import METHODS
 from utils.config import QUARTER, MethodConfig, WindowConfig
 
 
@@ -68,11 +69,11 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
 
 def heads_in_words(config: RunConfig) -> str:
     """Which heads made a run's maps, and how."""
-    method, options = config.detector.method, config.detector.options
-    if method == "nearest":
-        return f"no trained heads: distance to the nearest normal patch{_alignment(options)}"
-    fused = "; their maps fused with the distance to the nearest normal patch" if method == "both" else ""
-    return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{fused}"
+    method, options = METHODS[config.detector.method], config.detector.options
+    if not method.needs_heads:
+        return f"no trained heads: {method.sentence}{_alignment(options) if method.matches else ''}"
+    beside = f"; {method.sentence}" if method.sentence else ""
+    return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
 
 
 LEARNT_FROM_THESE = (

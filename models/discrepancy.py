@@ -10,7 +10,7 @@ FD_MODES = ("abs", "signed", "none")
 def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs") -> Tensor:
     """What is left of `tokens` (...,C) when the nearest normal tokens (...,C) are taken away, in float32.
 
-    abs: |T - M|; signed: T - M; none: T itself (ablation). DESIGN section 2, FD.
+    abs: |T - M|; signed: T - M; none: T itself (ablation). docs/design.md, section 2.
     """
     if mode == "none":
         return tokens.float()

@@ -1,15 +1,94 @@
-"""What a backbone gives of photographs."""
+"""What travels between backbone, method and their callers; every shape is stated here, once.
+
+L tapped blocks, B images (or windows), n tokens an image, C token width, D width of the image embedding, G
+patches along a side, M maps of a method (one a block for most).
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from utils.config import WindowConfig
+
+Array = Any  # a torch.Tensor while the detector works, a numpy.ndarray from the scorer on
+
+# What `Backbone.encode` gives on demand only.
+EMBEDDING = "embedding"
+RAW_TOKENS = "raw_tokens"
 
 
 class Features(NamedTuple):
-    """tokens (L,B,N,C), L2-normalised patch tokens of the tapped blocks; embedding (B,D), L2-normalised, or
-    None."""
+    """What a backbone gives of B images or windows.
+
+    tokens (L,B,n,C): patch tokens of the tapped blocks, of unit length, in the backbone's precision.
+    embedding (B,D): the image embedding, of unit length, float32. raw_tokens (L,B,n,C): the same tokens
+    before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
+    each token is; None: all of them in order.
+    """
 
     tokens: Tensor
-    embedding: Tensor | None
+    embedding: Tensor | None = None
+    raw_tokens: Tensor | None = None
+    patches: Tensor | None = None
+
+    def at(self, patches: Tensor) -> Features:
+        """The same features, of these patches of the whole image."""
+        return self._replace(patches=patches)
+
+
+@dataclass(frozen=True)
+class ScoreMaps:
+    """Anomaly maps and raw image scores of B images, before anything is fused or decided.
+
+    base (B,G,G) and base_score (B,): of the whole images. window, window_score: of their local windows (LFE);
+    None without. Of one photograph: (G,G) and numbers. Values lie in [0,1], higher is more anomalous.
+    """
+
+    base: Array
+    base_score: Array
+    window: Array | None = None
+    window_score: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.base)
+
+    @property
+    def arrays(self) -> list[Array]:
+        """The two or four arrays that are there."""
+        return [part for part in vars(self).values() if part is not None]
+
+    def each(self, function: Callable[[Array], Array]) -> ScoreMaps:
+        """`function` of every array that is there."""
+        return ScoreMaps(*(None if part is None else function(part) for part in vars(self).values()))
+
+    def of(self, rows: Any) -> ScoreMaps:
+        """The maps of some images: an index, a slice or a list of rows."""
+        return self.each(lambda part: part[rows])
+
+    def fused(self, windows: WindowConfig) -> tuple[Array, Array]:
+        """The detector's own maps and raw scores, of both branches together (docs/design.md, section 2.9)."""
+        return (fuse(self.base, self.window, windows), fuse(self.base_score, self.window_score, windows))
+
+
+def fuse(base: Array, window: Array | None, windows: WindowConfig) -> Array:
+    """Maps or scores of both branches -> the detector's own. `mul`: (1 - weight) * base + weight * window."""
+    if windows.winmode == "nan" or window is None:
+        return base
+    if windows.winmode == "onlywin":
+        return window
+    weight = np.float32(windows.win_weight)
+    return (1 - weight) * base + weight * window
+
+
+def join_score_maps(parts: Sequence[ScoreMaps]) -> ScoreMaps:
+    """The maps of several batches, one after the other: all tensors or all arrays, all with windows or
+    none."""
+    together = torch.cat if isinstance(parts[0].base, Tensor) else np.concatenate
+    columns = zip(*(part.arrays for part in parts), strict=True)
+    return ScoreMaps(*(together(column) for column in columns))

@@ -3,13 +3,18 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from models.discrepancy import feature_discrepancy
+from models.features import Features
+from models.matching import EVERYTHING, Matching
+from utils.config import MethodConfig
+from utils.errors import ModelError
 
 ALIGNMENTS = ("mulmax", "diff2")
 CENTRED_AT_ONCE = 4096  # tokens of each block
@@ -20,7 +25,7 @@ def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
     """(Q,C) queries and (M,C) normal tokens -> (Q,) index of the nearest normal token.
 
     mulmax: argmax_j <q, m_j>. diff2: argmin_j ||q - m_j||, found as the argmax of <q, m_j> - ||m_j||^2 / 2.
-    One matrix product and one maximum per chunk of SIMILARITY_VALUES. DESIGN section 2, Alignment.
+    One matrix product and one maximum per chunk of SIMILARITY_VALUES. docs/design.md, section 2.
     """
     if align not in ALIGNMENTS:
         raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}.")
@@ -36,41 +41,68 @@ def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
     return torch.cat(found)
 
 
+@dataclass(frozen=True)
 class MemoryBank:
-    """Normal tokens (L,M,C) of one category, kept relative to their mean.
+    """Normal tokens of one category: their mean (L,1,C) and what they differ from it, `centred` (L,M,C).
 
     <q, m - mean> has the same maximum over m as <q, m>, and |(q - mean) - (m - mean)| is |q - m|; but the
     differences are small numbers, which a bf16 product can still tell apart. In float32 nothing changes but
-    rounding.
+    rounding. keys (W,...): of a bank of windows, what a strategy of models/matching.py picks them by. patches
+    (M,): which patch of its photograph each token is; None: all in order.
     """
 
-    def __init__(self, tokens: Tensor) -> None:
-        self.centred = tokens.clone()
-        self._centre_itself()
+    mean: Tensor
+    centred: Tensor
+    keys: Tensor | None = None
+    patches: Tensor | None = None
 
     @classmethod
-    def collected(cls, parts: Iterable[Tensor], count: int) -> MemoryBank:
-        """A bank of `parts` (L,n,C) that add up to `count` tokens a block, of which no second copy is ever
-        held."""
-        bank, filled = object.__new__(cls), 0
-        for part in parts:
-            if filled == 0:
-                bank.centred = part.new_empty((part.shape[0], count, part.shape[2]))
-            bank.centred[:, filled : filled + part.shape[1]] = part
-            filled += part.shape[1]
-        if filled != count:
-            raise ValueError(f"The memory bank was to hold {count} tokens a block and was given {filled}.")
-        bank._centre_itself()
-        return bank
+    def of_tokens(cls, tokens: Tensor) -> MemoryBank:
+        """The bank of tokens (L,M,C)."""
+        centred = tokens.clone()
+        return cls(_centre_in_place(centred), centred)
 
-    def _centre_itself(self) -> None:
-        """From tokens to their mean and what they differ from it, chunk by chunk in place."""
-        total = self.centred.new_zeros((len(self.centred), 1, self.centred.shape[2]), dtype=torch.float32)
-        for chunk in self.centred.split(CENTRED_AT_ONCE, dim=1):
-            total += chunk.float().sum(dim=1, keepdim=True)
-        self.mean = total / len(self)
-        for chunk in self.centred.split(CENTRED_AT_ONCE, dim=1):
-            chunk.copy_(chunk.float() - self.mean)
+    @classmethod
+    def collected(cls, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
+        """A bank of the parts' tokens, `count` a block in all, of which no second copy is ever held; `match`
+        says how it will be searched."""
+        centred, filled, window = None, 0, 1
+        embeddings, patches = [], []
+        for part in parts:
+            tokens, window = part.tokens.flatten(1, 2), part.tokens.shape[2]
+            if centred is None:
+                centred = tokens.new_empty((tokens.shape[0], count, tokens.shape[2]))
+            centred[:, filled : filled + tokens.shape[1]] = tokens
+            filled += tokens.shape[1]
+            embeddings += [] if part.embedding is None else [part.embedding]
+            patches += [] if part.patches is None else [part.patches.flatten()]
+        if centred is None or filled != count:
+            raise ValueError(f"The memory bank was to hold {count} tokens a block and was given {filled}.")
+        bank = cls(_centre_in_place(centred), centred, patches=torch.cat(patches) if patches else None)
+        return replace(bank, keys=match.keys(bank, torch.cat(embeddings) if embeddings else None, window))
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
+        """The bank whose `state` this is, to the last bit where it was kept in `dtype`."""
+        return cls(state["mean"], state["centred"].to(dtype), state.get("keys"))
+
+    def state(self) -> dict[str, Tensor]:
+        """mean, centred and, where there are some, keys."""
+        state = {"mean": self.mean, "centred": self.centred}
+        return state if self.keys is None else {**state, "keys": self.keys}
+
+    def without(self, reference: int, references: int) -> MemoryBank:
+        """The bank as if one of its `references`, each with its copies in order, had never been seen."""
+        device = self.centred.device
+        part = self.part(_others(len(self), reference, references, device))
+        if self.keys is None:
+            return part
+        return replace(part, keys=self.keys[_others(len(self.keys), reference, references, device)])
+
+    @property
+    def window(self) -> int:
+        """Tokens of each of the windows that have keys."""
+        return len(self) // len(self.keys)
 
     def __len__(self) -> int:
         return self.centred.shape[1]
@@ -112,37 +144,62 @@ class MemoryBank:
     def own_window_keys(self, patches: int) -> Tensor:
         """The keys (W,L*C) of the bank's own windows, which have `patches` tokens each; see window_keys."""
         at_once = max(1, CENTRED_AT_ONCE // patches) * patches
-        return _side_by_side(
-            torch.stack(
-                [
-                    torch.cat(
-                        [part.float().unflatten(0, (-1, patches)).mean(1) for part in block.split(at_once)]
-                    )
-                    for block in self.centred
-                ]
-            )
-        )
 
-    def discrepancy(
-        self, tokens: Tensor, align: str = "mulmax", fd: str = "abs", index: Tensor | None = None
-    ) -> Tensor:
-        """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the nearest normal tokens, float32.
+        def means(block: Tensor) -> Tensor:
+            parts = block.split(at_once)
+            return torch.cat([part.float().unflatten(0, (-1, patches)).mean(1) for part in parts])
 
-        `index` (L,Q) gives the matches where they are known already.
-        """
-        index = self.index(tokens, align) if index is None else index
+        return _side_by_side(torch.stack([means(block) for block in self.centred]))
+
+    def discrepancy(self, tokens: Tensor, index: Tensor, fd: str = "abs") -> Tensor:
+        """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the bank's tokens at `index` (L,Q),
+        float32."""
         nearest = torch.stack([normal[matched] for normal, matched in zip(self.centred, index)])
         return feature_discrepancy(self.centre(tokens), nearest, fd)
 
     def part(self, rows: Tensor) -> MemoryBank:
-        """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean."""
-        part = object.__new__(MemoryBank)
-        part.mean, part.centred = self.mean, self.centred[:, rows]
-        return part
+        """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean; it has no
+        keys."""
+        patches = None if self.patches is None else self.patches[rows]
+        return MemoryBank(self.mean, self.centred[:, rows], patches=patches)
 
     def centre(self, tokens: Tensor) -> Tensor:
         """Tokens (L,Q,C) relative to the bank's mean."""
         return (tokens.float() - self.mean).to(tokens.dtype)
+
+
+def discrepancy_of(
+    query: Features, memory: MemoryBank | None, match: Matching, options: MethodConfig
+) -> Tensor:
+    """A query's discrepancies (L,B,n,C) from the bank's tokens that `match` finds, in the tokens' precision.
+
+    `options.fd` "none" looks at no bank. Raises ModelError where there is none otherwise.
+    """
+    tokens = query.tokens
+    if options.fd == "none":
+        return feature_discrepancy(tokens, None, "none").to(tokens.dtype)
+    if memory is None:
+        raise ModelError("The detector has no references yet: call remember() first.")
+    index = match.index(memory, query, options.align)
+    found = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd)
+    return found.to(tokens.dtype).view_as(tokens)
+
+
+def _centre_in_place(tokens: Tensor) -> Tensor:
+    """Takes the mean (L,1,C), which it returns, away from tokens (L,M,C), chunk by chunk in place."""
+    total = tokens.new_zeros((len(tokens), 1, tokens.shape[2]), dtype=torch.float32)
+    for chunk in tokens.split(CENTRED_AT_ONCE, dim=1):
+        total += chunk.float().sum(dim=1, keepdim=True)
+    mean = total / tokens.shape[1]
+    for chunk in tokens.split(CENTRED_AT_ONCE, dim=1):
+        chunk.copy_(chunk.float() - mean)
+    return mean
+
+
+def _others(rows: int, reference: int, references: int, device: torch.device) -> Tensor:
+    """The rows of all references but one."""
+    own = torch.arange(rows, device=device) // (rows // references)
+    return (own != reference).nonzero()[:, 0]
 
 
 def _side_by_side(means: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ class Session:
     @property
     def ready(self) -> bool:
         """Whether the detector knows good parts."""
-        return self.detector.detector.bank is not None or self.detector.config.detector.options.fd == "none"
+        return self.detector.ready
 
     def add_reference(self, content: bytes, name: str) -> dict[str, Any]:
         """Takes a photograph of a good part; `learn` shows it to the detector. DataError for what is no

@@ -1,4 +1,4 @@
-"""Shared by the tests: a tiny untrained backbone, and the real photographs where they lie beside the
+"""Fixtures of all tests: a tiny untrained backbone, and the real photographs where they lie beside the
 clone."""
 
 import json
@@ -10,25 +10,22 @@ import hypothesis
 import pytest
 import torch
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
-TINY = {
-    "embed_dim": 24,
-    "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1},
-}
-REAL_BACKBONE = {
-    "model": "DeiT-Ti-16",
-    "layers": (3, 6, 9, 12),
-    "image_size": 448,
-    "pretrained": str(SHARED / "weights" / "DeiT-Ti-16-in1k.safetensors"),
-    "model_config": str(SHARED / "weights" / "open_clip_configs"),
-}
+from tests.support.constants import REAL_BACKBONE, SHARED, TINY
 
-# The same inputs every time, so that a change is judged by itself; FDSL_FUZZ (test_reliability_fuzz.py) looks
+# The same inputs every time, so that a change is judged by itself; FDSL_FUZZ (test_fuzz.py) looks
 # for new ones.
 hypothesis.settings.register_profile("repeatable", derandomize="FDSL_FUZZ" not in os.environ)
 hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS") or 2)))
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """Models this small are slower on two threads, and far slower on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +47,7 @@ def tiny_configs(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def tiny_backbone(tiny_configs):
     """The untrained ViT-tiny-test, blocks 1 and 3 tapped."""
-    from models.backbones.open_clip import load_backbone
+    from models.backbones.registry import load_backbone
 
     return load_backbone("ViT-tiny-test", "none", [1, 3], model_config=tiny_configs)
 
@@ -58,7 +55,7 @@ def tiny_backbone(tiny_configs):
 @pytest.fixture(scope="session")
 def real_backbone(shared):
     """DeiT-Tiny with its ImageNet weights, blocks 3 6 9 12 tapped, float32."""
-    from models.backbones.open_clip import load_backbone
+    from models.backbones.registry import load_backbone
 
     return load_backbone(
         REAL_BACKBONE["model"],

@@ -11,7 +11,6 @@ import traceback
 from collections.abc import Callable
 
 from utils import signals
-from utils.device import logger
 from utils.log import start_logging
 from utils.memory import CURE, is_out_of_memory
 

@@ -21,6 +21,8 @@ AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop", "folder": "none"}
 IMAGE_SCORES = ("paper", "max", "top1")
 
 
+WINDOW_MODES = ("nan", "mul", "onlywin")
+INDEX_MEMORIES = ("0", "1", "window")
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
 
 

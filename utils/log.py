@@ -11,8 +11,6 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from utils.device import logger
-
 logger = logging.getLogger("fdsl")
 
 Item = TypeVar("Item")

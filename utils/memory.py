@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -58,7 +58,7 @@ def free_memory() -> None:
         torch.mps.empty_cache()
 
 
-class Halving:
+class Halving(Generic[Result]):
     """Calls `function` with a batch (B,...), and in halves, quarters, ... from the first time on that memory
     is short.
 

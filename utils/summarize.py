@@ -1,4 +1,4 @@
-"""The earlier name of `python -m fdsl.summarize`, for commands that are written down somewhere."""
+"""`python -m utils.summarize` still works: runs fdsl.summarize by name, as utils imports nothing of ours."""
 
 import runpy
 

@@ -11,6 +11,7 @@ from data.inputs import list_images
 from data.labels import read_labels
 from fdsl.api import AnomalyDetector
 from fdsl.settings import refuse_windows_without_mode, window_config
+from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import checkpoint_path
 from utils.errors import ConfigError
 from utils.log import progress
@@ -23,12 +24,8 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     places = {name: getattr(args, name) for name in ("pretrained", "model_config", "device", "precision")}
     if args.detector:
         detector = AnomalyDetector.load(args.detector, **places)
-        logger.info(
-            "detector %s: method %s, %d reference(s)",
-            args.detector,
-            detector.config.detector.method,
-            detector.config.references,
-        )
+        method, references = detector.config.detector.method, detector.config.references
+        logger.info("detector %s: method %s, %d reference(s)", args.detector, method, references)
         return detector
     flags = {
         **places,
@@ -37,39 +34,40 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     }
     checkpoint = args.checkpoint or default_checkpoint(args)
     if checkpoint is None:
-        return make_nearest(args, flags)
+        return make_untrained(args, flags)
     windows = window_config(vars(args))
-    method = args.method or "fdsl"
+    method = args.method or WITH_HEADS
     logger.info("method %s: heads of %s", method, checkpoint)
     return AnomalyDetector.from_checkpoint(
         checkpoint, method=method, windows=windows, use_nam=args.use_nam, fd=args.fd, **flags
     )
 
 
-def make_nearest(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
+def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
     """The detector without trained heads; ConfigError for flags that mean nothing without them."""
-    if args.method in ("fdsl", "both") or args.fd == "none":
+    wanted = args.method or (WITH_HEADS if args.fd == "none" else WITHOUT_HEADS)
+    method, trained_in = METHODS[wanted], args.checkpoints / args.model_name
+    if method.needs_heads or args.fd == "none":
         raise ConfigError(
-            f"--method {args.method or 'fdsl'} needs trained heads, and there are none in "
-            f"{args.checkpoints / args.model_name}; name them with --checkpoint FILE or train them."
+            f"--method {wanted} needs trained heads, and there are none in {trained_in}; name them with "
+            "--checkpoint FILE or train them."
         )
     if args.use_nam:
         raise ConfigError(
-            "--use-nam 1 needs trained heads: method nearest has nothing to aggregate; leave it out."
+            f"--use-nam 1 needs trained heads: method {wanted} has nothing to aggregate; leave it out."
         )
-    refuse_windows_without_mode(vars(args))
+    refuse_windows_without_mode(vars(args), wanted)
     windows = window_config(vars(args)) if args.winmode else None
-    logger.info(
-        "method nearest: no trained heads %s, distance to the nearest normal patch",
-        "asked for" if args.method else f"in {args.checkpoints / args.model_name}",
-    )
-    return AnomalyDetector.from_backbone(windows=windows, **flags)
+    why = "asked for" if args.method else f"in {trained_in}"
+    logger.info("method %s: no trained heads %s, %s", wanted, why, method.sentence)
+    return AnomalyDetector.from_backbone(method=wanted, windows=windows, **flags)
 
 
 def default_checkpoint(args: argparse.Namespace) -> Path | None:
-    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for
-    nearest."""
-    names = () if args.method == "nearest" else ("visa", "mvtec")
+    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for a method without
+    trained heads."""
+    untrained = args.method is not None and not METHODS[args.method].needs_heads
+    names = () if untrained else ("visa", "mvtec")
     found = (checkpoint_path(args.checkpoints, args.model_name, name) for name in names)
     return next((path for path in found if path.is_file()), None)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from models.methods.registry import METHODS
 
-METHODS = ("fdsl", "nearest", "both")
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
     "model",
@@ -150,11 +150,13 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
 
 def _rate(text: str) -> float | str:
     """An argparse type: a number between 0 and 1, or none."""
+    if text == "none":
+        return text
     try:
-        value = text if text == "none" else float(text)
+        value = float(text)
     except ValueError:
         value = math.nan
-    if value != "none" and not 0 < value < 1:
+    if not 0 < value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, nor none")
     return value
 
@@ -183,6 +185,7 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return "--threshold-from labels and --labels DIR|CSV belong together"
     if args.threshold is not None and not math.isfinite(args.threshold):
         return "--threshold must be a finite number"
-    if args.method == "nearest" and args.checkpoint is None and args.fd not in (None, "abs"):
-        return "--method nearest measures distances: --fd does not apply"
+    untrained = args.method is not None and not METHODS[args.method].needs_heads
+    if untrained and args.checkpoint is None and args.fd not in (None, "abs"):
+        return f"--method {args.method} has no trained heads: --fd does not apply"
     return None

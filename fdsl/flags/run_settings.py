@@ -13,6 +13,7 @@ from fdsl.runs import read_run_config
 from fdsl.settings import backbone_config, method_config, refuse_windows_without_mode, window_config
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
+from models.methods.registry import METHODS
 from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
 from utils.device import choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError
@@ -24,15 +25,18 @@ logger = logging.getLogger("fdsl")
 
 def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
     """The run that the flags ask for, and its checkpoint (None without trained heads)."""
-    if args.method == "nearest":
-        return _nearest_config(args), None
+    method = METHODS[args.method]
+    if not method.needs_heads:
+        return _untrained_config(args), None
     path = args.checkpoint or _default_checkpoint(args)
     checkpoint = load_checkpoint(path)
     stored = checkpoint.config
     backbone = backbone_config(vars(args), stored and stored.backbone)
     options = method_config(vars(args), stored and stored.options, checkpoint.has_nam)
-    if args.method == "both" and options.fd == "none":
-        raise ConfigError("--method both needs a discrepancy, and these heads were trained on --fd none.")
+    if method.needs_discrepancy and options.fd == "none":
+        raise ConfigError(
+            f"--method {args.method} needs a discrepancy, and these heads were trained on --fd none."
+        )
     if args.k_shot == 0 and options.fd != "none":
         raise ConfigError(
             "--k-shot 0 works only with heads trained on --fd none; give at least one reference."
@@ -56,17 +60,19 @@ def _default_checkpoint(args: argparse.Namespace) -> Path:
     return checkpoint_path(args.checkpoints, args.model_name, trained_on)
 
 
-def _nearest_config(args: argparse.Namespace) -> RunConfig:
+def _untrained_config(args: argparse.Namespace) -> RunConfig:
     """A run without trained heads; ConfigError for flags that only such heads have a use for."""
     for_heads = {"checkpoint": args.checkpoint, "use-nam 1": args.use_nam or None, "fd": args.fd}
     given = [name for name, value in for_heads.items() if value is not None]
     if given:
-        raise ConfigError(f"--{given[0]} does not go with --method nearest, which has no trained heads.")
+        raise ConfigError(
+            f"--{given[0]} does not go with --method {args.method}, which has no trained heads."
+        )
     if args.k_shot == 0:
         raise ConfigError(
-            "--k-shot 0 leaves --method nearest nothing to compare with; give at least one reference."
+            f"--k-shot 0 leaves --method {args.method} nothing to compare with; give at least one reference."
         )
-    refuse_windows_without_mode(vars(args))
+    refuse_windows_without_mode(vars(args), args.method)
     args.use_nam, args.winmode = 0, args.winmode or "nan"
     return _config_of(args, backbone_config(vars(args)), method_config(vars(args)))
 
@@ -105,8 +111,8 @@ def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
     config = read_run_config(args.from_maps)
     if FinishedParts.left_in(args.from_maps) or not (args.from_maps / "metrics.json").is_file():
         raise ConfigError(
-            f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py "
-            "to its end first."
+            f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py to "
+            "its end first."
         )
     refuse_changes(args, config)
     windows = window_config(vars(args), config.detector.windows)

@@ -10,7 +10,7 @@ from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
-from models.methods.registry import METHODS
+from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import IMAGE_SCORES
 
 # Not set by argparse: with --from-maps the stored run decides.
@@ -18,7 +18,7 @@ DEFAULTS = {
     "model_name": "fdsl",
     "k_shot": 1,
     "seed": 14,
-    "method": "fdsl",
+    "method": WITH_HEADS,
     "image_score": "paper",
     "metric_size": PAPER_SIDE,
 }

@@ -14,6 +14,7 @@ IJCV 2021).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -99,7 +100,9 @@ class PixelMetrics:
             return None
         normal, anomalous, regions = pixels.populations()
         by_pixel = _curve(anomalous, normal)
-        if regions.scores is anomalous.scores:  # the same thresholds, weighted anew
+        if (
+            regions.mass is not None and regions.scores is anomalous.scores
+        ):  # the same thresholds, weighted anew
             hits = _mass_from(regions.mass)[np.flatnonzero(_first_of_equal(regions.scores))]
             return by_pixel, by_pixel._replace(hits=hits)
         return by_pixel, _curve(regions, normal)
@@ -126,12 +129,13 @@ def image_curve(scores: Any, labels: Any, points: int = 200) -> dict[str, list[f
     return {} if curve is None else _plot_lines(curve, points)
 
 
-def mean_metrics(categories: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
+def mean_metrics(categories: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
     """The mean over categories of each of METRIC_NAMES, without the undefined (None or missing); None if all
     are."""
     means: dict[str, float | None] = {}
     for name in METRIC_NAMES:
-        values = [metrics[name] for metrics in categories.values() if metrics.get(name) is not None]
+        found = (metrics.get(name) for metrics in categories.values())
+        values = [value for value in found if value is not None]
         means[name] = float(np.mean(values)) if values else None
     return means
 

@@ -82,7 +82,7 @@ class PixelScores:
 
     def add(self, scores: np.ndarray, mask: np.ndarray) -> None:
         """Take one image: finite scores (H, W) and a bool mask (H, W). The arrays are copied, not kept."""
-        anomalous = np.count_nonzero(mask)
+        anomalous = int(np.count_nonzero(mask))
         if anomalous:
             self._normal.append(scores[~mask])
             self._anomalous.append(scores[mask])
@@ -104,8 +104,8 @@ class PixelScores:
             normal, anomalous, weights = self._sort()
             return Population(normal, None), Population(anomalous, None), Population(anomalous, weights)
         self._summarise()
-        normal, anomalous, regions = (summary.population() for summary in self._summaries)
-        return normal, anomalous, regions
+        normal_part, anomalous_part, region_part = self._summaries
+        return normal_part.population(), anomalous_part.population(), region_part.population()
 
     def _sort(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         normal, anomalous, areas = _join(self._normal), _join(self._anomalous), _join(self._areas)

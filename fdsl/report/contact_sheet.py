@@ -36,7 +36,7 @@ def ranked_choice(
     chosen = set(misses) | set(alarms)
     rest = [int(index) for index in order[::-1] if int(index) not in chosen]
     room = min(len(rest), max(0, most - len(chosen)))
-    spread = np.linspace(0, len(rest) - 1, room).round().astype(int) if room else []
+    spread = np.linspace(0, len(rest) - 1, room).round().astype(int)
     return misses, alarms, [rest[position] for position in spread]
 
 
@@ -100,5 +100,6 @@ def _row(summary: CategorySummary, indices: list[int], width: int) -> np.ndarray
 def _thumbnail_panels(summary: CategorySummary, index: int) -> tuple[np.ndarray, np.ndarray]:
     """The ground truth and heat map panels of the image's thumbnail, as written."""
     content = np.frombuffer(summary.thumbnail(summary.files[index]).read_bytes(), np.uint8)
-    parts = np.split(cv2.imdecode(content, cv2.IMREAD_COLOR)[..., ::-1], len(drawing.PANEL_NAMES), axis=1)
+    picture = np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR))[..., ::-1]
+    parts = np.split(picture, len(drawing.PANEL_NAMES), axis=1)
     return parts[1], parts[2]

@@ -89,7 +89,11 @@ def panel_size(height: int, width: int, side: int = PANEL_SIDE) -> tuple[int, in
     """Height and width of a photo whose long side is brought to at most `side`, keeping its aspect."""
     longest = min(side, max(height, width, MIN_PANEL_SIDE))
     factor = longest / max(height, width)
-    return tuple(min(longest, max(MIN_SHORT_SIDE, round(length * factor))) for length in (height, width))
+
+    def scaled(length: int) -> int:
+        return min(longest, max(MIN_SHORT_SIDE, round(length * factor)))
+
+    return scaled(height), scaled(width)
 
 
 def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -149,11 +153,10 @@ def panels(
     The ground truth is the outline of `mask` ((H,W) bool or None); the prediction outlines where the
     upsampled map reaches `threshold` (None: nothing), over a thin repeat of the ground truth.
     """
-    height, width = panel_size(*photo.shape[:2], side)
+    height, width = panel_size(photo.shape[0], photo.shape[1], side)
     base = resize(photo, height, width)
     upsampled = upsample(anomaly_map, height, width)
-    has_truth = mask is not None and bool(mask.any())
-    truth = _outline(base, mask, TRUTH_COLOUR) if has_truth else base
+    truth = base if mask is None or not mask.any() else _outline(base, mask, TRUTH_COLOUR)
     prediction = base if threshold is None else _outline(truth, upsampled >= threshold, PREDICTION_COLOUR)
     return [base, truth, heat(base, upsampled, scale), prediction]
 
@@ -196,7 +199,7 @@ def strip(parts: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.n
 
 
 @lru_cache(maxsize=64)
-def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
+def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font for ASCII; for a text of other letters one of the system's, where there is one that
     has them."""
     first = next((fonts for start, fonts in SYSTEM_FONTS if any(letter >= start for letter in text)), ())

@@ -160,7 +160,8 @@ def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -
     for index, file in enumerate(summary.reference_files):
         photo = _read(view.reference_photo, index, view.references[index], summary.problems)
         photo = drawing.placeholder() if photo is None else photo
-        write_image(summary.thumbnail(file), resize(photo, *drawing.panel_size(*photo.shape[:2], THUMB_SIDE)))
+        size = drawing.panel_size(photo.shape[0], photo.shape[1], THUMB_SIDE)
+        write_image(summary.thumbnail(file), resize(photo, *size))
     write_image(summary.folder / CONTACT_SHEET, contact_sheet(summary))
     plots = plots_svg(summary.name, summary.scores, summary.labels, summary.score_threshold)
     write_bytes(summary.folder / PLOTS, plots.encode())

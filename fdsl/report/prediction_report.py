@@ -17,6 +17,7 @@ from fdsl.report import charts, drawing
 from fdsl.report.pictures import safe_name, write_image
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
+from models.methods.registry import METHODS
 from utils.files import whole_file
 
 PICTURES = "pictures"
@@ -27,11 +28,6 @@ CELL_TEXT = 44
 BOX_COLOUR = (64, 224, 208)
 BARS = 40  # of the histogram
 TEMPLATES = Path(__file__).parent / "templates"
-HEADS = {
-    "fdsl": "trained heads",
-    "nearest": "nearest normal patch, no training",
-    "both": "trained heads and nearest",
-}
 SCORES = {
     "max": "mean over blocks of each one's highest patch, at or above the peak of the map",
     "top1": "mean of the map's highest 1 %",
@@ -72,7 +68,7 @@ def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool
     texts = []
     for place, (row, picture) in enumerate(cells):
         top, left = place // columns * (CELL + CELL_TEXT), place % columns * CELL
-        height, width = drawing.panel_size(*picture.shape[:2], CELL - 8)
+        height, width = drawing.panel_size(picture.shape[0], picture.shape[1], CELL - 8)
         factor = min(1.0, (CELL - 8) / max(height, width))
         small = drawing.resize(picture, max(1, int(height * factor)), max(1, int(width * factor)))
         y, x = top + (CELL - small.shape[0]) // 2, left + (CELL - small.shape[1]) // 2
@@ -98,12 +94,12 @@ def _read(folder: Path, row: Mapping[str, Any]) -> np.ndarray | None:
 def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     """What the report says of a detector's configuration."""
     made = config.detector
-    method, tower, windows = made.method, made.backbone, made.windows
+    tower, windows = made.backbone, made.windows
     turned = f", {config.rotations} rotations each" if config.rotations > 1 else ""
     untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
     looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
     return [
-        ("Method", f"{method}: {HEADS[method]}"),
+        ("Method", f"{made.method}: {METHODS[made.method].words}"),
         ("References", f"{config.references}{turned}"),
         ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
         ("Local windows", "none" if windows.winmode == "nan" else looked_through),

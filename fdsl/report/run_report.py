@@ -27,6 +27,7 @@ from fdsl.words import (
     method_in_words,
     windows_in_words,
 )
+from models.methods.registry import METHODS
 from utils.files import whole_file
 
 EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
@@ -140,7 +141,10 @@ def _facts(config: RunConfig, summaries: Sequence[CategorySummary]) -> list[tupl
         ("References per category (k)", str(config.k_shot)),
         ("Seed", str(config.seed)),
         ("Local windows", windows_in_words(made.windows)),
-        ("Method", method_in_words(made.options) if made.method == "fdsl" else heads_in_words(config)),
+        (
+            "Method",
+            heads_in_words(config) if METHODS[made.method].sentence else method_in_words(made.options),
+        ),
         ("Image score", config.image_score),
         ("Metric size", size if size == "full" else f"{size} px"),
         ("Backbone", f"{backbone.model} at {backbone.image_size} px"),

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from fdsl.store.maps import RunMaps, load_maps, save_maps
-from fdsl.store.training_state import logger
 from utils.errors import ConfigError
 from utils.files import remove_folder, sync_folder
 

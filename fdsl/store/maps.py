@@ -8,20 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
+from models.features import ScoreMaps, join_score_maps
 from utils.errors import ConfigError
 from utils.files import whole_file
 
 
-@dataclass
+@dataclass(frozen=True)
 class RunMaps:
-    """Patch-grid anomaly maps (n,G,G) float32 and raw scores (n,) of a run; window parts are None without
-    LFE."""
+    """The score maps of a run's images, by their names: arrays (n,G,G) and (n,), float32."""
 
     names: list[str]
-    base: np.ndarray
-    base_score: np.ndarray
-    window: np.ndarray | None = None
-    window_score: np.ndarray | None = None
+    maps: ScoreMaps
 
     def __len__(self) -> int:
         return len(self.names)
@@ -35,43 +32,23 @@ class RunMaps:
                 f"The maps do not hold {missing[0]} ({len(missing)} image(s) of the dataset are missing); "
                 "run test.py again without --from-maps."
             )
-        rows = [place[name] for name in names]
-        return RunMaps(
-            list(names),
-            self.base[rows],
-            self.base_score[rows],
-            None if self.window is None else self.window[rows],
-            None if self.window_score is None else self.window_score[rows],
-        )
+        return RunMaps(list(names), self.maps.of([place[name] for name in names]))
 
 
-def join_maps(parts: Sequence[RunMaps]) -> RunMaps:
+def join_run_maps(parts: Sequence[RunMaps]) -> RunMaps:
     """The maps of several categories, one after the other."""
-
-    def joined(name: str) -> np.ndarray | None:
-        arrays = [getattr(part, name) for part in parts]
-        return None if any(array is None for array in arrays) else np.concatenate(arrays)
-
-    return RunMaps(
-        [name for part in parts for name in part.names],
-        joined("base"),
-        joined("base_score"),
-        joined("window"),
-        joined("window_score"),
-    )
+    names = [name for part in parts for name in part.names]
+    return RunMaps(names, join_score_maps([part.maps for part in parts]))
 
 
 def save_maps(
-    file: Path, maps: RunMaps, fused: np.ndarray | None = None, score: np.ndarray | None = None
+    file: Path, run: RunMaps, fused: np.ndarray | None = None, score: np.ndarray | None = None
 ) -> None:
-    """Writes maps.npz (DESIGN section 5), whole or not at all."""
+    """Writes maps.npz (docs/design.md, section 4), whole or not at all."""
     arrays: dict[str, np.ndarray] = {
-        "names": np.array(maps.names, dtype=np.str_),
-        "base": maps.base,
-        "base_score": maps.base_score,
+        "names": np.array(run.names, dtype=np.str_),
+        **{name: part for name, part in vars(run.maps).items() if part is not None},
     }
-    if maps.window is not None:
-        arrays |= {"window": maps.window, "window_score": maps.window_score}
     if fused is not None:
         arrays |= {"fused": fused, "score": score}
     with whole_file(file, "wb") as out:
@@ -83,20 +60,25 @@ def load_maps(file: Path) -> RunMaps:
     try:
         with np.load(file, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in saved.files}
-        maps = RunMaps(
-            [str(name) for name in arrays["names"]],
-            arrays["base"],
-            arrays["base_score"],
-            arrays.get("window"),
-            arrays.get("window_score"),
-        )
+        maps = ScoreMaps(*(arrays.get(name) for name in ("base", "base_score", "window", "window_score")))
+        names = [str(name) for name in arrays["names"]]
     except FileNotFoundError:
         raise ConfigError(f"There is no {file}; name the folder of a finished test run.") from None
     except Exception as error:  # zipfile, numpy and zlib raise many kinds
         raise ConfigError(f"{file} is not a whole file of maps ({error}); run test.py again.") from error
-    shapes = [maps.base.shape, *([maps.window.shape] if maps.window is not None else [])]
-    if any(len(shape) != 3 or shape[0] != len(maps) for shape in shapes) or maps.base_score.shape != (
-        len(maps),
-    ):
+    if maps.base is None or maps.base_score is None or not _fit_together(len(names), maps):
         raise ConfigError(f"{file} holds arrays that do not fit together; run test.py again.")
-    return maps
+    return RunMaps(names, maps)
+
+
+def _fit_together(count: int, maps: ScoreMaps) -> bool:
+    """Whether the arrays are maps (n,G,G) and scores (n,) of `count` images, with windows for all or for
+    none."""
+    if (maps.window is None) != (maps.window_score is None):
+        return False
+    pairs = [(maps.base, maps.base_score), (maps.window, maps.window_score)]
+    return all(
+        values.ndim == 3 and len(values) == count and scores.shape == (count,)
+        for values, scores in pairs
+        if values is not None
+    )

@@ -22,6 +22,7 @@ import numpy as np
 
 from fdsl.config import PredictionConfig, identity_of_prediction
 from fdsl.store.maps import RunMaps, load_maps, save_maps
+from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import csv_text, read_json, whole_file, write_json
 
@@ -195,7 +196,7 @@ class PredictionFolder:
             raise ConfigError(
                 f"--resume --save-maps: {self.folder} has scores but no maps.npz; leave --resume out."
             )
-        maps = load_maps(self.folder / "maps.npz")
+        maps = load_maps(self.folder / "maps.npz").maps
         for part in ("base", "window"):
             if getattr(maps, part) is not None:
                 getattr(maps, part).astype(np.float32).tofile(self.partial / f"{part}.f32")
@@ -225,23 +226,14 @@ class PredictionFolder:
                 np.memmap(file, np.float32, "r", shape=(count, grid, grid)) if file.stat().st_size else None
             )
 
-        rows = list(
-            (row["image"], row["base_score"], row["window_score"], row["score"]) for row in self._read()
-        )
-        names, base_score, window_score, score = zip(*rows)
+        rows = list(self._read())
         base, window = maps_of("base"), maps_of("window")
-        save_maps(
-            self.folder / "maps.npz",
-            RunMaps(
-                list(names),
-                base,
-                np.array(base_score, np.float32),
-                window,
-                None if window is None else np.array(window_score, np.float32),
-            ),
-            fused(base, window),
-            np.array(score, np.float32),
+        scores = {name: np.array([row[name] for row in rows], np.float32) for name in ("base_score", "score")}
+        window_score = None if window is None else np.array([row["window_score"] for row in rows], np.float32)
+        run = RunMaps(
+            [row["image"] for row in rows], ScoreMaps(base, scores["base_score"], window, window_score)
         )
+        save_maps(self.folder / "maps.npz", run, fused(base, window), scores["score"])
 
 
 def csv_row(row: Mapping[str, Any]) -> list[Any]:

@@ -2,57 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.methods.fdsl import FDSL, Maps
-from models.methods.nearest import NearestHeads
-from utils.errors import ModelError
+from models.features import Features
+from models.matching import EVERYTHING, Matching
+from models.memory_bank import MemoryBank, discrepancy_of
+from models.method import Method
+from models.methods.fdsl import Fdsl
+from models.methods.nearest import nearest_distance
+from utils.config import MethodConfig
 
 
-class BothHeads(nn.Module):
-    """Trained heads beside the nearest distance: 2L maps, each measured against what normal parts reach.
+class Both(Method):
+    """2L maps: the heads' probabilities and the distances, each measured against what normal parts reach, so
+    that both count alike in the mean."""
 
-    A map m becomes m / (m + level) in [0,1): 0.5 is as high as normal patches come, so that both methods
-    count alike in the mean. `levels` (2,): of the heads and of the distance, taken from the references
-    (`set_levels`).
-    """
+    name = "both"
+    words = "trained heads and nearest"
+    sentence = "their maps fused with the distance to the nearest normal patch"
+    unlike_paper = "fused with the nearest distance"
+    needs_heads = True
+    scales = ("the heads' maps", "the distances")
 
-    def __init__(self, heads: FDSL) -> None:
-        super().__init__()
-        self.trained, self.distance = heads, NearestHeads(heads.width, heads.blocks)
-        self.width, self.blocks = heads.width, heads.blocks
-        self.register_buffer("levels", torch.zeros(2))
+    def __init__(self, trained: Fdsl) -> None:
+        super().__init__(trained.width, trained.blocks, trained.options)
+        self.trained = trained
 
-    @property
-    def nam(self) -> nn.Module | None:
-        return self.trained.nam
+    @classmethod
+    def of_heads(cls, width: int, blocks: int, options: MethodConfig, heads: Mapping[str, Tensor]) -> Both:
+        return cls(Fdsl.of_heads(width, blocks, options, heads))
 
-    def set_levels(self, heads: float, distance: float) -> None:
-        """The level of normal patches in each method's maps; ModelError unless both are above zero."""
-        if not (heads > 0 and distance > 0):
-            raise ModelError(
-                "The references give no level for --method both (all their maps are zero); use --method "
-                "fdsl or nearest."
-            )
-        self.levels.copy_(torch.tensor([heads, distance]))
+    @classmethod
+    def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> Both:
+        with_nam = any(name.startswith("trained.nam.") for name in state)
+        method = cls(Fdsl(width, blocks, options, with_nam))
+        method.load_state_dict(state)
+        return method
 
-    def raw_maps(self, discrepancy: Tensor) -> Tensor:
-        """Discrepancies (L,B,N,C) -> the heads' probabilities, then the distances, (2L,B,G,G), each on its
-        own scale."""
-        return torch.cat([self.trained.raw_maps(discrepancy), self.distance.raw_maps(discrepancy)])
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
+        return MemoryBank.collected(parts, count, match)
 
-    def refine(self, raw: Tensor) -> Maps:
-        """Maps (2L,B,G,G), the heads' refined by their NAM."""
-        heads, distance = raw.split(self.blocks)
-        refined = self.trained.refine(heads).refined
-        return Maps(raw, None if refined is None else torch.cat([refined, distance]))
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
+        return MemoryBank.restored(state, dtype)
 
-    def forward(self, discrepancy: Tensor) -> Maps:
-        return self.refine(self.raw_maps(discrepancy))
+    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
+        discrepancy = discrepancy_of(query, memory, match, self.options)
+        return torch.cat([self.trained.probabilities(discrepancy), nearest_distance(discrepancy)])
 
-    def on_one_scale(self, maps: Tensor) -> Tensor:
-        """Maps (2L,...) of both methods -> the same ones, each against its method's level; as they are before
-        `set_levels`."""
-        levels = self.levels.repeat_interleave(self.blocks).view(-1, *[1] * (maps.dim() - 1))
-        return torch.where(levels > 0, maps / (maps + levels), maps)
+    def refine(self, raw: Tensor) -> Tensor:
+        """The heads' maps refined by their NAM; there is nothing to refine in distances."""
+        heads, distances = raw.split(self.blocks)
+        return torch.cat([self.trained.refine(heads), distances])

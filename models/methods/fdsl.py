@@ -1,25 +1,30 @@
-"""FDSL's trained part: feature discrepancy (FD), anomaly score learning (ASL), neighbour aggregation
-(NAM)."""
+"""FDSL's trained part: anomaly score learning (ASL) and neighbour aggregation (NAM), on feature
+discrepancies."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.features import Features
+from models.matching import EVERYTHING, Matching
+from models.memory_bank import MemoryBank, discrepancy_of
+from models.method import Method
+from utils.config import MethodConfig
+
 HIDDEN_WIDTHS = (512, 128, 32)
-
-
 NAM_CHANNELS = 6
-
-
 NAM_KERNEL = 5
 
 
 class Maps(NamedTuple):
-    """Anomaly probabilities (L,B,G,G): the heads' raw maps, and the refined ones (None without NAM)."""
+    """Anomaly probabilities (L,B,G,G) of a training step: the raw maps, and the refined ones (None without
+    NAM)."""
 
     raw: Tensor
     refined: Tensor | None
@@ -61,28 +66,64 @@ class NeighbourAggregation(nn.Module):
         return logits.softmax(dim=1)[:, 1].unflatten(0, raw.shape[:-2])
 
 
-class FDSL(nn.Module):
-    """All that is trained: one ASL head per tapped block and, with `use_nam`, one NAM shared by them."""
+class Fdsl(Method):
+    """Trained heads: one ASL head per tapped block and one NAM shared by them (docs/design.md, section 2).
 
-    def __init__(self, width: int, blocks: int, use_nam: bool = True) -> None:
-        super().__init__()
-        self.width, self.blocks = width, blocks
+    `with_nam`: whether there is a NAM, trained or to be trained; `options.use_nam` False leaves it out of
+    what is refined (ablation). `options.fd` "none" shows the heads the tokens themselves and needs no
+    references.
+    """
+
+    name = "fdsl"
+    words = "trained heads"
+    needs_heads = True
+    needs_discrepancy = False
+
+    def __init__(
+        self, width: int, blocks: int, options: MethodConfig | None = None, with_nam: bool | None = None
+    ) -> None:
+        super().__init__(width, blocks, options)
+        with_nam = self.options.use_nam if with_nam is None else with_nam
         self.heads = nn.ModuleList(AnomalyScoreHead(width) for _ in range(blocks))
-        self.nam = NeighbourAggregation() if use_nam else None
+        self.nam = NeighbourAggregation() if with_nam else None
 
-    def raw_maps(self, discrepancy: Tensor) -> Tensor:
-        """Discrepancies (L,B,N,C) of square patch grids -> raw anomaly probabilities (L,B,G,G)."""
-        grid = int(discrepancy.shape[2] ** 0.5)
+    @classmethod
+    def of_heads(cls, width: int, blocks: int, options: MethodConfig, heads: Mapping[str, Tensor]) -> Fdsl:
+        return cls.of_state(width, blocks, options, heads)
+
+    @classmethod
+    def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> Fdsl:
+        method = cls(width, blocks, options, any(name.startswith("nam.") for name in state))
+        method.load_state_dict(state)
+        return method
+
+    @property
+    def needs_references(self) -> bool:
+        return self.options.fd != "none"
+
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
+        return MemoryBank.collected(parts, count, match)
+
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
+        return MemoryBank.restored(state, dtype)
+
+    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
+        return self.probabilities(discrepancy_of(query, memory, match, self.options))
+
+    def probabilities(self, discrepancy: Tensor) -> Tensor:
+        """ASL: discrepancies (L,B,n,C) -> raw anomaly probabilities (L,B,n)."""
         logits = torch.stack([head(block) for head, block in zip(self.heads, discrepancy)])
-        return logits.softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
+        return logits.softmax(dim=-1)[..., 1]
 
-    def refine(self, raw: Tensor) -> Maps:
-        """Raw maps (L,B,G,G) with their refined companions."""
-        return Maps(raw, self.nam(raw) if self.nam is not None else None)
-
-    def on_one_scale(self, maps: Tensor) -> Tensor:
-        """The maps (L,...) as they are: there is one method only."""
-        return maps
+    def refine(self, raw: Tensor) -> Tensor:
+        return self.nam(raw) if self.nam is not None and self.options.use_nam else raw
 
     def forward(self, discrepancy: Tensor) -> Maps:
-        return self.refine(self.raw_maps(discrepancy))
+        """A training step's maps of discrepancies (L,B,N,C) of square patch grids: raw and refined,
+        (L,B,G,G)."""
+        grid = math.isqrt(discrepancy.shape[2])
+        return self.maps_of(self.probabilities(discrepancy).unflatten(-1, (grid, grid)))
+
+    def maps_of(self, raw: Tensor) -> Maps:
+        """Raw maps (L,B,G,G) with their refined companions."""
+        return Maps(raw, None if self.nam is None else self.nam(raw))

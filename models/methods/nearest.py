@@ -1,10 +1,16 @@
-"""The training-free method: distance to the nearest normal patch, in the place of the trained heads."""
+"""The training-free method: half the cosine distance of each patch to its nearest normal patch."""
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Iterable, Mapping
 
-from models.methods.fdsl import Maps
+import torch
+from torch import Tensor
+
+from models.features import Features
+from models.matching import EVERYTHING, Matching
+from models.memory_bank import MemoryBank, discrepancy_of
+from models.method import Method
 
 
 def nearest_distance(discrepancy: Tensor) -> Tensor:
@@ -15,28 +21,20 @@ def nearest_distance(discrepancy: Tensor) -> Tensor:
     return discrepancy.float().square().sum(-1).div(4).clamp(max=1)
 
 
-class NearestHeads(nn.Module):
-    """Takes the place of FDSL's heads without anything to train: the map of a block is its
-    `nearest_distance`."""
+class Nearest(Method):
+    """Nothing is trained: a block's map is each patch's `nearest_distance`."""
 
-    nam = None
+    name = "nearest"
+    words = "nearest normal patch, no training"
+    sentence = "distance to the nearest normal patch"
+    unlike_paper = "no trained heads"
+    hottest = 0.5
 
-    def __init__(self, width: int, blocks: int) -> None:
-        super().__init__()
-        self.width, self.blocks = width, blocks
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
+        return MemoryBank.collected(parts, count, match)
 
-    def raw_maps(self, discrepancy: Tensor) -> Tensor:
-        """Discrepancies (L,B,N,C) of square patch grids -> distances (L,B,G,G)."""
-        grid = int(discrepancy.shape[2] ** 0.5)
-        return nearest_distance(discrepancy).unflatten(-1, (grid, grid))
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
+        return MemoryBank.restored(state, dtype)
 
-    def refine(self, raw: Tensor) -> Maps:
-        """There is no neighbour aggregation: the refined maps are the raw ones."""
-        return Maps(raw, raw)
-
-    def on_one_scale(self, maps: Tensor) -> Tensor:
-        """The maps (L,...) as they are: there is one method only."""
-        return maps
-
-    def forward(self, discrepancy: Tensor) -> Maps:
-        return self.refine(self.raw_maps(discrepancy))
+    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
+        return nearest_distance(discrepancy_of(query, memory, match, self.options))

@@ -1,5 +1,11 @@
-"""The methods there are."""
+"""The methods there are: the only place where a method's name is compared with anything."""
 
 from __future__ import annotations
 
-METHODS = ("fdsl", "nearest", "both")
+from models.method import Method
+from models.methods.both import Both
+from models.methods.fdsl import Fdsl
+from models.methods.nearest import Nearest
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Fdsl, Nearest, Both)}
+WITH_HEADS, WITHOUT_HEADS = Fdsl.name, Nearest.name  # what is taken where no method was asked for

@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 
-from small_runs import ROOT, environment
-
 from fdsl.metrics.exact import METRIC_NAMES
+from tests.support.constants import ROOT
+from tests.support.small_runs import environment
 
 ROWS = {"plain": 2, "oracle": 1, "windows": 4, "training": 1, "memory": 1, "loading": 1, "ceiling": 1}
 

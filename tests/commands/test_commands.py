@@ -1,12 +1,10 @@
 """The commands end to end on tiny drawn datasets: what they write, repeat, refuse and reproduce."""
 
 import csv
-import importlib.util
 import json
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,84 +14,16 @@ import torch
 from data.catalogue import open_catalogue
 from fdsl.api import AnomalyDetector
 from fdsl.store.maps import load_maps
+from tests.support.both_layouts import BACKBONE
+from tests.support.constants import ROOT
+from tests.support.small_runs import command
 from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 
-ROOT = Path(__file__).resolve().parents[2]
-BACKBONE = [
-    "--model",
-    "ViT-tiny-test",
-    "--pretrained",
-    "none",
-    "--layers",
-    "1",
-    "3",
-    "--image-size",
-    "64",
-    "--device",
-    "cpu",
-    "--precision",
-    "fp32",
-    "--workers",
-    "0",
-]
 METRIC_NAMES = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
 
 
-def command(name):
-    spec = importlib.util.spec_from_file_location(f"command_{name}", ROOT / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 train, test = command("train"), command("test")
-
-
-def draw(generator, defect):
-    photo = generator.normal(120, 12, (72, 60, 3)).clip(0, 255).astype(np.uint8)
-    mask = np.zeros((72, 60), np.uint8)
-    if defect:
-        corner = generator.integers(8, 36, 2)
-        cv2.rectangle(mask, corner.tolist(), (corner + 18).tolist(), 1, -1)
-        photo[mask > 0] = (250, 20, 20)
-    return photo, mask
-
-
-@pytest.fixture(scope="session")
-def datasets(tmp_path_factory):
-    """(mvtec root, visa root): one small category in each layout."""
-    root, generator = tmp_path_factory.mktemp("datasets"), np.random.default_rng(0)
-
-    def write(path, picture):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(path), picture)
-
-    piece = root / "mvtec" / "plate"
-    for number in range(5):
-        write(piece / "train/good" / f"{number:03}.png", draw(generator, False)[0])
-    for number in range(4):
-        write(piece / "test/good" / f"{number:03}.png", draw(generator, False)[0])
-        photo, mask = draw(generator, True)
-        write(piece / "test/spot" / f"{number:03}.png", photo)
-        write(piece / "ground_truth/spot" / f"{number:03}_mask.png", mask * 255)
-    lines = ["object,split,label,image,mask"]
-    for number in range(10):
-        path = f"board/Data/Images/Normal/{number:04}.JPG"
-        write(root / "visa" / path, draw(generator, False)[0])
-        lines.append(f"board,{'train' if number < 6 else 'test'},normal,{path},")
-    for number in range(4):
-        path, truth = (
-            f"board/Data/Images/Anomaly/{number:03}.JPG",
-            f"board/Data/Masks/Anomaly/{number:03}.png",
-        )
-        photo, mask = draw(generator, True)
-        write(root / "visa" / path, photo)
-        write(root / "visa" / truth, mask * 3)
-        lines.append(f"board,test,anomaly,{path},{truth}")
-    (root / "visa/split_csv").mkdir()
-    (root / "visa/split_csv/1cls.csv").write_text("\n".join(lines) + "\n")
-    return root / "mvtec", root / "visa"
 
 
 @pytest.fixture(scope="session")
@@ -393,7 +323,7 @@ def test_what_cannot_run_is_one_sentence(workplace, datasets, tiny_configs, more
 def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tiny_configs, tmp_path):
     from safetensors.torch import save_file
 
-    from models.backbones.open_clip import load_backbone
+    from models.backbones.registry import load_backbone
 
     state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
     save_file(

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from test_commands import BACKBONE, datasets, test  # noqa: F401 (datasets is a fixture)
 
-from models.backbones.open_clip import load_backbone
+from models.backbones.registry import load_backbone
+from tests.support.both_layouts import BACKBONE
+from tests.support.small_runs import command
 from utils.errors import ConfigError, ModelError
+
+test = command("test")
 
 
 @pytest.fixture

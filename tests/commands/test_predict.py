@@ -1,101 +1,28 @@
 """predict.py end to end on drawn photographs: what it finds, writes, skips, resumes and refuses."""
 
-import csv
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import command, one_thread, texture  # noqa: F401 (one_thread is a fixture)
 
 from fdsl.api import AnomalyDetector
-from fdsl.config import TrainedWith
-from fdsl.store.checkpoint import save_checkpoint
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
-from models.methods.fdsl import FDSL
-from utils.config import BackboneConfig, MethodConfig
+from models.methods.fdsl import Fdsl
+from tests.support.constants import ROOT
+from tests.support.photographs import draw
+from tests.support.predictions import RUNTIME, rows
+from tests.support.small_runs import command
 from utils.errors import ConfigError, DataError
 
-ROOT = Path(__file__).resolve().parents[2]
-TOWER = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "image_size": 64}
-RUNTIME = ["--device", "cpu", "--precision", "fp32", "--workers", "1"]
-
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 predict = command("predict")
-
-
-def draw(path, seed, defect=False, size=(80, 60)):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(texture(seed, defect, size[1], size[0])).save(path)
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """good/ with three references and parts/ with good and defective photographs, nested, and a broken
-    one."""
-    root = tmp_path_factory.mktemp("place")
-    for number in (1, 2, 3):
-        draw(root / "good" / f"{number}.png", number)
-    for number in (2, 10):
-        draw(root / "parts" / f"{number}.png", 20 + number)
-    draw(root / "parts" / "line b" / "x,1.png", 30, defect=True)
-    draw(root / "parts" / "line b" / "deep" / "7.JPG", 31, defect=True)
-    (root / "parts" / "line b" / "broken.png").write_bytes(b"not an image")
-    (root / "parts" / "notes.txt").write_text("no photograph")
-    return root
-
-
-@pytest.fixture(scope="module")
-def backbone(tiny_configs):
-    return [
-        "--model",
-        "ViT-tiny-test",
-        "--pretrained",
-        "none",
-        "--layers",
-        "1",
-        "3",
-        "--image-size",
-        "64",
-        "--model-config",
-        tiny_configs,
-        *RUNTIME,
-    ]
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory, tiny_backbone):
-    torch.manual_seed(0)
-    file = tmp_path_factory.mktemp("checkpoints") / "fdsl" / "visa.safetensors"
-    save_checkpoint(
-        file,
-        FDSL(32, 2, True).state_dict(),
-        TrainedWith(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "visa"),
-    )
-    return file
-
-
-@pytest.fixture(scope="module")
-def detector(place, backbone, tmp_path_factory):
-    """A saved detector of method nearest."""
-    file = tmp_path_factory.mktemp("detector") / "part.safetensors"
-    made = AnomalyDetector.from_backbone(
-        model_config=backbone[backbone.index("--model-config") + 1], device="cpu", precision="fp32", **TOWER
-    )
-    made.remember(place / "good")
-    made.save(file)
-    return file
-
-
-def rows(file):
-    with open(file, newline="", encoding="utf-8") as table:
-        return list(csv.DictReader(table))
 
 
 def test_nearest_works_without_any_training(place, backbone, tmp_path):
@@ -176,7 +103,7 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
 def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):
     torch.manual_seed(1)
     state = {}
-    for name, value in FDSL(32, 2, False).state_dict().items():
+    for name, value in Fdsl(32, 2, with_nam=False).state_dict().items():
         _, head, _, layer, what = name.split(".")
         state[
             f"clsList.{head}.fbatchNorm.{what}"

@@ -6,12 +6,15 @@ import logging
 import os
 
 import pytest
-from small_runs import command, one_thread  # noqa: F401 (one_thread is a fixture)
-from test_predict import backbone, detector, draw, place, rows  # noqa: F401 (fixtures)
 
 from data.inputs import DRAWN, PREDICTIONS, find_images, list_images
 from fdsl.store.prediction_folder import MARKER
+from tests.support.photographs import draw
+from tests.support.predictions import RUNTIME, rows
+from tests.support.small_runs import command
 from utils.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 predict = command("predict")
 
@@ -24,14 +27,14 @@ def content(folder):
     }
 
 
-def run(detector, *arguments):  # noqa: F811
+def run(detector, *arguments):
     return predict.main(
         ["--detector", str(detector), *map(str, arguments), "--device", "cpu", "--workers", "1"]
     )
 
 
 @pytest.mark.parametrize("name", ["config.json", "report.html", "scores.csv", "pictures/7.png"])
-def test_a_folder_with_files_of_somebody_else_is_not_written_into(place, detector, tmp_path, name):  # noqa: F811
+def test_a_folder_with_files_of_somebody_else_is_not_written_into(place, detector, tmp_path, name):
     (tmp_path / "mine" / name).parent.mkdir(parents=True)
     (tmp_path / "mine" / name).write_text("{}")
     before = content(tmp_path)
@@ -40,7 +43,7 @@ def test_a_folder_with_files_of_somebody_else_is_not_written_into(place, detecto
     assert {name: data for name, data in content(tmp_path).items() if ".lock" not in name} == before
 
 
-def test_a_second_run_removes_its_own_pictures_and_nothing_else(place, detector, tmp_path):  # noqa: F811
+def test_a_second_run_removes_its_own_pictures_and_nothing_else(place, detector, tmp_path):
     out = tmp_path / "out"
     run(detector, "--input", place / "parts", "--output", out)
     mine = out / "pictures" / "mine.png"
@@ -55,7 +58,7 @@ def test_a_second_run_removes_its_own_pictures_and_nothing_else(place, detector,
 
 
 @pytest.mark.parametrize("picture", ["../victim.jpg", "pictures/../../victim.jpg", "/victim.jpg", 3])
-def test_a_forged_list_of_pictures_deletes_nothing_elsewhere(place, detector, tmp_path, picture):  # noqa: F811
+def test_a_forged_list_of_pictures_deletes_nothing_elsewhere(place, detector, tmp_path, picture):
     out, victim = tmp_path / "out", tmp_path / "victim.jpg"
     run(detector, "--input", place / "parts" / "2.png", "--output", out)
     victim.write_bytes(b"x")
@@ -65,7 +68,7 @@ def test_a_forged_list_of_pictures_deletes_nothing_elsewhere(place, detector, tm
     assert victim.exists()
 
 
-def test_pictures_of_a_run_are_not_taken_for_photographs(place, detector, tmp_path, caplog, told):  # noqa: F811
+def test_pictures_of_a_run_are_not_taken_for_photographs(place, detector, tmp_path, caplog, told):
     caplog.set_level(logging.INFO, "fdsl")
     for number in (2, 10):
         draw(tmp_path / "new" / f"{number}.png", number)
@@ -84,7 +87,7 @@ def test_a_folder_called_pictures_is_looked_into_where_no_run_wrote_it(tmp_path)
     assert [name for name, _ in find_images([tmp_path])] == ["pictures/1.png"]
 
 
-def test_output_references_and_photographs_must_not_lie_in_each_other(place, backbone, tmp_path):  # noqa: F811
+def test_output_references_and_photographs_must_not_lie_in_each_other(place, backbone, tmp_path):
     good, parts = place / "good", place / "parts"
     for arguments, words in (
         (["--references", good, "--input", parts, "--output", good / "out"], "taken for good parts"),
@@ -104,7 +107,7 @@ def test_output_references_and_photographs_must_not_lie_in_each_other(place, bac
     assert not (good / "out").exists()
 
 
-def test_a_reference_among_the_photographs_is_said(place, backbone, tmp_path, told):  # noqa: F811
+def test_a_reference_among_the_photographs_is_said(place, backbone, tmp_path, told):
     predict.main(
         [
             "--references",
@@ -125,7 +128,7 @@ def test_a_reference_among_the_photographs_is_said(place, backbone, tmp_path, to
     )
 
 
-def test_photographs_of_kinds_that_are_not_read_are_listed(place, detector, tmp_path, told):  # noqa: F811
+def test_photographs_of_kinds_that_are_not_read_are_listed(place, detector, tmp_path, told):
     draw(tmp_path / "mix" / "1.png", 1)
     for name in ("phone.HEIC", "camera.CR2", "notes.txt"):
         (tmp_path / "mix" / name).write_bytes(b"x")
@@ -136,3 +139,19 @@ def test_photographs_of_kinds_that_are_not_read_are_listed(place, detector, tmp_
         all("convert it to PNG or JPEG" in reason for reason in skipped.values())
         and "2 file(s) skipped" in told()
     )
+
+
+def test_the_output_folder_inside_the_input_is_not_scored(place, detector, tmp_path):
+    draw(tmp_path / "in/1.png", 80)
+    arguments = [
+        "--detector",
+        str(detector),
+        "--input",
+        str(tmp_path / "in"),
+        "--output",
+        str(tmp_path / "in/out"),
+        *RUNTIME,
+    ]
+    for _ in range(2):
+        predict.main(arguments)
+        assert [row["image"] for row in rows(tmp_path / "in/out/scores.csv")] == ["1.png"]

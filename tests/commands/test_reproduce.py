@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from test_summarize import ROOT
+
+from tests.support.constants import ROOT
 
 STUB = """import os, sys
 from pathlib import Path
@@ -22,7 +23,8 @@ def reproduce(tmp_path):
     for name in ("reproduce.sh", "scripts/shell.sh"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("train.py", "test.py", "utils/summarize.py"):
+    for name in ("train.py", "test.py", "fdsl/summarize.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(STUB)
     (tmp_path / "requirements.txt").write_text("")
     for name in ("bin", "m v", "visa"):

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_commands import BACKBONE, ROOT, datasets  # noqa: F401 (datasets is a fixture)
+
+from tests.support.both_layouts import BACKBONE
+from tests.support.constants import ROOT
 
 
 def shell(script, *arguments, **environment):

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_datasets import one_thread, save  # noqa: F401 (fixtures)
 
 from data.augment import mosaic, random_crop
 from data.dataset import AUGMENTATIONS, EpochSampler, InspectionDataset, TrainingDataset, make_loader
-from data.images import CLIP_MEAN, CLIP_STD, image_to_tensor, mask_to_tensor, open_image, open_mask
+from data.images import image_to_pixels, mask_to_tensor, open_image, open_mask
 from data.records import Record
+from tests.support.photographs import save
 from utils.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def textured(root: Path, n: int = 9, side: int = 120, square: int = 8) -> list[Record]:
@@ -40,25 +42,20 @@ def textured(root: Path, n: int = 9, side: int = 120, square: int = 8) -> list[R
     return records
 
 
-def pixels(image: torch.Tensor) -> torch.Tensor:
-    """(3,S,S) of 0..255 from a normalised image."""
-    return (image * torch.tensor(CLIP_STD).view(3, 1, 1) + torch.tensor(CLIP_MEAN).view(3, 1, 1)) * 255
-
-
 def red(image: torch.Tensor) -> torch.Tensor:
-    values = pixels(image)
+    values = image.float()
     return ((values[0] > 200) & (values[1] < 90) & (values[2] < 90))[None]
 
 
 def test_batches_keep_their_contract(tmp_path):
     records = textured(tmp_path)
     batch = next(iter(make_loader(InspectionDataset(tmp_path, records, 56), 4)))
-    assert batch["image"].shape == (4, 3, 56, 56) and batch["image"].dtype == torch.float32
+    assert batch["image"].shape == (4, 3, 56, 56) and batch["image"].dtype == torch.uint8
     assert batch["mask"].shape == (4, 1, 56, 56) and batch["mask"].unique().tolist() == [0, 1]
     assert batch["category"] == ["cup"] * 4 and batch["path"] == [r.image_path for r in records[:4]]
     assert batch["mask"].flatten(1).any(1).tolist() == [r.anomalous for r in records[:4]]
     item = InspectionDataset(tmp_path, records, 56, mask_size=240)[1]
-    assert torch.equal(item["image"], image_to_tensor(open_image(tmp_path / "1.png"), 56))
+    assert torch.equal(item["image"], image_to_pixels(open_image(tmp_path / "1.png"), 56))
     assert torch.equal(item["mask"], mask_to_tensor(open_mask(tmp_path / "1_mask.png"), 240))
 
 
@@ -202,7 +199,7 @@ def test_mosaics_stay_inside_the_category(tmp_path):
             records.append(Record(f"{category}{i}.png", "", category, "good", False))
     dataset = TrainingDataset(tmp_path, records, 28, "mosaic")
     for key in range(8 * 10):
-        values = pixels(dataset[key]["image"])
+        values = dataset[key]["image"].float()
         assert abs(values - (10 if dataset[key]["category"] == "dark" else 240)).max() < 1
 
 

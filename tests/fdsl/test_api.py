@@ -6,19 +6,20 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_runs import one_thread, texture  # noqa: F401 (one_thread is a fixture)
 
 from data.images import open_image
+from data.photographs import as_photograph
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
 from fdsl.config import TrainedWith
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
-from models.backbones.open_clip import FrozenBackbone
-from models.detector import WINDOW_CHUNK_PATCHES
-from models.held_out import left_out
-from models.methods.fdsl import FDSL
+from models.backbones.open_clip import OpenClipBackbone
+from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance
+from tests.support.photographs import texture
 from utils.config import BackboneConfig, MethodConfig
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TINY = {
     "model": "ViT-tiny-test",
@@ -44,7 +45,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     tower = {name: TINY[name] for name in ("model", "pretrained", "layers", "image_size")}
     save_checkpoint(
         file,
-        FDSL(32, 2, True).state_dict(),
+        Fdsl(32, 2).state_dict(),
         TrainedWith(BackboneConfig(**tower), MethodConfig(), tiny_backbone.fingerprint, "visa"),
     )
     return file
@@ -136,10 +137,10 @@ def test_what_is_no_photograph_is_refused_in_words(nearest, image, told):
 def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs, monkeypatch, when):
     """As float16 leaves one where it overflows."""
     detector = from_checkpoint(checkpoint, tiny_configs)
-    encode = FrozenBackbone.encode
+    encode = OpenClipBackbone.encode
 
-    def overflowing(self, images, embedding=False):
-        found = encode(self, images, embedding)
+    def overflowing(self, images, want=frozenset()):
+        found = encode(self, images, want)
         found.tokens[0, 0, 0, 0] = torch.inf
         return found
 
@@ -147,7 +148,7 @@ def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs,
     narrow.remember([texture(1), texture(2)], false_alarm_rate=None)
     if when == "predicting":
         detector.remember([texture(1), texture(2)])
-    monkeypatch.setattr(FrozenBackbone, "encode", overflowing)
+    monkeypatch.setattr(OpenClipBackbone, "encode", overflowing)
     with pytest.raises(ModelError, match="not finite in float32; check the photograph"):
         detector.remember([texture(1), texture(2)]) if when == "remembering" else detector.predict(
             [texture(8)]
@@ -173,18 +174,17 @@ def test_a_reference_given_twice_counts_once(configs, told):
 
 def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tiny_configs, monkeypatch, told):
     wanted = from_checkpoint(checkpoint, tiny_configs)
-    monkeypatch.setattr("models.detector.WINDOW_CHUNK_PATCHES", dict(WINDOW_CHUNK_PATCHES))
-    encode = FrozenBackbone.encode
+    encode = OpenClipBackbone.encode
 
-    def small_memory(self, images, embedding=False):
+    def small_memory(self, images, want=frozenset()):
         if len(images) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
-        return encode(self, images, embedding)
+        return encode(self, images, want)
 
     found = from_checkpoint(checkpoint, tiny_configs)
     for detector in (wanted, found):
         if detector is found:
-            monkeypatch.setattr(FrozenBackbone, "encode", small_memory)
+            monkeypatch.setattr(OpenClipBackbone, "encode", small_memory)
         detector.remember([texture(1)])
     photo = texture(9, defect=True)
     assert "9 windows at once: going on with 4" in told() and "going on with 1 " in told().replace(".", " ")
@@ -275,7 +275,7 @@ def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(
 
 @pytest.mark.parametrize("index_memory", ["1", "window"])
 def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path, monkeypatch, index_memory):
-    monkeypatch.setattr("models.detector.PICKS", 2)
+    monkeypatch.setattr("models.matching.PICKS", 2)
     windows = WindowConfig("mul", 4, 3, 0.5, index_memory=index_memory)
     detector = from_checkpoint(checkpoint, tiny_configs, windows=windows)
     detector.remember([texture(1), texture(2)])
@@ -327,19 +327,19 @@ def test_files_that_are_no_detector_are_refused(checkpoint, nearest, tmp_path):
         AnomalyDetector.load(tmp_path / "cut.safetensors")
 
 
-def test_leaving_out_forgets_one_reference_with_its_copies_and_only_for_a_while(checkpoint, tiny_configs):
+def test_leaving_out_forgets_one_reference_with_its_copies_and_changes_nothing(checkpoint, tiny_configs):
     detector = from_checkpoint(checkpoint, tiny_configs, method="nearest")
     photos = [texture(1), texture(2), texture(3)]
     detector.remember(photos, rotations=2, false_alarm_rate=None)
     whole = detector.predict(photos[1])
-    with left_out(detector.detector, 1, 3):
-        held = detector.predict(photos[1])
+    photo = detector.to_batch([as_photograph(photos[1])])
+    held = detector.scorer.without(1, 3)(photo, ["held out"])
     fewer = from_checkpoint(checkpoint, tiny_configs, method="nearest")
     fewer.remember([photos[0], photos[2]], rotations=2, false_alarm_rate=None)
     expected = fewer.predict(photos[1])
-    assert held.score == pytest.approx(expected.score, abs=1e-5)
-    assert held.window_score == pytest.approx(expected.window_score, abs=1e-5)
-    assert detector.predict(photos[1]).score == whole.score < held.score
+    assert held.base_score[0] == pytest.approx(expected.base_score, abs=1e-5)
+    assert held.window_score[0] == pytest.approx(expected.window_score, abs=1e-5)
+    assert detector.predict(photos[1]).score == whole.score < held.base_score[0]
 
 
 def test_thresholds_given_wished_learnt_and_none(nearest, configs):

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from fdsl.config import TrainedWith
 from fdsl.store.checkpoint import is_trained, load_checkpoint, published_name, save_checkpoint
-from models.methods.fdsl import FDSL
+from models.methods.fdsl import Fdsl
 from utils.errors import ConfigError
 
 CONFIG = {
@@ -25,7 +25,7 @@ TRAINED_WITH = TrainedWith.from_json(CONFIG)
 
 @pytest.fixture
 def saved(tmp_path):
-    heads = FDSL(16, 2)
+    heads = Fdsl(16, 2)
     save_checkpoint(tmp_path / "visa.safetensors", heads.state_dict(), TRAINED_WITH)
     return tmp_path / "visa.safetensors", heads
 
@@ -36,11 +36,11 @@ def test_round_trip(saved):
     assert (found.width, found.blocks, found.has_nam, found.published) == (16, 2, True, False)
     assert found.config == TRAINED_WITH and found.config.to_json() == CONFIG
     assert all(torch.equal(found.state[name], value) for name, value in heads.state_dict().items())
-    assert FDSL(16, 2).load_state_dict(found.state)
+    assert Fdsl(16, 2).load_state_dict(found.state)
 
 
 def test_without_nam(tmp_path):
-    save_checkpoint(tmp_path / "a.safetensors", FDSL(16, 2, use_nam=False).state_dict(), TRAINED_WITH)
+    save_checkpoint(tmp_path / "a.safetensors", Fdsl(16, 2, with_nam=False).state_dict(), TRAINED_WITH)
     assert not load_checkpoint(tmp_path / "a.safetensors").has_nam
 
 
@@ -70,7 +70,7 @@ def test_published_names():
 
 
 def test_published_checkpoint_fills_the_heads_strictly(tmp_path):
-    heads = FDSL(16, 2)
+    heads = Fdsl(16, 2)
     theirs = {"adapterList.0.weight": torch.zeros(3)}
     for name, value in heads.state_dict().items():
         parts = name.split(".")
@@ -83,7 +83,7 @@ def test_published_checkpoint_fills_the_heads_strictly(tmp_path):
     torch.save({"trainable_RR": theirs}, tmp_path / "their.pth")
     found = load_checkpoint(tmp_path / "their.pth")
     assert found.published and found.config is None and found.has_nam
-    assert FDSL(16, 2).load_state_dict(found.state)
+    assert Fdsl(16, 2).load_state_dict(found.state)
 
 
 class Malicious:
@@ -103,12 +103,12 @@ def broken_files(folder, saved):
         folder / "nan.safetensors",
         {
             name: value * float("nan") if value.is_floating_point() else value
-            for name, value in FDSL(16, 2).state_dict().items()
+            for name, value in Fdsl(16, 2).state_dict().items()
         },
         TRAINED_WITH,
     )
     save_file(
-        FDSL(16, 2).state_dict(),
+        Fdsl(16, 2).state_dict(),
         folder / "future.safetensors",
         metadata={"fdsl": json.dumps({**CONFIG, "format": 99})},
     )
@@ -134,5 +134,5 @@ def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
     before = file.read_bytes()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(OSError):
-        save_checkpoint(file, FDSL(16, 2).state_dict(), TRAINED_WITH)
+        save_checkpoint(file, Fdsl(16, 2).state_dict(), TRAINED_WITH)
     assert file.read_bytes() == before and [path.name for path in file.parent.iterdir()] == [file.name]

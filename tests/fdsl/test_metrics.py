@@ -3,7 +3,6 @@ exact mode."""
 
 import json
 import tracemalloc
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,9 +22,9 @@ from fdsl.metrics.exact import (
     mean_metrics,
 )
 from fdsl.metrics.pixel_scores import region_areas
+from tests.support.constants import SHARED
 
 PIXEL_NAMES = ("auroc_px", "f1_px", "ap_px", "aupro")
-SHARED = Path(__file__).resolve().parents[3] / "shared"
 
 
 def evaluate(scores, masks, **options):

@@ -1,11 +1,10 @@
 """The papers' numbers: plausible, with a source, and what keeps a run from standing beside them."""
 
-from test_summarize import a_config
-
 from data import mvtec
 from fdsl import paper
 from fdsl.config import RunConfig
 from fdsl.metrics.exact import METRIC_NAMES
+from tests.support.run_config import a_config
 
 
 def a_run(*seed, **changes):

@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from make_fake_run import category_view, photo
 
 from fdsl.report import drawing
 from fdsl.report.contact_sheet import ranked_choice
@@ -25,6 +24,8 @@ from fdsl.report.pictures import (
     verdict,
     write_pictures,
 )
+from fdsl.report.prediction_report import picture_name
+from tests.support.make_fake_run import category_view, photo
 
 
 def near(picture, colour, distance=60):
@@ -272,3 +273,8 @@ def test_a_text_that_is_too_long_loses_its_middle_and_other_letters_have_a_font(
         drawing._font(15, letters)
     assert asked == ["usual.ttf", "wide.ttc"]
     drawing._font.cache_clear()
+
+
+def test_pictures_of_similar_names_are_apart():
+    names = ["a/b.png", "a_b.png", "a/b.jpg", "a b.png", "A/b.png"]
+    assert len({picture_name(name).lower() for name in names}) == len(names)

@@ -8,11 +8,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, category_view, hostile_run
 
 from fdsl.report import run_report as report
 from fdsl.report.charts import bin_edges, curve_svg, histogram_svg, operating_point
 from fdsl.report.run_report import per_cent, script_json, write_report
+from tests.support.make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, category_view, hostile_run
 from utils.config import BackboneConfig
 
 

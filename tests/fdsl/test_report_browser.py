@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from browser.chromium import chromium, missing_browser, read, resize, wait_for
-from make_fake_run import ATTACK, ATTACK_NAME, CONFIG, hostile_run, many, run_metrics
 
 from fdsl.report.run_report import write_report
+from tests.support.chromium import chromium, missing_browser, read, resize, wait_for
+from tests.support.make_fake_run import ATTACK, ATTACK_NAME, CONFIG, hostile_run, many, run_metrics
 
 no_browser = missing_browser()
 pytestmark = pytest.mark.skipif(bool(no_browser), reason=no_browser)

@@ -14,38 +14,10 @@ import pytest
 from fdsl import paper, summarize
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.runs import run_name
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored
+from tests.support.constants import ROOT
+from tests.support.run_config import a_config
+from utils.config import MethodConfig, WindowConfig
 from utils.errors import ConfigError
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def a_config(seed: int, **changes) -> dict:
-    """config.json of the paper's setting, MVTec AD, one shot; `changes` may reach into parts:
-    windows__win_size."""
-    config = {
-        "dataset": "mvtec",
-        "data_path": "data/mvtec",
-        "meta": None,
-        "model_name": "fdsl",
-        "k_shot": 1,
-        "seed": seed,
-        "checkpoint": "checkpoints/fdsl/visa.safetensors",
-        "checkpoint_digest": "ab" * 32,
-        "trained_on": "visa",
-        "command": f"python test.py --seed {seed}",
-        "backbone": as_stored(BackboneConfig()),
-        "method": as_stored(MethodConfig()),
-        "windows": as_stored(WindowConfig()),
-        "image_score": "paper",
-        "metric_size": 240,
-        "pictures": None,
-        "machine": {"device": "cuda:0", "precision": "bfloat16", "torch": "2.7"},
-    }
-    for name, value in changes.items():
-        part, _, inner = name.partition("__")
-        config[part] = {**config[part], inner: value} if inner else value
-    return config
 
 
 def write_run(

@@ -4,22 +4,18 @@ import json
 import logging
 
 import open_clip
-import plain
 import pytest
 import torch
-from conftest import TINY
 from safetensors.torch import save_file
 
-from models.backbones import attention
-from models.backbones import open_clip as open_clip_tower
-from models.backbones.open_clip import (
-    UNTRAINED_SEED,
-    FrozenBackbone,
-    _new_tower,
-    load_backbone,
-    resize_position_table,
-)
+from models.backbones import attention, open_clip_towers
+from models.backbones.open_clip import OpenClipBackbone, resize_position_table
+from models.backbones.open_clip_towers import UNTRAINED_SEED, _new_tower
+from models.backbones.registry import load_backbone
 from models.backbones.weights import fingerprint
+from models.features import EMBEDDING
+from tests.support import plain
+from tests.support.constants import TINY
 from utils.errors import ModelError
 
 
@@ -35,7 +31,7 @@ def tower(configs, **changes):
 
 def test_tokens_are_the_raw_normalised_block_outputs(tiny_backbone):
     image = torch.randn(3, 32, 32)
-    found = tiny_backbone.encode(image[None], embedding=True)
+    found = tiny_backbone.encode(image[None], frozenset({EMBEDDING}))
     expected = plain.tokens_of(tiny_backbone.visual, image, (1, 3))
     assert found.tokens.shape == (2, 1, 16, 32)
     assert torch.allclose(found.tokens[:, 0], expected, atol=1e-5)
@@ -55,7 +51,7 @@ def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tm
         visual.register_buffer("angles", torch.ones(3), persistent=False)
         return visual
 
-    monkeypatch.setattr(open_clip_tower, "_new_tower", with_buffer)
+    monkeypatch.setattr(open_clip_towers, "_new_tower", with_buffer)
     visual = tower(tiny_configs, pretrained=str(tmp_path / "tower.safetensors")).visual
     assert torch.equal(visual.angles, torch.ones(3)) and all(
         torch.equal(visual.state_dict()[name], state[name]) for name in state
@@ -65,7 +61,7 @@ def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tm
 def test_stopping_early_does_not_change_the_tokens(tiny_configs):
     early = tower(tiny_configs, layers=[1, 2])
     images = torch.randn(2, 3, 32, 32)
-    assert torch.equal(early.encode(images).tokens, early.encode(images, embedding=True).tokens)
+    assert torch.equal(early.encode(images).tokens, early.encode(images, frozenset({EMBEDDING})).tokens)
     assert early.encode(images).embedding is None
 
 
@@ -340,16 +336,20 @@ def test_a_tower_that_cannot_be_worked_with_is_one_sentence_with_weights_or_with
     assert words in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_weights_of_other_normalisation_are_said(monkeypatch, tiny_configs, told):
+def test_images_are_normalised_as_the_weights_were_trained_with(monkeypatch, tiny_configs):
     untrained = open_clip.create_model
     open_clip.add_model_config(tiny_configs)
     monkeypatch.setattr(
         open_clip, "create_model", lambda *_, **__: untrained("ViT-tiny-test", pretrained=None)
     )
-    load_backbone("ViT-B-16-quickgelu", "openai", [1])
-    assert "normalised otherwise" not in told()
-    load_backbone("ViT-L-14", "laion2b_s32b_b82k", [1])
-    assert "laion2b_s32b_b82k of ViT-L-14 were trained on images normalised otherwise" in told()
+    own = load_backbone("ViT-B-16-quickgelu", "openai", [1])
+    assert own.mean.tolist() == pytest.approx(open_clip.OPENAI_DATASET_MEAN)
+    other = load_backbone("ViT-L-14", "laion2b_s32b_b82k", [1])
+    assert other.mean.tolist() == other.std.tolist() == [0.5, 0.5, 0.5]
+    pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    right = (pixels / 255 - own.mean.view(3, 1, 1)) / own.std.view(3, 1, 1)
+    assert torch.allclose(own.normalise(pixels), right, atol=1e-6)
+    assert torch.allclose(other.normalise(pixels), pixels / 127.5 - 1, atol=1e-6)
 
 
 def test_the_position_table_follows_the_tower_to_another_device(tiny_configs):
@@ -360,7 +360,7 @@ def test_the_position_table_follows_the_tower_to_another_device(tiny_configs):
 
 
 def test_a_side_that_is_no_multiple_of_the_patch_is_refused(tiny_backbone):
-    assert isinstance(tiny_backbone, FrozenBackbone)
+    assert isinstance(tiny_backbone, OpenClipBackbone)
     with pytest.raises(ModelError, match="--image-size 35 .* 32 is the nearest"):
         tiny_backbone.encode(torch.zeros(1, 3, 35, 35))
 

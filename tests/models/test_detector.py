@@ -1,27 +1,29 @@
 """The detector against the plain path, and the properties its users rely on."""
 
-import plain
 import pytest
 import torch
 
 from models import memory_bank as memory
-from models.backbones.open_clip import load_backbone
-from models.detector import INDEX_MEMORIES, QUARTER, Detector, WindowSettings, fuse
+from models.backbones.registry import load_backbone
+from models.detector import Detector
 from models.discrepancy import FD_MODES
-from models.memory_bank import ALIGNMENTS, MemoryBank, nearest_index
-from models.methods.both import BothHeads
-from models.methods.fdsl import FDSL
+from models.features import EMBEDDING, Features, ScoreMaps, fuse
+from models.matching import EVERYTHING, OwnPicks
+from models.memory_bank import ALIGNMENTS, MemoryBank, discrepancy_of, nearest_index
+from models.methods.both import Both
+from models.methods.fdsl import Fdsl
 from models.windows import WindowGrid, window_origins
-from utils.config import QUARTER
+from tests.support import plain
+from utils.config import INDEX_MEMORIES, QUARTER, MethodConfig, WindowConfig
 from utils.errors import ModelError
 
 SIDE, PATCH = 64, 8
 
 
-def trained_like(seed=3):
+def trained_like(seed=3, **options):
     """Heads whose BatchNorm statistics and weights are away from their initial values."""
     torch.manual_seed(seed)
-    heads = FDSL(32, 2)
+    heads = Fdsl(32, 2, MethodConfig(**options), with_nam=True)
     for _ in range(3):
         heads.train()(torch.rand(2, 2, 64, 32))
     with torch.no_grad():
@@ -35,20 +37,25 @@ def photos():
     return torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
 
 
+def whole(detector, images):
+    """What the windows' maps start from: the whole images' raw maps and their final mean."""
+    return detector.raw_maps(images), detector(images).base
+
+
 def encoders(backbone):
     return (
         lambda image: backbone.encode(image[None]).tokens[:, 0],
-        lambda image: backbone.encode(image[None], embedding=True).embedding[0],
+        lambda image: backbone.encode(image[None], frozenset({EMBEDDING})).embedding[0],
     )
 
 
 @pytest.mark.parametrize("align", ALIGNMENTS)
 @pytest.mark.parametrize("fd", FD_MODES)
 def test_full_image_equals_the_plain_path(tiny_backbone, photos, align, fd):
-    heads = trained_like()
-    detector = Detector(tiny_backbone, heads, SIDE, fd, align)
+    heads = trained_like(fd=fd, align=align)
+    detector = Detector(tiny_backbone, heads, SIDE)
     detector.remember(photos[:2])
-    maps = detector.full_maps(photos[2:3])
+    maps = heads.maps_of(detector.raw_maps(photos[2:3]))
     raw, refined = plain.full_maps(
         encoders(tiny_backbone)[0], heads, photos[2], [] if fd == "none" else photos[:2], align, fd
     )
@@ -65,9 +72,9 @@ def test_full_image_equals_the_plain_path(tiny_backbone, photos, align, fd):
 )
 def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index):
     heads = trained_like()
-    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowSettings("mul", size, stride, 0.3, index))
+    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index))
     detector.remember(photos[:2])
-    maps = detector.window_maps(photos[2:3])
+    maps = heads.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
     raw, refined = plain.window_maps(
         *encoders(tiny_backbone), heads, photos[2], photos[:2], size, stride, PATCH, index=index == "1"
     )
@@ -78,16 +85,16 @@ def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index
 
 @pytest.mark.parametrize("index", INDEX_MEMORIES)
 def test_a_batch_scores_like_single_images(tiny_backbone, photos, index):
-    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 3, 0.5, index))
+    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 3, 0.5, index))
     detector.remember(photos[:2])
     together = detector(photos[2:])
     alone = [detector(photo[None]) for photo in photos[2:]]
-    for part, singles in zip(together, zip(*alone)):
+    for part, singles in zip(together.arrays, zip(*(found.arrays for found in alone))):
         assert torch.allclose(part, torch.cat(singles), atol=1e-6)
 
 
 def test_remembering_another_category_forgets_the_first(tiny_backbone, photos):
-    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 4))
+    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 4))
     detector.remember(photos[:2])
     first = detector(photos[4:])
     detector.remember(photos[2:4])
@@ -99,28 +106,24 @@ def test_remembering_another_category_forgets_the_first(tiny_backbone, photos):
 def test_a_reference_shown_again_has_no_discrepancy(tiny_backbone, photos):
     detector = Detector(tiny_backbone, trained_like(), SIDE)
     detector.remember(photos[:1])
-    tokens = tiny_backbone.encode(photos[:1]).tokens
-    assert detector._discrepancy(tokens, detector.bank).max() < 1e-6
+    found = discrepancy_of(tiny_backbone.encode(photos[:1]), detector.memory, EVERYTHING, MethodConfig())
+    assert found.max() < 1e-6
 
 
 def test_without_nam_the_raw_maps_decide(tiny_backbone, photos):
-    heads = trained_like()
-    with_nam, without = (
-        Detector(tiny_backbone, heads, SIDE),
-        Detector(tiny_backbone, heads, SIDE, use_nam=False),
-    )
+    with_nam, without = (Detector(tiny_backbone, trained_like(use_nam=used), SIDE) for used in (True, False))
     for detector in (with_nam, without):
         detector.remember(photos[:1])
-    assert torch.equal(without(photos[1:2]).base, without.full_maps(photos[1:2]).raw.mean(0))
+    assert torch.equal(without(photos[1:2]).base, without.raw_maps(photos[1:2]).mean(0))
     assert not torch.allclose(with_nam(photos[1:2]).base, without(photos[1:2]).base)
 
 
 def test_what_cannot_work_is_refused(tiny_backbone, photos):
     with pytest.raises(ModelError, match="use the backbone they were trained on"):
-        Detector(tiny_backbone, FDSL(48, 2), SIDE)
+        Detector(tiny_backbone, Fdsl(48, 2), SIDE)
     with pytest.raises(ModelError, match="--win-size 9 does not fit a grid of 8"):
-        Detector(tiny_backbone, FDSL(32, 2), SIDE, windows=WindowSettings("mul", 9, 2))
-    detector = Detector(tiny_backbone, FDSL(32, 2), SIDE)
+        Detector(tiny_backbone, Fdsl(32, 2), SIDE, windows=WindowConfig("mul", 9, 2))
+    detector = Detector(tiny_backbone, Fdsl(32, 2), SIDE)
     with pytest.raises(ModelError, match="remember"):
         detector(photos)
     with pytest.raises(ModelError, match="no reference"):
@@ -129,10 +132,11 @@ def test_what_cannot_work_is_refused(tiny_backbone, photos):
 
 def test_fusion():
     base, window = torch.tensor([0.2, 0.8]), torch.tensor([0.4, 0.4])
-    assert torch.equal(fuse(base, None, 0.5, "nan"), base) and torch.equal(
-        fuse(base, window, 0.5, "onlywin"), window
-    )
-    assert torch.allclose(fuse(base, window, 0.25, "mul"), torch.tensor([0.25, 0.7]))
+    assert torch.equal(fuse(base, None, WindowConfig("nan")), base)
+    assert torch.equal(fuse(base, window, WindowConfig("onlywin")), window)
+    assert torch.allclose(fuse(base, window, WindowConfig("mul", win_weight=0.25)), torch.tensor([0.25, 0.7]))
+    maps, scores = ScoreMaps(base, base, window, window).fused(WindowConfig("mul"))
+    assert torch.allclose(maps, torch.tensor([0.3, 0.6])) and torch.equal(maps, scores)
 
 
 @pytest.mark.parametrize("align", ALIGNMENTS)
@@ -149,12 +153,11 @@ def test_matching_in_chunks_equals_one_by_one(monkeypatch, align):
 @pytest.mark.parametrize("fd", ["abs", "signed"])
 def test_the_bank_keeps_differences_though_it_is_centred(align, fd):
     query, normal = unit_tokens(30) + 0.5, unit_tokens(40) + 0.5
-    bank = MemoryBank(normal[None])
+    bank = MemoryBank.of_tokens(normal[None])
     matched = normal[plain.nearest(query, normal, align)]
-    assert torch.allclose(
-        bank.discrepancy(query[None], align, fd)[0], plain.discrepancy(query, matched, fd), atol=1e-6
-    )
-    assert bank.discrepancy(normal[None], "diff2").max() == 0
+    found = bank.discrepancy(query[None], bank.index(query[None], align), fd)[0]
+    assert torch.allclose(found, plain.discrepancy(query, matched, fd), atol=1e-6)
+    assert bank.discrepancy(normal[None], bank.index(normal[None], "diff2")).max() == 0
 
 
 def test_in_bf16_the_match_is_as_near_as_rounding_allows():
@@ -170,7 +173,10 @@ def test_in_bf16_the_match_is_as_near_as_rounding_allows():
     def loss(index):
         return (similarity.max(-1).values - similarity.gather(1, index[:, None])[:, 0]).mean()
 
-    centred, uncentred = MemoryBank(normal[None]).index(query[None])[0], nearest_index(query, normal)
+    centred, uncentred = (
+        MemoryBank.of_tokens(normal[None]).index(query[None])[0],
+        nearest_index(query, normal),
+    )
     assert loss(centred) < 2e-5 and loss(centred) < 0.2 * loss(uncentred)
 
 
@@ -192,26 +198,25 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
             load_backbone("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs),
             trained_like(),
             SIDE,
-            windows=WindowSettings("mul", 4, 2, 0.5, index_memory),
+            windows=WindowConfig("mul", 4, 2, 0.5, index_memory),
         )
         for dtype in (torch.float32, torch.bfloat16)
     )
     for detector in (exact, narrow):
         detector.remember(photos[:2])
     assert (
-        narrow._discrepancy(narrow.backbone.encode(photos[2:3]).tokens, narrow.bank).dtype == torch.bfloat16
+        discrepancy_of(narrow.backbone.encode(photos[2:3]), narrow.memory, EVERYTHING, MethodConfig()).dtype
+        == torch.bfloat16
     )
-    for right, found in zip(exact(photos[2:4]), narrow(photos[2:4])):
+    for right, found in zip(exact(photos[2:4]).arrays, narrow(photos[2:4]).arrays):
         assert 0 < (right - found).abs().mean() < 0.02
 
 
 @pytest.mark.parametrize("picks", [1, 3, 99])
 @pytest.mark.parametrize("align", ALIGNMENTS)
-def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, monkeypatch, align, picks):
-    monkeypatch.setattr("models.detector.PICKS", picks)
-    detector = Detector(
-        tiny_backbone, trained_like(), SIDE, align=align, windows=WindowSettings("mul", 4, 4, 0.5, "window")
-    )
+def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, align, picks):
+    heads = trained_like(align=align)
+    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, "window"))
     detector.remember(photos[:2])
     encode = encoders(tiny_backbone)[0]
     gallery = [window for photo in photos[:2] for window in detector.windows.cut(photo, PATCH)]
@@ -227,7 +232,7 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
     for window in detector.windows.cut(photos[2], PATCH):
         order = torch.tensor([alike(window, other) for other in gallery]).argsort(descending=True)[:picks]
         own = torch.cat([encode(gallery[number]) for number in order], dim=1)
-        pairs = zip(detector.heads.heads, encode(window), own)
+        pairs = zip(heads.heads, encode(window), own)
         expected.append(
             torch.stack(
                 [
@@ -236,17 +241,17 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
                 ]
             )
         )
-    found = detector._score_windows(photos[2], None).flatten(2)
+    found = detector._score_windows(photos[2], None, OwnPicks(picks)).flatten(2)
     assert torch.allclose(found, torch.stack(expected, dim=1), atol=1e-5)
 
 
 def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewhere(
     tiny_backbone, photos, monkeypatch
 ):
-    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 3, 1, 0.5, "0", 5))
+    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 3, 1, 0.5, "0", 5))
     detector.remember(photos[:1])
-    full = detector.full_maps(photos[1:2])
-    chosen = detector.windows.choose(full.refined[:, 0].mean(0), 5)
+    full, base = whole(detector, photos[1:2])
+    chosen = detector.windows.choose(base[0], 5)
     seen = torch.zeros(64, dtype=torch.bool)
     seen[detector.windows.patches[chosen].flatten()] = True
     encoded = []
@@ -254,23 +259,21 @@ def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewher
     monkeypatch.setattr(
         tiny_backbone,
         "encode",
-        lambda images, embedding=False: encoded.append(len(images)) or encode(images, embedding),
+        lambda images, want=frozenset(): encoded.append(len(images)) or encode(images, want),
     )
-    raw = detector.window_maps(photos[1:2], full).raw
+    raw = detector.raw_window_maps(photos[1:2], full, base)
     assert sum(encoded) == len(chosen) == 5
-    assert torch.equal(raw.flatten(2)[..., ~seen], full.raw.flatten(2)[..., ~seen])
-    assert not torch.isclose(raw.flatten(2)[..., seen], full.raw.flatten(2)[..., seen]).all()
+    assert torch.equal(raw.flatten(2)[..., ~seen], full.flatten(2)[..., ~seen])
+    assert not torch.isclose(raw.flatten(2)[..., seen], full.flatten(2)[..., seen]).all()
 
 
 def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_scale_once(
     tiny_backbone, photos
 ):
     """The base map stands in for it, and was brought to that scale already on its own way to the result."""
-    heads = BothHeads(trained_like())
-    heads.set_levels(0.2, 0.01)
-    detector = Detector(
-        tiny_backbone, heads, SIDE, windows=WindowSettings("onlywin", 3, 3, 1.0, "0", 1), use_nam=False
-    )
+    heads = Both(trained_like(use_nam=False))
+    heads.set_levels((0.2, 0.01))
+    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowConfig("onlywin", 3, 3, 1.0, "0", 1))
     detector.remember(photos[:1])
     found = detector(photos[1:2])
     seen = torch.zeros(64, dtype=torch.bool)
@@ -283,8 +286,8 @@ def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_sca
 
 
 def test_a_budget_of_all_windows_is_exact(tiny_backbone, photos):
-    exact = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 2))
-    budget = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 2, budget=9))
+    exact = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 2))
+    budget = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 2, window_budget=9))
     for detector in (exact, budget):
         detector.remember(photos[:1])
     assert torch.equal(exact(photos[1:2]).window, budget(photos[1:2]).window)
@@ -292,7 +295,7 @@ def test_a_budget_of_all_windows_is_exact(tiny_backbone, photos):
 
 def test_a_budget_without_a_number_is_less_than_a_quarter(tiny_backbone, photos):
     quarter, three = (
-        Detector(tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 4, 2, budget=budget))
+        Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 2, window_budget=budget))
         for budget in (QUARTER, 3)
     )
     assert len(quarter.windows) == 9 and QUARTER == QUARTER
@@ -301,7 +304,7 @@ def test_a_budget_without_a_number_is_less_than_a_quarter(tiny_backbone, photos)
     assert torch.equal(quarter(photos[1:2]).window, three(photos[1:2]).window)
     assert (
         Detector(
-            tiny_backbone, trained_like(), SIDE, windows=WindowSettings("mul", 2, 1, budget=QUARTER)
+            tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 2, 1, window_budget=QUARTER)
         ).budget
         == 12
     )  # of 49
@@ -377,11 +380,14 @@ def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
     tokens = torch.nn.functional.normalize(
         torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(0)), dim=-1
     )
-    whole, collected = MemoryBank(tokens), MemoryBank.collected(tokens.split(9, dim=1), 40)
-    assert torch.equal(whole.centred, collected.centred) and torch.equal(whole.mean, collected.mean)
-    assert torch.allclose(whole.centred + whole.mean, tokens, atol=1e-6) and torch.allclose(
-        whole.mean[:, 0], tokens.mean(1)
+    parts = [Features(part[:, None]) for part in tokens.split(9, dim=1)]
+    all_at_once, collected = MemoryBank.of_tokens(tokens), MemoryBank.collected(parts, 40)
+    assert torch.equal(all_at_once.centred, collected.centred) and torch.equal(
+        all_at_once.mean, collected.mean
+    )
+    assert torch.allclose(all_at_once.centred + all_at_once.mean, tokens, atol=1e-6) and torch.allclose(
+        all_at_once.mean[:, 0], tokens.mean(1)
     )
     for count in (39, 41):
         with pytest.raises((ValueError, RuntimeError)):
-            MemoryBank.collected(tokens.split(9, dim=1), count)
+            MemoryBank.collected(parts, count)

@@ -11,16 +11,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import REAL_BACKBONE, SHARED
-from small_runs import command
 
 from data.catalogue import open_catalogue
-from data.images import image_to_tensor, mask_to_tensor, open_image, open_mask
+from data.images import image_to_pixels, mask_to_tensor, open_image, open_mask
 from data.meta import write_meta
 from fdsl.store.checkpoint import load_checkpoint
-from models.detector import Detector, WindowSettings, fuse, summarise
+from models.detector import Detector
+from models.features import EMBEDDING
 from models.losses import map_losses, upsample
-from models.methods.fdsl import FDSL
+from models.methods.fdsl import Fdsl
+from tests.support.constants import REAL_BACKBONE, SHARED
+from tests.support.small_runs import command
+from utils.config import MethodConfig, WindowConfig
 
 SIDE, EVALUATED, REACH = 448, 240, 4  # NAM sees 4 patches in each direction
 TIE = 2e-6
@@ -34,26 +36,23 @@ class Case:
     def __init__(self, case, backbone):
         self.golden = dict(np.load(SHARED / "golden" / case["file"]))
         checkpoint = load_checkpoint(SHARED / "golden" / case["checkpoint"])
-        heads = FDSL(checkpoint.width, checkpoint.blocks, checkpoint.has_nam)
-        heads.load_state_dict(checkpoint.state)
-        self.weight = case["weight"]
-        self.image = image_to_tensor(open_image(SHARED / case["query"]), SIDE)
+        heads = Fdsl.of_heads(checkpoint.width, checkpoint.blocks, MethodConfig(), checkpoint.state)
+        self.settings = WindowConfig(
+            "mul", case["win"], case["stride"], case["weight"], str(int(case["index"]))
+        )
+
+        def prepared(path):
+            return backbone.normalise(image_to_pixels(open_image(SHARED / path), SIDE))
+
+        self.image = prepared(case["query"])
         self.mask = mask_to_tensor(open_mask(SHARED / case["mask"]), SIDE)[None]
-        references = torch.stack(
-            [image_to_tensor(open_image(SHARED / path), SIDE) for path in case["references"]]
-        )
-        self.detector = Detector(
-            backbone,
-            heads,
-            SIDE,
-            windows=WindowSettings(
-                "mul", case["win"], case["stride"], case["weight"], str(int(case["index"]))
-            ),
-        )
-        self.detector.remember(references)
-        self.features = backbone.encode(self.image[None], embedding=True)
-        self.maps = self.detector.full_maps(self.image[None])
-        self.window = self.detector.window_maps(self.image[None])
+        self.detector = Detector(backbone, heads, SIDE, self.settings)
+        self.detector.remember(torch.stack([prepared(path) for path in case["references"]]))
+        self.features = backbone.encode(self.image[None], frozenset({EMBEDDING}))
+        raw = self.detector.raw_maps(self.image[None])
+        self.maps = heads.maps_of(raw)
+        base = self.maps.refined.mean(0)
+        self.window = heads.maps_of(self.detector.raw_window_maps(self.image[None], raw, base))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case["file"].removesuffix(".npz"))
@@ -75,11 +74,11 @@ def close(found, golden, tied=None):
 def tied_window_patches(case):
     """(L,G,G) bool: patches of the window maps that a tie in matching reaches; checked to be a minor part."""
     detector = case.detector
-    parts = list(detector._encode_windows(case.image))
-    bank = detector.window_bank
+    match, bank = detector.window_match, detector.window_memory
+    parts = list(match.over(detector._encode_windows(case.image, match)))
     if detector.settings.index_memory == "1":
-        bank = detector._picked_by_any(torch.cat([part.embedding for part in parts]))
-    query = torch.cat([part.tokens for part in parts], dim=1).flatten(1, 2)
+        bank = bank.part(parts[0][1].rows(bank))
+    query = torch.cat([part.tokens for part, _ in parts], dim=1).flatten(1, 2)
     reached = torch.zeros(len(query), 1, detector.grid, detector.grid)
     for block, (tokens, normal) in enumerate(zip(query, bank.centred)):
         best = (tokens.double() @ normal.double().t()).topk(2, dim=-1).values
@@ -104,7 +103,7 @@ def test_tokens_and_embedding(case):
 
 
 def test_matches(case):
-    found = case.detector.bank.index(case.features.tokens[:, 0]).numpy()
+    found = case.detector.memory.index(case.features.tokens[:, 0]).numpy()
     assert (found == case.golden["matched_index"]).mean(axis=1).min() >= 0.995
 
 
@@ -113,7 +112,7 @@ def test_full_image_maps_and_scores(case):
     close(case.maps.raw[:, 0], golden["raw"])
     close(case.maps.refined[:, 0], golden["nam"])
     for maps, name in ((case.maps.refined, "base"), (case.maps.raw, "base_raw")):
-        mean, score = summarise(maps)
+        mean, score = case.detector.method.summarise(maps)
         close(upsample(mean, EVALUATED)[0], golden[f"{name}_map"])
         assert abs(float(score) - golden[f"{name}_score"]) < 1e-4
 
@@ -124,16 +123,10 @@ def test_window_and_fused_maps_and_scores(case):
     found = case.detector(case.image[None])
     reached = upsample(torch.from_numpy(tied.any(0)).float()[None], EVALUATED)[0].numpy() > 0
     close(upsample(found.window, EVALUATED)[0], golden["window_map"], reached)
-    close(
-        upsample(fuse(found.base, found.window, case.weight, "mul"), EVALUATED)[0],
-        golden["fused_map"],
-        reached,
-    )
+    fused, score = found.fused(case.settings)
+    close(upsample(fused, EVALUATED)[0], golden["fused_map"], reached)
     assert abs(float(found.window_score) - golden["window_score"]) < 1e-4
-    assert (
-        abs(float(fuse(found.base_score, found.window_score, case.weight, "mul")) - golden["fused_score"])
-        < 1e-4
-    )
+    assert abs(float(score) - golden["fused_score"]) < 1e-4
 
 
 def test_losses(case):

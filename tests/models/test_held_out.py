@@ -1,13 +1,14 @@
 """References scored as if they were unknown, against the same written down patch by patch."""
 
-import plain
 import pytest
 import torch
 
-from models.detector import Detector, WindowSettings
-from models.held_out import NEAR, detect_elsewhere
+from models.detector import Detector
+from models.matching import NEAR, Elsewhere
 from models.memory_bank import ALIGNMENTS
-from models.methods.fdsl import FDSL
+from models.methods.fdsl import Fdsl
+from tests.support import plain
+from utils.config import MethodConfig, WindowConfig
 
 SIDE, PATCH, GRID = 64, 8, 8
 
@@ -28,14 +29,12 @@ def elsewhere(query, bank, at, places, align):
 @pytest.mark.parametrize("index_memory", ["0", "window"])
 def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_memory):
     torch.manual_seed(0)
-    heads, images = FDSL(32, 2).eval(), torch.randn(2, 3, SIDE, SIDE)
-    detector = Detector(
-        tiny_backbone, heads, SIDE, "abs", align, WindowSettings("mul", 6, 2, 0.5, index_memory)
-    )
+    heads, images = Fdsl(32, 2, MethodConfig(align=align)).eval(), torch.randn(2, 3, SIDE, SIDE)
+    detector = Detector(tiny_backbone, heads, SIDE, WindowConfig("mul", 6, 2, 0.5, index_memory))
     detector.remember(images[:1])
     own = torch.stack([torch.arange(GRID**2) // GRID, torch.arange(GRID**2) % GRID], dim=1).float()
     with torch.no_grad():
-        found = detect_elsewhere(detector, images, own[None])
+        found = detector(images, Elsewhere(own[None]))
         cuts = [detector.windows.cut(image, PATCH) for image in images]
         places = own[detector.windows.patches]  # (W,36,2)
         whole = tiny_backbone.encode(images).tokens

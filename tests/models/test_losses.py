@@ -5,7 +5,7 @@ import torch
 
 from models.discrepancy import feature_discrepancy
 from models.losses import dice_loss, focal_loss, map_losses, upsample
-from models.methods.fdsl import FDSL, AnomalyScoreHead, NeighbourAggregation
+from models.methods.fdsl import AnomalyScoreHead, Fdsl, NeighbourAggregation
 
 
 def test_focal_by_hand():
@@ -81,7 +81,7 @@ def test_discrepancy_modes():
 
 def test_heads_learn_to_separate_large_from_small_discrepancies():
     torch.manual_seed(0)
-    heads = FDSL(16, 2)
+    heads = Fdsl(16, 2)
     mask = torch.zeros(4, 1, 32, 32)
     mask[:, :, 8:20, 8:20] = 1
     defect = torch.nn.functional.adaptive_avg_pool2d(mask, 8).flatten(2).transpose(1, 2) > 0.5

@@ -11,16 +11,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from broken_places import (
+from safetensors.torch import load_file, save_file
+
+from data import folder as data_folder
+from data import mvtec, visa
+from data.prepare import run_script
+from tests.support.broken_places import (
     GOOD,
     MASK,
     SPOT,
     Malicious,
     blocked,
     broken_run,
-    changed_checkpoint,  # noqa: F401
+    changed_checkpoint,
     checkpoint_bytes,
     content,
+    copied,
     damaged,
     entry,
     file_instead_of_folder,
@@ -40,12 +46,8 @@ from broken_places import (
     train,
     weights_file,
 )
-from safetensors.torch import load_file, save_file
-from small_runs import one_thread  # noqa: F401
 
-from data import folder as data_folder
-from data import mvtec, visa
-from data.prepare import run_script
+pytestmark = pytest.mark.usefixtures("one_thread", "own_model_list")
 
 IMAGES = [
     ("zero bytes", content(SPOT, lambda _: b""), [SPOT, "empty (0 bytes)"]),
@@ -443,10 +445,16 @@ VALUES = [
 ]
 
 
+@pytest.fixture
+def place(base, tmp_path):
+    """A place that a case may break."""
+    return copied(base, tmp_path / "place")
+
+
 def check_case(monkeypatch, capsys, place, name, break_it, arguments, words):
     monkeypatch.setenv("FDSL_MALICIOUS", str(place.folder / "executed"))
     more = (break_it(place) if break_it else None) or []
-    known = {path for path in place.folder.rglob("*")}
+    known = set(place.folder.rglob("*"))
     make = place.train if name == "train" else place.test
     told = refused(
         monkeypatch,

@@ -5,12 +5,20 @@ import json
 import shutil
 
 import numpy as np
-from broken_places import base, own_model_list, place, test, train  # noqa: F401
+import pytest
 from PIL import Image
-from small_runs import draw_dataset, one_thread  # noqa: F401
 
 from fdsl.store.checkpoint import load_checkpoint
-from utils.files import csv_text
+from tests.support.broken_places import copied, test, train
+from tests.support.small_runs import draw_dataset
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_model_list")
+
+
+@pytest.fixture
+def place(base, tmp_path):
+    """A place that a case may break."""
+    return copied(base, tmp_path / "place")
 
 
 def pictures_of_every_kind(folder):
@@ -90,13 +98,6 @@ def test_the_same_dataset_can_be_trained_on(place, tmp_path):
             )
         )
         assert load_checkpoint(tmp_path / augmentation / "m/mvtec.safetensors")
-
-
-def test_cells_that_a_spreadsheet_would_run_are_neutralised():
-    rows = list(
-        csv.reader(csv_text(["name"], [["=1+1"], ["+1"], ["-1"], ["@x"], ["\tx"], ["plain"]]).splitlines())
-    )
-    assert [row[0] for row in rows[1:]] == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "plain"]
 
 
 def test_duplicates_of_references_are_named(place, tmp_path, capsys):

@@ -1,0 +1,51 @@
+"""What a detector has learnt, as the tensors of a saved detector, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fdsl.thresholds import NormalScores
+from models.detector import Detector
+
+MEMORIES = {"bank": "memory", "window_bank": "window_memory"}  # name in the file -> the detector's
+
+
+def tensors_of(detector: Detector, normal: NormalScores | None) -> dict[str, Tensor]:
+    """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
+    tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
+    for name, attribute in MEMORIES.items():
+        memory = getattr(detector, attribute)
+        if memory is not None:
+            tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
+    if normal is not None:
+        values = {name: np.atleast_1d(value) for name, value in vars(normal).items()}
+        tensors |= {f"normal.{name}": torch.from_numpy(value) for name, value in values.items()}
+    return tensors
+
+
+def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors `name.*`, without that prefix."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the detector the memories that the tensors hold; KeyError where a part is missing."""
+    backbone = detector.backbone
+    for name, attribute in MEMORIES.items():
+        state = {key: value.to(backbone.device) for key, value in part_of(tensors, name).items()}
+        if state:
+            setattr(detector, attribute, detector.method.restored(state, backbone.dtype))
+
+
+def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
+    """What good parts scored when held out; None where the detector was fitted without a threshold."""
+    state = part_of(tensors, "normal")
+    if "scores" not in state:
+        return None
+    scores, peaks, how = (state[name].numpy() for name in ("scores", "peaks", "how"))
+    return NormalScores(scores, peaks, how, state["floor"].item())

@@ -1,0 +1,91 @@
+"""The one road from pixels to finite score maps: test.py, predict.py, the page, the Python interface and the
+benchmarks take it.
+
+What is short of memory is halved here, what is not finite is refused here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.images import image_to_pixels
+from models.detector import Detector
+from models.features import ScoreMaps, join_score_maps
+from models.matching import Matching
+from utils.errors import ModelError
+from utils.memory import Halving, sparing
+
+
+class NotFinite(ModelError):
+    """A map that is not finite. `name`: the image's; `narrow`: the precision was narrower than float32, so
+    that float32 may mend it."""
+
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        self.name, self.precision = name, str(dtype).removeprefix("torch.")
+        self.narrow = dtype != torch.float32
+        cure = (
+            "make the detector with --precision fp32" if self.narrow else "check the photograph and the heads"
+        )
+        super().__init__(f"{name}: its anomaly map is not finite in {self.precision}; {cure}.")
+
+
+class Scorer:
+    """A detector, called with as many images at once as memory holds; gives finite NumPy arrays."""
+
+    def __init__(self, detector: Detector, like: Scorer | None = None) -> None:
+        """`like`: a scorer on the same device, which knows how much fits into its memory."""
+        self.detector = detector
+        if like is None:
+            self._maps = Halving(_score_maps, join_score_maps, detector.halve_windows)
+            self._scales = Halving(_scale_maps, np.concatenate, detector.halve_windows)
+        else:
+            self._maps, self._scales = like._maps, like._scales
+
+    def remember(self, pixels: Tensor) -> None:
+        """Shows the detector its references (K,3,S,S) uint8; raises ConfigError where memory does not hold
+        one."""
+        images = self.detector.backbone.normalise(pixels)
+        sparing(lambda: self.detector.remember(images), self.detector.halve_windows)
+
+    def without(self, reference: int, references: int) -> Scorer:
+        """A scorer whose detector has never seen one of its `references` (two or more)."""
+        return Scorer(self.detector.without(reference, references), self)
+
+    def __call__(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> ScoreMaps:
+        """Score maps of photographs (B,3,S,S) uint8, as float32 arrays; NotFinite calls them by their
+        `names`."""
+        found = self._maps(pixels, self.detector, match)
+        self._refuse_not_finite(found.arrays, names)
+        return found
+
+    def scale_maps(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> np.ndarray:
+        """One map (B,S,G,G) for each of the method's S scales, not yet brought together; NotFinite as
+        above."""
+        found = self._scales(pixels, self.detector, match)
+        self._refuse_not_finite([found], names)
+        return found
+
+    def _refuse_not_finite(self, arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
+        for index, name in enumerate(names):
+            if not all(np.isfinite(part[index]).all() for part in arrays):
+                raise NotFinite(name, self.detector.backbone.dtype)
+
+
+def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> ScoreMaps:
+    found = detector(detector.backbone.normalise(pixels), match)
+    return found.each(lambda part: part.float().cpu().numpy())
+
+
+def _scale_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> np.ndarray:
+    found = detector.scale_maps(detector.backbone.normalise(pixels), match)
+    return found.transpose(0, 1).float().cpu().numpy()
+
+
+def to_batch(photographs: Iterable[Image.Image], side: int) -> Tensor:
+    """RGB photographs -> (B,3,side,side) uint8, squashed."""
+    return torch.stack([image_to_pixels(photo, side) for photo in photographs])

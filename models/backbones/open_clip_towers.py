@@ -1,0 +1,140 @@
+"""open_clip's image towers: their weights from a hub, a file or a fixed seed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import nn
+
+from models.backbones.weights import fill_image_tower, read_image_tower
+from utils.errors import ModelError
+from utils.text import first_line
+
+logger = logging.getLogger("fdsl")
+UNTRAINED = "none"
+UNTRAINED_SEED = 2025
+# The text tower is never used: where its weights are not loaded, the smallest possible one is built.
+TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+
+
+def register_model_configs(folder: str) -> None:
+    """Adds every open_clip model JSON of `folder` to open_clip's list."""
+    if not list(Path(folder).glob("*.json")):
+        raise ModelError(f"--model-config {folder} holds no open_clip model file (*.json).")
+    try:
+        open_clip.add_model_config(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"--model-config {folder}: a model file in it cannot be read ({error}).") from error
+
+
+def untrained_tower(model: str) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        return _new_tower(model, "cpu")
+
+
+def _new_tower(model: str, device: str) -> nn.Module:
+    try:
+        with _open_clip_quiet():
+            visual = open_clip.create_model(
+                model,
+                pretrained=None,
+                precision="fp32",
+                device=device,
+                text_cfg=TINY_TEXT_TOWER,
+                force_custom_text=False,
+            ).visual
+    except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"--model {model} cannot be built from its open_clip configuration ({first_line(error)})."
+        ) from error
+    require_square_vit(visual)
+    return visual
+
+
+def require_square_vit(visual: nn.Module) -> None:
+    """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and
+    patches."""
+    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+        raise ModelError(
+            f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, EVA, "
+            "ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or "
+            "ViT-B-16-quickgelu."
+        )
+    for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):
+        if height != width:
+            raise ModelError(
+                f"The image tower takes {what} of {height} x {width} px; only square ones work here."
+            )
+
+
+def tower_of_file(model: str, file: Path) -> nn.Module:
+    """The image tower with the file's weights, made without any of its own: drawing random ones takes
+    seconds."""
+    state = read_image_tower(file)
+    with torch.device("meta"):
+        visual = _new_tower(model, "meta")
+    fill_image_tower(visual, state, str(file))
+    if any(
+        tensor.is_meta for tensor in (*visual.parameters(), *visual.buffers())
+    ):  # a buffer that no file holds
+        visual = untrained_tower(model)
+        fill_image_tower(visual, state, str(file))
+    return visual
+
+
+def downloaded_tower(model: str, tag: str) -> nn.Module:
+    source = open_clip.get_pretrained_cfg(model, tag)
+    if not source:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        raise ModelError(
+            f"--pretrained {tag} is neither a file nor a tag of {model} "
+            f"(tags: {', '.join(tags) or 'none'}; or give a FILE, or none for untrained weights)."
+        )
+    if source.get("quick_gelu", False) and not model.endswith("-quickgelu"):
+        logger.warning(
+            "%s runs the %s weights with plain GELU, though they were trained with QuickGELU; "
+            "%s-quickgelu is right for them.",
+            model,
+            tag,
+            model,
+        )
+    try:
+        with _open_clip_quiet():
+            return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu").visual
+    except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
+        where = source.get("hf_hub", "").strip("/") or source.get("url", "")
+        raise ModelError(
+            f"The weights {tag} of {model} could not be fetched ({first_line(error)}); download "
+            f"open_clip_model.safetensors of {where} where there is a network and pass it as "
+            "--pretrained FILE."
+        ) from error
+
+
+def normalisation_of(model: str, tag: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (3,) that the weights `tag` were trained with; OpenAI's where they name
+    none."""
+    source = open_clip.get_pretrained_cfg(model, tag)
+    mean = tuple(source.get("mean") or open_clip.OPENAI_DATASET_MEAN)
+    std = tuple(source.get("std") or open_clip.OPENAI_DATASET_STD)
+    return mean, std
+
+
+@contextlib.contextmanager
+def _open_clip_quiet() -> Iterator[None]:
+    """open_clip reports to the root logger and by warnings; what matters of it is said by this module."""
+    root = logging.getLogger()
+    before = root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,126 @@
+"""The contract of a method: from tokens and a memory of normal parts to anomaly maps.
+
+The seam lies before matching: a method gets tokens and its own memory, so that a nearest neighbour fits as
+well as a subspace does. What a method is called is compared nowhere but in models/methods/registry.py. How to
+add one: docs/extending.md.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from models.features import Features
+from models.matching import EVERYTHING, Matching
+from utils.config import MethodConfig
+from utils.errors import ModelError
+
+
+class Memory(Protocol):
+    """What a method keeps of the references. Nothing in it is ever changed: other memories are new ones."""
+
+    def without(self, reference: int, references: int) -> Memory:
+        """The memory as if one of its `references` (two or more, each with its copies, in order) had never
+        been seen."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that `Method.restored` needs, for a saved detector."""
+
+
+class Method(nn.Module, ABC):
+    """What turns features into anomaly maps.
+
+    name: as `--method` takes it. words: what it is, for reports. sentence: the same beside a table, after the
+    trained heads' own words where there are some. unlike_paper: why its row is not the paper's. needs_heads:
+    it needs a checkpoint's trained ones. needs_discrepancy: `--fd none` leaves it nothing. want: what it
+    needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to one
+    scale by what held-out references reach. hottest: the map value that pictures show hottest where no
+    reference says better.
+    """
+
+    name: ClassVar[str]
+    words: ClassVar[str]
+    sentence: ClassVar[str] = ""
+    unlike_paper: ClassVar[str] = ""
+    needs_heads: ClassVar[bool] = False
+    needs_discrepancy: ClassVar[bool] = True
+    matches: ClassVar[bool] = True
+    want: ClassVar[frozenset[str]] = frozenset()
+    scales: ClassVar[tuple[str, ...]] = ()
+    hottest: ClassVar[float] = 1.0
+    levels: Tensor
+
+    def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
+        """`width` C and number of `blocks` L of the backbone's tokens."""
+        super().__init__()
+        self.width, self.blocks, self.options = width, blocks, options or MethodConfig()
+        if self.scales:
+            self.register_buffer("levels", torch.zeros(len(self.scales)))
+
+    @classmethod
+    def of_heads(
+        cls, width: int, blocks: int, options: MethodConfig, heads: Mapping[str, Tensor] | None
+    ) -> Method:
+        """The method with a checkpoint's trained `heads` (None: there is no checkpoint)."""
+        return cls(width, blocks, options)
+
+    @classmethod
+    def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> Method:
+        """The method of a saved detector; RuntimeError for a state that is not its own."""
+        method = cls(width, blocks, options)
+        method.load_state_dict(state)
+        return method
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether it can say anything before it has seen good parts."""
+        return True
+
+    @abstractmethod
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> Memory:
+        """A memory of normal parts whose features come in `parts`, `count` tokens a block in all; `match`
+        says how it will be searched."""
+
+    @abstractmethod
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> Memory:
+        """The memory whose `state` this is, on the state's device, its tokens in `dtype`; KeyError where a
+        part is missing."""
+
+    @abstractmethod
+    def raw_maps(self, query: Features, memory: Memory | None, match: Matching = EVERYTHING) -> Tensor:
+        """The query's anomaly maps (M,B,n) in [0,1] before they look at their neighbours."""
+
+    def refine(self, raw: Tensor) -> Tensor:
+        """Raw maps (M,B,G,G) -> those that have looked at their neighbours; as they are unless a method says
+        how."""
+        return raw
+
+    def final(self, maps: Tensor) -> Tensor:
+        """Refined maps (M,...) -> those that count, on one scale.
+
+        A map m of a group with a level becomes m / (m + level) in [0,1): 0.5 is as high as normal patches
+        come. As they are before `set_levels`.
+        """
+        if not self.scales:
+            return maps
+        levels = self.levels.repeat_interleave(len(maps) // len(self.scales))
+        levels = levels.view(-1, *[1] * (maps.dim() - 1))
+        return torch.where(levels > 0, maps / (maps + levels), maps)
+
+    def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Final maps (M,B,G,G) -> the mean over maps (B,G,G), and the mean over maps of each one's maximum
+        (B,)."""
+        return maps.mean(0), maps.flatten(2).amax(-1).mean(0)
+
+    def set_levels(self, levels: Sequence[float]) -> None:
+        """How high normal patches come in each group of `scales`; ModelError unless all are above zero."""
+        if not all(level > 0 for level in levels):
+            raise ModelError(
+                f"The references give no level for --method {self.name} (all their maps are zero); use --method "
+                "fdsl or nearest."
+            )
+        self.levels.copy_(torch.tensor(list(levels)))

@@ -1,0 +1,74 @@
+"""Shared by the commands' tests: drawn datasets, photographs of parts, and detectors that know them."""
+
+import numpy as np
+import pytest
+import torch
+
+from fdsl.api import AnomalyDetector
+from fdsl.store.checkpoint import save_checkpoint
+from models.methods.fdsl import Fdsl
+from tests.support.both_layouts import draw_mvtec, draw_visa
+from tests.support.photographs import draw_parts
+from tests.support.predictions import RUNTIME, TOWER
+from utils.config import BackboneConfig, MethodConfig, as_stored
+
+
+@pytest.fixture(scope="session")
+def datasets(tmp_path_factory):
+    """(mvtec root, visa root): one small category in each layout; not to be written to."""
+    root, generator = tmp_path_factory.mktemp("datasets"), np.random.default_rng(0)
+    return draw_mvtec(root / "mvtec", generator), draw_visa(root / "visa", generator)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """good/ with references and parts/ with photographs."""
+    return draw_parts(tmp_path_factory.mktemp("place"))
+
+
+@pytest.fixture(scope="module")
+def backbone(tiny_configs):
+    """The flags of the tiny backbone."""
+    return [
+        "--model",
+        "ViT-tiny-test",
+        "--pretrained",
+        "none",
+        "--layers",
+        "1",
+        "3",
+        "--image-size",
+        "64",
+        "--model-config",
+        tiny_configs,
+        *RUNTIME,
+    ]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory, tiny_backbone):
+    """Heads with random weights, as train.py would store them for model name fdsl."""
+    torch.manual_seed(0)
+    file = tmp_path_factory.mktemp("checkpoints") / "fdsl" / "visa.safetensors"
+    save_checkpoint(
+        file,
+        Fdsl(32, 2).state_dict(),
+        {
+            "backbone": as_stored(BackboneConfig(**TOWER)),
+            "method": as_stored(MethodConfig()),
+            "dataset": "visa",
+            "fingerprint": tiny_backbone.fingerprint,
+            "training": {},
+        },
+    )
+    return file
+
+
+@pytest.fixture(scope="module")
+def detector(place, tiny_configs, tmp_path_factory):
+    """A saved detector of method nearest."""
+    file = tmp_path_factory.mktemp("detector") / "part.safetensors"
+    made = AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
+    made.remember(place / "good")
+    made.save(file)
+    return file

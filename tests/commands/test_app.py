@@ -1,0 +1,94 @@
+"""app.py as a process: where it listens, what it leaves, load, and flags that are refused."""
+
+import json
+import re
+import signal
+import socket
+import threading
+import urllib.request
+
+import pytest
+
+from tests.support.photographs import png
+from tests.support.small_runs import BACKBONE, run, start, write_model_config
+
+pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
+
+from page.uploads import PREFIX  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    backbone = [word for word in BACKBONE if word not in ("--workers", "0")]
+    return [
+        "--model-config",
+        str(write_model_config(tmp_path / "configs")),
+        *backbone,
+        "--checkpoints",
+        str(tmp_path / "none"),
+    ]
+
+
+def opened(process):
+    """The address that app.py prints."""
+    for line in process.stderr:
+        if found := re.search(r"open (http://127\.0\.0\.1:\d+)", line):
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return found[1]
+    raise AssertionError(f"app.py ended with {process.wait()}")
+
+
+@pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
+def test_it_listens_on_loopback_alone_and_leaves_nothing(arguments, tmp_path, monkeypatch, number):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process = start("app", [*arguments, "--port", "0"])
+    try:
+        address = opened(process)
+        assert urllib.request.urlopen(address, timeout=10).status == 200
+        request = urllib.request.Request(f"{address}/sessions", method="POST")
+        name = json.load(urllib.request.urlopen(request, timeout=10))["name"]
+        body = png(size=(300, 250))
+        urllib.request.urlopen(
+            urllib.request.Request(f"{address}/sessions/{name}/references?name=a", body), timeout=10
+        )
+        assert len(list(tmp_path.glob(f"{PREFIX}*/{name}/*.upload"))) == 1
+        port = int(address.rsplit(":", 1)[1])
+        for other in {found[4][0] for found in socket.getaddrinfo(socket.gethostname(), None)} - {
+            "127.0.0.1"
+        }:
+            with pytest.raises(OSError):
+                socket.create_connection((other, port), timeout=2).close()
+        process.send_signal(number)
+        assert process.wait(5) == 128 + number
+    finally:
+        process.kill()
+    assert not list(tmp_path.glob(f"{PREFIX}*")), "uploads are gone at exit"
+
+
+def test_eight_visitors_for_some_seconds():
+    """The short version of `python benchmarks/app_load.py`."""
+    from benchmarks.app_load import measure
+
+    result = measure(8, 3)
+    assert result["errors"] == 0 and result["visits"] >= 1 and result["left_behind"] == 0, result
+    assert result["exit_code"] == 130 and result["log_lines"] == 1, result
+
+
+def test_flags_that_are_refused(arguments, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        code, told = run("app", [*arguments, "--port", str(taken.getsockname()[1])])
+    assert code == 2 and "cannot be had" in told and "Traceback" not in told
+    for more, sentence in (
+        (["--port", "99999"], "--port"),
+        (["--max-upload", "0"], "--max-upload"),
+        (["--save-detector", "x"], "unrecognized"),
+        (["--detector", "x", "--method", "both"], "does not go with"),
+        (["--host", "0.0.0.0"], "--host"),
+        (["--references", str(tmp_path / "nowhere")], "nowhere"),
+    ):
+        code, told = run("app", [*arguments, *more])
+        assert code == 2 and sentence in told and "Traceback" not in told, told

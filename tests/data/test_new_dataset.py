@@ -1,0 +1,43 @@
+"""A dataset is one file in data/ and one entry of the registry in data/catalogue.py."""
+
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from data.catalogue import DATASETS, LAYOUTS, describe_catalogue, open_catalogue
+from data.records import Record
+from utils.errors import DataError
+
+ROOT = Path(__file__).resolve().parents[2]
+NUTS = ("train/ok/0.png", "test/ok/1.png", "test/broken/2.png", "test/broken/10.png", "masks/2.png")
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_each_layout_is_that_of_the_module_of_its_name(name):
+    module = importlib.import_module(f"data.{name}")
+    assert LAYOUTS[name] is module.LAYOUT and module.LAYOUT.scan is module.scan
+
+
+def test_the_example_of_the_document_is_a_dataset(tmp_path, monkeypatch):
+    """docs/extending.md's file, run as it stands there, and its entry."""
+    text = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+    module = {"__name__": "data.nuts"}
+    exec(re.search(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE)[1], module)
+    for name in NUTS:
+        (tmp_path / "hexagonal" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (4, 4)).save(tmp_path / "hexagonal" / name)
+    with pytest.raises(DataError, match="choose one of mvtec, visa, folder"):
+        open_catalogue("nuts", tmp_path)
+    monkeypatch.setitem(LAYOUTS, "nuts", module["LAYOUT"])
+    catalogue = open_catalogue("nuts", tmp_path)
+    assert catalogue.test["hexagonal"] == [
+        Record("hexagonal/test/broken/2.png", "hexagonal/masks/2.png", "hexagonal", "broken", True),
+        Record("hexagonal/test/broken/10.png", "", "hexagonal", "broken", True),
+        Record("hexagonal/test/ok/1.png", "", "hexagonal", "good", False),
+    ]
+    assert "1 of 60" in describe_catalogue(catalogue, "nuts")
+    with pytest.raises(DataError, match="holds no folder with train/ok"):
+        open_catalogue("nuts", tmp_path / "hexagonal")

@@ -1,0 +1,128 @@
+"""Flags, what a checkpoint decides, and what is refused with a sentence."""
+
+import argparse
+
+import pytest
+
+from fdsl.flags.arguments import CommandLine, name_part
+from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from fdsl.runs import run_name
+from fdsl.settings import backbone_config, method_config, window_config
+from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig
+from utils.errors import ConfigError
+
+
+def flags(*argv):
+    parser = CommandLine("settings")
+    for add in (add_backbone_flags, add_method_flags, add_window_flags, add_runtime_flags):
+        add(parser)
+    return vars(parser.parse_args(argv))
+
+
+STORED = BackboneConfig(model="ViT-B-16", layers=(3, 6), image_size=224)
+
+
+def test_defaults_are_the_papers():
+    assert backbone_config(flags()) == BackboneConfig(
+        "ViT-L-14-336-quickgelu", "openai", None, (6, 12, 18, 24), 518
+    )
+    assert method_config(flags()) == MethodConfig(True, "abs", "mulmax")
+    assert window_config(flags()) == WindowConfig("mul", 13, 2, 0.5, "0", 0)
+    assert PUBLISHED_EPOCHS == {"visa": 11, "mvtec": 5}
+
+
+def test_flags_win_over_defaults_and_layers_are_sorted():
+    found = backbone_config(flags("--layers", "9", "3", "--image-size", "448", "--pretrained", "none"))
+    assert found.layers == (3, 9) and found.image_size == 448 and found.untrained
+
+
+def test_a_checkpoint_decides_and_other_places_of_its_files_are_taken():
+    found = backbone_config(flags("--pretrained", "elsewhere.safetensors"), STORED)
+    assert (found.model, found.layers, found.pretrained) == ("ViT-B-16", (3, 6), "elsewhere.safetensors")
+    assert backbone_config(flags("--layers", "6", "3"), STORED).layers == (3, 6)
+
+
+@pytest.mark.parametrize(
+    "argv, words",
+    [
+        (("--model", "ViT-L-14"), "--model ViT-L-14 does not match the checkpoint"),
+        (("--layers", "3"), "trained with 3 6"),
+        (("--image-size", "448"), "trained with 224"),
+    ],
+)
+def test_a_backbone_that_does_not_match_is_refused(argv, words):
+    with pytest.raises(ConfigError, match=words):
+        backbone_config(flags(*argv), STORED)
+
+
+def test_method_of_a_checkpoint():
+    stored = MethodConfig(fd="signed")
+    assert method_config(flags("--use-nam", "0"), stored, True) == MethodConfig(False, "signed")
+    with pytest.raises(ConfigError, match="--fd abs does not match"):
+        method_config(flags("--fd", "abs"), stored, True)
+    with pytest.raises(ConfigError, match="trained with NAM"):
+        method_config(flags("--use-nam", "1"), stored, False)
+    assert not method_config(flags(), None, False).use_nam
+
+
+def test_windows_of_a_stored_run_can_be_fused_anew_but_not_changed():
+    stored = WindowConfig("mul", 7, 3)
+    assert window_config(flags("--win-weight", "0.3", "--winmode", "onlywin"), stored) == WindowConfig(
+        "onlywin", 7, 3, 0.3
+    )
+    with pytest.raises(ConfigError, match="--win-size cannot change"):
+        window_config(flags("--win-size", "13"), stored)
+    with pytest.raises(ConfigError, match="needs window maps"):
+        window_config(flags("--winmode", "mul"), WindowConfig("nan"))
+
+
+def test_a_stride_larger_than_the_window_is_refused_unless_there_is_no_lfe():
+    with pytest.raises(ConfigError, match="--win-stride 9 is larger than --win-size 5"):
+        window_config(flags("--win-size", "5", "--win-stride", "9"))
+    assert window_config(flags("--winmode", "nan", "--win-size", "5", "--win-stride", "9")).winmode == "nan"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ("--layers", "0"),
+        ("--layers", "x"),
+        ("--image-size", "-3"),
+        ("--use-nam", "2"),
+        ("--fd", "x"),
+        ("--winmode", "on"),
+        ("--win-size", "0"),
+        ("--win-weight", "1.5"),
+        ("--win-weight", "nan"),
+        ("--workers", "-1"),
+        ("--precision", "int8"),
+        ("--index-memory", "3"),
+    ],
+)
+def test_values_out_of_range_are_refused_when_parsed(argv, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        flags(*argv)
+    told = capsys.readouterr().err
+    assert (
+        stopped.value.code == 2 and told.startswith(f"error: argument {argv[0]}: ") and told.count("\n") == 1
+    )
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "a\\b", "a\nb"])
+def test_names_that_are_no_folder_are_refused(name):
+    with pytest.raises(argparse.ArgumentTypeError):
+        name_part(name)
+
+
+@pytest.mark.parametrize(
+    "given, budget, name",
+    [
+        ([], 0, "mul_13_2_0.5"),
+        (["--window-budget"], QUARTER, "mul_13_2_0.5_budget"),
+        (["--window-budget", "20"], 20, "mul_13_2_0.5_budget20"),
+    ],
+)
+def test_a_window_budget_needs_no_number(given, budget, name):
+    windows = window_config(flags(*given))
+    assert windows.window_budget == budget
+    assert run_name(windows, MethodConfig(), "paper", 240) == name

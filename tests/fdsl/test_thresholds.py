@@ -1,0 +1,84 @@
+"""Thresholds from the scores of references and from labels."""
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings, strategies
+
+from fdsl.thresholds import COPY, HELD_OUT, KIND, STRICT, NormalScores, labelled_threshold, upper_limit
+from utils.errors import ConfigError
+
+
+def normal(scores, how=None, peaks=None):
+    scores = np.asarray(scores, float)
+    return NormalScores(
+        scores,
+        scores if peaks is None else np.asarray(peaks, float),
+        np.full(len(scores), HELD_OUT) if how is None else np.asarray(how),
+        0.1,
+    )
+
+
+def test_threshold_keeps_the_wished_rate_where_its_assumption_holds():
+    generator = np.random.default_rng(0)
+    odds = generator.normal(-1.5, 0.2, 20_000)
+    scores = 1 / (1 + np.exp(-odds))
+    for rate in (0.01, 0.1, 0.5):
+        limit = upper_limit(scores[:10_000], np.full(10_000, HELD_OUT), rate)
+        assert (scores[10_000:] >= limit).mean() == pytest.approx(rate, abs=0.35 * rate)
+
+
+@given(strategies.lists(strategies.floats(0, 1), min_size=2, max_size=20), strategies.floats(0.001, 0.4))
+@example([0.0, 1.0], 0.03125)
+@settings(max_examples=60, deadline=None)
+def test_threshold_is_a_score_and_falls_with_the_rate(scores, rate):
+    strict, loose = (
+        upper_limit(np.array(scores), np.full(len(scores), HELD_OUT), r) for r in (rate, min(0.9, 2 * rate))
+    )
+    assert 0 < loose <= strict < 1
+
+
+def test_a_single_reference_is_bounded_from_both_sides():
+    kind, strict = np.full(8, 0.10), np.full(8, 0.20)
+    how = np.repeat([KIND, STRICT], 8)
+    assert 0.10 < upper_limit(np.concatenate([kind, strict]), how, 0.5) < 0.20
+    wide = upper_limit(np.concatenate([kind, strict]), how, 0.01)
+    narrow = upper_limit(np.concatenate([kind + 0.045, strict - 0.045]), how, 0.01)
+    assert wide > narrow > 0.15
+
+
+def test_copies_widen_the_spread_but_do_not_move_the_mean():
+    how = np.array([HELD_OUT, COPY, COPY] * 3)
+    own, spread = np.array([0.10, 0.11, 0.12]), np.array([-0.05, 0.05])
+    values = np.concatenate([[score, *(0.4 + spread)] for score in own])
+    narrow = np.concatenate([[score, *(0.4 + spread / 10)] for score in own])
+    assert upper_limit(values, how, 0.5) == pytest.approx(upper_limit(own, np.full(3, HELD_OUT), 0.5))
+    assert upper_limit(values, how, 0.01) > upper_limit(narrow, how, 0.01)
+    assert upper_limit(narrow, how, 0.01) < 0.3, (
+        "copies that look strange do not push the threshold up by themselves"
+    )
+
+
+def test_one_held_out_score_gives_itself_without_a_warning():
+    with np.errstate(all="raise"):
+        assert upper_limit(np.array([0.3]), np.array([HELD_OUT]), 0.01) == pytest.approx(0.3)
+
+
+def test_threshold_says_where_it_comes_from_and_serves_maps_too():
+    found = normal([0.1, 0.2, 0.3], peaks=[0.05, 0.1, 0.15]).threshold(0.05)
+    assert "0.05" in found.source and "leave-one-out" in found.source
+    assert found.level < found.score
+    assert "one reference" in normal([0.1, 0.2], how=[KIND, STRICT]).threshold(0.05).source
+
+
+def test_labels_give_the_best_f1_with_room_below():
+    scores, labels = np.array([0.1, 0.2, 0.6, 0.9]), np.array([False, False, True, True])
+    found = labelled_threshold(scores, labels)
+    assert found.score == pytest.approx(0.4)
+    assert ((scores >= found.score) == labels).all()
+    assert "1.000" in found.source
+
+
+@pytest.mark.parametrize("labels", [[True, True], [False, False]])
+def test_labels_of_one_kind_are_refused(labels):
+    with pytest.raises(ConfigError, match="both good and anomalous"):
+        labelled_threshold(np.array([0.1, 0.2]), np.array(labels))

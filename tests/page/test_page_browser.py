@@ -1,0 +1,319 @@
+"""The page in a real browser, served by app.py, with the demo's drawn gears."""
+
+import io
+import json
+import re
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+
+import pytest
+from PIL import Image
+
+from data import demo
+from tests.support.chromium import chromium, missing_browser, read, resize, wait_for
+from tests.support.constants import ROOT
+from tests.support.small_runs import environment
+
+no_browser = missing_browser()
+pytestmark = pytest.mark.skipif(bool(no_browser), reason=no_browser)
+pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
+
+BACKBONE = (
+    "--model",
+    "ViT-demo",
+    "--model-config",
+    str(ROOT / "configs"),
+    "--pretrained",
+    "none",
+    "--layers",
+    "1",
+    "2",
+    "--image-size",
+    "192",
+    "--device",
+    "cpu",
+    "--precision",
+    "fp32",
+)
+ATTACK = "<img src=x onerror=alert(1)>.png"
+
+
+@pytest.fixture(scope="module")
+def gears(tmp_path_factory):
+    """Two good gears to learn from, one good and three defective ones to inspect, and one with a hostile
+    name."""
+    folder = tmp_path_factory.mktemp("gears")
+    product = demo.MVTEC["gear"]
+    for number in range(3):
+        demo.save(folder / f"good{number}.png", demo.draw_good(product, 1, f"good{number}"))
+    for number, kind in enumerate(list(product.defects)[:3]):
+        name = ATTACK if number == 2 else f"bad{number}.png"
+        demo.save(folder / name, demo.draw_defective(product, 1, f"bad{number}", kind, 2.0)[0])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    command = [
+        sys.executable,
+        str(ROOT / "app.py"),
+        *BACKBONE,
+        "--port",
+        "0",
+        "--checkpoints",
+        str(tmp_path_factory.mktemp("none")),
+    ]
+    process = subprocess.Popen(
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment()
+    )
+    lines = []
+    try:
+        for line in process.stderr:
+            lines.append(line)
+            if found := re.search(r"open (http://127\.0\.0\.1:\d+)", line):
+                threading.Thread(target=process.stderr.read, daemon=True).start()
+                yield found[1]
+                break
+        else:
+            raise AssertionError("".join(lines))
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as driver:
+        yield driver
+
+
+@pytest.fixture
+def page(browser, address):
+    """An empty page; whatever it does, it complains about nothing on the console."""
+    browser.get(address)
+    browser.execute_script("sessionStorage.clear()")
+    browser.get_log("browser")
+    resize(browser, 1280, 900)
+    browser.get(address)
+    wait_for(
+        browser, "performance.getEntriesByType('resource').some(entry => entry.name.includes('/sessions/'))"
+    )
+    yield browser
+    problems = [
+        entry
+        for entry in browser.get_log("browser")
+        if entry["level"] in ("SEVERE", "WARNING") and "status of 422" not in entry["message"]
+    ]
+    assert not problems, problems
+
+
+def give(driver, kind, *files):
+    field = driver.find_element("css selector", f".drop[data-kind={kind}] input")
+    field.send_keys("\n".join(map(str, files)))
+
+
+def click(driver, selector):
+    """By script: a real click misses while the page scrolls smoothly."""
+    driver.execute_script("document.querySelector(arguments[0]).click()", selector)
+
+
+def learn_and_score(driver, gears, parts):
+    give(driver, "references", gears / "good0.png", gears / "good1.png")
+    wait_for(driver, "document.getElementById('learnt').textContent === 'Knows 2 good parts.'")
+    give(driver, "photographs", *(gears / name for name in parts))
+    wait_for(driver, f"document.querySelectorAll('.card:not(.waiting)').length === {len(parts)}")
+
+
+def shown(driver):
+    """{name: (score, verdict)} of the cards, in their order."""
+    rows = read(
+        driver,
+        """[...document.querySelectorAll('.card')].map(card => ['.name', '.score', '.badge']
+        .map(part => card.querySelector(part).textContent))""",
+    )
+    return {name: (float(score), verdict) for name, score, verdict in rows}
+
+
+PARTS = ("good2.png", "bad0.png", "bad1.png", ATTACK)
+
+
+def test_from_photographs_to_a_decision(page, gears):
+    learn_and_score(page, gears, PARTS)
+    found = shown(page)
+    assert sorted(found) == sorted(PARTS), "names are text"
+    assert read(page, "document.querySelectorAll('img[onerror]').length") == 0
+    scores = [score for score, _ in found.values()]
+    assert (
+        scores == sorted(scores, reverse=True) and min(found, key=lambda name: found[name][0]) == "good2.png"
+    )
+    wait_for(
+        page,
+        "[...document.querySelectorAll('.card img, #references img')].every(image => image.naturalWidth === 320)",
+    )
+
+    low, high = sorted(set(scores))[:2]
+    page.execute_script(
+        """const slider = document.getElementById('slider');
+        slider.value = arguments[0]; slider.dispatchEvent(new Event('input'))""",
+        (low + high) / 2,
+    )
+    assert read(page, "document.getElementById('anomalous').textContent") == "3 of 4 anomalous"
+    assert [verdict for _, verdict in shown(page).values()] == ["anomalous"] * 3 + ["normal"]
+    boxes = "[...document.querySelectorAll('.card .boxes')].map(one => one.hasAttribute('hidden') ? 0 : one.children.length)"
+    counts = read(page, boxes)
+    assert all(counts[:3]) and counts[3] == 0
+    click(page, "#show-boxes")
+    assert not any(read(page, boxes))
+    assert read(page, "document.getElementById('rate').value") == ""
+    page.execute_script("""const rate = document.getElementById('rate');
+        rate.value = '0.05'; rate.dispatchEvent(new Event('change'))""")
+    wait_for(page, "document.getElementById('source').textContent.startsWith('false-alarm rate 0.05')")
+
+
+def test_the_large_view_and_its_keys(page, gears):
+    from selenium.webdriver.common.action_chains import ActionChains
+    from selenium.webdriver.common.keys import Keys
+
+    learn_and_score(page, gears, PARTS[:3])
+    names = list(shown(page))
+    page.execute_script("document.querySelector('.card .open').focus()")
+    ActionChains(page).send_keys(Keys.ENTER).perform()
+    title = "document.getElementById('viewer-title').textContent"
+    wait_for(page, f"{title} === '{names[0]}'")
+    wait_for(
+        page,
+        "[...document.querySelectorAll('#viewer-pictures img')].filter(image => image.naturalWidth).length === 2",
+    )
+    ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
+    wait_for(page, f"{title} === '{names[1]}'")
+    ActionChains(page).send_keys(Keys.ESCAPE).perform()
+    wait_for(page, "!document.getElementById('viewer').open")
+    click(page, "input[name=mode][value=photo]")
+    wait_for(page, "document.querySelector('.card img').src.includes('photo.jpg')")
+
+
+def test_tall_and_wide_photographs_are_shown_whole_and_in_shape(page, gears, tmp_path):
+    gear = Image.open(gears / "bad0.png").convert("RGB")
+    for name, size in (("tall.png", (300, 400)), ("strip.png", (60, 480)), ("wide.png", (480, 120))):
+        gear.resize(size).save(tmp_path / name)
+    learn_and_score(page, gears, PARTS[:1])
+    give(page, "photographs", *(tmp_path / f"{name}.png" for name in ("tall", "strip", "wide")))
+    wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 4")
+    inside = """[...document.querySelectorAll('.card .frame')].every(frame => {
+        const [outer, inner] = [frame, frame.firstChild].map(element => element.getBoundingClientRect());
+        return inner.height > 20 && inner.top >= outer.top - 1 && inner.bottom <= outer.bottom + 1
+          && inner.left >= outer.left - 1 && inner.right <= outer.right + 1; })"""
+    shape = """[...document.querySelectorAll('#viewer-pictures .picture')].map(element => {
+        const box = element.getBoundingClientRect(); return box.width / box.height; })"""
+    for width, height in ((1280, 900), (1366, 650), (360, 700)):
+        resize(page, width, height)
+        assert read(page, inside), (width, height)
+        for number, (across, down) in enumerate(((320, 320), (300, 400), (60, 480), (480, 120))):
+            page.execute_script(
+                """[...document.querySelectorAll('.card')].find(card => card.querySelector('.name').textContent
+                .startsWith(arguments[0])).querySelector('.open').click()""",
+                ("good2", "tall", "strip", "wide")[number],
+            )
+            assert read(page, shape) == pytest.approx([across / down] * 2, rel=0.03), (width, number)
+            page.execute_script("document.getElementById('viewer').close()")
+
+
+def test_a_threshold_set_by_hand_stays_within_the_plot(page, gears):
+    learn_and_score(page, gears, PARTS[:3])
+    ends = "[document.getElementById('slider').min, document.getElementById('slider').max].join()"
+    before = read(page, ends)
+    field = "document.getElementById('threshold')"
+    for value in ("5", "-3"):
+        page.execute_script(
+            f"{field}.value = arguments[0]; {field}.dispatchEvent(new Event('change'))", value
+        )
+        low, high = (read(page, f"Number(document.getElementById('slider').{end})") for end in ("min", "max"))
+        assert read(page, ends) == before and read(page, f"Number({field}.value)") == float(value)
+        line = read(page, "Number(document.querySelector('#scores .cut').getAttribute('x1'))")
+        assert 9 <= line <= read(page, "document.getElementById('scores').clientWidth") and low < high
+    page.execute_script(f"{field}.value = ''; {field}.dispatchEvent(new Event('change'))")
+    assert read(page, f"{field}.value") == "-3"
+
+
+def test_the_keyboard_goes_on_where_a_card_was_removed(page, gears):
+    learn_and_score(page, gears, PARTS[:3])
+    page.execute_script("document.querySelector('.card .forget').focus()")
+    names = list(shown(page))
+    click(page, ".card .forget")
+    wait_for(page, "document.querySelectorAll('.card').length === 2")
+    wait_for(page, f"document.activeElement.getAttribute('aria-label') === 'Remove {names[1]}'")
+
+
+def test_downloads(page, gears, tmp_path):
+    learn_and_score(page, gears, PARTS[:2])
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    for identity, name in (("results-link", "fdsl-results.zip"), ("detector-link", "detector.safetensors")):
+        click(page, f"#{identity}")
+        end = time.monotonic() + 20
+        while not (tmp_path / name).exists() and time.monotonic() < end:
+            time.sleep(0.1)
+        assert (tmp_path / name).stat().st_size > 1000
+    archive = zipfile.ZipFile(io.BytesIO((tmp_path / "fdsl-results.zip").read_bytes()))
+    rows = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+    assert {row["image"]: round(row["score"], 4) for row in rows} == {
+        name: score for name, (score, _) in shown(page).items()
+    }
+
+
+def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
+    """Typed and not yet settled when the download is clicked."""
+    learn_and_score(page, gears, PARTS[:2])
+    page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
+    page.execute_script("""const field = document.getElementById('threshold');
+        field.value = '0.0123'; field.dispatchEvent(new Event('change')); document.getElementById('results-link').click()""")
+    end = time.monotonic() + 20
+    while not (tmp_path / "fdsl-results.zip").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    archive = zipfile.ZipFile(io.BytesIO((tmp_path / "fdsl-results.zip").read_bytes()))
+    assert {json.loads(line)["threshold"] for line in archive.read("scores.jsonl").splitlines()} == {0.0123}
+
+
+def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_path):
+    (tmp_path / "notes.png").write_text("no picture")
+    give(page, "references", tmp_path / "notes.png", gears / "good0.png")
+    wait_for(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
+    problem = "document.getElementById('problem').textContent"
+    assert "notes.png: is not an image of a known format" in read(page, problem)
+    assert read(page, "document.querySelectorAll('#references li').length") == 1
+
+
+def test_dropped_files_a_reload_and_starting_over(page, gears, address):
+    learn_and_score(page, gears, PARTS[:1])
+    page.execute_script("""const transfer = new DataTransfer();
+        const picture = document.querySelector('#references img'), drop = document.querySelector('[data-kind=photographs]');
+        fetch(picture.src).then(answer => answer.blob()).then(blob => {
+          transfer.items.add(new File([blob], 'dropped.jpg'));
+          drop.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
+        });""")
+    wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    before = shown(page)
+    page.refresh()
+    wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    assert shown(page) == before and "dropped.jpg" in before
+    click(page, "#references .forget")
+    wait_for(page, "document.getElementById('learnt').textContent === 'Knows 1 good part.'")
+    wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
+    wait_for(
+        page, "[...document.querySelectorAll('.card img')].every(image => image.complete)"
+    )  # none is asked for after it is gone
+    click(page, "#leave")
+    wait_for(page, "document.querySelectorAll('#references li, .card').length === 0")
+
+
+def test_narrow_screens_and_names_of_controls(page, gears):
+    learn_and_score(page, gears, PARTS[:2])
+    for width in (360, 800, 1600):
+        for dark in (False, True):
+            resize(page, width, 800, dark)
+            assert read(page, "document.documentElement.scrollWidth") <= width
+    named = "element.textContent.trim() || element.getAttribute('aria-label') || element.labels?.length"
+    controls = "[...document.querySelectorAll('button, input, select, [role=img]')]"
+    assert read(page, f"{controls}.filter(element => !({named})).length") == 0

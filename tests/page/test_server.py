@@ -1,0 +1,435 @@
+"""The page's server: what it takes, what it refuses, and that it says what predict.py says."""
+
+import io
+import json
+import re
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fdsl.api import AnomalyDetector
+
+pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
+
+from page.server import Visitors, make_server  # noqa: E402
+from page.session import Limits  # noqa: E402
+from page.uploads import PREFIX, plain_name, scratch_folder  # noqa: E402
+from tests.support.photographs import png  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+LIMITS = Limits(file_bytes=200_000, max_pixels=250_000, references=3, photographs=4)
+
+
+@pytest.fixture(scope="module")
+def detector(tiny_configs):
+    return AnomalyDetector.from_backbone(
+        model="ViT-tiny-test",
+        model_config=tiny_configs,
+        pretrained="none",
+        layers=(1, 3),
+        image_size=32,
+        device="cpu",
+        precision="fp32",
+    )
+
+
+@pytest.fixture
+def client(detector, tmp_path):
+    return make_server(detector, tmp_path, LIMITS, [("Method", "nearest <b>")]).test_client()
+
+
+class Visitor:
+    def __init__(self, client):
+        self.client = client
+        self.base = f"/sessions/{client.post('/sessions').json['name']}"
+
+    def ask(self, method, path, expected=200, **more):
+        answer = self.client.open(self.base + path, method=method, **more)
+        assert answer.status_code == expected, answer.text
+        return answer
+
+    def upload(self, kind, content, name="part.png", expected=200):
+        return self.ask("POST", f"/{kind}", expected, query_string={"name": name}, data=content).json
+
+    def learnt(self, *seeds, **more):
+        for seed in seeds:
+            self.upload("references", png(seed))
+        return self.ask("POST", "/learn", json=more).json
+
+    def scored(self, content, name="part.png"):
+        number = self.upload("photographs", content, name)["number"]
+        return self.ask("POST", f"/photographs/{number}/score").json
+
+
+@pytest.fixture
+def visitor(client):
+    return Visitor(client)
+
+
+def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
+    state = visitor.learnt(1, 2, rotations=2, rate=0.05)
+    told = [visitor.scored(png(3, spot), f"{spot}.png") for spot in (False, True)]
+    plain = detector.another()
+    plain.remember([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations=2, false_alarm_rate=0.05)
+    found = plain.predict([Image.open(io.BytesIO(png(3, spot))) for spot in (False, True)])
+    assert state["threshold"]["score"] == plain.threshold.score and state["rate"] == 0.05
+    assert [row["score"] for row in told] == [one.score for one in found]
+    assert told[1]["score"] > told[0]["score"] and told[1]["boxes"]
+    assert not detector.ready, "visitors have detectors of their own"
+
+
+def test_the_same_good_part_twice_is_refused_and_changes_nothing(visitor):
+    """It would be held out against itself: the threshold would be far too high."""
+    state = visitor.learnt(1, 2)
+    assert (
+        visitor.upload("references", png(2), "again.png", 422)["error"]
+        == "again.png: is among the good parts already"
+    )
+    again = visitor.ask("POST", "/learn", json={"rotations": 1, "rate": 0.01}).json
+    assert again["threshold"] == state["threshold"]
+
+
+def test_results_are_those_of_predict(visitor):
+    visitor.learnt(1, 2)
+    scores = [
+        visitor.scored(png(seed, spot), "same name.png")["score"] for seed, spot in ((3, False), (4, True))
+    ]
+    middle = sum(scores) / 2
+    assert (
+        visitor.ask("PUT", "/threshold", json={"score": middle}).json["threshold"]["source"] == "set by hand"
+    )
+    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
+    rows = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+    assert [row["image"] for row in rows] == ["same name.png", "same name (2).png"]
+    assert [row["score"] for row in rows] == scores and [row["anomalous"] for row in rows] == [False, True]
+    assert rows[1]["boxes"] and not rows[0]["boxes"] and all(row["threshold"] == middle for row in rows)
+    assert {"scores.csv", "report.html", "contact_sheet.jpg", "config.json"} <= set(archive.namelist())
+    for row in rows:
+        assert Image.open(io.BytesIO(archive.read(row["picture"]))).size == (44, 36)
+
+
+def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
+    visitor.learnt(1, 2)
+    score = visitor.scored(png(5, True))["score"]
+    file = tmp_path / "part.safetensors"
+    file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
+    assert (
+        AnomalyDetector.load(file, device="cpu").predict(Image.open(io.BytesIO(png(5, True)))).score == score
+    )
+
+
+def test_a_new_lesson_asks_for_new_scores(visitor):
+    visitor.learnt(1)
+    before = visitor.scored(png(3, True))
+    visitor.ask("DELETE", "/uploads/1")
+    state = visitor.learnt(2)
+    assert state["photographs"][0]["score"] is None
+    after = visitor.ask("POST", f"/photographs/{before['number']}/score").json
+    assert after["score"] != before["score"]
+    again = visitor.ask("PUT", "/threshold", json={"rate": 0.2}).json
+    assert again["threshold"]["score"] < state["threshold"]["score"] and again["rate"] == 0.2
+
+
+def test_pictures_are_small_jpegs(visitor, client):
+    visitor.learnt(1, 2)
+    row = visitor.scored(png(3, True, (400, 300), "JPEG"))
+    for kind in ("photo", "heat"):
+        picture = Image.open(io.BytesIO(visitor.ask("GET", f"/uploads/{row['number']}/{kind}.jpg").data))
+        assert picture.format == "JPEG" and picture.size == (400, 300)
+    visitor.ask("GET", "/uploads/1/heat.jpg", 404)
+    visitor.ask("GET", "/uploads/99/photo.jpg", 404)
+
+
+BAD_UPLOADS = {
+    "text": (b"hello, I am no picture", "is not an image"),
+    "html": (b"<html><script>alert(1)</script></html>", "is not an image"),
+    "svg": (b'<svg xmlns="http://www.w3.org/2000/svg"/>', "is not an image"),
+    "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "is not an image"),
+    "pickle": (b"\x80\x04\x95", "is not an image"),
+    "nothing": (b"", "is empty"),
+    "cut": (png(1)[:900], "cut.png"),
+    "huge": (png(1, size=(600, 500), kind="JPEG"), "above the limit"),
+}
+
+
+@pytest.mark.parametrize("kind", ("references", "photographs"))
+@pytest.mark.parametrize("name", BAD_UPLOADS)
+def test_uploads_that_are_no_photographs(visitor, tmp_path, name, kind):
+    content, sentence = BAD_UPLOADS[name]
+    told = visitor.upload(kind, content, f"../../{name}.png", expected=422)
+    assert (
+        sentence in told["error"]
+        and told["error"].startswith(f"{name}.png: ")
+        and str(tmp_path) not in told["error"]
+    )
+    assert visitor.ask("GET", "").json[kind] == []
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is kept"
+
+
+def test_uploads_that_are_too_large_or_too_many(visitor):
+    assert "larger" in visitor.upload("photographs", b"x" * 200_001, expected=413)["error"]
+    for _ in range(4):
+        visitor.upload("photographs", png())
+    assert "as many as this page holds" in visitor.upload("photographs", png(), expected=422)["error"]
+    number = visitor.ask("GET", "").json["photographs"][0]["number"]
+    visitor.ask("DELETE", f"/uploads/{number}")
+    visitor.upload("photographs", png())
+    visitor.ask("DELETE", f"/uploads/{number}", 404)
+
+
+@pytest.mark.parametrize(
+    "name",
+    (
+        "../../../etc/passwd",
+        "..\\..\\boot.ini",
+        "/etc/shadow",
+        "a\0b.png",
+        "x" * 5000,
+        "",
+        "..",
+        "<img src=x onerror=alert(1)>.png",
+        "=cmd|' /C calc'!A0.png",
+        "new\nline.png",
+        "\u202egnp.png",
+    ),
+)
+def test_names_are_labels_and_never_paths(visitor, tmp_path, name):
+    visitor.learnt(1)
+    row = visitor.scored(png(2, True), name)
+    assert "/" not in row["name"] and 0 < len(row["name"]) <= 200 and row["name"].isprintable()
+    session = tmp_path / visitor.base.split("/")[-1]
+    assert sorted(path.name for path in session.iterdir()) == ["1.upload", "2.upload"]
+    assert [path.name for path in tmp_path.iterdir()] == [session.name]
+    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
+    for member in archive.namelist():
+        assert not Path(member).is_absolute() and ".." not in Path(member).parts
+    report = archive.read("report.html").decode()
+    assert "<img src=x" not in report
+    cell = archive.read("scores.csv").decode().splitlines()[1]
+    assert not cell.startswith(("=", "+", "-", "@"))
+
+
+def test_what_is_asked_in_vain(visitor, client):
+    visitor.ask("POST", "/learn", 422, json={})
+    assert "no good parts" in visitor.ask("GET", "/detector.safetensors", 422).json["error"]
+    assert "no photograph is scored" in visitor.ask("GET", "/results.zip", 422).json["error"]
+    visitor.upload("references", png(1))
+    for asked in (
+        {"rate": 0},
+        {"rate": 1.0},
+        {"rate": "x"},
+        {"rotations": 0},
+        {"rotations": 1000},
+        {"rotations": 1.5},
+        {"rate": None},
+        {"rate": True},
+    ):
+        visitor.ask("POST", "/learn", 422, json=asked)
+    for body in (b"", b"[]", b"{", b"null"):
+        visitor.ask("POST", "/learn", 422, data=body)
+    visitor.learnt(2)
+    for asked in ({}, {"score": "1"}, {"score": None}, {"rate": 2}, {"rate": [1]}):
+        visitor.ask("PUT", "/threshold", 422, json=asked)
+    for body in (b'{"score": NaN}', b'{"score": 1e999}'):
+        visitor.ask("PUT", "/threshold", 422, data=body)
+    number = visitor.upload("photographs", b"P6 1 1 255 abc", "p.ppm")["number"]
+    visitor.ask("POST", f"/photographs/{number}/score")
+    for path in (
+        "/nothing",
+        "/page.html.j2",
+        "/../app.py",
+        "/sessions/",
+        "/sessions/unknown",
+        "/sessions/unknown/results.zip",
+    ):
+        assert client.get(path).status_code in (404, 405), path
+
+
+def test_other_sites_and_names_are_turned_away(client):
+    here = {"Host": "127.0.0.1:7860"}
+    assert client.post("/sessions", headers={**here, "Origin": "http://127.0.0.1:7860"}).status_code == 200
+    for headers in (
+        {"Host": "evil.example"},
+        {"Host": "192.168.1.5:7860"},
+        {**here, "Origin": "http://evil.example"},
+        {**here, "Origin": "null"},
+        {**here, "Origin": "http://127.0.0.1:9999"},
+        {**here, "Sec-Fetch-Site": "cross-site"},
+    ):
+        answer = client.post("/sessions", headers=headers)
+        assert answer.status_code == 403 and "own requests alone" in answer.json["error"], headers
+
+
+def test_headers_and_page(client):
+    answer = client.get("/")
+    policy = answer.headers["Content-Security-Policy"]
+    assert "default-src 'none'" in policy and "unsafe" not in policy
+    assert (
+        answer.headers["X-Content-Type-Options"] == "nosniff"
+        and answer.headers["Cache-Control"] == "no-store"
+    )
+    assert "nearest &lt;b&gt;" in answer.text and not re.search(r"(src|href)=.https?:", answer.text)
+    assert (
+        client.get("/page.css").mimetype == "text/css"
+        and client.get("/page.js").mimetype == "text/javascript"
+    )
+
+
+def test_visitors_do_not_see_each_other(client):
+    first, second = Visitor(client), Visitor(client)
+    first.learnt(1)
+    number = first.scored(png(2))["number"]
+    second.ask("GET", f"/uploads/{number}/photo.jpg", 404)
+    assert second.ask("GET", "").json["ready"] is False
+    first.ask("DELETE", "")
+    first.ask("GET", "", 404)
+
+
+def test_leaving_removes_the_uploads(client, tmp_path):
+    visitor = Visitor(client)
+    visitor.learnt(1)
+    assert list(tmp_path.iterdir())
+    visitor.ask("DELETE", "")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_quietest_visitor_gives_way(tmp_path, monkeypatch):
+    class Stub:
+        closed = False
+
+        def __init__(self, folder):
+            self.folder = folder
+
+        def close(self):
+            self.closed = True
+
+    monkeypatch.setattr("page.server.MOST_SESSIONS", 2)
+    visitors = Visitors(Stub, tmp_path)
+    first, second = visitors.new(), visitors.new()
+    kept, gone = visitors[first], visitors[second]
+    assert visitors[first] is kept
+    with pytest.raises(Exception, match="2 visitors are here already"):
+        visitors.new()
+    monkeypatch.setattr("page.server.IDLE_SECONDS", 0)
+    visitors.new()
+    assert gone.closed and not kept.closed
+    with pytest.raises(KeyError):
+        visitors[second]
+
+
+def test_eight_visitors_at_once(client):
+    answers = []
+
+    def visit(number):
+        with client.application.test_client() as own:
+            visitor = Visitor(own)
+            visitor.learnt(number, number + 100)
+            answers.append([visitor.scored(png(7, True))["score"] for _ in range(3)])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(visit, range(8)))
+    assert len(answers) == 8 and all(len(set(scores)) == 1 for scores in answers)
+    assert len({scores[0] for scores in answers}) == 8, "each has references of its own"
+
+
+def test_an_error_nobody_expected_is_one_sentence(visitor, monkeypatch, told):
+    visitor.learnt(1)
+    number = visitor.upload("photographs", png(2))["number"]
+    monkeypatch.setattr("page.session.Photograph.open", lambda self: 1 / 0)
+    assert "ZeroDivisionError" in visitor.ask("POST", f"/photographs/{number}/score", 500).json["error"]
+    assert "could not answer POST" in told()
+    monkeypatch.setattr("page.session.Photograph.open", lambda self: (_ for _ in ()).throw(MemoryError()))
+    assert "not enough memory" in visitor.ask("POST", f"/photographs/{number}/score", 507).json["error"]
+    monkeypatch.undo()
+    visitor.ask("POST", f"/photographs/{number}/score")
+
+
+def test_names_that_are_shown():
+    assert plain_name("C:\\photos\\a b.png") == "a b.png" and plain_name("   ") == "photograph"
+    assert replace(LIMITS, references=1).references == 1
+
+
+def test_a_killed_pages_folder_is_removed_by_the_next(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    left = tmp_path / f"{PREFIX}left"
+    left.mkdir()
+    (left / "1.upload").write_bytes(b"secret")
+    with scratch_folder() as folder:
+        assert not left.exists() and folder.parent == tmp_path
+        with scratch_folder() as other:
+            assert folder.exists() and other != folder, "one that is in use stays"
+        assert folder.exists() and not other.exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_links_that_others_laid_are_not_followed(tmp_path, monkeypatch):
+    """In a shared /tmp anyone can make a folder or a link of our prefix."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    precious = tmp_path / "precious"
+    precious.write_text("keep me")
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "file").write_text("keep me too")
+    (tmp_path / f"{PREFIX}link").symlink_to(home)
+    trap = tmp_path / f"{PREFIX}trap"
+    trap.mkdir()
+    (trap / ".lock").symlink_to(precious)
+    with scratch_folder():
+        pass
+    assert (
+        precious.read_text() == "keep me"
+        and (home / "file").read_text() == "keep me too"
+        and not (home / ".lock").exists()
+    )
+
+
+def test_a_lesson_that_fails_changes_nothing(visitor, monkeypatch):
+    visitor.learnt(1, rate=0.05)
+    visitor.scored(png(3, True))
+    before = visitor.ask("GET", "").json
+    visitor.upload("references", png(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(AnomalyDetector, "_normal_scores", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        visitor.ask("POST", "/learn", 507, json={})
+    visitor.ask("POST", "/learn", 422, json={"rotations": 36})
+    after = visitor.ask("GET", "").json
+    assert len(after.pop("references")) == 2 and len(before.pop("references")) == 1 and after == before
+
+
+def test_without_its_last_reference_it_is_as_it_started(visitor):
+    start = visitor.ask("GET", "").json
+    visitor.learnt(1)
+    number = visitor.scored(png(3, True))["number"]
+    visitor.ask("DELETE", "/uploads/1")
+    state = visitor.ask("GET", "").json
+    assert state["photographs"][0]["score"] is None and not state["ready"] and state["learnt"] == []
+    visitor.ask("DELETE", f"/uploads/{number}")
+    assert visitor.ask("GET", "").json == start
+
+
+def test_a_detector_that_knows_good_parts_serves_at_once_and_comes_back(detector, tmp_path):
+    taught = detector.another()
+    taught.remember([Image.open(io.BytesIO(png(1)))], false_alarm_rate=0.2)
+    visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
+    state = visitor.ask("GET", "").json
+    assert state["builtIn"] == 1 and state["ready"] and state["threshold"]["score"] == taught.threshold.score
+    score = visitor.scored(png(3, True))["score"]
+    visitor.learnt(2)
+    assert visitor.ask("GET", "").json["builtIn"] == 0
+    visitor.ask("DELETE", "/uploads/2")
+    assert visitor.ask("POST", "/photographs/1/score").json["score"] == score
+
+
+def test_what_is_removed_meanwhile_is_left_out(visitor, tmp_path):
+    visitor.learnt(1)
+    rows = [visitor.scored(png(seed), f"{seed}.png") for seed in (2, 3)]
+    next(tmp_path.rglob(f"{rows[0]['number']}.upload")).unlink()
+    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
+    assert [json.loads(line)["image"] for line in archive.read("scores.jsonl").splitlines()] == ["3.png"]
+    visitor.ask("POST", f"/photographs/{rows[0]['number']}/score", 404)
+    visitor.ask("GET", f"/uploads/{rows[0]['number']}/photo.jpg", 404)

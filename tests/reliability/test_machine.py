@@ -1,0 +1,198 @@
+"""What the machine refuses: too little memory, a full disk, a lost GPU, a killed helper process."""
+
+import errno
+import os
+import resource
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+from fdsl import training
+from fdsl.config import TrainedWith
+from fdsl.store.maps import load_maps
+from fdsl.store.training_state import TrainingState
+from models.backbones.open_clip import OpenClipBackbone
+from models.methods.fdsl import Fdsl
+from tests.support.small_runs import children, command, files, finished_place, line_with, start
+from utils import files as whole_files
+from utils.config import BackboneConfig, MethodConfig
+from utils.errors import ConfigError
+
+TRAINED_WITH = TrainedWith(BackboneConfig(), MethodConfig(), "ab", "visa")
+pytestmark = pytest.mark.usefixtures("one_thread")
+train, test = command("train"), command("test")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A finished training and test run without pictures."""
+    return finished_place(tmp_path_factory.mktemp("place"), "--pictures", "0")
+
+
+def memory_of(monkeypatch, images):
+    """A device whose memory holds this many images, whole ones or windows, in one call of the backbone."""
+    original = OpenClipBackbone.encode
+
+    def encode(self, batch, *more, **named):
+        if len(batch) > images:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+        return original(self, batch, *more, **named)
+
+    monkeypatch.setattr(OpenClipBackbone, "encode", encode)
+
+
+def close(one, other, tolerance=1e-6):
+    return (
+        np.allclose(one.base, other.base, rtol=0, atol=tolerance)
+        and np.allclose(one.window, other.window, rtol=0, atol=tolerance)
+        and np.allclose(one.base_score, other.base_score, rtol=0, atol=tolerance)
+    )
+
+
+@pytest.mark.parametrize("images", [1, 2, 3])
+def test_a_test_run_goes_on_with_less_memory_and_gives_the_same_maps(
+    place, tmp_path, monkeypatch, told, images
+):
+    memory_of(monkeypatch, images)
+    test.main(place.test("--pictures", "0", "--results", str(tmp_path)))
+    found, wanted = (load_maps(place.run_folder(name) / "maps.npz") for name in (tmp_path, "results"))
+    assert found.names == wanted.names and close(found.maps, wanted.maps)
+    assert (
+        "Out of memory with 4 images at once: going on with 2" in told()
+        and "windows at once: going on with" in told()
+    )
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_a_training_goes_on_with_less_memory_and_gives_the_same_weights(
+    place, tmp_path, monkeypatch, told, images
+):
+    memory_of(monkeypatch, images)
+    train.main(place.train("--checkpoints", str(tmp_path)))
+    assert np.allclose(losses(tmp_path / "m"), losses(place.folder / "checkpoints/m"), rtol=1e-4, atol=0)
+    assert told().count("Out of memory with") == (2 if images == 1 else 1)
+
+
+def test_heads_take_turns_where_memory_does_not_hold_all_of_them(place, tmp_path, monkeypatch, told):
+    original, calls = Fdsl.forward, []
+
+    def forward(self, discrepancy):
+        maps = original(self, discrepancy)  # its running statistics have moved when memory ends
+        calls.append(1)
+        if len(calls) >= 4:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return maps
+
+    monkeypatch.setattr(Fdsl, "forward", forward)
+    train.main(place.train("--checkpoints", str(tmp_path)))
+    assert len(calls) == 4 and told().count("one block's head at a time") == 1
+    assert np.allclose(losses(tmp_path / "m"), losses(place.folder / "checkpoints/m"), rtol=1e-4, atol=0)
+
+
+def losses(folder):
+    """The table of losses, a row per step. Weights cannot be compared: where a gradient is nothing but
+    rounding, as that of a bias before a batch norm, Adam makes a whole step of it."""
+    return np.loadtxt(folder / "mvtec.loss.csv", delimiter=",", skiprows=1)
+
+
+def test_in_turn_the_heads_get_the_gradients_and_statistics_of_the_whole_batch():
+    generator = torch.Generator().manual_seed(2)
+    features, mask = (
+        torch.rand(3, 4, 16, 24, generator=generator),
+        (torch.rand(4, 1, 32, 32, generator=generator) > 0.8).float(),
+    )
+    found = []
+    for in_turn in (False, True):
+        torch.manual_seed(1)
+        heads = Fdsl(24, 3)
+        step = training.HeadsStep(heads, torch.optim.Adam(heads.parameters()))
+        step.in_turn = in_turn
+        found.append(
+            (step(features, mask), [value.grad for value in heads.parameters()], list(heads.buffers()))
+        )
+    (one, gradients, buffers), (other, others, other_buffers) = found
+    assert np.allclose(one, other, rtol=1e-5) and all(map(torch.equal, buffers, other_buffers))
+    assert all(torch.allclose(value, same, rtol=1e-3, atol=1e-6) for value, same in zip(gradients, others))
+
+
+@pytest.mark.parametrize("name, arguments", [("train", ()), ("test", ("--pictures", "0"))])
+def test_memory_for_not_even_one_image_is_one_sentence(place, tmp_path, monkeypatch, name, arguments):
+    memory_of(monkeypatch, 0)
+    main, make = (train.main, place.train) if name == "train" else (test.main, place.test)
+    with pytest.raises(ConfigError, match="not enough memory .*CUDA out of memory.*--batch-size"):
+        main(make(*arguments, "--checkpoints" if name == "train" else "--results", str(tmp_path)))
+    assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("maps.npz"))
+
+
+# Disk -------------------------------------------------------------------------------------------------------
+
+
+def filling_disk(successes, real=os.fsync):
+    """An fsync that finds the disk full after so many successes."""
+    left = [successes]
+
+    def fsync(handle):
+        if left[0] == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left[0] -= 1
+        return real(handle)
+
+    return fsync
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_a_full_disk_at_any_write_leaves_whole_files_and_a_run_that_goes_on(
+    place, tmp_path, monkeypatch, name
+):
+    main, arguments, wanted = (
+        (train.main, place.train("--checkpoints", str(tmp_path)), place.folder / "checkpoints/m")
+        if name == "train"
+        else (test.main, place.test("--pictures", "0", "--results", str(tmp_path)), place.run_folder())
+    )
+    refused = 0
+    for successes in range(30):
+        with monkeypatch.context() as patch:
+            patch.setattr(whole_files.os, "fsync", filling_disk(successes))
+            try:
+                main(arguments)
+                break
+            except OSError as error:
+                refused += 1
+                assert error.errno == errno.ENOSPC and str(tmp_path) in error.filename
+                assert not list(tmp_path.rglob("*.tmp"))
+    assert refused >= 2
+    found = tmp_path / "m" if name == "train" else place.run_folder(tmp_path)
+    assert files(found) == files(wanted)
+
+
+def test_a_file_that_may_not_grow_is_one_sentence_and_exit_code_2(place, tmp_path):
+    process = start(
+        "train",
+        place.train("--checkpoints", str(tmp_path)),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)),
+    )
+    rest = process.communicate()[1]
+    errors = [line for line in rest.splitlines() if line.startswith("error: ")]
+    assert process.returncode == 2 and "Traceback" not in rest and len(errors) == 1
+    assert "mvtec.unfinished.safetensors: File too large; the file may not become so large here" in errors[0]
+    assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_killed_helper_of_a_run_is_one_sentence(place, tmp_path):
+    process = start("train", place.train("--epochs", "900", "--workers", "1", "--checkpoints", str(tmp_path)))
+    line_with(process, "epoch 1/900: loss")
+    os.kill(children(process.pid)[0], signal.SIGKILL)
+    rest = process.communicate(timeout=30)[1]
+    assert (
+        process.returncode == 2
+        and "A process that loads images was ended from outside" in rest
+        and "Traceback" not in rest
+    )
+
+
+def test_the_state_is_read_by_no_pickle(place, tmp_path):
+    torch.save({"a": 1}, tmp_path / "state.safetensors")
+    with pytest.raises(ConfigError, match="no unfinished training"):
+        TrainingState(tmp_path / "state.safetensors", TRAINED_WITH, "", 5).read()

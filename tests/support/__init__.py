@@ -1,0 +1,2 @@
+"""Helpers and constants of the tests, imported as `from tests.support.small_runs import Place`; fixtures
+stand in conftest.py."""

@@ -1,0 +1,67 @@
+"""What the entry points make of an error: one sentence and exit code 2."""
+
+import errno
+import sys
+
+import pytest
+import torch
+
+from utils import signals
+from utils.command import run_command
+from utils.errors import ConfigError
+
+
+def ended(monkeypatch, capsys, error, *flags, errors=(ConfigError,)):
+    """Exit code and standard error of an entry point that raises `error`."""
+    monkeypatch.setattr(signals, "answer", lambda at_once=False: None)
+    monkeypatch.setattr(sys, "argv", ["train.py", *flags])
+
+    def main(_):
+        raise error
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main, errors)
+    return stopped.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error, words",
+    [
+        (ConfigError("a sentence\nin two lines"), "error: a sentence in two lines"),
+        (
+            OSError(errno.ENOSPC, "No space left on device", "a/b"),
+            "a/b: No space left on device; the disk is full",
+        ),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "a/b"),
+            "a/b: Permission denied; give permission",
+        ),
+        (OSError(errno.EROFS, "Read-only file system", "a"), "name another folder"),
+        (OSError(errno.EIO, "Input/output error", "a"), "a: Input/output error; mend it"),
+        (OSError("odd"), "a file: odd;"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "There is not enough memory (CUDA out of memory.)"),
+        (MemoryError(), "There is not enough memory (MemoryError)"),
+        (
+            RuntimeError("CUDA error: an illegal memory access was encountered\nmore"),
+            "The GPU stopped working (CUDA error: an",
+        ),
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."),
+            "A process that loads images was ended",
+        ),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, error, words):
+    code, told = ended(monkeypatch, capsys, error)
+    assert code == 2 and words in told and "Traceback" not in told
+    assert len([line for line in told.splitlines() if line.startswith("error: ")]) == 1
+
+
+def test_debug_shows_the_traceback_and_so_does_what_nobody_expected(monkeypatch, capsys):
+    for error, flags in (
+        (ConfigError("x"), ["--debug"]),
+        (RuntimeError("a fault of ours"), []),
+        (OSError("x"), ["--debug"]),
+    ):
+        with pytest.raises(type(error)):
+            ended(monkeypatch, capsys, error, *flags)

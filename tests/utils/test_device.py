@@ -1,0 +1,29 @@
+"""The device and the precision of a run."""
+
+import pytest
+import torch
+
+from utils import device as device_module
+from utils.device import choose_device, choose_precision
+from utils.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    "device, unit, chosen",
+    [
+        ("cuda", None, torch.float16),
+        ("cpu", "AMX", torch.bfloat16),
+        ("cpu", None, torch.float32),
+        ("mps", None, torch.float32),
+    ],
+)
+def test_auto_precision_is_the_finest_that_is_fast(device, unit, chosen, monkeypatch):
+    monkeypatch.setattr(device_module, "bf16_in_hardware", lambda: unit)
+    assert choose_precision("auto", torch.device(device)) == chosen
+
+
+def test_a_gpu_that_does_not_answer_is_said(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match="--device cuda:0 is there but does not work .*--device cpu"):
+        choose_device("0")

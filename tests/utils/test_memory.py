@@ -1,0 +1,59 @@
+"""What counts as out of memory, and work that is halved until it fits."""
+
+import pytest
+import torch
+
+from utils.memory import Halving, is_out_of_memory, sparing
+
+
+def test_halves_are_put_together_in_order_and_other_errors_pass():
+    calls = []
+
+    def double(batch, plus=0):
+        calls.append(len(batch))
+        if len(batch) > 3:
+            raise RuntimeError(
+                "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"
+            )
+        return batch * 2 + plus
+
+    halving = Halving(double, torch.cat)
+    assert torch.equal(halving(torch.arange(10), plus=1), torch.arange(10) * 2 + 1) and calls == [
+        10,
+        5,
+        2,
+        2,
+        2,
+        2,
+        2,
+    ]
+    assert torch.equal(halving(torch.arange(3)), torch.arange(3) * 2) and calls[-2:] == [2, 1]
+    assert halving(torch.zeros(0)).shape == (0,)
+    with pytest.raises(RuntimeError, match="something else"):
+        Halving(lambda _: (_ for _ in ()).throw(RuntimeError("something else")), torch.cat)(torch.zeros(4))
+
+
+def test_what_counts_as_out_of_memory():
+    assert is_out_of_memory(torch.OutOfMemoryError("x")) and is_out_of_memory(MemoryError())
+    assert is_out_of_memory(RuntimeError("MPS backend out of memory")) and not is_out_of_memory(
+        RuntimeError("shape")
+    )
+    assert is_out_of_memory(
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    )
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_sparing_asks_until_it_fits():
+    sizes = [8]
+
+    def attempt():
+        if sizes[-1] > 1:
+            raise MemoryError
+        return "done"
+
+    def smaller():
+        sizes.append(sizes[-1] // 2)
+        return True
+
+    assert sparing(attempt, smaller) == "done" and sizes == [8, 4, 2, 1]
