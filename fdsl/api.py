@@ -101,7 +101,6 @@ class AnomalyDetector:
         checkpoint.
         """
         checkpoint = load_checkpoint(Path(path))
-        stored = checkpoint.config
         tower = backbone_config(
             {
                 "model": model,
@@ -110,15 +109,19 @@ class AnomalyDetector:
                 "layers": layers,
                 "image_size": image_size,
             },
-            stored and stored.backbone,
+            checkpoint.backbone,
         )
         given = {"use_nam": use_nam, "fd": fd, "align": align}
-        chosen = method_config(given, stored and stored.options, checkpoint.has_nam)
+        chosen = method_config(given, checkpoint.options, checkpoint.has_nam)
         config = detector_config(
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
         )
-        config = replace(config, checkpoint=str(path), trained_on=stored and stored.dataset)
-        if METHODS[method].needs_heads and stored and len(stored.training.images or ()) == 1:
+        config = replace(config, checkpoint=str(path), trained_on=checkpoint.trained_on)
+        if (
+            METHODS[method].needs_heads
+            and checkpoint.config
+            and len(checkpoint.config.training.images or ()) == 1
+        ):
             logger.warning(
                 "These heads were trained on one category alone: such heads generalise worse than method "
                 "nearest does."

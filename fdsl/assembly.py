@@ -48,7 +48,7 @@ def build_detector(config: DetectorConfig, checkpoint: Checkpoint | None) -> Det
 def make_method(
     config: DetectorConfig, width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
 ) -> Method:
-    """The method of a configuration for tokens of `width` of so many `blocks`, with a checkpoint's `heads`."""
+    """The method of a configuration for tokens (L,n,C) of `blocks` and `width`, with trained `heads`."""
     return METHODS[config.method].of_heads(width, blocks, config.options, heads)
 
 
@@ -139,11 +139,8 @@ def moved_config(
         dtype = torch.float32
         logger.info("detector %s: made in float16, used in float32 on this CPU", file)
     tower = config.detector.backbone
-    places = {
-        "pretrained": pretrained or tower.pretrained,
-        "model_config": model_config or tower.model_config,
-    }
-    detector = replace(
-        config.detector, backbone=replace(tower, **places), machine=machine_facts(chosen, dtype)
+    tower = replace(
+        tower, pretrained=pretrained or tower.pretrained, model_config=model_config or tower.model_config
     )
+    detector = replace(config.detector, backbone=tower, machine=machine_facts(chosen, dtype))
     return replace(config, detector=detector)

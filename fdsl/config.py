@@ -297,8 +297,8 @@ class PredictionConfig:
     input: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        asked = {"pictures": self.pictures, "save_maps": self.save_maps}
-        asked["input"] = None if self.input is None else list(self.input)
+        inputs = None if self.input is None else list(self.input)
+        asked = {"pictures": self.pictures, "save_maps": self.save_maps, "input": inputs}
         return {
             **self.fitted.to_json(),
             "detector": self.digest,
@@ -408,7 +408,8 @@ class TrainedWith:
 
     def in_precision(self, precision: str) -> TrainedWith:
         """The training whose values overflowed in the precision asked for, so that `precision` took over."""
-        machine = self.training.machine.in_precision(precision)
+        machine = self.training.machine
+        machine = None if machine is None else machine.in_precision(precision)
         return replace(self, training=replace(self.training, machine=machine))
 
     def identity(self) -> dict[str, Any]:

@@ -188,7 +188,8 @@ def _difference(settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]])
         value = settings.get(name)
         if name == "categories":
             own = sorted(set(value) - set.intersection(*(set(other[name]) for other in alike)))
-            value = f"{len(value)}{', with ' + ', '.join(own[:3]) + (', ...' if len(own) > 3 else '') if own else ''}"
+            more = ", ..." if len(own) > 3 else ""
+            value = f"{len(value)}, with {', '.join(own[:3])}{more}" if own else str(len(value))
         elif name == "checkpoint_digest":
             value = short_digest(value)
         parts.append(
@@ -251,8 +252,9 @@ def markdown(folder: Path, rows: Sequence[Row], skipped: Mapping[str, str]) -> s
     """One table for each dataset, with its warnings, what was run, and the sources of the published rows."""
     parts = [
         f"# {_plain(str(folder))}: mean over seeds",
-        "Per cent; mean ± sample standard deviation over the seeds named (one seed: no ±). Published rows are "
-        f"their authors' numbers under their own protocol. {UNDEFINED}: not defined, reported or confirmed.",
+        "Per cent; mean ± sample standard deviation over the seeds named (one seed: no ±). Published rows "
+        f"are their authors' numbers under their own protocol. {UNDEFINED}: not defined, reported or "
+        "confirmed.",
     ]
     for dataset in dict.fromkeys(row.dataset for row in rows):
         part = [row for row in rows if row.dataset == dataset]

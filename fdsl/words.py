@@ -59,8 +59,8 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     )
     if backbone.untrained:
         text += (
-            " The backbone is UNTRAINED (random weights): these numbers show that the code works, not how good "
-            "FDSL is."
+            " The backbone is UNTRAINED (random weights): these numbers show that the code works, not how "
+            "good FDSL is."
         )
     if config.learnt_from_these:
         text += f" {LEARNT_FROM_THESE}"

@@ -91,8 +91,8 @@ class MachineFacts:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> MachineFacts:
-        """The facts from stored values; ConfigError where one is no text, or device or precision is missing."""
-        found = {item.name: values.get(item.name) for item in fields(cls)}
+        """The facts from stored values; ConfigError where one is no text, or one of the first is missing."""
+        found: dict[str, Any] = {item.name: values.get(item.name) for item in fields(cls)}
         for name, value in found.items():
             if not isinstance(value, str) and (value is not None or name in ("device", "precision")):
                 raise ConfigError(f"the machine's {name} is {value!r}, which is no text")

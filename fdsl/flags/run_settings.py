@@ -30,9 +30,8 @@ def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
         return _untrained_config(args), None
     path = args.checkpoint or _default_checkpoint(args)
     checkpoint = load_checkpoint(path)
-    stored = checkpoint.config
-    backbone = backbone_config(vars(args), stored and stored.backbone)
-    options = method_config(vars(args), stored and stored.options, checkpoint.has_nam)
+    backbone = backbone_config(vars(args), checkpoint.backbone)
+    options = method_config(vars(args), checkpoint.options, checkpoint.has_nam)
     if method.needs_discrepancy and options.fd == "none":
         raise ConfigError(
             f"--method {args.method} needs a discrepancy, and these heads were trained on --fd none."
@@ -43,10 +42,7 @@ def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
         )
     config = _config_of(args, backbone, options)
     return replace(
-        config,
-        checkpoint=str(path),
-        checkpoint_digest=file_digest(path),
-        trained_on=stored and stored.dataset,
+        config, checkpoint=str(path), checkpoint_digest=file_digest(path), trained_on=checkpoint.trained_on
     ), checkpoint
 
 
@@ -111,8 +107,8 @@ def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
     config = read_run_config(args.from_maps)
     if FinishedParts.left_in(args.from_maps) or not (args.from_maps / "metrics.json").is_file():
         raise ConfigError(
-            f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py to "
-            "its end first."
+            f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py "
+            "to its end first."
         )
     refuse_changes(args, config)
     windows = window_config(vars(args), config.detector.windows)

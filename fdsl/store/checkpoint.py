@@ -17,6 +17,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from fdsl.config import TrainedWith
+from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.files import whole_file
 from utils.text import one_line
@@ -37,6 +38,19 @@ class Checkpoint:
     state: dict[str, Tensor]
     config: TrainedWith | None
     published: bool = False
+
+    @property
+    def backbone(self) -> BackboneConfig | None:
+        return None if self.config is None else self.config.backbone
+
+    @property
+    def options(self) -> MethodConfig | None:
+        return None if self.config is None else self.config.options
+
+    @property
+    def trained_on(self) -> str | None:
+        """The training set's name."""
+        return None if self.config is None else self.config.dataset
 
     @property
     def width(self) -> int:

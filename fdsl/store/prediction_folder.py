@@ -82,7 +82,8 @@ class PredictionFolder:
             others = [name for name in ("config.json", "pictures", *WRITTEN) if (self.folder / name).exists()]
             if others:
                 raise ConfigError(
-                    f"--output {folder} holds {', '.join(others)}, which predict.py did not write; name another folder."
+                    f"--output {folder} holds {', '.join(others)}, which predict.py did not write; name "
+                    "another folder."
                 )
         elif not resume:
             self._clear()

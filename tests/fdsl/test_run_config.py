@@ -12,6 +12,7 @@ from fdsl.config import FittedConfig, PredictionConfig, RunConfig, TrainedWith, 
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps
 from fdsl.thresholds import Threshold
+from models.features import ScoreMaps
 from utils.config import QUARTER, BackboneConfig, MachineFacts, MethodConfig, WindowConfig, as_stored
 from utils.errors import ConfigError
 
@@ -132,7 +133,7 @@ def test_parts_of_interrupted_runs_keep_their_names(tmp_path):
         "precision": "float16",
         "files": "f",
     }
-    FinishedParts(tmp_path).save(values, RunMaps(["a"], np.zeros((1, 2, 2)), np.zeros(1)))
+    FinishedParts(tmp_path).save(values, RunMaps(["a"], ScoreMaps(np.zeros((1, 2, 2)), np.zeros(1))))
     (file,) = (tmp_path / ".parts").iterdir()
     assert file.name == "cbcacc03e56ee5ae753f731a.npz"
 
@@ -297,8 +298,8 @@ def test_predict_keeps_its_order_for_a_detector_made_here_and_for_a_loaded_one()
     assert (
         list(values)
         == (
-            "backbone checkpoint fingerprint format heads image_score machine method references rotations threshold "
-            "trained_on windows detector command"
+            "backbone checkpoint fingerprint format heads image_score machine method references rotations "
+            "threshold trained_on windows detector command"
         ).split()
     )
     assert list(values["backbone"]) == sorted(values["backbone"])

@@ -16,7 +16,10 @@ from fdsl.report.pictures import CategorySummary, CategoryView, write_pictures  
 from fdsl.report.run_report import write_report  # noqa: E402
 from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored  # noqa: E402
 
-COMMAND = "python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl --k-shot 1 --seed 14 --winmode mul"
+COMMAND = (
+    "python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl "
+    "--k-shot 1 --seed 14 --winmode mul"
+)
 RUN = {
     "dataset": "mvtec",
     "data_path": "data/mvtec",
