@@ -35,7 +35,7 @@ from models.backbone import Backbone
 from models.backbones.registry import load_backbone
 from models.methods.fdsl import Fdsl
 from utils.command import run_command
-from utils.config import BackboneConfig, checkpoint_path
+from utils.config import BackboneConfig, MachineFacts, checkpoint_path
 from utils.device import choose_device, choose_precision, machine_facts, make_repeatable, seed_everything
 from utils.errors import ConfigError, DataError, ModelError
 from utils.files import csv_text, remove_leftovers, write_text
