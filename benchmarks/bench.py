@@ -10,9 +10,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from models.backbones.open_clip import FrozenBackbone, load_backbone
-from models.detector import Detector, WindowSettings
-from models.methods.fdsl import FDSL
+from fdsl.scoring import Scorer
+from models.backbone import Backbone
+from models.backbones.registry import load_backbone
+from models.detector import Detector
+from models.methods.fdsl import Fdsl
+from utils.config import WindowConfig
 from utils.device import choose_device, choose_precision
 
 PHOTOS = 8  # as many as a training batch
@@ -27,11 +30,13 @@ class Bench:
         load = lambda: load_backbone(
             args.model, "none", args.layers, self.device, self.dtype, args.model_config
         )  # noqa: E731
-        self.backbone: FrozenBackbone = load()
+        self.backbone: Backbone = load()
         self.tower = self.backbone.visual if self.dtype == torch.float32 else load().visual.to(self.dtype)
         torch.manual_seed(0)
-        self.heads = FDSL(self.backbone.width, len(args.layers)).eval()
-        self.photos = torch.randn(PHOTOS, 3, args.image_size, args.image_size)
+        self.heads = Fdsl(self.backbone.width, len(args.layers)).eval()
+        size = (PHOTOS, 3, args.image_size, args.image_size)
+        self.pixels = torch.randint(0, 256, size, dtype=torch.uint8)
+        self.photos = self.backbone.normalise(self.pixels)
 
     def seconds(self, work: Callable[[], object], warm: bool = True) -> float:
         """The shortest of `repeats` runs, after one that is not counted."""
@@ -53,7 +58,9 @@ class Bench:
     def bare(self, images: Tensor) -> None:
         """The tower alone: taps, no normalisation, no copies; all of it narrow, where the detector's adds up
         in float32."""
-        self.tower.positional_embedding = self.backbone._table(images.shape[-1] // self.backbone.patch_size)
+        self.tower.positional_embedding = self.backbone.position_table(
+            images.shape[-1] // self.backbone.patch_size
+        )
         self.tower.forward_intermediates(
             images.to(self.device, self.dtype),
             indices=[layer - 1 for layer in self.backbone.layers],
@@ -62,10 +69,19 @@ class Bench:
             output_fmt="NLC",
         )
 
-    def detector(self, **windows) -> Detector:
-        settings = (
-            WindowSettings("mul", self.args.win_size, self.args.win_stride, **windows)
-            if windows
-            else WindowSettings()
-        )
-        return Detector(self.backbone, self.heads, self.args.image_size, windows=settings)
+    def scorer(self, side: int | None = None, **windows) -> Scorer:
+        """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) says so."""
+        lfe = {"winmode": "mul", "win_size": self.args.win_size, "win_stride": self.args.win_stride}
+        settings = WindowConfig(**{**lfe, **windows}) if windows else WindowConfig("nan")
+        return Scorer(Detector(self.backbone, self.heads, side or self.args.image_size, settings))
+
+    def score(self, scorer: Scorer, images: int = 1) -> None:
+        """From pixels to score maps, image by image."""
+        side = scorer.detector.image_size
+        for number in range(images):
+            scorer(self.pixels[number : number + 1, :, :side, :side], ["a photograph"])
+
+    def remember(self, scorer: Scorer, shots: int) -> None:
+        """Shows the scorer so many references, which all look alike where that makes no difference."""
+        side = scorer.detector.image_size
+        scorer.remember(self.pixels[1:2, :, :side, :side].expand(shots, -1, -1, -1))

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,11 +22,12 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bench import PHOTOS, Bench  # noqa: E402
 from benchmarks.surroundings import loading, memory, start  # noqa: E402
-from models.backbones.open_clip import load_backbone  # noqa: E402
-from models.detector import QUARTER, Detector, WindowSettings  # noqa: E402
+from models.backbones.registry import load_backbone  # noqa: E402
+from models.detector import Detector  # noqa: E402
 from models.losses import map_losses  # noqa: E402
 from models.memory_bank import MemoryBank  # noqa: E402
-from models.methods.fdsl import FDSL  # noqa: E402
+from models.methods.fdsl import Fdsl  # noqa: E402
+from utils.config import QUARTER  # noqa: E402
 from utils.device import bf16_in_hardware, machine_facts  # noqa: E402
 from utils.log import start_logging  # noqa: E402
 
@@ -64,15 +66,10 @@ def plain(bench: Bench) -> list[tuple]:
     bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
     found = []
     for shots in (1, 4):
-        detector = bench.detector()
-        detector.remember(bench.photos[1 : 1 + shots])
-        found.append(
-            (
-                f"image to map, no LFE, {shots} shot(s)",
-                bench.seconds(lambda: detector(bench.photos[:1])),
-                bare,
-            )
-        )
+        scorer = bench.scorer()
+        bench.remember(scorer, shots)
+        taken = bench.seconds(partial(bench.score, scorer))
+        found.append((f"image to map, no LFE, {shots} shot(s)", taken, bare))
     return found
 
 
@@ -84,7 +81,7 @@ def oracle(bench: Bench) -> list[tuple]:
     args = bench.args
     tower = load_backbone(args.model, "none", args.layers, "cpu", torch.float32, args.model_config)
     heads = deepcopy(bench.heads).cpu()
-    tower.visual.positional_embedding = tower._table(tower.grid(args.image_size))
+    tower.visual.positional_embedding = tower.position_table(tower.grid(args.image_size))
     known: dict[int, Tensor] = {}
 
     @torch.no_grad()
@@ -100,24 +97,16 @@ def oracle(bench: Bench) -> list[tuple]:
             lambda: (known.pop(id(photo), None), written_down.full_maps(encode, heads, photo, [reference])),
             warm=False,
         )
-    detector = bench.detector()
-    detector.remember(bench.photos[1:2])
-    fast = bench.seconds(lambda: detector(bench.photos[:1]))
+    scorer = bench.scorer()
+    bench.remember(scorer, 1)
+    fast = bench.seconds(partial(bench.score, scorer))
     return [("the plain path in float32, no LFE, 1 shot (beside it: ours)", slow, fast)]
 
 
 def ceiling(bench: Bench) -> list[tuple]:
     """TFLOP/s in the ViT over a chunk of windows, beside those of one large matrix product."""
     visual, side = bench.backbone.visual, bench.args.win_size * bench.backbone.patch_size
-    count = max(
-        1,
-        Detector(
-            bench.backbone,
-            bench.heads,
-            bench.args.image_size,
-            windows=WindowSettings("mul", bench.args.win_size, bench.args.win_stride),
-        )._chunk(),
-    )
+    count = bench.scorer(win_size=bench.args.win_size).detector.chunk
     tokens, width = bench.args.win_size**2 + 1, bench.backbone.width
     hidden = visual.transformer.resblocks[0].mlp[0].out_features
     blocks = max(bench.backbone.layers)
@@ -146,7 +135,7 @@ def bare_windows(bench: Bench, detector: Detector) -> float:
 
     def work() -> None:
         bench.bare(bench.photos[:1])
-        for part in windows.split(detector._chunk()):
+        for part in windows.split(detector.chunk):
             bench.bare(part)
 
     return bench.seconds(work, warm=False)
@@ -165,14 +154,14 @@ def windows(bench: Bench) -> list[tuple]:
         (
             f"own picks, budget{f' {budget}' if budget else ''}",
             1,
-            {"index_memory": "window", "budget": budget or QUARTER},
+            {"index_memory": "window", "window_budget": budget or QUARTER},
         ),
     ):
-        detector = bench.detector(**options)
-        detector.remember(bench.photos[1 : 1 + shots])
-        before = bare_windows(bench, detector)
-        taken = bench.seconds(lambda: detector(bench.photos[:1]), warm=False)
-        bare = (before + bare_windows(bench, detector)) / 2
+        scorer = bench.scorer(**options)
+        bench.remember(scorer, shots)
+        before = bare_windows(bench, scorer.detector)
+        taken = bench.seconds(partial(bench.score, scorer), warm=False)
+        bare = (before + bare_windows(bench, scorer.detector)) / 2
         found.append(
             (f"LFE {bench.args.win_size}/{bench.args.win_stride}, {what}, {shots} shot(s)", taken, bare)
         )
@@ -183,8 +172,8 @@ def training(bench: Bench) -> list[tuple]:
     """One step: batch of 8, 10 references, against the bare backbone's forward of the batch."""
     bare = bench.seconds(lambda: bench.bare(bench.photos))
     tokens = bench.backbone.encode(bench.photos[:1]).tokens[:, 0]
-    bank = MemoryBank(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
-    heads = FDSL(bench.backbone.width, len(bench.args.layers)).to(bench.device)
+    bank = MemoryBank.of_tokens(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
+    heads = Fdsl(bench.backbone.width, len(bench.args.layers)).to(bench.device)
     optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3)
     mask = (
         (torch.rand(PHOTOS, 1, bench.args.image_size, bench.args.image_size) > 0.95).float().to(bench.device)
@@ -192,7 +181,8 @@ def training(bench: Bench) -> list[tuple]:
 
     def step() -> None:
         tokens = bench.backbone.encode(bench.photos).tokens
-        features = torch.stack([bank.discrepancy(tokens[:, index]) for index in range(PHOTOS)], dim=1)
+        found = [bank.discrepancy(part, bank.index(part)) for part in tokens.unbind(1)]
+        features = torch.stack(found, dim=1)
         loss = sum(part.sum() for maps in heads(features) for part in map_losses(maps, mask))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -205,66 +195,41 @@ def growth(bench: Bench) -> list[tuple]:
     """How the time grows, each in its own unit: images, shots, image size, window stride (own pick), shots
     with LFE."""
     found = []
-    patch = bench.backbone.patch_size
+    patch, largest = bench.backbone.patch_size, bench.args.image_size
     bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
-    detector = bench.detector()
-    detector.remember(bench.photos[1:2])
+    scorer = bench.scorer()
+    bench.remember(scorer, 1)
     for count in (1, 2, 4):
-        found.append(
-            (
-                f"no LFE, images: {count}",
-                bench.seconds(lambda: [detector(photo[None]) for photo in bench.photos[:count]]),
-                bare,
-            )
-        )
+        taken = bench.seconds(partial(bench.score, scorer, count))
+        found.append((f"no LFE, images: {count}", taken, bare))
     for shots in (1, 2, 4, 8):
-        detector = bench.detector()
-        detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
-        found.append((f"no LFE, shots: {shots}", bench.seconds(lambda: detector(bench.photos[:1])), bare))
+        bench.remember(scorer, shots)
+        found.append((f"no LFE, shots: {shots}", bench.seconds(partial(bench.score, scorer)), bare))
     for side in sorted(
-        {
-            round(args_side / patch) * patch
-            for args_side in (224, 336, 448, bench.args.image_size)
-            if args_side <= bench.args.image_size
-        }
+        {round(asked / patch) * patch for asked in (224, 336, 448, largest) if asked <= largest}
     ):
-        smaller = Detector(bench.backbone, bench.heads, side)
-        smaller.remember(bench.photos[1:2, :, :side, :side])
-        found.append(
-            (
-                f"no LFE, image size: {side}",
-                bench.seconds(lambda: smaller(bench.photos[:1, :, :side, :side])),
-                bench.seconds(lambda: bench.bare(bench.photos[:1, :, :side, :side])),
-            )
-        )
-    size = bench.args.win_size
+        smaller = bench.scorer(side)
+        bench.remember(smaller, 1)
+        bare_here = bench.seconds(partial(bench.bare, bench.photos[:1, :, :side, :side]))
+        found.append((f"no LFE, image size: {side}", bench.seconds(partial(bench.score, smaller)), bare_here))
+    return found + growth_of_windows(bench)
+
+
+def growth_of_windows(bench: Bench) -> list[tuple]:
+    """The same with LFE: window stride (own picks), and shots (whole bank)."""
+    found, size = [], bench.args.win_size
     for stride in (size, size // 2, size // 3):
-        detector = Detector(
-            bench.backbone,
-            bench.heads,
-            bench.args.image_size,
-            windows=WindowSettings("mul", size, stride, index_memory="window"),
-        )
-        detector.remember(bench.photos[1:2])
-        found.append(
-            (
-                f"LFE, window stride: {stride} ({len(detector.windows)} windows)",
-                bench.seconds(lambda: detector(bench.photos[:1]), warm=False),
-                bare_windows(bench, detector),
-            )
-        )
+        scorer = bench.scorer(win_stride=stride, index_memory="window")
+        bench.remember(scorer, 1)
+        what = f"LFE, window stride: {stride} ({len(scorer.detector.windows)} windows)"
+        taken = bench.seconds(partial(bench.score, scorer), warm=False)
+        found.append((what, taken, bare_windows(bench, scorer.detector)))
     for shots in (1, 2, 4):
-        detector = Detector(
-            bench.backbone, bench.heads, bench.args.image_size, windows=WindowSettings("mul", size, size // 2)
-        )
-        detector.remember(bench.photos[1:2].expand(shots, -1, -1, -1))
-        found.append(
-            (
-                f"LFE {size}/{size // 2}, whole bank, shots: {shots}",
-                bench.seconds(lambda: detector(bench.photos[:1]), warm=False),
-                bare_windows(bench, detector),
-            )
-        )
+        scorer = bench.scorer(win_stride=size // 2)
+        bench.remember(scorer, shots)
+        what = f"LFE {size}/{size // 2}, whole bank, shots: {shots}"
+        taken = bench.seconds(partial(bench.score, scorer), warm=False)
+        found.append((what, taken, bare_windows(bench, scorer.detector)))
     return found
 
 

@@ -50,14 +50,13 @@ def _grown(args: argparse.Namespace, shots: int, answer) -> None:
 
 def _work(bench: Bench, shots: int) -> None:
     """What a detector with LFE keeps at most: its window bank, and a chunk of windows matched with it."""
-    detector = bench.detector(index_memory="0")
-    detector.remember(bench.photos[:1].expand(shots, -1, -1, -1))
-    windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[: detector._chunk()]
-    detector.heads.raw_maps(
-        detector._discrepancy(bench.backbone.encode(windows).tokens, detector.window_bank)
-    )
-    detector.window_bank = None  # the rest of the windows would need no more; the whole image needs less
-    detector.full_maps(bench.photos[1:2])
+    scorer = bench.scorer(index_memory="0")
+    scorer.remember(bench.pixels[:1].expand(shots, -1, -1, -1))
+    detector = scorer.detector
+    windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[: detector.chunk]
+    detector.method.raw_maps(bench.backbone.encode(windows), detector.window_memory)
+    detector.window_memory = None  # the rest of the windows would need no more; the whole image needs less
+    detector.raw_maps(bench.photos[1:2])
 
 
 def memory(bench: Bench) -> list[tuple]:

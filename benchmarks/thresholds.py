@@ -24,14 +24,16 @@ from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from data.catalogue import DATASETS, open_catalogue  # noqa: E402
-from data.images import image_to_tensor, open_image  # noqa: E402
+from data.images import image_to_pixels, open_image  # noqa: E402
 from data.records import draw_references, without_references  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.evaluation import image_scores  # noqa: E402
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 from fdsl.metrics.exact import image_metrics  # noqa: E402
 from fdsl.settings import window_config
+from models.backbone import NOTHING_MORE  # noqa: E402
 from models.features import Features  # noqa: E402
+from models.methods.registry import METHODS, WITH_HEADS  # noqa: E402
 from utils.config import WindowConfig
 from utils.log import start_logging  # noqa: E402
 
@@ -47,9 +49,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset", choices=DATASETS, required=True)
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, help="trained heads; without it method nearest")
-    parser.add_argument(
-        "--method", choices=("fdsl", "nearest", "both"), default="fdsl", help="with --checkpoint"
-    )
+    parser.add_argument("--method", choices=METHODS, default=WITH_HEADS, help="with --checkpoint")
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rotations", type=int, nargs="+", default=[1, 8])
@@ -78,14 +78,14 @@ def encode_once(detector: AnomalyDetector, known: dict[bytes, torch.Tensor]) -> 
     """Makes the backbone look tokens up in `known` by the image's content."""
     plain = detector.backbone.encode
 
-    def encode(images: torch.Tensor, embedding: bool = False) -> Features:
-        if embedding:
-            return plain(images, embedding)
+    def encode(images: torch.Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+        if want:
+            return plain(images, want)
         keys = [hashlib.blake2b(image.contiguous().numpy().tobytes()).digest() for image in images.cpu()]
         for key, image in zip(keys, images):
             if key not in known:
                 known[key] = plain(image[None]).tokens
-        return Features(torch.cat([known[key] for key in keys], dim=1), None)
+        return Features(torch.cat([known[key] for key in keys], dim=1))
 
     detector.backbone.encode = encode
 
@@ -99,9 +99,7 @@ def main() -> None:
         known: dict[bytes, torch.Tensor] = {}
         detector = make(args)
         photographs = {
-            record: image_to_tensor(
-                open_image(catalogue.root / record.image_path), detector.detector.image_size
-            )
+            record: image_to_pixels(open_image(catalogue.root / record.image_path), detector.image_size)
             for record in catalogue.test[category]
         }
         encode_once(detector, known)

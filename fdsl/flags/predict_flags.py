@@ -9,7 +9,7 @@ from pathlib import Path
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
-from models.methods.registry import METHODS
+from models.methods.registry import METHODS, METHODS_IN_WORDS
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
@@ -123,9 +123,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--method",
         choices=METHODS,
-        help="fdsl: trained heads; nearest: distance to the nearest normal "
-        "patch, no training; both: their fusion. Heads trained on one narrow category generalise worse "
-        "than nearest does",
+        help=f"{METHODS_IN_WORDS}. Heads trained on one narrow category generalise worse than nearest does",
     )
     group.add_argument(
         "--image-score",

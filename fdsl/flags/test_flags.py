@@ -10,7 +10,7 @@ from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
-from models.methods.registry import METHODS, WITH_HEADS
+from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import IMAGE_SCORES
 
 # Not set by argparse: with --from-maps the stored run decides.
@@ -63,12 +63,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors",
     )
-    parser.add_argument(
-        "--method",
-        choices=METHODS,
-        help="fdsl: trained heads (default); nearest: none, the distance to "
-        "the nearest normal patch; both: their fusion, as predict.py's",
-    )
+    parser.add_argument("--method", choices=METHODS, help=f"{METHODS_IN_WORDS} (default {WITH_HEADS})")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--k-shot", type=whole(0), help="references of each category (default 1)")

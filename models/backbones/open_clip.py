@@ -93,7 +93,7 @@ class OpenClipBackbone(nn.Module):
         Where no embedding is wanted the pass stops after the last tapped block.
         """
         embedding = EMBEDDING in want
-        self.visual.positional_embedding = self._table(self.grid(images.shape[-1]))
+        self.visual.positional_embedding = self.position_table(self.grid(images.shape[-1]))
         out = self.visual.forward_intermediates(
             images.to(device=self.device, dtype=self.visual.conv1.weight.dtype),
             indices=[layer - 1 for layer in self.layers],
@@ -106,7 +106,8 @@ class OpenClipBackbone(nn.Module):
         pooled = F.normalize(out["image_features"].float(), dim=-1) if embedding else None
         return Features(tokens, pooled, torch.stack(blocks) if RAW_TOKENS in want else None)
 
-    def _table(self, grid: int) -> nn.Parameter:
+    def position_table(self, grid: int) -> nn.Parameter:
+        """The tower's position table for a grid of `grid` x `grid` patches, made once for each grid and device."""
         key = grid, self.device
         if key not in self._tables:
             table = resize_position_table(self.native_table, grid).to(self.visual.conv1.weight)

@@ -8,4 +8,5 @@ from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (Fdsl, Nearest, Both)}
+METHODS_IN_WORDS = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())
 WITH_HEADS, WITHOUT_HEADS = Fdsl.name, Nearest.name  # what is taken where no method was asked for
