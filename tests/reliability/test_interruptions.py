@@ -100,7 +100,7 @@ def test_unfinished_trainings_of_other_settings_are_kept_until_they_are_given_up
     assert state.read_bytes() == before
     train.main(place.train("--checkpoints", str(tmp_path), "--learning-rate", "0.01", "--no-resume"))
     assert not state.exists() and "Going on" not in told()
-    assert load_checkpoint(tmp_path / "m/mvtec.safetensors").config["training"]["learning_rate"] == 0.01
+    assert load_checkpoint(tmp_path / "m/mvtec.safetensors").config.training.learning_rate == 0.01
 
 
 def test_a_changed_dataset_is_not_trained_on_halfway(place, tmp_path, monkeypatch):

@@ -152,8 +152,8 @@ def with_bad_gradient(step, features):
 def test_a_map_that_is_not_finite_names_its_image(place, tmp_path, monkeypatch):
     original = Detector.forward
 
-    def spoilt(self, images):
-        found = original(self, images)
+    def spoilt(self, images, *match):
+        found = original(self, images, *match)
         found.window[1, 0, 0] = float("nan")
         return found
 
