@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> int:
 def open_folder(detector: AnomalyDetector, args: argparse.Namespace) -> PredictionFolder:
     """The output folder, begun or, with --resume, taken up where an earlier run of the same settings
     stopped."""
-    inputs = [str(item) for item in args.input]
+    inputs = tuple(map(str, args.input))
     config = run_config(detector, pictures=args.pictures, save_maps=args.save_maps, input=inputs)
     return PredictionFolder(args.output, config, args.resume, args.save_maps)
 

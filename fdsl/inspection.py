@@ -17,6 +17,7 @@ from data.images import MAX_PIXELS
 from data.inputs import find_images, list_images
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
+from fdsl.config import PredictionConfig
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
     detector_facts,
@@ -175,16 +176,11 @@ def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Predic
     return place
 
 
-def run_config(detector: AnomalyDetector, **more: Any) -> dict[str, Any]:
+def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     """config.json: all that decides what comes out, and what a reader wants to know beside it."""
     state = {name: value for name, value in detector.tensors().items() if not name.startswith("normal.")}
-    return {
-        **detector.config,
-        "detector": fingerprint(state) if state else "",
-        "threshold": asdict(detector.threshold) if detector.threshold else None,
-        **more,
-        "command": command_line(),
-    }
+    digest = fingerprint(state) if state else ""
+    return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)
 
 
 def finish(detector: AnomalyDetector, folder: PredictionFolder) -> Totals:

@@ -5,12 +5,13 @@ import pytest
 import torch
 
 from fdsl.api import AnomalyDetector
+from fdsl.config import TrainedWith
 from fdsl.store.checkpoint import save_checkpoint
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.photographs import draw_parts
 from tests.support.predictions import RUNTIME, TOWER
-from utils.config import BackboneConfig, MethodConfig, as_stored
+from utils.config import BackboneConfig, MethodConfig
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +54,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     save_checkpoint(
         file,
         Fdsl(32, 2).state_dict(),
-        {
-            "backbone": as_stored(BackboneConfig(**TOWER)),
-            "method": as_stored(MethodConfig()),
-            "dataset": "visa",
-            "fingerprint": tiny_backbone.fingerprint,
-            "training": {},
-        },
+        TrainedWith(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "visa"),
     )
     return file
 

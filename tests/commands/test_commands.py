@@ -200,8 +200,8 @@ def test_stored_maps_evaluated_anew_equal_a_full_run_to_the_last_digit(finished,
 
 def test_batches_of_any_size_give_the_same_run(workplace, datasets, finished):
     run_test(workplace, datasets, *LFE, "--batch-size", "1", "--pictures", "0", results="single")
-    single = load_maps(workplace / "single" / finished.relative_to(workplace / "results") / "maps.npz")
-    batched = load_maps(finished / "maps.npz")
+    single = load_maps(workplace / "single" / finished.relative_to(workplace / "results") / "maps.npz").maps
+    batched = load_maps(finished / "maps.npz").maps
     assert np.allclose(single.base, batched.base, atol=1e-6) and np.allclose(
         single.window, batched.window, atol=1e-6
     )
@@ -446,7 +446,7 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
     reference, maps = (run / "references.txt").read_text().split()[1], load_maps(run / "maps.npz")
     detector.remember(datasets[0] / reference, false_alarm_rate=None)
     found = detector.predict([datasets[0] / path for path in maps.names])
-    assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.base))
+    assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.base))
     for more, words in (
         (["--checkpoint", "c"], "--checkpoint does not go"),
         (["--use-nam", "1"], "--use-nam 1 does not go"),
@@ -499,8 +499,8 @@ def test_both_methods_together_are_evaluated_as_predict_scores_them(
     references = [line.split("\t")[1] for line in (run / "references.txt").read_text().splitlines()]
     detector.remember([datasets[0] / path for path in references], false_alarm_rate=None)
     found = detector.predict([datasets[0] / path for path in maps.names])
-    assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.base))
-    assert all(np.allclose(one.window_map, stored, atol=1e-6) for one, stored in zip(found, maps.window))
+    assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.base))
+    assert all(np.allclose(one.window_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.window))
     told()
     test.main(["--from-maps", str(run), "--results", str(tmp_path / "again"), "--pictures", "0"])
     again = tmp_path / "again" / run.relative_to(tmp_path)

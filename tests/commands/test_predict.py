@@ -54,8 +54,9 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     box = lines[2]["boxes"][0]
     assert box["x"] < 66 and box["x"] + box["width"] > 50 and box["y"] < 46 and box["y"] + box["height"] > 30
     assert float(table[2]["area"]) == box["area"] > 0 and table[0]["area"] == ""
-    maps = load_maps(out / "maps.npz")
-    assert maps.names == [row["image"] for row in table]
+    stored = load_maps(out / "maps.npz")
+    assert stored.names == [row["image"] for row in table]
+    maps = stored.maps
     assert maps.base.shape == (4, 8, 8) and maps.base.dtype == np.float32 and maps.window is None
     with np.load(out / "maps.npz") as saved:
         assert np.array_equal(saved["fused"], saved["base"]) and np.allclose(

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from fdsl.config import TrainedWith
 from fdsl.store.training_state import TrainingState
 from tests.support.constants import ROOT
 from tests.support.small_runs import children, command, line_with, start
 from utils import lock
+from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,12 +95,9 @@ def test_a_training_answers_with_one_line_that_says_how_to_continue(place, tmp_p
     while any(map(alive, helpers)) and time.monotonic() < end:
         time.sleep(0.05)
     assert helpers and not [child for child in helpers if alive(child)]
-    assert (
-        TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", {"training": {"machine": {}}}, "", 5)
-        .read()
-        .position.step
-        >= 8
-    )
+    other = TrainedWith(BackboneConfig(), MethodConfig(), "ab", "visa")
+    state = TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", other, "", 5)
+    assert state.read().position.step >= 8
 
 
 HELD = (
