@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fdsl.scoring import Scorer
 from models.backbone import Backbone
-from models.backbones.registry import load_backbone
+from models.backbones.families import load_backbone
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from utils.config import WindowConfig

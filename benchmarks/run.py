@@ -22,7 +22,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bench import PHOTOS, Bench  # noqa: E402
 from benchmarks.surroundings import loading, memory, start  # noqa: E402
-from models.backbones.registry import load_backbone  # noqa: E402
+from models.backbones.families import load_backbone  # noqa: E402
 from models.detector import Detector  # noqa: E402
 from models.losses import map_losses  # noqa: E402
 from models.memory_bank import MemoryBank  # noqa: E402

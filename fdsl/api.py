@@ -26,10 +26,10 @@ from fdsl.assembly import (
 )
 from fdsl.boxes import Box
 from fdsl.calibration import as_unknown, set_scales
-from fdsl.config import FittedConfig
 from fdsl.evaluation import image_scores
 from fdsl.learnt import normal_scores_of, part_of, restore_memories, tensors_of
 from fdsl.prediction import Prediction
+from fdsl.run_config import FittedConfig
 from fdsl.scoring import Scorer, to_batch
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint

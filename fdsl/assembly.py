@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fdsl.config import DetectorConfig, FittedConfig
+from fdsl.run_config import DetectorConfig, FittedConfig
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
-from models.backbones.registry import load_backbone
+from models.backbones.families import load_backbone
 from models.detector import Detector
 from models.method import Method
 from models.methods.registry import METHODS

@@ -17,7 +17,6 @@ from data.images import MAX_PIXELS
 from data.inputs import find_images, list_images
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
-from fdsl.config import PredictionConfig
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
     detector_facts,
@@ -26,6 +25,7 @@ from fdsl.report.prediction_report import (
     write_contact_sheet,
     write_prediction_report,
 )
+from fdsl.run_config import PredictionConfig
 from fdsl.store.prediction_folder import PredictionFolder, Totals
 from models.backbones.weights import fingerprint
 from utils.device import worker_count

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fdsl.config import RunConfig
+from fdsl.run_config import RunConfig
 from models.methods.registry import METHODS
 from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, WindowConfig
 

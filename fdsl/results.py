@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from data.images import image_size, mask_to_tensor, open_image, open_mask
-from fdsl.config import RunConfig
 from fdsl.evaluation import evaluate_category
 from fdsl.paper import row_beside
 from fdsl.report.pictures import CategoryView, write_pictures
 from fdsl.report.run_report import write_report
 from fdsl.report.tables import metrics_table, write_tables
+from fdsl.run_config import RunConfig
 from fdsl.runs import TestedSet
 from fdsl.store.maps import RunMaps, save_maps
 from fdsl.words import framing

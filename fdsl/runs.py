@@ -16,9 +16,9 @@ from data.catalogue import open_catalogue
 from data.check import find_duplicates
 from data.dataset import files_digest
 from data.records import Catalogue, Record, draw_references, with_masks, without_references
-from fdsl.config import RunConfig
 from fdsl.flags.arguments import name_part
 from fdsl.report.tables import metrics_table
+from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.words import LEARNT_FROM_THESE, framing

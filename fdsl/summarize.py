@@ -21,11 +21,11 @@ from typing import Any
 
 from tabulate import tabulate
 
-from fdsl.config import RunConfig
 from fdsl.flags.arguments import CommandLine
 from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
 from fdsl.paper import DATASET_TITLES, incomplete_categories, published_rows, unlike_the_paper
 from fdsl.report.tables import UNDEFINED
+from fdsl.run_config import RunConfig
 from fdsl.words import framing
 from utils.command import run_command
 from utils.errors import ConfigError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fdsl.config import RunConfig
+from fdsl.run_config import RunConfig
 from models.methods.registry import METHODS
 from utils.config import QUARTER, MethodConfig, WindowConfig
 

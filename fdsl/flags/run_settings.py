@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fdsl.config import DetectorConfig, RunConfig
+from fdsl.run_config import DetectorConfig, RunConfig
 from fdsl.runs import read_run_config
 from fdsl.settings import backbone_config, method_config, refuse_windows_without_mode, window_config
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint

@@ -12,9 +12,9 @@ import jinja2
 import numpy as np
 
 from fdsl.boxes import Box
-from fdsl.config import FittedConfig
 from fdsl.report import charts, drawing
 from fdsl.report.pictures import safe_name, write_image
+from fdsl.run_config import FittedConfig
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
 from models.methods.registry import METHODS

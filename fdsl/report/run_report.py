@@ -16,10 +16,10 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from fdsl.config import RunConfig
 from fdsl.paper import DATASET_TITLES, dataset_title
 from fdsl.report import charts, drawing
 from fdsl.report.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
+from fdsl.run_config import RunConfig
 from fdsl.words import (
     IMAGE_SCORE_MEANING,
     LEARNT_FROM_THESE,

@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fdsl.config import TrainedWith
+from fdsl.run_config import TrainedWith
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.files import whole_file

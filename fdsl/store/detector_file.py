@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fdsl.config import FittedConfig
+from fdsl.run_config import FittedConfig
 from fdsl.thresholds import Threshold
 from utils.errors import ConfigError
 from utils.files import whole_file

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from fdsl.config import PredictionConfig, identity_of_prediction
+from fdsl.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.maps import RunMaps, load_maps, save_maps
 from models.features import ScoreMaps
 from utils.errors import ConfigError

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fdsl.config import TrainedWith
+from fdsl.run_config import TrainedWith
 from utils.errors import ConfigError
 from utils.files import sync_folder, whole_file
 from utils.text import one_line

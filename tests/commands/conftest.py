@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from fdsl.api import AnomalyDetector
-from fdsl.config import TrainedWith
+from fdsl.run_config import TrainedWith
 from fdsl.store.checkpoint import save_checkpoint
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa

@@ -323,7 +323,7 @@ def test_what_cannot_run_is_one_sentence(workplace, datasets, tiny_configs, more
 def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tiny_configs, tmp_path):
     from safetensors.torch import save_file
 
-    from models.backbones.registry import load_backbone
+    from models.backbones.families import load_backbone
 
     state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
     save_file(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.backbones.registry import load_backbone
+from models.backbones.families import load_backbone
 from tests.support.both_layouts import BACKBONE
 from tests.support.small_runs import command
 from utils.errors import ConfigError, ModelError

@@ -10,7 +10,7 @@ from PIL import Image
 from data.images import open_image
 from data.photographs import as_photograph
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
-from fdsl.config import TrainedWith
+from fdsl.run_config import TrainedWith
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
 from models.backbones.open_clip import OpenClipBackbone

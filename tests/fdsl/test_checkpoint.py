@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from fdsl.config import TrainedWith
+from fdsl.run_config import TrainedWith
 from fdsl.store.checkpoint import is_trained, load_checkpoint, published_name, save_checkpoint
 from models.methods.fdsl import Fdsl
 from utils.errors import ConfigError

@@ -2,8 +2,8 @@
 
 from data import mvtec
 from fdsl import paper
-from fdsl.config import RunConfig
 from fdsl.metrics.exact import METRIC_NAMES
+from fdsl.run_config import RunConfig
 from tests.support.run_config import a_config
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fdsl.config import FittedConfig, PredictionConfig, RunConfig, TrainedWith, identity_of_prediction
+from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig, TrainedWith, identity_of_prediction
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps
 from fdsl.thresholds import Threshold

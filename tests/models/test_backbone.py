@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from models.backbones import attention, open_clip_towers
+from models.backbones.families import load_backbone
 from models.backbones.open_clip import OpenClipBackbone, resize_position_table
 from models.backbones.open_clip_towers import UNTRAINED_SEED, _new_tower
-from models.backbones.registry import load_backbone
 from models.backbones.weights import fingerprint
 from models.features import EMBEDDING
 from tests.support import plain

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models import memory_bank as memory
-from models.backbones.registry import load_backbone
+from models.backbones.families import load_backbone
 from models.detector import Detector
 from models.discrepancy import FD_MODES
 from models.features import EMBEDDING, Features, ScoreMaps, fuse

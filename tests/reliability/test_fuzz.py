@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from data.meta import read_meta
-from fdsl.config import TrainedWith
+from fdsl.run_config import TrainedWith
 from fdsl.runs import read_run_config
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.training_state import Position, TrainingState

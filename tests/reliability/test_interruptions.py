@@ -11,8 +11,8 @@ from torch import nn
 
 from fdsl import detection, training
 from fdsl import results as reporting
-from fdsl.config import RunConfig, TrainedWith
 from fdsl.flags.arguments import save_interval
+from fdsl.run_config import RunConfig, TrainedWith
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.training_state import Position, TrainingState

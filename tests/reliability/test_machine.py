@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fdsl import training
-from fdsl.config import TrainedWith
+from fdsl.run_config import TrainedWith
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
 from models.backbones.open_clip import OpenClipBackbone

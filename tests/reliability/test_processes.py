@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from fdsl.config import TrainedWith
+from fdsl.run_config import TrainedWith
 from fdsl.store.training_state import TrainingState
 from tests.support.constants import ROOT
 from tests.support.small_runs import children, command, line_with, start
