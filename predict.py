@@ -29,7 +29,7 @@ from fdsl.api import AnomalyDetector
 from fdsl.flags.chosen_detector import decide, load_or_make, remember
 from fdsl.flags.predict_flags import parse
 from fdsl.inspection import Reading, Row, finish, keep_apart, run_config, score_files
-from fdsl.store.prediction_folder import TOLD_SKIPPED, PredictionFolder, Totals, skipped_summary
+from fdsl.store.prediction_folder import LISTED_SKIPPED, PredictionFolder, Totals, skipped_summary
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
 from utils.lock import locked
@@ -90,7 +90,7 @@ def emit(rows: Iterable[Row], as_json: bool) -> Totals:
         totals.skipped += "error" in row
         totals.scored += "error" not in row
         totals.anomalous += bool(row.get("anomalous"))
-        if "error" in row and len(totals.first_skipped) < TOLD_SKIPPED:
+        if "error" in row and len(totals.first_skipped) < LISTED_SKIPPED:
             totals.first_skipped.append((row["image"], row["error"]))
         if as_json:
             sys.stdout.write(json.dumps(row) + "\n")

@@ -79,9 +79,9 @@ def computed_maps(
     try:
         return detect(detector, *photographs, run.config.identity("maps"), *settings)
     except Overflow as overflow:
-        told = str(overflow)  # alone: the error itself holds the detector, and the next one needs its memory
+        reason = str(overflow)  # the error itself would hold the detector; the next one needs the memory
     del detector
-    logger.warning("%s The run is repeated in float32.", told)
+    logger.warning("%s The run is repeated in float32.", reason)
     run.fall_back_to_float32()
     detector = build_detector(run.config.detector, checkpoint)
     return detect(detector, *photographs, run.config.identity("maps"), *settings)

@@ -62,11 +62,12 @@ def train(args: argparse.Namespace, target: Path) -> None:
     start_logging(target.with_suffix(".log.txt"))
     logger.info("%s", command_line())
     seed_everything(args.seed)
-    device, method, tower = choose_device(args.device), method_config(vars(args)), backbone_config(vars(args))
+    device = choose_device(args.device)
+    options, tower = method_config(vars(args)), backbone_config(vars(args))
     dtype = choose_precision(args.precision, device)
     make_repeatable(device)
 
-    catalogue, learnt = open_training_set(args, needs_references=method.fd != "none")
+    catalogue, learnt = open_training_set(args, needs_references=options.fd != "none")
     data = learnt.digest()
     warn_of_untrained(tower)
 
@@ -77,7 +78,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
 
     backbone = load(dtype)
     training = training_settings(args, catalogue, learnt, data, machine_facts(device, dtype))
-    config = TrainedWith(tower, method, backbone.fingerprint, args.dataset, training)
+    config = TrainedWith(tower, options, backbone.fingerprint, args.dataset, training)
     state = TrainingState(unfinished, config, data, len(LOSS_COLUMNS))
     saved = read_unfinished(state) if args.resume else None
     if saved is None and not args.force and is_trained(target, config):
@@ -85,12 +86,12 @@ def train(args: argparse.Namespace, target: Path) -> None:
         return
     learnt.warn_of_duplicates()
     torch.manual_seed(args.seed)
-    heads = Fdsl(backbone.width, len(backbone.layers), method).to(device)
+    method = Fdsl(backbone.width, len(backbone.layers), options).to(device)
     source = DiscrepancySource(
-        load, backbone, method, learnt.root, learnt.references, tower.image_size, args.max_pixels
+        load, backbone, options, learnt.root, learnt.references, tower.image_size, args.max_pixels
     )
-    position = fit(heads, source, learnt, state, saved, recipe(args))
-    save_checkpoint(target, heads.state_dict(), state.config)
+    position = fit(method, source, learnt, state, saved, recipe(args))
+    save_checkpoint(target, method.state_dict(), state.config)
     write_text(loss_table, csv_text(LOSS_COLUMNS, position.rows))
     write_loss_curve(loss_curve, position.rows)
     state.discard()

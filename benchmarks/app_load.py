@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from benchmarks.soak import MODEL
+from benchmarks.soak import MODEL  # noqa: E402 - only from here on is the root on the path
 
 REFERENCES, PHOTOGRAPHS = 2, 4
 
@@ -149,10 +149,10 @@ def visit_for(load: Load, visitors: int, seconds: float, process: int) -> dict:
             try:
                 load.visit(seed, expected)
             except Exception as error:  # noqa: BLE001 - whatever it is, it is counted and shown
-                told = (
+                reason = (
                     error.read().decode(errors="replace") if isinstance(error, urllib.error.HTTPError) else ""
                 )
-                load.errors.append(f"{type(error).__name__}: {error} {told}"[:300])
+                load.errors.append(f"{type(error).__name__}: {error} {reason}"[:300])
             seed += visitors
 
     threads = [threading.Thread(target=keep_visiting, args=(seed,)) for seed in range(visitors)]

@@ -33,7 +33,7 @@ class Bench:
         self.backbone: Backbone = load()
         self.tower = self.backbone.visual if self.dtype == torch.float32 else load().visual.to(self.dtype)
         torch.manual_seed(0)
-        self.heads = Fdsl(self.backbone.width, len(args.layers)).eval()
+        self.method = Fdsl(self.backbone.width, len(args.layers)).eval()
         size = (PHOTOS, 3, args.image_size, args.image_size)
         self.pixels = torch.randint(0, 256, size, dtype=torch.uint8)
         self.photos = self.backbone.normalise(self.pixels)
@@ -73,7 +73,7 @@ class Bench:
         """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) says so."""
         lfe = {"winmode": "mul", "win_size": self.args.win_size, "win_stride": self.args.win_stride}
         settings = WindowConfig(**{**lfe, **windows}) if windows else WindowConfig("nan")
-        return Scorer(Detector(self.backbone, self.heads, side or self.args.image_size, settings))
+        return Scorer(Detector(self.backbone, self.method, side or self.args.image_size, settings))
 
     def score(self, scorer: Scorer, images: int = 1) -> None:
         """From pixels to score maps, image by image."""

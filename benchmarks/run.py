@@ -80,7 +80,7 @@ def oracle(bench: Bench) -> list[tuple]:
 
     args = bench.args
     tower = load_backbone(args.model, "none", args.layers, "cpu", torch.float32, args.model_config)
-    heads = deepcopy(bench.heads).cpu()
+    method = deepcopy(bench.method).cpu()
     tower.visual.positional_embedding = tower.position_table(tower.grid(args.image_size))
     known: dict[int, Tensor] = {}
 
@@ -94,7 +94,7 @@ def oracle(bench: Bench) -> list[tuple]:
     with torch.no_grad():
         encode(reference)
         slow = bench.seconds(
-            lambda: (known.pop(id(photo), None), written_down.full_maps(encode, heads, photo, [reference])),
+            lambda: (known.pop(id(photo), None), written_down.full_maps(encode, method, photo, [reference])),
             warm=False,
         )
     scorer = bench.scorer()
@@ -173,8 +173,8 @@ def training(bench: Bench) -> list[tuple]:
     bare = bench.seconds(lambda: bench.bare(bench.photos))
     tokens = bench.backbone.encode(bench.photos[:1]).tokens[:, 0]
     bank = MemoryBank.of_tokens(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
-    heads = Fdsl(bench.backbone.width, len(bench.args.layers)).to(bench.device)
-    optimizer = torch.optim.Adam(heads.parameters(), lr=1e-3)
+    method = Fdsl(bench.backbone.width, len(bench.args.layers)).to(bench.device)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
     mask = (
         (torch.rand(PHOTOS, 1, bench.args.image_size, bench.args.image_size) > 0.95).float().to(bench.device)
     )
@@ -183,7 +183,7 @@ def training(bench: Bench) -> list[tuple]:
         tokens = bench.backbone.encode(bench.photos).tokens
         found = [bank.discrepancy(part, bank.index(part)) for part in tokens.unbind(1)]
         features = torch.stack(found, dim=1)
-        loss = sum(part.sum() for maps in heads(features) for part in map_losses(maps, mask))
+        loss = sum(part.sum() for maps in method(features) for part in map_losses(maps, mask))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

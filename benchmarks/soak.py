@@ -89,7 +89,8 @@ def soak(detector: AnomalyDetector, files: list[Path], count: int) -> list[tuple
         gc.collect()
         rows.append((done, time.monotonic() - begun, resident_bytes(), open_files()))
         print(
-            f"{done:>7} predictions  {rows[-1][1]:7.1f} s  {rows[-1][2] / 2**20:7.1f} MiB  {rows[-1][3]} open files",
+            f"{done:>7} predictions  {rows[-1][1]:7.1f} s  {rows[-1][2] / 2**20:7.1f} MiB  "
+            f"{rows[-1][3]} open files",
             flush=True,
         )
     return rows
@@ -111,8 +112,8 @@ def main() -> int:
     more_files = max(row[3] for row in rows) - first[3]
     flat = abs(change) <= MEMORY_LIMIT and more_files <= 0
     print(
-        f"memory {change:+.1%} at most against that after {first[0]} predictions (limit {MEMORY_LIMIT:.0%}), open files "
-        f"{more_files:+d}: {'flat' if flat else 'NOT FLAT'}"
+        f"memory {change:+.1%} at most against that after {first[0]} predictions (limit {MEMORY_LIMIT:.0%}), "
+        f"open files {more_files:+d}: {'flat' if flat else 'NOT FLAT'}"
     )
     return 0 if flat else 1
 

@@ -91,7 +91,8 @@ OWN_LOAD = """
 import sys, torch, open_clip
 from safetensors.torch import load_file
 if sys.argv[3] != "None": open_clip.add_model_config(sys.argv[3])
-visual = open_clip.create_model(sys.argv[1], pretrained=None, text_cfg=dict(vocab_size=8, width=8, heads=1, layers=1)).visual
+text = dict(vocab_size=8, width=8, heads=1, layers=1)
+visual = open_clip.create_model(sys.argv[1], pretrained=None, text_cfg=text).visual
 visual.load_state_dict(load_file(sys.argv[2]))
 visual.to(getattr(torch, sys.argv[4]))
 """

@@ -10,7 +10,7 @@ from data.counts import table_of_counts
 from data.meta import read_meta
 from data.records import Catalogue
 from utils.errors import DataError
-from utils.text import shown
+from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 
@@ -26,10 +26,10 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
     """
     root = Path(root)
     if dataset not in LAYOUTS:
-        raise DataError(f"--dataset {shown(dataset)}: is not known; choose one of {', '.join(LAYOUTS)}")
+        raise DataError(f"--dataset {printable(dataset)}: is not known; choose one of {', '.join(LAYOUTS)}")
     if not root.is_dir():
         raise DataError(
-            f"{shown(root)}: is not a folder; give the {dataset} dataset's root with --data-path DIR"
+            f"{printable(root)}: is not a folder; give the {dataset} dataset's root with --data-path DIR"
         )
     if meta_file is not None or (root / "meta.json").is_file():
         found = read_meta(meta_file if meta_file is not None else root / "meta.json", root)
@@ -54,7 +54,7 @@ def _warn_of_categories_beside(found: Catalogue, root: Path) -> None:
             root / "meta.json",
             len({*found.train, *found.test}),
             len({*found.train, *found.test}) + len(beside),
-            ", ".join(map(shown, beside)),
+            ", ".join(map(printable, beside)),
         )
 
 

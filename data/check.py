@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from data.records import Catalogue, Record
 from utils.errors import DataError
-from utils.text import shown
+from utils.text import printable
 
 CHECKING_THREADS = 8
 
@@ -34,10 +34,10 @@ def check_catalogue(
         (_, train), (_, test) = catalogue.splits(category)
         if not any(not record.anomalous for record in train):
             problems.append(
-                f"category {shown(category)}: no normal training image, so no reference can be drawn"
+                f"category {printable(category)}: no normal training image, so no reference can be drawn"
             )
         if not test:
-            problems.append(f"category {shown(category)}: no test image")
+            problems.append(f"category {printable(category)}: no test image")
     records = list(
         dict.fromkeys(r for c in catalogue.categories for _, part in catalogue.splits(c) for r in part)
     )
@@ -62,18 +62,18 @@ def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, lim
     except DataError as error:
         problems.append(str(error))
     if record.anomalous and not record.mask_path and need_mask:
-        problems.append(f"{shown(root / record.image_path)}: anomalous image without a mask")
+        problems.append(f"{printable(root / record.image_path)}: anomalous image without a mask")
     elif record.mask_path:
         try:
             mask = open_mask(root / record.mask_path, **limit)
         except DataError as error:
-            return [*problems, f"mask of {shown(record.image_path)}: {error}"]
+            return [*problems, f"mask of {printable(record.image_path)}: {error}"]
         if mask.getextrema()[1] == 0:
-            problems.append(f"{shown(root / record.mask_path)}: empty mask of an anomalous image")
+            problems.append(f"{printable(root / record.mask_path)}: empty mask of an anomalous image")
         if size is not None and mask.size != size:
             problems.append(
                 "{}: mask of {}x{} px for an image of {}x{} px".format(
-                    shown(root / record.mask_path), *mask.size, *size
+                    printable(root / record.mask_path), *mask.size, *size
                 )
             )
     return problems
@@ -93,7 +93,7 @@ def find_duplicates(root: Path, references: Iterable[Record], records: Iterable[
         (r, known.get((size(r), (root / r.image_path).read_bytes()))) for r in records if size(r) in sizes
     )
     return [
-        f"{shown(root / r.image_path)}: the same file as the reference {shown(twin.image_path)}"
+        f"{printable(root / r.image_path)}: the same file as the reference {printable(twin.image_path)}"
         for r, twin in found
         if twin
     ]

@@ -8,7 +8,7 @@ from tabulate import tabulate
 
 from data.layout import NO_COUNTS, Counts
 from data.records import Catalogue, Record
-from utils.text import natural_key, shown
+from utils.text import natural_key, printable
 
 
 def table_of_counts(catalogue: Catalogue, official: Mapping[str, Counts] = NO_COUNTS) -> str:
@@ -36,7 +36,7 @@ def _category_rows(catalogue: Catalogue, category: str, counts: Counts | None, u
     def row(split: str, defect: str, part: list[Record], wanted: int | None) -> list[str]:
         masks = str(sum(bool(r.mask_path) for r in part)) if any(r.anomalous for r in part) else "-"
         status = "" if wanted is None else "complete" if len(part) == wanted else f"{len(part)} of {wanted}"
-        return [shown(category), split, shown(defect), str(len(part)), masks, status]
+        return [printable(category), split, printable(defect), str(len(part)), masks, status]
 
     rows = []
     train_good, test_good, test_anomalous = counts or (None, None, None)

@@ -21,7 +21,7 @@ from data.augment import chance, mosaic, random_crop
 from data.images import MAX_PIXELS, image_to_pixels, mask_to_tensor, open_image, open_mask
 from data.records import Record, stable_seed, with_masks
 from utils.errors import DataError
-from utils.text import shown
+from utils.text import printable
 
 AUGMENTATIONS = ("mosaic", "crop", "none")
 MOSAIC_PROBABILITY = 0.3
@@ -78,13 +78,13 @@ class TrainingDataset(Dataset):
     ):
         if augmentation not in AUGMENTATIONS:
             raise DataError(
-                f"--augmentation {shown(augmentation)}: is not known; choose {', '.join(AUGMENTATIONS)}"
+                f"--augmentation {printable(augmentation)}: is not known; choose {', '.join(AUGMENTATIONS)}"
             )
         if len(with_masks(records)) < len(records):
             first = next(record for record in records if record.anomalous and not record.mask_path)
             raise DataError(
-                f"{shown(Path(root) / first.image_path)}: anomalous image without a mask; training needs a "
-                "mask for every defect"
+                f"{printable(Path(root) / first.image_path)}: anomalous image without a mask; training needs "
+                "a mask for every defect"
             )
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
         self.image_size, self.augmentation, self.seed = image_size, augmentation, seed
@@ -127,8 +127,8 @@ def files_digest(root: str | Path, records: Iterable[Record]) -> str:
                 size = (Path(root) / path).stat().st_size
             except OSError as error:
                 raise DataError(
-                    f"{shown(Path(root) / path)}: cannot be found ({error.strerror}); put the file back or "
-                    "write meta.json again"
+                    f"{printable(Path(root) / path)}: cannot be found ({error.strerror}); put the file back "
+                    "or write meta.json again"
                 ) from error
             digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

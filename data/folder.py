@@ -26,7 +26,7 @@ from data.mvtec import find_masks, list_folders, list_images
 from data.prepare import add_check_flags, print_catalogue
 from data.records import Catalogue, Record
 from utils.errors import DataError
-from utils.text import natural_key, shown
+from utils.text import natural_key, printable
 
 NORMAL_NAMES = ("good", "ok", "normal")
 MASK_FOLDERS = ("masks", "ground_truth")
@@ -60,17 +60,19 @@ def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
     names = list_folders(root)
     if is_category(names):
         category = os.path.basename(os.path.abspath(root)) or "category"
-        return [read_category(root, "", category)], [f"{shown(root)} is one category, {shown(category)}"]
+        return [read_category(root, "", category)], [
+            f"{printable(root)} is one category, {printable(category)}"
+        ]
     inside = {name: list_folders(root / name) for name in names}
     categories = [name for name in names if is_category(inside[name]) and name.casefold() not in MASK_FOLDERS]
     if not categories:
         raise DataError(
-            f"{shown(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
+            f"{printable(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
             "has them; put the normal photographs into a folder named good"
         )
-    sentences = [f"{shown(root)} is a folder of {len(categories)} categories"]
+    sentences = [f"{printable(root)} is a folder of {len(categories)} categories"]
     sentences += [
-        f"{shown(name)}/ is not used: it holds no good/ and no train/ or test/"
+        f"{printable(name)}/ is not used: it holds no good/ and no train/ or test/"
         for name in names
         if name not in categories
     ]
@@ -99,7 +101,7 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
     if splits:
         others = [name for name in folders if name not in splits and name not in mask_folders]
         reading.unused += [
-            f"{shown(prefix + name)}/ is not used: the images are those in {'/ and '.join(splits)}/"
+            f"{printable(prefix + name)}/ is not used: the images are those in {'/ and '.join(splits)}/"
             for name in others
         ]
         _note_loose_images(root, prefix, reading)
@@ -109,7 +111,7 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
         reading.test = parts.get("test", [])
         defects = sorted({record.defect for record in parts["train"] if record.anomalous}, key=natural_key)
         reading.unused += [
-            f"{shown(f'{prefix}train/{defect}')}/ is not used: only normal images are drawn from train/"
+            f"{printable(f'{prefix}train/{defect}')}/ is not used: only normal images are drawn from train/"
             for defect in defects
         ]
         reading.rules.append("references are drawn from train/; test/ is tested")
@@ -155,9 +157,9 @@ def _read_part(
             for name in images
         ]
         if not images:
-            reading.unused.append(f"{shown(prefix + folder)}/ holds no image")
+            reading.unused.append(f"{printable(prefix + folder)}/ holds no image")
         if list_folders(root / prefix / folder):
-            reading.unused.append(f"folders inside {shown(prefix + folder)}/ are not read")
+            reading.unused.append(f"folders inside {printable(prefix + folder)}/ are not read")
     return sorted(records, key=lambda record: natural_key(record.image_path))
 
 
@@ -165,8 +167,8 @@ def _note_loose_images(root: Path, prefix: str, reading: Reading) -> None:
     loose = list_images(root / prefix)
     if loose:
         reading.unused.append(
-            f"{len(loose)} images directly in {shown(prefix) or 'the folder'} are not used, the "
-            f"first {shown(loose[0])}: put them into good/ or a defect's folder"
+            f"{len(loose)} images directly in {printable(prefix) or 'the folder'} are not used, the "
+            f"first {printable(loose[0])}: put them into good/ or a defect's folder"
         )
 
 
@@ -174,7 +176,7 @@ def _note_masks(reading: Reading, masks: dict[str, dict[str, str]]) -> None:
     """Say what can be measured, and name the masks that belong to no image."""
     used = {record.mask_path for record in reading.test}
     orphans = sorted({path for paths in masks.values() for path in paths.values()} - used, key=natural_key)
-    reading.unused += [f"{shown(path)}: mask of no image in the defect's folder" for path in orphans]
+    reading.unused += [f"{printable(path)}: mask of no image in the defect's folder" for path in orphans]
     defects = [record for record in reading.test if record.anomalous]
     without = sum(not record.mask_path for record in defects)
     if not defects:
@@ -199,7 +201,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"data/folder.py: {error}", file=sys.stderr)
         return 2
     for reading in readings:
-        sentences += [f"{shown(reading.category)}: {sentence}" for sentence in reading.rules + reading.unused]
+        sentences += [
+            f"{printable(reading.category)}: {sentence}" for sentence in reading.rules + reading.unused
+        ]
     print("\n".join(sentences))
     print_catalogue(scan(options.root), LAYOUT, options)
     return 0

@@ -10,7 +10,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import DataError
-from utils.text import shown
+from utils.text import printable
 
 MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
@@ -82,7 +82,7 @@ def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:
 def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """The file with its header read and its size checked; whatever decoders raise inside becomes a
     DataError."""
-    name = shown(path)
+    name = printable(path)
     try:
         state = Path(path).stat()
         if not stat.S_ISREG(state.st_mode):  # a pipe would block, a folder is no image
@@ -113,7 +113,7 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     except (
         Exception
     ) as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, MemoryError, ...
-        reason = shown(str(error)) or type(error).__name__
+        reason = printable(str(error)) or type(error).__name__
         raise DataError(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
 
 

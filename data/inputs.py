@@ -14,13 +14,13 @@ from pathlib import Path
 
 from data.images import IMAGE_SUFFIXES
 from utils.errors import DataError
-from utils.text import natural_key, shown
+from utils.text import natural_key, printable
 
 logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
 DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
 UNREAD_SUFFIXES = frozenset(".heic .heif .avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
-_told: set[str] = set()
+_warned: set[str] = set()
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
 
@@ -49,11 +49,12 @@ def find_images(
             found = _match(root or ".", parts, left_out, problem)
         else:
             raise DataError(
-                f"{shown(text)}: is neither a file, a folder nor a pattern that could match one; check the path"
+                f"{printable(text)}: is neither a file, a folder nor a pattern that could match one; "
+                "check the path"
             )
         for path in found:
             name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
-            yield shown(name.replace(os.sep, "/")), Path(path)
+            yield printable(name.replace(os.sep, "/")), Path(path)
 
 
 def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
@@ -62,7 +63,7 @@ def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
     found = list(dict.fromkeys(path for _, path in find_images(inputs)))
     if not found:
         raise DataError(
-            f"{', '.join(shown(item) for item in inputs)}: holds no photograph "
+            f"{', '.join(printable(item) for item in inputs)}: holds no photograph "
             f"({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
     return found
@@ -88,7 +89,7 @@ def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
             )
     except OSError as error:
         if problem is not None:
-            problem(shown(folder), f"the folder cannot be read ({error.strerror})")
+            problem(printable(folder), f"the folder cannot be read ({error.strerror})")
         return []
     drawn = [entry for entry in found if entry.name in DRAWN]
     return [entry for entry in found if entry not in drawn] if drawn and _holds_results(folder) else found
@@ -97,7 +98,7 @@ def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
 def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in UNREAD_SUFFIXES and problem is not None:
-        problem(shown(entry.path), f"{suffix} photographs are not read; convert it to PNG or JPEG")
+        problem(printable(entry.path), f"{suffix} photographs are not read; convert it to PNG or JPEG")
     return suffix in IMAGE_SUFFIXES
 
 
@@ -109,10 +110,10 @@ def _holds_results(folder: str) -> bool:
     except (OSError, ValueError):
         return False
     found = isinstance(config, dict) and config.get("made_by") == PREDICTIONS
-    if found and os.path.realpath(folder) not in _told:
-        _told.add(os.path.realpath(folder))
+    if found and os.path.realpath(folder) not in _warned:
+        _warned.add(os.path.realpath(folder))
         logger.info(
-            "%s holds results of predict.py: its pictures are not taken for photographs", shown(folder)
+            "%s holds results of predict.py: its pictures are not taken for photographs", printable(folder)
         )
     return found
 

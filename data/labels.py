@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.folder import NORMAL_NAMES, scan
 from utils.errors import DataError
-from utils.text import shown
+from utils.text import printable
 
 GOOD_LABELS = frozenset(("0", "false", "no", "normal", *NORMAL_NAMES))
 
@@ -28,12 +28,12 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
-            f"{shown(source)}: cannot be read as labels ({error}); give a folder or a CSV file"
+            f"{printable(source)}: cannot be read as labels ({error}); give a folder or a CSV file"
         ) from error
     if not rows or not {"image", "label"} <= set(rows[0]):
-        raise DataError(f"{shown(source)}: needs the columns image and label and at least one row")
+        raise DataError(f"{printable(source)}: needs the columns image and label and at least one row")
     if any(not row["image"] or row["label"] in (None, "") for row in rows):
-        raise DataError(f"{shown(source)}: a row has no image or no label; fill it in or remove it")
+        raise DataError(f"{printable(source)}: a row has no image or no label; fill it in or remove it")
     return (
         [source.parent / row["image"] for row in rows],
         [row["label"].strip().casefold() not in GOOD_LABELS for row in rows],

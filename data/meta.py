@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from data.records import Catalogue, Record
 from utils.errors import DataError
-from utils.text import natural_key, shown
+from utils.text import natural_key, printable
 
 SPLITS = ("train", "test")
 ENTRY_KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
@@ -26,11 +26,12 @@ def checked_path(text: object, where: str) -> str:
     separated = text.replace("\\", "/") if os.name == "nt" else text
     if PurePosixPath(separated).is_absolute() or re.match(r"[A-Za-z]:[\\/]", text):
         raise DataError(
-            f"{where}: {shown(text)} is an absolute path; paths must be relative to the dataset's root"
+            f"{where}: {printable(text)} is an absolute path; paths must be relative to the dataset's root"
         )
     if ".." in PurePosixPath(separated).parts or not PurePosixPath(separated).parts:
         raise DataError(
-            f"{where}: {shown(text)} does not stay inside the dataset's root; remove its '..' or the entry"
+            f"{where}: {printable(text)} does not stay inside the dataset's root; remove its '..' or "
+            "the entry"
         )
     return text
 
@@ -39,7 +40,7 @@ def checked_name(text: object, where: str) -> str:
     """text if it can name a folder (categories and defects do); raises DataError naming `where` otherwise."""
     forbidden = ("/", "\0", "\\") if os.name == "nt" else ("/", "\0")
     if not isinstance(text, str) or text in ("", ".", "..") or any(c in text for c in forbidden):
-        raise DataError(f"{where}: {shown(text)!r} cannot name a category or a defect; use a plain name")
+        raise DataError(f"{where}: {printable(text)!r} cannot name a category or a defect; use a plain name")
     return text
 
 
@@ -60,7 +61,7 @@ def write_meta(catalogue: Catalogue, file: str | Path) -> None:
         os.replace(temporary, file)
     except OSError as error:
         raise DataError(
-            f"{shown(file)}: cannot be written ({error.strerror}); name a file in a folder you may write "
+            f"{printable(file)}: cannot be written ({error.strerror}); name a file in a folder you may write "
             "to with --meta FILE"
         ) from error
     finally:
@@ -80,7 +81,7 @@ def read_meta(file: str | Path, root: str | Path) -> Catalogue:
     escaping paths, an image listed twice in a split.
     """
     name, cure = (
-        shown(file),
+        printable(file),
         "write it again with data/mvtec.py or data/visa.py, or name another with --meta FILE",
     )
     try:
@@ -89,7 +90,7 @@ def read_meta(file: str | Path, root: str | Path) -> Catalogue:
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror}); {cure}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{name}: is not valid JSON ({shown(str(error))}); {cure}") from error
+        raise DataError(f"{name}: is not valid JSON ({printable(str(error))}); {cure}") from error
     if not isinstance(content, dict) or set(content) != set(SPLITS):
         raise DataError(f"{name}: must hold exactly the keys 'train' and 'test'; {cure}")
     if not all(isinstance(part, dict) for part in content.values()) or not any(content.values()):
@@ -97,7 +98,7 @@ def read_meta(file: str | Path, root: str | Path) -> Catalogue:
     train, test = (
         {
             checked_name(category, name): _read_entries(
-                entries, category, f"{name}, {split}/{shown(category)}"
+                entries, category, f"{name}, {split}/{printable(category)}"
             )
             for category, entries in content[split].items()
         }
@@ -113,7 +114,7 @@ def _read_entries(entries: object, category: str, where: str) -> list[Record]:
     seen = set()
     for record in records:
         if record.image_path in seen:
-            raise DataError(f"{where}: lists {shown(record.image_path)} twice; remove one of the entries")
+            raise DataError(f"{where}: lists {printable(record.image_path)} twice; remove one of the entries")
         seen.add(record.image_path)
     return sorted(records, key=lambda record: natural_key(record.image_path))
 

@@ -16,7 +16,7 @@ from data.layout import Layout
 from data.prepare import run_script
 from data.records import Catalogue, Record
 from utils.errors import DataError
-from utils.text import natural_key, shown
+from utils.text import natural_key, printable
 
 # Normal training, normal test and anomalous test images (Bergmann et al., CVPR 2019, table 1).
 OFFICIAL_COUNTS = {
@@ -51,10 +51,12 @@ def scan(root: str | Path) -> Catalogue:
         if (root / name / "train" / "good").is_dir() or (root / name / "test").is_dir()
     ]
     if not categories and ("test" in folders or "train" in folders):
-        raise DataError(f"{shown(root)}: is one category, not the dataset's root; give the folder above it")
+        raise DataError(
+            f"{printable(root)}: is one category, not the dataset's root; give the folder above it"
+        )
     if not categories:
         raise DataError(
-            f"{shown(root)}: holds no category (a folder with train/good and test); give the folder that "
+            f"{printable(root)}: holds no category (a folder with train/good and test); give the folder that "
             "holds the category folders"
         )
     train, test = (
@@ -110,7 +112,7 @@ def _list(folder: Path, wanted) -> list[str]:
             names = [entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry)]
     except OSError as error:
         raise DataError(
-            f"{shown(folder)}: cannot be listed ({error.strerror}); give an existing folder with read "
+            f"{printable(folder)}: cannot be listed ({error.strerror}); give an existing folder with read "
             "permission"
         ) from error
     return sorted(names, key=natural_key)

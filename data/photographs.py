@@ -17,7 +17,7 @@ from PIL import Image
 from data.images import MAX_PIXELS, image_to_pixels, open_image, to_rgb, upright
 from data.inputs import list_images
 from utils.errors import DataError
-from utils.text import shown
+from utils.text import printable
 
 
 def as_photograph(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
@@ -103,7 +103,7 @@ def read_ahead(
             photo = open_image(path, max_pixels)
             return Loaded(name, photo, image_to_pixels(photo, size))
         except DataError as error:
-            return Loaded(name, reason=str(error).removeprefix(f"{shown(path)}: "))
+            return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "))
 
     with ThreadPoolExecutor(max(1, threads), "read") as pool:
         waiting: deque[Future[Loaded]] = deque()

@@ -13,7 +13,7 @@ from data.layout import Layout
 from data.meta import write_meta
 from data.records import Catalogue
 from utils.errors import DataError
-from utils.text import shown
+from utils.text import printable
 
 
 def run_script(
@@ -42,7 +42,7 @@ def run_script(
     except DataError as error:
         print(f"data/{layout.name}.py: {error}", file=sys.stderr)
         return 2
-    print(f"wrote {shown(file)}")
+    print(f"wrote {printable(file)}")
     print_catalogue(catalogue, layout, options)
     return 0
 

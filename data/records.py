@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from utils.errors import DataError
-from utils.text import natural_key, shown
+from utils.text import natural_key, printable
 
 logger = logging.getLogger("fdsl")
 
@@ -61,7 +61,7 @@ def draw_references(records: Iterable[Record], k: int, seed: int, category: str)
         raise DataError(f"--k-shot {k}: must not be negative; give the number of references to draw")
     if k > len(normal):
         raise DataError(
-            f"category {shown(category)}: has {len(normal)} normal training images, {k} references are "
+            f"category {printable(category)}: has {len(normal)} normal training images, {k} references are "
             "wanted; add images or lower --k-shot"
         )
     ordered = [normal[path] for path in sorted(normal, key=natural_key)]

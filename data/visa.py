@@ -17,7 +17,7 @@ from data.meta import SPLITS, checked_name, checked_path
 from data.prepare import run_script
 from data.records import Catalogue, Record
 from utils.errors import DataError
-from utils.text import natural_key, shown
+from utils.text import natural_key, printable
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 LABELS = ("normal", "anomaly")
@@ -57,7 +57,8 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
             splits[split][record.category].append(record)
     if not splits["train"]:
         raise DataError(
-            f"{shown(root)}: holds none of the images that {shown(file)} lists; give VisA's root folder"
+            f"{printable(root)}: holds none of the images that {printable(file)} lists; give VisA's root "
+            "folder"
         )
     train, test = (
         {
@@ -71,7 +72,7 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
 
 def read_split(file: Path) -> list[tuple[str, Record]]:
     """(split, record) for every line of a VisA split file; raises DataError naming the line that is wrong."""
-    name, seen, rows = shown(file), set(), []
+    name, seen, rows = printable(file), set(), []
     try:
         with open(file, encoding="utf-8-sig", newline="") as stream:
             reader = csv.DictReader(stream)
@@ -85,7 +86,7 @@ def read_split(file: Path) -> list[tuple[str, Record]]:
                 split, record = _read_row(row, f"{name}, line {reader.line_num}")
                 if (split, record.image_path) in seen:
                     raise DataError(
-                        f"{name}, line {reader.line_num}: lists {shown(record.image_path)} twice; "
+                        f"{name}, line {reader.line_num}: lists {printable(record.image_path)} twice; "
                         "remove one of the lines"
                     )
                 seen.add((split, record.image_path))
@@ -97,7 +98,7 @@ def read_split(file: Path) -> list[tuple[str, Record]]:
         ) from error
     except (ValueError, csv.Error) as error:
         raise DataError(
-            f"{name}: is not a CSV file ({shown(str(error))}); use VisA's own split file"
+            f"{name}: is not a CSV file ({printable(str(error))}); use VisA's own split file"
         ) from error
     return rows
 

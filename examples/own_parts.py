@@ -42,28 +42,24 @@ print(f"threshold {detector.threshold.score:.4f}: {detector.threshold.source}")
 predictions = detector.predict(unseen)
 for path, found in sorted(zip(unseen, predictions), key=lambda pair: -pair[1].score)[:8]:
     where = ", ".join(f"{box.width}x{box.height} px at ({box.x}, {box.y})" for box in found.boxes[:2])
-    print(
-        f"{found.score:.4f}  {'ANOMALOUS' if found.is_anomalous else 'normal   '}  {path.parent.name}/{path.name}  {where}"
-    )
+    verdict = "ANOMALOUS" if found.is_anomalous else "normal   "
+    print(f"{found.score:.4f}  {verdict}  {path.parent.name}/{path.name}  {where}")
 
 # %% How often it was right: only because the drawn gears come with the truth
 truth = np.array([path.parent.name != "good" for path in unseen])
 called = np.array([found.is_anomalous for found in predictions])
-print(
-    f"defects caught: {(called & truth).sum()} of {truth.sum()}; false alarms: {(called & ~truth).sum()} of {(~truth).sum()}"
-)
+caught, alarms = (called & truth).sum(), (called & ~truth).sum()
+print(f"defects caught: {caught} of {truth.sum()}; false alarms: {alarms} of {(~truth).sum()}")
 
 # %% One photograph from memory, and its map at the photograph's own size
 photo = np.asarray(Image.open(unseen[0]).convert("RGB"))
 found = detector.predict(photo)
-print(
-    f"map {found.anomaly_map.shape} for a photograph {photo.shape[:2]}, highest value {found.anomaly_map.max():.4f}"
-)
+highest = found.anomaly_map.max()
+print(f"map {found.anomaly_map.shape} for a photograph {photo.shape[:2]}, highest value {highest:.4f}")
 
 # %% Fit once, use many times: one file with everything, the same scores to the last bit
-detector.save(output / "gear.safetensors")
-again = AnomalyDetector.load(output / "gear.safetensors")
+file = output / "gear.safetensors"
+detector.save(file)
+again = AnomalyDetector.load(file)
 assert again.predict(photo).score == found.score
-print(
-    f"saved {output / 'gear.safetensors'}; also: python predict.py --detector {output / 'gear.safetensors'} --input ..."
-)
+print(f"saved {file}; also: python predict.py --detector {file} --input ...")

@@ -378,8 +378,8 @@ class AnomalyDetector:
         fused = [self._fused(batch.score()) for batch in batches]
         maps = np.concatenate([part for part, _ in fused])
         scores = np.concatenate([part for _, part in fused]).astype(np.float64)
-        how = np.concatenate([batch.kinds for batch in batches])
-        return NormalScores(scores, maps.max((1, 2)).astype(np.float64), how, float(np.median(maps)))
+        kinds = np.concatenate([batch.kinds for batch in batches])
+        return NormalScores(scores, maps.max((1, 2)).astype(np.float64), kinds, float(np.median(maps)))
 
 
 def _without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:

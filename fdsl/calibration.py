@@ -13,7 +13,7 @@ from torch import Tensor
 
 from data.variants import rotated_places, varied
 from fdsl.scoring import Scorer, to_batch
-from fdsl.thresholds import COPY, HELD_OUT, KIND, STRICT
+from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT
 from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
 
@@ -25,7 +25,7 @@ COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that sta
 class UnknownBatch:
     """Photographs of good parts (B,3,S,S) uint8, and the scorer and matching for which they are unknown.
 
-    kinds (B,): HELD_OUT, COPY, KIND or STRICT (fdsl/thresholds.py).
+    kinds (B,): HELD_OUT, COPY, LENIENT or STRICT (fdsl/thresholds.py).
     """
 
     scorer: Scorer
@@ -48,15 +48,15 @@ def as_unknown(
     """The references and slightly varied copies, each for a detector that has not seen it.
 
     The scorer's detector remembers `photographs`, each with its `rotations`. With two or more each is held
-    out in turn. A single one stands against itself twice: as it is, which is too kind, and with every patch
-    barred from matching near its own place, which is too strict.
+    out in turn. A single one stands against itself twice: as it is, which is too lenient, and with every
+    patch barred from matching near its own place, which is too strict.
     """
     side, known = scorer.detector.image_size, scorer.detector.memory is not None
     if len(photographs) == 1 and known:
         places = rotated_places(photographs[0].size, rotations, scorer.detector.grid)
         elsewhere = Elsewhere(torch.from_numpy(places).float())
         for part in to_batch(varied(photographs[0], SINGLE_COPIES, 0), side).split(BATCH):
-            yield UnknownBatch(scorer, part, [KIND] * len(part))
+            yield UnknownBatch(scorer, part, [LENIENT] * len(part))
             yield UnknownBatch(scorer, part, [STRICT] * len(part), elsewhere)
         return
     for index, photo in enumerate(photographs):

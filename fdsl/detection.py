@@ -22,7 +22,7 @@ from models.features import join_score_maps
 from utils.errors import ModelError
 from utils.log import progress
 from utils.signals import how_to_continue
-from utils.text import shown
+from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 
@@ -64,17 +64,13 @@ def detect(
     scorer = Scorer(detector)
     found = []
     for number, (category, records) in enumerate(tested.items(), start=1):
+        what = f"{printable(category)} ({number}/{len(tested)})"
         maps = parts.load(keys[category], [record.image_path for record in records])
         if maps is not None:
-            logger.info("%s (%d/%d): taken from the interrupted run.", shown(category), number, len(tested))
+            logger.info("%s: taken from the interrupted run.", what)
         else:
             maps = detect_category(
-                scorer,
-                photographs(references[category]),
-                photographs(records),
-                f"{shown(category)} ({number}/{len(tested)})",
-                batch_size,
-                workers,
+                scorer, photographs(references[category]), photographs(records), what, batch_size, workers
             )
             parts.save(keys[category], maps)
         found.append(maps)
@@ -118,5 +114,7 @@ def _set_scales(scorer: Scorer, shots: InspectionDataset) -> None:
 def _in_test_words(error: NotFinite) -> Exception:
     """What a test run says of a map that is not finite: float32 mends it, or the user."""
     if error.narrow:
-        return Overflow(f"Values overflowed in {error.precision} at {shown(error.name)}.")
-    return ModelError(f"The map of {shown(error.name)} is not finite; check this image and the checkpoint.")
+        return Overflow(f"Values overflowed in {error.precision} at {printable(error.name)}.")
+    return ModelError(
+        f"The map of {printable(error.name)} is not finite; check this image and the checkpoint."
+    )

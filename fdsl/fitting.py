@@ -18,7 +18,7 @@ from utils.device import worker_count
 from utils.errors import ConfigError, ModelError
 from utils.log import progress
 from utils.signals import how_to_continue
-from utils.text import shown
+from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 ADAM_BETAS = (0.5, 0.999)
@@ -69,7 +69,7 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
 
 
 def fit(
-    heads: Fdsl,
+    method: Fdsl,
     source: DiscrepancySource,
     learnt: TrainingSet,
     state: TrainingState,
@@ -78,8 +78,8 @@ def fit(
 ) -> Position:
     """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row
     a step."""
-    optimizer = torch.optim.Adam(heads.parameters(), lr=recipe.learning_rate, betas=ADAM_BETAS)
-    position = saved.restore(heads, optimizer) if saved else Position()
+    optimizer = torch.optim.Adam(method.parameters(), lr=recipe.learning_rate, betas=ADAM_BETAS)
+    position = saved.restore(method, optimizer) if saved else Position()
     if saved and saved.precision != source.precision:
         source.use_float32()
     dataset = TrainingDataset(
@@ -87,8 +87,8 @@ def fit(
     )
     sampler, on_gpu = EpochSampler(len(dataset), recipe.seed), source.backbone.device.type == "cuda"
     loader = make_loader(dataset, recipe.batch_size, worker_count(recipe.workers), sampler, pin=on_gpu)
-    step = HeadsStep(heads, optimizer)
-    heads.train()
+    step = HeadsStep(method, optimizer)
+    method.train()
     while position.epoch < recipe.epochs:
         sampler.set_epoch(position.epoch, start=position.batch * recipe.batch_size)
         what = f"epoch {position.epoch + 1}/{recipe.epochs}"
@@ -98,7 +98,7 @@ def fit(
             take_step(step, source, batch, position, state)
             if state.due(position.step, recipe.save_every):
                 keep(state, step, position, source.precision)
-        tell_loss(what, position)
+        log_loss(what, position)
         position.epoch, position.batch = position.epoch + 1, 0
         keep(state, step, position, source.precision)
     return position
@@ -121,7 +121,7 @@ def take_step(
     focal, dice = step(source(batch), batch["mask"].to(source.backbone.device))
     if not step.finite:
         raise ModelError(
-            f"The loss is not finite at step {number} (images {shown(', '.join(batch['path']))}); "
+            f"The loss is not finite at step {number} (images {printable(', '.join(batch['path']))}); "
             f"check these files, or lower --learning-rate; {state.kept()}."
         )
     step.optimizer.step()
@@ -133,11 +133,11 @@ def take_step(
 def keep(state: TrainingState, step: HeadsStep, position: Position, precision: str) -> None:
     """Saves the state, from which the same command goes on."""
     state.config = state.config.in_precision(precision)
-    state.save(step.heads, step.optimizer, position, precision)
+    state.save(step.method, step.optimizer, position, precision)
     how_to_continue(f"the same command goes on after step {position.step}")
 
 
-def tell_loss(what: str, position: Position) -> None:
+def log_loss(what: str, position: Position) -> None:
     """Logs the mean losses of the epoch that is done."""
     done = [row for row in position.rows if row[1] == position.epoch + 1]
     mean = [sum(column) / len(column) for column in zip(*(row[2:] for row in done))]

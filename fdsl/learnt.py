@@ -11,6 +11,7 @@ from torch import Tensor
 from fdsl.thresholds import NormalScores
 from models.detector import Detector
 
+IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
 MEMORIES = {"bank": "memory", "window_bank": "window_memory"}  # name in the file -> the detector's
 
 
@@ -23,7 +24,9 @@ def tensors_of(detector: Detector, normal: NormalScores | None) -> dict[str, Ten
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
     if normal is not None:
         values = {name: np.atleast_1d(value) for name, value in vars(normal).items()}
-        tensors |= {f"normal.{name}": torch.from_numpy(value) for name, value in values.items()}
+        tensors |= {
+            f"normal.{IN_FILE.get(name, name)}": torch.from_numpy(value) for name, value in values.items()
+        }
     return tensors
 
 
@@ -47,5 +50,5 @@ def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
     state = part_of(tensors, "normal")
     if "scores" not in state:
         return None
-    scores, peaks, how = (state[name].numpy() for name in ("scores", "peaks", "how"))
-    return NormalScores(scores, peaks, how, state["floor"].item())
+    scores, peaks, kinds = (state[name].numpy() for name in ("scores", "peaks", IN_FILE["kinds"]))
+    return NormalScores(scores, peaks, kinds, state["floor"].item())

@@ -237,14 +237,14 @@ class FittedConfig:
         order, by name, with a place for the threshold."""
         made = self.detector.to_json()
         machine = made.pop("machine")
-        heads = (
+        origin = (
             {} if self.checkpoint is None else {"checkpoint": self.checkpoint, "trained_on": self.trained_on}
         )
         values = {
             **made,
             "image_score": self.image_score,
             "machine": machine,
-            **heads,
+            **origin,
             "fingerprint": self.fingerprint,
             "references": self.references,
             "rotations": self.rotations,

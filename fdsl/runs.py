@@ -29,7 +29,7 @@ from utils.files import read_json, remove_leftovers, short_digest, write_json, w
 from utils.lock import locked
 from utils.log import start_logging, warn
 from utils.signals import command_line
-from utils.text import one_line, shown
+from utils.text import one_line, printable
 
 logger = logging.getLogger("fdsl")
 WRITTEN = (
@@ -100,7 +100,7 @@ def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -
     }
     warn(
         [
-            f"category {shown(category)} has no test image and is left out"
+            f"category {printable(category)} has no test image and is left out"
             for category in tested
             if not tested[category]
         ]
@@ -273,7 +273,7 @@ def _backbone_digest(config: RunConfig) -> str:
 
 def run_name(
     windows: WindowConfig,
-    method: MethodConfig,
+    options: MethodConfig,
     image_score: str,
     metric_size: int | str,
     checkpoint: str = "",
@@ -286,9 +286,9 @@ def run_name(
         budget = "" if windows.window_budget == QUARTER else str(windows.window_budget)
         parts += [f"budget{budget}"] if windows.window_budget else []
     default = MethodConfig()
-    parts += [] if method.use_nam else ["nonam"]
-    parts += [] if method.fd == default.fd else [f"fd-{method.fd}"]
-    parts += [] if method.align == default.align else [method.align]
+    parts += [] if options.use_nam else ["nonam"]
+    parts += [] if options.fd == default.fd else [f"fd-{options.fd}"]
+    parts += [] if options.align == default.align else [options.align]
     parts += [] if image_score == "paper" else [image_score]
     parts += [] if metric_size == 240 else [str(metric_size)]
     parts += [checkpoint] if checkpoint else []

@@ -33,8 +33,9 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
         for name in ("model", "layers", "image_size"):
             if name in values and values[name] != getattr(base, name):
                 raise ConfigError(
-                    f"--{name.replace('_', '-')} {_shown(values[name])} does not match the checkpoint, which "
-                    f"was trained with {_shown(getattr(base, name))}; leave the flag out or train again."
+                    f"--{name.replace('_', '-')} {_in_words(values[name])} does not match the checkpoint, "
+                    f"which was trained with {_in_words(getattr(base, name))}; leave the flag out or "
+                    "train again."
                 )
     return replace(base, **values)
 
@@ -107,5 +108,5 @@ def _only(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: given[name] for name in names if given.get(name) is not None}
 
 
-def _shown(value: Any) -> str:
+def _in_words(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

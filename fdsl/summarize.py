@@ -238,7 +238,7 @@ def _our_row(members: Sequence[Run], method: str) -> Row:
     )
 
 
-def _shown(value: tuple[float, float | None] | None) -> str:
+def _in_cell(value: tuple[float, float | None] | None) -> str:
     if value is None:
         return UNDEFINED
     return f"{value[0]:.1f}" if value[1] is None else f"{value[0]:.1f} ± {value[1]:.1f}"
@@ -263,7 +263,7 @@ def markdown(folder: Path, rows: Sequence[Row], skipped: Mapping[str, str]) -> s
                 str(row.shots),
                 _plain(row.method) + (" (published)" if row.published else ""),
                 " ".join(map(str, row.seeds)),
-                *(_shown(row.metrics[name]) for name in METRIC_NAMES),
+                *(_in_cell(row.metrics[name]) for name in METRIC_NAMES),
             ]
             for row in part
         ]

@@ -11,11 +11,7 @@ from fdsl.metrics.exact import image_metrics
 from utils.errors import ConfigError
 
 TINY = 1e-6  # scores are kept this far from 0 and 1
-
-
-HELD_OUT, KIND, STRICT, COPY = 0, 1, 2, 3
-
-
+HELD_OUT, LENIENT, STRICT, COPY = 0, 1, 2, 3  # the kinds of held-out scores, as saved detectors hold them
 COPY_WEIGHT = 3  # degrees of freedom that the copies of two or more references stand for
 
 
@@ -33,57 +29,66 @@ class Threshold:
 class NormalScores:
     """What photographs of good parts score when the detector does not know them.
 
-    scores, peaks (n,): image score and highest map value; how (n,): HELD_OUT, a reference against the others,
-    and COPY, its varied copies, the same number for each reference in turn; of a single reference KIND,
-    against itself, and STRICT, against itself elsewhere. floor: the median of all their map values.
+    scores, peaks (n,): image score and highest map value. kinds (n,): HELD_OUT, a reference against the
+    others, and COPY, its varied copies, the same number for each reference in turn; of a single reference
+    LENIENT, against itself, and STRICT, against itself elsewhere. floor: the median of all their map values.
     """
 
     scores: np.ndarray
     peaks: np.ndarray
-    how: np.ndarray
+    kinds: np.ndarray
     floor: float
 
     def threshold(self, rate: float) -> Threshold:
         """The threshold that normal photographs reach at the wished `rate`, 0 < rate < 1."""
-        if HELD_OUT in self.how:
-            how = f"leave-one-out of the references and their copies, {len(self.how)} scores"
+        count = len(self.kinds)
+        if HELD_OUT in self.kinds:
+            words = f"leave-one-out of the references and their copies, {count} scores"
         else:
-            how = f"copies and tiles of the one reference, {len(self.how)} scores; rough, two references make it far better"
+            words = (
+                f"copies and tiles of the one reference, {count} scores; "
+                "rough, two references make it far better"
+            )
         return Threshold(
-            upper_limit(self.scores, self.how, rate),
-            upper_limit(self.peaks, self.how, rate),
-            f"false-alarm rate {rate:g} ({how})",
+            upper_limit(self.scores, self.kinds, rate),
+            upper_limit(self.peaks, self.kinds, rate),
+            f"false-alarm rate {rate:g} ({words})",
         )
 
 
-def upper_limit(values: np.ndarray, how: np.ndarray, rate: float) -> float:
+def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float) -> float:
     """The value in (0,1) that normal photographs exceed at the rate wished, from held-out values (n,) in
-    [0,1].
+    [0,1] of these kinds (n,).
 
     The log-odds are taken as normal. HELD_OUT references give the mean; their variance is shrunk towards that
     of COPY values about each reference's own mean, which counts as COPY_WEIGHT degrees of freedom, and grows
-    by 1 + 1/K for a new photograph. A single reference's KIND and STRICT values bound the mean from below and
-    above: it lies anywhere between them alike, which adds (distance)^2 / 12 to the variance within each.
+    by 1 + 1/K for a new photograph. A single reference's LENIENT and STRICT values bound the mean from below
+    and above: it lies anywhere between them alike, which adds (distance)^2 / 12 to the variance within each.
     """
     clean = np.clip(np.asarray(values, np.float64), TINY, 1 - TINY)
     odds = np.log(clean / (1 - clean))
-    if HELD_OUT in how:
-        own, copies = odds[how == HELD_OUT], odds[how == COPY].reshape(int((how == HELD_OUT).sum()), -1)
-        mean, between = float(own.mean()), float(((own - own.mean()) ** 2).sum())
-        within, weight = (
-            (float(copies.var(axis=1, ddof=1).mean()), COPY_WEIGHT) if copies.shape[1] > 1 else (0.0, 0)
-        )
-        freedom = len(own) - 1 + weight
-        variance = (between + weight * within) / freedom * (1 + 1 / len(own)) if freedom else 0.0
-    else:
-        groups = [odds[how == kind] for kind in np.unique(how)]
-        mean = float(np.mean([group.mean() for group in groups]))
-        variance = float(np.mean([group.var(ddof=1) if len(group) > 1 else 0.0 for group in groups]))
-        variance += (max(group.mean() for group in groups) - min(group.mean() for group in groups)) ** 2 / 12
-    return min(
-        np.nextafter(1.0, 0.0).item(),
-        float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5)))),
-    )
+    mean, variance = (_of_several if HELD_OUT in kinds else _of_one)(odds, kinds)
+    limit = float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5))))
+    return min(np.nextafter(1.0, 0.0).item(), limit)
+
+
+def _of_several(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of what a new good part's log-odds are, from HELD_OUT ones and their COPY ones."""
+    own, copies = odds[kinds == HELD_OUT], odds[kinds == COPY].reshape(int((kinds == HELD_OUT).sum()), -1)
+    mean, between = float(own.mean()), float(((own - own.mean()) ** 2).sum())
+    within, weight = 0.0, 0
+    if copies.shape[1] > 1:
+        within, weight = float(copies.var(axis=1, ddof=1).mean()), COPY_WEIGHT
+    freedom = len(own) - 1 + weight
+    return mean, (between + weight * within) / freedom * (1 + 1 / len(own)) if freedom else 0.0
+
+
+def _of_one(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
+    """The same from the LENIENT and STRICT log-odds of a single reference."""
+    groups = [odds[kinds == kind] for kind in np.unique(kinds)]
+    means = [group.mean() for group in groups]
+    within = float(np.mean([group.var(ddof=1) if len(group) > 1 else 0.0 for group in groups]))
+    return float(np.mean(means)), within + (max(means) - min(means)) ** 2 / 12
 
 
 def labelled_threshold(scores: np.ndarray, labels: np.ndarray) -> Threshold:

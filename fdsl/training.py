@@ -24,7 +24,7 @@ from models.methods.fdsl import Fdsl, Maps
 from utils.config import MethodConfig
 from utils.log import progress
 from utils.memory import Halving, sparing
-from utils.text import shown
+from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 
@@ -41,13 +41,13 @@ class DiscrepancySource:
         self,
         load: Callable[[torch.dtype], Backbone],
         backbone: Backbone,
-        method: MethodConfig,
+        options: MethodConfig,
         root: Path,
         references: dict[str, list[Record]],
         image_size: int,
         max_pixels: int,
     ) -> None:
-        self.load, self.method, self.image_size = load, method, image_size
+        self.load, self.options, self.image_size = load, options, image_size
         self.shots = {
             category: InspectionDataset(root, drawn, image_size, max_pixels=max_pixels)
             for category, drawn in references.items()
@@ -78,7 +78,7 @@ class DiscrepancySource:
             logger.warning(
                 "Values overflowed in %s (images %s): the training goes on in float32.",
                 self.precision,
-                shown(", ".join(batch["path"])),
+                printable(", ".join(batch["path"])),
             )
             self.use_float32()
             found = self._discrepancy(batch)
@@ -86,7 +86,7 @@ class DiscrepancySource:
 
     def _discrepancy(self, batch: dict) -> Tensor:
         tokens = self.encode(batch["image"]).tokens
-        if self.method.fd == "none":
+        if self.options.fd == "none":
             return feature_discrepancy(tokens, None, "none")
         found = [
             self._against(self.banks[category], tokens[:, index])
@@ -96,7 +96,7 @@ class DiscrepancySource:
 
     def _against(self, bank: MemoryBank, tokens: Tensor) -> Tensor:
         """One image's tokens (L,N,C) -> discrepancies (L,N,C)."""
-        return bank.discrepancy(tokens, bank.index(tokens, self.method.align), self.method.fd)
+        return bank.discrepancy(tokens, bank.index(tokens, self.options.align), self.options.fd)
 
 
 def _encoder(backbone: Backbone) -> Callable[[Tensor], Features]:
@@ -115,8 +115,8 @@ class HeadsStep:
     whole batch, and gradients add up to the same sums.
     """
 
-    def __init__(self, heads: Fdsl, optimizer: torch.optim.Optimizer) -> None:
-        self.heads, self.optimizer = heads, optimizer
+    def __init__(self, method: Fdsl, optimizer: torch.optim.Optimizer) -> None:
+        self.method, self.optimizer = method, optimizer
         self.in_turn = self.finite = False
 
     def __call__(self, features: Tensor, mask: Tensor) -> tuple[float, float]:
@@ -124,7 +124,7 @@ class HeadsStep:
 
         `finite` says whether the loss and every gradient are.
         """
-        before = [value.clone() for value in self.heads.buffers()]
+        before = [value.clone() for value in self.method.buffers()]
 
         def attempt() -> tuple[float, float]:
             self.optimizer.zero_grad(set_to_none=True)
@@ -136,24 +136,24 @@ class HeadsStep:
             return focal, dice
 
         focal, dice = sparing(attempt, lambda: self._take_turns(before))
-        gradients = [value.grad.norm() for value in self.heads.parameters() if value.grad is not None]
+        gradients = [value.grad.norm() for value in self.method.parameters() if value.grad is not None]
         self.finite = math.isfinite(focal + dice) and bool(torch.stack(gradients).isfinite().all())
         return focal, dice
 
     def _maps(self, features: Tensor) -> Iterator[Maps]:
         if not self.in_turn:
-            yield self.heads(features)
+            yield self.method(features)
             return
         grid = math.isqrt(features.shape[2])
-        for index, head in enumerate(self.heads.heads):
+        for index, head in enumerate(self.method.heads):
             raw = head(features[index : index + 1]).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
-            yield self.heads.maps_of(raw)
+            yield self.method.maps_of(raw)
 
     def _take_turns(self, before: Sequence[Tensor]) -> bool:
         if self.in_turn:
             return False
         for value, kept in zip(
-            self.heads.buffers(), before
+            self.method.buffers(), before
         ):  # running statistics: the first attempt moved them
             value.copy_(kept)
         logger.warning("Out of memory in the heads: going on with one block's head at a time.")

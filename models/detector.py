@@ -28,7 +28,7 @@ NO_WINDOWS = WindowConfig(winmode="nan")
 
 @dataclass
 class AtOnce:
-    """How many window patches are encoded at once: what a detector and its copies have learnt about the memory."""
+    """How many window patches are encoded at once: what a detector and its copies know of the memory."""
 
     patches: int
 

@@ -120,7 +120,7 @@ class Method(nn.Module, ABC):
         """How high normal patches come in each group of `scales`; ModelError unless all are above zero."""
         if not all(level > 0 for level in levels):
             raise ModelError(
-                f"The references give no level for --method {self.name} (all their maps are zero); use --method "
-                "fdsl or nearest."
+                f"The references give no level for --method {self.name} (all their maps are zero); use "
+                "--method fdsl or nearest."
             )
         self.levels.copy_(torch.tensor(list(levels)))

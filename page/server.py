@@ -229,8 +229,8 @@ def _done(_: None) -> Response:
 def _refusal(error: Exception) -> tuple[Response, int]:
     """One sentence with the cause; what nobody expected goes to the log."""
     if isinstance(error, HTTPException):
-        told = {413: "the file is larger than this page takes", 404: "there is nothing here"}
-        return jsonify(error=told.get(error.code, error.description)), error.code
+        sentences = {413: "the file is larger than this page takes", 404: "there is nothing here"}
+        return jsonify(error=sentences.get(error.code, error.description)), error.code
     if isinstance(error, KeyError):
         return jsonify(error="it is not here any more; load the page again"), 404
     if isinstance(error, (DataError, ModelError, ConfigError)):

@@ -76,7 +76,7 @@ class Session:
         with self._lock:
             threshold = self.detector.threshold
             return {
-                "references": [_told(one) for one in self.references.values()],
+                "references": [_listed(one) for one in self.references.values()],
                 "photographs": [self._row(one) for one in self.photographs.values()],
                 "builtIn": 0 if self.learnt else self.detector.config.references,
                 "learnt": self.learnt,
@@ -108,7 +108,7 @@ class Session:
         upload = receive(content, number, name, self.folder, self.limits.max_pixels)
         with self._lock:
             self.references[number] = upload
-        return _told(upload)
+        return _listed(upload)
 
     def add_photograph(self, content: bytes, name: str) -> dict[str, Any]:
         """Takes a photograph to inspect; `score` scores it. DataError for what is no photograph."""
@@ -254,7 +254,7 @@ class Session:
 
     def _row(self, photograph: Photograph) -> dict[str, Any]:
         found = photograph.found
-        return _told(photograph) | {
+        return _listed(photograph) | {
             "score": None if found is None else found.score,
             "boxes": [] if found is None else [asdict(box) for box in photograph.boxes],
         }
@@ -269,7 +269,7 @@ class Session:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _told(upload: Upload) -> dict[str, Any]:
+def _listed(upload: Upload) -> dict[str, Any]:
     return {"number": upload.number, "name": upload.name, "width": upload.size[0], "height": upload.size[1]}
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from data.images import open_image
 from utils.errors import ConfigError, DataError
 from utils.lock import locked
-from utils.text import shown
+from utils.text import printable
 
 PREFIX = "fdsl-page-"
 LOCK = ".lock"
@@ -68,7 +68,7 @@ def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: in
             photo = open_image(file, max_pixels)
     except DataError as error:
         file.unlink(missing_ok=True)
-        raise DataError(f"{name}: {str(error).removeprefix(f'{shown(file)}: ')}") from error
+        raise DataError(f"{name}: {str(error).removeprefix(f'{printable(file)}: ')}") from error
     except FileNotFoundError as error:
         raise KeyError(number) from error
     except OSError:
@@ -80,7 +80,7 @@ def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: in
 def plain_name(name: str) -> str:
     """What the browser calls a file, as a label: its last part, on one line, not too long. It never names a
     file here."""
-    return shown(name.replace("\\", "/").rsplit("/", 1)[-1])[-NAME_LENGTH:].strip() or "photograph"
+    return printable(name.replace("\\", "/").rsplit("/", 1)[-1])[-NAME_LENGTH:].strip() or "photograph"
 
 
 def small(photo: Image.Image) -> Image.Image:

@@ -67,17 +67,17 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
 def explain(error: Exception) -> str | None:
     """One sentence with the cure for what the machine refuses (disk, permission, memory, GPU), None for
     anything else."""
-    told = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
     if isinstance(error, OSError):
         cure = OS_CURES.get(error.errno, "mend it, then give the same command again")
-        return f"{error.filename or 'a file'}: {error.strerror or told}; {cure}."
+        return f"{error.filename or 'a file'}: {error.strerror or reason}; {cure}."
     if is_out_of_memory(error):
-        return f"There is not enough memory ({told}); {CURE}."
+        return f"There is not enough memory ({reason}); {CURE}."
     if "DataLoader worker" in str(error):
         return (
-            "A process that loads images was ended from outside, most often for lack of memory; give the same "
-            "command again with fewer --workers (0: none)."
+            "A process that loads images was ended from outside, most often for lack of memory; give the "
+            "same command again with fewer --workers (0: none)."
         )
     if any(word in str(error) for word in GPU_FAULTS):
-        return f"The GPU stopped working ({told}); give the same command again, or use --device cpu."
+        return f"The GPU stopped working ({reason}); give the same command again, or use --device cpu."
     return None

@@ -47,9 +47,9 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.ones(1, device=device).sum().item()
     except (RuntimeError, AssertionError) as error:
-        told = (str(error).splitlines() or ["no reason told"])[0][:120]
+        fault = (str(error).splitlines() or ["no reason told"])[0][:120]
         raise ConfigError(
-            f"--device {name} is there but does not work ({told}); use --device cpu, or mend the driver."
+            f"--device {name} is there but does not work ({fault}); use --device cpu, or mend the driver."
         ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what waits for "the" GPU, or pins memory, means this one

@@ -79,14 +79,14 @@ def progress(
                 bar.set_postfix_str(note(), refresh=False)
                 bar.update(size(item))
         return
-    start = told = time.monotonic()
+    start = logged = time.monotonic()
     done = 0
     for item in items:
         yield item
         done += size(item)
         now = time.monotonic()
-        if now - told >= PLAIN_PROGRESS_SECONDS and done < total:
-            told, rate = now, done / (now - start)
+        if now - logged >= PLAIN_PROGRESS_SECONDS and done < total:
+            logged, rate = now, done / (now - start)
             logger.info(
                 "%s: %d of %d, %.2f a second, %.0f s left%s",
                 what,

@@ -43,10 +43,10 @@ def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Resul
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            told = (str(error).splitlines() or ["out of memory"])[0][:120]
+            reason = (str(error).splitlines() or ["out of memory"])[0][:120]
         free_memory()  # outside the handler: the error's frames held the tensors
         if not smaller():
-            raise ConfigError(f"There is not enough memory for a single image ({told}); {CURE}.")
+            raise ConfigError(f"There is not enough memory for a single image ({reason}); {CURE}.")
 
 
 def free_memory() -> None:

@@ -20,7 +20,7 @@ def natural_key(text: str) -> tuple:
     return tuple(zip(parts[::2], [*((len(n), n) for n in numbers), (0, "")])), text
 
 
-def shown(path: str | Path) -> str:
+def printable(path: str | Path) -> str:
     """A name as messages and tables show it: one line, control characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 

@@ -105,12 +105,12 @@ def blob(
 
 @dataclass(frozen=True)
 class Camera:
-    """One exposure: the light's direction, level, tint and fall-off over the picture, the lens and the
+    """One exposure: the light's direction, brightness, tint and fall-off over the picture, the lens and the
     sensor."""
 
     azimuth: float
     elevation: float
-    level: float
+    brightness: float
     tint: np.ndarray
     slope: np.ndarray
     sharpness: float
@@ -123,7 +123,7 @@ class Camera:
         return cls(
             azimuth=np.radians(rng.normal(235, 5)),
             elevation=np.radians(rng.normal(52, 1.5)),
-            level=rng.normal(1, 0.015),
+            brightness=rng.normal(1, 0.015),
             tint=rng.normal(1, 0.006, 3).astype(np.float32),
             slope=rng.normal((-0.10, -0.07), 0.015),
             sharpness=rng.uniform(0.75, 0.8),
@@ -149,7 +149,7 @@ class Camera:
         half /= np.linalg.norm(half)
         shine = np.clip((-across * half[0] - down * half[1] + half[2]) / norm, 0, 1) ** 40
         y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : cols * 1j]
-        field = self.level * (1 + self.slope[0] * x + self.slope[1] * y) * (1 - 0.07 * (x**2 + y**2))
+        field = self.brightness * (1 + self.slope[0] * x + self.slope[1] * y) * (1 - 0.07 * (x**2 + y**2))
         lit = surface.colour * (0.35 + 0.65 * diffuse)[..., None] + (surface.gloss * shine)[..., None]
         return np.clip(blur(lit * field[..., None] * self.tint, self.sharpness), 0, 1).astype(np.float32)
 

@@ -64,8 +64,8 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
 
 
 def default_checkpoint(args: argparse.Namespace) -> Path | None:
-    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for a method without
-    trained heads."""
+    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for a
+    method without trained heads."""
     untrained = args.method is not None and not METHODS[args.method].needs_heads
     names = () if untrained else ("visa", "mvtec")
     found = (checkpoint_path(args.checkpoints, args.model_name, name) for name in names)

@@ -2,7 +2,7 @@
 scores.
 
 All of them follow from one list: for each distinct anomalous score, the anomalous mass and the normal pixels
-at or above it. Between two anomalous scores only false alarms grow, and the curves run level; where normal
+at or above it. Between two anomalous scores only false alarms grow, and the curves run flat; where normal
 pixels share an anomalous score they rise along a straight line. So normal pixels need only a sort, and no
 threshold is left out.
 
@@ -212,7 +212,7 @@ def _pro(curve: Curve) -> float:
 
 
 def _polyline(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
-    """False and true positive rate from (0, 0) to (1, 1): for each threshold a level piece, then the rise at
+    """False and true positive rate from (0, 0) to (1, 1): for each threshold a flat piece, then the rise at
     it."""
     steps = curve.hits.size
     fpr, tpr = np.zeros(2 * steps + 2), np.zeros(2 * steps + 2)

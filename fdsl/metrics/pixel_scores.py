@@ -129,26 +129,26 @@ class PixelScores:
 
 
 class _Summary:
-    """A stream of populations, each thinned to the cuts; FAN_IN of one level are joined into one of the
+    """A stream of populations, each thinned to the cuts; FAN_IN of one tier are joined into one of the
     next."""
 
     def __init__(self, cuts: Callable[[float], np.ndarray]) -> None:
         self._cuts = cuts
-        self._levels: list[list[Population]] = []
+        self._tiers: list[list[Population]] = []
 
-    def add(self, population: Population, level: int = 0) -> None:
+    def add(self, population: Population, tier: int = 0) -> None:
         if population.scores.size == 0:
             return
-        if level == len(self._levels):
-            self._levels.append([])
-        self._levels[level].append(_thin(population, self._cuts))
-        if len(self._levels[level]) == FAN_IN:
-            joined = _merge(self._levels[level])
-            self._levels[level] = []
-            self.add(joined, level + 1)
+        if tier == len(self._tiers):
+            self._tiers.append([])
+        self._tiers[tier].append(_thin(population, self._cuts))
+        if len(self._tiers[tier]) == FAN_IN:
+            joined = _merge(self._tiers[tier])
+            self._tiers[tier] = []
+            self.add(joined, tier + 1)
 
     def population(self) -> Population:
-        return _merge([population for level in self._levels for population in level])
+        return _merge([population for tier in self._tiers for population in tier])
 
 
 def _thin(population: Population, cuts: Callable[[float], np.ndarray]) -> Population:

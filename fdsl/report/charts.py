@@ -23,7 +23,8 @@ STYLE = """
 .chart .middle { text-anchor: middle; } .chart .axis { stroke: var(--line); fill: none; }
 .chart .good { fill: var(--good); } .chart .defect { fill: var(--defect); }
 .chart .curve { stroke: var(--ink); stroke-width: 1.6; fill: none; stroke-linejoin: round; }
-.chart .chance { stroke: var(--line); stroke-dasharray: 3 4; } .chart .alarm { fill: var(--defect); opacity: .07; }
+.chart .chance { stroke: var(--line); stroke-dasharray: 3 4; }
+.chart .alarm { fill: var(--defect); opacity: .07; }
 .chart .threshold { stroke: var(--ink); stroke-width: 1.5; } .chart .point { fill: var(--defect); }
 .chart .point { stroke: var(--paper); stroke-width: 2; }
 """
@@ -65,9 +66,8 @@ def _y(fraction: float, size: tuple[int, int]) -> float:
 
 def _svg(size: tuple[int, int], label: str, body: list[str], extra: str = "") -> str:
     return (
-        f'<svg class="chart" viewBox="0 0 {size[0]} {size[1]}" role="img" aria-label="{escape(label)}" {extra}>'
-        + "".join(body)
-        + "</svg>"
+        f'<svg class="chart" viewBox="0 0 {size[0]} {size[1]}" role="img" '
+        f'aria-label="{escape(label)}" {extra}>{"".join(body)}</svg>'
     )
 
 
@@ -114,7 +114,8 @@ def histogram_svg(scores: np.ndarray, labels: np.ndarray, threshold: float | Non
         body[0] = body[0].replace(
             f'x="{LEFT}" width="0"', f'x="{place:.1f}" width="{size[0] - RIGHT - place:.1f}"'
         )
-    label = f"Histogram of image scores: {int((~labels).sum())} good above, {int(labels.sum())} defects below the axis"
+    good, defects = int((~labels).sum()), int(labels.sum())
+    label = f"Histogram of image scores: {good} good above, {defects} defects below the axis"
     return _svg(size, label, body, extra)
 
 
@@ -150,7 +151,8 @@ def curve_svg(
         _text(LEFT - 6, size[1] - BOTTOM, "0", "end"),
         _text(LEFT - 6, TOP + 8, "1", "end"),
         _text(_x(1, size), size[1] - 10, "1", "end"),
-        f'<text class="middle" transform="translate({LEFT - 14} {_y(0.5, size):.1f}) rotate(-90)">{names[1]}</text>',
+        f'<text class="middle" transform="translate({LEFT - 14} {_y(0.5, size):.1f}) rotate(-90)">'
+        f"{names[1]}</text>",
     ]
     title = "ROC curve" if kind == "roc" else "Precision-recall curve"
     if not labels.any() or labels.all():
@@ -187,9 +189,11 @@ def plots_svg(name: str, scores: np.ndarray, labels: np.ndarray, threshold: floa
         place = f'x="{HISTOGRAM_SIZE[0] + 20 + index * (CURVE_SIZE[0] + 10)}" y="40" width="250" height="230"'
         parts.append(curve_svg(kind, scores, labels, threshold, place))
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" height="{height}">'
         f"<style>{FILE_STYLE}{STYLE}</style>"
         f'<rect width="100%" height="100%" style="fill: var(--paper)"/>{_text(16, 28, title, "title")}'
-        f'<text x="16" y="50" style="font: 12px system-ui; fill: var(--muted)">Image scores: good above the axis, '
-        f"defects below; the line and the points are the F1-max threshold.</text>{''.join(parts)}</svg>\n"
+        '<text x="16" y="50" style="font: 12px system-ui; fill: var(--muted)">Image scores: good above the '
+        f"axis, defects below; the line and the points are the F1-max threshold.</text>"
+        f"{''.join(parts)}</svg>\n"
     )

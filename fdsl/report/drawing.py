@@ -118,11 +118,11 @@ def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]
 
 @lru_cache(maxsize=1)
 def _heat_tables(brightness: float) -> tuple[np.ndarray, np.ndarray]:
-    """For heat levels 0..255: the colour times its opacity (256,1,3), and what is left of the photo below it
-    (256,)."""
-    levels = np.arange(256, dtype=np.uint8)
-    opacity = np.sqrt(levels / 255)
-    colours = cv2.applyColorMap(levels[:, None], cv2.COLORMAP_INFERNO)[..., ::-1]
+    """For shades of heat 0..255: the colour times its opacity (256,1,3), and what is left of the photo below
+    it (256,)."""
+    shades = np.arange(256, dtype=np.uint8)
+    opacity = np.sqrt(shades / 255)
+    colours = cv2.applyColorMap(shades[:, None], cv2.COLORMAP_INFERNO)[..., ::-1]
     return (colours * opacity[:, None, None]).astype(np.uint8), (255 * brightness * (1 - opacity)).astype(
         np.uint8
     )
@@ -134,10 +134,10 @@ def heat(
     """The heat map over the dimmed grey photo: what lies at the scale's low end stays dark, its high end
     glows."""
     low, high = scale
-    levels = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (high - low))
+    shades = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (high - low))
     colours, rest = _heat_tables(brightness)
-    grey = cv2.multiply(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.LUT(levels, rest), scale=1 / 255)
-    return cv2.add(cv2.applyColorMap(levels, colours), cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
+    grey = cv2.multiply(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.LUT(shades, rest), scale=1 / 255)
+    return cv2.add(cv2.applyColorMap(shades, colours), cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
 def panels(

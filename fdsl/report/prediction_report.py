@@ -74,9 +74,9 @@ def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool
         y, x = top + (CELL - small.shape[0]) // 2, left + (CELL - small.shape[1]) // 2
         sheet[y : y + small.shape[0], x : x + small.shape[1]] = small
         colour = drawing.PREDICTION_COLOUR if row["anomalous"] else drawing.TEXT_COLOUR
-        told = {None: "", False: ", normal", True: ", anomalous"}[row["anomalous"]]
+        verdict = {None: "", False: ", normal", True: ", anomalous"}[row["anomalous"]]
         texts += [
-            (left + 4, top + CELL + 2, f"{row['score']:.4f}{told}", colour, CELL - 8),
+            (left + 4, top + CELL + 2, f"{row['score']:.4f}{verdict}", colour, CELL - 8),
             (left + 4, top + CELL + 21, row["image"], drawing.MUTED_COLOUR, CELL - 8),
         ]
     write_image(folder / "contact_sheet.jpg", drawing.write_on(sheet, texts))

@@ -104,8 +104,8 @@ def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
         if isinstance(value, Mapping):
             yield from _settings(value, f"{prefix}{name}.")
         else:
-            shown = " ".join(map(str, value)) if isinstance(value, list) else value
-            yield f"{prefix}{name}", DASH if shown is None else str(shown)
+            text = " ".join(map(str, value)) if isinstance(value, list) else value
+            yield f"{prefix}{name}", DASH if text is None else str(text)
 
 
 def script_json(value: Any) -> str:
@@ -224,35 +224,35 @@ def _data(summaries: Sequence[CategorySummary], folder: Path) -> dict[str, Any]:
     """What the page's script works with: scores to the last digit, names, and where the pictures are."""
     thumbnails = [item.thumbnail(file) for item in summaries for file in [*item.files, *item.reference_files]]
     embed = sum(path.stat().st_size for path in thumbnails if path.exists()) <= EMBEDDED_BYTES
-    categories = []
-    for item in summaries:
-
-        def thumbnail(file: str) -> str:
-            path = item.thumbnail(file)
-            if embed and path.exists():
-                return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
-            return _url(path, folder)
-
-        categories.append(
-            {
-                "name": item.name,
-                "strips": _url(item.folder, folder) + "/",
-                "images": item.image_paths,
-                "defects": item.defects,
-                "labels": [int(label) for label in item.labels],
-                "scores": [float(score) if np.isfinite(score) else None for score in item.scores],
-                "threshold": item.score_threshold,
-                "files": item.files,
-                "strip": [int(has) for has in item.has_strip],
-                "sizes": [list(size) for size in item.panel_sizes],
-                "thumbnails": [thumbnail(file) for file in item.files],
-                "references": [thumbnail(file) for file in item.reference_files],
-            }
-        )
     return {
-        "categories": categories,
+        "categories": [_images(item, folder, embed) for item in summaries],
         "panels": drawing.PANEL_NAMES,
         "gap": drawing.PANEL_GAP,
         "curve": [charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM, *charts.CURVE_SIZE],
         "histogram": [charts.LEFT, charts.RIGHT, *charts.HISTOGRAM_SIZE],
+    }
+
+
+def _images(item: CategorySummary, folder: Path, embed: bool) -> dict[str, Any]:
+    """A category's part of `_data`; `embed` puts its thumbnails into the page."""
+
+    def thumbnail(file: str) -> str:
+        path = item.thumbnail(file)
+        if embed and path.exists():
+            return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
+        return _url(path, folder)
+
+    return {
+        "name": item.name,
+        "strips": _url(item.folder, folder) + "/",
+        "images": item.image_paths,
+        "defects": item.defects,
+        "labels": [int(label) for label in item.labels],
+        "scores": [float(score) if np.isfinite(score) else None for score in item.scores],
+        "threshold": item.score_threshold,
+        "files": item.files,
+        "strip": [int(has) for has in item.has_strip],
+        "sizes": [list(size) for size in item.panel_sizes],
+        "thumbnails": [thumbnail(file) for file in item.files],
+        "references": [thumbnail(file) for file in item.reference_files],
     }

@@ -70,9 +70,9 @@ class Checkpoint:
 def save_checkpoint(path: Path, state: dict[str, Tensor], config: TrainedWith) -> None:
     """Writes heads and configuration to `path`, whole or not at all."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    told = json.dumps({"format": FORMAT_VERSION, **config.to_json()}, sort_keys=True)
+    passport = json.dumps({"format": FORMAT_VERSION, **config.to_json()}, sort_keys=True)
     with whole_file(path, "wb") as file:
-        file.write(save(tensors, metadata={METADATA_KEY: told}))
+        file.write(save(tensors, metadata={METADATA_KEY: passport}))
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

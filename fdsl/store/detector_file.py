@@ -39,10 +39,10 @@ def save_detector(
     """Writes tensors, configuration and threshold to `path`, whole or not at all."""
     values = {**config.to_json(), "format": FORMAT_VERSION}
     values["threshold"] = None if threshold is None else asdict(threshold)
-    told = json.dumps(values, sort_keys=True, allow_nan=False)
+    passport = json.dumps(values, sort_keys=True, allow_nan=False)
     content = save(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        metadata={METADATA_KEY: told},
+        metadata={METADATA_KEY: passport},
     )
     with whole_file(Path(path), "wb") as file:
         file.write(content)

@@ -39,7 +39,7 @@ COLUMNS = (
     "picture",
 )
 RANKED = 500  # rows that the report shows
-TOLD_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
+LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
 PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
@@ -216,7 +216,7 @@ class PredictionFolder:
         totals.top = [row for *_, row in sorted(heap, key=lambda item: item[:2], reverse=True)]
         for name, reason in _lines(self.partial / "skipped.jsonl"):
             totals.skipped += 1
-            if totals.skipped <= TOLD_SKIPPED:
+            if totals.skipped <= LISTED_SKIPPED:
                 totals.first_skipped.append((name, reason))
         return totals
 
@@ -281,7 +281,7 @@ def _changed(stored: Mapping[str, Any], config: PredictionConfig) -> str | None:
 
 
 def skipped_summary(totals: Totals, folder: Path | None) -> Sequence[str]:
-    """Lines that say what was skipped and why, at most TOLD_SKIPPED of them."""
+    """Lines that say what was skipped and why, at most LISTED_SKIPPED of them."""
     if not totals.skipped:
         return []
     lines = [f"{totals.skipped} file(s) skipped:"] + [

@@ -66,13 +66,13 @@ class TrainingState:
         return time.monotonic() - self._saved_at >= seconds
 
     def save(
-        self, heads: nn.Module, optimizer: torch.optim.Optimizer, position: Position, precision: str
+        self, method: nn.Module, optimizer: torch.optim.Optimizer, position: Position, precision: str
     ) -> None:
         """Writes the state; a state with values that are not finite is a ConfigError and the last good one
         stays."""
-        tensors = {f"heads.{name}": value for name, value in heads.state_dict().items()}
-        for index, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in values.items()}
+        tensors = {f"heads.{name}": value for name, value in method.state_dict().items()}
+        for index, slots in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
         bad = next((name for name, value in tensors.items() if not torch.isfinite(value).all()), None)
         if bad is not None:
             raise ConfigError(
@@ -82,7 +82,7 @@ class TrainingState:
         generators, numbers = _generators()
         rows = torch.tensor(position.rows, dtype=torch.float64).reshape(position.step, self.columns)
         tensors |= {"rows": rows, **{f"generator.{name}": value for name, value in generators.items()}}
-        told = {
+        values = {
             "format": FORMAT_VERSION,
             "config": self.config.to_json(),
             "data": self.data,
@@ -95,7 +95,7 @@ class TrainingState:
             file.write(
                 save(
                     {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-                    metadata={METADATA_KEY: json.dumps(told)},
+                    metadata={METADATA_KEY: json.dumps(values)},
                 )
             )
         self._saved_at, self._saved_step = time.monotonic(), position.step
@@ -112,20 +112,20 @@ class TrainingState:
         """The saved state; ConfigError for a file that is not one, naming the cure."""
         try:
             with safe_open(self.file, framework="pt") as file:
-                told = json.loads((file.metadata() or {})[METADATA_KEY])
+                stored = json.loads((file.metadata() or {})[METADATA_KEY])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
-            if told["format"] != FORMAT_VERSION:
-                raise ValueError(f"format {told['format']}")
+            if stored["format"] != FORMAT_VERSION:
+                raise ValueError(f"format {stored['format']}")
             rows = [(int(step), int(epoch), *values) for step, epoch, *values in tensors.pop("rows").tolist()]
-            position = Position(int(told["epoch"]), int(told["batch"]), rows)
+            position = Position(int(stored["epoch"]), int(stored["batch"]), rows)
             return SavedTraining(
                 self.file,
                 position,
-                str(told["precision"]),
-                TrainedWith.from_json(told["config"]),
-                str(told["data"]),
+                str(stored["precision"]),
+                TrainedWith.from_json(stored["config"]),
+                str(stored["data"]),
                 tensors,
-                told["generators"],
+                stored["generators"],
             )
         except (
             ConfigError,
@@ -160,10 +160,10 @@ class SavedTraining:
     tensors: dict[str, Tensor]
     generators: dict[str, Any]
 
-    def restore(self, heads: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
+    def restore(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
         """Puts heads, optimizer and the global generators back as they were; returns the position."""
         try:
-            heads.load_state_dict(
+            method.load_state_dict(
                 {
                     name.removeprefix("heads."): value
                     for name, value in self.tensors.items()

@@ -23,7 +23,7 @@ class PackedAttention(nn.Module):
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
         super().__init__()
-        self.heads = attention.num_heads
+        self.attention_heads = attention.num_heads
         self.in_proj_weight, self.in_proj_bias = attention.in_proj_weight, attention.in_proj_bias
         self.out_proj = attention.out_proj
 
@@ -33,7 +33,7 @@ class PackedAttention(nn.Module):
         """Tokens (B,N,C) -> (B,N,C) and no weights, as open_clip's blocks call it (key and value are the
         query)."""
         packed = F.linear(tokens.to(self.in_proj_weight.dtype), self.in_proj_weight, self.in_proj_bias)
-        query, key, value = packed.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query, key, value = packed.unflatten(-1, (3, self.attention_heads, -1)).permute(2, 0, 3, 1, 4)
         if attn_mask is None and products_beat_the_kernel(query):
             mixed = attention_by_products(query, key, value)
         else:
@@ -49,8 +49,8 @@ def products_beat_the_kernel(query: Tensor) -> bool:
 
 def attention_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(query key^T / sqrt(d)) value of (B,H,N,d), chunk by chunk so that the scores stay small."""
-    heads, tokens, width = query.shape[1:]
-    images = max(1, ATTENTION_SCORES // (heads * min(tokens, ATTENTION_ROWS) * tokens))
+    attention_heads, tokens, width = query.shape[1:]
+    images = max(1, ATTENTION_SCORES // (attention_heads * min(tokens, ATTENTION_ROWS) * tokens))
     query, key, value = (part.contiguous() for part in (query * width**-0.5, key, value))
     return torch.cat(
         [

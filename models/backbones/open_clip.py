@@ -107,7 +107,7 @@ class OpenClipBackbone(nn.Module):
         return Features(tokens, pooled, torch.stack(blocks) if RAW_TOKENS in want else None)
 
     def position_table(self, grid: int) -> nn.Parameter:
-        """The tower's position table for a grid of `grid` x `grid` patches, made once for each grid and device."""
+        """The tower's position table for `grid` x `grid` patches, made once for each grid and device."""
         key = grid, self.device
         if key not in self._tables:
             table = resize_position_table(self.native_table, grid).to(self.visual.conv1.weight)

@@ -63,8 +63,8 @@ def require_square_vit(visual: nn.Module) -> None:
     patches."""
     if not isinstance(visual, open_clip.transformer.VisionTransformer):
         raise ModelError(
-            f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, EVA, "
-            "ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or "
+            f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, "
+            "EVA, ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or "
             "ViT-B-16-quickgelu."
         )
     for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):

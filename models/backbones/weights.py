@@ -87,12 +87,12 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
         "of another shape": sorted((set(own) & set(state)) - fits),
     }
     if any(faults.values()):
-        told = "; ".join(
+        reason = "; ".join(
             f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
             for what, names in faults.items()
             if names
         )
-        raise ModelError(f"--pretrained {source} does not fill the image tower ({told}); check --model.")
+        raise ModelError(f"--pretrained {source} does not fill the image tower ({reason}); check --model.")
     bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
     if bad:
         raise ModelError(f"--pretrained {source} holds values that are not finite ({', '.join(bad[:5])}).")

@@ -54,5 +54,5 @@ class Both(Method):
 
     def refine(self, raw: Tensor) -> Tensor:
         """The heads' maps refined by their NAM; there is nothing to refine in distances."""
-        heads, distances = raw.split(self.blocks)
-        return torch.cat([self.trained.refine(heads), distances])
+        probabilities, distances = raw.split(self.blocks)
+        return torch.cat([self.trained.refine(probabilities), distances])

@@ -10,6 +10,7 @@ from PIL import Image
 from data.images import open_image
 from data.photographs import as_photograph
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
+from fdsl.learnt import normal_scores_of
 from fdsl.run_config import TrainedWith
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
@@ -406,3 +407,9 @@ def test_top1_is_steadier_than_the_maximum(configs):
     patches = np.sort(found["top1"].patch_map.ravel())
     assert found["top1"].score == pytest.approx(patches[-3:].mean(), rel=1e-5)
     assert found["max"].score >= found["top1"].score
+
+
+def test_a_saved_detector_calls_the_kinds_as_earlier_versions_did(nearest):
+    state = nearest.tensors()
+    assert state["normal.how"].tolist() == nearest.normal.kinds.tolist() == [0, 3, 3, 3, 3] * 3
+    assert normal_scores_of(state).kinds.tolist() == [0, 3, 3, 3, 3] * 3

@@ -129,9 +129,9 @@ def test_equals_scikit_learn_and_plain_pro(kind):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 9), st.integers(2, 7), st.floats(0.05, 0.9))
-def test_any_small_maps(seed, levels, size, share):
+def test_any_small_maps(seed, steps, size, share):
     rng = np.random.default_rng(seed)
-    scores = [rng.integers(0, levels, (size, size + 1)) / levels for _ in range(3)]
+    scores = [rng.integers(0, steps, (size, size + 1)) / steps for _ in range(3)]
     masks = [rng.random((size, size + 1)) < share for _ in range(3)]
     masks[0].flat[:2] = True, False
     ours, plain = evaluate(scores, masks), plain_metrics(scores, masks)
@@ -283,7 +283,7 @@ def test_wrong_shapes_and_masks_are_refused():
 
 @pytest.fixture(scope="module")
 def streams():
-    """Maps and masks of long streams by name; each is cut into dozens of blocks and joined on two levels."""
+    """Maps and masks of long streams by name; each is cut into dozens of blocks and joined on two tiers."""
     return {name: (scores, masks) for name, scores, masks in draw_streams()}
 
 
@@ -343,12 +343,12 @@ def test_memory_does_not_grow_with_the_stream():
     assert peaks[1] < 200 and peaks[1] < 2 * peaks[0], peaks  # the 400 maps are 400 MiB
 
 
-@pytest.mark.parametrize("levels", [None, 6])
-def test_image_metrics_equal_scikit_learn(levels):
+@pytest.mark.parametrize("steps", [None, 6])
+def test_image_metrics_equal_scikit_learn(steps):
     rng = np.random.default_rng(3)
     labels = rng.random(83) < 0.75
     scores = rng.random(83) + 0.3 * labels
-    scores = scores if levels is None else np.round(scores * levels) / levels
+    scores = scores if steps is None else np.round(scores * steps) / steps
     ours, plain = image_metrics(scores, labels), sklearn_metrics(scores, labels)
     assert [ours[f"{name}_sp"] for name in plain] == pytest.approx(list(plain.values()), abs=1e-12)
     predicted = scores >= ours["f1_threshold_sp"]

@@ -76,7 +76,7 @@ def test_the_page_needs_nothing_from_elsewhere(run):
     assert not [tag for tag, _ in page.tags if tag in ("link", "iframe", "object", "base")]
     policy = next(attributes["content"] for tag, attributes in page.tags if "http-equiv" in attributes)
     assert "default-src 'none'" in policy and "unsafe-eval" not in policy and "script-src 'sha256-" in policy
-    for item, summary in zip(page.data["categories"], run[1]):
+    for item in page.data["categories"]:
         for image in [*item["thumbnails"], *item["references"]]:
             assert image.startswith("data:image/webp;base64,")
             assert base64.b64decode(image.split(",")[1])[8:12] == b"WEBP"

@@ -51,7 +51,8 @@ def choose(driver, identity, value):
 def counts(driver):
     """The shown numbers of the category in view."""
     return driver.execute_script("""return Object.fromEntries([...document.querySelectorAll(
-        'section.category:not([hidden]) [data-count]')].map(output => [output.dataset.count, output.textContent]))""")
+        'section.category:not([hidden]) [data-count]')].map(
+        output => [output.dataset.count, output.textContent]))""")
 
 
 def expected(summary, threshold, start):

@@ -65,7 +65,7 @@ WINDOWS = [
     )
 ]
 METHODS = [
-    *({"heads": heads} for heads in ("fdsl", "both")),
+    *({"heads": method} for method in ("fdsl", "both")),
     NEAREST,
     *(
         {"method": as_stored(MethodConfig(nam, fd, align))}

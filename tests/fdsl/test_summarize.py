@@ -150,8 +150,8 @@ def test_what_does_not_change_a_result_does_not_split_a_row(tmp_path, change):
 
 
 def test_published_rows_stand_beside_ours(tmp_path):
-    """Those of the shots that were run, with their source; the numbers are checked against the paper's table by
-    hand."""
+    """Those of the shots that were run, with their source; the numbers are checked against the paper's table
+    by hand."""
     write_run(tmp_path, 14, k_shot=4)
     text = summarize.markdown(tmp_path, summarize.table_rows(summarize.find_runs(tmp_path)[0]), {})
     lines = {line[1]: dict(zip(METRIC_NAMES, line[3:])) for line in table_lines(text) if line[0] == "4"}

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies
 
-from fdsl.thresholds import COPY, HELD_OUT, KIND, STRICT, NormalScores, labelled_threshold, upper_limit
+from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT, NormalScores, labelled_threshold, upper_limit
 from utils.errors import ConfigError
 
 
-def normal(scores, how=None, peaks=None):
+def normal(scores, kinds=None, peaks=None):
     scores = np.asarray(scores, float)
     return NormalScores(
         scores,
         scores if peaks is None else np.asarray(peaks, float),
-        np.full(len(scores), HELD_OUT) if how is None else np.asarray(how),
+        np.full(len(scores), HELD_OUT) if kinds is None else np.asarray(kinds),
         0.1,
     )
 
@@ -38,22 +38,22 @@ def test_threshold_is_a_score_and_falls_with_the_rate(scores, rate):
 
 
 def test_a_single_reference_is_bounded_from_both_sides():
-    kind, strict = np.full(8, 0.10), np.full(8, 0.20)
-    how = np.repeat([KIND, STRICT], 8)
-    assert 0.10 < upper_limit(np.concatenate([kind, strict]), how, 0.5) < 0.20
-    wide = upper_limit(np.concatenate([kind, strict]), how, 0.01)
-    narrow = upper_limit(np.concatenate([kind + 0.045, strict - 0.045]), how, 0.01)
+    lenient, strict = np.full(8, 0.10), np.full(8, 0.20)
+    kinds = np.repeat([LENIENT, STRICT], 8)
+    assert 0.10 < upper_limit(np.concatenate([lenient, strict]), kinds, 0.5) < 0.20
+    wide = upper_limit(np.concatenate([lenient, strict]), kinds, 0.01)
+    narrow = upper_limit(np.concatenate([lenient + 0.045, strict - 0.045]), kinds, 0.01)
     assert wide > narrow > 0.15
 
 
 def test_copies_widen_the_spread_but_do_not_move_the_mean():
-    how = np.array([HELD_OUT, COPY, COPY] * 3)
+    kinds = np.array([HELD_OUT, COPY, COPY] * 3)
     own, spread = np.array([0.10, 0.11, 0.12]), np.array([-0.05, 0.05])
     values = np.concatenate([[score, *(0.4 + spread)] for score in own])
     narrow = np.concatenate([[score, *(0.4 + spread / 10)] for score in own])
-    assert upper_limit(values, how, 0.5) == pytest.approx(upper_limit(own, np.full(3, HELD_OUT), 0.5))
-    assert upper_limit(values, how, 0.01) > upper_limit(narrow, how, 0.01)
-    assert upper_limit(narrow, how, 0.01) < 0.3, (
+    assert upper_limit(values, kinds, 0.5) == pytest.approx(upper_limit(own, np.full(3, HELD_OUT), 0.5))
+    assert upper_limit(values, kinds, 0.01) > upper_limit(narrow, kinds, 0.01)
+    assert upper_limit(narrow, kinds, 0.01) < 0.3, (
         "copies that look strange do not push the threshold up by themselves"
     )
 
@@ -67,7 +67,7 @@ def test_threshold_says_where_it_comes_from_and_serves_maps_too():
     found = normal([0.1, 0.2, 0.3], peaks=[0.05, 0.1, 0.15]).threshold(0.05)
     assert "0.05" in found.source and "leave-one-out" in found.source
     assert found.level < found.score
-    assert "one reference" in normal([0.1, 0.2], how=[KIND, STRICT]).threshold(0.05).source
+    assert "one reference" in normal([0.1, 0.2], kinds=[LENIENT, STRICT]).threshold(0.05).source
 
 
 def test_labels_give_the_best_f1_with_room_below():

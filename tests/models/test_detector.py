@@ -23,13 +23,13 @@ SIDE, PATCH = 64, 8
 def trained_like(seed=3, **options):
     """Heads whose BatchNorm statistics and weights are away from their initial values."""
     torch.manual_seed(seed)
-    heads = Fdsl(32, 2, MethodConfig(**options), with_nam=True)
+    method = Fdsl(32, 2, MethodConfig(**options), with_nam=True)
     for _ in range(3):
-        heads.train()(torch.rand(2, 2, 64, 32))
+        method.train()(torch.rand(2, 2, 64, 32))
     with torch.no_grad():
-        for parameter in heads.parameters():
+        for parameter in method.parameters():
             parameter.add_(0.2 * torch.randn_like(parameter))
-    return heads.eval()
+    return method.eval()
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def encoders(backbone):
 @pytest.mark.parametrize("align", ALIGNMENTS)
 @pytest.mark.parametrize("fd", FD_MODES)
 def test_full_image_equals_the_plain_path(tiny_backbone, photos, align, fd):
-    heads = trained_like(fd=fd, align=align)
-    detector = Detector(tiny_backbone, heads, SIDE)
+    method = trained_like(fd=fd, align=align)
+    detector = Detector(tiny_backbone, method, SIDE)
     detector.remember(photos[:2])
-    maps = heads.maps_of(detector.raw_maps(photos[2:3]))
+    maps = method.maps_of(detector.raw_maps(photos[2:3]))
     raw, refined = plain.full_maps(
-        encoders(tiny_backbone)[0], heads, photos[2], [] if fd == "none" else photos[:2], align, fd
+        encoders(tiny_backbone)[0], method, photos[2], [] if fd == "none" else photos[:2], align, fd
     )
     assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5) and torch.allclose(
         maps.refined[:, 0], refined, atol=1e-5
@@ -71,12 +71,12 @@ def test_full_image_equals_the_plain_path(tiny_backbone, photos, align, fd):
     "size, stride, index", [(4, 2, "0"), (4, 2, "1"), (3, 2, "0"), (5, 4, "1"), (8, 1, "0")]
 )
 def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index):
-    heads = trained_like()
-    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index))
+    method = trained_like()
+    detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index))
     detector.remember(photos[:2])
-    maps = heads.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
     raw, refined = plain.window_maps(
-        *encoders(tiny_backbone), heads, photos[2], photos[:2], size, stride, PATCH, index=index == "1"
+        *encoders(tiny_backbone), method, photos[2], photos[:2], size, stride, PATCH, index=index == "1"
     )
     assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5) and torch.allclose(
         maps.refined[:, 0], refined, atol=1e-5
@@ -215,8 +215,8 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
 @pytest.mark.parametrize("picks", [1, 3, 99])
 @pytest.mark.parametrize("align", ALIGNMENTS)
 def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, align, picks):
-    heads = trained_like(align=align)
-    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, "window"))
+    method = trained_like(align=align)
+    detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, "window"))
     detector.remember(photos[:2])
     encode = encoders(tiny_backbone)[0]
     gallery = [window for photo in photos[:2] for window in detector.windows.cut(photo, PATCH)]
@@ -232,7 +232,7 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
     for window in detector.windows.cut(photos[2], PATCH):
         order = torch.tensor([alike(window, other) for other in gallery]).argsort(descending=True)[:picks]
         own = torch.cat([encode(gallery[number]) for number in order], dim=1)
-        pairs = zip(heads.heads, encode(window), own)
+        pairs = zip(method.heads, encode(window), own)
         expected.append(
             torch.stack(
                 [
@@ -271,9 +271,9 @@ def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_sca
     tiny_backbone, photos
 ):
     """The base map stands in for it, and was brought to that scale already on its own way to the result."""
-    heads = Both(trained_like(use_nam=False))
-    heads.set_levels((0.2, 0.01))
-    detector = Detector(tiny_backbone, heads, SIDE, windows=WindowConfig("onlywin", 3, 3, 1.0, "0", 1))
+    method = Both(trained_like(use_nam=False))
+    method.set_levels((0.2, 0.01))
+    detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("onlywin", 3, 3, 1.0, "0", 1))
     detector.remember(photos[:1])
     found = detector(photos[1:2])
     seen = torch.zeros(64, dtype=torch.bool)

@@ -36,7 +36,7 @@ class Case:
     def __init__(self, case, backbone):
         self.golden = dict(np.load(SHARED / "golden" / case["file"]))
         checkpoint = load_checkpoint(SHARED / "golden" / case["checkpoint"])
-        heads = Fdsl.of_heads(checkpoint.width, checkpoint.blocks, MethodConfig(), checkpoint.state)
+        method = Fdsl.of_heads(checkpoint.width, checkpoint.blocks, MethodConfig(), checkpoint.state)
         self.settings = WindowConfig(
             "mul", case["win"], case["stride"], case["weight"], str(int(case["index"]))
         )
@@ -46,13 +46,13 @@ class Case:
 
         self.image = prepared(case["query"])
         self.mask = mask_to_tensor(open_mask(SHARED / case["mask"]), SIDE)[None]
-        self.detector = Detector(backbone, heads, SIDE, self.settings)
+        self.detector = Detector(backbone, method, SIDE, self.settings)
         self.detector.remember(torch.stack([prepared(path) for path in case["references"]]))
         self.features = backbone.encode(self.image[None], frozenset({EMBEDDING}))
         raw = self.detector.raw_maps(self.image[None])
-        self.maps = heads.maps_of(raw)
+        self.maps = method.maps_of(raw)
         base = self.maps.refined.mean(0)
-        self.window = heads.maps_of(self.detector.raw_window_maps(self.image[None], raw, base))
+        self.window = method.maps_of(self.detector.raw_window_maps(self.image[None], raw, base))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case["file"].removesuffix(".npz"))

@@ -29,8 +29,8 @@ def elsewhere(query, bank, at, places, align):
 @pytest.mark.parametrize("index_memory", ["0", "window"])
 def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_memory):
     torch.manual_seed(0)
-    heads, images = Fdsl(32, 2, MethodConfig(align=align)).eval(), torch.randn(2, 3, SIDE, SIDE)
-    detector = Detector(tiny_backbone, heads, SIDE, WindowConfig("mul", 6, 2, 0.5, index_memory))
+    method, images = Fdsl(32, 2, MethodConfig(align=align)).eval(), torch.randn(2, 3, SIDE, SIDE)
+    detector = Detector(tiny_backbone, method, SIDE, WindowConfig("mul", 6, 2, 0.5, index_memory))
     detector.remember(images[:1])
     own = torch.stack([torch.arange(GRID**2) // GRID, torch.arange(GRID**2) % GRID], dim=1).float()
     with torch.no_grad():
@@ -44,8 +44,8 @@ def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_
             for block in range(2):
                 bank = whole[block, 0]
                 match = bank[elsewhere(whole[block, number], bank, own, own, align)]
-                raw = plain.raw_map(heads.heads[block], (whole[block, number] - match).abs()).view(GRID, GRID)
-                base.append(plain.refined_map(heads.nam, raw))
+                raw = plain.raw_map(method.heads[block], (whole[block, number] - match).abs())
+                base.append(plain.refined_map(method.nam, raw.view(GRID, GRID)))
                 bank, total, count = (
                     parts[0][block].flatten(0, 1),
                     torch.zeros(GRID, GRID),
@@ -54,9 +54,9 @@ def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_
                 for (row, column), query, at in zip(detector.windows.origins, parts[number][block], places):
                     match = bank[elsewhere(query, bank, at, places.flatten(0, 1), align)]
                     total[row : row + 6, column : column + 6] += plain.raw_map(
-                        heads.heads[block], (query - match).abs()
+                        method.heads[block], (query - match).abs()
                     ).view(6, 6)
                     count[row : row + 6, column : column + 6] += 1
-                window.append(plain.refined_map(heads.nam, total / count))
+                window.append(plain.refined_map(method.nam, total / count))
             assert torch.allclose(found.base[number], torch.stack(base).mean(0), atol=1e-5)
             assert torch.allclose(found.window[number], torch.stack(window).mean(0), atol=1e-5)

@@ -81,15 +81,15 @@ def test_discrepancy_modes():
 
 def test_heads_learn_to_separate_large_from_small_discrepancies():
     torch.manual_seed(0)
-    heads = Fdsl(16, 2)
+    method = Fdsl(16, 2)
     mask = torch.zeros(4, 1, 32, 32)
     mask[:, :, 8:20, 8:20] = 1
     defect = torch.nn.functional.adaptive_avg_pool2d(mask, 8).flatten(2).transpose(1, 2) > 0.5
     features = torch.rand(2, 4, 64, 16) * 0.3 + defect * 0.5
-    optimizer = torch.optim.Adam(heads.parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-2)
 
     def loss():
-        maps = heads(features)
+        maps = method(features)
         return sum(part.sum() for each in maps for part in map_losses(each, mask))
 
     first = loss().item()
@@ -99,5 +99,5 @@ def test_heads_learn_to_separate_large_from_small_discrepancies():
         value.backward()
         optimizer.step()
     assert value.item() < 0.5 * first
-    refined = heads.eval()(features).refined[:, :, 3, 3]
+    refined = method.eval()(features).refined[:, :, 3, 3]
     assert (refined > 0.5).all()

@@ -151,7 +151,8 @@ def test_from_photographs_to_a_decision(page, gears):
     )
     wait_for(
         page,
-        "[...document.querySelectorAll('.card img, #references img')].every(image => image.naturalWidth === 320)",
+        """[...document.querySelectorAll('.card img, #references img')].every(
+        image => image.naturalWidth === 320)""",
     )
 
     low, high = sorted(set(scores))[:2]
@@ -162,7 +163,8 @@ def test_from_photographs_to_a_decision(page, gears):
     )
     assert read(page, "document.getElementById('anomalous').textContent") == "3 of 4 anomalous"
     assert [verdict for _, verdict in shown(page).values()] == ["anomalous"] * 3 + ["normal"]
-    boxes = "[...document.querySelectorAll('.card .boxes')].map(one => one.hasAttribute('hidden') ? 0 : one.children.length)"
+    boxes = """[...document.querySelectorAll('.card .boxes')].map(
+        one => one.hasAttribute('hidden') ? 0 : one.children.length)"""
     counts = read(page, boxes)
     assert all(counts[:3]) and counts[3] == 0
     click(page, "#show-boxes")
@@ -185,7 +187,8 @@ def test_the_large_view_and_its_keys(page, gears):
     wait_for(page, f"{title} === '{names[0]}'")
     wait_for(
         page,
-        "[...document.querySelectorAll('#viewer-pictures img')].filter(image => image.naturalWidth).length === 2",
+        """[...document.querySelectorAll('#viewer-pictures img')].filter(
+        image => image.naturalWidth).length === 2""",
     )
     ActionChains(page).send_keys(Keys.ARROW_RIGHT).perform()
     wait_for(page, f"{title} === '{names[1]}'")
@@ -213,8 +216,9 @@ def test_tall_and_wide_photographs_are_shown_whole_and_in_shape(page, gears, tmp
         assert read(page, inside), (width, height)
         for number, (across, down) in enumerate(((320, 320), (300, 400), (60, 480), (480, 120))):
             page.execute_script(
-                """[...document.querySelectorAll('.card')].find(card => card.querySelector('.name').textContent
-                .startsWith(arguments[0])).querySelector('.open').click()""",
+                """[...document.querySelectorAll('.card')].find(
+                card => card.querySelector('.name').textContent.startsWith(arguments[0])
+                ).querySelector('.open').click()""",
                 ("good2", "tall", "strip", "wide")[number],
             )
             assert read(page, shape) == pytest.approx([across / down] * 2, rel=0.03), (width, number)
@@ -268,7 +272,8 @@ def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
     learn_and_score(page, gears, PARTS[:2])
     page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     page.execute_script("""const field = document.getElementById('threshold');
-        field.value = '0.0123'; field.dispatchEvent(new Event('change')); document.getElementById('results-link').click()""")
+        field.value = '0.0123'; field.dispatchEvent(new Event('change'));
+        document.getElementById('results-link').click()""")
     end = time.monotonic() + 20
     while not (tmp_path / "fdsl-results.zip").exists() and time.monotonic() < end:
         time.sleep(0.1)
@@ -288,10 +293,12 @@ def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_pat
 def test_dropped_files_a_reload_and_starting_over(page, gears, address):
     learn_and_score(page, gears, PARTS[:1])
     page.execute_script("""const transfer = new DataTransfer();
-        const picture = document.querySelector('#references img'), drop = document.querySelector('[data-kind=photographs]');
+        const picture = document.querySelector('#references img');
+        const drop = document.querySelector('[data-kind=photographs]');
         fetch(picture.src).then(answer => answer.blob()).then(blob => {
           transfer.items.add(new File([blob], 'dropped.jpg'));
-          drop.dispatchEvent(new DragEvent('drop', { dataTransfer: transfer, bubbles: true, cancelable: true }));
+          const how = { dataTransfer: transfer, bubbles: true, cancelable: true };
+          drop.dispatchEvent(new DragEvent('drop', how));
         });""")
     wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
     before = shown(page)

@@ -106,11 +106,11 @@ def test_in_turn_the_heads_get_the_gradients_and_statistics_of_the_whole_batch()
     found = []
     for in_turn in (False, True):
         torch.manual_seed(1)
-        heads = Fdsl(24, 3)
-        step = training.HeadsStep(heads, torch.optim.Adam(heads.parameters()))
+        method = Fdsl(24, 3)
+        step = training.HeadsStep(method, torch.optim.Adam(method.parameters()))
         step.in_turn = in_turn
         found.append(
-            (step(features, mask), [value.grad for value in heads.parameters()], list(heads.buffers()))
+            (step(features, mask), [value.grad for value in method.parameters()], list(method.buffers()))
         )
     (one, gradients, buffers), (other, others, other_buffers) = found
     assert np.allclose(one, other, rtol=1e-5) and all(map(torch.equal, buffers, other_buffers))

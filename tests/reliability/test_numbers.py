@@ -144,7 +144,7 @@ def test_a_gradient_that_is_not_finite_is_never_stepped_along(place, tmp_path, m
 
 
 def with_bad_gradient(step, features):
-    maps = step.heads(features)
+    maps = step.method(features)
     maps.raw.register_hook(lambda gradient: gradient * float("inf"))
     yield maps
 

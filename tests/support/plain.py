@@ -51,7 +51,7 @@ def discrepancy(tokens, matched, fd):
     return tokens if fd == "none" else tokens - matched if fd == "signed" else (tokens - matched).abs()
 
 
-def full_maps(encode, heads, image, references, align="mulmax", fd="abs"):
+def full_maps(encode, method, image, references, align="mulmax", fd="abs"):
     """-> raw (L,G,G), refined (L,G,G). `encode(image, side)` gives (L,N,C)."""
     query = encode(image)
     banks = [encode(reference) for reference in references]
@@ -62,13 +62,13 @@ def full_maps(encode, heads, image, references, align="mulmax", fd="abs"):
             bank = torch.cat([tokens[block] for tokens in banks])
             matched = bank[nearest(query[block], bank, align)]
         grid = int(len(query[block]) ** 0.5)
-        raw.append(raw_map(heads.heads[block], discrepancy(query[block], matched, fd)).view(grid, grid))
+        raw.append(raw_map(method.heads[block], discrepancy(query[block], matched, fd)).view(grid, grid))
     raw = torch.stack(raw)
-    return raw, torch.stack([refined_map(heads.nam, one) for one in raw])
+    return raw, torch.stack([refined_map(method.nam, one) for one in raw])
 
 
 def window_maps(
-    encode, embed, heads, image, references, size, stride, patch, align="mulmax", fd="abs", index=False
+    encode, embed, method, image, references, size, stride, patch, align="mulmax", fd="abs", index=False
 ):
     """LFE -> stitched raw (L,G,G), refined (L,G,G); `index`: the published union of picked reference
     windows."""
@@ -100,7 +100,7 @@ def window_maps(
         for block in range(len(query)):
             bank = torch.cat([tokens[block] for tokens in banks])
             matched = bank[nearest(query[block], bank, align)]
-            part = raw_map(heads.heads[block], discrepancy(query[block], matched, fd)).view(size, size)
+            part = raw_map(method.heads[block], discrepancy(query[block], matched, fd)).view(size, size)
             total[block, r : r + size, c : c + size] += part
     raw = total / count
-    return raw, torch.stack([refined_map(heads.nam, one) for one in raw])
+    return raw, torch.stack([refined_map(method.nam, one) for one in raw])
