@@ -22,9 +22,10 @@ from fdsl.detection import Overflow, detect
 from fdsl.flags.run_settings import new_config, rerun_config
 from fdsl.flags.test_flags import parse
 from fdsl.results import write_results
-from fdsl.runs import RunFolder, TestedSet, draw_test_set, of_photographs
+from fdsl.runs import RunFolder
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.store.maps import RunMaps, load_maps
+from fdsl.tested_set import TestedSet, draw_test_set, of_photographs
 from utils.command import run_command
 from utils.device import seed_everything, worker_count
 from utils.errors import ConfigError, DataError, ModelError

@@ -25,11 +25,11 @@ from data.records import Catalogue
 from fdsl.fitting import LOSS_COLUMNS, fit, read_unfinished
 from fdsl.flags.train_flags import parse, recipe
 from fdsl.report.loss_curve import write_loss_curve
-from fdsl.run_config import TrainedWith, TrainingSettings
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import is_trained, save_checkpoint
 from fdsl.store.training_state import TrainingState
 from fdsl.training import DiscrepancySource
+from fdsl.training_config import TrainedWith, TrainingSettings
 from fdsl.training_set import TrainingSet, draw_training_set
 from models.backbone import Backbone
 from models.backbones.families import load_backbone

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import glob
+import hashlib
+import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +21,9 @@ from data.images import MAX_PIXELS, image_to_pixels, open_image, to_rgb, upright
 from data.inputs import list_images
 from utils.errors import DataError
 from utils.text import printable
+
+logger = logging.getLogger("fdsl")
+Item = TypeVar("Item")
 
 
 def as_photograph(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
@@ -119,9 +125,9 @@ def read_ahead(
                 future.cancel()
 
 
-def in_batches(items: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
+def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """`size` items at a time; the last may be shorter."""
-    batch: list[Loaded] = []
+    batch: list[Item] = []
     for item in items:
         batch.append(item)
         if len(batch) == size:
@@ -129,3 +135,18 @@ def in_batches(items: Iterable[Loaded], size: int) -> Iterator[list[Loaded]]:
             batch = []
     if batch:
         yield batch
+
+
+def without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:
+    """Each photograph once: one that is there twice would be held out against itself, as if good parts were
+    all alike."""
+    kept: dict[tuple, Image.Image] = {}
+    for photo in photographs:
+        kept.setdefault((photo.size, hashlib.sha256(photo.tobytes()).digest()), photo)
+    found = list(kept.values())
+    if len(found) < len(photographs):
+        logger.warning(
+            "%d reference(s) show exactly what another one shows and are left out.",
+            len(photographs) - len(found),
+        )
+    return found

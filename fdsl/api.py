@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -13,31 +11,23 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from data.photographs import as_photograph, each_image
+from data.photographs import as_photograph, each_image, in_batches, without_copies
 from data.variants import rotated
-from fdsl.assembly import (
-    assemble,
-    build_detector,
-    detector_config,
-    load_tower,
-    make_method,
-    moved_config,
-    saved_method,
-)
+from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
-from fdsl.calibration import as_unknown, set_scales
-from fdsl.evaluation import image_scores
-from fdsl.learnt import normal_scores_of, part_of, restore_memories, tensors_of
+from fdsl.calibration import normal_scores, set_scales
+from fdsl.evaluation import fused_scores
+from fdsl.learnt import restored, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.run_config import FittedConfig
 from fdsl.scoring import Scorer, to_batch
 from fdsl.settings import backbone_config, method_config
-from fdsl.store.checkpoint import load_checkpoint
+from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.thresholds import NormalScores, Threshold, labelled_threshold
 from models.backbone import Backbone
 from models.detector import Detector
-from models.features import ScoreMaps, fuse
+from models.features import fuse
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
@@ -54,7 +44,6 @@ __all__ = [
     "build_detector",
 ]
 
-logger = logging.getLogger("fdsl")
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
 BATCH = 4
 HEAT_RATE = 0.01  # pictures: the level that this share of normal photographs reaches is half-way up
@@ -117,15 +106,8 @@ class AnomalyDetector:
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
         )
         config = replace(config, checkpoint=str(path), trained_on=checkpoint.trained_on)
-        if (
-            METHODS[method].needs_heads
-            and checkpoint.config
-            and len(checkpoint.config.training.images or ()) == 1
-        ):
-            logger.warning(
-                "These heads were trained on one category alone: such heads generalise worse than method "
-                "nearest does."
-            )
+        if METHODS[method].needs_heads:
+            warn_of_narrow_training(checkpoint)
         return cls(build_detector(config.detector, checkpoint), config)
 
     @classmethod
@@ -166,9 +148,7 @@ class AnomalyDetector:
             device,
             precision,
         )
-        backbone = load_tower(config.detector)
-        made = make_method(config.detector, backbone.width, len(backbone.layers))
-        return cls(assemble(config.detector, backbone, made), config)
+        return cls(build_detector(config.detector, None), config)
 
     @property
     def backbone(self) -> Backbone:
@@ -219,7 +199,7 @@ class AnomalyDetector:
             raise ConfigError(
                 f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies."
             )
-        photographs = _without_copies([as_photograph(image) for image in each_image(references)[0]])
+        photographs = without_copies([as_photograph(image) for image in each_image(references)[0]])
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
@@ -230,7 +210,7 @@ class AnomalyDetector:
         self.scorer.remember(batch)
         set_scales(self.scorer, photographs, rotations)
         if false_alarm_rate is not None:
-            self.normal = self._normal_scores(photographs)
+            self.normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)
             self.calibrate(false_alarm_rate)
 
     def calibrate(self, false_alarm_rate: float) -> None:
@@ -268,7 +248,7 @@ class AnomalyDetector:
         normal = self.normal
         if normal is None:
             return 0.0, self.scorer.detector.method.hottest
-        low, level = normal.floor, normal.threshold(HEAT_RATE).level
+        low, level = normal.floor, normal.level(HEAT_RATE)
         return low, max(low + 2 * (level - low), low + 1e-6)
 
     def predict(
@@ -285,13 +265,7 @@ class AnomalyDetector:
 
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
-        batch: list[Image.Image] = []
-        for image in images:
-            batch.append(as_photograph(image))
-            if len(batch) == batch_size:
-                yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
-                batch = []
-        if batch:
+        for batch in in_batches(map(as_photograph, images), batch_size):
             yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
 
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
@@ -305,26 +279,20 @@ class AnomalyDetector:
 
         `names`: what errors call the photographs. Raises ModelError for a map that is not finite.
         """
-        found = self.scorer(
-            batch, names or [f"photograph {index + 1} of {len(sizes)}" for index in range(len(sizes))]
-        )
-        maps, scores = self._fused(found)
-        score, level = (
-            (None, None) if self.threshold is None else (self.threshold.score, self.threshold.level)
-        )
+        named = names or [f"photograph {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
+        found = self.scorer(batch, named)
+        maps, scores = fused_scores(found, self.scorer.detector.settings, self.config.image_score)
+        limit, level = None, None
+        if self.threshold is not None:
+            limit, level = self.threshold.score, self.threshold.level
         return [
-            Prediction(float(scores[i]), score, tuple(sizes[i]), found.of(i), maps[i], level)
-            for i in range(len(sizes))
+            Prediction(float(scores[i]), limit, (width, height), found.of(i), maps[i], level)
+            for i, (width, height) in enumerate(sizes)
         ]
 
     def fuse(self, base: np.ndarray, window: np.ndarray | None) -> np.ndarray:
         """Maps or scores of the whole image and of the windows -> the detector's own."""
         return fuse(base, window, self.scorer.detector.settings)
-
-    def _fused(self, found: ScoreMaps) -> tuple[np.ndarray, np.ndarray]:
-        """Maps (B,G,G) float32 and image scores (B,) of both branches together."""
-        maps, scores = found.fused(self.scorer.detector.settings)
-        return maps, image_scores(maps, scores, self.config.image_score)
 
     def save(self, file: str | Path) -> None:
         """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
@@ -357,41 +325,7 @@ class AnomalyDetector:
         """
         tensors, config, threshold = load_detector(Path(file))
         config = moved_config(config, file, pretrained, model_config, device, precision)
-        backbone = load_tower(config.detector)
-        if backbone.fingerprint != config.fingerprint:
-            raise ModelError(
-                f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
-                f"({config.fingerprint}); give the same weights with --pretrained."
-            )
-        try:
-            method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
-            self = cls(assemble(config.detector, backbone, method), config)
-            restore_memories(self.scorer.detector, tensors)
-            self.normal = normal_scores_of(tensors)
-            self.threshold = threshold
-        except (KeyError, TypeError, RuntimeError) as error:
-            raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
+        detector, normal = restored(file, config, tensors)
+        self = cls(detector, config)
+        self.threshold, self.normal = threshold, normal
         return self
-
-    def _normal_scores(self, photographs: Sequence[Image.Image]) -> NormalScores:
-        batches = list(as_unknown(self.scorer, photographs, self.config.rotations))
-        fused = [self._fused(batch.score()) for batch in batches]
-        maps = np.concatenate([part for part, _ in fused])
-        scores = np.concatenate([part for _, part in fused]).astype(np.float64)
-        kinds = np.concatenate([batch.kinds for batch in batches])
-        return NormalScores(scores, maps.max((1, 2)).astype(np.float64), kinds, float(np.median(maps)))
-
-
-def _without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:
-    """Each photograph once: one that is there twice would be held out against itself, as if good parts were
-    all alike."""
-    kept: dict[tuple, Image.Image] = {}
-    for photo in photographs:
-        kept.setdefault((photo.size, hashlib.sha256(photo.tobytes()).digest()), photo)
-    found = list(kept.values())
-    if len(found) < len(photographs):
-        logger.warning(
-            "%d reference(s) show exactly what another one shows and are left out.",
-            len(photographs) - len(found),
-        )
-    return found

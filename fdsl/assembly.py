@@ -80,6 +80,26 @@ def detector_config(
     precision: str,
 ) -> FittedConfig:
     """What a detector without references is made of; contradictions are refused before anything is loaded."""
+    _refuse_contradictions(method, options, windows, image_score)
+    if tower.untrained:
+        logger.warning(
+            "The backbone is untrained (--pretrained none): results show that everything runs, "
+            "not how good the method is."
+        )
+    chosen = choose_device(device)
+    if chosen.type == "cpu" and windows.winmode != "nan" and not windows.window_budget:
+        logger.info(
+            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
+            "about four times as fast, --winmode nan leaves them out"
+        )
+    machine = machine_facts(chosen, choose_precision(precision, chosen))
+    return FittedConfig(DetectorConfig(method, tower, options, windows, machine), image_score)
+
+
+def _refuse_contradictions(
+    method: str, options: MethodConfig, windows: WindowConfig, image_score: str
+) -> None:
+    """ConfigError for what is not known, or does not go together."""
     if not isinstance(windows, WindowConfig):
         raise ConfigError(
             f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan')."
@@ -95,19 +115,6 @@ def detector_config(
         raise ConfigError(
             f"--method {method} needs a discrepancy, and these heads were trained on --fd none."
         )
-    if tower.untrained:
-        logger.warning(
-            "The backbone is untrained (--pretrained none): results show that everything runs, "
-            "not how good the method is."
-        )
-    chosen = choose_device(device)
-    if chosen.type == "cpu" and windows.winmode != "nan" and not windows.window_budget:
-        logger.info(
-            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
-            "about four times as fast, --winmode nan leaves them out"
-        )
-    machine = machine_facts(chosen, choose_precision(precision, chosen))
-    return FittedConfig(DetectorConfig(method, tower, options, windows, machine), image_score)
 
 
 def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:

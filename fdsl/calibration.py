@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from data.variants import rotated_places, varied
+from fdsl.evaluation import fused_scores
 from fdsl.scoring import Scorer, to_batch
-from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT
+from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT, NormalScores
 from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
 
@@ -78,3 +79,16 @@ def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: in
     peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
     heights = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
     method.set_levels([float(height.mean()) for height in heights])
+
+
+def normal_scores(
+    scorer: Scorer, photographs: Sequence[Image.Image], rotations: int, image_score: str
+) -> NormalScores:
+    """What good parts score that the detector does not know, from the references it remembers; NotFinite."""
+    batches = list(as_unknown(scorer, photographs, rotations))
+    windows = scorer.detector.settings
+    fused = [fused_scores(batch.score(), windows, image_score) for batch in batches]
+    maps = np.concatenate([part for part, _ in fused])
+    scores = np.concatenate([part for _, part in fused]).astype(np.float64)
+    kinds = np.concatenate([batch.kinds for batch in batches])
+    return NormalScores(scores, maps.max((1, 2)).astype(np.float64), kinds, float(np.median(maps)))

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from fdsl.metrics.exact import METRIC_NAMES, PixelMetrics, image_metrics
+from models.features import ScoreMaps
+from utils.config import WindowConfig
 
 PAPER_SIDE = 240  # the published evaluation's map side, pixels
 TOP_SHARE = 0.01  # `top1` is the mean of this share of the highest patch scores
@@ -62,6 +64,12 @@ def image_scores(maps: np.ndarray, raw_scores: np.ndarray, kind: str) -> np.ndar
     return 0.5 * (raw + (peak - peak.min()) / spread if spread > 0 else raw)
 
 
+def fused_scores(found: ScoreMaps, windows: WindowConfig, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Score maps of B images -> maps (B,G,G) float32 of both branches, and their image scores (B,)."""
+    maps, raw_scores = found.fused(windows)
+    return maps, image_scores(maps, raw_scores, kind)
+
+
 def evaluate_category(
     maps: np.ndarray,
     raw_scores: np.ndarray,
@@ -76,20 +84,7 @@ def evaluate_category(
     None where no mask is known; such images take no part in the pixel metrics.
     """
     scores = image_scores(maps, raw_scores, image_score)
-    pixels = PixelMetrics()
-    if metric_side == "full":
-        for index, single in enumerate(maps):
-            if (mask := read_mask(index, metric_side)) is not None:
-                pixels.update(upsample_maps(single[None], mask.shape)[0], mask)
-    else:
-        for part in _batches(len(maps), metric_side):
-            masks = [read_mask(index, metric_side) for index in range(part.start, part.stop)]
-            known = [offset for offset, mask in enumerate(masks) if mask is not None]
-            if known:
-                pixels.update(
-                    upsample_maps(maps[part][known], metric_side),
-                    np.stack([masks[offset] for offset in known]),
-                )
+    pixels = _pixels(maps, read_mask, metric_side)
     found = {**pixels.compute(), **image_metrics(scores, labels)}
     return CategoryEvaluation(
         {name: found[name] for name in METRIC_NAMES},
@@ -97,3 +92,21 @@ def evaluate_category(
         found["f1_threshold_px"],
         found["f1_threshold_sp"],
     )
+
+
+def _pixels(
+    maps: np.ndarray, read_mask: Callable[[int, int | str], np.ndarray | None], side: int | str
+) -> PixelMetrics:
+    """The maps beside their masks, as far as these are known, at one side or each at its mask's own."""
+    pixels = PixelMetrics()
+    if isinstance(side, str):
+        for index, single in enumerate(maps):
+            if (mask := read_mask(index, side)) is not None:
+                pixels.update(upsample_maps(single[None], mask.shape)[0], mask)
+        return pixels
+    for part in _batches(len(maps), side):
+        masks = {index: read_mask(index, side) for index in range(part.start, part.stop)}
+        known = {index: mask for index, mask in masks.items() if mask is not None}
+        if known:
+            pixels.update(upsample_maps(maps[list(known)], side), np.stack(list(known.values())))
+    return pixels

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fdsl.assembly import assemble, load_tower, saved_method
+from fdsl.run_config import FittedConfig
 from fdsl.thresholds import NormalScores
 from models.detector import Detector
+from utils.errors import ConfigError, ModelError
 
 IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
 MEMORIES = {"bank": "memory", "window_bank": "window_memory"}  # name in the file -> the detector's
@@ -28,6 +32,28 @@ def tensors_of(detector: Detector, normal: NormalScores | None) -> dict[str, Ten
             f"normal.{IN_FILE.get(name, name)}": torch.from_numpy(value) for name, value in values.items()
         }
     return tensors
+
+
+def restored(
+    file: str | Path, config: FittedConfig, tensors: Mapping[str, Tensor]
+) -> tuple[Detector, NormalScores | None]:
+    """The detector whose `tensors_of` these are, read from `file`, and what good parts scored.
+
+    Raises ModelError for another backbone, ConfigError for tensors that are not all there.
+    """
+    backbone = load_tower(config.detector)
+    if backbone.fingerprint != config.fingerprint:
+        raise ModelError(
+            f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
+            f"({config.fingerprint}); give the same weights with --pretrained."
+        )
+    try:
+        method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
+        detector = assemble(config.detector, backbone, method)
+        restore_memories(detector, tensors)
+        return detector, normal_scores_of(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from data.images import image_size, mask_to_tensor, open_image, open_mask
+from data.records import Record
 from fdsl.evaluation import evaluate_category
 from fdsl.paper import row_beside
 from fdsl.report.pictures import CategoryView, write_pictures
 from fdsl.report.run_report import write_report
 from fdsl.report.tables import metrics_table, write_tables
 from fdsl.run_config import RunConfig
-from fdsl.runs import TestedSet
 from fdsl.store.maps import RunMaps, save_maps
+from fdsl.tested_set import TestedSet
 from fdsl.words import framing
+from models.features import ScoreMaps
 from utils.files import csv_text, write_text
 from utils.log import progress
 
@@ -36,28 +40,16 @@ SCORE_COLUMNS = (
 def write_results(folder: Path, config: RunConfig, run: RunMaps, tested: TestedSet, max_pixels: int) -> None:
     """Fuses the maps, evaluates each category of `tested` and writes tables, scores, pictures and report.
 
-    `config.pictures`: at most so many strips a category, None all, 0 neither pictures nor report.
+    `config.pictures`: at most so many strips per category, None all, 0 neither pictures nor report.
     """
     run = run.select(tested.names)
     fused, score = run.maps.fused(config.detector.windows)
     save_maps(folder / "maps.npz", run, fused, score)
-    views, rows, start = [], [], 0
+    views, start = [], 0
     for category, records in tested.records.items():
         part = slice(start, start := start + len(records))
-        view = evaluate(category, tested, fused[part], score[part], config, max_pixels)
-        views.append(view)
-        window = run.maps.window_score[part] if run.maps.window_score is not None else [None] * len(records)
-        rows += [
-            (record.image_path, category, record.defect, int(record.anomalous), *values)
-            for record, *values in zip(
-                records,
-                view.scores.tolist(),
-                map(float, score[part]),
-                map(float, run.maps.base_score[part]),
-                [None if value is None else float(value) for value in window],
-            )
-        ]
-    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, rows))
+        views.append(evaluate(category, tested, fused[part], score[part], config, max_pixels))
+    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, score_rows(run.maps, score, tested, views)))
     categories = {view.name: view.metrics for view in views}
     metrics = write_tables(folder, categories, config)
     logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
@@ -69,25 +61,54 @@ def write_results(folder: Path, config: RunConfig, run: RunMaps, tested: TestedS
         write_report(folder, summaries, config, metrics, row_beside(config, list(categories)))
 
 
+def score_rows(
+    maps: ScoreMaps, score: np.ndarray, tested: TestedSet, views: Sequence[CategoryView]
+) -> list[tuple]:
+    """A row of SCORE_COLUMNS for each image; `score` (n,) is the raw one of both branches."""
+    rows: list[tuple] = []
+    for view, records in zip(views, tested.records.values()):
+        for record, image_score in zip(records, view.scores.tolist()):
+            number = len(rows)
+            raw = float(score[number]), float(maps.base_score[number])
+            window = None if maps.window_score is None else float(maps.window_score[number])
+            named = record.image_path, view.name, record.defect, int(record.anomalous)
+            rows.append((*named, image_score, *raw, window))
+    return rows
+
+
+@dataclass(frozen=True)
+class CategoryFiles:
+    """The photographs and masks of one category's test images, read one at a time."""
+
+    root: Path
+    records: Sequence[Record]
+    max_pixels: int
+
+    def mask(self, index: int, side: int | str) -> np.ndarray | None:
+        """A test image's mask (H,W) bool at `side`, "full": its own size; None for a defect without one."""
+        record = self.records[index]
+        if record.anomalous and not record.mask_path:
+            return None
+        mask = open_mask(self.root / record.mask_path, self.max_pixels) if record.mask_path else None
+        if isinstance(side, int):
+            return mask_to_tensor(mask, side)[0].numpy() > 0
+        if mask is None:
+            return np.zeros(image_size(self.root / record.image_path, max_pixels=self.max_pixels)[::-1], bool)
+        return np.asarray(mask) > 0
+
+    def photo(self, record: Record) -> np.ndarray:
+        """(H,W,3) uint8 RGB."""
+        return np.asarray(open_image(self.root / record.image_path, self.max_pixels))
+
+
 def evaluate(
     category: str, tested: TestedSet, maps: np.ndarray, score: np.ndarray, config: RunConfig, max_pixels: int
 ) -> CategoryView:
     """One category's metrics, with what its pictures need."""
-    root, records, references = tested.root, tested.records[category], tested.references[category]
+    records, references = tested.records[category], tested.references[category]
+    files = CategoryFiles(tested.root, records, max_pixels)
     labels = np.array([record.anomalous for record in records])
-
-    def read_mask(index: int, side: int | str) -> np.ndarray | None:
-        record = records[index]
-        if record.anomalous and not record.mask_path:
-            return None
-        if side == "full":
-            if not record.mask_path:
-                return np.zeros(image_size(root / record.image_path, max_pixels=max_pixels)[::-1], bool)
-            return np.asarray(open_mask(root / record.mask_path, max_pixels)) > 0
-        mask = open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
-        return mask_to_tensor(mask, side)[0].numpy() > 0
-
-    found = evaluate_category(maps, score, labels, read_mask, config.image_score, config.metric_size)
+    found = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)
     return CategoryView(
         name=category,
         image_paths=[record.image_path for record in records],
@@ -99,7 +120,7 @@ def evaluate(
         map_threshold=found.map_threshold,
         score_threshold=found.score_threshold,
         references=[record.image_path for record in references],
-        read_photo=lambda index: np.asarray(open_image(root / records[index].image_path, max_pixels)),
-        read_mask=lambda index: read_mask(index, "full"),
-        reference_photo=lambda index: np.asarray(open_image(root / references[index].image_path, max_pixels)),
+        read_photo=lambda index: files.photo(records[index]),
+        read_mask=lambda index: files.mask(index, "full"),
+        reference_photo=lambda index: files.photo(references[index]),
     )

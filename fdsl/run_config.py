@@ -1,13 +1,14 @@
 """What a detector and a run are made of: typed settings, their JSON values, and what makes two the same.
 
-`to_json` gives the values of config.json, of a checkpoint or of a saved detector, `from_json` is their one
-validator, and `identity` holds what decides the result: two of one identity are the same run.
+`to_json` gives the values of config.json or of a saved detector, `from_json` is their one
+validator, and `identity` holds what decides the result: two of one identity are the same run. A
+training's are in fdsl/training_config.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from data.catalogue import DATASETS
@@ -21,13 +22,13 @@ from utils.config import (
     WindowConfig,
     as_stored,
     from_stored,
+    without,
 )
 from utils.errors import ConfigError
 
 # What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
 NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
 NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
-NOT_OF_A_TRAINING = ("machine", "pretrained", "model_config", "files", "learnt")
 NEWER = ("weights", "files", "learnt_from_these")  # names in config.json that earlier versions did not write
 
 
@@ -167,20 +168,20 @@ class RunConfig:
             "heads": values["heads"],
             "checkpoint": self.checkpoint_digest,
             "method": values["method"],
-            "windows": _without(values["windows"], ("win_weight",)),
-            **_without(values["backbone"], ("pretrained", "model_config")),
+            "windows": without(values["windows"], ("win_weight",)),
+            **without(values["backbone"], ("pretrained", "model_config")),
             "device": machine.device,
             "precision": machine.precision,
         }
 
     def _of_run(self) -> dict[str, Any]:
         machine = self.detector.machine
-        kept = _without(self.to_json(), NOT_OF_A_RUN)
+        kept = without(self.to_json(), NOT_OF_A_RUN)
         return {**kept, "precision": machine.precision, "device": machine.device}
 
     def _of_row(self) -> dict[str, Any]:
         flat: dict[str, Any] = {"precision": self.detector.machine.precision}
-        for name, value in _without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files")).items():
+        for name, value in without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files")).items():
             if name == "windows" and self.detector.windows.winmode == "nan":
                 flat["windows.winmode"] = "nan"
             elif isinstance(value, dict):
@@ -314,121 +315,4 @@ class PredictionConfig:
 
 def identity_of_prediction(values: Mapping[str, Any]) -> dict[str, Any]:
     """`PredictionConfig.identity` of a config.json as it was read, whichever version wrote it."""
-    return _without(values, (*NOT_OF_A_PREDICTION, "made_by"))
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How heads were trained; None is what an earlier version did not write.
-
-    `learnt`, `files`: digests of the images learnt from, and of these with the references. `images`: how many
-    each category has.
-    """
-
-    epochs: int | None = None
-    k_shot: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    augmentation: str | None = None
-    seed: int | None = None
-    learnt: str | None = None
-    files: str | None = None
-    images: dict[str, int] | None = None
-    machine: MachineFacts | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in vars(self).items() if value is not None}
-        return values if self.machine is None else {**values, "machine": self.machine.to_json()}
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """From a checkpoint's values; ConfigError for what no training writes."""
-        known = {name: values.get(name) for name in cls.__dataclass_fields__}
-        if known["machine"] is not None:
-            known["machine"] = MachineFacts.from_json(known["machine"])
-        right = (
-            all(type(known[name]) in (int, NOTHING) for name in ("epochs", "k_shot", "batch_size", "seed"))
-            and all(type(known[name]) in (str, NOTHING) for name in ("augmentation", "learnt", "files"))
-            and type(known["learning_rate"]) in (int, float, NOTHING)
-            and type(known["images"]) in (dict, NOTHING)
-        )
-        if not right:
-            raise ConfigError("it holds values that no training writes")
-        return cls(**known)
-
-
-@dataclass(frozen=True)
-class TrainedWith:
-    """What a checkpoint says of its heads: the backbone with its weights' fingerprint, and their training."""
-
-    backbone: BackboneConfig
-    options: MethodConfig
-    fingerprint: str
-    dataset: str
-    training: TrainingSettings = field(default_factory=TrainingSettings)
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "backbone": as_stored(self.backbone),
-            "method": as_stored(self.options),
-            "fingerprint": self.fingerprint,
-            "dataset": self.dataset,
-            "training": self.training.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> TrainedWith:
-        """From a checkpoint's values; ConfigError says in a few words what no training writes."""
-        try:
-            config = cls(
-                from_stored(BackboneConfig, values["backbone"]),
-                from_stored(MethodConfig, values["method"]),
-                values["fingerprint"],
-                values["dataset"],
-                TrainingSettings.from_json(values["training"]),
-            )
-        except KeyError as error:
-            raise ConfigError(f"{error.args[0]} is missing") from error
-        except (TypeError, AttributeError) as error:
-            raise ConfigError(f"it holds values that no training writes: {error}") from error
-        tower, method = config.backbone, config.options
-        right = (
-            all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers)
-            and len(tower.layers) > 0
-            and type(tower.image_size) is int
-            and 1 <= tower.image_size <= 8192
-            and isinstance(tower.model_config, (str, NOTHING))
-            and method.fd in ("abs", "signed", "none")
-            and method.align in ("mulmax", "diff2")
-            and all(isinstance(text, str) for text in (config.fingerprint, config.dataset))
-        )
-        if not right:
-            raise ConfigError("it holds values that no training writes")
-        return config
-
-    def in_precision(self, precision: str) -> TrainedWith:
-        """The training whose values overflowed in the precision asked for, so that `precision` took over."""
-        machine = self.training.machine
-        machine = None if machine is None else machine.in_precision(precision)
-        return replace(self, training=replace(self.training, machine=machine))
-
-    def identity(self) -> dict[str, Any]:
-        """Setting -> value that two trainings must share to give the same heads from the same images.
-
-        The machine and the places of files do not count, the precision that was asked for does.
-        """
-        values, machine = self.to_json(), self.training.machine
-        flat = {
-            **values["backbone"],
-            **values["method"],
-            **values["training"],
-            "dataset": self.dataset,
-            "weights": self.fingerprint,
-            "precision": machine and (machine.precision_asked or machine.precision),
-        }
-        return _without(flat, NOT_OF_A_TRAINING)
-
-
-def _without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    left_out = set(names)
-    return {name: value for name, value in values.items() if name not in left_out}
+    return without(values, (*NOT_OF_A_PREDICTION, "made_by"))

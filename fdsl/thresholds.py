@@ -49,11 +49,12 @@ class NormalScores:
                 f"copies and tiles of the one reference, {count} scores; "
                 "rough, two references make it far better"
             )
-        return Threshold(
-            upper_limit(self.scores, self.kinds, rate),
-            upper_limit(self.peaks, self.kinds, rate),
-            f"false-alarm rate {rate:g} ({words})",
-        )
+        source = f"false-alarm rate {rate:g} ({words})"
+        return Threshold(upper_limit(self.scores, self.kinds, rate), self.level(rate), source)
+
+    def level(self, rate: float) -> float:
+        """The map value that normal photographs reach at the wished `rate`."""
+        return upper_limit(self.peaks, self.kinds, rate)
 
 
 def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float) -> float:

@@ -1,5 +1,5 @@
-"""The detector: from k normal photographs and a query to anomaly maps and scores (docs/design.md, section
-2)."""
+"""The detector: from k normal photographs and a query to anomaly maps and scores (docs/design.md,
+section 2)."""
 
 from __future__ import annotations
 
@@ -118,11 +118,11 @@ class Detector(nn.Module):
         With a window budget the whole images' maps `base` (B,G,G) say where windows are worth it, and their
         raw maps stand where none is.
         """
-        found = []
+        found, grid = [], self.window_grid
         for number, image in enumerate(images):
-            chosen = self.windows.choose(base[number], self.budget) if self.budget else None
+            chosen = grid.choose(base[number], self.budget) if self.budget else None
             stand_in = None if chosen is None else raw[:, number]
-            found.append(self.windows.stitch(self._score_windows(image, chosen, match), chosen, stand_in))
+            found.append(grid.stitch(self._score_windows(image, chosen, match), chosen, stand_in))
         return torch.stack(found, dim=1)
 
     @torch.no_grad()
@@ -148,11 +148,19 @@ class Detector(nn.Module):
         self, image: Tensor, match: Matching, chosen: Sequence[int] | None = None
     ) -> Iterator[Features]:
         """Image (3,S,S) -> features of its windows, chunk by chunk."""
-        windows = self.windows.cut(image.to(self.backbone.device), self.backbone.patch_size, chosen)
-        patches = self.windows.patches if chosen is None else self.windows.patches[chosen]
+        grid = self.window_grid
+        windows = grid.cut(image.to(self.backbone.device), self.backbone.patch_size, chosen)
+        patches = grid.patches if chosen is None else grid.patches[chosen]
         for part, at in zip(windows.split(self.chunk), patches.split(self.chunk)):
             features = self.backbone.encode(part, self.method.want | match.want)
             yield features.at(at.to(self.backbone.device))
+
+    @property
+    def window_grid(self) -> WindowGrid:
+        """Where its windows lie; ValueError for a detector without LFE."""
+        if self.windows is None:
+            raise ValueError("This detector looks through no windows.")
+        return self.windows
 
     @property
     def chunk(self) -> int:
@@ -181,7 +189,7 @@ def _window_grid(grid: int, windows: WindowConfig) -> WindowGrid | None:
 
 
 def _window_budget(windows: WindowConfig, grid: WindowGrid | None) -> int:
-    """Windows encoded an image at most; 0: all."""
+    """Windows encoded per image at most; 0: all."""
     if grid is not None and windows.window_budget == QUARTER:
         return math.ceil(QUARTER_SHARE * len(grid))
     return windows.window_budget

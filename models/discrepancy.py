@@ -10,9 +10,11 @@ FD_MODES = ("abs", "signed", "none")
 def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs") -> Tensor:
     """What is left of `tokens` (...,C) when the nearest normal tokens (...,C) are taken away, in float32.
 
-    abs: |T - M|; signed: T - M; none: T itself (ablation). docs/design.md, section 2.
+    abs: |T - M|; signed: T - M; none: T itself (ablation). docs/design.md, section 2.4.
     """
     if mode == "none":
         return tokens.float()
+    if nearest is None:
+        raise ValueError(f"The discrepancy {mode} needs the nearest normal tokens.")
     difference = tokens.float() - nearest.float()
     return difference.abs() if mode == "abs" else difference

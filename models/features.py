@@ -37,6 +37,12 @@ class Features(NamedTuple):
     raw_tokens: Tensor | None = None
     patches: Tensor | None = None
 
+    def wanted_embedding(self) -> Tensor:
+        """The embedding; ValueError where the backbone was not asked for it."""
+        if self.embedding is None:
+            raise ValueError("The backbone was not asked for the image embedding.")
+        return self.embedding
+
     def at(self, patches: Tensor) -> Features:
         """The same features, of these patches of the whole image."""
         return self._replace(patches=patches)

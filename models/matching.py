@@ -57,7 +57,7 @@ class PickedByAny(Matching):
 
     def over(self, parts: Iterable[Features]) -> Iterator[tuple[Features, Matching]]:
         parts = list(parts)  # every window picks before the first one is matched
-        match = replace(self, embeddings=torch.cat([part.embedding for part in parts]))
+        match = replace(self, embeddings=torch.cat([part.wanted_embedding() for part in parts]))
         return ((part, match) for part in parts)
 
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
@@ -66,7 +66,9 @@ class PickedByAny(Matching):
 
     def rows(self, bank: MemoryBank) -> Tensor:
         """The bank's tokens of the windows that were picked, by their places in it."""
-        picked = (self.embeddings @ bank.keys.t()).argmax(-1).unique()
+        if self.embeddings is None:
+            raise ValueError("No window has picked yet: `over` comes before `index`.")
+        picked = (self.embeddings @ bank.window_keys.t()).argmax(-1).unique()
         patches = torch.arange(bank.window, device=picked.device)
         return (picked[:, None] * bank.window + patches).flatten()
 
@@ -79,10 +81,10 @@ class OwnPicks(Matching):
     most: int = PICKS
 
     def keys(self, bank: MemoryBank, embeddings: Tensor | None, window: int) -> Tensor | None:
-        return bank.own_window_keys(window)
+        return bank.keys_of_own(window)
 
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
-        likeness = bank.window_keys(query.tokens) @ bank.keys.t()
+        likeness = bank.keys_of(query.tokens) @ bank.window_keys.t()
         picked = likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
         return bank.index_within(query.tokens, picked, align)
 

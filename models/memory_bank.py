@@ -25,7 +25,7 @@ def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
     """(Q,C) queries and (M,C) normal tokens -> (Q,) index of the nearest normal token.
 
     mulmax: argmax_j <q, m_j>. diff2: argmin_j ||q - m_j||, found as the argmax of <q, m_j> - ||m_j||^2 / 2.
-    One matrix product and one maximum per chunk of SIMILARITY_VALUES. docs/design.md, section 2.
+    One matrix product and one maximum per chunk of SIMILARITY_VALUES. docs/design.md, section 2.3.
     """
     if align not in ALIGNMENTS:
         raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}.")
@@ -64,8 +64,8 @@ class MemoryBank:
 
     @classmethod
     def collected(cls, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
-        """A bank of the parts' tokens, `count` a block in all, of which no second copy is ever held; `match`
-        says how it will be searched."""
+        """A bank of the parts' tokens, `count` per block in all, of which no second copy is ever held;
+        `match` says how it will be searched."""
         centred, filled, window = None, 0, 1
         embeddings, patches = [], []
         for part in parts:
@@ -77,7 +77,7 @@ class MemoryBank:
             embeddings += [] if part.embedding is None else [part.embedding]
             patches += [] if part.patches is None else [part.patches.flatten()]
         if centred is None or filled != count:
-            raise ValueError(f"The memory bank was to hold {count} tokens a block and was given {filled}.")
+            raise ValueError(f"The memory bank was to hold {count} tokens per block and was given {filled}.")
         bank = cls(_centre_in_place(centred), centred, patches=torch.cat(patches) if patches else None)
         return replace(bank, keys=match.keys(bank, torch.cat(embeddings) if embeddings else None, window))
 
@@ -102,7 +102,14 @@ class MemoryBank:
     @property
     def window(self) -> int:
         """Tokens of each of the windows that have keys."""
-        return len(self) // len(self.keys)
+        return len(self) // len(self.window_keys)
+
+    @property
+    def window_keys(self) -> Tensor:
+        """The keys (W,...) of its windows; ValueError for a bank that has none."""
+        if self.keys is None:
+            raise ValueError("The memory bank holds no windows that could be picked.")
+        return self.keys
 
     def __len__(self) -> int:
         return self.centred.shape[1]
@@ -132,7 +139,7 @@ class MemoryBank:
                 found[block, window] = own[best // patches] * patches + best % patches
         return found
 
-    def window_keys(self, tokens: Tensor) -> Tensor:
+    def keys_of(self, tokens: Tensor) -> Tensor:
         """What windows (L,W,n,C) look like as a whole, as unit vectors of each block side by side: (W,L*C)
         float32.
 
@@ -141,8 +148,8 @@ class MemoryBank:
         """
         return _side_by_side(tokens.float().mean(2) - self.mean)
 
-    def own_window_keys(self, patches: int) -> Tensor:
-        """The keys (W,L*C) of the bank's own windows, which have `patches` tokens each; see window_keys."""
+    def keys_of_own(self, patches: int) -> Tensor:
+        """The keys (W,L*C) of the bank's own windows, which have `patches` tokens each; see keys_of."""
         at_once = max(1, CENTRED_AT_ONCE // patches) * patches
 
         def means(block: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Protocol
+from typing import ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,10 @@ class Memory(Protocol):
         """All that `Method.restored` needs, for a saved detector."""
 
 
-class Method(nn.Module, ABC):
+Remembered = TypeVar("Remembered", bound=Memory)  # a method's own kind of memory
+
+
+class Method(nn.Module, ABC, Generic[Remembered]):
     """What turns features into anomaly maps.
 
     name: as `--method` takes it. words: what it is, for reports. sentence: the same beside a table, after the
@@ -65,7 +68,8 @@ class Method(nn.Module, ABC):
     def of_heads(
         cls, width: int, blocks: int, options: MethodConfig, heads: Mapping[str, Tensor] | None
     ) -> Method:
-        """The method with a checkpoint's trained `heads` (None: there is no checkpoint)."""
+        """The method with a checkpoint's trained `heads` (None: there is no checkpoint); ModelError where it
+        needs some."""
         return cls(width, blocks, options)
 
     @classmethod
@@ -81,17 +85,17 @@ class Method(nn.Module, ABC):
         return True
 
     @abstractmethod
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> Memory:
-        """A memory of normal parts whose features come in `parts`, `count` tokens a block in all; `match`
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> Remembered:
+        """A memory of normal parts whose features come in `parts`, `count` tokens per block in all; `match`
         says how it will be searched."""
 
     @abstractmethod
-    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> Memory:
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> Remembered:
         """The memory whose `state` this is, on the state's device, its tokens in `dtype`; KeyError where a
         part is missing."""
 
     @abstractmethod
-    def raw_maps(self, query: Features, memory: Memory | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: Remembered | None, match: Matching = EVERYTHING) -> Tensor:
         """The query's anomaly maps (M,B,n) in [0,1] before they look at their neighbours."""
 
     def refine(self, raw: Tensor) -> Tensor:

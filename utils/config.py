@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -121,6 +121,12 @@ def as_stored(config: Any) -> dict[str, Any]:
     return {
         name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()
     }
+
+
+def without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The values but for those of these names."""
+    left_out = set(names)
+    return {name: value for name, value in values.items() if name not in left_out}
 
 
 def checkpoint_path(folder: Path, model_name: str, dataset: str) -> Path:

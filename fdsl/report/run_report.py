@@ -171,7 +171,7 @@ def _table(
         "mean": [per_cent(mean.get(key)) for key in METRICS],
         "paper": None,
         "remark": "",
-        "images": sum(row["images"] for row in rows),
+        "images": sum(len(item.labels) for item in summaries),
     }
     if paper:
         table["paper"] = [_paper_value(paper.get(key)) for key in METRICS]

@@ -21,13 +21,7 @@ def metrics_table(metrics: Mapping[str, Any], style: str = "github") -> str:
     defined."""
 
     def row(name: str, values: Mapping[str, float | None]) -> list[str]:
-        return [
-            name,
-            *(
-                UNDEFINED if values[metric] is None else f"{100 * values[metric]:.1f}"
-                for metric in METRIC_NAMES
-            ),
-        ]
+        return [name, *(_cell(values[metric]) for metric in METRIC_NAMES)]
 
     rows = [row(name, values) for name, values in metrics["categories"].items()]
     return tabulate(
@@ -39,18 +33,23 @@ def metrics_table(metrics: Mapping[str, Any], style: str = "github") -> str:
     )
 
 
+def _cell(value: float | None) -> str:
+    return UNDEFINED if value is None else f"{100 * value:.1f}"
+
+
 def write_tables(
     folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: RunConfig
 ) -> dict:
     """Writes metrics.json, metrics.csv and table.md; returns what metrics.json holds."""
-    metrics = {"categories": dict(categories), "mean": mean_metrics(categories)}
+    mean = mean_metrics(categories)
+    metrics = {"categories": dict(categories), "mean": mean}
     write_text(
         folder / "metrics.csv",
         csv_text(
             ["category", *METRIC_NAMES],
             [
                 [name, *(values[metric] for metric in METRIC_NAMES)]
-                for name, values in [*metrics["categories"].items(), ("mean", metrics["mean"])]
+                for name, values in [*categories.items(), ("mean", mean)]
             ],
         ),
     )

@@ -6,6 +6,7 @@ Nothing in a file is ever executed, and what is not exactly FDSL's heads is refu
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +17,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from fdsl.run_config import TrainedWith
+from fdsl.training_config import TrainedWith
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.files import whole_file
 from utils.text import one_line
 
+logger = logging.getLogger("fdsl")
 METADATA_KEY = "fdsl"
 FORMAT_VERSION = 1
 PUBLISHED_KEY = "trainable_RR"
@@ -65,6 +67,15 @@ class Checkpoint:
     @property
     def has_nam(self) -> bool:
         return any(name.startswith("nam.") for name in self.state)
+
+
+def warn_of_narrow_training(checkpoint: Checkpoint) -> None:
+    """Warns of heads that have seen one category alone."""
+    if checkpoint.config and len(checkpoint.config.training.images or ()) == 1:
+        logger.warning(
+            "These heads were trained on one category alone: such heads generalise worse than method nearest "
+            "does."
+        )
 
 
 def save_checkpoint(path: Path, state: dict[str, Tensor], config: TrainedWith) -> None:

@@ -45,14 +45,12 @@ def save_maps(
     file: Path, run: RunMaps, fused: np.ndarray | None = None, score: np.ndarray | None = None
 ) -> None:
     """Writes maps.npz (docs/design.md, section 4), whole or not at all."""
-    arrays: dict[str, np.ndarray] = {
-        "names": np.array(run.names, dtype=np.str_),
-        **{name: part for name, part in vars(run.maps).items() if part is not None},
-    }
-    if fused is not None:
+    arrays: dict[str, np.ndarray] = {"names": np.array(run.names, dtype=np.str_)}
+    arrays |= {name: part for name, part in vars(run.maps).items() if part is not None}
+    if fused is not None and score is not None:
         arrays |= {"fused": fused, "score": score}
     with whole_file(file, "wb") as out:
-        np.savez(out, **arrays)
+        np.savez(out, allow_pickle=False, **arrays)
 
 
 def load_maps(file: Path) -> RunMaps:

@@ -168,7 +168,8 @@ class PredictionFolder:
                 self._unpack_maps()
         if not rows.exists():
             return np.empty(0, np.uint64)
-        whole, digests, side = 0, [], None
+        digests: list[np.uint64] = []
+        whole, side = 0, None
         with open(rows, "rb") as journal:
             for line in journal:
                 row = _parsed(line)
@@ -206,7 +207,8 @@ class PredictionFolder:
         return _lines(self.partial / "rows.jsonl")
 
     def _count(self) -> Totals:
-        totals, scores, heap = Totals(), [], []
+        totals, scores = Totals(), []
+        heap: list[tuple[float, int, dict]] = []  # score, minus the row's number, row
         for number, row in enumerate(self._read()):
             scores.append(row["score"])
             totals.anomalous += bool(row["anomalous"])

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from fdsl.run_config import TrainedWith
+from fdsl.training_config import TrainedWith
 from utils.errors import ConfigError
 from utils.files import sync_folder, whole_file
 from utils.text import one_line
@@ -63,7 +63,7 @@ class TrainingState:
         steps, seconds = interval
         if steps is not None:
             return step - self._saved_step >= steps
-        return time.monotonic() - self._saved_at >= seconds
+        return seconds is not None and time.monotonic() - self._saved_at >= seconds
 
     def save(
         self, method: nn.Module, optimizer: torch.optim.Optimizer, position: Position, precision: str
@@ -196,14 +196,16 @@ class SavedTraining:
 def _generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The state of torch's, NumPy's and Python's global generators: tensors, and what JSON holds of them."""
     version, words, gauss = random.getstate()
-    kind, keys, place, has_gauss, cached = np.random.get_state()
+    numpy_state = np.random.get_state(legacy=False)
+    words_of_numpy, place = numpy_state["state"]["key"], numpy_state["state"]["pos"]
     tensors = {
         "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(keys.astype(np.int64)),
+        "numpy": torch.from_numpy(words_of_numpy.astype(np.int64)),
         "python": torch.tensor(words, dtype=torch.int64),
     }
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         tensors |= {f"cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
+    kind, has_gauss, cached = (numpy_state[name] for name in ("bit_generator", "has_gauss", "gauss"))
     return tensors, {"numpy": [kind, int(place), int(has_gauss), float(cached)], "python": [version, gauss]}
 
 

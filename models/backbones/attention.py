@@ -3,9 +3,9 @@ float32."""
 
 from __future__ import annotations
 
-import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 ATTENTION_ROWS = 192  # of one product of queries and keys, where they are taken one by one
@@ -66,7 +66,7 @@ def attention_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     )
 
 
-def pack_attention(visual: nn.Module) -> nn.Module:
+def pack_attention(visual: VisionTransformer) -> VisionTransformer:
     """Replaces each block's nn.MultiheadAttention by a PackedAttention over the same parameters, names
     unchanged."""
     for block in visual.transformer.resblocks:
@@ -80,7 +80,7 @@ def pack_attention(visual: nn.Module) -> nn.Module:
     return visual
 
 
-def narrow_products(visual: nn.Module, dtype: torch.dtype) -> nn.Module:
+def narrow_products(visual: VisionTransformer, dtype: torch.dtype) -> VisionTransformer:
     """Puts the products of every block into `dtype`; what is added up from block to block stays in float32.
 
     Rounding that sum as well makes bf16 tokens about twice as wrong. A tower with other blocks than CLIP's is
@@ -88,8 +88,7 @@ def narrow_products(visual: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     blocks = list(visual.transformer.resblocks)
     if dtype == torch.float32 or not all(
-        isinstance(getattr(block, "attn", None), PackedAttention)
-        and type(block) is open_clip.transformer.ResidualAttentionBlock
+        isinstance(getattr(block, "attn", None), PackedAttention) and type(block) is ResidualAttentionBlock
         for block in blocks
     ):
         return visual.to(dtype)

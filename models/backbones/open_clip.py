@@ -10,6 +10,7 @@ from pathlib import Path
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, normalise
@@ -38,7 +39,7 @@ class OpenClipBackbone(nn.Module):
 
     def __init__(
         self,
-        visual: nn.Module,
+        visual: VisionTransformer,
         layers: Sequence[int],
         device: torch.device,
         dtype: torch.dtype,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from models.backbones.weights import fill_image_tower, read_image_tower
@@ -33,13 +34,13 @@ def register_model_configs(folder: str) -> None:
         raise ModelError(f"--model-config {folder}: a model file in it cannot be read ({error}).") from error
 
 
-def untrained_tower(model: str) -> nn.Module:
+def untrained_tower(model: str) -> VisionTransformer:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED_SEED)
         return _new_tower(model, "cpu")
 
 
-def _new_tower(model: str, device: str) -> nn.Module:
+def _new_tower(model: str, device: str) -> VisionTransformer:
     try:
         with _open_clip_quiet():
             visual = open_clip.create_model(
@@ -61,7 +62,7 @@ def _new_tower(model: str, device: str) -> nn.Module:
 def require_square_vit(visual: nn.Module) -> None:
     """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and
     patches."""
-    if not isinstance(visual, open_clip.transformer.VisionTransformer):
+    if not isinstance(visual, VisionTransformer):
         raise ModelError(
             f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, "
             "EVA, ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or "
@@ -74,7 +75,7 @@ def require_square_vit(visual: nn.Module) -> None:
             )
 
 
-def tower_of_file(model: str, file: Path) -> nn.Module:
+def tower_of_file(model: str, file: Path) -> VisionTransformer:
     """The image tower with the file's weights, made without any of its own: drawing random ones takes
     seconds."""
     state = read_image_tower(file)
@@ -89,7 +90,7 @@ def tower_of_file(model: str, file: Path) -> nn.Module:
     return visual
 
 
-def downloaded_tower(model: str, tag: str) -> nn.Module:
+def downloaded_tower(model: str, tag: str) -> VisionTransformer:
     source = open_clip.get_pretrained_cfg(model, tag)
     if not source:
         tags = open_clip.list_pretrained_tags_by_model(model)

@@ -72,11 +72,10 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
     Raises ModelError with the missing, unexpected or misshapen names.
     """
     own = visual.state_dict()
-    table = state.get("positional_embedding")
+    table = state.get("positional_embedding", torch.empty(0))
     fits = {name for name in own if name in state and state[name].shape == own[name].shape}
     if (
-        table is not None
-        and table.dim() == 2
+        table.dim() == 2
         and table.shape[1] == own["positional_embedding"].shape[1]
         and math.isqrt(table.shape[0] - 1) ** 2 == table.shape[0] - 1
     ):

@@ -16,7 +16,7 @@ from models.methods.nearest import nearest_distance
 from utils.config import MethodConfig
 
 
-class Both(Method):
+class Both(Method[MemoryBank]):
     """2L maps: the heads' probabilities and the distances, each measured against what normal parts reach, so
     that both count alike in the mean."""
 
@@ -32,7 +32,9 @@ class Both(Method):
         self.trained = trained
 
     @classmethod
-    def of_heads(cls, width: int, blocks: int, options: MethodConfig, heads: Mapping[str, Tensor]) -> Both:
+    def of_heads(
+        cls, width: int, blocks: int, options: MethodConfig, heads: Mapping[str, Tensor] | None
+    ) -> Both:
         return cls(Fdsl.of_heads(width, blocks, options, heads))
 
     @classmethod

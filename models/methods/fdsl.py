@@ -16,6 +16,7 @@ from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, discrepancy_of
 from models.method import Method
 from utils.config import MethodConfig
+from utils.errors import ModelError
 
 HIDDEN_WIDTHS = (512, 128, 32)
 NAM_CHANNELS = 6
@@ -47,7 +48,7 @@ class AnomalyScoreHead(nn.Module):
 
     def forward(self, discrepancy: Tensor) -> Tensor:
         normed = self.layers[0](discrepancy.flatten(0, -2))
-        hidden = F.linear(normed, self.layers[1].weight.to(normed.dtype))
+        hidden = F.linear(normed, self.layers[1].get_parameter("weight").to(normed.dtype))
         return self.layers[2:](hidden.float()).unflatten(0, discrepancy.shape[:-1])
 
 
@@ -66,8 +67,9 @@ class NeighbourAggregation(nn.Module):
         return logits.softmax(dim=1)[:, 1].unflatten(0, raw.shape[:-2])
 
 
-class Fdsl(Method):
-    """Trained heads: one ASL head per tapped block and one NAM shared by them (docs/design.md, section 2).
+class Fdsl(Method[MemoryBank]):
+    """Trained heads: one ASL head per tapped block and one NAM shared by them (docs/design.md, sections 2.5
+    and 2.6).
 
     `with_nam`: whether there is a NAM, trained or to be trained; `options.use_nam` False leaves it out of
     what is refined (ablation). `options.fd` "none" shows the heads the tokens themselves and needs no
@@ -88,7 +90,13 @@ class Fdsl(Method):
         self.nam = NeighbourAggregation() if with_nam else None
 
     @classmethod
-    def of_heads(cls, width: int, blocks: int, options: MethodConfig, heads: Mapping[str, Tensor]) -> Fdsl:
+    def of_heads(
+        cls, width: int, blocks: int, options: MethodConfig, heads: Mapping[str, Tensor] | None
+    ) -> Fdsl:
+        if heads is None:
+            raise ModelError(
+                "There are no trained heads; name them with a checkpoint, or take method nearest."
+            )
         return cls.of_state(width, blocks, options, heads)
 
     @classmethod

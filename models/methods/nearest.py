@@ -21,7 +21,7 @@ def nearest_distance(discrepancy: Tensor) -> Tensor:
     return discrepancy.float().square().sum(-1).div(4).clamp(max=1)
 
 
-class Nearest(Method):
+class Nearest(Method[MemoryBank]):
     """Nothing is trained: a block's map is each patch's `nearest_distance`."""
 
     name = "nearest"

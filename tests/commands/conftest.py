@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from fdsl.api import AnomalyDetector
-from fdsl.run_config import TrainedWith
 from fdsl.store.checkpoint import save_checkpoint
+from fdsl.training_config import TrainedWith
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.photographs import draw_parts

@@ -11,9 +11,9 @@ from data.images import open_image
 from data.photographs import as_photograph
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
 from fdsl.learnt import normal_scores_of
-from fdsl.run_config import TrainedWith
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
+from fdsl.training_config import TrainedWith
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance
@@ -413,3 +413,9 @@ def test_a_saved_detector_calls_the_kinds_as_earlier_versions_did(nearest):
     state = nearest.tensors()
     assert state["normal.how"].tolist() == nearest.normal.kinds.tolist() == [0, 3, 3, 3, 3] * 3
     assert normal_scores_of(state).kinds.tolist() == [0, 3, 3, 3, 3] * 3
+
+
+@pytest.mark.parametrize("method", ["fdsl", "both"])
+def test_a_method_of_trained_heads_says_that_there_are_none(configs, method):
+    with pytest.raises(ModelError, match="no trained heads"):
+        AnomalyDetector.from_backbone(**configs, method=method)

@@ -8,10 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig, TrainedWith, identity_of_prediction
+from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig, identity_of_prediction
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps
 from fdsl.thresholds import Threshold
+from fdsl.training_config import TrainedWith
 from models.features import ScoreMaps
 from utils.config import QUARTER, BackboneConfig, MachineFacts, MethodConfig, WindowConfig, as_stored
 from utils.errors import ConfigError

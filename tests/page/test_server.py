@@ -394,7 +394,7 @@ def test_a_lesson_that_fails_changes_nothing(visitor, monkeypatch):
     before = visitor.ask("GET", "").json
     visitor.upload("references", png(2))
     with monkeypatch.context() as patch:
-        patch.setattr(AnomalyDetector, "_normal_scores", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        patch.setattr("fdsl.api.normal_scores", lambda *_: (_ for _ in ()).throw(MemoryError()))
         visitor.ask("POST", "/learn", 507, json={})
     visitor.ask("POST", "/learn", 422, json={"rotations": 36})
     after = visitor.ask("GET", "").json

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from data.meta import read_meta
-from fdsl.run_config import TrainedWith
 from fdsl.runs import read_run_config
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.training_state import Position, TrainingState
+from fdsl.training_config import TrainedWith
 from models.methods.fdsl import Fdsl
 from utils.device import seed_everything
 from utils.errors import ConfigError, DataError

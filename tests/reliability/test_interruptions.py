@@ -12,10 +12,11 @@ from torch import nn
 from fdsl import detection, training
 from fdsl import results as reporting
 from fdsl.flags.arguments import save_interval
-from fdsl.run_config import RunConfig, TrainedWith
+from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.training_state import Position, TrainingState
+from fdsl.training_config import TrainedWith
 from tests.support.small_runs import Place, command, files
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError

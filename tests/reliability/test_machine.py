@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from fdsl import training
-from fdsl.run_config import TrainedWith
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
+from fdsl.training_config import TrainedWith
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl
 from tests.support.small_runs import children, command, files, finished_place, line_with, start

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from fdsl.run_config import TrainedWith
 from fdsl.store.training_state import TrainingState
+from fdsl.training_config import TrainedWith
 from tests.support.constants import ROOT
 from tests.support.small_runs import children, command, line_with, start
 from utils import lock

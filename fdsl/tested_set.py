@@ -1,0 +1,97 @@
+"""The photographs of a test run: which are drawn as references, which are tested, and whose they are."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from data.catalogue import open_catalogue
+from data.dataset import files_digest
+from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from fdsl.run_config import RunConfig
+from fdsl.store.checkpoint import Checkpoint
+from fdsl.words import LEARNT_FROM_THESE
+from utils.config import OTHER_DATASET
+from utils.errors import ConfigError, DataError
+from utils.log import warn
+from utils.text import printable
+
+logger = logging.getLogger("fdsl")
+
+
+@dataclass(frozen=True)
+class TestedSet:
+    """The photographs of a run: each category's references and test images, and a digest of all files."""
+
+    catalogue: Catalogue
+    references: dict[str, list[Record]]
+    records: dict[str, list[Record]]
+    files: str
+
+    @property
+    def root(self) -> Path:
+        return self.catalogue.root
+
+    @property
+    def names(self) -> list[str]:
+        """The image paths of all test images, category by category."""
+        return [record.image_path for records in self.records.values() for record in records]
+
+    def taught(self, checkpoint: Checkpoint, dataset: str) -> bool:
+        """Whether heads were trained on these test images: the same files, or the same dataset by name."""
+        if checkpoint.config is None:
+            return False
+        here = files_digest(
+            self.root, (record for part in self.catalogue.test.values() for record in with_masks(part))
+        )
+        same_name = checkpoint.config.dataset == dataset and dataset in OTHER_DATASET
+        return same_name or checkpoint.config.training.learnt == here
+
+
+def draw_test_set(config: RunConfig) -> TestedSet:
+    """The photographs of a run. References of all categories are drawn before anything is computed, so that
+    too few are said at once; a category without test images is left out with a warning. Raises DataError."""
+    catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
+    references = {
+        category: draw_references(catalogue.train.get(category, []), config.k_shot, config.seed, category)
+        for category in catalogue.test
+    }
+    records = _tested_records(catalogue, references)
+    everything = [record for part in (*references.values(), *records.values()) for record in part]
+    return TestedSet(catalogue, references, records, files_digest(catalogue.root, everything))
+
+
+def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    tested = {
+        category: without_references(records, references[category])
+        for category, records in catalogue.test.items()
+    }
+    warn(
+        [
+            f"category {printable(category)} has no test image and is left out"
+            for category in tested
+            if not tested[category]
+        ]
+    )
+    if not any(tested.values()):
+        raise DataError(f"{catalogue.root}: there is no image to test; check --data-path, or lower --k-shot.")
+    return {category: records for category, records in tested.items() if records}
+
+
+def of_photographs(
+    config: RunConfig, tested: TestedSet, checkpoint: Checkpoint | None, from_maps: Path | None
+) -> RunConfig:
+    """The run of these photographs; ConfigError where the stored maps are of others. Heads that were trained
+    on them are said."""
+    if config.files not in (None, tested.files):
+        raise ConfigError(
+            f"The photographs in {config.data_path} are not those that the maps of {from_maps} are of; run "
+            "test.py without --from-maps."
+        )
+    config = replace(config, files=tested.files)
+    if checkpoint is not None:
+        config = replace(config, learnt_from_these=tested.taught(checkpoint, config.dataset))
+    if config.learnt_from_these:
+        logger.warning("warning: %s", LEARNT_FROM_THESE)
+    return config

@@ -1,0 +1,127 @@
+"""What a checkpoint says of its heads: a training's typed settings, their JSON values, and what makes two of
+them the same. Those of a test run are in fdsl/run_config.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import NoneType
+from typing import Any
+
+from utils.config import BackboneConfig, MachineFacts, MethodConfig, as_stored, from_stored, without
+from utils.errors import ConfigError
+
+# What decides no heads: where files lie, and the rest of the machine's facts.
+NOT_OF_A_TRAINING = ("machine", "pretrained", "model_config", "files", "learnt")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How heads were trained; None is what an earlier version did not write.
+
+    `learnt`, `files`: digests of the images learnt from, and of these with the references. `images`: how many
+    each category has.
+    """
+
+    epochs: int | None = None
+    k_shot: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    augmentation: str | None = None
+    seed: int | None = None
+    learnt: str | None = None
+    files: str | None = None
+    images: dict[str, int] | None = None
+    machine: MachineFacts | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        values = {name: value for name, value in vars(self).items() if value is not None}
+        return values if self.machine is None else {**values, "machine": self.machine.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingSettings:
+        """From a checkpoint's values; ConfigError for what no training writes."""
+        known = {name: values.get(name) for name in cls.__dataclass_fields__}
+        if known["machine"] is not None:
+            known["machine"] = MachineFacts.from_json(known["machine"])
+        right = (
+            all(type(known[name]) in (int, NoneType) for name in ("epochs", "k_shot", "batch_size", "seed"))
+            and all(type(known[name]) in (str, NoneType) for name in ("augmentation", "learnt", "files"))
+            and type(known["learning_rate"]) in (int, float, NoneType)
+            and type(known["images"]) in (dict, NoneType)
+        )
+        if not right:
+            raise ConfigError("it holds values that no training writes")
+        return cls(**known)
+
+
+@dataclass(frozen=True)
+class TrainedWith:
+    """What a checkpoint says of its heads: the backbone with its weights' fingerprint, and their training."""
+
+    backbone: BackboneConfig
+    options: MethodConfig
+    fingerprint: str
+    dataset: str
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "backbone": as_stored(self.backbone),
+            "method": as_stored(self.options),
+            "fingerprint": self.fingerprint,
+            "dataset": self.dataset,
+            "training": self.training.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainedWith:
+        """From a checkpoint's values; ConfigError says in a few words what no training writes."""
+        try:
+            config = cls(
+                from_stored(BackboneConfig, values["backbone"]),
+                from_stored(MethodConfig, values["method"]),
+                values["fingerprint"],
+                values["dataset"],
+                TrainingSettings.from_json(values["training"]),
+            )
+        except KeyError as error:
+            raise ConfigError(f"{error.args[0]} is missing") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"it holds values that no training writes: {error}") from error
+        tower, options = config.backbone, config.options
+        right = (
+            all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers)
+            and len(tower.layers) > 0
+            and type(tower.image_size) is int
+            and 1 <= tower.image_size <= 8192
+            and isinstance(tower.model_config, (str, NoneType))
+            and options.fd in ("abs", "signed", "none")
+            and options.align in ("mulmax", "diff2")
+            and all(isinstance(text, str) for text in (config.fingerprint, config.dataset))
+        )
+        if not right:
+            raise ConfigError("it holds values that no training writes")
+        return config
+
+    def in_precision(self, precision: str) -> TrainedWith:
+        """The training whose values overflowed in the precision asked for, so that `precision` took over."""
+        machine = self.training.machine
+        machine = None if machine is None else machine.in_precision(precision)
+        return replace(self, training=replace(self.training, machine=machine))
+
+    def identity(self) -> dict[str, Any]:
+        """Setting -> value that two trainings must share to give the same heads from the same images.
+
+        The machine and the places of files do not count, the precision that was asked for does.
+        """
+        values, machine = self.to_json(), self.training.machine
+        flat = {
+            **values["backbone"],
+            **values["method"],
+            **values["training"],
+            "dataset": self.dataset,
+            "weights": self.fingerprint,
+            "precision": machine and (machine.precision_asked or machine.precision),
+        }
+        return without(flat, NOT_OF_A_TRAINING)
