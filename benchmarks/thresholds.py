@@ -6,7 +6,7 @@
 Per category, number of references and seed: the references are drawn as test.py draws them, the threshold
 comes from them alone, and the test images say how many good ones it calls anomalous (found) and how many
 defective ones (caught). Prints two Markdown tables. Images are encoded once and their tokens kept, with LFE
-those of every window too: 22 MB an image with the default backbone, 2.4 MB with one of width 192 at 448 px,
+those of every window too: 22 MB per image with the default backbone, 2.4 MB with one of width 192 at 448 px,
 about 20 times as much with LFE 13/2.
 """
 

@@ -126,11 +126,9 @@ class AnomalyDetector:
         device: str = "auto",
         precision: str = "auto",
     ) -> AnomalyDetector:
-        """A detector without any training (method nearest): half the cosine distance to the nearest normal
-        patch.
+        """A detector without training (method nearest): half the cosine distance to the nearest normal patch.
 
-        Without `windows` it looks at the whole image alone. Raises ConfigError, ModelError as the commands
-        do.
+        Without `windows` it looks at the whole image alone. ConfigError and ModelError as the commands do.
         """
         tower = {
             "model": model,

@@ -4,7 +4,7 @@ halved."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +48,9 @@ def detect(
     Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
     raises DataError for one that cannot be read, Overflow or ModelError for a map that is not finite.
     """
+    identity = {**identity, "weights": detector.backbone.fingerprint}
     keys = {
-        category: {
-            **identity,
-            "weights": detector.backbone.fingerprint,
-            "references": files_digest(root, references[category]),
-            "files": files_digest(root, records),
-        }
+        category: {**identity, **_digests(root, references[category], records)}
         for category, records in tested.items()
     }
 
@@ -76,6 +72,11 @@ def detect(
         found.append(maps)
         how_to_continue(f"the same command goes on after {number} of {len(tested)} categories")
     return join_run_maps(found)
+
+
+def _digests(root: Path, references: Sequence[Record], tested: Sequence[Record]) -> dict[str, str]:
+    """What names a category's files."""
+    return {"references": files_digest(root, references), "files": files_digest(root, tested)}
 
 
 def detect_category(

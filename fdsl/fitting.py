@@ -77,7 +77,7 @@ def fit(
     recipe: Recipe,
 ) -> Position:
     """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row
-    a step."""
+    per step."""
     optimizer = torch.optim.Adam(method.parameters(), lr=recipe.learning_rate, betas=ADAM_BETAS)
     position = saved.restore(method, optimizer) if saved else Position()
     if saved and saved.precision != source.precision:

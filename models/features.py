@@ -1,7 +1,7 @@
 """What travels between backbone, method and their callers; every shape is stated here, once.
 
-L tapped blocks, B images (or windows), n tokens an image, C token width, D width of the image embedding, G
-patches along a side, M maps of a method (one a block for most).
+L tapped blocks, B images (or windows), n tokens per image, C token width, D width of the image embedding, G
+patches along a side, M maps of a method (one per block for most).
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may upload: bytes a file, pixels a photograph, how many of each kind."""
+    """What a visitor may upload: bytes per file, pixels per photograph, how many of each kind."""
 
     file_bytes: int
     max_pixels: int = MAX_PIXELS

@@ -53,7 +53,7 @@ class MethodConfig:
 @dataclass(frozen=True)
 class WindowConfig:
     """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; which reference
-    windows are matched ("0" all, "1" picked by any window, "window" own picks); windows encoded an image (0
+    windows are matched ("0" all, "1" picked by any window, "window" own picks); windows encoded per image (0
     all, QUARTER: see there)."""
 
     winmode: str = "mul"

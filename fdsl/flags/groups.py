@@ -79,7 +79,7 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=QUARTER,
         metavar="M",
-        help="encode only M windows an image, most where its map is high; without M so many that it takes "
+        help="encode only M windows per image, most where its map is high; without M so many that it takes "
         "about a quarter of the time; 0 all (default 0)",
     )
 

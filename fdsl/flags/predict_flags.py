@@ -46,13 +46,22 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     )
     what.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
     add_detector_flags(parser)
+    _add_decision_flags(parser)
+    _add_output_flags(parser)
+    args = parser.parse_args(argv)
+    if problem := _contradiction(args):
+        parser.error(problem)
+    return args
+
+
+def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
     decision = parser.add_argument_group("threshold (by default a false-alarm rate of 0.01)")
     decision.add_argument(
         "--false-alarm-rate",
         type=_rate,
         metavar="0..1|none",
-        help="how often a good part may be "
-        "called anomalous, estimated from the references alone; none: no threshold",
+        help="how often a good part may be called anomalous, estimated from the references alone; none: no "
+        "threshold",
     )
     decision.add_argument(
         "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
@@ -68,12 +77,15 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "image,label and paths relative to it, where good, ok, normal, no, false and 0 are good and all else "
         "is not",
     )
+
+
+def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     written = parser.add_argument_group("what comes out")
     written.add_argument(
         "--format",
         choices=("text", "json"),
         default="text",
-        help="json: one JSON object a line on standard output, as it goes",
+        help="json: one JSON object per line on standard output, as it goes",
     )
     written.add_argument(
         "--save-detector", type=Path, metavar="FILE", help="write everything that later runs need"
@@ -92,10 +104,6 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     )
     written.add_argument("--save-maps", action="store_true", help="write maps.npz")
     written.add_argument("--batch-size", type=whole(1), default=4)
-    args = parser.parse_args(argv)
-    if problem := _contradiction(args):
-        parser.error(problem)
-    return args
 
 
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:

@@ -90,7 +90,7 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         "--pictures",
         type=whole(0),
         metavar="N",
-        help="at most N picture strips a category (default all); 0: no pictures and no report",
+        help="at most N picture strips per category (default all); 0: no pictures and no report",
     )
     group.add_argument("--force", action="store_true", help="repeat a run that is finished")
     group.add_argument(

@@ -83,40 +83,54 @@ def histogram_svg(scores: np.ndarray, labels: np.ndarray, threshold: float | Non
     edges = bin_edges(low, high, BINS, threshold)
     counts = [np.histogram(scores[finite & (labels == kind)], edges)[0] for kind in (False, True)]
     most = [max(1, int(part.max())) for part in counts]
-    middle = TOP + (size[1] - TOP - BOTTOM) * most[0] / sum(most)
-    unit, places = (
-        (size[1] - TOP - BOTTOM) / sum(most),
-        [_x(min(1, max(0, (edge - low) / (high - low))), size) for edge in edges],
-    )
-    body = [f'<rect class="alarm" y="{TOP}" height="{size[1] - TOP - BOTTOM}" x="{LEFT}" width="0"/>']
+    room = size[1] - TOP - BOTTOM
+    middle = TOP + room * most[0] / sum(most)
+    body = [
+        *_bars(
+            counts, [_x(min(1, max(0, (edge - low) / (high - low))), size) for edge in edges], middle, most
+        ),
+        *_histogram_axes(low, high, middle, most),
+    ]
+    alarm = f'x="{LEFT}" width="0"'
+    if threshold is not None and np.isfinite(threshold):
+        place = _x((threshold - low) / (high - low), size)
+        body.append(f'<path class="threshold" d="M{place:.1f} {TOP - 6}V{size[1] - BOTTOM}"/>')
+        alarm = f'x="{place:.1f}" width="{size[0] - RIGHT - place:.1f}"'
+    body.insert(0, f'<rect class="alarm" y="{TOP}" height="{room}" {alarm}/>')
+    good, defects = int((~labels).sum()), int(labels.sum())
+    label = f"Histogram of image scores: {good} good above, {defects} defects below the axis"
+    return _svg(size, label, body, extra)
+
+
+def _bars(counts: list[np.ndarray], places: list[float], middle: float, most: list[int]) -> list[str]:
+    """Bars of good and of defective images between `places`, on both sides of the axis at `middle`."""
+    unit, bars = (HISTOGRAM_SIZE[1] - TOP - BOTTOM) / sum(most), []
     for kind, part in zip(("good", "defect"), counts):
         for index in np.flatnonzero(part):
             height = part[index] * unit
             top = middle - height if kind == "good" else middle
-            body.append(
+            bars.append(
                 f'<rect class="{kind}" x="{places[index] + 0.5:.1f}" y="{top:.1f}" '
                 f'width="{max(1, places[index + 1] - places[index] - 1):.1f}" height="{height:.1f}"/>'
             )
-    body.append(
-        f'<path class="axis" d="M{LEFT} {middle:.1f}H{size[0] - RIGHT}M{LEFT} {size[1] - BOTTOM}'
-        f'H{size[0] - RIGHT}"/>'
-    )
-    body += [
-        _text(LEFT - 6, TOP + 8, str(most[0]), "end"),
-        _text(LEFT - 6, size[1] - BOTTOM, str(most[1]), "end"),
-        _text(LEFT - 6, middle + 4, "0", "end"),
+    return bars
+
+
+def _histogram_axes(low: float, high: float, middle: float, most: list[int]) -> list[str]:
+    """Both axes with the highest counts and three scores."""
+    width, height = HISTOGRAM_SIZE
+    scores = [
+        _text(_x(fraction, HISTOGRAM_SIZE), height - 12, f"{low + fraction * (high - low):.3g}", kind)
+        for fraction, kind in ((0, ""), (0.5, "middle"), (1, "end"))
     ]
-    for fraction, kind in ((0, ""), (0.5, "middle"), (1, "end")):
-        body.append(_text(_x(fraction, size), size[1] - 12, f"{low + fraction * (high - low):.3g}", kind))
-    if threshold is not None and np.isfinite(threshold):
-        place = _x((threshold - low) / (high - low), size)
-        body.append(f'<path class="threshold" d="M{place:.1f} {TOP - 6}V{size[1] - BOTTOM}"/>')
-        body[0] = body[0].replace(
-            f'x="{LEFT}" width="0"', f'x="{place:.1f}" width="{size[0] - RIGHT - place:.1f}"'
-        )
-    good, defects = int((~labels).sum()), int(labels.sum())
-    label = f"Histogram of image scores: {good} good above, {defects} defects below the axis"
-    return _svg(size, label, body, extra)
+    return [
+        f'<path class="axis" d="M{LEFT} {middle:.1f}H{width - RIGHT}M{LEFT} {height - BOTTOM}'
+        f'H{width - RIGHT}"/>',
+        _text(LEFT - 6, TOP + 8, str(most[0]), "end"),
+        _text(LEFT - 6, height - BOTTOM, str(most[1]), "end"),
+        _text(LEFT - 6, middle + 4, "0", "end"),
+        *scores,
+    ]
 
 
 def operating_point(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict[str, int]:
@@ -165,17 +179,19 @@ def curve_svg(
         y, x, _ = precision_recall_curve(labels, scores)
     chosen = np.unique(np.linspace(0, len(x) - 1, min(len(x), MOST_POINTS)).round().astype(int))
     points = "L".join(f"{_x(x[i], size):.1f} {_y(y[i], size):.1f}" for i in chosen)
-    body.append(f'<path class="curve" d="M{points}"/>')
+    body += [f'<path class="curve" d="M{points}"/>', _point(kind, scores, labels, threshold)]
+    return _svg(size, f"{title} of the image scores", body, extra)
+
+
+def _point(kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> str:
+    """The threshold's point on a curve; hidden where it has no place there."""
     at = operating_point(scores, labels, threshold)
     recall, alarms = at["found"] / at["defects"], at["found"] + at["false_alarms"]
-    place = (
-        (at["false_alarms"] / at["good"], recall) if kind == "roc" else (recall, at["found"] / max(alarms, 1))
-    )
+    roc, pr = (at["false_alarms"] / at["good"], recall), (recall, at["found"] / max(alarms, 1))
+    x, y = roc if kind == "roc" else pr
     hidden = ' visibility="hidden"' if threshold is None or (kind == "pr" and not alarms) else ""
-    body.append(
-        f'<circle class="point" r="5.5" cx="{_x(place[0], size):.1f}" cy="{_y(place[1], size):.1f}"{hidden}/>'
-    )
-    return _svg(size, f"{title} of the image scores", body, extra)
+    place = f'cx="{_x(x, CURVE_SIZE):.1f}" cy="{_y(y, CURVE_SIZE):.1f}"'
+    return f'<circle class="point" r="5.5" {place}{hidden}/>'
 
 
 def plots_svg(name: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> str:

@@ -12,7 +12,7 @@ from utils.files import whole_file
 
 
 def write_loss_curve(file: Path, steps: Sequence[tuple], size: tuple[int, int] = (480, 800)) -> None:
-    """A picture of the loss: one grey dot a step, the mean of each epoch as a line. Rows are (step, epoch,
+    """A picture of the loss: one grey dot per step, the mean of each epoch as a line. Rows are (step, epoch,
     loss, ...)."""
     height, width = size
     margin = 50

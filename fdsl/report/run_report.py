@@ -63,6 +63,24 @@ def write_report(
         write_pictures(view, folder / "pictures") if isinstance(view, CategoryView) else view
         for view in views
     ]
+    page = _template().render(
+        **_about(config, summaries),
+        **_script(_data(summaries, folder)),
+        table=_table(summaries, metrics, paper),
+        sections=[_section(item, folder) for item in summaries],
+        problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
+        metric_names=METRICS,
+        pixel_metrics=PIXEL_METRICS,
+        panel_names=drawing.PANEL_NAMES,
+        share=share,
+        chart_style=Markup(charts.STYLE),
+    )
+    with whole_file(folder / "report.html", "wb") as file:
+        file.write(page.encode("utf-8", "replace"))
+    return folder / "report.html"
+
+
+def _template() -> jinja2.Template:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -70,32 +88,28 @@ def write_report(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    return environment.get_template("report.html.j2")
+
+
+def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str, Any]:
+    """What the template says of the run: title, facts and settings."""
+    return {
+        "title": _title(config, [item.name for item in summaries]),
+        "facts": _facts(config, summaries),
+        "untrained": config.detector.backbone.untrained,
+        "learnt": LEARNT_FROM_THESE if config.learnt_from_these else "",
+        "command": config.command,
+        "config": sorted(_settings(config.to_json())),
+        "image_score": config.image_score,
+        "score_meaning": IMAGE_SCORE_MEANING[config.image_score],
+    }
+
+
+def _script(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The page's script, its digest for the Content-Security-Policy, and what it works with."""
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    page = environment.get_template("report.html.j2").render(
-        title=_title(config, [item.name for item in summaries]),
-        facts=_facts(config, summaries),
-        untrained=config.detector.backbone.untrained,
-        learnt=LEARNT_FROM_THESE if config.learnt_from_these else "",
-        command=config.command,
-        table=_table(summaries, metrics, paper),
-        sections=[_section(item, folder) for item in summaries],
-        config=sorted(_settings(config.to_json())),
-        problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
-        image_score=config.image_score,
-        score_meaning=IMAGE_SCORE_MEANING[config.image_score],
-        metric_names=METRICS,
-        pixel_metrics=PIXEL_METRICS,
-        panel_names=drawing.PANEL_NAMES,
-        share=share,
-        chart_style=Markup(charts.STYLE),
-        script=Markup(script),
-        script_digest=digest,
-        data=Markup(script_json(_data(summaries, folder))),
-    )
-    with whole_file(folder / "report.html", "wb") as file:
-        file.write(page.encode("utf-8", "replace"))
-    return folder / "report.html"
+    return {"script": Markup(script), "script_digest": digest, "data": Markup(script_json(data))}
 
 
 def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """What a prediction run leaves behind, written as it goes: a journal first, whole files at the end.
 
-The journal lies in OUTPUT/.partial: rows.jsonl, one line a photograph, and its maps as raw float32. A run
+The journal lies in OUTPUT/.partial: rows.jsonl, one line per photograph, and its maps as raw float32. A run
 that was interrupted goes on from it.
 """
 
