@@ -6,6 +6,7 @@ from models.method import Method
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
+from models.methods.subspace import Subspace
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Fdsl, Nearest, Both)}
+METHODS: dict[str, type[Method]] = {method.name: method for method in (Fdsl, Nearest, Both, Subspace)}
 WITH_HEADS, WITHOUT_HEADS = Fdsl.name, Nearest.name  # what is taken where no method was asked for
