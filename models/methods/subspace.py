@@ -1,0 +1,138 @@
+"""A training-free method that matches nothing: how far a patch lies outside the subspace of normal patches.
+
+SubspaceAD's arithmetic (2026): a patch's token is the mean of the tapped blocks' tokens as they come, not of
+unit length. Mean and covariance of the references' tokens give their principal directions, of which the
+fewest are kept that explain EXPLAINED of the variance; the map is the squared residual outside them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from models.features import RAW_TOKENS, Features
+from models.matching import EVERYTHING, Elsewhere, Matching
+from models.method import Method
+from utils.errors import ModelError
+
+EXPLAINED = 0.99  # of the references' variance
+
+
+@dataclass(frozen=True)
+class SubspaceMemory:
+    """The subspace of normal tokens: their mean (C,) and principal directions (C,D), float32.
+
+    tokens (M,C) are those it was fitted to, None in a loaded detector; patches (M,): which patch of its
+    photograph each is, None: all in order.
+    """
+
+    mean: Tensor
+    directions: Tensor
+    tokens: Tensor | None = None
+    patches: Tensor | None = None
+    known: dict[tuple[Elsewhere, int], SubspaceMemory] = field(default_factory=dict, compare=False)
+
+    @classmethod
+    def fitted(cls, tokens: Tensor, patches: Tensor | None = None) -> SubspaceMemory:
+        """Of tokens (M,C) float32: mean, covariance and directions in float64, which not every device has."""
+        exact = tokens.double() if tokens.device.type != "mps" else tokens.cpu().double()
+        mean = exact.mean(0)
+        centred = exact - mean
+        variances, directions = torch.linalg.eigh(centred.T @ centred / max(1, len(exact) - 1))
+        explained = variances.flip(0).clamp(min=0).cumsum(0)
+        fewest = int((explained < EXPLAINED * explained[-1]).sum()) + 1
+        kept = directions.flip(1)[:, :fewest]
+        return cls(mean.to(tokens), kept.to(tokens).contiguous(), tokens, patches)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "directions": self.directions}
+
+    def without(self, reference: int, references: int) -> SubspaceMemory:
+        """The subspace as if one of its `references`, each with its copies in order, had never been seen."""
+        tokens = self._tokens()
+        own = torch.arange(len(tokens), device=tokens.device) // (len(tokens) // references)
+        return self._part(own != reference)
+
+    def residual(self, tokens: Tensor) -> Tensor:
+        """Tokens (...,C) -> their squared distance (...) from the subspace."""
+        centred = tokens - self.mean
+        return (centred - centred @ self.directions @ self.directions.T).square().sum(-1)
+
+    def residual_elsewhere(self, tokens: Tensor, query: Features, match: Elsewhere) -> Tensor:
+        """Tokens (B,n,C) of copies of the reference -> residuals (B,n), each patch against the subspace of
+        the other three quarters of the reference."""
+        own = _quarters(match.of_query(query), match).expand(tokens.shape[:2])
+        found = tokens.new_empty(tokens.shape[:2])
+        for quarter in own.unique().tolist():
+            here = own == quarter
+            found[here] = self._without_quarter(quarter, match).residual(tokens[here])
+        return found
+
+    def _without_quarter(self, quarter: int, match: Elsewhere) -> SubspaceMemory:
+        """Fitted once for each quarter, however many batches ask."""
+        if (match, quarter) not in self.known:
+            tokens = self._tokens()
+            places = match.of_memory(self.patches, len(tokens)).to(tokens.device)
+            self.known[match, quarter] = self._part(_quarters(places, match) != quarter)
+        return self.known[match, quarter]
+
+    def _part(self, kept: Tensor) -> SubspaceMemory:
+        return SubspaceMemory.fitted(
+            self._tokens()[kept], None if self.patches is None else self.patches[kept]
+        )
+
+    def _tokens(self) -> Tensor:
+        if self.tokens is None:
+            raise ModelError(
+                "A loaded detector of method subspace holds no tokens to leave out; show it the references again."
+            )
+        return self.tokens
+
+
+class Subspace(Method[SubspaceMemory]):
+    """One map for all blocks: each patch's squared residual outside the references' principal directions,
+    against the level that held-out references reach."""
+
+    name = "subspace"
+    words = "residual outside the references' subspace, no training"
+    sentence = "squared residual outside the references' principal directions"
+    unlike_paper = "no trained heads"
+    matches = False
+    want = frozenset({RAW_TOKENS})
+    scales = ("the residuals",)
+
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> SubspaceMemory:
+        tokens, patches = [], []
+        for part in parts:
+            tokens.append(_mean_tokens(part).flatten(0, 1))
+            patches += [] if part.patches is None else [part.patches.flatten()]
+        return SubspaceMemory.fitted(torch.cat(tokens), torch.cat(patches) if patches else None)
+
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> SubspaceMemory:
+        return SubspaceMemory(state["mean"], state["directions"])
+
+    def raw_maps(
+        self, query: Features, memory: SubspaceMemory | None, match: Matching = EVERYTHING
+    ) -> Tensor:
+        if memory is None:
+            raise ModelError("The detector has no references yet: call remember() first.")
+        tokens = _mean_tokens(query)
+        if isinstance(match, Elsewhere):
+            return memory.residual_elsewhere(tokens, query, match)[None]
+        return memory.residual(tokens)[None]
+
+
+def _mean_tokens(features: Features) -> Tensor:
+    """The mean (B,n,C) of the tapped blocks' tokens as they come, float32."""
+    return features.raw_tokens.mean(0)
+
+
+def _quarters(places: Tensor, match: Elsewhere) -> Tensor:
+    """Places (...,2) on the unturned reference -> which quarter of it (...) they lie in, 0 to 3."""
+    first = match.places[0]
+    middle = (first.amax(0) + first.amin(0)).to(places.device) / 2
+    below, beside = (places > middle).unbind(-1)
+    return 2 * below.long() + beside.long()
