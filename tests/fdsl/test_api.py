@@ -17,6 +17,7 @@ from fdsl.training_config import TrainedWith
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance
+from models.methods.registry import METHODS
 from tests.support.photographs import texture
 from utils.config import BackboneConfig, MethodConfig
 
@@ -244,7 +245,7 @@ def test_rotations_recognise_a_turned_part(configs):
     assert scores[1] < 0.2 * scores[0]
 
 
-@pytest.mark.parametrize("method", ["fdsl", "nearest", "both"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("references", [1, 2])
 def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(
     checkpoint, tiny_configs, tmp_path, method, references
