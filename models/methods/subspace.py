@@ -87,7 +87,8 @@ class SubspaceMemory:
     def _tokens(self) -> Tensor:
         if self.tokens is None:
             raise ModelError(
-                "A loaded detector of method subspace holds no tokens to leave out; show it the references again."
+                "A loaded detector of method subspace holds no tokens to leave out; show it the references "
+                "again."
             )
         return self.tokens
 
@@ -127,6 +128,8 @@ class Subspace(Method[SubspaceMemory]):
 
 def _mean_tokens(features: Features) -> Tensor:
     """The mean (B,n,C) of the tapped blocks' tokens as they come, float32."""
+    if features.raw_tokens is None:
+        raise ValueError("method subspace needs the raw tokens that it names in `want`")
     return features.raw_tokens.mean(0)
 
 
