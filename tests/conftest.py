@@ -69,6 +69,7 @@ def real_backbone(shared):
 def told(caplog):
     """What was logged, as one text."""
     logger = logging.getLogger("fdsl")
+    logger.setLevel(logging.DEBUG)
     logger.addHandler(caplog.handler)
     yield lambda: caplog.text
     logger.removeHandler(caplog.handler)
