@@ -96,7 +96,8 @@ class Method(nn.Module, ABC, Generic[Remembered]):
 
     @abstractmethod
     def raw_maps(self, query: Features, memory: Remembered | None, match: Matching = EVERYTHING) -> Tensor:
-        """The query's anomaly maps (M,B,n) in [0,1] before they look at their neighbours."""
+        """The query's anomaly maps (M,B,n) before they look at their neighbours: in [0,1], or not negative
+        where the method has `scales`."""
 
     def refine(self, raw: Tensor) -> Tensor:
         """Raw maps (M,B,G,G) -> those that have looked at their neighbours; as they are unless a method says
