@@ -8,7 +8,7 @@ import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from fdsl.store.finished_parts import FinishedParts
 from fdsl.tested_set import TestedSet
 from fdsl.words import framing
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import OTHER_DATASET, QUARTER, BackboneConfig, MethodConfig, WindowConfig
+from utils.config import OTHER_DATASET, QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked
@@ -188,7 +188,7 @@ def _backbone_digest(config: RunConfig) -> str:
     tower = replace(backbone, model_config=None, pretrained=config.weights or backbone.pretrained)
     if tower == BackboneConfig():
         return ""
-    return short_digest(json.dumps(asdict(tower), sort_keys=True))
+    return short_digest(json.dumps(as_stored(tower), sort_keys=True))
 
 
 def run_name(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ IMAGE_SCORES = ("paper", "max", "top1")
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
+
+
+def younger(default: Any) -> Any:
+    """A field that earlier versions did not have: stored only where it is not the `default`, so that what
+    they wrote reads as ever, and what asks for nothing new is written as they did."""
+    return field(default=default, metadata={"younger": True})
 
 
 @dataclass(frozen=True)
@@ -100,9 +106,11 @@ class MachineFacts:
 
 
 def from_stored(kind: type, stored: Mapping[str, Any]):
-    """A dataclass from stored values; unknown or missing names and wrong types are a ConfigError."""
+    """A dataclass from stored values; unknown or missing names and wrong types are a ConfigError. A
+    `younger` field may be missing."""
     names = {item.name for item in fields(kind)}
-    if set(stored) != names:
+    needed = {item.name for item in fields(kind) if not item.metadata.get("younger")}
+    if not needed <= set(stored) <= names:
         raise ConfigError(
             f"The checkpoint's {kind.__name__} has the fields {sorted(stored)}, this code expects "
             f"{sorted(names)}; use the version of the code that wrote it."
@@ -117,10 +125,12 @@ def from_stored(kind: type, stored: Mapping[str, Any]):
 
 
 def as_stored(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON values."""
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()
-    }
+    """A dataclass as JSON values, `younger` fields only where they are not their default."""
+    values = asdict(config)
+    for item in fields(config):
+        if item.metadata.get("younger") and values[item.name] == item.default:
+            del values[item.name]
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
