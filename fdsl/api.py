@@ -123,12 +123,14 @@ class AnomalyDetector:
         layers: Sequence[int] | None = None,
         image_size: int | None = None,
         align: str | None = None,
+        leave_out: Sequence[str] | None = None,
         device: str = "auto",
         precision: str = "auto",
     ) -> AnomalyDetector:
         """A detector without training (method nearest): half the cosine distance to the nearest normal patch.
 
-        Without `windows` it looks at the whole image alone. ConfigError and ModelError as the commands do.
+        Without `windows` it looks at the whole image alone. `leave_out`: parts of the method that are
+        switched off. ConfigError and ModelError as the commands do.
         """
         tower = {
             "model": model,
@@ -140,7 +142,7 @@ class AnomalyDetector:
         config = detector_config(
             method,
             backbone_config(tower),
-            method_config({"use_nam": 0, "align": align}),
+            method_config({"use_nam": 0, "align": align, "leave_out": leave_out}),
             windows or WindowConfig(winmode="nan"),
             image_score,
             device,

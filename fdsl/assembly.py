@@ -111,6 +111,7 @@ def _refuse_contradictions(
             f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
             "paper's needs a whole test set)."
         )
+    METHODS[method].refuse_other_parts(options)
     if METHODS[method].needs_discrepancy and options.fd == "none":
         raise ConfigError(
             f"--method {method} needs a discrepancy, and these heads were trained on --fd none."

@@ -15,7 +15,7 @@ from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size")
-METHOD = ("use_nam", "fd", "align")
+METHOD = ("use_nam", "fd", "align", "leave_out")
 WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_budget")
 
 
@@ -50,6 +50,8 @@ def method_config(
     values = _only(given, METHOD)
     if "use_nam" in values:
         values["use_nam"] = bool(values["use_nam"])
+    if "leave_out" in values:
+        values["leave_out"] = tuple(sorted(set(values["leave_out"])))
     if has_nam is False and values.get("use_nam"):
         raise ConfigError("--use-nam 1 needs a checkpoint that was trained with NAM; this one was not.")
     if stored is not None and "fd" in values and values["fd"] != base.fd:

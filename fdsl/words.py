@@ -32,6 +32,10 @@ def method_in_words(options: MethodConfig) -> str:
     return words + _alignment(options)
 
 
+def _left_out(options: MethodConfig) -> str:
+    return f", without {' and '.join(options.leave_out)}" if options.leave_out else ""
+
+
 def _alignment(options: MethodConfig) -> str:
     return "" if options.align == MethodConfig().align else f", alignment {options.align}"
 
@@ -52,7 +56,7 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     text = (
         f"{config.dataset}, {config.k_shot} shot(s), seed {' '.join(map(str, seeds or [config.seed]))}, "
         f"{windows_in_words(made.windows)}, {heads_in_words(config)}; "
-        f"image score {config.image_score} ({IMAGE_SCORE_MEANING[config.image_score]}); "
+        f"image score {config.image_score} ({image_score_in_words(config)}); "
         f"maps evaluated at {config.metric_size}{'' if config.metric_size == 'full' else ' px'}; "
         f"backbone {backbone.model} at {backbone.image_size} px, "
         f"blocks {' '.join(map(str, backbone.layers))}, {made.machine.precision}."
@@ -67,11 +71,18 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     return text
 
 
+def image_score_in_words(config: RunConfig) -> str:
+    """What a run's image score is: of `max` the method's own words, where it has a score of its own."""
+    own = METHODS[config.detector.method].own_score if config.image_score == "max" else ""
+    return own or IMAGE_SCORE_MEANING[config.image_score]
+
+
 def heads_in_words(config: RunConfig) -> str:
     """Which heads made a run's maps, and how."""
     method, options = METHODS[config.detector.method], config.detector.options
     if not method.needs_heads:
-        return f"no trained heads: {method.sentence}{_alignment(options) if method.matches else ''}"
+        alignment = _alignment(options) if method.matches else ""
+        return f"no trained heads: {method.sentence}{alignment}{_left_out(options)}"
     beside = f"; {method.sentence}" if method.sentence else ""
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
 

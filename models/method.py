@@ -41,8 +41,9 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     trained heads' own words where there are some. unlike_paper: why its row is not the paper's. needs_heads:
     it needs a checkpoint's trained ones. needs_discrepancy: `--fd none` leaves it nothing. want: what it
     needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to one
-    scale by what held-out references reach. hottest: the map value that pictures show hottest where no
-    reference says better.
+    scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score: what
+    its image score is where `summarise` is its own. hottest: the map value that pictures show hottest where
+    no reference says better.
     """
 
     name: ClassVar[str]
@@ -54,6 +55,8 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     matches: ClassVar[bool] = True
     want: ClassVar[frozenset[str]] = frozenset()
     scales: ClassVar[tuple[str, ...]] = ()
+    parts: ClassVar[tuple[str, ...]] = ()
+    own_score: ClassVar[str] = ""
     hottest: ClassVar[float] = 1.0
     levels: Tensor
 
@@ -78,6 +81,14 @@ class Method(nn.Module, ABC, Generic[Remembered]):
         method = cls(width, blocks, options)
         method.load_state_dict(state)
         return method
+
+    @classmethod
+    def refuse_other_parts(cls, options: MethodConfig) -> None:
+        """ModelError where `options` leave out what is no part of it."""
+        other = [part for part in options.leave_out if part not in cls.parts]
+        if other:
+            known = f"its parts are {', '.join(cls.parts)}" if cls.parts else "it has no parts to leave out"
+            raise ModelError(f"--leave-out {other[0]} does not go with --method {cls.name}: {known}.")
 
     @property
     def needs_references(self) -> bool:

@@ -49,11 +49,13 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """What FDSL computes: neighbour aggregation, the discrepancy, and the alignment."""
+    """What a method computes: neighbour aggregation, the discrepancy, the alignment, and which of the
+    method's own parts (`Method.parts`) are left out."""
 
     use_nam: bool = True
     fd: str = "abs"
     align: str = "mulmax"
+    leave_out: tuple[str, ...] = younger(())
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,7 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
             f"--use-nam 1 needs trained heads: method {wanted} has nothing to aggregate; leave it out."
         )
     refuse_windows_without_mode(vars(args), wanted)
+    flags["leave_out"] = args.leave_out
     windows = window_config(vars(args)) if args.winmode else None
     why = "asked for" if args.method else f"in {trained_in}"
     logger.info("method %s: no trained heads %s, %s", wanted, why, method.sentence)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from fdsl.flags.arguments import real, whole
+from models.methods.registry import METHODS
 from utils.config import QUARTER, BackboneConfig, WindowConfig
 
 
@@ -43,6 +44,20 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--fd", choices=("abs", "signed", "none"), help="feature discrepancy (default abs)")
     group.add_argument(
         "--align", choices=("mulmax", "diff2"), help="how a token finds its nearest (default mulmax)"
+    )
+
+
+def add_parts_flag(parser: argparse.ArgumentParser) -> None:
+    """Which parts of a method are left out. Not given, it is None."""
+    parts = "; ".join(
+        f"{name}: {', '.join(method.parts)}" for name, method in METHODS.items() if method.parts
+    )
+    parser.add_argument(
+        "--leave-out",
+        nargs="+",
+        metavar="PART",
+        choices=sorted({part for method in METHODS.values() for part in method.parts}),
+        help=f"parts of the method that are switched off ({parts})",
     )
 
 

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, whole
-from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from fdsl.flags.groups import (
+    add_backbone_flags,
+    add_method_flags,
+    add_parts_flag,
+    add_runtime_flags,
+    add_window_flags,
+)
 from models.methods.registry import METHODS, METHODS_IN_WORDS
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
@@ -19,6 +25,7 @@ MAKING_FLAGS = (
     "use_nam",
     "fd",
     "align",
+    "leave_out",
     "winmode",
     "win_size",
     "win_stride",
@@ -150,6 +157,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_window_flags(parser)
     add_method_flags(parser)
+    add_parts_flag(parser)
     add_backbone_flags(parser)
     add_runtime_flags(parser)
 

@@ -26,6 +26,7 @@ logger = logging.getLogger("fdsl")
 def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
     """The run that the flags ask for, and its checkpoint (None without trained heads)."""
     method = METHODS[args.method]
+    method.refuse_other_parts(method_config({"leave_out": args.leave_out}))
     if not method.needs_heads:
         return _untrained_config(args), None
     path = args.checkpoint or _default_checkpoint(args)
@@ -149,6 +150,7 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "use_nam": made.options.use_nam,
         "fd": made.options.fd,
         "align": made.options.align,
+        "leave_out": list(made.options.leave_out),
         "model": made.backbone.model,
         "layers": list(made.backbone.layers),
         "image_size": made.backbone.image_size,

@@ -9,7 +9,13 @@ from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, whole
-from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from fdsl.flags.groups import (
+    add_backbone_flags,
+    add_method_flags,
+    add_parts_flag,
+    add_runtime_flags,
+    add_window_flags,
+)
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import IMAGE_SCORES
 
@@ -38,6 +44,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     )
     add_window_flags(parser)
     add_method_flags(parser)
+    add_parts_flag(parser)
     add_backbone_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)

@@ -21,9 +21,9 @@ from fdsl.report import charts, drawing
 from fdsl.report.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
 from fdsl.run_config import RunConfig
 from fdsl.words import (
-    IMAGE_SCORE_MEANING,
     LEARNT_FROM_THESE,
     heads_in_words,
+    image_score_in_words,
     method_in_words,
     windows_in_words,
 )
@@ -101,7 +101,7 @@ def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str,
         "command": config.command,
         "config": sorted(_settings(config.to_json())),
         "image_score": config.image_score,
-        "score_meaning": IMAGE_SCORE_MEANING[config.image_score],
+        "score_meaning": image_score_in_words(config),
     }
 
 

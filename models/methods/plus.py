@@ -1,0 +1,183 @@
+"""A training-free method whose map and whose image score come from different maps, each the best for its
+purpose (docs/methods.md).
+
+A patch's residual is what is left of it when its nearest normal patch is taken away. What the calm half of a
+photograph shares is no defect, nor is what lies in directions in which good parts differ among themselves;
+both are taken from the map. A score is steadier where a patch must also be unlike the rest of its own
+photograph, and where it is the mean of the highest patches instead of the highest alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from models.features import Features
+from models.matching import EVERYTHING, Matching
+from models.memory_bank import MemoryBank, nearest_index
+from models.method import Method
+from utils.errors import ModelError
+
+CALM, SPREAD, SELF, TOP = "calm", "spread", "self", "top"
+SPREAD_TOKENS = 8192  # of each block, at most, whose residuals say in which directions good parts differ
+EVEN = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
+ALIKE = 5  # patches of the same photograph
+TOP_SHARE = 0.005  # of a photograph's patches
+
+
+def without_the_shared(residuals: Tensor) -> Tensor:
+    """Residuals (L,B,n,C) without what the calm half of each photograph shares: the mean over the half of its
+    patches with the shortest ones, for each block."""
+    lengths = residuals.square().sum(-1)
+    calm = lengths.argsort(-1)[..., : max(1, residuals.shape[2] // 2)]
+    shared = residuals.gather(2, calm[..., None].expand(*calm.shape, residuals.shape[3])).mean(
+        2, keepdim=True
+    )
+    return residuals - shared
+
+
+def weights_of_directions(residuals: Tensor) -> Tensor:
+    """Residuals of good parts (M,C) -> the matrix (C,C) float32 by which a residual is multiplied before its
+    length counts.
+
+    With e the eigenvalues of mean r r^T and e0 their mean, a direction counts (1 + EVEN) / (e / e0 + EVEN).
+    """
+    exact = residuals.double() if residuals.device.type != "mps" else residuals.cpu().double()
+    values, directions = torch.linalg.eigh(exact.T @ exact / len(exact))
+    share = values.clamp(min=0) / values.mean().clamp(min=torch.finfo(torch.float64).tiny)
+    return (directions * ((1 + EVEN) / (share + EVEN)).sqrt()).to(residuals)
+
+
+def unlike_the_rest(tokens: Tensor) -> Tensor:
+    """Unit tokens (L,B,n,C) of square photographs or windows -> (L,B,n): half the mean cosine distance of
+    each patch to the ALIKE nearest of the same photograph, its own 3 x 3 neighbourhood left out."""
+    side = math.isqrt(tokens.shape[2])
+    place = torch.arange(side**2, device=tokens.device)
+    rows, columns = place // side, place % side
+    beside = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
+    found = tokens.new_empty(tokens.shape[:3], dtype=torch.float32)
+    alike = max(1, min(ALIKE, side**2 - 9))
+    for block, photographs in enumerate(tokens):
+        for number, own in enumerate(photographs):
+            likeness = (own @ own.T).float().masked_fill_(beside, -1.0)
+            found[block, number] = (1 - likeness.topk(alike, -1).values.mean(-1)) / 2
+    return found
+
+
+@dataclass(frozen=True)
+class PlusMemory:
+    """The bank of normal tokens and, for each block, `weights` (L,C,C) of a residual's directions; None where
+    there is no second copy of a reference to see them in. photographs: how many the bank is of, copies
+    counted."""
+
+    bank: MemoryBank
+    photographs: int
+    weights: Tensor | None
+
+    @classmethod
+    def of_bank(cls, bank: MemoryBank, photographs: int) -> PlusMemory:
+        """With the weights that the photographs' residuals from each other give."""
+        if photographs < 2:
+            return cls(bank, photographs, None)
+        weights = [
+            weights_of_directions(_among_themselves(centred, mean, photographs))
+            for centred, mean in zip(bank.centred, bank.mean)
+        ]
+        return cls(bank, photographs, torch.stack(weights))
+
+    def state(self) -> dict[str, Tensor]:
+        weights = {} if self.weights is None else {"weights": self.weights}
+        return {**self.bank.state(), **weights, "photographs": torch.tensor([self.photographs])}
+
+    def without(self, reference: int, references: int) -> PlusMemory:
+        """The memory as if one of its `references`, each with its copies in order, had never been seen."""
+        left = self.photographs - self.photographs // references
+        return PlusMemory.of_bank(self.bank.without(reference, references), left)
+
+
+def _among_themselves(centred: Tensor, mean: Tensor, photographs: int) -> Tensor:
+    """A bank's tokens (M,C) of photographs of equal size, relative to its `mean` (1,C) -> residuals (m,C) of
+    some of them, evenly taken, each from its nearest token in another photograph."""
+    size = len(centred) // photographs
+    step = max(1, math.ceil(len(centred) / SPREAD_TOKENS))
+    found = []
+    for number in range(photographs):
+        own = centred[number * size : (number + 1) * size][::step].float()
+        others = torch.cat([centred[: number * size], centred[(number + 1) * size :]])
+        index = nearest_index((own + mean).to(centred.dtype), others)
+        found.append(own - others[index].float())
+    return torch.cat(found)
+
+
+class Plus(Method[PlusMemory]):
+    """2L maps: for each block the squared length of each patch's residual, and the same beside how unlike the
+    rest of its photograph the patch is. The map is the mean of the first, the score comes from the others."""
+
+    name = "plus"
+    words = "nearest normal patch, weighed by how good parts differ, with a score of its own; no training"
+    sentence = "weighed distance to the nearest normal patch"
+    unlike_paper = "no trained heads"
+    own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
+    hottest = 0.5
+    parts = (CALM, SPREAD, SELF, TOP)
+
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
+        counted = _Counted(parts)
+        bank = MemoryBank.collected(counted, count, match)
+        return PlusMemory.of_bank(bank, counted.photographs)
+
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> PlusMemory:
+        bank = MemoryBank.restored(state, dtype)
+        return PlusMemory(bank, int(state["photographs"]), state.get("weights"))
+
+    def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING) -> Tensor:
+        distances = self._distances(query, memory, match)
+        if SELF in self.options.leave_out:
+            return torch.cat([distances, distances])
+        return torch.cat([distances, (distances * unlike_the_rest(query.tokens)).sqrt()])
+
+    def _distances(self, query: Features, memory: PlusMemory | None, match: Matching) -> Tensor:
+        """A quarter of the squared length (L,B,n) of each patch's residual, what is shared taken away and the
+        directions weighed."""
+        if memory is None:
+            raise ModelError("The detector has no references yet: call remember() first.")
+        tokens = query.tokens
+        index = match.index(memory.bank, query, self.options.align)
+        residuals = memory.bank.discrepancy(tokens.flatten(1, 2), index.flatten(1), "signed").view(
+            tokens.shape
+        )
+        if CALM not in self.options.leave_out:
+            residuals = without_the_shared(residuals)
+        if SPREAD not in self.options.leave_out and memory.weights is not None:
+            residuals = residuals @ memory.weights[:, None]
+        return residuals.square().sum(-1).div(4).clamp(max=1)
+
+    def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of the first L maps (B,G,G); of the others each photograph's highest patches (B,)."""
+        shown, scored = maps.chunk(2)
+        if TOP in self.options.leave_out:
+            return shown.mean(0), scored.flatten(2).amax(-1).mean(0)
+        flat = scored.mean(0).flatten(1)
+        highest = flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values
+        return shown.mean(0), highest.mean(-1)
+
+
+class _Counted:
+    """Parts as they come, and of how many photographs they were: windows of the next one begin with its first
+    patch."""
+
+    def __init__(self, parts: Iterable[Features]) -> None:
+        self.parts, self.photographs = parts, 0
+
+    def __iter__(self) -> Iterator[Features]:
+        for part in self.parts:
+            windows = part.patches
+            if windows is None:
+                self.photographs += part.tokens.shape[1]
+            else:
+                self.photographs += int(windows.reshape(-1, windows.shape[-1])[0, 0] == 0)
+            yield part
