@@ -4,8 +4,8 @@
     --weights FILE FILE --model NAME --layers ... --image-size N --seeds 14 15 16 --shots 1 --cache DIR
 
 A method may carry settings, as in `plus:leave_out=self+top,rotations=1`: image_score (max or top1), rotations
-(turned copies of each reference, 1 for none; else --rotations), leave_out (parts of the method), winmode,
-win_size, win_stride. The first method is what the others are held against.
+(turned copies of each reference, 1 for none, auto; else --rotations), leave_out (parts of the method),
+winmode, win_size, win_stride. The first method is what the others are held against.
 
 References are drawn as test.py draws them, and evaluated at 240 px as it does. Photographs are encoded once
 for each file of weights and kept in --cache; further methods only match. Prints Markdown tables: image AUROC,
@@ -33,13 +33,13 @@ from benchmarks.encoded import Encoded
 from data.catalogue import DATASETS, open_catalogue
 from data.images import image_to_pixels, mask_to_tensor, open_image, open_mask
 from data.records import Catalogue, Record, draw_references, without_references
-from data.variants import rotated
 from fdsl.calibration import set_scales
 from fdsl.evaluation import PAPER_SIDE, evaluate_category
-from fdsl.flags.arguments import whole
+from fdsl.flags.arguments import turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
-from fdsl.scoring import Scorer, to_batch
+from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config, window_config
+from fdsl.turning import show
 from models.backbone import Backbone
 from models.backbones.families import load_backbone
 from models.detector import Detector
@@ -60,13 +60,13 @@ class Setting:
 
     text: str
     method: str
-    rotations: int
+    rotations: int | str
     image_score: str = "max"
     leave_out: tuple[str, ...] = ()
     windows: tuple[tuple[str, str], ...] = ()
 
     @classmethod
-    def read(cls, text: str, rotations: int) -> Setting:
+    def read(cls, text: str, rotations: int | str) -> Setting:
         """From METHOD or METHOD:NAME=VALUE,...; ConfigError for what is not known."""
         method, _, rest = text.partition(":")
         if method not in METHODS or METHODS[method].needs_heads:
@@ -75,7 +75,7 @@ class Setting:
         for part in filter(None, rest.split(",")):
             name, _, value = part.partition("=")
             if name == "rotations":
-                setting = replace(setting, rotations=whole(1, 360)(value))
+                setting = replace(setting, rotations=turns(value))
             elif name == "image_score" and value in ("max", "top1"):
                 setting = replace(setting, image_score=value)
             elif name == "leave_out":
@@ -122,7 +122,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--categories", nargs="+", help="only these products")
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15, 16])
     parser.add_argument("--shots", type=whole(1), nargs="+", default=[1])
-    parser.add_argument("--rotations", type=whole(1, 360), default=8, help="turned copies (default 8)")
+    parser.add_argument("--rotations", type=turns, default=8, help="turned copies (default 8)")
     parser.add_argument("--cache", type=Path, required=True, metavar="DIR")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every row too")
     add_backbone_flags(parser)
@@ -163,9 +163,7 @@ def judged(
     """The metrics, in per cent, of one setting after it was shown the references."""
     photographs = [open_image(path) for path in references]
     scorer = Scorer(setting.detector(backbone, side))
-    turned = (copy for photo in photographs for copy in rotated(photo, setting.rotations))
-    scorer.remember(to_batch(turned, side))
-    set_scales(scorer, photographs, setting.rotations)
+    set_scales(scorer, photographs, show(scorer, photographs, setting.rotations))
     found = join_score_maps([scorer(part, ["a test image"] * len(part)) for part in pixels.split(BATCH)])
     maps, raw = found.fused(scorer.detector.settings)
     metrics = evaluate_category(

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 
 from data.photographs import as_photograph, each_image, in_batches, without_copies
-from data.variants import rotated
 from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
 from fdsl.calibration import normal_scores, set_scales
@@ -25,11 +24,12 @@ from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.thresholds import NormalScores, Threshold, labelled_threshold
+from fdsl.turning import show
 from models.backbone import Backbone
 from models.detector import Detector
 from models.features import fuse
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
-from utils.config import WindowConfig
+from utils.config import AUTO, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 
 __all__ = [
@@ -184,30 +184,32 @@ class AnomalyDetector:
         self,
         references: Photograph | Iterable[Photograph],
         *,
-        rotations: int = 1,
+        rotations: int | str = 1,
         false_alarm_rate: float | None = 0.01,
     ) -> None:
         """Learns what good parts look like; what it remembered before is forgotten.
 
         `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of
-        each, turned by 360/rotations degrees (not for parts whose orientation is the defect).
+        each, turned by 360/rotations degrees (not for parts whose orientation is the defect); "auto": as many
+        as do no harm, by the references themselves.
         `false_alarm_rate`: how often a good part may be called anomalous; the threshold comes from the
         references alone. None: no threshold, sooner done. A photograph given twice counts once. Raises
         DataError, ModelError.
         """
-        if rotations < 1:
+        if rotations != AUTO and (not isinstance(rotations, int) or rotations < 1):
             raise ConfigError(
-                f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies."
+                f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies, "
+                f"{AUTO} as many as do no harm."
             )
         photographs = without_copies([as_photograph(image) for image in each_image(references)[0]])
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
-        self.config = replace(self.config, references=len(photographs), rotations=rotations)
+        self.config = replace(self.config, references=len(photographs), rotations=1)
         if not photographs:
             return
-        batch = self.to_batch(copy for photo in photographs for copy in rotated(photo, rotations))
-        self.scorer.remember(batch)
+        rotations = show(self.scorer, photographs, rotations)
+        self.config = replace(self.config, rotations=rotations)
         set_scales(self.scorer, photographs, rotations)
         if false_alarm_rate is not None:
             self.normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)

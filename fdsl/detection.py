@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data.dataset import InspectionDataset, files_digest, make_loader
 from data.images import open_image
 from data.records import Record
@@ -17,6 +15,7 @@ from fdsl.calibration import set_scales
 from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps, join_run_maps
+from fdsl.turning import show
 from models.detector import Detector
 from models.features import join_score_maps
 from utils.errors import ModelError
@@ -41,9 +40,11 @@ def detect(
     batch_size: int,
     workers: int,
     max_pixels: int,
+    rotations: int | str = 1,
 ) -> RunMaps:
     """Maps and raw scores of every test image, one category at a time; `parts` gives and keeps the finished
-    ones. `identity`: what the maps depend on beside their files, RunConfig.identity("maps").
+    ones. `identity`: what the maps depend on beside their files, RunConfig.identity("maps"). `rotations`: how
+    many turned copies of each reference are remembered, AUTO where the references decide.
 
     Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
     raises DataError for one that cannot be read, Overflow or ModelError for a map that is not finite.
@@ -66,7 +67,13 @@ def detect(
             logger.info("%s: taken from the interrupted run.", what)
         else:
             maps = detect_category(
-                scorer, photographs(references[category]), photographs(records), what, batch_size, workers
+                scorer,
+                photographs(references[category]),
+                photographs(records),
+                what,
+                batch_size,
+                workers,
+                rotations,
             )
             parts.save(keys[category], maps)
         found.append(maps)
@@ -86,12 +93,12 @@ def detect_category(
     what: str,
     batch_size: int,
     workers: int,
+    rotations: int | str = 1,
 ) -> RunMaps:
     """Maps and raw scores of one category's test images, after its references `shots` were remembered."""
     try:
         if len(shots):
-            scorer.remember(torch.stack([shots[index]["image"] for index in range(len(shots))]))
-            _set_scales(scorer, shots)
+            _remember(scorer, shots, rotations)
         loader = make_loader(tested, batch_size, workers, pin=scorer.detector.backbone.device.type == "cuda")
         batches = progress(loader, len(tested), what, lambda batch: len(batch["path"]))
         found = [scorer(batch["image"], batch["path"]) for batch in batches]
@@ -100,13 +107,13 @@ def detect_category(
     return RunMaps([record.image_path for record in tested.records], join_score_maps(found))
 
 
-def _set_scales(scorer: Scorer, shots: InspectionDataset) -> None:
-    """What the maps of a method with scales are measured against, from a category's references alone."""
-    if not scorer.detector.method.scales:
-        return
+def _remember(scorer: Scorer, shots: InspectionDataset, rotations: int | str) -> None:
+    """Shows the detector a category's references, and sets what the maps of a method with scales are measured
+    against."""
     photographs = [open_image(shots.root / record.image_path, shots.max_pixels) for record in shots.records]
     try:
-        set_scales(scorer, photographs)
+        turns = show(scorer, photographs, rotations)
+        set_scales(scorer, photographs, turns)
     except NotFinite as error:
         error.name = f"a reference of {shots.records[0].category}"
         raise

@@ -15,6 +15,7 @@ from data.catalogue import DATASETS
 from fdsl.thresholds import Threshold
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import (
+    AUTO,
     IMAGE_SCORES,
     BackboneConfig,
     MachineFacts,
@@ -29,7 +30,8 @@ from utils.errors import ConfigError
 # What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
 NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
 NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
-NEWER = ("weights", "files", "learnt_from_these")  # names in config.json that earlier versions did not write
+# Names in config.json that earlier versions did not write, or that stand there only with another value.
+NEWER = ("weights", "files", "learnt_from_these", "rotations")
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,8 @@ class RunConfig:
 
     `trained_on`: the heads' training set, None where that is not known. `weights`, `files`: digests of the
     backbone's weights and of the photographs. `learnt_from_these`: whether the heads were trained on the very
-    test images. The last three are None where an earlier version, or a run without heads, has none.
+    test images. These three are None where an earlier version, or a run without heads, has none. `rotations`:
+    turned copies of each reference, AUTO where the references decide; None: as they are.
     """
 
     dataset: str
@@ -96,6 +99,7 @@ class RunConfig:
     command: str
     files: str | None = None
     learnt_from_these: bool | None = None
+    rotations: int | str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What config.json holds, in its order."""
@@ -122,6 +126,7 @@ class RunConfig:
             "command": self.command,
             "files": self.files,
             "learnt_from_these": self.learnt_from_these,
+            "rotations": self.rotations,
         }
         return {name: value for name, value in values.items() if value is not None or name not in NEWER}
 
@@ -144,6 +149,7 @@ class RunConfig:
         wrong += [] if config.dataset in DATASETS else ["dataset"]
         wrong += [] if config.image_score in IMAGE_SCORES else ["image_score"]
         wrong += [] if config.metric_size == "full" or type(config.metric_size) is int else ["metric_size"]
+        wrong += [] if config.rotations in (None, AUTO) or type(config.rotations) is int else ["rotations"]
         if wrong:
             raise ConfigError(f"it holds values that no run writes: {', '.join(dict.fromkeys(wrong))}")
         return config
@@ -164,6 +170,7 @@ class RunConfig:
 
     def _of_maps(self) -> dict[str, Any]:
         values, machine = self.to_json(), self.detector.machine
+        turned = {} if self.rotations is None else {"rotations": self.rotations}
         return {
             "heads": values["heads"],
             "checkpoint": self.checkpoint_digest,
@@ -172,6 +179,7 @@ class RunConfig:
             **without(values["backbone"], ("pretrained", "model_config")),
             "device": machine.device,
             "precision": machine.precision,
+            **turned,
         }
 
     def _of_run(self) -> dict[str, Any]:
@@ -212,6 +220,7 @@ RUN_TYPES = {
     **dict.fromkeys(("meta", "trained_on", "weights", "files"), (TEXT, NOTHING)),
     "pictures": (NUMBER, NOTHING),
     "learnt_from_these": (bool, NOTHING),
+    "rotations": (NUMBER, TEXT, NOTHING),
 }
 
 

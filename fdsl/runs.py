@@ -171,6 +171,7 @@ def name_of(config: RunConfig) -> str:
     parts = [] if made.method == WITH_HEADS else [made.method]
     digest = _heads_digest(config) if METHODS[made.method].needs_heads else _backbone_digest(config)
     parts += [digest] if digest else []
+    parts += [f"turned-{config.rotations}"] if config.rotations else []
     if config.dataset == "folder" and (folder := Path(config.data_path).resolve().name):
         parts += [folder]
     return run_name(made.windows, made.options, config.image_score, config.metric_size, "_".join(parts))

@@ -55,7 +55,7 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     made, backbone = config.detector, config.detector.backbone
     text = (
         f"{config.dataset}, {config.k_shot} shot(s), seed {' '.join(map(str, seeds or [config.seed]))}, "
-        f"{windows_in_words(made.windows)}, {heads_in_words(config)}; "
+        f"{windows_in_words(made.windows)}, {heads_in_words(config)}{_turned(config)}; "
         f"image score {config.image_score} ({image_score_in_words(config)}); "
         f"maps evaluated at {config.metric_size}{'' if config.metric_size == 'full' else ' px'}; "
         f"backbone {backbone.model} at {backbone.image_size} px, "
@@ -69,6 +69,12 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     if config.learnt_from_these:
         text += f" {LEARNT_FROM_THESE}"
     return text
+
+
+def _turned(config: RunConfig) -> str:
+    if config.rotations is None:
+        return ""
+    return f"; references turned ({config.rotations})"
 
 
 def image_score_in_words(config: RunConfig) -> str:

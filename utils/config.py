@@ -21,6 +21,9 @@ AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop", "folder": "none"}
 IMAGE_SCORES = ("paper", "max", "top1")
 
 
+AUTO = "auto"  # turned copies of the references where they do no harm
+
+
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
+from utils.config import AUTO
+
 
 class CommandLine(argparse.ArgumentParser):
     """A command's flags: its module's docstring as the description, and one sentence for what cannot be
@@ -51,6 +53,11 @@ def name_part(text: str) -> str:
     if not text or text in (".", "..") or any(mark in text for mark in "/\\\0\n"):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
     return text
+
+
+def turns(text: str) -> int | str:
+    """An argparse type: how many copies of a reference, or AUTO."""
+    return text if text == AUTO else whole(1, 360)(text)
 
 
 def metric_side(text: str) -> int | str:

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from data.images import MAX_PIXELS
-from fdsl.flags.arguments import CommandLine, name_part, whole
+from fdsl.flags.arguments import CommandLine, name_part, turns, whole
 from fdsl.flags.groups import (
     add_backbone_flags,
     add_method_flags,
@@ -148,9 +148,10 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--rotate-references",
-        type=whole(1, 360),
-        metavar="N",
-        help="remember N turned copies of each; never where the part's orientation is the defect",
+        type=turns,
+        metavar="N|auto",
+        help="remember N turned copies of each; never where the part's orientation is the defect; auto: as "
+        "many as do no harm, by the references themselves (default 1)",
     )
     group.add_argument(
         "--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote"

@@ -100,6 +100,7 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
         metric_size=args.metric_size,
         pictures=args.pictures,
         command=command_line(),
+        rotations=None if args.rotate_references == 1 else args.rotate_references,
     )
 
 
@@ -150,6 +151,7 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "use_nam": made.options.use_nam,
         "fd": made.options.fd,
         "align": made.options.align,
+        "rotate_references": config.rotations or 1,
         "leave_out": list(made.options.leave_out),
         "model": made.backbone.model,
         "layers": list(made.backbone.layers),

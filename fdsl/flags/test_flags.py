@@ -8,7 +8,7 @@ from pathlib import Path
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
-from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, whole
+from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, turns, whole
 from fdsl.flags.groups import (
     add_backbone_flags,
     add_method_flags,
@@ -74,6 +74,13 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument("--k-shot", type=whole(0), help="references of each category (default 1)")
+    parser.add_argument(
+        "--rotate-references",
+        type=turns,
+        metavar="N|auto",
+        help="remember N turned copies of each; auto: as many as do no harm, by the references themselves "
+        "(default 1)",
+    )
     parser.add_argument("--seed", type=SEED, help="draws the references (default 14)")
     parser.add_argument("--batch-size", type=whole(1), default=4)
 
