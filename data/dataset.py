@@ -18,10 +18,18 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.augment import chance, mosaic, random_crop
-from data.images import MAX_PIXELS, image_to_pixels, mask_to_tensor, open_image, open_mask
+from data.images import (
+    MAX_PIXELS,
+    image_to_pixels,
+    mask_to_tensor,
+    open_image,
+    open_mask,
+    photograph_to_pixels,
+)
 from data.records import Record, stable_seed, with_masks
 from utils.errors import DataError
 from utils.text import printable
+from utils.tile_layout import TileLayout
 
 AUGMENTATIONS = ("mosaic", "crop", "none")
 MOSAIC_PROBABILITY = 0.3
@@ -29,8 +37,8 @@ CROP_PROBABILITY = 0.6
 
 
 class InspectionDataset(Dataset):
-    """The records as they are. Items: image (3,S,S), mask (1,M,M), category, path; M is S unless mask_size
-    says else.
+    """The records as they are. Items: image (3,S,S), with a `layout` of tiles (1+T,3,S,S), mask (1,M,M),
+    category, path; M is S unless mask_size says else.
 
     A record without a mask has a mask of zeros. An unreadable file raises DataError when its item is taken.
     """
@@ -45,6 +53,7 @@ class InspectionDataset(Dataset):
     ):
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
         self.image_size, self.mask_size = image_size, mask_size or image_size
+        self.layout: TileLayout | None = None  # set once the references have said how they are cut
 
     def __len__(self) -> int:
         return len(self.records)
@@ -53,7 +62,7 @@ class InspectionDataset(Dataset):
         record = self.records[index]
         image, mask = load(self.root, record, self.max_pixels)
         return {
-            "image": image_to_pixels(image, self.image_size),
+            "image": photograph_to_pixels(image, self.image_size, self.layout),
             "mask": mask_to_tensor(mask, self.mask_size),
             "category": record.category,
             "path": record.image_path,

@@ -11,6 +11,7 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import DataError
 from utils.text import printable
+from utils.tile_layout import TileLayout
 
 MAX_PIXELS = 100_000_000
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
@@ -65,6 +66,22 @@ def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
     """(3, size, size) uint8: the image squashed by PIL's bicubic filter."""
     squashed = image.resize((size, size), Image.Resampling.BICUBIC)
     return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
+
+
+def photograph_to_pixels(image: Image.Image, size: int, layout: TileLayout | None = None) -> torch.Tensor:
+    """What a detector looks at: the squashed image (3,size,size) uint8; with tiles (1+T,3,size,size), first
+    the whole image and then its tiles, cut from the image squashed to the layout's size."""
+    whole = image_to_pixels(image, size)
+    if layout is None:
+        return whole
+    patch = layout.patch_size
+    squashed = image.resize((layout.width * patch, layout.height * patch), Image.Resampling.BICUBIC)
+    large = torch.from_numpy(np.array(squashed)).permute(2, 0, 1)
+    tiles = [
+        large[:, row * patch : row * patch + size, column * patch : column * patch + size]
+        for row, column in layout.origins
+    ]
+    return torch.stack([whole, *tiles])
 
 
 def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:

@@ -17,10 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.images import MAX_PIXELS, image_to_pixels, open_image, to_rgb, upright
+from data.images import MAX_PIXELS, open_image, photograph_to_pixels, to_rgb, upright
 from data.inputs import list_images
 from utils.errors import DataError
 from utils.text import printable
+from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
 Item = TypeVar("Item")
@@ -89,8 +90,8 @@ def each_image(images: object) -> tuple[Iterable, bool]:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A photograph that was read: its name, the RGB picture, and the tensor (3,S,S); or why it could not
-    be."""
+    """A photograph that was read: its name, the RGB picture, and what a detector looks at (3,S,S), with tiles
+    (1+T,3,S,S); or why it could not be."""
 
     name: str
     photo: Image.Image | None = None
@@ -99,7 +100,12 @@ class Loaded:
 
 
 def read_ahead(
-    files: Iterable[tuple[str, Path]], size: int, threads: int, ahead: int, max_pixels: int = MAX_PIXELS
+    files: Iterable[tuple[str, Path]],
+    size: int,
+    threads: int,
+    ahead: int,
+    max_pixels: int = MAX_PIXELS,
+    layout: TileLayout | None = None,
 ) -> Iterator[Loaded]:
     """Reads (name, path) by `threads` threads, in order, at most `ahead` photographs before they are asked
     for."""
@@ -107,7 +113,7 @@ def read_ahead(
     def read(name: str, path: Path) -> Loaded:
         try:
             photo = open_image(path, max_pixels)
-            return Loaded(name, photo, image_to_pixels(photo, size))
+            return Loaded(name, photo, photograph_to_pixels(photo, size, layout))
         except DataError as error:
             return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "))
 

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.records import stable_seed
+from utils.tile_layout import TileLayout
 
 # How far two photographs of the same part may differ when nobody moved the camera on purpose.
 MOST_TURN = 3.0  # degrees
@@ -32,15 +33,29 @@ def rotated_places(size: tuple[int, int], count: int, grid: int) -> np.ndarray:
     its centre lies on the photograph as it was; `size` is the photograph's (width, height)."""
     width, height = size
     rows, columns = np.divmod(np.arange(grid * grid), grid)
-    pixels = np.stack(
-        [(columns + 0.5) * width / grid - 0.5, (rows + 0.5) * height / grid - 0.5, np.ones(grid * grid)]
-    )
+    return _unturned((rows + 0.5) * height / grid, (columns + 0.5) * width / grid, size, count, grid)
+
+
+def rotated_tile_places(size: tuple[int, int], count: int, layout: TileLayout) -> np.ndarray:
+    """(count, T*N, 2): the same of the patches of tiles, in patches of the whole image."""
+    width, height = size
+    down, across = layout.places().T
+    return _unturned(down * height, across * width, size, count, layout.grid)
+
+
+def _unturned(
+    down: np.ndarray, across: np.ndarray, size: tuple[int, int], count: int, grid: int
+) -> np.ndarray:
+    """(count, n, 2): where places of each copy, in pixels from its upper left corner, lie on the
+    photograph."""
+    width, height = size
+    pixels = np.stack([across - 0.5, down - 0.5, np.ones(len(down))])
     places = []
     for step in range(count):
         back = cv2.invertAffineTransform(_turning(size, 360 * step / count))
-        across, down = (place.clip(0, side - 1) for place, side in zip(back @ pixels, size))
+        columns, rows = (place.clip(0, side - 1) for place, side in zip(back @ pixels, size))
         places.append(
-            np.stack([(down + 0.5) * grid / height - 0.5, (across + 0.5) * grid / width - 0.5], axis=1)
+            np.stack([(rows + 0.5) * grid / height - 0.5, (columns + 0.5) * grid / width - 0.5], axis=1)
         )
     return np.stack(places)
 

@@ -19,7 +19,7 @@ from fdsl.evaluation import fused_scores
 from fdsl.learnt import restored, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.run_config import FittedConfig
-from fdsl.scoring import Scorer, to_batch
+from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
@@ -162,7 +162,7 @@ class AnomalyDetector:
     @property
     def grid(self) -> int:
         """Patches along a side of its maps."""
-        return self.scorer.detector.grid
+        return self.scorer.detector.side
 
     @property
     def ready(self) -> bool:
@@ -271,8 +271,8 @@ class AnomalyDetector:
             yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
 
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """RGB photographs -> (B,3,S,S) uint8, squashed."""
-        return to_batch(photographs, self.image_size)
+        """RGB photographs -> (B,3,S,S) uint8, squashed; with tiles (B,1+T,3,S,S)."""
+        return self.scorer.to_batch(photographs)
 
     def predict_batch(
         self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()

@@ -11,10 +11,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.variants import rotated_places, varied
+from data.variants import rotated_places, rotated_tile_places, varied
 from fdsl.evaluation import fused_scores
-from fdsl.scoring import Scorer, to_batch
+from fdsl.scoring import Scorer
 from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT, NormalScores
+from models.detector import Detector
 from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
 
@@ -43,6 +44,16 @@ class UnknownBatch:
         return self.scorer.scale_maps(self.pixels, ["a reference"] * len(self.pixels), self.match)
 
 
+def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> Elsewhere:
+    """No patch of a copy of the one reference may match near its own place on it."""
+    size, layout = photograph.size, detector.layout
+    places = torch.from_numpy(rotated_places(size, rotations, detector.grid)).float()
+    if layout is None:
+        return Elsewhere(places)
+    tiles = torch.from_numpy(rotated_tile_places(size, rotations, layout)).float()
+    return Elsewhere(places, Elsewhere(tiles))
+
+
 def as_unknown(
     scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1
 ) -> Iterator[UnknownBatch]:
@@ -52,18 +63,17 @@ def as_unknown(
     out in turn. A single one stands against itself twice: as it is, which is too lenient, and with every
     patch barred from matching near its own place, which is too strict.
     """
-    side, known = scorer.detector.image_size, scorer.detector.memory is not None
+    known = scorer.detector.memory is not None
     if len(photographs) == 1 and known:
-        places = rotated_places(photographs[0].size, rotations, scorer.detector.grid)
-        elsewhere = Elsewhere(torch.from_numpy(places).float())
-        for part in to_batch(varied(photographs[0], SINGLE_COPIES, 0), side).split(BATCH):
+        barred = elsewhere(scorer.detector, photographs[0], rotations)
+        for part in scorer.to_batch(varied(photographs[0], SINGLE_COPIES, 0)).split(BATCH):
             yield UnknownBatch(scorer, part, [LENIENT] * len(part))
-            yield UnknownBatch(scorer, part, [STRICT] * len(part), elsewhere)
+            yield UnknownBatch(scorer, part, [STRICT] * len(part), barred)
         return
     for index, photo in enumerate(photographs):
         other = scorer.without(index, len(photographs)) if known else scorer
         kinds = [HELD_OUT] + [COPY] * COPIES
-        for part in to_batch([photo, *varied(photo, COPIES, index)], side).split(BATCH):
+        for part in scorer.to_batch([photo, *varied(photo, COPIES, index)]).split(BATCH):
             yield UnknownBatch(other, part, kinds[: len(part)])
             kinds = kinds[len(part) :]
 

@@ -99,6 +99,7 @@ def detect_category(
     try:
         if len(shots):
             _remember(scorer, shots, rotations)
+        tested.layout = scorer.detector.layout
         loader = make_loader(tested, batch_size, workers, pin=scorer.detector.backbone.device.type == "cuda")
         batches = progress(loader, len(tested), what, lambda batch: len(batch["path"]))
         found = [scorer(batch["image"], batch["path"]) for batch in batches]

@@ -94,7 +94,9 @@ def score_files(
         if folder is None or item[0] not in folder
     )
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
-    loaded = read_ahead(files, detector.image_size, threads, ahead, reading.max_pixels)
+    loaded = read_ahead(
+        files, detector.image_size, threads, ahead, reading.max_pixels, detector.scorer.detector.layout
+    )
     for batch in in_batches(progress(loaded, max(remaining, 0), "photographs"), reading.batch_size):
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)

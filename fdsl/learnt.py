@@ -14,18 +14,23 @@ from fdsl.run_config import FittedConfig
 from fdsl.thresholds import NormalScores
 from models.detector import Detector
 from utils.errors import ConfigError, ModelError
+from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
-MEMORIES = {"bank": "memory", "window_bank": "window_memory"}  # name in the file -> the detector's
+# Name in the file -> the detector's.
+MEMORIES = {"bank": "memory", "window_bank": "window_memory", "tile_bank": "tile_memory"}
 
 
 def tensors_of(detector: Detector, normal: NormalScores | None) -> dict[str, Tensor]:
-    """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
+    """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*` for
+    thresholds."""
     tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
     for name, attribute in MEMORIES.items():
         memory = getattr(detector, attribute)
         if memory is not None:
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
+    if detector.layout is not None:
+        tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
         values = {name: np.atleast_1d(value) for name, value in vars(normal).items()}
         tensors |= {
@@ -51,6 +56,7 @@ def restored(
         method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
         detector = assemble(config.detector, backbone, method)
         restore_memories(detector, tensors)
+        restore_layout(detector, tensors)
         return detector, normal_scores_of(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
@@ -69,6 +75,16 @@ def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
         state = {key: value.to(backbone.device) for key, value in part_of(tensors, name).items()}
         if state:
             setattr(detector, attribute, detector.method.restored(state, backbone.dtype))
+
+
+def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the detector its layout of tiles, where it has one; ConfigError for one that cannot be."""
+    if "tiles.layout" not in tensors:
+        return
+    rows, columns = tensors["tiles.layout"].tolist()
+    if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
+        raise ConfigError(f"it has {rows} x {columns} tiles")
+    detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:

@@ -237,7 +237,7 @@ def unlike_the_paper(config: RunConfig) -> list[str]:
     ):
         found.append(f"backbone {backbone.model} at {backbone.image_size} px")
     if windows.winmode == "nan":
-        found.append("no LFE")
+        found.append("no LFE" if windows.tiles == 1 else "tiles instead of LFE")
     elif replace(windows, index_memory=WindowConfig().index_memory) != WindowConfig():
         found.append("other LFE windows")
     elif windows.index_memory not in (WindowConfig().index_memory, "1"):

@@ -192,6 +192,7 @@ class RunConfig:
         for name, value in without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files")).items():
             if name == "windows" and self.detector.windows.winmode == "nan":
                 flat["windows.winmode"] = "nan"
+                flat |= {"windows.tiles": value["tiles"]} if "tiles" in value else {}
             elif isinstance(value, dict):
                 flat |= {f"{name}.{part}": inner for part, inner in value.items()}
             else:

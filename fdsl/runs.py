@@ -20,13 +20,14 @@ from fdsl.store.finished_parts import FinishedParts
 from fdsl.tested_set import TestedSet
 from fdsl.words import framing
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import OTHER_DATASET, QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored
+from utils.config import AUTO, OTHER_DATASET, QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked
 from utils.log import start_logging, warn
 from utils.signals import command_line
 from utils.text import one_line
+from utils.tile_layout import AUTO_TILES
 
 logger = logging.getLogger("fdsl")
 WRITTEN = (
@@ -206,6 +207,7 @@ def run_name(
         parts += {"0": [], "1": ["index"], "window": ["ownindex"]}[windows.index_memory]
         budget = "" if windows.window_budget == QUARTER else str(windows.window_budget)
         parts += [f"budget{budget}"] if windows.window_budget else []
+    parts += [] if windows.tiles == 1 else [f"tiles{AUTO if windows.tiles == AUTO_TILES else windows.tiles}"]
     default = MethodConfig()
     parts += [] if options.use_nam else ["nonam"]
     parts += [] if options.fd == default.fd else [f"fd-{options.fd}"]

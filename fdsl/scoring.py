@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.images import image_to_pixels
+from data.images import photograph_to_pixels
 from models.detector import Detector
 from models.features import ScoreMaps, join_score_maps
 from models.matching import Matching
@@ -46,9 +46,14 @@ class Scorer:
         else:
             self._maps, self._scales = like._maps, like._scales
 
+    def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
+        """RGB photographs -> what the detector looks at, (B,[1+T,]3,S,S) uint8."""
+        side, layout = self.detector.image_size, self.detector.layout
+        return torch.stack([photograph_to_pixels(photo, side, layout) for photo in photographs])
+
     def remember(self, pixels: Tensor) -> None:
-        """Shows the detector its references (K,3,S,S) uint8; raises ConfigError where memory does not hold
-        one."""
+        """Shows the detector its references (K,[1+T,]3,S,S) uint8; raises ConfigError where memory does not
+        hold one."""
         images = self.detector.backbone.normalise(pixels)
         sparing(lambda: self.detector.remember(images), self.detector.halve_windows)
 
@@ -57,7 +62,7 @@ class Scorer:
         return Scorer(self.detector.without(reference, references), self)
 
     def __call__(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> ScoreMaps:
-        """Score maps of photographs (B,3,S,S) uint8, as float32 arrays; NotFinite calls them by their
+        """Score maps of photographs (B,[1+T,]3,S,S) uint8, as float32 arrays; NotFinite calls them by their
         `names`."""
         found = self._maps(pixels, self.detector, match)
         self._refuse_not_finite(found.arrays, names)
@@ -84,8 +89,3 @@ def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> S
 def _scale_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> np.ndarray:
     found = detector.scale_maps(detector.backbone.normalise(pixels), match)
     return found.transpose(0, 1).float().cpu().numpy()
-
-
-def to_batch(photographs: Iterable[Image.Image], side: int) -> Tensor:
-    """RGB photographs -> (B,3,side,side) uint8, squashed."""
-    return torch.stack([image_to_pixels(photo, side) for photo in photographs])

@@ -69,7 +69,12 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
     run can be fused anew, but its windows cannot change.
     """
     base = stored or WindowConfig()
-    config = replace(base, **_only(given, ("winmode", *WINDOW_SHAPE)))
+    values = _only(given, ("winmode", *WINDOW_SHAPE, "tiles"))
+    if values.get("tiles", 1) != 1 and "winmode" not in values and stored is None:
+        values["winmode"] = "nan"  # tiles take the place of windows
+    config = replace(base, **values)
+    if config.tiles != 1 and config.winmode != "nan":
+        raise ConfigError("--tiles does not go with local windows: both look closer; give --winmode nan.")
     if stored is not None:
         _refuse_other_windows(config, base)
     if config.winmode != "nan" and config.win_stride > config.win_size:
@@ -88,6 +93,11 @@ def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
                 f"--{name.replace('_', '-')} cannot change with --from-maps: the stored windows have "
                 f"{getattr(base, name)}; run test.py without --from-maps."
             )
+    if config.tiles != base.tiles:
+        raise ConfigError(
+            "--tiles cannot change with --from-maps: the stored maps were made otherwise; run test.py "
+            "without --from-maps."
+        )
     if base.winmode == "nan" and config.winmode != "nan":
         raise ConfigError(
             f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.variants import rotated, rotated_places
-from fdsl.scoring import Scorer, to_batch
-from models.matching import Elsewhere, Matching
+from data.variants import rotated
+from fdsl.calibration import elsewhere
+from fdsl.scoring import Scorer
+from models.matching import Matching
 
 logger = logging.getLogger("fdsl")
 TURNS = (8, 4, 2)  # what AUTO tries, most first
@@ -25,16 +26,16 @@ def show(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int | st
     that is turned by it matches the references as well as another good photograph does. Raises NotFinite,
     and ConfigError where memory does not hold one.
     """
-    side = scorer.detector.image_size
+    scorer.detector.lay_tiles([photo.size for photo in photographs])
     if not isinstance(rotations, int):
-        scorer.remember(to_batch(photographs, side))
+        scorer.remember(scorer.to_batch(photographs))
         rotations = safe_turns(scorer, photographs)
         if rotations == 1:
             logger.info("references are remembered as they are: turned ones are unlike good parts")
             return 1
         logger.info("references are remembered in %d turned copies each: turning does no harm", rotations)
     turned = (copy for photo in photographs for copy in rotated(photo, rotations))
-    scorer.remember(to_batch(turned, side))
+    scorer.remember(scorer.to_batch(turned))
     return rotations
 
 
@@ -51,7 +52,7 @@ def _all_safe(scorer: Scorer, photographs: Sequence[Image.Image], count: int, us
     """Whether every one of `count` turns leaves references that are about as like the others as `usual`."""
     for index, photo in enumerate(photographs):
         known = scorer if len(photographs) == 1 else scorer.without(index, len(photographs))
-        turned = to_batch(list(rotated(photo, count))[1:], scorer.detector.image_size)
+        turned = scorer.to_batch(list(rotated(photo, count))[1:])
         if (_height(known, turned) > HARMLESS * usual).any():
             return False
     return True
@@ -60,11 +61,10 @@ def _all_safe(scorer: Scorer, photographs: Sequence[Image.Image], count: int, us
 def _unlike(scorer: Scorer, photographs: Sequence[Image.Image], index: int) -> float:
     """How unlike the other references one is; of a single one, how unlike its patches are to those
     elsewhere on it."""
-    pixels = to_batch([photographs[index]], scorer.detector.image_size)
+    pixels = scorer.to_batch([photographs[index]])
     if len(photographs) > 1:
         return float(_height(scorer.without(index, len(photographs)), pixels)[0])
-    places = rotated_places(photographs[0].size, 1, scorer.detector.grid)
-    return float(_height(scorer, pixels, Elsewhere(torch.from_numpy(places).float()))[0])
+    return float(_height(scorer, pixels, elsewhere(scorer.detector, photographs[0], 1))[0])
 
 
 def _height(scorer: Scorer, pixels: torch.Tensor, match: Matching | None = None) -> np.ndarray:

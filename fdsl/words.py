@@ -7,12 +7,26 @@ from collections.abc import Sequence
 from fdsl.run_config import RunConfig
 from models.methods.registry import METHODS
 from utils.config import QUARTER, MethodConfig, WindowConfig
+from utils.tile_layout import AUTO_TILES
+
+
+def _tiles(windows: WindowConfig) -> str:
+    if windows.tiles == 1:
+        return ""
+    return f", {tiles_in_words(windows)} beside the whole image"
+
+
+def tiles_in_words(windows: WindowConfig) -> str:
+    """How many tiles a photograph is encoded in."""
+    if windows.tiles == AUTO_TILES:
+        return "tiles where it is large"
+    return "none" if windows.tiles == 1 else f"{windows.tiles} x {windows.tiles} tiles"
 
 
 def windows_in_words(windows: WindowConfig) -> str:
     """LFE's settings for a reader: mode, size and stride, and what is not exact."""
     if windows.winmode == "nan":
-        return "no LFE"
+        return f"no LFE{_tiles(windows)}"
     words = f"LFE {windows.winmode}, windows of {windows.win_size} patches, stride {windows.win_stride}"
     words += f", weight {windows.win_weight:g}" if windows.winmode == "mul" else ""
     words += {"0": "", "1": ", reference windows picked as published"}.get(

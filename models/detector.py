@@ -15,9 +15,11 @@ from models.backbone import Backbone
 from models.features import Features, ScoreMaps
 from models.matching import EVERYTHING, Matching, window_matching
 from models.method import Memory, Method
+from models.tiles import FINER, join_tiles
 from models.windows import WindowGrid
 from utils.config import QUARTER, WindowConfig
 from utils.errors import ModelError
+from utils.tile_layout import TileLayout, tiles_for
 
 logger = logging.getLogger("fdsl")
 
@@ -37,7 +39,7 @@ class Detector(nn.Module):
     """A frozen backbone, a method, and the method's memory of one category's references.
 
     `remember` comes before `forward`, unless the method needs no references. Images are normalised ones
-    (B,3,S,S).
+    (B,3,S,S); with a `layout` of tiles (B,1+T,3,S,S), each image before its tiles.
     """
 
     def __init__(
@@ -58,15 +60,35 @@ class Detector(nn.Module):
         self.at_once = AtOnce(WINDOW_CHUNK_PATCHES.get(backbone.device.type, default))
         self.memory: Memory | None = None
         self.window_memory: Memory | None = None
+        self.tile_memory: Memory | None = None
+        self.layout: TileLayout | None = None
+
+    @property
+    def side(self) -> int:
+        """Patches along a side of its maps: with tiles FINER times the tower's."""
+        return self.grid if self.settings.tiles == 1 else FINER * self.grid
+
+    def lay_tiles(self, sizes: Sequence[tuple[int, int]]) -> None:
+        """Decides how photographs are cut into tiles from the references' sizes (width, height); forgets what
+        it remembers."""
+        self.memory = self.window_memory = self.tile_memory = None
+        patch = self.backbone.patch_size
+        self.layout = tiles_for(sizes, self.settings.tiles, self.grid, patch) if sizes else None
 
     @torch.no_grad()
     def remember(self, references: Tensor) -> None:
-        """Fills the memory from one category's references (K,3,S,S); what it held before is forgotten."""
+        """Fills the memory from one category's references (K,[1+T,]3,S,S); what it held before is
+        forgotten."""
         if not self.method.needs_references:
             return
         if len(references) == 0:
             raise ModelError("There is no reference photograph to remember; only --fd none works without.")
-        self.memory = self.window_memory = None  # free them before the new ones are made
+        self.memory = self.window_memory = self.tile_memory = None  # free them before the new ones are made
+        if self.layout is not None:
+            tiles = (self._encode_tiles(views[None, 1:]) for views in references)
+            count = len(references) * len(self.layout) * self.grid**2
+            self.tile_memory = self.method.remember_tiles(tiles, count)
+            references = references[:, 0]
         whole = (self.backbone.encode(image[None], self.method.want) for image in references)
         self.memory = self.method.remember(whole, len(references) * self.grid**2)
         if self.windows is not None:
@@ -77,7 +99,8 @@ class Detector(nn.Module):
     def without(self, reference: int, references: int) -> Detector:
         """A detector as this one, but for one of its `references`, which it has never seen."""
         other = self.empty_copy(self.method)
-        for name in ("memory", "window_memory"):
+        other.layout = self.layout
+        for name in ("memory", "window_memory", "tile_memory"):
             memory = getattr(self, name)
             setattr(other, name, None if memory is None else memory.without(reference, references))
         return other
@@ -92,10 +115,16 @@ class Detector(nn.Module):
     def forward(self, images: Tensor, match: Matching | None = None) -> ScoreMaps:
         """Anomaly maps and raw scores of images (B,3,S,S); what one image gets does not depend on the others.
 
-        `match` stands in for the usual ways of matching, for whole images and for windows.
+        `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
+        images, tiles = self._views(images)
         raw = self.raw_maps(images, match)
-        base, base_score = self.method.summarise(self._final(raw))
+        final = self._final(raw)
+        if tiles is not None:
+            return ScoreMaps(*self.method.with_tiles(final, self._tile_maps(tiles, match), self.side))
+        if self.side != self.grid:
+            return ScoreMaps(*self.method.without_tiles(final, self.side))
+        base, base_score = self.method.summarise(final)
         if self.windows is None:
             return ScoreMaps(base, base_score)
         stitched = self.raw_window_maps(images, raw, base, match)
@@ -129,8 +158,26 @@ class Detector(nn.Module):
     def scale_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
         """One map (S,B,G,G) for each of the method's `scales`, before they are brought together: the mean of
         the maps of that group."""
-        refined = self.method.refine(self.raw_maps(images, match))
+        refined = self.method.refine(self.raw_maps(self._views(images)[0], match))
         return torch.stack([group.mean(0) for group in refined.chunk(len(self.method.scales))])
+
+    def _views(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Whole images (B,3,S,S), and their tiles (B,T,3,S,S) where there are some."""
+        return (images, None) if images.dim() == 4 else (images[:, 0], images[:, 1:])
+
+    def _encode_tiles(self, tiles: Tensor) -> Features:
+        """Tiles (B,T,3,S,S) -> their features, the tokens of an image's tiles one after the other
+        (L,B,T*N,C)."""
+        features = self.backbone.encode(tiles.flatten(0, 1), self.method.want)
+        return features.each_tokens(lambda tokens: tokens.unflatten(1, tiles.shape[:2]).flatten(2, 3))
+
+    def _tile_maps(self, tiles: Tensor, match: Matching | None) -> Tensor:
+        """Tiles (B,T,3,S,S) -> final maps of each image's tiles put together (M,B,H,W)."""
+        if self.layout is None:
+            raise ValueError("The detector has no layout of tiles: call lay_tiles() first.")
+        chosen = (match or EVERYTHING).of_tiles()
+        raw = self.method.raw_tile_maps(self._encode_tiles(tiles), self.tile_memory, chosen)
+        return self._final(join_tiles(raw, self.layout))
 
     def _final(self, raw: Tensor) -> Tensor:
         """Raw maps (M,B,G,G) -> refined ones on one scale."""

@@ -43,6 +43,11 @@ class Features(NamedTuple):
             raise ValueError("The backbone was not asked for the image embedding.")
         return self.embedding
 
+    def each_tokens(self, function: Callable[[Tensor], Tensor]) -> Features:
+        """`function` of the tokens, and of the raw ones where there are some."""
+        raw = None if self.raw_tokens is None else function(self.raw_tokens)
+        return self._replace(tokens=function(self.tokens), raw_tokens=raw)
+
     def at(self, patches: Tensor) -> Features:
         """The same features, of these patches of the whole image."""
         return self._replace(patches=patches)
@@ -52,7 +57,8 @@ class Features(NamedTuple):
 class ScoreMaps:
     """Anomaly maps and raw image scores of B images, before anything is fused or decided.
 
-    base (B,G,G) and base_score (B,): of the whole images. window, window_score: of their local windows (LFE);
+    base (B,G,G) and base_score (B,): of the whole images, with their tiles where there are some (G is then
+    twice the patches along a side). window, window_score: of their local windows (LFE);
     None without. Of one photograph: (G,G) and numbers. Values lie in [0,1], higher is more anomalous.
     """
 

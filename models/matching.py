@@ -34,6 +34,10 @@ class Matching:
         """The parts of one image's windows, each with the strategy to match it by."""
         return ((part, self) for part in parts)
 
+    def of_tiles(self) -> Matching:
+        """The same strategy for a photograph's tiles and the bank of tiles."""
+        return self
+
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         """Query tokens (L,B,n,C) -> (L,B,n), the place in the bank of each one's nearest token that it may
         match."""
@@ -95,9 +99,16 @@ class Elsewhere(Matching):
 
     places (R,N,2): for each of the bank's R photographs, where its N patches lie on the unturned reference
     (row, column, in patches). The query is a copy of the reference as it stands in the first of them.
+    tiles: the same for the patches of tiles, N then of all of a photograph's, where there are some.
     """
 
     places: Tensor
+    tiles: Elsewhere | None = None
+
+    def of_tiles(self) -> Elsewhere:
+        if self.tiles is None:
+            raise ValueError("Nobody has said where the patches of tiles lie.")
+        return self.tiles
 
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         tokens = query.tokens

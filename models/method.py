@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from models.features import Features
 from models.matching import EVERYTHING, Matching
+from models.tiles import resized, smoothed
 from utils.config import MethodConfig
 from utils.errors import ModelError
 
@@ -30,6 +31,8 @@ class Memory(Protocol):
     def state(self) -> dict[str, Tensor]:
         """All that `Method.restored` needs, for a saved detector."""
 
+
+TILE_SIGMA = 1.0  # patches: of the Gauss filter over the maps of tiles
 
 Remembered = TypeVar("Remembered", bound=Memory)  # a method's own kind of memory
 
@@ -131,6 +134,29 @@ class Method(nn.Module, ABC, Generic[Remembered]):
         """Final maps (M,B,G,G) -> the mean over maps (B,G,G), and the mean over maps of each one's maximum
         (B,)."""
         return maps.mean(0), maps.flatten(2).amax(-1).mean(0)
+
+    def remember_tiles(self, parts: Iterable[Features], count: int) -> Remembered:
+        """A memory of the tiles of normal parts, as `remember`; the tokens of a photograph's tiles come one
+        tile after the other."""
+        return self.remember(parts, count)
+
+    def raw_tile_maps(
+        self, query: Features, memory: Remembered | None, match: Matching = EVERYTHING
+    ) -> Tensor:
+        """The raw maps (M,B,T*N) of photographs' tiles, whose tokens come one tile after the other; `memory`
+        holds those of the references' tiles."""
+        return self.raw_maps(query, memory, match)
+
+    def with_tiles(self, maps: Tensor, tiles: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Final maps of whole images (M,B,G,G) and of their tiles put together (M,B,H,W) -> what `summarise`
+        gives of both, half and half: a map (B,side,side) and a score (B,)."""
+        fine = smoothed(resized(tiles, side), TILE_SIGMA)
+        return self.summarise((resized(maps, side) + fine) / 2)
+
+    def without_tiles(self, maps: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """`summarise` of maps (M,B,G,G), its map brought to (B,side,side)."""
+        shown, score = self.summarise(maps)
+        return resized(shown, side), score
 
     def set_levels(self, levels: Sequence[float]) -> None:
         """How high normal patches come in each group of `scales`; ModelError unless all are above zero."""

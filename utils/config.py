@@ -65,7 +65,8 @@ class MethodConfig:
 class WindowConfig:
     """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; which reference
     windows are matched ("0" all, "1" picked by any window, "window" own picks); windows encoded per image (0
-    all, QUARTER: see there)."""
+    all, QUARTER: see there). tiles, without windows: beside the whole image about tiles x tiles parts of it
+    (1: none, AUTO_TILES: by its size)."""
 
     winmode: str = "mul"
     win_size: int = 13
@@ -73,6 +74,7 @@ class WindowConfig:
     win_weight: float = 0.5
     index_memory: str = "0"
     window_budget: int = 0
+    tiles: int = younger(1)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Callable
 
 from utils.config import AUTO
+from utils.tile_layout import AUTO_TILES, MOST_TILES
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -58,6 +59,11 @@ def name_part(text: str) -> str:
 def turns(text: str) -> int | str:
     """An argparse type: how many copies of a reference, or AUTO."""
     return text if text == AUTO else whole(1, 360)(text)
+
+
+def tile_count(text: str) -> int:
+    """An argparse type: tiles along a side of a square photograph, or `auto`."""
+    return AUTO_TILES if text == AUTO else whole(1, MOST_TILES)(text)
 
 
 def metric_side(text: str) -> int | str:

@@ -58,7 +58,7 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
         )
     refuse_windows_without_mode(vars(args), wanted)
     flags["leave_out"] = args.leave_out
-    windows = window_config(vars(args)) if args.winmode else None
+    windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
     why = "asked for" if args.method else f"in {trained_in}"
     logger.info("method %s: no trained heads %s, %s", wanted, why, method.sentence)
     return AnomalyDetector.from_backbone(method=wanted, windows=windows, **flags)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fdsl.flags.arguments import real, whole
+from fdsl.flags.arguments import real, tile_count, whole
 from models.methods.registry import METHODS
 from utils.config import QUARTER, BackboneConfig, WindowConfig
 
@@ -96,6 +96,17 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="encode only M windows per image, most where its map is high; without M so many that it takes "
         "about a quarter of the time; 0 all (default 0)",
+    )
+
+
+def add_tiles_flag(parser: argparse.ArgumentParser) -> None:
+    """Tiles beside the whole image. Not given, it is None."""
+    parser.add_argument(
+        "--tiles",
+        type=tile_count,
+        metavar="N|auto",
+        help="encode each photograph in about N x N tiles too, beside the whole image; auto: where it has "
+        "more pixels than the backbone takes (default 1: none)",
     )
 
 

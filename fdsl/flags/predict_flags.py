@@ -13,6 +13,7 @@ from fdsl.flags.groups import (
     add_method_flags,
     add_parts_flag,
     add_runtime_flags,
+    add_tiles_flag,
     add_window_flags,
 )
 from models.methods.registry import METHODS, METHODS_IN_WORDS
@@ -32,6 +33,7 @@ MAKING_FLAGS = (
     "win_weight",
     "index_memory",
     "window_budget",
+    "tiles",
     "references",
     "checkpoint",
     "method",
@@ -159,6 +161,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add_window_flags(parser)
     add_method_flags(parser)
     add_parts_flag(parser)
+    add_tiles_flag(parser)
     add_backbone_flags(parser)
     add_runtime_flags(parser)
 

@@ -14,6 +14,7 @@ from fdsl.flags.groups import (
     add_method_flags,
     add_parts_flag,
     add_runtime_flags,
+    add_tiles_flag,
     add_window_flags,
 )
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
@@ -45,6 +46,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_window_flags(parser)
     add_method_flags(parser)
     add_parts_flag(parser)
+    add_tiles_flag(parser)
     add_backbone_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)

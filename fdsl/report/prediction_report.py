@@ -17,6 +17,7 @@ from fdsl.report.pictures import safe_name, write_image
 from fdsl.run_config import FittedConfig
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
+from fdsl.words import tiles_in_words
 from models.methods.registry import METHODS
 from utils.files import whole_file
 
@@ -103,6 +104,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
         ("References", f"{config.references}{turned}"),
         ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
         ("Local windows", "none" if windows.winmode == "nan" else looked_through),
+        *([] if windows.tiles == 1 else [("Tiles", tiles_in_words(windows))]),
         ("Image score", f"{config.image_score}: {SCORES[config.image_score]}"),
         ("Heat maps", HEAT_MAPS),
         ("Precision", made.machine.precision),

@@ -14,19 +14,23 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from models.features import Features
 from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, nearest_index
 from models.method import Method
+from models.tiles import resized, smoothed
 from utils.errors import ModelError
 
-CALM, SPREAD, SELF, TOP = "calm", "spread", "self", "top"
+CALM, SPREAD, SELF, SMOOTH, TOP = "calm", "spread", "self", "smooth", "top"
 SPREAD_TOKENS = 8192  # of each block, at most, whose residuals say in which directions good parts differ
 EVEN = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
 ALIKE = 5  # patches of the same photograph
 TOP_SHARE = 0.005  # of a photograph's patches
+SIGMA, TILE_SIGMA = 0.5, 0.7  # patches: of the Gauss filters over the maps of whole images and of tiles
+TILE_WEIGHT = 2 / 3  # of the tiles in the map
 
 
 def without_the_shared(residuals: Tensor) -> Tensor:
@@ -71,8 +75,8 @@ def unlike_the_rest(tokens: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class PlusMemory:
     """The bank of normal tokens and, for each block, `weights` (L,C,C) of a residual's directions; None where
-    there is no second copy of a reference to see them in. photographs: how many the bank is of, copies
-    counted."""
+    there is no second copy of a reference to see them in, and of tiles. photographs: how many the bank is of,
+    copies counted."""
 
     bank: MemoryBank
     photographs: int
@@ -95,8 +99,10 @@ class PlusMemory:
 
     def without(self, reference: int, references: int) -> PlusMemory:
         """The memory as if one of its `references`, each with its copies in order, had never been seen."""
-        left = self.photographs - self.photographs // references
-        return PlusMemory.of_bank(self.bank.without(reference, references), left)
+        bank = self.bank.without(reference, references)
+        if self.weights is None:
+            return PlusMemory(bank, self.photographs, None)
+        return PlusMemory.of_bank(bank, self.photographs - self.photographs // references)
 
 
 def _among_themselves(centred: Tensor, mean: Tensor, photographs: int) -> Tensor:
@@ -123,24 +129,35 @@ class Plus(Method[PlusMemory]):
     unlike_paper = "no trained heads"
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     hottest = 0.5
-    parts = (CALM, SPREAD, SELF, TOP)
+    parts = (CALM, SPREAD, SELF, SMOOTH, TOP)
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
         counted = _Counted(parts)
         bank = MemoryBank.collected(counted, count, match)
         return PlusMemory.of_bank(bank, counted.photographs)
 
+    def remember_tiles(self, parts: Iterable[Features], count: int) -> PlusMemory:
+        return PlusMemory(MemoryBank.collected(parts, count), 0, None)
+
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> PlusMemory:
         bank = MemoryBank.restored(state, dtype)
         return PlusMemory(bank, int(state["photographs"]), state.get("weights"))
 
     def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING) -> Tensor:
-        distances = self._distances(query, memory, match)
+        distances = self._distances(query, memory, match, SPREAD not in self.options.leave_out)
         if SELF in self.options.leave_out:
             return torch.cat([distances, distances])
         return torch.cat([distances, (distances * unlike_the_rest(query.tokens)).sqrt()])
 
-    def _distances(self, query: Features, memory: PlusMemory | None, match: Matching) -> Tensor:
+    def raw_tile_maps(
+        self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING
+    ) -> Tensor:
+        """Distances alone (L,B,T*N), the directions not weighed."""
+        return self._distances(query, memory, match, weighed=False)
+
+    def _distances(
+        self, query: Features, memory: PlusMemory | None, match: Matching, weighed: bool
+    ) -> Tensor:
         """A quarter of the squared length (L,B,n) of each patch's residual, what is shared taken away and the
         directions weighed."""
         if memory is None:
@@ -152,18 +169,33 @@ class Plus(Method[PlusMemory]):
         )
         if CALM not in self.options.leave_out:
             residuals = without_the_shared(residuals)
-        if SPREAD not in self.options.leave_out and memory.weights is not None:
+        if weighed and memory.weights is not None:
             residuals = residuals @ memory.weights[:, None]
         return residuals.square().sum(-1).div(4).clamp(max=1)
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the first L maps (B,G,G); of the others each photograph's highest patches (B,)."""
         shown, scored = maps.chunk(2)
+        return self._smoothed(shown.mean(0), SIGMA), self._score(scored)
+
+    def with_tiles(self, maps: Tensor, tiles: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """The map (B,side,side) is mostly that of the tiles (L,B,H,W); the score (B,) adds it to the map of
+        the score."""
+        shown, scored = maps.chunk(2)
+        fine = self._smoothed(resized(tiles.mean(0), side), TILE_SIGMA)
+        coarse = resized(self._smoothed(shown.mean(0), SIGMA), side)
+        both = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine
+        return both, self._score(scored + F.adaptive_avg_pool2d(fine, scored.shape[-1]))
+
+    def _smoothed(self, maps: Tensor, sigma: float) -> Tensor:
+        return smoothed(maps, 0 if SMOOTH in self.options.leave_out else sigma)
+
+    def _score(self, scored: Tensor) -> Tensor:
+        """Maps (L,B,G,G) -> the mean (B,) of the highest patches of their mean."""
         if TOP in self.options.leave_out:
-            return shown.mean(0), scored.flatten(2).amax(-1).mean(0)
+            return scored.flatten(2).amax(-1).mean(0)
         flat = scored.mean(0).flatten(1)
-        highest = flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values
-        return shown.mean(0), highest.mean(-1)
+        return flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)
 
 
 class _Counted:

@@ -420,3 +420,17 @@ def test_a_saved_detector_calls_the_kinds_as_earlier_versions_did(nearest):
 def test_a_method_of_trained_heads_says_that_there_are_none(configs, method):
     with pytest.raises(ModelError, match="no trained heads"):
         AnomalyDetector.from_backbone(**configs, method=method)
+
+
+@pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
+def test_a_saved_detector_knows_its_tiles(configs, tmp_path, method):
+    detector = AnomalyDetector.from_backbone(method=method, windows=WindowConfig("nan", tiles=2), **configs)
+    detector.remember([texture(1), texture(2)], rotations=2)
+    photos = [texture(7), texture(8, defect=True)]
+    detector.save(tmp_path / "part.safetensors")
+    again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+    for old, new in zip(detector.predict(photos), again.predict(photos)):
+        assert (old.score, old.threshold, old.boxes) == (new.score, new.threshold, new.boxes)
+        assert np.array_equal(old.patch_map, new.patch_map) and len(
+            old.patch_map
+        ) == 2 * detector.backbone.grid(detector.image_size)

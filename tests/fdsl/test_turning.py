@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from fdsl import turning
-from fdsl.scoring import Scorer, to_batch
+from fdsl.scoring import Scorer
 from fdsl.turning import show
 from models.detector import Detector
 from models.methods.nearest import Nearest
@@ -57,7 +57,7 @@ def test_half_a_turn_may_be_safe_where_a_quarter_is_not(scorer, monkeypatch):
         turning, "_height", lambda scorer, pixels, match=None: np.full(len(pixels), min(len(pixels), 2))
     )
     photos = [rings(seed) for seed in range(3)]
-    scorer.remember(to_batch(photos, SIDE))
+    scorer.remember(scorer.to_batch(photos))
     assert turning.safe_turns(scorer, photos) == 2
 
 

@@ -1,0 +1,51 @@
+"""Maps of tiles: put together, smoothed, and brought to the size of a detector's maps."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from utils.tile_layout import TileLayout
+
+FINER = 2  # a detector with tiles gives maps of so many times the patches of its tower's image along a side
+
+
+def join_tiles(maps: Tensor, layout: TileLayout) -> Tensor:
+    """Maps of a photograph's tiles (...,T*N), N = grid x grid -> (...,height,width): the mean where tiles
+    overlap."""
+    tiles = maps.unflatten(-1, (len(layout), layout.grid, layout.grid))
+    total = maps.new_zeros((*maps.shape[:-1], layout.height, layout.width))
+    count = maps.new_zeros((layout.height, layout.width))
+    for number, (row, column) in enumerate(layout.origins):
+        part = (..., slice(row, row + layout.grid), slice(column, column + layout.grid))
+        total[part] += tiles[..., number, :, :]
+        count[part] += 1
+    return total / count
+
+
+def smoothed(maps: Tensor, sigma: float) -> Tensor:
+    """Maps (...,H,W) under a Gauss filter of `sigma` patches, cut at 4 sigma; what lies outside repeats the
+    edge."""
+    if sigma == 0:
+        return maps
+    radius = math.ceil(4 * sigma)
+    offsets = torch.arange(-radius, radius + 1, device=maps.device, dtype=maps.dtype)
+    kernel = torch.exp(-0.5 * (offsets / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    flat = F.pad(flat, (radius, radius, radius, radius), mode="replicate")
+    flat = F.conv2d(F.conv2d(flat, kernel.view(1, 1, 1, -1)), kernel.view(1, 1, -1, 1))
+    return flat.view(maps.shape)
+
+
+def resized(maps: Tensor, side: int) -> Tensor:
+    """Maps (...,H,W) -> (...,side,side): bilinear, corners aligned, as maps are evaluated and shown."""
+    if maps.shape[-2:] == (side, side):
+        return maps
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    return F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=True).view(
+        *maps.shape[:-2], side, side
+    )

@@ -1,0 +1,80 @@
+"""Geometry of tiles: how a photograph with more pixels than the tower takes is cut, and where its patches
+lie."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+AUTO_TILES = -1  # as a number of tiles: the photographs' size decides
+MOST_TILES = 4  # along a side of a square photograph
+MOST_IN_ALL = 64  # tiles of one photograph
+OVERLAP = 2  # patches that neighbours share
+
+
+@dataclass(frozen=True)
+class TileLayout:
+    """rows x columns tiles of grid x grid patches, `patch_size` pixels each; neighbours share OVERLAP
+    patches. A tile is as large as the tower's image: the photograph is squashed to `height` x `width`
+    patches."""
+
+    rows: int
+    columns: int
+    grid: int
+    patch_size: int
+
+    def __len__(self) -> int:
+        return self.rows * self.columns
+
+    @property
+    def step(self) -> int:
+        """Patches from a tile to the next."""
+        return self.grid - min(OVERLAP, self.grid - 1)
+
+    @property
+    def height(self) -> int:
+        """Patches of all rows together."""
+        return (self.rows - 1) * self.step + self.grid
+
+    @property
+    def width(self) -> int:
+        """Patches of all columns together."""
+        return (self.columns - 1) * self.step + self.grid
+
+    @property
+    def origins(self) -> Iterator[tuple[int, int]]:
+        """The first patch (row, column) of each tile, row by row."""
+        for row in range(self.rows):
+            yield from ((row * self.step, column * self.step) for column in range(self.columns))
+
+    def places(self) -> np.ndarray:
+        """(T*N,2): where the centre of each patch lies, in shares of the photograph's height and width."""
+        rows, columns = np.divmod(np.arange(self.grid**2), self.grid)
+        found = [
+            np.stack([(top + rows + 0.5) / self.height, (left + columns + 0.5) / self.width], axis=1)
+            for top, left in self.origins
+        ]
+        return np.concatenate(found)
+
+
+def tiles_for(sizes: Sequence[tuple[int, int]], count: int, grid: int, patch_size: int) -> TileLayout | None:
+    """The tiles of photographs of these sizes (width, height): about count x count, more along the longer
+    side; None for no tiles.
+
+    AUTO_TILES takes two along a side, or as many as the median photograph has times the tower's pixels along
+    a side, where that photograph has more pixels than the tower takes.
+    """
+    side = grid * patch_size
+    width, height = (median(size[axis] for size in sizes) for axis in (0, 1))
+    if count == AUTO_TILES:
+        times = math.sqrt(width * height) / side
+        count = min(MOST_TILES, max(2, round(times))) if times > 1 else 1
+    if count <= 1:
+        return None
+    longer = math.sqrt(width / height)
+    columns, rows = max(1, round(count * longer)), max(1, round(count / longer))
+    return TileLayout(rows, columns, grid, patch_size)
