@@ -5,7 +5,7 @@
 
 A method may carry settings, as in `plus:leave_out=self+top,rotations=1`: image_score (max or top1), rotations
 (turned copies of each reference, 1 for none, auto; else --rotations), leave_out (parts of the method),
-winmode, win_size, win_stride. The first method is what the others are held against.
+tiles (N or auto), winmode, win_size, win_stride. The first method is what the others are held against.
 
 References are drawn as test.py draws them, and evaluated at 240 px as it does. Photographs are encoded once
 for each file of weights and kept in --cache; further methods only match. Prints Markdown tables: image AUROC,
@@ -26,16 +26,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.encoded import Encoded
 from data.catalogue import DATASETS, open_catalogue
-from data.images import image_to_pixels, mask_to_tensor, open_image, open_mask
+from data.images import mask_to_tensor, open_image, open_mask
+from data.photographs import in_batches
 from data.records import Catalogue, Record, draw_references, without_references
 from fdsl.calibration import set_scales
 from fdsl.evaluation import PAPER_SIDE, evaluate_category
-from fdsl.flags.arguments import turns, whole
+from fdsl.flags.arguments import tile_count, turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
 from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config, window_config
@@ -64,6 +66,7 @@ class Setting:
     image_score: str = "max"
     leave_out: tuple[str, ...] = ()
     windows: tuple[tuple[str, str], ...] = ()
+    tiles: int = 1
 
     @classmethod
     def read(cls, text: str, rotations: int | str) -> Setting:
@@ -80,6 +83,8 @@ class Setting:
                 setting = replace(setting, image_score=value)
             elif name == "leave_out":
                 setting = replace(setting, leave_out=tuple(value.split("+")))
+            elif name == "tiles":
+                setting = replace(setting, tiles=tile_count(value))
             elif name in ("winmode", "win_size", "win_stride"):
                 setting = replace(setting, windows=(*setting.windows, (name, value)))
             else:
@@ -89,7 +94,7 @@ class Setting:
     def detector(self, backbone: Backbone, side: int) -> Detector:
         """The detector of this setting, its memory still empty."""
         given = {name: value if name == "winmode" else int(value) for name, value in self.windows}
-        windows = window_config({"winmode": "nan", **given})
+        windows = window_config({"winmode": "nan", "tiles": self.tiles, **given})
         options = method_config({"use_nam": 0, "leave_out": self.leave_out or None})
         method = METHODS[self.method].of_heads(backbone.width, len(backbone.layers), options, None)
         return Detector(backbone, method, side, windows)
@@ -156,7 +161,7 @@ def judged(
     backbone: Backbone,
     side: int,
     references: Sequence[Path],
-    pixels: torch.Tensor,
+    tested: Sequence[Image.Image],
     labels: np.ndarray,
     masks: Sequence[np.ndarray | None],
 ) -> dict[str, float]:
@@ -164,7 +169,8 @@ def judged(
     photographs = [open_image(path) for path in references]
     scorer = Scorer(setting.detector(backbone, side))
     set_scales(scorer, photographs, show(scorer, photographs, setting.rotations))
-    found = join_score_maps([scorer(part, ["a test image"] * len(part)) for part in pixels.split(BATCH)])
+    batches = (scorer.to_batch(part) for part in in_batches(tested, BATCH))
+    found = join_score_maps([scorer(batch, ["a test image"] * len(batch)) for batch in batches])
     maps, raw = found.fused(scorer.detector.settings)
     metrics = evaluate_category(
         maps, raw, labels, lambda index, _: masks[index], setting.image_score, PAPER_SIDE
@@ -197,18 +203,19 @@ def of_category(
 ) -> Iterator[Row]:
     """The rows of one product with one backbone."""
     records = catalogue.test[category]
-    pixels = torch.stack([image_to_pixels(open_image(catalogue.root / r.image_path), side) for r in records])
+    photographs = [open_image(catalogue.root / record.image_path) for record in records]
     masks = masks_of(catalogue, records)
     for shots in args.shots:
         for seed in args.seeds:
             drawn = draw_references(catalogue.train[category], shots, seed, category)
             kept = [records.index(record) for record in without_references(records, drawn)]
             labels = np.array([records[index].anomalous for index in kept])
+            tested = [photographs[index] for index in kept]
             paths = [catalogue.root / record.image_path for record in drawn]
             for setting in settings:
                 started = time.perf_counter()
                 chosen = [masks[index] for index in kept]
-                metrics = judged(setting, backbone, side, paths, pixels[kept], labels, chosen)
+                metrics = judged(setting, backbone, side, paths, tested, labels, chosen)
                 row = Row(setting.text, weights, category, shots, seed, metrics)
                 seconds = time.perf_counter() - started
                 print(f"{asdict(row)} {seconds:.1f} s", file=sys.stderr, flush=True)
