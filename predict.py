@@ -25,6 +25,7 @@ from collections.abc import Iterable
 
 from data.images import IMAGE_SUFFIXES
 from data.inputs import find_images
+from data.labels import read_labels
 from fdsl.api import AnomalyDetector
 from fdsl.flags.chosen_detector import decide, load_or_make, remember
 from fdsl.flags.predict_flags import parse
@@ -40,6 +41,7 @@ logger = logging.getLogger("fdsl")
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
     next(find_images(args.input), None)  # an input that is not there is said before anything is loaded
+    args.labelled = read_labels(args.labels) if args.labels else None
     if args.output:
         keep_apart(args.output, args.input, args.references or [])
     detector = load_or_make(args)

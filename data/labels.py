@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import csv
+import logging
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from data.folder import NORMAL_NAMES, scan
 from utils.errors import DataError
 from utils.text import printable
 
-GOOD_LABELS = frozenset(("0", "false", "no", "normal", *NORMAL_NAMES))
+logger = logging.getLogger("fdsl")
+
+GOOD_LABELS = frozenset(
+    ("false", "no", "n", "normal", "pass", "passed", "io", "i.o.", "negative", "neg", "inlier", *NORMAL_NAMES)
+)
+ANOMALOUS_LABELS = frozenset(
+    (
+        *("true", "yes", "y", "bad", "anomaly", "anomalous", "abnormal", "defect", "defective", "broken"),
+        *("fail", "failed", "nok", "not ok", "ng", "nio", "n.i.o.", "positive", "pos", "outlier", "reject"),
+        "rejected",
+    )
+)
 
 
 def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
     """Paths of the photographs and whether each is anomalous.
 
     A folder: good/ (or ok, normal) and any defect folders, as data/folder.py reads them; of train/ and test/
-    the test part. A CSV file with a header `image,label`: paths relative to the file; 0, good, ok, normal, no
-    or false are good, anything else is not. Raises DataError.
+    the test part. A CSV file with a header `image,label`: paths relative to the file, labels as `anomalous`
+    reads them. Raises DataError.
     """
     source = Path(source)
     if source.is_dir():
@@ -25,7 +39,9 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
         return [source / record.image_path for record in records], [record.anomalous for record in records]
     try:
         with open(source, newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
+            header = file.readline()
+            file.seek(0)
+            rows = list(csv.DictReader(file, delimiter=next((mark for mark in ";\t" if mark in header), ",")))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{printable(source)}: cannot be read as labels ({error}); give a folder or a CSV file"
@@ -34,7 +50,48 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
         raise DataError(f"{printable(source)}: needs the columns image and label and at least one row")
     if any(not row["image"] or row["label"] in (None, "") for row in rows):
         raise DataError(f"{printable(source)}: a row has no image or no label; fill it in or remove it")
-    return (
-        [source.parent / row["image"] for row in rows],
-        [row["label"].strip().casefold() not in GOOD_LABELS for row in rows],
-    )
+    try:
+        found = anomalous([row["label"] for row in rows])
+    except DataError as error:
+        raise DataError(f"{printable(source)}: {error}") from error
+    return [source.parent / row["image"].replace("\\", "/") for row in rows], found
+
+
+def anomalous(labels: Sequence[str]) -> list[bool]:
+    """Whether each label says that its photograph is anomalous; logs how each was read.
+
+    Words in any case: GOOD_LABELS and ANOMALOUS_LABELS. Numbers: 0 is good, others are not; where there is a
+    -1, that is anomalous and 1 is good, as scikit-learn's detectors have it. DataError for any other word:
+    whether it names a defect is a question, not to be guessed.
+    """
+    clean = [label.strip().casefold() for label in labels]
+    numbers = {label: number for label in set(clean) if (number := _number(label)) is not None}
+    signed = -1 in numbers.values()
+    if signed and not set(numbers.values()) <= {-1, 1}:
+        raise DataError("its labels hold -1 beside other numbers than 1; write good and anomalous instead")
+    meaning: dict[str, bool] = {}
+    unknown = []
+    for label in dict.fromkeys(clean):
+        if label in numbers:
+            meaning[label] = numbers[label] == -1 if signed else numbers[label] != 0
+        elif label in GOOD_LABELS or label in ANOMALOUS_LABELS:
+            meaning[label] = label in ANOMALOUS_LABELS
+        else:
+            unknown.append(label)
+    if unknown:
+        raise DataError(
+            f"is {', '.join(map(printable, unknown[:3]))}{' ...' if len(unknown) > 3 else ''} good or "
+            "anomalous? Write good (ok, pass, 0) or anomalous (nok, fail, defect, 1) in the column label"
+        )
+    for bad in (False, True):
+        words = [f"{printable(label)} ({clean.count(label)})" for label in meaning if meaning[label] == bad]
+        logger.info("labels read as %s: %s", "anomalous" if bad else "good", ", ".join(words) or "none")
+    return [meaning[label] for label in clean]
+
+
+def _number(label: str) -> float | None:
+    try:
+        number = float(label)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None

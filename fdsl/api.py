@@ -23,7 +23,7 @@ from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
-from fdsl.thresholds import NormalScores, Threshold, labelled_threshold
+from fdsl.thresholds import NormalScores, Threshold, labelled_threshold, require_both_kinds
 from fdsl.turning import show
 from models.backbone import Backbone
 from models.detector import Detector
@@ -238,6 +238,7 @@ class AnomalyDetector:
     def learn_threshold(self, images: Iterable[Photograph], labels: Sequence[bool]) -> None:
         """Sets the threshold with the best F1 on labelled photographs (True: anomalous); see
         `labelled_threshold`."""
+        require_both_kinds(labels)
         scores = np.array([found.score for found in self.stream(images)])
         if len(scores) != len(labels):
             raise ConfigError(f"There are {len(scores)} labelled photographs but {len(labels)} labels.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -92,17 +93,22 @@ def _of_one(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
     return float(np.mean(means)), within + (max(means) - min(means)) ** 2 / 12
 
 
+def require_both_kinds(labels: Sequence[bool] | np.ndarray) -> None:
+    """ConfigError unless there are both good and anomalous labels."""
+    if all(labels) or not any(labels):
+        raise ConfigError(
+            "--threshold-from labels needs both good and anomalous photographs among the labelled ones."
+        )
+
+
 def labelled_threshold(scores: np.ndarray, labels: np.ndarray) -> Threshold:
     """The threshold with the best F1 on labelled photographs: scores (n,), labels (n,) bool.
 
     Half-way between the lowest score that is called anomalous and the next one below. ConfigError unless
     there are both good and anomalous ones.
     """
+    require_both_kinds(labels)
     best = image_metrics(scores, labels)
-    if best["f1_threshold_sp"] is None:
-        raise ConfigError(
-            "--threshold-from labels needs both good and anomalous photographs among the labelled ones."
-        )
     below = scores[scores < best["f1_threshold_sp"]]
     score = float(best["f1_threshold_sp"] + below.max()) / 2 if len(below) else float(best["f1_threshold_sp"])
     return Threshold(score, None, f"labels: F1 {best['f1_sp']:.3f} on {len(labels)} labelled photographs")

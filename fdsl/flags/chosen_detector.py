@@ -93,7 +93,7 @@ def decide(detector: AnomalyDetector, args: argparse.Namespace) -> None:
     if args.threshold is not None:
         detector.set_threshold(args.threshold)
     elif args.threshold_from == "labels":
-        paths, labels = read_labels(args.labels)
+        paths, labels = args.labelled or read_labels(args.labels)
         detector.learn_threshold(progress(paths, len(paths), "labelled photographs"), labels)
     elif args.false_alarm_rate == "none":
         detector.threshold = None
