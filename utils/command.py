@@ -9,12 +9,15 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 
 from utils import signals
 from utils.log import start_logging
 from utils.memory import CURE, is_out_of_memory
+from utils.text import one_line
 
 logger = logging.getLogger("fdsl")
+UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
 
 GPU_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "HIP error", "MPS backend")
 
@@ -40,8 +43,10 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     """Runs an entry point. `errors` are the user's to mend: one sentence and exit code 2 (--debug: the
     traceback).
 
-    So are a full disk, a folder without permission, a lost GPU and too little memory. Ctrl-C (exit code 130)
-    and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was told.
+    So are a full disk, a folder without permission, a lost GPU and too little memory. What nobody expected is
+    one sentence too, and exit code UNEXPECTED: never 1, which says that a photograph is anomalous. Ctrl-C
+    (exit code 130) and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was
+    told.
     """
     start_logging()
     signals.answer()
@@ -54,14 +59,24 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()  # what --format json has said so far
         signals.leave(getattr(stopped, "number", signal.SIGINT), lambda line: logger.error("%s", line))
-    except (*errors, OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
         sentence = " ".join(str(error).split()) if isinstance(error, errors) else explain(error)
-        if debug or sentence is None:
-            raise
-        logger.error("error: %s", sentence)
-        code = 2
+        code = UNEXPECTED if sentence is None else 2
+        logger.error("error: %s", sentence or unexpected(error))
     logging.shutdown()
     sys.exit(code)
+
+
+def unexpected(error: Exception) -> str:
+    """One sentence about a fault of the program, with the place where it came up."""
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = f", {Path(place[0].filename).name} line {place[0].lineno}" if place else ""
+    return (
+        f"a fault of this program ({type(error).__name__}: {one_line(error)}{where}); what was finished is "
+        "kept; --debug shows the traceback, please report it."
+    )
 
 
 def explain(error: Exception) -> str | None:

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils.text import without_controls
+
 logger = logging.getLogger("fdsl")
 
 Item = TypeVar("Item")
@@ -20,10 +22,11 @@ PLAIN_PROGRESS_SECONDS = 15.0  # without a terminal, one line at most this often
 
 
 class _Console(logging.Handler):
-    """Plain lines on standard error that do not tear a progress bar."""
+    """Plain lines on standard error that do not tear a progress bar. Control characters, which a name in a
+    file may hold, are escaped here, so that none reaches the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
+        tqdm.write(without_controls(self.format(record)), file=sys.stderr)
 
 
 class _File(logging.FileHandler):

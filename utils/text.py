@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from pathlib import Path
 
 
@@ -23,6 +24,14 @@ def natural_key(text: str) -> tuple:
 def printable(path: str | Path) -> str:
     """A name as messages and tables show it: one line, control characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
+
+
+def without_controls(text: str) -> str:
+    """A text of several lines whose control characters, but for line ends and tabs, are escaped."""
+    return "".join(
+        mark if mark in "\n\t" or not unicodedata.category(mark).startswith("C") else ascii(mark)[1:-1]
+        for mark in text
+    )
 
 
 def first_line(error: BaseException, limit: int = 160) -> str:

@@ -57,11 +57,25 @@ def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, error, wo
     assert len([line for line in told.splitlines() if line.startswith("error: ")]) == 1
 
 
-def test_debug_shows_the_traceback_and_so_does_what_nobody_expected(monkeypatch, capsys):
-    for error, flags in (
-        (ConfigError("x"), ["--debug"]),
-        (RuntimeError("a fault of ours"), []),
-        (OSError("x"), ["--debug"]),
-    ):
-        with pytest.raises(type(error)):
-            ended(monkeypatch, capsys, error, *flags)
+def test_debug_shows_the_traceback(monkeypatch, capsys):
+    for error in (ConfigError("x"), OSError("x")):
+        code, told = ended(monkeypatch, capsys, error, "--debug")
+        assert code == 2 and "Traceback" in told
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("a fault\nof ours"), TypeError("odd"), RecursionError(), KeyError(3)]
+)
+def test_what_nobody_expected_is_a_sentence_and_never_exit_code_1(monkeypatch, capsys, error):
+    code, told = ended(monkeypatch, capsys, error)
+    assert code == 70 and "Traceback" not in told
+    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    assert type(error).__name__ in line and "--debug" in line
+    code, told = ended(monkeypatch, capsys, error, "--debug")
+    assert code == 70 and "Traceback" in told
+
+
+def test_no_control_character_reaches_the_terminal(monkeypatch, capsys):
+    _, told = ended(monkeypatch, capsys, ConfigError("\x1b[2Jred \x07 \u202e name \ud800"))
+    assert "\\x1b[2Jred" in told and "\\x07" in told and "\\u202e" in told
+    assert not any(mark in told for mark in "\x1b\x07\u202e")
