@@ -20,6 +20,7 @@ from PIL import Image
 from data.images import MAX_PIXELS, open_image, photograph_to_pixels, to_rgb, upright
 from data.inputs import list_images
 from utils.errors import DataError
+from utils.files import FileStamp, stamp_of
 from utils.text import printable
 from utils.tile_layout import TileLayout
 
@@ -91,12 +92,14 @@ def each_image(images: object) -> tuple[Iterable, bool]:
 @dataclass(frozen=True)
 class Loaded:
     """A photograph that was read: its name, the RGB picture, and what a detector looks at (3,S,S), with tiles
-    (1+T,3,S,S); or why it could not be."""
+    (1+T,3,S,S); or why it could not be. stamp: of its file, where it was asked for."""
 
     name: str
     photo: Image.Image | None = None
     tensor: torch.Tensor | None = None
     reason: str = ""
+    path: Path | None = None
+    stamp: FileStamp | None = None
 
 
 def read_ahead(
@@ -106,6 +109,7 @@ def read_ahead(
     ahead: int,
     max_pixels: int = MAX_PIXELS,
     layout: TileLayout | None = None,
+    stamped: bool = False,
 ) -> Iterator[Loaded]:
     """Reads (name, path) by `threads` threads, in order, at most `ahead` photographs before they are asked
     for."""
@@ -113,7 +117,8 @@ def read_ahead(
     def read(name: str, path: Path) -> Loaded:
         try:
             photo = open_image(path, max_pixels)
-            return Loaded(name, photo, photograph_to_pixels(photo, size, layout))
+            pixels = photograph_to_pixels(photo, size, layout)
+            return Loaded(name, photo, pixels, path=path, stamp=stamp_of(path) if stamped else None)
         except DataError as error:
             return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "))
 

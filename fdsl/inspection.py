@@ -27,6 +27,7 @@ from fdsl.report.prediction_report import (
 )
 from fdsl.run_config import PredictionConfig
 from fdsl.store.prediction_folder import PredictionFolder, Totals
+from fdsl.store.taken_up import stamp_values
 from models.backbones.weights import fingerprint
 from utils.device import worker_count
 from utils.errors import ConfigError
@@ -83,19 +84,24 @@ def score_files(
     reading = reading or Reading()
     left_out = [folder.folder] if folder is not None else []
     unreadable: list[tuple[str, str]] = []
-    remaining = _count(inputs, left_out, references) - (0 if folder is None else len(folder))
+    remaining = _count(inputs, left_out, references, folder)
     if folder is not None:
-        if len(folder):
-            logger.info("--resume: %d photograph(s) are done already", len(folder))
+        remaining -= folder.drop_others()
         how_to_continue("the same command with --resume goes on after the photographs that are done")
     files = (
         item
         for item in find_images(inputs, left_out, lambda *problem: unreadable.append(problem))
-        if folder is None or item[0] not in folder
+        if folder is None or not folder.holds(*item)
     )
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     loaded = read_ahead(
-        files, detector.image_size, threads, ahead, reading.max_pixels, detector.scorer.detector.layout
+        files,
+        detector.image_size,
+        threads,
+        ahead,
+        reading.max_pixels,
+        detector.scorer.detector.layout,
+        folder is not None,
     )
     for batch in in_batches(progress(loaded, max(remaining, 0), "photographs"), reading.batch_size):
         readable = [item for item in batch if not item.reason]
@@ -107,12 +113,19 @@ def score_files(
     yield from _skipped(unreadable, folder)
 
 
-def _count(inputs: Sequence[str], left_out: Sequence[Path], references: Sequence[str]) -> int:
-    """How many photographs there are; warns of those that are references."""
+def _count(
+    inputs: Sequence[str],
+    left_out: Sequence[Path],
+    references: Sequence[str],
+    folder: PredictionFolder | None,
+) -> int:
+    """How many photographs there are; warns of those that are references. The folder hears of each."""
     known = {os.path.realpath(path) for path in list_images(references)} if references else set()
     total, shown_again = 0, []
     for name, path in find_images(inputs, left_out):
         total += 1
+        if folder is not None:
+            folder.holds(name, path)
         if known and os.path.realpath(path) in known:
             shown_again.append(
                 f"{name} is one of the references: its score is that of a photograph the detector knows"
@@ -146,6 +159,8 @@ def _kept(
     if folder is not None and item.photo is not None:
         if pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False):
             row["picture"] = draw(detector, item.name, item.photo, found, folder.folder)
+        if item.stamp is not None:
+            row["file"] = stamp_values(item.stamp)
         folder.add(row, found.base_map, found.window_map)
     return row
 

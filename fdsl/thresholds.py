@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -108,7 +109,7 @@ def labelled_threshold(scores: np.ndarray, labels: np.ndarray) -> Threshold:
     there are both good and anomalous ones.
     """
     require_both_kinds(labels)
-    best = image_metrics(scores, labels)
+    best: dict[str, Any] = image_metrics(scores, labels)
     below = scores[scores < best["f1_threshold_sp"]]
     score = float(best["f1_threshold_sp"] + below.max()) / 2 if len(below) else float(best["f1_threshold_sp"])
     return Threshold(score, None, f"labels: F1 {best['f1_sp']:.3f} on {len(labels)} labelled photographs")

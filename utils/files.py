@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -152,6 +153,33 @@ def file_digest(file: Path) -> str:
             if hasattr(hashlib, "file_digest")
             else hashlib.sha256(content.read()).hexdigest()
         )
+
+
+@dataclass(frozen=True)
+class FileStamp:
+    """What tells a file from another one under its name: bytes, time of its last change (ns), and the first
+    16 hex digits of its SHA-256."""
+
+    size: int
+    modified: int
+    digest: str
+
+
+def stamp_of(file: Path) -> FileStamp:
+    """A file's stamp; OSError where it cannot be read."""
+    facts = file.stat()
+    return FileStamp(facts.st_size, facts.st_mtime_ns, content_digest(file))
+
+
+def content_digest(file: Path) -> str:
+    """The first 16 hex digits of a file's SHA-256."""
+    return file_digest(file)[:16]
+
+
+def flush_to_disk(file: IO[Any]) -> None:
+    """Brings what was written to an open file to the disk."""
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sampled_digest(file: Path) -> str:

@@ -7,25 +7,28 @@ that was interrupted goes on from it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import heapq
 import json
+import logging
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from fdsl.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.maps import RunMaps, load_maps, save_maps
+from fdsl.store.taken_up import PARTS, TakenUp, maps_digest, parsed
 from models.features import ScoreMaps
 from utils.errors import ConfigError
-from utils.files import csv_text, read_json, whole_file, write_json
+from utils.files import csv_text, flush_to_disk, read_json, remove_leftovers, whole_file, write_json
+from utils.log import warn
 
+logger = logging.getLogger("fdsl")
 BOX_COLUMNS = ("x", "y", "width", "height", "area")
 COLUMNS = (
     "image",
@@ -88,30 +91,55 @@ class PredictionFolder:
         elif not resume:
             self._clear()
         self.partial.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(*(self.folder / name for name in ("config.json", *WRITTEN)))
         write_json(self.folder / "config.json", {"made_by": MARKER, **config.to_json()})
-        self._done = self._take_up() if resume and ours else np.empty(0, np.uint64)
+        self._done = self._take_up(resume and ours)
+        self._open_journal()
+
+    def _open_journal(self) -> None:
         self._rows = open(self.partial / "rows.jsonl", "a", encoding="utf-8")
         self._skipped = open(self.partial / "skipped.jsonl", "w", encoding="utf-8")
-        self._maps = (
-            {part: open(self.partial / f"{part}.f32", "ab") for part in ("base", "window")}
-            if keep_maps
-            else {}
-        )
+        parts = PARTS if self.keep_maps else ()
+        self._maps = {part: open(self.partial / f"{part}.f32", "ab") for part in parts}
+
+    def _close_journal(self) -> None:
+        files: list[IO[Any]] = [self._rows, self._skipped, *self._maps.values()]
+        for file in files:
+            flush_to_disk(file)
+            file.close()
 
     def __len__(self) -> int:
         """Photographs that an earlier run has scored."""
         return len(self._done)
 
-    def __contains__(self, name: str) -> bool:
-        place = np.searchsorted(self._done, _digest(name))
-        return bool(place < len(self._done) and self._done[place] == _digest(name))
+    def holds(self, name: str, path: Path) -> bool:
+        """Whether an earlier run has scored this very file under this name."""
+        return self._done.holds(name, path)
 
-    def add(self, row: Mapping[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
+    def drop_others(self) -> int:
+        """Takes out the rows of an earlier run that `holds` was not asked for, or denied, and names them;
+        returns how many are left."""
+        dropped = self._done.drop_others()
+        if dropped:
+            self._close_journal()
+            self._open_journal()
+        warn([f"{name}: its row is left out, for the file is another one now or is gone" for name in dropped])
+        if len(self):
+            logger.info("--resume: %d photograph(s) are done already", len(self))
+        return len(self)
+
+    def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
         """One photograph's row (JSON values, `image` first) and its maps (G,G)."""
-        for part, values in (("base", base), ("window", window)):
-            if self.keep_maps and values is not None:
-                self._maps[part].write(np.ascontiguousarray(values, dtype=np.float32).tobytes())
-                self._maps[part].flush()
+        if self.keep_maps:
+            maps = [
+                np.ascontiguousarray(part, np.float32).tobytes()
+                for part in (base, window)
+                if part is not None
+            ]
+            for file, values in zip(self._maps.values(), maps):
+                file.write(values)
+                file.flush()
+            row["maps"] = maps_digest(maps)
         self._rows.write(json.dumps(row, allow_nan=False) + "\n")
         self._rows.flush()
 
@@ -126,9 +154,9 @@ class PredictionFolder:
         `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Nothing but skipped.csv is written
         where nothing was scored.
         """
-        for file in (self._rows, self._skipped, *self._maps.values()):
-            file.close()
+        self._close_journal()
         totals = self._count()
+        (self.folder / "skipped.csv").unlink(missing_ok=True)
         if totals.skipped:
             with whole_file(self.folder / "skipped.csv") as out:
                 out.write(csv_text(("image", "reason"), _lines(self.partial / "skipped.jsonl")))
@@ -150,7 +178,7 @@ class PredictionFolder:
         """
         for journal in (self.folder / "scores.jsonl", self.partial / "rows.jsonl"):
             with contextlib.suppress(OSError), open(journal, "rb") as lines:
-                for row in filter(None, map(_parsed, lines)):
+                for row in filter(None, map(parsed, lines)):
                     if isinstance(row.get("picture"), str) and PICTURE.fullmatch(row["picture"]):
                         (self.folder / row["picture"]).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -159,39 +187,16 @@ class PredictionFolder:
         for name in WRITTEN:
             (self.folder / name).unlink(missing_ok=True)
 
-    def _take_up(self) -> np.ndarray:
-        """Sorted digests of the names that are done; the journal is cut to what is whole in all its files."""
+    def _take_up(self, resume: bool) -> TakenUp:
+        """The rows of an earlier run that are whole; none unless it is to be resumed."""
         rows = self.partial / "rows.jsonl"
-        if not rows.exists() and (self.folder / "scores.jsonl").exists():
-            shutil.copyfile(self.folder / "scores.jsonl", rows)
+        if resume and not rows.exists() and (self.folder / "scores.jsonl").exists():
             if self.keep_maps:
                 self._unpack_maps()
-        if not rows.exists():
-            return np.empty(0, np.uint64)
-        digests: list[np.uint64] = []
-        whole, side = 0, None
-        with open(rows, "rb") as journal:
-            for line in journal:
-                row = _parsed(line)
-                if row is None or not self._has_maps(len(digests) + 1, row):
-                    break
-                whole, side = whole + len(line), row["grid"]
-                digests.append(_digest(row["image"]))
-        os.truncate(rows, whole)
-        for part in ("base", "window"):
-            if self.keep_maps and side and (file := self.partial / f"{part}.f32").exists():
-                os.truncate(file, min(file.stat().st_size, 4 * side**2 * len(digests)))
-        return np.unique(np.array(digests, np.uint64))
-
-    def _has_maps(self, count: int, row: Mapping[str, Any]) -> bool:
-        if not self.keep_maps:
-            return True
-        parts = ("base",) if row["window_score"] is None else ("base", "window")
-        return all(
-            (file := self.partial / f"{part}.f32").exists()
-            and file.stat().st_size >= 4 * row["grid"] ** 2 * count
-            for part in parts
-        )
+            shutil.copyfile(self.folder / "scores.jsonl", rows)
+        elif not resume:
+            rows.unlink(missing_ok=True)
+        return TakenUp(self.partial, self.keep_maps)
 
     def _unpack_maps(self) -> None:
         if not (self.folder / "maps.npz").exists():
@@ -255,21 +260,6 @@ def _lines(file: Path) -> Iterator[Any]:
     with open(file, encoding="utf-8") as lines:
         for line in lines:
             yield json.loads(line)
-
-
-def _parsed(line: bytes) -> dict | None:
-    """A journal line's row; None where the line was cut off."""
-    try:
-        row = json.loads(line) if line.endswith(b"\n") else None
-        return (
-            row if isinstance(row, dict) and {"image", "score", "grid", "window_score"} <= set(row) else None
-        )
-    except ValueError:
-        return None
-
-
-def _digest(name: str) -> np.uint64:
-    return np.uint64(int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), "little"))
 
 
 def _changed(stored: Mapping[str, Any], config: PredictionConfig) -> str | None:
