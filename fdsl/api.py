@@ -16,7 +16,7 @@ from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
 from fdsl.calibration import normal_scores, set_scales
 from fdsl.evaluation import fused_scores
-from fdsl.learnt import restored, tensors_of
+from fdsl.learnt import restored, sizes_of, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.run_config import FittedConfig
 from fdsl.scoring import Scorer
@@ -62,6 +62,9 @@ class AnomalyDetector:
         self.scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
+        self.reference_sizes: list[
+            tuple[int, int]
+        ] = []  # (width, height) of each; none where nobody noted them
 
     @classmethod
     def from_checkpoint(
@@ -178,6 +181,7 @@ class AnomalyDetector:
         detector.memory, detector.window_memory = known.memory, known.window_memory
         other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
+        other.reference_sizes = self.reference_sizes
         return other
 
     def remember(
@@ -205,6 +209,7 @@ class AnomalyDetector:
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
+        self.reference_sizes = [photo.size for photo in photographs]
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if not photographs:
             return
@@ -308,8 +313,9 @@ class AnomalyDetector:
         save_detector(Path(file), self.tensors(), self.config, self.threshold)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, and `normal.*` for thresholds."""
-        return tensors_of(self.scorer.detector, self.normal)
+        """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
+        thresholds, and the references' sizes."""
+        return tensors_of(self.scorer.detector, self.normal, self.reference_sizes)
 
     @classmethod
     def load(
@@ -331,4 +337,5 @@ class AnomalyDetector:
         detector, normal = restored(file, config, tensors)
         self = cls(detector, config)
         self.threshold, self.normal = threshold, normal
+        self.reference_sizes = sizes_of(tensors)
         return self

@@ -17,6 +17,7 @@ from data.images import MAX_PIXELS
 from data.inputs import find_images, list_images
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
+from fdsl.reference_files import other_shape
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
     detector_facts,
@@ -35,6 +36,7 @@ from utils.log import progress, warn
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
+NOT_LEARNT = ("normal.", "references.")  # tensors that decide no map
 Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
 
 
@@ -93,6 +95,7 @@ def score_files(
         for item in find_images(inputs, left_out, lambda *problem: unreadable.append(problem))
         if folder is None or not folder.holds(*item)
     )
+    shapes = Shapes(detector.reference_sizes)
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     loaded = read_ahead(
         files,
@@ -106,6 +109,7 @@ def score_files(
     for batch in in_batches(progress(loaded, max(remaining, 0), "photographs"), reading.batch_size):
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)
+        shapes.look_at(readable)
         unreadable += [(item.name, item.reason) for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
         for item, prediction in zip(readable, found):
@@ -140,6 +144,21 @@ def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Predict
     tensors = [item.tensor for item in items if item.tensor is not None]
     sizes = [item.photo.size for item in items if item.photo is not None]
     return detector.predict_batch(torch.stack(tensors), sizes, [item.name for item in items])
+
+
+class Shapes:
+    """Warns once of a photograph that has another shape than the references."""
+
+    def __init__(self, references: Sequence[tuple[int, int]]) -> None:
+        self.references, self.told = references, False
+
+    def look_at(self, items: Sequence[Loaded]) -> None:
+        for item in items:
+            if self.told or item.photo is None:
+                return
+            if sentence := other_shape(item.photo.size, self.references):
+                self.told = True
+                logger.warning("warning: %s: %s (and perhaps others)", item.name, sentence)
 
 
 def _skipped(unreadable: list[tuple[str, str]], folder: PredictionFolder | None) -> Iterator[Row]:
@@ -195,7 +214,7 @@ def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Predic
 
 def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     """config.json: all that decides what comes out, and what a reader wants to know beside it."""
-    state = {name: value for name, value in detector.tensors().items() if not name.startswith("normal.")}
+    state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_LEARNT)}
     digest = fingerprint(state) if state else ""
     return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)
 

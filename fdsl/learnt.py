@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +17,14 @@ from utils.errors import ConfigError, ModelError
 from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
+SIZES = "references.sizes"
 # Name in the file -> the detector's.
 MEMORIES = {"bank": "memory", "window_bank": "window_memory", "tile_bank": "tile_memory"}
 
 
-def tensors_of(detector: Detector, normal: NormalScores | None) -> dict[str, Tensor]:
+def tensors_of(
+    detector: Detector, normal: NormalScores | None, sizes: Sequence[tuple[int, int]] = ()
+) -> dict[str, Tensor]:
     """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*` for
     thresholds."""
     tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
@@ -29,6 +32,8 @@ def tensors_of(detector: Detector, normal: NormalScores | None) -> dict[str, Ten
         memory = getattr(detector, attribute)
         if memory is not None:
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
+    if sizes:
+        tensors[SIZES] = torch.tensor(list(sizes))
     if detector.layout is not None:
         tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
@@ -85,6 +90,12 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
         raise ConfigError(f"it has {rows} x {columns} tiles")
     detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
+
+
+def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    """The references' (width, height); none in a file of an earlier version."""
+    sizes = tensors[SIZES].tolist() if SIZES in tensors else []
+    return [(int(width), int(height)) for width, height in sizes if width > 0 and height > 0]
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:

@@ -7,9 +7,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from data.inputs import list_images
 from data.labels import read_labels
 from fdsl.api import AnomalyDetector
+from fdsl.reference_files import reference_files
 from fdsl.settings import refuse_windows_without_mode, window_config
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import checkpoint_path
@@ -75,7 +75,7 @@ def default_checkpoint(args: argparse.Namespace) -> Path | None:
 
 def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
     """Shows the detector the references of the flags."""
-    references = list_images(args.references) if args.references else []
+    references = reference_files(args.references) if args.references else []
     logger.info("%d reference(s)", len(references))
     detector.remember(references, rotations=args.rotate_references or 1, false_alarm_rate=wished_rate(args))
 

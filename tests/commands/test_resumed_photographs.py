@@ -137,3 +137,10 @@ def test_skipped_csv_of_an_earlier_run_does_not_stay(detector, photographs, tmp_
     (photographs / "broken.png").unlink()
     run(detector, photographs, tmp_path / "out", "--resume")
     assert not (tmp_path / "out/skipped.csv").exists()
+
+
+def test_another_shape_than_the_references_is_said_once(detector, tmp_path, told):
+    for number in range(2):
+        draw(tmp_path / "parts" / f"{number}.png", number, size=(240, 60))
+    run(detector, tmp_path / "parts", tmp_path / "out")
+    assert told().count("of another shape than the references") == told().count("device cpu:") > 0

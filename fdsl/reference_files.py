@@ -1,0 +1,67 @@
+"""The references that --references names: what lies in them that is no good part, and what was left out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.folder import MASK_FOLDERS, SPLIT_FOLDERS
+from data.inputs import find_images, list_images
+from data.mvtec import list_folders
+from utils.errors import DataError
+from utils.log import warn
+from utils.text import printable
+
+NOT_GOOD = {*MASK_FOLDERS, "mask", "test", "test_public", "bad", "defect", "defects", "anomaly"}
+ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is said
+
+
+def reference_files(given: Sequence[str]) -> list[Path]:
+    """The photographs of good parts in files, folders and patterns, each once; what is skipped is named.
+
+    DataError where there is none, and for a folder that holds a whole dataset: masks and defects would be
+    taken for good parts.
+    """
+    for one in given:
+        if os.path.isdir(one):
+            _refuse_dataset(Path(one))
+    problems: list[str] = []
+    for _ in find_images(given, problem=lambda name, reason: problems.append(f"{name}: {reason}")):
+        pass
+    warn([f"among the references {problem}" for problem in problems])
+    return list_images(list(given))
+
+
+def _refuse_dataset(folder: Path) -> None:
+    """DataError where the folder, or one in it, holds folders of masks or of defects."""
+    for inner in [folder, *(folder / name for name in list_folders(folder))]:
+        found = [name for name in list_folders(inner) if name.casefold() in NOT_GOOD]
+        if found:
+            raise DataError(
+                f"--references {printable(folder)}: {printable(inner / found[0])}/ lies inside, which holds "
+                f"no good parts; give the folder of good photographs{_better(inner)}"
+            )
+
+
+def _better(folder: Path) -> str:
+    """Where the good photographs of a dataset's folder seem to lie."""
+    for place in (folder, *(folder / split for split in SPLIT_FOLDERS)):
+        for name in list_folders(place):
+            if name.casefold() in ("good", "ok", "normal"):
+                return f", {printable(place / name)}"
+    return " alone"
+
+
+def other_shape(size: tuple[int, int], references: Sequence[tuple[int, int]]) -> str | None:
+    """A sentence where a photograph's (width, height) has another shape than every reference's; None where
+    one is like it."""
+    ratio = size[0] / size[1]
+    known = [width / height for width, height in references]
+    if not known or any(1 / ASPECT < ratio / one < ASPECT for one in known):
+        return None
+    width, height = references[0]
+    return (
+        f"it is {size[0]} x {size[1]} pixels, of another shape than the references ({width} x {height}): "
+        "squashed, its parts look unlike theirs; cut it to their shape"
+    )
