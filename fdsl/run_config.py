@@ -26,6 +26,7 @@ from utils.config import (
     without,
 )
 from utils.errors import ConfigError
+from utils.text import one_line
 
 # What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
 NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
@@ -61,15 +62,18 @@ class DetectorConfig:
         Raises ConfigError, KeyError, TypeError or AttributeError for what no version writes.
         """
         method = values.get("heads", WITH_HEADS)
-        if method not in METHODS:
-            raise ConfigError(f"there is no method {method!r}")
-        return cls(
+        if not isinstance(method, str) or method not in METHODS:
+            raise ConfigError(f"there is no method {one_line(repr(method))}")
+        config = cls(
             method,
             from_stored(BackboneConfig, values["backbone"]),
             from_stored(MethodConfig, values["method"]),
             from_stored(WindowConfig, values["windows"]),
             MachineFacts.from_json(values["machine"]),
         )
+        if not set(config.options.leave_out) <= set(METHODS[method].parts):
+            raise ConfigError(f"method {method} has no such parts to leave out")
+        return config
 
 
 @dataclass(frozen=True)
@@ -148,8 +152,13 @@ class RunConfig:
         wrong = [name for name, kinds in RUN_TYPES.items() if type(getattr(config, name)) not in kinds]
         wrong += [] if config.dataset in DATASETS else ["dataset"]
         wrong += [] if config.image_score in IMAGE_SCORES else ["image_score"]
-        wrong += [] if config.metric_size == "full" or type(config.metric_size) is int else ["metric_size"]
-        wrong += [] if config.rotations in (None, AUTO) or type(config.rotations) is int else ["rotations"]
+        wrong += (
+            [] if config.metric_size == "full" or _within(config.metric_size, 2, 8192) else ["metric_size"]
+        )
+        wrong += [name for name in ("k_shot", "seed") if not _within(getattr(config, name), 0, 2**63 - 1)]
+        wrong += (
+            [] if config.rotations in (None, AUTO) or _within(config.rotations, 2, 360) else ["rotations"]
+        )
         if wrong:
             raise ConfigError(f"it holds values that no run writes: {', '.join(dict.fromkeys(wrong))}")
         return config
@@ -198,6 +207,10 @@ class RunConfig:
             else:
                 flat[name] = value
         return flat
+
+
+def _within(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
 
 
 TEXT, NUMBER, NOTHING = str, int, type(None)

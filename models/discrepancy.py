@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import Tensor
 
-FD_MODES = ("abs", "signed", "none")
-
 
 def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs") -> Tensor:
     """What is left of `tokens` (...,C) when the nearest normal tokens (...,C) are taken away, in float32.

@@ -13,10 +13,9 @@ from torch import Tensor
 from models.discrepancy import feature_discrepancy
 from models.features import Features
 from models.matching import EVERYTHING, Matching
-from utils.config import MethodConfig
+from utils.config import ALIGNMENTS, MethodConfig
 from utils.errors import ModelError
 
-ALIGNMENTS = ("mulmax", "diff2")
 CENTRED_AT_ONCE = 4096  # tokens of each block
 SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
 

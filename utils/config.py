@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import ConfigError
+from utils.text import one_line
+from utils.tile_layout import AUTO_TILES, MOST_TILES
 
 OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
 
@@ -24,6 +26,8 @@ IMAGE_SCORES = ("paper", "max", "top1")
 AUTO = "auto"  # turned copies of the references where they do no harm
 
 
+FD_MODES = ("abs", "signed", "none")
+ALIGNMENTS = ("mulmax", "diff2")
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
@@ -33,6 +37,19 @@ def younger(default: Any) -> Any:
     """A field that earlier versions did not have: stored only where it is not the `default`, so that what
     they wrote reads as ever, and what asks for nothing new is written as they did."""
     return field(default=default, metadata={"younger": True})
+
+
+# What stored values may be, by their names: one of these, or a number (or several) within a span.
+CHOICES = {"fd": FD_MODES, "align": ALIGNMENTS, "winmode": WINDOW_MODES, "index_memory": INDEX_MEMORIES}
+SPANS = {
+    "layers": (1, 10_000),
+    "image_size": (1, 8192),
+    "win_size": (1, 8192),
+    "win_stride": (1, 8192),
+    "win_weight": (0, 1),
+    "window_budget": (QUARTER, 10**9),
+    "tiles": (AUTO_TILES, MOST_TILES),
+}
 
 
 @dataclass(frozen=True)
@@ -128,7 +145,20 @@ def from_stored(kind: type, stored: Mapping[str, Any]):
         kept = getattr(default, name)
         if kept is not None and value is not None and not isinstance(value, type(kept)):
             raise ConfigError(f"The checkpoint's {name} is {value!r}, which is no {type(kept).__name__}.")
+        if not _may_be(name, value):
+            raise ConfigError(f"The checkpoint's {name} is {one_line(repr(value))}, which no flag takes.")
     return kind(**values)
+
+
+def _may_be(name: str, value: Any) -> bool:
+    """Whether a stored value is one that the flags take: values become parts of paths and sizes of memory."""
+    if name in CHOICES:
+        return value in CHOICES[name]
+    if name in SPANS:
+        low, high = SPANS[name]
+        numbers = value if isinstance(value, tuple) else (value,)
+        return bool(numbers) and all(type(one) in (int, float) and low <= one <= high for one in numbers)
+    return True
 
 
 def as_stored(config: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +13,9 @@ import numpy as np
 from models.features import ScoreMaps, join_score_maps
 from utils.errors import ConfigError
 from utils.files import whole_file
+
+ARRAYS = ("base", "base_score", "window", "window_score")  # what is read beside the names
+MOST_EXPANDED = 20  # times the file's own size, which holds arrays as they are
 
 
 @dataclass(frozen=True)
@@ -56,9 +61,10 @@ def save_maps(
 def load_maps(file: Path) -> RunMaps:
     """Reads maps.npz; ConfigError when it is not there, not whole, or its arrays do not fit together."""
     try:
+        _refuse_bombs(file)
         with np.load(file, allow_pickle=False) as saved:
-            arrays = {name: saved[name] for name in saved.files}
-        maps = ScoreMaps(*(arrays.get(name) for name in ("base", "base_score", "window", "window_score")))
+            arrays = {name: saved[name] for name in ("names", *ARRAYS) if name in saved.files}
+        maps = ScoreMaps(*(arrays.get(name) for name in ARRAYS))
         names = [str(name) for name in arrays["names"]]
     except FileNotFoundError:
         raise ConfigError(f"There is no {file}; name the folder of a finished test run.") from None
@@ -66,7 +72,27 @@ def load_maps(file: Path) -> RunMaps:
         raise ConfigError(f"{file} is not a whole file of maps ({error}); run test.py again.") from error
     if maps.base is None or maps.base_score is None or not _fit_together(len(names), maps):
         raise ConfigError(f"{file} holds arrays that do not fit together; run test.py again.")
+    if not all(np.isfinite(part).all() for part in maps.arrays):
+        raise ConfigError(f"{file} holds maps that are not finite; run test.py again.")
     return RunMaps(names, maps)
+
+
+def _refuse_bombs(file: Path) -> None:
+    """ValueError for arrays that are far larger than the file, by their headers, before any is read."""
+    most = MOST_EXPANDED * file.stat().st_size
+    with zipfile.ZipFile(file) as saved:
+        for name in ("names", *ARRAYS):
+            if f"{name}.npy" not in saved.namelist():
+                continue
+            with saved.open(f"{name}.npy") as member:
+                version = np.lib.format.read_magic(member)
+                read = {
+                    (1, 0): np.lib.format.read_array_header_1_0,
+                    (2, 0): np.lib.format.read_array_header_2_0,
+                }
+                shape, _, dtype = read[version](member)
+            if math.prod(shape) * dtype.itemsize > most:
+                raise ValueError(f"{name} would take {math.prod(shape) * dtype.itemsize:,} bytes")
 
 
 def _fit_together(count: int, maps: ScoreMaps) -> bool:
@@ -76,7 +102,11 @@ def _fit_together(count: int, maps: ScoreMaps) -> bool:
         return False
     pairs = [(maps.base, maps.base_score), (maps.window, maps.window_score)]
     return all(
-        values.ndim == 3 and len(values) == count and scores.shape == (count,)
+        values.ndim == 3
+        and len(values) == count
+        and values.shape[1] == values.shape[2] > 0
+        and scores.shape == (count,)
+        and values.dtype.kind == scores.dtype.kind == "f"
         for values, scores in pairs
         if values is not None
     )

@@ -11,7 +11,6 @@ import heapq
 import json
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ import numpy as np
 
 from fdsl.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.maps import RunMaps, load_maps, save_maps
-from fdsl.store.taken_up import PARTS, TakenUp, maps_digest, parsed
+from fdsl.store.taken_up import PARTS, PICTURE, TakenUp, maps_digest, parsed
 from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import csv_text, flush_to_disk, read_json, remove_leftovers, whole_file, write_json
@@ -45,7 +44,6 @@ RANKED = 500  # rows that the report shows
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
-PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
 
 
 @dataclass

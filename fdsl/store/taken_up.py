@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from utils.files import FileStamp, content_digest, flush_to_disk
 PARTS = ("base", "window")
 NEEDED = {"image", "score", "grid", "window_score"}
 COLUMNS = np.dtype([("name", "<u8"), ("row", "<i8"), ("size", "<i8"), ("modified", "<i8"), ("digest", "<u8")])
+PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
 UNKNOWN = -1  # the size in a row of an earlier version, which did not note it
 
 
@@ -176,6 +178,9 @@ def parsed(line: bytes) -> dict | None:
         return None
     if not isinstance(row, dict) or not NEEDED <= set(row) or not isinstance(row["image"], str):
         return None
+    picture = row.get("picture")
+    if picture is not None and not (isinstance(picture, str) and PICTURE.fullmatch(picture)):
+        return None  # it would be read, or written over, elsewhere
     return row if type(row["grid"]) is int and 0 < row["grid"] <= 8192 else None
 
 

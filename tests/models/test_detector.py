@@ -6,15 +6,14 @@ import torch
 from models import memory_bank as memory
 from models.backbones.families import load_backbone
 from models.detector import Detector
-from models.discrepancy import FD_MODES
 from models.features import EMBEDDING, Features, ScoreMaps, fuse
 from models.matching import EVERYTHING, OwnPicks
-from models.memory_bank import ALIGNMENTS, MemoryBank, discrepancy_of, nearest_index
+from models.memory_bank import MemoryBank, discrepancy_of, nearest_index
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl
 from models.windows import WindowGrid, window_origins
 from tests.support import plain
-from utils.config import INDEX_MEMORIES, QUARTER, MethodConfig, WindowConfig
+from utils.config import ALIGNMENTS, FD_MODES, INDEX_MEMORIES, QUARTER, MethodConfig, WindowConfig
 from utils.errors import ModelError
 
 SIDE, PATCH = 64, 8
