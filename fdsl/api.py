@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -31,6 +32,9 @@ from models.features import fuse
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import AUTO, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
+from utils.text import printable
+
+logger = logging.getLogger("fdsl")
 
 __all__ = [
     "AnomalyDetector",
@@ -205,7 +209,8 @@ class AnomalyDetector:
                 f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies, "
                 f"{AUTO} as many as do no harm."
             )
-        photographs = without_copies([as_photograph(image) for image in each_image(references)[0]])
+        given = list(each_image(references)[0])
+        photographs = without_copies([as_photograph(image) for image in given])
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
@@ -218,7 +223,17 @@ class AnomalyDetector:
         set_scales(self.scorer, photographs, rotations)
         if false_alarm_rate is not None:
             self.normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)
+            if self.normal.unlike is not None:
+                logger.warning("warning: %s", self._unlike_sentence(given, self.normal.unlike))
             self.calibrate(false_alarm_rate)
+
+    def _unlike_sentence(self, given: Sequence[Photograph], number: int) -> str:
+        known = len(given) == self.config.references and isinstance(given[number], (str, Path))
+        name = printable(Path(str(given[number])).name) if known else f"reference {number + 1}"
+        return (
+            f"{name} is unlike the other references, as a broken part would be: the threshold does not "
+            "follow it, but what is like it is taken for good; leave it out if it is no good part."
+        )
 
     def calibrate(self, false_alarm_rate: float) -> None:
         """Sets the threshold for another false-alarm rate, from what the references scored when held out.

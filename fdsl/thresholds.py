@@ -14,6 +14,8 @@ from utils.errors import ConfigError
 
 TINY = 1e-6  # scores are kept this far from 0 and 1
 HELD_OUT, LENIENT, STRICT, COPY = 0, 1, 2, 3  # the kinds of held-out scores, as saved detectors hold them
+FEWEST = 3  # references, from which on one may be unlike the others
+ODDS_APART, SPREADS_APART = 0.45, 3.0  # log-odds, and times their spread, that it lies above them
 COPY_WEIGHT = 3  # degrees of freedom that the copies of two or more references stand for
 
 
@@ -54,6 +56,11 @@ class NormalScores:
         source = f"false-alarm rate {rate:g} ({words})"
         return Threshold(upper_limit(self.scores, self.kinds, rate), self.level(rate), source)
 
+    @property
+    def unlike(self) -> int | None:
+        """The number of the reference whose score is unlike the others'; None where there is none."""
+        return unlike(log_odds(self.scores), self.kinds) if HELD_OUT in self.kinds else None
+
     def level(self, rate: float) -> float:
         """The map value that normal photographs reach at the wished `rate`."""
         return upper_limit(self.peaks, self.kinds, rate)
@@ -63,16 +70,57 @@ def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float) -> float:
     """The value in (0,1) that normal photographs exceed at the rate wished, from held-out values (n,) in
     [0,1] of these kinds (n,).
 
-    The log-odds are taken as normal. HELD_OUT references give the mean; their variance is shrunk towards that
-    of COPY values about each reference's own mean, which counts as COPY_WEIGHT degrees of freedom, and grows
+    The log-odds are taken as normal. A reference that is `unlike` the others is left out with its copies.
+    HELD_OUT references give the mean; their variance is shrunk towards that of COPY values about each
+    reference's own mean, which counts as COPY_WEIGHT degrees of freedom, and grows
     by 1 + 1/K for a new photograph. A single reference's LENIENT and STRICT values bound the mean from below
     and above: it lies anywhere between them alike, which adds (distance)^2 / 12 to the variance within each.
     """
-    clean = np.clip(np.asarray(values, np.float64), TINY, 1 - TINY)
-    odds = np.log(clean / (1 - clean))
+    odds = log_odds(values)
+    if (kept := _like_the_others(odds, kinds)) is not None:
+        odds, kinds = odds[kept], kinds[kept]
     mean, variance = (_of_several if HELD_OUT in kinds else _of_one)(odds, kinds)
     limit = float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5))))
     return min(np.nextafter(1.0, 0.0).item(), limit)
+
+
+def log_odds(values: np.ndarray) -> np.ndarray:
+    """Values (n,) in [0,1] -> their log-odds, kept TINY away from both ends."""
+    clean = np.clip(np.asarray(values, np.float64), TINY, 1 - TINY)
+    return np.log(clean / (1 - clean))
+
+
+def unlike(odds: np.ndarray, kinds: np.ndarray) -> int | None:
+    """The number of the reference that is unlike the others, perhaps a broken part; None where there is none.
+
+    From FEWEST references on, the one with the highest HELD_OUT log-odds: it must lie ODDS_APART above the
+    median of the others, and SPREADS_APART times as far as they spread, copies counted (`_of_several`). The
+    figures are chosen so that no good reference of the products at hand is named.
+    """
+    own = odds[kinds == HELD_OUT]
+    if len(own) < FEWEST:
+        return None
+    highest = int(own.argmax())
+    apart = own[highest] - np.median(np.delete(own, highest))
+    kept = _but(highest, kinds)
+    _, variance = _of_several(odds[kept], kinds[kept])
+    return highest if apart > max(ODDS_APART, SPREADS_APART * variance**0.5) else None
+
+
+def _like_the_others(odds: np.ndarray, kinds: np.ndarray) -> np.ndarray | None:
+    """Which values are not of a reference that is `unlike` the others; None where all are."""
+    number = unlike(odds, kinds) if HELD_OUT in kinds else None
+    return None if number is None else _but(number, kinds)
+
+
+def _but(number: int, kinds: np.ndarray) -> np.ndarray:
+    """Which values (n,) are not of that reference nor of its copies."""
+    count = int((kinds == HELD_OUT).sum())
+    copies = int((kinds == COPY).sum()) // count
+    whose = np.empty(len(kinds), int)
+    whose[kinds == HELD_OUT] = np.arange(count)
+    whose[kinds == COPY] = np.repeat(np.arange(count), copies)
+    return whose != number
 
 
 def _of_several(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,61 @@
+"""One broken part among the references: it is named, and the threshold does not follow it."""
+
+import numpy as np
+import pytest
+
+from fdsl.api import AnomalyDetector, WindowConfig
+from fdsl.thresholds import COPY, HELD_OUT, log_odds, unlike, upper_limit
+from tests.fdsl.test_api import TINY
+from tests.support.photographs import draw, texture
+
+COPIES = 4
+
+
+def values_of(own, seed=0):
+    """Held-out scores and those of their copies, as calibration gives them."""
+    generator = np.random.default_rng(seed)
+    values, kinds = [], []
+    for score in own:
+        copies = score + generator.normal(0, 0.005, COPIES)
+        values += [score, *copies]
+        kinds += [HELD_OUT] + [COPY] * COPIES
+    return np.array(values), np.array(kinds)
+
+
+@pytest.mark.parametrize(
+    "own, expected",
+    [
+        ((0.16, 0.15, 0.17, 0.30), 3),
+        ((0.30, 0.15, 0.16), 0),
+        ((0.15, 0.32, 0.16, 0.17, 0.15, 0.16), 1),
+        ((0.16, 0.15, 0.17, 0.18), None),
+        ((0.14, 0.18, 0.22, 0.26), None),  # they spread as much
+        ((0.15, 0.30), None),  # nobody can say which of two is odd
+        ((0.16, 0.15, 0.17, 0.05), None),  # better than the others
+    ],
+)
+def test_the_one_that_lies_far_above_the_others_is_unlike(own, expected):
+    values, kinds = values_of(own)
+    assert unlike(log_odds(values), kinds) == expected
+
+
+def test_the_limit_is_that_of_the_others_alone():
+    others, kinds = values_of((0.16, 0.15, 0.17))
+    mixed, mixed_kinds = values_of((0.16, 0.15, 0.17, 0.35))
+    assert upper_limit(mixed, mixed_kinds, 0.05) == pytest.approx(upper_limit(others, kinds, 0.05), rel=1e-9)
+    assert upper_limit(others, kinds, 0.05) < 0.25
+
+
+def test_a_broken_reference_is_named(tiny_configs, tmp_path, told):
+    settings = {**TINY, "model_config": tiny_configs}
+    detector = AnomalyDetector.from_backbone(windows=WindowConfig("nan"), **settings)
+    for number in range(3):
+        draw(tmp_path / f"{number}.png", number)
+    detector.remember(tmp_path)
+    limit = detector.threshold.score
+    assert "unlike" not in told()
+    draw(tmp_path / "bröken.png", 9, defect=True)
+    detector.remember(tmp_path)
+    assert "bröken.png is unlike the other references" in told()
+    assert detector.threshold.score < 1.2 * limit
+    assert detector.predict(texture(11, defect=True)).score > 0
