@@ -76,7 +76,13 @@ def computed_maps(
     detector = build_detector(run.config.detector, checkpoint)
     run.begin(tested, args.resume)
     photographs = tested.root, tested.references, tested.records, run.parts
-    settings = args.batch_size, worker_count(args.workers), args.max_pixels, run.config.rotations or 1
+    settings = (
+        args.batch_size,
+        worker_count(args.workers),
+        args.max_pixels,
+        run.config.rotations or 1,
+        tested.grey,
+    )
     try:
         return detect(detector, *photographs, run.config.identity("maps"), *settings)
     except Overflow as overflow:

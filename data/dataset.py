@@ -28,6 +28,7 @@ from data.images import (
 )
 from data.records import Record, stable_seed, with_masks
 from utils.errors import DataError
+from utils.grey_range import GreyRange
 from utils.text import printable
 from utils.tile_layout import TileLayout
 
@@ -50,9 +51,10 @@ class InspectionDataset(Dataset):
         image_size: int,
         mask_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        grey: GreyRange | None = None,
     ):
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
-        self.image_size, self.mask_size = image_size, mask_size or image_size
+        self.image_size, self.mask_size, self.grey = image_size, mask_size or image_size, grey
         self.layout: TileLayout | None = None  # set once the references have said how they are cut
 
     def __len__(self) -> int:
@@ -60,7 +62,7 @@ class InspectionDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
-        image, mask = load(self.root, record, self.max_pixels)
+        image, mask = load(self.root, record, self.max_pixels, self.grey)
         return {
             "image": photograph_to_pixels(image, self.image_size, self.layout),
             "mask": mask_to_tensor(mask, self.mask_size),
@@ -143,9 +145,11 @@ def files_digest(root: str | Path, records: Iterable[Record]) -> str:
     return digest.hexdigest()
 
 
-def load(root: Path, record: Record, max_pixels: int = MAX_PIXELS) -> tuple[Image.Image, Image.Image | None]:
+def load(
+    root: Path, record: Record, max_pixels: int = MAX_PIXELS, grey: GreyRange | None = None
+) -> tuple[Image.Image, Image.Image | None]:
     """A record's RGB photograph and its mask (None where it has none); raises DataError."""
-    image = open_image(root / record.image_path, max_pixels)
+    image = open_image(root / record.image_path, max_pixels, grey)
     return image, open_mask(root / record.mask_path, max_pixels) if record.mask_path else None
 
 

@@ -10,10 +10,12 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import DataError
+from utils.grey_range import GreyRange
 from utils.text import printable
 from utils.tile_layout import TileLayout
 
 MAX_PIXELS = 100_000_000
+STRIP = 2**20  # pixels that are scaled at once
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
 IMAGE_SUFFIXES = frozenset(
     (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
@@ -24,14 +26,27 @@ Image.MAX_IMAGE_PIXELS = (
 )
 
 
-def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, grey: GreyRange | None = None) -> Image.Image:
     """The photograph as RGB, upright (EXIF), its first frame if animated.
 
-    16 bits are scaled by 1/257, wider integers and floats by `_to_eight_bits`, transparency is laid on white.
-    Raises DataError for a file that is missing, no image, damaged or larger than max_pixels.
+    More than 8 bits are scaled by the range `grey` (data/grey.py); without one 16 bits by 1/257, wider
+    integers and floats by `_own_range`. Transparency is laid on white. Raises DataError for a file that is
+    missing, no image, damaged or larger than max_pixels.
     """
     with _opened(path, max_pixels) as image:
-        return to_rgb(upright(image))
+        return to_rgb(upright(image), grey)
+
+
+def open_wide(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
+    """The grey values (H,W) of a photograph of more than 8 bits, as they are; None for any other, whose
+    pixels are not read. DataError as from open_image."""
+    with _opened(path, max_pixels) as image:
+        return np.asarray(upright(image)) if is_wide(image) else None
+
+
+def is_wide(image: Image.Image) -> bool:
+    """Whether its values have more than 8 bits."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -143,32 +158,45 @@ def upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+def to_rgb(image: Image.Image, grey: GreyRange | None = None) -> Image.Image:
+    """Any mode as RGB; of more than 8 bits by the range `grey`, or as `open_image` says."""
+    if is_wide(image):
+        values = np.asarray(image)
         sixteen = image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM"))
-        return Image.fromarray(_to_eight_bits(np.asarray(image), sixteen)).convert("RGB")
+        return Image.fromarray(_to_eight_bits(values, grey or _own_range(values, sixteen))).convert("RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
-def _to_eight_bits(values: np.ndarray, sixteen: bool) -> np.ndarray:
-    """(H,W) numbers to uint8. 16-bit files: by 1/257. Others by the range their values lie in: floats of 0..1
-    by 255, 0..255 as they are, 0..65535 by 1/257, anything else from its minimum to its maximum."""
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
+def _own_range(values: np.ndarray, sixteen: bool) -> GreyRange:
+    """The range of (H,W) numbers that no reference says anything of. 16-bit files: their depth. Others by the
+    range their values lie in: floats of 0..1, 0..255, 0..65535, anything else from its minimum to its
+    maximum."""
+    low, high = float(values.min()), float(values.max())
+    if not np.isfinite([low, high]).all():
         raise ValueError("it holds values that are not finite numbers")
-    low, high = values.min(), values.max()
     if sixteen:
-        values = values / 257
-    elif low >= 0 and high <= 1:
-        values = values * 255
-    elif low >= 0 and high <= 65535:
-        values = values if high <= 255 else values / 257
-    else:
-        values = (values - low) * (255 / (high - low)) if high > low else np.zeros_like(values)
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        return GreyRange(0.0, 65535.0)
+    if low >= 0:
+        for top in (1.0, 255.0, 65535.0):
+            if high <= top:
+                return GreyRange(0.0, top)
+    return GreyRange(low, high)
+
+
+def _to_eight_bits(values: np.ndarray, grey: GreyRange) -> np.ndarray:
+    """(H,W) numbers to uint8, strip by strip: a file may be small and its picture large."""
+    found = np.empty(values.shape, np.uint8)
+    scale = 255 / (grey.high - grey.low) if grey.high > grey.low else 0.0
+    rows = max(1, STRIP // max(1, values.shape[1]))
+    for start in range(0, len(values), rows):
+        part = values[start : start + rows].astype(np.float64)
+        if not np.isfinite(part).all():
+            raise ValueError("it holds values that are not finite numbers")
+        found[start : start + rows] = np.clip(np.rint((part - grey.low) * scale), 0, 255)
+    return found
 
 
 def _mask_values(image: Image.Image) -> np.ndarray:

@@ -17,10 +17,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.grey import doubts_of
 from data.images import MAX_PIXELS, open_image, photograph_to_pixels, to_rgb, upright
 from data.inputs import list_images
 from utils.errors import DataError
 from utils.files import FileStamp, stamp_of
+from utils.grey_range import GreyRange
 from utils.text import printable
 from utils.tile_layout import TileLayout
 
@@ -28,16 +30,19 @@ logger = logging.getLogger("fdsl")
 Item = TypeVar("Item")
 
 
-def as_photograph(image: str | Path | Image.Image | np.ndarray | torch.Tensor) -> Image.Image:
+def as_photograph(
+    image: str | Path | Image.Image | np.ndarray | torch.Tensor, grey: GreyRange | None = None
+) -> Image.Image:
     """One image as an upright RGB photograph.
 
     A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in
-    [0,1]. Raises DataError for anything else, saying what was given.
+    [0,1]. `grey`: the range of values of more than 8 bits. Raises DataError for anything else, saying what
+    was given.
     """
     if isinstance(image, (str, Path)):
-        return open_image(image)
+        return open_image(image, grey=grey)
     if isinstance(image, Image.Image):
-        return to_rgb(upright(image))
+        return to_rgb(upright(image), grey)
     if isinstance(image, torch.Tensor):
         image = _tensor_to_array(image)
     if not isinstance(image, np.ndarray):
@@ -92,13 +97,14 @@ def each_image(images: object) -> tuple[Iterable, bool]:
 @dataclass(frozen=True)
 class Loaded:
     """A photograph that was read: its name, the RGB picture, and what a detector looks at (3,S,S), with tiles
-    (1+T,3,S,S); or why it could not be. stamp: of its file, where it was asked for."""
+    (1+T,3,S,S); or why it could not be. stamp: of its file, where it was asked for. doubt: what there is to
+    say of its grey values."""
 
     name: str
     photo: Image.Image | None = None
     tensor: torch.Tensor | None = None
     reason: str = ""
-    path: Path | None = None
+    doubt: str = ""
     stamp: FileStamp | None = None
 
 
@@ -110,15 +116,17 @@ def read_ahead(
     max_pixels: int = MAX_PIXELS,
     layout: TileLayout | None = None,
     stamped: bool = False,
+    grey: GreyRange | None = None,
 ) -> Iterator[Loaded]:
     """Reads (name, path) by `threads` threads, in order, at most `ahead` photographs before they are asked
     for."""
 
     def read(name: str, path: Path) -> Loaded:
         try:
-            photo = open_image(path, max_pixels)
+            photo = open_image(path, max_pixels, grey)
             pixels = photograph_to_pixels(photo, size, layout)
-            return Loaded(name, photo, pixels, path=path, stamp=stamp_of(path) if stamped else None)
+            doubt = "".join(doubts_of([path], grey, max_pixels))
+            return Loaded(name, photo, pixels, "", doubt, stamp_of(path) if stamped else None)
         except DataError as error:
             return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "))
 

@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from data.grey import find_range
 from data.photographs import as_photograph, each_image, in_batches, without_copies
 from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
 from fdsl.calibration import normal_scores, set_scales
 from fdsl.evaluation import fused_scores
-from fdsl.learnt import restored, sizes_of, tensors_of
+from fdsl.learnt import grey_of, restored, sizes_of, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.run_config import FittedConfig
 from fdsl.scoring import Scorer
@@ -32,6 +33,7 @@ from models.features import fuse
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import AUTO, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
+from utils.grey_range import GreyRange
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")
@@ -66,6 +68,7 @@ class AnomalyDetector:
         self.scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
+        self.grey: GreyRange | None = None  # of photographs of more than 8 bits
         self.reference_sizes: list[
             tuple[int, int]
         ] = []  # (width, height) of each; none where nobody noted them
@@ -185,7 +188,7 @@ class AnomalyDetector:
         detector.memory, detector.window_memory = known.memory, known.window_memory
         other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
-        other.reference_sizes = self.reference_sizes
+        other.reference_sizes, other.grey = self.reference_sizes, self.grey
         return other
 
     def remember(
@@ -210,11 +213,12 @@ class AnomalyDetector:
                 f"{AUTO} as many as do no harm."
             )
         given = list(each_image(references)[0])
-        photographs = without_copies([as_photograph(image) for image in given])
+        grey = find_range(given)
+        photographs = without_copies([as_photograph(image, grey) for image in given])
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
         self.threshold = self.normal = None
-        self.reference_sizes = [photo.size for photo in photographs]
+        self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if not photographs:
             return
@@ -288,7 +292,7 @@ class AnomalyDetector:
 
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
-        for batch in in_batches(map(as_photograph, images), batch_size):
+        for batch in in_batches((as_photograph(image, self.grey) for image in images), batch_size):
             yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
 
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
@@ -330,7 +334,7 @@ class AnomalyDetector:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
         thresholds, and the references' sizes."""
-        return tensors_of(self.scorer.detector, self.normal, self.reference_sizes)
+        return tensors_of(self.scorer.detector, self.normal, self.reference_sizes, self.grey)
 
     @classmethod
     def load(
@@ -352,5 +356,5 @@ class AnomalyDetector:
         detector, normal = restored(file, config, tensors)
         self = cls(detector, config)
         self.threshold, self.normal = threshold, normal
-        self.reference_sizes = sizes_of(tensors)
+        self.reference_sizes, self.grey = sizes_of(tensors), grey_of(tensors)
         return self

@@ -6,9 +6,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from data.dataset import InspectionDataset, files_digest, make_loader
+from data.grey import doubts_of
 from data.images import open_image
 from data.records import Record
 from fdsl.calibration import set_scales
@@ -19,7 +21,8 @@ from fdsl.turning import show
 from models.detector import Detector
 from models.features import join_score_maps
 from utils.errors import ModelError
-from utils.log import progress
+from utils.grey_range import GreyRange
+from utils.log import progress, warn
 from utils.signals import how_to_continue
 from utils.text import printable
 
@@ -41,22 +44,26 @@ def detect(
     workers: int,
     max_pixels: int,
     rotations: int | str = 1,
+    grey: Mapping[str, GreyRange] = MappingProxyType({}),
 ) -> RunMaps:
     """Maps and raw scores of every test image, one category at a time; `parts` gives and keeps the finished
     ones. `identity`: what the maps depend on beside their files, RunConfig.identity("maps"). `rotations`: how
-    many turned copies of each reference are remembered, AUTO where the references decide.
+    many turned copies of each reference are remembered, AUTO where the references decide. `grey`: the range
+    of grey values of categories of more than 8 bits.
 
     Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
     raises DataError for one that cannot be read, Overflow or ModelError for a map that is not finite.
     """
     identity = {**identity, "weights": detector.backbone.fingerprint}
     keys = {
-        category: {**identity, **_digests(root, references[category], records)}
+        category: {**identity, **_digests(root, references[category], records, grey.get(category))}
         for category, records in tested.items()
     }
 
-    def photographs(part: list[Record]) -> InspectionDataset:
-        return InspectionDataset(root, part, detector.image_size, max_pixels=max_pixels)
+    def photographs(part: list[Record], category: str) -> InspectionDataset:
+        return InspectionDataset(
+            root, part, detector.image_size, max_pixels=max_pixels, grey=grey.get(category)
+        )
 
     scorer = Scorer(detector)
     found = []
@@ -68,8 +75,8 @@ def detect(
         else:
             maps = detect_category(
                 scorer,
-                photographs(references[category]),
-                photographs(records),
+                photographs(references[category], category),
+                photographs(records, category),
                 what,
                 batch_size,
                 workers,
@@ -81,9 +88,15 @@ def detect(
     return join_run_maps(found)
 
 
-def _digests(root: Path, references: Sequence[Record], tested: Sequence[Record]) -> dict[str, str]:
-    """What names a category's files."""
-    return {"references": files_digest(root, references), "files": files_digest(root, tested)}
+def _digests(
+    root: Path, references: Sequence[Record], tested: Sequence[Record], grey: GreyRange | None
+) -> dict[str, Any]:
+    """What names a category's files, and the range that they are read in."""
+    digests: dict[str, Any] = {
+        "references": files_digest(root, references),
+        "files": files_digest(root, tested),
+    }
+    return digests if grey is None else {**digests, "grey": [grey.low, grey.high]}
 
 
 def detect_category(
@@ -100,6 +113,8 @@ def detect_category(
         if len(shots):
             _remember(scorer, shots, rotations)
         tested.layout = scorer.detector.layout
+        paths = [tested.root / record.image_path for record in tested.records]
+        warn(doubts_of(paths, tested.grey, tested.max_pixels))
         loader = make_loader(tested, batch_size, workers, pin=scorer.detector.backbone.device.type == "cuda")
         batches = progress(loader, len(tested), what, lambda batch: len(batch["path"]))
         found = [scorer(batch["image"], batch["path"]) for batch in batches]
@@ -111,7 +126,9 @@ def detect_category(
 def _remember(scorer: Scorer, shots: InspectionDataset, rotations: int | str) -> None:
     """Shows the detector a category's references, and sets what the maps of a method with scales are measured
     against."""
-    photographs = [open_image(shots.root / record.image_path, shots.max_pixels) for record in shots.records]
+    photographs = [
+        open_image(shots.root / record.image_path, shots.max_pixels, shots.grey) for record in shots.records
+    ]
     try:
         turns = show(scorer, photographs, rotations)
         set_scales(scorer, photographs, turns)

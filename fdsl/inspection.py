@@ -97,15 +97,8 @@ def score_files(
     )
     shapes = Shapes(detector.reference_sizes)
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
-    loaded = read_ahead(
-        files,
-        detector.image_size,
-        threads,
-        ahead,
-        reading.max_pixels,
-        detector.scorer.detector.layout,
-        folder is not None,
-    )
+    size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
+    loaded = read_ahead(files, size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
     for batch in in_batches(progress(loaded, max(remaining, 0), "photographs"), reading.batch_size):
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)
@@ -146,16 +139,23 @@ def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Predict
     return detector.predict_batch(torch.stack(tensors), sizes, [item.name for item in items])
 
 
+MOST_DOUBTS = 5
+
+
 class Shapes:
-    """Warns once of a photograph that has another shape than the references."""
+    """Warns once of a photograph that has another shape than the references, and of the first few whose grey
+    values are doubtful."""
 
     def __init__(self, references: Sequence[tuple[int, int]]) -> None:
-        self.references, self.told = references, False
+        self.references, self.told, self.doubts = references, False, 0
 
     def look_at(self, items: Sequence[Loaded]) -> None:
         for item in items:
+            if item.doubt and self.doubts < MOST_DOUBTS:
+                self.doubts += 1
+                logger.warning("warning: %s", item.doubt)
             if self.told or item.photo is None:
-                return
+                continue
             if sentence := other_shape(item.photo.size, self.references):
                 self.told = True
                 logger.warning("warning: %s: %s (and perhaps others)", item.name, sentence)

@@ -14,16 +14,20 @@ from fdsl.run_config import FittedConfig
 from fdsl.thresholds import NormalScores
 from models.detector import Detector
 from utils.errors import ConfigError, ModelError
+from utils.grey_range import GreyRange
 from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
-SIZES = "references.sizes"
+SIZES, GREY = "references.sizes", "grey.range"
 # Name in the file -> the detector's.
 MEMORIES = {"bank": "memory", "window_bank": "window_memory", "tile_bank": "tile_memory"}
 
 
 def tensors_of(
-    detector: Detector, normal: NormalScores | None, sizes: Sequence[tuple[int, int]] = ()
+    detector: Detector,
+    normal: NormalScores | None,
+    sizes: Sequence[tuple[int, int]] = (),
+    grey: GreyRange | None = None,
 ) -> dict[str, Tensor]:
     """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*` for
     thresholds."""
@@ -34,6 +38,8 @@ def tensors_of(
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
     if sizes:
         tensors[SIZES] = torch.tensor(list(sizes))
+    if grey is not None:
+        tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
     if detector.layout is not None:
         tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
@@ -96,6 +102,14 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
     """The references' (width, height); none in a file of an earlier version."""
     sizes = tensors[SIZES].tolist() if SIZES in tensors else []
     return [(int(width), int(height)) for width, height in sizes if width > 0 and height > 0]
+
+
+def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
+    """The range of photographs of more than 8 bits; None where there was none."""
+    if GREY not in tensors:
+        return None
+    low, high = tensors[GREY].tolist()
+    return GreyRange(low, high) if low < high else None
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:

@@ -22,6 +22,7 @@ from fdsl.tested_set import TestedSet
 from fdsl.words import framing
 from models.features import ScoreMaps
 from utils.files import csv_text, write_text
+from utils.grey_range import GreyRange
 from utils.log import progress
 
 logger = logging.getLogger("fdsl")
@@ -83,6 +84,7 @@ class CategoryFiles:
     root: Path
     records: Sequence[Record]
     max_pixels: int
+    grey: GreyRange | None = None
 
     def mask(self, index: int, side: int | str) -> np.ndarray | None:
         """A test image's mask (H,W) bool at `side`, "full": its own size; None for a defect without one."""
@@ -98,7 +100,7 @@ class CategoryFiles:
 
     def photo(self, record: Record) -> np.ndarray:
         """(H,W,3) uint8 RGB."""
-        return np.asarray(open_image(self.root / record.image_path, self.max_pixels))
+        return np.asarray(open_image(self.root / record.image_path, self.max_pixels, self.grey))
 
 
 def evaluate(
@@ -106,7 +108,7 @@ def evaluate(
 ) -> CategoryView:
     """One category's metrics, with what its pictures need."""
     records, references = tested.records[category], tested.references[category]
-    files = CategoryFiles(tested.root, records, max_pixels)
+    files = CategoryFiles(tested.root, records, max_pixels, tested.grey.get(category))
     labels = np.array([record.anomalous for record in records])
     found = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)
     return CategoryView(

@@ -32,7 +32,7 @@ from utils.text import one_line
 NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
 NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
 # Names in config.json that earlier versions did not write, or that stand there only with another value.
-NEWER = ("weights", "files", "learnt_from_these", "rotations")
+NEWER = ("weights", "files", "learnt_from_these", "rotations", "grey")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,8 @@ class RunConfig:
     `trained_on`: the heads' training set, None where that is not known. `weights`, `files`: digests of the
     backbone's weights and of the photographs. `learnt_from_these`: whether the heads were trained on the very
     test images. These three are None where an earlier version, or a run without heads, has none. `rotations`:
-    turned copies of each reference, AUTO where the references decide; None: as they are.
+    turned copies of each reference, AUTO where the references decide; None: as they are. `grey`: the range
+    (low, high) of each category whose references have more than 8 bits.
     """
 
     dataset: str
@@ -104,6 +105,7 @@ class RunConfig:
     files: str | None = None
     learnt_from_these: bool | None = None
     rotations: int | str | None = None
+    grey: dict[str, list[float]] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """What config.json holds, in its order."""
@@ -131,6 +133,7 @@ class RunConfig:
             "files": self.files,
             "learnt_from_these": self.learnt_from_these,
             "rotations": self.rotations,
+            "grey": self.grey,
         }
         return {name: value for name, value in values.items() if value is not None or name not in NEWER}
 
@@ -198,7 +201,7 @@ class RunConfig:
 
     def _of_row(self) -> dict[str, Any]:
         flat: dict[str, Any] = {"precision": self.detector.machine.precision}
-        for name, value in without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files")).items():
+        for name, value in without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files", "grey")).items():
             if name == "windows" and self.detector.windows.winmode == "nan":
                 flat["windows.winmode"] = "nan"
                 flat |= {"windows.tiles": value["tiles"]} if "tiles" in value else {}
@@ -235,6 +238,7 @@ RUN_TYPES = {
     "pictures": (NUMBER, NOTHING),
     "learnt_from_these": (bool, NOTHING),
     "rotations": (NUMBER, TEXT, NOTHING),
+    "grey": (dict, NOTHING),
 }
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.catalogue import open_catalogue
 from data.dataset import files_digest
+from data.grey import find_range
 from data.records import Catalogue, Record, draw_references, with_masks, without_references
 from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.words import LEARNT_FROM_THESE
 from utils.config import OTHER_DATASET
 from utils.errors import ConfigError, DataError
+from utils.grey_range import GreyRange
 from utils.log import warn
 from utils.text import printable
 
@@ -22,12 +24,14 @@ logger = logging.getLogger("fdsl")
 
 @dataclass(frozen=True)
 class TestedSet:
-    """The photographs of a run: each category's references and test images, and a digest of all files."""
+    """The photographs of a run: each category's references and test images, a digest of all files, and the
+    range of grey values of categories whose references have more than 8 bits."""
 
     catalogue: Catalogue
     references: dict[str, list[Record]]
     records: dict[str, list[Record]]
     files: str
+    grey: dict[str, GreyRange] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -59,7 +63,13 @@ def draw_test_set(config: RunConfig) -> TestedSet:
     }
     records = _tested_records(catalogue, references)
     everything = [record for part in (*references.values(), *records.values()) for record in part]
-    return TestedSet(catalogue, references, records, files_digest(catalogue.root, everything))
+    grey = {name: _range_of(catalogue.root, references[name]) for name in records}
+    known = {name: found for name, found in grey.items() if found is not None}
+    return TestedSet(catalogue, references, records, files_digest(catalogue.root, everything), known)
+
+
+def _range_of(root: Path, references: list[Record]) -> GreyRange | None:
+    return find_range([root / record.image_path for record in references])
 
 
 def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -> dict[str, list[Record]]:
@@ -89,7 +99,8 @@ def of_photographs(
             f"The photographs in {config.data_path} are not those that the maps of {from_maps} are of; run "
             "test.py without --from-maps."
         )
-    config = replace(config, files=tested.files)
+    grey = {name: [found.low, found.high] for name, found in tested.grey.items()}
+    config = replace(config, files=tested.files, grey=grey or None)
     if checkpoint is not None:
         config = replace(config, learnt_from_these=tested.taught(checkpoint, config.dataset))
     if config.learnt_from_these:

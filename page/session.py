@@ -153,7 +153,7 @@ class Session:
                     f"{len(references)} good parts with {rotations} rotated copies each are more than "
                     f"{MOST_COPIES}: remove some, or turn them less"
                 )
-            photos = [upload.open() for upload in references.values()]
+            photos = [upload.file for upload in references.values()]
             other = self.start.another()
             with MODEL:
                 other.remember(photos, rotations=rotations, false_alarm_rate=rate)
@@ -165,7 +165,7 @@ class Session:
         with self._work:
             with self._lock:
                 photograph = self.photographs[number]
-            photo = photograph.open()
+            photo = photograph.open(self.detector.grey)
             with MODEL:
                 (found,) = self.detector.predict_batch(
                     self.detector.to_batch([photo]), [photo.size], [photograph.name]
@@ -216,7 +216,7 @@ class Session:
             for photograph in scored:
                 name = photograph.name
                 try:
-                    photo = photograph.open()
+                    photo = photograph.open(self.detector.grey)
                 except KeyError:  # removed meanwhile
                     continue
                 found = self._decided(photograph.found)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from data.images import open_image
 from utils.errors import ConfigError, DataError
+from utils.grey_range import GreyRange
 from utils.lock import locked
 from utils.text import printable
 
@@ -37,10 +38,10 @@ class Upload:
     file: Path
     size: tuple[int, int]
 
-    def open(self) -> Image.Image:
+    def open(self, grey: GreyRange | None = None) -> Image.Image:
         """The photograph as RGB, upright; KeyError when it was removed meanwhile."""
         with DECODERS:
-            return self._open()
+            return self._open(grey)
 
     def open_small(self) -> Image.Image:
         """A copy with a longest side of at most SHOWN_SIDE; KeyError when the photograph was removed
@@ -48,10 +49,10 @@ class Upload:
         with DECODERS:
             return small(self._open())
 
-    def _open(self) -> Image.Image:
+    def _open(self, grey: GreyRange | None = None) -> Image.Image:
         if not self.file.exists():
             raise KeyError(self.number)
-        return open_image(self.file, self.size[0] * self.size[1])
+        return open_image(self.file, self.size[0] * self.size[1], grey)
 
 
 def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: int) -> Upload:

@@ -1,0 +1,69 @@
+"""Photographs of more than 8 bits through the commands: as their 8-bit copies to within a grey level."""
+
+import csv
+import json
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.support.both_layouts import BACKBONE
+from tests.support.photographs import texture
+from tests.support.small_runs import command
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+test, predict = command("test"), command("predict")
+
+
+def write(file, seed, top, kind, defect=False):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    grey = cv2.cvtColor(texture(seed, defect, 60, 80), cv2.COLOR_RGB2GRAY).astype(np.float64) / 255
+    cv2.imwrite(str(file), (grey * top).round().astype(kind))
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """The same photographs in 8 and in 12 bits."""
+    root = tmp_path_factory.mktemp("grey")
+    for name, top, kind in (("eight", 255, np.uint8), ("twelve", 4095, np.uint16)):
+        for number in range(3):
+            write(root / name / "part/good" / f"{number}.png", number, top, kind)
+            write(root / name / "part/bad" / f"{number}.png", 10 + number, top, kind, defect=True)
+    return root
+
+
+def scores(out):
+    return np.array([float(row["score"]) for row in csv.DictReader(open(out / "scores.csv"))])
+
+
+def test_predict_and_its_detector_look_at_both_alike(folders, backbone, tmp_path):
+    found = {}
+    for name in ("eight", "twelve"):
+        good, bad = folders / name / "part/good", folders / name / "part/bad"
+        saved = str(tmp_path / f"{name}.safetensors")
+        out = ["--input", str(bad), "--pictures", "none", "--output"]
+        made = ["--references", str(good), "--method", "nearest", "--save-detector", saved]
+        predict.main([*made, *out, str(tmp_path / name), *backbone])
+        predict.main(["--detector", saved, *out, str(tmp_path / f"{name}-again")])
+        found[name] = scores(tmp_path / name)
+        assert np.array_equal(scores(tmp_path / f"{name}-again"), found[name])
+    assert found["twelve"] == pytest.approx(found["eight"], rel=0.03)
+
+
+def test_a_photograph_beyond_the_references_is_said(folders, detector, backbone, tmp_path, told):
+    shutil.copytree(folders / "twelve", tmp_path / "new")
+    write(tmp_path / "new/part/bad/bright.png", 1, 60000, np.uint16)
+    good = str(folders / "twelve/part/good")
+    run = ["--references", good, "--input", str(tmp_path / "new/part/bad"), "--output", str(tmp_path / "out")]
+    predict.main([*run, "--pictures", "none", *backbone])
+    assert "bright.png" in told() and "outside 0 to 4095, the range of the references" in told()
+
+
+def test_a_test_run_stores_the_range_of_its_references(folders, tiny_configs, tmp_path):
+    shutil.copytree(folders / "twelve", tmp_path / "data")
+    run = ["--dataset", "folder", "--data-path", str(tmp_path / "data"), "--method", "nearest"]
+    places = ["--results", str(tmp_path / "results"), "--model-config", tiny_configs, "--pictures", "0"]
+    test.main([*run, *places, "--image-score", "max", *BACKBONE])
+    (config,) = (tmp_path / "results").rglob("config.json")
+    assert json.loads(config.read_text())["grey"] == {"part": [0.0, 4095.0]}

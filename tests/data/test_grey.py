@@ -1,0 +1,101 @@
+"""Photographs of more than 8 bits: one range for all of them, found from the references."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from data.grey import doubts, doubts_of, find_range, range_of
+from data.images import open_image, open_wide
+from utils.errors import DataError
+from utils.grey_range import GreyRange
+
+
+def picture(seed=1, side=32):
+    """(side,side) float64 in [0,1], with both ends in it."""
+    values = np.random.default_rng(seed).random((side, side))
+    values[0, :2] = 0, 1
+    return values
+
+
+def write(path, values):
+    Image.fromarray(values).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "low, high, whole, expected",
+    [
+        (0, 1000, True, (0, 1023)),
+        (3, 4000, True, (0, 4095)),
+        (0, 16000, True, (0, 16383)),
+        (0, 65535, True, (0, 65535)),
+        (0, 200, True, (0, 255)),
+        (0.0, 1.0, False, (0, 1)),
+        (0.0, 1.02, False, (0, 1)),
+        (0.0, 250.0, False, (0, 255)),
+        (29000, 31000, True, (28500, 31500)),
+        (-1.0, 1.0, False, (-1.5, 1.5)),
+        (0, 10**6, True, (-250000, 1250000)),
+        (7, 7, True, (6, 8)),
+    ],
+)
+def test_the_range_is_a_full_depth_or_the_band_itself(low, high, whole, expected):
+    found = range_of(float(low), float(high), whole)
+    assert (found.low, found.high) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "top, kind", [(1023, np.uint16), (4095, np.uint16), (16383, np.int32), (1.0, np.float32)]
+)
+def test_every_depth_looks_as_eight_bits_do(tmp_path, top, kind):
+    eight = write(tmp_path / "8.png", np.rint(picture() * 255).astype(np.uint8))
+    wide = write(tmp_path / "wide.tif", (picture() * top).astype(kind))
+    grey = find_range([wide, eight])
+    shown = np.asarray(open_image(wide, grey=grey), int)
+    assert abs(shown - np.asarray(open_image(eight), int)).max() <= 1
+
+
+def test_a_pixel_above_one_does_not_change_the_others(tmp_path):
+    plain = write(tmp_path / "a.tif", picture().astype(np.float32))
+    values = picture().astype(np.float32)
+    values[5, 5] = 1.02
+    bright = write(tmp_path / "b.tif", values)
+    grey = find_range([plain])
+    one, two = (np.asarray(open_image(file, grey=grey), int) for file in (plain, bright))
+    assert (one != two).any(2).sum() == 1
+
+
+def test_eight_bits_have_no_range_and_are_as_they_were(tmp_path):
+    file = write(tmp_path / "8.png", np.rint(picture() * 200).astype(np.uint8))
+    assert find_range([file]) is None and open_wide(file) is None
+    for grey in (None, GreyRange(0, 4095)):
+        assert np.array_equal(np.asarray(open_image(file, grey=grey))[..., 0], np.asarray(Image.open(file)))
+
+
+def test_doubts_are_said(tmp_path):
+    grey = GreyRange(0, 4095)
+    fine = write(tmp_path / "fine.tif", (picture() * 4095).astype(np.uint16))
+    dark = write(tmp_path / "dark.tif", (picture() * 60).astype(np.uint16))
+    over = write(tmp_path / "over.tif", (picture() * 9000).astype(np.uint16))
+    assert doubts(np.asarray(Image.open(fine)), grey) == ""
+    found = doubts_of([fine, dark, over], grey)
+    assert len(found) == 2
+    assert "dark.tif: only" in found[0] and "grey levels" in found[0]
+    assert "over.tif:" in found[1] and "outside 0 to 4095" in found[1]
+    assert doubts_of([dark], None) == []
+
+
+def test_a_large_picture_is_scaled_in_strips(tmp_path, monkeypatch):
+    file = write(tmp_path / "a.tif", (picture(side=64) * 4095).astype(np.uint16))
+    whole = np.asarray(open_image(file, grey=GreyRange(0, 4095)))
+    monkeypatch.setattr("data.images.STRIP", 100)
+    assert np.array_equal(np.asarray(open_image(file, grey=GreyRange(0, 4095))), whole)
+
+
+def test_numbers_that_are_none_are_refused(tmp_path):
+    values = picture().astype(np.float32)
+    values[3, 3] = np.nan
+    file = write(tmp_path / "a.tif", values)
+    for grey in (None, GreyRange(0, 1)):
+        with pytest.raises(DataError, match="not finite"):
+            open_image(file, grey=grey)
