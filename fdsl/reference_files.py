@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.folder import MASK_FOLDERS, SPLIT_FOLDERS
+from data.folder import SPLIT_FOLDERS, is_normal
 from data.inputs import find_images, list_images
+from data.masks import MASK_FOLDERS
 from data.mvtec import list_folders
 from utils.errors import DataError
 from utils.log import warn
@@ -48,7 +49,7 @@ def _better(folder: Path) -> str:
     """Where the good photographs of a dataset's folder seem to lie."""
     for place in (folder, *(folder / split for split in SPLIT_FOLDERS)):
         for name in list_folders(place):
-            if name.casefold() in ("good", "ok", "normal"):
+            if is_normal(name):
                 return f", {printable(place / name)}"
     return " alone"
 

@@ -1,0 +1,60 @@
+"""Which masks belong to which photographs, in the ways that people and public datasets name them."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.mvtec import list_folders, list_images
+
+MASK_FOLDERS = ("masks", "mask", "ground_truth", "groundtruth", "ground truth")
+# NAME_mask.png, NAME-gt.png, NAME_label.bmp, NAME.bm.png and, as labelling programs write, mask_NAME.png
+MARKED = re.compile(r"(?P<stem>.+)([_\-. ](mask|masks|gt|ground_?truth|label|seg|bm))$", re.IGNORECASE)
+MARKED_BEFORE = re.compile(r"(mask|gt|label)[_\-. ](?P<stem>.+)$", re.IGNORECASE)
+
+
+def key(stem: str) -> str:
+    """A stem as names are compared: in any case, its accents in one form (NFC)."""
+    return unicodedata.normalize("NFC", stem).casefold()
+
+
+def unmarked(stem: str) -> str | None:
+    """The photograph's stem in a mask's; None for a stem that marks no mask."""
+    found = MARKED.fullmatch(stem) or MARKED_BEFORE.fullmatch(stem)
+    return found["stem"] if found else None
+
+
+def is_mask_folder(name: str) -> bool:
+    return name.casefold() in MASK_FOLDERS
+
+
+def masks_in(root: Path, folder: str) -> dict[str, str]:
+    """Key of a photograph's stem -> path of its mask relative to root, for the masks in root/folder: marked
+    names before plain ones, and folders that are called as the photograph and hold one mask."""
+    if not (root / folder).is_dir():
+        return {}
+    names = list_images(root / folder)
+    plain = {key(Path(name).stem): f"{folder}/{name}" for name in reversed(names)}
+    marked = {
+        key(stem): f"{folder}/{name}" for name in reversed(names) if (stem := unmarked(Path(name).stem))
+    }
+    inside = {}
+    for name in list_folders(root / folder):
+        files = list_images(root / folder / name)
+        if len(files) == 1:
+            inside[key(name)] = f"{folder}/{name}/{files[0]}"
+    return inside | plain | marked
+
+
+def beside(images: Iterable[str]) -> dict[str, str]:
+    """Names of a folder's images that are masks of others in it -> the name of the photograph."""
+    images = list(images)
+    by_key = {key(Path(name).stem): name for name in images}
+    found = {}
+    for name in images:
+        stem = unmarked(Path(name).stem)
+        if stem is not None and by_key.get(key(stem), name) != name:
+            found[name] = by_key[key(stem)]
+    return found
