@@ -103,7 +103,7 @@ def open_training_set(args: argparse.Namespace, needs_references: bool) -> tuple
     catalogue = open_catalogue(args.dataset, args.data_path, args.meta)
     logger.info("%s", describe_catalogue(catalogue, args.dataset))
     shots = args.k_shot if needs_references else 0
-    return catalogue, draw_training_set(catalogue, shots, args.seed, one_folder=args.dataset == "folder")
+    return catalogue, draw_training_set(catalogue, shots, args.seed, args.dataset)
 
 
 def warn_of_untrained(tower: BackboneConfig) -> None:

@@ -50,8 +50,11 @@ def stable_seed(*parts: object) -> int:
     return int.from_bytes(digest[:8], "big") >> 1
 
 
-def draw_references(records: Iterable[Record], k: int, seed: int, category: str) -> list[Record]:
-    """k distinct normal records of the category, by a generator seeded from (seed, category).
+def draw_references(
+    records: Iterable[Record], k: int, seed: int, category: str, key: str | None = None
+) -> list[Record]:
+    """k distinct normal records of the category, by a generator seeded from (seed, key); `key` is the
+    category unless something else is given.
 
     The order of the records does not matter, and the draw of k begins with the draw of k - 1. Raises
     DataError where the category has fewer than k.
@@ -65,8 +68,19 @@ def draw_references(records: Iterable[Record], k: int, seed: int, category: str)
             "wanted; add images or lower --k-shot"
         )
     ordered = [normal[path] for path in sorted(normal, key=natural_key)]
-    generator = torch.Generator().manual_seed(stable_seed(int(seed), category))
+    generator = torch.Generator().manual_seed(stable_seed(int(seed), category if key is None else key))
     return [ordered[i] for i in torch.randperm(len(ordered), generator=generator)[:k].tolist()]
+
+
+def draw_key(dataset: str, catalogue: Catalogue, category: str) -> str:
+    """What a category's draw is seeded by beside the seed: its name, as published; of somebody's own folder,
+    which may be renamed, the names and sizes of its good photographs."""
+    if dataset != "folder":
+        return category
+    good = [record for record in catalogue.train.get(category, []) if not record.anomalous]
+    files = [catalogue.root / record.image_path for record in good]
+    facts = sorted((file.name, file.stat().st_size) for file in files if file.exists())
+    return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def without_references(records: Iterable[Record], references: Iterable[Record]) -> list[Record]:

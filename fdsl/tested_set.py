@@ -9,7 +9,7 @@ from pathlib import Path
 from data.catalogue import open_catalogue
 from data.dataset import files_digest
 from data.grey import find_range
-from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
 from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.words import LEARNT_FROM_THESE
@@ -58,7 +58,13 @@ def draw_test_set(config: RunConfig) -> TestedSet:
     too few are said at once; a category without test images is left out with a warning. Raises DataError."""
     catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
     references = {
-        category: draw_references(catalogue.train.get(category, []), config.k_shot, config.seed, category)
+        category: draw_references(
+            catalogue.train.get(category, []),
+            config.k_shot,
+            config.seed,
+            category,
+            draw_key(config.dataset, catalogue, category),
+        )
         for category in catalogue.test
     }
     records = _tested_records(catalogue, references)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.check import find_duplicates
 from data.dataset import files_digest
-from data.records import Catalogue, Record, draw_references, with_masks, without_references
+from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
 from utils.errors import DataError
 from utils.log import warn
 
@@ -36,11 +36,11 @@ class TrainingSet:
             warn(find_duplicates(self.root, drawn, without_references(others, drawn)))
 
 
-def draw_training_set(catalogue: Catalogue, shots: int, seed: int, *, one_folder: bool) -> TrainingSet:
+def draw_training_set(catalogue: Catalogue, shots: int, seed: int, dataset: str) -> TrainingSet:
     """Draws `shots` references of each category (0: heads that learn without discrepancies need none) and
     warns of what is left out.
 
-    `one_folder`: without train/ references and images come from the same folder, and a reference has no
+    Of `dataset` folder references and images may come from the same folder, and a reference has no
     discrepancy to learn from. Raises DataError where there is no defective image, or too few references.
     """
     records = learnable_records(catalogue)
@@ -48,10 +48,12 @@ def draw_training_set(catalogue: Catalogue, shots: int, seed: int, *, one_folder
     warn([f"{left_out} defective image(s) have no mask and are left out of the training"] if left_out else [])
     categories = dict.fromkeys(record.category for record in records) if shots else ()
     references = {
-        category: draw_references(catalogue.train.get(category, []), shots, seed, category)
+        category: draw_references(
+            catalogue.train.get(category, []), shots, seed, category, draw_key(dataset, catalogue, category)
+        )
         for category in categories
     }
-    if one_folder:
+    if dataset == "folder":
         records = without_references(records, [record for drawn in references.values() for record in drawn])
         if all(record.anomalous for record in records):
             warn(

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from data.records import Record, draw_references, with_masks, without_references
+from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
 from tests.support.records import records
 from utils.errors import DataError
 
@@ -46,3 +46,20 @@ def test_references_are_left_out_and_maskless_defects_can_be():
     assert without_references(pool, pool[1:3]) == [pool[0], *pool[3:]]
     bare = Record("cup/hole/0.png", "", "cup", "hole", True)
     assert with_masks([*pool, bare]) == pool
+
+
+def test_a_folder_draws_the_same_under_another_name(tmp_path):
+    """Its draw is seeded by names and sizes of the good photographs; the published datasets' by the name."""
+    keys = []
+    for name in ("cups", "mugs"):
+        files = [tmp_path / name / "good" / f"{number}.png" for number in range(3)]
+        files[0].parent.mkdir(parents=True)
+        for number, file in enumerate(files):
+            file.write_bytes(b"x" * (number + 1))
+        pool = [Record(f"{name}/good/{file.name}", "", name, "good", False) for file in files]
+        catalogue = Catalogue(tmp_path, {name: pool}, {name: pool})
+        keys.append(draw_key("folder", catalogue, name))
+        assert draw_key("mvtec", catalogue, name) == name
+    assert keys[0] == keys[1]
+    (tmp_path / "mugs/good/1.png").write_bytes(b"longer")
+    assert draw_key("folder", catalogue, "mugs") != keys[1]
