@@ -75,18 +75,15 @@ def inspect(detector: AnomalyDetector, folder: PredictionFolder | None, args: ar
         pictures=args.pictures,
         reading=Reading(args.batch_size, args.workers, args.max_pixels),
     )
-    try:
-        counted = emit(rows, as_json=args.format == "json")
-    except BrokenPipeError:  # the reader of --format json has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+    counted = emit(rows, as_json=args.format == "json", keep_on=folder is not None)
     totals = counted if folder is None else finish(detector, folder)
     report(totals, detector, args)
     return 1 if args.exit_code and totals.anomalous else 0
 
 
-def emit(rows: Iterable[Row], as_json: bool) -> Totals:
-    """Goes through the rows, printing them with --format json; counts them."""
+def emit(rows: Iterable[Row], as_json: bool, keep_on: bool) -> Totals:
+    """Goes through the rows, printing them with --format json; counts them. Where the reader of what is
+    printed has seen enough, it ends, or goes on without printing (`keep_on`)."""
     totals = Totals()
     for row in rows:
         totals.skipped += "error" in row
@@ -94,10 +91,22 @@ def emit(rows: Iterable[Row], as_json: bool) -> Totals:
         totals.anomalous += bool(row.get("anomalous"))
         if "error" in row and len(totals.first_skipped) < LISTED_SKIPPED:
             totals.first_skipped.append((row["image"], row["error"]))
-        if as_json:
-            sys.stdout.write(json.dumps(row) + "\n")
-            sys.stdout.flush()
+        if as_json and not printed(row):
+            if not keep_on:
+                break
+            as_json = False
     return totals
+
+
+def printed(row: Row) -> bool:
+    """Prints a row as a line of JSON; False where nobody reads it any more."""
+    try:
+        sys.stdout.write(json.dumps(row) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def report(totals: Totals, detector: AnomalyDetector, args: argparse.Namespace) -> None:

@@ -28,12 +28,13 @@ from data.images import image_to_pixels, open_image  # noqa: E402
 from data.records import draw_references, without_references  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.evaluation import image_scores  # noqa: E402
+from fdsl.flags.arguments import turns
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
 from fdsl.metrics.exact import image_metrics  # noqa: E402
 from fdsl.settings import window_config
 from models.backbone import NOTHING_MORE  # noqa: E402
 from models.features import Features  # noqa: E402
-from models.methods.registry import METHODS, WITH_HEADS  # noqa: E402
+from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS  # noqa: E402
 from utils.config import WindowConfig
 from utils.log import start_logging  # noqa: E402
 
@@ -49,10 +50,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dataset", choices=DATASETS, required=True)
     parser.add_argument("--data-path", type=Path, required=True)
     parser.add_argument("--checkpoint", type=Path, help="trained heads; without it method nearest")
-    parser.add_argument("--method", choices=METHODS, default=WITH_HEADS, help="with --checkpoint")
+    parser.add_argument(
+        "--method", choices=METHODS, default=WITH_HEADS, help="default: fdsl with --checkpoint, else nearest"
+    )
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rotations", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--turned", type=turns, default=1, help="turned references in the first table")
     parser.add_argument(
         "--tables", choices=("thresholds", "rotations"), nargs="+", default=["thresholds", "rotations"]
     )
@@ -71,7 +75,8 @@ def make(args: argparse.Namespace) -> AnomalyDetector:
         return AnomalyDetector.from_checkpoint(
             args.checkpoint, method=args.method, windows=windows, use_nam=args.use_nam, fd=args.fd, **flags
         )
-    return AnomalyDetector.from_backbone(windows=windows, **flags)
+    method = WITHOUT_HEADS if METHODS[args.method].needs_heads else args.method
+    return AnomalyDetector.from_backbone(method=method, windows=windows, **flags)
 
 
 def encode_once(detector: AnomalyDetector, known: dict[bytes, torch.Tensor]) -> None:
@@ -104,7 +109,9 @@ def main() -> None:
         }
         encode_once(detector, known)
         for shots in args.shots if "thresholds" in args.tables else ():
-            thresholds += threshold_rows(detector, catalogue, category, photographs, shots, args.seeds)
+            thresholds += threshold_rows(
+                detector, catalogue, category, photographs, shots, args.seeds, args.turned
+            )
         for count in args.rotations if "rotations" in args.tables else ():
             rotations += rotation_rows(detector, catalogue, category, photographs, count, args.seeds)
     if thresholds:
@@ -161,11 +168,17 @@ def drawn(
 
 
 def threshold_rows(
-    detector: AnomalyDetector, catalogue, category: str, photographs: dict, shots: int, seeds: int
+    detector: AnomalyDetector,
+    catalogue,
+    category: str,
+    photographs: dict,
+    shots: int,
+    seeds: int,
+    turned: int | str = 1,
 ) -> list:
     found = {kind: [] for kind in SCORES}
     for seed in range(seeds):
-        scores, normal, labels = drawn(detector, catalogue, category, photographs, shots, seed)
+        scores, normal, labels = drawn(detector, catalogue, category, photographs, shots, seed, turned)
         for kind, values in scores.items():
             limits = [normal[kind].threshold(rate).score for rate in RATES]
             found[kind].append(

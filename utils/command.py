@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import signal
 import sys
 import traceback
@@ -48,6 +49,7 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     (exit code 130) and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was
     told.
     """
+    _open_what_is_closed()
     start_logging()
     signals.answer()
     debug = "--debug" in sys.argv
@@ -67,6 +69,19 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
         logger.error("error: %s", sentence or unexpected(error))
     logging.shutdown()
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """Standard streams that the caller has closed lead nowhere: else the next file would take their place,
+    and the log would go to standard output."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def unexpected(error: Exception) -> str:

@@ -1,0 +1,40 @@
+"""predict.py with streams that break or are closed: nothing is lost and nothing is mixed up."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.support.constants import ROOT
+from tests.support.predictions import RUNTIME
+
+
+def started(detector, place, *more, **streams):
+    command = [sys.executable, "predict.py", "--detector", str(detector), "--input", str(place / "parts")]
+    arguments = ["--format", "json", "--batch-size", "1", *RUNTIME, *more]
+    return subprocess.Popen([*command, *arguments], cwd=ROOT, **streams)
+
+
+@pytest.mark.parametrize("with_output", [True, False])
+def test_a_reader_that_has_seen_enough(place, detector, tmp_path, with_output):
+    out = ["--output", str(tmp_path / "out"), "--pictures", "none"] if with_output else []
+    both = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = started(detector, place, "--exit-code", "--threshold", "0", *out, **both)
+    assert json.loads(process.stdout.readline())["anomalous"] is True
+    process.stdout.close()
+    assert "Traceback" not in process.stderr.read().decode()
+    assert process.wait() == 1  # what was found counts
+    if with_output:
+        assert len(list(csv.DictReader(open(tmp_path / "out/scores.csv")))) == 4
+
+
+def test_a_closed_standard_error_does_not_put_the_log_into_the_rows(place, detector):
+    command = " ".join(
+        [f"'{sys.executable}' predict.py --detector '{detector}' --input '{place / 'parts'}'"]
+        + ["--format json", *RUNTIME, "2>&-"]
+    )
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, stdout=subprocess.PIPE)
+    rows = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    assert done.returncode == 0 and len(rows) == 5
