@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -55,6 +58,20 @@ BATCH = 4
 HEAT_RATE = 0.01  # pictures: the level that this share of normal photographs reaches is half-way up
 
 
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def _whatever_the_default_device(function: Function) -> Function:
+    """`function` as if nobody had called torch.set_default_device: a detector says where its tensors lie."""
+
+    @wraps(function)
+    def wrapped(*args: Any, **named: Any) -> Any:
+        with torch.device("cpu"):
+            return function(*args, **named)
+
+    return cast(Function, wrapped)
+
+
 class AnomalyDetector:
     """Finds defects in photographs of one kind of part, from a few photographs of good ones.
 
@@ -74,6 +91,7 @@ class AnomalyDetector:
         ] = []  # (width, height) of each; none where nobody noted them
 
     @classmethod
+    @_whatever_the_default_device
     def from_checkpoint(
         cls,
         path: str | Path,
@@ -121,6 +139,7 @@ class AnomalyDetector:
         return cls(build_detector(config.detector, checkpoint), config)
 
     @classmethod
+    @_whatever_the_default_device
     def from_backbone(
         cls,
         *,
@@ -180,6 +199,7 @@ class AnomalyDetector:
         detector = self.scorer.detector
         return detector.memory is not None or not detector.method.needs_references
 
+    @_whatever_the_default_device
     def another(self) -> AnomalyDetector:
         """A detector that knows what this one does and goes its own way from now on; they share the
         backbone's weights."""
@@ -191,6 +211,7 @@ class AnomalyDetector:
         other.reference_sizes, other.grey = self.reference_sizes, self.grey
         return other
 
+    @_whatever_the_default_device
     def remember(
         self,
         references: Photograph | Iterable[Photograph],
@@ -295,10 +316,12 @@ class AnomalyDetector:
         for batch in in_batches((as_photograph(image, self.grey) for image in images), batch_size):
             yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
 
+    @_whatever_the_default_device
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
         """RGB photographs -> (B,3,S,S) uint8, squashed; with tiles (B,1+T,3,S,S)."""
         return self.scorer.to_batch(photographs)
 
+    @_whatever_the_default_device
     def predict_batch(
         self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
     ) -> list[Prediction]:
@@ -331,12 +354,14 @@ class AnomalyDetector:
             raise ModelError("The detector has no references yet: call remember() before save().")
         save_detector(Path(file), self.tensors(), self.config, self.threshold)
 
+    @_whatever_the_default_device
     def tensors(self) -> dict[str, Tensor]:
         """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
         thresholds, and the references' sizes."""
         return tensors_of(self.scorer.detector, self.normal, self.reference_sizes, self.grey)
 
     @classmethod
+    @_whatever_the_default_device
     def load(
         cls,
         file: str | Path,

@@ -1,5 +1,6 @@
 """The Python API: inputs of every kind, methods, thresholds, saved detectors."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -434,3 +435,30 @@ def test_a_saved_detector_knows_its_tiles(configs, tmp_path, method):
         assert np.array_equal(old.patch_map, new.patch_map) and len(
             old.patch_map
         ) == 2 * detector.backbone.grid(detector.image_size)
+
+
+def test_a_default_device_of_somebody_else_changes_nothing(configs, tmp_path):
+    def scores():
+        detector = AnomalyDetector.from_backbone(
+            method="plus", windows=WindowConfig("nan", tiles=2), **configs
+        )
+        detector.remember([texture(1), texture(2)], rotations="auto")
+        detector.save(tmp_path / "part.safetensors")
+        again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+        return [found.score for found in again.predict([texture(3), texture(4, defect=True)])]
+
+    usual = scores()
+    torch.set_default_device("meta")
+    try:
+        assert scores() == usual
+    finally:
+        torch.set_default_device(None)
+
+
+def test_a_detector_can_be_sent_to_another_process(configs):
+    detector = AnomalyDetector.from_backbone(**configs)
+    detector.remember([texture(1), texture(2)])
+    again = pickle.loads(pickle.dumps(detector))
+    for photo in (texture(3), texture(4, defect=True)):
+        assert again.predict(photo).score == detector.predict(photo).score
+    assert again.threshold == detector.threshold
