@@ -28,7 +28,7 @@ from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
-from fdsl.thresholds import NormalScores, Threshold, labelled_threshold, require_both_kinds
+from fdsl.thresholds import LOWEST_RATE, NormalScores, Threshold, labelled_threshold, require_both_kinds
 from fdsl.turning import show
 from models.backbone import Backbone
 from models.detector import Detector
@@ -265,8 +265,10 @@ class AnomalyDetector:
 
         Raises ConfigError for a rate outside 0 to 1, or where `remember` ran with false_alarm_rate None.
         """
-        if not 0 < false_alarm_rate < 1:
-            raise ConfigError(f"--false-alarm-rate {false_alarm_rate} is not a number between 0 and 1.")
+        if not LOWEST_RATE <= false_alarm_rate < 1:
+            raise ConfigError(
+                f"--false-alarm-rate {false_alarm_rate} is not a number from {LOWEST_RATE:g} to below 1."
+            )
         if self.normal is None:
             raise ConfigError(
                 "This detector has no held-out scores of references, so no false-alarm rate can be "

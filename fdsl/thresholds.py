@@ -12,6 +12,7 @@ import numpy as np
 from fdsl.metrics.exact import image_metrics
 from utils.errors import ConfigError
 
+LOWEST_RATE = 1e-9  # of false alarms: below it a normal distribution says nothing
 TINY = 1e-6  # scores are kept this far from 0 and 1
 HELD_OUT, LENIENT, STRICT, COPY = 0, 1, 2, 3  # the kinds of held-out scores, as saved detectors hold them
 FEWEST = 3  # references, from which on one may be unlike the others

@@ -213,8 +213,11 @@ def _asked() -> dict[str, Any]:
     return asked
 
 
+LARGEST = 1e300  # JSON holds larger whole numbers, which are no float
+
+
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
 def _removed(session: Session, number: int) -> Response:

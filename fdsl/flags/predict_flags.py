@@ -16,6 +16,7 @@ from fdsl.flags.groups import (
     add_tiles_flag,
     add_window_flags,
 )
+from fdsl.thresholds import LOWEST_RATE
 from models.methods.registry import METHODS, METHODS_IN_WORDS
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
@@ -174,8 +175,10 @@ def _rate(text: str) -> float | str:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1, nor none")
+    if not LOWEST_RATE <= value < 1:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number between 0 and 1 (from {LOWEST_RATE:g} on), nor none"
+        )
     return value
 
 

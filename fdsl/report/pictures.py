@@ -35,6 +35,7 @@ __all__ = [
 THUMB_SIDE = 192  # longest side of one panel of a thumbnail, pixels
 THUMB_QUALITY = 72  # WebP
 PICTURE_QUALITY = 88  # JPEG
+MOST_SIDE = {".jpg": 65_500, ".webp": 16_383}  # pixels, of what the formats hold
 NAME_LENGTH = 60  # longest file name without its ending
 THUMB_FOLDER = "thumbnails"
 CONTACT_SHEET = "contact_sheet.jpg"
@@ -241,11 +242,17 @@ def _caption(item: CategorySummary, index: int) -> str:
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:
-    """Writes an RGB picture as JPEG or WebP, by the name's ending; the name appears only when the file is
-    complete."""
+    """Writes an RGB picture as JPEG or WebP, by the name's ending, smaller where it is larger than the format
+    holds; the name appears only when the file is complete. OSError for what cannot be encoded."""
     quality = {
         ".jpg": [cv2.IMWRITE_JPEG_QUALITY, PICTURE_QUALITY],
         ".webp": [cv2.IMWRITE_WEBP_QUALITY, THUMB_QUALITY],
     }
-    _, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality[path.suffix])
+    most = max(picture.shape[:2]) / MOST_SIDE[path.suffix]
+    if most > 1:
+        height, width = (max(1, int(side / most)) for side in picture.shape[:2])
+        picture = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+    whole, encoded = cv2.imencode(path.suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), quality[path.suffix])
+    if not whole:
+        raise OSError(f"{path}: a picture of {picture.shape[1]}x{picture.shape[0]} px cannot be encoded")
     write_bytes(path, encoded.tobytes())

@@ -462,3 +462,9 @@ def test_a_detector_can_be_sent_to_another_process(configs):
     for photo in (texture(3), texture(4, defect=True)):
         assert again.predict(photo).score == detector.predict(photo).score
     assert again.threshold == detector.threshold
+
+
+@pytest.mark.parametrize("rate", [0, 1e-17, 1, 2, float("nan")])
+def test_a_rate_that_nobody_can_promise_is_refused(nearest, rate):
+    with pytest.raises(ConfigError, match="false-alarm-rate"):
+        nearest.calibrate(rate)

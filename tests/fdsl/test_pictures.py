@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from fdsl.report import drawing
 from fdsl.report.contact_sheet import ranked_choice
@@ -22,6 +23,7 @@ from fdsl.report.pictures import (
     safe_name,
     upsample,
     verdict,
+    write_image,
     write_pictures,
 )
 from fdsl.report.prediction_report import picture_name
@@ -278,3 +280,10 @@ def test_a_text_that_is_too_long_loses_its_middle_and_other_letters_have_a_font(
 def test_pictures_of_similar_names_are_apart():
     names = ["a/b.png", "a_b.png", "a/b.jpg", "a b.png", "A/b.png"]
     assert len({picture_name(name).lower() for name in names}) == len(names)
+
+
+@pytest.mark.parametrize("suffix, most", [(".jpg", 65_500), (".webp", 16_383)])
+def test_a_picture_larger_than_its_format_holds_is_written_smaller(tmp_path, suffix, most):
+    write_image(tmp_path / f"long{suffix}", np.zeros((4, 70_000, 3), np.uint8))
+    with Image.open(tmp_path / f"long{suffix}") as written:
+        assert written.size[0] == most and written.size[1] >= 1
