@@ -205,7 +205,7 @@ class AnomalyDetector:
         backbone's weights."""
         known = self.scorer.detector
         detector = known.empty_copy(deepcopy(known.method))
-        detector.memory, detector.window_memory = known.memory, known.window_memory
+        detector.remember_as(known)
         other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
         other.reference_sizes, other.grey = self.reference_sizes, self.grey

@@ -105,6 +105,11 @@ class Detector(nn.Module):
             setattr(other, name, None if memory is None else memory.without(reference, references))
         return other
 
+    def remember_as(self, other: Detector) -> None:
+        """Takes over what another detector of the same backbone and settings remembers."""
+        self.memory, self.window_memory = other.memory, other.window_memory
+        self.tile_memory, self.layout = other.tile_memory, other.layout
+
     def empty_copy(self, method: Method) -> Detector:
         """A detector of the same backbone and settings that remembers nothing yet."""
         other = Detector(self.backbone, method, self.image_size, self.settings)

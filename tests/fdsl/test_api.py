@@ -468,3 +468,13 @@ def test_a_detector_can_be_sent_to_another_process(configs):
 def test_a_rate_that_nobody_can_promise_is_refused(nearest, rate):
     with pytest.raises(ConfigError, match="false-alarm-rate"):
         nearest.calibrate(rate)
+
+
+@pytest.mark.parametrize("windows", [WindowConfig("nan", tiles=2), WindowConfig("nan"), LFE])
+def test_another_detector_knows_the_same(configs, windows):
+    detector = AnomalyDetector.from_backbone(windows=windows, **configs)
+    detector.remember([texture(1), texture(2)])
+    photo = texture(3, defect=True)
+    other = detector.another()
+    assert other.predict(photo).score == detector.predict(photo).score
+    assert np.array_equal(other.predict(photo).patch_map, detector.predict(photo).patch_map)
