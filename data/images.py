@@ -1,6 +1,7 @@
 """From image and mask files to tensors: any mode, depth and orientation in, one kind out."""
 
 import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,8 +18,9 @@ from utils.tile_layout import TileLayout
 MAX_PIXELS = 100_000_000
 STRIP = 2**20  # pixels that are scaled at once
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 IMAGE_SUFFIXES = frozenset(
-    (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+    (*JPEG_SUFFIXES, ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
 )
 
 Image.MAX_IMAGE_PIXELS = (
@@ -42,6 +44,14 @@ def open_wide(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray | No
     pixels are not read. DataError as from open_image."""
     with _opened(path, max_pixels) as image:
         return np.asarray(upright(image)) if is_wide(image) else None
+
+
+def pages_left_out(path: str | Path) -> int:
+    """How many pages of a TIFF file are not looked at: all but the first; no pixel is read."""
+    if Path(path).suffix.lower() not in (".tif", ".tiff"):
+        return 0
+    with _opened(path, sys.maxsize) as image:
+        return int(getattr(image, "n_frames", 1)) - 1
 
 
 def is_wide(image: Image.Image) -> bool:

@@ -74,8 +74,8 @@ def _fixed_part(pattern: str) -> str:
     parts = re.split(r"(?<=/)", pattern.replace(os.sep, "/"))
     fixed = []
     for part in parts[:-1]:
-        if glob.has_magic(part):
-            break
+        if glob.has_magic(part) and not os.path.isdir("".join([*fixed, part])):
+            break  # a folder may be called `line [new]`
         fixed.append(part)
     return "".join(fixed)
 

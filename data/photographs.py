@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from data.grey import doubts_of
-from data.images import MAX_PIXELS, open_image, photograph_to_pixels, to_rgb, upright
+from data.images import MAX_PIXELS, open_image, pages_left_out, photograph_to_pixels, to_rgb, upright
 from data.inputs import list_images
 from utils.errors import DataError
 from utils.files import FileStamp, stamp_of
@@ -125,7 +125,7 @@ def read_ahead(
         try:
             photo = open_image(path, max_pixels, grey)
             pixels = photograph_to_pixels(photo, size, layout)
-            doubt = "".join(doubts_of([path], grey, max_pixels))
+            doubt = _pages(path) or "".join(doubts_of([path], grey, max_pixels))
             return Loaded(name, photo, pixels, "", doubt, stamp_of(path) if stamped else None)
         except DataError as error:
             return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "))
@@ -142,6 +142,15 @@ def read_ahead(
         finally:
             for future in waiting:
                 future.cancel()
+
+
+def _pages(path: Path) -> str:
+    left_out = pages_left_out(path)
+    return (
+        f"{printable(path.name)}: only its first page is looked at, {left_out} more are left out"
+        if left_out
+        else ""
+    )
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:

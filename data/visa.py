@@ -7,6 +7,7 @@ As a script it writes ROOT/meta.json and says what it found: python data/visa.py
 
 import csv
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
@@ -50,6 +51,7 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
     file = Path(split_csv) if split_csv else root / "split_csv" / "1cls.csv"
     splits: dict[str, dict[str, list[Record]]] = {"train": {}, "test": {}}
     for split, record in read_split(file):
+        record = _with_slashes(root, record)
         path = root / record.image_path
         if path.is_file() or path.is_symlink():
             for part in SPLITS:
@@ -68,6 +70,18 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
         for part in SPLITS
     )
     return Catalogue(root, train, test)
+
+
+def _with_slashes(root: Path, record: Record) -> Record:
+    """The record with / for each backslash of a path that is not there, where the path with / is: the split
+    file was saved on Windows."""
+    found = {}
+    for name in ("image_path", "mask_path"):
+        path = getattr(record, name)
+        other = checked_path(path.replace("\\", "/"), printable(root)) if "\\" in path else path
+        if other != path and not (root / path).exists() and (root / other).exists():
+            found[name] = other
+    return replace(record, **found) if found else record
 
 
 def read_split(file: Path) -> list[tuple[str, Record]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.folder import SPLIT_FOLDERS, is_normal
+from data.images import pages_left_out
 from data.inputs import find_images, list_images
 from data.masks import MASK_FOLDERS
 from data.mvtec import list_folders
@@ -31,7 +32,16 @@ def reference_files(given: Sequence[str]) -> list[Path]:
     for _ in find_images(given, problem=lambda name, reason: problems.append(f"{name}: {reason}")):
         pass
     warn([f"among the references {problem}" for problem in problems])
-    return list_images(list(given))
+    found = list_images(list(given))
+    pages = [(path, pages_left_out(path)) for path in found]
+    warn(
+        [
+            f"of reference {printable(path.name)} {count} page(s) are left out"
+            for path, count in pages
+            if count
+        ]
+    )
+    return found
 
 
 def _refuse_dataset(folder: Path) -> None:

@@ -7,6 +7,7 @@ import shutil
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support.both_layouts import BACKBONE
 from tests.support.photographs import texture
@@ -67,3 +68,14 @@ def test_a_test_run_stores_the_range_of_its_references(folders, tiny_configs, tm
     test.main([*run, *places, "--image-score", "max", *BACKBONE])
     (config,) = (tmp_path / "results").rglob("config.json")
     assert json.loads(config.read_text())["grey"] == {"part": [0.0, 4095.0]}
+
+
+def test_pages_that_are_left_out_are_named(detector, backbone, tmp_path, told):
+    pages = [Image.fromarray(texture(seed)) for seed in range(3)]
+    for name in ("good/many.tif", "new/more.tiff"):
+        (tmp_path / name).parent.mkdir()
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+    run = ["--references", str(tmp_path / "good"), "--input", str(tmp_path / "new"), "--pictures", "none"]
+    predict.main([*run, "--output", str(tmp_path / "out"), *backbone])
+    assert "of reference many.tif 2 page(s) are left out" in told()
+    assert "more.tiff: only its first page is looked at, 2 more are left out" in told()

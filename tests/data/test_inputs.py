@@ -1,8 +1,10 @@
 """Which photographs an input stands for."""
 
 import pytest
+from PIL import Image
 
-from data.inputs import find_images
+from data.images import open_image
+from data.inputs import find_images, list_images
 from tests.support.photographs import draw, draw_parts
 from utils.errors import DataError
 
@@ -51,3 +53,19 @@ def test_names_are_found_one_folder_at_a_time(tmp_path):
     assert next(found)[0] == "a/1.png"
     draw(tmp_path / "b" / "2.png", 2)
     assert [name for name, _ in found] == ["b/1.png", "b/2.png"]
+
+
+def test_a_folder_with_brackets_in_its_name_is_taken_literally(tmp_path):
+    for name in ("line [new]/a.png", "line [new]/deep/b.png", "line n/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert [name for name, _ in find_images([f"{tmp_path}/line [new]/*.png"])] == ["a.png"]
+    assert [name for name, _ in find_images([f"{tmp_path}/line [new]/**/*.png"])] == ["a.png", "deep/b.png"]
+    assert [path.name for _, path in find_images([f"{tmp_path}/line [n]/*.png"])] == ["c.png"]
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPE"])
+def test_jpeg_by_its_other_names(tmp_path, suffix):
+    file = tmp_path / f"a{suffix}"
+    Image.new("RGB", (8, 8), "red").save(file, format="JPEG")
+    assert list_images(tmp_path) == [file] and open_image(file).size == (8, 8)

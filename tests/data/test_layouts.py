@@ -294,3 +294,19 @@ def test_script_of_visa_runs_from_anywhere(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "no problems found" in done.stdout
     assert read_meta(tmp_path / "m.json", DATA / "visa") == visa.scan(DATA / "visa")
+
+
+def test_a_split_file_saved_on_windows(tmp_path):
+    """Backslashes are taken as / where that file exists, and lead nowhere else."""
+    for name in ("a.png", "b.png"):
+        (tmp_path / "cup/Data/Images").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cup/Data/Images" / name).write_bytes(b"x")
+    (tmp_path / "split_csv").mkdir()
+    rows = ["cup,train,normal,cup\\Data\\Images\\a.png,", "cup,test,normal,cup\\Data\\Images\\b.png,"]
+    (tmp_path / "split_csv/1cls.csv").write_text(HEADER + "\n".join(rows) + "\n")
+    found = visa.scan(tmp_path)
+    assert [record.image_path for record in found.train["cup"]] == ["cup/Data/Images/a.png"]
+    assert [record.image_path for record in found.test["cup"]] == ["cup/Data/Images/b.png"]
+    (tmp_path / "split_csv/1cls.csv").write_text(HEADER + rows[0] + "\ncup,test,normal,..\\..\\x.png,\n")
+    with pytest.raises(DataError):
+        visa.scan(tmp_path)
