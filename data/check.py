@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 from data.records import Catalogue, Record
@@ -13,6 +14,7 @@ from utils.errors import DataError
 from utils.text import printable
 
 CHECKING_THREADS = 8
+MOST_DEFECT = 0.6  # of a mask, from which on it may be inverted
 
 
 def check_catalogue(
@@ -68,6 +70,10 @@ def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, lim
             mask = open_mask(root / record.mask_path, **limit)
         except DataError as error:
             return [*problems, f"mask of {printable(record.image_path)}: {error}"]
+        if np.asarray(mask).mean() > 255 * MOST_DEFECT:
+            problems.append(
+                f"{printable(root / record.mask_path)}: nearly all of the mask is defect; inverted?"
+            )
         if mask.getextrema()[1] == 0:
             problems.append(f"{printable(root / record.mask_path)}: empty mask of an anomalous image")
         if size is not None and mask.size != size:

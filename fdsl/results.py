@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.check import MOST_DEFECT
 from data.images import image_size, mask_to_tensor, open_image, open_mask
 from data.records import Record
 from fdsl.evaluation import evaluate_category
@@ -23,7 +24,8 @@ from fdsl.words import framing
 from models.features import ScoreMaps
 from utils.files import csv_text, write_text
 from utils.grey_range import GreyRange
-from utils.log import progress
+from utils.log import progress, warn
+from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 SCORE_COLUMNS = (
@@ -103,6 +105,16 @@ class CategoryFiles:
         return np.asarray(open_image(self.root / record.image_path, self.max_pixels, self.grey))
 
 
+def doubt_of(mask: np.ndarray) -> str:
+    """What is odd about a defect's mask (H,W) bool; "" for nothing."""
+    share = float(mask.mean())
+    if share == 0:
+        return "the mask of a defect is empty; if the defect was not marked, remove the mask"
+    if share > MOST_DEFECT:
+        return f"{share:.0%} of the mask is defect; if black marks the defect, turn the mask's colours round"
+    return ""
+
+
 def evaluate(
     category: str, tested: TestedSet, maps: np.ndarray, score: np.ndarray, config: RunConfig, max_pixels: int
 ) -> CategoryView:
@@ -110,7 +122,16 @@ def evaluate(
     records, references = tested.records[category], tested.references[category]
     files = CategoryFiles(tested.root, records, max_pixels, tested.grey.get(category))
     labels = np.array([record.anomalous for record in records])
-    found = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)
+    doubtful: dict[int, str] = {}
+
+    def mask(index: int, side: int | str) -> np.ndarray | None:
+        values = files.mask(index, side)
+        if records[index].anomalous and values is not None and (doubt := doubt_of(values)):
+            doubtful[index] = f"{printable(records[index].mask_path)}: {doubt}"
+        return values
+
+    found = evaluate_category(maps, score, labels, mask, config.image_score, config.metric_size)
+    warn(list(doubtful.values()))
     return CategoryView(
         name=category,
         image_paths=[record.image_path for record in records],

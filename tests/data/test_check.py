@@ -16,8 +16,10 @@ def broken_catalogue(root: Path) -> Catalogue:
         Image.new("L", (8, 6)).save(root / f"{name}.png")
     (root / "text.png").write_text("not an image")
     Image.new("L", (8, 6)).save(root / "empty_mask.png")
-    Image.new("L", (8, 6), 1).save(root / "fine_mask.png")
-    Image.new("L", (6, 8), 1).save(root / "size_mask.png")
+    for name, size in (("fine", (8, 6)), ("size", (6, 8))):
+        mask = Image.new("L", size)
+        mask.putpixel((2, 2), 1)
+        mask.save(root / f"{name}_mask.png")
     masks = {
         "fine": "fine_mask.png",
         "lost_mask": "lost.png",
