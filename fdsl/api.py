@@ -267,7 +267,8 @@ class AnomalyDetector:
         """
         if not LOWEST_RATE <= false_alarm_rate < 1:
             raise ConfigError(
-                f"--false-alarm-rate {false_alarm_rate} is not a number from {LOWEST_RATE:g} to below 1."
+                f"--false-alarm-rate {false_alarm_rate} is not a number between 0 and 1 "
+                f"(from {LOWEST_RATE:g} on)."
             )
         if self.normal is None:
             raise ConfigError(
