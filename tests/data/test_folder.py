@@ -19,13 +19,16 @@ from utils.errors import DataError
 
 
 def build(root: Path, *names: str) -> Path:
-    """Files under root: a small white image for each name; a name that ends in / is an empty folder."""
+    """Files under root: a small image, white on its left, for each name; one that ends in / is an empty
+    folder."""
+    image = Image.new("L", (6, 5))
+    image.paste(255, (0, 0, 2, 5))
     for name in names:
         if name.endswith("/"):
             (root / name).mkdir(parents=True)
         else:
             (root / name).parent.mkdir(parents=True, exist_ok=True)
-            Image.new("L", (6, 5), 255).save(root / name)
+            image.save(root / name)
     return root
 
 

@@ -27,6 +27,10 @@ DATA = SHARED / "data"
 real = pytest.mark.skipif(not DATA.is_dir(), reason=f"{DATA} is not here")
 
 
+SPOT = np.zeros((10, 12), np.uint8)  # a mask
+SPOT[2:4, 3:6] = 255
+
+
 def make_mvtec(root: Path, category: str = "cup") -> Path:
     """Three training images and one good test image, three dents whose masks sort otherwise, one scratch."""
     for name in (
@@ -43,7 +47,7 @@ def make_mvtec(root: Path, category: str = "cup") -> Path:
         "ground_truth/dent/x_mask.bmp",
         "ground_truth/scratch/0_mask.png",
     ):
-        save(root / category / name)
+        save(root / category / name, SPOT if "ground_truth" in name else 100)
     return root
 
 
