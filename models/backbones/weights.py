@@ -9,9 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from models.backbones.transformers_names import PROJECTION, is_of_transformers, to_open_clip
+from models.backbones.weight_files import read_state, refuse_other_numbers
 from utils.errors import ModelError
-from utils.text import first_line
+from utils.text import one_line
 
+VISUAL = "visual."  # the image tower's prefix in a whole CLIP
 FINGERPRINT_STRIDE = 1009  # a prime, so that the sampled entries do not line up with rows
 
 
@@ -30,38 +33,23 @@ def fingerprint(state: dict[str, Tensor]) -> str:
 
 
 def read_image_tower(file: Path) -> dict[str, Tensor]:
-    """The image tower's state dict from a safetensors or torch file (whole CLIP, `visual.*` or bare keys).
+    """The image tower's state dict in open_clip's names, from a whole CLIP or its tower: a safetensors or
+    torch file with `visual.*` or bare names, OpenAI's TorchScript archive, or transformers' `vision_model.*`.
 
-    Torch files are read without executing anything (weights_only). Raises ModelError naming the file.
+    Nothing in the file is executed. Raises ModelError naming the file.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        state = (
-            load_file(file)
-            if file.suffix == ".safetensors"
-            else torch.load(file, map_location="cpu", weights_only=True)
-        )
-    except (SafetensorError, RuntimeError, OSError, ValueError, EOFError, KeyError, AttributeError) as error:
-        raise ModelError(
-            f"--pretrained {file} is not a plain weights file ({first_line(error)}); use a .safetensors file."
-        ) from error
-    except Exception as error:  # pickle.UnpicklingError and its kin
-        raise ModelError(
-            f"--pretrained {file} was refused: it holds more than tensors "
-            f"({first_line(error)}); use a .safetensors file."
-        ) from error
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(
-            f"--pretrained {file} holds no state dict of tensors; use open_clip's own weights file."
-        )
+    state = read_state(file, VISUAL)
     state = {name.removeprefix("module."): value for name, value in state.items()}
-    tower = {
-        name.removeprefix("visual."): value for name, value in state.items() if name.startswith("visual.")
-    }
+    if is_of_transformers(state):
+        tower = to_open_clip(state)
+        if "proj" not in tower:
+            raise ModelError(
+                f"--pretrained {file} holds no {PROJECTION}: it is the image tower alone; fetch the "
+                "model.safetensors of the whole CLIP."
+            )
+    else:
+        tower = {name.removeprefix(VISUAL): value for name, value in state.items() if name.startswith(VISUAL)}
+    refuse_other_numbers(tower or state, file)
     return tower or state
 
 
@@ -77,6 +65,7 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
     if (
         table.dim() == 2
         and table.shape[1] == own["positional_embedding"].shape[1]
+        and table.shape[0] > 1
         and math.isqrt(table.shape[0] - 1) ** 2 == table.shape[0] - 1
     ):
         fits.add("positional_embedding")
@@ -86,18 +75,17 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
         "of another shape": sorted((set(own) & set(state)) - fits),
     }
     if any(faults.values()):
-        reason = "; ".join(
-            f"{what}: {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"
-            for what, names in faults.items()
-            if names
-        )
+        reason = "; ".join(f"{what}: {_some(names)}" for what, names in faults.items() if names)
         raise ModelError(f"--pretrained {source} does not fill the image tower ({reason}); check --model.")
+    state = {name: value.float() for name, value in state.items()}
     bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
     if bad:
-        raise ModelError(f"--pretrained {source} holds values that are not finite ({', '.join(bad[:5])}).")
-    visual.positional_embedding = nn.Parameter(table.detach().float().clone())
-    visual.load_state_dict(
-        {name: value.float() if value.is_floating_point() else value for name, value in state.items()},
-        strict=True,
-        assign=True,
-    )
+        raise ModelError(f"--pretrained {source} holds values that are not finite ({_some(bad)}).")
+    visual.positional_embedding = nn.Parameter(state["positional_embedding"].detach().clone())
+    visual.load_state_dict(state, strict=True, assign=True)
+
+
+def _some(names: list[str]) -> str:
+    """The first five of some names, and how many more there are."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return one_line(", ".join(name[:60] for name in names[:5]), 320) + more

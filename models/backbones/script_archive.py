@@ -1,0 +1,166 @@
+"""Tensors of a TorchScript archive, as OpenAI publishes CLIP, read without running anything of it.
+
+Such a file is a zip archive: data.pkl says which module holds which tensor, data/KEY holds a tensor's bytes,
+code/ holds the program, which is not looked at. data.pkl is read by an unpickler that knows six names.
+"""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+MARK = "/constants.pkl"  # what such an archive has and torch.save's has not
+TABLE = "/data.pkl"
+LARGEST_TABLE = 64 * 2**20  # bytes of data.pkl; OpenAI's largest has 0.2 million
+DEEPEST = 32  # modules within modules
+STORAGES = {
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "DoubleStorage": torch.float64,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a tensor lies: the key of its bytes, its type, first element, shape and strides."""
+
+    key: str
+    dtype: torch.dtype
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+class Module:
+    """A module of the archive: its tensors and modules by name."""
+
+    def __init__(self) -> None:
+        self.parts: dict[str, Any] = {}
+
+    def __setstate__(self, state: object) -> None:
+        self.parts = state if isinstance(state, dict) else {}
+
+
+class Call:
+    """A function that data.pkl may name; nothing can be set on it."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., object]) -> None:
+        self._function = function
+
+    def __call__(self, *given: object) -> object:
+        return self._function(*given)
+
+    def __setstate__(self, state: object) -> None:
+        raise pickle.UnpicklingError("it changes a function")
+
+
+class TableReader(pickle.Unpickler):
+    """data.pkl's unpickler: modules, descriptions of tensors and plain containers, nothing else."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream)
+        self._module = type("Module", (Module,), {})  # of this file alone, whatever is set on it
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module == "__torch__" or module.startswith("__torch__."):
+            return self._module
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return Call(_describe)
+        if (module, name) == ("torch._utils", "_rebuild_parameter"):
+            return Call(lambda tensor, *_: tensor)
+        if (module, name) == ("collections", "OrderedDict"):
+            return Call(OrderedDict)
+        if module == "torch.jit._pickle" and name.startswith("build_"):
+            return Call(lambda values, *_: values)
+        if module == "torch" and name in STORAGES:
+            return STORAGES[name]
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Stored:
+        kind, dtype, key, _place, _count = pid
+        if kind != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
+            raise pickle.UnpicklingError("it names something that is no storage")
+        return Stored(key, dtype, 0, (), ())
+
+
+def _describe(storage: Any, offset: int, shape: tuple, strides: tuple, *_: object) -> Stored:
+    numbers = (offset, *shape, *strides)
+    if not isinstance(storage, Stored) or any(type(n) is not int or n < 0 for n in numbers):
+        raise pickle.UnpicklingError("it describes a tensor wrongly")
+    return Stored(storage.key, storage.dtype, offset, tuple(shape), tuple(strides))
+
+
+def is_script_archive(file: Path) -> bool:
+    """Whether a file is a TorchScript archive."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        return any(name.count("/") == 1 and name.endswith(MARK) for name in archive.namelist())
+
+
+def read_script_archive(file: Path, prefix: str) -> dict[str, Tensor]:
+    """Name with dots -> tensor, of those whose name begins with `prefix`; of all where none does.
+
+    Raises ValueError, KeyError, zipfile.BadZipFile or an unpickler's error for a file that is not whole.
+    """
+    with zipfile.ZipFile(file) as archive:
+        folder = next(name for name in archive.namelist() if name.endswith(MARK)).removesuffix(MARK)
+        table = archive.getinfo(folder + TABLE)
+        if table.file_size > LARGEST_TABLE or table.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"its table takes {table.file_size:,} bytes")
+        with archive.open(table) as stream:
+            root = TableReader(stream).load()
+        found = _tensors_of(root)
+        chosen = {name: stored for name, stored in found.items() if name.startswith(prefix)} or found
+        return {name: _load(archive, folder, stored) for name, stored in chosen.items()}
+
+
+def _tensors_of(root: object) -> dict[str, Stored]:
+    """All tensors below a module, each module once."""
+    if not isinstance(root, Module):
+        raise ValueError("it holds no module")
+    found: dict[str, Stored] = {}
+    seen = {id(root)}
+    waiting = [("", root, 0)]
+    while waiting:
+        prefix, module, depth = waiting.pop()
+        for name, part in module.parts.items():
+            if isinstance(part, Stored):
+                found[f"{prefix}{name}"] = part
+            elif isinstance(part, Module) and id(part) not in seen and depth < DEEPEST:
+                seen.add(id(part))
+                waiting.append((f"{prefix}{name}.", part, depth + 1))
+    return found
+
+
+def _load(archive: zipfile.ZipFile, folder: str, stored: Stored) -> Tensor:
+    """A tensor with memory of its own; its bytes must be there, and no more values than they hold."""
+    record = archive.getinfo(f"{folder}/data/{stored.key}")
+    if record.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"the bytes of tensor {stored.key} are packed")
+    held = record.file_size // stored.dtype.itemsize
+    reach = sum((size - 1) * stride for size, stride in zip(stored.shape, stored.strides, strict=True))
+    count = 1
+    for size in stored.shape:
+        count *= size
+    if count == 0:
+        return torch.empty(stored.shape, dtype=stored.dtype)
+    if count > held or stored.offset + reach >= held:
+        raise ValueError(f"tensor {stored.key} says more values than it holds")
+    values = torch.frombuffer(bytearray(archive.read(record)), dtype=stored.dtype, count=held)
+    return values.as_strided(stored.shape, stored.strides, stored.offset)

@@ -1,0 +1,212 @@
+"""Weights files as others publish them, and as strangers make them: the same tower, or one sentence."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+from torch import nn
+
+from models.backbones.families import load_backbone
+from models.backbones.weights import fingerprint
+from utils.errors import ModelError
+
+often = settings(
+    max_examples=int(os.environ.get("FDSL_FUZZ", "60")),
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+class Node(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def put(root, name, value):
+    *path, last = name.split(".")
+    for part in path:
+        if not hasattr(root, part):
+            root.add_module(part, Node())
+        root = getattr(root, part)
+    root.register_parameter(last, nn.Parameter(value, requires_grad=False))
+
+
+def script_archive(state, file):
+    """A whole CLIP as OpenAI's files hold it: a program, the tower in half precision, numbers as buffers."""
+    clip = Node()
+    for name, value in state.items():
+        put(clip, f"visual.{name}", value.half())
+    put(clip, "token_embedding.weight", torch.zeros(8, 4))
+    for name, value in (("input_resolution", 32), ("context_length", 77)):
+        clip.register_buffer(name, torch.tensor(value))
+    torch.jit.script(clip).save(str(file))
+
+
+def of_transformers(state):
+    """A tower's state dict in the names of transformers' CLIPModel, written out block by block."""
+    found = {
+        "vision_model.embeddings.class_embedding": state["class_embedding"],
+        "vision_model.embeddings.position_ids": torch.arange(17)[None],
+        "vision_model.embeddings.patch_embedding.weight": state["conv1.weight"],
+        "vision_model.embeddings.position_embedding.weight": state["positional_embedding"],
+        "visual_projection.weight": state["proj"].T.contiguous(),
+        "text_model.final_layer_norm.weight": torch.ones(4),
+        "logit_scale": torch.ones(()),
+    }
+    for kind in ("weight", "bias"):
+        found[f"vision_model.pre_layrnorm.{kind}"] = state[f"ln_pre.{kind}"]
+        found[f"vision_model.post_layernorm.{kind}"] = state[f"ln_post.{kind}"]
+        for layer in range(3):
+            own, theirs = f"transformer.resblocks.{layer}", f"vision_model.encoder.layers.{layer}"
+            for letter, part in zip("qkv", state[f"{own}.attn.in_proj_{kind}"].chunk(3), strict=True):
+                found[f"{theirs}.self_attn.{letter}_proj.{kind}"] = part.clone()
+            for ours, name in (
+                ("attn.out_proj", "self_attn.out_proj"),
+                ("ln_1", "layer_norm1"),
+                ("ln_2", "layer_norm2"),
+                ("mlp.c_fc", "mlp.fc1"),
+                ("mlp.c_proj", "mlp.fc2"),
+            ):
+                found[f"{theirs}.{name}.{kind}"] = state[f"{own}.{ours}.{kind}"]
+    return found
+
+
+@pytest.fixture
+def state(tiny_configs):
+    torch.manual_seed(0)
+    own = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
+    return {name: torch.randn_like(value) for name, value in own.items()}
+
+
+@pytest.fixture
+def load(tiny_configs):
+    return lambda file: load_backbone("ViT-tiny-test", str(file), [1, 3], model_config=tiny_configs)
+
+
+def test_an_archive_as_openai_publishes_it_is_read(tmp_path, state, load):
+    script_archive(state, tmp_path / "ViT.pt")
+    wanted = {name: value.half().float() for name, value in state.items()}
+    assert load(tmp_path / "ViT.pt").fingerprint == fingerprint(wanted)
+    tower = torch.jit.load(str(tmp_path / "ViT.pt")).state_dict()  # torch's own reader, which may run it
+    assert torch.equal(
+        load(tmp_path / "ViT.pt").visual.state_dict()["transformer.resblocks.2.mlp.c_fc.weight"],
+        tower["visual.transformer.resblocks.2.mlp.c_fc.weight"].float(),
+    )
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+def test_the_names_of_transformers_are_read(tmp_path, state, load, suffix):
+    file = tmp_path / f"model{suffix}"
+    theirs = of_transformers(state)
+    save_file(theirs, file) if suffix == ".safetensors" else torch.save(theirs, file)
+    assert load(file).fingerprint == fingerprint(state)
+
+
+def test_a_tower_of_transformers_alone_names_the_file_to_fetch(tmp_path, state, load):
+    theirs = of_transformers(state)
+    del theirs["visual_projection.weight"]
+    save_file(theirs, tmp_path / "model.safetensors")
+    with pytest.raises(ModelError, match=r"fetch the model\.safetensors of the whole CLIP"):
+        load(tmp_path / "model.safetensors")
+
+
+def expanded(rows):
+    return torch.zeros(1).expand(rows, 32)
+
+
+@pytest.mark.parametrize(
+    "name, value, words",
+    [
+        ("ln_post.bias", torch.zeros(32).to_sparse(), "ln_post.bias is none"),
+        ("ln_post.bias", torch.zeros(32, device="meta"), "ln_post.bias is none"),
+        ("ln_post.bias", torch.zeros(32, dtype=torch.float8_e4m3fn), "float8_e4m3fn in ln_post.bias"),
+        ("ln_post.bias", torch.zeros(32, dtype=torch.int64), "int64 in ln_post.bias"),
+        ("ln_post.bias", torch.full((32,), 1e300, dtype=torch.float64), "not finite (ln_post.bias)"),
+        ("ln_post.bias", torch.quantize_per_tensor(torch.zeros(32), 1.0, 0, torch.qint8), "is none"),
+        (7, torch.zeros(32), "7 is none"),
+        ("ln_post.bias", 1.0, "ln_post.bias is none"),
+        ("positional_embedding", expanded(10**12 + 1), "positional_embedding is none"),
+        ("positional_embedding", torch.zeros(0, 32), "of another shape: positional_embedding"),
+        ("positional_embedding", torch.zeros(1, 32), "of another shape: positional_embedding"),
+        ("x\x1b[31m" * 10_000, torch.zeros(1), "not of the image tower: x\\x1b[31m"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_named(tmp_path, state, load, name, value, words):
+    torch.save({**state, name: value}, tmp_path / "w.pt")
+    with pytest.raises(ModelError) as caught:
+        load(tmp_path / "w.pt")
+    assert words in str(caught.value) and str(caught.value).isprintable()
+    assert len(str(caught.value)) < 700 + len(str(tmp_path))
+
+
+def archive_with(table, file, records=()):
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in (("data.pkl", table), ("constants.pkl", b""), *records):
+            archive.writestr(f"w/{name}", content)
+
+
+class Malicious:
+    def __reduce__(self):
+        import pathlib
+
+        return pathlib.Path.touch, (pathlib.Path("executed"),)
+
+
+SHAPE_OF_A_TERABYTE = (
+    b"\x80\x02c__torch__\nClip\n)\x81}X\x01\x00\x00\x00wctorch._utils\n_rebuild_tensor_v2\n"
+    b"((X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x01tQ"
+    b"K\x00J\xff\xff\xff\x7fK\x20\x86K\x00K\x00\x86\x89}tRsb."
+)
+
+
+@pytest.mark.parametrize(
+    "table, words",
+    [
+        (pickle.dumps(Malicious()), "names pathlib"),
+        (pickle.dumps({"visual.w": 1}, 2), "holds no module"),
+        (b"\x80\x02c__torch__\nClip\n}b.", "more than tensors"),  # sets something on the class
+        (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x01\x00\x00\x00aNs\x86b.", "changes a function"),
+        (SHAPE_OF_A_TERABYTE, "more values than it holds"),
+        (b"", "not a plain weights file"),
+    ],
+)
+def test_an_archive_runs_nothing_and_takes_no_more_than_it_holds(tmp_path, load, table, words, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    archive_with(table, tmp_path / "w.pt", [("data/0", b"\0" * 4)])
+    with pytest.raises(ModelError) as caught:
+        load(tmp_path / "w.pt")
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "executed").exists()
+
+
+@often
+@given(data=st.data())
+def test_a_damaged_archive_is_a_tower_or_one_sentence(data, tmp_path_factory, tiny_configs):
+    folder = tmp_path_factory.getbasetemp() / "damaged"
+    folder.mkdir(exist_ok=True)
+    whole = folder / "whole.pt"
+    if not whole.exists():
+        own = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
+        script_archive(own, whole)
+    with zipfile.ZipFile(whole) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    table = next(name for name in parts if name.endswith("/data.pkl"))
+    content = bytearray(parts[table])
+    for _ in range(data.draw(st.integers(1, 3))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place : place + data.draw(st.integers(0, 4))] = data.draw(st.binary(max_size=8))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, old in parts.items():
+            archive.writestr(name, bytes(content) if name == table else old)
+    (folder / "w.pt").write_bytes(buffer.getvalue())
+    try:
+        load_backbone("ViT-tiny-test", str(folder / "w.pt"), [1], model_config=tiny_configs)
+    except ModelError as error:
+        assert "\n" not in str(error)
