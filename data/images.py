@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from data.heif import HEIF_SUFFIXES, HOW, can_read_heif
 from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.text import printable
@@ -17,10 +18,12 @@ from utils.tile_layout import TileLayout
 
 MAX_PIXELS = 100_000_000
 STRIP = 2**20  # pixels that are scaled at once
-FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000")
+HEIF = can_read_heif()
+FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", *(("HEIF",) if HEIF else ()))
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif")
 IMAGE_SUFFIXES = frozenset(
     (*JPEG_SUFFIXES, ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
+    + (HEIF_SUFFIXES if HEIF else ())
 )
 
 Image.MAX_IMAGE_PIXELS = (
@@ -148,9 +151,10 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise DataError(f"{name}: may not be read; give read permission") from error
     except UnidentifiedImageError as error:
+        heif = Path(path).suffix.lower() in HEIF_SUFFIXES and not HEIF
         raise DataError(
-            f"{name}: is not an image of a known format ({', '.join(FORMATS)}); convert it to PNG or "
-            "remove it"
+            f"{name}: is not an image of a known format ({', '.join(FORMATS)}); "
+            + (HOW if heif else "convert it to PNG or remove it")
         ) from error
     except (
         Exception

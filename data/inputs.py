@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from data.heif import HEIF_SUFFIXES, HOW
 from data.images import IMAGE_SUFFIXES
 from utils.errors import DataError
 from utils.text import natural_key, printable
@@ -19,7 +20,7 @@ from utils.text import natural_key, printable
 logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
 DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
-UNREAD_SUFFIXES = frozenset(".heic .heif .avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
+UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
 _warned: set[str] = set()
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
@@ -97,9 +98,14 @@ def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
 
 def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
-    if suffix in UNREAD_SUFFIXES and problem is not None:
-        problem(printable(entry.path), f"{suffix} photographs are not read; convert it to PNG or JPEG")
-    return suffix in IMAGE_SUFFIXES
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    cure = (
+        HOW if suffix in HEIF_SUFFIXES else "convert it to PNG or JPEG" if suffix in UNREAD_SUFFIXES else ""
+    )
+    if cure and problem is not None:
+        problem(printable(entry.path), f"{suffix} photographs are not read; {cure}")
+    return False
 
 
 def _holds_results(folder: str) -> bool:
