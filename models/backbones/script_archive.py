@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -72,7 +72,7 @@ class Call:
 class TableReader(pickle.Unpickler):
     """data.pkl's unpickler: modules, descriptions of tensors and plain containers, nothing else."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream)
         self._module = type("Module", (Module,), {})  # of this file alone, whatever is set on it
 
