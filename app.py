@@ -25,6 +25,7 @@ from fdsl.flags.arguments import CommandLine, whole
 from fdsl.flags.chosen_detector import load_or_make, remember
 from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
 from fdsl.report.prediction_report import detector_facts
+from models.methods.registry import METHODS
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
 from utils.signals import before_leaving, how_to_continue
@@ -38,6 +39,11 @@ MEBIBYTE = 2**20
 
 def main(argv: list[str] | None = None) -> NoReturn:
     args = parse(argv)
+    if args.with_batch or (args.method is not None and METHODS[args.method].sees_inspected):
+        raise ConfigError(
+            "The page inspects photographs one by one: compare them with each other by predict.py, and open "
+            "the page with the detector that it saves (--detector FILE)."
+        )
     try:
         import flask  # noqa: F401
         import waitress

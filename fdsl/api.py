@@ -21,6 +21,7 @@ from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
 from fdsl.calibration import normal_scores, set_scales
 from fdsl.evaluation import fused_scores
+from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.learnt import grey_of, restored, sizes_of, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.run_config import FittedConfig
@@ -28,7 +29,14 @@ from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
-from fdsl.thresholds import LOWEST_RATE, NormalScores, Threshold, labelled_threshold, require_both_kinds
+from fdsl.thresholds import (
+    LOWEST_RATE,
+    NormalScores,
+    Threshold,
+    batch_threshold,
+    labelled_threshold,
+    require_both_kinds,
+)
 from fdsl.turning import show
 from models.backbone import Backbone
 from models.detector import Detector
@@ -72,6 +80,13 @@ def _whatever_the_default_device(function: Function) -> Function:
     return cast(Function, wrapped)
 
 
+def _require_rate(rate: float) -> None:
+    if not LOWEST_RATE <= rate < 1:
+        raise ConfigError(
+            f"--false-alarm-rate {rate} is not a number between 0 and 1 (from {LOWEST_RATE:g} on)."
+        )
+
+
 class AnomalyDetector:
     """Finds defects in photographs of one kind of part, from a few photographs of good ones.
 
@@ -107,6 +122,7 @@ class AnomalyDetector:
         use_nam: int | None = None,
         fd: str | None = None,
         align: str | None = None,
+        with_batch: bool | None = None,
         device: str = "auto",
         precision: str = "auto",
     ) -> AnomalyDetector:
@@ -128,7 +144,7 @@ class AnomalyDetector:
             },
             checkpoint.backbone,
         )
-        given = {"use_nam": use_nam, "fd": fd, "align": align}
+        given = {"use_nam": use_nam, "fd": fd, "align": align, "with_batch": with_batch}
         chosen = method_config(given, checkpoint.options, checkpoint.has_nam)
         config = detector_config(
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
@@ -153,13 +169,15 @@ class AnomalyDetector:
         image_size: int | None = None,
         align: str | None = None,
         leave_out: Sequence[str] | None = None,
+        with_batch: bool | None = None,
         device: str = "auto",
         precision: str = "auto",
     ) -> AnomalyDetector:
         """A detector without training (method nearest): half the cosine distance to the nearest normal patch.
 
         Without `windows` it looks at the whole image alone. `leave_out`: parts of the method that are
-        switched off. ConfigError and ModelError as the commands do.
+        switched off. `with_batch`: mutual scoring of the inspected photographs is added. ConfigError and
+        ModelError as the commands do.
         """
         tower = {
             "model": model,
@@ -171,7 +189,7 @@ class AnomalyDetector:
         config = detector_config(
             method,
             backbone_config(tower),
-            method_config({"use_nam": 0, "align": align, "leave_out": leave_out}),
+            method_config({"use_nam": 0, "align": align, "leave_out": leave_out, "with_batch": with_batch}),
             windows or WindowConfig(winmode="nan"),
             image_score,
             device,
@@ -214,16 +232,18 @@ class AnomalyDetector:
     @_whatever_the_default_device
     def remember(
         self,
-        references: Photograph | Iterable[Photograph],
+        references: Photograph | Iterable[Photograph] = (),
         *,
         rotations: int | str = 1,
         false_alarm_rate: float | None = 0.01,
+        inspected: Photograph | Iterable[Photograph] = (),
     ) -> None:
         """Learns what good parts look like; what it remembered before is forgotten.
 
         `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of
         each, turned by 360/rotations degrees (not for parts whose orientation is the defect); "auto": as many
-        as do no harm, by the references themselves.
+        as do no harm, by the references themselves. `inspected`: for method batch and `with_batch`, the
+        photographs that will be inspected, two or more; of many, 200 are drawn.
         `false_alarm_rate`: how often a good part may be called anomalous; the threshold comes from the
         references alone. None: no threshold, sooner done. A photograph given twice counts once. Raises
         DataError, ModelError.
@@ -233,14 +253,21 @@ class AnomalyDetector:
                 f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies, "
                 f"{AUTO} as many as do no harm."
             )
-        given = list(each_image(references)[0])
-        grey = find_range(given)
+        given, shown = list(each_image(references)[0]), standing_for_all(list(each_image(inspected)[0]))
+        grey = find_range(given or shown)
         photographs = without_copies([as_photograph(image, grey) for image in given])
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
+        if photographs and self.scorer.detector.method.sees_inspected:
+            raise ConfigError(
+                f"--method {self.config.detector.method} looks at no references: leave them out, or add "
+                "--with-batch to a method that does."
+            )
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
         self.config = replace(self.config, references=len(photographs), rotations=1)
+        if self.scorer.detector.looks_at_inspected:
+            show_inspected(self.scorer, (as_photograph(image, grey) for image in shown), len(shown))
         if not photographs:
             return
         rotations = show(self.scorer, photographs, rotations)
@@ -265,11 +292,7 @@ class AnomalyDetector:
 
         Raises ConfigError for a rate outside 0 to 1, or where `remember` ran with false_alarm_rate None.
         """
-        if not LOWEST_RATE <= false_alarm_rate < 1:
-            raise ConfigError(
-                f"--false-alarm-rate {false_alarm_rate} is not a number between 0 and 1 "
-                f"(from {LOWEST_RATE:g} on)."
-            )
+        _require_rate(false_alarm_rate)
         if self.normal is None:
             raise ConfigError(
                 "This detector has no held-out scores of references, so no false-alarm rate can be "
@@ -291,6 +314,18 @@ class AnomalyDetector:
         if len(scores) != len(labels):
             raise ConfigError(f"There are {len(scores)} labelled photographs but {len(labels)} labels.")
         self.threshold = labelled_threshold(scores, np.asarray(labels, bool))
+
+    def learn_threshold_from_batch(
+        self, images: Photograph | Iterable[Photograph], false_alarm_rate: float = 0.01
+    ) -> None:
+        """Sets the threshold from the bulk of the photographs that are inspected, of which most are to be
+        good; of many, 200 are drawn. See `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few
+        photographs."""
+        _require_rate(false_alarm_rate)
+        found = list(self.stream(standing_for_all(list(each_image(images)[0]))))
+        scores = np.array([one.score for one in found])
+        peaks = np.array([one.patch_map.max() for one in found], np.float64)
+        self.threshold = batch_threshold(scores, peaks, false_alarm_rate)
 
     @property
     def heat_scale(self) -> tuple[float, float]:

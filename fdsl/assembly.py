@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fdsl.run_config import DetectorConfig, FittedConfig
+from fdsl.settings import refuse_beside_batch
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
 from models.backbones.families import load_backbone
@@ -112,6 +113,7 @@ def _refuse_contradictions(
             "paper's needs a whole test set)."
         )
     METHODS[method].refuse_other_parts(options)
+    refuse_beside_batch(method, options, windows)
     if METHODS[method].needs_discrepancy and options.fd == "none":
         raise ConfigError(
             f"--method {method} needs a discrepancy, and these heads were trained on --fd none."

@@ -79,16 +79,20 @@ def as_unknown(
 
 
 def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1) -> None:
-    """Brings the method's maps to one scale, by the mean height that held-out references reach on each.
+    """Brings the method's maps to one scale, by the mean height that held-out references reach on each; then
+    its maps and scores to that of mutual scoring, where this is added.
 
     Nothing is done for a method without scales. Raises NotFinite, and ModelError where a height is zero.
     """
-    method = scorer.detector.method
-    if not method.scales:
-        return
-    peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
-    heights = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
-    method.set_levels([float(height.mean()) for height in heights])
+    method, beside = scorer.detector.method, scorer.detector.beside
+    if method.scales:
+        peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
+        heights = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
+        method.set_levels([float(height.mean()) for height in heights])
+    if beside is not None:
+        found = [batch.score() for batch in as_unknown(scorer, photographs, rotations)]
+        peak = np.concatenate([part.base.max((1, 2)) for part in found]).mean()
+        beside.set_own(float(peak), float(np.concatenate([part.base_score for part in found]).mean()))
 
 
 def normal_scores(

@@ -14,6 +14,7 @@ from data.grey import doubts_of
 from data.images import open_image
 from data.records import Record
 from fdsl.calibration import set_scales
+from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps, join_run_maps
@@ -110,6 +111,8 @@ def detect_category(
 ) -> RunMaps:
     """Maps and raw scores of one category's test images, after its references `shots` were remembered."""
     try:
+        if scorer.detector.looks_at_inspected:
+            _look_at(scorer, tested)
         if len(shots):
             _remember(scorer, shots, rotations)
         tested.layout = scorer.detector.layout
@@ -121,6 +124,15 @@ def detect_category(
     except NotFinite as error:
         raise _in_test_words(error) from error
     return RunMaps([record.image_path for record in tested.records], join_score_maps(found))
+
+
+def _look_at(scorer: Scorer, tested: InspectionDataset) -> None:
+    """Shows the detector those of a category's test images that stand for all."""
+    chosen = standing_for_all(tested.records)
+    photographs = (
+        open_image(tested.root / record.image_path, tested.max_pixels, tested.grey) for record in chosen
+    )
+    show_inspected(scorer, photographs, len(chosen))
 
 
 def _remember(scorer: Scorer, shots: InspectionDataset, rotations: int | str) -> None:

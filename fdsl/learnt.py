@@ -36,6 +36,10 @@ def tensors_of(
         memory = getattr(detector, attribute)
         if memory is not None:
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
+    beside = detector.beside
+    if beside is not None and beside.memory and beside.levels and beside.own:
+        tensors["inspected.tokens"] = beside.memory.tokens
+        tensors["inspected.levels"] = torch.tensor([*beside.levels, *beside.own], dtype=torch.float64)
     if sizes:
         tensors[SIZES] = torch.tensor(list(sizes))
     if grey is not None:
@@ -68,6 +72,7 @@ def restored(
         detector = assemble(config.detector, backbone, method)
         restore_memories(detector, tensors)
         restore_layout(detector, tensors)
+        restore_inspected(detector, tensors)
         return detector, normal_scores_of(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
@@ -96,6 +101,17 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
         raise ConfigError(f"it has {rows} x {columns} tiles")
     detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
+
+
+def restore_inspected(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the detector the inspected photographs that it compares with, where it has some; KeyError where
+    a part is missing."""
+    if detector.beside is None:
+        return
+    map_level, score_level, own_map, own_score = tensors["inspected.levels"].tolist()
+    memory = detector.beside.batch.restored(part_of(tensors, "inspected"), detector.backbone.dtype)
+    detector.beside.memory, detector.beside.levels = memory, (map_level, score_level)
+    detector.beside.set_own(own_map, own_score)
 
 
 def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:

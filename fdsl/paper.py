@@ -244,8 +244,10 @@ def unlike_the_paper(config: RunConfig) -> list[str]:
         found.append("another index memory")
     if METHODS[made.method].unlike_paper:
         found.append(METHODS[made.method].unlike_paper)
-    elif made.options != MethodConfig():
+    elif replace(made.options, with_batch=False) != MethodConfig():
         found.append("other NAM, FD or alignment")
+    if made.options.with_batch:
+        found.append("sees the test set")
     if config.image_score != "paper":
         found.append(f"image score {config.image_score}")
     if config.metric_size != PAPER_METRIC_SIZE:

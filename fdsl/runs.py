@@ -213,6 +213,7 @@ def run_name(
     parts += [] if options.fd == default.fd else [f"fd-{options.fd}"]
     parts += [] if options.align == default.align else [options.align]
     parts += [f"no-{part}" for part in options.leave_out]
+    parts += ["batch"] if options.with_batch else []
     parts += [] if image_score == "paper" else [image_score]
     parts += [] if metric_size == 240 else [str(metric_size)]
     parts += [checkpoint] if checkpoint else []

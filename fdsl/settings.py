@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size")
-METHOD = ("use_nam", "fd", "align", "leave_out")
+METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch")
 WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_budget")
 
 
@@ -102,6 +103,26 @@ def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
         raise ConfigError(
             f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "
             "--winmode nan)."
+        )
+
+
+def refuse_beside_batch(method: str, options: MethodConfig, windows: WindowConfig) -> None:
+    """ConfigError for what does not go with a method that compares whole inspected photographs."""
+    if not METHODS[method].sees_inspected:
+        return
+    given = [
+        flag
+        for flag, there in (
+            ("--tiles", windows.tiles != 1),
+            (f"--winmode {windows.winmode}", windows.winmode != "nan"),
+            ("--with-batch", options.with_batch),
+        )
+        if there
+    ]
+    if given:
+        raise ConfigError(
+            f"{given[0]} does not go with --method {method}, which compares whole photographs with each "
+            "other: leave it out."
         )
 
 

@@ -17,6 +17,7 @@ TINY = 1e-6  # scores are kept this far from 0 and 1
 HELD_OUT, LENIENT, STRICT, COPY = 0, 1, 2, 3  # the kinds of held-out scores, as saved detectors hold them
 FEWEST = 3  # references, from which on one may be unlike the others
 ODDS_APART, SPREADS_APART = 0.45, 3.0  # log-odds, and times their spread, that it lies above them
+FEWEST_OF_BATCH = 8  # photographs whose bulk says something
 COPY_WEIGHT = 3  # degrees of freedom that the copies of two or more references stand for
 
 
@@ -48,14 +49,23 @@ class NormalScores:
         """The threshold that normal photographs reach at the wished `rate`, 0 < rate < 1."""
         count = len(self.kinds)
         if HELD_OUT in self.kinds:
-            words = f"leave-one-out of the references and their copies, {count} scores"
+            words = f"leave-one-out of the references and their copies, {count} scores; {self._sureness()}"
         else:
-            words = (
-                f"copies and tiles of the one reference, {count} scores; "
-                "rough, two references make it far better"
-            )
+            words = f"copies and tiles of the one reference, {count} scores; {self._sureness()}"
         source = f"false-alarm rate {rate:g} ({words})"
         return Threshold(upper_limit(self.scores, self.kinds, rate), self.level(rate), source)
+
+    def _sureness(self) -> str:
+        """How far a threshold of these is to be trusted, as docs/own_parts.md measured it."""
+        own = int((self.kinds == HELD_OUT).sum())
+        if own == 0:
+            return (
+                "not sure: one reference cannot say how good parts differ; give two or more, or "
+                "--threshold-from batch"
+            )
+        if own < 4:
+            return "fairly sure: single draws of references come out several times as high"
+        return "rather sure: on average within a few times the wish"
 
     @property
     def unlike(self) -> int | None:
@@ -81,6 +91,11 @@ def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float) -> float:
     if (kept := _like_the_others(odds, kinds)) is not None:
         odds, kinds = odds[kept], kinds[kept]
     mean, variance = (_of_several if HELD_OUT in kinds else _of_one)(odds, kinds)
+    return _upper(mean, variance, rate)
+
+
+def _upper(mean: float, variance: float, rate: float) -> float:
+    """The value whose log-odds a normal distribution exceeds at the rate."""
     limit = float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5))))
     return min(np.nextafter(1.0, 0.0).item(), limit)
 
@@ -141,6 +156,30 @@ def _of_one(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
     means = [group.mean() for group in groups]
     within = float(np.mean([group.var(ddof=1) if len(group) > 1 else 0.0 for group in groups]))
     return float(np.mean(means)), within + (max(means) - min(means)) ** 2 / 12
+
+
+def batch_threshold(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Threshold:
+    """The threshold from the inspected photographs' own bulk: scores and highest map values (n,), of which
+    most are of good parts; 0 < rate < 1. ConfigError for fewer than FEWEST_OF_BATCH.
+
+    The log-odds of good ones are taken as normal: the median is their mean, and the root mean square of what
+    lies below it their deviation.
+    """
+    if len(scores) < FEWEST_OF_BATCH:
+        raise ConfigError(
+            f"--threshold-from batch needs {FEWEST_OF_BATCH} photographs or more; there are {len(scores)}."
+        )
+    source = (
+        f"false-alarm rate {rate:g} (median and lower half of the {len(scores)} inspected photographs' own "
+        "scores; it looks at what it judges, and holds where most of them are good)"
+    )
+    return Threshold(_bulk_limit(scores, rate), _bulk_limit(peaks, rate), source)
+
+
+def _bulk_limit(values: np.ndarray, rate: float) -> float:
+    odds = log_odds(values)
+    below = odds[odds <= np.median(odds)] - np.median(odds)
+    return _upper(float(np.median(odds)), float(np.square(below).mean()), rate)
 
 
 def require_both_kinds(labels: Sequence[bool] | np.ndarray) -> None:

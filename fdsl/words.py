@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fdsl.run_config import RunConfig
+from models.methods.batch import Batch
 from models.methods.registry import METHODS
 from utils.config import QUARTER, MethodConfig, WindowConfig
 from utils.tile_layout import AUTO_TILES
@@ -48,6 +49,10 @@ def method_in_words(options: MethodConfig) -> str:
 
 def _left_out(options: MethodConfig) -> str:
     return f", without {' and '.join(options.leave_out)}" if options.leave_out else ""
+
+
+def _beside(options: MethodConfig) -> str:
+    return f"; beside {Batch.sentence}" if options.with_batch else ""
 
 
 def _alignment(options: MethodConfig) -> str:
@@ -102,8 +107,8 @@ def heads_in_words(config: RunConfig) -> str:
     method, options = METHODS[config.detector.method], config.detector.options
     if not method.needs_heads:
         alignment = _alignment(options) if method.matches else ""
-        return f"no trained heads: {method.sentence}{alignment}{_left_out(options)}"
-    beside = f"; {method.sentence}" if method.sentence else ""
+        return f"no trained heads: {method.sentence}{alignment}{_left_out(options)}{_beside(options)}"
+    beside = (f"; {method.sentence}" if method.sentence else "") + _beside(options)
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
 
 

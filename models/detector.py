@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from models.backbone import Backbone
+from models.beside import Beside
 from models.features import Features, ScoreMaps
 from models.matching import EVERYTHING, Matching, window_matching
 from models.method import Memory, Method
@@ -62,6 +64,7 @@ class Detector(nn.Module):
         self.window_memory: Memory | None = None
         self.tile_memory: Memory | None = None
         self.layout: TileLayout | None = None
+        self.beside = Beside(method.width, method.blocks) if method.options.with_batch else None
 
     @property
     def side(self) -> int:
@@ -75,6 +78,23 @@ class Detector(nn.Module):
         patch = self.backbone.patch_size
         self.layout = tiles_for(sizes, self.settings.tiles, self.grid, patch) if sizes else None
 
+    @property
+    def looks_at_inspected(self) -> bool:
+        """Whether `look_at` comes first."""
+        return self.beside is not None or self.method.sees_inspected
+
+    @torch.no_grad()
+    def look_at(self, inspected: Iterable[Tensor], count: int) -> None:
+        """Shows it the `count` inspected photographs that stand for all of them, images of (B,[1+T,]3,S,S);
+        what it saw before is forgotten."""
+        batch = self.method if self.beside is None else self.beside.batch
+        parts = (self.backbone.encode(self._views(images)[0], batch.want) for images in inspected)
+        memory = batch.remember(parts, count * self.grid**2)
+        if self.beside is None:
+            self.memory = memory
+        else:
+            self.beside.saw(memory, self.grid)
+
     @torch.no_grad()
     def remember(self, references: Tensor) -> None:
         """Fills the memory from one category's references (K,[1+T,]3,S,S); what it held before is
@@ -84,6 +104,8 @@ class Detector(nn.Module):
         if len(references) == 0:
             raise ModelError("There is no reference photograph to remember; only --fd none works without.")
         self.memory = self.window_memory = self.tile_memory = None  # free them before the new ones are made
+        if self.beside is not None:
+            self.beside.own = None
         if self.layout is not None:
             tiles = (self._encode_tiles(views[None, 1:]) for views in references)
             count = len(references) * len(self.layout) * self.grid**2
@@ -99,7 +121,7 @@ class Detector(nn.Module):
     def without(self, reference: int, references: int) -> Detector:
         """A detector as this one, but for one of its `references`, which it has never seen."""
         other = self.empty_copy(self.method)
-        other.layout = self.layout
+        other.layout, other.beside = self.layout, self.beside
         for name in ("memory", "window_memory", "tile_memory"):
             memory = getattr(self, name)
             setattr(other, name, None if memory is None else memory.without(reference, references))
@@ -109,6 +131,7 @@ class Detector(nn.Module):
         """Takes over what another detector of the same backbone and settings remembers."""
         self.memory, self.window_memory = other.memory, other.window_memory
         self.tile_memory, self.layout = other.tile_memory, other.layout
+        self.beside = copy(other.beside)
 
     def empty_copy(self, method: Method) -> Detector:
         """A detector of the same backbone and settings that remembers nothing yet."""
@@ -122,24 +145,28 @@ class Detector(nn.Module):
 
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
-        images, tiles = self._views(images)
-        raw = self.raw_maps(images, match)
+        whole, tiles = self._views(images)
+        features = self.backbone.encode(whole, self.method.want)
+        raw = self._raw_maps(features, match)
         final = self._final(raw)
         if tiles is not None:
-            return ScoreMaps(*self.method.with_tiles(final, self._tile_maps(tiles, match), self.side))
-        if self.side != self.grid:
-            return ScoreMaps(*self.method.without_tiles(final, self.side))
-        base, base_score = self.method.summarise(final)
-        if self.windows is None:
-            return ScoreMaps(base, base_score)
-        stitched = self.raw_window_maps(images, raw, base, match)
-        window, window_score = self.method.summarise(self._final(stitched))
-        return ScoreMaps(base, base_score, window, window_score)
+            found = ScoreMaps(*self.method.with_tiles(final, self._tile_maps(tiles, match), self.side))
+        elif self.side != self.grid:
+            found = ScoreMaps(*self.method.without_tiles(final, self.side))
+        else:
+            found = ScoreMaps(*self.method.summarise(final))
+        if self.windows is not None:
+            stitched = self.raw_window_maps(whole, raw, found.base, match)
+            found = ScoreMaps(found.base, found.base_score, *self.method.summarise(self._final(stitched)))
+        return found if self.beside is None else self.beside.added(found, features)
 
     @torch.no_grad()
     def raw_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
         """The method's raw maps of whole images: (M,B,G,G)."""
-        features = self.backbone.encode(images, self.method.want)
+        return self._raw_maps(self.backbone.encode(images, self.method.want), match)
+
+    def _raw_maps(self, features: Features, match: Matching | None) -> Tensor:
+        """The same from the images' features."""
         raw = self.method.raw_maps(features, self.memory, match or EVERYTHING)
         return raw.unflatten(-1, (self.grid, self.grid))
 

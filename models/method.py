@@ -46,7 +46,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to one
     scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score: what
     its image score is where `summarise` is its own. hottest: the map value that pictures show hottest where
-    no reference says better.
+    no reference says better. sees_inspected: what it remembers are the inspected photographs.
     """
 
     name: ClassVar[str]
@@ -56,6 +56,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     needs_heads: ClassVar[bool] = False
     needs_discrepancy: ClassVar[bool] = True
     matches: ClassVar[bool] = True
+    sees_inspected: ClassVar[bool] = False
     want: ClassVar[frozenset[str]] = frozenset()
     scales: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[tuple[str, ...]] = ()

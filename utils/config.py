@@ -69,13 +69,15 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class MethodConfig:
-    """What a method computes: neighbour aggregation, the discrepancy, the alignment, and which of the
-    method's own parts (`Method.parts`) are left out."""
+    """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
+    own parts (`Method.parts`) are left out, and whether mutual scoring of the inspected photographs is
+    added."""
 
     use_nam: bool = True
     fd: str = "abs"
     align: str = "mulmax"
     leave_out: tuple[str, ...] = younger(())
+    with_batch: bool = younger(False)
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,16 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from data.images import open_image
+from data.inputs import find_images
 from data.labels import read_labels
 from fdsl.api import AnomalyDetector
+from fdsl.inspected import standing_for_all
 from fdsl.reference_files import reference_files
 from fdsl.settings import refuse_windows_without_mode, window_config
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import checkpoint_path
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 from utils.log import progress
 
 logger = logging.getLogger("fdsl")
@@ -31,6 +34,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         **places,
         **{name: getattr(args, name) for name in ("model", "layers", "image_size", "align")},
         "image_score": args.image_score or "max",
+        "with_batch": args.with_batch,
     }
     checkpoint = args.checkpoint or default_checkpoint(args)
     if checkpoint is None:
@@ -74,16 +78,39 @@ def default_checkpoint(args: argparse.Namespace) -> Path | None:
 
 
 def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
-    """Shows the detector the references of the flags."""
+    """Shows the detector the references of the flags, and what is inspected where it compares that."""
     references = reference_files(args.references) if args.references else []
     logger.info("%d reference(s)", len(references))
-    detector.remember(references, rotations=args.rotate_references or 1, false_alarm_rate=wished_rate(args))
+    detector.remember(
+        references,
+        rotations=args.rotate_references or 1,
+        false_alarm_rate=wished_rate(args),
+        inspected=readable(args) if detector.scorer.detector.looks_at_inspected else (),
+    )
+
+
+def readable(args: argparse.Namespace) -> list[Path]:
+    """Those of the inspected photographs that stand for all, but for what cannot be read."""
+    left_out = [args.output] if args.output else []
+    found = standing_for_all([path for _, path in find_images(args.input, left_out)])
+    chosen = [path for path in found if _opens(path, args.max_pixels)]
+    logger.info("%d photograph(s) are looked at beforehand: most of them are to be good", len(chosen))
+    return chosen
+
+
+def _opens(path: Path, max_pixels: int) -> bool:
+    try:
+        open_image(path, max_pixels)
+    except DataError:
+        return False
+    return True
 
 
 def wished_rate(args: argparse.Namespace) -> float | None:
     """The false-alarm rate to estimate a threshold for; None where another threshold, or none, was asked
     for."""
-    if args.false_alarm_rate == "none" or args.threshold is not None or args.threshold_from == "labels":
+    elsewhere = args.threshold_from in ("labels", "batch")
+    if args.false_alarm_rate == "none" or args.threshold is not None or elsewhere:
         return None
     return args.false_alarm_rate or 0.01
 
@@ -95,6 +122,9 @@ def decide(detector: AnomalyDetector, args: argparse.Namespace) -> None:
     elif args.threshold_from == "labels":
         paths, labels = args.labelled or read_labels(args.labels)
         detector.learn_threshold(progress(paths, len(paths), "labelled photographs"), labels)
+    elif args.threshold_from == "batch":
+        paths = readable(args)
+        detector.learn_threshold_from_batch(paths, args.false_alarm_rate or 0.01)
     elif args.false_alarm_rate == "none":
         detector.threshold = None
     elif args.detector and args.false_alarm_rate is not None:

@@ -61,6 +61,17 @@ def add_parts_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_batch_flag(parser: argparse.ArgumentParser) -> None:
+    """Mutual scoring beside the method. Not given, it is None."""
+    parser.add_argument(
+        "--with-batch",
+        action="store_true",
+        default=None,
+        help="compare the inspected photographs with each other too; it sees the test set, and most of it "
+        "must be good",
+    )
+
+
 def add_window_flags(parser: argparse.ArgumentParser) -> None:
     """LFE's flags. Not given, they are None: a stored run or the defaults decide."""
     group, default = parser.add_argument_group("local windows (LFE)"), WindowConfig()

@@ -10,6 +10,7 @@ from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, turns, whole
 from fdsl.flags.groups import (
     add_backbone_flags,
+    add_batch_flag,
     add_method_flags,
     add_parts_flag,
     add_runtime_flags,
@@ -28,6 +29,7 @@ MAKING_FLAGS = (
     "fd",
     "align",
     "leave_out",
+    "with_batch",
     "winmode",
     "win_size",
     "win_stride",
@@ -77,7 +79,10 @@ def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
         "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
     )
     decision.add_argument(
-        "--threshold-from", choices=("references", "labels"), help="labels: the best F1 on --labels"
+        "--threshold-from",
+        choices=("references", "labels", "batch"),
+        help="labels: the best F1 on --labels; batch: the bulk of the inspected photographs themselves, most "
+        "of which must be good",
     )
     decision.add_argument(
         "--labels",
@@ -163,6 +168,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add_method_flags(parser)
     add_parts_flag(parser)
     add_tiles_flag(parser)
+    add_batch_flag(parser)
     add_backbone_flags(parser)
     add_runtime_flags(parser)
 
@@ -194,12 +200,17 @@ def _contradiction(args: argparse.Namespace) -> str | None:
     """The sentence that refuses flags which do not go together."""
     if problem := saved_detector_problem(args):
         return problem
-    if not args.detector and not args.references and args.fd != "none":
+    alone = args.fd == "none" or (args.method is not None and METHODS[args.method].sees_inspected)
+    if not args.detector and not args.references and not alone:
         return "--references DIR is needed (or --detector FILE)"
     if args.output is None and (args.format != "json" or args.save_maps or args.resume):
         return "--output DIR is needed (only --format json without --save-maps and --resume can do without)"
     ways = [flag for flag in ("false_alarm_rate", "threshold") if getattr(args, flag) is not None]
-    ways += ["threshold_from"] if args.threshold_from == "labels" else []
+    of_batch = args.threshold_from == "batch"
+    if of_batch and args.false_alarm_rate == "none":
+        return "--threshold-from batch and --false-alarm-rate none contradict each other: leave one out"
+    ways = [flag for flag in ways if not (of_batch and flag == "false_alarm_rate")]
+    ways += ["threshold_from"] if args.threshold_from in ("labels", "batch") else []
     if len(ways) > 1:
         return f"--{ways[0].replace('_', '-')} and --{ways[1].replace('_', '-')} are two thresholds: give one"
     if (args.threshold_from == "labels") != (args.labels is not None):

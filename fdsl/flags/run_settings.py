@@ -10,7 +10,13 @@ from typing import Any
 
 from fdsl.run_config import DetectorConfig, RunConfig
 from fdsl.runs import read_run_config
-from fdsl.settings import backbone_config, method_config, refuse_windows_without_mode, window_config
+from fdsl.settings import (
+    backbone_config,
+    method_config,
+    refuse_beside_batch,
+    refuse_windows_without_mode,
+    window_config,
+)
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from models.methods.registry import METHODS
@@ -65,13 +71,21 @@ def _untrained_config(args: argparse.Namespace) -> RunConfig:
         raise ConfigError(
             f"--{given[0]} does not go with --method {args.method}, which has no trained heads."
         )
-    if args.k_shot == 0:
+    sees_inspected = METHODS[args.method].sees_inspected
+    if args.k_shot == 0 and not sees_inspected:
         raise ConfigError(
             f"--k-shot 0 leaves --method {args.method} nothing to compare with; give at least one reference."
         )
+    if sees_inspected and args.k_shot:
+        raise ConfigError(
+            f"--k-shot {args.k_shot} does not go with --method {args.method}, which looks at no references: "
+            "leave it out, or add --with-batch to a method that does."
+        )
     refuse_windows_without_mode(vars(args), args.method)
     args.use_nam, args.winmode = 0, args.winmode or "nan"
-    return _config_of(args, backbone_config(vars(args)), method_config(vars(args)))
+    options = method_config(vars(args))
+    refuse_beside_batch(args.method, options, window_config(vars(args)))
+    return _config_of(args, backbone_config(vars(args)), options)
 
 
 def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: MethodConfig) -> RunConfig:
@@ -153,6 +167,7 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "align": made.options.align,
         "rotate_references": config.rotations or 1,
         "leave_out": list(made.options.leave_out),
+        "with_batch": made.options.with_batch,
         "model": made.backbone.model,
         "layers": list(made.backbone.layers),
         "image_size": made.backbone.image_size,

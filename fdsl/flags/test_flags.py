@@ -11,6 +11,7 @@ from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, turns, whole
 from fdsl.flags.groups import (
     add_backbone_flags,
+    add_batch_flag,
     add_method_flags,
     add_parts_flag,
     add_runtime_flags,
@@ -47,12 +48,15 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_method_flags(parser)
     add_parts_flag(parser)
     add_tiles_flag(parser)
+    add_batch_flag(parser)
     add_backbone_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
     if args.from_maps is None:
         if args.dataset is None:
             parser.error("--dataset is needed (or --from-maps DIR)")
+        if args.method is not None and METHODS[args.method].sees_inspected:
+            args.k_shot = args.k_shot or 0
         for name, value in DEFAULTS.items():
             setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
     return args
@@ -75,7 +79,9 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--method", choices=METHODS, help=f"{METHODS_IN_WORDS} (default {WITH_HEADS})")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument("--k-shot", type=whole(0), help="references of each category (default 1)")
+    parser.add_argument(
+        "--k-shot", type=whole(0), help="references of each category (default 1; 0 with --method batch)"
+    )
     parser.add_argument(
         "--rotate-references",
         type=turns,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from models.method import Method
+from models.methods.batch import Batch
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
 from models.methods.subspace import Subspace
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (Fdsl, Nearest, Both, Subspace, Plus)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (Fdsl, Nearest, Both, Subspace, Plus, Batch)
+}
 METHODS_IN_WORDS = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())
 WITH_HEADS, WITHOUT_HEADS = Fdsl.name, Nearest.name  # what is taken where no method was asked for

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies
 
-from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT, NormalScores, labelled_threshold, upper_limit
+from fdsl.thresholds import (
+    COPY,
+    HELD_OUT,
+    LENIENT,
+    STRICT,
+    NormalScores,
+    batch_threshold,
+    labelled_threshold,
+    upper_limit,
+)
 from utils.errors import ConfigError
 
 
@@ -82,3 +91,32 @@ def test_labels_give_the_best_f1_with_room_below():
 def test_labels_of_one_kind_are_refused(labels):
     with pytest.raises(ConfigError, match="both good and anomalous"):
         labelled_threshold(np.array([0.1, 0.2]), np.array(labels))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.2])
+def test_the_bulk_of_a_batch_gives_a_threshold_that_defects_hardly_move(share):
+    generator = np.random.default_rng(5)
+    good = 1 / (1 + np.exp(-generator.normal(-1.5, 0.2, 4000)))
+    bad = np.full(round(share / (1 - share) * len(good)), 0.9)
+    found = batch_threshold(np.concatenate([good, bad]), np.concatenate([good, bad]), 0.05)
+    assert found.level == found.score and found.score < 0.9
+    assert (0.035 if share == 0 else 0.01) < (good >= found.score).mean() < 0.065
+    assert "looks at what it judges" in found.source
+
+
+def test_a_batch_that_is_too_small_is_refused():
+    with pytest.raises(ConfigError, match="needs 8 photographs"):
+        batch_threshold(np.full(7, 0.3), np.full(7, 0.3), 0.05)
+    with pytest.raises(ConfigError, match="needs 8 photographs"):
+        batch_threshold(np.empty(0), np.empty(0), 0.05)
+
+
+def test_equal_scores_are_their_own_threshold():
+    assert batch_threshold(np.full(9, 0.3), np.full(9, 0.3), 0.05).score == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("references, words", [(1, "not sure"), (2, "fairly sure"), (4, "rather sure")])
+def test_the_threshold_says_how_sure_it_is(references, words):
+    kinds = [LENIENT, STRICT] if references == 1 else [HELD_OUT] * references
+    values = np.linspace(0.2, 0.25, len(kinds))
+    assert words in NormalScores(values, values, np.array(kinds), 0.1).threshold(0.05).source

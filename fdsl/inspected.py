@@ -1,0 +1,38 @@
+"""The inspected photographs as a whole: which of them stand for all, and how a detector is shown them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from data.photographs import in_batches
+from fdsl.scoring import Scorer
+from utils.errors import DataError
+
+Item = TypeVar("Item")
+MOST = 200  # photographs that stand for all: what each one costs does not grow with their number
+FEWEST = 2
+BATCH = 4
+
+
+def standing_for_all(items: Sequence[Item]) -> list[Item]:
+    """The items as they are, or MOST of them in their order, drawn with a seed that is always the same."""
+    if len(items) <= MOST:
+        return list(items)
+    chosen = np.random.default_rng(0).choice(len(items), MOST, replace=False)
+    return [items[number] for number in sorted(chosen)]
+
+
+def show_inspected(scorer: Scorer, photographs: Iterable[Image.Image], count: int) -> None:
+    """Shows the detector `count` photographs; DataError where they are too few to be compared."""
+    if count < FEWEST:
+        raise DataError(
+            f"{count} photograph(s) to inspect: they are compared with each other, so give {FEWEST} or more"
+        )
+    normalise = scorer.detector.backbone.normalise
+    scorer.detector.look_at(
+        (normalise(scorer.to_batch(part)) for part in in_batches(photographs, BATCH)), count
+    )

@@ -1,0 +1,140 @@
+"""Mutual scoring of the inspected photographs (Li et al., MuSc, ICLR 2024): no good part is needed.
+
+What most photographs of a set show is taken for normal: a patch is as anomalous as it is far from the patches
+of the other photographs, of which those that resemble it most are asked. It looks at the inspected set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.features import Features
+from models.matching import EVERYTHING, Matching
+from models.method import Method
+from utils.errors import ModelError
+
+SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
+LOWEST = 0.3  # of the other photographs: those that are most like a patch say how unlike it is
+SAME = 1e-3  # mean distance of the patches in place, up to which two photographs count as one
+FEWEST = 2  # photographs that can be compared
+TOP_SHARE = 0.005  # of a photograph's patches
+
+
+@dataclass(frozen=True)
+class BatchMemory:
+    """The inspected photographs' unit tokens (R,L,N,C), of R photographs that stand for all."""
+
+    tokens: Tensor
+
+    def without(self, reference: int, references: int) -> BatchMemory:
+        """As it is: what is held out are references, and none is in it."""
+        return self
+
+    def state(self) -> dict[str, Tensor]:
+        return {"tokens": self.tokens}
+
+
+def averaged(tokens: Tensor, side: int) -> Tensor:
+    """Unit tokens (B,N,C) of square photographs -> each patch's mean over the `side` x `side` patches about
+    it that there are, of unit length again."""
+    if side == 1:
+        return tokens
+    grid = math.isqrt(tokens.shape[1])
+    maps = tokens.float().transpose(1, 2).unflatten(2, (grid, grid))
+    means = F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)
+    return F.normalize(means.flatten(2).transpose(1, 2), dim=-1).to(tokens.dtype)
+
+
+def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
+    """Unit tokens (L,B,N,C) of photographs -> (L,B,N): half the cosine distance of each patch to the nearest
+    one of each other photograph, the mean of the LOWEST share of them, and of the SURROUNDINGS.
+
+    A photograph of the memory that is the same one (`SAME`) is no other. ModelError where there is none.
+    """
+    known = memory.tokens
+    if known.shape[2:] != tokens.shape[2:]:
+        raise ModelError("The inspected photographs were looked at in another size than this one has.")
+    same = _the_same(tokens[0], known[:, 0])
+    if same.all(0).any():
+        raise ModelError(
+            f"Photographs are compared with each other, and there are no {FEWEST} different ones."
+        )
+    found = torch.zeros(tokens.shape[:3], device=tokens.device)
+    for side in SURROUNDINGS:
+        for block, own in enumerate(tokens):
+            found[block] += _of_one_block(averaged(own, side), known[:, block], side, same)
+    return found / len(SURROUNDINGS)
+
+
+def _of_one_block(own: Tensor, known: Tensor, side: int, same: Tensor) -> Tensor:
+    """Averaged tokens (B,N,C) against the photographs (R,N,C) that are not the `same` (R,B) -> (B,N)."""
+    distances = torch.empty((len(known), *own.shape[:2]), device=own.device)
+    for number, photograph in enumerate(known):
+        other = averaged(photograph[None].to(own), side)[0]
+        nearest = torch.stack([(patches @ other.T).amax(-1) for patches in own])
+        distances[number] = ((1 - nearest.float()) / 2).clamp(0, 1)
+    distances.masked_fill_(same[..., None], math.inf)
+    ordered = distances.sort(0).values
+    asked = ((~same).sum(0) * LOWEST).ceil().long()
+    counted = torch.arange(len(known), device=own.device)[:, None] < asked
+    return ordered.masked_fill(~counted[..., None], 0).sum(0) / asked[:, None]
+
+
+def _the_same(own: Tensor, known: Tensor) -> Tensor:
+    """Tokens (B,N,C) and (R,N,C) of one block -> (R,B): which photographs are the same but for rounding."""
+    return torch.stack(
+        [
+            (own.float() - photograph.to(own.device).float()).square().sum(-1).mean(-1) / 4 <= SAME
+            for photograph in known
+        ]
+    )
+
+
+class Batch(Method[BatchMemory]):
+    """L maps: for each block how unlike the other inspected photographs each patch is."""
+
+    name = "batch"
+    words = "the inspected photographs compared with each other; no references, sees the test set"
+    sentence = "the inspected photographs compared with each other (sees the test set)"
+    unlike_paper = "no references and no trained heads; sees the test set"
+    own_score = "mean of the highest 0.5 % of patches of its map, no test-set scaling"
+    hottest = 0.5
+    sees_inspected = True
+    matches = False
+
+    @property
+    def needs_references(self) -> bool:
+        return False
+
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> BatchMemory:
+        """`count` tokens per block in all, of photographs of equal size, kept on the CPU."""
+        kept, filled = None, 0
+        for part in parts:
+            blocks, photographs, patches, width = part.tokens.shape
+            if kept is None:
+                kept = part.tokens.new_empty((count // patches, blocks, patches, width), device="cpu")
+            kept[filled : filled + photographs] = part.tokens.transpose(0, 1)
+            filled += photographs
+        if kept is None or filled != len(kept):
+            raise ValueError(f"{count} tokens per block were announced, and {filled} photographs came.")
+        return BatchMemory(kept)
+
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
+        return BatchMemory(state["tokens"].to("cpu", dtype))
+
+    def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = EVERYTHING) -> Tensor:
+        if memory is None:
+            raise ModelError("Nobody has shown the detector the inspected photographs: call look_at() first.")
+        return mutual_scores(query.tokens, memory)
+
+    def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The mean of maps (L,B,G,G), and of its highest patches (B,)."""
+        shown = maps.mean(0)
+        flat = shown.flatten(1)
+        return shown, flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)

@@ -1,0 +1,121 @@
+"""The inspected photographs compared with each other, through the commands."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from fdsl.api import AnomalyDetector
+from fdsl.store.maps import load_maps
+from tests.support.both_layouts import BACKBONE
+from tests.support.photographs import draw
+from tests.support.predictions import TOWER, rows
+from tests.support.small_runs import command
+from utils.errors import ConfigError, DataError
+
+app, test, predict = command("app"), command("test"), command("predict")
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    """good/ with two references, and parts/ with nine good photographs, a defective and a broken one."""
+    root = tmp_path_factory.mktemp("line")
+    for number in (1, 2):
+        draw(root / "good" / f"{number}.png", number)
+    for number in range(9):
+        draw(root / "parts" / f"{number}.png", 20 + number)
+    draw(root / "parts" / "x.png", 40, defect=True)
+    (root / "parts" / "broken.png").write_bytes(b"not an image")
+    return root
+
+
+def predicted(line, backbone, output, *flags):
+    predict.main(["--input", str(line / "parts"), "--output", str(output), *flags, *backbone])
+    return {row["image"]: row for row in rows(output / "scores.csv")}
+
+
+def score_of(found):
+    return {name: float(row["score"]) for name, row in found.items()}
+
+
+def test_without_references_the_odd_one_stands_out(line, backbone, tmp_path):
+    found = predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
+    assert len(found) == 10 and max(found, key=lambda name: float(found[name]["score"])) == "x.png"
+    assert found["x.png"]["anomalous"] == "1" and (tmp_path / "out/skipped.csv").is_file()
+    assert "sees the test set" in (tmp_path / "out/report.html").read_text()
+
+
+def test_beside_a_method_it_is_another_score_and_resumes(line, backbone, tmp_path):
+    flags = ["--references", str(line / "good"), "--method", "nearest"]
+    plain = score_of(predicted(line, backbone, tmp_path / "plain", *flags))
+    beside = score_of(predicted(line, backbone, tmp_path / "beside", *flags, "--with-batch"))
+    assert plain.keys() == beside.keys() and plain != beside
+    again = score_of(predicted(line, backbone, tmp_path / "beside", *flags, "--with-batch", "--resume"))
+    assert again == beside
+
+
+@pytest.mark.parametrize("method", ["batch", "nearest"])
+def test_a_saved_detector_compares_with_what_it_was_shown(line, backbone, tiny_configs, tmp_path, method):
+    made = AnomalyDetector.from_backbone(
+        method=method,
+        with_batch=method == "nearest",
+        model_config=tiny_configs,
+        device="cpu",
+        precision="fp32",
+        **TOWER,
+    )
+    references = [] if method == "batch" else [line / "good" / "1.png", line / "good" / "2.png"]
+    shown = sorted((line / "parts").glob("[0-9x].png"))
+    made.remember(references, inspected=shown)
+    made.save(tmp_path / "part.safetensors")
+    loaded = AnomalyDetector.load(tmp_path / "part.safetensors", model_config=tiny_configs, device="cpu")
+    for one in (loaded, made.another()):
+        for before, after in zip(made.predict(shown[-2:]), one.predict(shown[-2:])):
+            assert before.score == after.score and np.array_equal(before.patch_map, after.patch_map)
+
+
+def test_a_run_says_that_it_sees_the_test_set(datasets, tiny_configs, tmp_path):
+    shutil.copytree(datasets[0], tmp_path / "mvtec")
+    places = ["--data-path", str(tmp_path / "mvtec"), "--results", str(tmp_path / "results")]
+    common = ["--dataset", "mvtec", "--pictures", "0", *places, "--model-config", tiny_configs, *BACKBONE]
+    test.main([*common, "--method", "batch"])
+    test.main([*common, "--method", "nearest", "--with-batch"])
+    (alone,) = (tmp_path / "results/fdsl/mvtec/0shot/seed14").iterdir()
+    (beside,) = (tmp_path / "results/fdsl/mvtec/1shot/seed14").iterdir()
+    assert "batch" in alone.name and "batch" in beside.name
+    for run in (alone, beside):
+        assert "sees the test set" in (run / "table.md").read_text()
+        maps = load_maps(run / "maps.npz").maps.base
+        assert np.isfinite(maps).all() and maps.std() > 0
+    config = json.loads((beside / "config.json").read_text())
+    assert config["method"]["with_batch"] is True
+    with pytest.raises(ConfigError, match="--with-batch cannot change"):
+        test.main(["--from-maps", str(alone), "--with-batch", "--results", str(tmp_path / "never")])
+
+
+@pytest.mark.parametrize(
+    "flags, error, words",
+    [
+        (["--method", "batch", "--tiles", "2"], ConfigError, "--tiles does not go with --method batch"),
+        (["--method", "batch", "--winmode", "mul"], ConfigError, "--winmode mul does not go"),
+        (["--method", "batch", "--with-batch"], ConfigError, "--with-batch does not go"),
+        (["--method", "batch", "--references", "good"], ConfigError, "looks at no references"),
+        (["--method", "batch", "--input", "parts/1.png"], DataError, "give 2 or more"),
+        (["--method", "batch", "--input", "parts/1.png", "parts/2.png", "--threshold-from", "batch"],
+         ConfigError, "needs 8 photographs"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_a_sentence(line, backbone, tmp_path, monkeypatch, flags, error, words):
+    monkeypatch.chdir(line)
+    given = [] if "--input" in flags else ["--input", "parts"]
+    with pytest.raises(error, match=words):
+        predict.main([*given, "--output", str(tmp_path / "out"), *flags, *backbone])
+
+
+def test_test_py_refuses_shots_for_it_and_the_page_names_predict(datasets, tiny_configs, tmp_path):
+    common = ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--results", str(tmp_path)]
+    with pytest.raises(ConfigError, match="--k-shot 1 does not go with --method batch"):
+        test.main([*common, "--method", "batch", "--k-shot", "1", "--model-config", tiny_configs, *BACKBONE])
+    with pytest.raises(ConfigError, match=r"predict\.py"):
+        app.main(["--method", "batch"])

@@ -1,0 +1,135 @@
+"""Mutual scoring against the same arithmetic written down in NumPy, alone and beside a method."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from fdsl.calibration import set_scales
+from fdsl.inspected import MOST, show_inspected, standing_for_all
+from fdsl.scoring import Scorer
+from models.detector import NO_WINDOWS, Detector
+from models.methods.batch import Batch
+from models.methods.nearest import Nearest
+from models.methods.plus import Plus
+from tests.support.photographs import texture
+from utils.config import MethodConfig, WindowConfig
+from utils.errors import DataError, ModelError
+
+SIDE, GRID = 64, 8
+EXACT = {"rel": 2e-4, "abs": 1e-6}
+
+
+@pytest.fixture(scope="module")
+def photos():
+    return torch.randn(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+
+
+def detector_of(backbone, method=Batch, windows=NO_WINDOWS, **options):
+    made = method(backbone.width, len(backbone.layers), MethodConfig(use_nam=False, **options))
+    return Detector(backbone, made, SIDE, windows)
+
+
+def tokens_of(backbone, image):
+    return backbone.encode(image[None]).tokens[:, 0].double().numpy()
+
+
+def surroundings_of(tokens, radius):
+    """(N,C) -> each token's mean with those that lie within `radius` rows and columns, of unit length."""
+    found = []
+    for place in range(GRID**2):
+        rows, columns = np.divmod(np.arange(GRID**2), GRID)
+        near = (abs(rows - place // GRID) <= radius) & (abs(columns - place % GRID) <= radius)
+        mean = tokens[near].mean(0)
+        found.append(mean / np.linalg.norm(mean))
+    return np.stack(found)
+
+
+def expected(query, others):
+    """The map (N,) of tokens (L,N,C) among the other photographs' (R,L,N,C)."""
+    maps = []
+    for block in range(len(query)):
+        for radius in (0, 1):
+            own = surroundings_of(query[block], radius)
+            rows = [(1 - (own @ surroundings_of(other[block], radius).T).max(1)) / 2 for other in others]
+            lowest = np.sort(rows, axis=0)[: math.ceil(0.3 * len(rows))]
+            maps.append(lowest.mean(0))
+    return np.mean(maps, 0)
+
+
+def look_at(detector, photos, times=1):
+    detector.look_at(iter(photos.split(2)), len(photos))
+    return detector
+
+
+def test_the_map_is_that_of_the_formula_without_the_photograph_itself(tiny_backbone, photos):
+    detector = look_at(detector_of(tiny_backbone), photos)
+    found = detector(photos)
+    tokens = np.stack([tokens_of(tiny_backbone, photo) for photo in photos])
+    for number in range(len(photos)):
+        shown = expected(tokens[number], np.delete(tokens, number, axis=0))
+        assert found.base[number].flatten().numpy() == pytest.approx(shown, **EXACT)
+        assert float(found.base_score[number]) == pytest.approx(shown.max(), **EXACT)
+
+
+def test_a_photograph_that_was_not_shown_is_compared_with_all(tiny_backbone, photos):
+    found = look_at(detector_of(tiny_backbone), photos[:4])(photos[5:])
+    tokens = np.stack([tokens_of(tiny_backbone, photo) for photo in photos])
+    assert found.base[0].flatten().numpy() == pytest.approx(expected(tokens[5], tokens[:4]), **EXACT)
+
+
+def test_a_photograph_that_is_there_twice_does_not_speak_for_itself(tiny_backbone, photos):
+    twice = torch.cat([photos, photos[:1]])
+    once = look_at(detector_of(tiny_backbone), photos)(photos[:1]).base
+    assert torch.allclose(look_at(detector_of(tiny_backbone), twice)(photos[:1]).base, once, atol=1e-6)
+
+
+def test_a_single_photograph_is_refused(tiny_backbone, photos):
+    with pytest.raises(ModelError, match="no 2 different ones"):
+        look_at(detector_of(tiny_backbone), torch.cat([photos[:1]] * 2))(photos[:1])
+    with pytest.raises(DataError, match="give 2 or more"):
+        show_inspected(Scorer(detector_of(tiny_backbone)), iter(()), 1)
+    with pytest.raises(ModelError, match=r"look_at\(\) first"):
+        detector_of(tiny_backbone)(photos[:1])
+
+
+def test_of_many_photographs_some_stand_for_all_always_the_same():
+    assert standing_for_all(range(MOST)) == list(range(MOST))
+    drawn = standing_for_all(range(1000))
+    assert len(set(drawn)) == MOST and drawn == sorted(drawn) == standing_for_all(range(1000))
+
+
+@pytest.mark.parametrize("windows", [NO_WINDOWS, WindowConfig("mul", 4, 4), WindowConfig("nan", tiles=2)])
+@pytest.mark.parametrize("method", [Nearest, Plus])
+def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, windows):
+    from PIL import Image
+
+    photographs = [Image.fromarray(texture(number, height=160, width=160)) for number in range(6)]
+    plain = Scorer(detector_of(tiny_backbone, method, windows))
+    beside = Scorer(detector_of(tiny_backbone, method, windows, with_batch=True))
+    show_inspected(beside, photographs[2:], 4)
+    for scorer in (plain, beside):
+        scorer.detector.lay_tiles([photographs[0].size])
+        scorer.remember(scorer.to_batch(photographs[:2]))
+    names = ["a", "b", "c", "d"]
+    shown = plain.to_batch(photographs[2:])
+    before = beside(shown, names)
+    assert np.array_equal(before.base, plain(shown, names).base)  # nothing to measure by, as yet
+    set_scales(beside, photographs[:2])
+    found = beside(shown, names)
+    alone = Scorer(detector_of(tiny_backbone))
+    show_inspected(alone, photographs[2:], 4)
+    mutual = alone(alone.to_batch(photographs[2:]), names)
+    own_map, own_score = beside.detector.beside.own
+    expected_score = [
+        (own / (own + own_score) + other / (other + np.median(mutual.base_score))) / 2
+        for own, other in zip(before.base_score, mutual.base_score)
+    ]
+    assert found.base_score == pytest.approx(expected_score, rel=1e-4)
+    if windows.tiles == 1:
+        level = np.median(mutual.base.max((1, 2)))
+        both = (before.base / (before.base + own_map) + mutual.base / (mutual.base + level)) / 2
+        assert found.base == pytest.approx(both, rel=1e-4)
+    assert (found.window is None) == (before.window is None)
+    assert all((part >= 0).all() and (part < 1).all() for part in found.arrays)
