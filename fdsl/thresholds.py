@@ -49,13 +49,17 @@ class NormalScores:
         """The threshold that normal photographs reach at the wished `rate`, 0 < rate < 1."""
         count = len(self.kinds)
         if HELD_OUT in self.kinds:
-            words = f"leave-one-out of the references and their copies, {count} scores; {self._sureness()}"
+            words = f"leave-one-out of the references and their copies, {count} scores"
         else:
-            words = f"copies and tiles of the one reference, {count} scores; {self._sureness()}"
+            words = (
+                f"copies and tiles of the one reference, {count} scores; "
+                "rough, two references make it far better"
+            )
         source = f"false-alarm rate {rate:g} ({words})"
         return Threshold(upper_limit(self.scores, self.kinds, rate), self.level(rate), source)
 
-    def _sureness(self) -> str:
+    @property
+    def sureness(self) -> str:
         """How far a threshold of these is to be trusted, as docs/own_parts.md measured it."""
         own = int((self.kinds == HELD_OUT).sum())
         if own == 0:
@@ -65,7 +69,7 @@ class NormalScores:
             )
         if own < 4:
             return "fairly sure: single draws of references come out several times as high"
-        return "rather sure: on average within a few times the wish"
+        return "rather sure: on average within a few times the wish, single draws above it"
 
     @property
     def unlike(self) -> int | None:

@@ -119,4 +119,4 @@ def test_equal_scores_are_their_own_threshold():
 def test_the_threshold_says_how_sure_it_is(references, words):
     kinds = [LENIENT, STRICT] if references == 1 else [HELD_OUT] * references
     values = np.linspace(0.2, 0.25, len(kinds))
-    assert words in NormalScores(values, values, np.array(kinds), 0.1).threshold(0.05).source
+    assert words in NormalScores(values, values, np.array(kinds), 0.1).sureness
