@@ -5,7 +5,8 @@
 
 A method may carry settings, as in `plus:leave_out=self+top,rotations=1`: image_score (max or top1), rotations
 (turned copies of each reference, 1 for none, auto; else --rotations), leave_out (parts of the method),
-tiles (N or auto), winmode, win_size, win_stride. The first method is what the others are held against.
+tiles (N or auto), with_batch (1: mutual scoring of the test images beside it), winmode, win_size, win_stride.
+The first method is what the others are held against.
 
 References are drawn as test.py draws them, and evaluated at 240 px as it does. Photographs are encoded once
 for each file of weights and kept in --cache; further methods only match. Prints Markdown tables: image AUROC,
@@ -39,6 +40,7 @@ from fdsl.calibration import set_scales
 from fdsl.evaluation import PAPER_SIDE, evaluate_category
 from fdsl.flags.arguments import tile_count, turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
+from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config, window_config
 from fdsl.turning import show
@@ -67,6 +69,7 @@ class Setting:
     leave_out: tuple[str, ...] = ()
     windows: tuple[tuple[str, str], ...] = ()
     tiles: int = 1
+    with_batch: bool = False
 
     @classmethod
     def read(cls, text: str, rotations: int | str) -> Setting:
@@ -83,6 +86,8 @@ class Setting:
                 setting = replace(setting, image_score=value)
             elif name == "leave_out":
                 setting = replace(setting, leave_out=tuple(value.split("+")))
+            elif name == "with_batch" and value == "1":
+                setting = replace(setting, with_batch=True)
             elif name == "tiles":
                 setting = replace(setting, tiles=tile_count(value))
             elif name in ("winmode", "win_size", "win_stride"):
@@ -95,7 +100,9 @@ class Setting:
         """The detector of this setting, its memory still empty."""
         given = {name: value if name == "winmode" else int(value) for name, value in self.windows}
         windows = window_config({"winmode": "nan", "tiles": self.tiles, **given})
-        options = method_config({"use_nam": 0, "leave_out": self.leave_out or None})
+        options = method_config(
+            {"use_nam": 0, "leave_out": self.leave_out or None, "with_batch": self.with_batch}
+        )
         method = METHODS[self.method].of_heads(backbone.width, len(backbone.layers), options, None)
         return Detector(backbone, method, side, windows)
 
@@ -168,7 +175,11 @@ def judged(
     """The metrics, in per cent, of one setting after it was shown the references."""
     photographs = [open_image(path) for path in references]
     scorer = Scorer(setting.detector(backbone, side))
-    set_scales(scorer, photographs, show(scorer, photographs, setting.rotations))
+    if scorer.detector.looks_at_inspected:
+        chosen = standing_for_all(tested)
+        show_inspected(scorer, iter(chosen), len(chosen))
+    if scorer.detector.method.needs_references:
+        set_scales(scorer, photographs, show(scorer, photographs, setting.rotations))
     batches = (scorer.to_batch(part) for part in in_batches(tested, BATCH))
     found = join_score_maps([scorer(batch, ["a test image"] * len(batch)) for batch in batches])
     maps, raw = found.fused(scorer.detector.settings)
