@@ -6,7 +6,9 @@ code/ holds the program, which is not looked at. data.pkl is read by an unpickle
 
 from __future__ import annotations
 
+import io
 import pickle
+import pickletools
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -123,11 +125,20 @@ def read_script_archive(file: Path, prefix: str) -> dict[str, Tensor]:
         table = archive.getinfo(folder + TABLE)
         if table.file_size > LARGEST_TABLE or table.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"its table takes {table.file_size:,} bytes")
-        with archive.open(table) as stream:
-            root = TableReader(stream).load()
+        content = archive.read(table)
+        _refuse_far_places(content)
+        root = TableReader(io.BytesIO(content)).load()
         found = _tensors_of(root)
         chosen = {name: stored for name, stored in found.items() if name.startswith(prefix)} or found
         return {name: _load(archive, folder, stored) for name, stored in chosen.items()}
+
+
+def _refuse_far_places(table: bytes) -> None:
+    """ValueError where data.pkl puts something into a place that its length has no need of: the unpickler
+    would make room for all places before it."""
+    for opcode, place, _ in pickletools.genops(table):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place or 0) > len(table):
+            raise ValueError(f"its table asks for {int(place or 0):,} places")
 
 
 def _tensors_of(root: object) -> dict[str, Stored]:
