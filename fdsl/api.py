@@ -263,6 +263,11 @@ class AnomalyDetector:
                 f"--method {self.config.detector.method} looks at no references: leave them out, or add "
                 "--with-batch to a method that does."
             )
+        if not photographs and self.config.detector.options.with_batch:
+            raise ConfigError(
+                "--with-batch is added to a method that looks at references: give at least one, or compare "
+                "the inspected photographs alone with --method batch."
+            )
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
         self.config = replace(self.config, references=len(photographs), rotations=1)

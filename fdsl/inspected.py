@@ -10,11 +10,11 @@ from PIL import Image
 
 from data.photographs import in_batches
 from fdsl.scoring import Scorer
+from models.methods.batch import FEWEST
 from utils.errors import DataError
 
 Item = TypeVar("Item")
 MOST = 200  # photographs that stand for all: what each one costs does not grow with their number
-FEWEST = 2
 BATCH = 4
 
 

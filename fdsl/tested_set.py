@@ -10,9 +10,11 @@ from data.catalogue import open_catalogue
 from data.dataset import files_digest
 from data.grey import find_range
 from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
+from fdsl.inspected import standing_for_all
 from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.words import LEARNT_FROM_THESE
+from models.methods.registry import METHODS
 from utils.config import OTHER_DATASET
 from utils.errors import ConfigError, DataError
 from utils.grey_range import GreyRange
@@ -25,7 +27,8 @@ logger = logging.getLogger("fdsl")
 @dataclass(frozen=True)
 class TestedSet:
     """The photographs of a run: each category's references and test images, a digest of all files, and the
-    range of grey values of categories whose references have more than 8 bits."""
+    range of grey values of categories whose references have more than 8 bits (of method batch its test
+    images)."""
 
     catalogue: Catalogue
     references: dict[str, list[Record]]
@@ -69,7 +72,11 @@ def draw_test_set(config: RunConfig) -> TestedSet:
     }
     records = _tested_records(catalogue, references)
     everything = [record for part in (*references.values(), *records.values()) for record in part]
-    grey = {name: _range_of(catalogue.root, references[name]) for name in records}
+    sees_inspected = METHODS[config.detector.method].sees_inspected
+    grey = {
+        name: _range_of(catalogue.root, standing_for_all(part) if sees_inspected else references[name])
+        for name, part in records.items()
+    }
     known = {name: found for name, found in grey.items() if found is not None}
     return TestedSet(catalogue, references, records, files_digest(catalogue.root, everything), known)
 

@@ -47,16 +47,21 @@ class NormalScores:
 
     def threshold(self, rate: float) -> Threshold:
         """The threshold that normal photographs reach at the wished `rate`, 0 < rate < 1."""
+        source = f"false-alarm rate {rate:g} ({self._origin})"
+        return Threshold(upper_limit(self.scores, self.kinds, rate), self.level(rate), source)
+
+    @property
+    def _origin(self) -> str:
         count = len(self.kinds)
         if HELD_OUT in self.kinds:
-            words = f"leave-one-out of the references and their copies, {count} scores"
-        else:
-            words = (
-                f"copies and tiles of the one reference, {count} scores; "
-                "rough, two references make it far better"
-            )
-        source = f"false-alarm rate {rate:g} ({words})"
-        return Threshold(upper_limit(self.scores, self.kinds, rate), self.level(rate), source)
+            return f"leave-one-out of the references and their copies, {count} scores"
+        return (
+            f"copies and tiles of the one reference, {count} scores; rough, two references make it far better"
+        )
+
+    def gave(self, threshold: Threshold) -> bool:
+        """Whether a threshold is of these scores, and neither given nor learnt elsewhere."""
+        return threshold.source.endswith(f"({self._origin})")
 
     @property
     def sureness(self) -> str:

@@ -99,7 +99,10 @@ def _turned(config: RunConfig) -> str:
 def image_score_in_words(config: RunConfig) -> str:
     """What a run's image score is: of `max` the method's own words, where it has a score of its own."""
     own = METHODS[config.detector.method].own_score if config.image_score == "max" else ""
-    return own or IMAGE_SCORE_MEANING[config.image_score]
+    beside = config.image_score == "max" and config.detector.options.with_batch
+    return (own or IMAGE_SCORE_MEANING[config.image_score]) + (
+        "; half of it, and half that of mutual scoring, on one scale" if beside else ""
+    )
 
 
 def heads_in_words(config: RunConfig) -> str:

@@ -7,6 +7,7 @@ add one: docs/extending.md.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Generic, Protocol, TypeVar
@@ -32,9 +33,16 @@ class Memory(Protocol):
         """All that `Method.restored` needs, for a saved detector."""
 
 
+TOP_SHARE = 0.005  # of a photograph's patches
 TILE_SIGMA = 1.0  # patches: of the Gauss filter over the maps of tiles
 
 Remembered = TypeVar("Remembered", bound=Memory)  # a method's own kind of memory
+
+
+def mean_of_highest(maps: Tensor) -> Tensor:
+    """Maps (B,G,G) -> the mean (B,) of the highest TOP_SHARE of each one's patches."""
+    flat = maps.flatten(1)
+    return flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)
 
 
 class Method(nn.Module, ABC, Generic[Remembered]):

@@ -131,7 +131,7 @@ def decide(detector: AnomalyDetector, args: argparse.Namespace) -> None:
         detector.calibrate(args.false_alarm_rate)
     if detector.threshold:
         logger.info("threshold %.6g from %s", detector.threshold.score, detector.threshold.source)
-        if detector.normal is not None and args.threshold is None and args.threshold_from is None:
+        if detector.normal is not None and detector.normal.gave(detector.threshold):
             logger.info("this threshold is %s", detector.normal.sureness)
     else:
         logger.info("no threshold: scores only")

@@ -47,6 +47,11 @@ def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
         raise ConfigError(
             "--k-shot 0 works only with heads trained on --fd none; give at least one reference."
         )
+    if args.k_shot == 0 and options.with_batch:
+        raise ConfigError(
+            "--with-batch is added to a method that looks at references: give at least one with --k-shot, "
+            "or compare the test images alone with --method batch."
+        )
     config = _config_of(args, backbone, options)
     return replace(
         config, checkpoint=str(path), checkpoint_digest=file_digest(path), trained_on=checkpoint.trained_on
@@ -76,10 +81,12 @@ def _untrained_config(args: argparse.Namespace) -> RunConfig:
         raise ConfigError(
             f"--k-shot 0 leaves --method {args.method} nothing to compare with; give at least one reference."
         )
-    if sees_inspected and args.k_shot:
+    turned = args.rotate_references not in (None, 1)
+    if sees_inspected and (args.k_shot or turned):
+        flag = f"--k-shot {args.k_shot}" if args.k_shot else "--rotate-references"
         raise ConfigError(
-            f"--k-shot {args.k_shot} does not go with --method {args.method}, which looks at no references: "
-            "leave it out, or add --with-batch to a method that does."
+            f"{flag} does not go with --method {args.method}, which looks at no references: leave it out, or "
+            "add --with-batch to a method that does."
         )
     refuse_windows_without_mode(vars(args), args.method)
     args.use_nam, args.winmode = 0, args.winmode or "nan"

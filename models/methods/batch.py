@@ -16,14 +16,13 @@ from torch import Tensor
 
 from models.features import Features
 from models.matching import EVERYTHING, Matching
-from models.method import Method
+from models.method import Method, mean_of_highest
 from utils.errors import ModelError
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
 LOWEST = 0.3  # of the other photographs: those that are most like a patch say how unlike it is
 SAME = 1e-3  # mean distance of the patches in place, up to which two photographs count as one
 FEWEST = 2  # photographs that can be compared
-TOP_SHARE = 0.005  # of a photograph's patches
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,9 @@ def averaged(tokens: Tensor, side: int) -> Tensor:
         return tokens
     grid = math.isqrt(tokens.shape[1])
     maps = tokens.float().transpose(1, 2).unflatten(2, (grid, grid))
-    means = F.avg_pool2d(maps, side, stride=1, padding=side // 2, count_include_pad=False)
+    means = F.avg_pool2d(
+        maps, side, stride=1, padding=side // 2
+    )  # how many there are changes the length alone
     return F.normalize(means.flatten(2).transpose(1, 2), dim=-1).to(tokens.dtype)
 
 
@@ -136,5 +137,4 @@ class Batch(Method[BatchMemory]):
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of maps (L,B,G,G), and of its highest patches (B,)."""
         shown = maps.mean(0)
-        flat = shown.flatten(1)
-        return shown, flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)
+        return shown, mean_of_highest(shown)

@@ -20,7 +20,7 @@ from torch import Tensor
 from models.features import Features
 from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, nearest_index
-from models.method import Method
+from models.method import Method, mean_of_highest
 from models.tiles import resized, smoothed
 from utils.errors import ModelError
 
@@ -28,7 +28,6 @@ CALM, SPREAD, SELF, SMOOTH, TOP = "calm", "spread", "self", "smooth", "top"
 SPREAD_TOKENS = 8192  # of each block, at most, whose residuals say in which directions good parts differ
 EVEN = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
 ALIKE = 5  # patches of the same photograph
-TOP_SHARE = 0.005  # of a photograph's patches
 SIGMA, TILE_SIGMA = 0.5, 0.7  # patches: of the Gauss filters over the maps of whole images and of tiles
 TILE_WEIGHT = 2 / 3  # of the tiles in the map
 
@@ -194,8 +193,7 @@ class Plus(Method[PlusMemory]):
         """Maps (L,B,G,G) -> the mean (B,) of the highest patches of their mean."""
         if TOP in self.options.leave_out:
             return scored.flatten(2).amax(-1).mean(0)
-        flat = scored.mean(0).flatten(1)
-        return flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)
+        return mean_of_highest(scored.mean(0))
 
 
 class _Counted:

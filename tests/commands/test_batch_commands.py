@@ -5,13 +5,19 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from fdsl.api import AnomalyDetector
+from fdsl.store.checkpoint import save_checkpoint
 from fdsl.store.maps import load_maps
+from fdsl.training_config import TrainedWith
+from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import BACKBONE
-from tests.support.photographs import draw
+from tests.support.photographs import draw, texture
 from tests.support.predictions import TOWER, rows
 from tests.support.small_runs import command
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError
 
 app, test, predict = command("app"), command("test"), command("predict")
@@ -119,3 +125,52 @@ def test_test_py_refuses_shots_for_it_and_the_page_names_predict(datasets, tiny_
         test.main([*common, "--method", "batch", "--k-shot", "1", "--model-config", tiny_configs, *BACKBONE])
     with pytest.raises(ConfigError, match=r"predict\.py"):
         app.main(["--method", "batch"])
+
+
+def test_without_references_it_is_not_added_to_a_method(datasets, tiny_configs, tiny_backbone, tmp_path):
+    common = ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--results", str(tmp_path)]
+    common += ["--model-config", tiny_configs, *BACKBONE]
+    with pytest.raises(ConfigError, match="--rotate-references does not go with --method batch"):
+        test.main([*common, "--method", "batch", "--rotate-references", "4"])
+    torch.manual_seed(0)
+    heads = tmp_path / "none.safetensors"
+    options = MethodConfig(fd="none")
+    trained = TrainedWith(BackboneConfig(**TOWER), options, tiny_backbone.fingerprint, "visa")
+    save_checkpoint(heads, Fdsl(32, 2, options).state_dict(), trained)
+    with pytest.raises(ConfigError, match="give at least one with --k-shot"):
+        test.main([*common, "--checkpoint", str(heads), "--k-shot", "0", "--with-batch"])
+    made = AnomalyDetector.from_checkpoint(
+        heads,
+        with_batch=True,
+        windows=WindowConfig("nan"),
+        model_config=tiny_configs,
+        device="cpu",
+        precision="fp32",
+    )
+    with pytest.raises(ConfigError, match="--with-batch is added to a method that looks at references"):
+        made.remember([], inspected=[texture(1), texture(2)])
+
+
+def test_photographs_of_12_bits_are_read_in_one_range(tiny_configs, tmp_path):
+    generator = np.random.default_rng(0)
+    for name in ("train/good/0.png", "test/good/0.png", "test/good/1.png", "test/crack/0.png"):
+        file = tmp_path / "parts" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(100, 4096, (40, 40)).astype(np.uint16)).save(file)
+    test.main(
+        ["--dataset", "folder", "--data-path", str(tmp_path / "parts"), "--method", "batch", "--pictures"]
+        + ["0", "--results", str(tmp_path / "results"), "--model-config", tiny_configs, *BACKBONE]
+    )
+    (config,) = (tmp_path / "results").rglob("config.json")
+    (span,) = json.loads(config.read_text())["grey"].values()
+    assert span == [0, 4095]
+
+
+def test_only_a_threshold_of_the_references_is_said_to_be_sure_or_not(line, backbone, told, tmp_path):
+    saved = str(tmp_path / "part.safetensors")
+    flags = ["--references", str(line / "good"), "--method", "nearest", "--save-detector", saved]
+    predicted(line, backbone, tmp_path / "one", *flags)
+    assert "this threshold is fairly sure" in told()
+    where = [*backbone[backbone.index("--model-config") :]]
+    predicted(line, where, tmp_path / "two", "--detector", saved, "--threshold", "0.5")
+    assert told().count("this threshold is") == 1

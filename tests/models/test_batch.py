@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from fdsl.calibration import set_scales
 from fdsl.inspected import MOST, show_inspected, standing_for_all
@@ -13,6 +14,7 @@ from models.detector import NO_WINDOWS, Detector
 from models.methods.batch import Batch
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
+from models.tiles import resized
 from tests.support.photographs import texture
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import DataError, ModelError
@@ -58,7 +60,7 @@ def expected(query, others):
     return np.mean(maps, 0)
 
 
-def look_at(detector, photos, times=1):
+def look_at(detector, photos):
     detector.look_at(iter(photos.split(2)), len(photos))
     return detector
 
@@ -103,8 +105,6 @@ def test_of_many_photographs_some_stand_for_all_always_the_same():
 @pytest.mark.parametrize("windows", [NO_WINDOWS, WindowConfig("mul", 4, 4), WindowConfig("nan", tiles=2)])
 @pytest.mark.parametrize("method", [Nearest, Plus])
 def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, windows):
-    from PIL import Image
-
     photographs = [Image.fromarray(texture(number, height=160, width=160)) for number in range(6)]
     plain = Scorer(detector_of(tiny_backbone, method, windows))
     beside = Scorer(detector_of(tiny_backbone, method, windows, with_batch=True))
@@ -113,11 +113,11 @@ def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, wi
         scorer.detector.lay_tiles([photographs[0].size])
         scorer.remember(scorer.to_batch(photographs[:2]))
     names = ["a", "b", "c", "d"]
-    shown = plain.to_batch(photographs[2:])
-    before = beside(shown, names)
-    assert np.array_equal(before.base, plain(shown, names).base)  # nothing to measure by, as yet
+    pixels = plain.to_batch(photographs[2:])
+    before = beside(pixels, names)
+    assert np.array_equal(before.base, plain(pixels, names).base)  # nothing to measure by, as yet
     set_scales(beside, photographs[:2])
-    found = beside(shown, names)
+    found = beside(pixels, names)
     alone = Scorer(detector_of(tiny_backbone))
     show_inspected(alone, photographs[2:], 4)
     mutual = alone(alone.to_batch(photographs[2:]), names)
@@ -127,9 +127,11 @@ def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, wi
         for own, other in zip(before.base_score, mutual.base_score)
     ]
     assert found.base_score == pytest.approx(expected_score, rel=1e-4)
-    if windows.tiles == 1:
-        level = np.median(mutual.base.max((1, 2)))
-        both = (before.base / (before.base + own_map) + mutual.base / (mutual.base + level)) / 2
-        assert found.base == pytest.approx(both, rel=1e-4)
-    assert (found.window is None) == (before.window is None)
+    level = np.median(mutual.base.max((1, 2)))
+    shown = resized(torch.from_numpy(mutual.base), before.base.shape[-1]).numpy()
+    for own, both in ((before.base, found.base), (before.window, found.window)):
+        assert (own is None) == (both is None)
+        if own is not None:
+            expected_map = (own / (own + own_map) + shown / (shown + level)) / 2
+            assert both == pytest.approx(expected_map, rel=1e-4)
     assert all((part >= 0).all() and (part < 1).all() for part in found.arrays)
