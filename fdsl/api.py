@@ -335,8 +335,10 @@ class AnomalyDetector:
     @property
     def heat_scale(self) -> tuple[float, float]:
         """The map values (low, high) that pictures show as cold and hottest: what normal patches reach is
-        half-way."""
+        half-way, or where the references say nothing of it the level from which a patch is anomalous."""
         normal = self.normal
+        if normal is None and self.threshold is not None and self.threshold.level is not None:
+            return 0.0, max(2 * self.threshold.level, 1e-6)
         if normal is None:
             return 0.0, self.scorer.detector.method.hottest
         low, level = normal.floor, normal.level(HEAT_RATE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fdsl.run_config import RunConfig
+from fdsl.run_config import DetectorConfig, RunConfig
 from models.methods.batch import Batch
 from models.methods.registry import METHODS
 from utils.config import QUARTER, MethodConfig, WindowConfig
@@ -51,7 +51,8 @@ def _left_out(options: MethodConfig) -> str:
     return f", without {' and '.join(options.leave_out)}" if options.leave_out else ""
 
 
-def _beside(options: MethodConfig) -> str:
+def beside_in_words(options: MethodConfig) -> str:
+    """That mutual scoring is added, where it is."""
     return f"; beside {Batch.sentence}" if options.with_batch else ""
 
 
@@ -98,11 +99,18 @@ def _turned(config: RunConfig) -> str:
 
 def image_score_in_words(config: RunConfig) -> str:
     """What a run's image score is: of `max` the method's own words, where it has a score of its own."""
-    own = METHODS[config.detector.method].own_score if config.image_score == "max" else ""
-    beside = config.image_score == "max" and config.detector.options.with_batch
-    return (own or IMAGE_SCORE_MEANING[config.image_score]) + (
-        "; half of it, and half that of mutual scoring, on one scale" if beside else ""
-    )
+    return score_in_words(config.detector, config.image_score, IMAGE_SCORE_MEANING[config.image_score])
+
+
+def score_in_words(made: DetectorConfig, kind: str, usual: str) -> str:
+    """What a detector's image score of this kind is; `usual`: in words, where the method has none of its
+    own."""
+    if kind != "max":
+        return usual
+    own = METHODS[made.method].own_score or usual
+    if not made.options.with_batch:
+        return own
+    return f"{own}; half of it, and half that of mutual scoring, on one scale"
 
 
 def heads_in_words(config: RunConfig) -> str:
@@ -110,8 +118,8 @@ def heads_in_words(config: RunConfig) -> str:
     method, options = METHODS[config.detector.method], config.detector.options
     if not method.needs_heads:
         alignment = _alignment(options) if method.matches else ""
-        return f"no trained heads: {method.sentence}{alignment}{_left_out(options)}{_beside(options)}"
-    beside = (f"; {method.sentence}" if method.sentence else "") + _beside(options)
+        return f"no trained heads: {method.sentence}{alignment}{_left_out(options)}{beside_in_words(options)}"
+    beside = (f"; {method.sentence}" if method.sentence else "") + beside_in_words(options)
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
 
 

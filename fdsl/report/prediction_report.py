@@ -17,7 +17,7 @@ from fdsl.report.pictures import safe_name, write_image
 from fdsl.run_config import FittedConfig
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
-from fdsl.words import tiles_in_words
+from fdsl.words import beside_in_words, score_in_words, tiles_in_words
 from models.methods.registry import METHODS
 from utils.files import whole_file
 
@@ -35,7 +35,7 @@ SCORES = {
 }
 HEAT_MAPS = (
     "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of good "
-    "parts reach"
+    "parts reach; where it comes from the inspected photographs, where boxes begin"
 )
 
 
@@ -98,14 +98,15 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     tower, windows = made.backbone, made.windows
     turned = f", {config.rotations} rotations each" if config.rotations > 1 else ""
     untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
+    score = score_in_words(made, config.image_score, SCORES[config.image_score])
     looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
     return [
-        ("Method", f"{made.method}: {METHODS[made.method].words}"),
+        ("Method", f"{made.method}: {METHODS[made.method].words}{beside_in_words(made.options)}"),
         ("References", f"{config.references}{turned}"),
         ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
         ("Local windows", "none" if windows.winmode == "nan" else looked_through),
         *([] if windows.tiles == 1 else [("Tiles", tiles_in_words(windows))]),
-        ("Image score", f"{config.image_score}: {SCORES[config.image_score]}"),
+        ("Image score", f"{config.image_score}: {score}"),
         ("Heat maps", HEAT_MAPS),
         ("Precision", made.machine.precision),
     ]

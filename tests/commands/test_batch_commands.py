@@ -49,7 +49,8 @@ def test_without_references_the_odd_one_stands_out(line, backbone, tmp_path):
     found = predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
     assert len(found) == 10 and max(found, key=lambda name: float(found[name]["score"])) == "x.png"
     assert found["x.png"]["anomalous"] == "1" and (tmp_path / "out/skipped.csv").is_file()
-    assert "sees the test set" in (tmp_path / "out/report.html").read_text()
+    report = (tmp_path / "out/report.html").read_text()
+    assert "sees the test set" in report and "highest 0.5 % of patches" in report
 
 
 def test_beside_a_method_it_is_another_score_and_resumes(line, backbone, tmp_path):
@@ -59,6 +60,9 @@ def test_beside_a_method_it_is_another_score_and_resumes(line, backbone, tmp_pat
     assert plain.keys() == beside.keys() and plain != beside
     again = score_of(predicted(line, backbone, tmp_path / "beside", *flags, "--with-batch", "--resume"))
     assert again == beside
+    report = (tmp_path / "beside/report.html").read_text()
+    assert "sees the test set" in report and "half that of mutual scoring" in report
+    assert "sees the test set" not in (tmp_path / "plain/report.html").read_text()
 
 
 @pytest.mark.parametrize("method", ["batch", "nearest"])
@@ -174,3 +178,14 @@ def test_only_a_threshold_of_the_references_is_said_to_be_sure_or_not(line, back
     where = [*backbone[backbone.index("--model-config") :]]
     predicted(line, where, tmp_path / "two", "--detector", saved, "--threshold", "0.5")
     assert told().count("this threshold is") == 1
+
+
+def test_pictures_are_hottest_at_twice_the_level_of_a_threshold_from_the_batch(line, tiny_configs):
+    made = AnomalyDetector.from_backbone(
+        method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
+    )
+    shown = sorted((line / "parts").glob("[0-9x].png"))
+    made.remember(inspected=shown)
+    assert made.heat_scale == (0.0, 0.5)
+    made.learn_threshold_from_batch(shown, 0.05)
+    assert made.heat_scale == (0.0, 2 * made.threshold.level)
