@@ -147,7 +147,9 @@ def encoded_backbone(args: argparse.Namespace, weights: str | None) -> tuple[Bac
     config = backbone_config({**vars(args), "pretrained": weights or args.pretrained})
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
-    loaded = load_backbone(config.model, config.pretrained, config.layers, device, dtype, config.model_config)
+    loaded = load_backbone(
+        config.model, config.pretrained, config.layers, device, dtype, config.model_config, config.token_norm
+    )
     return Encoded(loaded, args.cache), config.image_size
 
 

@@ -40,7 +40,17 @@ from utils.log import start_logging  # noqa: E402
 
 RATES = (0.01, 0.05, 0.10)
 SCORES = ("max", "top1")
-FLAGS = ("model", "pretrained", "model_config", "layers", "image_size", "align", "device", "precision")
+FLAGS = (
+    "model",
+    "pretrained",
+    "model_config",
+    "layers",
+    "image_size",
+    "token_norm",
+    "align",
+    "device",
+    "precision",
+)
 
 
 def parse() -> argparse.Namespace:

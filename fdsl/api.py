@@ -119,6 +119,7 @@ class AnomalyDetector:
         model_config: str | None = None,
         layers: Sequence[int] | None = None,
         image_size: int | None = None,
+        token_norm: str | None = None,
         use_nam: int | None = None,
         fd: str | None = None,
         align: str | None = None,
@@ -141,6 +142,7 @@ class AnomalyDetector:
                 "model_config": model_config,
                 "layers": layers,
                 "image_size": image_size,
+                "token_norm": token_norm,
             },
             checkpoint.backbone,
         )
@@ -167,6 +169,7 @@ class AnomalyDetector:
         model_config: str | None = None,
         layers: Sequence[int] | None = None,
         image_size: int | None = None,
+        token_norm: str | None = None,
         align: str | None = None,
         leave_out: Sequence[str] | None = None,
         with_batch: bool | None = None,
@@ -185,6 +188,7 @@ class AnomalyDetector:
             "model_config": model_config,
             "layers": layers,
             "image_size": image_size,
+            "token_norm": token_norm,
         }
         config = detector_config(
             method,

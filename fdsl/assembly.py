@@ -63,6 +63,7 @@ def load_tower(config: DetectorConfig) -> Backbone:
         torch.device(machine.device),
         getattr(torch, machine.precision),
         tower.model_config,
+        tower.token_norm,
     )
 
 

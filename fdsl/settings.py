@@ -11,11 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from models.backbones.families import defaults_of
 from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 
-BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size")
+BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size", "token_norm")
 METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch")
 WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_budget")
 
@@ -23,15 +24,18 @@ WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_
 def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
     """The backbone that was given, or a checkpoint's `stored` one with which what was given must agree.
 
-    `pretrained` and `model_config` may name another place (files move): the weights' fingerprint is compared
-    when they are loaded.
+    What was not given follows from the model. `pretrained` and `model_config` may name another place (files
+    move): the weights' fingerprint is compared when they are loaded.
     """
-    base = stored or BackboneConfig()
     values = _only(given, BACKBONE)
+    if stored is None and "model" in values:
+        base = defaults_of(values["model"], values.get("model_config"))
+    else:
+        base = stored or BackboneConfig()
     if "layers" in values:
         values["layers"] = tuple(sorted(values["layers"]))
     if stored is not None:
-        for name in ("model", "layers", "image_size"):
+        for name in ("model", "layers", "image_size", "token_norm"):
             if name in values and values[name] != getattr(base, name):
                 raise ConfigError(
                     f"--{name.replace('_', '-')} {_in_words(values[name])} does not match the checkpoint, "

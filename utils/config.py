@@ -30,6 +30,9 @@ FD_MODES = ("abs", "signed", "none")
 ALIGNMENTS = ("mulmax", "diff2")
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
+UNTRAINED = "none"  # as weights: random ones from a fixed seed
+USUAL_SIDE = 518  # pixels that a backbone sees, as near as its patches allow
+RAW, FINAL = "raw", "final"  # tokens: a block's output, or behind the model's last norm
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
 
 
@@ -40,7 +43,13 @@ def younger(default: Any) -> Any:
 
 
 # What stored values may be, by their names: one of these, or a number (or several) within a span.
-CHOICES = {"fd": FD_MODES, "align": ALIGNMENTS, "winmode": WINDOW_MODES, "index_memory": INDEX_MEMORIES}
+CHOICES = {
+    "fd": FD_MODES,
+    "align": ALIGNMENTS,
+    "winmode": WINDOW_MODES,
+    "index_memory": INDEX_MEMORIES,
+    "token_norm": (RAW, FINAL),
+}
 SPANS = {
     "layers": (1, 10_000),
     "image_size": (1, 8192),
@@ -54,17 +63,19 @@ SPANS = {
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """Which frozen image tower, which blocks are tapped (counted from 1), and the image side in pixels."""
+    """Which frozen image tower, which blocks are tapped (counted from 1), the image side in pixels, and
+    whether tokens are a block's raw output or pass the model's last norm."""
 
     model: str = "ViT-L-14-336-quickgelu"
     pretrained: str = "openai"
     model_config: str | None = None
     layers: tuple[int, ...] = (6, 12, 18, 24)
-    image_size: int = 518
+    image_size: int = USUAL_SIDE
+    token_norm: str = younger(RAW)
 
     @property
     def untrained(self) -> bool:
-        return self.pretrained == "none"
+        return self.pretrained == UNTRAINED
 
 
 @dataclass(frozen=True)

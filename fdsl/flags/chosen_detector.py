@@ -32,7 +32,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         return detector
     flags = {
         **places,
-        **{name: getattr(args, name) for name in ("model", "layers", "image_size", "align")},
+        **{name: getattr(args, name) for name in ("model", "layers", "image_size", "token_norm", "align")},
         "image_score": args.image_score or "max",
         "with_batch": args.with_batch,
     }

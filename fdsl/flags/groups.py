@@ -6,7 +6,7 @@ import argparse
 
 from fdsl.flags.arguments import real, tile_count, whole
 from models.methods.registry import METHODS
-from utils.config import QUARTER, BackboneConfig, WindowConfig
+from utils.config import CHOICES, QUARTER, BackboneConfig, WindowConfig
 
 
 def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
@@ -14,12 +14,16 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
     decide."""
     group = parser.add_argument_group("backbone")
     default = BackboneConfig()
-    group.add_argument("--model", help=f"open_clip's name of a ViT (default {default.model})")
+    group.add_argument(
+        "--model",
+        help="open_clip's name of a ViT, or timm/NAME for one of timm, for instance "
+        f"timm/vit_small_patch14_reg4_dinov2.lvd142m (default {default.model})",
+    )
     group.add_argument(
         "--pretrained",
         metavar="TAG|FILE|none",
-        help="weights: a tag of open_clip, a file, or none for untrained ones "
-        f"(default {default.pretrained})",
+        help="weights: a tag of open_clip or timm, a file, or none for untrained ones (default "
+        f"{default.pretrained}, or the model's own)",
     )
     group.add_argument("--model-config", metavar="DIR", help="folder of further open_clip model JSON files")
     group.add_argument(
@@ -27,13 +31,19 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
         type=whole(1),
         nargs="+",
         metavar="N",
-        help="tapped blocks, counted from 1 (default 6 12 18 24)",
+        help="tapped blocks, counted from 1 (default: at the quarters of the depth, 6 12 18 24 of 24)",
     )
     group.add_argument(
         "--image-size",
         type=whole(1, 8192),
         metavar="PX",
-        help=f"side that images are squashed to (default {default.image_size})",
+        help=f"side that images are squashed to (default {default.image_size}, or the nearest "
+        "multiple of the patch side)",
+    )
+    group.add_argument(
+        "--token-norm",
+        choices=CHOICES["token_norm"],
+        help="tokens are a block's raw output, or pass the model's final norm (default raw; final for DINO)",
     )
 
 

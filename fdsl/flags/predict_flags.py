@@ -25,6 +25,7 @@ MAKING_FLAGS = (
     "model",
     "layers",
     "image_size",
+    "token_norm",
     "use_nam",
     "fd",
     "align",

@@ -178,4 +178,5 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "model": made.backbone.model,
         "layers": list(made.backbone.layers),
         "image_size": made.backbone.image_size,
+        "token_norm": made.backbone.token_norm,
     }

@@ -42,9 +42,14 @@ class PackedAttention(nn.Module):
 
 
 def products_beat_the_kernel(query: Tensor) -> bool:
+    """Whether its kernel is the slow one."""
+    return kernel_is_slow(query.device, query.dtype)
+
+
+def kernel_is_slow(device: torch.device, dtype: torch.dtype) -> bool:
     """In bf16 on a CPU without AMX PyTorch's attention kernel takes more than twice the time of plain
     products."""
-    return query.device.type == "cpu" and query.dtype == torch.bfloat16 and not has_amx()
+    return device.type == "cpu" and dtype == torch.bfloat16 and not has_amx()
 
 
 def attention_by_products(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

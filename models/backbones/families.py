@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 
 from models.backbone import Backbone
-from models.backbones.open_clip import load_open_clip
+from models.backbones.open_clip import defaults_of_open_clip, load_open_clip
+from models.backbones.timm import defaults_of_timm, load_timm
+from models.backbones.timm_towers import PREFIX
+from utils.config import RAW, BackboneConfig
 
-# Prefix of --model -> what loads such a model; the first that fits is taken.
-FAMILIES: dict[str, Callable[..., Backbone]] = {"": load_open_clip}
+
+class Family(NamedTuple):
+    """What loads a model, and what it is used with where nothing is said (of its name and the folder of
+    further model configurations)."""
+
+    load: Callable[..., Backbone]
+    defaults: Callable[[str, str | None], BackboneConfig]
+
+
+# Prefix of --model -> its family; the first that fits is taken.
+FAMILIES: dict[str, Family] = {
+    PREFIX: Family(load_timm, defaults_of_timm),
+    "": Family(load_open_clip, defaults_of_open_clip),
+}
 
 
 def load_backbone(
@@ -20,11 +36,22 @@ def load_backbone(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     model_config: str | None = None,
+    token_norm: str = RAW,
 ) -> Backbone:
     """The frozen backbone `model` with the weights `pretrained`, `layers` tapped, on `device`, in `dtype`.
 
     `pretrained`: a tag of the family's library (downloaded and cached by it), a FILE, or "none" (untrained
-    weights from a fixed seed). Raises ModelError, one sentence with the cure, for what cannot be had.
+    weights from a fixed seed). `token_norm`: "raw" or "final", see BackboneConfig. Raises ModelError, one
+    sentence with the cure, for what cannot be had.
     """
-    family = next(load for prefix, load in FAMILIES.items() if model.startswith(prefix))
-    return family(model, pretrained, layers, device, dtype, model_config)
+    return family_of(model).load(model, pretrained, layers, device, dtype, model_config, token_norm)
+
+
+def defaults_of(model: str, model_config: str | None = None) -> BackboneConfig:
+    """What a model is used with where nothing is said: weights, tapped blocks, image side, token norm."""
+    return family_of(model).defaults(model, model_config)
+
+
+def family_of(model: str) -> Family:
+    """The family that a model's name belongs to."""
+    return next(family for prefix, family in FAMILIES.items() if model.startswith(prefix))

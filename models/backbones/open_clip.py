@@ -5,36 +5,40 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import open_clip
 import torch
 import torch.nn.functional as F
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from models.backbone import NOTHING_MORE, normalise
+from models.backbone import NOTHING_MORE, Backbone
 from models.backbones.attention import narrow_products, pack_attention
 from models.backbones.open_clip_towers import (
-    UNTRAINED,
     downloaded_tower,
     normalisation_of,
     register_model_configs,
     require_square_vit,
+    shape_of_config,
     tower_of_file,
     untrained_tower,
 )
-from models.backbones.weights import fingerprint
+from models.backbones.timm import TimmBackbone
+from models.backbones.tower import FrozenTower, nearest_multiple, quarters
 from models.features import EMBEDDING, RAW_TOKENS, Features
+from utils.config import RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError
 
 
-class OpenClipBackbone(nn.Module):
+class OpenClipBackbone(FrozenTower):
     """A ViT of open_clip as a `Backbone` (models/backbone.py).
 
-    `layers` counts blocks from 1. Tokens are the raw output of a block, class token dropped, normalised in
-    float32 and kept in `dtype`, in which the blocks' products are taken too. `mean` and `std`: OpenAI's
-    unless the weights name others.
+    `layers` counts blocks from 1. Tokens are the raw output of a block, or that of the last norm, class token
+    dropped, normalised in float32 and kept in `dtype`, in which the blocks' products are taken too. `mean`
+    and `std`: OpenAI's unless the weights name others.
     """
 
     def __init__(
@@ -45,46 +49,20 @@ class OpenClipBackbone(nn.Module):
         dtype: torch.dtype,
         mean: Sequence[float] = open_clip.OPENAI_DATASET_MEAN,
         std: Sequence[float] = open_clip.OPENAI_DATASET_STD,
+        token_norm: str = RAW,
     ) -> None:
-        super().__init__()
         require_square_vit(visual)
         blocks = len(visual.transformer.resblocks)
-        if not layers or len(set(layers)) != len(layers) or any(not 1 <= layer <= blocks for layer in layers):
-            raise ModelError(
-                f"--layers {' '.join(map(str, layers))}: give distinct blocks between 1 and {blocks}."
-            )
-        self.layers = tuple(sorted(layers))
-        self.patch_size = visual.patch_size[0]
-        self.width = visual.conv1.out_channels
-        self.fingerprint = fingerprint(visual.state_dict())
+        patch, width, state = visual.patch_size[0], visual.conv1.out_channels, visual.state_dict()
+        super().__init__(blocks, layers, patch, width, token_norm, state, dtype, mean, std)
         self.native_table = visual.positional_embedding.detach().float()
         self.visual = narrow_products(pack_attention(visual).requires_grad_(False).to(device), dtype)
-        self.dtype = dtype
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
         self._tables: dict[tuple[int, torch.device], nn.Parameter] = {}
         self.train(False)
 
     @property
     def device(self) -> torch.device:
         return self.visual.conv1.weight.device
-
-    def train(self, mode: bool = True) -> OpenClipBackbone:
-        """Frozen: stays in eval mode whatever the caller asks."""
-        return super().train(False)
-
-    def grid(self, side: int) -> int:
-        """Patches along one side of an image of `side` pixels; ModelError unless it is a whole number."""
-        if side < self.patch_size or side % self.patch_size:
-            near = max(1, round(side / self.patch_size)) * self.patch_size
-            raise ModelError(
-                f"--image-size {side} is not a multiple of the patch side {self.patch_size}; "
-                f"{near} is the nearest that is."
-            )
-        return side // self.patch_size
-
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels (...,3,H,W) uint8 -> float32 with the weights' mean and standard deviation."""
-        return normalise(pixels, self.mean, self.std)
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -99,6 +77,7 @@ class OpenClipBackbone(nn.Module):
             images.to(device=self.device, dtype=self.visual.conv1.weight.dtype),
             indices=[layer - 1 for layer in self.layers],
             stop_early=not embedding,
+            normalize_intermediates=self.final,
             intermediates_only=not embedding,
             output_fmt="NLC",
         )
@@ -134,8 +113,9 @@ def load_open_clip(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     model_config: str | None = None,
-) -> OpenClipBackbone:
-    """Builds `model` with open_clip and fills its image tower.
+    token_norm: str = RAW,
+) -> Backbone:
+    """Builds `model` with open_clip and fills its image tower, one of its own or a plain ViT of timm.
 
     `pretrained`: a tag of open_clip (downloaded and cached by it), a FILE with a whole CLIP or its image
     tower, or "none" (untrained weights from a fixed seed). `model_config`: a folder of further open_clip
@@ -150,12 +130,30 @@ def load_open_clip(
             f"--model {model} is not known to open_clip"
             f"{'; near names: ' + ', '.join(near) if near else ''}; other models need --model-config DIR."
         )
-    mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     if pretrained == UNTRAINED:
         visual = untrained_tower(model)
     elif Path(pretrained).is_file():
         visual = tower_of_file(model, Path(pretrained))
     else:
         visual = downloaded_tower(model, pretrained)
-        mean, std = normalisation_of(model, pretrained)
-    return OpenClipBackbone(visual, layers, torch.device(device), dtype, mean, std)
+    mean, std = normalisation_of(model, pretrained)
+    where = torch.device(device)
+    if not isinstance(visual, TimmModel):
+        return OpenClipBackbone(visual, layers, where, dtype, mean, std, token_norm)
+    return TimmBackbone(visual.trunk, layers, where, dtype, mean, std, token_norm, visual.head)
+
+
+def defaults_of_open_clip(model: str, model_config: str | None = None) -> BackboneConfig:
+    """What a model of open_clip is used with where nothing is said: OpenAI's weights or its first tag, blocks
+    at the quarters of its depth and about USUAL_SIDE pixels. What cannot be known before it is built is as
+    for the default model."""
+    if model_config is not None:
+        register_model_configs(model_config)
+    usual = BackboneConfig()
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    tag = tags[0] if tags and usual.pretrained not in tags else usual.pretrained
+    shape = shape_of_config(model)
+    if shape is None:
+        return replace(usual, model=model, pretrained=tag, model_config=model_config)
+    blocks, patch = shape
+    return BackboneConfig(model, tag, model_config, quarters(blocks), nearest_multiple(USUAL_SIDE, patch))

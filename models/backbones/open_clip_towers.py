@@ -10,15 +10,16 @@ from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
+from models.backbones.timm_towers import PREFIX, require_plain_vit, shape_of_tower
 from models.backbones.weights import fill_image_tower, read_image_tower
 from utils.errors import ModelError
 from utils.text import first_line
 
 logger = logging.getLogger("fdsl")
-UNTRAINED = "none"
 UNTRAINED_SEED = 2025
 # The text tower is never used: where its weights are not loaded, the smallest possible one is built.
 TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
@@ -55,8 +56,33 @@ def _new_tower(model: str, device: str) -> VisionTransformer:
         raise ModelError(
             f"--model {model} cannot be built from its open_clip configuration ({first_line(error)})."
         ) from error
-    require_square_vit(visual)
+    require_vit(visual, model)
     return visual
+
+
+def require_vit(visual: nn.Module, model: str) -> None:
+    """ModelError for an image tower that is neither open_clip's own ViT nor a plain one of timm."""
+    if isinstance(visual, TimmModel):
+        require_plain_vit(visual.trunk, model)
+    else:
+        require_square_vit(visual)
+
+
+def shape_of_config(model: str) -> tuple[int, int] | None:
+    """Blocks and patch side in pixels by a model's configuration; None where it does not say, or is not
+    known."""
+    config = open_clip.get_model_config(model) if model in open_clip.list_models() else None
+    vision = (config or {}).get("vision_cfg")
+    if not isinstance(vision, dict):
+        return None
+    if "timm_model_name" in vision:
+        try:
+            trunk = shape_of_tower(f"{PREFIX}{vision['timm_model_name']}")
+        except ModelError:  # no ViT: said when it is built
+            return None
+        return len(trunk.blocks), trunk.patch_embed.patch_size[0]
+    blocks, patch = vision.get("layers", 12), vision.get("patch_size", 16)
+    return (blocks, patch) if type(blocks) is int and type(patch) is int and min(blocks, patch) > 0 else None
 
 
 def require_square_vit(visual: nn.Module) -> None:
@@ -64,9 +90,8 @@ def require_square_vit(visual: nn.Module) -> None:
     patches."""
     if not isinstance(visual, VisionTransformer):
         raise ModelError(
-            f"The image tower is a {type(visual).__name__}, not a Vision Transformer of open_clip (SigLIP, "
-            "EVA, ViTamin and others come from timm); choose for instance ViT-L-14-336-quickgelu or "
-            "ViT-B-16-quickgelu."
+            f"The image tower is a {type(visual).__name__}, not a Vision Transformer; choose for instance "
+            "ViT-L-14-336-quickgelu or ViT-B-16-quickgelu."
         )
     for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):
         if height != width:
@@ -120,7 +145,12 @@ def downloaded_tower(model: str, tag: str) -> VisionTransformer:
 
 def normalisation_of(model: str, tag: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (3,) that the weights `tag` were trained with; OpenAI's where they name
-    none."""
+    none. Of a file or untrained ones: what a tower of timm has been trained with, by the model's first
+    tag."""
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    of_timm = "timm_model_name" in (open_clip.get_model_config(model) or {}).get("vision_cfg", {})
+    if tag not in tags and of_timm and tags:
+        tag = tags[0]
     source = open_clip.get_pretrained_cfg(model, tag)
     mean = tuple(source.get("mean") or open_clip.OPENAI_DATASET_MEAN)
     std = tuple(source.get("std") or open_clip.OPENAI_DATASET_STD)

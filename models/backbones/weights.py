@@ -14,6 +14,7 @@ from models.backbones.weight_files import read_state, refuse_other_numbers
 from utils.errors import ModelError
 from utils.text import one_line
 
+TABLE = "positional_embedding"
 VISUAL = "visual."  # the image tower's prefix in a whole CLIP
 FINGERPRINT_STRIDE = 1009  # a prime, so that the sampled entries do not line up with rows
 
@@ -59,16 +60,23 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
 
     Raises ModelError with the missing, unexpected or misshapen names.
     """
-    own = visual.state_dict()
-    table = state.get("positional_embedding", torch.empty(0))
-    fits = {name for name in own if name in state and state[name].shape == own[name].shape}
+    table, own = state.get(TABLE, torch.empty(0)), getattr(visual, TABLE, None)
     if (
-        table.dim() == 2
-        and table.shape[1] == own["positional_embedding"].shape[1]
+        own is not None
+        and table.dim() == 2
+        and table.shape[1] == own.shape[1]
         and table.shape[0] > 1
         and math.isqrt(table.shape[0] - 1) ** 2 == table.shape[0] - 1
     ):
-        fits.add("positional_embedding")
+        visual.positional_embedding = nn.Parameter(table.float().detach().clone())
+    fill_strictly(visual, state, source)
+
+
+def fill_strictly(visual: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """Loads `state` into the tower, in float32 whatever it is stored in; ModelError with the names that are
+    missing, unexpected, misshapen or not finite."""
+    own = visual.state_dict()
+    fits = {name for name in own if name in state and state[name].shape == own[name].shape}
     faults = {
         "missing": sorted(set(own) - set(state)),
         "not of the image tower": sorted(set(state) - set(own)),
@@ -81,7 +89,6 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
     bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
     if bad:
         raise ModelError(f"--pretrained {source} holds values that are not finite ({_some(bad)}).")
-    visual.positional_embedding = nn.Parameter(state["positional_embedding"].detach().clone())
     visual.load_state_dict(state, strict=True, assign=True)
 
 

@@ -1,0 +1,156 @@
+"""Frozen Vision Transformers of timm: DINOv2, DINOv3, EVA-02, and the towers that open_clip takes from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+import torch
+import torch.nn.functional as F
+from timm.models.eva import EvaBlock
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from models.backbone import NOTHING_MORE
+from models.backbones.timm_attention import pack_attention
+from models.backbones.timm_towers import (
+    PREFIX,
+    Tower,
+    downloaded_tower,
+    rope_of_any_grid,
+    shape_of_tower,
+    tags_of,
+    tower_of_file,
+    untrained_tower,
+)
+from models.backbones.tower import FrozenTower, nearest_multiple, quarters
+from models.features import EMBEDDING, RAW_TOKENS, Features
+from utils.config import FINAL, RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
+
+
+class TimmBackbone(FrozenTower):
+    """A VisionTransformer or Eva of timm as a `Backbone` (models/backbone.py).
+
+    Tokens are a block's output, raw or behind the model's last norm (`token_norm`), class and register tokens
+    dropped. `head`: what open_clip puts behind the trunk's pooling, for the embedding.
+    """
+
+    def __init__(
+        self,
+        visual: Tower,
+        layers: Sequence[int],
+        device: torch.device,
+        dtype: torch.dtype,
+        mean: Sequence[float],
+        std: Sequence[float],
+        token_norm: str = RAW,
+        head: nn.Module | None = None,
+    ) -> None:
+        _take_any_grid(visual)
+        patch, width = visual.patch_embed.patch_size[0], visual.embed_dim
+        head = head or nn.Identity()
+        state = {**visual.state_dict(), **{f"head.{name}": part for name, part in head.state_dict().items()}}
+        super().__init__(len(visual.blocks), layers, patch, width, token_norm, state, dtype, mean, std)
+        self.visual: Tower = narrow_blocks(visual.requires_grad_(False).to(device), dtype)
+        self.head = head.requires_grad_(False).to(device)
+        self.train(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.visual.patch_embed.proj.weight.device
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+        """Features of normalised images (B,3,H,H); H a multiple of the patch side.
+
+        Where no embedding is wanted the pass stops after the last tapped block.
+        """
+        self.grid(images.shape[-1])
+        embedding = EMBEDDING in want
+        out = self.visual.forward_intermediates(
+            images.to(self.device, self.visual.patch_embed.proj.weight.dtype),
+            indices=[layer - 1 for layer in self.layers],
+            norm=self.final,
+            stop_early=not embedding,
+            output_fmt="NLC",
+            intermediates_only=not embedding,
+        )
+        blocks = [block.float() for block in (out[1] if embedding else out)]
+        tokens = torch.stack([F.normalize(block, dim=-1).to(self.dtype) for block in blocks])
+        pooled = self._embedding(out[0]) if embedding else None
+        return Features(tokens, pooled, torch.stack(blocks) if RAW_TOKENS in want else None)
+
+    def _embedding(self, tokens: Tensor) -> Tensor:
+        """All tokens behind the last norm (B,n,C) -> the model's own image embedding (B,D), unit length."""
+        projects = isinstance(self.head, nn.Identity)
+        pooled = self.visual.forward_head(tokens, pre_logits=projects)
+        return F.normalize(self.head(pooled).float(), dim=-1)
+
+
+def _take_any_grid(visual: Tower) -> None:
+    """Makes a tower that was built for one size take images of every multiple of its patch side; its own
+    position table stays, each grid is taken from it anew."""
+    if not visual.dynamic_img_size and getattr(visual, "rope", None) is not None:
+        visual.rope = rope_of_any_grid(visual)
+    visual.dynamic_img_size = True
+    embed = visual.patch_embed
+    embed.strict_img_size = embed.flatten = False
+    embed.output_fmt = type(embed.output_fmt)("NHWC")
+
+
+def narrow_blocks(visual: Tower, dtype: torch.dtype) -> Tower:
+    """Puts the products of every block into `dtype`; what is added up from block to block stays in float32,
+    and so do position tables. A tower with other blocks is put into `dtype` as a whole."""
+    if dtype == torch.float32:
+        return visual
+    if not all(type(block) in (Block, EvaBlock) for block in visual.blocks):
+        return visual.to(dtype)
+    for block in visual.blocks:
+        block.attn = pack_attention(block.attn, dtype)
+        for part in (block.attn, block.mlp):
+            part.to(dtype).register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype), *inputs[1:]))
+    return visual
+
+
+def load_timm(
+    model: str,
+    pretrained: str,
+    layers: Sequence[int],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    model_config: str | None = None,
+    token_norm: str = RAW,
+) -> TimmBackbone:
+    """Builds the model `timm/NAME[.TAG]`, a VisionTransformer or Eva.
+
+    `pretrained`: a tag of timm (downloaded and cached by it), a FILE in the names of timm, Meta's DINOv2 or
+    CLIP, or "none" (untrained weights from a fixed seed). Raises ModelError for an unknown model or tag, one
+    that is no ViT, weights that cannot be fetched, a file that does not fill it.
+    """
+    if pretrained == UNTRAINED:
+        visual = untrained_tower(model)
+    elif Path(pretrained).is_file():
+        visual = tower_of_file(model, Path(pretrained))
+    else:
+        visual = downloaded_tower(model, pretrained)
+    trained_with = timm.data.resolve_model_data_config(visual)
+    mean, std = trained_with["mean"], trained_with["std"]
+    return TimmBackbone(visual, layers, torch.device(device), dtype, mean, std, token_norm)
+
+
+def defaults_of_timm(model: str, model_config: str | None = None) -> BackboneConfig:
+    """What a `timm/...` model is used with where nothing is said: its own tag, blocks at the quarters of its
+    depth, about USUAL_SIDE pixels, and the last norm for DINO's. ModelError as `load_timm`."""
+    visual = shape_of_tower(model)
+    base, _, tag = model.removeprefix(PREFIX).partition(".")
+    tags = tags_of(base)
+    return BackboneConfig(
+        model,
+        tag or (tags[0] if tags else "default"),
+        None,
+        quarters(len(visual.blocks)),
+        nearest_multiple(USUAL_SIDE, visual.patch_embed.patch_size[0]),
+        FINAL if "dino" in base else RAW,
+    )

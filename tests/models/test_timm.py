@@ -1,0 +1,315 @@
+"""Towers of timm: what the adapter gives is what timm's own forward gives, and what is refused."""
+
+import json
+
+import numpy as np
+import open_clip
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
+from torch.nn import functional as F
+
+from models.backbones import attention, timm_towers
+from models.backbones.families import defaults_of, load_backbone
+from models.backbones.open_clip_towers import untrained_tower
+from models.backbones.timm import TimmBackbone
+from models.backbones.timm_attention import AttentionByProducts
+from models.features import EMBEDDING, RAW_TOKENS
+from utils.config import BackboneConfig
+from utils.errors import ModelError
+
+EVERYTHING = frozenset({EMBEDDING, RAW_TOKENS})
+COMMON = {"embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 0, "dynamic_img_size": True}
+SMALL = "timm/test_vit"  # the smallest that timm has
+
+
+def small(kind):
+    """A random model of one kind, and the prefix tokens that it puts before the patches."""
+    torch.manual_seed(5)
+    if kind == "plain":
+        return VisionTransformer(img_size=64, patch_size=16, **COMMON), 1
+    if kind == "registers":
+        more = {"reg_tokens": 4, "no_embed_class": True, "init_values": 0.1}
+        return VisionTransformer(img_size=70, patch_size=14, **more, **COMMON), 5
+    if kind == "siglip":
+        return VisionTransformer(
+            img_size=64, patch_size=16, class_token=False, global_pool="map", **COMMON
+        ), 0
+    more = {"use_rot_pos_emb": True, "num_reg_tokens": 4}
+    if kind == "dinov3":
+        more |= {"use_abs_pos_emb": False, "rope_type": "dinov3", "attn_type": "rope", "init_values": 0.1}
+    return Eva(img_size=64, patch_size=16, **more, **COMMON), 5
+
+
+KINDS = ("plain", "registers", "siglip", "eva", "dinov3")
+
+
+def adapted(kind, dtype=torch.float32, token_norm="raw", layers=(1, 3)):
+    visual = small(kind)[0]
+    return TimmBackbone(visual, layers, torch.device("cpu"), dtype, (0.5,) * 3, (0.5,) * 3, token_norm)
+
+
+def tokens_of_timm(visual, prefix, images, layers, final):
+    """timm's own blocks, taken by hooks while its plain forward runs."""
+    seen = []
+    hooks = [
+        visual.blocks[layer - 1].register_forward_hook(lambda *call: seen.append(call[2])) for layer in layers
+    ]
+    with torch.no_grad():
+        pooled = visual.eval()(images)
+        blocks = [visual.norm(block) if final else block for block in seen]
+    for hook in hooks:
+        hook.remove()
+    return torch.stack([block[:, prefix:] for block in blocks]), pooled
+
+
+@pytest.mark.parametrize("token_norm", ["raw", "final"])
+@pytest.mark.parametrize("grid", [4, 5, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_adapter_gives_what_timm_gives(kind, grid, token_norm):
+    backbone = adapted(kind, token_norm=token_norm)
+    visual, prefix = small(kind)
+    side = grid * backbone.patch_size
+    images = torch.randn(2, 3, side, side)
+    found = backbone.encode(images, EVERYTHING)
+    blocks, pooled = tokens_of_timm(visual, prefix, images, (1, 3), token_norm == "final")
+    assert found.tokens.shape == (2, 2, grid**2, 32) and backbone.grid(side) == grid
+    assert torch.allclose(found.raw_tokens, blocks, atol=1e-5)
+    assert torch.allclose(found.tokens, F.normalize(blocks, dim=-1), atol=1e-5)
+    assert torch.allclose(found.embedding, F.normalize(pooled, dim=-1), atol=1e-5)
+    early = backbone.encode(images)
+    assert torch.equal(early.tokens, found.tokens) and early.embedding is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_grid_is_taken_from_the_native_table(kind):
+    """Windows and whole images take turns: no table is resampled from a resampled one."""
+    backbone = adapted(kind)
+    images = torch.randn(1, 3, 7 * backbone.patch_size, 7 * backbone.patch_size)
+    first = backbone.encode(images).tokens
+    backbone.encode(images[..., : 2 * backbone.patch_size, : 2 * backbone.patch_size])
+    assert torch.equal(backbone.encode(images).tokens, first)
+
+
+@pytest.mark.parametrize("amx", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_narrow_products_beside_sums_in_float32(kind, amx, monkeypatch):
+    monkeypatch.setattr(attention, "has_amx", lambda: amx)
+    exact, narrow = adapted(kind), adapted(kind, torch.bfloat16)
+    plain = kind in ("plain", "registers", "siglip")
+    by_products = [isinstance(block.attn, AttentionByProducts) for block in narrow.visual.blocks]
+    assert all(by_products) if plain and not amx else not any(by_products)
+    whole = small(kind)[0].eval().to(torch.bfloat16)
+    images = torch.randn(2, 3, 5 * exact.patch_size, 5 * exact.patch_size)
+    truth = exact.encode(images, EVERYTHING)
+    found = narrow.encode(images, EVERYTHING)
+    rough = whole.forward_intermediates(
+        images.to(torch.bfloat16), [0, 2], output_fmt="NLC", intermediates_only=True
+    )
+    assert found.tokens.dtype == torch.bfloat16 and found.raw_tokens.dtype == torch.float32
+    off = (found.raw_tokens - truth.raw_tokens).norm()
+    assert 0 < off < (torch.stack(rough).float() - truth.raw_tokens).norm()
+    assert F.cosine_similarity(found.embedding, truth.embedding).min() > 0.999
+    assert narrow.fingerprint == exact.fingerprint
+
+
+def test_frozen_and_told_apart_by_the_norm():
+    raw, final = adapted("plain"), adapted("plain", token_norm="final")
+    assert final.fingerprint == f"{raw.fingerprint}-final"
+    raw.train()
+    assert not any(module.training for module in raw.modules())
+    assert not any(parameter.requires_grad for parameter in raw.parameters())
+
+
+def test_the_real_deit_is_the_same_in_both_families(shared):
+    """One file, in open_clip's names, fills a tower of either library."""
+    file, configs = shared / "weights/DeiT-Ti-16-in1k.safetensors", shared / "weights/open_clip_configs"
+    layers = [3, 6, 9, 12]
+    theirs = load_backbone("timm/deit_tiny_patch16_224", str(file), layers)
+    ours = load_backbone("DeiT-Ti-16", str(file), layers, model_config=str(configs))
+    for side in (448, 208):
+        images = torch.randn(1, 3, side, side)
+        expected, found = (one.encode(images, EVERYTHING) for one in (ours, theirs))
+        assert torch.allclose(found.tokens, expected.tokens, atol=1e-5)
+        assert torch.allclose(found.raw_tokens, expected.raw_tokens, atol=1e-5)
+        assert torch.allclose(found.embedding, expected.embedding, atol=1e-5)
+
+
+def test_what_a_model_is_used_with_where_nothing_is_said():
+    assert defaults_of("timm/vit_small_patch14_reg4_dinov2.lvd142m") == BackboneConfig(
+        "timm/vit_small_patch14_reg4_dinov2.lvd142m", "lvd142m", None, (3, 6, 9, 12), 518, "final"
+    )
+    large = defaults_of("timm/vit_large_patch16_dinov3.lvd1689m")
+    assert (large.layers, large.image_size, large.token_norm) == ((6, 12, 18, 24), 512, "final")
+    assert defaults_of("ViT-L-14-336-quickgelu") == BackboneConfig()
+    assert defaults_of("ViT-B-16-SigLIP") == BackboneConfig(
+        "ViT-B-16-SigLIP", "webli", None, (3, 6, 9, 12), 512
+    )
+
+
+def test_what_timm_is_asked_for(monkeypatch):
+    """The weights' tag travels in the name, sizes are free, and there is no classifier."""
+    asked = []
+    real = timm.create_model
+
+    def create(name, pretrained=False, **options):
+        asked.append((name, pretrained, options))
+        return real(name, pretrained=False, **options)
+
+    monkeypatch.setattr(timm_towers.timm, "create_model", create)
+    backbone = load_backbone(f"{SMALL}.r160_in1k", "r160_in1k", [1])
+    assert asked[-1] == ("test_vit.r160_in1k", True, {"num_classes": 0, "dynamic_img_size": True})
+    trained_with = timm.data.resolve_model_data_config(real("test_vit.r160_in1k"))
+    assert backbone.mean.tolist() == pytest.approx(trained_with["mean"])
+    load_backbone(SMALL, "r160_in1k", [1])
+    assert asked[-1][0] == "test_vit.r160_in1k"
+
+
+def test_untrained_weights_come_from_a_fixed_seed():
+    first = load_backbone(SMALL, "none", [1, 2])
+    torch.manual_seed(99)
+    assert load_backbone(SMALL, "none", [1, 2]).fingerprint == first.fingerprint
+
+
+def saved(state, path):
+    save_file({name: value.contiguous().clone() for name, value in state.items()}, path)
+    return str(path)
+
+
+def test_a_file_in_timms_names_fills_the_tower(tmp_path):
+    torch.manual_seed(1)
+    trained = timm.create_model("test_vit", num_classes=7)
+    file = saved(trained.state_dict(), tmp_path / "weights.safetensors")
+    found = load_backbone(SMALL, file, [1, 2])
+    own = timm_towers.untrained_tower(SMALL).state_dict()
+    assert set(own) == set(found.visual.state_dict())
+    assert all(torch.equal(found.visual.state_dict()[name], trained.state_dict()[name]) for name in own)
+    torch.save(
+        {"state_dict": {f"module.{n}": v.half() for n, v in trained.state_dict().items()}}, tmp_path / "a.pth"
+    )
+    half = load_backbone(SMALL, str(tmp_path / "a.pth"), [1, 2])
+    assert half.visual.cls_token.dtype == torch.float32
+
+
+def test_metas_own_dinov2_names_are_converted(tmp_path, monkeypatch):
+    """Registers, a class entry in the position table, a mask token: as Meta writes them."""
+    visual = timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=0, depth=1, dynamic_img_size=True)
+    monkeypatch.setattr(timm_towers, "_new_tower", lambda *_: visual)
+    state = {name: torch.randn_like(value) for name, value in visual.state_dict().items()}
+    metas = {
+        name: value for name, value in state.items() if name not in ("cls_token", "reg_token", "pos_embed")
+    }
+    entry = torch.randn(1, 1, 384)
+    metas["cls_token"] = state["cls_token"] - entry
+    metas["pos_embed"] = torch.cat([entry, state["pos_embed"]], 1)
+    metas["register_tokens"], metas["mask_token"] = state["reg_token"], torch.zeros(1, 384)
+    file = saved(metas, tmp_path / "dinov2.safetensors")
+    found = load_backbone("timm/vit_small_patch14_reg4_dinov2", file, [1]).visual.state_dict()
+    assert all(torch.allclose(found[name], value, atol=1e-6) for name, value in state.items())
+
+
+@pytest.mark.parametrize(
+    "model, pretrained, layers, words",
+    [
+        ("timm/nothing_of_the_kind", "none", [1], "is not known to timm"),
+        ("timm/vit_smal_patch14_dinov2", "none", [1], "near names: timm/vit_small_patch14_dinov2"),
+        ("timm/resnet18", "none", [1], "is no plain Vision Transformer; choose for instance timm/"),
+        ("timm/vit_small_r26_s32_224", "none", [1], "is no plain Vision Transformer"),
+        ("timm/swin_tiny_patch4_window7_224", "none", [1], "is no plain Vision Transformer"),
+        (SMALL, "openai", [1], "neither a file nor a tag of timm/test_vit (tags: r160_in1k;"),
+        (SMALL, "none", [1, 9], "give distinct blocks between 1 and 6"),
+        ("ViTamin-S", "none", [1], "is no plain Vision Transformer"),
+    ],
+)
+def test_what_cannot_be_had_is_a_sentence(model, pretrained, layers, words):
+    with pytest.raises(ModelError) as error:
+        load_backbone(model, pretrained, layers)
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_sizes_that_do_not_fit():
+    with pytest.raises(ModelError, match="not a multiple of the patch side 14; 518 is the nearest"):
+        adapted("registers").grid(512)
+
+
+@pytest.mark.parametrize(
+    "reason, cure", [("GatedRepo: 403", "accept its terms on the hub"), ("no route", "")]
+)
+def test_a_hub_that_gives_nothing(monkeypatch, reason, cure):
+    real = timm.create_model
+
+    def create(name, pretrained=False, **options):
+        if pretrained:
+            raise OSError(f"{reason}\nmore of it")
+        return real(name, **options)
+
+    monkeypatch.setattr(timm_towers.timm, "create_model", create)
+    with pytest.raises(ModelError) as error:
+        load_backbone("timm/vit_small_patch14_reg4_dinov2.lvd142m", "lvd142m", [1])
+    assert "download model.safetensors of timm/vit_small_patch14_reg4_dinov2.lvd142m" in str(error.value)
+    assert cure in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (lambda state: state.pop("blocks.1.norm1.weight"), "missing: blocks.1.norm1.weight"),
+        (lambda state: state.update(extra=torch.ones(2)), "not of the image tower: extra"),
+        (lambda state: state.update({"norm.weight": torch.ones(3)}), "of another shape: norm.weight"),
+        (lambda state: state["norm.weight"].fill_(torch.nan), "not finite (norm.weight)"),
+        (lambda state: state.update({"norm.weight": torch.ones(64, dtype=torch.int32)}), "holds int32"),
+        (lambda state: state.update(pos_embed=torch.ones(3)), "does not fill the image tower"),
+        (lambda state: state.clear() or state.update({"conv1.weight": torch.ones(2)}), "missing: "),
+    ],
+)
+def test_weights_that_do_not_fill_the_tower(tmp_path, change, words, capsys):
+    state = timm.create_model("test_vit", num_classes=0).state_dict()
+    change(state)
+    with pytest.raises(ModelError) as error:
+        load_backbone(SMALL, saved(state, tmp_path / "weights.safetensors"), [1])
+    assert words in str(error.value) and "\n" not in str(error.value)
+    assert capsys.readouterr().out == ""
+
+
+def config_with_trunk(folder, trunk, pool, projection="linear"):
+    """A model of open_clip whose tower is one of timm's."""
+    vision = {"timm_model_name": trunk, "timm_model_pretrained": False, "timm_pool": pool}
+    vision |= {"timm_proj": projection, "image_size": 32}
+    text = {"context_length": 4, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 16, "vision_cfg": vision, "text_cfg": text}
+    (folder / "ViT-of-timm-test.json").write_text(json.dumps(config))
+    return str(folder)
+
+
+def test_towers_that_open_clip_takes_from_timm(tmp_path):
+    """Projection and mean belong to open_clip, tokens and sizes are timm's."""
+    configs = config_with_trunk(tmp_path, "test_vit", "token")
+    found = load_backbone("ViT-of-timm-test", "none", [1, 2], model_config=configs)
+    assert isinstance(found, TimmBackbone) and found.width == 64
+    images = torch.randn(2, 3, 160, 160)
+    own = untrained_tower("ViT-of-timm-test").eval()
+    with torch.no_grad():
+        pooled = F.normalize(own(images), dim=-1)
+    given = found.encode(images, EVERYTHING)
+    assert given.embedding.shape == (2, 16) and torch.allclose(given.embedding, pooled, atol=1e-5)
+    assert found.encode(torch.randn(1, 3, 48, 48)).tokens.shape == (2, 1, 9, 64)
+    file = saved({f"visual.{n}": v for n, v in own.state_dict().items()}, tmp_path / "clip.safetensors")
+    assert load_backbone("ViT-of-timm-test", file, [1, 2]).fingerprint == found.fingerprint
+    assert open_clip.get_model_config("ViT-of-timm-test")["vision_cfg"]["timm_model_name"] == "test_vit"
+
+
+def test_rotary_positions_that_were_made_for_one_size_serve_all(tmp_path):
+    """open_clip builds EVA-02 for one size; its rotary table has to be made for the others."""
+    name = "eva02_tiny_patch14_224"
+    found = load_backbone(
+        "ViT-of-timm-test", "none", [1, 12], model_config=config_with_trunk(tmp_path, name, "avg")
+    )
+    dynamic = timm.create_model(name, num_classes=0, dynamic_img_size=True).eval()
+    dynamic.load_state_dict(found.visual.state_dict())
+    for side in (224, 70):
+        images = torch.randn(1, 3, side, side)
+        expected, _ = tokens_of_timm(dynamic, 1, images, (1, 12), False)
+        assert np.allclose(found.encode(images, EVERYTHING).raw_tokens, expected, atol=1e-4)
