@@ -22,6 +22,7 @@ import torch
 
 from data.catalogue import describe_catalogue, open_catalogue
 from data.records import Catalogue
+from fdsl.assembly import load_tower
 from fdsl.fitting import LOSS_COLUMNS, fit, read_unfinished
 from fdsl.flags.train_flags import parse, recipe
 from fdsl.report.loss_curve import write_loss_curve
@@ -32,7 +33,6 @@ from fdsl.training import DiscrepancySource
 from fdsl.training_config import TrainedWith, TrainingSettings
 from fdsl.training_set import TrainingSet, draw_training_set
 from models.backbone import Backbone
-from models.backbones.families import load_backbone
 from models.methods.fdsl import Fdsl
 from utils.command import run_command
 from utils.config import BackboneConfig, MachineFacts, checkpoint_path
@@ -72,9 +72,7 @@ def train(args: argparse.Namespace, target: Path) -> None:
     warn_of_untrained(tower)
 
     def load(precision: torch.dtype) -> Backbone:
-        return load_backbone(
-            tower.model, tower.pretrained, tower.layers, device, precision, tower.model_config
-        )
+        return load_tower(tower, device, precision)
 
     backbone = load(dtype)
     training = training_settings(args, catalogue, learnt, data, machine_facts(device, dtype))

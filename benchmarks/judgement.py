@@ -36,6 +36,7 @@ from data.catalogue import DATASETS, open_catalogue
 from data.images import mask_to_tensor, open_image, open_mask
 from data.photographs import in_batches
 from data.records import Catalogue, Record, draw_references, without_references
+from fdsl.assembly import load_tower
 from fdsl.calibration import set_scales
 from fdsl.evaluation import PAPER_SIDE, evaluate_category
 from fdsl.flags.arguments import tile_count, turns, whole
@@ -45,7 +46,6 @@ from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config, window_config
 from fdsl.turning import show
 from models.backbone import Backbone
-from models.backbones.families import load_backbone
 from models.detector import Detector
 from models.features import join_score_maps
 from models.methods.registry import METHODS
@@ -147,9 +147,7 @@ def encoded_backbone(args: argparse.Namespace, weights: str | None) -> tuple[Bac
     config = backbone_config({**vars(args), "pretrained": weights or args.pretrained})
     device = choose_device(args.device)
     dtype = choose_precision(args.precision, device)
-    loaded = load_backbone(
-        config.model, config.pretrained, config.layers, device, dtype, config.model_config, config.token_norm
-    )
+    loaded = load_tower(config, device, dtype)
     return Encoded(loaded, args.cache), config.image_size
 
 

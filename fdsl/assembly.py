@@ -33,7 +33,7 @@ def build_detector(config: DetectorConfig, checkpoint: Checkpoint | None) -> Det
     Without a checkpoint it is that of a method without trained heads. Raises ModelError for a backbone whose
     weights are not those that the checkpoint was trained with.
     """
-    backbone = load_tower(config)
+    backbone = tower_of(config)
     if checkpoint is None:
         return assemble(config, backbone, make_method(config, backbone.width, len(backbone.layers)))
     expected = backbone.fingerprint if checkpoint.config is None else checkpoint.config.fingerprint
@@ -53,17 +53,16 @@ def make_method(
     return METHODS[config.method].of_heads(width, blocks, config.options, heads)
 
 
-def load_tower(config: DetectorConfig) -> Backbone:
+def tower_of(config: DetectorConfig) -> Backbone:
     """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
-    tower, machine = config.backbone, config.machine
+    machine = config.machine
+    return load_tower(config.backbone, torch.device(machine.device), getattr(torch, machine.precision))
+
+
+def load_tower(tower: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """The backbone of these settings; ModelError as load_backbone."""
     return load_backbone(
-        tower.model,
-        tower.pretrained,
-        tower.layers,
-        torch.device(machine.device),
-        getattr(torch, machine.precision),
-        tower.model_config,
-        tower.token_norm,
+        tower.model, tower.pretrained, tower.layers, device, dtype, tower.model_config, tower.token_norm
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fdsl.assembly import assemble, load_tower, saved_method
+from fdsl.assembly import assemble, saved_method, tower_of
 from fdsl.run_config import FittedConfig
 from fdsl.thresholds import NormalScores
 from models.detector import Detector
@@ -61,7 +61,7 @@ def restored(
 
     Raises ModelError for another backbone, ConfigError for tensors that are not all there.
     """
-    backbone = load_tower(config.detector)
+    backbone = tower_of(config.detector)
     if backbone.fingerprint != config.fingerprint:
         raise ModelError(
             f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "

@@ -311,7 +311,7 @@ def test_what_cannot_be_built_is_one_sentence(tiny_configs, change, words):
     [
         (
             {"timm_model_name": "resnet10t", "timm_model_pretrained": False, "image_size": 32},
-            "TimmModel, not a Vision Transformer",
+            "Odd-tower is no plain Vision Transformer",
         ),
         ({"layers": [1, 1, 1, 1], "width": 8, "image_size": 32}, "ModifiedResNet, not a Vision Transformer"),
         ({**TINY["vision_cfg"], "image_size": [32, 40]}, "images of 32 x 40 px"),
