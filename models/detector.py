@@ -148,7 +148,7 @@ class Detector(nn.Module):
         whole, tiles = self._views(images)
         features = self.backbone.encode(whole, self.method.want)
         raw = self._raw_maps(features, match)
-        final = self._final(raw)
+        final = self.final_maps(raw)
         if tiles is not None:
             found = ScoreMaps(*self.method.with_tiles(final, self._tile_maps(tiles, match), self.side))
         elif self.side != self.grid:
@@ -157,7 +157,7 @@ class Detector(nn.Module):
             found = ScoreMaps(*self.method.summarise(final))
         if self.windows is not None:
             stitched = self.raw_window_maps(whole, raw, found.base, match)
-            found = ScoreMaps(found.base, found.base_score, *self.method.summarise(self._final(stitched)))
+            found = ScoreMaps(found.base, found.base_score, *self.method.summarise(self.final_maps(stitched)))
         return found if self.beside is None else self.beside.added(found, features)
 
     @torch.no_grad()
@@ -209,9 +209,9 @@ class Detector(nn.Module):
             raise ValueError("The detector has no layout of tiles: call lay_tiles() first.")
         chosen = (match or EVERYTHING).of_tiles()
         raw = self.method.raw_tile_maps(self._encode_tiles(tiles), self.tile_memory, chosen)
-        return self._final(join_tiles(raw, self.layout))
+        return self.final_maps(join_tiles(raw, self.layout))
 
-    def _final(self, raw: Tensor) -> Tensor:
+    def final_maps(self, raw: Tensor) -> Tensor:
         """Raw maps (M,B,G,G) -> refined ones on one scale."""
         return self.method.final(self.method.refine(raw))
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.constants import ROOT
 
-COMMANDS = {"train", "test", "predict", "app"}
+COMMANDS = {"train", "test", "predict", "app", "export"}
 LOWER = {"fdsl", "data", "models", "utils"}
 MAY_IMPORT = {
     "utils": {"utils"},
@@ -36,6 +36,7 @@ IN_THE_ROOT = {f"{name}.py" for name in COMMANDS} | {
     "pyproject.toml",
     "requirements.txt",
     "requirements-app.txt",
+    "requirements-export.txt",
     "requirements-dev.txt",
 }
 COMES_WITH = {
@@ -149,16 +150,18 @@ def required(file: str) -> set[str]:
 
 
 APP = [ROOT / "app.py", *files_of("page")]
+EXPORT = [ROOT / "export.py", ROOT / "fdsl" / "store" / "onnx_file.py"]
 
 
 @pytest.mark.parametrize(
     "file, importing",
     [
-        ("requirements.txt", sorted({*PRODUCT, *files_of("examples")} - set(APP))),
+        ("requirements.txt", sorted({*PRODUCT, *files_of("examples")} - {*APP, *EXPORT})),
         ("requirements-app.txt", APP),
+        ("requirements-export.txt", EXPORT),
         ("requirements-dev.txt", files_of("tests", "benchmarks")),
     ],
-    ids=["product", "app", "tests"],
+    ids=["product", "app", "export", "tests"],
 )
 def test_what_is_imported_is_required(file, importing):
     """A fresh environment has what its requirements file lists, and no more than that is promised."""

@@ -27,7 +27,7 @@ def functions(file):
     return {node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)}
 
 
-@pytest.mark.parametrize("name", ("train", "test", "predict", "app"))
+@pytest.mark.parametrize("name", ("train", "test", "predict", "app", "export"))
 def test_each_command_of_the_root_is_installed(name):
     place = f"fdsl_commands.{name}"
     assert COMMANDS[f"fdsl-{name}"] == f"{place}:command"
@@ -37,10 +37,13 @@ def test_each_command_of_the_root_is_installed(name):
 
 
 def test_no_other_command_is_installed():
-    assert len(COMMANDS) == len(SETUPTOOLS["py-modules"]) == 4
+    assert len(COMMANDS) == len(SETUPTOOLS["py-modules"]) == 5
 
 
-@pytest.mark.parametrize("extra, file", ((None, "requirements.txt"), ("app", "requirements-app.txt")))
+@pytest.mark.parametrize(
+    "extra, file",
+    ((None, "requirements.txt"), ("app", "requirements-app.txt"), ("export", "requirements-export.txt")),
+)
 def test_pyproject_asks_for_what_the_requirements_list(extra, file):
     project = PROJECT["project"]
     asked = project["dependencies"] if extra is None else project["optional-dependencies"][extra]

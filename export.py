@@ -1,0 +1,57 @@
+"""Writes a fitted detector to one ONNX file, with which a machine without PyTorch inspects photographs.
+
+    python predict.py --references good/ --input parts/ --output results --precision fp32 --save-detector FILE
+    python export.py --detector FILE --output part.onnx
+    python deploy/inspect.py part.onnx parts/ --output results      # needs onnxruntime, numpy and pillow
+
+The file holds image model, memory bank, heads, fusion, threshold and the names of all settings
+(docs/deploy.md). It is compared with the detector before it takes its name. Exit code 0 when done, 2 on an
+error.
+"""
+
+from __future__ import annotations
+
+if __name__ in ("__main__", "fdsl_commands.export"):  # before torch is imported: Ctrl-C is answered at once
+    from utils import signals
+
+    signals.answer(at_once=True)
+
+import logging
+
+from fdsl.api import AnomalyDetector
+from fdsl.exporting import export_detector
+from fdsl.flags.export_flags import parse
+from fdsl.store.onnx_file import require_packages
+from utils.command import run_command
+from utils.errors import ConfigError, DataError, ModelError
+
+logger = logging.getLogger("fdsl")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse(argv, __doc__)
+    require_packages()
+    detector = AnomalyDetector.load(
+        args.detector, pretrained=args.pretrained, model_config=args.model_config, device="cpu"
+    )
+    written = export_detector(detector, args.output)
+    beside = f" and {written.beside}, which belongs beside it" if written.beside else ""
+    logger.info(
+        "wrote %s%s (%.1f MB); onnxruntime's maps and scores lie within %.0e of the detector's",
+        args.output,
+        beside,
+        written.size / 1e6,
+        max(written.apart, 1e-7),
+    )
+    if detector.threshold is None:
+        logger.info("the detector has no threshold: nothing is decided, only scored")
+    return 0
+
+
+def command() -> None:
+    """The command line of export.py and of fdsl-export."""
+    run_command(main, (DataError, ModelError, ConfigError))
+
+
+if __name__ == "__main__":
+    command()

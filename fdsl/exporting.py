@@ -1,0 +1,52 @@
+"""From a fitted detector to one ONNX file, and what the file says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fdsl.api import AnomalyDetector
+from fdsl.store.onnx_file import Written, require_packages, write_graph
+from models.exported import DetectorGraph
+from utils.errors import ModelError
+
+FORMAT = "1"
+
+
+def export_detector(detector: AnomalyDetector, file: str | Path) -> Written:
+    """Writes the detector to an ONNX file, whole or not at all; docs/deploy.md says what is in it.
+
+    ModelError for a detector that cannot be exported, or before `remember`.
+    """
+    require_packages()
+    if not detector.ready:
+        raise ModelError("The detector has no references yet: call remember() before it is exported.")
+    graph = DetectorGraph(detector.scorer.detector, detector.config.image_score)
+    return write_graph(Path(file), graph, detector.image_size, metadata_of(detector))
+
+
+def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
+    """All that a reader of the graph has to know, as texts; "" where there is nothing to say."""
+    made, limit, grey = detector.config.detector, detector.threshold, detector.grey
+    low, high = detector.heat_scale
+    facts = {
+        "fdsl_format": FORMAT,
+        "method": made.method,
+        "image_size": detector.image_size,
+        "grid": detector.grid,
+        "image_score": detector.config.image_score,
+        "threshold": None if limit is None else limit.score,
+        "map_threshold": None if limit is None else limit.level,
+        "threshold_source": None if limit is None else limit.source,
+        "grey_low": None if grey is None else grey.low,
+        "grey_high": None if grey is None else grey.high,
+        "heat_low": low,
+        "heat_high": high,
+        "fusion": made.windows.winmode,
+        "window_weight": made.windows.win_weight,
+        "mean": " ".join(map(repr, detector.backbone.mean.tolist())),
+        "std": " ".join(map(repr, detector.backbone.std.tolist())),
+        "reference_sizes": json.dumps(detector.reference_sizes),
+        "settings": json.dumps(detector.config.to_json(), sort_keys=True),
+    }
+    return {name: "" if value is None else str(value) for name, value in facts.items()}

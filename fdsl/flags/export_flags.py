@@ -1,0 +1,34 @@
+"""export.py's flags."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fdsl.flags.arguments import CommandLine
+
+
+def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """Reads and checks the command line."""
+    parser = CommandLine(description)
+    parser.add_argument(
+        "--detector",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="what predict.py --save-detector, or the page of app.py, wrote",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE.onnx", help="what is written")
+    parser.add_argument(
+        "--pretrained", metavar="TAG|FILE", help="where the backbone's weights lie now, if they have moved"
+    )
+    parser.add_argument(
+        "--model-config", metavar="DIR", help="where the backbone's model file lies now, if it has moved"
+    )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    args = parser.parse_args(argv)
+    if args.output.suffix.lower() != ".onnx":
+        parser.error(f"--output {args.output} does not end in .onnx: name the file so")
+    if args.output.is_dir():
+        parser.error(f"--output {args.output} is a folder: name a file in it")
+    return args

@@ -1,0 +1,146 @@
+"""A detector's graph as an ONNX file that needs no PyTorch: written, compared with it, then named."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.exported import DetectorGraph
+from utils.errors import ConfigError, ModelError
+from utils.files import TEMPORARY, sync_folder
+
+OPSET = 18
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+CURE = "pip install -r requirements-export.txt"
+LARGEST = 2**31 - 2**24  # bytes of tensors that one ONNX file holds; protobuf ends at 2 GiB
+CLOSE = 1e-4  # how far maps and scores of both may lie apart
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: its bytes, the file of tensors beside it (None: all in one) and how far graph and
+    detector lie apart."""
+
+    size: int
+    beside: Path | None
+    apart: float
+
+
+def require_packages() -> None:
+    """ConfigError where a package that export needs is missing."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"Export needs {', '.join(missing)}: {CURE}.")
+
+
+def write_graph(file: Path, graph: DetectorGraph, side: int, metadata: Mapping[str, str]) -> Written:
+    """Writes the graph of photographs of `side` pixels to `file`, whole or not at all.
+
+    ModelError, and nothing is written, where onnxruntime gives other maps or scores than the detector.
+    """
+    program = traced(graph, side)
+    program.model.metadata_props.update(metadata)
+    values = [value.const_value for value in program.model.graph.initializers.values()]
+    large = sum(value.nbytes for value in values if value is not None) > LARGEST
+    with folder_beside(file) as folder:
+        program.save(folder / file.name, external_data=large)
+        del program, values
+        apart = difference(folder / file.name, graph, side)
+        if not apart <= CLOSE:
+            raise ModelError(
+                f"onnxruntime's maps and scores lie {apart:.1e} from the detector's, more than {CLOSE:g}: "
+                "nothing was written; please report it with the versions of torch and onnxruntime."
+            )
+        parts = sorted(folder.iterdir(), key=lambda part: part.name == file.name)  # the file itself last
+        size = sum(part.stat().st_size for part in parts)
+        for part in parts:
+            with open(part, "rb") as content:
+                os.fsync(content.fileno())
+            os.replace(part, file.with_name(part.name))
+    sync_folder(file.parent)
+    return Written(size, file.with_name(parts[0].name) if large else None, apart)
+
+
+def traced(graph: DetectorGraph, side: int) -> Any:
+    """The graph as a torch.onnx.ONNXProgram, for any number of photographs at once."""
+    graph(photographs(1, side))  # the backbone's tables of positions are made now, not while it is traced
+    with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        warnings.simplefilter("ignore")
+        return torch.onnx.export(
+            graph,
+            (photographs(2, side),),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["pixels"],
+            output_names=list(graph.outputs),
+            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+            verbose=False,
+        )
+
+
+def photographs(count: int, side: int) -> Tensor:
+    """Pictures (count,3,side,side) uint8 of soft patches and noise, the same every time."""
+    generator = torch.Generator().manual_seed(SEED)
+    soft = torch.rand(count, 3, 8, 8, generator=generator)
+    soft = torch.nn.functional.interpolate(soft, (side, side), mode="bilinear")
+    noise = torch.rand(count, 3, side, side, generator=generator)
+    return (255 * (0.8 * soft + 0.2 * noise)).to(torch.uint8)
+
+
+def difference(file: Path, graph: DetectorGraph, side: int) -> float:
+    """How far any map or score of onnxruntime lies from the detector's, of one photograph and of two."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    apart = 0.0
+    for count in (1, 2):
+        pixels = photographs(count, side)
+        for ours, theirs in zip(graph(pixels), session.run(None, {"pixels": pixels.numpy()}), strict=True):
+            apart = max(apart, float((ours - torch.from_numpy(theirs)).abs().max()))
+    return apart
+
+
+@contextmanager
+def folder_beside(file: Path) -> Iterator[Path]:
+    """A temporary folder beside `file`, gone after the block; an OSError names `file`."""
+    folder = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name[:40]}.", suffix=TEMPORARY))
+        yield folder
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Loggers whose words are for this program's authors."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

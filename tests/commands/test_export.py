@@ -1,0 +1,175 @@
+"""export.py: what onnxruntime says of a photograph is what the detector says; what cannot be is one
+sentence."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import export
+from fdsl import exporting
+from fdsl.api import AnomalyDetector
+from fdsl.store import onnx_file
+from tests.support.constants import REAL_BACKBONE
+from tests.support.predictions import TOWER
+from utils.config import WindowConfig
+from utils.errors import ConfigError, ModelError
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requirements-export.txt")
+pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
+CPU = {"device": "cpu", "precision": "fp32"}
+
+
+def photographs_of(place):
+    return [place / "parts" / name for name in ("2.png", "10.png", "line b/x,1.png", "line b/deep/7.JPG")]
+
+
+def squashed(file, side):
+    """A photograph (1,3,S,S) uint8 as every program that runs the graph squashes it."""
+    with Image.open(file) as photo:
+        small = photo.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(small).transpose(2, 0, 1)[None]
+
+
+def assert_same(file, detector, photographs):
+    """onnxruntime gives the detector's map, scores and decision of photographs, alone and together."""
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    pixels = [squashed(photo, int(facts["image_size"])) for photo in photographs]
+    names = [output.name for output in session.get_outputs()]
+    together = dict(zip(names, session.run(None, {"pixels": np.concatenate(pixels)})))
+    for number, (photo, one) in enumerate(zip(photographs, pixels)):
+        wanted, given = detector.predict(photo), dict(zip(names, session.run(None, {"pixels": one})))
+        for found in (given, {name: value[number : number + 1] for name, value in together.items()}):
+            np.testing.assert_allclose(found["map"][0], wanted.patch_map, rtol=0, atol=1e-4)
+            assert abs(found["score"][0] - wanted.score) < 1e-4
+            assert abs(found["base_score"][0] - wanted.base_score) < 1e-4
+            assert ("window_score" in found) == (wanted.window_score is not None)
+            if facts["threshold"]:
+                assert (float(found["score"][0]) >= float(facts["threshold"])) == wanted.is_anomalous
+    return facts
+
+
+@pytest.mark.parametrize(
+    "method, windows, references",
+    (
+        ("nearest", WindowConfig("nan"), 1),
+        ("subspace", WindowConfig("nan"), 2),
+        ("both", WindowConfig("mul", 4, 3), 3),
+    ),
+    ids=("nearest", "subspace", "both-windows"),
+)
+def test_onnxruntime_says_what_the_detector_says(
+    place, checkpoint, tiny_configs, tmp_path, method, windows, references
+):
+    tower = {**TOWER, "model_config": tiny_configs, **CPU}
+    if method == "both":
+        made = AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **tower)
+    else:
+        made = AnomalyDetector.from_backbone(method=method, windows=windows, **tower)
+    made.remember(sorted((place / "good").iterdir())[:references])
+    made.save(tmp_path / "part.safetensors")
+    file = tmp_path / "out" / "part.onnx"
+    assert export.main(["--detector", str(tmp_path / "part.safetensors"), "--output", str(file)]) == 0
+    assert [entry.name for entry in file.parent.iterdir()] == ["part.onnx"]
+    facts = assert_same(file, made, photographs_of(place))
+    assert (facts["method"], facts["fusion"]) == (method, windows.winmode)
+    assert float(facts["threshold"]) == made.threshold.score
+    assert float(facts["map_threshold"]) == made.threshold.level
+    settings = json.loads(facts["settings"])
+    assert settings["windows"]["win_size"] == windows.win_size and settings["references"] == references
+
+
+def test_real_photographs_and_weights(shared, tmp_path):
+    """DeiT-Tiny at 448 px on bottles: the same maps, scores and decisions."""
+    made = AnomalyDetector.from_backbone(method="nearest", **REAL_BACKBONE, **CPU)
+    bottle = shared / "data" / "mvtec" / "bottle"
+    made.remember(sorted((bottle / "train" / "good").iterdir())[:2], false_alarm_rate=None)
+    photographs = [sorted(kind.iterdir())[0] for kind in (bottle / "test").iterdir()]
+    scores = [found.score for found in made.predict(photographs)]
+    made.set_threshold(sum(scores) / len(scores))
+    exporting.export_detector(made, tmp_path / "bottle.onnx")
+    assert_same(tmp_path / "bottle.onnx", made, photographs)
+
+
+@pytest.fixture
+def of_nothing(monkeypatch):
+    """Tracing is left out: what is saved is a few bytes under the right names."""
+
+    class Program:
+        class model:
+            metadata_props: dict = {}
+
+            class graph:
+                initializers: dict = {}
+
+        def save(self, file, external_data):
+            file.write_bytes(b"graph")
+            if external_data:
+                file.with_name(f"{file.name}.data").write_bytes(b"tensors")
+
+    monkeypatch.setattr(onnx_file, "traced", lambda graph, side: Program())
+    monkeypatch.setattr(onnx_file, "difference", lambda file, graph, side: 0.0)
+
+
+def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, tmp_path, of_nothing, monkeypatch, told):
+    monkeypatch.setattr(onnx_file, "LARGEST", -1)
+    export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["part.onnx", "part.onnx.data"]
+    assert "part.onnx.data, which belongs beside it" in told()
+
+
+def test_a_graph_that_says_something_else_is_not_written(detector, tmp_path, of_nothing, monkeypatch):
+    file = tmp_path / "part.onnx"
+    file.write_bytes(b"earlier")
+    monkeypatch.setattr(onnx_file, "difference", lambda file, graph, side: 0.01)
+    with pytest.raises(ModelError, match="lie 1.0e-02 from the detector's.*nothing was written"):
+        export.main(["--detector", str(detector), "--output", str(file)])
+    assert file.read_bytes() == b"earlier" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_leaves_nothing_behind(detector, tmp_path, of_nothing, monkeypatch):
+    def full(file, graph, side):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(onnx_file, "difference", full)
+    with pytest.raises(OSError) as told:
+        export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
+    assert told.value.filename == str(tmp_path / "part.onnx") and not list(tmp_path.iterdir())
+
+
+def test_missing_packages_are_one_sentence(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_file, "PACKAGES", ("onnx", "no_such_package"))
+    with pytest.raises(ConfigError, match="^Export needs no_such_package: pip install -r requirements-ex"):
+        export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_detector_of_another_method_is_refused(place, tiny_configs, tmp_path):
+    made = AnomalyDetector.from_backbone(method="plus", model_config=tiny_configs, **TOWER, **CPU)
+    made.remember(place / "good", false_alarm_rate=None)
+    with pytest.raises(ModelError, match="Method plus cannot be exported"):
+        exporting.export_detector(made, tmp_path / "part.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_detector_that_knows_nothing_is_refused(tiny_configs, tmp_path):
+    made = AnomalyDetector.from_backbone(model_config=tiny_configs, **TOWER, **CPU)
+    with pytest.raises(ModelError, match="call remember"):
+        exporting.export_detector(made, tmp_path / "part.onnx")
+
+
+@pytest.mark.parametrize("output, words", (("part", "does not end in .onnx"), ("part.onnx", "is a folder")))
+def test_a_wrong_output_is_refused(detector, tmp_path, output, words, capsys):
+    (tmp_path / "part.onnx").mkdir()
+    with pytest.raises(SystemExit) as ended:
+        export.main(["--detector", str(detector), "--output", str(tmp_path / output)])
+    assert ended.value.code == 2 and words in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_detector_is_refused(tmp_path):
+    shutil.copyfile(__file__, tmp_path / "no.safetensors")
+    with pytest.raises(ConfigError, match="not a whole safetensors file"):
+        export.main(["--detector", str(tmp_path / "no.safetensors"), "--output", str(tmp_path / "a.onnx")])

@@ -1,0 +1,128 @@
+"""The graph of a detector gives what the detector gives, whatever its method, matching and windows."""
+
+import numpy as np
+import pytest
+import torch
+
+from fdsl.evaluation import image_scores
+from models.detector import Detector
+from models.exported import DetectorGraph, StitchInOne, nearest_in_parts
+from models.memory_bank import nearest_index
+from models.methods.registry import METHODS
+from models.windows import WindowGrid
+from utils.config import MethodConfig, WindowConfig
+from utils.errors import ModelError
+
+SIDE = 64
+
+
+def made(backbone, name, windows, references=2, **options):
+    """A detector of random heads that remembers random photographs."""
+    torch.manual_seed(0)
+    chosen, heads = MethodConfig(**options), METHODS["fdsl"](32, 2, MethodConfig(**options)).state_dict()
+    detector = Detector(backbone, METHODS[name].of_heads(32, 2, chosen, heads), SIDE, windows)
+    detector.remember(pictures(references, 1))
+    if detector.method.scales:
+        detector.method.set_levels([0.1] * len(detector.method.scales))
+    return detector
+
+
+def pictures(count, seed=2):
+    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture
+def plain_pixels(tiny_backbone, monkeypatch):
+    """Photographs whose pixels are not normalised, so that the graph and the detector are shown the same."""
+    monkeypatch.setattr(tiny_backbone, "normalise", lambda pixels: pixels)
+    return pictures(3)
+
+
+WINDOWS = [
+    WindowConfig("nan"),
+    WindowConfig("mul", 4, 3, 0.3),
+    WindowConfig("onlywin", 4, 2, index_memory="1"),
+    WindowConfig("mul", 4, 2, index_memory="window"),
+]
+
+
+@pytest.mark.parametrize("windows", WINDOWS, ids=lambda one: f"{one.winmode}-{one.index_memory}")
+@pytest.mark.parametrize("align", ("mulmax", "diff2"))
+@pytest.mark.parametrize("method", ("nearest", "fdsl", "both", "subspace"))
+@torch.no_grad()
+def test_the_graph_gives_what_the_detector_gives(
+    tiny_backbone, plain_pixels, method, align, windows, monkeypatch
+):
+    monkeypatch.setattr("models.exported.SIMILARITY_VALUES", 3000)  # banks are compared in several parts
+    monkeypatch.setattr("models.matching.PICKS", 3)
+    detector = made(tiny_backbone, method, windows, align=align)
+    found = detector(plain_pixels)
+    maps, scores = found.fused(windows)
+    wanted = [maps, scores, found.base_score, found.window_score]
+    graph = DetectorGraph(detector, "max")
+    given = graph(plain_pixels)
+    assert len(given) == len(graph.outputs) == (3 if windows.winmode == "nan" else 4)
+    for ours, theirs in zip(wanted, given):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
+    assert maps.std() > 1e-3  # there is something to compare
+
+
+@torch.no_grad()
+def test_top1_is_the_mean_of_the_highest_patches(tiny_backbone, plain_pixels):
+    detector = made(tiny_backbone, "nearest", WINDOWS[0])
+    maps, score, *_ = DetectorGraph(detector, "top1")(plain_pixels)
+    wanted = image_scores(maps.numpy(), np.zeros(3, np.float32), "top1")
+    np.testing.assert_allclose(score.numpy(), wanted, rtol=1e-6)
+
+
+@torch.no_grad()
+def test_heads_without_references_are_a_graph_too(tiny_backbone, plain_pixels):
+    detector = made(tiny_backbone, "fdsl", WINDOWS[1], fd="none")
+    torch.testing.assert_close(
+        DetectorGraph(detector, "max")(plain_pixels)[0],
+        detector(plain_pixels).fused(WINDOWS[1])[0],
+        rtol=0,
+        atol=2e-6,
+    )
+
+
+@pytest.mark.parametrize("align", ("mulmax", "diff2"))
+def test_of_equal_tokens_the_first_is_nearest(align):
+    bank = torch.randn(40, 4).repeat(2, 1)
+    query = torch.randn(2, 30, 4)
+    wanted = nearest_index(query.flatten(0, 1), bank, align).view(2, 30)
+    for step in (1, 7, 40, 100):
+        assert torch.equal(nearest_in_parts(query, bank, align, step), wanted)
+
+
+@pytest.mark.parametrize("grid, size, stride", ((8, 4, 3), (9, 4, 1), (7, 7, 2), (10, 3, 3)))
+def test_windows_are_stitched_as_one_after_the_other(grid, size, stride):
+    windows = WindowGrid(grid, size, stride)
+    maps = torch.rand(2, 3, len(windows), size * size)
+    wanted = windows.stitch(maps.unflatten(-1, (size, size)))
+    torch.testing.assert_close(StitchInOne(windows)(maps), wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "method, options, windows, words",
+    (
+        ("plus", {}, WindowConfig("nan"), "Method plus cannot be exported"),
+        ("nearest", {}, WindowConfig("mul", 4, 2, window_budget=3), "leave --window-budget out"),
+        ("nearest", {}, WindowConfig("nan", tiles=2), "leave --tiles out"),
+        ("nearest", {"with_batch": True}, WindowConfig("nan"), "leave --with-batch"),
+    ),
+)
+def test_what_cannot_be_a_graph_is_refused(tiny_backbone, method, options, windows, words):
+    heads = METHODS[method].of_heads(32, 2, MethodConfig(**options), None)
+    with pytest.raises(ModelError, match=words) as told:
+        DetectorGraph(Detector(tiny_backbone, heads, SIDE, windows), "max")
+    assert str(told.value).count(". ") == 0 and str(told.value).endswith(".")
+
+
+def test_a_detector_in_bfloat16_is_refused(tiny_configs):
+    from models.backbones.families import load_backbone
+
+    backbone = load_backbone("ViT-tiny-test", "none", [1, 3], "cpu", torch.bfloat16, tiny_configs)
+    detector = Detector(backbone, METHODS["nearest"](32, 2), SIDE)
+    with pytest.raises(ModelError, match="made in bfloat16 .* --precision fp32"):
+        DetectorGraph(detector, "max")
