@@ -4,7 +4,6 @@ RGB."""
 from __future__ import annotations
 
 import glob
-import json
 import logging
 import os
 import re
@@ -15,6 +14,7 @@ from pathlib import Path
 from data.heif import HEIF_SUFFIXES, HOW
 from data.images import IMAGE_SUFFIXES
 from utils.errors import DataError
+from utils.files import read_json
 from utils.text import natural_key, printable
 
 logger = logging.getLogger("fdsl")
@@ -110,11 +110,7 @@ def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
 
 def _holds_results(folder: str) -> bool:
     """Whether predict.py wrote into the folder; says so once."""
-    try:
-        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
-            config = json.load(file)
-    except (OSError, ValueError):
-        return False
+    config = read_json(Path(folder, "config.json"))
     found = isinstance(config, dict) and config.get("made_by") == PREDICTIONS
     if found and os.path.realpath(folder) not in _warned:
         _warned.add(os.path.realpath(folder))

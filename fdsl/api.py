@@ -430,5 +430,8 @@ class AnomalyDetector:
         detector, normal = restored(file, config, tensors)
         self = cls(detector, config)
         self.threshold, self.normal = threshold, normal
-        self.reference_sizes, self.grey = sizes_of(tensors), grey_of(tensors)
+        try:
+            self.reference_sizes, self.grey = sizes_of(tensors), grey_of(tensors)
+        except ConfigError as error:
+            raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
         return self

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from fdsl.assembly import assemble, saved_method, tower_of
 from fdsl.run_config import FittedConfig
-from fdsl.thresholds import NormalScores
+from fdsl.thresholds import NormalScores, is_normal
 from models.detector import Detector
+from models.matching import EVERYTHING, OwnPicks, PickedByAny
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
+from utils.text import one_line
 from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
@@ -59,7 +61,7 @@ def restored(
 ) -> tuple[Detector, NormalScores | None]:
     """The detector whose `tensors_of` these are, read from `file`, and what good parts scored.
 
-    Raises ModelError for another backbone, ConfigError for tensors that are not all there.
+    Raises ModelError for another backbone, ConfigError for tensors that are missing or have other shapes.
     """
     backbone = tower_of(config.detector)
     if backbone.fingerprint != config.fingerprint:
@@ -74,8 +76,9 @@ def restored(
         restore_layout(detector, tensors)
         restore_inspected(detector, tensors)
         return detector, normal_scores_of(tensors)
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
+    except (ConfigError, ModelError, LookupError, TypeError, ValueError, RuntimeError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise ConfigError(f"{file} is not a whole detector ({one_line(what)}); save it again.") from error
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -85,19 +88,57 @@ def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector the memories that the tensors hold; KeyError where a part is missing."""
+    """Gives the detector the memories that it looks into; KeyError where a part is missing, ValueError where
+    one has another shape."""
     backbone = detector.backbone
     for name, attribute in MEMORIES.items():
         state = {key: value.to(backbone.device) for key, value in part_of(tensors, name).items()}
+        if not state and _wants(detector, name):
+            raise ValueError(f"it has no {name}")
+        if name == "window_bank" and state:
+            _refuse_other_windows(detector, state)
         if state:
             setattr(detector, attribute, detector.method.restored(state, backbone.dtype))
+
+
+def _wants(detector: Detector, name: str) -> bool:
+    """Whether the detector cannot score without this memory."""
+    method = detector.method
+    if not (method.needs_references or method.sees_inspected):
+        return False
+    return name == "bank" or (name == "window_bank" and detector.windows is not None)
+
+
+def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> None:
+    """ValueError where a bank's windows are not those that the detector looks through."""
+    match, keys = detector.window_match, state.get("keys")
+    if detector.windows is None or match is EVERYTHING:
+        return
+    if keys is None or keys.dim() != 2:
+        raise ValueError("window_bank has no keys")
+    if len(keys) * detector.settings.win_size**2 != state["centred"].shape[1]:
+        raise ValueError("window_bank holds windows of another size")
+    method = detector.method
+    own = isinstance(match, OwnPicks)
+    if keys.shape[1] != (method.width * method.blocks if own else _embedding_width(detector)):
+        raise ValueError("the keys of window_bank have another length")
+
+
+def _embedding_width(detector: Detector) -> int:
+    """D of the backbone's image embeddings, which it tells by making one of a window."""
+    side = detector.settings.win_size * detector.backbone.patch_size
+    window = torch.zeros(1, 3, side, side, device=detector.backbone.device)
+    return detector.backbone.encode(window, PickedByAny.want).wanted_embedding().shape[1]
 
 
 def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     """Gives the detector its layout of tiles, where it has one; ConfigError for one that cannot be."""
     if "tiles.layout" not in tensors:
         return
-    rows, columns = tensors["tiles.layout"].tolist()
+    found = tensors["tiles.layout"]
+    if found.shape != (2,) or found.is_floating_point() or detector.tile_memory is None:
+        raise ConfigError("its tiles are not told")
+    rows, columns = map(int, found.tolist())
     if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
         raise ConfigError(f"it has {rows} x {columns} tiles")
     detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
@@ -108,7 +149,10 @@ def restore_inspected(detector: Detector, tensors: Mapping[str, Tensor]) -> None
     a part is missing."""
     if detector.beside is None:
         return
-    map_level, score_level, own_map, own_score = tensors["inspected.levels"].tolist()
+    levels = tensors["inspected.levels"]
+    if levels.shape != (4,) or not bool((levels > 0).all()):
+        raise ConfigError("its levels are not those of inspected photographs")
+    map_level, score_level, own_map, own_score = levels.double().tolist()
     memory = detector.beside.batch.restored(part_of(tensors, "inspected"), detector.backbone.dtype)
     detector.beside.memory, detector.beside.levels = memory, (map_level, score_level)
     detector.beside.set_own(own_map, own_score)
@@ -116,16 +160,22 @@ def restore_inspected(detector: Detector, tensors: Mapping[str, Tensor]) -> None
 
 def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
     """The references' (width, height); none in a file of an earlier version."""
-    sizes = tensors[SIZES].tolist() if SIZES in tensors else []
-    return [(int(width), int(height)) for width, height in sizes if width > 0 and height > 0]
+    if SIZES not in tensors:
+        return []
+    sizes = tensors[SIZES]
+    if sizes.dim() != 2 or sizes.shape[1] != 2 or not bool((sizes > 0).all()):
+        raise ConfigError("the sizes of its references are none")
+    return [(int(width), int(height)) for width, height in sizes.tolist()]
 
 
 def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
     """The range of photographs of more than 8 bits; None where there was none."""
     if GREY not in tensors:
         return None
-    low, high = tensors[GREY].tolist()
-    return GreyRange(low, high) if low < high else None
+    if tensors[GREY].shape != (2,) or not bool(tensors[GREY][0] < tensors[GREY][1]):
+        raise ConfigError("its range of grey values is none")
+    low, high = tensors[GREY].double().tolist()
+    return GreyRange(low, high)
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
@@ -133,5 +183,8 @@ def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
     state = part_of(tensors, "normal")
     if "scores" not in state:
         return None
-    scores, peaks, kinds = (state[name].numpy() for name in ("scores", "peaks", IN_FILE["kinds"]))
-    return NormalScores(scores, peaks, kinds, state["floor"].item())
+    scores, peaks, floor = (state[name].numpy() for name in ("scores", "peaks", "floor"))
+    kinds = state[IN_FILE["kinds"]].numpy()
+    if floor.size != 1 or not is_normal(scores, peaks, kinds):
+        raise ConfigError("its held-out scores are none")
+    return NormalScores(scores, peaks, kinds, float(floor.item()))

@@ -23,6 +23,7 @@ from utils.config import (
     WindowConfig,
     as_stored,
     from_stored,
+    is_stored_text,
     without,
 )
 from utils.errors import ConfigError
@@ -63,7 +64,7 @@ class DetectorConfig:
         """
         method = values.get("heads", WITH_HEADS)
         if not isinstance(method, str) or method not in METHODS:
-            raise ConfigError(f"there is no method {one_line(repr(method))}")
+            raise ConfigError(f"there is no method {one_line(repr(method), 60)}")
         config = cls(
             method,
             from_stored(BackboneConfig, values["backbone"]),
@@ -151,13 +152,17 @@ class RunConfig:
         except KeyError as error:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
-            raise ConfigError(f"it holds values that no run writes: {error}") from error
+            raise ConfigError(f"it holds values that no run writes: {one_line(error, 60)}") from error
         wrong = [name for name, kinds in RUN_TYPES.items() if type(getattr(config, name)) not in kinds]
+        wrong += [
+            name for name, kinds in RUN_TYPES.items() if TEXT in kinds and _is_odd_text(getattr(config, name))
+        ]
         wrong += [] if config.dataset in DATASETS else ["dataset"]
         wrong += [] if config.image_score in IMAGE_SCORES else ["image_score"]
         wrong += (
             [] if config.metric_size == "full" or _within(config.metric_size, 2, 8192) else ["metric_size"]
         )
+        wrong += [] if config.grey is None or _is_grey(config.grey) else ["grey"]
         wrong += [name for name in ("k_shot", "seed") if not _within(getattr(config, name), 0, 2**63 - 1)]
         wrong += (
             [] if config.rotations in (None, AUTO) or _within(config.rotations, 2, 360) else ["rotations"]
@@ -212,8 +217,24 @@ class RunConfig:
         return flat
 
 
+def _is_odd_text(value: Any) -> bool:
+    """Whether a stored text is longer than names are, or none; a command may be as long as it likes."""
+    return isinstance(value, str) and not is_stored_text(value)
+
+
 def _within(value: Any, low: int, high: int) -> bool:
     return type(value) is int and low <= value <= high
+
+
+def _is_grey(values: Any) -> bool:
+    """Whether stored ranges of grey values are category -> (low, high), low below high."""
+    return isinstance(values, dict) and all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(one) in (int, float) and abs(one) < 1e300 for one in pair)
+        and pair[0] < pair[1]
+        for pair in values.values()
+    )
 
 
 TEXT, NUMBER, NOTHING = str, int, type(None)
@@ -299,11 +320,15 @@ class FittedConfig:
         except KeyError as error:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
-            raise ConfigError(f"it holds values that no detector has: {error}") from error
-        texts = (config.image_score, config.fingerprint, config.checkpoint or "", config.trained_on or "")
-        if not all(isinstance(text, str) for text in texts) or not all(
-            type(number) is int for number in (config.references, config.rotations)
-        ):
+            raise ConfigError(f"it holds values that no detector has: {one_line(error, 60)}") from error
+        texts = (config.fingerprint, config.checkpoint or "", config.trained_on or "")
+        right = (
+            all(is_stored_text(text) for text in texts)
+            and config.image_score in IMAGE_SCORES[1:]
+            and _within(config.references, 0, 10**6)
+            and _within(config.rotations, 1, 360)
+        )
+        if not right:
             raise ConfigError("it holds values that no detector has")
         return config
 

@@ -30,6 +30,17 @@ class Threshold:
     level: float | None
     source: str
 
+    @classmethod
+    def from_json(cls, values: Any) -> Threshold:
+        """From stored values; ConfigError for what no detector has."""
+        if not isinstance(values, dict) or set(values) != {"score", "level", "source"}:
+            raise ConfigError("its threshold does not say score, level and source")
+        found = cls(values["score"], values["level"], values["source"])
+        numbers = [found.score] if found.level is None else [found.score, found.level]
+        if not all(_is_finite(number) for number in numbers) or not isinstance(found.source, str):
+            raise ConfigError("its threshold is no number")
+        return found
+
 
 @dataclass(frozen=True)
 class NormalScores:
@@ -84,6 +95,23 @@ class NormalScores:
     def level(self, rate: float) -> float:
         """The map value that normal photographs reach at the wished `rate`."""
         return upper_limit(self.peaks, self.kinds, rate)
+
+
+def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
+    """Whether arrays from a file can be those of NormalScores."""
+    if not scores.ndim == 1 <= len(scores) or not scores.shape == peaks.shape == kinds.shape:
+        return False
+    if scores.dtype.kind != "f" or peaks.dtype.kind != "f" or kinds.dtype.kind not in "iu":
+        return False
+    if not np.isin(kinds, (HELD_OUT, LENIENT, STRICT, COPY)).all():
+        return False
+    own, copies = int((kinds == HELD_OUT).sum()), int((kinds == COPY).sum())
+    return copies % own == 0 and own + copies == len(kinds) if own else copies < len(kinds)
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a stored value is a number that a float holds."""
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float) -> float:

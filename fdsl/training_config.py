@@ -8,8 +8,17 @@ from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any
 
-from utils.config import BackboneConfig, MachineFacts, MethodConfig, as_stored, from_stored, without
+from utils.config import (
+    BackboneConfig,
+    MachineFacts,
+    MethodConfig,
+    as_stored,
+    from_stored,
+    is_stored_text,
+    without,
+)
 from utils.errors import ConfigError
+from utils.text import one_line
 
 # What decides no heads: where files lie, and the rest of the machine's facts.
 NOT_OF_A_TRAINING = ("machine", "pretrained", "model_config", "files", "learnt")
@@ -49,6 +58,7 @@ class TrainingSettings:
             and all(type(known[name]) in (str, NoneType) for name in ("augmentation", "learnt", "files"))
             and type(known["learning_rate"]) in (int, float, NoneType)
             and type(known["images"]) in (dict, NoneType)
+            and all(type(count) is int for count in (known["images"] or {}).values())
         )
         if not right:
             raise ConfigError("it holds values that no training writes")
@@ -88,7 +98,7 @@ class TrainedWith:
         except KeyError as error:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
-            raise ConfigError(f"it holds values that no training writes: {error}") from error
+            raise ConfigError(f"it holds values that no training writes: {one_line(error, 60)}") from error
         tower, options = config.backbone, config.options
         right = (
             all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers)
@@ -98,7 +108,7 @@ class TrainedWith:
             and isinstance(tower.model_config, (str, NoneType))
             and options.fd in ("abs", "signed", "none")
             and options.align in ("mulmax", "diff2")
-            and all(isinstance(text, str) for text in (config.fingerprint, config.dataset))
+            and all(is_stored_text(text) for text in (config.fingerprint, config.dataset))
         )
         if not right:
             raise ConfigError("it holds values that no training writes")

@@ -13,6 +13,7 @@ from torch import Tensor
 from models.discrepancy import feature_discrepancy
 from models.features import Features
 from models.matching import EVERYTHING, Matching
+from models.stored import taken
 from utils.config import ALIGNMENTS, MethodConfig
 from utils.errors import ModelError
 
@@ -81,9 +82,15 @@ class MemoryBank:
         return replace(bank, keys=match.keys(bank, torch.cat(embeddings) if embeddings else None, window))
 
     @classmethod
-    def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
-        """The bank whose `state` this is, to the last bit where it was kept in `dtype`."""
-        return cls(state["mean"], state["centred"].to(dtype), state.get("keys"))
+    def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype, width: int, blocks: int) -> MemoryBank:
+        """The bank whose `state` this is, to the last bit where it was kept in `dtype`, of tokens of `blocks`
+        and `width`. KeyError or ValueError for a state that is none."""
+        mean = taken(state, "mean", blocks, 1, width).float()
+        centred = taken(state, "centred", blocks, None, width).to(dtype)
+        keys = taken(state, "keys", None, None) if "keys" in state else None
+        if keys is not None and centred.shape[1] % len(keys):
+            raise ValueError(f"its {centred.shape[1]} tokens are not those of {len(keys)} windows")
+        return cls(mean, centred, keys)
 
     def state(self) -> dict[str, Tensor]:
         """mean, centred and, where there are some, keys."""

@@ -117,7 +117,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     @abstractmethod
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> Remembered:
         """The memory whose `state` this is, on the state's device, its tokens in `dtype`; KeyError where a
-        part is missing."""
+        part is missing, ValueError where one has another shape."""
 
     @abstractmethod
     def raw_maps(self, query: Features, memory: Remembered | None, match: Matching = EVERYTHING) -> Tensor:

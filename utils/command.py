@@ -15,7 +15,7 @@ from pathlib import Path
 from utils import signals
 from utils.log import start_logging
 from utils.memory import CURE, is_out_of_memory
-from utils.text import one_line
+from utils.text import one_line, shortened
 
 logger = logging.getLogger("fdsl")
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
@@ -64,7 +64,7 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     except Exception as error:
         if debug:
             traceback.print_exc()
-        sentence = " ".join(str(error).split()) if isinstance(error, errors) else explain(error)
+        sentence = shortened(" ".join(str(error).split())) if isinstance(error, errors) else explain(error)
         code = UNEXPECTED if sentence is None else 2
         logger.error("error: %s", sentence or unexpected(error))
     logging.shutdown()

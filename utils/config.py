@@ -43,6 +43,8 @@ def younger(default: Any) -> Any:
 
 
 # What stored values may be, by their names: one of these, or a number (or several) within a span.
+LONGEST_TEXT = 1024  # characters of a stored model, path or name
+PRECISION_NAMES = ("float32", "bfloat16", "float16")
 CHOICES = {
     "fd": FD_MODES,
     "align": ALIGNMENTS,
@@ -137,8 +139,12 @@ class MachineFacts:
         """The facts from stored values; ConfigError where one is no text, or one of the first is missing."""
         found: dict[str, Any] = {item.name: values.get(item.name) for item in fields(cls)}
         for name, value in found.items():
-            if not isinstance(value, str) and (value is not None or name in ("device", "precision")):
-                raise ConfigError(f"the machine's {name} is {value!r}, which is no text")
+            missing = value is None and name not in ("device", "precision")
+            if not missing and not is_stored_text(value):
+                raise ConfigError(f"the machine's {name} is {one_line(repr(value), 60)}, which is no text")
+        for name in ("precision", "precision_asked"):
+            if found[name] is not None and found[name] not in PRECISION_NAMES:
+                raise ConfigError(f"the machine's {name} is {one_line(found[name], 60)}, which is none")
         return cls(**found)
 
 
@@ -149,18 +155,33 @@ def from_stored(kind: type, stored: Mapping[str, Any]):
     needed = {item.name for item in fields(kind) if not item.metadata.get("younger")}
     if not needed <= set(stored) <= names:
         raise ConfigError(
-            f"The checkpoint's {kind.__name__} has the fields {sorted(stored)}, this code expects "
-            f"{sorted(names)}; use the version of the code that wrote it."
+            f"The stored {kind.__name__} has the fields {one_line(', '.join(sorted(stored)), 200)}, this "
+            f"code expects {', '.join(sorted(names))}; use the version of the code that wrote it."
         )
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     default = kind()
     for name, value in values.items():
         kept = getattr(default, name)
-        if kept is not None and value is not None and not isinstance(value, type(kept)):
-            raise ConfigError(f"The checkpoint's {name} is {value!r}, which is no {type(kept).__name__}.")
+        if not _is_like(kept, value):
+            kind_of = type(kept).__name__
+            raise ConfigError(f"The stored {name} is {one_line(repr(value), 60)}, which is no {kind_of}.")
         if not _may_be(name, value):
-            raise ConfigError(f"The checkpoint's {name} is {one_line(repr(value))}, which no flag takes.")
+            raise ConfigError(f"The stored {name} is {one_line(repr(value), 60)}, which no flag takes.")
     return kind(**values)
+
+
+def _is_like(default: Any, value: Any) -> bool:
+    """Whether a stored value is of the default's kind; a place that may be empty holds text otherwise."""
+    if default is None or isinstance(default, str):
+        return is_stored_text(value) or (value is None and default is None)
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return type(value) is type(default)
+
+
+def is_stored_text(value: Any) -> bool:
+    """Whether a stored value is text of a length that names have."""
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value
 
 
 def _may_be(name: str, value: Any) -> bool:
@@ -170,7 +191,10 @@ def _may_be(name: str, value: Any) -> bool:
     if name in SPANS:
         low, high = SPANS[name]
         numbers = value if isinstance(value, tuple) else (value,)
-        return bool(numbers) and all(type(one) in (int, float) and low <= one <= high for one in numbers)
+        kinds = (int, float) if name == "win_weight" else (int,)
+        return bool(numbers) and all(type(one) in kinds and low <= one <= high for one in numbers)
+    if isinstance(value, tuple):
+        return all(is_stored_text(one) for one in value)
     return True
 
 

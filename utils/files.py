@@ -137,10 +137,19 @@ def short_digest(value: str) -> str:
     return hashlib.sha256(value.encode()).hexdigest()[:6]
 
 
+def parsed_json(text: str | bytes) -> Any:
+    """What a JSON text says; ValueError for what is none, also for one that is nested too deeply to be
+    read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
 def read_json(file: Path) -> Any:
     """A JSON file's content; None when it is not there or not JSON."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return parsed_json(file.read_bytes().decode("utf-8"))
     except (OSError, ValueError):
         return None
 

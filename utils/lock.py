@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from utils.errors import ConfigError
+from utils.files import parsed_json
 
 try:
     import fcntl
@@ -108,7 +109,7 @@ def _read(handle: int) -> dict:
     """What the lock's holder wrote into it; {} where that cannot be read."""
     try:
         os.lseek(handle, 0, os.SEEK_SET)
-        holder = json.loads(os.read(handle, 4096) or b"{}")
+        holder = parsed_json(os.read(handle, 4096) or b"{}")
     except (OSError, ValueError):
         return {}
     return holder if isinstance(holder, dict) else {}

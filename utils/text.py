@@ -6,12 +6,22 @@ import re
 import unicodedata
 from pathlib import Path
 
+LONGEST_SENTENCE = 2000  # characters
+
 
 def one_line(text: object, limit: int = 160) -> str:
     """A text from elsewhere, an error's for instance, as part of a one-line sentence: control characters
     escaped."""
     short = " ".join(str(text).split())[:limit]
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in short)
+
+
+def shortened(sentence: str) -> str:
+    """A sentence without its middle where names from elsewhere have made it longer than anybody reads."""
+    if len(sentence) <= LONGEST_SENTENCE:
+        return sentence
+    half = LONGEST_SENTENCE // 2
+    return f"{sentence[:half]} ... {sentence[-half:]}"
 
 
 def natural_key(text: str) -> tuple:

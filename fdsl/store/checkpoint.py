@@ -8,15 +8,16 @@ from __future__ import annotations
 import json
 import logging
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from fdsl.store.tensor_file import FLOATS, read_tensor_file, refuse_strange
 from fdsl.training_config import TrainedWith
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
@@ -29,7 +30,6 @@ FORMAT_VERSION = 1
 PUBLISHED_KEY = "trainable_RR"
 HIDDEN_WIDTHS = (512, 128, 32)
 NORM_PLACES, LINEAR_PLACES = (0, 2, 5, 8), (1, 4, 7, 10)  # in a head's layers
-WEIGHT_DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
     kinds = {
         name: value.dtype in (torch.int64, torch.int32)
         if name.endswith("num_batches_tracked")
-        else value.dtype in WEIGHT_DTYPES
+        else value.dtype in FLOATS
         for name, value in state.items()
     }
     if not all(kinds.values()):
@@ -130,15 +130,9 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
             f"{path} holds {next(name for name in kinds if not kinds[name])} in a kind of number that "
             "heads do not have; train it again."
         )
-    bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
-    bad = bad or sorted(
-        name for name, value in state.items() if name.endswith("running_var") and (value < 0).any()
-    )
+    bad = sorted(name for name, value in state.items() if name.endswith("running_var") and (value < 0).any())
     if bad:
-        raise ConfigError(
-            f"{path} holds values that are not finite, or variances below zero ({', '.join(bad[:3])}); "
-            "train it again."
-        )
+        raise ConfigError(f"{path} holds variances below zero ({', '.join(bad[:3])}); train it again.")
 
 
 def head_shapes(width: int, blocks: int, nam: bool) -> dict[str, tuple[int, ...]]:
@@ -205,29 +199,30 @@ def differences(stored: TrainedWith, config: TrainedWith) -> list[str]:
 
 def _load_own(path: Path) -> Checkpoint:
     try:
-        with safe_open(path, framework="pt") as file:
-            config = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError, RecursionError, RuntimeError) as error:
-        raise ConfigError(
-            f"{path} is not a whole safetensors file ({one_line(error)}); train it again."
-        ) from error
+        config, state = read_tensor_file(path, METADATA_KEY)
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}; train it again.") from error
     return Checkpoint(path, state, _trained_with(path, config))
 
 
 def _load_published(path: Path) -> Checkpoint:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of torch, on kinds of tensors that are refused here
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # pickle raises what it likes
         raise ConfigError(
             f"{path} was refused: it is not a plain file of tensors ({one_line(error, 120)})."
         ) from error
     content = content.get(PUBLISHED_KEY) if isinstance(content, dict) else None
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    if not isinstance(content, dict):
         raise ConfigError(
             f"{path} is neither a checkpoint of train.py (.safetensors) nor of the published code "
             f"(a state dict under '{PUBLISHED_KEY}')."
         )
+    try:
+        refuse_strange(content)
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}; name the file that the published code wrote.") from error
     state = {}
     for name, value in content.items():
         if own := published_name(name):

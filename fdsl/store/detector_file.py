@@ -8,15 +8,15 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from fdsl.run_config import FittedConfig
+from fdsl.store.tensor_file import read_tensor_file
 from fdsl.thresholds import Threshold
 from utils.errors import ConfigError
 from utils.files import whole_file
+from utils.text import one_line
 
 METADATA_KEY = "fdsl_detector"
 FORMAT_VERSION = 2
@@ -54,27 +54,19 @@ def load_detector(path: Path) -> tuple[dict[str, Tensor], FittedConfig, Threshol
     if not path.is_file():
         raise ConfigError(f"There is no detector {path}; make it with predict.py --save-detector.")
     try:
-        with safe_open(path, framework="pt") as file:
-            config = json.loads((file.metadata() or {}).get(METADATA_KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} is not a whole safetensors file ({error}); save the detector again."
-        ) from error
+        config, tensors = read_tensor_file(path, METADATA_KEY)
+    except ValueError as error:
+        raise ConfigError(f"{path} {error}; save the detector again.") from error
     if not isinstance(config, dict) or not set(NEEDED) <= set(config):
         raise ConfigError(f"{path} is not a saved detector (a checkpoint of train.py goes to --checkpoint).")
     if config.get("format") != FORMAT_VERSION:
         raise ConfigError(
-            f"{path} has format {config.get('format')}, this code reads {FORMAT_VERSION}; use the version "
-            "of the code that wrote it."
-        )
-    bad = sorted(name for name, value in tensors.items() if not bool(torch.isfinite(value).all()))
-    if bad:
-        raise ConfigError(
-            f"{path} holds values that are not finite ({', '.join(bad[:3])}); save the detector again."
+            f"{path} has format {one_line(config.get('format'), 40)}, this code reads {FORMAT_VERSION}; "
+            "use the version of the code that wrote it."
         )
     try:
-        threshold = None if config["threshold"] is None else Threshold(**config["threshold"])
+        stored = config.get("threshold")
+        threshold = None if stored is None else Threshold.from_json(stored)
         return tensors, FittedConfig.from_json(config), threshold
-    except (ConfigError, KeyError, TypeError) as error:
-        raise ConfigError(f"{path} is not a whole detector ({error}); save it again.") from error
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not a whole detector ({one_line(error)}); save it again.") from error

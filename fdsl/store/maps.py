@@ -31,6 +31,8 @@ class RunMaps:
     def select(self, names: Sequence[str]) -> RunMaps:
         """The maps of `names`, in that order; ConfigError for a name that is not there."""
         place = {name: index for index, name in enumerate(self.names)}
+        if len(place) < len(self.names):
+            raise ConfigError("The maps hold an image twice; run test.py again without --from-maps.")
         missing = [name for name in names if name not in place]
         if missing:
             raise ConfigError(
@@ -65,6 +67,8 @@ def load_maps(file: Path) -> RunMaps:
         with np.load(file, allow_pickle=False) as saved:
             arrays = {name: saved[name] for name in ("names", *ARRAYS) if name in saved.files}
         maps = ScoreMaps(*(arrays.get(name) for name in ARRAYS))
+        if arrays["names"].ndim != 1 or arrays["names"].dtype.kind != "U":
+            raise ValueError("its names are no list of names")
         names = [str(name) for name in arrays["names"]]
     except FileNotFoundError:
         raise ConfigError(f"There is no {file}; name the folder of a finished test run.") from None

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.files import FileStamp, content_digest, flush_to_disk
+from utils.files import FileStamp, content_digest, flush_to_disk, parsed_json
 
 PARTS = ("base", "window")
 NEEDED = {"image", "score", "grid", "window_score"}
@@ -173,8 +173,8 @@ def maps_digest(values: list[bytes]) -> str:
 def parsed(line: bytes) -> dict | None:
     """A journal line's row; None where the line was cut off or is no row."""
     try:
-        row = json.loads(line) if line.endswith(b"\n") else None
-    except (ValueError, RecursionError):
+        row = parsed_json(line) if line.endswith(b"\n") else None
+    except ValueError:
         return None
     if not isinstance(row, dict) or not NEEDED <= set(row) or not isinstance(row["image"], str):
         return None

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fdsl.store.tensor_file import read_tensor_file
 from fdsl.training_config import TrainedWith
 from utils.errors import ConfigError
 from utils.files import sync_folder, whole_file
@@ -111,13 +111,15 @@ class TrainingState:
     def read(self) -> SavedTraining:
         """The saved state; ConfigError for a file that is not one, naming the cure."""
         try:
-            with safe_open(self.file, framework="pt") as file:
-                stored = json.loads((file.metadata() or {})[METADATA_KEY])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            stored, tensors = read_tensor_file(self.file, METADATA_KEY)
             if stored["format"] != FORMAT_VERSION:
                 raise ValueError(f"format {stored['format']}")
+            if tensors["rows"].dim() != 2 or tensors["rows"].shape[1] != self.columns:
+                raise ValueError("its rows are those of no training")
             rows = [(int(step), int(epoch), *values) for step, epoch, *values in tensors.pop("rows").tolist()]
             position = Position(int(stored["epoch"]), int(stored["batch"]), rows)
+            if min(position.epoch, position.batch) < 0:
+                raise ValueError("its place is before the first epoch")
             return SavedTraining(
                 self.file,
                 position,
@@ -127,16 +129,7 @@ class TrainingState:
                 tensors,
                 stored["generators"],
             )
-        except (
-            ConfigError,
-            SafetensorError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            RuntimeError,
-            OverflowError,
-        ) as error:
+        except (ConfigError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
             raise ConfigError(
                 f"{self.file} is no unfinished training that can be read ({one_line(error)}); start "
                 "anew with --no-resume."
@@ -175,6 +168,7 @@ class SavedTraining:
                 if name.startswith("optimizer."):
                     _, index, slot = name.split(".")
                     slots.setdefault(int(index), {})[slot] = value
+            _refuse_other_slots(slots, optimizer)
             optimizer.load_state_dict(
                 {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
             )
@@ -191,6 +185,25 @@ class SavedTraining:
                 f"{self.file} does not fit this training ({one_line(error)}); start anew with --no-resume."
             ) from error
         return self.position
+
+
+def _refuse_other_slots(slots: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer) -> None:
+    """ValueError unless these are what Adam keeps of each parameter, or nothing, before its first step."""
+    parameters = [one for group in optimizer.param_groups for one in group["params"]]
+    if slots and set(slots) != set(range(len(parameters))):
+        raise ValueError("the optimizer's state is of other parameters")
+    for index, kept in slots.items():
+        shape = parameters[index].shape
+        fits = (
+            set(kept) == {"step", "exp_avg", "exp_avg_sq"}
+            and all(value.is_floating_point() for value in kept.values())
+            and kept["step"].numel() == 1
+            and kept["step"].item() >= 0
+            and kept["exp_avg"].shape == kept["exp_avg_sq"].shape == shape
+            and not bool((kept["exp_avg_sq"] < 0).any())
+        )
+        if not fits:
+            raise ValueError(f"the optimizer's state of parameter {index} is none")
 
 
 def _generators() -> tuple[dict[str, Tensor], dict[str, Any]]:

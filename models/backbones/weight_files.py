@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from models.backbones.script_archive import is_script_archive, read_script_archive
+from models.stored import is_plain
 from utils.errors import ModelError
 from utils.text import one_line
 
@@ -40,7 +41,7 @@ def read_state(file: Path, prefix: str = "") -> dict[str, Tensor]:
         state = state["state_dict"]
     if not isinstance(state, dict) or not state:
         raise ModelError(f"{where} holds no state dict of tensors; {FETCH}.")
-    strange = [name for name, value in state.items() if not isinstance(name, str) or not _is_plain(value)]
+    strange = [name for name, value in state.items() if not isinstance(name, str) or not is_plain(value)]
     if strange:
         raise ModelError(
             f"{where} holds no state dict of plain tensors ({one_line(strange[0], 60)} is none); {FETCH}."
@@ -67,13 +68,6 @@ def refuse_other_numbers(state: dict[str, Tensor], file: Path) -> None:
                 f"--pretrained {one_line(file, 300)} holds {kind} in {one_line(name, 60)}, where floats of "
                 f"16 or 32 bits are wanted; {FETCH} in one of these."
             )
-
-
-def _is_plain(value: object) -> bool:
-    """Whether it is a dense tensor in memory, with no more values than its memory holds."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.is_meta or value.is_quantized:
-        return False
-    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def _reason(error: BaseException) -> str:

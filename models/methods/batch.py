@@ -17,6 +17,7 @@ from torch import Tensor
 from models.features import Features
 from models.matching import EVERYTHING, Matching
 from models.method import Method, mean_of_highest
+from models.stored import taken
 from utils.errors import ModelError
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
@@ -127,7 +128,10 @@ class Batch(Method[BatchMemory]):
         return BatchMemory(kept)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
-        return BatchMemory(state["tokens"].to("cpu", dtype))
+        tokens = taken(state, "tokens", None, self.blocks, None, self.width)
+        if len(tokens) < FEWEST:
+            raise ValueError(f"tokens is of {len(tokens)} photograph, where {FEWEST} are compared")
+        return BatchMemory(tokens.to("cpu", dtype))
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = EVERYTHING) -> Tensor:
         if memory is None:

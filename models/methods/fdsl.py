@@ -113,7 +113,7 @@ class Fdsl(Method[MemoryBank]):
         return MemoryBank.collected(parts, count, match)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
-        return MemoryBank.restored(state, dtype)
+        return MemoryBank.restored(state, dtype, self.width, self.blocks)
 
     def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
         return self.probabilities(discrepancy_of(query, memory, match, self.options))

@@ -34,7 +34,7 @@ class Nearest(Method[MemoryBank]):
         return MemoryBank.collected(parts, count, match)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
-        return MemoryBank.restored(state, dtype)
+        return MemoryBank.restored(state, dtype, self.width, self.blocks)
 
     def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
         return nearest_distance(discrepancy_of(query, memory, match, self.options))

@@ -21,6 +21,7 @@ from models.features import Features
 from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, nearest_index
 from models.method import Method, mean_of_highest
+from models.stored import taken
 from models.tiles import resized, smoothed
 from utils.errors import ModelError
 
@@ -140,8 +141,13 @@ class Plus(Method[PlusMemory]):
         return PlusMemory(MemoryBank.collected(parts, count), 0, None)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> PlusMemory:
-        bank = MemoryBank.restored(state, dtype)
-        return PlusMemory(bank, int(state["photographs"]), state.get("weights"))
+        bank = MemoryBank.restored(state, dtype, self.width, self.blocks)
+        photographs, weights = state["photographs"], None
+        if photographs.numel() != 1 or not 0 <= photographs.item() <= len(bank):
+            raise ValueError("photographs is no number of them")
+        if "weights" in state:
+            weights = taken(state, "weights", self.blocks, self.width, self.width).float()
+        return PlusMemory(bank, int(photographs), weights)
 
     def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING) -> Tensor:
         distances = self._distances(query, memory, match, SPREAD not in self.options.leave_out)

@@ -16,6 +16,7 @@ from torch import Tensor
 from models.features import RAW_TOKENS, Features
 from models.matching import EVERYTHING, Elsewhere, Matching
 from models.method import Method
+from models.stored import taken
 from utils.errors import ModelError
 
 EXPLAINED = 0.99  # of the references' variance
@@ -113,7 +114,8 @@ class Subspace(Method[SubspaceMemory]):
         return SubspaceMemory.fitted(torch.cat(tokens), torch.cat(patches) if patches else None)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> SubspaceMemory:
-        return SubspaceMemory(state["mean"], state["directions"])
+        mean, directions = taken(state, "mean", self.width), taken(state, "directions", self.width, None)
+        return SubspaceMemory(mean.float(), directions.float())
 
     def raw_maps(
         self, query: Features, memory: SubspaceMemory | None, match: Matching = EVERYTHING
