@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "fdsl": LOWER,
     "page": LOWER | {"page"},
     "examples": LOWER,
+    "deploy": set(),
     "benchmarks": LOWER | {"benchmarks", "tests"},  # the plain path of the tests is timed beside ours
     ".": LOWER | {"page"},  # the commands
 }
@@ -150,6 +151,7 @@ def required(file: str) -> set[str]:
 
 
 APP = [ROOT / "app.py", *files_of("page")]
+ALONE = "fdsl_line"  # the package of deploy/, which needs nothing else of ours
 EXPORT = [ROOT / "export.py", ROOT / "fdsl" / "store" / "onnx_file.py"]
 
 
@@ -159,13 +161,14 @@ EXPORT = [ROOT / "export.py", ROOT / "fdsl" / "store" / "onnx_file.py"]
         ("requirements.txt", sorted({*PRODUCT, *files_of("examples")} - {*APP, *EXPORT})),
         ("requirements-app.txt", APP),
         ("requirements-export.txt", EXPORT),
+        ("deploy/requirements.txt", files_of("deploy")),
         ("requirements-dev.txt", files_of("tests", "benchmarks")),
     ],
-    ids=["product", "app", "export", "tests"],
+    ids=["product", "app", "export", "deploy", "tests"],
 )
 def test_what_is_imported_is_required(file, importing):
     """A fresh environment has what its requirements file lists, and no more than that is promised."""
-    own = {path.name for path in ROOT.iterdir() if path.is_dir()} | COMMANDS
+    own = {path.name for path in ROOT.iterdir() if path.is_dir()} | COMMANDS | {ALONE}
     names, known = required(file), packages_distributions()
     assert importing
     for path in importing:

@@ -57,7 +57,7 @@ def assert_same(file, detector, photographs):
     (
         ("nearest", WindowConfig("nan"), 1),
         ("subspace", WindowConfig("nan"), 2),
-        ("both", WindowConfig("mul", 4, 3), 3),
+        ("both", WindowConfig("mul", 4, 3), 4),
     ),
     ids=("nearest", "subspace", "both-windows"),
 )
@@ -69,7 +69,8 @@ def test_onnxruntime_says_what_the_detector_says(
         made = AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **tower)
     else:
         made = AnomalyDetector.from_backbone(method=method, windows=windows, **tower)
-    made.remember(sorted((place / "good").iterdir())[:references])
+    good = [*sorted((place / "good").iterdir()), place / "parts" / "2.png"]
+    made.remember(good[:references])
     made.save(tmp_path / "part.safetensors")
     file = tmp_path / "out" / "part.onnx"
     assert export.main(["--detector", str(tmp_path / "part.safetensors"), "--output", str(file)]) == 0

@@ -1,0 +1,1 @@
+"""Photographs in, rows out: what deploy/inspect.py runs. Imports onnxruntime, numpy and pillow alone."""

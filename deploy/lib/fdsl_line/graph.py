@@ -1,0 +1,124 @@
+"""The ONNX file of export.py: what it says of itself, and what it says of a photograph."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from fdsl_line.boxes import Box, find_boxes, upsample
+from fdsl_line.errors import Refused, one_line, printable
+from fdsl_line.photographs import GreyRange, to_pixels
+
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is said of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
+    anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first."""
+
+    size: tuple[int, int]
+    score: float
+    base_score: float
+    window_score: float | None
+    threshold: float | None
+    anomalous: bool | None
+    patch_map: np.ndarray
+    boxes: list[Box]
+
+    def row(self, name: str) -> dict[str, Any]:
+        """Its line of scores.jsonl, as predict.py writes it."""
+        return {
+            "image": name,
+            "score": self.score,
+            "base_score": self.base_score,
+            "window_score": self.window_score,
+            "threshold": self.threshold,
+            "anomalous": self.anomalous,
+            "boxes": [asdict(box) for box in self.boxes],
+            "width": self.size[0],
+            "height": self.size[1],
+            "grid": len(self.patch_map),
+            "picture": None,
+        }
+
+
+class Graph:
+    """A detector that export.py wrote.
+
+    `threads`: how many it computes with; 0: by cores. Refused for any other file, and for a damaged one.
+    """
+
+    def __init__(self, file: Path, threads: int = 0) -> None:
+        if not file.is_file():
+            raise Refused(f"There is no file {printable(file)}; make it with export.py.")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads, options.log_severity_level = threads, 4
+        try:
+            self.session = onnxruntime.InferenceSession(
+                str(file), options, providers=["CPUExecutionProvider"]
+            )
+            self.facts: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
+        except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
+            raise Refused(
+                f"{printable(file)} is not a whole ONNX file, or its tensors' file is not beside it "
+                f"({one_line(error)}); copy or export it again."
+            ) from error
+        if "fdsl_format" not in self.facts:
+            raise Refused(f"{printable(file)} was not written by export.py; name a file that was.")
+        if self.facts["fdsl_format"] != FORMAT:
+            raise Refused(
+                f"{printable(file)} has format {printable(self.facts['fdsl_format'])}, this program reads "
+                f"{FORMAT}; use the folder deploy/ of the version that wrote it."
+            )
+        try:
+            self._read_facts()
+        except (KeyError, ValueError) as error:
+            raise Refused(
+                f"{printable(file)}: what it says of itself is not whole ({one_line(error)}); "
+                "export it again."
+            ) from error
+
+    def _read_facts(self) -> None:
+        self.side = int(self.facts["image_size"])
+        self.threshold, self.level = self._number("threshold"), self._number("map_threshold")
+        low, high = self._number("grey_low"), self._number("grey_high")
+        self.grey = None if low is None or high is None else GreyRange(low, high)
+        self.reference_sizes = [tuple(size) for size in json.loads(self.facts["reference_sizes"])]
+        self.outputs = [output.name for output in self.session.get_outputs()]
+
+    def _number(self, name: str) -> float | None:
+        """A number of the metadata; None for an empty text. ValueError for anything else."""
+        value = float(self.facts[name]) if self.facts[name] else None
+        if value is not None and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}")
+        return value
+
+    def look_at(self, photo: Image.Image, name: str) -> Found:
+        """What is said of an RGB photograph; Refused, with its `name`, where its map is not finite."""
+        values = self.session.run(None, {"pixels": to_pixels(photo, self.side)})
+        given = {output: value[0] for output, value in zip(self.outputs, values)}
+        if not all(np.isfinite(value).all() for value in given.values()):
+            raise Refused(f"{name}: its anomaly map is not finite; check the photograph and the detector.")
+        score, window = float(given["score"]), given.get("window_score")
+        anomalous = None if self.threshold is None else score >= self.threshold
+        boxes: list[Box] = []
+        if anomalous is not False:
+            boxes = find_boxes(upsample(given["map"], photo.height, photo.width), self.level)
+        return Found(
+            photo.size,
+            score,
+            float(given["base_score"]),
+            None if window is None else float(window),
+            self.threshold,
+            anomalous,
+            given["map"],
+            boxes,
+        )

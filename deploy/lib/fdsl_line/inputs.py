@@ -1,0 +1,153 @@
+"""Files, folders and patterns as names and paths, exactly as predict.py finds them (data/inputs.py)."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+
+from fdsl_line.errors import Refused, printable
+from fdsl_line.photographs import HEIF_SUFFIXES, HOW, IMAGE_SUFFIXES
+
+PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
+DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
+UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
+Problem = Callable[[str, str], None]  # takes a name and the reason
+
+
+def find_images(
+    inputs: Sequence[str], without: Sequence[Path] = (), problem: Problem | None = None
+) -> Iterator[tuple[str, Path]]:
+    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom) or a
+    pattern, in natural order.
+
+    Names are relative to the one input folder, or the paths as given where there are several inputs. Folders
+    in `without` are not entered, nor hidden ones, and what predict.py has drawn is passed over. Refused for
+    an input that is not there; `problem` hears of what cannot be read.
+    """
+    left_out = {os.path.realpath(folder) for folder in without}
+    for text in inputs:
+        if os.path.isdir(text):
+            root, found = text, _walk(text, left_out, problem)
+        elif os.path.lexists(text):
+            root, found = os.path.dirname(text), iter([text])
+        elif glob.has_magic(text):
+            root = _fixed_part(text)
+            parts = os.path.relpath(text, root or ".").split(os.sep)
+            found = _match(root or ".", parts, left_out, problem)
+        else:
+            raise Refused(
+                f"{printable(text)}: is neither a file, a folder nor a pattern that could match one; "
+                "check the path"
+            )
+        for path in found:
+            name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
+            yield printable(name.replace(os.sep, "/")), Path(path)
+
+
+def natural_key(text: str) -> tuple:
+    """Sort key that puts 2.png before 10.png; equal only for equal texts."""
+    parts = re.split(r"([0-9]+)", text)
+    numbers = [part.lstrip("0") for part in parts[1::2]]
+    return tuple(zip(parts[::2], [*((len(n), n) for n in numbers), (0, "")])), text
+
+
+def _fixed_part(pattern: str) -> str:
+    """The folder of a pattern before its first wildcard."""
+    fixed: list[str] = []
+    for part in re.split(r"(?<=/)", pattern.replace(os.sep, "/"))[:-1]:
+        if glob.has_magic(part) and not os.path.isdir("".join([*fixed, part])):
+            break  # a folder may be called `line [new]`
+        fixed.append(part)
+    return "".join(fixed)
+
+
+def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
+    """A folder's visible entries in natural order; none, and a word to `problem`, where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            visible = [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        if problem is not None:
+            problem(printable(folder), f"the folder cannot be read ({error.strerror})")
+        return []
+    found = sorted(visible, key=lambda entry: natural_key(entry.name))
+    drawn = [entry for entry in found if entry.name in DRAWN]
+    return [entry for entry in found if entry not in drawn] if drawn and _holds_results(folder) else found
+
+
+def _holds_results(folder: str) -> bool:
+    """Whether predict.py wrote into the folder."""
+    try:
+        with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("made_by") == PREDICTIONS
+
+
+def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
+    suffix = os.path.splitext(entry.name)[1].lower()
+    if suffix in IMAGE_SUFFIXES:
+        return True
+    cure = (
+        HOW if suffix in HEIF_SUFFIXES else "convert it to PNG or JPEG" if suffix in UNREAD_SUFFIXES else ""
+    )
+    if cure and problem is not None:
+        problem(printable(entry.path), f"{suffix} photographs are not read; {cure}")
+    return False
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _walk(
+    folder: str, left_out: set[str], problem: Problem | None, above: tuple[str, ...] = ()
+) -> Iterator[str]:
+    """Every image below `folder`: a folder's own first, then its folders'. Links that lead back up are not
+    followed."""
+    real = os.path.realpath(folder)
+    if real in left_out or real in above:
+        return
+    folders = []
+    for entry in _entries(folder, problem):
+        if _is_folder(entry):
+            folders.append(entry.path)
+        elif _is_image(entry, problem):
+            yield entry.path
+    for inner in folders:
+        yield from _walk(inner, left_out, problem, (*above, real))
+
+
+def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem | None) -> Iterator[str]:
+    """Every image below `folder` whose path matches the pattern's parts; `**` stands for any folders, also
+    none."""
+    if os.path.realpath(folder) in left_out:
+        return
+    first, rest = parts[0], parts[1:]
+    if first == "**":
+        if not rest:
+            yield from _walk(folder, left_out, problem)
+            return
+        yield from _match(folder, rest, left_out, problem)
+        for entry in _entries(folder, problem):
+            if _is_folder(entry) and not entry.is_symlink():
+                yield from _match(entry.path, parts, left_out, problem)
+        return
+    for entry in _entries(folder, problem):
+        if not fnmatch(entry.name, first):
+            continue
+        if rest and _is_folder(entry):
+            yield from _match(entry.path, rest, left_out, problem)
+        elif not rest and _is_folder(entry):
+            yield from _walk(entry.path, left_out, problem)
+        elif not rest and _is_image(entry, problem):
+            yield entry.path

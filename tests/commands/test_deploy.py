@@ -1,0 +1,258 @@
+"""deploy/inspect.py beside predict.py: the same rows, decisions and exit codes, without PyTorch."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import export
+import predict
+from data.images import open_image
+from data.inputs import find_images
+from fdsl.api import AnomalyDetector
+from fdsl.boxes import find_boxes
+from fdsl.report.drawing import upsample
+from tests.support.constants import ROOT
+from tests.support.photographs import draw
+from tests.support.predictions import RUNTIME, TOWER, rows
+from utils.config import WindowConfig
+from utils.errors import DataError
+from utils.grey_range import GreyRange
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
+onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
+
+from fdsl_line import boxes, inputs, photographs  # noqa: E402
+from fdsl_line.errors import Refused  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def exported(place, tiny_configs, tmp_path_factory):
+    """(saved detector, its ONNX file), with local windows."""
+    folder = tmp_path_factory.mktemp("exported")
+    windows = WindowConfig("mul", 4, 4)
+    made = AnomalyDetector.from_backbone(
+        windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
+    )
+    made.remember(place / "good")
+    made.save(folder / "part.safetensors")
+    export.main(["--detector", str(folder / "part.safetensors"), "--output", str(folder / "part.onnx")])
+    return folder / "part.safetensors", folder / "part.onnx"
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The folder deploy/ as it is copied to a machine that has nothing else of ours."""
+    return shutil.copytree(ROOT / "deploy", tmp_path_factory.mktemp("machine") / "deploy")
+
+
+def inspect(alone, *arguments, **more):
+    """Runs deploy/inspect.py elsewhere; exit code, output and errors."""
+    command = [sys.executable, str(alone / "inspect.py"), *map(str, arguments)]
+    done = subprocess.run(command, cwd=alone, capture_output=True, text=True, timeout=120, **more)
+    return done.returncode, done.stdout, done.stderr
+
+
+def assert_same_row(given, wanted):
+    assert list(given) == [name for name in wanted if name != "file"]
+    for name, value in given.items():
+        if name in ("score", "base_score", "window_score"):
+            assert abs(value - wanted[name]) < 1e-4
+        elif name == "boxes":
+            assert len(value) == len(wanted["boxes"])
+            for one, other in zip(value, wanted["boxes"]):
+                assert list(one) == list(other)
+                np.testing.assert_allclose(list(one.values()), list(other.values()), rtol=0.02, atol=1)
+        elif name != "picture":
+            assert value == wanted[name]
+
+
+def test_rows_tables_and_exit_codes_are_those_of_predict(place, exported, alone, tmp_path):
+    saved, file = exported
+    theirs, ours = tmp_path / "predict", tmp_path / "deploy"
+    flags = ["--detector", str(saved), "--input", str(place / "parts"), "--output", str(theirs), *RUNTIME]
+    code = predict.main([*flags, "--exit-code"])
+    found = inspect(alone, file, place / "parts", "--output", ours, "--format", "json", "--exit-code")
+    assert found[0] == code == 1
+    printed = [json.loads(line) for line in found[1].splitlines()]
+    wanted = [json.loads(line) for line in (theirs / "scores.jsonl").read_text().splitlines()]
+    written = [json.loads(line) for line in (ours / "scores.jsonl").read_text().splitlines()]
+    assert written == [row for row in printed if "error" not in row] and len(wanted) == 4
+    for given, other in zip(written, wanted):
+        assert_same_row(given, other)
+    assert [row["anomalous"] for row in written] == [False, False, True, True]
+    tables = rows(ours / "scores.csv"), rows(theirs / "scores.csv")
+    assert list(tables[0][0]) == list(tables[1][0])
+    for given, other in zip(*tables):
+        assert [given[name] for name in ("image", "threshold", "anomalous", "boxes")] == [
+            other[name] for name in ("image", "threshold", "anomalous", "boxes")
+        ]
+    assert (ours / "skipped.csv").read_text() == (theirs / "skipped.csv").read_text()
+    assert "4 photograph(s) scored, 2 anomalous at threshold" in found[2] and "broken.png" in found[2]
+    assert sorted(entry.name for entry in ours.iterdir()) == [
+        "config.json",
+        "scores.csv",
+        "scores.jsonl",
+        "skipped.csv",
+    ]
+    again = inspect(alone, file, place / "parts/2.png", "--output", ours)
+    assert again[0] == 0 and len(rows(ours / "scores.csv")) == 1 and not (ours / "skipped.csv").exists()
+
+
+def one_sentence(found, words):
+    code, printed, told = found
+    assert code == 2 and printed == "" and words in told
+    assert told.startswith("error: ") and told.count("\n") == 1 and "Traceback" not in told
+
+
+def test_what_is_no_graph_of_ours_is_one_sentence(place, exported, alone, tmp_path):
+    content = exported[1].read_bytes()
+    (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])
+    (tmp_path / "text.onnx").write_text("no graph")
+    model = onnx.load(exported[1])
+    del model.metadata_props[:]
+    onnx.save(model, tmp_path / "foreign.onnx")
+    for name, words in (
+        ("half.onnx", "is not a whole ONNX file"),
+        ("text.onnx", "is not a whole ONNX file"),
+        ("foreign.onnx", "was not written by export.py"),
+        ("missing.onnx", "There is no file"),
+    ):
+        output = tmp_path / "out"
+        one_sentence(inspect(alone, tmp_path / name, place / "parts", "--output", output), words)
+        assert not output.exists()
+
+
+@pytest.mark.parametrize("package", ("onnxruntime", "numpy"))
+def test_a_missing_package_is_one_sentence(exported, place, alone, tmp_path, package):
+    (tmp_path / f"{package}.py").write_text(f"raise ImportError('No module named {package}')")
+    found = inspect(
+        alone, exported[1], place / "parts", "--format", "json", env={"PYTHONPATH": str(tmp_path)}
+    )
+    one_sentence(found, f"No module named {package}): pip install -r deploy/requirements.txt")
+
+
+def test_wrong_input_and_output_are_one_sentence(exported, place, alone, tmp_path):
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "scores.csv").write_text("somebody's own")
+    file, parts = exported[1], place / "parts"
+    one_sentence(inspect(alone, file, tmp_path / "nowhere", "--format", "json"), "check the path")
+    one_sentence(inspect(alone, file, parts), "--output DIR is needed")
+    one_sentence(inspect(alone, file, parts, "--output", tmp_path / "taken"), "name another folder")
+    assert (tmp_path / "taken" / "scores.csv").read_text() == "somebody's own"
+    code, _, told = inspect(alone, file, tmp_path / "broken.png", "--output", tmp_path / "out")
+    assert code == 2 and "no photograph could be scored" in told
+    assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["config.json", "skipped.csv"]
+
+
+def bumps(generator, grid):
+    """A map (G,G) of a few soft bumps on noise."""
+    rows, columns = np.mgrid[:grid, :grid]
+    found = generator.random((grid, grid)) * generator.choice([0.01, 0.3])
+    for _ in range(generator.integers(0, 7)):
+        row, column = generator.random(2) * grid
+        width = 1 + 4 * generator.random()
+        found += generator.random() * np.exp(-((rows - row) ** 2 + (columns - column) ** 2) / width)
+    return (found / max(1, found.max())).astype(np.float32)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_boxes_are_those_of_opencv(seed):
+    generator = np.random.default_rng(seed)
+    patch_map = bumps(generator, int(generator.integers(4, 30)))
+    height, width = generator.integers(1, 200, 2)
+    level = None if seed % 4 == 0 else float(generator.random() * patch_map.max() * 1.1)
+    large = boxes.upsample(patch_map, height, width)
+    assert np.array_equal(large, upsample(patch_map, height, width))
+    if seed % 3 == 0:
+        large = np.round(large, 1)  # plateaus, and pixels that touch at corners alone
+    given = [vars(box) for box in boxes.find_boxes(large, level)]
+    assert given == [vars(box) for box in find_boxes(large, level)]
+
+
+def test_a_map_without_variation_has_no_box():
+    assert boxes.find_boxes(np.full((9, 9), 0.5, np.float32), 0.1) == []
+
+
+def odd_photographs(folder):
+    """Files of every kind that needs care."""
+    generator = np.random.default_rng(0)
+    colours = generator.integers(0, 256, (20, 30, 3), np.uint8)
+    wide = generator.integers(500, 3000, (20, 30)).astype(np.uint16)
+    photo = Image.fromarray(colours)
+    turned = photo.getexif()
+    turned[274] = 6
+    photo.save(folder / "turned.jpg", exif=turned)
+    photo.convert("CMYK").save(folder / "cmyk.jpg")
+    photo.convert("P").save(folder / "palette.gif")
+    photo.convert("L").save(folder / "grey.bmp")
+    Image.fromarray(np.dstack([colours, colours[..., 0]])).save(folder / "seen_through.png")
+    Image.fromarray(wide).save(folder / "wide.png")
+    Image.fromarray(wide.astype(np.int32)).save(folder / "integers.tif")
+    Image.fromarray((wide / 3000).astype(np.float32)).save(folder / "floats.tif")
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(folder / "nothing.tif")
+    (folder / "empty.png").touch()
+    (folder / "half.png").write_bytes((folder / "wide.png").read_bytes()[:60])
+    return sorted(folder.iterdir())
+
+
+def test_photographs_are_read_as_predict_reads_them(tmp_path):
+    for path in odd_photographs(tmp_path):
+        for low, high in ((None, None), (400.0, 3100.0)):
+            ours = None if low is None else photographs.GreyRange(low, high)
+            theirs = None if low is None else GreyRange(low, high)
+            try:
+                wanted = open_image(path, grey=theirs)
+            except DataError as refused:
+                with pytest.raises(Refused) as told:
+                    photographs.open_image(path, grey=ours)
+                assert str(told.value) == str(refused)
+                continue
+            given = photographs.open_image(path, grey=ours)
+            assert np.array_equal(np.asarray(given), np.asarray(wanted)) and given.mode == "RGB"
+    with pytest.raises(Refused, match="above the limit of 10 pixels"):
+        photographs.open_image(tmp_path / "grey.bmp", 10)
+
+
+class Words(list):
+    """Hears of what cannot be read."""
+
+    def add(self, name, reason):
+        self.append((name, reason))
+
+
+def test_files_are_found_as_predict_finds_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (
+        "10.png",
+        "2.png",
+        "a/1.png",
+        "a/b/3.JPG",
+        "a/.hidden/4.png",
+        "[c]/5.png",
+        "done/pictures/6.png",
+    ):
+        draw(tmp_path / name, 1)
+    (tmp_path / "a" / "raw.dng").touch()
+    (tmp_path / "done" / "config.json").write_text('{"made_by": "predict"}')
+    for given in (
+        ["."],
+        ["a"],
+        ["2.png"],
+        ["**/*.png"],
+        ["a/*"],
+        ["[c]/*.png"],
+        ["a", "2.png"],
+        ["*.png", "*"],
+    ):
+        wanted_problems, problems = Words(), Words()
+        wanted = list(find_images(given, ["a/b"], wanted_problems.add))
+        assert list(inputs.find_images(given, ["a/b"], problems.add)) == wanted
+        assert problems == wanted_problems and wanted
+    with pytest.raises(Refused, match="check the path"):
+        list(inputs.find_images(["nowhere"]))
