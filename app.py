@@ -24,6 +24,7 @@ from fdsl.api import AnomalyDetector
 from fdsl.flags.arguments import CommandLine, whole
 from fdsl.flags.chosen_detector import load_or_make, remember
 from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
+from fdsl.presets import take_preset
 from fdsl.report.prediction_report import detector_facts
 from models.methods.registry import METHODS
 from utils.command import run_command
@@ -101,6 +102,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if problem := saved_detector_problem(args):
         parser.error(problem)
+    take_preset(args)
     args.false_alarm_rate = args.threshold = args.threshold_from = None  # chosen on the page
     return args
 

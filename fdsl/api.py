@@ -24,6 +24,7 @@ from fdsl.evaluation import fused_scores
 from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.learnt import grey_of, restored, sizes_of, tensors_of
 from fdsl.prediction import Prediction
+from fdsl.presets import PRESETS, with_preset
 from fdsl.run_config import FittedConfig
 from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config
@@ -200,6 +201,25 @@ class AnomalyDetector:
             precision,
         )
         return cls(build_detector(config.detector, None), config)
+
+    @classmethod
+    def from_preset(
+        cls, name: str, *, checkpoint: str | Path | None = None, **settings: Any
+    ) -> AnomalyDetector:
+        """A detector of a named combination of settings: fdsl, fast or best (docs/methods.md).
+
+        `settings`: arguments of `from_backbone`, or of `from_checkpoint` for a method with trained heads;
+        they win over the preset's. Raises ConfigError for a name that there is not, and where heads are
+        needed and no `checkpoint` is given.
+        """
+        if name not in PRESETS:
+            raise ConfigError(f"--preset {name} is not known; choose one of {', '.join(PRESETS)}.")
+        chosen = {**settings, **with_preset(name, settings)}
+        if not METHODS[chosen["method"]].needs_heads:
+            return cls.from_backbone(**chosen)
+        if checkpoint is None:
+            raise ConfigError(f"preset {name} needs trained heads: name their checkpoint.")
+        return cls.from_checkpoint(checkpoint, **chosen)
 
     @property
     def backbone(self) -> Backbone:

@@ -15,6 +15,7 @@ from models.backbones.families import defaults_of
 from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
+from utils.text import in_words
 
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size", "token_norm")
 METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch")
@@ -38,8 +39,8 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
         for name in ("model", "layers", "image_size", "token_norm"):
             if name in values and values[name] != getattr(base, name):
                 raise ConfigError(
-                    f"--{name.replace('_', '-')} {_in_words(values[name])} does not match the checkpoint, "
-                    f"which was trained with {_in_words(getattr(base, name))}; leave the flag out or "
+                    f"--{name.replace('_', '-')} {in_words(values[name])} does not match the checkpoint, "
+                    f"which was trained with {in_words(getattr(base, name))}; leave the flag out or "
                     "train again."
                 )
     return replace(base, **values)
@@ -143,7 +144,3 @@ def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
 def _only(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     """Those of `names` that were given."""
     return {name: given[name] for name in names if given.get(name) is not None}
-
-
-def _in_words(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 LONGEST_SENTENCE = 2000  # characters
 
@@ -48,3 +50,13 @@ def first_line(error: BaseException, limit: int = 160) -> str:
     """The first line of an error's text, cut to `limit` characters."""
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:limit]
+
+
+def in_flags(settings: Mapping[str, Any]) -> str:
+    """Settings as the flags that set them: `--image-size 448 --layers 3 6`."""
+    return " ".join(f"--{name.replace('_', '-')} {in_words(value)}" for name, value in settings.items())
+
+
+def in_words(value: Any) -> str:
+    """A setting's value as it is typed: the parts of several one after the other."""
+    return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)

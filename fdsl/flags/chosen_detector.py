@@ -63,6 +63,8 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
     refuse_windows_without_mode(vars(args), wanted)
     flags["leave_out"] = args.leave_out
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
+    if args.method is None:
+        logger.info("--preset fast takes DINOv2's features, which need no heads (docs/methods.md)")
     why = "asked for" if args.method else f"in {trained_in}"
     logger.info("method %s: no trained heads %s, %s", wanted, why, method.sentence)
     return AnomalyDetector.from_backbone(method=wanted, windows=windows, **flags)

@@ -17,11 +17,13 @@ from fdsl.flags.groups import (
     add_tiles_flag,
     add_window_flags,
 )
+from fdsl.presets import add_preset_flag, take_preset
 from fdsl.thresholds import LOWEST_RATE
 from models.methods.registry import METHODS, METHODS_IN_WORDS
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
+    "preset",
     "model",
     "layers",
     "image_size",
@@ -64,6 +66,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if problem := _contradiction(args):
         parser.error(problem)
+    take_preset(args)
     return args
 
 
@@ -125,6 +128,7 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
 def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """What makes or loads a detector, and where it runs."""
     group = parser.add_argument_group("detector")
+    add_preset_flag(group)
     group.add_argument(
         "--references", nargs="+", metavar="DIR|FILE", help="photographs of good parts: one is enough"
     )

@@ -18,6 +18,7 @@ from fdsl.flags.groups import (
     add_tiles_flag,
     add_window_flags,
 )
+from fdsl.presets import add_preset_flag, take_preset
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import IMAGE_SCORES
 
@@ -35,6 +36,7 @@ DEFAULTS = {
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
     parser = CommandLine(description)
+    add_preset_flag(parser)
     _add_run_flags(parser)
     _add_evaluation_flags(parser)
     parser.add_argument(
@@ -52,6 +54,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_backbone_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
+    take_preset(args)
     if args.from_maps is None:
         if args.dataset is None:
             parser.error("--dataset is needed (or --from-maps DIR)")

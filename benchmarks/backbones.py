@@ -1,0 +1,118 @@
+"""Speed of several backbones: from one photograph to its map, beside the bare tower.
+
+    python benchmarks/backbones.py timm/vit_small_patch14_reg4_dinov2@448 ViT-L-14-336@518
+
+Weights are untrained: they do not change the time. The bare tower is the library's own, all of it in the
+precision in use, without normalisation and matching. All rows take turns, so that what else the machine does
+hits each alike; the shortest time counts.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: import from the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+from tabulate import tabulate
+
+from fdsl.assembly import load_tower
+from fdsl.flags.arguments import CommandLine, whole
+from fdsl.flags.groups import add_runtime_flags
+from fdsl.scoring import Scorer
+from fdsl.settings import backbone_config
+from models.detector import Detector
+from models.methods.registry import METHODS, WITHOUT_HEADS
+from utils.config import BackboneConfig, MethodConfig
+from utils.device import choose_device, choose_precision
+
+MODELS = [
+    "timm/vit_small_patch14_reg4_dinov2@448",
+    "timm/vit_small_patch14_reg4_dinov2@518",
+    "timm/vit_base_patch14_reg4_dinov2@448",
+    "timm/vit_base_patch14_reg4_dinov2@518",
+    "ViT-L-14-336@518",
+]
+
+
+class Timed:
+    """One backbone: its detector with one reference, and the library's own tower."""
+
+    def __init__(self, name: str, device: torch.device, dtype: torch.dtype) -> None:
+        model, _, side = name.partition("@")
+        given = {"model": model, "pretrained": "none", "image_size": int(side) if side else None}
+        self.config: BackboneConfig = backbone_config(given)
+        side_px = self.config.image_size
+        self.backbone = load_tower(self.config, device, dtype)
+        self.bare_tower = load_tower(self.config, device, torch.float32).visual.to(dtype)
+        method = METHODS[WITHOUT_HEADS].of_heads(
+            self.backbone.width, len(self.backbone.layers), MethodConfig(), None
+        )
+        self.scorer = Scorer(Detector(self.backbone, method, side_px))
+        torch.manual_seed(0)
+        self.pixels = torch.randint(0, 256, (2, 3, side_px, side_px), dtype=torch.uint8)
+        self.photo = self.backbone.normalise(self.pixels[:1]).to(device, dtype)
+        if hasattr(self.backbone, "position_table"):
+            grid = self.backbone.grid(side_px)
+            table = self.backbone.position_table(grid).to(dtype)
+            self.bare_tower.positional_embedding = torch.nn.Parameter(table, requires_grad=False)
+        self.scorer.remember(self.pixels[1:])
+        self.works: dict[str, Callable[[], object]] = {
+            "bare tower": self.bare,
+            "encode": lambda: self.backbone.encode(self.photo.float()),
+            "image to map": lambda: self.scorer(self.pixels[:1], ["a photograph"]),
+        }
+        self.best = dict.fromkeys(self.works, float("inf"))
+
+    @torch.no_grad()
+    def bare(self) -> None:
+        self.bare_tower.forward_intermediates(
+            self.photo,
+            indices=[layer - 1 for layer in self.backbone.layers],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )
+
+    def row(self) -> list[str]:
+        """Milliseconds of each work, and the tower's share of them."""
+        times = [self.best[name] for name in self.works]
+        shown = [f"{1000 * seconds:.0f}" for seconds in times]
+        over = self.best["encode"] / self.best["bare tower"]
+        return [self.config.model, f"{self.config.image_size} px", *shown, f"{over:.2f}"]
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = CommandLine(__doc__)
+    parser.add_argument("models", nargs="*", default=MODELS, metavar="MODEL[@PX]")
+    parser.add_argument("--repeats", type=whole(1), default=7)
+    add_runtime_flags(parser)
+    args = parser.parse_args(argv)
+    device = choose_device(args.device)
+    rows = [Timed(name, device, choose_precision(args.precision, device)) for name in args.models]
+    for turn in range(args.repeats + 1):  # the first is not counted
+        for timed in rows:
+            for name, work in timed.works.items():
+                seconds = _seconds(work, device)
+                if turn:
+                    timed.best[name] = min(timed.best[name], seconds)
+    header = ["backbone", "side", *(f"{name}, ms" for name in rows[0].works), "encode / bare"]
+    print(tabulate([timed.row() for timed in rows], header, tablefmt="github"))
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    work()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

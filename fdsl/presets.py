@@ -1,0 +1,65 @@
+"""Named combinations of settings: `--preset` of the commands, `AnomalyDetector.from_preset`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from models.methods.registry import WITH_HEADS, WITHOUT_HEADS
+from utils.config import BackboneConfig
+from utils.text import in_flags
+
+logger = logging.getLogger("fdsl")
+SMALL_DINO = "timm/vit_small_patch14_reg4_dinov2.lvd142m"
+LARGE_DINO = "timm/vit_large_patch14_reg4_dinov2.lvd142m"
+PAPER = BackboneConfig()
+
+
+@dataclass(frozen=True)
+class Preset:
+    """`words`: what it is for. `settings`: name of a flag -> its value where the flag is not given."""
+
+    words: str
+    settings: dict[str, Any]
+
+
+# What they rest on, and that it is published and not ours: docs/methods.md.
+PRESETS = {
+    "fdsl": Preset(
+        "the paper's backbone and trained heads",
+        {"model": PAPER.model, "layers": PAPER.layers, "image_size": PAPER.image_size, "method": WITH_HEADS},
+    ),
+    "fast": Preset(
+        "a small DINOv2, nothing trained", {"model": SMALL_DINO, "image_size": 448, "method": WITHOUT_HEADS}
+    ),
+    "best": Preset(
+        "a large DINOv2, two upper-middle blocks, nothing trained",
+        {"model": LARGE_DINO, "layers": (14, 17), "method": WITHOUT_HEADS, "image_score": "top1"},
+    ),
+}
+
+
+def add_preset_flag(parser: argparse._ActionsContainer) -> None:
+    """The flag itself; `take_preset` fills what it stands for."""
+    listed = "; ".join(f"{name}: {preset.words}" for name, preset in PRESETS.items())
+    parser.add_argument(
+        "--preset", choices=PRESETS, help=f"{listed}. What it sets is said, and each flag beside it wins"
+    )
+
+
+def take_preset(args: argparse.Namespace) -> None:
+    """Fills what `--preset` sets and no flag gave, and says so."""
+    if args.preset is None:
+        return
+    filled = with_preset(args.preset, vars(args))
+    logger.info("preset %s: %s", args.preset, in_flags(filled))
+    for name, value in filled.items():
+        setattr(args, name, value)
+
+
+def with_preset(name: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a preset sets beside the values that were given (None: not given)."""
+    settings = PRESETS[name].settings
+    return {flag: value for flag, value in settings.items() if given.get(flag) is None}
