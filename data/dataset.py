@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.augment import chance, mosaic, random_crop
 from data.images import (
     MAX_PIXELS,
+    Views,
     image_to_pixels,
     mask_to_tensor,
     open_image,
@@ -30,7 +31,6 @@ from data.records import Record, stable_seed, with_masks
 from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.text import printable
-from utils.tile_layout import TileLayout
 
 AUGMENTATIONS = ("mosaic", "crop", "none")
 MOSAIC_PROBABILITY = 0.3
@@ -55,7 +55,7 @@ class InspectionDataset(Dataset):
     ):
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
         self.image_size, self.mask_size, self.grey = image_size, mask_size or image_size, grey
-        self.layout: TileLayout | None = None  # set once the references have said how they are cut
+        self.layout: Views = None  # set once the references have said how they are cut
 
     def __len__(self) -> int:
         return len(self.records)

@@ -13,6 +13,7 @@ Three lines make one and use it:
 
 from fdsl.api import (
     AnomalyDetector,
+    BackboneConfig,
     Box,
     ConfigError,
     DataError,
@@ -25,6 +26,7 @@ from fdsl.api import (
 
 __all__ = [
     "AnomalyDetector",
+    "BackboneConfig",
     "Box",
     "ConfigError",
     "DataError",

@@ -43,7 +43,7 @@ from models.backbone import Backbone
 from models.detector import Detector
 from models.features import fuse
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
-from utils.config import AUTO, WindowConfig
+from utils.config import AUTO, BackboneConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
 from utils.text import printable
@@ -52,6 +52,7 @@ logger = logging.getLogger("fdsl")
 
 __all__ = [
     "AnomalyDetector",
+    "BackboneConfig",
     "Box",
     "ConfigError",
     "DataError",
@@ -97,7 +98,7 @@ class AnomalyDetector:
     """
 
     def __init__(self, detector: Detector, config: FittedConfig) -> None:
-        self.config = replace(config, fingerprint=detector.backbone.fingerprint)
+        self.config = replace(config, fingerprint=detector.fingerprint)
         self.scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
@@ -174,14 +175,15 @@ class AnomalyDetector:
         align: str | None = None,
         leave_out: Sequence[str] | None = None,
         with_batch: bool | None = None,
+        second: BackboneConfig | None = None,
         device: str = "auto",
         precision: str = "auto",
     ) -> AnomalyDetector:
         """A detector without training (method nearest): half the cosine distance to the nearest normal patch.
 
         Without `windows` it looks at the whole image alone. `leave_out`: parts of the method that are
-        switched off. `with_batch`: mutual scoring of the inspected photographs is added. ConfigError and
-        ModelError as the commands do.
+        switched off. `with_batch`: mutual scoring of the inspected photographs is added. `second`: another
+        backbone, whose maps are fused with the first one's. ConfigError and ModelError as the commands do.
         """
         tower = {
             "model": model,
@@ -199,6 +201,7 @@ class AnomalyDetector:
             image_score,
             device,
             precision,
+            second,
         )
         return cls(build_detector(config.detector, None), config)
 

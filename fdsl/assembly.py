@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fdsl.run_config import DetectorConfig, FittedConfig
-from fdsl.settings import refuse_beside_batch
+from fdsl.settings import refuse_beside_batch, refuse_beside_second
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
 from models.backbones.families import load_backbone
@@ -66,9 +66,19 @@ def load_tower(tower: BackboneConfig, device: torch.device, dtype: torch.dtype) 
     )
 
 
-def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Detector:
-    """Backbone and method as the detector of a configuration, its memory still empty."""
-    return Detector(backbone, method, config.backbone.image_size, config.windows)
+def assemble(
+    config: DetectorConfig, backbone: Backbone, method: Method, second: Mapping[str, Tensor] | None = None
+) -> Detector:
+    """Backbone and method as the detector of a configuration, its memory still empty; fused with one of the
+    second backbone where the configuration has one, whose method has the state `second` in a saved
+    detector."""
+    detector = Detector(backbone, method, config.backbone.image_size, config.windows)
+    other = config.of_second()
+    if other is not None:
+        tower = tower_of(other)
+        own = make_method(other, tower.width, len(tower.layers))
+        detector.fuse_with(assemble(other, tower, saved_method(other, tower, second) if second else own))
+    return detector
 
 
 def detector_config(
@@ -79,10 +89,12 @@ def detector_config(
     image_score: str,
     device: str,
     precision: str,
+    second: BackboneConfig | None = None,
 ) -> FittedConfig:
     """What a detector without references is made of; contradictions are refused before anything is loaded."""
     _refuse_contradictions(method, options, windows, image_score)
-    if tower.untrained:
+    refuse_beside_second(second, method, options, windows)
+    if tower.untrained or (second is not None and second.untrained):
         logger.warning(
             "The backbone is untrained (--pretrained none): results show that everything runs, "
             "not how good the method is."
@@ -94,7 +106,7 @@ def detector_config(
             "about four times as fast, --winmode nan leaves them out"
         )
     machine = machine_facts(chosen, choose_precision(precision, chosen))
-    return FittedConfig(DetectorConfig(method, tower, options, windows, machine), image_score)
+    return FittedConfig(DetectorConfig(method, tower, options, windows, machine, second), image_score)
 
 
 def _refuse_contradictions(

@@ -55,7 +55,7 @@ def detect(
     Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
     raises DataError for one that cannot be read, Overflow or ModelError for a map that is not finite.
     """
-    identity = {**identity, "weights": detector.backbone.fingerprint}
+    identity = {**identity, "weights": detector.fingerprint}
     keys = {
         category: {**identity, **_digests(root, references[category], records, grey.get(category))}
         for category, records in tested.items()

@@ -10,16 +10,19 @@ import torch
 from torch import Tensor
 
 from fdsl.assembly import assemble, saved_method, tower_of
-from fdsl.run_config import FittedConfig
+from fdsl.run_config import SECOND, FittedConfig
 from fdsl.thresholds import NormalScores, is_normal
 from models.detector import Detector
 from models.matching import EVERYTHING, OwnPicks, PickedByAny
+from models.pair import Levels
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
 from utils.text import one_line
 from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
+# What tensors that are not all there, or of other shapes, raise.
+UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
 SIZES, GREY = "references.sizes", "grey.range"
 # Name in the file -> the detector's.
 MEMORIES = {"bank": "memory", "window_bank": "window_memory", "tile_bank": "tile_memory"}
@@ -38,6 +41,10 @@ def tensors_of(
         memory = getattr(detector, attribute)
         if memory is not None:
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
+    if (second := detector.second) is not None:
+        tensors |= {f"second.{name}": value for name, value in tensors_of(second.detector, None).items()}
+        levels = [level for pair in second.levels or () for level in pair]
+        tensors["second.levels"] = torch.tensor(levels, dtype=torch.float64)
     beside = detector.beside
     if beside is not None and beside.memory and beside.levels and beside.own:
         tensors["inspected.tokens"] = beside.memory.tokens
@@ -46,7 +53,7 @@ def tensors_of(
         tensors[SIZES] = torch.tensor(list(sizes))
     if grey is not None:
         tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
-    if detector.layout is not None:
+    if isinstance(detector.layout, TileLayout):
         tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
         values = {name: np.atleast_1d(value) for name, value in vars(normal).items()}
@@ -64,21 +71,36 @@ def restored(
     Raises ModelError for another backbone, ConfigError for tensors that are missing or have other shapes.
     """
     backbone = tower_of(config.detector)
-    if backbone.fingerprint != config.fingerprint:
-        raise ModelError(
-            f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
-            f"({config.fingerprint}); give the same weights with --pretrained."
-        )
+    _refuse_other_weights(backbone.fingerprint, config.fingerprint.partition("+")[0], file)
     try:
         method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
-        detector = assemble(config.detector, backbone, method)
+        others = part_of(tensors, SECOND)
+        detector = assemble(config.detector, backbone, method, part_of(others, "heads"))
+    except UNFIT as error:
+        raise _not_whole(file, error) from error
+    _refuse_other_weights(detector.fingerprint, config.fingerprint, file)
+    try:
         restore_memories(detector, tensors)
+        restore_second(detector, others)
         restore_layout(detector, tensors)
         restore_inspected(detector, tensors)
         return detector, normal_scores_of(tensors)
-    except (ConfigError, ModelError, LookupError, TypeError, ValueError, RuntimeError) as error:
-        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise ConfigError(f"{file} is not a whole detector ({one_line(what)}); save it again.") from error
+    except (ConfigError, ModelError, *UNFIT) as error:
+        raise _not_whole(file, error) from error
+
+
+def _not_whole(file: str | Path, error: Exception) -> ConfigError:
+    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return ConfigError(f"{file} is not a whole detector ({one_line(what)}); save it again.")
+
+
+def _refuse_other_weights(found: str, expected: str, file: str | Path) -> None:
+    """ModelError where a backbone's fingerprint is not the one that a file was made with."""
+    if found != expected:
+        raise ModelError(
+            f"The backbone's weights ({found}) are not those that {file} was made with ({expected}); give "
+            "the same weights with --pretrained."
+        )
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -129,6 +151,15 @@ def _embedding_width(detector: Detector) -> int:
     side = detector.settings.win_size * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, device=detector.backbone.device)
     return detector.backbone.encode(window, PickedByAny.want).wanted_embedding().shape[1]
+
+
+def restore_second(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the second detector what it knows, and the levels of both; KeyError where a part is missing."""
+    if detector.second is None:
+        return
+    restore_memories(detector.second.detector, tensors)
+    first_peak, first_score, peak, score = tensors["levels"].tolist()
+    detector.second.set_levels(Levels(first_peak, first_score), Levels(peak, score))
 
 
 def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:

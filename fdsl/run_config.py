@@ -32,6 +32,8 @@ from utils.text import one_line
 # What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
 NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
 NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
+PLACES = ("pretrained", "model_config")  # of a backbone: where its files lie
+SECOND = "second"  # in config.json: the second backbone, where there is one
 # Names in config.json that earlier versions did not write, or that stand there only with another value.
 NEWER = ("weights", "files", "learnt_from_these", "rotations", "grey")
 
@@ -45,16 +47,23 @@ class DetectorConfig:
     options: MethodConfig
     windows: WindowConfig
     machine: MachineFacts
+    second: BackboneConfig | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Five names of config.json; the method's name is under "heads", its options under "method"."""
-        return {
+        """Names of config.json; the method's name is under "heads", its options under "method"; "second" is
+        there only where there is a second backbone."""
+        made = {
             "heads": self.method,
             "backbone": as_stored(self.backbone),
             "method": as_stored(self.options),
             "windows": as_stored(self.windows),
             "machine": self.machine.to_json(),
         }
+        return made if self.second is None else {**made, SECOND: as_stored(self.second)}
+
+    def of_second(self) -> DetectorConfig | None:
+        """What the detector of the second backbone is put together from; None where there is none."""
+        return None if self.second is None else replace(self, backbone=self.second, second=None)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
@@ -71,6 +80,7 @@ class DetectorConfig:
             from_stored(MethodConfig, values["method"]),
             from_stored(WindowConfig, values["windows"]),
             MachineFacts.from_json(values["machine"]),
+            from_stored(BackboneConfig, values[SECOND]) if values.get(SECOND) is not None else None,
         )
         if not set(config.options.leave_out) <= set(METHODS[method].parts):
             raise ConfigError(f"method {method} has no such parts to leave out")
@@ -136,7 +146,8 @@ class RunConfig:
             "rotations": self.rotations,
             "grey": self.grey,
         }
-        return {name: value for name, value in values.items() if value is not None or name not in NEWER}
+        values = {name: value for name, value in values.items() if value is not None or name not in NEWER}
+        return {**values, SECOND: made[SECOND]} if SECOND in made else values
 
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:
@@ -193,10 +204,11 @@ class RunConfig:
             "checkpoint": self.checkpoint_digest,
             "method": values["method"],
             "windows": without(values["windows"], ("win_weight",)),
-            **without(values["backbone"], ("pretrained", "model_config")),
+            **without(values["backbone"], PLACES),
             "device": machine.device,
             "precision": machine.precision,
             **turned,
+            **({SECOND: without(values[SECOND], PLACES)} if SECOND in values else {}),
         }
 
     def _of_run(self) -> dict[str, Any]:

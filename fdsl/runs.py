@@ -188,9 +188,11 @@ def _backbone_digest(config: RunConfig) -> str:
     """Short digest of a backbone that no checkpoint names, wherever its files lie; "" for the default one."""
     backbone = config.detector.backbone
     tower = replace(backbone, model_config=None, pretrained=config.weights or backbone.pretrained)
-    if tower == BackboneConfig():
+    second = config.detector.second
+    if tower == BackboneConfig() and second is None:
         return ""
-    return short_digest(json.dumps(as_stored(tower), sort_keys=True))
+    other = [] if second is None else [as_stored(replace(second, model_config=None))]
+    return short_digest("".join(json.dumps(one, sort_keys=True) for one in (as_stored(tower), *other)))
 
 
 def run_name(

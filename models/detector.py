@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass
 
 import torch
@@ -17,11 +17,13 @@ from models.beside import Beside
 from models.features import Features, ScoreMaps
 from models.matching import EVERYTHING, Matching, window_matching
 from models.method import Memory, Method
+from models.pair import Second
 from models.tiles import FINER, join_tiles
 from models.windows import WindowGrid
 from utils.config import QUARTER, WindowConfig
 from utils.errors import ModelError
 from utils.tile_layout import TileLayout, tiles_for
+from utils.two_sides import TwoSides
 
 logger = logging.getLogger("fdsl")
 
@@ -63,12 +65,27 @@ class Detector(nn.Module):
         self.memory: Memory | None = None
         self.window_memory: Memory | None = None
         self.tile_memory: Memory | None = None
-        self.layout: TileLayout | None = None
+        self.layout: TileLayout | TwoSides | None = None
         self.beside = Beside(method.width, method.blocks) if method.options.with_batch else None
+        self.second: Second | None = None
+
+    def fuse_with(self, other: Detector) -> None:
+        """From now on its maps and scores are fused with those of a detector of another backbone; images are
+        then (B,2,3,S,S), as `Second.views` takes them apart."""
+        self.second = Second(other, self)
+        self.layout = self.second.layout
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells the weights of its backbone, or of both, from others."""
+        own = self.backbone.fingerprint
+        return own if self.second is None else f"{own}+{self.second.detector.backbone.fingerprint}"
 
     @property
     def side(self) -> int:
-        """Patches along a side of its maps: with tiles FINER times the tower's."""
+        """Patches along a side of its maps: with tiles FINER times the tower's, of two towers the most."""
+        if self.second is not None:
+            return self.second.side
         return self.grid if self.settings.tiles == 1 else FINER * self.grid
 
     def lay_tiles(self, sizes: Sequence[tuple[int, int]]) -> None:
@@ -76,6 +93,8 @@ class Detector(nn.Module):
         it remembers."""
         self.memory = self.window_memory = self.tile_memory = None
         patch = self.backbone.patch_size
+        if self.second is not None:
+            return
         self.layout = tiles_for(sizes, self.settings.tiles, self.grid, patch) if sizes else None
 
     @property
@@ -106,7 +125,11 @@ class Detector(nn.Module):
         self.memory = self.window_memory = self.tile_memory = None  # free them before the new ones are made
         if self.beside is not None:
             self.beside.own = None
-        if self.layout is not None:
+        if self.second is not None:
+            references, others = self.second.views(references)
+            self.second.levels = None
+            self.second.detector.remember(others)
+        elif isinstance(self.layout, TileLayout):
             tiles = (self._encode_tiles(views[None, 1:]) for views in references)
             count = len(references) * len(self.layout) * self.grid**2
             self.tile_memory = self.method.remember_tiles(tiles, count)
@@ -122,6 +145,8 @@ class Detector(nn.Module):
         """A detector as this one, but for one of its `references`, which it has never seen."""
         other = self.empty_copy(self.method)
         other.layout, other.beside = self.layout, self.beside
+        if self.second is not None:
+            other.second = self.second.like(self.second.detector.without(reference, references), other)
         for name in ("memory", "window_memory", "tile_memory"):
             memory = getattr(self, name)
             setattr(other, name, None if memory is None else memory.without(reference, references))
@@ -132,6 +157,17 @@ class Detector(nn.Module):
         self.memory, self.window_memory = other.memory, other.window_memory
         self.tile_memory, self.layout = other.tile_memory, other.layout
         self.beside = copy(other.beside)
+        if other.second is not None:
+            known = other.second.detector
+            detector = known.empty_copy(deepcopy(known.method))
+            detector.remember_as(known)
+            self.second = other.second.like(detector, self)
+
+    def alone(self) -> Detector:
+        """It without its second detector, and with what it remembers."""
+        other = self.empty_copy(self.method)
+        other.memory = self.memory
+        return other
 
     def empty_copy(self, method: Method) -> Detector:
         """A detector of the same backbone and settings that remembers nothing yet."""
@@ -146,18 +182,22 @@ class Detector(nn.Module):
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
         whole, tiles = self._views(images)
+        if self.second is not None:
+            (whole, others), tiles = self.second.views(images), None
         features = self.backbone.encode(whole, self.method.want)
         raw = self._raw_maps(features, match)
         final = self.final_maps(raw)
         if tiles is not None:
             found = ScoreMaps(*self.method.with_tiles(final, self._tile_maps(tiles, match), self.side))
-        elif self.side != self.grid:
+        elif self.second is None and self.side != self.grid:
             found = ScoreMaps(*self.method.without_tiles(final, self.side))
         else:
             found = ScoreMaps(*self.method.summarise(final))
         if self.windows is not None:
             stitched = self.raw_window_maps(whole, raw, found.base, match)
             found = ScoreMaps(found.base, found.base_score, *self.method.summarise(self.final_maps(stitched)))
+        if self.second is not None:
+            return self.second.fused(found, others, match)
         return found if self.beside is None else self.beside.added(found, features)
 
     @torch.no_grad()
@@ -205,7 +245,7 @@ class Detector(nn.Module):
 
     def _tile_maps(self, tiles: Tensor, match: Matching | None) -> Tensor:
         """Tiles (B,T,3,S,S) -> final maps of each image's tiles put together (M,B,H,W)."""
-        if self.layout is None:
+        if not isinstance(self.layout, TileLayout):
             raise ValueError("The detector has no layout of tiles: call lay_tiles() first.")
         chosen = (match or EVERYTHING).of_tiles()
         raw = self.method.raw_tile_maps(self._encode_tiles(tiles), self.tile_memory, chosen)

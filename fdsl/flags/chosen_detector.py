@@ -13,9 +13,9 @@ from data.labels import read_labels
 from fdsl.api import AnomalyDetector
 from fdsl.inspected import standing_for_all
 from fdsl.reference_files import reference_files
-from fdsl.settings import refuse_windows_without_mode, window_config
+from fdsl.settings import refuse_beside_second, refuse_windows_without_mode, second_backbone, window_config
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
-from utils.config import checkpoint_path
+from utils.config import MethodConfig, checkpoint_path
 from utils.errors import ConfigError, DataError
 from utils.log import progress
 
@@ -41,6 +41,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         return make_untrained(args, flags)
     windows = window_config(vars(args))
     method = args.method or WITH_HEADS
+    refuse_beside_second(second_backbone(vars(args)), method, MethodConfig(), windows)
     logger.info("method %s: heads of %s", method, checkpoint)
     return AnomalyDetector.from_checkpoint(
         checkpoint, method=method, windows=windows, use_nam=args.use_nam, fd=args.fd, **flags
@@ -61,7 +62,7 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
             f"--use-nam 1 needs trained heads: method {wanted} has nothing to aggregate; leave it out."
         )
     refuse_windows_without_mode(vars(args), wanted)
-    flags["leave_out"] = args.leave_out
+    flags |= {"leave_out": args.leave_out, "second": second_backbone(vars(args))}
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
     if args.method is None:
         logger.info("--preset fast takes DINOv2's features, which need no heads (docs/methods.md)")

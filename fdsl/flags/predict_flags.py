@@ -14,6 +14,7 @@ from fdsl.flags.groups import (
     add_method_flags,
     add_parts_flag,
     add_runtime_flags,
+    add_second_flags,
     add_tiles_flag,
     add_window_flags,
 )
@@ -28,6 +29,11 @@ MAKING_FLAGS = (
     "layers",
     "image_size",
     "token_norm",
+    "second_model",
+    "second_pretrained",
+    "second_layers",
+    "second_image_size",
+    "second_token_norm",
     "use_nam",
     "fd",
     "align",
@@ -175,6 +181,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add_tiles_flag(parser)
     add_batch_flag(parser)
     add_backbone_flags(parser)
+    add_second_flags(parser)
     add_runtime_flags(parser)
 
 

@@ -15,6 +15,7 @@ from fdsl.flags.groups import (
     add_method_flags,
     add_parts_flag,
     add_runtime_flags,
+    add_second_flags,
     add_tiles_flag,
     add_window_flags,
 )
@@ -52,6 +53,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_tiles_flag(parser)
     add_batch_flag(parser)
     add_backbone_flags(parser)
+    add_second_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
     take_preset(args)

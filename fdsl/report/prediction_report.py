@@ -17,7 +17,7 @@ from fdsl.report.pictures import safe_name, write_image
 from fdsl.run_config import FittedConfig
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
-from fdsl.words import beside_in_words, score_in_words, tiles_in_words
+from fdsl.words import beside_in_words, score_in_words, second_in_words, tiles_in_words
 from models.methods.registry import METHODS
 from utils.files import whole_file
 
@@ -103,7 +103,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     return [
         ("Method", f"{made.method}: {METHODS[made.method].words}{beside_in_words(made.options)}"),
         ("References", f"{config.references}{turned}"),
-        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
+        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}{second_in_words(made)}"),
         ("Local windows", "none" if windows.winmode == "nan" else looked_through),
         *([] if windows.tiles == 1 else [("Tiles", tiles_in_words(windows))]),
         ("Image score", f"{config.image_score}: {score}"),
