@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.onnx_file import Written, require_packages, write_graph
 from models.exported import DetectorGraph
 from utils.errors import ModelError
+from utils.tile_layout import TileLayout
+from utils.two_sides import TwoSides
 
 FORMAT = "1"
 
@@ -22,13 +25,14 @@ def export_detector(detector: AnomalyDetector, file: str | Path) -> Written:
     if not detector.ready:
         raise ModelError("The detector has no references yet: call remember() before it is exported.")
     graph = DetectorGraph(detector.scorer.detector, detector.config.image_score)
-    return write_graph(Path(file), graph, detector.image_size, metadata_of(detector))
+    return write_graph(Path(file), graph, metadata_of(detector))
 
 
 def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
     """All that a reader of the graph has to know, as texts; "" where there is nothing to say."""
     made, limit, grey = detector.config.detector, detector.threshold, detector.grey
     low, high = detector.heat_scale
+    layout = detector.scorer.detector.layout
     facts = {
         "fdsl_format": FORMAT,
         "method": made.method,
@@ -46,7 +50,16 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "window_weight": made.windows.win_weight,
         "mean": " ".join(map(repr, detector.backbone.mean.tolist())),
         "std": " ".join(map(repr, detector.backbone.std.tolist())),
+        "tiles": json.dumps(tiles_of(layout)) if isinstance(layout, TileLayout) else None,
+        "two_sides": json.dumps([layout.first, layout.second]) if isinstance(layout, TwoSides) else None,
         "reference_sizes": json.dumps(detector.reference_sizes),
         "settings": json.dumps(detector.config.to_json(), sort_keys=True),
     }
     return {name: "" if value is None else str(value) for name, value in facts.items()}
+
+
+def tiles_of(layout: TileLayout) -> dict[str, Any]:
+    """What a photograph is squashed to before its tiles are cut, and where they begin (top, left): pixels."""
+    patch = layout.patch_size
+    origins = [[row * patch, column * patch] for row, column in layout.origins]
+    return {"width": layout.width * patch, "height": layout.height * patch, "origins": origins}

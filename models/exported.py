@@ -19,6 +19,7 @@ from models.matching import PICKS, Matching, OwnPicks, PickedByAny
 from models.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.windows import WindowGrid
 from utils.errors import ModelError
+from utils.two_sides import TwoSides
 
 OUTPUTS = ("map", "score", "base_score", "window_score")
 TOP_SHARE = 0.01  # of the patches, for the image score `top1` (fdsl/evaluation.py)
@@ -132,34 +133,41 @@ class StitchInOne(nn.Module):
 
 
 class DetectorGraph(nn.Module):
-    """Pixels (B,3,S,S) uint8 RGB -> the fused map (B,G,G), the image score (B,), the whole image's raw score
-    (B,) and, where there are local windows, theirs (B,)."""
+    """Pixels (B,[1+T,]3,S,S) uint8 RGB -> the fused map (B,G,G), the image score (B,), the whole image's raw
+    score (B,) and, where there are local windows, theirs (B,). `shape`: what it takes of one photograph."""
 
     def __init__(self, detector: Detector, image_score: str) -> None:
         """ModelError for a detector that cannot be one graph."""
         super().__init__()
         refuse_what_is_no_graph(detector)
         self.detector, self.image_score = detector.eval().requires_grad_(False), image_score
+        self.other = None if detector.second is None else detector.second.detector.requires_grad_(False)
+        self.shape = shape_of(detector)
         self.outputs = OUTPUTS if detector.windows is not None else OUTPUTS[:3]
         if detector.windows is not None:
             self.stitch = StitchInOne(detector.windows)
             self.match = in_parts(detector.window_match, len(detector.windows))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        images = self.detector.backbone.normalise(pixels)
-        found = self._score_maps(images)
+        return self._outputs(self._score_maps(self.detector.backbone.normalise(pixels)))
+
+    def plain(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The same from the detector's own `forward`."""
+        return self._outputs(self.detector(self.detector.backbone.normalise(pixels)))
+
+    def _outputs(self, found: ScoreMaps) -> tuple[Tensor, ...]:
         fused, raw = found.fused(self.detector.settings)
         score = raw if self.image_score == "max" else mean_of_top_percent(fused)
         return tuple([fused, score, found.base_score, found.window_score][: len(self.outputs)])
 
     def _score_maps(self, images: Tensor) -> ScoreMaps:
-        """As Detector.forward."""
+        """As Detector.forward, all windows at once."""
         detector, method = self.detector, self.detector.method
-        base, base_score = method.summarise(detector.final_maps(detector.raw_maps(images, InParts())))
         if detector.windows is None:
-            return ScoreMaps(base, base_score)
+            return detector(images, InParts())
+        whole = method.summarise(detector.final_maps(detector.raw_maps(images, InParts())))
         windows = method.summarise(detector.final_maps(self._raw_window_maps(images, detector.windows)))
-        return ScoreMaps(base, base_score, *windows)
+        return ScoreMaps(*whole, *windows)
 
     def _raw_window_maps(self, images: Tensor, grid: WindowGrid) -> Tensor:
         """Images (B,3,S,S) -> raw maps stitched from all their windows (M,B,G,G)."""
@@ -175,6 +183,15 @@ class DetectorGraph(nn.Module):
         )
         raw = method.raw_maps(features, detector.window_memory, self.match)
         return self.stitch(raw.unflatten(1, (-1, len(grid))))
+
+
+def shape_of(detector: Detector) -> tuple[int, ...]:
+    """What a detector takes of one photograph: (3,S,S), with tiles (1+T,3,S,S), of two backbones (2,3,S,S)
+    with the larger side."""
+    side, layout = detector.image_size, detector.layout
+    if isinstance(layout, TwoSides):
+        return 2, 3, layout.side, layout.side
+    return (3, side, side) if layout is None else (1 + len(layout), 3, side, side)
 
 
 def in_parts(match: Matching, windows: int) -> InParts:
@@ -198,18 +215,11 @@ def refuse_what_is_no_graph(detector: Detector) -> None:
             "A detector that compares the inspected photographs with each other cannot be exported: "
             f"{cure.format('--with-batch or --method batch')}."
         )
-    if not detector.method.one_graph:
-        raise ModelError(
-            f"Method {detector.method.name} cannot be exported; make the detector with another --method, or "
-            "inspect with predict.py."
-        )
     if detector.budget:
         raise ModelError(
             "A detector that chooses its windows while it looks cannot be exported: "
             f"{cure.format('--window-budget')}."
         )
-    if detector.settings.tiles != 1:
-        raise ModelError(f"A detector with tiles cannot be exported: {cure.format('--tiles')}.")
     if detector.backbone.dtype != torch.float32:
         raise ModelError(
             f"The detector was made in {str(detector.backbone.dtype).removeprefix('torch.')} and a graph "

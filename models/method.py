@@ -54,8 +54,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to one
     scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score: what
     its image score is where `summarise` is its own. hottest: the map value that pictures show hottest where
-    no reference says better. sees_inspected: what it remembers are the inspected photographs. one_graph: its
-    maps can be written as one graph, without loops whose length depends on data (models/exported.py).
+    no reference says better. sees_inspected: what it remembers are the inspected photographs.
     """
 
     name: ClassVar[str]
@@ -66,7 +65,6 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     needs_discrepancy: ClassVar[bool] = True
     matches: ClassVar[bool] = True
     sees_inspected: ClassVar[bool] = False
-    one_graph: ClassVar[bool] = True
     want: ClassVar[frozenset[str]] = frozenset()
     scales: ClassVar[tuple[str, ...]] = ()
     parts: ClassVar[tuple[str, ...]] = ()

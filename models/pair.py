@@ -36,6 +36,8 @@ class Second:
         self.layout = TwoSides(first.image_size, detector.image_size)
         self.side = max(first.grid, detector.grid)
         self.mean, self.std = first.backbone.mean, first.backbone.std
+        known = (self.mean.tolist(), self.std.tolist())
+        self.alike = known == (detector.backbone.mean.tolist(), detector.backbone.std.tolist())
         self.levels: tuple[Levels, Levels] | None = None
 
     def like(self, detector: Detector, first: Detector) -> Second:
@@ -52,15 +54,13 @@ class Second:
 
     def _renormalised(self, images: Tensor) -> Tensor:
         """Images normalised for the first backbone -> for the second."""
+        if self.alike:
+            return images
         own = self.detector.backbone
         mean, std, own_mean, own_std = (
             values.to(images).view(3, 1, 1) for values in (self.mean, self.std, own.mean, own.std)
         )
-        return (
-            images
-            if torch.equal(mean, own_mean) and torch.equal(std, own_std)
-            else ((images * std + mean - own_mean) / own_std)
-        )
+        return (images * std + mean - own_mean) / own_std
 
     def set_levels(self, first: Levels, second: Levels) -> None:
         """How high normal photographs come; ModelError for zero."""

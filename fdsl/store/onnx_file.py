@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from torch import Tensor
 from models.exported import DetectorGraph
 from utils.errors import ConfigError, ModelError
 from utils.files import TEMPORARY, sync_folder
+from utils.text import one_line
 
 OPSET = 18
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -46,19 +48,19 @@ def require_packages() -> None:
         raise ConfigError(f"Export needs {', '.join(missing)}: {CURE}.")
 
 
-def write_graph(file: Path, graph: DetectorGraph, side: int, metadata: Mapping[str, str]) -> Written:
-    """Writes the graph of photographs of `side` pixels to `file`, whole or not at all.
+def write_graph(file: Path, graph: DetectorGraph, metadata: Mapping[str, str]) -> Written:
+    """Writes the graph to `file`, whole or not at all.
 
     ModelError, and nothing is written, where onnxruntime gives other maps or scores than the detector.
     """
-    program = traced(graph, side)
+    program = traced(graph)
     program.model.metadata_props.update(metadata)
     values = [value.const_value for value in program.model.graph.initializers.values()]
     large = sum(value.nbytes for value in values if value is not None) > LARGEST
     with folder_beside(file) as folder:
         program.save(folder / file.name, external_data=large)
         del program, values
-        apart = difference(folder / file.name, graph, side)
+        apart = difference(folder / file.name, graph)
         if not apart <= CLOSE:
             raise ModelError(
                 f"onnxruntime's maps and scores lie {apart:.1e} from the detector's, more than {CLOSE:g}: "
@@ -74,33 +76,42 @@ def write_graph(file: Path, graph: DetectorGraph, side: int, metadata: Mapping[s
     return Written(size, file.with_name(parts[0].name) if large else None, apart)
 
 
-def traced(graph: DetectorGraph, side: int) -> Any:
-    """The graph as a torch.onnx.ONNXProgram, for any number of photographs at once."""
-    graph(photographs(1, side))  # the backbone's tables of positions are made now, not while it is traced
-    with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
-        warnings.simplefilter("ignore")
-        return torch.onnx.export(
-            graph,
-            (photographs(2, side),),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["pixels"],
-            output_names=list(graph.outputs),
-            dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-            verbose=False,
-        )
+def traced(graph: DetectorGraph) -> Any:
+    """The graph as a torch.onnx.ONNXProgram, for any number of photographs at once; ModelError for one that
+    torch cannot trace."""
+    graph(
+        photographs(1, graph.shape)
+    )  # the backbone's tables of positions are made now, not while it is traced
+    try:
+        with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
+            warnings.simplefilter("ignore")
+            return torch.onnx.export(
+                graph,
+                (photographs(2, graph.shape),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=list(graph.outputs),
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = one_line(error.__cause__ or error)
+        raise ModelError(
+            f"This detector cannot be written as a graph ({reason}); inspect with predict.py, or make it with "
+            "another --model."
+        ) from error
 
 
-def photographs(count: int, side: int) -> Tensor:
-    """Pictures (count,3,side,side) uint8 of soft patches and noise, the same every time."""
-    generator = torch.Generator().manual_seed(SEED)
-    soft = torch.rand(count, 3, 8, 8, generator=generator)
-    soft = torch.nn.functional.interpolate(soft, (side, side), mode="bilinear")
-    noise = torch.rand(count, 3, side, side, generator=generator)
-    return (255 * (0.8 * soft + 0.2 * noise)).to(torch.uint8)
+def photographs(count: int, shape: Sequence[int]) -> Tensor:
+    """Pictures (count,*shape) uint8 of soft patches and noise, the same every time."""
+    generator, size = torch.Generator().manual_seed(SEED), (count, *shape)
+    soft = torch.rand(math.prod(size[:-2]), 1, 8, 8, generator=generator)
+    soft = torch.nn.functional.interpolate(soft, size[-2:], mode="bilinear").view(size)
+    return (255 * (0.8 * soft + 0.2 * torch.rand(size, generator=generator))).to(torch.uint8)
 
 
-def difference(file: Path, graph: DetectorGraph, side: int) -> float:
+def difference(file: Path, graph: DetectorGraph) -> float:
     """How far any map or score of onnxruntime lies from the detector's, of one photograph and of two."""
     import onnxruntime
 
@@ -109,8 +120,10 @@ def difference(file: Path, graph: DetectorGraph, side: int) -> float:
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     apart = 0.0
     for count in (1, 2):
-        pixels = photographs(count, side)
-        for ours, theirs in zip(graph(pixels), session.run(None, {"pixels": pixels.numpy()}), strict=True):
+        pixels = photographs(count, graph.shape)
+        for ours, theirs in zip(
+            graph.plain(pixels), session.run(None, {"pixels": pixels.numpy()}), strict=True
+        ):
             apart = max(apart, float((ours - torch.from_numpy(theirs)).abs().max()))
     return apart
 

@@ -63,12 +63,18 @@ def unlike_the_rest(tokens: Tensor) -> Tensor:
     place = torch.arange(side**2, device=tokens.device)
     rows, columns = place // side, place % side
     beside = ((rows[:, None] - rows).abs() <= 1) & ((columns[:, None] - columns).abs() <= 1)
-    found = tokens.new_empty(tokens.shape[:3], dtype=torch.float32)
     alike = max(1, min(ALIKE, side**2 - 9))
+
+    def of(own: Tensor) -> Tensor:
+        likeness = (own @ own.transpose(-1, -2)).float().masked_fill_(beside, -1.0)
+        return (1 - likeness.topk(alike, -1).values.mean(-1)) / 2
+
+    if torch.compiler.is_compiling():  # a graph has no loop over photographs (models/exported.py)
+        return torch.stack([of(photographs) for photographs in tokens])
+    found = tokens.new_empty(tokens.shape[:3], dtype=torch.float32)
     for block, photographs in enumerate(tokens):
         for number, own in enumerate(photographs):
-            likeness = (own @ own.T).float().masked_fill_(beside, -1.0)
-            found[block, number] = (1 - likeness.topk(alike, -1).values.mean(-1)) / 2
+            found[block, number] = of(own)
     return found
 
 
@@ -129,7 +135,6 @@ class Plus(Method[PlusMemory]):
     unlike_paper = "no trained heads"
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     hottest = 0.5
-    one_graph = False
     parts = (CALM, SPREAD, SELF, SMOOTH, TOP)
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:

@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import export
 from fdsl import exporting
 from fdsl.api import AnomalyDetector
+from fdsl.settings import backbone_config
 from fdsl.store import onnx_file
 from tests.support.constants import REAL_BACKBONE
 from tests.support.predictions import TOWER
@@ -19,6 +21,8 @@ from utils.errors import ConfigError, ModelError
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requirements-export.txt")
 pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
+from fdsl_line import photographs  # noqa: E402
+
 CPU = {"device": "cpu", "precision": "fp32"}
 
 
@@ -26,21 +30,22 @@ def photographs_of(place):
     return [place / "parts" / name for name in ("2.png", "10.png", "line b/x,1.png", "line b/deep/7.JPG")]
 
 
-def squashed(file, side):
-    """A photograph (1,3,S,S) uint8 as every program that runs the graph squashes it."""
+def squashed(file, facts):
+    """A photograph (1,[1+T,]3,S,S) uint8 as every program that runs the graph squashes it."""
+    tiles = photographs.Tiles(**json.loads(facts["tiles"])) if facts["tiles"] else None
+    sides = json.loads(facts["two_sides"] or "null")
     with Image.open(file) as photo:
-        small = photo.convert("RGB").resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(small).transpose(2, 0, 1)[None]
+        return photographs.to_pixels(photo.convert("RGB"), int(facts["image_size"]), tiles, sides)
 
 
-def assert_same(file, detector, photographs):
+def assert_same(file, detector, files):
     """onnxruntime gives the detector's map, scores and decision of photographs, alone and together."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
-    pixels = [squashed(photo, int(facts["image_size"])) for photo in photographs]
+    pixels = [squashed(photo, facts) for photo in files]
     names = [output.name for output in session.get_outputs()]
     together = dict(zip(names, session.run(None, {"pixels": np.concatenate(pixels)})))
-    for number, (photo, one) in enumerate(zip(photographs, pixels)):
+    for number, (photo, one) in enumerate(zip(files, pixels)):
         wanted, given = detector.predict(photo), dict(zip(names, session.run(None, {"pixels": one})))
         for found in (given, {name: value[number : number + 1] for name, value in together.items()}):
             np.testing.assert_allclose(found["map"][0], wanted.patch_map, rtol=0, atol=1e-4)
@@ -55,11 +60,11 @@ def assert_same(file, detector, photographs):
 @pytest.mark.parametrize(
     "method, windows, references",
     (
-        ("nearest", WindowConfig("nan"), 1),
         ("subspace", WindowConfig("nan"), 2),
+        ("plus", WindowConfig("nan", tiles=2), 1),
         ("both", WindowConfig("mul", 4, 3), 4),
     ),
-    ids=("nearest", "subspace", "both-windows"),
+    ids=("subspace", "plus-tiles", "both-windows"),
 )
 def test_onnxruntime_says_what_the_detector_says(
     place, checkpoint, tiny_configs, tmp_path, method, windows, references
@@ -83,16 +88,30 @@ def test_onnxruntime_says_what_the_detector_says(
     assert settings["windows"]["win_size"] == windows.win_size and settings["references"] == references
 
 
+def test_two_backbones_are_one_graph(place, tiny_configs, tmp_path):
+    """One of open_clip and one of timm, at two sizes."""
+    second = backbone_config(
+        {"model": "timm/test_vit", "pretrained": "none", "layers": (2, 5), "image_size": 96}
+    )
+    made = AnomalyDetector.from_backbone(
+        method="nearest", second=second, model_config=tiny_configs, **TOWER, **CPU
+    )
+    made.remember(place / "good")
+    exporting.export_detector(made, tmp_path / "part.onnx")
+    facts = assert_same(tmp_path / "part.onnx", made, photographs_of(place))
+    assert json.loads(facts["two_sides"]) == [64, 96]
+
+
 def test_real_photographs_and_weights(shared, tmp_path):
     """DeiT-Tiny at 448 px on bottles: the same maps, scores and decisions."""
     made = AnomalyDetector.from_backbone(method="nearest", **REAL_BACKBONE, **CPU)
     bottle = shared / "data" / "mvtec" / "bottle"
     made.remember(sorted((bottle / "train" / "good").iterdir())[:2], false_alarm_rate=None)
-    photographs = [sorted(kind.iterdir())[0] for kind in (bottle / "test").iterdir()]
-    scores = [found.score for found in made.predict(photographs)]
+    files = [sorted(kind.iterdir())[0] for kind in (bottle / "test").iterdir()]
+    scores = [found.score for found in made.predict(files)]
     made.set_threshold(sum(scores) / len(scores))
     exporting.export_detector(made, tmp_path / "bottle.onnx")
-    assert_same(tmp_path / "bottle.onnx", made, photographs)
+    assert_same(tmp_path / "bottle.onnx", made, files)
 
 
 @pytest.fixture
@@ -111,8 +130,8 @@ def of_nothing(monkeypatch):
             if external_data:
                 file.with_name(f"{file.name}.data").write_bytes(b"tensors")
 
-    monkeypatch.setattr(onnx_file, "traced", lambda graph, side: Program())
-    monkeypatch.setattr(onnx_file, "difference", lambda file, graph, side: 0.0)
+    monkeypatch.setattr(onnx_file, "traced", lambda graph: Program())
+    monkeypatch.setattr(onnx_file, "difference", lambda file, graph: 0.0)
 
 
 def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, tmp_path, of_nothing, monkeypatch, told):
@@ -125,14 +144,26 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, tmp_path, o
 def test_a_graph_that_says_something_else_is_not_written(detector, tmp_path, of_nothing, monkeypatch):
     file = tmp_path / "part.onnx"
     file.write_bytes(b"earlier")
-    monkeypatch.setattr(onnx_file, "difference", lambda file, graph, side: 0.01)
+    monkeypatch.setattr(onnx_file, "difference", lambda file, graph: 0.01)
     with pytest.raises(ModelError, match="lie 1.0e-02 from the detector's.*nothing was written"):
         export.main(["--detector", str(detector), "--output", str(file)])
     assert file.read_bytes() == b"earlier" and len(list(tmp_path.iterdir())) == 1
 
 
+def test_what_torch_cannot_trace_is_one_sentence(detector, tmp_path, monkeypatch):
+    def no_graph(*_, **__):
+        raise torch.onnx.errors.OnnxExporterError("Failed") from ValueError("a size\nis not known")
+
+    monkeypatch.setattr("torch.onnx.export", no_graph)
+    with pytest.raises(
+        ModelError, match=r"cannot be written as a graph \(a size is not known\); inspect with"
+    ):
+        export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_full_disk_leaves_nothing_behind(detector, tmp_path, of_nothing, monkeypatch):
-    def full(file, graph, side):
+    def full(file, graph):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(onnx_file, "difference", full)
@@ -148,10 +179,10 @@ def test_missing_packages_are_one_sentence(detector, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_detector_of_another_method_is_refused(place, tiny_configs, tmp_path):
-    made = AnomalyDetector.from_backbone(method="plus", model_config=tiny_configs, **TOWER, **CPU)
-    made.remember(place / "good", false_alarm_rate=None)
-    with pytest.raises(ModelError, match="Method plus cannot be exported"):
+def test_what_cannot_be_exported_is_refused(place, tiny_configs, tmp_path):
+    made = AnomalyDetector.from_backbone(method="batch", model_config=tiny_configs, **TOWER, **CPU)
+    made.remember(inspected=[place / "parts/2.png", place / "parts/10.png"])
+    with pytest.raises(ModelError, match="compares the inspected photographs .* cannot be exported"):
         exporting.export_detector(made, tmp_path / "part.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -16,12 +16,15 @@ from utils.errors import ModelError
 SIDE = 64
 
 
-def made(backbone, name, windows, references=2, **options):
+def made(backbone, name, windows, references=2, lay=(), **options):
     """A detector of random heads that remembers random photographs."""
     torch.manual_seed(0)
     chosen, heads = MethodConfig(**options), METHODS["fdsl"](32, 2, MethodConfig(**options)).state_dict()
     detector = Detector(backbone, METHODS[name].of_heads(32, 2, chosen, heads), SIDE, windows)
-    detector.remember(pictures(references, 1))
+    detector.lay_tiles(lay)
+    detector.remember(
+        torch.stack([pictures(references, 5 + n) for n in range(5)], 1) if lay else pictures(references, 1)
+    )
     if detector.method.scales:
         detector.method.set_levels([0.1] * len(detector.method.scales))
     return detector
@@ -48,7 +51,7 @@ WINDOWS = [
 
 @pytest.mark.parametrize("windows", WINDOWS, ids=lambda one: f"{one.winmode}-{one.index_memory}")
 @pytest.mark.parametrize("align", ("mulmax", "diff2"))
-@pytest.mark.parametrize("method", ("nearest", "fdsl", "both", "subspace"))
+@pytest.mark.parametrize("method", ("nearest", "fdsl", "both", "subspace", "plus"))
 @torch.no_grad()
 def test_the_graph_gives_what_the_detector_gives(
     tiny_backbone, plain_pixels, method, align, windows, monkeypatch
@@ -65,6 +68,18 @@ def test_the_graph_gives_what_the_detector_gives(
     for ours, theirs in zip(wanted, given):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
     assert maps.std() > 1e-3  # there is something to compare
+
+
+@pytest.mark.parametrize("method", ("nearest", "both", "plus"))
+@torch.no_grad()
+def test_tiles_are_part_of_the_graph(tiny_backbone, plain_pixels, method):
+    windows = WindowConfig("nan", tiles=2)
+    detector = made(tiny_backbone, method, windows, lay=[(120, 90)])
+    assert len(detector.layout) == 4
+    views = torch.stack([pictures(5, seed) for seed in (3, 4)])
+    wanted = detector(views)
+    for ours, theirs in zip((wanted.base, wanted.base_score), DetectorGraph(detector, "max")(views)):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
 
 @torch.no_grad()
@@ -106,9 +121,8 @@ def test_windows_are_stitched_as_one_after_the_other(grid, size, stride):
 @pytest.mark.parametrize(
     "method, options, windows, words",
     (
-        ("plus", {}, WindowConfig("nan"), "Method plus cannot be exported"),
         ("nearest", {}, WindowConfig("mul", 4, 2, window_budget=3), "leave --window-budget out"),
-        ("nearest", {}, WindowConfig("nan", tiles=2), "leave --tiles out"),
+        ("batch", {}, WindowConfig("nan"), "leave --with-batch or --method batch out"),
         ("nearest", {"with_batch": True}, WindowConfig("nan"), "leave --with-batch"),
     ),
 )

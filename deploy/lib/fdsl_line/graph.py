@@ -14,7 +14,7 @@ from PIL import Image
 
 from fdsl_line.boxes import Box, find_boxes, upsample
 from fdsl_line.errors import Refused, one_line, printable
-from fdsl_line.photographs import GreyRange, to_pixels
+from fdsl_line.photographs import GreyRange, Tiles, to_pixels
 
 FORMAT = "1"
 
@@ -80,7 +80,7 @@ class Graph:
             )
         try:
             self._read_facts()
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise Refused(
                 f"{printable(file)}: what it says of itself is not whole ({one_line(error)}); "
                 "export it again."
@@ -92,6 +92,10 @@ class Graph:
         low, high = self._number("grey_low"), self._number("grey_high")
         self.grey = None if low is None or high is None else GreyRange(low, high)
         self.reference_sizes = [tuple(size) for size in json.loads(self.facts["reference_sizes"])]
+        tiles = json.loads(self.facts["tiles"] or "null")
+        self.tiles = None if tiles is None else Tiles(**tiles)
+        sides = json.loads(self.facts["two_sides"] or "null")
+        self.two_sides = None if sides is None else (int(sides[0]), int(sides[1]))
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def _number(self, name: str) -> float | None:
@@ -103,7 +107,7 @@ class Graph:
 
     def look_at(self, photo: Image.Image, name: str) -> Found:
         """What is said of an RGB photograph; Refused, with its `name`, where its map is not finite."""
-        values = self.session.run(None, {"pixels": to_pixels(photo, self.side)})
+        values = self.session.run(None, {"pixels": to_pixels(photo, self.side, self.tiles, self.two_sides)})
         given = {output: value[0] for output, value in zip(self.outputs, values)}
         if not all(np.isfinite(value).all() for value in given.values()):
             raise Refused(f"{name}: its anomaly map is not finite; check the photograph and the detector.")

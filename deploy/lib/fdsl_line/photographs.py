@@ -58,10 +58,39 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, grey: GreyRange |
         return to_rgb(upright(image), grey)
 
 
-def to_pixels(photo: Image.Image, side: int) -> np.ndarray:
-    """A photograph as (1,3,side,side) uint8: squashed by Pillow's bicubic filter."""
-    squashed = photo.resize((side, side), Image.Resampling.BICUBIC)
-    return np.ascontiguousarray(np.asarray(squashed).transpose(2, 0, 1)[None])
+@dataclass(frozen=True)
+class Tiles:
+    """Parts of a photograph that are looked at beside the whole: it is squashed to `width` x `height` pixels,
+    and each begins at one of the `origins` (top, left)."""
+
+    width: int
+    height: int
+    origins: tuple[tuple[int, int], ...]
+
+
+def to_pixels(
+    photo: Image.Image, side: int, tiles: Tiles | None = None, two_sides: tuple[int, int] | None = None
+) -> np.ndarray:
+    """A photograph as (1,3,side,side) uint8, squashed by Pillow's bicubic filter; with tiles
+    (1,1+T,3,side,side), first the whole; for two image models (1,2,3,S,S), S the larger of their sides, the
+    smaller picture in the upper left corner."""
+    if two_sides is not None:
+        both = np.zeros((2, 3, max(two_sides), max(two_sides)), np.uint8)
+        for place, own in enumerate(two_sides):
+            both[place, :, :own, :own] = squashed(photo, own, own)
+        return both[None]
+    whole = squashed(photo, side, side)
+    if tiles is None:
+        return whole[None]
+    large = squashed(photo, tiles.width, tiles.height)
+    parts = [large[:, top : top + side, left : left + side] for top, left in tiles.origins]
+    return np.stack([whole, *parts])[None]
+
+
+def squashed(photo: Image.Image, width: int, height: int) -> np.ndarray:
+    """A photograph as (3,height,width) uint8."""
+    small = photo.resize((width, height), Image.Resampling.BICUBIC)
+    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
 @contextmanager
