@@ -98,8 +98,8 @@ def traced(graph: DetectorGraph) -> Any:
     except torch.onnx.errors.OnnxExporterError as error:
         reason = one_line(error.__cause__ or error)
         raise ModelError(
-            f"This detector cannot be written as a graph ({reason}); inspect with predict.py, or make it with "
-            "another --model."
+            f"This detector cannot be written as a graph ({reason}); inspect with predict.py, or make it "
+            "with another --model."
         ) from error
 
 
