@@ -7,6 +7,7 @@ the order of additions. Such ties are found here, and map values within their re
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,8 @@ from data.catalogue import open_catalogue
 from data.images import image_to_pixels, mask_to_tensor, open_image, open_mask
 from data.meta import write_meta
 from fdsl.store.checkpoint import load_checkpoint
+from models.backbones.timm import TimmBackbone
+from models.backbones.timm_towers import tower_of_file
 from models.detector import Detector
 from models.features import EMBEDDING
 from models.losses import map_losses, upsample
@@ -55,10 +58,20 @@ class Case:
         self.window = method.maps_of(self.detector.raw_window_maps(self.image[None], raw, base))
 
 
+@pytest.fixture(scope="module", params=["open_clip", "timm"])
+def tower(request, real_backbone):
+    """The same weights in the towers of both libraries; golden outputs are of CLIP's mean and deviation."""
+    if request.param == "open_clip":
+        return real_backbone
+    visual = tower_of_file("timm/deit_tiny_patch16_224", Path(REAL_BACKBONE["pretrained"]))
+    like = real_backbone
+    return TimmBackbone(visual, like.layers, like.device, like.dtype, like.mean.tolist(), like.std.tolist())
+
+
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case["file"].removesuffix(".npz"))
-def case(request, real_backbone):
+def case(request, tower):
     with torch.no_grad():
-        return Case(request.param, real_backbone)
+        return Case(request.param, tower)
 
 
 def close(found, golden, tied=None):
