@@ -302,11 +302,13 @@ class AnomalyDetector:
             show_inspected(self.scorer, (as_photograph(image, grey) for image in shown), len(shown))
         if not photographs:
             return
-        rotations = show(self.scorer, photographs, rotations)
-        self.config = replace(self.config, rotations=rotations)
-        set_scales(self.scorer, photographs, rotations)
-        if false_alarm_rate is not None:
-            self.normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)
+        with self.scorer.detector.encoding_once():
+            rotations = show(self.scorer, photographs, rotations)
+            self.config = replace(self.config, rotations=rotations)
+            set_scales(self.scorer, photographs, rotations)
+            if false_alarm_rate is not None:
+                self.normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)
+        if self.normal is not None and false_alarm_rate is not None:
             if self.normal.unlike is not None:
                 logger.warning("warning: %s", self._unlike_sentence(given, self.normal.unlike))
             self.calibrate(false_alarm_rate)

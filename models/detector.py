@@ -6,14 +6,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from models.backbone import Backbone
+from models.backbone import NOTHING_MORE, Backbone
 from models.beside import Beside
+from models.encoded_once import EncodedOnce
 from models.features import Features, ScoreMaps
 from models.matching import EVERYTHING, Matching, window_matching
 from models.method import Memory, Method
@@ -68,6 +70,24 @@ class Detector(nn.Module):
         self.layout: TileLayout | TwoSides | None = None
         self.beside = Beside(method.width, method.blocks) if method.options.with_batch else None
         self.second: Second | None = None
+        self.once: EncodedOnce | None = None
+
+    def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+        """The backbone's features of normalised images (B,3,S,S)."""
+        return (self.once or self.backbone.encode)(images, want)
+
+    @contextmanager
+    def encoding_once(self) -> Iterator[None]:
+        """Within it a batch that comes again, to this detector or to one `without` a reference, is encoded
+        once."""
+        both = [self] if self.second is None else [self, self.second.detector]
+        for detector in both:
+            detector.once = EncodedOnce(detector.backbone.encode)
+        try:
+            yield
+        finally:
+            for detector in both:
+                detector.once = None
 
     def fuse_with(self, other: Detector) -> None:
         """From now on its maps and scores are fused with those of a detector of another backbone; images are
@@ -107,7 +127,7 @@ class Detector(nn.Module):
         """Shows it the `count` inspected photographs that stand for all of them, images of (B,[1+T,]3,S,S);
         what it saw before is forgotten."""
         batch = self.method if self.beside is None else self.beside.batch
-        parts = (self.backbone.encode(self._views(images)[0], batch.want) for images in inspected)
+        parts = (self.encode(self._views(images)[0], batch.want) for images in inspected)
         memory = batch.remember(parts, count * self.grid**2)
         if self.beside is None:
             self.memory = memory
@@ -134,7 +154,7 @@ class Detector(nn.Module):
             count = len(references) * len(self.layout) * self.grid**2
             self.tile_memory = self.method.remember_tiles(tiles, count)
             references = references[:, 0]
-        whole = (self.backbone.encode(image[None], self.method.want) for image in references)
+        whole = (self.encode(image[None], self.method.want) for image in references)
         self.memory = self.method.remember(whole, len(references) * self.grid**2)
         if self.windows is not None:
             parts = (part for image in references for part in self._encode_windows(image, self.window_match))
@@ -172,7 +192,7 @@ class Detector(nn.Module):
     def empty_copy(self, method: Method) -> Detector:
         """A detector of the same backbone and settings that remembers nothing yet."""
         other = Detector(self.backbone, method, self.image_size, self.settings)
-        other.at_once = self.at_once
+        other.at_once, other.once = self.at_once, self.once
         return other
 
     @torch.no_grad()
@@ -184,7 +204,7 @@ class Detector(nn.Module):
         whole, tiles = self._views(images)
         if self.second is not None:
             (whole, others), tiles = self.second.views(images), None
-        features = self.backbone.encode(whole, self.method.want)
+        features = self.encode(whole, self.method.want)
         raw = self._raw_maps(features, match)
         final = self.final_maps(raw)
         if tiles is not None:
@@ -203,7 +223,7 @@ class Detector(nn.Module):
     @torch.no_grad()
     def raw_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
         """The method's raw maps of whole images: (M,B,G,G)."""
-        return self._raw_maps(self.backbone.encode(images, self.method.want), match)
+        return self._raw_maps(self.encode(images, self.method.want), match)
 
     def _raw_maps(self, features: Features, match: Matching | None) -> Tensor:
         """The same from the images' features."""
@@ -240,7 +260,7 @@ class Detector(nn.Module):
     def _encode_tiles(self, tiles: Tensor) -> Features:
         """Tiles (B,T,3,S,S) -> their features, the tokens of an image's tiles one after the other
         (L,B,T*N,C)."""
-        features = self.backbone.encode(tiles.flatten(0, 1), self.method.want)
+        features = self.encode(tiles.flatten(0, 1), self.method.want)
         return features.each_tokens(lambda tokens: tokens.unflatten(1, tiles.shape[:2]).flatten(2, 3))
 
     def _tile_maps(self, tiles: Tensor, match: Matching | None) -> Tensor:
@@ -271,7 +291,7 @@ class Detector(nn.Module):
         windows = grid.cut(image.to(self.backbone.device), self.backbone.patch_size, chosen)
         patches = grid.patches if chosen is None else grid.patches[chosen]
         for part, at in zip(windows.split(self.chunk), patches.split(self.chunk)):
-            features = self.backbone.encode(part, self.method.want | match.want)
+            features = self.encode(part, self.method.want | match.want)
             yield features.at(at.to(self.backbone.device))
 
     @property

@@ -1,0 +1,67 @@
+"""Batches that come again are encoded once, and nothing changes by it."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fdsl.api import AnomalyDetector
+from models.encoded_once import EncodedOnce
+from models.features import EMBEDDING, RAW_TOKENS
+from tests.support.predictions import TOWER
+from utils.config import WindowConfig
+
+
+def test_a_batch_is_known_by_all_its_values(tiny_backbone):
+    asked = []
+
+    def encode(images, want=frozenset()):
+        asked.append((images.shape, want))
+        return tiny_backbone.encode(images, want)
+
+    once = EncodedOnce(encode)
+    images = torch.randn(2, 3, 32, 32)
+    first = once(images)
+    assert once(images.clone()).tokens is first.tokens and len(asked) == 1
+    assert once(images, frozenset({RAW_TOKENS})).raw_tokens is not None and len(asked) == 2
+    assert once(images, frozenset({EMBEDDING})).embedding is not None and len(asked) == 3
+    other = images.clone()
+    other[1, 2, 31, 31] += 1e-3
+    assert not torch.equal(once(other).tokens, first.tokens)
+    assert once(images[:1]).tokens.shape[1] == 1 and len(asked) == 5
+
+
+def test_no_more_is_kept_than_may_be(tiny_backbone):
+    images = torch.randn(5, 1, 3, 32, 32)
+    size = tiny_backbone.encode(images[0]).tokens.numel() * 4
+    once = EncodedOnce(tiny_backbone.encode, most=2 * size)
+    for image in images:
+        once(image)
+        assert once.held == sum(part.tokens.numel() * 4 for part in once.known.values()) <= 2 * size
+    assert len(once.known) == 2
+
+
+def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monkeypatch):
+    """One reference is compared with itself twice; windows too."""
+    noise = np.random.default_rng(3)
+    photo = [Image.fromarray(noise.integers(0, 256, (64, 64, 3), dtype=np.uint8))]
+
+    def learnt(at_most):
+        made = AnomalyDetector.from_backbone(
+            windows=WindowConfig("mul", 4, 2),
+            model_config=tiny_configs,
+            device="cpu",
+            precision="fp32",
+            **TOWER,
+        )
+        passes, encode = [], made.backbone.encode
+        monkeypatch.setattr(
+            made.backbone, "encode", lambda images, want: passes.append(len(images)) or encode(images, want)
+        )
+        monkeypatch.setattr("models.detector.EncodedOnce", lambda plain: EncodedOnce(plain, at_most))
+        made.remember(photo)
+        assert made.scorer.detector.once is None
+        return sum(passes), made
+
+    (often, plain), (seldom, once) = learnt(0), learnt(2**30)
+    assert seldom < 0.6 * often and once.threshold == plain.threshold
+    assert all(torch.equal(value, once.tensors()[name]) for name, value in plain.tensors().items())
