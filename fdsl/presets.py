@@ -7,9 +7,13 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from models.methods.plus import Plus
 from models.methods.registry import WITH_HEADS, WITHOUT_HEADS
-from utils.config import BackboneConfig
+from utils.config import AUTO, BackboneConfig
 from utils.text import in_flags
+from utils.tile_layout import AUTO_TILES
 
 logger = logging.getLogger("fdsl")
 SMALL_DINO = "timm/vit_small_patch14_reg4_dinov2.lvd142m"
@@ -39,6 +43,17 @@ PRESETS = {
         {"model": LARGE_DINO, "layers": (14, 17), "method": WITHOUT_HEADS, "image_score": "top1"},
     ),
 }
+
+
+def usual_settings(device: str) -> dict[str, Any]:
+    """What predict.py and the page take where neither a method nor heads were asked for, on this device.
+
+    What judged best of all that was measured (docs/methods.md, plus). Tiles, which find small defects more
+    exactly and call no photograph otherwise, cost four more passes of the backbone: not without a GPU.
+    """
+    there = torch.cuda.is_available() or torch.backends.mps.is_available()
+    slow = device == "cpu" or (device == "auto" and not there)
+    return {"method": Plus.name, "rotate_references": AUTO, **({} if slow else {"tiles": AUTO_TILES})}
 
 
 def add_preset_flag(parser: argparse._ActionsContainer) -> None:

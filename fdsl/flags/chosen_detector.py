@@ -12,12 +12,14 @@ from data.inputs import find_images
 from data.labels import read_labels
 from fdsl.api import AnomalyDetector
 from fdsl.inspected import standing_for_all
+from fdsl.presets import usual_settings
 from fdsl.reference_files import reference_files
 from fdsl.settings import refuse_beside_second, refuse_windows_without_mode, second_backbone, window_config
-from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
+from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import MethodConfig, checkpoint_path
 from utils.errors import ConfigError, DataError
 from utils.log import progress
+from utils.text import in_flags
 
 logger = logging.getLogger("fdsl")
 
@@ -30,6 +32,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         method, references = detector.config.detector.method, detector.config.references
         logger.info("detector %s: method %s, %d reference(s)", args.detector, method, references)
         return detector
+    take_usual_settings(args)
     flags = {
         **places,
         **{name: getattr(args, name) for name in ("model", "layers", "image_size", "token_norm", "align")},
@@ -37,7 +40,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         "with_batch": args.with_batch,
     }
     checkpoint = args.checkpoint or default_checkpoint(args)
-    if checkpoint is None:
+    if checkpoint is None or not wants_heads(args):
         return make_untrained(args, flags)
     windows = window_config(vars(args))
     method = args.method or WITH_HEADS
@@ -48,9 +51,39 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     )
 
 
+def wants_heads(args: argparse.Namespace) -> bool:
+    """Whether the flags ask for trained heads, or for what only they have."""
+    asked = args.method is not None and METHODS[args.method].needs_heads
+    return asked or args.checkpoint is not None or args.use_nam is not None or args.fd is not None
+
+
+def take_usual_settings(args: argparse.Namespace) -> None:
+    """Fills what is taken where neither a method nor heads were asked for, and says so."""
+    if args.method is not None or wants_heads(args):
+        return
+    filled = {
+        name: value
+        for name, value in usual_settings(args.device).items()
+        if getattr(args, name) is None and not (name == "tiles" and _looks_closer(args))
+    }
+    logger.info("nothing else was asked for: %s", in_flags(filled))
+    for name, value in filled.items():
+        setattr(args, name, value)
+    trained = default_checkpoint(args, WITH_HEADS)
+    if trained is not None:
+        logger.info("%s is not used: heads are for --method %s", trained, WITH_HEADS)
+    if args.preset is None:
+        logger.info("--preset fast takes DINOv2's features, which are published to judge better than CLIP's")
+
+
+def _looks_closer(args: argparse.Namespace) -> bool:
+    """Whether something that tiles do not go with was asked for."""
+    return args.winmode not in (None, "nan") or args.second_model is not None
+
+
 def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
     """The detector without trained heads; ConfigError for flags that mean nothing without them."""
-    wanted = args.method or (WITH_HEADS if args.fd == "none" else WITHOUT_HEADS)
+    wanted = args.method or WITH_HEADS
     method, trained_in = METHODS[wanted], args.checkpoints / args.model_name
     if method.needs_heads or args.fd == "none":
         raise ConfigError(
@@ -64,17 +97,15 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
     refuse_windows_without_mode(vars(args), wanted)
     flags |= {"leave_out": args.leave_out, "second": second_backbone(vars(args))}
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
-    if args.method is None:
-        logger.info("--preset fast takes DINOv2's features, which need no heads (docs/methods.md)")
-    why = "asked for" if args.method else f"in {trained_in}"
-    logger.info("method %s: no trained heads %s, %s", wanted, why, method.sentence)
+    logger.info("method %s: no trained heads asked for, %s", wanted, method.sentence)
     return AnomalyDetector.from_backbone(method=wanted, windows=windows, **flags)
 
 
-def default_checkpoint(args: argparse.Namespace) -> Path | None:
+def default_checkpoint(args: argparse.Namespace, method: str | None = None) -> Path | None:
     """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for a
-    method without trained heads."""
-    untrained = args.method is not None and not METHODS[args.method].needs_heads
+    method (that of the flags) without trained heads."""
+    wanted = method or args.method
+    untrained = wanted is not None and not METHODS[wanted].needs_heads
     names = () if untrained else ("visa", "mvtec")
     found = (checkpoint_path(args.checkpoints, args.model_name, name) for name in names)
     return next((path for path in found if path.is_file()), None)

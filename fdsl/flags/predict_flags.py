@@ -149,15 +149,16 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="trained heads (default "
-        "CHECKPOINTS/MODEL/visa.safetensors, else mvtec.safetensors, if there; else method nearest)",
+        help="trained heads (default for "
+        "--method fdsl: CHECKPOINTS/MODEL/visa.safetensors, else mvtec.safetensors)",
     )
     group.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     group.add_argument("--model-name", type=name_part, default="fdsl", help="where the default is looked up")
     group.add_argument(
         "--method",
         choices=METHODS,
-        help=f"{METHODS_IN_WORDS}. Heads trained on one narrow category generalise worse than nearest does",
+        help=f"{METHODS_IN_WORDS} (default plus with --rotate-references auto, on a GPU --tiles auto too; "
+        "fdsl where --checkpoint is given)",
     )
     group.add_argument(
         "--image-score",

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
+from fdsl.presets import usual_settings
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
 from models.methods.fdsl import Fdsl
@@ -19,6 +20,7 @@ from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME, rows
 from tests.support.small_runs import command
 from utils.errors import ConfigError, DataError
+from utils.tile_layout import AUTO_TILES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -38,6 +40,8 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
             "--checkpoints",
             str(tmp_path),
             "--save-maps",
+            "--method",
+            "nearest",
             *backbone,
         ]
     )
@@ -70,6 +74,22 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     assert json.loads((out / "config.json").read_text())["heads"] == "nearest"
 
 
+def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, tmp_path, monkeypatch, told):
+    """What judged best, tiles only on a GPU; trained heads that lie about are named and not taken."""
+    given = ["--references", str(place / "good"), "--input", str(place / "parts/2.png")]
+    given += ["--output", str(tmp_path / "out"), "--checkpoints", str(checkpoint.parents[1]), *backbone]
+    assert predict.main(given) == 0
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["heads"] == "plus" and "tiles" not in config["windows"]
+    assert "nothing else was asked for: --method plus --rotate-references auto" in told()
+    assert "visa.safetensors is not used: heads are for --method fdsl" in told()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert usual_settings("auto")["tiles"] == AUTO_TILES and "tiles" not in usual_settings("cpu")
+    assert predict.main([*given, "--tiles", "2", "--rotate-references", "1"]) == 0
+    config = json.loads((tmp_path / "out/config.json").read_text())
+    assert config["windows"]["tiles"] == 2 and config["rotations"] == 1
+
+
 def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint, tiny_configs, tmp_path):
     arguments = [
         "--references",
@@ -80,6 +100,8 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
         str(tmp_path / "out"),
         "--model-config",
         tiny_configs,
+        "--method",
+        "fdsl",
         "--win-size",
         "4",
         "--win-stride",
@@ -315,7 +337,8 @@ def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, told, 
         (["--win-size", "2"], "--win-size is for local windows"),
         (["--index-memory", "window"], "--index-memory is for local windows"),
         (["--window-budget"], "--window-budget is for local windows"),
-        (["--use-nam", "1"], "--use-nam 1 needs trained heads"),
+        (["--use-nam", "1"], "needs trained heads, and there are none"),
+        (["--method", "nearest", "--use-nam", "1"], "--use-nam 1 needs trained heads"),
     ],
 )
 def test_flags_that_mean_nothing_without_trained_heads_are_refused(place, backbone, tmp_path, flags, words):
