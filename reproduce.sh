@@ -37,14 +37,9 @@ paper_arguments() { name_arguments "$model" "$device" 1 mul 13 2 0.5 "$1" "$2" $
 paper_arguments "${seeds[0]}" "${shots[0]}"
 train_on mvtec "$MVTEC"
 train_on visa "$VISA"
-run=0 total=$((2 * ${#seeds[@]} * ${#shots[@]}))
-for seed in "${seeds[@]}"; do
-    for shot in "${shots[@]}"; do
-        paper_arguments "$seed" "$shot"
-        for pair in "visa:$VISA" "mvtec:$MVTEC"; do
-            echo "[$((run += 1))/$total] ${pair%%:*}, $shot shot(s), seed $seed" >&2
-            test_on "${pair%%:*}" "${pair#*:}"
-        done
-    done
+TEST_FLAGS+=(--seed "${seeds[@]}" --k-shot "${shots[@]}")  # all of them, in place of the first
+for pair in "visa:$VISA" "mvtec:$MVTEC"; do  # one pass over the test images for all seeds and shots
+    echo "${pair%%:*}: $((${#seeds[@]} * ${#shots[@]})) runs in one pass" >&2
+    test_on "${pair%%:*}" "${pair#*:}"
 done
 "$PYTHON" -m fdsl.summarize "$results/$model"

@@ -4,7 +4,10 @@
     python test.py --from-maps results/fdsl/mvtec/1shot/seed14/mul_13_2_0.5 --win-weight 0.3
 
 By default the heads are those trained on the other dataset. Writes results/MODEL/DATASET/Kshot/seedS/RUN/. A
-run that was interrupted goes on with the same command after its last finished category.
+run that was interrupted goes on with the same command after its last finished category. Several numbers of
+shots or seeds make a run for each of them, and each test image is encoded once for all:
+
+    python test.py --dataset mvtec --k-shot 1 2 4 --seed 14 15 16 17 18
 """
 
 from __future__ import annotations
@@ -15,17 +18,21 @@ if __name__ in ("__main__", "fdsl_commands.test"):  # before torch is imported: 
     signals.answer(at_once=True)
 
 import argparse
+import contextlib
 import logging
 
 from fdsl.assembly import build_detector
 from fdsl.detection import Overflow, detect
-from fdsl.flags.run_settings import new_config, rerun_config
 from fdsl.flags.test_flags import parse
+from fdsl.one_pass import Reading, share_encoding, unfinished
+from fdsl.planning import Planned, plan
 from fdsl.results import write_results
 from fdsl.runs import RunFolder
 from fdsl.store.checkpoint import Checkpoint
+from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps, load_maps
-from fdsl.tested_set import TestedSet, draw_test_set, of_photographs
+from fdsl.tested_set import TestedSet
+from models.detector import Detector
 from utils.command import run_command
 from utils.device import seed_everything, worker_count
 from utils.errors import ConfigError, DataError, ModelError
@@ -35,11 +42,39 @@ logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv, __doc__)
-    config, checkpoint = rerun_config(args) if args.from_maps else new_config(args)
-    seed_everything(config.seed)
-    tested = draw_test_set(config)
-    run = RunFolder(args.results, of_photographs(config, tested, checkpoint, args.from_maps))
+    runs = plan(parse(argv, __doc__))
+    detector = share(runs) if len(runs) > 1 else None
+    for run in runs:
+        test(run, detector)
+
+
+def share(runs: list[Planned]) -> Detector | None:
+    """Computes the maps of several runs together, and leaves them where each of them takes up what is
+    finished; returns the detector that all of them use."""
+    args = runs[0].args
+    drawn = [run.drawn for run in runs]
+    waiting = drawn if args.force else unfinished(drawn)
+    if not waiting:
+        return None
+    seed_everything(runs[0].config.seed)
+    detector = build_detector(runs[0].config.detector, runs[0].checkpoint)
+    reading = Reading(args.batch_size, worker_count(args.workers), args.max_pixels)
+    with contextlib.ExitStack() as held:
+        for one in sorted(waiting, key=lambda one: str(one.run.path)):
+            held.enter_context(one.run.locked())
+            if not args.resume:
+                FinishedParts(one.run.path).clear()
+        share_encoding(detector, waiting, reading, args.memory)
+    for run in runs:
+        run.args.resume = True  # what was computed together
+    return detector
+
+
+def test(planned: Planned, detector: Detector | None) -> None:
+    """One run: computed by `detector`, or by one of its own, and evaluated, or evaluated anew."""
+    args, checkpoint, tested = planned.args, planned.checkpoint, planned.tested
+    seed_everything(planned.config.seed)
+    run = planned.drawn.run
     if not args.force and run.is_finished():
         if args.pictures == 0 or run.has_report:
             run.show()
@@ -50,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         if args.from_maps:
             maps = stored_maps(run, tested, args)
         else:
-            maps = computed_maps(run, tested, checkpoint, args)
+            maps = computed_maps(run, tested, checkpoint, args, detector)
         how_to_continue(
             "the same command goes on with tables and pictures: the maps of every category are finished"
         )
@@ -66,14 +101,18 @@ def stored_maps(run: RunFolder, tested: TestedSet, args: argparse.Namespace) -> 
 
 
 def computed_maps(
-    run: RunFolder, tested: TestedSet, checkpoint: Checkpoint | None, args: argparse.Namespace
+    run: RunFolder,
+    tested: TestedSet,
+    checkpoint: Checkpoint | None,
+    args: argparse.Namespace,
+    detector: Detector | None = None,
 ) -> RunMaps:
     """The maps of a new run, in float32 where values overflow in the precision asked for.
 
     `run` begins once there is a detector: a run that cannot be has changed nothing. Categories that an
     interrupted run has finished are taken from it.
     """
-    detector = build_detector(run.config.detector, checkpoint)
+    detector = detector or build_detector(run.config.detector, checkpoint)
     run.begin(tested, args.resume)
     photographs = tested.root, tested.references, tested.records, run.parts
     settings = (

@@ -55,11 +55,7 @@ def detect(
     Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
     raises DataError for one that cannot be read, Overflow or ModelError for a map that is not finite.
     """
-    identity = {**identity, "weights": detector.fingerprint}
-    keys = {
-        category: {**identity, **_digests(root, references[category], records, grey.get(category))}
-        for category, records in tested.items()
-    }
+    keys = keys_of_parts(detector, root, references, tested, identity, grey)
 
     def photographs(part: list[Record], category: str) -> InspectionDataset:
         return InspectionDataset(
@@ -72,7 +68,7 @@ def detect(
         what = f"{printable(category)} ({number}/{len(tested)})"
         maps = parts.load(keys[category], [record.image_path for record in records])
         if maps is not None:
-            logger.info("%s: taken from the interrupted run.", what)
+            logger.info("%s: taken from what is finished.", what)
         else:
             maps = detect_category(
                 scorer,
@@ -87,6 +83,22 @@ def detect(
         found.append(maps)
         how_to_continue(f"the same command goes on after {number} of {len(tested)} categories")
     return join_run_maps(found)
+
+
+def keys_of_parts(
+    detector: Detector,
+    root: Path,
+    references: Mapping[str, list[Record]],
+    tested: Mapping[str, list[Record]],
+    identity: Mapping[str, Any],
+    grey: Mapping[str, GreyRange],
+) -> dict[str, dict[str, Any]]:
+    """Category -> all that its maps depend on; the arguments are those of `detect`."""
+    identity = {**identity, "weights": detector.fingerprint}
+    return {
+        category: {**identity, **_digests(root, references[category], records, grey.get(category))}
+        for category, records in tested.items()
+    }
 
 
 def _digests(
@@ -114,7 +126,7 @@ def detect_category(
         if scorer.detector.looks_at_inspected:
             _look_at(scorer, tested)
         if len(shots):
-            _remember(scorer, shots, rotations)
+            remember_shots(scorer, shots, rotations)
         tested.layout = scorer.detector.layout
         paths = [tested.root / record.image_path for record in tested.records]
         warn(doubts_of(paths, tested.grey, tested.max_pixels))
@@ -135,7 +147,7 @@ def _look_at(scorer: Scorer, tested: InspectionDataset) -> None:
     show_inspected(scorer, photographs, len(chosen))
 
 
-def _remember(scorer: Scorer, shots: InspectionDataset, rotations: int | str) -> None:
+def remember_shots(scorer: Scorer, shots: InspectionDataset, rotations: int | str) -> None:
     """Shows the detector a category's references, and sets what the maps of a method with scales are measured
     against."""
     photographs = [

@@ -183,6 +183,22 @@ class Detector(nn.Module):
             detector.remember_as(known)
             self.second = other.second.like(detector, self)
 
+    def another(self) -> Detector:
+        """A detector of the same backbones and settings that remembers nothing and shares nothing that it
+        learns."""
+        other = self.empty_copy(deepcopy(self.method))
+        if self.second is not None:
+            other.fuse_with(self.second.detector.another())
+        return other
+
+    @property
+    def memory_bytes(self) -> int:
+        """What it remembers takes so much memory."""
+        memories = [self.memory, self.window_memory, self.tile_memory]
+        held = [part for memory in memories if memory is not None for part in memory.state().values()]
+        own = sum(part.numel() * part.element_size() for part in held)
+        return own if self.second is None else own + self.second.detector.memory_bytes
+
     def alone(self) -> Detector:
         """It without its second detector, and with what it remembers."""
         other = self.empty_copy(self.method)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -92,3 +93,16 @@ class Halving(Generic[Result]):
         self.limit = now // 2
         logger.warning("Out of memory with %d images at once: going on with %d.", now, self.limit)
         return True
+
+
+def free_bytes(device: torch.device) -> int:
+    """How much memory is free on a device: a GPU's own, or the machine's."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            found = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        return found["MemAvailable"] * 1024
+    except (OSError, KeyError, ValueError):  # no Linux
+        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**19
+        return pages * 4096 // 2

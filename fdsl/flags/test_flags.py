@@ -8,7 +8,7 @@ from pathlib import Path
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
-from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, turns, whole
+from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, turns, whole
 from fdsl.flags.groups import (
     add_backbone_flags,
     add_batch_flag,
@@ -34,8 +34,8 @@ DEFAULTS = {
 }
 
 
-def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
-    """Reads and checks the command line."""
+def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
+    """Reads and checks the command line: the flags of each run, one for each number of shots and seed."""
     parser = CommandLine(description)
     add_preset_flag(parser)
     _add_run_flags(parser)
@@ -61,10 +61,24 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         if args.dataset is None:
             parser.error("--dataset is needed (or --from-maps DIR)")
         if args.method is not None and METHODS[args.method].sees_inspected:
-            args.k_shot = args.k_shot or 0
+            args.k_shot = args.k_shot or [0]
         for name, value in DEFAULTS.items():
             setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
-    return args
+    return one_by_one(args, parser)
+
+
+def one_by_one(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[argparse.Namespace]:
+    """The flags of each run: seed after seed, and for each all numbers of shots."""
+    shots, seeds = (_distinct(getattr(args, name)) for name in ("k_shot", "seed"))
+    if args.from_maps is not None and max(len(shots), len(seeds)) > 1:
+        parser.error("--from-maps names one run: give one --k-shot and one --seed")
+    values = vars(args)
+    return [argparse.Namespace(**{**values, "k_shot": k, "seed": seed}) for seed in seeds for k in shots]
+
+
+def _distinct(given: list[int] | int | None) -> list[int | None]:
+    """What was given, each once, in order."""
+    return list(dict.fromkeys(given)) if isinstance(given, list) else [given]
 
 
 def _add_run_flags(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +99,12 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument(
-        "--k-shot", type=whole(0), help="references of each category (default 1; 0 with --method batch)"
+        "--k-shot",
+        type=whole(0),
+        nargs="+",
+        metavar="K",
+        help="references of each category (default 1; 0 with --method batch); several: a run for each, and "
+        "each test image is encoded once for all",
     )
     parser.add_argument(
         "--rotate-references",
@@ -94,7 +113,19 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         help="remember N turned copies of each; auto: as many as do no harm, by the references themselves "
         "(default 1)",
     )
-    parser.add_argument("--seed", type=SEED, help="draws the references (default 14)")
+    parser.add_argument(
+        "--seed",
+        type=SEED,
+        nargs="+",
+        metavar="S",
+        help="draws the references (default 14); several as above",
+    )
+    parser.add_argument(
+        "--memory",
+        type=real(0, above=True),
+        metavar="GIB",
+        help="what several runs may take for memory banks and encoded images (default half of what is free)",
+    )
     parser.add_argument("--batch-size", type=whole(1), default=4)
 
 

@@ -47,7 +47,7 @@ def test_what_it_sets_is_said_and_flags_win(caplog):
 
 
 def test_a_test_run_takes_the_presets_score():
-    args = test_flags.parse(["--dataset", "mvtec", "--preset", "best"], "")
+    (args,) = test_flags.parse(["--dataset", "mvtec", "--preset", "best"], "")
     assert (args.image_score, args.method, args.layers) == ("top1", "nearest", (14, 17))
     plain = argparse.Namespace(preset=None, model=None)
     take_preset(plain)

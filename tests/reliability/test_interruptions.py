@@ -297,7 +297,7 @@ def test_an_interrupted_test_run_goes_on_with_the_next_category(place, tmp_path,
     with monkeypatch.context() as patch:
         after(patch, detection, "detect_category", 3 - finished)
         test.main(arguments)
-    assert told().count("taken from the interrupted run") == finished
+    assert told().count("taken from what is finished") == finished
     found = place.run_folder(tmp_path)
     assert files(found) == files(place.run_folder()) and (found / "report.html").is_file()
 

@@ -1,0 +1,137 @@
+"""Several shots and seeds in one pass: the files of single runs, byte for byte, also when interrupted."""
+
+import json
+import shutil
+
+import pytest
+
+from models.detector import Detector
+from tests.support.small_runs import command
+from utils.errors import ConfigError
+
+test = command("test")
+RUNS = [(1, 14), (2, 14), (1, 15), (2, 15)]
+BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
+
+
+@pytest.fixture(scope="module")
+def two_plates(datasets, tmp_path_factory):
+    """MVTec AD's layout with two categories."""
+    root = tmp_path_factory.mktemp("plates")
+    for name in ("plate", "plate2"):
+        shutil.copytree(datasets[0] / "plate", root / name)
+    return root
+
+
+def run(root, results, flags, *more):
+    data = ["--dataset", "mvtec", "--data-path", str(root), "--results", str(results), "--batch-size", "3"]
+    test.main([*data, *flags, *more])
+
+
+def files_of(results):
+    """Relative path -> bytes of every file, but for logs and what commands and times are called."""
+    found = {}
+    for path in sorted(results.rglob("*")):
+        if path.is_file() and path.name not in ("log.txt", ".lock"):
+            content = path.read_bytes()
+            if path.name == "config.json":
+                content = {key: value for key, value in json.loads(content).items() if key != "command"}
+            if path.name != "report.html":  # it names the command
+                found[str(path.relative_to(results))] = content
+    return found
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--method", "nearest", "--rotate-references", "auto"],
+        ["--method", "plus", "--tiles", "2"],
+        ["--method", "nearest", "--winmode", "mul", "--win-size", "4", "--win-stride", "4"],
+        ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--index-memory", "window"],
+        ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--index-memory", "1"],
+        ["--method", "both", "--winmode", "nan", "--image-score", "max"],
+        ["--method", "subspace", "--second-model", "timm/test_vit", "--second-pretrained", "none"],
+        ["--method", "batch"],
+    ],
+    ids=lambda flags: "-".join(flags[1::2]).replace("/", "_")[:40],
+)
+def test_it_gives_the_files_of_single_runs(flags, datasets, backbone, checkpoint, tmp_path):
+    heads = ["--checkpoint", str(checkpoint)] if flags[1] in ("fdsl", "both") else []
+    flags, k_shots = [*flags, *heads, *backbone], [] if flags[1] == "batch" else BOTH[:3]
+    run(datasets[0], tmp_path / "together", flags, *k_shots, *BOTH[3:])
+    for shots, seed in RUNS:
+        k = ["--k-shot", str(shots)] if k_shots else []
+        run(datasets[0], tmp_path / "alone", flags, *k, "--seed", str(seed))
+    alone = files_of(tmp_path / "alone")
+    assert len([name for name in alone if name.endswith("maps.npz")]) == (4 if k_shots else 2)
+    assert files_of(tmp_path / "together") == alone
+
+
+@pytest.fixture
+def images_encoded(monkeypatch):
+    """How many images were given to backbones."""
+    counted = []
+    plain = Detector.encode
+
+    def encode(self, images, want=frozenset()):
+        if self.once is None:
+            counted.append(len(images))
+        elif (key := id(self.once)) and not hasattr(self.once, "counting"):
+            inner, self.once.counting = self.once.encode, key
+            self.once.encode = lambda shown, wanted: counted.append(len(shown)) or inner(shown, wanted)
+        return plain(self, images, want)
+
+    monkeypatch.setattr(Detector, "encode", encode)
+    return lambda: sum(counted)
+
+
+def test_each_test_image_is_encoded_once(datasets, backbone, tmp_path, images_encoded):
+    run(datasets[0], tmp_path, ["--method", "nearest", *backbone], *BOTH)
+    references = sum(shots for shots, _ in RUNS)
+    assert images_encoded() == 8 + references
+
+
+def test_a_stopped_pass_goes_on_also_with_more_seeds(two_plates, backbone, tmp_path, monkeypatch):
+    flags = ["--method", "nearest", *backbone]
+    for shots, seed in RUNS:
+        run(two_plates, tmp_path / "alone", flags, "--k-shot", str(shots), "--seed", str(seed))
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fdsl.one_pass.how_to_continue", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(two_plates, tmp_path / "together", flags, "--k-shot", "1", "2", "--seed", "14")
+    run(two_plates, tmp_path / "together", flags, *BOTH)
+    assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
+
+
+def test_banks_that_do_not_fit_take_several_passes(datasets, backbone, tmp_path, told):
+    flags = ["--method", "nearest", *backbone]
+    run(datasets[0], tmp_path / "little", flags, *BOTH, "--memory", "0.00013")
+    assert "more runs wait for another pass" in told()
+    run(datasets[0], tmp_path / "none", flags, *BOTH, "--memory", "0.00001")
+    assert "each run encodes for itself" in told()
+    run(datasets[0], tmp_path / "much", flags, *BOTH)
+    assert files_of(tmp_path / "little") == files_of(tmp_path / "much") == files_of(tmp_path / "none")
+
+
+def test_finished_runs_are_not_computed_again(datasets, backbone, tmp_path, images_encoded, told):
+    flags = ["--method", "nearest", *backbone]
+    run(datasets[0], tmp_path, flags, "--k-shot", "1", "--seed", "14")
+    before = images_encoded()
+    run(datasets[0], tmp_path, flags, *BOTH)
+    between = images_encoded()
+    assert between - before == 8 + 2 + 1 + 2
+    run(datasets[0], tmp_path, flags, *BOTH)
+    assert images_encoded() == between and told().count("is finished: nothing to do") == 5
+
+
+def test_what_is_refused(datasets, backbone, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        test.main(["--from-maps", "x", "--seed", "1", "2"])
+    assert "--from-maps names one run" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="--k-shot 0 leaves --method nearest nothing"):
+        run(datasets[0], tmp_path, ["--method", "nearest", *backbone], "--k-shot", "1", "0")
+    assert not any(tmp_path.rglob("metrics.json"))
