@@ -410,7 +410,15 @@ class AnomalyDetector:
         if self.threshold is not None:
             limit, level = self.threshold.score, self.threshold.level
         return [
-            Prediction(float(scores[i]), limit, (width, height), found.of(i), maps[i], level)
+            Prediction(
+                float(scores[i]),
+                limit,
+                (width, height),
+                found.of(i),
+                maps[i],
+                level,
+                None if self.normal is None else self.normal.percentile(float(scores[i])),
+            )
             for i, (width, height) in enumerate(sizes)
         ]
 

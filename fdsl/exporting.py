@@ -31,6 +31,7 @@ def export_detector(detector: AnomalyDetector, file: str | Path) -> Written:
 def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
     """All that a reader of the graph has to know, as texts; "" where there is nothing to say."""
     made, limit, grey = detector.config.detector, detector.threshold, detector.grey
+    normal = detector.normal
     low, high = detector.heat_scale
     layout = detector.scorer.detector.layout
     facts = {
@@ -42,6 +43,8 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "threshold": None if limit is None else limit.score,
         "map_threshold": None if limit is None else limit.level,
         "threshold_source": None if limit is None else limit.source,
+        "normal_mean": None if normal is None else normal.bulk[0],
+        "normal_deviation": None if normal is None else normal.bulk[1],
         "grey_low": None if grey is None else grey.low,
         "grey_high": None if grey is None else grey.high,
         "heat_low": low,

@@ -191,6 +191,7 @@ def row_of(name: str, found: Prediction) -> Row:
         "score": found.score,
         "base_score": found.base_score,
         "window_score": found.window_score,
+        "normal_percentile": found.normal_percentile,
         "threshold": found.threshold,
         "anomalous": found.is_anomalous,
         "boxes": [asdict(box) for box in found.boxes],

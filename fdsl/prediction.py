@@ -19,7 +19,8 @@ class Prediction:
     score: higher is more anomalous. threshold: the score from which on it is called anomalous, or None. size:
     (width, height) of the photograph in pixels. maps: the whole image's and the windows' maps and raw scores.
     patch_map (G,G) float32 in [0,1]: their fusion, on the patch grid. map_threshold: the map value from which
-    on a patch is boxed, or None.
+    on a patch is boxed, or None. normal_percentile: so many of a hundred good parts would score less, by what
+    the held-out references say; None where they say nothing.
     """
 
     score: float
@@ -28,6 +29,7 @@ class Prediction:
     maps: ScoreMaps
     patch_map: np.ndarray
     map_threshold: float | None = None
+    normal_percentile: float | None = None
 
     @property
     def base_map(self) -> np.ndarray:

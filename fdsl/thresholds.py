@@ -92,6 +92,21 @@ class NormalScores:
         """The number of the reference whose score is unlike the others'; None where there is none."""
         return unlike(log_odds(self.scores), self.kinds) if HELD_OUT in self.kinds else None
 
+    def percentile(self, score: float) -> float:
+        """How unusual an image score is among good parts: so many of a hundred would score less, by the
+        distribution that the threshold rests on."""
+        mean, deviation = self.bulk
+        apart = float(log_odds(np.array([score]))[0]) - mean
+        if deviation == 0:
+            return 50.0 if apart == 0 else 100.0 * (apart > 0)
+        return 100 * NormalDist().cdf(apart / deviation)
+
+    @property
+    def bulk(self) -> tuple[float, float]:
+        """Mean and standard deviation of good parts' scores, in log-odds."""
+        mean, variance = normal_parts(self.scores, self.kinds)
+        return mean, variance**0.5
+
     def level(self, rate: float) -> float:
         """The map value that normal photographs reach at the wished `rate`."""
         return upper_limit(self.peaks, self.kinds, rate)
@@ -124,11 +139,16 @@ def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float) -> float:
     by 1 + 1/K for a new photograph. A single reference's LENIENT and STRICT values bound the mean from below
     and above: it lies anywhere between them alike, which adds (distance)^2 / 12 to the variance within each.
     """
+    mean, variance = normal_parts(values, kinds)
+    return _upper(mean, variance, rate)
+
+
+def normal_parts(values: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of what a new good part's log-odds are; the arguments are those of `upper_limit`."""
     odds = log_odds(values)
     if (kept := _like_the_others(odds, kinds)) is not None:
         odds, kinds = odds[kept], kinds[kept]
-    mean, variance = (_of_several if HELD_OUT in kinds else _of_one)(odds, kinds)
-    return _upper(mean, variance, rate)
+    return (_of_several if HELD_OUT in kinds else _of_one)(odds, kinds)
 
 
 def _upper(mean: float, variance: float, rate: float) -> float:

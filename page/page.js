@@ -360,7 +360,9 @@
     if (!photo || photo.score === null) return $("viewer").close();
     const alarm = isAnomalous(photo), boxes = state.threshold !== null && !alarm ? [] : photo.boxes;
     $("viewer-title").textContent = photo.name;
+    const percentile = photo.normal_percentile;
     $("viewer-score").textContent = [`score ${photo.score.toFixed(4)}`,
+      ...(percentile === null ? [] : [`higher than ${percentile.toFixed(percentile > 99 ? 2 : 0)} % of good parts`]),
       ...(state.threshold === null ? [] : [`threshold ${shortly(state.threshold.score)}`, alarm ? "anomalous" : "normal"]),
       `${photo.width} × ${photo.height} px`].join(" · ");
     const key = `${photo.number},${state.version}`;

@@ -256,6 +256,7 @@ class Session:
         found = photograph.found
         return _listed(photograph) | {
             "score": None if found is None else found.score,
+            "normal_percentile": None if found is None else found.normal_percentile,
             "boxes": [] if found is None else [asdict(box) for box in photograph.boxes],
         }
 

@@ -34,6 +34,7 @@ COLUMNS = (
     "score",
     "base_score",
     "window_score",
+    "normal_percentile",
     "threshold",
     "anomalous",
     *BOX_COLUMNS,
@@ -246,7 +247,7 @@ def csv_row(row: Mapping[str, Any]) -> list[Any]:
     """A row of scores.csv: of the boxes the hottest one, and how many there are."""
     first = row["boxes"][0] if row["boxes"] else {}
     return [
-        *(row[name] for name in COLUMNS[:5]),
+        *(row.get(name) for name in COLUMNS[:6]),  # rows of earlier versions have no percentile
         None if row["anomalous"] is None else int(row["anomalous"]),
         *(first.get(name) for name in BOX_COLUMNS),
         len(row["boxes"]),

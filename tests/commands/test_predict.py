@@ -55,6 +55,8 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
         assert float(row["score"]) == line["score"] and float(row["threshold"]) == line["threshold"]
         picture = Image.open(out / line["picture"])
         assert picture.size == (line["width"], line["height"]) == (80, 60)
+    assert lines[0]["normal_percentile"] < 99 < lines[2]["normal_percentile"] <= 100
+    assert [float(row["normal_percentile"]) for row in table] == [line["normal_percentile"] for line in lines]
     box = lines[2]["boxes"][0]
     assert box["x"] < 66 and box["x"] + box["width"] > 50 and box["y"] < 46 and box["y"] + box["height"] > 30
     assert float(table[2]["area"]) == box["area"] > 0 and table[0]["area"] == ""

@@ -120,3 +120,20 @@ def test_the_threshold_says_how_sure_it_is(references, words):
     kinds = [LENIENT, STRICT] if references == 1 else [HELD_OUT] * references
     values = np.linspace(0.2, 0.25, len(kinds))
     assert words in NormalScores(values, values, np.array(kinds), 0.1).sureness
+
+
+@pytest.mark.parametrize("kinds", [[HELD_OUT, HELD_OUT, COPY, COPY, COPY, COPY], [LENIENT, STRICT] * 3])
+def test_percentiles_are_the_thresholds_turned_round(kinds):
+    scores = np.linspace(0.2, 0.4, 6)
+    normal = NormalScores(scores, scores, np.array(kinds), 0.1)
+    for rate in (0.5, 0.1, 0.01, 1e-4):
+        assert normal.percentile(normal.threshold(rate).score) == pytest.approx(100 * (1 - rate), abs=1e-6)
+    found = [normal.percentile(score) for score in (0.0, 0.25, 0.3, 0.35, 1.0)]
+    assert found == sorted(found) and 0 <= found[0] and found[-1] <= 100
+
+
+def test_percentiles_of_good_parts_that_are_all_alike():
+    normal = NormalScores(
+        np.full(5, 0.25), np.full(5, 0.25), np.array([LENIENT, STRICT, STRICT, LENIENT, STRICT]), 0.1
+    )
+    assert [normal.percentile(score) for score in (0.2, 0.25, 0.3)] == [0, 50, 100]

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from fdsl_line.errors import Refused, one_line, printable
 from fdsl_line.photographs import GreyRange, Tiles, to_pixels
 
 FORMAT = "1"
+TINY = 1e-6  # scores are kept this far from 0 and 1
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Found:
     score: float
     base_score: float
     window_score: float | None
+    normal_percentile: float | None
     threshold: float | None
     anomalous: bool | None
     patch_map: np.ndarray
@@ -40,6 +43,7 @@ class Found:
             "score": self.score,
             "base_score": self.base_score,
             "window_score": self.window_score,
+            "normal_percentile": self.normal_percentile,
             "threshold": self.threshold,
             "anomalous": self.anomalous,
             "boxes": [asdict(box) for box in self.boxes],
@@ -89,6 +93,8 @@ class Graph:
     def _read_facts(self) -> None:
         self.side = int(self.facts["image_size"])
         self.threshold, self.level = self._number("threshold"), self._number("map_threshold")
+        self.normal_mean = self._number("normal_mean")
+        self.normal_deviation = self._number("normal_deviation")
         low, high = self._number("grey_low"), self._number("grey_high")
         self.grey = None if low is None or high is None else GreyRange(low, high)
         self.reference_sizes = [tuple(size) for size in json.loads(self.facts["reference_sizes"])]
@@ -104,6 +110,16 @@ class Graph:
         if value is not None and not math.isfinite(value):
             raise ValueError(f"{name} is {value}")
         return value
+
+    def _percentile(self, score: float) -> float | None:
+        """So many of a hundred good parts would score less; None where the detector does not know."""
+        if self.normal_mean is None or self.normal_deviation is None:
+            return None
+        clean = min(max(score, TINY), 1 - TINY)
+        apart = math.log(clean / (1 - clean)) - self.normal_mean
+        if self.normal_deviation == 0:
+            return 50.0 if apart == 0 else 100.0 * (apart > 0)
+        return 100 * NormalDist().cdf(apart / self.normal_deviation)
 
     def look_at(self, photo: Image.Image, name: str) -> Found:
         """What is said of an RGB photograph; Refused, with its `name`, where its map is not finite."""
@@ -121,6 +137,7 @@ class Graph:
             score,
             float(given["base_score"]),
             None if window is None else float(window),
+            self._percentile(score),
             self.threshold,
             anomalous,
             given["map"],

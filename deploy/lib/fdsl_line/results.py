@@ -18,6 +18,7 @@ COLUMNS = (
     "score",
     "base_score",
     "window_score",
+    "normal_percentile",
     "threshold",
     "anomalous",
     *BOX_COLUMNS,
@@ -94,7 +95,7 @@ def csv_row(row: dict[str, Any]) -> list[Any]:
     """A row of scores.csv: of the boxes the hottest one, and how many there are."""
     first = row["boxes"][0] if row["boxes"] else {}
     return [
-        *(row[name] for name in COLUMNS[:5]),
+        *(row[name] for name in COLUMNS[:6]),
         None if row["anomalous"] is None else int(row["anomalous"]),
         *(first.get(name) for name in BOX_COLUMNS),
         len(row["boxes"]),
