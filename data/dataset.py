@@ -22,6 +22,7 @@ from data.images import (
     MAX_PIXELS,
     Views,
     image_to_pixels,
+    mask_files,
     mask_to_tensor,
     open_image,
     open_mask,
@@ -135,7 +136,7 @@ def files_digest(root: str | Path, records: Iterable[Record]) -> str:
     for record in records:
         for path in filter(None, (record.image_path, record.mask_path)):
             try:
-                size = (Path(root) / path).stat().st_size
+                size = _size_of(Path(root) / path)
             except OSError as error:
                 raise DataError(
                     f"{printable(Path(root) / path)}: cannot be found ({error.strerror}); put the file back "
@@ -143,6 +144,13 @@ def files_digest(root: str | Path, records: Iterable[Record]) -> str:
                 ) from error
             digest.update(f"{path}\0{size}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()
+
+
+def _size_of(path: Path) -> str:
+    """A file's size as text; of a folder of masks each one's name and size."""
+    if not path.is_dir():
+        return str(path.stat().st_size)
+    return ",".join(f"{file.name}:{file.stat().st_size}" for file in mask_files(path))
 
 
 def load(

@@ -10,6 +10,11 @@
     CATEGORY/test/good/..., test/DEFECT/...
     CATEGORY/masks/DEFECT/NAME.png       optional, as above
 
+The same with the folders of public datasets: several masks of one photograph in masks/DEFECT/NAME/ are
+joined (MVTec LOCO); photographs in train/ and test/ themselves, each with NAME_GT.png beside it, are good
+where that mask is black (KolektorSDD2); folders of samples in good/ and in ng/DEFECT/ are read to their
+bottom, a PNG beside a JPEG of its name being its mask (Real-IAD).
+
 good may also be called ok or normal, and test test_public; all folders in any case. As a script it shows how
 a folder is understood and writes nothing: python data/folder.py DIR
 """
@@ -17,22 +22,22 @@ a folder is understood and writes nothing: python data/folder.py DIR
 import argparse
 import os
 import sys
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections import Counter
+from pathlib import Path, PurePosixPath
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.layout import Layout
-from data.masks import beside, is_mask_folder, key, masks_in
+from data.masks import is_mask_folder
 from data.mvtec import list_folders, list_images
+from data.parts import Masks, Reading, is_normal, note_loose_images, read_part
 from data.prepare import add_check_flags, print_catalogue
 from data.records import Catalogue, Record
 from utils.errors import DataError
 from utils.log import warn
 from utils.text import natural_key, printable
 
-NORMAL_NAMES = ("good", "ok", "normal")
 SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -40,17 +45,6 @@ SPLIT_FOLDERS = {
     "testing": "test",
     "test_public": "test",
 }
-
-
-@dataclass
-class Reading:
-    """How one category was understood: its records, the rules that applied and what was left aside."""
-
-    category: str
-    train: list[Record] = field(default_factory=list)
-    test: list[Record] = field(default_factory=list)
-    rules: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
 
 
 def scan(root: str | Path) -> Catalogue:
@@ -116,10 +110,6 @@ def is_category(folders: list[str]) -> bool:
     return any(is_normal(name) or split_of(name) for name in folders)
 
 
-def is_normal(name: str) -> bool:
-    return name.casefold() in NORMAL_NAMES
-
-
 def read_category(root: Path, prefix: str, category: str) -> Reading:
     """Read root/prefix ("" or "CATEGORY/"); the records' paths are relative to root."""
     reading = Reading(category)
@@ -136,23 +126,24 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
             f"{printable(prefix + name)}/ is not used: the images are those in {'/ and '.join(splits)}/"
             for name in others
         ]
-        _note_loose_images(root, prefix, reading)
+        note_loose_images(root, prefix, reading)
     parts: dict[str, list[Record]] = {}
     for name, split in splits.items():
-        parts.setdefault(split, []).extend(_read_part(root, f"{prefix}{name}/", category, masks, reading))
+        parts.setdefault(split, []).extend(read_part(root, f"{prefix}{name}/", category, masks, reading))
     if "train" in parts:
         reading.train = [record for record in parts["train"] if not record.anomalous]
         reading.test = parts.get("test", [])
-        defects = sorted({record.defect for record in parts["train"] if record.anomalous}, key=natural_key)
+        bad = Counter(str(PurePosixPath(r.image_path).parent) for r in parts["train"] if r.anomalous)
         reading.unused += [
-            f"{printable(f'{prefix}train/{defect}')}/ is not used: only normal images are drawn from train/"
-            for defect in defects
+            f"{printable(place)}/ is not used: only normal images are drawn from train/"
+            if place.count("/") > prefix.count("/")
+            else f"{bad[place]} defective images in {printable(place)}/ are not used: only normal ones are "
+            "drawn from it"
+            for place in sorted(bad, key=natural_key)
         ]
         reading.rules.append("references are drawn from train/; test/ is tested")
     else:
-        reading.test = (
-            parts["test"] if "test" in parts else _read_part(root, prefix, category, masks, reading)
-        )
+        reading.test = parts["test"] if "test" in parts else read_part(root, prefix, category, masks, reading)
         reading.train = [record for record in reading.test if not record.anomalous]
         reading.rules.append(
             "no train/: references are drawn from the good images, and those drawn are not tested"
@@ -161,64 +152,14 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
     return reading
 
 
-class Masks:
-    """The masks of a category: of each kind of defect, and those that lie in a mask folder itself."""
-
-    def __init__(self, root: Path, folders: list[str]) -> None:
-        self.of_all: dict[str, str] = {}
-        self.of_kind: dict[str, dict[str, str]] = {}
-        for folder in folders:
-            self.of_all |= {
-                stem: path
-                for stem, path in masks_in(root, folder).items()
-                if path.count("/") == folder.count("/") + 1
-            }
-            for kind in list_folders(root / folder):
-                self.of_kind.setdefault(key(kind), {}).update(masks_in(root, f"{folder}/{kind}"))
-
-    def of(self, kind: str, stem: str) -> str:
-        """The path of a photograph's mask; "" where there is none."""
-        own = self.of_kind.get(key(kind), {})
-        return own.get(key(stem)) or self.of_all.get(key(stem), "")
-
-    @property
-    def paths(self) -> set[str]:
-        return {*self.of_all.values(), *(path for kind in self.of_kind.values() for path in kind.values())}
-
-
-def _read_part(root: Path, prefix: str, category: str, masks: Masks, reading: Reading) -> list[Record]:
-    """Records of the normal and defect folders in root/prefix, in natural order."""
-    _note_loose_images(root, prefix, reading)
-    records = []
-    for folder in list_folders(root / prefix):
-        if is_mask_folder(folder):
-            continue
-        anomalous = not is_normal(folder)
-        names = list_images(root / prefix / folder)
-        own = {photo: f"{prefix}{folder}/{mask}" for mask, photo in beside(names).items()}
-        images = [name for name in names if name not in beside(names)]
-        for name in images:
-            mask = (own.get(name) or masks.of(folder, Path(name).stem)) if anomalous else ""
-            defect = folder if anomalous else "good"
-            records.append(Record(f"{prefix}{folder}/{name}", mask, category, defect, anomalous))
-        if not images:
-            reading.unused.append(f"{printable(prefix + folder)}/ holds no image")
-        if list_folders(root / prefix / folder):
-            reading.unused.append(f"folders inside {printable(prefix + folder)}/ are not read")
-    return sorted(records, key=lambda record: natural_key(record.image_path))
-
-
-def _note_loose_images(root: Path, prefix: str, reading: Reading) -> None:
-    loose = list_images(root / prefix)
-    if loose:
-        reading.unused.append(
-            f"{len(loose)} images directly in {printable(prefix) or 'the folder'} are not used, the "
-            f"first {printable(loose[0])}: put them into good/ or a defect's folder"
-        )
-
-
 def _note_masks(reading: Reading, masks: Masks) -> None:
     """Say what can be measured, and name the masks that belong to no image."""
+    if reading.views:
+        reading.unused.append(
+            f"{reading.views} views without a mask beside them are not used, where other views of the "
+            f"defective part have one: they may show no defect, the first {printable(reading.first_view)}"
+        )
+    reading.rules = list(dict.fromkeys(reading.rules))
     used = {record.mask_path for record in reading.test}
     orphans = sorted(masks.paths - used, key=natural_key)
     reading.unused += [f"{printable(path)}: mask of no image in the defect's folder" for path in orphans]

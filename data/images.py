@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from data.heif import HEIF_SUFFIXES, HOW, can_read_heif
 from utils.errors import DataError
@@ -69,14 +69,45 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     its value.
 
     Palette masks go by index where index 0 is black, else by colour. JPEG masks go by half of full scale
-    where they reach it, since compression leaves noise beside edges. Raises DataError as open_image does.
+    where they reach it, since compression leaves noise beside edges. The masks in a folder are joined. Raises
+    DataError as open_image does.
     """
+    if Path(path).is_dir():
+        return _joined_mask(Path(path), max_pixels)
     with _opened(path, max_pixels) as image:
         lossy = image.format in ("JPEG", "MPO")
         values = _mask_values(upright(image))
         least = 128 if lossy and values.max() >= 128 else 1
         defect = values >= least if values.dtype == np.uint8 else values != 0
         return Image.fromarray(np.where(defect, np.uint8(255), np.uint8(0)))
+
+
+def mask_files(path: Path) -> list[Path]:
+    """The files of a mask: itself, or those in a folder of masks, in order."""
+    if not path.is_dir():
+        return [path]
+    return sorted(
+        file
+        for file in path.iterdir()
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    )
+
+
+def _joined_mask(folder: Path, max_pixels: int) -> Image.Image:
+    """The union of the masks in a folder; DataError where there is none, or their sizes differ."""
+    files = mask_files(folder)
+    if not files:
+        raise DataError(f"{printable(folder)}: holds no mask; put the masks of one photograph into it")
+    joined = open_mask(files[0], max_pixels)
+    for file in files[1:]:
+        mask = open_mask(file, max_pixels)
+        if mask.size != joined.size:
+            raise DataError(
+                f"{printable(file)}: is of another size than the masks beside it, which belong to the same "
+                "photograph; put the right mask there"
+            )
+        joined = ImageChops.lighter(joined, mask)
+    return joined
 
 
 def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:

@@ -30,9 +30,10 @@ def is_mask_folder(name: str) -> bool:
     return name.casefold() in MASK_FOLDERS
 
 
-def masks_in(root: Path, folder: str) -> dict[str, str]:
+def masks_in(root: Path, folder: str, with_folders: bool = True) -> dict[str, str]:
     """Key of a photograph's stem -> path of its mask relative to root, for the masks in root/folder: marked
-    names before plain ones, and folders that are called as the photograph and hold one mask."""
+    names before plain ones, and with_folders those that are called as the photograph: the mask in one, or
+    where it holds several the folder itself, which `data.images.open_mask` joins."""
     if not (root / folder).is_dir():
         return {}
     names = list_images(root / folder)
@@ -41,10 +42,10 @@ def masks_in(root: Path, folder: str) -> dict[str, str]:
         key(stem): f"{folder}/{name}" for name in reversed(names) if (stem := unmarked(Path(name).stem))
     }
     inside = {}
-    for name in list_folders(root / folder):
+    for name in list_folders(root / folder) if with_folders else ():
         files = list_images(root / folder / name)
-        if len(files) == 1:
-            inside[key(name)] = f"{folder}/{name}/{files[0]}"
+        if files:
+            inside[key(name)] = f"{folder}/{name}/{files[0]}" if len(files) == 1 else f"{folder}/{name}"
     return inside | plain | marked
 
 
@@ -58,3 +59,15 @@ def beside(images: Iterable[str]) -> dict[str, str]:
         if stem is not None and by_key.get(key(stem), name) != name:
             found[name] = by_key[key(stem)]
     return found
+
+
+def of_same_name(images: Iterable[str]) -> dict[str, str]:
+    """Names of the PNG files beside a JPEG of the same stem -> the JPEG: in a defect's folder they are
+    masks."""
+    images = list(images)
+    photos = {key(Path(name).stem): name for name in images if Path(name).suffix.lower() in (".jpg", ".jpeg")}
+    return {
+        name: photos[key(Path(name).stem)]
+        for name in images
+        if Path(name).suffix.lower() == ".png" and key(Path(name).stem) in photos
+    }

@@ -95,15 +95,22 @@ def find_masks(root: Path, folder: str) -> dict[str, str]:
 
 def list_folders(folder: Path) -> list[str]:
     """Names of the visible folders in a folder, in natural order; DataError if it cannot be read."""
-    return _list(folder, lambda entry: entry.is_dir())
+    return _list(folder, _is_folder)
 
 
 def list_images(folder: Path) -> list[str]:
     """Names of the visible image files in a folder, in natural order, dangling links included so that they
     are named as missing later; DataError if the folder cannot be read."""
     return _list(
-        folder, lambda entry: Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not entry.is_dir()
+        folder, lambda entry: Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not _is_folder(entry)
     )
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _list(folder: Path, wanted) -> list[str]:
