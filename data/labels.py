@@ -8,7 +8,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.folder import NORMAL_NAMES, scan
+from data.folder import scan
+from data.parts import NORMAL_NAMES
 from utils.errors import DataError
 from utils.text import printable
 
