@@ -97,7 +97,9 @@ def _joined_mask(folder: Path, max_pixels: int) -> Image.Image:
     """The union of the masks in a folder; DataError where there is none, or their sizes differ."""
     files = mask_files(folder)
     if not files:
-        raise DataError(f"{printable(folder)}: holds no mask; put the masks of one photograph into it")
+        raise DataError(
+            f"{printable(folder)}: is not a file and holds no mask; put the masks of one photograph into it"
+        )
     joined = open_mask(files[0], max_pixels)
     for file in files[1:]:
         mask = open_mask(file, max_pixels)

@@ -137,7 +137,7 @@ def test_joined_masks_of_two_sizes_are_refused(tmp_path):
         open_mask(place)
     for file in place.iterdir():
         file.unlink()
-    with pytest.raises(DataError, match="holds no mask"):
+    with pytest.raises(DataError, match="is not a file and holds no mask"):
         open_mask(place)
 
 
