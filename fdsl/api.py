@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -22,6 +23,14 @@ from fdsl.boxes import Box
 from fdsl.calibration import normal_scores, set_scales
 from fdsl.evaluation import fused_scores
 from fdsl.inspected import show_inspected, standing_for_all
+from fdsl.kept_references import (
+    KeptReference,
+    kept,
+    references_of,
+    tensors_of_references,
+    without_named,
+    written,
+)
 from fdsl.learnt import grey_of, restored, sizes_of, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.presets import PRESETS, with_preset
@@ -103,6 +112,7 @@ class AnomalyDetector:
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
         self.grey: GreyRange | None = None  # of photographs of more than 8 bits
+        self.kept: list[KeptReference] = []  # the references' files, so that others can be added to them
         self.reference_sizes: list[
             tuple[int, int]
         ] = []  # (width, height) of each; none where nobody noted them
@@ -253,7 +263,7 @@ class AnomalyDetector:
         detector.remember_as(known)
         other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
-        other.reference_sizes, other.grey = self.reference_sizes, self.grey
+        other.reference_sizes, other.grey, other.kept = self.reference_sizes, self.grey, self.kept
         return other
 
     @_whatever_the_default_device
@@ -297,6 +307,7 @@ class AnomalyDetector:
             )
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
+        self.kept = kept(given, self.kept)
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if self.scorer.detector.looks_at_inspected:
             show_inspected(self.scorer, (as_photograph(image, grey) for image in shown), len(shown))
@@ -312,6 +323,44 @@ class AnomalyDetector:
             if self.normal.unlike is not None:
                 logger.warning("warning: %s", self._unlike_sentence(given, self.normal.unlike))
             self.calibrate(false_alarm_rate)
+
+    def add_references(
+        self, references: Photograph | Iterable[Photograph], *, false_alarm_rate: float | None = 0.01
+    ) -> None:
+        """Remembers more good parts beside those it knows, as if all had been shown at once, and calibrates
+        anew. Raises as `remember`, and ConfigError for a detector that does not carry its references."""
+        self._require_kept()
+        self._remember_kept(self.kept, list(each_image(references)[0]), false_alarm_rate)
+
+    def forget(self, *names: str, false_alarm_rate: float | None = 0.01) -> None:
+        """Takes references out, by their names or digests (`kept`), as if they had never been shown, and
+        calibrates anew. Raises as `add_references`; ConfigError for a name that none has."""
+        self._require_kept()
+        self._remember_kept(without_named(self.kept, names), [], false_alarm_rate)
+
+    def _require_kept(self) -> None:
+        if not self.kept:
+            raise ConfigError(
+                "This detector does not carry its references, so none can be added or taken out; make it "
+                "anew from their photographs."
+            )
+        if self.scorer.detector.looks_at_inspected:
+            raise ConfigError(
+                "This detector compares inspected photographs with each other: make it anew from its "
+                "references and theirs."
+            )
+
+    def _remember_kept(
+        self, known: Sequence[KeptReference], more: Sequence[Photograph], rate: float | None
+    ) -> None:
+        """Remembers these references and more; nothing has changed where that fails."""
+        before, other = self.kept, self.another()
+        with tempfile.TemporaryDirectory(prefix="fdsl-references-") as folder:
+            files = written(known, Path(folder))
+            other.remember([*files, *more], rotations=self.config.rotations, false_alarm_rate=rate)
+        names = {one.digest: one for one in (*before, *kept(more))}
+        other.kept = [names.get(one.digest, one) for one in other.kept]
+        self.__dict__.update(other.__dict__)
 
     def _unlike_sentence(self, given: Sequence[Photograph], number: int) -> str:
         known = len(given) == self.config.references and isinstance(given[number], (str, Path))
@@ -434,13 +483,16 @@ class AnomalyDetector:
         """
         if not self.ready:
             raise ModelError("The detector has no references yet: call remember() before save().")
-        save_detector(Path(file), self.tensors(), self.config, self.threshold)
+        save_detector(
+            Path(file), self.tensors(), self.config, self.threshold, [one.told for one in self.kept]
+        )
 
     @_whatever_the_default_device
     def tensors(self) -> dict[str, Tensor]:
         """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
         thresholds, and the references' sizes."""
-        return tensors_of(self.scorer.detector, self.normal, self.reference_sizes, self.grey)
+        learnt = tensors_of(self.scorer.detector, self.normal, self.reference_sizes, self.grey)
+        return learnt | tensors_of_references(self.kept)
 
     @classmethod
     @_whatever_the_default_device
@@ -465,6 +517,7 @@ class AnomalyDetector:
         self.threshold, self.normal = threshold, normal
         try:
             self.reference_sizes, self.grey = sizes_of(tensors), grey_of(tensors)
+            self.kept = references_of(tensors)
         except ConfigError as error:
             raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
         return self

@@ -157,6 +157,8 @@ class Session:
             other = self.start.another()
             with MODEL:
                 other.remember(photos, rotations=rotations, false_alarm_rate=rate)
+            names = {upload.file.name: upload.name for upload in references.values()}
+            other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
             with self._lock:
                 self._take(other, list(references), rate)
 

@@ -123,6 +123,17 @@ def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
     )
 
 
+def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> None:
+    """Takes references out of a saved detector and adds others, as the flags ask."""
+    rate = wished_rate(args)
+    if args.forget:
+        detector.forget(*args.forget, false_alarm_rate=rate)
+        logger.info("%d reference(s) are left", detector.config.references)
+    if args.add_references:
+        detector.add_references(reference_files(args.add_references), false_alarm_rate=rate)
+        logger.info("%d reference(s) now", detector.config.references)
+
+
 def readable(args: argparse.Namespace) -> list[Path]:
     """Those of the inspected photographs that stand for all, but for what cannot be read."""
     left_out = [args.output] if args.output else []

@@ -61,9 +61,11 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     what.add_argument(
         "--input",
         nargs="+",
-        required=True,
         metavar="FILE|DIR|GLOB",
         help="photographs to score; folders are searched to their bottom",
+    )
+    what.add_argument(
+        "--show", action="store_true", help="say what --detector holds and which references it knows, and end"
     )
     what.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
     add_detector_flags(parser)
@@ -174,6 +176,15 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
         "many as do no harm, by the references themselves (default 1)",
     )
     group.add_argument(
+        "--add-references",
+        nargs="+",
+        metavar="DIR|FILE",
+        help="with --detector: remember more good parts beside those it knows, and calibrate anew",
+    )
+    group.add_argument(
+        "--forget", nargs="+", metavar="NAME", help="with --detector: take references out, by name or digest"
+    )
+    group.add_argument(
         "--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote"
     )
     add_window_flags(parser)
@@ -206,6 +217,8 @@ def saved_detector_problem(args: argparse.Namespace) -> str | None:
     given = [flag for flag in MAKING_FLAGS if getattr(args, flag) is not None]
     if args.detector and given:
         return f"--{given[0].replace('_', '-')} does not go with --detector: the file holds all of it"
+    if not args.detector and (args.add_references or args.forget):
+        return "--add-references and --forget change a saved detector: name it with --detector"
     return None
 
 
@@ -213,6 +226,12 @@ def _contradiction(args: argparse.Namespace) -> str | None:
     """The sentence that refuses flags which do not go together."""
     if problem := saved_detector_problem(args):
         return problem
+    if args.show:
+        return None if args.detector else "--show is for --detector FILE"
+    if not args.input:
+        if args.save_detector and (args.add_references or args.forget):
+            return None
+        return "--input is needed: the photographs to look at"
     alone = args.fd == "none" or (args.method is not None and METHODS[args.method].sees_inspected)
     if not args.detector and not args.references and not alone:
         return "--references DIR is needed (or --detector FILE)"

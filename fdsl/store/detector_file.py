@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from utils.files import whole_file
 from utils.text import one_line
 
 METADATA_KEY = "fdsl_detector"
+REMEMBERED = "remembered"
 FORMAT_VERSION = 2
 NEEDED = (
     "heads",
@@ -34,15 +35,22 @@ NEEDED = (
 
 
 def save_detector(
-    path: Path, tensors: Mapping[str, Tensor], config: FittedConfig, threshold: Threshold | None
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    config: FittedConfig,
+    threshold: Threshold | None,
+    references: Sequence[tuple[str, str, str]] = (),
 ) -> None:
-    """Writes tensors, configuration and threshold to `path`, whole or not at all."""
+    """Writes tensors, configuration and threshold to `path`, whole or not at all; `references`: name, digest
+    and day of each, for whoever reads the file's metadata."""
     values = {**config.to_json(), "format": FORMAT_VERSION}
     values["threshold"] = None if threshold is None else asdict(threshold)
+    if references:
+        values[REMEMBERED] = list(references)
     passport = json.dumps(values, sort_keys=True, allow_nan=False)
     content = save(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        metadata={METADATA_KEY: passport},
+        metadata={METADATA_KEY: passport},  # of several names safetensors would change the order
     )
     with whole_file(Path(path), "wb") as file:
         file.write(content)

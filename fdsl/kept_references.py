@@ -1,0 +1,133 @@
+"""The references that a fitted detector carries, so that others can be added to them and one be taken out."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.photographs import as_photograph
+from utils.errors import ConfigError
+from utils.files import parsed_json
+from utils.text import one_line, printable
+
+logger = logging.getLogger("fdsl")
+MOST_BYTES = 2**28  # of all references' files together
+LIST, FILE = "references.list", "references.file."  # names of tensors in a saved detector
+DIGEST_DIGITS = 16
+Photograph = str | Path | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class KeptReference:
+    """One photograph of a good part: its file's name and bytes, their digest, and the day on which it was
+    remembered (YYYY-MM-DD)."""
+
+    name: str
+    digest: str
+    day: str
+    content: bytes
+
+    @property
+    def told(self) -> tuple[str, str, str]:
+        """Name, digest and day."""
+        return self.name, self.digest, self.day
+
+
+def kept(photographs: Iterable[Photograph], known: Sequence[KeptReference] = ()) -> list[KeptReference]:
+    """The photographs as they are kept, each content once; those of `known` keep their day. None where they
+    take more than MOST_BYTES together."""
+    days = {one.digest: one.day for one in known}
+    found: dict[str, KeptReference] = {}
+    for number, photograph in enumerate(photographs, start=1):
+        name, content = _file_of(photograph, number)
+        digest = hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
+        day = days.get(digest, date.today().isoformat())
+        found.setdefault(digest, KeptReference(name, digest, day, content))
+    if sum(len(one.content) for one in found.values()) > MOST_BYTES:
+        logger.info(
+            "the references take more than %d MiB: a saved detector does not carry them, and none can be "
+            "added to it later",
+            MOST_BYTES >> 20,
+        )
+        return []
+    return list(found.values())
+
+
+def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
+    """A photograph's file name and bytes; of one that is no file those of a PNG."""
+    if isinstance(photograph, (str, Path)):
+        return Path(photograph).name, Path(photograph).read_bytes()
+    stream = io.BytesIO()
+    as_photograph(photograph).save(stream, "PNG", compress_level=1)
+    return f"photograph {number}.png", stream.getvalue()
+
+
+def tensors_of_references(references: Sequence[KeptReference]) -> dict[str, Tensor]:
+    """What a saved detector holds of them."""
+    if not references:
+        return {}
+    tensors = {
+        f"{FILE}{number}": torch.from_numpy(np.frombuffer(one.content, np.uint8).copy())
+        for number, one in enumerate(references)
+    }
+    listed = json.dumps([one.told for one in references]).encode("utf-8", "surrogateescape")
+    tensors[LIST] = torch.from_numpy(np.frombuffer(listed, np.uint8).copy())
+    return tensors
+
+
+def references_of(tensors: Mapping[str, Tensor]) -> list[KeptReference]:
+    """The references that a saved detector holds; ConfigError for a list that is not theirs."""
+    if LIST not in tensors:
+        return []
+    try:
+        listed = parsed_json(tensors[LIST].numpy().tobytes().decode())
+        found = [_restored(told, tensors[f"{FILE}{number}"]) for number, told in enumerate(listed)]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ConfigError(f"its list of references is none: {one_line(error)}") from error
+    return found
+
+
+def _restored(told: Any, content: Tensor) -> KeptReference:
+    name, digest, day = told
+    if not all(isinstance(text, str) for text in (name, digest, day)) or content.dtype != torch.uint8:
+        raise ValueError("it holds what no reference is")
+    file = content.numpy().tobytes()
+    if hashlib.sha256(file).hexdigest()[:DIGEST_DIGITS] != digest:
+        raise ValueError(f"{one_line(printable(name), 60)} is not the file that was remembered")
+    return KeptReference(name, digest, day, file)
+
+
+def written(references: Sequence[KeptReference], folder: Path) -> list[Path]:
+    """The references as files in an empty folder, in their order, whatever they are called."""
+    paths = []
+    for number, one in enumerate(references):
+        path = folder / f"{number:04}{Path(one.name).suffix[:8]}"
+        path.write_bytes(one.content)
+        paths.append(path)
+    return paths
+
+
+def without_named(references: Sequence[KeptReference], names: Iterable[str]) -> list[KeptReference]:
+    """The references but for those of these names or digests; ConfigError for a name that none has."""
+    left = list(references)
+    for name in names:
+        others = [one for one in left if name not in (one.name, one.digest)]
+        if len(others) == len(left):
+            known = ", ".join(printable(one.name) for one in left[:5])
+            raise ConfigError(
+                f"--forget {printable(name)} is none of the references ({known or 'there are none'})."
+            )
+        left = others
+    return left

@@ -1,0 +1,150 @@
+"""A fitted detector that is taught more, or made to forget, is the one that was shown all at once."""
+
+import json
+from datetime import date
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from fdsl.api import AnomalyDetector
+from fdsl.kept_references import FILE, LIST, kept, references_of
+from tests.support.predictions import RUNTIME, TOWER, rows
+from tests.support.small_runs import command
+from utils.config import WindowConfig
+from utils.errors import ConfigError, DataError
+
+predict = command("predict")
+
+
+@pytest.fixture
+def good(tmp_path):
+    """Four photographs of good parts, one a JPEG."""
+    noise = np.random.default_rng(8)
+    folder = tmp_path / "good"
+    folder.mkdir()
+    for name in ("1.png", "2.png", "3.jpg", "4.png"):
+        Image.fromarray(noise.integers(90, 160, (70, 64, 3), dtype=np.uint8)).save(folder / name)
+    return sorted(folder.iterdir())
+
+
+def detector(tiny_configs, **more):
+    return AnomalyDetector.from_backbone(
+        model_config=tiny_configs, device="cpu", precision="fp32", **TOWER, **more
+    )
+
+
+def same(one, other):
+    mine, theirs = one.tensors(), other.tensors()
+    assert set(mine) == set(theirs)
+    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+    assert one.threshold == other.threshold and one.config.references == other.config.references
+
+
+@pytest.mark.parametrize("more", [{}, {"method": "plus"}, {"windows": WindowConfig("mul", 4, 4)}])
+def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs, tmp_path, more):
+    grown, whole = detector(tiny_configs, **more), detector(tiny_configs, **more)
+    grown.remember(good[:2], rotations=2)
+    grown.save(tmp_path / "part.safetensors")
+    grown = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+    grown.add_references(good[2:])
+    whole.remember(good, rotations=2)
+    assert [one.name for one in grown.kept] == [path.name for path in good]
+    same(grown, whole)
+    grown.forget("2.png", grown.kept[3].digest)
+    whole.remember([good[0], good[2]], rotations=2)
+    same(grown, whole)
+
+
+def test_what_was_remembered_is_listed(good, tiny_configs, tmp_path):
+    made = detector(tiny_configs)
+    made.remember([*good[:2], good[0], Image.open(good[3])])
+    assert [one.name for one in made.kept] == ["1.png", "2.png", "photograph 4.png"]
+    assert {one.day for one in made.kept} == {date.today().isoformat()}
+    file = tmp_path / "part.safetensors"
+    made.save(file)
+    with safe_open(file, framework="pt") as saved:
+        listed = json.loads(saved.metadata()["fdsl_detector"])["remembered"]
+    assert listed == [list(one.told) for one in made.kept]
+    assert AnomalyDetector.load(file, device="cpu").kept == made.kept
+
+
+def test_a_failed_lesson_changes_nothing(good, tiny_configs, tmp_path):
+    made = detector(tiny_configs)
+    made.remember(good[:2])
+    before = made.tensors()
+    (tmp_path / "broken.png").write_bytes(b"no photograph")
+    with pytest.raises(DataError):
+        made.add_references(tmp_path / "broken.png")
+    with pytest.raises(ConfigError, match="--forget nobody is none of the references"):
+        made.forget("nobody")
+    with pytest.raises(DataError, match="no reference photograph"):
+        made.forget("1.png", "2.png")
+    assert all(torch.equal(value, before[name]) for name, value in made.tensors().items())
+
+
+def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypatch, told):
+    made = detector(tiny_configs)
+    monkeypatch.setattr("fdsl.kept_references.MOST_BYTES", 10)
+    made.remember(good)
+    assert made.kept == [] and "does not carry them" in told()
+    for change in (lambda: made.add_references(good), lambda: made.forget("1.png")):
+        with pytest.raises(ConfigError, match="does not carry its references"):
+            change()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda tensors: tensors.update({LIST: torch.tensor([1, 2], dtype=torch.uint8)}),
+        lambda tensors: tensors.update({LIST: torch.tensor(list(b'[["a", "b"]]'), dtype=torch.uint8)}),
+        lambda tensors: tensors.update({LIST: torch.tensor(list(b'{"a": 1}'), dtype=torch.uint8)}),
+        lambda tensors: tensors.pop(f"{FILE}0"),
+        lambda tensors: tensors.update({f"{FILE}0": tensors[f"{FILE}0"].flip(0)}),
+        lambda tensors: tensors.update({f"{FILE}0": torch.ones(3)}),
+    ],
+)
+def test_damaged_lists_are_refused(good, tiny_configs, damage):
+    made = detector(tiny_configs)
+    made.remember(good[:1])
+    tensors = made.tensors()
+    damage(tensors)
+    with pytest.raises(ConfigError, match="list of references"):
+        references_of(tensors)
+
+
+def test_the_command_adds_forgets_and_shows(good, tiny_configs, place, tmp_path, capsys):
+    tower = ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "64"]
+    made = [*tower, "--model-config", tiny_configs, "--method", "nearest", *RUNTIME]
+    look = ["--input", str(place / "parts/2.png"), "--output"]
+    first, second = str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")
+    predict.main([*look, str(tmp_path / "a"), "--references", str(good[0]), *made, "--save-detector", first])
+    grow = ["--detector", first, "--add-references", str(good[1]), str(good[2]), "--save-detector", second]
+    assert predict.main(grow) == 0
+    predict.main([*look, str(tmp_path / "b"), "--detector", second, "--forget", "1.png"])
+    predict.main([*look, str(tmp_path / "c"), "--references", str(good[1]), str(good[2]), *made])
+    scores = [rows(tmp_path / name / "scores.csv")[0] for name in "bc"]
+    assert scores[0] == scores[1]
+    capsys.readouterr()
+    assert predict.main(["--detector", second, "--show"]) == 0
+    shown = capsys.readouterr().out
+    assert "Method: nearest" in shown and "References: 3" in shown and "Threshold: 0." in shown
+    assert all(one.digest in shown and one.name in shown for one in kept(good[:3]))
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--show"], "--show is for --detector"),
+        (["--add-references", "x", "--references", "y", "--input", "z"], "name it with --detector"),
+        (["--forget", "x", "--references", "y", "--input", "z"], "name it with --detector"),
+        (["--detector", "x"], "--input is needed"),
+        (["--references", "x"], "--input is needed"),
+    ],
+)
+def test_flags_that_do_not_go_together(flags, words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        predict.main(flags)
+    assert ended.value.code == 2 and words in capsys.readouterr().err
