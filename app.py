@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     from page.uploads import remove, scratch_folder
 
     detector = load_or_make(args)
+    detector.max_pixels = args.max_pixels
     if args.references:
         remember(detector, args)
     limits = Limits(args.max_upload * MEBIBYTE, args.max_pixels)

@@ -62,6 +62,7 @@ def main(argv: list[str] | None = None) -> int:
 def learn_more(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of the flags with all that it is to know, and its threshold; saved where wanted."""
     detector = load_or_make(args)
+    detector.max_pixels = args.max_pixels
     if not args.detector:
         remember(detector, args)
     else:

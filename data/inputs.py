@@ -15,7 +15,7 @@ from data.heif import HEIF_SUFFIXES, HOW
 from data.images import IMAGE_SUFFIXES
 from utils.errors import DataError
 from utils.files import read_json
-from utils.text import natural_key, printable
+from utils.text import as_key, natural_key, printable
 
 logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
@@ -33,11 +33,13 @@ def find_images(
 
     A generator: only one folder's names are held at a time, in natural order. Names are relative to the one
     input folder, or the paths as given where there are several inputs. Folders in `without` are not entered,
-    nor hidden ones, and the pictures that predict.py has drawn are passed over. Raises DataError for an input
-    that is not there; `problem` hears of folders that cannot be read and of photographs of a kind that is
-    not.
+    nor hidden ones, the pictures that predict.py has drawn are passed over, and no file is given twice.
+    Raises DataError for an input that is not there; `problem` hears of folders that cannot be read and of
+    photographs of a kind that is not.
     """
     left_out = {os.path.realpath(folder) for folder in without}
+    given_before: set[int] = set()
+    may_repeat = len(inputs) > 1 or not all(os.path.lexists(given) for given in inputs)
     for given in inputs:
         text = os.fspath(given)
         if os.path.isdir(text):
@@ -54,8 +56,19 @@ def find_images(
                 "check the path"
             )
         for path in found:
+            if may_repeat and _is_repeated(path, given_before):
+                continue
             name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
-            yield printable(name.replace(os.sep, "/")), Path(path)
+            yield as_key(name.replace(os.sep, "/")), Path(path)
+
+
+def _is_repeated(path: str, given_before: set[int]) -> bool:
+    """Whether this file was given before, perhaps by another input; notes it down, in few bytes."""
+    place = hash(os.path.abspath(path))
+    if place in given_before:
+        return True
+    given_before.add(place)
+    return False
 
 
 def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:

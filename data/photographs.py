@@ -30,16 +30,18 @@ Item = TypeVar("Item")
 
 
 def as_photograph(
-    image: str | Path | Image.Image | np.ndarray | torch.Tensor, grey: GreyRange | None = None
+    image: str | Path | Image.Image | np.ndarray | torch.Tensor,
+    grey: GreyRange | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> Image.Image:
     """One image as an upright RGB photograph.
 
     A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in
-    [0,1]. `grey`: the range of values of more than 8 bits. Raises DataError for anything else, saying what
-    was given.
+    [0,1]. `grey`: the range of values of more than 8 bits. Raises DataError for a file of more than
+    `max_pixels` and for anything else, saying what was given.
     """
     if isinstance(image, (str, Path)):
-        return open_image(image, grey=grey)
+        return open_image(image, max_pixels, grey)
     if isinstance(image, Image.Image):
         return to_rgb(upright(image), grey)
     if isinstance(image, torch.Tensor):

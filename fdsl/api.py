@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.grey import find_range
+from data.images import MAX_PIXELS
 from data.photographs import as_photograph, each_image, in_batches, without_copies
 from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
@@ -113,6 +114,7 @@ class AnomalyDetector:
         self.normal: NormalScores | None = None
         self.grey: GreyRange | None = None  # of photographs of more than 8 bits
         self.kept: list[KeptReference] = []  # the references' files, so that others can be added to them
+        self.max_pixels = MAX_PIXELS  # of a file that is opened: a larger one is a DataError
         self.reference_sizes: list[
             tuple[int, int]
         ] = []  # (width, height) of each; none where nobody noted them
@@ -264,6 +266,7 @@ class AnomalyDetector:
         other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
         other.reference_sizes, other.grey, other.kept = self.reference_sizes, self.grey, self.kept
+        other.max_pixels = self.max_pixels
         return other
 
     @_whatever_the_default_device
@@ -291,8 +294,8 @@ class AnomalyDetector:
                 f"{AUTO} as many as do no harm."
             )
         given, shown = list(each_image(references)[0]), standing_for_all(list(each_image(inspected)[0]))
-        grey = find_range(given or shown)
-        photographs = without_copies([as_photograph(image, grey) for image in given])
+        grey = find_range(given or shown, self.max_pixels)
+        photographs = without_copies([as_photograph(image, grey, self.max_pixels) for image in given])
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
         if photographs and self.scorer.detector.method.sees_inspected:
@@ -310,7 +313,8 @@ class AnomalyDetector:
         self.kept = kept(given, self.kept)
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if self.scorer.detector.looks_at_inspected:
-            show_inspected(self.scorer, (as_photograph(image, grey) for image in shown), len(shown))
+            seen = (as_photograph(image, grey, self.max_pixels) for image in shown)
+            show_inspected(self.scorer, seen, len(shown))
         if not photographs:
             return
         with self.scorer.detector.encoding_once():
@@ -436,7 +440,8 @@ class AnomalyDetector:
 
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
-        for batch in in_batches((as_photograph(image, self.grey) for image in images), batch_size):
+        photographs = (as_photograph(image, self.grey, self.max_pixels) for image in images)
+        for batch in in_batches(photographs, batch_size):
             yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
 
     @_whatever_the_default_device

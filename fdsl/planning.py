@@ -38,5 +38,5 @@ def plan(several: list[argparse.Namespace]) -> list[Planned]:
             read[args.k_shot] = rerun_config(args) if args.from_maps else new_config(args)
         config, checkpoint = read[args.k_shot]
         config = config if args.from_maps else replace(config, seed=args.seed)
-        planned.append(Planned(args, config, checkpoint, draw_test_set(config)))
+        planned.append(Planned(args, config, checkpoint, draw_test_set(config, args.max_pixels)))
     return planned

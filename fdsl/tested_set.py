@@ -9,6 +9,7 @@ from pathlib import Path
 from data.catalogue import open_catalogue
 from data.dataset import files_digest
 from data.grey import find_range
+from data.images import MAX_PIXELS
 from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
 from fdsl.inspected import standing_for_all
 from fdsl.run_config import RunConfig
@@ -56,7 +57,7 @@ class TestedSet:
         return same_name or checkpoint.config.training.learnt == here
 
 
-def draw_test_set(config: RunConfig) -> TestedSet:
+def draw_test_set(config: RunConfig, max_pixels: int = MAX_PIXELS) -> TestedSet:
     """The photographs of a run. References of all categories are drawn before anything is computed, so that
     too few are said at once; a category without test images is left out with a warning. Raises DataError."""
     catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
@@ -74,15 +75,17 @@ def draw_test_set(config: RunConfig) -> TestedSet:
     everything = [record for part in (*references.values(), *records.values()) for record in part]
     sees_inspected = METHODS[config.detector.method].sees_inspected
     grey = {
-        name: _range_of(catalogue.root, standing_for_all(part) if sees_inspected else references[name])
+        name: _range_of(
+            catalogue.root, standing_for_all(part) if sees_inspected else references[name], max_pixels
+        )
         for name, part in records.items()
     }
     known = {name: found for name, found in grey.items() if found is not None}
     return TestedSet(catalogue, references, records, files_digest(catalogue.root, everything), known)
 
 
-def _range_of(root: Path, references: list[Record]) -> GreyRange | None:
-    return find_range([root / record.image_path for record in references])
+def _range_of(root: Path, references: list[Record], max_pixels: int) -> GreyRange | None:
+    return find_range([root / record.image_path for record in references], max_pixels)
 
 
 def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -> dict[str, list[Record]]:

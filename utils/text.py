@@ -38,6 +38,12 @@ def printable(path: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
+def as_key(name: str) -> str:
+    """A name as `printable` shows it, but different for different names: a backslash that is part of it is
+    doubled."""
+    return printable(name.replace("\\", "\\\\"))
+
+
 def without_controls(text: str) -> str:
     """A text of several lines whose control characters, but for line ends and tabs, are escaped."""
     return "".join(

@@ -144,3 +144,17 @@ def test_another_shape_than_the_references_is_said_once(detector, tmp_path, told
         draw(tmp_path / "parts" / f"{number}.png", number, size=(240, 60))
     run(detector, tmp_path / "parts", tmp_path / "out")
     assert told().count("of another shape than the references") == told().count("device cpu:") > 0
+
+
+def test_inputs_that_overlap_give_the_same_rows_when_they_are_resumed(detector, photographs, tmp_path):
+    draw(photographs / "\x1b.png", 80)
+    draw(photographs / "\\x1b.png", 81)
+    inputs = ["--input", str(photographs), str(photographs / "b.png"), str(photographs / "*.png")]
+    base = ["--detector", str(detector), *inputs, "--batch-size", "1", "--pictures", "none", *RUNTIME]
+    predict.main([*base, "--output", str(tmp_path / "whole")])
+    whole = lines(tmp_path / "whole")
+    assert len(whole) == len({row["image"] for row in whole}) == 5
+    kept = tmp_path / "whole/scores.jsonl"
+    kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:2]))
+    predict.main([*base, "--output", str(tmp_path / "whole"), "--resume"])
+    assert lines(tmp_path / "whole") == whole

@@ -69,3 +69,29 @@ def test_jpeg_by_its_other_names(tmp_path, suffix):
     file = tmp_path / f"a{suffix}"
     Image.new("RGB", (8, 8), "red").save(file, format="JPEG")
     assert list_images(tmp_path) == [file] and open_image(file).size == (8, 8)
+
+
+def names_of(*inputs):
+    return [name for name, _ in find_images([str(item) for item in inputs])]
+
+
+def test_two_files_never_share_a_name(tmp_path):
+    """Whatever their names look like where control characters are escaped."""
+    wild = ["\x1b.png", "\\x1b.png", "\\\\x1b.png", "a\nb.png", "a\\nb.png"]
+    wild += ["\udcff.png", "\\udcff.png", "\u202e.png"]
+    for name in wild:
+        (tmp_path / name).write_bytes(b"")
+    names = names_of(tmp_path)
+    assert len(set(names)) == len(wild) and all(name.isprintable() for name in names)
+    for name in names:
+        name.encode("utf-8")
+
+
+def test_inputs_that_overlap_give_each_file_once(place):
+    parts = place / "parts"
+    whole = names_of(parts)
+    assert len(names_of(parts, parts / "2.png")) == len(names_of(parts / "2.png", parts)) == len(whole)
+    assert len(names_of(parts, parts / "line b", f"{parts}/../parts/2.png")) == len(whole)
+    assert sorted(names_of(f"{parts}/**/**/*.png")) == sorted(names_of(f"{parts}/**/*.png"))
+    found = names_of(parts, parts / "2.png", parts / "*.png")
+    assert found == names_of(parts, parts / "2.png", parts / "*.png") and len(set(found)) == len(found)

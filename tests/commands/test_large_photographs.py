@@ -1,0 +1,63 @@
+"""--max-pixels holds for every photograph that is opened: references, labelled and inspected ones."""
+
+import pytest
+
+from data.grey import find_range
+from data.images import image_size
+from fdsl.flags.test_flags import parse
+from fdsl.planning import plan
+from tests.support.photographs import draw
+from tests.support.predictions import RUNTIME
+from tests.support.small_runs import Place, command
+from utils.errors import DataError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+predict = command("predict")
+
+
+@pytest.fixture
+def parts(tmp_path):
+    for place in ("good/1", "good/2", "new/1", "labelled/good/1", "labelled/bad/1"):
+        draw(tmp_path / f"{place}.png", 1 + len(place))
+    return tmp_path
+
+
+def limit_of(file):
+    """One pixel less than a photograph has."""
+    width, height = image_size(file)
+    return str(width * height - 1)
+
+
+def test_references_that_are_too_large_are_refused(parts, tiny_configs):
+    arguments = ["--method", "nearest", "--references", str(parts / "good"), "--input", str(parts / "new")]
+    arguments += ["--output", str(parts / "out")]
+    tower = ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "32"]
+    places = ["--model-config", tiny_configs, "--checkpoints", str(parts / "none")]
+    limit = ["--max-pixels", limit_of(parts / "good/1.png")]
+    with pytest.raises(DataError, match="good/1.png.*above the limit"):
+        predict.main([*arguments, *tower, *places, *RUNTIME[:2], *limit])
+
+
+def test_labelled_photographs_that_are_too_large_are_refused(detector, parts):
+    arguments = ["--detector", str(detector), "--input", str(parts / "new"), *RUNTIME]
+    arguments += ["--output", str(parts / "out")]
+    labelled = ["--threshold-from", "labels", "--labels", str(parts / "labelled")]
+    with pytest.raises(DataError, match="labelled/.*above the limit"):
+        predict.main([*arguments, *labelled, "--max-pixels", limit_of(parts / "good/1.png")])
+
+
+def test_the_range_of_grey_values_opens_no_larger_file(parts):
+    files = sorted((parts / "good").iterdir())
+    assert find_range(files) is None
+    with pytest.raises(DataError, match="above the limit"):
+        find_range(files, 100)
+
+
+def test_the_range_of_a_test_run_opens_no_larger_file(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("fdsl.tested_set.find_range", lambda files, limit: asked.append(limit))
+    place = Place(tmp_path)
+    arguments = place.test("--method", "nearest", "--winmode", "mul", "--max-pixels", "100")
+    where = arguments.index("--checkpoint")
+    plan(parse([*arguments[:where], *arguments[where + 2 :]], ""))
+    assert asked and set(asked) == {100}
