@@ -45,11 +45,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.show:
         show(load_or_make(args))
         return 0
+    args.labelled = read_labels(args.labels) if args.labels else None
     if not args.input:
         learn_more(args)
         return 0
     next(find_images(args.input), None)  # an input that is not there is said before anything is loaded
-    args.labelled = read_labels(args.labels) if args.labels else None
     if args.output:
         keep_apart(args.output, args.input, args.references or [])
     detector = learn_more(args)
