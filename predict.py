@@ -27,23 +27,25 @@ from data.images import IMAGE_SUFFIXES
 from data.inputs import find_images
 from data.labels import read_labels
 from fdsl.api import AnomalyDetector
+from fdsl.doctor import examine, tell
 from fdsl.flags.chosen_detector import change_references, decide, load_or_make, remember
 from fdsl.flags.predict_flags import parse
 from fdsl.inspection import Reading, Row, finish, keep_apart, run_config, score_files
-from fdsl.report.prediction_report import detector_facts
+from fdsl.report.prediction_report import detector_as_text
 from fdsl.store.prediction_folder import LISTED_SKIPPED, PredictionFolder, Totals, skipped_summary
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
 from utils.lock import locked
-from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
+    if args.doctor:
+        return tell(examine(args))
     if args.show:
-        show(load_or_make(args))
+        print(detector_as_text(load_or_make(args)))
         return 0
     args.labelled = read_labels(args.labels) if args.labels else None
     if not args.input:
@@ -72,18 +74,6 @@ def learn_more(args: argparse.Namespace) -> AnomalyDetector:
         detector.save(args.save_detector)
         logger.info("wrote %s; use it with --detector", args.save_detector)
     return detector
-
-
-def show(detector: AnomalyDetector) -> None:
-    """Prints what a saved detector holds."""
-    facts = detector_facts(detector.config)
-    threshold = detector.threshold
-    facts += [("Threshold", "none" if threshold is None else f"{threshold.score:.6g}, {threshold.source}")]
-    print("\n".join(f"{name}: {value}" for name, value in facts))
-    for one in detector.kept:
-        print(f"  {one.day}  {one.digest}  {printable(one.name)}")
-    if not detector.kept and detector.config.references:
-        print("  (it does not carry its references: none can be added or taken out)")
 
 
 def open_folder(detector: AnomalyDetector, args: argparse.Namespace) -> PredictionFolder:

@@ -41,6 +41,7 @@ IN_THE_ROOT = {f"{name}.py" for name in COMMANDS} | {
     "requirements-dev.txt",
 }
 COMES_WITH = {
+    "huggingface_hub": "timm",
     "markupsafe": "jinja2",
     "werkzeug": "flask",
     "threadpoolctl": "scikit-learn",

@@ -67,6 +67,12 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     what.add_argument(
         "--show", action="store_true", help="say what --detector holds and which references it knows, and end"
     )
+    what.add_argument(
+        "--doctor",
+        action="store_true",
+        help="say what is on this machine (packages, GPU, precision, weights, a timed pass), what to do "
+        "about what is not, and end",
+    )
     what.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
     add_detector_flags(parser)
     _add_decision_flags(parser)
@@ -226,6 +232,8 @@ def _contradiction(args: argparse.Namespace) -> str | None:
     """The sentence that refuses flags which do not go together."""
     if problem := saved_detector_problem(args):
         return problem
+    if args.doctor:
+        return None
     if args.show:
         return None if args.detector else "--show is for --detector FILE"
     if not args.input:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import cv2
@@ -20,6 +20,10 @@ from fdsl.thresholds import Threshold
 from fdsl.words import beside_in_words, score_in_words, second_in_words, tiles_in_words
 from models.methods.registry import METHODS
 from utils.files import whole_file
+from utils.text import printable
+
+if TYPE_CHECKING:
+    from fdsl.api import AnomalyDetector
 
 PICTURES = "pictures"
 SHEET_CELLS = 60  # photographs on the contact sheet and with a thumbnail on the page
@@ -110,6 +114,20 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
         ("Heat maps", HEAT_MAPS),
         ("Precision", made.machine.precision),
     ]
+
+
+def detector_as_text(detector: AnomalyDetector) -> str:
+    """What a saved detector holds, in lines: its settings, its threshold, and the references it carries."""
+    threshold = detector.threshold
+    facts = [
+        *detector_facts(detector.config),
+        ("Threshold", "none" if threshold is None else f"{threshold.score:.6g}, {threshold.source}"),
+    ]
+    lines = [f"{name}: {value}" for name, value in facts]
+    lines += [f"  {one.day}  {one.digest}  {printable(one.name)}" for one in detector.kept]
+    if not detector.kept and detector.config.references:
+        lines.append("  (it does not carry its references: none can be added or taken out)")
+    return "\n".join(lines)
 
 
 def write_prediction_report(

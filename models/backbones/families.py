@@ -3,29 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
 from models.backbone import Backbone
 from models.backbones.open_clip import defaults_of_open_clip, load_open_clip
+from models.backbones.open_clip_towers import weights_of_open_clip
 from models.backbones.timm import defaults_of_timm, load_timm
-from models.backbones.timm_towers import PREFIX
+from models.backbones.timm_towers import PREFIX, weights_of_timm
 from utils.config import RAW, BackboneConfig
 
 
 class Family(NamedTuple):
-    """What loads a model, and what it is used with where nothing is said (of its name and the folder of
-    further model configurations)."""
+    """What loads a model; what it is used with where nothing is said (of its name and the folder of further
+    model configurations); and where the weights of a name and a tag lie, if they were fetched before."""
 
     load: Callable[..., Backbone]
     defaults: Callable[[str, str | None], BackboneConfig]
+    cached: Callable[[str, str], Path | None]
 
 
 # Prefix of --model -> its family; the first that fits is taken.
 FAMILIES: dict[str, Family] = {
-    PREFIX: Family(load_timm, defaults_of_timm),
-    "": Family(load_open_clip, defaults_of_open_clip),
+    PREFIX: Family(load_timm, defaults_of_timm, weights_of_timm),
+    "": Family(load_open_clip, defaults_of_open_clip, weights_of_open_clip),
 }
 
 
@@ -50,6 +53,11 @@ def load_backbone(
 def defaults_of(model: str, model_config: str | None = None) -> BackboneConfig:
     """What a model is used with where nothing is said: weights, tapped blocks, image side, token norm."""
     return family_of(model).defaults(model, model_config)
+
+
+def cached_weights(model: str, tag: str) -> Path | None:
+    """Where the weights `tag` of a model lie on this machine; None where they would be fetched."""
+    return family_of(model).cached(model, tag)
 
 
 def family_of(model: str) -> Family:

@@ -15,12 +15,14 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from models.backbones.timm_towers import PREFIX, require_plain_vit, shape_of_tower
+from models.backbones.weight_files import first_in_cache
 from models.backbones.weights import fill_image_tower, read_image_tower
 from utils.errors import ModelError
 from utils.text import first_line
 
 logger = logging.getLogger("fdsl")
 UNTRAINED_SEED = 2025
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # The text tower is never used: where its weights are not loaded, the smallest possible one is built.
 TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
@@ -141,6 +143,16 @@ def downloaded_tower(model: str, tag: str) -> VisionTransformer:
             f"open_clip_model.safetensors of {where} where there is a network and pass it as "
             "--pretrained FILE."
         ) from error
+
+
+def weights_of_open_clip(model: str, tag: str) -> Path | None:
+    """Where the weights `tag` of a model lie in open_clip's caches; None where they do not."""
+    source = open_clip.get_pretrained_cfg(model, tag)
+    repository, _, name = source.get("hf_hub", "").rpartition("/")
+    if repository:
+        return first_in_cache(repository, [name] if name else HUB_FILES)
+    file = Path("~/.cache/clip").expanduser() / Path(source.get("url", "") or "nothing").name
+    return file if file.is_file() else None
 
 
 def normalisation_of(model: str, tag: str) -> tuple[tuple[float, ...], tuple[float, ...]]:

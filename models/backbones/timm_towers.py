@@ -20,7 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from models.backbones.transformers_names import is_of_transformers, to_open_clip
-from models.backbones.weight_files import read_state, refuse_other_numbers
+from models.backbones.weight_files import first_in_cache, read_state, refuse_other_numbers
 from models.backbones.weights import VISUAL, fill_strictly
 from utils.errors import ModelError
 from utils.text import first_line, one_line
@@ -32,6 +32,7 @@ UNTRAINED_SEED = 2025
 # What no tower has: a classifier's last layer, and what only training uses.
 NOT_OF_A_TOWER = ("head.", "head_dist.", "mask_token", "text.", "logit_scale", "logit_bias")
 PATCH_BIAS = "patch_embed.proj.bias"
+TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def name_in_timm(model: str) -> str:
@@ -96,6 +97,13 @@ def downloaded_tower(model: str, tag: str) -> Tower:
             f"download model.safetensors of {where} where there is a network and pass it as "
             "--pretrained FILE."
         ) from error
+
+
+def weights_of_timm(model: str, tag: str) -> Path | None:
+    """Where the weights `tag` of a `timm/...` model lie in the hub's cache; None where they do not."""
+    source = timm.get_pretrained_cfg(tagged_name(model, tag))
+    repository = source.hf_hub_id if source else None
+    return first_in_cache(repository, TIMM_FILES) if repository else None
 
 
 def tower_of_file(model: str, file: Path) -> Tower:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -57,6 +58,14 @@ def _read(file: Path, prefix: str) -> Any:
     if is_script_archive(file):
         return read_script_archive(file, prefix)
     return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def first_in_cache(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of these files of a hub's repository that was fetched before; None where none was."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(repository, name) for name in names)
+    return next((Path(place) for place in found if isinstance(place, str)), None)
 
 
 def refuse_other_numbers(state: dict[str, Tensor], file: Path) -> None:
