@@ -10,6 +10,7 @@ from data.counts import table_of_counts
 from data.meta import read_meta
 from data.records import Catalogue
 from utils.errors import DataError
+from utils.log import warn
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")
@@ -36,7 +37,9 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
         if meta_file is None:
             _warn_of_categories_beside(found, root)
         return found
-    return LAYOUTS[dataset].scan(root)
+    found = LAYOUTS[dataset].scan(root)
+    warn(found.unused)
+    return found
 
 
 def _warn_of_categories_beside(found: Catalogue, root: Path) -> None:

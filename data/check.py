@@ -31,7 +31,7 @@ def check_catalogue(
     decode=False reads only the images' headers (masks are decoded always); need_masks=False lets a kind of
     defect pass that has no mask at all; max_pixels is open_image's. Nothing raises, nothing is changed.
     """
-    problems = []
+    problems = list(catalogue.unused)
     for category in catalogue.categories:
         (_, train), (_, test) = catalogue.splits(category)
         if not any(not record.anomalous for record in train):

@@ -29,8 +29,8 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.layout import Layout
+from data.listing import list_folders, list_images, unread_below
 from data.masks import is_mask_folder
-from data.mvtec import list_folders, list_images
 from data.parts import Masks, Reading, is_normal, note_loose_images, read_part
 from data.prepare import add_check_flags, print_catalogue
 from data.records import Catalogue, Record
@@ -54,6 +54,7 @@ def scan(root: str | Path) -> Catalogue:
     readings, sentences = read_folder(root)
     warn([sentence for sentence in sentences if "is not used" in sentence])
     warn([f"{printable(r.category)}: {sentence}" for r in readings for sentence in r.unused])
+    warn(unread_below(Path(root)))
     return _catalogue(root, readings)
 
 
@@ -190,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
         sentences += [
             f"{printable(reading.category)}: {sentence}" for sentence in reading.rules + reading.unused
         ]
-    print("\n".join(sentences))
+    print("\n".join(sentences + unread_below(options.root)))
     print_catalogue(_catalogue(options.root, readings), LAYOUT, options)
     return 0
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
-from data.heif import HEIF_SUFFIXES, HOW
 from data.images import IMAGE_SUFFIXES
+from data.listing import why_unread
 from utils.errors import DataError
 from utils.files import read_json
 from utils.text import as_key, natural_key, printable
@@ -20,7 +20,6 @@ from utils.text import as_key, natural_key, printable
 logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
 DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
-UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
 _warned: set[str] = set()
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
@@ -113,11 +112,8 @@ def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in IMAGE_SUFFIXES:
         return True
-    cure = (
-        HOW if suffix in HEIF_SUFFIXES else "convert it to PNG or JPEG" if suffix in UNREAD_SUFFIXES else ""
-    )
-    if cure and problem is not None:
-        problem(printable(entry.path), f"{suffix} photographs are not read; {cure}")
+    if problem is not None and (reason := why_unread(suffix)):
+        problem(printable(entry.path), reason)
     return False
 
 

@@ -7,12 +7,14 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.mvtec import list_folders, list_images
+from data.listing import list_folders, list_images
 
 MASK_FOLDERS = ("masks", "mask", "ground_truth", "groundtruth", "ground truth")
 # NAME_mask.png, NAME-gt.png, NAME_label.bmp, NAME.bm.png and, as labelling programs write, mask_NAME.png
-MARKED = re.compile(r"(?P<stem>.+)([_\-. ](mask|masks|gt|ground_?truth|label|seg|bm))$", re.IGNORECASE)
-MARKED_BEFORE = re.compile(r"(mask|gt|label)[_\-. ](?P<stem>.+)$", re.IGNORECASE)
+MARKED = re.compile(
+    r"(?P<stem>.+)([_\-. ](mask|masks|gt|ground_?truth|label|seg|bm))$", re.IGNORECASE | re.DOTALL
+)
+MARKED_BEFORE = re.compile(r"(mask|gt|label)[_\-. ](?P<stem>.+)$", re.IGNORECASE | re.DOTALL)
 
 
 def key(stem: str) -> str:

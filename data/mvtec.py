@@ -4,15 +4,17 @@ As a script it writes ROOT/meta.json and says what it found: python data/mvtec.p
 [--quick]
 """
 
-import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from data.images import IMAGE_SUFFIXES
 from data.layout import Layout
+from data.listing import list_folders, list_images, unread_below
+from data.masks import beside, is_mask_folder
+from data.parts import Masks
 from data.prepare import run_script
 from data.records import Catalogue, Record
 from utils.errors import DataError
@@ -62,67 +64,50 @@ def scan(root: str | Path) -> Catalogue:
     train, test = (
         {name: scan_split(root, name, split) for name in categories} for split in ("train", "test")
     )
-    return Catalogue(root, train, test)
+    catalogue = Catalogue(root, train, test)
+    return replace(catalogue, unused=tuple(_unused(root, catalogue)))
 
 
 def scan_split(root: Path, category: str, split: str) -> list[Record]:
     """The records of root/category/split, defect by defect in natural order; masks are paired by name."""
     records, folder = [], root / category / split
+    masks = Masks(root, _mask_folders(root, category))
     for defect in list_folders(folder) if folder.is_dir() else []:
         anomalous = defect != "good"
-        masks = find_masks(root, f"{category}/ground_truth/{defect}") if anomalous and split == "test" else {}
-        records += [
-            Record(
-                f"{category}/{split}/{defect}/{name}",
-                masks.get(Path(name).stem, ""),
-                category,
-                defect,
-                anomalous,
-            )
-            for name in list_images(folder / defect)
-        ]
+        place, names = f"{category}/{split}/{defect}", list_images(folder / defect)
+        marked = beside(names)
+        own = {photo: f"{place}/{mask}" for mask, photo in marked.items()}
+        for name in names:
+            if name not in marked:
+                known = anomalous and split == "test"
+                mask = masks.of(defect, Path(name).stem) or own.get(name, "") if known else ""
+                records.append(Record(f"{place}/{name}", mask, category, defect, anomalous))
     return sorted(records, key=lambda record: natural_key(record.image_path))
 
 
-def find_masks(root: Path, folder: str) -> dict[str, str]:
-    """Image stem -> path of its mask relative to root, for the masks in root/folder: STEM_mask.* before
-    STEM.*."""
-    names = list_images(root / folder) if (root / folder).is_dir() else []
-    plain = {Path(name).stem: f"{folder}/{name}" for name in reversed(names)}
-    marked = {stem.removesuffix("_mask"): path for stem, path in plain.items() if stem.endswith("_mask")}
-    return plain | marked
+def _mask_folders(root: Path, category: str) -> list[str]:
+    """ground_truth, or what else a folder of masks is called."""
+    return [f"{category}/{name}" for name in list_folders(root / category) if is_mask_folder(name)]
 
 
-def list_folders(folder: Path) -> list[str]:
-    """Names of the visible folders in a folder, in natural order; DataError if it cannot be read."""
-    return _list(folder, _is_folder)
-
-
-def list_images(folder: Path) -> list[str]:
-    """Names of the visible image files in a folder, in natural order, dangling links included so that they
-    are named as missing later; DataError if the folder cannot be read."""
-    return _list(
-        folder, lambda entry: Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not _is_folder(entry)
-    )
-
-
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _list(folder: Path, wanted) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry)]
-    except OSError as error:
-        raise DataError(
-            f"{printable(folder)}: cannot be listed ({error.strerror}); give an existing folder with read "
-            "permission"
-        ) from error
-    return sorted(names, key=natural_key)
+def _unused(root: Path, catalogue: Catalogue) -> list[str]:
+    """What lies in root and is not read: folders, masks of no image, and photographs of other kinds."""
+    found = [
+        f"{printable(name)}/ is not used: it holds no train/good and no test/"
+        for name in list_folders(root)
+        if name not in catalogue.test
+    ]
+    for category, records in catalogue.test.items():
+        folders = [name for name in list_folders(root / category) if not is_mask_folder(name)]
+        found += [
+            f"{printable(f'{category}/{name}')}/ is not used: the images are those in train/ and test/"
+            for name in folders
+            if name not in ("train", "test")
+        ]
+        masks = Masks(root, _mask_folders(root, category))
+        orphans = sorted(masks.paths - {record.mask_path for record in records}, key=natural_key)
+        found += [f"{printable(path)}: mask of no image in the defect's folder" for path in orphans]
+    return found + unread_below(root)
 
 
 LAYOUT = Layout("mvtec", scan, OFFICIAL_COUNTS)

@@ -7,8 +7,8 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from data.listing import list_folders, list_images
 from data.masks import beside, is_mask_folder, key, masks_in, of_same_name
-from data.mvtec import list_folders, list_images
 from data.records import Record
 from utils.errors import DataError
 from utils.text import natural_key, printable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,11 +30,13 @@ class Record:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A dataset: its root folder and, per split, the records of each category in natural order."""
+    """A dataset: its root folder and, per split, the records of each category in natural order. `unused`:
+    what lies in root and was not taken, as sentences."""
 
     root: Path
     train: dict[str, list[Record]]
     test: dict[str, list[Record]]
+    unused: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def categories(self) -> list[str]:

@@ -14,6 +14,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.layout import Layout
+from data.listing import list_folders, list_images, unread_below
 from data.meta import SPLITS, checked_name, checked_path
 from data.prepare import run_script
 from data.records import Catalogue, Record
@@ -69,7 +70,36 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
         }
         for part in SPLITS
     )
-    return Catalogue(root, train, test)
+    catalogue = Catalogue(root, train, test)
+    return replace(catalogue, unused=tuple(_unused(root, catalogue, file)))
+
+
+def _unused(root: Path, catalogue: Catalogue, file: Path) -> list[str]:
+    """What lies in root and the split file does not list: folders, images, masks, and photographs of other
+    kinds."""
+    found = [
+        f"{printable(name)}/ is not used: {printable(file)} lists none of its images"
+        for name in list_folders(root)
+        if name not in catalogue.test and (root / name / "Data").is_dir()
+    ]
+    for category in catalogue.test:
+        records = [record for _, part in catalogue.splits(category) for record in part]
+        for what, known in (
+            ("Images", {record.image_path for record in records}),
+            ("Masks", {record.mask_path for record in records}),
+        ):
+            place = f"{category}/Data/{what}"
+            folders = list_folders(root / place) if (root / place).is_dir() else []
+            lying = [
+                f"{place}/{kind}/{name}" for kind in folders for name in list_images(root / place / kind)
+            ]
+            more = [path for path in lying if path not in known]
+            if more:
+                found.append(
+                    f"{len(more)} files in {printable(place)}/ are not used, for {printable(file)} does not "
+                    f"list them, the first {printable(more[0])}"
+                )
+    return found + unread_below(root)
 
 
 def _with_slashes(root: Path, record: Record) -> Record:

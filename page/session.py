@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.images import MAX_PIXELS
+from data.masks import key, unmarked
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import Box, find_boxes
 from fdsl.inspection import draw, finish, row_of, run_config
@@ -104,6 +105,7 @@ class Session:
                 for known in self.references.values()
             ):
                 raise DataError(f"{plain_name(name)}: is among the good parts already")
+            _refuse_mask(name, self.references.values())
             number = self._next()
         upload = receive(content, number, name, self.folder, self.limits.max_pixels)
         with self._lock:
@@ -118,6 +120,7 @@ class Session:
                     f"{self.limits.photographs} photographs are as many as this page holds; remove some, "
                     "or use predict.py"
                 )
+            _refuse_mask(name, self.photographs.values())
             number = self._next()
         upload = receive(content, number, name, self.folder, self.limits.max_pixels)
         with self._lock:
@@ -270,6 +273,14 @@ class Session:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _refuse_mask(name: str, others: Iterable[Upload]) -> None:
+    """DataError for a file that is called as the mask of a photograph which is here: it is none itself."""
+    stem = unmarked(Path(plain_name(name)).stem)
+    photo = next((one.name for one in others if stem and key(Path(one.name).stem) == key(stem)), None)
+    if photo is not None:
+        raise DataError(f"{plain_name(name)}: is called as the mask of {photo}; only photographs are taken")
 
 
 def _listed(upload: Upload) -> dict[str, Any]:

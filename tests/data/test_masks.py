@@ -89,3 +89,7 @@ def test_a_refusal_names_what_was_found(tmp_path):
     picture(tmp_path / "3.png")
     with pytest.raises(DataError, match="it holds 1 images directly and pictures/"):
         folder.scan(tmp_path)
+
+
+def test_the_mask_of_a_name_with_a_line_break():
+    assert unmarked("a\nb_mask") == "a\nb" and beside(["a\nb.png", "a\nb_mask.png"])

@@ -433,3 +433,12 @@ def test_what_is_removed_meanwhile_is_left_out(visitor, tmp_path):
     assert [json.loads(line)["image"] for line in archive.read("scores.jsonl").splitlines()] == ["3.png"]
     visitor.ask("POST", f"/photographs/{rows[0]['number']}/score", 404)
     visitor.ask("GET", f"/uploads/{rows[0]['number']}/photo.jpg", 404)
+
+
+def test_a_mask_beside_its_photograph_is_no_photograph(visitor):
+    visitor.upload("photographs", png(1), "7.png")
+    refused = visitor.upload("photographs", png(2), "7_GT.png", 422)["error"]
+    assert "7_GT.png: is called as the mask of 7.png" in refused
+    visitor.upload("references", png(1), "good.png")
+    visitor.upload("references", png(2), "mask_good.png", 422)
+    assert visitor.upload("photographs", png(3), "8_mask.png")["name"] == "8_mask.png"

@@ -1,0 +1,69 @@
+"""What lies in a folder: its folders, its images, and the photographs in it that are of a kind not read."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import Path
+
+from data.heif import HEIF_SUFFIXES, HOW
+from data.images import IMAGE_SUFFIXES
+from utils.errors import DataError
+from utils.text import natural_key, printable
+
+UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
+
+
+def list_folders(folder: Path) -> list[str]:
+    """Names of the visible folders in a folder, in natural order; DataError if it cannot be read."""
+    return _list(folder, _is_folder)
+
+
+def list_images(folder: Path) -> list[str]:
+    """Names of the visible image files in a folder, in natural order, dangling links included so that they
+    are named as missing later; DataError if the folder cannot be read."""
+    return _list(
+        folder, lambda entry: Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not _is_folder(entry)
+    )
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _list(folder: Path, wanted) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry)]
+    except OSError as error:
+        raise DataError(
+            f"{printable(folder)}: cannot be listed ({error.strerror}); give an existing folder with read "
+            "permission"
+        ) from error
+    return sorted(names, key=natural_key)
+
+
+def why_unread(suffix: str) -> str:
+    """Why photographs with this suffix are passed over, with the cure; "" for what is read or is no
+    photograph."""
+    if suffix in IMAGE_SUFFIXES or suffix not in UNREAD_SUFFIXES.union(HEIF_SUFFIXES):
+        return ""
+    cure = HOW if suffix in HEIF_SUFFIXES else "convert it to PNG or JPEG"
+    return f"{suffix} photographs are not read; {cure}"
+
+
+def unread_below(root: Path) -> list[str]:
+    """A sentence for each folder below root that holds photographs of a kind that is not read."""
+    found = []
+    for folder, inner, names in os.walk(root):
+        inner[:] = sorted((name for name in inner if not name.startswith(".")), key=natural_key)
+        counted = Counter(Path(name).suffix.lower() for name in names if not name.startswith("."))
+        found += [
+            f"{printable(folder)}: {counted[suffix]} {reason}"
+            for suffix in sorted(counted)
+            if (reason := why_unread(suffix))
+        ]
+    return found
