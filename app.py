@@ -34,7 +34,9 @@ from utils.signals import before_leaving, how_to_continue
 logger = logging.getLogger("fdsl")
 HOST = "127.0.0.1"  # there is no flag for another: nobody else's photographs, nobody else's machine
 PORT = 7860
-THREADS = 16
+THREADS = 24  # more than page.server.WAITING: those who wait for the detector leave some for the pages
+IDLE_SECONDS = 15  # a connection on which nothing is asked for so long is closed
+MOST_CONNECTIONS = 1000  # at once, fewer where the system opens fewer files
 MEBIBYTE = 2**20
 
 
@@ -68,6 +70,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
                 host=HOST,
                 port=args.port,
                 threads=THREADS,
+                connection_limit=_connections(),
+                channel_timeout=IDLE_SECONDS,
+                cleanup_interval=5,
+                asyncore_use_poll=True,
                 ident=None,
                 max_request_body_size=limits.file_bytes + MEBIBYTE,
             )
@@ -81,6 +87,16 @@ def main(argv: list[str] | None = None) -> NoReturn:
         while serving.is_alive():  # Ctrl-C reaches this thread, not the server's
             serving.join(1)
     raise ConfigError("The server stopped; the lines above say why.")
+
+
+def _connections() -> int:
+    """How many connections may be open at once, half of the files that this process may open."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return MOST_CONNECTIONS
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, files // 2)
 
 
 def shown_facts(detector: AnomalyDetector) -> list[tuple[str, str]]:

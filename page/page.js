@@ -20,10 +20,14 @@
   }
 
   // ---- the server
+  const BUSY_WAITS = 120;
   async function ask(method, path, body, headers = {}) {
     let answer;
     try {
-      answer = await fetch(path, { method, body, headers });
+      for (let wait = 0; wait === 0 || (answer.status === 503 && wait < BUSY_WAITS); wait++) {
+        if (wait) await new Promise(done => setTimeout(done, 1000));
+        answer = await fetch(path, { method, body, headers });
+      }
     } catch {
       throw Object.assign(new Error("app.py does not answer any more; start it again and load this page again"), { status: 0 });
     }

@@ -24,8 +24,10 @@ from utils.memory import CURE, is_out_of_memory
 
 logger = logging.getLogger("fdsl")
 MOST_SESSIONS = 32
+WAITING = 16  # requests that wait for the detector at once; app.py has more threads than that
 IDLE_SECONDS = 600  # a visitor who was quiet for so long makes room when there are too many
 LEFT_SECONDS = 4 * 3600  # and after this time in any case when another one comes
+BUSY = "many photographs wait for the detector; try again in a moment"
 HOSTS = ("127.0.0.1", "localhost")
 PAGE = Path(__file__).parent
 STYLES = PAGE.parent / "fdsl" / "report" / "templates"
@@ -40,7 +42,8 @@ HEADERS = {
 
 
 class Visitors:
-    """Sessions by their secret names; the one that was quiet longest gives way where there are too many."""
+    """Sessions by their secret names. Where there are too many, one without uploads gives way, else the one
+    that was quiet longest."""
 
     def __init__(self, make: Callable[[Path], Session], folder: Path) -> None:
         self._make, self._folder = make, folder
@@ -52,9 +55,14 @@ class Visitors:
         name, closed = secrets.token_urlsafe(16), []
         with self._lock:
             while self._sessions:
-                oldest, (session, used) = next(iter(self._sessions.items()))
-                crowded, quiet = len(self._sessions) >= MOST_SESSIONS, time.monotonic() - used
-                if crowded and quiet < IDLE_SECONDS:
+                oldest = next(iter(self._sessions))
+                crowded = len(self._sessions) >= MOST_SESSIONS
+                if crowded:
+                    empty = (name for name, (session, _) in self._sessions.items() if session.is_empty)
+                    oldest = next(empty, oldest)
+                session, used = self._sessions[oldest]
+                quiet = time.monotonic() - used
+                if crowded and not session.is_empty and quiet < IDLE_SECONDS:
                     raise ConfigError(f"{MOST_SESSIONS} visitors are here already; try again later")
                 if not crowded and quiet < LEFT_SECONDS:
                     break
@@ -90,6 +98,7 @@ def make_server(
     app = Flask("fdsl", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = limits.file_bytes
     visitors = Visitors(lambda place: Session(detector, place, limits), folder)
+    in_turn = partial(_in_turn, threading.BoundedSemaphore(WAITING))
     page, style = _page(detector, limits, facts)
 
     @app.before_request
@@ -121,15 +130,16 @@ def make_server(
     route(
         "DELETE",
         "/sessions/<name>/uploads/<int:number>",
-        lambda name, number: _removed(visitors[name], number),
+        in_turn(lambda name, number: _removed(visitors[name], number)),
     )
-    route("POST", "/sessions/<name>/learn", lambda name: _learn(visitors[name]))
+
+    route("POST", "/sessions/<name>/learn", in_turn(lambda name: _learn(visitors[name])))
     route(
         "POST",
         "/sessions/<name>/photographs/<int:number>/score",
-        lambda name, number: jsonify(visitors[name].score(number)),
+        in_turn(lambda name, number: jsonify(visitors[name].score(number))),
     )
-    route("PUT", "/sessions/<name>/threshold", lambda name: _decide(visitors[name]))
+    route("PUT", "/sessions/<name>/threshold", in_turn(lambda name: _decide(visitors[name])))
     for kind in ("photo", "heat"):
         route(
             "GET",
@@ -140,14 +150,28 @@ def make_server(
     route(
         "GET",
         "/sessions/<name>/results.zip",
-        lambda name: _file(visitors[name].results(), "fdsl-results.zip"),
+        in_turn(lambda name: _file(visitors[name].results(), "fdsl-results.zip")),
     )
     route(
         "GET",
         "/sessions/<name>/detector.safetensors",
-        lambda name: _file(visitors[name].saved_detector(), "detector.safetensors"),
+        in_turn(lambda name: _file(visitors[name].saved_detector(), "detector.safetensors")),
     )
     return app
+
+
+def _in_turn(turns: threading.BoundedSemaphore, view: Callable[..., Any]) -> Callable[..., Any]:
+    """The view where few others wait for the detector: those who wait leave threads for the pages."""
+
+    def waiting(**given: Any) -> Any:
+        if not turns.acquire(blocking=False):
+            return jsonify(error=BUSY), 503, {"Retry-After": "1"}
+        try:
+            return view(**given)
+        finally:
+            turns.release()
+
+    return waiting
 
 
 def _add(app: Flask, method: str, rule: str, view: Callable[..., Any], more: str = "") -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -57,6 +57,7 @@ class Session:
         self.references: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
         self._count = 0
+        self._coming = {"references": 0, "photographs": 0}  # uploads that are being received
         self._lock = RLock()  # what is here
         self._work = Lock()  # the detector
         self._take(detector.another(), [], None)
@@ -90,6 +91,12 @@ class Session:
             }
 
     @property
+    def is_empty(self) -> bool:
+        """Whether nothing was uploaded, so that nothing is lost when its visitor has to come again."""
+        with self._lock:
+            return not (self.references or self.photographs or any(self._coming.values()))
+
+    @property
     def ready(self) -> bool:
         """Whether the detector knows good parts."""
         return self.detector.ready
@@ -97,35 +104,53 @@ class Session:
     def add_reference(self, content: bytes, name: str) -> dict[str, Any]:
         """Takes a photograph of a good part; `learn` shows it to the detector. DataError for what is no
         photograph."""
-        with self._lock:
-            if len(self.references) >= self.limits.references:
-                raise DataError(f"{self.limits.references} good parts are enough; remove one first")
-            if any(
-                known.file.stat().st_size == len(content) and known.file.read_bytes() == content
-                for known in self.references.values()
-            ):
-                raise DataError(f"{plain_name(name)}: is among the good parts already")
-            _refuse_mask(name, self.references.values())
-            number = self._next()
-        upload = receive(content, number, name, self.folder, self.limits.max_pixels)
-        with self._lock:
-            self.references[number] = upload
+        enough = f"{self.limits.references} good parts are enough; remove one first"
+        with self._place("references", self.references, self.limits.references, enough) as number:
+            with self._lock:
+                self._refuse_known(content, name)
+                _refuse_mask(name, self.references.values())
+            upload = receive(content, number, name, self.folder, self.limits.max_pixels)
+            with self._lock:
+                try:
+                    self._refuse_known(content, name)  # the same one may have come meanwhile
+                except DataError:
+                    upload.file.unlink(missing_ok=True)
+                    raise
+                self.references[number] = upload
         return _listed(upload)
+
+    def _refuse_known(self, content: bytes, name: str) -> None:
+        """DataError for a good part that is here already: it would be held out against itself."""
+        for known in self.references.values():
+            if known.file.stat().st_size == len(content) and known.file.read_bytes() == content:
+                raise DataError(f"{plain_name(name)}: is among the good parts already")
+
+    @contextmanager
+    def _place(self, kind: str, known: Mapping[int, Upload], most: int, enough: str) -> Iterator[int]:
+        """The number of an upload that is being received, which takes its place from the beginning: DataError
+        with the words `enough` where there is none."""
+        with self._lock:
+            if len(known) + self._coming[kind] >= most:
+                raise DataError(enough)
+            self._coming[kind] += 1
+            number = self._next()
+        try:
+            yield number
+        finally:
+            with self._lock:
+                self._coming[kind] -= 1
 
     def add_photograph(self, content: bytes, name: str) -> dict[str, Any]:
         """Takes a photograph to inspect; `score` scores it. DataError for what is no photograph."""
-        with self._lock:
-            if len(self.photographs) >= self.limits.photographs:
-                raise DataError(
-                    f"{self.limits.photographs} photographs are as many as this page holds; remove some, "
-                    "or use predict.py"
-                )
-            _refuse_mask(name, self.photographs.values())
-            number = self._next()
-        upload = receive(content, number, name, self.folder, self.limits.max_pixels)
-        with self._lock:
-            *_, name = _distinct([*(known.name for known in self.photographs.values()), upload.name])
-            self.photographs[number] = photograph = Photograph(**(vars(upload) | {"name": name}))
+        most = self.limits.photographs
+        enough = f"{most} photographs are as many as this page holds; remove some, or use predict.py"
+        with self._place("photographs", self.photographs, most, enough) as number:
+            with self._lock:
+                _refuse_mask(name, self.photographs.values())
+            upload = receive(content, number, name, self.folder, self.limits.max_pixels)
+            with self._lock:
+                *_, name = _distinct([*(known.name for known in self.photographs.values()), upload.name])
+                self.photographs[number] = photograph = Photograph(**(vars(upload) | {"name": name}))
         return self._row(photograph)
 
     def remove(self, number: int) -> None:
@@ -134,36 +159,51 @@ class Session:
         with self._lock:
             upload = self.references.pop(number, None) or self.photographs.pop(number)
             upload.file.unlink(missing_ok=True)
-            forgotten = not self.references and number in self.learnt
+            forgotten = not self.references and bool(self.learnt)
         if forgotten:
             with self._work, self._lock:
                 self._take(self.start.another(), [], None)
 
     def learn(self, rotations: int = 1, rate: float = 0.01) -> None:
         """Shows the references to a new detector and estimates the threshold; all photographs have to be
-        scored anew.
+        scored anew. Where some are removed meanwhile, the lesson begins again without them.
 
         Raises DataError without references, ConfigError for too many copies, and as
         `AnomalyDetector.remember`; then everything is as it was.
         """
         with self._work:
-            with self._lock:
-                references = dict(self.references)
-            if not references:
-                raise DataError("there is no photograph of a good part yet")
-            if len(references) * rotations > MOST_COPIES:
-                raise ConfigError(
-                    f"{len(references)} good parts with {rotations} rotated copies each are more than "
-                    f"{MOST_COPIES}: remove some, or turn them less"
-                )
-            photos = [upload.file for upload in references.values()]
-            other = self.start.another()
+            while True:
+                with self._lock:
+                    references = dict(self.references)
+                if not references:
+                    raise DataError("there is no photograph of a good part yet")
+                if len(references) * rotations > MOST_COPIES:
+                    raise ConfigError(
+                        f"{len(references)} good parts with {rotations} rotated copies each are more than "
+                        f"{MOST_COPIES}: remove some, or turn them less"
+                    )
+                if self._learn_these(references, rotations, rate):
+                    return
+
+    def _learn_these(self, references: dict[int, Upload], rotations: int, rate: float) -> bool:
+        """One lesson; False, and nothing is changed, where one of the references is gone at its end."""
+        other = self.start.another()
+        photos = [upload.file for upload in references.values()]
+        try:
             with MODEL:
                 other.remember(photos, rotations=rotations, false_alarm_rate=rate)
-            names = {upload.file.name: upload.name for upload in references.values()}
-            other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
+        except DataError:
             with self._lock:
-                self._take(other, list(references), rate)
+                if references.keys() <= self.references.keys():
+                    raise
+            return False
+        names = {upload.file.name: upload.name for upload in references.values()}
+        other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
+        with self._lock:
+            if not references.keys() <= self.references.keys():
+                return False
+            self._take(other, list(references), rate)
+        return True
 
     def score(self, number: int) -> dict[str, Any]:
         """Scores one photograph with what the detector knows now; KeyError where there is none."""

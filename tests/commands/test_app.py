@@ -92,3 +92,21 @@ def test_flags_that_are_refused(arguments, tmp_path):
     ):
         code, told = run("app", [*arguments, *more])
         assert code == 2 and sentence in told and "Traceback" not in told, told
+
+
+def test_idle_connections_shut_nobody_out(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    process, idle = start("app", [*arguments, "--port", "0"]), []
+    try:
+        address = opened(process)
+        port = int(address.rsplit(":", 1)[1])
+        for number in range(150):
+            idle.append(socket.create_connection(("127.0.0.1", port), timeout=5))
+            if number % 2:
+                idle[-1].sendall(b"GET / HTTP/1.1\r\nHost: 127")  # and never the rest
+        assert urllib.request.urlopen(address, timeout=10).status == 200
+    finally:
+        for connection in idle:
+            connection.close()
+        process.kill()
+        process.wait()

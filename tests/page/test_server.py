@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -300,7 +301,7 @@ def test_leaving_removes_the_uploads(client, tmp_path):
 
 def test_the_quietest_visitor_gives_way(tmp_path, monkeypatch):
     class Stub:
-        closed = False
+        closed = is_empty = False
 
         def __init__(self, folder):
             self.folder = folder
@@ -442,3 +443,100 @@ def test_a_mask_beside_its_photograph_is_no_photograph(visitor):
     visitor.upload("references", png(1), "good.png")
     visitor.upload("references", png(2), "mask_good.png", 422)
     assert visitor.upload("photographs", png(3), "8_mask.png")["name"] == "8_mask.png"
+
+
+def test_a_good_part_removed_while_it_is_learnt_is_not_known_afterwards(visitor, monkeypatch):
+    for seed in (1, 2):
+        visitor.upload("references", png(seed))
+    plain, lessons = AnomalyDetector.remember, []
+
+    def remember(self, photos, **more):
+        lessons.append(len(photos))
+        if len(lessons) == 1:
+            visitor.ask("DELETE", "/uploads/1")
+        plain(self, photos, **more)
+
+    monkeypatch.setattr(AnomalyDetector, "remember", remember)
+    state = visitor.ask("POST", "/learn", json={}).json
+    assert lessons == [2, 1] and state["learnt"] == [2]
+
+
+def test_when_all_good_parts_are_removed_while_they_are_learnt_none_is_known(visitor, monkeypatch):
+    visitor.upload("references", png(1))
+    plain = AnomalyDetector.remember
+
+    def remember(self, photos, **more):
+        plain(self, photos, **more)
+        visitor.ask("DELETE", "/uploads/1")
+
+    monkeypatch.setattr(AnomalyDetector, "remember", remember)
+    assert "no photograph of a good part" in visitor.ask("POST", "/learn", 422, json={}).json["error"]
+    state = visitor.ask("GET", "").json
+    assert not state["ready"] and state["learnt"] == []
+
+
+def test_uploads_at_once_are_never_more_than_there_are_places(client, visitor, monkeypatch):
+    from page import session
+
+    plain = session.receive
+
+    def slow(*given):
+        time.sleep(0.1)
+        return plain(*given)
+
+    monkeypatch.setattr(session, "receive", slow)
+
+    def upload(kind, seed):
+        with client.application.test_client() as own:
+            path = f"{visitor.base}/{kind}"
+            return own.post(path, query_string={"name": f"{seed}.png"}, data=png(seed)).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        for kind, most in (("references", 3), ("photographs", 4)):
+            codes = list(pool.map(lambda seed, kind=kind: upload(kind, seed), range(8)))
+            assert codes.count(200) == most == len(visitor.ask("GET", "").json[kind]), codes
+    visitor.ask("DELETE", "/uploads/1")
+    with ThreadPoolExecutor(8) as pool:
+        codes = list(pool.map(lambda _: upload("references", 50), range(8)))
+    assert codes.count(200) == 1, "the same good part at once is kept once"
+
+
+def test_lessons_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypatch):
+    import app
+    from page import server, session
+
+    assert app.THREADS >= server.WAITING + 4
+    monkeypatch.setattr(server, "WAITING", 3)
+    visitors = []
+    page = make_server(detector, tmp_path / "more", LIMITS, []).test_client()
+    (tmp_path / "more").mkdir()
+    for seed in range(4):
+        visitors.append(Visitor(page))
+        visitors[-1].upload("references", png(seed))
+    session.MODEL.acquire()
+    try:
+        with ThreadPoolExecutor(4) as pool:
+
+            def learn(visitor):
+                with page.application.test_client() as own:
+                    return own.post(f"{visitor.base}/learn", json={}).status_code
+
+            lessons = [pool.submit(learn, visitor) for visitor in visitors]
+            deadline = time.monotonic() + 10
+            while not any(lesson.done() for lesson in lessons) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert page.get("/").status_code == 200 and visitors[0].ask("GET", "").json["learnt"] == []
+            session.MODEL.release()
+            codes = sorted(lesson.result() for lesson in lessons)
+    finally:
+        if session.MODEL.locked():
+            session.MODEL.release()
+    assert codes == [200, 200, 200, 503]
+    assert page.post(f"{visitors[0].base}/learn", json={}).status_code == 200
+
+
+def test_new_visitors_shut_nobody_out(client, visitor):
+    visitor.upload("references", png(1))
+    for _ in range(100):
+        assert client.post("/sessions").status_code == 200
+    assert len(visitor.ask("GET", "").json["references"]) == 1
