@@ -16,8 +16,9 @@ from utils.two_sides import TwoSides
 FORMAT = "1"
 
 
-def export_detector(detector: AnomalyDetector, file: str | Path) -> Written:
-    """Writes the detector to an ONNX file, whole or not at all; docs/deploy.md says what is in it.
+def export_detector(detector: AnomalyDetector, file: str | Path, halved: bool = False) -> Written:
+    """Writes the detector to an ONNX file, whole or not at all; docs/deploy.md says what is in it. `halved`:
+    weights and memory are kept in float16, in half the size.
 
     ModelError for a detector that cannot be exported, or before `remember`.
     """
@@ -25,7 +26,8 @@ def export_detector(detector: AnomalyDetector, file: str | Path) -> Written:
     if not detector.ready:
         raise ModelError("The detector has no references yet: call remember() before it is exported.")
     graph = DetectorGraph(detector.scorer.detector, detector.config.image_score)
-    return write_graph(Path(file), graph, metadata_of(detector))
+    metadata = {**metadata_of(detector), "weights": "float16" if halved else "float32"}
+    return write_graph(Path(file), graph, metadata, halved)
 
 
 def metadata_of(detector: AnomalyDetector) -> dict[str, str]:

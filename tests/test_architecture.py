@@ -45,6 +45,7 @@ COMES_WITH = {
     "markupsafe": "jinja2",
     "werkzeug": "flask",
     "threadpoolctl": "scikit-learn",
+    "onnx_ir": "onnxscript",
 }  # whose own interface needs it
 
 

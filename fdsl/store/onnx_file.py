@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -27,7 +28,8 @@ OPSET = 18
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CURE = "pip install -r requirements-export.txt"
 LARGEST = 2**31 - 2**24  # bytes of tensors that one ONNX file holds; protobuf ends at 2 GiB
-CLOSE = 1e-4  # how far maps and scores of both may lie apart
+CLOSE = {False: 1e-4, True: 1e-2}  # how far maps and scores of both may lie apart; with halved weights
+WORTH_HALVING = 1024  # values of a tensor, at least
 SEED = 0
 
 
@@ -48,12 +50,16 @@ def require_packages() -> None:
         raise ConfigError(f"Export needs {', '.join(missing)}: {CURE}.")
 
 
-def write_graph(file: Path, graph: DetectorGraph, metadata: Mapping[str, str]) -> Written:
-    """Writes the graph to `file`, whole or not at all.
+def write_graph(
+    file: Path, graph: DetectorGraph, metadata: Mapping[str, str], halved: bool = False
+) -> Written:
+    """Writes the graph to `file`, whole or not at all. `halved`: weights and memory are kept in float16.
 
     ModelError, and nothing is written, where onnxruntime gives other maps or scores than the detector.
     """
     program = traced(graph)
+    if halved:
+        halve_tensors(program.model.graph)
     program.model.metadata_props.update(metadata)
     values = [value.const_value for value in program.model.graph.initializers.values()]
     large = sum(value.nbytes for value in values if value is not None) > LARGEST
@@ -61,9 +67,10 @@ def write_graph(file: Path, graph: DetectorGraph, metadata: Mapping[str, str]) -
         program.save(folder / file.name, external_data=large)
         del program, values
         apart = difference(folder / file.name, graph)
-        if not apart <= CLOSE:
+        if not apart <= CLOSE[halved]:
             raise ModelError(
-                f"onnxruntime's maps and scores lie {apart:.1e} from the detector's, more than {CLOSE:g}: "
+                f"onnxruntime's maps and scores lie {apart:.1e} from the detector's, more than "
+                f"{CLOSE[halved]:g}: "
                 "nothing was written; please report it with the versions of torch and onnxruntime."
             )
         parts = sorted(folder.iterdir(), key=lambda part: part.name == file.name)  # the file itself last
@@ -101,6 +108,27 @@ def traced(graph: DetectorGraph) -> Any:
             f"This detector cannot be written as a graph ({reason}); inspect with predict.py, or make it "
             "with another --model."
         ) from error
+
+
+def halve_tensors(graph: Any) -> None:
+    """Keeps the large float32 tensors of an onnx_ir graph in float16; they are cast back before anything is
+    computed."""
+    import onnx_ir
+
+    first = graph[0]
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size < WORTH_HALVING:
+            continue
+        kept = onnx_ir.tensor(tensor.numpy().astype(np.float16), name=f"{name}.half")
+        half = onnx_ir.Value(
+            name=kept.name, shape=value.shape, type=onnx_ir.TensorType(kept.dtype), const_value=kept
+        )
+        cast = onnx_ir.node("Cast", [half], {"to": onnx_ir.DataType.FLOAT.value})
+        onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del graph.initializers[name]
+        graph.register_initializer(half)
+        graph.insert_before(first, cast)
 
 
 def photographs(count: int, shape: Sequence[int]) -> Tensor:

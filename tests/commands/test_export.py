@@ -20,6 +20,7 @@ from utils.config import WindowConfig
 from utils.errors import ConfigError, ModelError
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requirements-export.txt")
+onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
 from fdsl_line import photographs  # noqa: E402
 
@@ -100,6 +101,22 @@ def test_two_backbones_are_one_graph(place, tiny_configs, tmp_path):
     exporting.export_detector(made, tmp_path / "part.onnx")
     facts = assert_same(tmp_path / "part.onnx", made, photographs_of(place))
     assert json.loads(facts["two_sides"]) == [64, 96]
+
+
+def test_halved_weights_take_half_the_room(place, detector, tmp_path):
+    file = tmp_path / "part.onnx"
+    export.main(["--detector", str(detector), "--output", str(file), "--weights", "fp16"])
+    kept = onnx.load(file).graph.initializer
+    large = {one.data_type for one in kept if np.prod(one.dims) >= onnx_file.WORTH_HALVING}
+    assert onnx.TensorProto.FLOAT16 in large and onnx.TensorProto.FLOAT not in large
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    facts = session.get_modelmeta().custom_metadata_map
+    assert facts["weights"] == "float16"
+    photo = photographs_of(place)[2]
+    patch_map, score, *_ = session.run(None, {"pixels": squashed(photo, facts)})
+    wanted = AnomalyDetector.load(detector, device="cpu").predict(photo)
+    np.testing.assert_allclose(patch_map[0], wanted.patch_map, rtol=0, atol=5e-3)
+    assert abs(score[0] - wanted.score) < 5e-3
 
 
 def test_real_photographs_and_weights(shared, tmp_path):
