@@ -237,6 +237,7 @@ def test_files_are_found_as_predict_finds_them(tmp_path, monkeypatch):
         "a/b/3.JPG",
         "a/.hidden/4.png",
         "[c]/5.png",
+        "back\\slash.png",
         "done/pictures/6.png",
     ):
         draw(tmp_path / name, 1)

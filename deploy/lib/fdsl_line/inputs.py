@@ -26,10 +26,12 @@ def find_images(
     pattern, in natural order.
 
     Names are relative to the one input folder, or the paths as given where there are several inputs. Folders
-    in `without` are not entered, nor hidden ones, and what predict.py has drawn is passed over. Refused for
-    an input that is not there; `problem` hears of what cannot be read.
+    in `without` are not entered, nor hidden ones, what predict.py has drawn is passed over, and no file is
+    given twice. Refused for an input that is not there; `problem` hears of what cannot be read.
     """
     left_out = {os.path.realpath(folder) for folder in without}
+    given_before: set[int] = set()  # by few bytes each
+    may_repeat = len(inputs) > 1 or not all(os.path.lexists(given) for given in inputs)
     for text in inputs:
         if os.path.isdir(text):
             root, found = text, _walk(text, left_out, problem)
@@ -45,8 +47,19 @@ def find_images(
                 "check the path"
             )
         for path in found:
+            place = hash(os.path.abspath(path))
+            if may_repeat and place in given_before:
+                continue
+            if may_repeat:
+                given_before.add(place)
             name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
-            yield printable(name.replace(os.sep, "/")), Path(path)
+            yield as_key(name.replace(os.sep, "/")), Path(path)
+
+
+def as_key(name: str) -> str:
+    """A name as `printable` shows it, but different for different names: a backslash that is part of it is
+    doubled."""
+    return printable(name.replace("\\", "\\\\"))
 
 
 def natural_key(text: str) -> tuple:
