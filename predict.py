@@ -31,7 +31,7 @@ from fdsl.doctor import examine, tell
 from fdsl.flags.chosen_detector import change_references, decide, load_or_make, remember
 from fdsl.flags.predict_flags import parse
 from fdsl.inspection import Reading, Row, finish, keep_apart, run_config, score_files
-from fdsl.report.prediction_report import detector_as_text
+from fdsl.report.prediction_report import detector_file_as_text
 from fdsl.store.prediction_folder import LISTED_SKIPPED, PredictionFolder, Totals, skipped_summary
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     if args.doctor:
         return tell(examine(args))
     if args.show:
-        print(detector_as_text(load_or_make(args)))
+        print(detector_file_as_text(args.detector))
         return 0
     args.labelled = read_labels(args.labels) if args.labels else None
     if not args.input:

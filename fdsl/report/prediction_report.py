@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 import cv2
@@ -12,18 +12,18 @@ import jinja2
 import numpy as np
 
 from fdsl.boxes import Box
+from fdsl.kept_references import KeptReference, references_of
 from fdsl.report import charts, drawing
 from fdsl.report.pictures import safe_name, write_image
 from fdsl.run_config import FittedConfig
+from fdsl.store.detector_file import load_detector
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
 from fdsl.words import beside_in_words, score_in_words, second_in_words, tiles_in_words
 from models.methods.registry import METHODS
+from utils.errors import ConfigError
 from utils.files import whole_file
 from utils.text import printable
-
-if TYPE_CHECKING:
-    from fdsl.api import AnomalyDetector
 
 PICTURES = "pictures"
 SHEET_CELLS = 60  # photographs on the contact sheet and with a thumbnail on the page
@@ -116,18 +116,26 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     ]
 
 
-def detector_as_text(detector: AnomalyDetector) -> str:
+def detector_as_text(config: FittedConfig, threshold: Threshold | None, kept: Sequence[KeptReference]) -> str:
     """What a saved detector holds, in lines: its settings, its threshold, and the references it carries."""
-    threshold = detector.threshold
     facts = [
-        *detector_facts(detector.config),
+        *detector_facts(config),
         ("Threshold", "none" if threshold is None else f"{threshold.score:.6g}, {threshold.source}"),
     ]
     lines = [f"{name}: {value}" for name, value in facts]
-    lines += [f"  {one.day}  {one.digest}  {printable(one.name)}" for one in detector.kept]
-    if not detector.kept and detector.config.references:
+    lines += [f"  {one.day}  {one.digest}  {printable(one.name)}" for one in kept]
+    if not kept and config.references:
         lines.append("  (it does not carry its references: none can be added or taken out)")
     return "\n".join(lines)
+
+
+def detector_file_as_text(file: Path) -> str:
+    """What a saved detector holds, in lines; neither its backbone nor its weights are needed."""
+    tensors, config, threshold = load_detector(file)
+    try:
+        return detector_as_text(config, threshold, references_of(tensors))
+    except ConfigError as error:
+        raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
 
 
 def write_prediction_report(
