@@ -109,3 +109,38 @@ def test_compare_takes_several_runs_pair_by_pair(tmp_path):
     ):
         ran, _ = compare(tmp_path / "seed*/exact", tmp_path / other)
         assert ran.returncode == 2 and words in ran.stderr and ran.stderr.count("\n") == 1
+
+
+def run_benchmark(name, *arguments):
+    command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    return [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in ran.stdout.splitlines() if "|" in line
+    ]
+
+
+def test_thresholds_of_the_inspected_bulk_are_measured(datasets, backbone):
+    data = ["--dataset", "mvtec", "--data-path", datasets[0], "--method", "nearest"]
+    header, _, *rows = run_benchmark(
+        "thresholds.py",
+        *data,
+        *backbone[:-2],
+        "--tables",
+        "batch",
+        "--shots",
+        1,
+        "--seeds",
+        1,
+        "--defects",
+        0.5,
+    )
+    assert header[:4] == ["category", "score", "k", "defects"] and len(header) == 6
+    assert [row[:4] for row in rows] == [["plate", kind, "1", "50%"] for kind in ("max", "top1")]
+
+
+def test_backbones_are_timed_beside_the_bare_tower():
+    flags = ["--repeats", 1, "--device", "cpu", "--precision", "fp32"]
+    header, _, *rows = run_benchmark("backbones.py", "timm/test_vit@64", *flags)
+    assert header[2:] == ["bare tower, ms", "encode, ms", "image to map, ms", "encode / bare"]
+    assert rows[0][:2] == ["timm/test_vit", "64 px"] and float(rows[0][5]) > 0
