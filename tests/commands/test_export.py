@@ -179,6 +179,18 @@ def test_what_torch_cannot_trace_is_one_sentence(detector, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+def test_few_patches_may_match_another_one_that_is_as_near():
+    maps = torch.rand(2, 20, 20)
+    other = maps + 1e-6
+    other[1, 3, 4] += 0.2
+    assert onnx_file.apart(maps, other) < 2e-6
+    other[1, 5] += 0.2
+    assert onnx_file.apart(maps, other) > 0.1
+    other[0, 0, 0] = torch.nan
+    assert onnx_file.apart(maps, other) == onnx_file.apart(maps[0, 0], other[0, 0]) == float("inf")
+    assert onnx_file.apart(torch.zeros(2), torch.tensor([0, 0.01])) == pytest.approx(0.01)
+
+
 def test_a_full_disk_leaves_nothing_behind(detector, tmp_path, of_nothing, monkeypatch):
     def full(file, graph):
         raise OSError(28, "No space left on device")
