@@ -426,6 +426,16 @@
   $("viewer").addEventListener("click", event => { if (event.target === $("viewer")) $("viewer").close(); });
   $("viewer-previous").addEventListener("click", () => step(-1));
   $("viewer-next").addEventListener("click", () => step(1));
+  $("viewer-good").addEventListener("click", () => {
+    const number = state.opened;
+    $("viewer").close();
+    complain();
+    inTurn(tried(async () => {
+      await flush();
+      take(await ask("POST", `${state.base}/photographs/${number}/good`));
+      await learn();
+    }));
+  });
   $("viewer").addEventListener("close", () => cards.get(state.opened)?.node.querySelector(".open").focus());
   $("viewer").addEventListener("keydown", event => {
     if (event.key === "ArrowLeft") step(-1);

@@ -139,6 +139,11 @@ def make_server(
         "/sessions/<name>/photographs/<int:number>/score",
         in_turn(lambda name, number: jsonify(visitors[name].score(number))),
     )
+    route(
+        "POST",
+        "/sessions/<name>/photographs/<int:number>/good",
+        lambda name, number: jsonify(visitors[name].take_as_good(number)),
+    )
     route("PUT", "/sessions/<name>/threshold", in_turn(lambda name: _decide(visitors[name])))
     for kind in ("photo", "heat"):
         route(

@@ -119,6 +119,18 @@ class Session:
                 self.references[number] = upload
         return _listed(upload)
 
+    def take_as_good(self, number: int) -> dict[str, Any]:
+        """Takes an inspected photograph as one of the good parts, beside those that the detector came with;
+        `learn` shows them. Returns the new state; KeyError where there is none, DataError as
+        `add_reference`."""
+        with self._lock:
+            photograph = self.photographs[number]
+            built_in = [] if self.references else self.start.kept
+        for known in built_in:
+            self.add_reference(known.content, known.name)
+        self.add_reference(photograph.file.read_bytes(), photograph.name)
+        return self.state()
+
     def _refuse_known(self, content: bytes, name: str) -> None:
         """DataError for a good part that is here already: it would be held out against itself."""
         for known in self.references.values():

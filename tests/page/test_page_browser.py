@@ -324,3 +324,21 @@ def test_narrow_screens_and_names_of_controls(page, gears):
     named = "element.textContent.trim() || element.getAttribute('aria-label') || element.labels?.length"
     controls = "[...document.querySelectorAll('button, input, select, [role=img]')]"
     assert read(page, f"{controls}.filter(element => !({named})).length") == 0
+
+
+def test_a_finding_becomes_a_good_part(page, gears):
+    """The button beside it adds it, learns anew and scores everything again."""
+    learn_and_score(page, gears, PARTS[:3])
+    before = {name: score for name, (score, _) in shown(page).items()}
+    worst, known = (
+        max(before, key=before.get),
+        read(page, "document.querySelectorAll('#references li').length"),
+    )
+    click(page, ".card .open")
+    wait_for(page, "document.getElementById('viewer').open")
+    click(page, "#viewer-good")
+    wait_for(
+        page, f"document.getElementById('learnt').textContent.startsWith('Knows {known + 1} good parts')"
+    )
+    wait_for(page, "document.querySelectorAll('.card.waiting').length === 0")
+    assert shown(page)[worst][0] < before[worst]

@@ -426,6 +426,39 @@ def test_a_detector_that_knows_good_parts_serves_at_once_and_comes_back(detector
     assert visitor.ask("POST", "/photographs/1/score").json["score"] == score
 
 
+def test_a_false_alarm_becomes_a_good_part(visitor):
+    """It is added to the good parts, and its score falls once they are learnt."""
+    visitor.learnt(1, 2)
+    row = visitor.scored(png(3, True), "alarm.png")
+    state = visitor.ask("POST", f"/photographs/{row['number']}/good").json
+    assert [one["name"] for one in state["references"]] == ["part.png", "part.png", "alarm.png"]
+    visitor.learnt()
+    again = visitor.ask("POST", f"/photographs/{row['number']}/score").json
+    assert again["score"] < row["score"] and again["normal_percentile"] < row["normal_percentile"]
+    refused = visitor.ask("POST", f"/photographs/{row['number']}/good", 422).json["error"]
+    assert "3 good parts are enough" in refused
+    visitor.ask("POST", "/photographs/99/good", 404)
+
+
+def test_good_parts_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_path):
+    """They appear as references, so that each can be removed; the lesson is that of all photographs."""
+    taught = detector.another()
+    shown = [Image.open(io.BytesIO(png(seed))) for seed in (1, 2)]
+    taught.remember(shown, rotations=1)
+    visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
+    row = visitor.scored(png(3, True), "alarm.png")
+    state = visitor.ask("POST", f"/photographs/{row['number']}/good").json
+    assert [one["name"] for one in state["references"]] == [
+        "photograph 1.png",
+        "photograph 2.png",
+        "alarm.png",
+    ]
+    visitor.learnt()
+    taught.add_references(Image.open(io.BytesIO(png(3, True))))
+    score = visitor.ask("POST", f"/photographs/{row['number']}/score").json["score"]
+    assert score == taught.predict(Image.open(io.BytesIO(png(3, True)))).score
+
+
 def test_what_is_removed_meanwhile_is_left_out(visitor, tmp_path):
     visitor.learnt(1)
     rows = [visitor.scored(png(seed), f"{seed}.png") for seed in (2, 3)]
