@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +20,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 TEMPORARY = ".tmp"
+LEFTOVER = re.compile(r"\..{1,40}\.[a-z0-9_]{8}\.tmp", re.DOTALL)  # as whole_file names them
 
 
 @contextlib.contextmanager
@@ -64,6 +66,14 @@ def remove_leftovers(*paths: Path) -> None:
             for entry in list(path.parent.iterdir()):
                 if entry.name.startswith(_prefix(path)) and entry.name.endswith(TEMPORARY):
                     entry.unlink(missing_ok=True)
+
+
+def remove_leftovers_in(folder: Path) -> None:
+    """Removes every temporary file that a killed process left in a folder which it alone writes to."""
+    with contextlib.suppress(OSError):
+        for entry in list(folder.iterdir()):
+            if LEFTOVER.fullmatch(entry.name):
+                entry.unlink(missing_ok=True)
 
 
 def remove_folder(folder: Path) -> None:

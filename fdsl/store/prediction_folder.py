@@ -24,7 +24,15 @@ from fdsl.store.maps import RunMaps, load_maps, save_maps
 from fdsl.store.taken_up import PARTS, PICTURE, TakenUp, maps_digest, parsed
 from models.features import ScoreMaps
 from utils.errors import ConfigError
-from utils.files import csv_text, flush_to_disk, read_json, remove_leftovers, whole_file, write_json
+from utils.files import (
+    csv_text,
+    flush_to_disk,
+    read_json,
+    remove_leftovers,
+    remove_leftovers_in,
+    whole_file,
+    write_json,
+)
 from utils.log import warn
 
 logger = logging.getLogger("fdsl")
@@ -87,8 +95,10 @@ class PredictionFolder:
                     f"--output {folder} holds {', '.join(others)}, which predict.py did not write; name "
                     "another folder."
                 )
-        elif not resume:
-            self._clear()
+        else:
+            remove_leftovers_in(self.folder / "pictures")
+            if not resume:
+                self._clear()
         self.partial.mkdir(parents=True, exist_ok=True)
         remove_leftovers(*(self.folder / name for name in ("config.json", *WRITTEN)))
         write_json(self.folder / "config.json", {"made_by": MARKER, **config.to_json()})

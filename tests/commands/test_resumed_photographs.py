@@ -158,3 +158,13 @@ def test_inputs_that_overlap_give_the_same_rows_when_they_are_resumed(detector, 
     kept.write_text("".join(kept.read_text().splitlines(keepends=True)[:2]))
     predict.main([*base, "--output", str(tmp_path / "whole"), "--resume"])
     assert lines(tmp_path / "whole") == whole
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_a_picture_that_a_killed_run_left_half_written_is_removed(detector, photographs, tmp_path, more):
+    run(detector, photographs, tmp_path / "out", "--resume")
+    half = tmp_path / "out/pictures/.a.png_b53664a9.jpg.m0shbz5h.tmp"
+    half.write_bytes(b"")
+    (tmp_path / "out/pictures/.mine.tmp").write_bytes(b"")
+    run(detector, photographs, tmp_path / "out", *more)
+    assert not half.exists() and (tmp_path / "out/pictures/.mine.tmp").exists()
