@@ -27,6 +27,7 @@ from utils.log import progress, warn
 from utils.memory import free_bytes
 from utils.signals import how_to_continue
 from utils.text import printable
+from utils.tile_layout import AUTO_TILES, MOST_TILES
 
 logger = logging.getLogger("fdsl")
 GIB = 2**30
@@ -111,11 +112,17 @@ def share_encoding(
 def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
     """What the tokens of so many images take at most, with their windows or tiles."""
     backbone, size = detector.backbone, detector.backbone.dtype.itemsize
-    patches = detector.grid**2 * (1 if detector.settings.tiles == 1 else 1 + 64)
+    patches = detector.grid**2 * (1 + _most_tiles(detector.settings.tiles))
     if detector.windows is not None:
         patches += len(detector.windows) * detector.settings.win_size**2
     raw = 4 * bool(detector.method.want)
     return batch_size * patches * backbone.width * len(backbone.layers) * (size + raw)
+
+
+def _most_tiles(tiles: int) -> int:
+    """About as many tiles as a photograph that is not square has at most."""
+    along = MOST_TILES if tiles == AUTO_TILES else tiles
+    return 0 if tiles == 1 else 2 * along**2
 
 
 def _works(detector: Detector, runs: Sequence[Drawn], reading: Reading) -> dict[str, list[Waiting]]:
