@@ -20,6 +20,8 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 TEMPORARY = ".tmp"
+# Names that are no Unicode are escaped, as JSON reads them back.
+TEXT = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
 LEFTOVER = re.compile(r"\..{1,40}\.[a-z0-9_]{8}\.tmp", re.DOTALL)  # as whole_file names them
 
 
@@ -34,7 +36,7 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=TEMPORARY)
-        with os.fdopen(handle, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+        with os.fdopen(handle, mode, **({} if "b" in mode else TEXT)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
