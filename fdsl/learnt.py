@@ -39,7 +39,7 @@ def tensors_of(
     tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
     for name, attribute in MEMORIES.items():
         memory = getattr(detector, attribute)
-        if memory is not None:
+        if memory is not None and not (name == "window_bank" and detector.matches_whole_image):
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
     if (second := detector.second) is not None:
         tensors |= {f"second.{name}": value for name, value in tensors_of(second.detector, None).items()}
@@ -121,6 +121,8 @@ def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
             _refuse_other_windows(detector, state)
         if state:
             setattr(detector, attribute, detector.method.restored(state, backbone.dtype))
+    if detector.matches_whole_image:
+        detector.window_memory = detector.memory
 
 
 def _wants(detector: Detector, name: str) -> bool:
@@ -128,7 +130,8 @@ def _wants(detector: Detector, name: str) -> bool:
     method = detector.method
     if not (method.needs_references or method.sees_inspected):
         return False
-    return name == "bank" or (name == "window_bank" and detector.windows is not None)
+    own_windows = detector.windows is not None and not detector.matches_whole_image
+    return name == "bank" or (name == "window_bank" and own_windows)
 
 
 def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> None:

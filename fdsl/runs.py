@@ -20,7 +20,16 @@ from fdsl.store.finished_parts import FinishedParts
 from fdsl.tested_set import TestedSet
 from fdsl.words import framing
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import AUTO, OTHER_DATASET, QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored
+from utils.config import (
+    AUTO,
+    OTHER_DATASET,
+    QUARTER,
+    WHOLE_IMAGE,
+    BackboneConfig,
+    MethodConfig,
+    WindowConfig,
+    as_stored,
+)
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked
@@ -207,6 +216,7 @@ def run_name(
     if windows.winmode != "nan":
         parts += [str(windows.win_size), str(windows.win_stride), f"{windows.win_weight:g}"]
         parts += {"0": [], "1": ["index"], "window": ["ownindex"]}[windows.index_memory]
+        parts += ["wholebank"] if windows.window_memory == WHOLE_IMAGE else []
         budget = "" if windows.window_budget == QUARTER else str(windows.window_budget)
         parts += [f"budget{budget}"] if windows.window_budget else []
     parts += [] if windows.tiles == 1 else [f"tiles{AUTO if windows.tiles == AUTO_TILES else windows.tiles}"]

@@ -13,14 +13,14 @@ from typing import Any
 
 from models.backbones.families import defaults_of
 from models.methods.registry import METHODS
-from utils.config import BackboneConfig, MethodConfig, WindowConfig
+from utils.config import WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.text import in_words
 
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size", "token_norm")
 SECOND_PREFIX = "second_"
 METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch")
-WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_budget")
+WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_memory", "window_budget")
 
 
 def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
@@ -98,6 +98,11 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
         raise ConfigError("--tiles does not go with local windows: both look closer; give --winmode nan.")
     if stored is not None:
         _refuse_other_windows(config, base)
+    if config.window_memory == WHOLE_IMAGE and config.index_memory != "0":
+        raise ConfigError(
+            f"--window-memory image does not go with --index-memory {config.index_memory}: there are no "
+            "windows of references to choose from; leave one out."
+        )
     if config.winmode != "nan" and config.win_stride > config.win_size:
         raise ConfigError(
             f"--win-stride {config.win_stride} is larger than --win-size {config.win_size}: "
@@ -108,7 +113,7 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
 
 def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
     """ConfigError where the maps of the stored windows `base` cannot serve `config`."""
-    for name in ("win_size", "win_stride", "index_memory", "window_budget"):
+    for name in ("win_size", "win_stride", "index_memory", "window_memory", "window_budget"):
         if base.winmode != "nan" and getattr(config, name) != getattr(base, name):
             raise ConfigError(
                 f"--{name.replace('_', '-')} cannot change with --from-maps: the stored windows have "

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from fdsl.run_config import DetectorConfig, RunConfig
 from models.methods.batch import Batch
 from models.methods.registry import METHODS
-from utils.config import QUARTER, MethodConfig, WindowConfig
+from utils.config import QUARTER, WHOLE_IMAGE, MethodConfig, WindowConfig
 from utils.tile_layout import AUTO_TILES
 
 
@@ -33,6 +33,7 @@ def windows_in_words(windows: WindowConfig) -> str:
     words += {"0": "", "1": ", reference windows picked as published"}.get(
         windows.index_memory, ", each window's own picks"
     )
+    words += ", matched with whole images" if windows.window_memory == WHOLE_IMAGE else ""
     budget = windows.window_budget
     return words + (f", window budget {'a quarter' if budget == QUARTER else budget}" if budget else "")
 

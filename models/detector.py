@@ -22,7 +22,7 @@ from models.method import Memory, Method
 from models.pair import Second
 from models.tiles import FINER, join_tiles
 from models.windows import WindowGrid
-from utils.config import QUARTER, WindowConfig
+from utils.config import QUARTER, WHOLE_IMAGE, WindowConfig
 from utils.errors import ModelError
 from utils.tile_layout import TileLayout, tiles_for
 from utils.two_sides import TwoSides
@@ -118,6 +118,11 @@ class Detector(nn.Module):
         self.layout = tiles_for(sizes, self.settings.tiles, self.grid, patch) if sizes else None
 
     @property
+    def matches_whole_image(self) -> bool:
+        """Whether its windows are matched with the references' whole images."""
+        return self.windows is not None and self.settings.window_memory == WHOLE_IMAGE
+
+    @property
     def looks_at_inspected(self) -> bool:
         """Whether `look_at` comes first."""
         return self.beside is not None or self.method.sees_inspected
@@ -156,7 +161,9 @@ class Detector(nn.Module):
             references = references[:, 0]
         whole = (self.encode(image[None], self.method.want) for image in references)
         self.memory = self.method.remember(whole, len(references) * self.grid**2)
-        if self.windows is not None:
+        if self.matches_whole_image:
+            self.window_memory = self.memory
+        elif self.windows is not None:
             parts = (part for image in references for part in self._encode_windows(image, self.window_match))
             count = len(references) * len(self.windows) * self.settings.win_size**2
             self.window_memory = self.method.remember(parts, count, self.window_match)
@@ -194,7 +201,8 @@ class Detector(nn.Module):
     @property
     def memory_bytes(self) -> int:
         """What it remembers takes so much memory."""
-        memories = [self.memory, self.window_memory, self.tile_memory]
+        windows = None if self.matches_whole_image else self.window_memory
+        memories = [self.memory, windows, self.tile_memory]
         held = [part for memory in memories if memory is not None for part in memory.state().values()]
         own = sum(part.numel() * part.element_size() for part in held)
         return own if self.second is None else own + self.second.detector.memory_bytes

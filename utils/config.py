@@ -30,6 +30,7 @@ FD_MODES = ("abs", "signed", "none")
 ALIGNMENTS = ("mulmax", "diff2")
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
+OWN_WINDOWS, WHOLE_IMAGE = WINDOW_MEMORIES = ("windows", "image")
 UNTRAINED = "none"  # as weights: random ones from a fixed seed
 USUAL_SIDE = 518  # pixels that a backbone sees, as near as its patches allow
 RAW, FINAL = "raw", "final"  # tokens: a block's output, or behind the model's last norm
@@ -51,6 +52,7 @@ CHOICES = {
     "winmode": WINDOW_MODES,
     "index_memory": INDEX_MEMORIES,
     "token_norm": (RAW, FINAL),
+    "window_memory": WINDOW_MEMORIES,
 }
 SPANS = {
     "layers": (1, 10_000),
@@ -98,7 +100,8 @@ class WindowConfig:
     """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; which reference
     windows are matched ("0" all, "1" picked by any window, "window" own picks); windows encoded per image (0
     all, QUARTER: see there). tiles, without windows: beside the whole image about tiles x tiles parts of it
-    (1: none, AUTO_TILES: by its size)."""
+    (1: none, AUTO_TILES: by its size). window_memory: whether windows are matched with the references'
+    windows or with their whole images."""
 
     winmode: str = "mul"
     win_size: int = 13
@@ -107,6 +110,7 @@ class WindowConfig:
     index_memory: str = "0"
     window_budget: int = 0
     tiles: int = younger(1)
+    window_memory: str = younger(OWN_WINDOWS)
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,12 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
         "embedding, as published; window: each window's own most similar ones (default 0)",
     )
     group.add_argument(
+        "--window-memory",
+        choices=CHOICES["window_memory"],
+        help="what windows are matched with: the references' windows, or their whole images, which are "
+        "encoded once and take a twentieth of the memory (default windows)",
+    )
+    group.add_argument(
         "--window-budget",
         type=whole(0),
         nargs="?",

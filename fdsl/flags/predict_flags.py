@@ -44,6 +44,7 @@ MAKING_FLAGS = (
     "win_stride",
     "win_weight",
     "index_memory",
+    "window_memory",
     "window_budget",
     "tiles",
     "references",

@@ -49,6 +49,7 @@ def files_of(results):
         ["--method", "nearest", "--winmode", "mul", "--win-size", "4", "--win-stride", "4"],
         ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--index-memory", "window"],
         ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--index-memory", "1"],
+        ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--window-memory", "image"],
         ["--method", "both", "--winmode", "nan", "--image-score", "max"],
         ["--method", "subspace", "--second-model", "timm/test_vit", "--second-pretrained", "none"],
         ["--method", "batch"],

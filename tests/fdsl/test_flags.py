@@ -126,3 +126,15 @@ def test_a_window_budget_needs_no_number(given, budget, name):
     windows = window_config(flags(*given))
     assert windows.window_budget == budget
     assert run_name(windows, MethodConfig(), "paper", 240) == name
+
+
+def test_windows_matched_with_whole_images_have_none_to_choose_from():
+    assert window_config(flags("--window-memory", "image")).window_memory == "image"
+    with pytest.raises(ConfigError, match="does not go with --index-memory 1"):
+        window_config(flags("--window-memory", "image", "--index-memory", "1"))
+    with pytest.raises(ConfigError, match="--window-memory cannot change with --from-maps"):
+        window_config(flags("--window-memory", "image"), WindowConfig())
+    assert (
+        run_name(WindowConfig(window_memory="image"), MethodConfig(), "paper", 240)
+        == "mul_13_2_0.5_wholebank"
+    )

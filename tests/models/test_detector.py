@@ -82,6 +82,26 @@ def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index
     )
 
 
+@pytest.mark.parametrize("size, stride", [(4, 2), (3, 3)])
+def test_windows_can_be_matched_with_whole_images(tiny_backbone, photos, size, stride):
+    """The references are encoded once, and what is remembered is remembered once."""
+    method = trained_like()
+    settings = WindowConfig("mul", size, stride, 0.3, window_memory="image")
+    detector = Detector(tiny_backbone, method, SIDE, windows=settings)
+    detector.remember(photos[:2])
+    assert detector.window_memory is detector.memory
+    maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    raw, refined = plain.window_maps(
+        *encoders(tiny_backbone), method, photos[2], photos[:2], size, stride, PATCH, whole=True
+    )
+    assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5)
+    assert torch.allclose(maps.refined[:, 0], refined, atol=1e-5)
+    other = Detector(tiny_backbone, method, SIDE, windows=settings)
+    other.remember(photos[1:2])
+    left = detector.without(0, 2)(photos[2:3]).window
+    assert torch.allclose(left, other(photos[2:3]).window, atol=1e-5)
+
+
 @pytest.mark.parametrize("index", INDEX_MEMORIES)
 def test_a_batch_scores_like_single_images(tiny_backbone, photos, index):
     detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 3, 0.5, index))

@@ -68,10 +68,21 @@ def full_maps(encode, method, image, references, align="mulmax", fd="abs"):
 
 
 def window_maps(
-    encode, embed, method, image, references, size, stride, patch, align="mulmax", fd="abs", index=False
+    encode,
+    embed,
+    method,
+    image,
+    references,
+    size,
+    stride,
+    patch,
+    align="mulmax",
+    fd="abs",
+    index=False,
+    whole=False,
 ):
     """LFE -> stitched raw (L,G,G), refined (L,G,G); `index`: the published union of picked reference
-    windows."""
+    windows; `whole`: the references' whole images in place of their windows."""
     grid = image.shape[-1] // patch
     origins = list(range(0, grid - size + 1, stride))
     if origins[-1] != grid - size:
@@ -85,6 +96,8 @@ def window_maps(
         ]
 
     windows = [window for reference in references for window in crops(reference)]
+    if whole:
+        windows = list(references)
     if index:
         gallery = torch.stack([embed(window) for window in windows])
         picked = sorted({int((gallery @ embed(window)).argmax()) for window in crops(image)})
