@@ -46,10 +46,13 @@ WINDOWS = [
     WindowConfig("mul", 4, 3, 0.3),
     WindowConfig("onlywin", 4, 2, index_memory="1"),
     WindowConfig("mul", 4, 2, index_memory="window"),
+    WindowConfig("mul", 4, 3, window_memory="image"),
 ]
 
 
-@pytest.mark.parametrize("windows", WINDOWS, ids=lambda one: f"{one.winmode}-{one.index_memory}")
+@pytest.mark.parametrize(
+    "windows", WINDOWS, ids=lambda one: f"{one.winmode}-{one.index_memory}-{one.window_memory}"
+)
 @pytest.mark.parametrize("align", ("mulmax", "diff2"))
 @pytest.mark.parametrize("method", ("nearest", "fdsl", "both", "subspace", "plus"))
 @torch.no_grad()
