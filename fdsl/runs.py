@@ -95,10 +95,15 @@ class RunFolder:
         if not (self.path / "metrics.json").is_file() or not isinstance(values, dict):
             return None
         try:
-            return RunConfig.from_json(values)
+            config = RunConfig.from_json(values)
+            metrics_table(read_json(self.path / "metrics.json"))
         except ConfigError as error:
             self._say_replaced(one_line(error))
             return None
+        except (AttributeError, KeyError, TypeError, ValueError):
+            self._say_replaced("its metrics.json is damaged")
+            return None
+        return config
 
     def _say_replaced(self, why: str) -> None:
         logger.warning(

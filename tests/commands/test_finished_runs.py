@@ -218,3 +218,17 @@ def test_a_seed_that_no_generator_takes_is_refused(place, capsys):
         test.main(arguments("--seed", str(2**70)))
     assert "is not a whole number from 0 to" in capsys.readouterr().err
     test.main(arguments("--pictures", "0", "--seed", str(2**63 - 1)))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", '{"categories": 3}', '{"categories": {"plate": {}}, "mean": {}}']
+)
+def test_a_finished_run_with_damaged_numbers_is_repeated(datasets, backbone, tmp_path, content, told):
+    flags = ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--method", "nearest", *backbone]
+    flags += ["--results", str(tmp_path), "--pictures", "0"]
+    command("test").main(flags)
+    (file,) = tmp_path.rglob("metrics.json")
+    before = file.read_text()
+    file.write_text(content)
+    command("test").main(flags)
+    assert "its metrics.json is damaged" in told() and file.read_text() == before
