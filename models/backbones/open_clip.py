@@ -27,7 +27,7 @@ from models.backbones.open_clip_towers import (
     untrained_tower,
 )
 from models.backbones.timm import TimmBackbone
-from models.backbones.tower import FrozenTower, nearest_multiple, quarters
+from models.backbones.tower import FrozenTower, nearest_multiple, quarters, unit_tokens
 from models.features import EMBEDDING, RAW_TOKENS, Features
 from utils.config import RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError
@@ -82,7 +82,7 @@ class OpenClipBackbone(FrozenTower):
             output_fmt="NLC",
         )
         blocks = [block.float() for block in out["image_intermediates"]]
-        tokens = torch.stack([F.normalize(block, dim=-1).to(self.dtype) for block in blocks])
+        tokens = unit_tokens(blocks, self.dtype)
         pooled = F.normalize(out["image_features"].float(), dim=-1) if embedding else None
         return Features(tokens, pooled, torch.stack(blocks) if RAW_TOKENS in want else None)
 

@@ -24,7 +24,7 @@ from models.backbones.timm_towers import (
     tower_of_file,
     untrained_tower,
 )
-from models.backbones.tower import FrozenTower, nearest_multiple, quarters
+from models.backbones.tower import FrozenTower, nearest_multiple, quarters, unit_tokens
 from models.features import EMBEDDING, RAW_TOKENS, Features
 from utils.config import FINAL, RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
 
@@ -78,7 +78,7 @@ class TimmBackbone(FrozenTower):
             intermediates_only=not embedding,
         )
         blocks = [block.float() for block in (out[1] if embedding else out)]
-        tokens = torch.stack([F.normalize(block, dim=-1).to(self.dtype) for block in blocks])
+        tokens = unit_tokens(blocks, self.dtype)
         pooled = self._embedding(out[0]) if embedding else None
         return Features(tokens, pooled, torch.stack(blocks) if RAW_TOKENS in want else None)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import normalise
@@ -61,6 +62,15 @@ class FrozenTower(nn.Module):
     def normalise(self, pixels: Tensor) -> Tensor:
         """Pixels (...,3,H,W) uint8 -> float32 with the weights' mean and standard deviation."""
         return normalise(pixels, self.mean, self.std)
+
+
+def unit_tokens(blocks: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Tokens of L blocks (B,N,C) float32 -> (L,B,N,C) of unit length in `dtype`, written to their place at
+    once."""
+    tokens = blocks[0].new_empty((len(blocks), *blocks[0].shape), dtype=dtype)
+    for place, block in zip(tokens, blocks):
+        place.copy_(F.normalize(block, dim=-1))
+    return tokens
 
 
 def nearest_multiple(side: int, patch_size: int) -> int:
