@@ -107,12 +107,29 @@ def narrow_blocks(visual: Tower, dtype: torch.dtype) -> Tower:
         return visual
     if not all(type(block) in (Block, EvaBlock) for block in visual.blocks):
         return visual.to(dtype)
-    for block in visual.blocks:
+    for number, block in enumerate(visual.blocks):
         _fold_scales(block)
         block.attn = pack_attention(block.attn, dtype)
         for part in (block.attn, block.mlp):
             part.to(dtype).register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype), *inputs[1:]))
+        if type(block) is Block:
+            visual.blocks[number] = NarrowBlock(block)
     return visual
+
+
+class NarrowBlock(nn.Module):
+    """A plain block of timm whose branches are narrow: what they add is widened once, and the sum is taken in
+    its place."""
+
+    def __init__(self, block: Tower) -> None:
+        super().__init__()
+        self.norm1, self.attn = block.norm1, block.attn
+        self.norm2, self.mlp = block.norm2, block.mlp
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B,N,C) float32 -> (B,N,C) float32, new ones."""
+        tokens = self.attn(self.norm1(tokens)).float().add_(tokens)
+        return self.mlp(self.norm2(tokens)).float().add_(tokens)
 
 
 def _fold_scales(block: Tower) -> None:
