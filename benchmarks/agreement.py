@@ -1,6 +1,6 @@
 """How far deploy/inspect.py's maps, scores and decisions lie from PyTorch's on real photographs.
 
-    python benchmarks/agreement.py --data ../shared/data/mvtec/bottle --checkpoint FILE
+    python benchmarks/agreement.py --data DIR --checkpoint FILE --model ... --pretrained FILE --layers ...
 
 DATA/train/good has the references, DATA/test the photographs, of which --photographs are taken evenly.
 Without a checkpoint the methods with trained heads are left out. The threshold is the median score.
@@ -23,10 +23,10 @@ from fdsl_line.graph import Graph  # noqa: E402
 
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.exporting import export_detector  # noqa: E402
+from fdsl.flags.groups import add_backbone_flags  # noqa: E402
 from models.methods.registry import METHODS  # noqa: E402
 from utils.config import WindowConfig  # noqa: E402
 
-SHARED = ROOT.parent / "shared" / "weights"
 COLUMNS = ("method", "windows", "references", "photographs", "map", "score", "other decisions")
 
 
@@ -55,11 +55,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--windows", action="store_true", help="also with local windows")
     parser.add_argument("--win-stride", type=int, default=2)
     parser.add_argument("--photographs", type=int, default=12)
-    parser.add_argument("--model", default="DeiT-Ti-16")
-    parser.add_argument("--pretrained", default=str(SHARED / "DeiT-Ti-16-in1k.safetensors"))
-    parser.add_argument("--model-config", default=str(SHARED / "open_clip_configs"))
-    parser.add_argument("--layers", type=int, nargs="+", default=[3, 6, 9, 12])
-    parser.add_argument("--image-size", type=int, default=448)
+    add_backbone_flags(parser)
     return parser.parse_args()
 
 

@@ -1,6 +1,6 @@
 """What float16 weights and int8 products of an exported detector cost and bring on real photographs.
 
-    python benchmarks/narrow_weights.py --data ../shared/data/mvtec/bottle
+    python benchmarks/narrow_weights.py --data DIR --model ... --pretrained FILE --layers ...
 
 One reference, method nearest, maps and masks on the patch grid. int8: onnxruntime's dynamic quantisation of
 the products with weights, channel by channel.
@@ -29,15 +29,9 @@ from fdsl_line.photographs import open_image, to_pixels  # noqa: E402
 
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.exporting import export_detector  # noqa: E402
+from fdsl.flags.groups import add_backbone_flags  # noqa: E402
 
-SHARED = ROOT.parent / "shared" / "weights"
-TOWER = {
-    "model": "DeiT-Ti-16",
-    "pretrained": str(SHARED / "DeiT-Ti-16-in1k.safetensors"),
-    "model_config": str(SHARED / "open_clip_configs"),
-    "layers": (3, 6, 9, 12),
-    "image_size": 448,
-}
+FLAGS = ("model", "pretrained", "model_config", "layers", "image_size")
 COLUMNS = ("file", "MB", "auroc_sp", "ap_sp", "patches: auroc", "ap", "score moves", "map moves", "seconds")
 
 
@@ -47,16 +41,18 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--photographs", type=int, default=60)
+    add_backbone_flags(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        files = written(args.data, Path(folder))
+        files = written(args, Path(folder))
         photographs = chosen(args.data, args.photographs)
         print(tabulate(measured(files, photographs, args.data), COLUMNS, "pipe", floatfmt=".4f"))
 
 
-def written(data: Path, folder: Path) -> dict[str, Path]:
+def written(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
     """The same detector as three files."""
-    detector = AnomalyDetector.from_backbone(method="nearest", device="cpu", precision="fp32", **TOWER)
+    data, tower = args.data, {name: getattr(args, name) for name in FLAGS}
+    detector = AnomalyDetector.from_backbone(method="nearest", device="cpu", precision="fp32", **tower)
     detector.remember(sorted((data / "train" / "good").iterdir())[:1], false_alarm_rate=None)
     files = {name: folder / f"{name}.onnx" for name in ("float32", "float16", "int8")}
     export_detector(detector, files["float32"])
