@@ -24,7 +24,8 @@ import logging
 from fdsl.assembly import build_detector
 from fdsl.detection import Overflow, detect
 from fdsl.flags.test_flags import parse
-from fdsl.one_pass import Reading, share_encoding, unfinished
+from fdsl.inspection import Reading
+from fdsl.one_pass import share_encoding, unfinished
 from fdsl.planning import Planned, plan
 from fdsl.results import write_results
 from fdsl.runs import RunFolder
@@ -58,7 +59,7 @@ def share(runs: list[Planned]) -> Detector | None:
         return None
     seed_everything(runs[0].config.seed)
     detector = build_detector(runs[0].config.detector, runs[0].checkpoint)
-    reading = Reading(args.batch_size, worker_count(args.workers), args.max_pixels)
+    reading = Reading(args.batch_size, args.workers, args.max_pixels)
     with contextlib.ExitStack() as held:
         for one in sorted(waiting, key=lambda one: str(one.run.path)):
             held.enter_context(one.run.locked())

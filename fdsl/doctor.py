@@ -8,6 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
@@ -63,7 +64,7 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
         yield known
         yield _timed_pass(config, device, dtype, trained=not known.cure)
     except (ModelError, ConfigError) as error:
-        yield Finding("backbone", str(args.model), one_line(error, 300), stops=True)
+        yield Finding("backbone", args.model or BackboneConfig().model, one_line(error, 300), stops=True)
 
 
 def _python() -> Finding:
@@ -76,7 +77,7 @@ def _python() -> Finding:
 def packages(file: Path) -> Iterator[Finding]:
     """The packages that a requirements file names, beside the versions that it pins."""
     if not file.is_file():
-        yield Finding("packages", "there is no requirements.txt beside the code", "installed as a package")
+        yield Finding("packages", "installed as a package, with what it asks for")
         return
     for line in file.read_text(encoding="utf-8").splitlines():
         pinned = re.fullmatch(r"([A-Za-z0-9_.-]+)==([^\s;#]+).*", line.strip())
@@ -113,7 +114,7 @@ def _weights(config: BackboneConfig) -> Finding:
 
 def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype, trained: bool) -> Finding:
     """How long one photograph takes in the backbone; with random weights where others are not here."""
-    known = config if trained else BackboneConfig(**{**vars(config), "pretrained": UNTRAINED})
+    known = config if trained else replace(config, pretrained=UNTRAINED)
     tower = load_tower(known, device, dtype)
     image = torch.zeros(1, 3, config.image_size, config.image_size)
     best = float("inf")

@@ -42,8 +42,8 @@ Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reas
 
 @dataclass(frozen=True)
 class Reading:
-    """How photographs are read: how many are scored at once, by how many threads (None: by cores), and the
-    pixels from which on one is refused."""
+    """How photographs are read: how many are scored at once, by how many threads or processes (None: by
+    cores), and the pixels from which on one is refused."""
 
     batch_size: int = 4
     workers: int | None = None

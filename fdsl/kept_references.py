@@ -50,18 +50,22 @@ def kept(photographs: Iterable[Photograph], known: Sequence[KeptReference] = ())
     take more than MOST_BYTES together."""
     days = {one.digest: one.day for one in known}
     found: dict[str, KeptReference] = {}
+    size = 0
     for number, photograph in enumerate(photographs, start=1):
         name, content = _file_of(photograph, number)
         digest = hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
+        if digest in found:
+            continue
         day = days.get(digest, date.today().isoformat())
-        found.setdefault(digest, KeptReference(name, digest, day, content))
-    if sum(len(one.content) for one in found.values()) > MOST_BYTES:
-        logger.info(
-            "the references take more than %d MiB: a saved detector does not carry them, and none can be "
-            "added to it later",
-            MOST_BYTES >> 20,
-        )
-        return []
+        found[digest] = KeptReference(name, digest, day, content)
+        size += len(content)
+        if size > MOST_BYTES:
+            logger.info(
+                "the references take more than %d MiB: a saved detector does not carry them, and none can be "
+                "added to it later",
+                MOST_BYTES >> 20,
+            )
+            return []
     return list(found.values())
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from data.dataset import InspectionDataset, make_loader
 from data.grey import doubts_of
 from fdsl.detection import keys_of_parts, remember_shots
+from fdsl.inspection import Reading
 from fdsl.runs import RunFolder
 from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.finished_parts import FinishedParts
@@ -23,6 +24,7 @@ from fdsl.tested_set import TestedSet
 from models.detector import Detector
 from models.encoded_once import EncodedOnce
 from models.features import ScoreMaps, join_score_maps
+from utils.device import worker_count
 from utils.log import progress, warn
 from utils.memory import free_bytes
 from utils.signals import how_to_continue
@@ -31,14 +33,6 @@ from utils.tile_layout import AUTO_TILES, MOST_TILES
 
 logger = logging.getLogger("fdsl")
 GIB = 2**30
-
-
-class Reading(NamedTuple):
-    """How test images are read."""
-
-    batch_size: int
-    workers: int
-    max_pixels: int
 
 
 class Drawn(NamedTuple):
@@ -189,7 +183,7 @@ def _go_through(
             )
         )
         pin = group[0].scorer.detector.backbone.device.type == "cuda"
-        loader = make_loader(images, reading.batch_size, reading.workers, pin=pin)
+        loader = make_loader(images, reading.batch_size, worker_count(reading.workers), pin=pin)
         label = f"{what}, {len(group)} runs"
         going = list(group)
         for batch in progress(loader, len(images), label, lambda batch: len(batch["path"])):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from fdsl.flags.run_settings import new_config, rerun_config
 from fdsl.one_pass import Drawn
@@ -22,7 +23,7 @@ class Planned:
     checkpoint: Checkpoint | None
     tested: TestedSet
 
-    @property
+    @cached_property
     def drawn(self) -> Drawn:
         """Its folder and its photographs; ConfigError where stored maps are of others."""
         config = of_photographs(self.config, self.tested, self.checkpoint, self.args.from_maps)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from models.features import Features, ScoreMaps
 from models.methods.batch import Batch, BatchMemory
+from models.pair import scaled
 from models.tiles import resized
 from utils.errors import ModelError
 
@@ -51,24 +52,20 @@ class Beside:
         grid = math.isqrt(features.tokens.shape[2])
         shown, score = self._scored(features, grid, self.memory)
         map_level, score_level = self.levels
-        shown = _scaled(resized(shown, found.base.shape[-1]), map_level)
-        score = _scaled(score, score_level)
+        shown = scaled(resized(shown, found.base.shape[-1]), map_level)
+        score = scaled(score, score_level)
         own_map, own_score = self.own
-        base = (_scaled(found.base, own_map) + shown) / 2
-        base_score = (_scaled(found.base_score, own_score) + score) / 2
+        base = (scaled(found.base, own_map) + shown) / 2
+        base_score = (scaled(found.base_score, own_score) + score) / 2
         if found.window is None or found.window_score is None:
             return ScoreMaps(base, base_score)
-        window = (_scaled(found.window, own_map) + shown) / 2
-        return ScoreMaps(base, base_score, window, (_scaled(found.window_score, own_score) + score) / 2)
+        window = (scaled(found.window, own_map) + shown) / 2
+        return ScoreMaps(base, base_score, window, (scaled(found.window_score, own_score) + score) / 2)
 
     def _scored(self, features: Features, grid: int, memory: BatchMemory) -> tuple[Tensor, Tensor]:
         """A map (B,G,G) and a score (B,) of mutual scoring."""
         raw = self.batch.raw_maps(features, memory).unflatten(-1, (grid, grid))
         return self.batch.summarise(raw)
-
-
-def _scaled(values: Tensor, level: float) -> Tensor:
-    return values / (values + level)
 
 
 def _level(value: Tensor) -> float:

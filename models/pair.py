@@ -77,10 +77,11 @@ class Second:
         other = self.detector(images, None if match is None else match.of_tiles())
         shown = resized(other.base, self.side)
         return ScoreMaps(
-            (_scaled(base, first.peak) + _scaled(shown, second.peak)) / 2,
-            (_scaled(found.base_score, first.score) + _scaled(other.base_score, second.score)) / 2,
+            (scaled(base, first.peak) + scaled(shown, second.peak)) / 2,
+            (scaled(found.base_score, first.score) + scaled(other.base_score, second.score)) / 2,
         )
 
 
-def _scaled(values: Tensor, level: float) -> Tensor:
+def scaled(values: Tensor, level: float) -> Tensor:
+    """Values v of maps or scores -> v / (v + level): 0.5 where normal photographs come."""
     return values / (values + level)

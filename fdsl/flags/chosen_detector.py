@@ -16,10 +16,11 @@ from fdsl.presets import usual_settings
 from fdsl.reference_files import reference_files
 from fdsl.settings import refuse_beside_second, refuse_windows_without_mode, second_backbone, window_config
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import MethodConfig, checkpoint_path
+from utils.config import AUTO, MethodConfig, checkpoint_path
 from utils.errors import ConfigError, DataError
 from utils.log import progress
 from utils.text import in_flags
+from utils.tile_layout import AUTO_TILES
 
 logger = logging.getLogger("fdsl")
 
@@ -66,7 +67,8 @@ def take_usual_settings(args: argparse.Namespace) -> None:
         for name, value in usual_settings(args.device).items()
         if getattr(args, name) is None and not (name == "tiles" and _looks_closer(args))
     }
-    logger.info("nothing else was asked for: %s", in_flags(filled))
+    shown = {name: AUTO if value == AUTO_TILES else value for name, value in filled.items()}
+    logger.info("nothing else was asked for: %s", in_flags(shown))
     for name, value in filled.items():
         setattr(args, name, value)
     trained = default_checkpoint(args, WITH_HEADS)

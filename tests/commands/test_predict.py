@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
+from fdsl.flags.chosen_detector import take_usual_settings
+from fdsl.flags.predict_flags import parse
 from fdsl.presets import usual_settings
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
@@ -87,6 +89,8 @@ def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, 
     assert "visa.safetensors is not used: heads are for --method fdsl" in told()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     assert usual_settings("auto")["tiles"] == AUTO_TILES and "tiles" not in usual_settings("cpu")
+    take_usual_settings(parse([*given[:6], "--device", "auto"], ""))
+    assert "nothing else was asked for: --method plus --rotate-references auto --tiles auto" in told()
     assert predict.main([*given, "--tiles", "2", "--rotate-references", "1"]) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["windows"]["tiles"] == 2 and config["rotations"] == 1
