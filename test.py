@@ -8,6 +8,10 @@ run that was interrupted goes on with the same command after its last finished c
 shots or seeds make a run for each of them, and each test image is encoded once for all:
 
     python test.py --dataset mvtec --k-shot 1 2 4 --seed 14 15 16 17 18
+
+Several processes share the categories, and leave the files of one:
+
+    torchrun --standalone --nproc-per-node 8 test.py --dataset mvtec
 """
 
 from __future__ import annotations
@@ -18,57 +22,73 @@ if __name__ in ("__main__", "fdsl_commands.test"):  # before torch is imported: 
     signals.answer(at_once=True)
 
 import argparse
-import contextlib
 import logging
 
 from fdsl.assembly import build_detector
 from fdsl.detection import Overflow, detect
 from fdsl.flags.test_flags import parse
-from fdsl.inspection import Reading
-from fdsl.one_pass import share_encoding, unfinished
 from fdsl.planning import Planned, plan
 from fdsl.results import write_results
 from fdsl.runs import RunFolder
+from fdsl.sharing import facts_of, missing_categories, share
 from fdsl.store.checkpoint import Checkpoint
-from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps, load_maps
 from fdsl.tested_set import TestedSet
 from models.detector import Detector
 from utils.command import run_command
 from utils.device import seed_everything, worker_count
 from utils.errors import ConfigError, DataError, ModelError
+from utils.lock import Held
 from utils.signals import how_to_continue
+from utils.text import printable
+from utils.world import World, connected, find_world, restarted
 
 logger = logging.getLogger("fdsl")
 
 
 def main(argv: list[str] | None = None) -> None:
-    runs = plan(parse(argv, __doc__))
-    detector = share(runs) if len(runs) > 1 else None
-    for run in runs:
-        test(run, detector)
+    several = parse(argv, __doc__)
+    args = several[0]
+    world = find_world(args.shard)
+    if world.is_array and (args.force or not args.resume):
+        raise ConfigError(
+            "--force and --no-resume start anew, and a shard must not undo what others have done; remove the "
+            f"run's folder, or give --shard 0/1 for all of it (this is shard {world.rank} of {world.size})."
+        )
+    for one in several:
+        one.resume = one.resume or restarted()
+    with connected(world):
+        runs = world.agree(lambda: plan(several), facts_of)
+        if args.from_maps and not world.is_first:
+            return
+        together = len(runs) > 1 or world.size > 1
+        detector = share(runs, world) if together and not args.from_maps else None
+    if world.is_first or not world.joined:
+        for run in runs:
+            whole = not world.is_array or args.from_maps is not None
+            test(run, detector) if whole else join(run, detector, world)
 
 
-def share(runs: list[Planned]) -> Detector | None:
-    """Computes the maps of several runs together, and leaves them where each of them takes up what is
-    finished; returns the detector that all of them use."""
-    args = runs[0].args
-    drawn = [run.drawn for run in runs]
-    waiting = drawn if args.force else unfinished(drawn)
-    if not waiting:
-        return None
-    seed_everything(runs[0].config.seed)
-    detector = build_detector(runs[0].config.detector, runs[0].checkpoint)
-    reading = Reading(args.batch_size, args.workers, args.max_pixels)
-    with contextlib.ExitStack() as held:
-        for one in sorted(waiting, key=lambda one: str(one.run.path)):
-            held.enter_context(one.run.locked())
-            if not args.resume:
-                FinishedParts(one.run.path).clear()
-        share_encoding(detector, waiting, reading, args.memory)
-    for run in runs:
-        run.args.resume = True  # what was computed together
-    return detector
+def join(planned: Planned, detector: Detector | None, world: World) -> None:
+    """Ends a run whose parts the shards of a job array compute, where this one finds all of them."""
+    run = planned.drawn.run
+    shard = f"shard {world.rank} of {world.size} is done"
+    if not run.is_finished():
+        missing = [] if detector is None else missing_categories(detector, planned.drawn)
+        if missing:
+            logger.info(
+                "%s; %d of %d categories are still to come, and whoever finishes the last joins them (or the "
+                "same command with --shard 0/1): %s",
+                shard,
+                len(missing),
+                len(planned.tested.records),
+                printable(", ".join(missing)),
+            )
+            return
+    try:
+        test(planned, detector)
+    except Held as error:
+        logger.info("%s; another one is at the end: %s", shard, error)
 
 
 def test(planned: Planned, detector: Detector | None) -> None:

@@ -12,6 +12,7 @@ from fdsl.run_config import RunConfig
 from fdsl.runs import RunFolder
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.tested_set import TestedSet, draw_test_set, of_photographs
+from utils.device import use_threads
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Planned:
 
 def plan(several: list[argparse.Namespace]) -> list[Planned]:
     """The runs that the flags ask for; those that differ in their seed alone share what was read."""
+    use_threads(several[0].threads)
     read: dict[int | None, tuple[RunConfig, Checkpoint | None]] = {}
     planned = []
     for args in several:

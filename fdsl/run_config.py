@@ -205,7 +205,7 @@ class RunConfig:
             "method": values["method"],
             "windows": without(values["windows"], ("win_weight",)),
             **without(values["backbone"], PLACES),
-            "device": machine.device,
+            "device": machine.device_of_run,
             "precision": machine.precision,
             **turned,
             **({SECOND: without(values[SECOND], PLACES)} if SECOND in values else {}),
@@ -214,7 +214,7 @@ class RunConfig:
     def _of_run(self) -> dict[str, Any]:
         machine = self.detector.machine
         kept = without(self.to_json(), NOT_OF_A_RUN)
-        return {**kept, "precision": machine.precision, "device": machine.device}
+        return {**kept, "precision": machine.precision, "device": machine.device_of_run}
 
     def _of_row(self) -> dict[str, Any]:
         flat: dict[str, Any] = {"precision": self.detector.machine.precision}

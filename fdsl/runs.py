@@ -6,8 +6,8 @@ import argparse
 import json
 import logging
 import shutil
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,10 @@ from utils.log import start_logging, warn
 from utils.signals import command_line
 from utils.text import one_line
 from utils.tile_layout import AUTO_TILES
+from utils.world import World
 
 logger = logging.getLogger("fdsl")
+ELSEWHERE = "name another folder with --results"
 WRITTEN = (
     "metrics.json",
     "config.json",
@@ -136,7 +138,21 @@ class RunFolder:
 
     def locked(self) -> AbstractContextManager[None]:
         """The folder for this process alone."""
-        return locked(self.path / ".lock", str(self.path), "name another folder with --results")
+        return locked(self.path / ".lock", str(self.path), ELSEWHERE)
+
+    @contextmanager
+    def locked_for(self, world: World) -> Iterator[None]:
+        """The folder for all processes of a world: the first one holds it for torchrun's; of a job array each
+        holds its own shard, beside the others but not beside a whole run."""
+        if not world.is_array:
+            with self.locked() if world.is_first else nullcontext():
+                yield
+            return
+        shard = f"{world.rank} of {world.size}"
+        own = self.path / f".lock-{world.rank}-of-{world.size}"
+        with locked(own, f"shard {shard} of {self.path}", ELSEWHERE):
+            with locked(self.path / ".lock", str(self.path), ELSEWHERE, shared=True):
+                yield
 
     def begin(self, tested: TestedSet, resume: bool, from_maps: Path | None = None) -> None:
         """Makes the folder this run's: an earlier one's results go, but for the maps that this one is made

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils import signals
-from utils.log import start_logging
+from utils.log import only_from, start_logging
 from utils.memory import CURE, is_out_of_memory
 from utils.text import one_line, shortened
+from utils.world import speaks
 
 logger = logging.getLogger("fdsl")
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
@@ -51,6 +52,8 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     """
     _open_what_is_closed()
     start_logging()
+    if not speaks():
+        only_from(logging.ERROR)
     signals.answer()
     debug = "--debug" in sys.argv
     try:

@@ -10,6 +10,7 @@ from typing import Any
 from utils.errors import ConfigError
 from utils.text import one_line
 from utils.tile_layout import AUTO_TILES, MOST_TILES
+from utils.world import as_of_first
 
 OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
 
@@ -128,6 +129,11 @@ class MachineFacts:
     python: str | None = None
     system: str | None = None
     precision_asked: str | None = None
+
+    @property
+    def device_of_run(self) -> str:
+        """The device as the first of a run's processes has it."""
+        return as_of_first(self.device)
 
     def in_precision(self, precision: str) -> MachineFacts:
         """These facts where values overflowed in the precision asked for and `precision` took over."""

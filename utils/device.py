@@ -13,6 +13,7 @@ import torch
 
 from utils.config import MachineFacts
 from utils.errors import ConfigError
+from utils.world import neighbours, own_gpu
 
 logger = logging.getLogger("fdsl")
 
@@ -24,7 +25,8 @@ MOST_WORKERS = 8
 
 
 def choose_device(name: str) -> torch.device:
-    """auto, cpu, cuda, mps or a CUDA device's number -> the device; ConfigError says what is there."""
+    """auto, cpu, cuda, mps or a CUDA device's number -> the device; ConfigError says what is there. Of
+    several processes on a machine each takes the GPU of its own number."""
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = torch.backends.mps.is_available()
     if name == "auto":
@@ -38,9 +40,14 @@ def choose_device(name: str) -> torch.device:
             raise ConfigError(
                 f"--device {name}: this machine has {cuda} CUDA device(s); {_there(cuda, mps)}."
             )
+        if neighbours() > 1:
+            raise ConfigError(
+                f"--device {name} names one GPU for all {neighbours()} processes here; leave it out: each "
+                "takes the one of its own number."
+            )
         name = f"cuda:{number}"
     elif name == "cuda" and cuda:
-        name = "cuda:0"
+        name = f"cuda:{own_gpu(cuda)}"
     elif name not in ("cpu", "mps") or (name == "mps" and not mps):
         raise ConfigError(f"--device {name} is not here; {_there(cuda, mps)}.")
     device = torch.device(name)
@@ -136,8 +143,17 @@ def make_repeatable(device: torch.device) -> None:
 
 
 def worker_count(asked: int | None) -> int:
-    """Processes that load images: as asked, else the cores but one, at most MOST_WORKERS."""
-    return asked if asked is not None else max(1, min(MOST_WORKERS, (os.cpu_count() or 2) - 1))
+    """Processes that load images: as asked, else this process's share of the cores but one, at most
+    MOST_WORKERS."""
+    return (
+        asked if asked is not None else max(1, min(MOST_WORKERS, (os.cpu_count() or 2) // neighbours() - 1))
+    )
+
+
+def use_threads(asked: int | None) -> None:
+    """So many threads compute from now on (None: as many as there were); a CPU's last bits depend on them."""
+    if asked is not None:
+        torch.set_num_threads(asked)
 
 
 def machine_facts(device: torch.device, dtype: torch.dtype) -> MachineFacts:

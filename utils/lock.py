@@ -30,20 +30,28 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held: set[str] = set()
 
 
+class Held(ConfigError):
+    """Another process has the lock; the message names it."""
+
+
 @contextlib.contextmanager
-def locked(file: Path, what: str, cure: str) -> Iterator[None]:
+def locked(file: Path, what: str, cure: str, shared: bool = False) -> Iterator[None]:
     """Holds the lock `file` for the length of the block; its folder is made.
 
-    Raises ConfigError that names the holder: `what` is being written, `cure` is what else could be done. The
+    Raises Held that names the holder: `what` is being written, `cure` is what else could be done. The
     lock is the system's, so it is free the moment its holder ends, however that ends, and processes that load
-    images never hold it. Where there are no such locks the file's process id and start time decide.
+    images never hold it. Where there are no such locks the file's process id and start time decide. `shared`:
+    several may hold it so, but not beside one that does not share; only POSIX locks can be shared.
     """
+    if shared and fcntl is None:
+        yield
+        return
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     name = os.path.realpath(file)
     if name in _held:
         raise _refusal(what, cure, _me())
-    handle = _take(file, what, cure)
+    handle = _take(file, what, cure, shared)
     _held.add(name)
     try:
         os.ftruncate(handle, 0)
@@ -53,16 +61,17 @@ def locked(file: Path, what: str, cure: str) -> Iterator[None]:
     finally:
         _held.discard(name)
         with contextlib.suppress(OSError):
-            file.unlink()
+            if not shared or _lock(handle):  # the last one of those that share it
+                file.unlink()
         os.close(handle)
 
 
-def _take(file: Path, what: str, cure: str) -> int:
+def _take(file: Path, what: str, cure: str, shared: bool = False) -> int:
     """An open handle of the locked file; ConfigError where another process has it."""
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            if _lock(handle):
+            if _lock(handle, shared):
                 if os.path.exists(file) and os.path.samestat(os.fstat(handle), os.stat(file)):
                     return handle
                 os.close(handle)  # its holder took the name away between our opening and our locking it
@@ -75,11 +84,11 @@ def _take(file: Path, what: str, cure: str) -> int:
         raise _refusal(what, cure, holder)
 
 
-def _lock(handle: int) -> bool:
+def _lock(handle: int, shared: bool = False) -> bool:
     """Whether the lock could be taken. POSIX locks belong to the process: children do not inherit them."""
     if fcntl is not None:
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             return True
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
@@ -93,7 +102,7 @@ def _lock(handle: int) -> bool:
             return True
         except OSError:
             return False
-    return not _lives(_read(handle))
+    return shared or not _lives(_read(handle))
 
 
 def _me() -> dict:
@@ -142,10 +151,10 @@ def _begun(number: int) -> str:
         return ""
 
 
-def _refusal(what: str, cure: str, holder: dict) -> ConfigError:
+def _refusal(what: str, cure: str, holder: dict) -> Held:
     who = (
         f"process {holder['process']} on {holder.get('host')} since {holder.get('since')}"
         if "process" in holder
         else "another process"
     )
-    return ConfigError(f"{what} is being written by {who}; wait until it has ended, or {cure}.")
+    return Held(f"{what} is being written by {who}; wait until it has ended, or {cure}.")

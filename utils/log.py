@@ -55,6 +55,17 @@ def start_logging(file: Path | None = None) -> None:
         logger.addHandler(log)
 
 
+def only_from(level: int) -> None:
+    """Standard error shows what is of this level or above: of several processes one says what all would."""
+    for handler in logger.handlers:
+        if isinstance(handler, _Console):
+            handler.setLevel(level)
+
+
+def _shown(level: int) -> bool:
+    return all(handler.level <= level for handler in logger.handlers if isinstance(handler, _Console))
+
+
 def warn(sentences: Sequence[str], most: int = 5) -> None:
     """Logs warnings, at most `most` of them and how many more there are."""
     for sentence in sentences[:most]:
@@ -75,6 +86,9 @@ def progress(
     `total` and the rate count `size(item)`, for instance the images of a batch; `note()` is shown beside
     them.
     """
+    if not _shown(logging.INFO):
+        yield from items
+        return
     if sys.stderr.isatty():
         with tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True) as bar:
             for item in items:

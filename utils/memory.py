@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from utils.errors import ConfigError
+from utils.world import neighbours
 
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
@@ -96,13 +97,13 @@ class Halving(Generic[Result]):
 
 
 def free_bytes(device: torch.device) -> int:
-    """How much memory is free on a device: a GPU's own, or the machine's."""
+    """How much memory is free on a device: a GPU's own, or this process's share of the machine's."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
             found = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-        return found["MemAvailable"] * 1024
+        return found["MemAvailable"] * 1024 // neighbours()
     except (OSError, KeyError, ValueError):  # no Linux
         pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**19
-        return pages * 4096 // 2
+        return pages * 4096 // 2 // neighbours()

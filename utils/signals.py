@@ -19,6 +19,8 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from utils.world import speaks
+
 GRACE = (
     0.5  # seconds for the main thread to end by itself: Python cannot interrupt it inside a library's call
 )
@@ -111,7 +113,8 @@ def _watch(wake: socket.socket) -> None:
 def leave(number: int, say: Callable[[str], object]) -> NoReturn:
     """Says the line, ends the processes that load images, and ends this one, at once."""
     if _leaving.acquire(blocking=False):
-        say(f"Interrupted; {_how_to_continue}: {command_line()}")
+        if speaks():
+            say(f"Interrupted; {_how_to_continue}: {command_line()}")
         for action in _last_actions:
             with contextlib.suppress(Exception):
                 action()

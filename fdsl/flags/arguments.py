@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from utils.config import AUTO
 from utils.tile_layout import AUTO_TILES, MOST_TILES
+from utils.world import speaks
 
 
 class CommandLine(argparse.ArgumentParser):
@@ -19,7 +20,7 @@ class CommandLine(argparse.ArgumentParser):
         )
 
     def error(self, message: str):
-        self.exit(2, f"error: {message}; --help lists the flags\n")
+        self.exit(2, f"error: {message}; --help lists the flags\n" if speaks() else None)
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -69,6 +70,14 @@ def tile_count(text: str) -> int:
 def metric_side(text: str) -> int | str:
     """An argparse type: the side of evaluated maps in pixels, or `full` (each mask's own resolution)."""
     return text if text == "full" else whole(2, 8192)(text)
+
+
+def shard(text: str) -> tuple[int, int]:
+    """An argparse type: `I/N`, shard I of N, counted from 0."""
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, I from 0 to N-1")
+    return int(number), int(count)
 
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}

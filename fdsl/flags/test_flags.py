@@ -16,6 +16,7 @@ from fdsl.flags.groups import (
     add_parts_flag,
     add_runtime_flags,
     add_second_flags,
+    add_shard_flag,
     add_tiles_flag,
     add_window_flags,
 )
@@ -55,6 +56,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_backbone_flags(parser)
     add_second_flags(parser)
     add_runtime_flags(parser)
+    add_shard_flag(parser)
     args = parser.parse_args(argv)
     take_preset(args)
     if args.from_maps is None:

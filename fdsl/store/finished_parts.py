@@ -45,6 +45,10 @@ class FinishedParts:
             return None
         return maps if maps.names == names else None
 
+    def holds(self, depends_on: Mapping[str, Any]) -> bool:
+        """Whether there is a part of this key."""
+        return self._file(depends_on).is_file()
+
     def save(self, depends_on: Mapping[str, Any], maps: RunMaps) -> None:
         save_maps(self._file(depends_on), maps)
 

@@ -1,0 +1,139 @@
+"""A test run's work among several processes: each computes whole categories, which are left as the finished
+parts of an interrupted run.
+
+A category is the smallest unit, with all its shots and seeds, so its batches are the same whoever computes
+it. Which process that was leaves no trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from fdsl.assembly import build_detector
+from fdsl.detection import Overflow, detect, keys_of_parts
+from fdsl.inspection import Reading
+from fdsl.one_pass import Drawn, share_encoding, unfinished
+from fdsl.planning import Planned
+from fdsl.store.finished_parts import FinishedParts
+from models.detector import Detector
+from utils.device import seed_everything, worker_count
+from utils.log import only_from
+from utils.world import World
+
+logger = logging.getLogger("fdsl")
+
+
+def facts_of(runs: list[Planned]) -> dict[str, Any]:
+    """What must be the same wherever a part of the runs is computed."""
+    found: dict[str, list[Any]] = {}
+    for run in runs:
+        machine = run.config.detector.machine
+        own = {"device name": machine.device_name, "torch": machine.torch}
+        for name, value in {**run.drawn.run.config.identity("run"), **own}.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def share(runs: list[Planned], world: World) -> Detector | None:
+    """Computes the maps of several runs together, or this process's part of them, and leaves them where each
+    run takes up what is finished; returns the detector that all of them use."""
+    args = runs[0].args
+    drawn = [run.drawn for run in runs]
+    waiting = drawn if args.force else unfinished(drawn)
+    if not waiting:
+        return None
+    seed_everything(runs[0].config.seed)
+    detector = world.agree(lambda: build_detector(runs[0].config.detector, runs[0].checkpoint))
+    reading = Reading(args.batch_size, args.workers, args.max_pixels)
+    with contextlib.ExitStack() as held:
+        world.agree(lambda: hold(waiting, held, world, args.resume))
+        if world.size == 1:
+            share_encoding(detector, waiting, reading, args.memory)
+        else:
+            if world.joined:
+                only_from(logging.INFO if world.is_first else logging.WARNING)
+            compute_own(detector, waiting, world, reading, args.memory)
+        world.wait()
+    for run in runs:
+        run.args.resume = True  # what was computed together
+    return detector
+
+
+def hold(waiting: list[Drawn], held: contextlib.ExitStack, world: World, resume: bool) -> None:
+    """Takes the runs' folders; what an earlier run has left there goes where it is not to be taken up."""
+    for one in sorted(waiting, key=lambda one: str(one.run.path)):
+        held.enter_context(one.run.locked_for(world))
+        if not resume and world.is_first:
+            FinishedParts(one.run.path).clear()
+
+
+def dealt(sizes: Mapping[str, int], hands: int) -> list[set[str]]:
+    """Names by their sizes to so many hands: the largest first, each to the hand that holds least."""
+    found: list[set[str]] = [set() for _ in range(hands)]
+    held = [0] * hands
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        hand = held.index(min(held))
+        found[hand].add(name)
+        held[hand] += sizes[name]
+    return found
+
+
+def own_categories(runs: Iterable[Drawn], world: World) -> set[str]:
+    """The categories that this process computes, for all of the runs: dealt by their test images."""
+    sizes: dict[str, int] = {}
+    for drawn in runs:
+        for category, records in drawn.tested.records.items():
+            sizes[category] = sizes.get(category, 0) + len(records)
+    return dealt(sizes, world.size)[world.rank]
+
+
+def compute_own(
+    detector: Detector, runs: Sequence[Drawn], world: World, reading: Reading, memory_gib: float | None
+) -> None:
+    """Computes this process's categories of every run and leaves them as finished parts. Values that overflow
+    are said, and left to the run itself."""
+    chosen = own_categories(runs, world)
+    own = [Drawn(run, replace(tested, records=_only(tested.records, chosen))) for run, tested in runs]
+    own = [drawn for drawn in own if drawn.tested.records]
+    if len(own) > 1:
+        share_encoding(detector, own, reading, memory_gib)
+    for drawn in own:
+        try:
+            compute(detector, drawn, reading)
+        except Overflow as overflow:
+            logger.warning("%s The run as a whole will be repeated in float32.", overflow)
+
+
+def _only(values: Mapping[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name in names}
+
+
+def compute(detector: Detector, drawn: Drawn, reading: Reading) -> None:
+    """What `drawn` lacks of its categories."""
+    run, tested = drawn
+    detect(
+        detector,
+        tested.root,
+        tested.references,
+        tested.records,
+        FinishedParts(run.path),
+        run.config.identity("maps"),
+        reading.batch_size,
+        worker_count(reading.workers),
+        reading.max_pixels,
+        run.config.rotations or 1,
+        tested.grey,
+    )
+
+
+def missing_categories(detector: Detector, drawn: Drawn) -> list[str]:
+    """The categories that no process has finished yet."""
+    run, tested = drawn
+    identity = run.config.identity("maps")
+    keys = keys_of_parts(detector, tested.root, tested.references, tested.records, identity, tested.grey)
+    parts = FinishedParts(run.path)
+    return [category for category, key in keys.items() if not parts.holds(key)]

@@ -1,0 +1,169 @@
+"""Several processes leave the very files of one, whatever their number, also where one of them was killed."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from fdsl.runs import RunFolder
+from fdsl.store.finished_parts import FinishedParts
+from tests.support.constants import ROOT
+from tests.support.ranks import as_command, in_ranks
+from tests.support.small_runs import Place, command, environment, files
+from utils import lock
+from utils.errors import ConfigError
+from utils.lock import locked
+from utils.world import World
+
+test = command("test")
+pytestmark = pytest.mark.usefixtures("one_thread")
+SEVERAL = ("--seed", "14", "15", "--pictures", "1")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = Place(tmp_path_factory.mktemp("place"))
+    command("train").main(place.train("--epochs", "1"))
+    test.main(place.test(*SEVERAL))
+    return place
+
+
+def in_torchrun(size, name, arguments, *more):
+    """The command as users start it: (exit code, standard error)."""
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(size)]
+    done = subprocess.run(
+        [*words, *more, str(ROOT / f"{name}.py"), *arguments],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stderr
+
+
+def of_ranks(place, size, results, *more, action=None):
+    arguments = place.test(*(more or SEVERAL), results=results)
+    return in_ranks(
+        size, action or (lambda _: as_command(test.main, arguments)), place.folder / f"{results}-said"
+    )
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_it_gives_the_files_of_one_process(place, size):
+    codes, said = of_ranks(place, size, f"ranks{size}")
+    assert codes == [0] * size, said
+    wanted = files(place.folder / "results")
+    assert len([name for name in wanted if name.endswith("maps.npz")]) == 2
+    assert files(place.folder / f"ranks{size}") == wanted
+    configs = [
+        sorted(folder.rglob("config.json"))
+        for folder in (place.folder / "results", place.folder / f"ranks{size}")
+    ]
+    assert [one.read_text().count("1 threads") for part in configs for one in part] == [1] * 4
+
+
+def test_each_category_is_computed_by_one_process(place, monkeypatch):
+    saved, plain = place.folder / "saved", FinishedParts.save
+    saved.mkdir()
+
+    def save(self, depends_on, maps):
+        (saved / f"{os.getpid()}-{len(list(saved.iterdir()))}").touch()
+        plain(self, depends_on, maps)
+
+    monkeypatch.setattr(FinishedParts, "save", save)
+    assert of_ranks(place, 2, "counted", "--seed", "14")[0] == [0, 0]
+    by = [file.name.split("-")[0] for file in saved.iterdir()]
+    assert len(by) == 3 and sorted(map(by.count, set(by))) == [1, 2]
+
+
+def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    arguments, plain = place.test(*SEVERAL, results="killed"), FinishedParts.save
+
+    def action(rank):
+        def save(self, depends_on, maps):
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+            plain(self, depends_on, maps)
+
+        FinishedParts.save = save
+        as_command(test.main, arguments)
+
+    codes, said = of_ranks(place, 2, "killed", action=action)
+    assert codes == [2, -9] and "Another rank has ended" in said[0]
+    assert not list((place.folder / "killed").rglob("metrics.json"))
+    assert of_ranks(place, 3, "killed")[0] == [0, 0, 0]
+    assert files(place.folder / "killed") == files(place.folder / "results")
+
+
+def test_torchrun_starts_it(place):
+    code, told = in_torchrun(2, "test", place.test(*SEVERAL, results="torchrun"))
+    assert code == 0, told
+    assert told.count("results in ") == 2 and told.count("The backbone is untrained") == 1
+    assert files(place.folder / "torchrun") == files(place.folder / "results")
+
+
+def test_shards_of_a_job_array_join_themselves(place, told):
+    for number in (2, 0):
+        test.main(place.test(*SEVERAL, "--shard", f"{number}/3", results="array"))
+    assert "shard 0 of 3 is done; 1 of 3 categories are still to come" in told()
+    assert not list((place.folder / "array").rglob("metrics.json"))
+    test.main(place.test(*SEVERAL, "--shard", "1/3", results="array"))
+    assert files(place.folder / "array") == files(place.folder / "results")
+    test.main(place.test(*SEVERAL, "--shard", "0/3", results="array"))
+    assert told().count("is finished: nothing to do") == 2
+
+
+def test_one_process_ends_what_shards_have_begun(place):
+    test.main(place.test(*SEVERAL, "--shard", "1/2", results="begun"))
+    test.main(place.test(*SEVERAL, results="begun"))
+    assert files(place.folder / "begun") == files(place.folder / "results")
+
+
+@pytest.mark.parametrize("flag", ["--force", "--no-resume"])
+def test_a_shard_does_not_start_anew(place, flag):
+    with pytest.raises(ConfigError, match="start anew, and a shard must not undo what others have done"):
+        test.main(place.test(flag, "--shard", "1/2", results="anew"))
+
+
+def test_who_may_write_at_once(tmp_path):
+    """Shards beside each other, but neither a shard twice nor a whole run beside one."""
+    run = RunFolder.__new__(RunFolder)
+    run.path = tmp_path / "run"
+
+    def another(_):
+        lock._held.clear()  # a fork knows its parent's, which the system does not give it
+        with run.locked_for(World(1, 2)):
+            print("beside")
+        for world in (World(0, 2), World()):
+            with pytest.raises(ConfigError, match="is being written by process"), run.locked_for(world):
+                print("let in")
+
+    with run.locked_for(World(0, 2)):
+        assert in_ranks(1, another, tmp_path / "said") == ([0], ["beside\n"])
+    with run.locked():
+        assert not list(run.path.glob(".lock-*"))
+    assert not list(run.path.iterdir())
+
+
+def test_two_jobs_on_one_folder_are_refused(place):
+    results = place.folder / "busy"
+    folder = next((place.folder / "results").rglob("config.json")).parent.relative_to(
+        place.folder / "results"
+    )
+    with locked(results / folder / ".lock", "it", "go"):
+        codes, said = of_ranks(place, 2, "busy")
+        assert codes == [2, 2] and "is being written by process" in said[0] and said[1] == ""
+        codes, said = of_ranks(place, 1, "busy", *SEVERAL, "--shard", "0/2")
+        assert codes == [2] and "is being written by process" in said[0]
+
+
+def test_only_the_first_evaluates_stored_maps(place, told):
+    folder = str(next((place.folder / "results").rglob("config.json")).parent)
+    arguments = ["--from-maps", folder, "--data-path", str(place.data), "--image-score", "max"]
+    arguments += ["--results", str(place.folder / "again")]
+    codes, said = in_ranks(2, lambda _: as_command(test.main, arguments), place.folder / "again-said")
+    assert codes == [0, 0] and len(list((place.folder / "again").rglob("metrics.json"))) == 1
+    assert "results in" not in said[1]

@@ -1,0 +1,109 @@
+"""Which process of how many this is, by flags and by variables, and what processes hear from each other."""
+
+import pytest
+
+from tests.support.ranks import in_ranks
+from utils.errors import ConfigError, DataError
+from utils.world import World, as_of_first, connected, find_world, neighbours, own_gpu, restarted, speaks
+
+TORCHRUN = {"MASTER_ADDR": "h", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
+ARRAY = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "4"}
+STEPPED = {**ARRAY, "SLURM_ARRAY_TASK_STEP": "2"}
+SRUN = {"SLURM_STEP_NUM_TASKS": "6", "SLURM_PROCID": "5", "SLURM_LOCALID": "5"}
+POD = {"JOB_COMPLETION_INDEX": "2", "FDSL_SHARDS": "3"}
+
+
+@pytest.mark.parametrize(
+    "environ, world",
+    [
+        ({}, World()),
+        (TORCHRUN, World(3, 8, joined=True)),
+        ({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}, World()),
+        ({**TORCHRUN, **STEPPED}, World(3, 8, joined=True)),
+        ({"RANK": "3", "WORLD_SIZE": "8"}, World()),
+        (STEPPED, World(3, 4)),
+        (SRUN, World(5, 6)),
+        ({"SLURM_NTASKS": "6", "SLURM_PROCID": "0"}, World()),
+        (POD, World(2, 3)),
+    ],
+)
+def test_variables_say_which_process_it_is(environ, world):
+    assert find_world(None, environ) == world
+    assert find_world((0, 1), environ) == World()
+    assert find_world((1, 9), environ) == World(1, 9)
+
+
+@pytest.mark.parametrize(
+    "environ, words",
+    [
+        (ARRAY, "numbers have gaps; name the shard with --shard I/4"),
+        ({**ARRAY, "SLURM_ARRAY_TASK_MIN": "x"}, "SLURM_ARRAY_TASK_MIN is 'x'"),
+        ({"JOB_COMPLETION_INDEX": "2"}, "nothing says of how many; set FDSL_SHARDS"),
+        ({**POD, "FDSL_SHARDS": "2"}, "give the job's completions"),
+        ({**TORCHRUN, "RANK": "-1"}, "RANK is '-1', which is no number"),
+    ],
+)
+def test_variables_that_cannot_be(environ, words):
+    with pytest.raises(ConfigError, match=words):
+        find_world(None, environ)
+
+
+def test_each_rank_takes_the_gpu_of_its_number():
+    assert own_gpu(2, TORCHRUN) == 1 and own_gpu(8, {}) == 0 and own_gpu(4, SRUN) == 1
+    assert as_of_first("cuda:1", TORCHRUN) == as_of_first("cuda:3", SRUN) == "cuda:0"
+    assert as_of_first("cuda:1", {}) == "cuda:1" and as_of_first("cpu", TORCHRUN) == "cpu"
+    with pytest.raises(ConfigError, match="Rank 3 has no GPU of its own: .* has 1; start at most 1 here"):
+        own_gpu(1, TORCHRUN)
+
+
+def test_one_process_says_what_all_would_say():
+    assert speaks({}) and speaks({"RANK": "3"}) and not speaks(TORCHRUN)
+    assert neighbours(TORCHRUN) == 2 and neighbours({"LOCAL_WORLD_SIZE": "2"}) == 1
+    assert restarted({"TORCHELASTIC_RESTART_COUNT": "1"}) and not restarted({})
+
+
+def test_processes_hear_from_each_other(tmp_path):
+    def action(rank):
+        with connected(find_world()) as world:
+            assert world.gathered(rank * 10) == [0, 10, 20]
+            assert world.agree(lambda: rank, lambda _: {"files": "same"}) == rank
+
+    codes, said = in_ranks(3, action, tmp_path)
+    assert codes == [0, 0, 0], said
+
+
+def test_one_that_fails_ends_all_with_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+
+    def start(rank):
+        if rank > 0:
+            raise DataError("the photographs are gone")
+
+    def action(rank):
+        with connected(find_world()) as world:
+            world.agree(lambda: start(rank))
+
+    codes, said = in_ranks(3, action, tmp_path / "failing")
+    assert codes == [2, 70, 2] and said[0] == said[2] == "" and "the photographs are gone" in said[1]
+
+    def differ(rank):
+        with connected(find_world()) as world:
+            world.agree(lambda: rank, lambda found: {"weights": found // 2, "torch": 1})
+
+    codes, said = in_ranks(3, differ, tmp_path / "differing")
+    assert codes == [70, 2, 2] and said[1:] == ["", ""]
+    assert "Rank 2 on" in said[0] and "has another weights than rank 0" in said[0]
+
+
+def test_one_that_dies_lets_nobody_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+
+    def action(rank):
+        with connected(find_world()) as world:
+            world.wait()
+            if rank == 1:
+                raise SystemExit(7)
+            world.wait()
+
+    codes, said = in_ranks(3, action, tmp_path)
+    assert codes == [70, 7, 2] and "Another rank has ended" in said[0] and said[2] == ""

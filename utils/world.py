@@ -1,0 +1,231 @@
+"""Which of several processes this one is, and how those that torchrun starts wait for each other.
+
+Nothing is added up across processes: they only hear from each other. Imports torch.distributed where it is
+needed alone, so that an entry point can ask before it imports torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from utils.errors import ConfigError
+from utils.text import one_line
+
+Result = TypeVar("Result")
+PATIENCE = timedelta(days=7)  # for the slowest process; that of one that died torchrun ends at once
+LET_IT_SPEAK = 2.0  # seconds until those that have nothing to say end: torchrun ends all when the first does
+SHARDS = "FDSL_SHARDS"  # how many there are, where the system only says which one this is
+
+
+@dataclass(frozen=True)
+class World:
+    """Process `rank` of `size`. joined: torchrun's, which wait for each other; a job array's do not."""
+
+    rank: int = 0
+    size: int = 1
+    joined: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def is_array(self) -> bool:
+        """Whether this is one of several processes that never hear from each other."""
+        return self.size > 1 and not self.joined
+
+    def gathered(self, value: Any) -> list[Any]:
+        """The value (anything that can be pickled) of every process, by rank; waits for all of them."""
+        if not self.joined:
+            return [value]
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.size
+        try:
+            dist.all_gather_object(found, value)
+        except RuntimeError as error:
+            raise _lost(error) from error
+        return found
+
+    def wait(self) -> None:
+        """Until every process has come here."""
+        self.gathered(None)
+
+    def agree(
+        self, action: Callable[[], Result], facts: Callable[[Result], Mapping[str, Any]] = lambda _: {}
+    ) -> Result:
+        """`action` in every process. Where it fails in one, that one raises its error and all others end
+        without a word; ConfigError where `facts` of its results are not the same everywhere."""
+        if not self.joined:
+            return action()
+        found = problem = None
+        try:
+            found = action()
+            here = dict(facts(found))
+        except Exception as error:
+            problem, here = error, {}
+        told = self.gathered((problem is not None, socket.gethostname(), here))
+        failed = [rank for rank, (has_failed, _, _) in enumerate(told) if has_failed]
+        if problem is not None and failed[0] == self.rank:
+            raise problem
+        if failed:
+            end_quietly()
+        self._refuse_others([(host, values) for _, host, values in told])
+        return found  # type: ignore[return-value]
+
+    def _refuse_others(self, told: list[tuple[str, dict[str, Any]]]) -> None:
+        wanted = told[0][1]
+        for rank, (host, values) in enumerate(told):
+            if values == wanted:
+                continue
+            if not self.is_first:
+                end_quietly()
+            names = [name for name in {**wanted, **values} if values.get(name) != wanted.get(name)]
+            raise ConfigError(
+                f"Rank {rank} on {host} has another {', '.join(names)} than rank 0; give all of them the "
+                "same files, flags and packages."
+            )
+
+
+def end_quietly() -> None:
+    """Ends this process with the exit code of an error that another one tells."""
+    time.sleep(LET_IT_SPEAK)
+    raise SystemExit(2)
+
+
+def _lost(error: RuntimeError) -> Exception:
+    """What is raised where another process is gone; the others need not say it too."""
+    if not speaks():
+        end_quietly()
+    return ConfigError(
+        f"Another rank has ended ({one_line(error, 80)}), and what it said stands above; give the same "
+        "command again."
+    )
+
+
+def find_world(shard: tuple[int, int] | None = None, environ: Mapping[str, str] = os.environ) -> World:
+    """The world of --shard I/N, else of torchrun's variables, else of Slurm's or Kubernetes'; alone where
+    none of them is there. ConfigError for variables that do not say how many processes there are."""
+    if shard is not None:
+        return World(*shard)
+    if (joined := torchrun_world(environ)) is not None:
+        return joined
+    for read in (_of_srun, _of_slurm_array, _of_kubernetes):
+        found = read(environ)
+        if found is not None:
+            return World(*found)
+    return World()
+
+
+def torchrun_world(environ: Mapping[str, str] = os.environ) -> World | None:
+    """The world that torchrun started this process in; None where it did not."""
+    if "MASTER_ADDR" not in environ or not {"RANK", "WORLD_SIZE"} <= set(environ):
+        return None
+    rank, size = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
+    return World(rank, size, joined=True) if size > 1 else World()
+
+
+def _of_srun(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    """srun alone sets the number of a step's tasks; a batch script by itself is one process."""
+    if "SLURM_STEP_NUM_TASKS" not in environ or "SLURM_PROCID" not in environ:
+        return None
+    size = _number(environ, "SLURM_STEP_NUM_TASKS")
+    return (_number(environ, "SLURM_PROCID"), size) if size > 1 else None
+
+
+def _of_slurm_array(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    if "SLURM_ARRAY_TASK_ID" not in environ or "SLURM_ARRAY_TASK_COUNT" not in environ:
+        return None
+    number, first = _number(environ, "SLURM_ARRAY_TASK_ID"), _number(environ, "SLURM_ARRAY_TASK_MIN")
+    step = _number(environ, "SLURM_ARRAY_TASK_STEP") if "SLURM_ARRAY_TASK_STEP" in environ else 1
+    size, rank = _number(environ, "SLURM_ARRAY_TASK_COUNT"), (number - first) // max(step, 1)
+    if not 0 <= rank < size or (number - first) % max(step, 1):
+        raise ConfigError(
+            f"SLURM_ARRAY_TASK_ID is {number}, and the array's numbers have gaps; name the shard with "
+            f"--shard I/{size}, or number the array 0-{size - 1}."
+        )
+    return rank, size
+
+
+def _of_kubernetes(environ: Mapping[str, str]) -> tuple[int, int] | None:
+    if "JOB_COMPLETION_INDEX" not in environ:
+        return None
+    rank = _number(environ, "JOB_COMPLETION_INDEX")
+    if SHARDS not in environ:
+        raise ConfigError(
+            f"JOB_COMPLETION_INDEX is {rank}, and nothing says of how many; set {SHARDS} to the job's "
+            f"completions, or give --shard {rank}/N (--shard 0/1: all of the work is this process's)."
+        )
+    size = _number(environ, SHARDS)
+    if not rank < size:
+        raise ConfigError(
+            f"JOB_COMPLETION_INDEX is {rank}, and {SHARDS} is {size}; give the job's completions."
+        )
+    return rank, size
+
+
+def _number(environ: Mapping[str, str], name: str) -> int:
+    text = environ.get(name, "")
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(
+            f"{name} is {one_line(text, 40)!r}, which is no number; name the shard with --shard."
+        )
+    return int(text)
+
+
+def speaks(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process says what all of torchrun's would say alike."""
+    return "MASTER_ADDR" not in environ or environ.get("RANK", "0") == "0"
+
+
+def restarted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether torchrun has started this command before (--max-restarts), so that it goes on."""
+    return environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
+
+
+def neighbours(environ: Mapping[str, str] = os.environ) -> int:
+    """How many of torchrun's processes share this machine's cores and memory, this one included."""
+    text = environ.get("LOCAL_WORLD_SIZE", "1") if "MASTER_ADDR" in environ else "1"
+    return max(1, int(text)) if text.isdigit() else 1
+
+
+def own_gpu(count: int, environ: Mapping[str, str] = os.environ) -> int:
+    """The number of this process's GPU among `count`: that of its rank on this machine. ConfigError for one
+    of torchrun's that there is no GPU for."""
+    if "MASTER_ADDR" in environ and "LOCAL_RANK" in environ:
+        number = _number(environ, "LOCAL_RANK")
+        if number >= count:
+            raise ConfigError(
+                f"Rank {environ.get('RANK', number)} has no GPU of its own: {socket.gethostname()} has "
+                f"{count}; start at most {count} here (--nproc-per-node {count}), or use --device cpu."
+            )
+        return number
+    if "SLURM_STEP_NUM_TASKS" in environ and environ.get("SLURM_LOCALID", "").isdigit():
+        return int(environ["SLURM_LOCALID"]) % count
+    return 0
+
+
+def as_of_first(device: str, environ: Mapping[str, str] = os.environ) -> str:
+    """A device's name as the first of several processes has it, where each takes the GPU of its number."""
+    several = "MASTER_ADDR" in environ or "SLURM_STEP_NUM_TASKS" in environ
+    return "cuda:0" if several and device.startswith("cuda:") else device
+
+
+@contextlib.contextmanager
+def connected(world: World) -> Iterator[World]:
+    """torchrun's processes hear from each other for the length of the block."""
+    if not world.joined:
+        yield world
+        return
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=PATIENCE)
+    yield world
+    dist.destroy_process_group()
