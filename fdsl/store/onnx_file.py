@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fdsl.store.onnx_attention import fused_attention
 from models.exported import DetectorGraph
 from utils.errors import ConfigError, ModelError
 from utils.files import TEMPORARY, sync_folder
@@ -101,6 +102,7 @@ def traced(graph: DetectorGraph) -> Any:
                 input_names=["pixels"],
                 output_names=list(graph.outputs),
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                custom_translation_table=fused_attention(),
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:

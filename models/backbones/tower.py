@@ -66,7 +66,9 @@ class FrozenTower(nn.Module):
 
 def unit_tokens(blocks: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
     """Tokens of L blocks (B,N,C) float32 -> (L,B,N,C) of unit length in `dtype`, written to their place at
-    once."""
+    once; stacked where a graph is traced, which would copy all blocks for each one that is written."""
+    if torch.compiler.is_compiling():
+        return torch.stack([F.normalize(block, dim=-1).to(dtype) for block in blocks])
     tokens = blocks[0].new_empty((len(blocks), *blocks[0].shape), dtype=dtype)
     for place, block in zip(tokens, blocks):
         place.copy_(F.normalize(block, dim=-1))
