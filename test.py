@@ -9,6 +9,10 @@ shots or seeds make a run for each of them, and each test image is encoded once 
 
     python test.py --dataset mvtec --k-shot 1 2 4 --seed 14 15 16 17 18
 
+So do combinations of settings, which end in a table, results/MODEL/DATASET/ablation.md:
+
+    python test.py --dataset mvtec --seed 14 15 16 --ablate winmode=nan,mul use-nam=0,1
+
 Several processes share the categories, and leave the files of one:
 
     torchrun --standalone --nproc-per-node 8 test.py --dataset mvtec
@@ -23,7 +27,11 @@ if __name__ in ("__main__", "fdsl_commands.test"):  # before torch is imported: 
 
 import argparse
 import logging
+from collections.abc import Mapping
+from pathlib import Path
 
+from fdsl.ablation import write_ablation
+from fdsl.alike import of_one_backbone
 from fdsl.assembly import build_detector
 from fdsl.detection import Overflow, detect
 from fdsl.flags.test_flags import parse
@@ -61,12 +69,34 @@ def main(argv: list[str] | None = None) -> None:
         runs = world.agree(lambda: plan(several), facts_of)
         if args.from_maps and not world.is_first:
             return
-        together = len(runs) > 1 or world.size > 1
-        detector = share(runs, world) if together and not args.from_maps else None
-    if world.is_first or not world.joined:
-        for run in runs:
-            whole = not world.is_array or args.from_maps is not None
-            test(run, detector) if whole else join(run, detector, world)
+        *before, last = of_one_backbone(runs)
+        for group in before:
+            end(group, share(group, world), world)
+        detectors = share(last, world) if not args.from_maps else {}
+    end(last, detectors, world)
+    if args.compared and (world.is_first or world.is_array):
+        compare(runs)
+
+
+def end(runs: list[Planned], detectors: Mapping[Path, Detector], world: World) -> None:
+    """Ends the runs that were computed together, in the one process that is to."""
+    if world.joined and not world.is_first:
+        return
+    for run in runs:
+        detector = detectors.get(run.drawn.run.path)
+        whole = not world.is_array or run.args.from_maps is not None
+        test(run, detector) if whole else join(run, detector, world)
+
+
+def compare(runs: list[Planned]) -> None:
+    """The table of all runs, once the last of them is finished."""
+    left = sum(not run.drawn.run.is_finished() for run in runs)
+    if left:
+        logger.info(
+            "%d of %d runs are still to come; who finishes the last writes the table", left, len(runs)
+        )
+    else:
+        write_ablation(runs)
 
 
 def join(planned: Planned, detector: Detector | None, world: World) -> None:

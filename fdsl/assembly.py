@@ -27,15 +27,19 @@ logger = logging.getLogger("fdsl")
 SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
 
 
-def build_detector(config: DetectorConfig, checkpoint: Checkpoint | None) -> Detector:
-    """The detector that a configuration describes, its memory still empty.
+def build_detector(
+    config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None = None
+) -> Detector:
+    """The detector that a configuration describes, its memory still empty; with the backbones of `like`, a
+    detector of the same ones.
 
     Without a checkpoint it is that of a method without trained heads. Raises ModelError for a backbone whose
     weights are not those that the checkpoint was trained with.
     """
-    backbone = tower_of(config)
+    backbone = tower_of(config) if like is None else like.backbone
     if checkpoint is None:
-        return assemble(config, backbone, make_method(config, backbone.width, len(backbone.layers)))
+        own = make_method(config, backbone.width, len(backbone.layers))
+        return assemble(config, backbone, own, like=like)
     expected = backbone.fingerprint if checkpoint.config is None else checkpoint.config.fingerprint
     if backbone.fingerprint != expected:
         raise ModelError(
@@ -67,15 +71,20 @@ def load_tower(tower: BackboneConfig, device: torch.device, dtype: torch.dtype) 
 
 
 def assemble(
-    config: DetectorConfig, backbone: Backbone, method: Method, second: Mapping[str, Tensor] | None = None
+    config: DetectorConfig,
+    backbone: Backbone,
+    method: Method,
+    second: Mapping[str, Tensor] | None = None,
+    like: Detector | None = None,
 ) -> Detector:
     """Backbone and method as the detector of a configuration, its memory still empty; fused with one of the
-    second backbone where the configuration has one, whose method has the state `second` in a saved
-    detector."""
+    second backbone (that of `like`, or loaded) where the configuration has one, whose method has the state
+    `second` in a saved detector."""
     detector = Detector(backbone, method, config.backbone.image_size, config.windows)
     other = config.of_second()
     if other is not None:
-        tower = tower_of(other)
+        known = None if like is None else like.second
+        tower = tower_of(other) if known is None else known.detector.backbone
         own = make_method(other, tower.width, len(tower.layers))
         detector.fuse_with(assemble(other, tower, saved_method(other, tower, second) if second else own))
     return detector

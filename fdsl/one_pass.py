@@ -7,8 +7,9 @@ each run matches them against its own memory. The maps are left as the finished 
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps
 from fdsl.tested_set import TestedSet
-from models.detector import Detector
+from models.detector import NO_WINDOWS, Detector
 from models.encoded_once import EncodedOnce
 from models.features import ScoreMaps, join_score_maps
 from utils.device import worker_count
@@ -42,16 +43,30 @@ class Drawn(NamedTuple):
     tested: TestedSet
 
 
-@dataclass
-class Waiting:
-    """One run's work on one category: the key of its part, the detector, and the maps found so far."""
+class Owner(NamedTuple):
+    """A run that takes up a category's maps: its parts, the key of this one, and whether it looks through
+    windows."""
 
-    drawn: Drawn
     parts: FinishedParts
     key: dict[str, Any]
+    windowed: bool
+
+    def keep(self, names: list[str], maps: ScoreMaps) -> None:
+        """Writes the maps, or those of whole images alone, as a finished part."""
+        own = maps if self.windowed else ScoreMaps(maps.base, maps.base_score)
+        self.parts.save(self.key, RunMaps(names, own))
+
+
+@dataclass
+class Waiting:
+    """The work on one category for runs that share its maps: they differ in how these are fused and
+    evaluated. Its first run, the detector, and the maps found so far."""
+
+    drawn: Drawn
     shots: InspectionDataset
     tested: InspectionDataset
     scorer: Scorer
+    owners: list[Owner] = field(default_factory=list)
     found: list[ScoreMaps] = field(default_factory=list)
 
     @property
@@ -60,46 +75,72 @@ class Waiting:
         names = tuple(record.image_path for record in self.tested.records)
         return names, self.tested.layout, self.tested.grey
 
+    @property
+    def order(self) -> tuple:
+        """Where it stands among the works of a category: those of the same windows together, those of one
+        draw together, and first who wants most of the backbone, which then serves the others too."""
+        detector, config = self.scorer.detector, self.drawn.run.config
+        windows = detector.settings if detector.windows is not None else NO_WINDOWS
+        shape = detector.windows is None, windows.win_size, windows.win_stride
+        return shape, config.seed, -len(detector.looks_for), config.k_shot
+
     def keep(self) -> None:
-        """Writes the maps as a finished part."""
-        names = [record.image_path for record in self.tested.records]
-        self.parts.save(self.key, RunMaps(names, join_score_maps(self.found)))
+        """Writes the maps as a finished part of each run."""
+        names, maps = [record.image_path for record in self.tested.records], join_score_maps(self.found)
+        for owner in self.owners:
+            owner.keep(names, maps)
         self.found.clear()
 
 
 def share_encoding(
-    detector: Detector, runs: Sequence[Drawn], reading: Reading, memory_gib: float | None = None
+    runs: Sequence[tuple[Drawn, Detector]], reading: Reading, memory_gib: float | None = None
 ) -> None:
-    """Computes the maps that the runs' parts lack, one category after the other; `detector` is one that all
-    of them could use.
+    """Computes the maps that the runs' parts lack, one category after the other; each run has a detector,
+    and all detectors have the same backbone.
 
     `memory_gib`: what memory banks and encoded batches may take, by default half of what is free. Banks that
     do not fit are taken in several passes over the test images; where not even one batch fits, nothing is
-    done, and each run encodes for itself.
+    done, and each run encodes for itself. So does one that looks at all test images first.
     """
-    budget = int(GIB * memory_gib) if memory_gib else free_bytes(detector.backbone.device) // 2
-    batch = _bytes_of_a_batch(detector, reading.batch_size)
-    if detector.looks_at_inspected or batch > budget:
-        if batch > budget:
-            logger.info(
-                "one encoded batch takes %.1f GiB, --memory gives %.1f: each run encodes for itself",
-                batch / GIB,
-                budget / GIB,
-            )
+    runs = [(drawn, detector) for drawn, detector in runs if not detector.looks_at_inspected]
+    if not runs:
         return
-    once = EncodedOnce(detector.backbone.encode, 2 * batch)
-    second = None
-    if detector.second is not None:
-        second = EncodedOnce(detector.second.detector.backbone.encode, 2 * batch)
-    works = _works(detector, runs, reading)
+    first = runs[0][1]
+    budget = int(GIB * memory_gib) if memory_gib else free_bytes(first.backbone.device) // 2
+    batch = max(_bytes_of_a_batch(detector, reading.batch_size) for _, detector in runs)
+    if batch > budget:
+        logger.info(
+            "one encoded batch takes %.1f GiB, --memory gives %.1f: each run encodes for itself",
+            batch / GIB,
+            budget / GIB,
+        )
+        return
+    works = _works(runs, reading)
+    _encode_once([work.scorer.detector for part in works.values() for work in part], 2 * batch)
+    _go_through_all(works, budget - 2 * batch, reading)
+
+
+def _encode_once(detectors: Sequence[Detector], kept_bytes: int) -> None:
+    """From now on what one of the detectors has encoded serves all, up to so many bytes of it; also what
+    they encode of their references."""
+    if not detectors:
+        return
+    once = EncodedOnce(detectors[0].backbone.encode, kept_bytes)
+    for detector in detectors:
+        detector.once = once
+    _encode_once([one.second.detector for one in detectors if one.second is not None], kept_bytes)
+
+
+def _go_through_all(works: Mapping[str, list[Waiting]], budget: int, reading: Reading) -> None:
+    """Does the works of each category, as many at a time as have memories that fit into the budget."""
     for number, (category, waiting) in enumerate(works.items(), start=1):
         what = f"{printable(category)} ({number}/{len(works)})"
         while waiting:
-            taken = _remembered(waiting, max(budget - 2 * batch, 1))
+            taken = _remembered(waiting, max(budget, 1))
             waiting = waiting[len(taken) :]
             if waiting:
                 logger.info("%s: the banks of %d more runs wait for another pass", what, len(waiting))
-            _go_through(taken, once, second, reading, what)
+            _go_through(taken, reading, what)
         how_to_continue(f"the same command goes on after {number} of {len(works)} categories")
 
 
@@ -119,11 +160,12 @@ def _most_tiles(tiles: int) -> int:
     return 0 if tiles == 1 else 2 * along**2
 
 
-def _works(detector: Detector, runs: Sequence[Drawn], reading: Reading) -> dict[str, list[Waiting]]:
-    """Category -> what is still to be done on it."""
-    works: dict[str, list[Waiting]] = {}
-    like = Scorer(detector)
-    for drawn in runs:
+def _works(runs: Sequence[tuple[Drawn, Detector]], reading: Reading) -> dict[str, list[Waiting]]:
+    """Category -> what is still to be done on it, in the order to do it; runs that need the same maps are one
+    work. Those without windows find theirs beside those with some."""
+    works: dict[str, dict[str, Waiting]] = {}
+    like = Scorer(runs[0][1])
+    for drawn, detector in sorted(runs, key=lambda one: one[1].windows is None):
         run, tested = drawn
         keys = keys_of_parts(
             detector, tested.root, tested.references, tested.records, run.config.identity("maps"), tested.grey
@@ -132,21 +174,35 @@ def _works(detector: Detector, runs: Sequence[Drawn], reading: Reading) -> dict[
         for category, records in tested.records.items():
             if parts.load(keys[category], [record.image_path for record in records]) is not None:
                 continue
-            shots, images = (
-                InspectionDataset(
-                    tested.root,
-                    part,
-                    detector.image_size,
-                    max_pixels=reading.max_pixels,
-                    grey=tested.grey.get(category),
+            known = works.setdefault(category, {})
+            same = _same_maps(keys[category], known)
+            if same not in known:
+                shots, images = (
+                    InspectionDataset(
+                        tested.root,
+                        part,
+                        detector.image_size,
+                        max_pixels=reading.max_pixels,
+                        grey=tested.grey.get(category),
+                    )
+                    for part in (tested.references[category], records)
                 )
-                for part in (tested.references[category], records)
-            )
-            scorer = Scorer(detector.another(), like)
-            works.setdefault(category, []).append(
-                Waiting(drawn, parts, keys[category], shots, images, scorer)
-            )
-    return works
+                known[same] = Waiting(drawn, shots, images, Scorer(detector.another(), like))
+            known[same].owners.append(Owner(parts, keys[category], detector.windows is not None))
+    return {
+        category: sorted(known.values(), key=lambda work: work.order) for category, known in works.items()
+    }
+
+
+def _same_maps(key: Mapping[str, Any], known: Iterable[str]) -> str:
+    """What the works of one category that serve a part of this key are called: the one of `known` whose maps
+    of whole images are its own where it has no windows, else all that its maps depend on."""
+    windows = key["windows"]
+    tiles = {"tiles": windows.get("tiles", 1)}
+    base = json.dumps({**key, "windows": tiles}, sort_keys=True, default=str)
+    if windows["winmode"] != "nan":
+        return base + json.dumps({**windows, "winmode": ""}, sort_keys=True)
+    return next((one for one in known if one.startswith(base)), base)
 
 
 def _remembered(waiting: Sequence[Waiting], budget: int) -> list[Waiting]:
@@ -168,9 +224,7 @@ def _remembered(waiting: Sequence[Waiting], budget: int) -> list[Waiting]:
     return taken
 
 
-def _go_through(
-    works: Sequence[Waiting], once: EncodedOnce, second: EncodedOnce | None, reading: Reading, what: str
-) -> None:
+def _go_through(works: Sequence[Waiting], reading: Reading, what: str) -> None:
     """Scores the test images of one category for all works, and keeps what they found."""
     groups: dict[tuple, list[Waiting]] = {}
     for work in works:
@@ -184,22 +238,19 @@ def _go_through(
         )
         pin = group[0].scorer.detector.backbone.device.type == "cuda"
         loader = make_loader(images, reading.batch_size, worker_count(reading.workers), pin=pin)
-        label = f"{what}, {len(group)} runs"
+        label = f"{what}, {sum(len(work.owners) for work in group)} runs"
         going = list(group)
         for batch in progress(loader, len(images), label, lambda batch: len(batch["path"])):
-            going = [work for work in going if _scored(work, batch, once, second)]
+            going = [work for work in going if _scored(work, batch)]
         for work in going:
             work.keep()
         for work in group:  # the next pass needs the memory
             work.scorer = Scorer(work.scorer.detector.another(), work.scorer)
 
 
-def _scored(work: Waiting, batch: dict, once: EncodedOnce, second: EncodedOnce | None) -> bool:
+def _scored(work: Waiting, batch: dict) -> bool:
     """Scores a batch for one work; False where a map is not finite, which its own run will say."""
     detector = work.scorer.detector
-    detector.once = once
-    if detector.second is not None:
-        detector.second.detector.once = second
     if detector.memory is None and detector.method.needs_references:
         return False
     try:
@@ -208,8 +259,3 @@ def _scored(work: Waiting, batch: dict, once: EncodedOnce, second: EncodedOnce |
         work.found.clear()
         return False
     return True
-
-
-def unfinished(runs: Iterable[Drawn]) -> list[Drawn]:
-    """The runs of which not everything is there yet."""
-    return [drawn for drawn in runs if not drawn.run.is_finished()]

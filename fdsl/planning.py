@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from fdsl.flags.combinations import told
 from fdsl.flags.run_settings import new_config, rerun_config
 from fdsl.one_pass import Drawn
 from fdsl.run_config import RunConfig
 from fdsl.runs import RunFolder
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.tested_set import TestedSet, draw_test_set, of_photographs
+from models.methods.registry import METHODS
 from utils.device import use_threads
+from utils.errors import ConfigError, ModelError
+from utils.log import said_once
 
 
 @dataclass(frozen=True)
@@ -30,16 +35,58 @@ class Planned:
         config = of_photographs(self.config, self.tested, self.checkpoint, self.args.from_maps)
         return Drawn(RunFolder(self.args.results, config), self.tested)
 
+    @property
+    def combination(self) -> str:
+        """Its ablated settings as they were typed, "" without any."""
+        return " ".join(f"{name}={value}" for name, value in self.args.combination.items() if value)
 
-def plan(several: list[argparse.Namespace]) -> list[Planned]:
-    """The runs that the flags ask for; those that differ in their seed alone share what was read."""
+
+def plan(several: Sequence[argparse.Namespace]) -> list[Planned]:
+    """The runs that the flags ask for; those that differ in their seed alone share what was read, and those
+    of one draw its photographs. ConfigError where two of them would be written to one folder."""
     use_threads(several[0].threads)
-    read: dict[int | None, tuple[RunConfig, Checkpoint | None]] = {}
+    read: dict[str, tuple[RunConfig, Checkpoint | None]] = {}
+    heads: dict[str, Checkpoint | None] = {}
+    drawn: dict[tuple, TestedSet] = {}
     planned = []
-    for args in several:
-        if args.k_shot not in read:
-            read[args.k_shot] = rerun_config(args) if args.from_maps else new_config(args)
-        config, checkpoint = read[args.k_shot]
-        config = config if args.from_maps else replace(config, seed=args.seed)
-        planned.append(Planned(args, config, checkpoint, draw_test_set(config, args.max_pixels)))
-    return planned
+    with said_once():
+        for args in several:
+            key = told(args, ("seed",))
+            if key not in read:
+                read[key] = _read(args)
+            config, checkpoint = read[key]
+            checkpoint = heads.setdefault(config.checkpoint_digest, checkpoint)
+            config = config if args.from_maps else replace(config, seed=args.seed)
+            photographs = (config.k_shot, config.seed, METHODS[config.detector.method].sees_inspected)
+            if photographs not in drawn:
+                drawn[photographs] = draw_test_set(config, args.max_pixels)
+            planned.append(Planned(args, config, checkpoint, drawn[photographs]))
+        return _apart(planned)
+
+
+def _read(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
+    """A run's configuration and heads; an error names the combination that it is of."""
+    try:
+        return rerun_config(args) if args.from_maps else new_config(args)
+    except (ConfigError, ModelError) as error:
+        if not args.combination:
+            raise
+        words = " ".join(f"{name}={value}" for name, value in args.combination.items() if value)
+        raise type(error)(f"--ablate {words}: {error}") from error
+
+
+def _apart(planned: Sequence[Planned]) -> list[Planned]:
+    """The runs, each once; ConfigError for two different ones of the same folder."""
+    if len(planned) == 1:
+        return list(planned)
+    found: dict[str, Planned] = {}
+    for one in planned:
+        run = one.drawn.run
+        other = found.setdefault(str(run.path), one)
+        if other.drawn.run.config.identity("run") != run.config.identity("run"):
+            names = [which.combination or which.config.checkpoint for which in (other, one)]
+            raise ConfigError(
+                f"{names[0]} and {names[1]} would both be written to {run.path}; give two commands, the "
+                "second with another --results or --model-name."
+            )
+    return list(found.values())

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from models.backbones.families import defaults_of
-from models.methods.registry import METHODS
+from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.text import in_words
@@ -183,6 +183,22 @@ def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
             f"--{names[0].replace('_', '-')} is for local windows, which method {method} looks through only "
             "with --winmode mul or onlywin; add one of them, or leave the flag out."
         )
+
+
+def of_no_use(given: Mapping[str, Any]) -> list[str]:
+    """The settings that the given method and window mode have no use for: with them a run would be refused,
+    or be the same as without."""
+    method = METHODS[given.get("method") or WITH_HEADS]
+    closer = given.get("tiles") not in (None, 1)
+    winmode = given.get("winmode") or ("mul" if method.needs_heads and not closer else "nan")
+    names = [] if method.needs_heads else ["use_nam", "fd", "checkpoint"]
+    names += [] if method.matches else ["align", "index_memory"]
+    names += [] if method.parts else ["leave_out"]
+    names += (
+        ["k_shot", "rotate_references", "with_batch", "tiles", "winmode"] if method.sees_inspected else []
+    )
+    names += {"nan": list(WINDOW_SHAPE), "onlywin": ["win_weight"]}.get(winmode, [])
+    return names + (["index_memory"] if given.get("window_memory") == WHOLE_IMAGE else [])
 
 
 def _only(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:

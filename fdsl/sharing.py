@@ -11,12 +11,13 @@ import contextlib
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from fdsl.assembly import build_detector
+from fdsl.alike import Detectors
 from fdsl.detection import Overflow, detect, keys_of_parts
 from fdsl.inspection import Reading
-from fdsl.one_pass import Drawn, share_encoding, unfinished
+from fdsl.one_pass import Drawn, share_encoding
 from fdsl.planning import Planned
 from fdsl.store.finished_parts import FinishedParts
 from models.detector import Detector
@@ -38,29 +39,33 @@ def facts_of(runs: list[Planned]) -> dict[str, Any]:
     return found
 
 
-def share(runs: list[Planned], world: World) -> Detector | None:
-    """Computes the maps of several runs together, or this process's part of them, and leaves them where each
-    run takes up what is finished; returns the detector that all of them use."""
+def share(runs: list[Planned], world: World) -> dict[Path, Detector]:
+    """Computes the maps of several runs of one backbone together, or this process's part of them, and leaves
+    them where each run takes up what is finished; returns the detectors of those that were not finished, by
+    their folders. Nothing is done for a single run in a single process."""
     args = runs[0].args
-    drawn = [run.drawn for run in runs]
-    waiting = drawn if args.force else unfinished(drawn)
+    if len(runs) == 1 and world.size == 1:
+        return {}
+    waiting = [run for run in runs if args.force or not run.drawn.run.is_finished()]
     if not waiting:
-        return None
+        return {}
     seed_everything(runs[0].config.seed)
-    detector = world.agree(lambda: build_detector(runs[0].config.detector, runs[0].checkpoint))
+    known = Detectors()
+    detectors = world.agree(lambda: [known.of(run) for run in waiting])
+    drawn = [run.drawn for run in waiting]
     reading = Reading(args.batch_size, args.workers, args.max_pixels)
     with contextlib.ExitStack() as held:
-        world.agree(lambda: hold(waiting, held, world, args.resume))
+        world.agree(lambda: hold(drawn, held, world, args.resume))
         if world.size == 1:
-            share_encoding(detector, waiting, reading, args.memory)
+            share_encoding(list(zip(drawn, detectors)), reading, args.memory)
         else:
             if world.joined:
                 only_from(logging.INFO if world.is_first else logging.WARNING)
-            compute_own(detector, waiting, world, reading, args.memory)
+            compute_own(list(zip(drawn, detectors)), world, reading, args.memory)
         world.wait()
     for run in runs:
         run.args.resume = True  # what was computed together
-    return detector
+    return {one.run.path: detector for one, detector in zip(drawn, detectors)}
 
 
 def hold(waiting: list[Drawn], held: contextlib.ExitStack, world: World, resume: bool) -> None:
@@ -92,16 +97,19 @@ def own_categories(runs: Iterable[Drawn], world: World) -> set[str]:
 
 
 def compute_own(
-    detector: Detector, runs: Sequence[Drawn], world: World, reading: Reading, memory_gib: float | None
+    runs: Sequence[tuple[Drawn, Detector]], world: World, reading: Reading, memory_gib: float | None
 ) -> None:
     """Computes this process's categories of every run and leaves them as finished parts. Values that overflow
     are said, and left to the run itself."""
-    chosen = own_categories(runs, world)
-    own = [Drawn(run, replace(tested, records=_only(tested.records, chosen))) for run, tested in runs]
-    own = [drawn for drawn in own if drawn.tested.records]
+    chosen = own_categories([drawn for drawn, _ in runs], world)
+    own = [
+        (Drawn(run, replace(tested, records=_only(tested.records, chosen))), detector)
+        for (run, tested), detector in runs
+    ]
+    own = [(drawn, detector) for drawn, detector in own if drawn.tested.records]
     if len(own) > 1:
-        share_encoding(detector, own, reading, memory_gib)
-    for drawn in own:
+        share_encoding(own, reading, memory_gib)
+    for drawn, detector in own:
         try:
             compute(detector, drawn, reading)
         except Overflow as overflow:

@@ -190,13 +190,22 @@ class Detector(nn.Module):
             detector.remember_as(known)
             self.second = other.second.like(detector, self)
 
-    def another(self) -> Detector:
-        """A detector of the same backbones and settings that remembers nothing and shares nothing that it
-        learns."""
-        other = self.empty_copy(deepcopy(self.method))
+    def another(self, windows: WindowConfig | None = None) -> Detector:
+        """A detector of the same backbones and settings, or with other `windows`, that remembers nothing and
+        shares nothing that it learns; trained heads are shared."""
+        heads = {id(part): part for part in self.method.parameters()}
+        other = Detector(
+            self.backbone, deepcopy(self.method, heads), self.image_size, windows or self.settings
+        )
+        other.at_once, other.once = self.at_once, self.once
         if self.second is not None:
             other.fuse_with(self.second.detector.another())
         return other
+
+    @property
+    def looks_for(self) -> frozenset[str]:
+        """All that it wants of the backbone beside tokens, of whole images or of windows."""
+        return self.method.want | (self.window_match.want if self.windows is not None else NOTHING_MORE)
 
     @property
     def memory_bytes(self) -> int:

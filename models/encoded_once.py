@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from models.backbone import NOTHING_MORE
-from models.features import Features
+from models.features import EMBEDDING, RAW_TOKENS, Features
 
 Encode = Callable[..., Features]
 KEPT_BYTES = 2**30
@@ -19,34 +19,45 @@ class EncodedOnce:
     """`encode` of a backbone, with what it gave for the last batches, up to `most` bytes of it.
 
     A batch is known again by its values as a whole: what one image gets may depend, in its last bit, on the
-    images beside it.
+    images beside it. What was encoded with more than is wanted serves too, without the rest.
     """
 
     def __init__(self, encode: Encode, most: int = KEPT_BYTES) -> None:
         self.encode, self.most, self.held = encode, most, 0
-        self.known: OrderedDict[bytes, Features] = OrderedDict()
+        self.known: OrderedDict[bytes, tuple[Features, frozenset[str]]] = OrderedDict()
 
     def __call__(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
         """As the backbone's own."""
-        key = _digest(images, want)
-        if key in self.known:
-            self.known.move_to_end(key)
-            return self.known[key]
-        found = self.encode(images, want)
-        self.known[key] = found
-        self.held += _size(found)
+        key = _digest(images)
+        found, held = self.known.pop(key, (None, NOTHING_MORE))
+        if found is None or not want <= held:
+            self.held -= _size(found)
+            held = want | held
+            found = self.encode(images, held)
+            self.held += _size(found)
+        self.known[key] = found, held
         while self.held > self.most:
-            _, oldest = self.known.popitem(last=False)
+            _, (oldest, _) = self.known.popitem(last=False)
             self.held -= _size(oldest)
-        return found
+        return _only(found, want)
 
 
-def _digest(images: Tensor, want: frozenset[str]) -> bytes:
+def _only(features: Features, want: frozenset[str]) -> Features:
+    """The features without what nobody asked for."""
+    return features._replace(
+        embedding=features.embedding if EMBEDDING in want else None,
+        raw_tokens=features.raw_tokens if RAW_TOKENS in want else None,
+    )
+
+
+def _digest(images: Tensor) -> bytes:
     values = images.detach().cpu().contiguous().numpy()
-    about = f"{tuple(images.shape)} {sorted(want)}".encode()
+    about = f"{tuple(images.shape)}".encode()
     return hashlib.blake2b(values.tobytes(), key=hashlib.blake2b(about).digest(), digest_size=20).digest()
 
 
-def _size(features: Features) -> int:
+def _size(features: Features | None) -> int:
+    if features is None:
+        return 0
     parts = (features.tokens, features.embedding, features.raw_tokens)
     return sum(part.numel() * part.element_size() for part in parts if part is not None)

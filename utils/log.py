@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -72,6 +73,22 @@ def warn(sentences: Sequence[str], most: int = 5) -> None:
         logger.warning("warning: %s", sentence)
     if len(sentences) > most:
         logger.warning("warning: ... and %d more like it", len(sentences) - most)
+
+
+@contextmanager
+def said_once() -> Iterator[None]:
+    """Within it a line that was logged already is not logged again."""
+    said: set[str] = set()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        line = record.getMessage()
+        return not (line in said or said.add(line))
+
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
 
 
 def progress(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, turns, whole
+from fdsl.flags.combinations import Settings, add_ablate_flags, combinations, read_settings, told
 from fdsl.flags.groups import (
     add_backbone_flags,
     add_batch_flag,
@@ -36,7 +38,8 @@ DEFAULTS = {
 
 
 def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
-    """Reads and checks the command line: the flags of each run, one for each number of shots and seed."""
+    """Reads and checks the command line: the flags of each run, one for each checkpoint, combination of
+    ablated settings, number of shots and seed."""
     parser = CommandLine(description)
     add_preset_flag(parser)
     _add_run_flags(parser)
@@ -55,30 +58,62 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_batch_flag(parser)
     add_backbone_flags(parser)
     add_second_flags(parser)
+    add_ablate_flags(parser)
     add_runtime_flags(parser)
     add_shard_flag(parser)
     args = parser.parse_args(argv)
+    _refuse_several_maps(args, parser)
+    ablated = read_settings(args, parser)
     take_preset(args)
+    return [run for one in _combined(args, ablated, parser) for run in one_by_one(_filled(one))]
+
+
+def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
+    """Stored maps are of one run."""
     if args.from_maps is None:
         if args.dataset is None:
             parser.error("--dataset is needed (or --from-maps DIR)")
+        if args.table is not None and not ends_in_table(args):
+            parser.error("--table names the table that --ablate ends in; add --ablate NAME=V1,V2")
+        return
+    if args.ablate:
+        parser.error("--from-maps names one run; give --ablate without it: what is finished is not repeated")
+    several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
+    if several:
+        parser.error(f"--from-maps names one run: give one --{several[0].replace('_', '-')}")
+
+
+def ends_in_table(args: argparse.Namespace) -> bool:
+    """Whether the flags, as they were typed, ask for combinations that are to be compared."""
+    return bool(args.ablate) or len(_distinct(args.checkpoint)) > 1
+
+
+def _combined(args: argparse.Namespace, ablated: Settings, parser: CommandLine) -> list[argparse.Namespace]:
+    """The flags of each combination, those of each checkpoint together."""
+    values = {**vars(args), "compared": ends_in_table(args)}
+    made = [argparse.Namespace(**{**values, "checkpoint": one}) for one in _distinct(args.checkpoint)]
+    found = [one for each in made for one in combinations(each, ablated, parser)]
+    return list({told(one): one for one in found}.values())
+
+
+def _filled(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags with their defaults; with --from-maps the stored run decides instead."""
+    if args.from_maps is None:
         if args.method is not None and METHODS[args.method].sees_inspected:
             args.k_shot = args.k_shot or [0]
         for name, value in DEFAULTS.items():
             setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
-    return one_by_one(args, parser)
+    return args
 
 
-def one_by_one(args: argparse.Namespace, parser: argparse.ArgumentParser) -> list[argparse.Namespace]:
+def one_by_one(args: argparse.Namespace) -> list[argparse.Namespace]:
     """The flags of each run: seed after seed, and for each all numbers of shots."""
     shots, seeds = (_distinct(getattr(args, name)) for name in ("k_shot", "seed"))
-    if args.from_maps is not None and max(len(shots), len(seeds)) > 1:
-        parser.error("--from-maps names one run: give one --k-shot and one --seed")
     values = vars(args)
     return [argparse.Namespace(**{**values, "k_shot": k, "seed": seed}) for seed in seeds for k in shots]
 
 
-def _distinct(given: list[int] | int | None) -> list[int | None]:
+def _distinct(given: list | Any) -> list:
     """What was given, each once, in order."""
     return list(dict.fromkeys(given)) if isinstance(given, list) else [given]
 
@@ -94,8 +129,9 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint",
         type=Path,
+        nargs="+",
         metavar="FILE",
-        help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors",
+        help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors; several: a run for each",
     )
     parser.add_argument("--method", choices=METHODS, help=f"{METHODS_IN_WORDS} (default {WITH_HEADS})")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")

@@ -1,5 +1,7 @@
 """Shared by the commands' tests: drawn datasets, photographs of parts, and detectors that know them."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch
 from fdsl.api import AnomalyDetector
 from fdsl.store.checkpoint import save_checkpoint
 from fdsl.training_config import TrainedWith
+from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.photographs import draw_parts
@@ -67,3 +70,30 @@ def detector(place, tiny_configs, tmp_path_factory):
     made.remember(place / "good")
     made.save(file)
     return file
+
+
+@pytest.fixture(scope="module")
+def two_plates(datasets, tmp_path_factory):
+    """MVTec AD's layout with two categories."""
+    root = tmp_path_factory.mktemp("plates")
+    for name in ("plate", "plate2"):
+        shutil.copytree(datasets[0] / "plate", root / name)
+    return root
+
+
+@pytest.fixture
+def images_encoded(monkeypatch):
+    """How many images were given to backbones."""
+    counted = []
+    plain = Detector.encode
+
+    def encode(self, images, want=frozenset()):
+        if self.once is None:
+            counted.append(len(images))
+        elif (key := id(self.once)) and not hasattr(self.once, "counting"):
+            inner, self.once.counting = self.once.encode, key
+            self.once.encode = lambda shown, wanted: counted.append(len(shown)) or inner(shown, wanted)
+        return plain(self, images, want)
+
+    monkeypatch.setattr(Detector, "encode", encode)
+    return lambda: sum(counted)

@@ -1,0 +1,290 @@
+"""The table that `test.py --ablate` ends in: a row a combination, beside the first row."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from data.records import stable_seed
+from fdsl.evaluation import PAPER_SIDE, image_scores
+from fdsl.metrics.exact import METRIC_NAMES
+from fdsl.planning import Planned
+from fdsl.report.tables import UNDEFINED
+from fdsl.resampling import RESAMPLED, Counts, counts_of_images, counts_of_pixels, drawn_again, interval
+from fdsl.results import CategoryFiles
+from fdsl.store.maps import load_maps
+from fdsl.words import LEARNT_FROM_THESE
+from utils.errors import ConfigError
+from utils.files import csv_text, read_json, write_json, write_text
+from utils.log import progress
+
+logger = logging.getLogger("fdsl")
+TABLE = "ablation"
+VALUES = ("mean", "std", "above_first", "low", "high")  # of each metric, in CSV and JSON
+
+
+@dataclass
+class Row:
+    """A combination with one number of shots: its settings as typed, its runs (one for each seed), and for
+    each metric (fractions) the values, and their deviations (R,) with the images drawn again."""
+
+    settings: dict[str, str]
+    runs: list[Planned] = field(default_factory=list)
+    found: list[dict[str, float | None]] = field(default_factory=list)
+    drawn: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.config.seed for run in self.runs]
+
+    def mean(self, name: str) -> tuple[float, float | None] | None:
+        """A metric's mean over seeds and its sample standard deviation, per cent."""
+        values = [100 * value for part in self.found if (value := part[name]) is not None]
+        if not values:
+            return None
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+    def above(self, first: Row, name: str) -> tuple[float, float, float] | None:
+        """Points above the first row, mean over the seeds of both, and the 95 % interval; None where the
+        metric is not defined for all of them, or the maps are not there any more."""
+        differences, deviations = [], []
+        for seed, own, drawn in zip(self.seeds, self.found, self.drawn):
+            if seed not in first.seeds:
+                continue
+            other = first.seeds.index(seed)
+            value, against = own[name], first.found[other][name]
+            if value is None or against is None or name not in drawn or name not in first.drawn[other]:
+                return None
+            differences.append(100 * (value - against))
+            deviations.append(100 * (drawn[name] - first.drawn[other][name]))
+        if not differences:
+            return None
+        mean = statistics.fmean(differences)
+        low, high = interval(np.mean(deviations, axis=0))
+        return mean, mean + low, mean + high
+
+
+class Resampled:
+    """What the metrics of runs would be with other test images: all runs are given the same drawings, so that
+    two of them are paired."""
+
+    def __init__(self) -> None:
+        self.masks: dict[tuple[Path, str, int], np.ndarray | None] = {}
+
+    def of(self, run: Planned) -> dict[str, np.ndarray]:
+        """Metric -> how far it deviates (R,) in each drawing, as a fraction and a mean over categories; empty
+        where the run's maps are gone."""
+        folder, config = run.drawn.run.path, run.drawn.run.config
+        if not (folder / "maps.npz").is_file():
+            return {}
+        maps = load_maps(folder / "maps.npz").select(run.tested.names).maps
+        fused, raw = maps.fused(config.detector.windows)
+        found: dict[str, list[np.ndarray]] = {}
+        start = 0
+        for category, records in run.tested.records.items():
+            part = slice(start, start := start + len(records))
+            for name, values in self._of_category(run, category, fused[part], raw[part]).items():
+                found.setdefault(name, []).append(values)
+        return {name: np.mean(values, axis=0) for name, values in found.items()}
+
+    def _of_category(
+        self, run: Planned, category: str, maps: np.ndarray, raw: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """One category's deviations."""
+        records, config = run.tested.records[category], run.config
+        labels = np.array([record.anomalous for record in records])
+        if labels.all() or not labels.any():
+            return {}
+        weights = _weights(run, category)
+        scores = image_scores(maps, raw, config.image_score)
+        found = {"sp": (counts_of_images(scores, labels), weights)}
+        masks = [self._mask(run, category, index) for index in range(len(records))]
+        known = [index for index, mask in enumerate(masks) if mask is not None]
+        chosen = [mask for mask in masks if mask is not None]
+        if any(mask.any() for mask in chosen):
+            found["px"] = counts_of_pixels(maps[known], chosen), weights[:, known]
+        return {
+            _name(metric, kind): values
+            for kind, (counts, drawn) in found.items()
+            for metric, values in _deviations(counts, drawn).items()
+        }
+
+    def _mask(self, run: Planned, category: str, index: int) -> np.ndarray | None:
+        """A test image's mask at the run's side; read once for all runs."""
+        tested, side = run.tested, run.config.metric_size
+        side = side if isinstance(side, int) else PAPER_SIDE
+        record = tested.records[category][index]
+        key = tested.root, record.image_path, side
+        if key not in self.masks:
+            files = CategoryFiles(
+                tested.root, tested.records[category], run.args.max_pixels, tested.grey.get(category)
+            )
+            mask = files.mask(index, side)
+            self.masks[key] = None if mask is None else np.packbits(mask)
+        packed = self.masks[key]
+        return None if packed is None else np.unpackbits(packed, count=side**2).view(bool).reshape(side, side)
+
+
+def _weights(run: Planned, category: str) -> np.ndarray:
+    """How often each of the run's images is in each drawing: the same for every run that tests it."""
+    every = run.tested.catalogue.test[category]
+    drawn = drawn_again(np.array([record.anomalous for record in every]), stable_seed(category) % 2**32)
+    place = {record.image_path: index for index, record in enumerate(every)}
+    return drawn[:, [place[record.image_path] for record in run.tested.records[category]]]
+
+
+def _deviations(counts: Counts, weights: np.ndarray) -> dict[str, np.ndarray]:
+    usual = counts.metrics(np.ones((1, weights.shape[1]), np.float32))
+    return {metric: values - usual[metric] for metric, values in counts.metrics(weights).items()}
+
+
+def _name(metric: str, kind: str) -> str:
+    return "aupro" if metric == "pro" else f"{metric}_{kind}"
+
+
+def write_ablation(runs: Sequence[Planned]) -> Path:
+    """Writes the table of finished runs as Markdown, CSV and JSON, and says it; returns the Markdown's
+    path."""
+    args, config = runs[0].args, runs[0].config
+    rows = _rows(runs)
+    resampled = Resampled()
+    every = [(row, run) for row in rows for run in row.runs]
+    for row, run in progress(every, len(every), "the test images drawn again"):
+        row.found.append(_metrics_of(run))
+        row.drawn.append(resampled.of(run) if len(rows) > 1 else {})
+    file = args.results / config.model_name / config.dataset / f"{args.table or TABLE}.md"
+    columns = list(rows[0].settings)
+    text = markdown(rows, columns, runs)
+    write_text(file, text)
+    write_text(file.with_suffix(".csv"), csv_text(*_csv(rows, columns)))
+    write_json(file.with_suffix(".json"), _json(rows, args))
+    logger.info("%s\n\n%d combinations, %d runs: %s", _table(rows, columns), len(rows), len(runs), file)
+    return file
+
+
+def _metrics_of(run: Planned) -> dict[str, float | None]:
+    """The means over categories of a finished run's metrics."""
+    values = read_json(run.drawn.run.path / "metrics.json")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{run.drawn.run.path} has no metrics; give the same command again.")
+    return {name: values["mean"].get(name) for name in METRIC_NAMES}
+
+
+def _rows(runs: Iterable[Planned]) -> list[Row]:
+    """The runs of each checkpoint, combination and number of shots, seed by seed."""
+    rows: dict[tuple, Row] = {}
+    for run in runs:
+        settings = {
+            **run.args.combination,
+            "checkpoint": run.config.checkpoint,
+            "shots": str(run.config.k_shot),
+        }
+        rows.setdefault(tuple(settings.items()), Row(settings)).runs.append(run)
+    found = list(rows.values())
+    for name in ("checkpoint", "shots"):
+        if len({row.settings[name] for row in found} - {""}) <= 1:
+            for row in found:
+                del row.settings[name]
+    return found
+
+
+def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[Planned]) -> str:
+    """The table, the differences to its first row, and what the numbers are."""
+    config, seeds = runs[0].config, list(dict.fromkeys(run.config.seed for run in runs))
+    parts = [
+        f"# Ablation: {config.model_name} on {config.dataset}",
+        f"Per cent, means over categories; mean ± sample standard deviation over the seeds "
+        f"{' '.join(map(str, seeds))}{'' if len(seeds) > 1 else ' (one seed: no ±)'}. {UNDEFINED}: not "
+        "defined, or of no use for the combination.",
+        _table(rows, columns),
+    ]
+    if len(rows) > 1:
+        parts += [
+            "Points above the first row, mean over seeds, with the interval that holds 95 % of "
+            f"{RESAMPLED} means in which the test images of each category are drawn again, good and "
+            "defective ones apart, the same ones for both rows. It says how much hangs on the images that "
+            "were tested, not on the references that were drawn.",
+            _differences(rows, columns),
+        ]
+    if any(run.config.detector.backbone.untrained for run in runs):
+        parts.append("The backbone is UNTRAINED: these numbers show that the code works, nothing else.")
+    if any(run.drawn.run.config.learnt_from_these for run in runs):
+        parts.append(LEARNT_FROM_THESE)
+    parts.append("The command: `" + config.command.replace("`", "'") + "`")
+    return "\n\n".join(parts) + "\n"
+
+
+def _labels(row: Row, columns: Sequence[str]) -> list[str]:
+    return [row.settings[name].replace("|", "\\|") or UNDEFINED for name in columns]
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    lines = [[*_labels(row, columns), *(_cell(row.mean(name)) for name in METRIC_NAMES)] for row in rows]
+    return _aligned(lines, columns)
+
+
+def _aligned(lines: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
+    return tabulate(
+        lines,
+        headers=[*columns, *METRIC_NAMES],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=[*["left"] * len(columns), *["right"] * len(METRIC_NAMES)],
+    )
+
+
+def _cell(value: tuple[float, float | None] | None) -> str:
+    if value is None:
+        return UNDEFINED
+    return f"{value[0]:.1f}" if value[1] is None else f"{value[0]:.1f} ± {value[1]:.1f}"
+
+
+def _differences(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    def cell(row: Row, name: str) -> str:
+        found = row.above(rows[0], name)
+        return UNDEFINED if found is None else f"{found[0]:+.1f} [{found[1]:+.1f}, {found[2]:+.1f}]"
+
+    lines = [[*_labels(row, columns), *(cell(row, name) for name in METRIC_NAMES)] for row in rows[1:]]
+    return _aligned(lines, columns)
+
+
+def _csv(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[list[object]]]:
+    """The header and the lines: settings, seeds, and of each metric mean, spread, difference and interval."""
+    header = [*columns, "seeds", *(f"{name}_{part}" for name in METRIC_NAMES for part in VALUES)]
+    lines: list[list[object]] = []
+    for row in rows:
+        line: list[object] = [*(row.settings[name] for name in columns), " ".join(map(str, row.seeds))]
+        for name in METRIC_NAMES:
+            line += _values(row, rows[0], name).values()
+        lines.append(line)
+    return header, lines
+
+
+def _json(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
+    """The same values with all their digits, and each row's folders."""
+    return {
+        "unit": "per cent",
+        "resampled": RESAMPLED,
+        "rows": [
+            {
+                "settings": row.settings,
+                "seeds": row.seeds,
+                "runs": [str(run.drawn.run.path.relative_to(args.results)) for run in row.runs],
+                "metrics": {name: _values(row, rows[0], name) for name in METRIC_NAMES},
+            }
+            for row in rows
+        ],
+    }
+
+
+def _values(row: Row, first: Row, name: str) -> dict[str, float | None]:
+    above = None if row is first else row.above(first, name)
+    return dict(zip(VALUES, (*(row.mean(name) or (None, None)), *(above or (None, None, None)))))

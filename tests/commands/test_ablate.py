@@ -1,0 +1,194 @@
+"""`--ablate`: every combination in one pass has the files of its own command, and a table compares them."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from fdsl.store.checkpoint import save_checkpoint
+from fdsl.training_config import TrainedWith
+from models.methods.fdsl import Fdsl
+from tests.support.one_pass import files_of, run, test
+from tests.support.predictions import TOWER
+from utils.config import BackboneConfig, MethodConfig
+from utils.errors import ConfigError
+
+SHAPE = ["--win-size", "4", "--win-stride", "4"]
+QUICK = ["--pictures", "0", "--image-score", "max"]
+MUL = ["--winmode", "mul", *SHAPE]
+WINDOWS = ["win-size=4", "win-stride=4"]
+# What is ablated, and the commands that make the same runs one by one.
+CASES = {
+    "windows and nam": (
+        ["method=fdsl,nearest", "winmode=nan,mul,onlywin", "use-nam=0,1", "win-weight=0.3,0.5", *WINDOWS],
+        [
+            *(["--method", "fdsl", "--use-nam", nam, "--winmode", "nan"] for nam in "01"),
+            *(["--method", "fdsl", "--use-nam", nam, *MUL, "--win-weight", "0.3"] for nam in "01"),
+            *(["--method", "fdsl", "--use-nam", nam, *MUL] for nam in "01"),
+            *(["--method", "fdsl", "--use-nam", nam, *SHAPE, "--winmode", "onlywin"] for nam in "01"),
+            ["--method", "nearest"],
+            ["--method", "nearest", *MUL, "--win-weight", "0.3"],
+            ["--method", "nearest", *MUL],
+            ["--method", "nearest", *SHAPE, "--winmode", "onlywin"],
+        ],
+    ),
+    "what is wanted of the backbone": (
+        ["method=both,subspace,nearest", "index-memory=0,1,window", "winmode=mul", *WINDOWS],
+        [
+            *(["--method", "both", *MUL, "--index-memory", index] for index in ("0", "1", "window")),
+            ["--method", "subspace", *MUL],
+            *(["--method", "nearest", *MUL, "--index-memory", index] for index in ("0", "1", "window")),
+        ],
+    ),
+    "several windows": (
+        ["method=nearest", "winmode=mul", "win-size=4", "win-stride=2,4", "window-memory=windows,image"],
+        [
+            ["--method", "nearest", *MUL, "--win-stride", stride, "--window-memory", memory]
+            for stride in "24"
+            for memory in ("windows", "image")
+        ],
+    ),
+}
+
+
+def of_heads(command, checkpoint):
+    trained = "nearest" not in command and "subspace" not in command
+    return [*command, "--checkpoint", str(checkpoint)] if trained else command
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_each_combination_has_the_files_of_its_own_command(case, datasets, backbone, checkpoint, tmp_path):
+    ablated, alone = CASES[case]
+    draws = ["--k-shot", "2", "--seed", "15"]
+    flags = [*backbone, *QUICK, "--checkpoint", str(checkpoint), *draws]
+    run(datasets[0], tmp_path / "together", flags, "--ablate", *ablated)
+    for command in alone:
+        run(datasets[0], tmp_path / "alone", [*backbone, *QUICK, *draws], *of_heads(command, checkpoint))
+    singly, together = files_of(tmp_path / "alone"), files_of(tmp_path / "together")
+    tables = {name for name in together if "ablation" in name}
+    assert {name for name in together if name not in tables} == set(singly)
+    assert len([name for name in singly if name.endswith("maps.npz")]) == len(alone)
+    assert {name: together[name] for name in singly} == singly
+    assert tables == {f"fdsl/mvtec/ablation.{kind}" for kind in ("md", "csv", "json")}
+
+
+def test_two_layouts_of_tiles_in_one_pass(datasets, backbone, tmp_path):
+    flags = ["--method", "plus", *backbone, *QUICK]
+    run(datasets[0], tmp_path / "together", flags, "--ablate", "tiles=1,2,3", "leave-out=,self+top")
+    for tiles in "123":
+        for left_out in ([], ["--leave-out", "self", "top"]):
+            run(datasets[0], tmp_path / "alone", flags, "--tiles", tiles, *left_out)
+    together = files_of(tmp_path / "together")
+    assert {name: part for name, part in together.items() if "ablation" not in name} == files_of(
+        tmp_path / "alone"
+    )
+
+
+def test_an_image_is_encoded_once_for_each_backbone(datasets, backbone, tmp_path, images_encoded, told):
+    flags = ["--method", "nearest", "--seed", "14", "15", *QUICK]
+    place = backbone.index("--layers")
+    flags += [*backbone[:place], *backbone[place + 3 :]]
+    run(datasets[0], tmp_path, flags, "--ablate", "layers=1,1+3", "align=mulmax,diff2")
+    assert images_encoded() == 2 * (8 + 2)
+    before = told().count("is finished: nothing to do")
+    run(datasets[0], tmp_path, flags, "--ablate", "layers=1,3,1+3", "align=mulmax,diff2")
+    assert (
+        images_encoded() == 2 * (8 + 2) + 8 + 2 and told().count("is finished: nothing to do") - before == 8
+    )
+    assert told().count("The backbone is untrained") == 2  # once a command
+    rows = json.loads((tmp_path / "fdsl/mvtec/ablation.json").read_text())["rows"]
+    assert [row["settings"]["layers"] for row in rows] == ["1", "1", "3", "3", "1+3", "1+3"]
+
+
+def test_a_stopped_pass_goes_on_with_more_values(two_plates, backbone, tmp_path, monkeypatch):
+    flags = ["--method", "nearest", *backbone, *QUICK, *SHAPE, "--seed", "14"]
+    run(two_plates, tmp_path / "alone", flags, "--ablate", "winmode=nan,mul,onlywin", "align=mulmax,diff2")
+
+    def stop(_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fdsl.one_pass.how_to_continue", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(two_plates, tmp_path / "together", flags, "--ablate", "winmode=mul,nan")
+    assert not any(tmp_path.glob("together/**/metrics.json"))
+    assert len(list(tmp_path.glob("together/**/.parts/*.npz"))) == 2
+    run(two_plates, tmp_path / "together", flags, "--ablate", "winmode=nan,mul,onlywin", "align=mulmax,diff2")
+    together, alone = (files_of(tmp_path / name) for name in ("together", "alone"))
+    for found in (together, alone):
+        del found["fdsl/mvtec/ablation.md"]  # it names the command
+    assert together == alone
+
+
+@pytest.fixture
+def other_heads(tmp_path, tiny_backbone):
+    torch.manual_seed(1)
+    file = tmp_path / "fdsl" / "other.safetensors"
+    trained = TrainedWith(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "folder")
+    save_checkpoint(file, Fdsl(32, 2).state_dict(), trained)
+    return file
+
+
+def test_the_table_compares_checkpoints_shots_and_seeds(
+    datasets, backbone, checkpoint, other_heads, tmp_path, told
+):
+    flags = [*backbone, *QUICK, "--winmode", "nan", "--k-shot", "1", "2", "--seed", "14", "15"]
+    both = ["--checkpoint", str(checkpoint), str(other_heads), "--table", "heads"]
+    run(datasets[0], tmp_path, flags, *both, "--ablate", "method=fdsl,nearest", "use-nam=1,0")
+    folder = tmp_path / "fdsl" / "mvtec"
+    values = json.loads((folder / "heads.json").read_text())
+    rows, names = values["rows"], [(str(checkpoint), "fdsl"), (str(other_heads), "fdsl"), ("", "nearest")]
+    assert len(rows) == 2 * (2 + 2 + 1) and all(row["seeds"] == [14, 15] for row in rows)
+    assert {(row["settings"]["checkpoint"], row["settings"]["method"]) for row in rows} == set(names)
+    first = rows[0]["metrics"]["ap_px"]
+    singly = [
+        json.loads((tmp_path / one / "metrics.json").read_text())["mean"]["ap_px"] for one in rows[0]["runs"]
+    ]
+    assert first["mean"] == pytest.approx(100 * np.mean(singly))
+    assert first["std"] == pytest.approx(100 * np.std(singly, ddof=1)) and first["above_first"] is None
+    for row in rows[1:]:
+        found = row["metrics"]["ap_px"]
+        assert found["above_first"] == pytest.approx(found["mean"] - first["mean"])
+        assert found["low"] <= found["above_first"] <= found["high"]
+    lines = list(csv.reader((folder / "heads.csv").open()))
+    assert len(lines) == 11 and float(lines[1][lines[0].index("ap_px_mean")]) == first["mean"]
+    text = (folder / "heads.md").read_text()
+    assert "UNTRAINED" in text and text.count("| nearest") == 4 and "10 combinations, 20 runs" in told()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--ablate", "winmod=nan"], "--ablate winmod: there is no such setting; did you mean winmode?"),
+        (["--ablate", "results=a,b"], "--ablate results: there is no such setting"),
+        (["--ablate", "winmode"], "give NAME=VALUE,VALUE"),
+        (["--ablate", "winmode="], "give NAME=VALUE,VALUE"),
+        (["--ablate", "winmode=nan,mull"], "argument --winmode: invalid choice: 'mull'"),
+        (["--ablate", "win-weight=0.5,2"], "argument --win-weight: 2 is not a number from 0 to 1"),
+        (["--ablate", "layers=1+x"], "argument --layers: 'x' is not a whole number"),
+        (["--ablate", "with-batch=2"], "--ablate with-batch=2: give 0"),
+        (["--ablate", "use-nam=0,1", "use_nam=0"], "--ablate names use-nam twice"),
+        (["--ablate", "use-nam=0,1", "--use-nam", "1"], "--ablate use-nam and --use-nam both say it"),
+        (["--ablate", "seed=1,2"], "it has a flag of its own for several values, --seed 14 15"),
+        (["--table", "x"], "add --ablate NAME=V1,V2"),
+        (["--ablate", "use-nam=0,1", "--table", "a/b"], "cannot be the name of a folder"),
+        (["--from-maps", "x", "--ablate", "win-weight=0.3"], "--from-maps names one run"),
+        (["--from-maps", "x", "--checkpoint", "a", "b"], "--from-maps names one run: give one --checkpoint"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(flags, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        test.main(["--dataset", "mvtec", *flags])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("error: ") and says in said and said.count("\n") == 1
+
+
+def test_what_does_not_go_together_is_refused_before_anything_runs(datasets, backbone, tmp_path):
+    flags = ["--method", "nearest", *backbone]
+    with pytest.raises(ConfigError, match="^--ablate tiles=2 winmode=mul: --tiles does not go with local"):
+        run(datasets[0], tmp_path, flags, "--ablate", "tiles=1,2", "winmode=nan,mul")
+    with pytest.raises(ConfigError, match="^--ablate winmode=mul win-size=4 win-stride=5: --win-stride 5 is"):
+        run(datasets[0], tmp_path, flags, "--ablate", "winmode=mul", "win-size=8,4", "win-stride=2,5")
+    assert not any(tmp_path.rglob("*.json"))
