@@ -186,6 +186,19 @@ class EpochSampler(Sampler[int]):
         yield from (self.epoch * self.n + order[self.start :]).tolist()
 
 
+class OwnBatches(Sampler[int]):
+    """The keys of every `size`-th of a sampler's batches, from number `rank` on: what one of several
+    processes loads of an epoch."""
+
+    def __init__(self, sampler: EpochSampler, batch_size: int, rank: int = 0, size: int = 1):
+        self.sampler, self.batch_size, self.rank, self.size = sampler, batch_size, rank, size
+
+    def __iter__(self) -> Iterator[int]:
+        keys, step = list(self.sampler), self.size * self.batch_size
+        for start in range(self.rank * self.batch_size, len(keys), step):
+            yield from keys[start : start + self.batch_size]
+
+
 def make_loader(
     dataset: Dataset, batch_size: int, workers: int = 0, sampler: Sampler | None = None, pin: bool = False
 ) -> DataLoader:

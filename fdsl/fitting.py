@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from data.dataset import EpochSampler, TrainingDataset, make_loader
+from data.dataset import TrainingDataset
+from fdsl.rounds import Batches, Prepared
 from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import Position, SavedTraining, TrainingState
 from fdsl.training import DiscrepancySource, HeadsStep
 from fdsl.training_set import TrainingSet
 from models.methods.fdsl import Fdsl
-from utils.device import worker_count
 from utils.errors import ConfigError, ModelError
 from utils.log import progress
 from utils.signals import how_to_continue
 from utils.text import printable
+from utils.world import World
 
 logger = logging.getLogger("fdsl")
 ADAM_BETAS = (0.5, 0.999)
@@ -75,9 +75,11 @@ def fit(
     state: TrainingState,
     saved: SavedTraining | None,
     recipe: Recipe,
+    world: World = World(),  # noqa: B008 - frozen
 ) -> Position:
     """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row
-    per step."""
+    per step. Of the processes of a `world` each prepares its part of the batches, all take every step, and
+    the first keeps the state."""
     optimizer = torch.optim.Adam(method.parameters(), lr=recipe.learning_rate, betas=ADAM_BETAS)
     position = saved.restore(method, optimizer) if saved else Position()
     if saved and saved.precision != source.precision:
@@ -85,43 +87,49 @@ def fit(
     dataset = TrainingDataset(
         learnt.root, learnt.records, source.image_size, recipe.augmentation, recipe.seed, recipe.max_pixels
     )
-    sampler, on_gpu = EpochSampler(len(dataset), recipe.seed), source.backbone.device.type == "cuda"
-    loader = make_loader(dataset, recipe.batch_size, worker_count(recipe.workers), sampler, pin=on_gpu)
+    batches = Batches(dataset, source, recipe.batch_size, recipe.seed, recipe.workers, world)
     step = HeadsStep(method, optimizer)
     method.train()
     while position.epoch < recipe.epochs:
-        sampler.set_epoch(position.epoch, start=position.batch * recipe.batch_size)
         what = f"epoch {position.epoch + 1}/{recipe.epochs}"
-        for batch in progress(
-            loader, len(sampler), what, _images, lambda: f"loss {position.rows[-1][2]:.4f}"
-        ):
-            take_step(step, source, batch, position, state)
-            if state.due(position.step, recipe.save_every):
+        left = len(dataset) - position.batch * recipe.batch_size
+        prepared = batches.of(position.epoch, position.batch)
+        for batch in progress(prepared, left, what, _images, lambda: f"loss {position.rows[-1][2]:.4f}"):
+            with world.same_everywhere():
+                take_step(step, batch, position, state)
+            if world.is_first and state.due(position.step, recipe.save_every):
                 keep(state, step, position, source.precision)
         log_loss(what, position)
+        with world.same_everywhere():
+            refuse_drift(world, position)
         position.epoch, position.batch = position.epoch + 1, 0
-        keep(state, step, position, source.precision)
+        if world.is_first:
+            keep(state, step, position, source.precision)
     return position
 
 
-def _images(batch: dict[str, Any]) -> int:
-    return len(batch["path"])
+def _images(batch: Prepared) -> int:
+    return len(batch.paths)
 
 
-def take_step(
-    step: HeadsStep,
-    source: DiscrepancySource,
-    batch: dict[str, Any],
-    position: Position,
-    state: TrainingState,
-) -> None:
+def refuse_drift(world: World, position: Position) -> None:
+    """ModelError unless the last step's losses are the same in every process."""
+    rows = world.gathered(position.rows[-1:])
+    if any(row != rows[0] for row in rows):
+        raise ModelError(
+            f"The processes have come to different losses after step {position.step}; start them on machines "
+            "of one kind, with the same packages."
+        )
+
+
+def take_step(step: HeadsStep, batch: Prepared, position: Position, state: TrainingState) -> None:
     """One optimizer step and its row of losses; ModelError, before the weights are touched, where the loss is
     not finite."""
     number = position.step + 1
-    focal, dice = step(source(batch), batch["mask"].to(source.backbone.device))
+    focal, dice = step(batch.features, batch.mask)
     if not step.finite:
         raise ModelError(
-            f"The loss is not finite at step {number} (images {printable(', '.join(batch['path']))}); "
+            f"The loss is not finite at step {number} (images {printable(', '.join(batch.paths))}); "
             f"check these files, or lower --learning-rate; {state.kept()}."
         )
     step.optimizer.step()

@@ -70,21 +70,35 @@ class DiscrepancySource:
     def precision(self) -> str:
         return str(self.backbone.dtype).removeprefix("torch.")
 
-    @torch.no_grad()
     def __call__(self, batch: dict) -> Tensor:
         """A batch's discrepancies (L,B,N,C), each image against its own category's bank."""
-        found = self._discrepancy(batch)
-        if self.backbone.dtype != torch.float32 and not torch.isfinite(found).all():
-            logger.warning(
-                "Values overflowed in %s (images %s): the training goes on in float32.",
-                self.precision,
-                printable(", ".join(batch["path"])),
-            )
-            self.use_float32()
-            found = self._discrepancy(batch)
+        found = self.discrepancy(batch)
+        if self.overflowed(found):
+            self.fall_back(batch["path"])
+            found = self.discrepancy(batch)
         return found
 
-    def _discrepancy(self, batch: dict) -> Tensor:
+    def overflowed(self, found: Tensor) -> bool:
+        """Whether float32 may mend what was found."""
+        return self.backbone.dtype != torch.float32 and not bool(torch.isfinite(found).all())
+
+    def fall_back(self, paths: Sequence[str]) -> None:
+        """Goes on in float32 from the batch of these images on."""
+        logger.warning(
+            "Values overflowed in %s (images %s): the training goes on in float32.",
+            self.precision,
+            printable(", ".join(paths)),
+        )
+        self.use_float32()
+
+    def shape_of(self, images: int) -> tuple[int, int, int, int]:
+        """(L,B,N,C) of so many images."""
+        patches = self.backbone.grid(self.image_size) ** 2
+        return len(self.backbone.layers), images, patches, self.backbone.width
+
+    @torch.no_grad()
+    def discrepancy(self, batch: dict) -> Tensor:
+        """The same in the precision that is in use, finite or not."""
         tokens = self.encode(batch["image"]).tokens
         if self.options.fd == "none":
             return feature_discrepancy(tokens, None, "none")

@@ -13,10 +13,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.errors import ConfigError
 from utils.text import one_line
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)  # for the slowest process; that of one that died torchrun ends at once
@@ -54,6 +58,20 @@ class World:
             raise _lost(error) from error
         return found
 
+    def gathered_tensor(self, value: Tensor) -> Tensor:
+        """The tensors of every process, all of one shape and type, by rank: (size,...)."""
+        import torch.distributed as dist
+
+        if not self.joined:
+            return value[None]
+        value = value.contiguous()
+        found = value.new_empty((self.size * value.shape[0], *value.shape[1:]))
+        try:
+            dist.all_gather_into_tensor(found, value, group=_between_gpus() if value.is_cuda else None)
+        except RuntimeError as error:
+            raise _lost(error) from error
+        return found.unflatten(0, (self.size, value.shape[0]))
+
     def wait(self) -> None:
         """Until every process has come here."""
         self.gathered(None)
@@ -80,6 +98,16 @@ class World:
         self._refuse_others([(host, values) for _, host, values in told])
         return found  # type: ignore[return-value]
 
+    @contextlib.contextmanager
+    def same_everywhere(self) -> Iterator[None]:
+        """For a block that every process goes through alike: its errors are said once."""
+        try:
+            yield
+        except Exception:
+            if self.joined and not self.is_first:
+                end_quietly()
+            raise
+
     def _refuse_others(self, told: list[tuple[str, dict[str, Any]]]) -> None:
         wanted = told[0][1]
         for rank, (host, values) in enumerate(told):
@@ -92,6 +120,14 @@ class World:
                 f"Rank {rank} on {host} has another {', '.join(names)} than rank 0; give all of them the "
                 "same files, flags and packages."
             )
+
+
+@cache
+def _between_gpus() -> Any:
+    """What tensors on GPUs go through; objects go through the default group, which is of the CPUs."""
+    import torch.distributed as dist
+
+    return dist.new_group(backend="nccl", timeout=PATIENCE)
 
 
 def end_quietly() -> None:

@@ -17,7 +17,7 @@ from utils.errors import ConfigError
 from utils.lock import locked
 from utils.world import World
 
-test = command("test")
+test, train = command("test"), command("train")
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEVERAL = ("--seed", "14", "15", "--pictures", "1")
 
@@ -25,7 +25,7 @@ SEVERAL = ("--seed", "14", "15", "--pictures", "1")
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     place = Place(tmp_path_factory.mktemp("place"))
-    command("train").main(place.train("--epochs", "1"))
+    train.main(place.train("--epochs", "1"))
     test.main(place.test(*SEVERAL))
     return place
 
