@@ -30,12 +30,12 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-from fdsl.ablation import write_ablation
+from fdsl.ablation import write_ablations
 from fdsl.alike import of_one_backbone
 from fdsl.assembly import build_detector
 from fdsl.detection import Overflow, detect
 from fdsl.flags.test_flags import parse
-from fdsl.planning import Planned, plan
+from fdsl.planning import Planned, each_once, plan
 from fdsl.results import write_results
 from fdsl.runs import RunFolder
 from fdsl.sharing import facts_of, missing_categories, share
@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
         runs = world.agree(lambda: plan(several), facts_of)
         if args.from_maps and not world.is_first:
             return
-        *before, last = of_one_backbone(runs)
+        *before, last = of_one_backbone(each_once(runs))
         for group in before:
             end(group, share(group, world), world)
         detectors = share(last, world) if not args.from_maps else {}
@@ -89,14 +89,16 @@ def end(runs: list[Planned], detectors: Mapping[Path, Detector], world: World) -
 
 
 def compare(runs: list[Planned]) -> None:
-    """The table of all runs, once the last of them is finished."""
-    left = sum(not run.drawn.run.is_finished() for run in runs)
+    """The tables of all runs, once the last of them is finished."""
+    left = sum(not run.drawn.run.is_finished() for run in each_once(runs))
     if left:
         logger.info(
-            "%d of %d runs are still to come; who finishes the last writes the table", left, len(runs)
+            "%d of %d runs are still to come; who finishes the last writes the table",
+            left,
+            len(each_once(runs)),
         )
     else:
-        write_ablation(runs)
+        write_ablations(runs)
 
 
 def join(planned: Planned, detector: Detector | None, world: World) -> None:

@@ -27,7 +27,6 @@ from utils.files import csv_text, read_json, write_json, write_text
 from utils.log import progress
 
 logger = logging.getLogger("fdsl")
-TABLE = "ablation"
 VALUES = ("mean", "std", "above_first", "low", "high")  # of each metric, in CSV and JSON
 
 
@@ -78,10 +77,17 @@ class Resampled:
 
     def __init__(self) -> None:
         self.masks: dict[tuple[Path, str, int], np.ndarray | None] = {}
+        self.known: dict[Path, dict[str, np.ndarray]] = {}
 
     def of(self, run: Planned) -> dict[str, np.ndarray]:
         """Metric -> how far it deviates (R,) in each drawing, as a fraction and a mean over categories; empty
-        where the run's maps are gone."""
+        where the run's maps are gone. Computed once for a run that is in several tables."""
+        folder = run.drawn.run.path
+        if folder not in self.known:
+            self.known[folder] = self._computed(run)
+        return self.known[folder]
+
+    def _computed(self, run: Planned) -> dict[str, np.ndarray]:
         folder, config = run.drawn.run.path, run.drawn.run.config
         if not (folder / "maps.npz").is_file():
             return {}
@@ -150,24 +156,29 @@ def _name(metric: str, kind: str) -> str:
     return "aupro" if metric == "pro" else f"{metric}_{kind}"
 
 
-def write_ablation(runs: Sequence[Planned]) -> Path:
-    """Writes the table of finished runs as Markdown, CSV and JSON, and says it; returns the Markdown's
-    path."""
+def write_ablations(runs: Sequence[Planned]) -> None:
+    """Writes each table of finished runs as Markdown, CSV and JSON, and says it."""
+    tables: dict[str, list[Planned]] = {}
+    for run in runs:
+        tables.setdefault(run.args.table, []).append(run)
+    resampled = Resampled()
+    for number, (name, part) in enumerate(tables.items(), start=1):
+        _write_table(name, part, resampled, f"table {name} ({number}/{len(tables)}), images drawn again")
+
+
+def _write_table(name: str, runs: Sequence[Planned], resampled: Resampled, what: str) -> None:
     args, config = runs[0].args, runs[0].config
     rows = _rows(runs)
-    resampled = Resampled()
     every = [(row, run) for row in rows for run in row.runs]
-    for row, run in progress(every, len(every), "the test images drawn again"):
+    for row, run in progress(every, len(every), what):
         row.found.append(_metrics_of(run))
         row.drawn.append(resampled.of(run) if len(rows) > 1 else {})
-    file = args.results / config.model_name / config.dataset / f"{args.table or TABLE}.md"
+    file = args.results / config.model_name / config.dataset / f"{name}.md"
     columns = list(rows[0].settings)
-    text = markdown(rows, columns, runs)
-    write_text(file, text)
-    write_text(file.with_suffix(".csv"), csv_text(*_csv(rows, columns)))
-    write_json(file.with_suffix(".json"), _json(rows, args))
+    write_text(file, markdown(rows, columns, runs))
+    write_text(file.with_name(f"{name}.csv"), csv_text(*_csv(rows, columns)))
+    write_json(file.with_name(f"{name}.json"), _json(rows, args))
     logger.info("%s\n\n%d combinations, %d runs: %s", _table(rows, columns), len(rows), len(runs), file)
-    return file
 
 
 def _metrics_of(run: Planned) -> dict[str, float | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -43,7 +43,8 @@ class Planned:
 
 def plan(several: Sequence[argparse.Namespace]) -> list[Planned]:
     """The runs that the flags ask for; those that differ in their seed alone share what was read, and those
-    of one draw its photographs. ConfigError where two of them would be written to one folder."""
+    of one draw its photographs. A run that is in several tables comes once for each. ConfigError where two
+    different ones would be written to one folder."""
     use_threads(several[0].threads)
     read: dict[str, tuple[RunConfig, Checkpoint | None]] = {}
     heads: dict[str, Checkpoint | None] = {}
@@ -51,7 +52,7 @@ def plan(several: Sequence[argparse.Namespace]) -> list[Planned]:
     planned = []
     with said_once():
         for args in several:
-            key = told(args, ("seed",))
+            key = told(args, ("seed", "table", "combination"))
             if key not in read:
                 read[key] = _read(args)
             config, checkpoint = read[key]
@@ -61,7 +62,9 @@ def plan(several: Sequence[argparse.Namespace]) -> list[Planned]:
             if photographs not in drawn:
                 drawn[photographs] = draw_test_set(config, args.max_pixels)
             planned.append(Planned(args, config, checkpoint, drawn[photographs]))
-        return _apart(planned)
+        if len(planned) > 1:
+            _refuse_one_folder(planned)
+        return planned
 
 
 def _read(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
@@ -75,10 +78,8 @@ def _read(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
         raise type(error)(f"--ablate {words}: {error}") from error
 
 
-def _apart(planned: Sequence[Planned]) -> list[Planned]:
-    """The runs, each once; ConfigError for two different ones of the same folder."""
-    if len(planned) == 1:
-        return list(planned)
+def _refuse_one_folder(planned: Sequence[Planned]) -> None:
+    """ConfigError for two different runs of the same folder."""
     found: dict[str, Planned] = {}
     for one in planned:
         run = one.drawn.run
@@ -89,4 +90,11 @@ def _apart(planned: Sequence[Planned]) -> list[Planned]:
                 f"{names[0]} and {names[1]} would both be written to {run.path}; give two commands, the "
                 "second with another --results or --model-name."
             )
+
+
+def each_once(planned: Iterable[Planned]) -> list[Planned]:
+    """The runs without those that come again in another table."""
+    found: dict[str, Planned] = {}
+    for one in planned:
+        found.setdefault(str(one.drawn.run.path), one)
     return list(found.values())

@@ -97,6 +97,33 @@ name_arguments() {
     TEST_FLAGS=(--winmode "$4" --win-size "$5" --win-stride "$6" --win-weight "$7" --seed "$8" --k-shot "$9")
 }
 
+# model_and_device "$@": MODEL, DEVICE and backbone flags as $model, $device and $flags, and SEEDS and SHOTS of the
+# environment as $seeds and $shots; refuses a wrong one.
+model_and_device() {
+    model=${1:-fdsl} device=${2:-auto} flags=("${@:3}")
+    SEEDS=${SEEDS:-14 15 16 17 18} SHOTS=${SHOTS:-1 2 4}
+    read -ra seeds <<< "${SEEDS//$'\n'/ }"
+    read -ra shots <<< "${SHOTS//$'\n'/ }"
+    [[ $model =~ ^[A-Za-z0-9][A-Za-z0-9._-]*$ ]] || wrong_argument "argument 1, MODEL, cannot be '$model'"
+    [[ $device =~ ^(auto|cpu|cuda(:[0-9]+)?|mps|[0-9]+)$ ]] || wrong_argument "argument 2, DEVICE, cannot be '$device'"
+    [[ $# -le 2 || $3 == --* ]] || wrong_argument "what follows DEVICE must be flags, not '$3'"
+    [[ "${seeds[*]-}" =~ ^[0-9]+( [0-9]+)*$ ]] || wrong_argument "SEEDS must be whole numbers, not '$SEEDS'"
+    [[ "${shots[*]-}" =~ ^[1-9][0-9]*( [1-9][0-9]*)*$ ]] || wrong_argument "SHOTS must be numbers from 1, not '$SHOTS'"
+}
+
+# given_folder FLAG DEFAULT: the folder that FLAG has in TEST_ARGS.
+given_folder() {
+    local words index found=$2
+    read -ra words <<< "${TEST_ARGS-}"
+    for index in "${!words[@]}"; do
+        case ${words[index]} in
+            "$1") found=${words[index + 1]-$found} ;;
+            "$1"=*) found=${words[index]#"$1"=} ;;
+        esac
+    done
+    echo "$found"
+}
+
 # train_on DATASET FOLDER / test_on DATASET FOLDER: one run; TRAIN_ARGS and TEST_ARGS of the environment are added.
 train_on() {
     # shellcheck disable=SC2086 # TRAIN_ARGS holds several words

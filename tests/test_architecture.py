@@ -31,6 +31,7 @@ IN_THE_ROOT = {f"{name}.py" for name in COMMANDS} | {
     "trainAndTest.sh",
     "test_few_shot.sh",
     "reproduce.sh",
+    "ablations.sh",
     "README.md",
     "LICENSE",
     "CITATION.cff",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 
 from fdsl.flags.arguments import CommandLine, name_part
@@ -16,6 +16,7 @@ ABLATED = (
     *("image_score", "metric_size", *BACKBONE, *(f"{SECOND_PREFIX}{name}" for name in BACKBONE)),
 )
 OWN_FLAGS = {"k-shot": "--k-shot 1 2 4", "seed": "--seed 14 15", "checkpoint": "--checkpoint A B"}
+TABLE = "ablation"
 TOGETHER = "+"  # between the parts of one value: layers=6+12,24
 
 
@@ -24,29 +25,47 @@ def add_ablate_flags(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("ablations")
     group.add_argument(
         "--ablate",
+        action="append",
         nargs="+",
         metavar="NAME=V1,V2",
         help="a run for each combination of the values of these flags, for instance winmode=nan,mul "
         f"use-nam=0,1 (parts of one value are joined by {TOGETHER}: layers=6+12,24), and a table of all; "
-        "what shares the backbone's work is encoded once",
+        "what shares the backbone's work is encoded once. Given again: more combinations, with a table of "
+        "their own",
     )
     group.add_argument(
         "--table",
         type=name_part,
+        nargs="+",
         metavar="NAME",
-        help="the table is RESULTS/MODEL/DATASET/NAME.md, .csv and .json (default ablation)",
+        help="the table is RESULTS/MODEL/DATASET/NAME.md, .csv and .json (default ablation; of several "
+        "ablation_SETTING), a name for each --ablate; without --ablate a table of shots and checkpoints",
     )
 
 
-def read_settings(args: argparse.Namespace, parser: CommandLine) -> Settings:
-    """The settings of `--ablate` and their values; ends as for any flag where one cannot be."""
+def read_tables(args: argparse.Namespace, parser: CommandLine) -> dict[str, Settings]:
+    """Name of a table -> its settings and their values, in the order of `--ablate`; without any, the name
+    that a table of checkpoints alone would have. Ends as for any flag where one cannot be."""
+    found = [_read_settings(texts, parser) for texts in args.ablate or ()] or [{}]
+    for name in set.intersection(*map(set, found)):
+        if getattr(args, name.replace("-", "_")) is not None:
+            parser.error(f"--ablate {name} and --{name} both say it: leave one of them out")
+    usual = [TABLE] if len(found) == 1 else [f"{TABLE}_{'_'.join(settings)}" for settings in found]
+    names = args.table or usual
+    if len(names) != len(found) or len(set(names)) < len(names):
+        parser.error(f"there are {len(found)} tables: give --table as many names, each another")
+    return dict(zip(names, found))
+
+
+def _read_settings(texts: Sequence[str], parser: CommandLine) -> Settings:
+    """The settings of one `--ablate` and their values."""
     settings: Settings = {}
-    for text in args.ablate or ():
+    for text in texts:
         name, equals, values = text.partition("=")
         name = name.strip().replace("_", "-")
         if not equals or not name or not values:
             parser.error(f"--ablate {text}: give NAME=VALUE,VALUE, for instance use-nam=0,1")
-        _refuse_name(name, args, parser)
+        _refuse_name(name, parser)
         if name in settings:
             parser.error(f"--ablate names {name} twice: give all its values at once, {name}=V1,V2")
         settings[name] = list(dict.fromkeys(values.split(",")))
@@ -74,7 +93,7 @@ def told(args: argparse.Namespace, but_for: tuple[str, ...] = ()) -> str:
     return repr(sorted((name, repr(value)) for name, value in vars(args).items() if name not in but_for))
 
 
-def _refuse_name(name: str, args: argparse.Namespace, parser: CommandLine) -> None:
+def _refuse_name(name: str, parser: CommandLine) -> None:
     if name in OWN_FLAGS:
         parser.error(f"--ablate {name}: it has a flag of its own for several values, {OWN_FLAGS[name]}")
     attribute = name.replace("-", "_")
@@ -83,8 +102,6 @@ def _refuse_name(name: str, args: argparse.Namespace, parser: CommandLine) -> No
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else f"; the settings are {', '.join(known)}"
         parser.error(f"--ablate {name}: there is no such setting{hint}")
-    if getattr(args, attribute) is not None:
-        parser.error(f"--ablate {name} and --{name} both say it: leave one of them out")
 
 
 def _parsed(namespace: argparse.Namespace, name: str, value: str, parser: CommandLine) -> argparse.Namespace:

@@ -10,7 +10,7 @@ from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, turns, whole
-from fdsl.flags.combinations import Settings, add_ablate_flags, combinations, read_settings, told
+from fdsl.flags.combinations import Settings, add_ablate_flags, combinations, read_tables, told
 from fdsl.flags.groups import (
     add_backbone_flags,
     add_batch_flag,
@@ -63,9 +63,9 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_shard_flag(parser)
     args = parser.parse_args(argv)
     _refuse_several_maps(args, parser)
-    ablated = read_settings(args, parser)
+    tables = read_tables(args, parser)
     take_preset(args)
-    return [run for one in _combined(args, ablated, parser) for run in one_by_one(_filled(one))]
+    return [run for one in _combined(args, tables, parser) for run in one_by_one(_filled(one))]
 
 
 def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
@@ -73,26 +73,31 @@ def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
     if args.from_maps is None:
         if args.dataset is None:
             parser.error("--dataset is needed (or --from-maps DIR)")
-        if args.table is not None and not ends_in_table(args):
-            parser.error("--table names the table that --ablate ends in; add --ablate NAME=V1,V2")
         return
-    if args.ablate:
-        parser.error("--from-maps names one run; give --ablate without it: what is finished is not repeated")
+    if args.ablate or args.table:
+        parser.error("--from-maps names one run: a table is of several, and what is finished is not repeated")
     several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
     if several:
         parser.error(f"--from-maps names one run: give one --{several[0].replace('_', '-')}")
 
 
 def ends_in_table(args: argparse.Namespace) -> bool:
-    """Whether the flags, as they were typed, ask for combinations that are to be compared."""
-    return bool(args.ablate) or len(_distinct(args.checkpoint)) > 1
+    """Whether the flags, as they were typed, ask for runs that are to be compared."""
+    return bool(args.ablate or args.table) or len(_distinct(args.checkpoint)) > 1
 
 
-def _combined(args: argparse.Namespace, ablated: Settings, parser: CommandLine) -> list[argparse.Namespace]:
-    """The flags of each combination, those of each checkpoint together."""
-    values = {**vars(args), "compared": ends_in_table(args)}
-    made = [argparse.Namespace(**{**values, "checkpoint": one}) for one in _distinct(args.checkpoint)]
-    found = [one for each in made for one in combinations(each, ablated, parser)]
+def _combined(
+    args: argparse.Namespace, tables: dict[str, Settings], parser: CommandLine
+) -> list[argparse.Namespace]:
+    """The flags of each combination, table by table, and in it those of each checkpoint together."""
+    made = [
+        argparse.Namespace(
+            **{**vars(args), "checkpoint": one, "table": name, "compared": ends_in_table(args)}
+        )
+        for name in tables
+        for one in _distinct(args.checkpoint)
+    ]
+    found = [one for each in made for one in combinations(each, tables[each.table], parser)]
     return list({told(one): one for one in found}.values())
 
 

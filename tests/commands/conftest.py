@@ -1,6 +1,9 @@
 """Shared by the commands' tests: drawn datasets, photographs of parts, and detectors that know them."""
 
+import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,9 +15,17 @@ from fdsl.training_config import TrainedWith
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
+from tests.support.constants import ROOT
 from tests.support.photographs import draw_parts
 from tests.support.predictions import RUNTIME, TOWER
 from utils.config import BackboneConfig, MethodConfig
+
+STUB = """import os, sys
+from pathlib import Path
+with open("calls.txt", "a") as file:
+    file.write(" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]) + "\\n")
+sys.exit(3 if "--fail" in sys.argv and "--seed 14 15" in " ".join(sys.argv) else 0)
+"""
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +108,51 @@ def images_encoded(monkeypatch):
 
     monkeypatch.setattr(Detector, "encode", encode)
     return lambda: sum(counted)
+
+
+@pytest.fixture
+def stubbed(tmp_path):
+    """A shell command in a project whose Python commands only write down how they were called: its name ->
+    (run, calls)."""
+    return lambda name: _stubbed(name, tmp_path)
+
+
+def _stubbed(script, tmp_path):
+    for name in (script, "scripts/shell.sh"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("train.py", "test.py", "fdsl/summarize.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(STUB)
+    (tmp_path / "requirements.txt").write_text("")
+    for name in ("bin", "m v", "visa"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "bin" / "python").symlink_to(sys.executable)
+
+    def run(*words, **environment):
+        clean = {
+            name: value
+            for name, value in os.environ.items()
+            if name
+            not in ("SEEDS", "SHOTS", "KINDS", "SIZES", "STRIDES", "WEIGHTS", "TEST_ARGS", "TRAIN_ARGS")
+        }
+        return subprocess.run(
+            ["bash", str(tmp_path / script), *words],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={
+                **clean,
+                "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+                "MVTEC_PATH": "m v",
+                "VISA_PATH": "visa",
+                **environment,
+            },
+        )
+
+    return (
+        run,
+        lambda: (
+            (tmp_path / "calls.txt").read_text().splitlines() if (tmp_path / "calls.txt").exists() else []
+        ),
+    )

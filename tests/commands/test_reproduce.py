@@ -1,62 +1,12 @@
 """reproduce.sh: every seed, shot and dataset, and what it refuses."""
 
-import os
-import shutil
-import subprocess
-import sys
-
 import pytest
-
-from tests.support.constants import ROOT
-
-STUB = """import os, sys
-from pathlib import Path
-with open("calls.txt", "a") as file:
-    file.write(" ".join([Path(sys.argv[0]).stem, *sys.argv[1:]]) + "\\n")
-sys.exit(3 if "--fail" in sys.argv and "--seed 14 15" in " ".join(sys.argv) else 0)
-"""
 
 
 @pytest.fixture
-def reproduce(tmp_path):
-    """reproduce.sh in a project whose commands only write down how they were called; returns (run, calls)."""
-    for name in ("reproduce.sh", "scripts/shell.sh"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    for name in ("train.py", "test.py", "fdsl/summarize.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(STUB)
-    (tmp_path / "requirements.txt").write_text("")
-    for name in ("bin", "m v", "visa"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "bin" / "python").symlink_to(sys.executable)
-
-    def run(*words, **environment):
-        clean = {
-            name: value
-            for name, value in os.environ.items()
-            if name not in ("SEEDS", "SHOTS", "TEST_ARGS", "TRAIN_ARGS")
-        }
-        return subprocess.run(
-            ["bash", str(tmp_path / "reproduce.sh"), *words],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env={
-                **clean,
-                "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-                "MVTEC_PATH": "m v",
-                "VISA_PATH": "visa",
-                **environment,
-            },
-        )
-
-    return (
-        run,
-        lambda: (
-            (tmp_path / "calls.txt").read_text().splitlines() if (tmp_path / "calls.txt").exists() else []
-        ),
-    )
+def reproduce(stubbed):
+    """(run, calls) of reproduce.sh."""
+    return stubbed("reproduce.sh")
 
 
 def test_reproduce_runs_every_seed_shot_and_dataset(reproduce):
