@@ -50,15 +50,25 @@ def find_images(
             parts = os.path.relpath(text, root or ".").split(os.sep)
             found = _match(root or ".", parts, left_out, problem)
         else:
-            raise DataError(
-                f"{printable(text)}: is neither a file, a folder nor a pattern that could match one; "
-                "check the path"
-            )
+            raise _missing(text)
         for path in found:
             if may_repeat and _is_repeated(path, given_before):
                 continue
             name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
             yield as_key(name.replace(os.sep, "/")), Path(path)
+
+
+def refuse_missing(inputs: Sequence[str | Path]) -> None:
+    """DataError for an input that is not there; nothing is searched."""
+    for given in map(os.fspath, inputs):
+        if not os.path.lexists(given) and not glob.has_magic(given):
+            raise _missing(given)
+
+
+def _missing(given: str) -> DataError:
+    return DataError(
+        f"{printable(given)}: is neither a file, a folder nor a pattern that could match one; check the path"
+    )
 
 
 def _is_repeated(path: str, given_before: set[int]) -> bool:

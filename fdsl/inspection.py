@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from PIL import Image
 
 from data.images import MAX_PIXELS
-from data.inputs import find_images, list_images
+from data.inputs import list_images
+from data.manifest import Listed, Spool, listed
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
 from fdsl.reference_files import other_shape
@@ -38,6 +39,25 @@ from utils.signals import command_line, how_to_continue
 logger = logging.getLogger("fdsl")
 NOT_LEARNT = ("normal.", "references.")  # tensors that decide no map
 Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
+
+
+MOST_SAID = {"doubt": 5, "shape": 1}  # warnings of a kind
+Say = Callable[[str, str], None]  # takes the kind of a warning and its sentence
+
+
+def warn_at_once(_kind: str, sentence: str) -> None:
+    logger.warning("warning: %s", sentence)
+
+
+class Keeper(Protocol):
+    """What keeps the rows, maps and pictures of photographs."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def add(self, row: Row, base: np.ndarray, window: np.ndarray | None) -> None: ...
+
+    def skip(self, name: str, reason: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -85,21 +105,40 @@ def score_files(
     """
     reading = reading or Reading()
     left_out = [folder.folder] if folder is not None else []
-    unreadable: list[tuple[str, str]] = []
-    remaining = _count(inputs, left_out, references, folder)
+    spool = Spool(_heard(warning_of_references(listed(inputs, left_out), references), folder))
+    remaining = spool.count
     if folder is not None:
         remaining -= folder.drop_others()
         how_to_continue("the same command with --resume goes on after the photographs that are done")
-    files = (
-        item
-        for item in find_images(inputs, left_out, lambda *problem: unreadable.append(problem))
-        if folder is None or not folder.holds(*item)
-    )
-    shapes = Shapes(detector.reference_sizes)
+    waiting = (item for item in spool if not _is_done(item, folder))
+    yield from score_items(detector, waiting, max(remaining, 0), folder, pictures, reading)
+
+
+def score_items(
+    detector: AnomalyDetector,
+    items: Iterable[Listed],
+    count: int,
+    folder: Keeper | None,
+    pictures: str,
+    reading: Reading,
+    what: str = "photographs",
+    say: Say = warn_at_once,
+) -> Iterator[Row]:
+    """`score_files` of what was listed, `count` photographs. `say`: hears of doubtful photographs."""
+    unreadable: list[tuple[str, str]] = []
+
+    def files() -> Iterator[tuple[str, Path]]:
+        for item in items:
+            if item.path is None:
+                unreadable.append((item.name, item.reason))
+            else:
+                yield item.name, item.path
+
+    shapes = Shapes(detector.reference_sizes, say)
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
-    loaded = read_ahead(files, size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
-    for batch in in_batches(progress(loaded, max(remaining, 0), "photographs"), reading.batch_size):
+    loaded = read_ahead(files(), size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
+    for batch in in_batches(progress(loaded, count, what), reading.batch_size):
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)
         shapes.look_at(readable)
@@ -110,25 +149,29 @@ def score_files(
     yield from _skipped(unreadable, folder)
 
 
-def _count(
-    inputs: Sequence[str],
-    left_out: Sequence[Path],
-    references: Sequence[str],
-    folder: PredictionFolder | None,
-) -> int:
-    """How many photographs there are; warns of those that are references. The folder hears of each."""
+def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator[Listed]:
+    """The items, of each of which the folder has heard."""
+    for item in items:
+        if folder is not None and item.path is not None:
+            folder.holds(item.name, item.path)
+        yield item
+
+
+def _is_done(item: Listed, folder: PredictionFolder | None) -> bool:
+    return folder is not None and item.path is not None and folder.holds(item.name, item.path)
+
+
+def warning_of_references(items: Iterable[Listed], references: Sequence[str]) -> Iterator[Listed]:
+    """The items; at their end those are warned of that are among the references."""
     known = {os.path.realpath(path) for path in list_images(references)} if references else set()
-    total, shown_again = 0, []
-    for name, path in find_images(inputs, left_out):
-        total += 1
-        if folder is not None:
-            folder.holds(name, path)
-        if known and os.path.realpath(path) in known:
+    shown_again = []
+    for item in items:
+        yield item
+        if known and item.path is not None and os.path.realpath(item.path) in known:
             shown_again.append(
-                f"{name} is one of the references: its score is that of a photograph the detector knows"
+                f"{item.name} is one of the references: its score is that of a photograph the detector knows"
             )
     warn(shown_again)
-    return total
 
 
 def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Prediction]:
@@ -139,29 +182,29 @@ def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Predict
     return detector.predict_batch(torch.stack(tensors), sizes, [item.name for item in items])
 
 
-MOST_DOUBTS = 5
-
-
 class Shapes:
-    """Warns once of a photograph that has another shape than the references, and of the first few whose grey
+    """Says once that a photograph has another shape than the references, and of the first few that their grey
     values are doubtful."""
 
-    def __init__(self, references: Sequence[tuple[int, int]]) -> None:
-        self.references, self.told, self.doubts = references, False, 0
+    def __init__(self, references: Sequence[tuple[int, int]], say: Say = warn_at_once) -> None:
+        self.references, self.say, self.told = references, say, dict.fromkeys(MOST_SAID, 0)
 
     def look_at(self, items: Sequence[Loaded]) -> None:
         for item in items:
-            if item.doubt and self.doubts < MOST_DOUBTS:
-                self.doubts += 1
-                logger.warning("warning: %s", item.doubt)
-            if self.told or item.photo is None:
+            if item.doubt:
+                self._tell("doubt", item.doubt)
+            if self.told["shape"] or item.photo is None:
                 continue
             if sentence := other_shape(item.photo.size, self.references):
-                self.told = True
-                logger.warning("warning: %s: %s (and perhaps others)", item.name, sentence)
+                self._tell("shape", f"{item.name}: {sentence} (and perhaps others)")
+
+    def _tell(self, kind: str, sentence: str) -> None:
+        if self.told[kind] < MOST_SAID[kind]:
+            self.told[kind] += 1
+            self.say(kind, sentence)
 
 
-def _skipped(unreadable: list[tuple[str, str]], folder: PredictionFolder | None) -> Iterator[Row]:
+def _skipped(unreadable: list[tuple[str, str]], folder: Keeper | None) -> Iterator[Row]:
     """A row for each (name, reason), which the folder hears of too; empties the list."""
     for name, reason in unreadable:
         if folder is not None:
@@ -171,7 +214,7 @@ def _skipped(unreadable: list[tuple[str, str]], folder: PredictionFolder | None)
 
 
 def _kept(
-    detector: AnomalyDetector, item: Loaded, found: Prediction, folder: PredictionFolder | None, pictures: str
+    detector: AnomalyDetector, item: Loaded, found: Prediction, folder: Keeper | None, pictures: str
 ) -> Row:
     """A photograph's row, in the folder together with its maps and the picture that is wanted of it."""
     row = row_of(item.name, found)

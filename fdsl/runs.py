@@ -6,8 +6,8 @@ import argparse
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from utils.config import (
 )
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
-from utils.lock import locked
+from utils.lock import locked, locked_for
 from utils.log import start_logging, warn
 from utils.signals import command_line
 from utils.text import one_line
@@ -140,19 +140,9 @@ class RunFolder:
         """The folder for this process alone."""
         return locked(self.path / ".lock", str(self.path), ELSEWHERE)
 
-    @contextmanager
-    def locked_for(self, world: World) -> Iterator[None]:
-        """The folder for all processes of a world: the first one holds it for torchrun's; of a job array each
-        holds its own shard, beside the others but not beside a whole run."""
-        if not world.is_array:
-            with self.locked() if world.is_first else nullcontext():
-                yield
-            return
-        shard = f"{world.rank} of {world.size}"
-        own = self.path / f".lock-{world.rank}-of-{world.size}"
-        with locked(own, f"shard {shard} of {self.path}", ELSEWHERE):
-            with locked(self.path / ".lock", str(self.path), ELSEWHERE, shared=True):
-                yield
+    def locked_for(self, world: World) -> AbstractContextManager[None]:
+        """The folder for all processes of a world."""
+        return locked_for(world, self.path, ELSEWHERE)
 
     def begin(self, tested: TestedSet, resume: bool, from_maps: Path | None = None) -> None:
         """Makes the folder this run's: an earlier one's results go, but for the maps that this one is made

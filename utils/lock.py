@@ -13,6 +13,7 @@ from pathlib import Path
 
 from utils.errors import ConfigError
 from utils.files import parsed_json
+from utils.world import World
 
 try:
     import fcntl
@@ -64,6 +65,20 @@ def locked(file: Path, what: str, cure: str, shared: bool = False) -> Iterator[N
             if not shared or _lock(handle):  # the last one of those that share it
                 file.unlink()
         os.close(handle)
+
+
+@contextlib.contextmanager
+def locked_for(world: World, folder: Path, cure: str) -> Iterator[None]:
+    """A folder for all processes of a world: the first one holds it for torchrun's; of a job array each holds
+    its own shard, beside the others but not beside a whole run."""
+    if not world.is_array:
+        with locked(folder / ".lock", str(folder), cure) if world.is_first else contextlib.nullcontext():
+            yield
+        return
+    own = folder / f".lock-{world.rank}-of-{world.size}"
+    with locked(own, f"shard {world.rank} of {world.size} of {folder}", cure):
+        with locked(folder / ".lock", str(folder), cure, shared=True):
+            yield
 
 
 def _take(file: Path, what: str, cure: str, shared: bool = False) -> int:

@@ -17,6 +17,7 @@ from fdsl.reference_files import reference_files
 from fdsl.settings import refuse_beside_second, refuse_windows_without_mode, second_backbone, window_config
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import AUTO, MethodConfig, checkpoint_path
+from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.log import progress
 from utils.text import in_flags
@@ -27,6 +28,7 @@ logger = logging.getLogger("fdsl")
 
 def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
+    use_threads(args.threads)
     places = {name: getattr(args, name) for name in ("pretrained", "model_config", "device", "precision")}
     if args.detector:
         detector = AnomalyDetector.load(args.detector, **places)

@@ -15,6 +15,7 @@ from fdsl.flags.groups import (
     add_parts_flag,
     add_runtime_flags,
     add_second_flags,
+    add_shard_flag,
     add_tiles_flag,
     add_window_flags,
 )
@@ -78,6 +79,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_detector_flags(parser)
     _add_decision_flags(parser)
     _add_output_flags(parser)
+    add_shard_flag(parser)
     args = parser.parse_args(argv)
     if problem := _contradiction(args):
         parser.error(problem)

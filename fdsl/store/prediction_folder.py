@@ -11,28 +11,23 @@ import heapq
 import json
 import logging
 import os
+import random
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from fdsl.run_config import PredictionConfig, identity_of_prediction
+from fdsl.store.blocks import Blocks
+from fdsl.store.journal import Journal
 from fdsl.store.maps import RunMaps, load_maps, save_maps
-from fdsl.store.taken_up import PARTS, PICTURE, TakenUp, maps_digest, parsed
+from fdsl.store.taken_up import PARTS, PICTURE, TakenUp, parsed
 from models.features import ScoreMaps
 from utils.errors import ConfigError
-from utils.files import (
-    csv_text,
-    flush_to_disk,
-    read_json,
-    remove_leftovers,
-    remove_leftovers_in,
-    whole_file,
-    write_json,
-)
+from utils.files import csv_text, read_json, remove_leftovers, remove_leftovers_in, whole_file, write_json
 from utils.log import warn
 
 logger = logging.getLogger("fdsl")
@@ -49,7 +44,8 @@ COLUMNS = (
     "boxes",
     "picture",
 )
-RANKED = 500  # rows that the report shows
+RANKED = 500  # rows that the report shows,
+SAMPLE = 100  # and where there are more, so many of all
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
@@ -57,8 +53,8 @@ WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html
 
 @dataclass
 class Totals:
-    """What a finished run amounts to: counts, every score (n,) float64, and the rows with the highest
-    scores."""
+    """What a finished run amounts to: counts, every score (n,) float64, the rows with the highest scores, and
+    of a run that has more rows than these a sample of all."""
 
     scored: int = 0
     anomalous: int = 0
@@ -66,6 +62,7 @@ class Totals:
     scores: np.ndarray = field(default_factory=lambda: np.empty(0))
     top: list[dict] = field(default_factory=list)
     first_skipped: list[tuple[str, str]] = field(default_factory=list)
+    sample: list[dict] = field(default_factory=list)
 
 
 class PredictionFolder:
@@ -73,11 +70,17 @@ class PredictionFolder:
 
     `resume` keeps what an earlier run with the same `config` has scored (`name in folder`); ConfigError when
     its settings were others. Without it an earlier run's files give way. Maps are kept only with `keep_maps`.
-    ConfigError for a folder where files of somebody else would be written over.
+    ConfigError for a folder where files of somebody else would be written over. `in_blocks`: it is filled
+    from finished blocks (`take`) alone.
     """
 
     def __init__(
-        self, folder: Path, config: PredictionConfig, resume: bool = False, keep_maps: bool = False
+        self,
+        folder: Path,
+        config: PredictionConfig,
+        resume: bool = False,
+        keep_maps: bool = False,
+        in_blocks: bool = False,
     ) -> None:
         self.folder, self.partial, self.keep_maps = Path(folder), Path(folder) / ".partial", keep_maps
         if self.folder.exists() and not self.folder.is_dir():
@@ -102,20 +105,29 @@ class PredictionFolder:
         self.partial.mkdir(parents=True, exist_ok=True)
         remove_leftovers(*(self.folder / name for name in ("config.json", *WRITTEN)))
         write_json(self.folder / "config.json", {"made_by": MARKER, **config.to_json()})
-        self._done = self._take_up(resume and ours)
+        self._done = self._take_up(resume and ours and not in_blocks)
         self._open_journal()
 
-    def _open_journal(self) -> None:
-        self._rows = open(self.partial / "rows.jsonl", "a", encoding="utf-8")
-        self._skipped = open(self.partial / "skipped.jsonl", "w", encoding="utf-8")
-        parts = PARTS if self.keep_maps else ()
-        self._maps = {part: open(self.partial / f"{part}.f32", "ab") for part in parts}
+    @staticmethod
+    def state_of(folder: Path) -> str:
+        """new, begun or finished: what predict.py has left in a folder."""
+        stored = read_json(folder / "config.json")
+        if not isinstance(stored, dict) or stored.get("made_by") != MARKER:
+            return "new"
+        if (folder / ".partial").is_dir():
+            return "begun"
+        return "finished" if (folder / "scores.jsonl").is_file() else "new"
 
-    def _close_journal(self) -> None:
-        files: list[IO[Any]] = [self._rows, self._skipped, *self._maps.values()]
-        for file in files:
-            flush_to_disk(file)
-            file.close()
+    def _open_journal(self) -> None:
+        self._journal = Journal(self.partial, self.keep_maps)
+
+    def close(self) -> None:
+        """What was added is on the disk; nothing more will be."""
+        self._journal.close()
+
+    def take(self, blocks: Blocks) -> None:
+        """The rows, maps and pictures of all blocks, in their order."""
+        blocks.join(self._journal, self.folder)
 
     def __len__(self) -> int:
         """Photographs that an earlier run has scored."""
@@ -130,7 +142,7 @@ class PredictionFolder:
         returns how many are left."""
         dropped = self._done.drop_others()
         if dropped:
-            self._close_journal()
+            self.close()
             self._open_journal()
         warn([f"{name}: its row is left out, for the file is another one now or is gone" for name in dropped])
         if len(self):
@@ -139,23 +151,11 @@ class PredictionFolder:
 
     def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
         """One photograph's row (JSON values, `image` first) and its maps (G,G)."""
-        if self.keep_maps:
-            maps = [
-                np.ascontiguousarray(part, np.float32).tobytes()
-                for part in (base, window)
-                if part is not None
-            ]
-            for file, values in zip(self._maps.values(), maps):
-                file.write(values)
-                file.flush()
-            row["maps"] = maps_digest(maps)
-        self._rows.write(json.dumps(row, allow_nan=False) + "\n")
-        self._rows.flush()
+        self._journal.add(row, base, window)
 
     def skip(self, name: str, reason: str) -> None:
         """A file that could not be scored."""
-        self._skipped.write(json.dumps([name, reason]) + "\n")
-        self._skipped.flush()
+        self._journal.skip(name, reason)
 
     def finish(self, grid: int, fused: Any = None) -> Totals:
         """Writes scores.csv, scores.jsonl, skipped.csv and maps.npz from the journal, and removes it.
@@ -163,7 +163,7 @@ class PredictionFolder:
         `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Nothing but skipped.csv is written
         where nothing was scored.
         """
-        self._close_journal()
+        self.close()
         totals = self._count()
         (self.folder / "skipped.csv").unlink(missing_ok=True)
         if totals.skipped:
@@ -204,7 +204,8 @@ class PredictionFolder:
                 self._unpack_maps()
             shutil.copyfile(self.folder / "scores.jsonl", rows)
         elif not resume:
-            rows.unlink(missing_ok=True)
+            for file in (rows, *(self.partial / f"{part}.f32" for part in PARTS)):
+                file.unlink(missing_ok=True)
         return TakenUp(self.partial, self.keep_maps)
 
     def _unpack_maps(self) -> None:
@@ -223,13 +224,16 @@ class PredictionFolder:
     def _count(self) -> Totals:
         totals, scores = Totals(), []
         heap: list[tuple[float, int, dict]] = []  # score, minus the row's number, row
+        drawn = Drawn(SAMPLE)
         for number, row in enumerate(self._read()):
             scores.append(row["score"])
             totals.anomalous += bool(row["anomalous"])
             item = (row["score"], -number, row)
             (heapq.heappush if len(heap) < RANKED else heapq.heappushpop)(heap, item)
+            drawn.see(row)
         totals.scored, totals.scores = len(scores), np.array(scores, np.float64)
         totals.top = [row for *_, row in sorted(heap, key=lambda item: item[:2], reverse=True)]
+        totals.sample = drawn.items if totals.scored > RANKED else []
         for name, reason in _lines(self.partial / "skipped.jsonl"):
             totals.skipped += 1
             if totals.skipped <= LISTED_SKIPPED:
@@ -251,6 +255,25 @@ class PredictionFolder:
             [row["image"] for row in rows], ScoreMaps(base, scores["base_score"], window, window_score)
         )
         save_maps(self.folder / "maps.npz", run, fused(base, window), scores["score"])
+
+
+class Drawn:
+    """So many of the items that it sees, each as likely as any other (reservoir sampling), the same each
+    time, in their order."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.seen, self._random = most, 0, random.Random(0)
+        self._kept: list[tuple[int, Any]] = []
+
+    def see(self, item: Any) -> None:
+        place = self.seen if self.seen < self.most else self._random.randrange(self.seen + 1)
+        if place < self.most:
+            self._kept[place : place + 1] = [(self.seen, item)]
+        self.seen += 1
+
+    @property
+    def items(self) -> list[Any]:
+        return [item for _, item in sorted(self._kept, key=lambda kept: kept[0])]
 
 
 def csv_row(row: Mapping[str, Any]) -> list[Any]:

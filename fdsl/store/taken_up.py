@@ -146,6 +146,12 @@ def _is_same(known: Any, path: Path) -> bool:
         return False
 
 
+def same_file(row: Mapping[str, Any], path: Path) -> bool:
+    """Whether a row is of this very file: its size and time, or its content, are those of then."""
+    size, modified, digest = _stamp_of(row)
+    return size == UNKNOWN or _is_same({"size": size, "modified": modified, "digest": digest}, path)
+
+
 def _stamp_of(row: Mapping[str, Any]) -> tuple[int, int, np.uint64]:
     """Size, time and digest that a row has; UNKNOWN where an earlier version wrote it."""
     stamp = row.get("file")

@@ -1,5 +1,6 @@
 """config.json of made-up finished runs."""
 
+from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig
 from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored
 
 
@@ -29,3 +30,9 @@ def a_config(seed: int, **changes) -> dict:
         part, _, inner = name.partition("__")
         config[part] = {**config[part], inner: value} if inner else value
     return config
+
+
+def prediction_config() -> PredictionConfig:
+    """config.json of a made-up run of predict.py."""
+    fitted = FittedConfig(RunConfig.from_json(a_config(14)).detector, "max", fingerprint="ab", references=2)
+    return PredictionConfig(fitted, "12", None, "python predict.py", "none", False, ("in",))

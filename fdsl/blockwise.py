@@ -1,0 +1,158 @@
+"""Inspecting photographs in blocks, among several processes: from a list of the inputs to the output folder
+that one process would leave."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.manifest import Listed, Manifest, listed
+from fdsl.api import AnomalyDetector
+from fdsl.inspection import MOST_SAID, Reading, finish, score_items, warning_of_references
+from fdsl.run_config import PredictionConfig
+from fdsl.store.blocks import Block, Blocks
+from fdsl.store.prediction_folder import PredictionFolder, Totals
+from utils.errors import ConfigError
+from utils.lock import Held, locked, locked_for
+from utils.log import only_from
+from utils.signals import how_to_continue
+from utils.world import World
+
+logger = logging.getLogger("fdsl")
+ELSEWHERE = "name another folder with --output"
+PARTIAL = ".partial"
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is inspected, and how. `references`: files that are warned of among the inputs; `pictures`: "all",
+    "anomalous" or "none"."""
+
+    output: Path
+    inputs: Sequence[str]
+    config: PredictionConfig
+    references: Sequence[str]
+    pictures: str
+    keep_maps: bool
+    reading: Reading
+
+    @property
+    def partial(self) -> Path:
+        return self.output / PARTIAL
+
+    def folder(self, resume: bool) -> PredictionFolder:
+        return PredictionFolder(self.output, self.config, resume, self.keep_maps, in_blocks=True)
+
+
+def is_in_blocks(output: Path) -> bool:
+    """Whether a run that was interrupted in this folder goes on block by block."""
+    return Manifest.is_in(output / PARTIAL)
+
+
+def inspect_together(
+    detector: AnomalyDetector, wanted: Inspection, world: World, resume: bool
+) -> Totals | None:
+    """Scores this process's blocks; the totals where it is the one that joins them all, else None."""
+    with locked_for(world, wanted.output, ELSEWHERE):
+        if world.is_array:
+            if not _begin_in_array(wanted):
+                return None
+        elif world.is_first:
+            world.agree(lambda: _begin(wanted, resume))
+        else:
+            world.agree(lambda: None)
+        blocks = Blocks(Manifest.read(wanted.partial), wanted.keep_maps)
+        _score_own(detector, wanted, blocks, world)
+        world.wait()
+        if not world.is_array:
+            return _join(detector, wanted, blocks) if world.is_first else None
+    return _join_array(detector, wanted, blocks, world)
+
+
+def _begin(wanted: Inspection, resume: bool) -> None:
+    """The output folder with its list of photographs; with `resume` those of an earlier run."""
+    begun = resume and Manifest.is_in(wanted.partial)
+    wanted.folder(resume).close()
+    if begun and Manifest.read(wanted.partial).inputs != list(map(str, wanted.inputs)):
+        raise ConfigError(
+            f"--resume: the run in {wanted.output} was begun with other --input; give the same, or leave "
+            "--resume out to start anew."
+        )
+    if not begun:
+        items = warning_of_references(listed(wanted.inputs, [wanted.output]), wanted.references)
+        Manifest.write(wanted.partial, items, wanted.inputs, wanted.reading.batch_size)
+    how_to_continue("the same command with --resume goes on after the blocks that are done")
+
+
+def _begin_in_array(wanted: Inspection) -> bool:
+    """The same by the first shard that comes; False where all is done already."""
+    while True:
+        try:
+            with locked(wanted.output / ".lock-begin", str(wanted.output), ELSEWHERE):
+                stored = PredictionFolder.state_of(wanted.output)
+                if stored == "finished":
+                    logger.info("%s is finished: nothing to do.", wanted.output)
+                    return False
+                if stored == "begun" and not Manifest.is_in(wanted.partial):
+                    raise ConfigError(
+                        f"--output {wanted.output} holds the run of one process that has not ended; let it "
+                        "end with --resume --shard 0/1, or name another folder."
+                    )
+                _begin(wanted, resume=True)
+                return True
+        except Held:
+            time.sleep(0.5)  # another shard is listing the photographs
+
+
+def _score_own(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, world: World) -> None:
+    """Every N-th block, from this process's number on."""
+    if world.joined:
+        only_from(logging.INFO if world.is_first else logging.WARNING)
+    for number in range(world.rank, len(blocks.manifest), world.size):
+        if not blocks.holds(number):
+            with blocks.writing(number) as block:
+                what = f"block {number + 1} of {len(blocks.manifest)}"
+                items = list(blocks.manifest.block(number))
+                _score(detector, items, block, wanted, what)
+
+
+def _score(
+    detector: AnomalyDetector, items: Sequence[Listed], block: Block, wanted: Inspection, what: str
+) -> None:
+    count = sum(item.path is not None for item in items)
+    for _ in score_items(detector, items, count, block, wanted.pictures, wanted.reading, what, block.note):
+        pass  # the block keeps the rows
+
+
+def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Totals:
+    """The files of one process, from all blocks."""
+    folder = wanted.folder(resume=True)
+    for sentence in blocks.notes(MOST_SAID):
+        logger.warning("warning: %s", sentence)
+    folder.take(blocks)
+    return finish(detector, folder)
+
+
+def _join_array(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, world: World) -> Totals | None:
+    shard = f"shard {world.rank} of {world.size} is done"
+    try:
+        with locked(wanted.output / ".lock", str(wanted.output), ELSEWHERE):
+            if not is_in_blocks(wanted.output):
+                logger.info("%s; another one has joined them all", shard)
+                return None
+            if missing := blocks.missing():
+                logger.info(
+                    "%s; %d of %d blocks are still to come, and whoever finishes the last joins them (or the "
+                    "same command with --resume --shard 0/1)",
+                    shard,
+                    len(missing),
+                    len(blocks.manifest),
+                )
+                return None
+            return _join(detector, wanted, blocks)
+    except Held as error:
+        logger.info("%s; another one is at work: %s", shard, error)
+        return None

@@ -1,0 +1,221 @@
+"""Several processes leave the very predictions of one, whatever their number, in blocks that are whole or not
+there."""
+
+import json
+import os
+import signal
+
+import cv2
+import pytest
+
+from data import manifest
+from fdsl.store.blocks import Blocks
+from tests.support.photographs import write_image
+from tests.support.ranks import as_command, in_ranks
+from tests.support.small_runs import Place, command, files
+from utils.errors import ConfigError
+
+predict = command("predict")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """13 photographs to inspect, two that cannot be read and one of another kind: in blocks of two."""
+    place = Place(tmp_path_factory.mktemp("place"))
+    (place.data / "cup/test/good/broken.png").write_bytes(b"no picture")
+    (place.data / "cup/test/spot/empty.png").touch()
+    (place.data / "cup/test/good/raw.dng").write_bytes(b"raw")
+    place.whole = predicted(place, "one")
+    return place
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    monkeypatch.setattr(manifest, "BLOCK", 2)
+
+
+def arguments_of(place, output, *more):
+    given = [
+        "--method",
+        "nearest",
+        "--batch-size",
+        "2",
+        "--save-maps",
+        "--output",
+        str(place.folder / output),
+        *more,
+    ]
+    words = place.predict(*given)
+    words[words.index("--input") + 1] = str(place.data / "cup")
+    return words
+
+
+def predicted(place, output, *more):
+    predict.main(arguments_of(place, output, *more))
+    return files(place.folder / output)
+
+
+def of_ranks(place, size, output, *more, action=None):
+    action = action or (lambda _: as_command(predict.main, arguments_of(place, output, *more)))
+    return in_ranks(size, action, place.folder / f"{output}-said")
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_it_gives_the_files_of_one_process(place, size):
+    codes, said = of_ranks(place, size, f"ranks{size}")
+    assert codes == [0] * size, said
+    assert files(place.folder / f"ranks{size}") == place.whole
+    assert len([name for name in place.whole if name.startswith("pictures/")]) == 13
+    assert not list((place.folder / f"ranks{size}").glob(".*"))
+    assert "3 file(s) skipped" in said[0] and said[1] == ""
+
+
+def test_references_and_odd_photographs_are_said_once(place):
+    for output in ("plain", "warned"):
+        said = of_ranks(place, 1 if output == "plain" else 3, output, "--pictures", "none")[1]
+        found = [line for one in said for line in one.splitlines() if line.startswith("warning: ")]
+        assert len([line for line in found if "is one of the references" in line]) == 3, found
+        if output == "plain":
+            wanted = found
+    assert found == wanted
+
+
+def test_each_block_is_scored_by_one_process(place, monkeypatch):
+    written, plain = place.folder / "written", Blocks.writing
+    written.mkdir()
+
+    def writing(self, number):
+        (written / f"{number}-{os.getpid()}").touch()
+        return plain(self, number)
+
+    monkeypatch.setattr(Blocks, "writing", writing)
+    assert of_ranks(place, 3, "counted")[0] == [0, 0, 0]
+    owners = {}
+    for file in written.iterdir():
+        number, process = map(int, file.name.split("-"))
+        owners.setdefault(process, []).append(number)
+    assert sorted(map(sorted, owners.values())) == [[0, 3, 6], [1, 4, 7], [2, 5]]
+
+
+def killing(place, output, number, *more):
+    """Rank 1 is killed where it would begin block `number`."""
+    plain = Blocks.writing
+
+    def action(rank):
+        def writing(self, block):
+            if rank == 1 and block == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return plain(self, block)
+
+        Blocks.writing = writing
+        as_command(predict.main, arguments_of(place, output, *more))
+
+    return action
+
+
+def test_a_killed_rank_ends_all_and_resume_goes_on_with_any_number(place, monkeypatch):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    codes, said = of_ranks(place, 2, "killed", action=killing(place, "killed", 5))
+    assert codes == [2, -9] and "Another rank has ended" in said[0]
+    done = sorted(path.name for path in (place.folder / "killed/.partial/blocks").iterdir())
+    assert "000001" in done and "000005" not in done
+    begun_again = killing(place, "killed", 1, "--resume")  # that block is done
+    codes, said = of_ranks(place, 3, "killed", action=begun_again)
+    assert codes == [0, 0, 0], said
+    assert files(place.folder / "killed") == place.whole
+
+
+def test_one_process_goes_on_with_blocks(place, monkeypatch):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    of_ranks(place, 2, "left", action=killing(place, "left", 3))
+    assert predicted(place, "left", "--resume") == place.whole
+
+
+def test_a_restart_by_torchrun_resumes_without_the_flag(place, monkeypatch):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    of_ranks(place, 2, "restarted", action=killing(place, "restarted", 5))
+    before = {
+        path: path.stat().st_mtime_ns for path in (place.folder / "restarted/.partial/blocks").iterdir()
+    }
+    kept = place.folder / "kept.json"
+
+    def action(_):
+        os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
+        plain = Blocks.join
+
+        def join(self, journal, output):
+            now = {str(path): path.stat().st_mtime_ns for path in self.folder.iterdir()}
+            kept.write_text(json.dumps(now))
+            plain(self, journal, output)
+
+        Blocks.join = join
+        as_command(predict.main, arguments_of(place, "restarted"))
+
+    assert of_ranks(place, 2, "restarted", action=action)[0] == [0, 0]
+    now = json.loads(kept.read_text())
+    assert before and all(now[str(path)] == time for path, time in before.items() if path.suffix != ".tmp")
+    assert files(place.folder / "restarted") == place.whole
+
+
+def test_killed_while_joining(place, monkeypatch):
+    """Pictures are in their places in part, and the list of rows is there."""
+    plain = os.replace
+
+    def action(rank):
+        moved = []
+
+        def replace(source, target):
+            if ".partial/blocks" in str(source) and str(source).endswith(".jpg"):
+                moved.append(source)
+                if len(moved) == 5:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            plain(source, target)
+
+        os.replace = replace
+        as_command(predict.main, arguments_of(place, "joining"))
+
+    assert of_ranks(place, 2, "joining", action=action)[0] == [-9, 0]
+    assert len(list((place.folder / "joining/pictures").iterdir())) == 4
+    assert of_ranks(place, 2, "joining", "--resume")[0] == [0, 0]
+    assert files(place.folder / "joining") == place.whole
+
+
+def test_a_photograph_that_changed_is_scored_again(place, monkeypatch, tmp_path):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    other = Place(tmp_path / "place")
+    of_ranks(other, 2, "out", action=killing(other, "out", 3))
+    changed = other.data / "cup/test/good/000.png"
+    write_image(changed, 255 - cv2.imread(str(changed)))
+    assert of_ranks(other, 2, "out", "--resume")[0] == [0, 0]
+    assert files(other.folder / "out") == predicted(other, "anew")
+
+
+def test_shards_of_a_job_array_join_themselves(place, told):
+    for number in (2, 0):
+        predict.main(arguments_of(place, "array", "--shard", f"{number}/3"))
+    assert "shard 0 of 3 is done; 3 of 8 blocks are still to come" in told()
+    assert not (place.folder / "array/scores.csv").exists()
+    predict.main(arguments_of(place, "array", "--shard", "1/3"))
+    assert files(place.folder / "array") == place.whole
+    predict.main(arguments_of(place, "array", "--shard", "1/3"))
+    assert "is finished: nothing to do" in told()
+
+
+def test_what_is_refused(place, monkeypatch):
+    with pytest.raises(ConfigError, match="need a folder to meet in"):
+        predict.main([*place.predict("--format", "json"), "--shard", "0/2"])
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    of_ranks(place, 2, "begun", action=killing(place, "begun", 3))
+    words = arguments_of(place, "begun", "--resume")
+    words[words.index("--input") + 1] = str(place.data / "nut")
+    with pytest.raises(ConfigError, match="was begun with other --input"):
+        predict.main(words)
+
+
+def test_a_finished_run_of_one_process_is_one_processs_to_resume(place):
+    predicted(place, "finished")
+    codes, said = of_ranks(place, 2, "finished", "--resume")
+    assert codes == [0, 0] and "is the run of one process: one goes on with it" in said[0]
+    left = files(place.folder / "finished")
+    assert {**left, "skipped.csv": b""} == {**place.whole, "skipped.csv": b""}
