@@ -141,7 +141,7 @@ def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> No
         return
     if keys is None or keys.dim() != 2:
         raise ValueError("window_bank has no keys")
-    if len(keys) * detector.settings.win_size**2 != state["centred"].shape[1]:
+    if len(keys) * detector.settings.encoded_side**2 != state["centred"].shape[1]:
         raise ValueError("window_bank holds windows of another size")
     method = detector.method
     own = isinstance(match, OwnPicks)
@@ -151,7 +151,7 @@ def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> No
 
 def _embedding_width(detector: Detector) -> int:
     """D of the backbone's image embeddings, which it tells by making one of a window."""
-    side = detector.settings.win_size * detector.backbone.patch_size
+    side = detector.settings.encoded_side * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, device=detector.backbone.device)
     return detector.backbone.encode(window, PickedByAny.want).wanted_embedding().shape[1]
 

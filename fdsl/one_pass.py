@@ -81,7 +81,7 @@ class Waiting:
         draw together, and first who wants most of the backbone, which then serves the others too."""
         detector, config = self.scorer.detector, self.drawn.run.config
         windows = detector.settings if detector.windows is not None else NO_WINDOWS
-        shape = detector.windows is None, windows.win_size, windows.win_stride
+        shape = detector.windows is None, windows.win_size, windows.win_stride, windows.win_zip
         return shape, config.seed, -len(detector.looks_for), config.k_shot
 
     def keep(self) -> None:
@@ -149,7 +149,7 @@ def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
     backbone, size = detector.backbone, detector.backbone.dtype.itemsize
     patches = detector.grid**2 * (1 + _most_tiles(detector.settings.tiles))
     if detector.windows is not None:
-        patches += len(detector.windows) * detector.settings.win_size**2
+        patches += len(detector.windows) * detector.settings.encoded_side**2
     raw = 4 * bool(detector.method.want)
     return batch_size * patches * backbone.width * len(backbone.layers) * (size + raw)
 

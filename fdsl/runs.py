@@ -226,6 +226,7 @@ def run_name(
     parts = [windows.winmode]
     if windows.winmode != "nan":
         parts += [str(windows.win_size), str(windows.win_stride), f"{windows.win_weight:g}"]
+        parts += [f"zip{windows.win_zip}"] if windows.win_zip else []
         parts += {"0": [], "1": ["index"], "window": ["ownindex"]}[windows.index_memory]
         parts += ["wholebank"] if windows.window_memory == WHOLE_IMAGE else []
         budget = "" if windows.window_budget == QUARTER else str(windows.window_budget)

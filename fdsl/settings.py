@@ -20,7 +20,10 @@ from utils.text import in_words
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size", "token_norm")
 SECOND_PREFIX = "second_"
 METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch")
-WINDOW_SHAPE = ("win_size", "win_stride", "win_weight", "index_memory", "window_memory", "window_budget")
+WINDOW_SHAPE = (
+    *("win_size", "win_stride", "win_zip", "win_weight"),
+    *("index_memory", "window_memory", "window_budget"),
+)
 
 
 def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
@@ -94,6 +97,8 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
     if values.get("tiles", 1) != 1 and "winmode" not in values and stored is None:
         values["winmode"] = "nan"  # tiles take the place of windows
     config = replace(base, **values)
+    if config.win_zip == config.win_size:
+        config = replace(config, win_zip=0)
     if config.tiles != 1 and config.winmode != "nan":
         raise ConfigError("--tiles does not go with local windows: both look closer; give --winmode nan.")
     if stored is not None:
@@ -113,7 +118,7 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
 
 def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
     """ConfigError where the maps of the stored windows `base` cannot serve `config`."""
-    for name in ("win_size", "win_stride", "index_memory", "window_memory", "window_budget"):
+    for name in ("win_size", "win_stride", "win_zip", "index_memory", "window_memory", "window_budget"):
         if base.winmode != "nan" and getattr(config, name) != getattr(base, name):
             raise ConfigError(
                 f"--{name.replace('_', '-')} cannot change with --from-maps: the stored windows have "

@@ -29,6 +29,7 @@ def windows_in_words(windows: WindowConfig) -> str:
     if windows.winmode == "nan":
         return f"no LFE{_tiles(windows)}"
     words = f"LFE {windows.winmode}, windows of {windows.win_size} patches, stride {windows.win_stride}"
+    words += f", resized to {windows.win_zip}" if windows.win_zip else ""
     words += f", weight {windows.win_weight:g}" if windows.winmode == "mul" else ""
     words += {"0": "", "1": ", reference windows picked as published"}.get(
         windows.index_memory, ", each window's own picks"

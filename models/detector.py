@@ -165,7 +165,7 @@ class Detector(nn.Module):
             self.window_memory = self.memory
         elif self.windows is not None:
             parts = (part for image in references for part in self._encode_windows(image, self.window_match))
-            count = len(references) * len(self.windows) * self.settings.win_size**2
+            count = len(references) * len(self.windows) * self.settings.encoded_side**2
             self.window_memory = self.method.remember(parts, count, self.window_match)
 
     def without(self, reference: int, references: int) -> Detector:
@@ -313,8 +313,7 @@ class Detector(nn.Module):
         match = match or self.window_match
         parts = match.over(self._encode_windows(image, match, chosen))
         raw = [self.method.raw_maps(part, self.window_memory, one) for part, one in parts]
-        side = self.settings.win_size
-        return torch.cat(raw, dim=1).unflatten(-1, (side, side))
+        return self.window_grid.as_cut(torch.cat(raw, dim=1))
 
     def _encode_windows(
         self, image: Tensor, match: Matching, chosen: Sequence[int] | None = None
@@ -322,9 +321,10 @@ class Detector(nn.Module):
         """Image (3,S,S) -> features of its windows, chunk by chunk."""
         grid = self.window_grid
         windows = grid.cut(image.to(self.backbone.device), self.backbone.patch_size, chosen)
-        patches = grid.patches if chosen is None else grid.patches[chosen]
+        patches = grid.seen if chosen is None else grid.seen[chosen]
         for part, at in zip(windows.split(self.chunk), patches.split(self.chunk)):
-            features = self.encode(part, self.method.want | match.want)
+            shown = grid.as_encoded(part, self.backbone.patch_size)
+            features = self.encode(shown, self.method.want | match.want)
             yield features.at(at.to(self.backbone.device))
 
     @property
@@ -337,7 +337,7 @@ class Detector(nn.Module):
     @property
     def chunk(self) -> int:
         """Windows encoded at once."""
-        return max(1, self.at_once.patches // self.settings.win_size**2)
+        return max(1, self.at_once.patches // self.settings.encoded_side**2)
 
     def halve_windows(self) -> bool:
         """Half as many windows are encoded at once from now on; False where it is one already or there are
@@ -345,7 +345,7 @@ class Detector(nn.Module):
         now = min(self.chunk, len(self.windows)) if self.windows is not None else 0
         if now <= 1:
             return False
-        self.at_once.patches = now // 2 * self.settings.win_size**2
+        self.at_once.patches = now // 2 * self.settings.encoded_side**2
         logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
         return True
 
@@ -355,7 +355,7 @@ def _window_grid(grid: int, windows: WindowConfig) -> WindowGrid | None:
     if windows.winmode == "nan":
         return None
     try:
-        return WindowGrid(grid, windows.win_size, windows.win_stride)
+        return WindowGrid(grid, windows.win_size, windows.win_stride, windows.win_zip)
     except ValueError as error:
         raise ModelError(str(error)) from error
 

@@ -220,6 +220,10 @@ def refuse_what_is_no_graph(detector: Detector) -> None:
             "A detector that chooses its windows while it looks cannot be exported: "
             f"{cure.format('--window-budget')}."
         )
+    if detector.windows is not None and detector.settings.win_zip:
+        raise ModelError(
+            f"A detector that resizes its windows cannot be exported: {cure.format('--win-zip')}."
+        )
     if detector.backbone.dtype != torch.float32:
         raise ModelError(
             f"The detector was made in {str(detector.backbone.dtype).removeprefix('torch.')} and a graph "

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 BORDER = 3  # patches
@@ -30,20 +31,23 @@ class WindowGrid:
     """All square windows of `size` patches on a `grid` x `grid` image, row by row, `stride` patches apart.
 
     `patches` (W, size*size): the image's patch index under each window's patches; `covering`: the fewest
-    windows that see every patch between them.
+    windows that see every patch between them. `encoded`: patches along a side once a window is resized for
+    the backbone (0: `size`); `seen` (W, encoded*encoded): the image's patch under the middle of each of them.
     """
 
-    def __init__(self, grid: int, size: int, stride: int) -> None:
-        self.grid, self.size, self.stride = grid, size, stride
+    def __init__(self, grid: int, size: int, stride: int, encoded: int = 0) -> None:
+        self.grid, self.size, self.stride, self.encoded = grid, size, stride, encoded or size
         origins = window_origins(grid, size, stride)
         self.origins = [(row, column) for row in origins for column in origins]
         seeing = _few_that_see_all(origins, size)
         self.covering = [number for number, place in enumerate(self.origins) if set(place) <= seeing]
         rows, columns = torch.tensor(self.origins).unbind(1)
         offset = torch.arange(size)
-        self.patches = (
-            (rows[:, None, None] + offset[:, None]) * grid + columns[:, None, None] + offset
-        ).flatten(1)
+        middle = ((2 * torch.arange(self.encoded) + 1) * size) // (2 * self.encoded)
+        self.patches, self.seen = (
+            ((rows[:, None, None] + at[:, None]) * grid + columns[:, None, None] + at).flatten(1)
+            for at in (offset, middle)
+        )
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -63,6 +67,15 @@ class WindowGrid:
                 for row, column in places
             ]
         )
+
+    def as_encoded(self, windows: Tensor, patch_size: int) -> Tensor:
+        """Windows (W,3,h,h) as they were cut -> at the side that the backbone sees, bicubic and
+        antialiased."""
+        return _at_side(windows, self.encoded * patch_size, "bicubic")
+
+    def as_cut(self, maps: Tensor) -> Tensor:
+        """Maps of windows as they were encoded (M,W,encoded*encoded) -> (M,W,size,size), bilinear."""
+        return _at_side(maps.unflatten(-1, (self.encoded, self.encoded)), self.size, "bilinear")
 
     def stitch(
         self, maps: Tensor, chosen: Sequence[int] | None = None, elsewhere: Tensor | None = None
@@ -107,6 +120,13 @@ class WindowGrid:
             free[best] = False
             count.view(-1)[self.patches[best]] += inside
         return (~free).nonzero()[:, 0].tolist()
+
+
+def _at_side(images: Tensor, side: int, mode: str) -> Tensor:
+    """Images (...,C,H,W) -> (...,C,side,side); as they are where that is their side."""
+    if images.shape[-1] == side:
+        return images
+    return F.interpolate(images, size=(side, side), mode=mode, antialias=True, align_corners=False)
 
 
 def _few_that_see_all(origins: Sequence[int], size: int) -> set[int]:

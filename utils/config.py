@@ -60,6 +60,7 @@ SPANS = {
     "image_size": (1, 8192),
     "win_size": (1, 8192),
     "win_stride": (1, 8192),
+    "win_zip": (0, 8192),
     "win_weight": (0, 1),
     "window_budget": (QUARTER, 10**9),
     "tiles": (AUTO_TILES, MOST_TILES),
@@ -102,7 +103,8 @@ class WindowConfig:
     windows are matched ("0" all, "1" picked by any window, "window" own picks); windows encoded per image (0
     all, QUARTER: see there). tiles, without windows: beside the whole image about tiles x tiles parts of it
     (1: none, AUTO_TILES: by its size). window_memory: whether windows are matched with the references'
-    windows or with their whole images."""
+    windows or with their whole images. win_zip: the side in patches that windows are resized to before they
+    are encoded (0: as they are)."""
 
     winmode: str = "mul"
     win_size: int = 13
@@ -112,6 +114,12 @@ class WindowConfig:
     window_budget: int = 0
     tiles: int = younger(1)
     window_memory: str = younger(OWN_WINDOWS)
+    win_zip: int = younger(0)
+
+    @property
+    def encoded_side(self) -> int:
+        """Patches along a side of a window as the backbone sees it."""
+        return self.win_zip or self.win_size
 
 
 @dataclass(frozen=True)

@@ -110,6 +110,13 @@ def add_window_flags(parser: argparse.ArgumentParser) -> None:
         "--win-stride", type=whole(1), metavar="PATCHES", help=f"step (default {default.win_stride})"
     )
     group.add_argument(
+        "--win-zip",
+        type=whole(1),
+        metavar="PATCHES",
+        help="resize windows to this side before they are encoded: a smaller one takes less time, a larger "
+        "one zooms in (default: as they are)",
+    )
+    group.add_argument(
         "--win-weight",
         type=real(0, 1),
         metavar="0..1",

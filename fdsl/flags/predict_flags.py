@@ -43,6 +43,7 @@ MAKING_FLAGS = (
     "winmode",
     "win_size",
     "win_stride",
+    "win_zip",
     "win_weight",
     "index_memory",
     "window_memory",

@@ -104,6 +104,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
     score = score_in_words(made, config.image_score, SCORES[config.image_score])
     looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
+    looked_through += f", resized to {windows.win_zip}" if windows.win_zip else ""
     return [
         ("Method", f"{made.method}: {METHODS[made.method].words}{beside_in_words(made.options)}"),
         ("References", f"{config.references}{turned}"),

@@ -216,10 +216,13 @@ class _Counted:
         self.parts, self.photographs = parts, 0
 
     def __iter__(self) -> Iterator[Features]:
+        first = None
         for part in self.parts:
             windows = part.patches
             if windows is None:
                 self.photographs += part.tokens.shape[1]
             else:
-                self.photographs += int(windows.reshape(-1, windows.shape[-1])[0, 0] == 0)
+                place = int(windows.reshape(-1, windows.shape[-1])[0, 0])
+                first = place if first is None else first
+                self.photographs += int(place == first)
             yield part

@@ -43,11 +43,11 @@ CASES = {
         ],
     ),
     "several windows": (
-        ["method=nearest", "winmode=mul", "win-size=4", "win-stride=2,4", "window-memory=windows,image"],
+        ["method=nearest", "winmode=mul", "win-size=4", "win-stride=2,4", "win-zip=3,4"],
         [
-            ["--method", "nearest", *MUL, "--win-stride", stride, "--window-memory", memory]
+            ["--method", "nearest", *MUL, "--win-stride", stride, *resized]
             for stride in "24"
-            for memory in ("windows", "image")
+            for resized in ([], ["--win-zip", "3"])
         ],
     ),
 }

@@ -18,6 +18,7 @@ from utils.errors import ConfigError, DataError
 
 predict = command("predict")
 WHOLE = {"windows": WindowConfig("mul", 4, 4, window_memory="image")}
+RESIZED = {"method": "plus", "windows": WindowConfig("mul", 4, 4, index_memory="window", win_zip=1)}
 
 
 @pytest.fixture
@@ -44,7 +45,9 @@ def same(one, other):
     assert one.threshold == other.threshold and one.config.references == other.config.references
 
 
-@pytest.mark.parametrize("more", [{}, {"method": "plus"}, {"windows": WindowConfig("mul", 4, 4)}, WHOLE])
+@pytest.mark.parametrize(
+    "more", [{}, {"method": "plus"}, {"windows": WindowConfig("mul", 4, 4)}, WHOLE, RESIZED]
+)
 def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs, tmp_path, more):
     grown, whole = detector(tiny_configs, **more), detector(tiny_configs, **more)
     grown.remember(good[:2], rotations=2)

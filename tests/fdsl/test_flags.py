@@ -128,6 +128,17 @@ def test_a_window_budget_needs_no_number(given, budget, name):
     assert run_name(windows, MethodConfig(), "paper", 240) == name
 
 
+def test_resized_windows_are_named_and_cannot_change_with_stored_maps():
+    windows = window_config(flags("--win-zip", "9"))
+    assert run_name(windows, MethodConfig(), "paper", 240) == "mul_13_2_0.5_zip9"
+    assert window_config(flags("--win-zip", "13")) == WindowConfig() and windows.encoded_side == 9
+    assert window_config(flags("--win-zip", "9"), windows) == windows
+    with pytest.raises(
+        ConfigError, match="--win-zip cannot change with --from-maps: the stored windows have 0"
+    ):
+        window_config(flags("--win-zip", "9"), WindowConfig())
+
+
 def test_windows_matched_with_whole_images_have_none_to_choose_from():
     assert window_config(flags("--window-memory", "image")).window_memory == "image"
     with pytest.raises(ConfigError, match="does not go with --index-memory 1"):

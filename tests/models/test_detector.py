@@ -82,6 +82,36 @@ def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index
     )
 
 
+@pytest.mark.parametrize("size, stride, encoded, index", [(4, 2, 3, "0"), (4, 3, 6, "1"), (3, 2, 1, "0")])
+def test_resized_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, encoded, index):
+    method = trained_like()
+    settings = WindowConfig("mul", size, stride, 0.3, index, win_zip=encoded)
+    detector = Detector(tiny_backbone, method, SIDE, windows=settings)
+    detector.remember(photos[:2])
+    maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    raw, refined = plain.window_maps(
+        *encoders(tiny_backbone),
+        *(method, photos[2], photos[:2], size, stride, PATCH),
+        index=index == "1",
+        encoded=encoded,
+    )
+    assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5)
+    assert torch.allclose(maps.refined[:, 0], refined, atol=1e-5)
+    as_they_are = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index))
+    as_they_are.remember(photos[:2])
+    assert not torch.allclose(as_they_are(photos[2:3]).window, detector(photos[2:3]).window, atol=1e-4)
+
+
+def test_each_patch_of_a_resized_window_knows_where_it_lies():
+    """The patch of the image under its middle; of windows as they are, every patch in order."""
+    grid = WindowGrid(10, 4, 3, 2)
+    assert grid.seen[0].tolist() == [11, 13, 31, 33] and grid.seen[1].tolist() == [14, 16, 34, 36]
+    larger = WindowGrid(10, 2, 2, 4)
+    assert larger.seen[0].tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 10, 10, 11, 11, 10, 10, 11, 11]
+    usual = WindowGrid(10, 4, 3)
+    assert torch.equal(usual.seen, usual.patches)
+
+
 @pytest.mark.parametrize("size, stride", [(4, 2), (3, 3)])
 def test_windows_can_be_matched_with_whole_images(tiny_backbone, photos, size, stride):
     """The references are encoded once, and what is remembered is remembered once."""

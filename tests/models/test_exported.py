@@ -85,6 +85,12 @@ def test_tiles_are_part_of_the_graph(tiny_backbone, plain_pixels, method):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
 
+def test_resized_windows_are_refused(tiny_backbone):
+    detector = made(tiny_backbone, "nearest", WindowConfig("mul", 4, 3, win_zip=3))
+    with pytest.raises(ModelError, match="resizes its windows cannot be exported: leave --win-zip out"):
+        DetectorGraph(detector, "max")
+
+
 @torch.no_grad()
 def test_top1_is_the_mean_of_the_highest_patches(tiny_backbone, plain_pixels):
     detector = made(tiny_backbone, "nearest", WINDOWS[0])

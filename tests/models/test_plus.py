@@ -121,6 +121,14 @@ def test_each_part_can_be_left_out_and_does_something(tiny_backbone, photos, par
     assert torch.allclose(with_it.base_score, without_it.base_score) == (part == SMOOTH)
 
 
+@pytest.mark.parametrize("encoded", [1, 2, 5])
+def test_photographs_are_counted_by_resized_windows_too(tiny_backbone, photos, encoded):
+    detector = detector_of(tiny_backbone, windows=WindowConfig("mul", 4, 4, win_zip=encoded))
+    detector.at_once.patches = 2 * encoded**2
+    detector.remember(photos[:3])
+    assert detector.window_memory.photographs == 3
+
+
 def test_windows_have_a_memory_of_their_own(tiny_backbone, photos):
     detector = detector_of(tiny_backbone, [SMOOTH], WindowConfig("mul", 4, 4))
     detector.at_once.patches = 2 * 16  # two windows at once: a photograph comes in parts

@@ -67,6 +67,11 @@ def full_maps(encode, method, image, references, align="mulmax", fd="abs"):
     return raw, torch.stack([refined_map(method.nam, one) for one in raw])
 
 
+def at_side(image, side, mode):
+    """An image or map (C,H,W) at another side."""
+    return F.interpolate(image[None], size=(side, side), mode=mode, antialias=True)[0]
+
+
 def window_maps(
     encode,
     embed,
@@ -80,20 +85,24 @@ def window_maps(
     fd="abs",
     index=False,
     whole=False,
+    encoded=None,
 ):
     """LFE -> stitched raw (L,G,G), refined (L,G,G); `index`: the published union of picked reference
-    windows; `whole`: the references' whole images in place of their windows."""
+    windows; `whole`: the references' whole images in place of their windows; `encoded`: the side in patches
+    that windows are resized to."""
     grid = image.shape[-1] // patch
+    encoded = encoded or size
     origins = list(range(0, grid - size + 1, stride))
     if origins[-1] != grid - size:
         origins.append(grid - size)
 
     def crops(photo):
-        return [
+        cut = [
             photo[:, r * patch : (r + size) * patch, c * patch : (c + size) * patch]
             for r in origins
             for c in origins
         ]
+        return [at_side(window, encoded * patch, "bicubic") for window in cut]
 
     windows = [window for reference in references for window in crops(reference)]
     if whole:
@@ -113,7 +122,8 @@ def window_maps(
         for block in range(len(query)):
             bank = torch.cat([tokens[block] for tokens in banks])
             matched = bank[nearest(query[block], bank, align)]
-            part = raw_map(method.heads[block], discrepancy(query[block], matched, fd)).view(size, size)
+            part = raw_map(method.heads[block], discrepancy(query[block], matched, fd))
+            part = at_side(part.view(1, encoded, encoded), size, "bilinear")[0]
             total[block, r : r + size, c : c + size] += part
     raw = total / count
     return raw, torch.stack([refined_map(method.nam, one) for one in raw])
