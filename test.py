@@ -165,7 +165,7 @@ def computed_maps(
     `run` begins once there is a detector: a run that cannot be has changed nothing. Categories that an
     interrupted run has finished are taken from it.
     """
-    detector = detector or build_detector(run.config.detector, checkpoint)
+    detector = detector or build_detector(run.config.detector, checkpoint, categories=tested.records)
     run.begin(tested, args.resume)
     photographs = tested.root, tested.references, tested.records, run.parts
     settings = (
@@ -182,7 +182,7 @@ def computed_maps(
     del detector
     logger.warning("%s The run is repeated in float32.", reason)
     run.fall_back_to_float32()
-    detector = build_detector(run.config.detector, checkpoint)
+    detector = build_detector(run.config.detector, checkpoint, categories=tested.records)
     return detect(detector, *photographs, run.config.identity("maps"), *settings)
 
 

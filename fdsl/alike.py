@@ -35,6 +35,6 @@ class Detectors:
         key = json.dumps([values["heads"], values["method"], run.config.checkpoint_digest], sort_keys=True)
         if key not in self.known:
             like = next(iter(self.known.values()), None)
-            self.known[key] = build_detector(made, run.checkpoint, like)
+            self.known[key] = build_detector(made, run.checkpoint, like, run.tested.catalogue.test)
         known = self.known[key]
         return known if known.settings == made.windows else known.another(made.windows)

@@ -138,6 +138,10 @@ class AnomalyDetector:
         fd: str | None = None,
         align: str | None = None,
         with_batch: bool | None = None,
+        with_text: bool | None = None,
+        object: str | None = None,
+        normal_words: Sequence[str] | None = None,
+        damaged_words: Sequence[str] | None = None,
         device: str = "auto",
         precision: str = "auto",
     ) -> AnomalyDetector:
@@ -160,7 +164,16 @@ class AnomalyDetector:
             },
             checkpoint.backbone,
         )
-        given = {"use_nam": use_nam, "fd": fd, "align": align, "with_batch": with_batch}
+        given = {
+            "use_nam": use_nam,
+            "fd": fd,
+            "align": align,
+            "with_batch": with_batch,
+            "with_text": with_text,
+            "object": object,
+            "normal_words": normal_words,
+            "damaged_words": damaged_words,
+        }
         chosen = method_config(given, checkpoint.options, checkpoint.has_nam)
         config = detector_config(
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
@@ -187,6 +200,10 @@ class AnomalyDetector:
         align: str | None = None,
         leave_out: Sequence[str] | None = None,
         with_batch: bool | None = None,
+        with_text: bool | None = None,
+        object: str | None = None,
+        normal_words: Sequence[str] | None = None,
+        damaged_words: Sequence[str] | None = None,
         second: BackboneConfig | None = None,
         device: str = "auto",
         precision: str = "auto",
@@ -194,7 +211,8 @@ class AnomalyDetector:
         """A detector without training (method nearest): half the cosine distance to the nearest normal patch.
 
         Without `windows` it looks at the whole image alone. `leave_out`: parts of the method that are
-        switched off. `with_batch`: mutual scoring of the inspected photographs is added. `second`: another
+        switched off. `with_batch`: mutual scoring of the inspected photographs is added. `with_text`: CLIP's
+        words for normal and damaged are added, of `object` and in words of your own. `second`: another
         backbone, whose maps are fused with the first one's. ConfigError and ModelError as the commands do.
         """
         tower = {
@@ -208,7 +226,18 @@ class AnomalyDetector:
         config = detector_config(
             method,
             backbone_config(tower),
-            method_config({"use_nam": 0, "align": align, "leave_out": leave_out, "with_batch": with_batch}),
+            method_config(
+                {
+                    "use_nam": 0,
+                    "align": align,
+                    "leave_out": leave_out,
+                    "with_batch": with_batch,
+                    "with_text": with_text,
+                    "object": object,
+                    "normal_words": normal_words,
+                    "damaged_words": damaged_words,
+                }
+            ),
             windows or WindowConfig(winmode="nan"),
             image_score,
             device,
@@ -298,10 +327,10 @@ class AnomalyDetector:
         photographs = without_copies([as_photograph(image, grey, self.max_pixels) for image in given])
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one of a good part")
-        if photographs and self.scorer.detector.method.sees_inspected:
+        if photographs and (flag := self.scorer.detector.method.added_by):
             raise ConfigError(
                 f"--method {self.config.detector.method} looks at no references: leave them out, or add "
-                "--with-batch to a method that does."
+                f"{flag} to a method that does."
             )
         if not photographs and self.config.detector.options.with_batch:
             raise ConfigError(

@@ -4,7 +4,7 @@ utils."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,30 +12,47 @@ import torch
 from torch import Tensor
 
 from fdsl.run_config import DetectorConfig, FittedConfig
-from fdsl.settings import refuse_beside_batch, refuse_beside_second
+from fdsl.settings import refuse_beside_batch, refuse_beside_second, refuse_beside_text
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
-from models.backbones.families import load_backbone
+from models.backbones.families import load_backbone, text_directions
 from models.detector import Detector
+from models.directions import object_of
 from models.method import Method
 from models.methods.registry import METHODS
-from utils.config import BackboneConfig, MethodConfig, WindowConfig
+from models.with_text import WithText
+from utils.config import BY_CATEGORY, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError, ModelError
 
 logger = logging.getLogger("fdsl")
+OWN = "own."  # begins the names of a method beside which text is read
 SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
 
 
 def build_detector(
-    config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None = None
+    config: DetectorConfig,
+    checkpoint: Checkpoint | None,
+    like: Detector | None = None,
+    categories: Iterable[str] = (),
 ) -> Detector:
     """The detector that a configuration describes, its memory still empty; with the backbones of `like`, a
     detector of the same ones.
 
-    Without a checkpoint it is that of a method without trained heads. Raises ModelError for a backbone whose
-    weights are not those that the checkpoint was trained with.
+    Without a checkpoint it is that of a method without trained heads. `categories`: those that it is going to
+    `speak_of`, where text takes its object from their names. Raises ModelError for a backbone whose weights
+    are not those that the checkpoint was trained with.
     """
+    detector = _unspoken(config, checkpoint, like)
+    if detector.method.reads_text and config.options.object == BY_CATEGORY:
+        names = list(categories)
+        named = [replace(config.options, object=object_of(name)) for name in names]
+        detector.spoken = dict(zip(names, text_directions(config.backbone, named)))
+    return detector
+
+
+def _unspoken(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None) -> Detector:
+    """The same, before it knows of what text speaks in each category."""
     backbone = tower_of(config) if like is None else like.backbone
     if checkpoint is None:
         own = make_method(config, backbone.width, len(backbone.layers))
@@ -53,8 +70,14 @@ def build_detector(
 def make_method(
     config: DetectorConfig, width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
 ) -> Method:
-    """The method of a configuration for tokens (L,n,C) of `blocks` and `width`, with trained `heads`."""
-    return METHODS[config.method].of_heads(width, blocks, config.options, heads)
+    """The method of a configuration for tokens (L,n,C) of `blocks` and `width`, with trained `heads`; one
+    that reads text has its directions. ModelError where the backbone has no text tower."""
+    method = METHODS[config.method].of_heads(width, blocks, config.options, heads)
+    if config.options.with_text:
+        method = WithText(method)
+    if method.reads_text and config.options.object != BY_CATEGORY:
+        (method.directions,) = text_directions(config.backbone, [config.options])
+    return method
 
 
 def tower_of(config: DetectorConfig) -> Backbone:
@@ -135,6 +158,7 @@ def _refuse_contradictions(
         )
     METHODS[method].refuse_other_parts(options)
     refuse_beside_batch(method, options, windows)
+    refuse_beside_text(method, options, windows)
     if METHODS[method].needs_discrepancy and options.fd == "none":
         raise ConfigError(
             f"--method {method} needs a discrepancy, and these heads were trained on --fd none."
@@ -143,8 +167,11 @@ def _refuse_contradictions(
 
 def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
     """The method of a saved detector with its `state`; RuntimeError for a state that is not its own."""
-    blocks = len(backbone.layers)
-    return METHODS[config.method].of_state(backbone.width, blocks, config.options, state)
+    kind, blocks = METHODS[config.method], len(backbone.layers)
+    if not config.options.with_text:
+        return kind.of_state(backbone.width, blocks, config.options, state)
+    inner = {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}
+    return WithText.restored_from(kind.of_state(backbone.width, blocks, config.options, inner), state)
 
 
 def moved_config(

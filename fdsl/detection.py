@@ -70,6 +70,7 @@ def detect(
         if maps is not None:
             logger.info("%s: taken from what is finished.", what)
         else:
+            detector.speak_of(category)
             maps = detect_category(
                 scorer,
                 photographs(references[category], category),

@@ -80,6 +80,7 @@ def restored(
         raise _not_whole(file, error) from error
     _refuse_other_weights(detector.fingerprint, config.fingerprint, file)
     try:
+        _refuse_other_directions(detector)
         restore_memories(detector, tensors)
         restore_second(detector, others)
         restore_layout(detector, tensors)
@@ -149,11 +150,23 @@ def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> No
         raise ValueError("the keys of window_bank have another length")
 
 
-def _embedding_width(detector: Detector) -> int:
-    """D of the backbone's image embeddings, which it tells by making one of a window."""
-    side = detector.settings.encoded_side * detector.backbone.patch_size
+def _refuse_other_directions(detector: Detector) -> None:
+    """ValueError where directions of text lie in another space than the backbone's embeddings; ModelError for
+    a backbone that has none of its patches there."""
+    method = detector.method
+    if method.reads_text and method.directions.shape[1] != _embedding_width(detector, method.want):
+        raise ValueError("its directions of text have another length")
+    if method.reads_text and not bool(method.directions.isfinite().all()):
+        raise ValueError("its directions of text are not finite")
+
+
+def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> int:
+    """D of the backbone's image embeddings, which it tells by making one of a window, or of a single patch;
+    `want`: what else it is to be able to give."""
+    patches = 1 if detector.windows is None else detector.settings.encoded_side
+    side = patches * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, device=detector.backbone.device)
-    return detector.backbone.encode(window, PickedByAny.want).wanted_embedding().shape[1]
+    return detector.backbone.encode(window, PickedByAny.want | want).wanted_embedding().shape[1]
 
 
 def restore_second(detector: Detector, tensors: Mapping[str, Tensor]) -> None:

@@ -187,7 +187,9 @@ def _works(runs: Sequence[tuple[Drawn, Detector]], reading: Reading) -> dict[str
                     )
                     for part in (tested.references[category], records)
                 )
-                known[same] = Waiting(drawn, shots, images, Scorer(detector.another(), like))
+                scorer = Scorer(detector.another(), like)
+                scorer.detector.speak_of(category)
+                known[same] = Waiting(drawn, shots, images, scorer)
             known[same].owners.append(Owner(parts, keys[category], detector.windows is not None))
     return {
         category: sorted(known.values(), key=lambda work: work.order) for category, known in works.items()

@@ -226,6 +226,13 @@ def incomplete_categories(dataset: str, categories: Sequence[str]) -> str:
     return f"not comparable with the published rows: {'; '.join(parts)}"
 
 
+def method_itself(options: MethodConfig) -> MethodConfig:
+    """The options without what is added to the method."""
+    added = ("with_batch", "with_text", "object", "normal_words", "damaged_words")
+    default = MethodConfig()
+    return replace(options, **{name: getattr(default, name) for name in added})
+
+
 def unlike_the_paper(config: RunConfig) -> list[str]:
     """What of a run's settings is not as in the paper's table, each in a few words."""
     made, default, found = config.detector, BackboneConfig(), []
@@ -244,10 +251,12 @@ def unlike_the_paper(config: RunConfig) -> list[str]:
         found.append("another index memory")
     if METHODS[made.method].unlike_paper:
         found.append(METHODS[made.method].unlike_paper)
-    elif replace(made.options, with_batch=False) != MethodConfig():
+    elif method_itself(made.options) != MethodConfig():
         found.append("other NAM, FD or alignment")
     if made.options.with_batch:
         found.append("sees the test set")
+    if made.options.with_text:
+        found.append("text beside it")
     if config.image_score != "paper":
         found.append(f"image score {config.image_score}")
     if config.metric_size != PAPER_METRIC_SIZE:

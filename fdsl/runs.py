@@ -15,13 +15,15 @@ from typing import Any
 from data.check import find_duplicates
 from fdsl.flags.arguments import name_part
 from fdsl.report.tables import metrics_table
-from fdsl.run_config import RunConfig
+from fdsl.run_config import DetectorConfig, RunConfig
+from fdsl.settings import WORDS, reads_text
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.tested_set import TestedSet
 from fdsl.words import framing
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import (
     AUTO,
+    BY_CATEGORY,
     OTHER_DATASET,
     QUARTER,
     WHOLE_IMAGE,
@@ -193,6 +195,7 @@ def name_of(config: RunConfig) -> str:
     digest = _heads_digest(config) if METHODS[made.method].needs_heads else _backbone_digest(config)
     parts += [digest] if digest else []
     parts += [f"turned-{config.rotations}"] if config.rotations else []
+    parts += [f"says-{said}"] if (said := _words_digest(made)) else []
     if config.dataset == "folder" and (folder := Path(config.data_path).resolve().name):
         parts += [folder]
     return run_name(made.windows, made.options, config.image_score, config.metric_size, "_".join(parts))
@@ -213,6 +216,13 @@ def _backbone_digest(config: RunConfig) -> str:
         return ""
     other = [] if second is None else [as_stored(replace(second, model_config=None))]
     return short_digest("".join(json.dumps(one, sort_keys=True) for one in (as_stored(tower), *other)))
+
+
+def _words_digest(made: DetectorConfig) -> str:
+    """Short digest of what text says; "" where it says the usual of each category's name, or nothing."""
+    said = [getattr(made.options, name) for name in WORDS]
+    usual = said == [BY_CATEGORY, (), ()] or not reads_text(made.method, made.options)
+    return "" if usual else short_digest(json.dumps(said))
 
 
 def run_name(
@@ -238,6 +248,7 @@ def run_name(
     parts += [] if options.align == default.align else [options.align]
     parts += [f"no-{part}" for part in options.leave_out]
     parts += ["batch"] if options.with_batch else []
+    parts += ["text"] if options.with_text else []
     parts += [] if image_score == "paper" else [image_score]
     parts += [] if metric_size == 240 else [str(metric_size)]
     parts += [checkpoint] if checkpoint else []

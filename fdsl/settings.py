@@ -12,14 +12,16 @@ from dataclasses import replace
 from typing import Any
 
 from models.backbones.families import defaults_of
+from models.directions import refuse_strange_words
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
+from utils.config import OBJECT, WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.text import in_words
 
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size", "token_norm")
 SECOND_PREFIX = "second_"
-METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch")
+WORDS = ("object", "normal_words", "damaged_words")
+METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch", "with_text", *WORDS)
 WINDOW_SHAPE = (
     *("win_size", "win_stride", "win_zip", "win_weight"),
     *("index_memory", "window_memory", "window_budget"),
@@ -76,6 +78,9 @@ def method_config(
         values["use_nam"] = bool(values["use_nam"])
     if "leave_out" in values:
         values["leave_out"] = tuple(sorted(set(values["leave_out"])))
+    values |= {name: tuple(sorted(set(values[name]))) for name in WORDS[1:] if name in values}
+    for name in values.keys() & set(WORDS):
+        refuse_strange_words(name.replace("_", "-"), [values[name]] if name == "object" else values[name])
     if has_nam is False and values.get("use_nam"):
         raise ConfigError("--use-nam 1 needs a checkpoint that was trained with NAM; this one was not.")
     if stored is not None and "fd" in values and values["fd"] != base.fd:
@@ -156,13 +161,53 @@ def refuse_beside_batch(method: str, options: MethodConfig, windows: WindowConfi
         )
 
 
+def reads_text(method: str, options: MethodConfig) -> bool:
+    """Whether CLIP's words have a say."""
+    return options.with_text or METHODS[method].reads_text
+
+
+def refuse_beside_text(method: str, options: MethodConfig, windows: WindowConfig) -> None:
+    """ConfigError for what does not go with text, and for words where there is none."""
+    kind = METHODS[method]
+    if not reads_text(method, options):
+        if (options.object, options.normal_words, options.damaged_words) != (OBJECT, (), ()):
+            raise ConfigError(
+                "--object, --normal-words and --damaged-words are what text says: add --with-text, take "
+                "--method text, or leave them out."
+            )
+        return
+    defined = [name for name, other in METHODS.items() if other.takes_text]
+    if options.with_text and not kind.takes_text:
+        raise ConfigError(
+            f"--with-text does not go with --method {method}: it is defined for {', '.join(defined)}."
+        )
+    if options.with_text and options.fd == "none":
+        raise ConfigError(
+            "--with-text looks at residuals from references, and these heads were trained on --fd none."
+        )
+    if options.with_text and windows.index_memory != "0":
+        raise ConfigError(
+            f"--with-text does not go with --index-memory {windows.index_memory}: text is matched with all "
+            "reference windows; leave one out."
+        )
+    if not options.with_text and options.with_batch:
+        raise ConfigError(
+            f"--with-batch does not go with --method {method}: it is added to a method that looks at "
+            "references."
+        )
+    if not options.with_text and windows.tiles != 1:
+        raise ConfigError(
+            f"--tiles does not go with --method {method}: the references' size decides how many there are."
+        )
+
+
 def refuse_beside_second(
     second: BackboneConfig | None, method: str, options: MethodConfig, windows: WindowConfig
 ) -> None:
     """ConfigError for what does not go with a second backbone."""
     if second is None:
         return
-    unfit = METHODS[method].needs_heads or METHODS[method].sees_inspected
+    unfit = METHODS[method].needs_heads or bool(METHODS[method].added_by)
     given = [
         flag
         for flag, there in (
@@ -170,6 +215,7 @@ def refuse_beside_second(
             ("--tiles", windows.tiles != 1),
             (f"--winmode {windows.winmode}", windows.winmode != "nan"),
             ("--with-batch", options.with_batch),
+            ("--with-text", options.with_text),
         )
         if there
     ]
@@ -199,9 +245,10 @@ def of_no_use(given: Mapping[str, Any]) -> list[str]:
     names = [] if method.needs_heads else ["use_nam", "fd", "checkpoint"]
     names += [] if method.matches else ["align", "index_memory"]
     names += [] if method.parts else ["leave_out"]
-    names += (
-        ["k_shot", "rotate_references", "with_batch", "tiles", "winmode"] if method.sees_inspected else []
-    )
+    names += ["k_shot", "rotate_references", "with_batch", "tiles"] if method.added_by else []
+    names += ["winmode"] if method.sees_inspected else []
+    names += [] if method.takes_text else ["with_text"]
+    names += [] if method.reads_text or given.get("with_text") else WORDS
     names += {"nan": list(WINDOW_SHAPE), "onlywin": ["win_weight"]}.get(winmode, [])
     return names + (["index_memory"] if given.get("window_memory") == WHOLE_IMAGE else [])
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fdsl.run_config import DetectorConfig, RunConfig
+from models.directions import DAMAGED, NORMAL
 from models.methods.batch import Batch
+from models.methods.by_text import ByText
 from models.methods.registry import METHODS
-from utils.config import QUARTER, WHOLE_IMAGE, MethodConfig, WindowConfig
+from utils.config import BY_CATEGORY, OBJECT, QUARTER, WHOLE_IMAGE, MethodConfig, WindowConfig
+from utils.text import one_line
 from utils.tile_layout import AUTO_TILES
 
 
@@ -54,8 +57,28 @@ def _left_out(options: MethodConfig) -> str:
 
 
 def beside_in_words(options: MethodConfig) -> str:
-    """That mutual scoring is added, where it is."""
-    return f"; beside {Batch.sentence}" if options.with_batch else ""
+    """That mutual scoring or text is added, where it is."""
+    added = [Batch.sentence] if options.with_batch else []
+    added += [f"{ByText.sentence}{_said(options)}"] if options.with_text else []
+    return "".join(f"; beside {what}" for what in added)
+
+
+def _said(options: MethodConfig) -> str:
+    """What text says that is not the usual."""
+    named = {OBJECT: "", BY_CATEGORY: " of each category's name"}.get(
+        options.object, f' of "{one_line(options.object, 60)}"'
+    )
+    own = " in words of its own" if options.normal_words or options.damaged_words else ""
+    return named + own
+
+
+def text_in_words(options: MethodConfig) -> str:
+    """Of what text speaks, and its words for normal and damaged."""
+    normal, damaged = (
+        ", ".join(states).replace("{}", "..")
+        for states in (options.normal_words or NORMAL, options.damaged_words or DAMAGED)
+    )
+    return one_line(f"{options.object}; normal: {normal}; damaged: {damaged}", 400)
 
 
 def _alignment(options: MethodConfig) -> str:
@@ -110,9 +133,9 @@ def score_in_words(made: DetectorConfig, kind: str, usual: str) -> str:
     if kind != "max":
         return usual
     own = METHODS[made.method].own_score or usual
-    if not made.options.with_batch:
-        return own
-    return f"{own}; half of it, and half that of mutual scoring, on one scale"
+    added = ["mutual scoring"] if made.options.with_batch else []
+    added += ["text"] if made.options.with_text else []
+    return own + "".join(f"; half of it, and half that of {what}, on one scale" for what in reversed(added))
 
 
 def heads_in_words(config: RunConfig) -> str:
@@ -120,7 +143,9 @@ def heads_in_words(config: RunConfig) -> str:
     method, options = METHODS[config.detector.method], config.detector.options
     if not method.needs_heads:
         alignment = _alignment(options) if method.matches else ""
-        return f"no trained heads: {method.sentence}{alignment}{_left_out(options)}{beside_in_words(options)}"
+        said = _said(options) if method.reads_text else ""
+        left_out = _left_out(options) + beside_in_words(options)
+        return f"no trained heads: {method.sentence}{said}{alignment}{left_out}"
     beside = (f"; {method.sentence}" if method.sentence else "") + beside_in_words(options)
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
 

@@ -71,6 +71,7 @@ class Detector(nn.Module):
         self.beside = Beside(method.width, method.blocks) if method.options.with_batch else None
         self.second: Second | None = None
         self.once: EncodedOnce | None = None
+        self.spoken: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
 
     def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
         """The backbone's features of normalised images (B,3,S,S)."""
@@ -94,6 +95,11 @@ class Detector(nn.Module):
         then (B,2,3,S,S), as `Second.views` takes them apart."""
         self.second = Second(other, self)
         self.layout = self.second.layout
+
+    def speak_of(self, category: str) -> None:
+        """From now on text speaks of this category, where each has words of its own."""
+        if self.spoken:
+            self.method.directions = self.spoken[category].to(self.backbone.device)
 
     @property
     def fingerprint(self) -> str:
@@ -225,7 +231,7 @@ class Detector(nn.Module):
     def empty_copy(self, method: Method) -> Detector:
         """A detector of the same backbone and settings that remembers nothing yet."""
         other = Detector(self.backbone, method, self.image_size, self.settings)
-        other.at_once, other.once = self.at_once, self.once
+        other.at_once, other.once, other.spoken = self.at_once, self.once, self.spoken
         return other
 
     @torch.no_grad()

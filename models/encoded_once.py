@@ -9,7 +9,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from models.backbone import NOTHING_MORE
-from models.features import EMBEDDING, RAW_TOKENS, Features
+from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 
 Encode = Callable[..., Features]
 KEPT_BYTES = 2**30
@@ -47,6 +47,7 @@ def _only(features: Features, want: frozenset[str]) -> Features:
     return features._replace(
         embedding=features.embedding if EMBEDDING in want else None,
         raw_tokens=features.raw_tokens if RAW_TOKENS in want else None,
+        projected=features.projected if PROJECTED in want else None,
     )
 
 
@@ -59,5 +60,5 @@ def _digest(images: Tensor) -> bytes:
 def _size(features: Features | None) -> int:
     if features is None:
         return 0
-    parts = (features.tokens, features.embedding, features.raw_tokens)
+    parts = (features.tokens, features.embedding, features.raw_tokens, features.projected)
     return sum(part.numel() * part.element_size() for part in parts if part is not None)

@@ -215,6 +215,11 @@ def refuse_what_is_no_graph(detector: Detector) -> None:
             "A detector that compares the inspected photographs with each other cannot be exported: "
             f"{cure.format('--with-batch or --method batch')}."
         )
+    if detector.method.reads_text:
+        raise ModelError(
+            "A detector that looks at words too cannot be exported: "
+            f"{cure.format('--with-text or --method text')}."
+        )
     if detector.budget:
         raise ModelError(
             "A detector that chooses its windows while it looks cannot be exported: "

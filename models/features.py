@@ -21,6 +21,7 @@ Array = Any  # a torch.Tensor while the detector works, a numpy.ndarray from the
 # What `Backbone.encode` gives on demand only.
 EMBEDDING = "embedding"
 RAW_TOKENS = "raw_tokens"
+PROJECTED = "projected"
 
 
 class Features(NamedTuple):
@@ -29,13 +30,15 @@ class Features(NamedTuple):
     tokens (L,B,n,C): patch tokens of the tapped blocks, of unit length, in the backbone's precision.
     embedding (B,D): the image embedding, of unit length, float32. raw_tokens (L,B,n,C): the same tokens
     before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
-    each token is; None: all of them in order.
+    each token is; None: all of them in order. projected (1,B,n,D): patch tokens in the space of the image
+    embedding and of text, of unit length, float32 (models/backbones/projection.py).
     """
 
     tokens: Tensor
     embedding: Tensor | None = None
     raw_tokens: Tensor | None = None
     patches: Tensor | None = None
+    projected: Tensor | None = None
 
     def wanted_embedding(self) -> Tensor:
         """The embedding; ValueError where the backbone was not asked for it."""
@@ -43,10 +46,17 @@ class Features(NamedTuple):
             raise ValueError("The backbone was not asked for the image embedding.")
         return self.embedding
 
+    def wanted_projected(self) -> Tensor:
+        """The projected tokens; ValueError where the backbone was not asked for them."""
+        if self.projected is None:
+            raise ValueError("The backbone was not asked for projected tokens.")
+        return self.projected
+
     def each_tokens(self, function: Callable[[Tensor], Tensor]) -> Features:
-        """`function` of the tokens, and of the raw ones where there are some."""
+        """`function` of the tokens, and of the raw and projected ones where there are some."""
         raw = None if self.raw_tokens is None else function(self.raw_tokens)
-        return self._replace(tokens=function(self.tokens), raw_tokens=raw)
+        projected = None if self.projected is None else function(self.projected)
+        return self._replace(tokens=function(self.tokens), raw_tokens=raw, projected=projected)
 
     def at(self, patches: Tensor) -> Features:
         """The same features, of these patches of the whole image."""

@@ -54,10 +54,13 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to one
     scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score: what
     its image score is where `summarise` is its own. hottest: the map value that pictures show hottest where
-    no reference says better. sees_inspected: what it remembers are the inspected photographs.
+    no reference says better. sees_inspected: what it remembers are the inspected photographs. added_by: of a
+    method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
+    defined for it. reads_text: it needs `directions` (models/directions.py). groups: how many equal groups,
+    of heights of their own, its maps are of.
     """
 
-    name: ClassVar[str]
+    name: str
     words: ClassVar[str]
     sentence: ClassVar[str] = ""
     unlike_paper: ClassVar[str] = ""
@@ -65,12 +68,17 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     needs_discrepancy: ClassVar[bool] = True
     matches: ClassVar[bool] = True
     sees_inspected: ClassVar[bool] = False
+    added_by: ClassVar[str] = ""
+    takes_text: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = False
+    groups: ClassVar[int] = 1
     want: ClassVar[frozenset[str]] = frozenset()
-    scales: ClassVar[tuple[str, ...]] = ()
+    scales: tuple[str, ...] = ()
     parts: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""
     hottest: ClassVar[float] = 1.0
     levels: Tensor
+    directions: Tensor
 
     def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
         """`width` C and number of `blocks` L of the backbone's tokens."""

@@ -34,6 +34,7 @@ INDEX_MEMORIES = ("0", "1", "window")
 OWN_WINDOWS, WHOLE_IMAGE = WINDOW_MEMORIES = ("windows", "image")
 UNTRAINED = "none"  # as weights: random ones from a fixed seed
 USUAL_SIDE = 518  # pixels that a backbone sees, as near as its patches allow
+OBJECT, BY_CATEGORY = "object", ""  # what photographs show, in the words of text; each category's own name
 RAW, FINAL = "raw", "final"  # tokens: a block's output, or behind the model's last norm
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
 
@@ -87,14 +88,19 @@ class BackboneConfig:
 @dataclass(frozen=True)
 class MethodConfig:
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
-    own parts (`Method.parts`) are left out, and whether mutual scoring of the inspected photographs is
-    added."""
+    own parts (`Method.parts`) are left out, and whether mutual scoring of the inspected photographs or text
+    is added. object (or BY_CATEGORY), normal_words, damaged_words: what text says (models/directions.py);
+    none: the usual words."""
 
     use_nam: bool = True
     fd: str = "abs"
     align: str = "mulmax"
     leave_out: tuple[str, ...] = younger(())
     with_batch: bool = younger(False)
+    with_text: bool = younger(False)
+    object: str = younger(OBJECT)
+    normal_words: tuple[str, ...] = younger(())
+    damaged_words: tuple[str, ...] = younger(())
 
 
 @dataclass(frozen=True)

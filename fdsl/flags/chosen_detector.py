@@ -14,7 +14,13 @@ from fdsl.api import AnomalyDetector
 from fdsl.inspected import standing_for_all
 from fdsl.presets import usual_settings
 from fdsl.reference_files import reference_files
-from fdsl.settings import refuse_beside_second, refuse_windows_without_mode, second_backbone, window_config
+from fdsl.settings import (
+    WORDS,
+    refuse_beside_second,
+    refuse_windows_without_mode,
+    second_backbone,
+    window_config,
+)
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import AUTO, MethodConfig, checkpoint_path
 from utils.device import use_threads
@@ -40,7 +46,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         **places,
         **{name: getattr(args, name) for name in ("model", "layers", "image_size", "token_norm", "align")},
         "image_score": args.image_score or "max",
-        "with_batch": args.with_batch,
+        **{name: getattr(args, name) for name in ("with_batch", "with_text", *WORDS)},
     }
     checkpoint = args.checkpoint or default_checkpoint(args)
     if checkpoint is None or not wants_heads(args):
@@ -116,8 +122,14 @@ def default_checkpoint(args: argparse.Namespace, method: str | None = None) -> P
 
 
 def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
-    """Shows the detector the references of the flags, and what is inspected where it compares that."""
+    """Shows the detector the references of the flags, and what is inspected where it compares that;
+    ConfigError where a false-alarm rate is to be estimated from none."""
     references = reference_files(args.references) if args.references else []
+    if not references and args.threshold_from != "batch" and isinstance(args.false_alarm_rate, float):
+        raise ConfigError(
+            f"--false-alarm-rate {args.false_alarm_rate:g} is estimated from references, and there are none: "
+            "give --threshold-from batch beside it, or --threshold N."
+        )
     logger.info("%d reference(s)", len(references))
     detector.remember(
         references,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from fdsl.flags.arguments import real, shard, tile_count, whole
+from models.directions import DAMAGED, NORMAL
 from models.methods.registry import METHODS
-from utils.config import CHOICES, QUARTER, BackboneConfig, WindowConfig
+from utils.config import CHOICES, OBJECT, QUARTER, BackboneConfig, WindowConfig
 
 
 def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
@@ -92,6 +93,32 @@ def add_batch_flag(parser: argparse.ArgumentParser) -> None:
         help="compare the inspected photographs with each other too; it sees the test set, and most of it "
         "must be good",
     )
+
+
+def add_text_flags(parser: argparse.ArgumentParser) -> None:
+    """Text beside the method, and what it says. Not given, they are None."""
+    group = parser.add_argument_group("text (CLIP's; --method text, or beside a method with references)")
+    kinds = ", ".join(name for name, method in METHODS.items() if method.takes_text)
+    group.add_argument(
+        "--with-text",
+        action="store_true",
+        default=None,
+        help=f"weigh residuals by CLIP's words for normal and damaged too; for {kinds}",
+    )
+    group.add_argument(
+        "--object",
+        metavar="NAME",
+        help="what photographs show, for instance 'metal nut' (default "
+        f"{OBJECT}; of test.py each category's name)",
+    )
+    for kind, states in (("normal", NORMAL), ("damaged", DAMAGED)):
+        usual = ", ".join(states).replace("{}", "..")
+        group.add_argument(
+            f"--{kind}-words",
+            nargs="+",
+            metavar="WORD",
+            help=f"words for {kind} ones, {{}} standing for the object (default {usual})",
+        )
 
 
 def add_window_flags(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from fdsl.flags.groups import (
     add_runtime_flags,
     add_second_flags,
     add_shard_flag,
+    add_text_flags,
     add_tiles_flag,
     add_window_flags,
 )
@@ -40,6 +41,10 @@ MAKING_FLAGS = (
     "align",
     "leave_out",
     "with_batch",
+    "with_text",
+    "object",
+    "normal_words",
+    "damaged_words",
     "winmode",
     "win_size",
     "win_stride",
@@ -202,6 +207,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add_parts_flag(parser)
     add_tiles_flag(parser)
     add_batch_flag(parser)
+    add_text_flags(parser)
     add_backbone_flags(parser)
     add_second_flags(parser)
     add_runtime_flags(parser)
@@ -244,7 +250,7 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         if args.save_detector and (args.add_references or args.forget):
             return None
         return "--input is needed: the photographs to look at"
-    alone = args.fd == "none" or (args.method is not None and METHODS[args.method].sees_inspected)
+    alone = args.fd == "none" or (args.method is not None and METHODS[args.method].added_by)
     if not args.detector and not args.references and not alone:
         return "--references DIR is needed (or --detector FILE)"
     if args.output is None and (args.format != "json" or args.save_maps or args.resume):

@@ -13,8 +13,10 @@ from fdsl.runs import read_run_config
 from fdsl.settings import (
     backbone_config,
     method_config,
+    reads_text,
     refuse_beside_batch,
     refuse_beside_second,
+    refuse_beside_text,
     refuse_windows_without_mode,
     second_backbone,
     window_config,
@@ -22,7 +24,7 @@ from fdsl.settings import (
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from models.methods.registry import METHODS
-from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
+from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
 from utils.device import choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError
 from utils.files import file_digest, sampled_digest
@@ -78,17 +80,17 @@ def _untrained_config(args: argparse.Namespace) -> RunConfig:
         raise ConfigError(
             f"--{given[0]} does not go with --method {args.method}, which has no trained heads."
         )
-    sees_inspected = METHODS[args.method].sees_inspected
-    if args.k_shot == 0 and not sees_inspected:
+    added_by = METHODS[args.method].added_by
+    if args.k_shot == 0 and not added_by:
         raise ConfigError(
             f"--k-shot 0 leaves --method {args.method} nothing to compare with; give at least one reference."
         )
     turned = args.rotate_references not in (None, 1)
-    if sees_inspected and (args.k_shot or turned):
+    if added_by and (args.k_shot or turned):
         flag = f"--k-shot {args.k_shot}" if args.k_shot else "--rotate-references"
         raise ConfigError(
             f"{flag} does not go with --method {args.method}, which looks at no references: leave it out, or "
-            "add --with-batch to a method that does."
+            f"add {added_by} to a method that does."
         )
     refuse_windows_without_mode(vars(args), args.method)
     args.use_nam, args.winmode = 0, args.winmode or "nan"
@@ -108,6 +110,9 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
         )
     machine = machine_facts(device, dtype)
     windows, second = window_config(vars(args)), second_backbone(vars(args))
+    refuse_beside_text(args.method, options, windows)
+    if reads_text(args.method, options) and args.object is None:
+        options = replace(options, object=BY_CATEGORY)
     refuse_beside_second(second, args.method, options, windows)
     return RunConfig(
         dataset=args.dataset,
@@ -186,6 +191,10 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "rotate_references": config.rotations or 1,
         "leave_out": list(made.options.leave_out),
         "with_batch": made.options.with_batch,
+        "with_text": made.options.with_text,
+        "object": made.options.object,
+        "normal_words": list(made.options.normal_words),
+        "damaged_words": list(made.options.damaged_words),
         "model": made.backbone.model,
         "layers": list(made.backbone.layers),
         "image_size": made.backbone.image_size,

@@ -19,6 +19,7 @@ from fdsl.flags.groups import (
     add_runtime_flags,
     add_second_flags,
     add_shard_flag,
+    add_text_flags,
     add_tiles_flag,
     add_window_flags,
 )
@@ -56,6 +57,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_parts_flag(parser)
     add_tiles_flag(parser)
     add_batch_flag(parser)
+    add_text_flags(parser)
     add_backbone_flags(parser)
     add_second_flags(parser)
     add_ablate_flags(parser)
@@ -104,7 +106,7 @@ def _combined(
 def _filled(args: argparse.Namespace) -> argparse.Namespace:
     """The flags with their defaults; with --from-maps the stored run decides instead."""
     if args.from_maps is None:
-        if args.method is not None and METHODS[args.method].sees_inspected:
+        if args.method is not None and METHODS[args.method].added_by:
             args.k_shot = args.k_shot or [0]
         for name, value in DEFAULTS.items():
             setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
@@ -146,8 +148,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=whole(0),
         nargs="+",
         metavar="K",
-        help="references of each category (default 1; 0 with --method batch); several: a run for each, and "
-        "each test image is encoded once for all",
+        help="references of each category (default 1; 0 with --method batch or text); several: a run for "
+        "each, and each test image is encoded once for all",
     )
     parser.add_argument(
         "--rotate-references",

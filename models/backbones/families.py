@@ -7,28 +7,33 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from models.backbone import Backbone
 from models.backbones.open_clip import defaults_of_open_clip, load_open_clip
 from models.backbones.open_clip_towers import weights_of_open_clip
-from models.backbones.timm import defaults_of_timm, load_timm
+from models.backbones.text_tower import text_encoder
+from models.backbones.timm import defaults_of_timm, load_timm, refuse_texts
 from models.backbones.timm_towers import PREFIX, weights_of_timm
-from utils.config import RAW, BackboneConfig
+from models.directions import Encode, directions
+from utils.config import RAW, BackboneConfig, MethodConfig
 
 
 class Family(NamedTuple):
     """What loads a model; what it is used with where nothing is said (of its name and the folder of further
-    model configurations); and where the weights of a name and a tag lie, if they were fetched before."""
+    model configurations); where the weights of a name and a tag lie, if they were fetched before; and the
+    encoder of sentences."""
 
     load: Callable[..., Backbone]
     defaults: Callable[[str, str | None], BackboneConfig]
     cached: Callable[[str, str], Path | None]
+    text_encoder: Callable[[str, str, str | None], Encode]
 
 
 # Prefix of --model -> its family; the first that fits is taken.
 FAMILIES: dict[str, Family] = {
-    PREFIX: Family(load_timm, defaults_of_timm, weights_of_timm),
-    "": Family(load_open_clip, defaults_of_open_clip, weights_of_open_clip),
+    PREFIX: Family(load_timm, defaults_of_timm, weights_of_timm, refuse_texts),
+    "": Family(load_open_clip, defaults_of_open_clip, weights_of_open_clip, text_encoder),
 }
 
 
@@ -58,6 +63,13 @@ def defaults_of(model: str, model_config: str | None = None) -> BackboneConfig:
 def cached_weights(model: str, tag: str) -> Path | None:
     """Where the weights `tag` of a model lie on this machine; None where they would be fetched."""
     return family_of(model).cached(model, tag)
+
+
+def text_directions(tower: BackboneConfig, wanted: Sequence[MethodConfig]) -> list[Tensor]:
+    """The directions (2,D) of normal and damaged in the words of each of `wanted`; the text tower is there
+    only as long as they are made. ModelError for a backbone without one."""
+    encode = family_of(tower.model).text_encoder(tower.model, tower.pretrained, tower.model_config)
+    return [directions(encode, options) for options in wanted]
 
 
 def family_of(model: str) -> Family:

@@ -26,9 +26,10 @@ from models.backbones.open_clip_towers import (
     tower_of_file,
     untrained_tower,
 )
+from models.backbones.projection import projected_tokens, refuse_without_projection, what_enters
 from models.backbones.timm import TimmBackbone
 from models.backbones.tower import FrozenTower, nearest_multiple, quarters, unit_tokens
-from models.features import EMBEDDING, RAW_TOKENS, Features
+from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 from utils.config import RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError
 
@@ -69,8 +70,14 @@ class OpenClipBackbone(FrozenTower):
     def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
         """Features of normalised images (B,3,H,H); H a multiple of the patch side.
 
-        Where no embedding is wanted the pass stops after the last tapped block.
+        Where neither an embedding nor projected tokens are wanted the pass stops after the last tapped block.
+        ModelError for projected tokens of a tower that is not CLIP's.
         """
+        if PROJECTED in want:
+            refuse_without_projection(self.visual)
+            with what_enters(self.visual.transformer.resblocks[-1]) as entered:
+                features = self.encode(images, (want - {PROJECTED}) | {EMBEDDING})
+            return features._replace(projected=projected_tokens(self.visual, entered[0])[None])
         embedding = EMBEDDING in want
         self.visual.positional_embedding = self.position_table(self.grid(images.shape[-1]))
         out = self.visual.forward_intermediates(

@@ -23,7 +23,7 @@ from utils.text import first_line
 logger = logging.getLogger("fdsl")
 UNTRAINED_SEED = 2025
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# The text tower is never used: where its weights are not loaded, the smallest possible one is built.
+# No text tower is used here: where its weights are not loaded, the smallest possible one is built.
 TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
@@ -45,7 +45,7 @@ def untrained_tower(model: str) -> VisionTransformer:
 
 def _new_tower(model: str, device: str) -> VisionTransformer:
     try:
-        with _open_clip_quiet():
+        with open_clip_quiet():
             visual = open_clip.create_model(
                 model,
                 pretrained=None,
@@ -118,6 +118,11 @@ def tower_of_file(model: str, file: Path) -> VisionTransformer:
 
 
 def downloaded_tower(model: str, tag: str) -> VisionTransformer:
+    return downloaded_clip(model, tag).visual
+
+
+def downloaded_clip(model: str, tag: str) -> open_clip.CLIP:
+    """The whole CLIP with the weights of a tag; ModelError where they cannot be had."""
     source = open_clip.get_pretrained_cfg(model, tag)
     if not source:
         tags = open_clip.list_pretrained_tags_by_model(model)
@@ -134,8 +139,8 @@ def downloaded_tower(model: str, tag: str) -> VisionTransformer:
             model,
         )
     try:
-        with _open_clip_quiet():
-            return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu").visual
+        with open_clip_quiet():
+            return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu")
     except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
         where = source.get("hf_hub", "").strip("/") or source.get("url", "")
         raise ModelError(
@@ -170,7 +175,7 @@ def normalisation_of(model: str, tag: str) -> tuple[tuple[float, ...], tuple[flo
 
 
 @contextlib.contextmanager
-def _open_clip_quiet() -> Iterator[None]:
+def open_clip_quiet() -> Iterator[None]:
     """open_clip reports to the root logger and by warnings; what matters of it is said by this module."""
     root = logging.getLogger()
     before = root.manager.disable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import timm
 import torch
@@ -25,8 +26,14 @@ from models.backbones.timm_towers import (
     untrained_tower,
 )
 from models.backbones.tower import FrozenTower, nearest_multiple, quarters, unit_tokens
-from models.features import EMBEDDING, RAW_TOKENS, Features
+from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 from utils.config import FINAL, RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
+from utils.errors import ModelError
+
+NO_TEXT = (
+    "An image tower of timm has no text tower that its patches could be compared with: --method text and "
+    "--with-text need a CLIP of open_clip, for instance ViT-L-14-336-quickgelu."
+)
 
 
 class TimmBackbone(FrozenTower):
@@ -65,8 +72,11 @@ class TimmBackbone(FrozenTower):
     def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
         """Features of normalised images (B,3,H,H); H a multiple of the patch side.
 
-        Where no embedding is wanted the pass stops after the last tapped block.
+        Where no embedding is wanted the pass stops after the last tapped block. ModelError for projected
+        tokens.
         """
+        if PROJECTED in want:
+            raise ModelError(NO_TEXT)
         self.grid(images.shape[-1])
         embedding = EMBEDDING in want
         out = self.visual.forward_intermediates(
@@ -173,6 +183,11 @@ def load_timm(
     trained_with = timm.data.resolve_model_data_config(visual)
     mean, std = trained_with["mean"], trained_with["std"]
     return TimmBackbone(visual, layers, torch.device(device), dtype, mean, std, token_norm)
+
+
+def refuse_texts(model: str, pretrained: str, model_config: str | None = None) -> NoReturn:
+    """ModelError: there is no text tower beside these."""
+    raise ModelError(NO_TEXT)
 
 
 def defaults_of_timm(model: str, model_config: str | None = None) -> BackboneConfig:

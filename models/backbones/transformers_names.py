@@ -1,4 +1,4 @@
-"""CLIP's image tower in the names of transformers (`vision_model.*`), brought to open_clip's."""
+"""CLIP's towers in the names of transformers (`vision_model.*`, `text_model.*`), brought to open_clip's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 import torch
 from torch import Tensor
 
-PREFIX = "vision_model."
-PROJECTION = "visual_projection.weight"
+PREFIX, TEXT_PREFIX = "vision_model.", "text_model."
+PROJECTION, TEXT_PROJECTION = "visual_projection.weight", "text_projection.weight"
 NOT_WEIGHTS = "embeddings.position_ids"  # a list of numbers that older files hold
 OUTSIDE = {
     "embeddings.class_embedding": "class_embedding",
@@ -18,6 +18,12 @@ OUTSIDE = {
     "pre_layrnorm.bias": "ln_pre.bias",
     "post_layernorm.weight": "ln_post.weight",
     "post_layernorm.bias": "ln_post.bias",
+}
+OUTSIDE_TEXT = {
+    "embeddings.token_embedding.weight": "token_embedding.weight",
+    "embeddings.position_embedding.weight": "positional_embedding",
+    "final_layer_norm.weight": "ln_final.weight",
+    "final_layer_norm.bias": "ln_final.bias",
 }
 INSIDE = {
     "layer_norm1": "ln_1",
@@ -38,24 +44,38 @@ def is_of_transformers(state: dict[str, Tensor]) -> bool:
 def to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The image tower's state dict in open_clip's names, from a whole CLIP or its image tower in
     transformers'. Names that no CLIP has stay as they are, for the tower to refuse."""
+    found = _renamed(state, PREFIX, OUTSIDE)
+    if PROJECTION in state and state[PROJECTION].dim() == 2:
+        found["proj"] = state[PROJECTION].T.contiguous()
+    return found
+
+
+def text_to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same of the text tower of a whole CLIP."""
+    found = _renamed(state, TEXT_PREFIX, OUTSIDE_TEXT)
+    if TEXT_PROJECTION in state and state[TEXT_PROJECTION].dim() == 2:
+        found["text_projection"] = state[TEXT_PROJECTION].T.contiguous()
+    return found
+
+
+def _renamed(state: dict[str, Tensor], prefix: str, outside: dict[str, str]) -> dict[str, Tensor]:
+    """What of a state dict has the prefix, in open_clip's names; `outside`: those that lie in no block."""
     found: dict[str, Tensor] = {}
     packed: dict[tuple[str, str], dict[str, Tensor]] = {}
     for name, value in state.items():
-        inner = name.removeprefix(PREFIX)
+        inner = name.removeprefix(prefix)
         block = BLOCK.fullmatch(inner)
-        if not name.startswith(PREFIX) or inner == NOT_WEIGHTS:
+        if not name.startswith(prefix) or inner == NOT_WEIGHTS:
             continue
         if block and block[2] in PACKED:
             packed.setdefault((block[1], block[3]), {})[block[2]] = value
         elif block and block[2] in INSIDE:
             found[f"transformer.resblocks.{block[1]}.{INSIDE[block[2]]}.{block[3]}"] = value
         else:
-            found[OUTSIDE.get(inner, inner)] = value
+            found[outside.get(inner, inner)] = value
     for (layer, kind), parts in packed.items():
         shapes = {(part.shape, part.dtype) for part in parts.values()}
         if set(parts) == set(PACKED) and len(shapes) == 1 and parts[PACKED[0]].dim() in (1, 2):
             name = f"transformer.resblocks.{layer}.attn.in_proj_{kind}"
             found[name] = torch.cat([parts[part] for part in PACKED])
-    if PROJECTION in state and state[PROJECTION].dim() == 2:
-        found["proj"] = state[PROJECTION].T.contiguous()
     return found

@@ -72,24 +72,24 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
     fill_strictly(visual, state, source)
 
 
-def fill_strictly(visual: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Loads `state` into the tower, in float32 whatever it is stored in; ModelError with the names that are
-    missing, unexpected, misshapen or not finite."""
-    own = visual.state_dict()
+def fill_strictly(tower: nn.Module, state: dict[str, Tensor], source: str, what: str = "image tower") -> None:
+    """Loads `state` into the tower, in float32 whatever it is stored in; ModelError, which calls it `what`,
+    with the names that are missing, unexpected, misshapen or not finite."""
+    own = tower.state_dict()
     fits = {name for name in own if name in state and state[name].shape == own[name].shape}
     faults = {
         "missing": sorted(set(own) - set(state)),
-        "not of the image tower": sorted(set(state) - set(own)),
+        f"not of the {what}": sorted(set(state) - set(own)),
         "of another shape": sorted((set(own) & set(state)) - fits),
     }
     if any(faults.values()):
         reason = "; ".join(f"{what}: {_some(names)}" for what, names in faults.items() if names)
-        raise ModelError(f"--pretrained {source} does not fill the image tower ({reason}); check --model.")
+        raise ModelError(f"--pretrained {source} does not fill the {what} ({reason}); check --model.")
     state = {name: value.float() for name, value in state.items()}
     bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
     if bad:
         raise ModelError(f"--pretrained {source} holds values that are not finite ({_some(bad)}).")
-    visual.load_state_dict(state, strict=True, assign=True)
+    tower.load_state_dict(state, strict=True, assign=True)
 
 
 def _some(names: list[str]) -> str:

@@ -108,6 +108,7 @@ class Batch(Method[BatchMemory]):
     own_score = "mean of the highest 0.5 % of patches of its map, no test-set scaling"
     hottest = 0.5
     sees_inspected = True
+    added_by = "--with-batch"
     matches = False
 
     @property

@@ -80,6 +80,7 @@ class Fdsl(Method[MemoryBank]):
     words = "trained heads"
     needs_heads = True
     needs_discrepancy = False
+    takes_text = True
 
     def __init__(
         self, width: int, blocks: int, options: MethodConfig | None = None, with_nam: bool | None = None

@@ -29,6 +29,7 @@ class Nearest(Method[MemoryBank]):
     sentence = "distance to the nearest normal patch"
     unlike_paper = "no trained heads"
     hottest = 0.5
+    takes_text = True
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
         return MemoryBank.collected(parts, count, match)

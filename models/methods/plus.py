@@ -135,6 +135,8 @@ class Plus(Method[PlusMemory]):
     unlike_paper = "no trained heads"
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     hottest = 0.5
+    takes_text = True
+    groups = 2
     parts = (CALM, SPREAD, SELF, SMOOTH, TOP)
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from models.method import Method
 from models.methods.batch import Batch
 from models.methods.both import Both
+from models.methods.by_text import ByText
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
 from models.methods.subspace import Subspace
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Fdsl, Nearest, Both, Subspace, Plus, Batch)
+    method.name: method for method in (Fdsl, Nearest, Both, Subspace, Plus, Batch, ByText)
 }
 METHODS_IN_WORDS = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())
 WITH_HEADS, WITHOUT_HEADS = Fdsl.name, Nearest.name  # what is taken where no method was asked for

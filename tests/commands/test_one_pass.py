@@ -21,6 +21,7 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
         ["--method", "both", "--winmode", "nan", "--image-score", "max"],
         ["--method", "subspace", "--second-model", "timm/test_vit", "--second-pretrained", "none"],
         ["--method", "batch"],
+        ["--method", "nearest", "--with-text", "--image-score", "max"],
     ],
     ids=lambda flags: "-".join(flags[1::2]).replace("/", "_")[:40],
 )

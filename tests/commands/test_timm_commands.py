@@ -41,10 +41,12 @@ def test_heads_are_trained_and_tested_with_windows(heads, datasets, tmp_path):
         test.main(["--from-maps", str(folder), "--token-norm", "raw"])
 
 
-@pytest.mark.parametrize("method", [name for name, kind in METHODS.items() if not kind.needs_heads])
+@pytest.mark.parametrize(
+    "method", [name for name, kind in METHODS.items() if not (kind.needs_heads or kind.reads_text)]
+)
 def test_photographs_are_inspected(method, place, tmp_path):
     look = ["--input", str(place / "parts"), "--output", str(tmp_path / "out")]
-    shown = [] if METHODS[method].sees_inspected else ["--references", str(place / "good")]
+    shown = [] if METHODS[method].added_by else ["--references", str(place / "good")]
     file = tmp_path / "part.safetensors"
     predict.main([*look, *shown, "--method", method, *FLAGS, "--save-detector", str(file)])
     first = rows(tmp_path / "out/scores.csv")

@@ -246,7 +246,7 @@ def test_rotations_recognise_a_turned_part(configs):
     assert scores[1] < 0.2 * scores[0]
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].sees_inspected])
+@pytest.mark.parametrize("method", [name for name in METHODS if not METHODS[name].added_by])
 @pytest.mark.parametrize("references", [1, 2])
 def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(
     checkpoint, tiny_configs, tmp_path, method, references

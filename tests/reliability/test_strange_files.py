@@ -38,6 +38,8 @@ KINDS = {
     "plus": {"windows": WindowConfig("nan", tiles=2)},
     "subspace": {},
     "batch": {},
+    "text": {},
+    "nearest with text": {"with_text": True},
     "nearest with batch": {"with_batch": True, "windows": WindowConfig("mul", 2, 2, 0.5, "1")},
 }
 PICTURES = [texture(number) for number in range(1, 4)]
@@ -76,7 +78,7 @@ def detectors(tiny_configs):
             **more,
         )
         inspected = PICTURES if detector.scorer.detector.looks_at_inspected else ()
-        if name == "batch":
+        if name in ("batch", "text"):
             detector.remember((), inspected=inspected)
         else:
             detector.remember(PICTURES, false_alarm_rate=0.01, inspected=inspected)

@@ -7,7 +7,7 @@ SHARED = ROOT.parent / "shared"
 TINY = {
     "embed_dim": 24,
     "vision_cfg": {"image_size": 32, "layers": 3, "width": 32, "head_width": 16, "patch_size": 8},
-    "text_cfg": {"context_length": 8, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
 REAL_BACKBONE = {
     "model": "DeiT-Ti-16",
