@@ -203,7 +203,7 @@ class Detector(nn.Module):
         other = Detector(
             self.backbone, deepcopy(self.method, heads), self.image_size, windows or self.settings
         )
-        other.at_once, other.once = self.at_once, self.once
+        other.at_once, other.once, other.spoken = self.at_once, self.once, self.spoken
         if self.second is not None:
             other.fuse_with(self.second.detector.another())
         return other
