@@ -1,6 +1,5 @@
 """From image and mask files to tensors: any mode, depth and orientation in, one kind out."""
 
-import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import torch
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from data.heif import HEIF_SUFFIXES, HOW, can_read_heif
+from utils.archives import facts_of, is_file, opened
 from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.text import printable
@@ -170,14 +170,14 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     DataError."""
     name = printable(path)
     try:
-        state = Path(path).stat()
-        if not stat.S_ISREG(state.st_mode):  # a pipe would block, a folder is no image
+        facts = facts_of(path)
+        if not is_file(path):  # a pipe would block, a folder is no image
             raise DataError(f"{name}: is not a file; give an image file")
-        if state.st_size == 0:
+        if facts.size == 0:
             raise DataError(f"{name}: is empty (0 bytes); copy it again or remove it")
         # A stream, for Pillow maps a named file into memory: a TIFF on its side would be read with its sides
         # swapped.
-        with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+        with opened(path) as stream, Image.open(stream, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise DataError(
                     f"{name}: {image.width}x{image.height} px is above the limit of {max_pixels:,} pixels; "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from data.images import IMAGE_SUFFIXES
 from data.listing import why_unread
+from utils.archives import is_archive, members_of, refuse_compressed
 from utils.errors import DataError
 from utils.files import read_json
 from utils.text import as_key, natural_key, printable
@@ -27,8 +28,8 @@ Problem = Callable[[str, str], None]  # takes a name and the reason
 def find_images(
     inputs: Sequence[str | Path], without: Sequence[str | Path] = (), problem: Problem | None = None
 ) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom) or a
-    pattern.
+    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom), a
+    pattern, a tar archive, or @FILE, a list of files with a path on each line, relative to the list.
 
     A generator: only one folder's names are held at a time, in natural order. Names are relative to the one
     input folder, or the paths as given where there are several inputs. Folders in `without` are not entered,
@@ -44,7 +45,9 @@ def find_images(
         if os.path.isdir(text):
             root, found = text, _walk(text, left_out, problem)
         elif os.path.lexists(text):
-            root, found = os.path.dirname(text), iter([text])
+            root, found = os.path.dirname(text), _file(text)
+        elif _is_list(text):
+            root, found = os.path.dirname(text[1:]), _lines(text[1:])
         elif glob.has_magic(text):
             root = _fixed_part(text)
             parts = os.path.relpath(text, root or ".").split(os.sep)
@@ -54,18 +57,52 @@ def find_images(
         for path in found:
             if may_repeat and _is_repeated(path, given_before):
                 continue
-            name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
+            name = path if len(inputs) > 1 else _relative(path, root or ".")
             yield as_key(name.replace(os.sep, "/")), Path(path)
+
+
+def _relative(path: str, root: str) -> str:
+    """A path as seen from the folder of its input; as it is where a list names it elsewhere."""
+    seen = os.path.relpath(path, root)
+    return path if seen.startswith(os.pardir + os.sep) else seen
+
+
+def _is_list(text: str) -> bool:
+    """Whether an input is @FILE."""
+    return text.startswith("@") and os.path.isfile(text[1:])
+
+
+def _lines(file: str) -> Iterator[str]:
+    """The files that a list names, one on each line, an archive's members in its place."""
+    folder = os.path.dirname(file)
+    with open(file, encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            if path := line.strip():
+                yield from _file(os.path.join(folder, path))
+
+
+def _file(path: str) -> Iterator[str]:
+    """A file that was named, or the photographs in an archive."""
+    refuse_compressed(path)
+    if not is_archive(path):
+        yield path
+        return
+    for name in members_of(path):
+        base = os.path.basename(name)
+        if not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES:
+            yield os.path.join(path, name)
 
 
 def refuse_missing(inputs: Sequence[str | Path]) -> None:
     """DataError for an input that is not there; nothing is searched."""
     for given in map(os.fspath, inputs):
-        if not os.path.lexists(given) and not glob.has_magic(given):
+        if not (os.path.lexists(given) or _is_list(given) or glob.has_magic(given)):
             raise _missing(given)
 
 
 def _missing(given: str) -> DataError:
+    if given.startswith("@"):
+        return DataError(f"{printable(given)}: there is no list {printable(given[1:])}; check the path")
     return DataError(
         f"{printable(given)}: is neither a file, a folder nor a pattern that could match one; check the path"
     )
@@ -186,5 +223,7 @@ def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem |
             yield from _match(entry.path, rest, left_out, problem)
         elif not rest and _is_folder(entry):
             yield from _walk(entry.path, left_out, problem)
+        elif not rest and is_archive(entry.path):
+            yield from _file(entry.path)
         elif not rest and _is_image(entry, problem):
             yield entry.path

@@ -13,7 +13,8 @@ from data.inputs import find_images
 from utils.errors import ConfigError
 from utils.files import read_json, whole_file, write_json
 
-BLOCK = 1000  # photographs of a block, about
+BLOCK = 1000  # photographs of a block at most, about,
+BLOCKS = 64  # and so many blocks at least, where there are enough photographs
 
 
 class Listed(NamedTuple):
@@ -38,9 +39,10 @@ def listed(inputs: Sequence[str | Path], left_out: Sequence[Path] = ()) -> Itera
     yield from said()
 
 
-def block_length(batch_size: int) -> int:
-    """Photographs of a block: whole batches, so that a block's are those of one process."""
-    return max(1, BLOCK // batch_size) * batch_size
+def batches_of_a_block(batches: int, batch_size: int) -> int:
+    """How many batches make a block where there are so many in all. Batches stay whole, so that they are
+    those of one process."""
+    return max(1, min(-(-batches // BLOCKS), BLOCK // batch_size))
 
 
 def _write(file: IO[bytes], items: Iterable[Listed], length: int) -> tuple[int, list[int]]:
@@ -95,10 +97,10 @@ class Manifest:
 
     @classmethod
     def write(cls, folder: Path, items: Iterable[Listed], inputs: Sequence[str], batch_size: int) -> Manifest:
-        length = block_length(batch_size)
         with whole_file(folder / "inputs.jsonl", "wb") as file:
-            count, offsets = _write(file, items, length)
-        manifest = cls(folder, list(map(str, inputs)), count, length, offsets)
+            count, (*begin, end) = _write(file, items, batch_size)
+        step = batches_of_a_block(len(begin), batch_size)
+        manifest = cls(folder, list(map(str, inputs)), count, step * batch_size, [*begin[::step], end])
         values = {name: value for name, value in vars(manifest).items() if name != "folder"}
         write_json(folder / "inputs.json", values)
         return manifest

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.photographs import as_photograph
+from utils.archives import opened
 from utils.errors import ConfigError
 from utils.files import parsed_json
 from utils.text import one_line, printable
@@ -72,7 +73,7 @@ def kept(photographs: Iterable[Photograph], known: Sequence[KeptReference] = ())
 def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
     """A photograph's file name and bytes; of one that is no file those of a PNG."""
     if isinstance(photograph, (str, Path)):
-        return Path(photograph).name, Path(photograph).read_bytes()
+        return Path(photograph).name, opened(photograph).read()
     stream = io.BytesIO()
     as_photograph(photograph).save(stream, "PNG", compress_level=1)
     return f"photograph {number}.png", stream.getvalue()

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from utils.archives import facts_of, opened
+
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -168,7 +170,7 @@ def read_json(file: Path) -> Any:
 
 def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
-    with open(file, "rb") as content:
+    with opened(file) as content:
         return (
             hashlib.file_digest(content, "sha256").hexdigest()
             if hasattr(hashlib, "file_digest")
@@ -188,8 +190,8 @@ class FileStamp:
 
 def stamp_of(file: Path) -> FileStamp:
     """A file's stamp; OSError where it cannot be read."""
-    facts = file.stat()
-    return FileStamp(facts.st_size, facts.st_mtime_ns, content_digest(file))
+    facts = facts_of(file)
+    return FileStamp(facts.size, facts.modified, content_digest(file))
 
 
 def content_digest(file: Path) -> str:

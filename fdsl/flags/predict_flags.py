@@ -69,8 +69,9 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     what.add_argument(
         "--input",
         nargs="+",
-        metavar="FILE|DIR|GLOB",
-        help="photographs to score; folders are searched to their bottom",
+        metavar="FILE|DIR|GLOB|TAR|@LIST",
+        help="photographs to score; folders are searched to their bottom; of a .tar its members; @LIST: a "
+        "file with a path on each line",
     )
     what.add_argument(
         "--show", action="store_true", help="say what --detector holds and which references it knows, and end"

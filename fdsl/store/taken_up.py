@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.archives import facts_of
 from utils.files import FileStamp, content_digest, flush_to_disk, parsed_json
 
 PARTS = ("base", "window")
@@ -136,10 +137,10 @@ class TakenUp:
 
 def _is_same(known: Any, path: Path) -> bool:
     try:
-        now = path.stat()
-        if now.st_size != known["size"]:
+        now = facts_of(path)
+        if now.size != known["size"]:
             return False
-        if now.st_mtime_ns == known["modified"]:
+        if now.modified == known["modified"]:
             return True
         return _short(content_digest(path)) == known["digest"]
     except OSError:

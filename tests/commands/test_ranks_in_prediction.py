@@ -4,6 +4,7 @@ there."""
 import json
 import os
 import signal
+import tarfile
 
 import cv2
 import pytest
@@ -33,6 +34,7 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setattr(manifest, "BLOCK", 2)
+    monkeypatch.setattr(manifest, "BLOCKS", 1)
 
 
 def arguments_of(place, output, *more):
@@ -200,6 +202,25 @@ def test_shards_of_a_job_array_join_themselves(place, told):
     assert files(place.folder / "array") == place.whole
     predict.main(arguments_of(place, "array", "--shard", "1/3"))
     assert "is finished: nothing to do" in told()
+
+
+def test_members_of_an_archive_are_scored_as_their_files(place):
+    """Also after it was made anew, of the same photographs."""
+    archive, folder = place.folder / "cup.tar", place.data / "cup/test/good"
+    outputs = []
+    for size, given in ((1, folder), (2, archive)):
+        with tarfile.open(archive, "w") as tar:
+            tar.add(folder, "")
+        words = arguments_of(place, f"members{size}")
+        words[words.index("--input") + 1] = str(given)
+        codes, said = in_ranks(
+            size, lambda _, words=words: as_command(predict.main, words), place.folder / "x"
+        )
+        assert codes == [0] * size, said
+        lines = (place.folder / f"members{size}/scores.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        outputs.append([(row["image"].removeprefix("cup.tar/"), row["score"], row["maps"]) for row in rows])
+    assert outputs[0] == outputs[1] and len(outputs[0]) == 2
 
 
 def test_what_is_refused(place, monkeypatch):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from data import inputs, manifest
-from data.manifest import Listed, Manifest, Spool, block_length, listed
+from data.manifest import Listed, Manifest, Spool, batches_of_a_block, listed
 from tests.support.photographs import draw
 from utils.errors import ConfigError
 
@@ -21,7 +21,17 @@ def photographs(tmp_path):
 
 
 def test_a_block_is_of_whole_batches():
-    assert [block_length(size) for size in (1, 4, 7, 16, 1000, 3000)] == [1000, 1000, 994, 992, 1000, 3000]
+    """A 64th of the photographs, at most 1,000, at least one batch."""
+    for batch_size, photographs, length in (
+        (4, 10**6, 1000),
+        (7, 10**6, 994),
+        (3000, 10**6, 3000),
+        (4, 6400, 100),
+        (4, 300, 8),
+        (4, 3, 4),
+        (1, 0, 1),
+    ):
+        assert batches_of_a_block(-(-photographs // batch_size), batch_size) * batch_size == length
 
 
 def test_photographs_and_what_there_is_to_say_come_in_one_stream(photographs):
@@ -44,6 +54,7 @@ def test_the_inputs_are_walked_once(photographs, monkeypatch):
 @pytest.mark.parametrize("length, blocks", [(1, 7), (2, 4), (3, 3), (7, 1), (100, 1)])
 def test_blocks_together_are_the_list(photographs, tmp_path, monkeypatch, length, blocks):
     monkeypatch.setattr(manifest, "BLOCK", length)
+    monkeypatch.setattr(manifest, "BLOCKS", 1)
     made = Manifest.write(tmp_path, listed([photographs]), [str(photographs)], 1)
     read = Manifest.read(tmp_path)
     assert made == read and len(read) == blocks and read.count == 7 and Manifest.is_in(tmp_path)

@@ -1,0 +1,138 @@
+"""Photographs in tar archives and in lists: which they are, and that they are read as if they lay by
+themselves."""
+
+import io
+import tarfile
+
+import numpy as np
+import pytest
+
+from data.images import open_image
+from data.inputs import find_images, refuse_missing
+from data.photographs import read_ahead
+from tests.support.photographs import draw
+from utils.archives import facts_of, members_of
+from utils.errors import DataError
+from utils.files import stamp_of
+
+
+def make_tar(file, members, mode="w"):
+    """An archive of (name, bytes)."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, mode) as tar:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    return file
+
+
+@pytest.fixture
+def place(tmp_path):
+    """shards/0.tar and 1.tar in webdataset's layout, and the same photographs by themselves."""
+    for number in range(4):
+        draw(tmp_path / "loose" / f"{number}.png", number)
+    photos = [(tmp_path / "loose" / f"{number}.png").read_bytes() for number in range(4)]
+    for shard in (0, 1):
+        members = []
+        for number in (2 * shard, 2 * shard + 1):
+            members += [
+                (f"./{number}.json", b"{}"),
+                (f"./{number}.png", photos[number]),
+                (f"{number}.cls", b"1"),
+            ]
+        make_tar(
+            tmp_path / "shards" / f"{shard}.tar", [*members, ("._0.png", b"x"), ("deep/.hidden.png", b"x")]
+        )
+    return tmp_path
+
+
+def names(*inputs):
+    return [name for name, _ in find_images([str(item) for item in inputs])]
+
+
+def test_an_archives_members_are_named_by_it(place):
+    assert names(place / "shards/1.tar") == ["1.tar/2.png", "1.tar/3.png"]
+    assert names(place / "shards/*.tar") == ["0.tar/0.png", "0.tar/1.png", "1.tar/2.png", "1.tar/3.png"]
+    assert names(place / "shards/0.tar", place / "shards/0.tar") == [
+        f"{place}/shards/0.tar/0.png",
+        f"{place}/shards/0.tar/1.png",
+    ]
+    assert names(place / "shards") == [], "a folder may hold archives of anything"
+
+
+def test_a_member_is_read_as_its_file(place):
+    for number in range(4):
+        member = place / f"shards/{number // 2}.tar/{number}.png"
+        loose = place / f"loose/{number}.png"
+        assert np.array_equal(open_image(member), open_image(loose))
+        assert stamp_of(member).digest == stamp_of(loose).digest
+        assert facts_of(member).size == loose.stat().st_size
+    found = list(read_ahead(find_images([place / "shards/*.tar"]), 32, 2, 2, stamped=True))
+    assert [item.reason for item in found] == [""] * 4
+
+
+def test_what_is_no_photograph_is_one_sentence(place):
+    file = make_tar(place / "odd.tar", [("a.png", b"no picture"), ("b.png", b"")])
+    found = {item.name: item.reason for item in read_ahead(find_images([file]), 32, 1, 1)}
+    assert (
+        "is not an image of a known format" in found["odd.tar/a.png"] and "is empty" in found["odd.tar/b.png"]
+    )
+    with pytest.raises(DataError, match="gone.png: is missing"):
+        open_image(file / "gone.png")
+
+
+def test_an_archive_that_is_not_whole_or_compressed(place):
+    file = place / "shards/0.tar"
+    content = file.read_bytes()
+    (place / "cut.tar").write_bytes(content[: content.index(b"PNG") + 20])
+    (place / "text.tar").write_text("no archive")
+    for name in ("cut.tar", "text.tar"):
+        with pytest.raises(DataError, match=f"{name}: is no whole tar archive"):
+            names(place / name)
+    with pytest.raises(DataError, match="is a compressed archive"):
+        names(make_tar(place / "a.tar.gz", [("a.png", b"x")], "w:gz"))
+
+
+def test_an_archive_that_changed_is_listed_anew(place):
+    file = make_tar(place / "new.tar", [("a.png", b"1")])
+    assert list(members_of(file)) == ["a.png"]
+    make_tar(file, [("b.png", b"1"), ("c.png", b"22")])
+    assert list(members_of(file)) == ["b.png", "c.png"]
+
+
+def test_a_folder_may_be_called_like_an_archive(tmp_path):
+    draw(tmp_path / "line.tar" / "1.png", 1)
+    assert names(tmp_path / "line.tar") == ["1.png"]
+    assert open_image(tmp_path / "line.tar" / "1.png").size == (80, 60)
+
+
+def test_a_list_names_files_relative_to_itself(place):
+    lines = ["loose/3.png", "", "loose/0.png  ", "loose/gone.png", "loose/3.png", "shards/1.tar"]
+    (place / "list.txt").write_text("\n".join([*lines, "/elsewhere/x.png"]))
+    found = list(find_images([f"@{place}/list.txt"]))
+    assert [name for name, _ in found] == [
+        "loose/3.png",
+        "loose/0.png",
+        "loose/gone.png",
+        "shards/1.tar/2.png",
+        "shards/1.tar/3.png",
+        "/elsewhere/x.png",
+    ]
+    assert [path.is_file() for _, path in found] == [True, True, False, False, False, False]
+    reasons = [item.reason for item in read_ahead(found, 32, 1, 1)]
+    assert reasons[2].startswith("is missing") and reasons[:2] == ["", ""] == reasons[3:5]
+
+
+def test_a_list_that_is_not_there(place):
+    refuse_missing([place / "loose", place / "shards/*.tar"])
+    for look in (names, lambda given: refuse_missing([given])):
+        with pytest.raises(DataError, match="there is no list .*gone.txt; check the path"):
+            look(f"@{place}/gone.txt")
+
+
+def test_a_file_whose_name_begins_like_a_list_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "@1.png", 1)
+    (tmp_path / "1.png").touch()
+    assert names("@1.png") == ["@1.png"]

@@ -1,0 +1,111 @@
+"""Files in tar archives, named ARCHIVE/MEMBER, as webdataset lays them: read where they lie, nothing is
+unpacked."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from utils.errors import DataError
+from utils.text import one_line, printable
+
+SUFFIX = ".tar"
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+class Member(NamedTuple):
+    """Where a file lies in its archive, in bytes."""
+
+    offset: int
+    size: int
+
+
+class Facts(NamedTuple):
+    """A file's bytes and the time of its last change (ns); a member's time is its archive's."""
+
+    size: int
+    modified: int
+
+
+def is_archive(path: str | Path) -> bool:
+    return os.fspath(path).lower().endswith(SUFFIX) and os.path.isfile(path)
+
+
+def refuse_compressed(path: str | Path) -> None:
+    """DataError for an archive whose middle cannot be found."""
+    if os.fspath(path).lower().endswith(COMPRESSED):
+        raise DataError(
+            f"{printable(path)}: is a compressed archive, which cannot be read from its middle; unpack it, "
+            "or make it a plain .tar (photographs are compressed themselves)"
+        )
+
+
+def members_of(archive: str | Path) -> dict[str, Member]:
+    """Name -> place of each file in an archive, in its order; of two of one name the last. DataError for one
+    that is not whole."""
+    facts = os.stat(archive)
+    return _members(os.path.abspath(archive), facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=8)
+def _members(archive: str, _size: int, _modified: int) -> dict[str, Member]:
+    found: dict[str, Member] = {}
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            while (member := tar.next()) is not None:
+                if member.isreg():
+                    found[os.path.normpath(member.name)] = Member(member.offset_data, member.size)
+                    if member.offset_data + member.size > _size:
+                        raise tarfile.ReadError("its end is missing")
+                tar.members.clear()  # type: ignore[attr-defined] # it would keep them all
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise DataError(
+            f"{printable(archive)}: is no whole tar archive ({one_line(error)}); make it again"
+        ) from error
+    return found
+
+
+def _split(path: str | Path) -> tuple[str, str] | None:
+    """The archive and the member that a path names; None for a path of a file by itself."""
+    text = os.fspath(path)
+    place = text.lower().find(SUFFIX + os.sep)
+    while place >= 0:
+        end = place + len(SUFFIX)
+        if os.path.isfile(text[:end]):
+            return text[:end], text[end + 1 :]
+        place = text.lower().find(SUFFIX + os.sep, end)
+    return None
+
+
+def _member(archive: str, name: str) -> Member:
+    try:
+        return members_of(archive)[name]
+    except (KeyError, DataError) as error:
+        raise FileNotFoundError(2, "is not in the archive", f"{archive}/{name}") from error
+
+
+def facts_of(path: str | Path) -> Facts:
+    """Of a file or of a member; OSError where it is not there."""
+    place = _split(path)
+    facts = os.stat(path if place is None else place[0])
+    return Facts(facts.st_size if place is None else _member(*place).size, facts.st_mtime_ns)
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether what is there is a regular file or a member."""
+    return _split(path) is not None or os.path.isfile(path)
+
+
+def opened(path: str | Path) -> BinaryIO:
+    """A file's bytes, or a member's, as a stream; OSError."""
+    place = _split(path)
+    if place is None:
+        return open(path, "rb")
+    member = _member(*place)
+    with open(place[0], "rb") as archive:
+        archive.seek(member.offset)
+        return io.BytesIO(archive.read(member.size))
