@@ -43,6 +43,7 @@ from fdsl.store.checkpoint import Checkpoint
 from fdsl.store.maps import RunMaps, load_maps
 from fdsl.tested_set import TestedSet
 from models.detector import Detector
+from models.methods.registry import METHODS
 from utils.command import run_command
 from utils.device import seed_everything, worker_count
 from utils.errors import ConfigError, DataError, ModelError
@@ -79,10 +80,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def end(runs: list[Planned], detectors: Mapping[Path, Detector], world: World) -> None:
-    """Ends the runs that were computed together, in the one process that is to."""
+    """Ends the runs that were computed together, in the one process that is to; those with trained heads
+    last, whose reports show the others' pixel scores beside their own."""
     if world.joined and not world.is_first:
         return
-    for run in runs:
+    for run in sorted(runs, key=lambda run: METHODS[run.config.detector.method].needs_heads):
         detector = detectors.get(run.drawn.run.path)
         whole = not world.is_array or run.args.from_maps is not None
         test(run, detector) if whole else join(run, detector, world)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from fdsl.metrics.exact import METRIC_NAMES, PixelMetrics, image_metrics
+from fdsl.metrics.overlap import Overlap
 from models.features import ScoreMaps
 from utils.config import WindowConfig
 
@@ -21,13 +22,14 @@ BATCH_VALUES = 2**24  # map values upsampled at once
 
 @dataclass(frozen=True)
 class CategoryEvaluation:
-    """One category's seven metrics (None where not defined), image scores (n,) and the two F1-max
-    thresholds."""
+    """One category's seven metrics (None where not defined), image scores (n,), the two F1-max thresholds,
+    and how pixel scores are distributed (None with pixels of one kind alone)."""
 
     metrics: dict[str, float | None]
     scores: np.ndarray
     map_threshold: float | None
     score_threshold: float | None
+    overlap: Overlap | None = None
 
 
 def upsample_maps(maps: np.ndarray, side: int | tuple[int, int]) -> np.ndarray:
@@ -91,6 +93,7 @@ def evaluate_category(
         scores,
         found["f1_threshold_px"],
         found["f1_threshold_sp"],
+        pixels.overlap(),
     )
 
 

@@ -13,6 +13,7 @@ from data.check import MOST_DEFECT
 from data.images import image_size, mask_to_tensor, open_image, open_mask
 from data.records import Record
 from fdsl.evaluation import evaluate_category
+from fdsl.metrics.overlap import Overlap
 from fdsl.paper import row_beside
 from fdsl.report.pictures import CategoryView, write_pictures
 from fdsl.report.run_report import write_report
@@ -22,12 +23,17 @@ from fdsl.store.maps import RunMaps, save_maps
 from fdsl.tested_set import TestedSet
 from fdsl.words import framing
 from models.features import ScoreMaps
-from utils.files import csv_text, write_text
+from models.methods.registry import METHODS
+from utils.errors import ConfigError
+from utils.files import csv_text, read_json, write_json, write_text
 from utils.grey_range import GreyRange
 from utils.log import progress, warn
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")
+OVERLAPS = "pixels.json"  # of a run: how the scores of normal and of defective pixels are distributed
+OWN_SCORES = "Pixel scores of this run"
+DISTANCES = "Length of the discrepancy, without heads"
 SCORE_COLUMNS = (
     "image",
     "category",
@@ -53,10 +59,13 @@ def write_results(folder: Path, config: RunConfig, run: RunMaps, tested: TestedS
         part = slice(start, start := start + len(records))
         views.append(evaluate(category, tested, fused[part], score[part], config, max_pixels))
     write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, score_rows(run.maps, score, tested, views)))
+    known = {view.name: overlap.to_json() for view in views for overlap in view.overlaps.values()}
+    write_json(folder / OVERLAPS, {"categories": known})
     categories = {view.name: view.metrics for view in views}
     metrics = write_tables(folder, categories, config)
     logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
     if config.pictures != 0:
+        add_distances(views, folder, config)
         summaries = [
             write_pictures(view, folder / "pictures", config.pictures)
             for view in progress(views, len(views), "pictures")
@@ -146,4 +155,36 @@ def evaluate(
         read_photo=lambda index: files.photo(records[index]),
         read_mask=lambda index: files.mask(index, "full"),
         reference_photo=lambda index: files.photo(references[index]),
+        overlaps={} if found.overlap is None else {OWN_SCORES: found.overlap},
     )
+
+
+def add_distances(views: Sequence[CategoryView], folder: Path, config: RunConfig) -> None:
+    """Beside the pixel scores of trained heads those of the discrepancy's length alone, where a finished run
+    on the same references and windows has them."""
+    if not METHODS[config.detector.method].needs_heads:
+        return
+    for file in sorted(folder.parent.glob(f"*/{OVERLAPS}")):
+        if not _is_length_of(file.parent, config):
+            continue
+        known = read_json(file)
+        found = known.get("categories") if isinstance(known, dict) else None
+        for view in views:
+            overlap = Overlap.from_json(found.get(view.name)) if isinstance(found, dict) else None
+            if overlap is not None:
+                view.overlaps[f"{DISTANCES}: {file.parent.name}"] = overlap
+        return
+
+
+def _is_length_of(folder: Path, config: RunConfig) -> bool:
+    """Whether a folder holds a finished run of the discrepancy's length, all else as in `config`."""
+    try:
+        other = RunConfig.from_json(read_json(folder / "config.json"))
+    except ConfigError:
+        return False
+    if not METHODS[other.detector.method].length_of_discrepancy or not (folder / "metrics.json").is_file():
+        return False
+    made, wanted = other.detector, config.detector
+    alike = (made.windows, made.backbone.layers, made.backbone.image_size, made.backbone.model)
+    theirs = (wanted.windows, wanted.backbone.layers, wanted.backbone.image_size, wanted.backbone.model)
+    return (alike, other.files, other.rotations) == (theirs, config.files, config.rotations)

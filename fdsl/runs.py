@@ -51,6 +51,7 @@ WRITTEN = (
     "scores.csv",
     "metrics.csv",
     "table.md",
+    "pixels.json",
     "report.html",
 )  # metrics.json, which says that a run is whole, goes first
 IN_SHORT = {

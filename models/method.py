@@ -57,7 +57,8 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     no reference says better. sees_inspected: what it remembers are the inspected photographs. added_by: of a
     method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
     defined for it. reads_text: it needs `directions` (models/directions.py). groups: how many equal groups,
-    of heights of their own, its maps are of.
+    of heights of their own, its maps are of. length_of_discrepancy: its map is how long the
+    discrepancy is that trained heads judge.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     takes_text: ClassVar[bool] = False
     reads_text: ClassVar[bool] = False
     groups: ClassVar[int] = 1
+    length_of_discrepancy: ClassVar[bool] = False
     want: ClassVar[frozenset[str]] = frozenset()
     scales: tuple[str, ...] = ()
     parts: ClassVar[tuple[str, ...]] = ()

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fdsl.metrics.overlap import Overlap
 from fdsl.metrics.pixel_scores import (
     MEMORY_PIXELS,
     MetricsError,
@@ -81,6 +82,13 @@ class PixelMetrics:
         return dict(
             zip(names, (_auroc(by_pixel), f1, _average_precision(by_pixel), _pro(by_region), threshold))
         )
+
+    def overlap(self) -> Overlap | None:
+        """The distributions of normal and of anomalous pixels; None where there is only one of them."""
+        if self._pixels.normal_count == 0 or self._pixels.anomalous_count == 0:
+            return None
+        normal, anomalous, _ = self._pixels.populations()
+        return Overlap.of(normal, anomalous)
 
     def curve(self, points: int = 200) -> dict[str, list[float]]:
         """About `points` points of each curve, for plots: fpr and tpr, recall and precision, pro_fpr and pro.

@@ -11,6 +11,8 @@ from html import escape
 
 import numpy as np
 
+from fdsl.metrics.overlap import Overlap
+
 BINS = 44
 MOST_POINTS = 240  # of a curve, evenly thinned
 HISTOGRAM_SIZE = (560, 190)
@@ -23,6 +25,7 @@ STYLE = """
 .chart .middle { text-anchor: middle; } .chart .axis { stroke: var(--line); fill: none; }
 .chart .good { fill: var(--good); } .chart .defect { fill: var(--defect); }
 .chart .curve { stroke: var(--ink); stroke-width: 1.6; fill: none; stroke-linejoin: round; }
+.chart .area { opacity: .5; }
 .chart .chance { stroke: var(--line); stroke-dasharray: 3 4; }
 .chart .alarm { fill: var(--defect); opacity: .07; }
 .chart .threshold { stroke: var(--ink); stroke-width: 1.5; } .chart .point { fill: var(--defect); }
@@ -131,6 +134,26 @@ def _histogram_axes(low: float, high: float, middle: float, most: list[int]) -> 
         _text(LEFT - 6, middle + 4, "0", "end"),
         *scores,
     ]
+
+
+def overlap_svg(overlap: Overlap, extra: str = "") -> str:
+    """The distributions of normal and of defective pixels, one over the other, each as high as its own
+    fullest bin."""
+    size, room = HISTOGRAM_SIZE, HISTOGRAM_SIZE[1] - TOP - BOTTOM
+    body = []
+    for kind, shares in (("good", overlap.normal), ("defect", overlap.defects)):
+        width, most = (size[0] - LEFT - RIGHT) / len(shares), max(shares)
+        steps = [f"V{_y(share / most, size):.1f}h{width:.2f}" for share in shares]
+        body.append(
+            f'<path class="{kind} area" d="M{LEFT} {size[1] - BOTTOM}{"".join(steps)}V{TOP + room}Z"/>'
+        )
+    scores = [
+        _text(_x(at, size), size[1] - 12, f"{overlap.low + at * (overlap.high - overlap.low):.3g}", kind)
+        for at, kind in ((0, ""), (0.5, "middle"), (1, "end"))
+    ]
+    axis = f'<path class="axis" d="M{LEFT} {size[1] - BOTTOM}H{size[0] - RIGHT}"/>'
+    label = f"Scores of normal and of defective pixels: {overlap.share:.0%} of the areas in common"
+    return _svg(size, label, [*body, axis, *scores], extra)
 
 
 def operating_point(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict[str, int]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from fdsl.metrics.overlap import Overlap
 from fdsl.report import drawing
 from fdsl.report.charts import plots_svg
 from fdsl.report.contact_sheet import contact_sheet, ranked_choice
@@ -61,7 +62,7 @@ class CategoryView:
     labels (n,) bool, scores (n,) float64 (the image score of the table), maps (n,G,G) float32 in [0,1];
     `metrics` has the seven names of metrics.json as fractions or None. `read_photo(i)` gives (H,W,3) uint8
     RGB, `read_mask(i)` (H,W) bool or None, `reference_photo(j)` the photo of `references[j]`. The thresholds
-    are those of F1-max.
+    are those of F1-max. `overlaps`: what stands over each picture of pixel scores -> their distributions.
     """
 
     name: str
@@ -77,6 +78,7 @@ class CategoryView:
     read_photo: Callable[[int], np.ndarray]
     read_mask: Callable[[int], np.ndarray | None]
     reference_photo: Callable[[int], np.ndarray]
+    overlaps: dict[str, Overlap] = field(default_factory=dict)
 
 
 @dataclass
@@ -104,6 +106,7 @@ class CategorySummary:
     references: list[str]
     reference_files: list[str]
     problems: list[str] = field(default_factory=list)
+    overlaps: dict[str, Overlap] = field(default_factory=dict)
 
     def thumbnail(self, file: str) -> Path:
         """Where the thumbnail of an image or reference lies."""
@@ -186,6 +189,7 @@ def _summarise(view: CategoryView, folder: Path) -> CategorySummary:
         panel_sizes=[(1, 1)] * count,
         has_strip=[False] * count,
         references=list(view.references),
+        overlaps=dict(view.overlaps),
         reference_files=[f"reference-{index}" for index in range(len(view.references))],
     )
 

@@ -218,7 +218,12 @@ def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
         charts.curve_svg(kind, item.scores, item.labels, item.score_threshold) for kind in ("roc", "pr")
     ]
     low, high = charts.score_range(item.scores, item.score_threshold)
+    overlaps = [
+        {"title": title, "plot": Markup(charts.overlap_svg(overlap)), "share": per_cent(overlap.share)}
+        for title, overlap in item.overlaps.items()
+    ]
     return {
+        "overlaps": overlaps,
         "name": item.name,
         "values": [per_cent(item.metrics.get(key)) for key in METRICS],
         "plots": [Markup(plot) for plot in plots],

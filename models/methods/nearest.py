@@ -30,6 +30,7 @@ class Nearest(Method[MemoryBank]):
     unlike_paper = "no trained heads"
     hottest = 0.5
     takes_text = True
+    length_of_discrepancy = True
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
         return MemoryBank.collected(parts, count, match)

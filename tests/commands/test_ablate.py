@@ -86,6 +86,21 @@ def test_two_layouts_of_tiles_in_one_pass(datasets, backbone, tmp_path):
     )
 
 
+def test_a_report_of_heads_shows_the_discrepancy_alone_beside_them(datasets, backbone, checkpoint, tmp_path):
+    flags = [*backbone, "--winmode", "nan", "--checkpoint", str(checkpoint), "--pictures", "1"]
+    run(datasets[0], tmp_path, flags, "--ablate", "method=fdsl,nearest,subspace")
+    reports = {path.parent.name: path.read_text() for path in tmp_path.rglob("report.html")}
+    (nearest,) = (name for name in reports if "nearest" in name)
+    own, beside = "Pixel scores of this run", f"Length of the discrepancy, without heads: {nearest}"
+    assert all(own in text for text in reports.values()) and len(reports) == 3
+    assert [name for name, text in reports.items() if beside in text] == ["nan"]
+    (tmp_path / "fdsl/mvtec/1shot/seed14" / nearest / "metrics.json").unlink()
+    again = tmp_path / "fdsl/mvtec/1shot/seed14/nan"
+    where = ["--data-path", str(datasets[0]), "--results", str(tmp_path)]
+    test.main(["--from-maps", str(again), *where, "--force"])
+    assert beside not in (again / "report.html").read_text()
+
+
 def test_an_image_is_encoded_once_for_each_backbone(datasets, backbone, tmp_path, images_encoded, told):
     flags = ["--method", "nearest", "--seed", "14", "15", *QUICK]
     place = backbone.index("--layers")
