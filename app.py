@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
         how_to_continue("the page is closed and what was uploaded is gone; the same command opens it again")
         try:
             server = waitress.create_server(
-                make_server(detector, folder, limits, shown_facts(detector)),
+                make_server(detector, folder, limits, shown_facts(detector), args.rotate_references),
                 host=HOST,
                 port=args.port,
                 threads=THREADS,

@@ -75,11 +75,11 @@
 
   function take(told) {
     Object.assign(state, told);
-    const known = [...$("rotations").options].map(option => Number(option.value));
-    if (!known.includes(state.rotations)) $("rotations").append(make("option", { value: state.rotations, textContent: state.rotations }));
+    const known = [...$("rotations").options].map(option => option.value);
+    if (!known.includes(String(state.rotations))) $("rotations").append(make("option", { value: state.rotations, textContent: state.rotations }));
     $("rotations").value = state.rotations;
     $("learnt").textContent = state.learnt.length
-      ? `Knows ${state.learnt.length} good part${state.learnt.length > 1 ? "s" : ""}.` : "";
+      ? `Knows ${state.learnt.length} good part${state.learnt.length > 1 ? "s" : ""}${turned()}.` : "";
     show();
   }
   const photographed = number => state.photographs.find(photo => photo.number === number);
@@ -118,12 +118,19 @@
     else await scoreAll();
   }
 
+  // What the good parts themselves said to turned copies, where they were asked.
+  function turned() {
+    if (state.rotations !== "auto") return "";
+    return state.turned > 1 ? `, each in ${state.turned} turned copies` : "; turned copies would do harm";
+  }
+
   const gone = error => error.status === 0 || error.status === 404;
 
   async function learn() {
     if (!state.references.length) return;
     await flush();
-    const rotations = Number($("rotations").value), rate = state.rate ?? 0.01;
+    const asked = $("rotations").value, rotations = asked === "auto" ? asked : Number(asked);
+    const rate = state.rate ?? 0.01;
     $("learnt").textContent = "Learning what good parts look like…";
     state.busy++;
     $("decision").inert = $("learn").disabled = true;

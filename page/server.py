@@ -19,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 
 from fdsl.api import AnomalyDetector
 from page.session import Limits, Session
+from utils.config import AUTO
 from utils.errors import ConfigError, DataError, ModelError
 from utils.memory import CURE, is_out_of_memory
 
@@ -88,16 +89,20 @@ class Visitors:
 
 
 def make_server(
-    detector: AnomalyDetector, folder: Path, limits: Limits, facts: list[tuple[str, str]]
+    detector: AnomalyDetector,
+    folder: Path,
+    limits: Limits,
+    facts: list[tuple[str, str]],
+    rotations: int | str | None = None,
 ) -> Flask:
     """The WSGI application. Visitors get copies of `detector`; uploads go to `folder` and nowhere else.
 
-    `facts` are shown on the page. It answers requests that name this machine alone, and none that another
-    site's page makes.
+    `facts` are shown on the page, `rotations` chosen on it at first (see Session). It answers requests that
+    name this machine alone, and none that another site's page makes.
     """
     app = Flask("fdsl", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = limits.file_bytes
-    visitors = Visitors(lambda place: Session(detector, place, limits), folder)
+    visitors = Visitors(lambda place: Session(detector, place, limits, rotations), folder)
     in_turn = partial(_in_turn, threading.BoundedSemaphore(WAITING))
     page, style = _page(detector, limits, facts)
 
@@ -209,8 +214,9 @@ def _upload(visitors: Visitors, kind: str, name: str) -> Response:
 def _learn(session: Session) -> Response:
     asked = _asked()
     rotations, rate = asked.get("rotations", 1), asked.get("rate", 0.01)
-    if not isinstance(rotations, int) or not 1 <= rotations <= 36 or not _is_number(rate) or not 0 < rate < 1:
-        raise ConfigError("rotations are 1 to 36, a false-alarm rate lies between 0 and 1")
+    turned = rotations == AUTO or (type(rotations) is int and 1 <= rotations <= 36)
+    if not turned or not _is_number(rate) or not 0 < rate < 1:
+        raise ConfigError(f"rotations are 1 to 36 or {AUTO}, a false-alarm rate lies between 0 and 1")
     session.learn(rotations, rate)
     return jsonify(session.state())
 

@@ -21,6 +21,7 @@ from fdsl.boxes import Box, find_boxes
 from fdsl.inspection import draw, finish, row_of, run_config
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
+from fdsl.turning import TURNS
 from page.uploads import Upload, jpeg, plain_name, receive, remove
 from utils.errors import ConfigError, DataError
 
@@ -52,21 +53,28 @@ class Photograph(Upload):
 class Session:
     """One visitor's work. Safe to use from several threads; scoring of different visitors takes turns."""
 
-    def __init__(self, detector: AnomalyDetector, folder: Path, limits: Limits) -> None:
+    def __init__(
+        self, detector: AnomalyDetector, folder: Path, limits: Limits, rotations: int | str | None = None
+    ) -> None:
+        """`rotations`: how many copies of good parts are asked for until a visitor asks for others; None: as
+        many as the detector came with."""
         self.start, self.folder, self.limits = detector, folder, limits
+        self.usual: int | str = detector.config.rotations if rotations is None else rotations
         self.references: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
         self._count = 0
         self._coming = {"references": 0, "photographs": 0}  # uploads that are being received
         self._lock = RLock()  # what is here
         self._work = Lock()  # the detector
-        self._take(detector.another(), [], None)
+        self._take(detector.another(), [], None, self.usual)
         folder.mkdir()
 
-    def _take(self, detector: AnomalyDetector, learnt: list[int], rate: float | None) -> None:
-        """From now on this detector, which knows the references `learnt`; what another one found is
-        forgotten."""
-        self.detector, self.learnt, self.rate = detector, learnt, rate
+    def _take(
+        self, detector: AnomalyDetector, learnt: list[int], rate: float | None, rotations: int | str
+    ) -> None:
+        """From now on this detector, which knows the references `learnt` in the `rotations` that were asked
+        for; what another one found is forgotten."""
+        self.detector, self.learnt, self.rate, self.rotations = detector, learnt, rate, rotations
         self.level = (
             None if detector.threshold is None else detector.threshold.level
         )  # from which a patch is boxed
@@ -85,7 +93,8 @@ class Session:
                 "ready": self.ready,
                 "rate": self.rate,
                 "rates": RATES if self.detector.normal else (),
-                "rotations": self.detector.config.rotations,
+                "rotations": self.rotations,
+                "turned": self.detector.config.rotations,
                 "threshold": None if threshold is None else asdict(threshold),
                 "limits": asdict(self.limits),
             }
@@ -174,9 +183,9 @@ class Session:
             forgotten = not self.references and bool(self.learnt)
         if forgotten:
             with self._work, self._lock:
-                self._take(self.start.another(), [], None)
+                self._take(self.start.another(), [], None, self.usual)
 
-    def learn(self, rotations: int = 1, rate: float = 0.01) -> None:
+    def learn(self, rotations: int | str = 1, rate: float = 0.01) -> None:
         """Shows the references to a new detector and estimates the threshold; all photographs have to be
         scored anew. Where some are removed meanwhile, the lesson begins again without them.
 
@@ -189,15 +198,16 @@ class Session:
                     references = dict(self.references)
                 if not references:
                     raise DataError("there is no photograph of a good part yet")
-                if len(references) * rotations > MOST_COPIES:
+                copies = rotations if isinstance(rotations, int) else max(TURNS)
+                if len(references) * copies > MOST_COPIES:
                     raise ConfigError(
-                        f"{len(references)} good parts with {rotations} rotated copies each are more than "
+                        f"{len(references)} good parts with {copies} rotated copies each are more than "
                         f"{MOST_COPIES}: remove some, or turn them less"
                     )
                 if self._learn_these(references, rotations, rate):
                     return
 
-    def _learn_these(self, references: dict[int, Upload], rotations: int, rate: float) -> bool:
+    def _learn_these(self, references: dict[int, Upload], rotations: int | str, rate: float) -> bool:
         """One lesson; False, and nothing is changed, where one of the references is gone at its end."""
         other = self.start.another()
         photos = [upload.file for upload in references.values()]
@@ -214,7 +224,7 @@ class Session:
         with self._lock:
             if not references.keys() <= self.references.keys():
                 return False
-            self._take(other, list(references), rate)
+            self._take(other, list(references), rate, rotations)
         return True
 
     def score(self, number: int) -> dict[str, Any]:

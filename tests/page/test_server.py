@@ -84,6 +84,25 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     assert not detector.ready, "visitors have detectors of their own"
 
 
+def test_the_good_parts_may_say_how_often_they_are_turned(visitor, detector, tmp_path):
+    state = visitor.learnt(1, 2, rotations="auto")
+    plain = detector.another()
+    plain.remember([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations="auto")
+    assert state["rotations"] == "auto" and state["turned"] == plain.config.rotations
+    assert state["threshold"]["score"] == plain.threshold.score
+    visitor.ask("POST", "/learn", json={"rotations": 1})
+    assert visitor.ask("GET", "").json["rotations"] == 1
+    client = make_server(detector, tmp_path / "other", LIMITS, [], "auto").test_client()
+    (tmp_path / "other").mkdir()
+    assert Visitor(client).ask("GET", "").json["rotations"] == "auto"
+    limits = replace(LIMITS, references=7)
+    many = Visitor(make_server(detector, tmp_path / "other", limits, []).test_client())
+    for seed in range(7):
+        many.upload("references", png(seed))
+    refusal = many.ask("POST", "/learn", 422, json={"rotations": "auto"}).json["error"]
+    assert "7 good parts with 8 rotated copies each are more than 48" in refusal
+
+
 def test_the_same_good_part_twice_is_refused_and_changes_nothing(visitor):
     """It would be held out against itself: the threshold would be far too high."""
     state = visitor.learnt(1, 2)
@@ -227,6 +246,9 @@ def test_what_is_asked_in_vain(visitor, client):
         {"rotations": 0},
         {"rotations": 1000},
         {"rotations": 1.5},
+        {"rotations": True},
+        {"rotations": "8"},
+        {"rotations": ["auto"]},
         {"rate": None},
         {"rate": True},
     ):
