@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor
 
@@ -24,8 +25,10 @@ from benchmarks.bench import PHOTOS, Bench  # noqa: E402
 from benchmarks.surroundings import loading, memory, start  # noqa: E402
 from models.backbones.families import load_backbone  # noqa: E402
 from models.detector import Detector  # noqa: E402
+from models.features import Features  # noqa: E402
 from models.losses import map_losses  # noqa: E402
-from models.memory_bank import MemoryBank  # noqa: E402
+from models.matching import EVERYTHING  # noqa: E402
+from models.memory_bank import MemoryBank, discrepancy_of  # noqa: E402
 from models.methods.fdsl import Fdsl  # noqa: E402
 from utils.config import QUARTER  # noqa: E402
 from utils.device import bf16_in_hardware, machine_facts  # noqa: E402
@@ -127,6 +130,32 @@ def ceiling(bench: Bench) -> list[tuple]:
         / 1e12
     )
     return [(f"TFLOP/s in the ViT, {count} windows (beside it: one matrix product)", vit, product)]
+
+
+def matching(bench: Bench) -> list[tuple]:
+    """Each patch's nearest one in a bank, and the whole way to discrepancies, beside one matrix product of
+    the same size. Random tokens: it makes no difference how alike they are."""
+    patches, width = bench.backbone.grid(bench.args.image_size) ** 2, bench.backbone.width
+    found, blocks = [], len(bench.args.layers)
+    for shots in (1, 4):
+        query, normal = (
+            F.normalize(torch.randn(blocks, count, width, device=bench.device), dim=-1).to(bench.dtype)
+            for count in (patches, shots * patches)
+        )
+        bank, place = MemoryBank.of_tokens(normal), query.new_empty(patches, shots * patches)
+        whole = Features(query[:, None])
+
+        def product(left: Tensor = query, bank: MemoryBank = bank, place: Tensor = place) -> None:
+            for own, known in zip(left, bank.centred):
+                torch.mm(own, known.t(), out=place)
+
+        index = partial(bank.index, query)
+        way = partial(discrepancy_of, whole, bank, EVERYTHING, bench.method.options)
+        with torch.no_grad():
+            bare, taken, all_of_it = (bench.seconds(work) for work in (product, index, way))
+        found.append((f"nearest patches, {shots} shot(s) (beside it: one matrix product)", taken, bare))
+        found.append((f"discrepancies, {shots} shot(s) (beside it: one matrix product)", all_of_it, bare))
+    return found
 
 
 def bare_windows(bench: Bench, detector: Detector) -> float:
@@ -242,6 +271,7 @@ ROWS = {
     "loading": loading,
     "start": start,
     "ceiling": ceiling,
+    "matching": matching,
     "growth": growth,
 }
 

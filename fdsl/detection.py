@@ -148,14 +148,22 @@ def _look_at(scorer: Scorer, tested: InspectionDataset) -> None:
     show_inspected(scorer, photographs, len(chosen))
 
 
-def remember_shots(scorer: Scorer, shots: InspectionDataset, rotations: int | str) -> None:
+def remember_shots(
+    scorer: Scorer, shots: InspectionDataset, rotations: int | str, known: Detector | None = None
+) -> None:
     """Shows the detector a category's references, and sets what the maps of a method with scales are measured
-    against."""
+    against. `known`: a detector that would remember the same, and does already; both then match once what
+    they match alike."""
     photographs = [
         open_image(shots.root / record.image_path, shots.max_pixels, shots.grey) for record in shots.records
     ]
     try:
-        turns = show(scorer, photographs, rotations)
+        if known is None or not isinstance(rotations, int):
+            turns = show(scorer, photographs, rotations)
+        else:
+            known.matching_once()
+            scorer.detector.remember_as(known)
+            turns = rotations
         set_scales(scorer, photographs, turns)
     except NotFinite as error:
         error.name = f"a reference of {shots.records[0].category}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from data.dataset import InspectionDataset, make_loader
@@ -25,6 +25,7 @@ from fdsl.tested_set import TestedSet
 from models.detector import NO_WINDOWS, Detector
 from models.encoded_once import EncodedOnce
 from models.features import ScoreMaps, join_score_maps
+from utils.config import AUTO
 from utils.device import worker_count
 from utils.log import progress, warn
 from utils.memory import free_bytes
@@ -74,6 +75,16 @@ class Waiting:
         """Works that are equal in this look at the same arrays."""
         names = tuple(record.image_path for record in self.tested.records)
         return names, self.tested.layout, self.tested.grey
+
+    @property
+    def same_bank(self) -> tuple:
+        """Works that are equal in this remember the same bank."""
+        detector, run = self.scorer.detector, self.drawn.run.config
+        method = detector.method
+        alone = not method.remembers_bank or detector.second is not None or run.rotations == AUTO
+        draw = tuple(record.image_path for record in self.shots.records)
+        windows = replace(detector.settings, winmode="", win_weight=0)
+        return (id(self),) if alone else (draw, windows, detector.windows is None, method.needs_references)
 
     @property
     def order(self) -> tuple:
@@ -209,20 +220,25 @@ def _same_maps(key: Mapping[str, Any], known: Iterable[str]) -> str:
 
 def _remembered(waiting: Sequence[Waiting], budget: int) -> list[Waiting]:
     """The first of the works whose memories fit into the budget, at least one; they have seen their
-    references."""
+    references. Those of one draw whose methods remember the same bank have it together."""
     taken: list[Waiting] = []
     held = 0
+    banks: dict[tuple, Detector] = {}
     for work in waiting:
-        if taken and held + held // len(taken) > budget:
+        if taken and held + held // max(len(banks), 1) > budget:
             break
+        known = banks.get(work.same_bank)
         try:
             if len(work.shots):
-                remember_shots(work.scorer, work.shots, work.drawn.run.config.rotations or 1)
+                remember_shots(work.scorer, work.shots, work.drawn.run.config.rotations or 1, known)
+            banks.setdefault(work.same_bank, work.scorer.detector)
         except NotFinite:
             work.scorer = Scorer(work.scorer.detector.another(), work.scorer)  # its own run says it
         work.tested.layout = work.scorer.detector.layout
-        held += work.scorer.detector.memory_bytes
+        held += work.scorer.detector.memory_bytes if known is None else 0
         taken.append(work)
+    for work in taken:
+        work.scorer.detector.forget_matched()
     return taken
 
 
@@ -244,6 +260,8 @@ def _go_through(works: Sequence[Waiting], reading: Reading, what: str) -> None:
         going = list(group)
         for batch in progress(loader, len(images), label, lambda batch: len(batch["path"])):
             going = [work for work in going if _scored(work, batch)]
+            for work in going:
+                work.scorer.detector.forget_matched()
         for work in going:
             work.keep()
         for work in group:  # the next pass needs the memory

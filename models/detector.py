@@ -8,7 +8,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from models.beside import Beside
 from models.encoded_once import EncodedOnce
 from models.features import Features, ScoreMaps
 from models.matching import EVERYTHING, Matching, window_matching
+from models.memory_bank import MemoryBank
 from models.method import Memory, Method
 from models.pair import Second
 from models.tiles import FINER, join_tiles
@@ -195,6 +196,19 @@ class Detector(nn.Module):
             detector = known.empty_copy(deepcopy(known.method))
             detector.remember_as(known)
             self.second = other.second.like(detector, self)
+
+    def matching_once(self) -> None:
+        """From now on what is matched against its banks is kept for others that share them, until
+        `forget_matched`."""
+        self.memory, self.window_memory, self.tile_memory = (
+            replace(one, known={}) if isinstance(one, MemoryBank) and one.known is None else one
+            for one in (self.memory, self.window_memory, self.tile_memory)
+        )
+
+    def forget_matched(self) -> None:
+        for memory in (self.memory, self.window_memory, self.tile_memory):
+            if isinstance(memory, MemoryBank) and memory.known is not None:
+                memory.known.clear()
 
     def another(self, windows: WindowConfig | None = None) -> Detector:
         """A detector of the same backbones and settings, or with other `windows`, that remembers nothing and

@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.discrepancy import feature_discrepancy
 from models.features import Features
+from models.in_rows import in_rows
 from models.matching import EVERYTHING, Matching
 from models.stored import taken
 from utils.config import ALIGNMENTS, MethodConfig
@@ -48,13 +49,15 @@ class MemoryBank:
     <q, m - mean> has the same maximum over m as <q, m>, and |(q - mean) - (m - mean)| is |q - m|; but the
     differences are small numbers, which a bf16 product can still tell apart. In float32 nothing changes but
     rounding. keys (W,...): of a bank of windows, what a strategy of models/matching.py picks them by. patches
-    (M,): which patch of its photograph each token is; None: all in order.
+    (M,): which patch of its photograph each token is; None: all in order. known: what was matched for several
+    detectors that share the bank; whoever sets it empties it.
     """
 
     mean: Tensor
     centred: Tensor
     keys: Tensor | None = None
     patches: Tensor | None = None
+    known: dict[tuple, tuple[Tensor, Tensor]] | None = field(default=None, compare=False)
 
     @classmethod
     def of_tokens(cls, tokens: Tensor) -> MemoryBank:
@@ -164,11 +167,28 @@ class MemoryBank:
 
         return _side_by_side(torch.stack([means(block) for block in self.centred]))
 
-    def discrepancy(self, tokens: Tensor, index: Tensor, fd: str = "abs") -> Tensor:
-        """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the bank's tokens at `index` (L,Q),
-        float32."""
-        nearest = torch.stack([normal[matched] for normal, matched in zip(self.centred, index)])
-        return feature_discrepancy(self.centre(tokens), nearest, fd)
+    def discrepancy(
+        self, tokens: Tensor, index: Tensor, fd: str = "abs", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the bank's tokens at `index` (L,Q), in
+        `dtype`. A few rows at a time, each step of which a processor keeps in its cache."""
+        found = torch.empty_like(tokens, dtype=dtype)
+        for normal, mean, *parts in zip(self.centred, self.mean, tokens, index, found):
+            for query, matched, place in zip(*map(in_rows, parts)):
+                centred = (query.float() - mean).to(query.dtype)
+                place.copy_(feature_discrepancy(centred, normal[matched], fd))
+        return found
+
+    def matched(self, query: Features, match: Matching, align: str) -> Tensor:
+        """The place (L,B,n) of each query token's nearest one by `match`; found once for tokens that come
+        again while `known` is there."""
+        if self.known is None:
+            return match.index(self, query, align)
+        tokens = query.tokens
+        key = (tokens.data_ptr(), tokens.shape, tokens.stride(), match, align)
+        if key not in self.known:
+            self.known[key] = match.index(self, query, align), tokens  # as long as they are held, no others
+        return self.known[key][0]
 
     def part(self, rows: Tensor) -> MemoryBank:
         """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean; it has no
@@ -193,9 +213,9 @@ def discrepancy_of(
         return feature_discrepancy(tokens, None, "none").to(tokens.dtype)
     if memory is None:
         raise ModelError("The detector has no references yet: call remember() first.")
-    index = match.index(memory, query, options.align)
-    found = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd)
-    return found.to(tokens.dtype).view_as(tokens)
+    index = memory.matched(query, match, options.align)
+    found = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd, tokens.dtype)
+    return found.view_as(tokens)
 
 
 def _centre_in_place(tokens: Tensor) -> Tensor:

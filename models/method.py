@@ -58,7 +58,8 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
     defined for it. reads_text: it needs `directions` (models/directions.py). groups: how many equal groups,
     of heights of their own, its maps are of. length_of_discrepancy: its map is how long the
-    discrepancy is that trained heads judge.
+    discrepancy is that trained heads judge. remembers_bank: its memory is a plain MemoryBank, the same as of
+    every such method.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     reads_text: ClassVar[bool] = False
     groups: ClassVar[int] = 1
     length_of_discrepancy: ClassVar[bool] = False
+    remembers_bank: ClassVar[bool] = False
     want: ClassVar[frozenset[str]] = frozenset()
     scales: tuple[str, ...] = ()
     parts: ClassVar[tuple[str, ...]] = ()

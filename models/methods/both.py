@@ -25,6 +25,7 @@ class Both(Method[MemoryBank]):
     sentence = "their maps fused with the distance to the nearest normal patch"
     unlike_paper = "fused with the nearest distance"
     needs_heads = True
+    remembers_bank = True
     scales = ("the heads' maps", "the distances")
 
     def __init__(self, trained: Fdsl) -> None:

@@ -80,6 +80,7 @@ class Fdsl(Method[MemoryBank]):
     words = "trained heads"
     needs_heads = True
     needs_discrepancy = False
+    remembers_bank = True
     takes_text = True
 
     def __init__(

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from models.features import Features
+from models.in_rows import in_rows
 from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, discrepancy_of
 from models.method import Method
@@ -18,7 +19,9 @@ def nearest_distance(discrepancy: Tensor) -> Tensor:
 
     For unit vectors |T - M|^2 / 4 = (1 - <T,M>) / 2: the discrepancy already holds the distance.
     """
-    return discrepancy.float().square().sum(-1).div(4).clamp(max=1)
+    rows = in_rows(discrepancy.flatten(0, -2))
+    found = torch.cat([part.float().square().sum(-1).div(4).clamp(max=1) for part in rows])
+    return found.view(discrepancy.shape[:-1])
 
 
 class Nearest(Method[MemoryBank]):
@@ -31,6 +34,7 @@ class Nearest(Method[MemoryBank]):
     hottest = 0.5
     takes_text = True
     length_of_discrepancy = True
+    remembers_bank = True
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
         return MemoryBank.collected(parts, count, match)

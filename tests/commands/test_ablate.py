@@ -9,6 +9,7 @@ import torch
 
 from fdsl.store.checkpoint import save_checkpoint
 from fdsl.training_config import TrainedWith
+from models import memory_bank
 from models.methods.fdsl import Fdsl
 from tests.support.one_pass import files_of, run, test
 from tests.support.predictions import TOWER
@@ -84,6 +85,18 @@ def test_two_layouts_of_tiles_in_one_pass(datasets, backbone, tmp_path):
     assert {name: part for name, part in together.items() if "ablation" not in name} == files_of(
         tmp_path / "alone"
     )
+
+
+def test_methods_with_the_same_bank_match_once(datasets, backbone, checkpoint, tmp_path, monkeypatch):
+    queries, plain = [], memory_bank.nearest_index
+    monkeypatch.setattr(
+        *(memory_bank, "nearest_index"),
+        lambda query, bank, align="mulmax": queries.append(len(query)) or plain(query, bank, align),
+    )
+    flags = [*backbone, *QUICK, "--checkpoint", str(checkpoint), "--winmode", "mul", *SHAPE, "--k-shot", "2"]
+    run(datasets[0], tmp_path, flags, "--ablate", "method=fdsl,nearest", "use-nam=0,1")
+    blocks, patches, windows = 2, 64, 4 * 16
+    assert sum(queries) == 8 * blocks * (patches + windows)
 
 
 def test_a_report_of_heads_shows_the_discrepancy_alone_beside_them(datasets, backbone, checkpoint, tmp_path):
