@@ -21,7 +21,7 @@ from fdsl.report.tables import UNDEFINED
 from fdsl.resampling import RESAMPLED, Counts, counts_of_images, counts_of_pixels, drawn_again, interval
 from fdsl.results import CategoryFiles
 from fdsl.store.maps import load_maps
-from fdsl.words import LEARNT_FROM_THESE
+from fdsl.words import LEARNT_FROM_THESE, SEES
 from utils.errors import ConfigError
 from utils.files import csv_text, read_json, write_json, write_text
 from utils.log import progress
@@ -204,6 +204,10 @@ def _rows(runs: Iterable[Planned]) -> list[Row]:
         if len({row.settings[name] for row in found} - {""}) <= 1:
             for row in found:
                 del row.settings[name]
+    sees = [row.runs[0].config.detector.sees_test_set for row in found]
+    if any(sees):
+        for row, does in zip(found, sees):
+            row.settings[SEES] = "yes" if does else "no"
     return found
 
 

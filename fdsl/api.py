@@ -56,6 +56,7 @@ from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.config import AUTO, BackboneConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
+from utils.room import Room, in_memory
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")
@@ -306,13 +307,15 @@ class AnomalyDetector:
         rotations: int | str = 1,
         false_alarm_rate: float | None = 0.01,
         inspected: Photograph | Iterable[Photograph] = (),
+        room: Room = in_memory,
     ) -> None:
         """Learns what good parts look like; what it remembered before is forgotten.
 
         `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of
         each, turned by 360/rotations degrees (not for parts whose orientation is the defect); "auto": as many
         as do no harm, by the references themselves. `inspected`: for method batch and `with_batch`, the
-        photographs that will be inspected, two or more; of many, 200 are drawn.
+        photographs that will be inspected, two or more; of many, 200 are drawn. `room`: where their tokens
+        are kept (utils/room.py).
         `false_alarm_rate`: how often a good part may be called anomalous; the threshold comes from the
         references alone. None: no threshold, sooner done. A photograph given twice counts once. Raises
         DataError, ModelError.
@@ -343,7 +346,7 @@ class AnomalyDetector:
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if self.scorer.detector.looks_at_inspected:
             seen = (as_photograph(image, grey, self.max_pixels) for image in shown)
-            show_inspected(self.scorer, seen, len(shown))
+            show_inspected(self.scorer, seen, len(shown), room)
         if not photographs:
             return
         with self.scorer.detector.encoding_once():

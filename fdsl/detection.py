@@ -125,7 +125,7 @@ def detect_category(
     """Maps and raw scores of one category's test images, after its references `shots` were remembered."""
     try:
         if scorer.detector.looks_at_inspected:
-            _look_at(scorer, tested)
+            _look_at(scorer, tested, f"{what}, looked at beforehand")
         if len(shots):
             remember_shots(scorer, shots, rotations)
         tested.layout = scorer.detector.layout
@@ -139,13 +139,13 @@ def detect_category(
     return RunMaps([record.image_path for record in tested.records], join_score_maps(found))
 
 
-def _look_at(scorer: Scorer, tested: InspectionDataset) -> None:
+def _look_at(scorer: Scorer, tested: InspectionDataset, what: str) -> None:
     """Shows the detector those of a category's test images that stand for all."""
     chosen = standing_for_all(tested.records)
     photographs = (
         open_image(tested.root / record.image_path, tested.max_pixels, tested.grey) for record in chosen
     )
-    show_inspected(scorer, photographs, len(chosen))
+    show_inspected(scorer, photographs, len(chosen), what=what)
 
 
 def remember_shots(

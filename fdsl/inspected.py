@@ -12,6 +12,8 @@ from data.photographs import in_batches
 from fdsl.scoring import Scorer
 from models.methods.batch import FEWEST
 from utils.errors import DataError
+from utils.log import progress
+from utils.room import Room, in_memory
 
 Item = TypeVar("Item")
 MOST = 200  # photographs that stand for all: what each one costs does not grow with their number
@@ -26,13 +28,19 @@ def standing_for_all(items: Sequence[Item]) -> list[Item]:
     return [items[number] for number in sorted(chosen)]
 
 
-def show_inspected(scorer: Scorer, photographs: Iterable[Image.Image], count: int) -> None:
-    """Shows the detector `count` photographs; DataError where they are too few to be compared."""
+def show_inspected(
+    scorer: Scorer,
+    photographs: Iterable[Image.Image],
+    count: int,
+    room: Room = in_memory,
+    what: str = "photographs looked at beforehand",
+) -> None:
+    """Shows the detector `count` photographs, whose tokens are kept in `room`; DataError where they are too
+    few to be compared."""
     if count < FEWEST:
         raise DataError(
             f"{count} photograph(s) to inspect: they are compared with each other, so give {FEWEST} or more"
         )
     normalise = scorer.detector.backbone.normalise
-    scorer.detector.look_at(
-        (normalise(scorer.to_batch(part)) for part in in_batches(photographs, BATCH)), count
-    )
+    seen = in_batches(progress(photographs, count, what), BATCH)
+    scorer.detector.look_at((normalise(scorer.to_batch(part)) for part in seen), count, room)

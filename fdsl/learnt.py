@@ -47,7 +47,7 @@ def tensors_of(
         tensors["second.levels"] = torch.tensor(levels, dtype=torch.float64)
     beside = detector.beside
     if beside is not None and beside.memory and beside.levels and beside.own:
-        tensors["inspected.tokens"] = beside.memory.tokens
+        tensors |= {f"inspected.{name}": value for name, value in beside.memory.state().items()}
         tensors["inspected.levels"] = torch.tensor([*beside.levels, *beside.own], dtype=torch.float64)
     if sizes:
         tensors[SIZES] = torch.tensor(list(sizes))

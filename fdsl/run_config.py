@@ -62,6 +62,11 @@ class DetectorConfig:
         }
         return made if self.second is None else {**made, SECOND: as_stored(self.second)}
 
+    @property
+    def sees_test_set(self) -> bool:
+        """Whether the photographs that are inspected decide about each other."""
+        return self.options.with_batch or METHODS[self.method].sees_inspected
+
     def of_second(self) -> DetectorConfig | None:
         """What the detector of the second backbone is put together from; None where there is none."""
         return None if self.second is None else replace(self, backbone=self.second, second=None)

@@ -22,6 +22,7 @@ from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.paper import DATASET_TITLES
 from fdsl.report.tables import UNDEFINED
 from fdsl.summary_rows import Row, find_runs, table_rows
+from fdsl.words import SEES
 from utils.command import run_command
 from utils.errors import ConfigError
 from utils.files import csv_text, write_json, write_text
@@ -35,6 +36,7 @@ CSV_COLUMNS = (
     "seeds",
     "categories",
     "comparable",
+    "sees_test_set",
     *(f"{name}_{part}" for name in METRIC_NAMES for part in ("mean", "std")),
     "source",
 )
@@ -86,22 +88,28 @@ def _dataset_part(dataset: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _table(rows: Sequence[Row]) -> str:
+    sees = any(row.sees_test_set for row in rows)
     lines = [
         [
             str(row.shots),
             _plain(row.method) + (" (published)" if row.published else ""),
             " ".join(map(str, row.seeds)),
+            *([_sees_in_cell(row)] if sees else []),
             *(_in_cell(row.metrics[name]) for name in METRIC_NAMES),
         ]
         for row in rows
     ]
     return tabulate(
         lines,
-        headers=["shots", "method", "seeds", *METRIC_NAMES],
+        headers=["shots", "method", "seeds", *([SEES] if sees else []), *METRIC_NAMES],
         tablefmt="github",
         disable_numparse=True,
-        colalign=["right", "left", "left", *["right"] * len(METRIC_NAMES)],
+        colalign=["right", "left", "left", *(["left"] if sees else []), *["right"] * len(METRIC_NAMES)],
     )
+
+
+def _sees_in_cell(row: Row) -> str:
+    return UNDEFINED if row.published else "yes" if row.sees_test_set else "no"
 
 
 def write_summary(output: Path, folder: Path, rows: Sequence[Row], skipped: Mapping[str, str]) -> str:
@@ -134,6 +142,7 @@ def _csv_row(row: Row) -> list[object]:
         " ".join(map(str, row.seeds)),
         None if row.published else " ".join(row.categories),
         int(row.comparable),
+        None if row.published else int(row.sees_test_set),
         *(part for name in METRIC_NAMES for part in row.metrics[name] or (None, None)),
         row.source,
     ]
@@ -144,7 +153,7 @@ def _json_row(row: Row) -> dict[str, object]:
         name: None if value is None else {"mean": value[0], "std": value[1]}
         for name, value in row.metrics.items()
     }
-    return {**vars(row), "metrics": metrics}
+    return {**vars(row), "metrics": metrics, "sees_test_set": None if row.published else row.sees_test_set}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -50,6 +50,7 @@ class Row:
     settings: dict[str, Any] | None = None
     comparable: bool = True
     published: bool = False
+    sees_test_set: bool = False
 
 
 def load_run(folder: Path) -> Run:
@@ -198,6 +199,7 @@ def _our_row(members: Sequence[Run], method: str) -> Row:
         _warnings(config, incomplete, partly),
         members[0].settings(),
         comparable=not (config.detector.backbone.untrained or incomplete),
+        sees_test_set=config.detector.sees_test_set,
     )
 
 

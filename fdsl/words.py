@@ -150,6 +150,8 @@ def heads_in_words(config: RunConfig) -> str:
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
 
 
+SEES = "sees the test set"  # heads the column of tables in which some rows do
+
 LEARNT_FROM_THESE = (
     "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they remember, not how good they "
     "are on others."

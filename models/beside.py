@@ -29,9 +29,13 @@ class Beside:
         self.levels: tuple[float, float] | None = None  # of maps and of scores
         self.own: tuple[float, float] | None = None
 
-    def saw(self, memory: BatchMemory, grid: int) -> None:
-        """Takes in the inspected photographs; each is scored by the others."""
-        found = [self._scored(Features(photograph[:, None]), grid, memory) for photograph in memory.tokens]
+    def saw(self, memory: BatchMemory, grid: int, like: Tensor) -> None:
+        """Takes in the inspected photographs; each is scored by the others, in the precision and on the
+        device of `like`, and not again."""
+        found = [
+            self._scored(Features(photograph[:, None].to(like), shown=(number,)), grid, memory)
+            for number, photograph in enumerate(memory.tokens)
+        ]
         peaks = torch.tensor([float(shown.max()) for shown, _ in found])
         scores = torch.cat([score.cpu() for _, score in found])
         self.memory, self.levels = memory, (_level(peaks.quantile(0.5)), _level(scores.quantile(0.5)))

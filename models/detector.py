@@ -20,11 +20,13 @@ from models.features import Features, ScoreMaps
 from models.matching import EVERYTHING, Matching, window_matching
 from models.memory_bank import MemoryBank
 from models.method import Memory, Method
+from models.methods.batch import Batch, BatchMemory, digest_of
 from models.pair import Second
 from models.tiles import FINER, join_tiles
 from models.windows import WindowGrid
 from utils.config import QUARTER, WHOLE_IMAGE, WindowConfig
 from utils.errors import ModelError
+from utils.room import Room, in_memory
 from utils.tile_layout import TileLayout, tiles_for
 from utils.two_sides import TwoSides
 
@@ -135,16 +137,31 @@ class Detector(nn.Module):
         return self.beside is not None or self.method.sees_inspected
 
     @torch.no_grad()
-    def look_at(self, inspected: Iterable[Tensor], count: int) -> None:
+    def look_at(self, inspected: Iterable[Tensor], count: int, room: Room = in_memory) -> None:
         """Shows it the `count` inspected photographs that stand for all of them, images of (B,[1+T,]3,S,S);
-        what it saw before is forgotten."""
+        what it saw before is forgotten. Their tokens are kept in `room`."""
         batch = self.method if self.beside is None else self.beside.batch
-        parts = (self.encode(self._views(images)[0], batch.want) for images in inspected)
-        memory = batch.remember(parts, count * self.grid**2)
+        if not isinstance(batch, Batch):
+            raise ValueError("This detector compares no inspected photographs.")
+        batch.room = room
+        digests: list[bytes] = []
+
+        def parts() -> Iterator[Features]:
+            for images in inspected:
+                whole = self._views(images)[0]
+                digests.extend(digest_of(image) for image in whole)
+                yield self.encode(whole, batch.want)
+
+        memory = batch.remember(parts(), count * self.grid**2)
+        memory = replace(
+            memory, digests=torch.tensor([list(digest) for digest in digests], dtype=torch.uint8)
+        )
         if self.beside is None:
             self.memory = memory
         else:
-            self.beside.saw(memory, self.grid)
+            self.beside.saw(
+                memory, self.grid, torch.empty(0, dtype=self.backbone.dtype, device=self.backbone.device)
+            )
 
     @torch.no_grad()
     def remember(self, references: Tensor) -> None:
@@ -257,7 +274,7 @@ class Detector(nn.Module):
         whole, tiles = self._views(images)
         if self.second is not None:
             (whole, others), tiles = self.second.views(images), None
-        features = self.encode(whole, self.method.want)
+        features = self._features(whole)
         raw = self._raw_maps(features, match)
         final = self.final_maps(raw)
         if tiles is not None:
@@ -272,6 +289,27 @@ class Detector(nn.Module):
         if self.second is not None:
             return self.second.fused(found, others, match)
         return found if self.beside is None else self.beside.added(found, features)
+
+    def _features(self, whole: Tensor) -> Features:
+        """The features of whole images; of those that it was shown the tokens are kept, and serve where no
+        more than tokens is wanted and their precision is that of the backbone, or where nothing else looks
+        at them."""
+        shown = self.memory if self.beside is None else self.beside.memory
+        if not isinstance(shown, BatchMemory):
+            return self.encode(whole, self.method.want)
+        numbers = shown.of(whole)
+        exact = not self.method.want and shown.tokens.dtype == self.backbone.dtype
+        new = [place for place, number in enumerate(numbers) if number is None]
+        if len(new) == len(numbers) or not (exact or self.method.sees_inspected):
+            return self.encode(whole, self.method.want)._replace(shown=numbers)
+        size = len(self.backbone.layers), len(numbers), *shown.tokens.shape[2:]
+        tokens = torch.empty(size, dtype=self.backbone.dtype, device=self.backbone.device)
+        if new:
+            tokens[:, new] = self.encode(whole[new]).tokens
+        for place, number in enumerate(numbers):
+            if number is not None:
+                tokens[:, place] = shown.tokens[number].to(tokens)
+        return Features(tokens, shown=numbers)
 
     @torch.no_grad()
     def raw_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:

@@ -31,7 +31,8 @@ class Features(NamedTuple):
     embedding (B,D): the image embedding, of unit length, float32. raw_tokens (L,B,n,C): the same tokens
     before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
     each token is; None: all of them in order. projected (1,B,n,D): patch tokens in the space of the image
-    embedding and of text, of unit length, float32 (models/backbones/projection.py).
+    embedding and of text, of unit length, float32 (models/backbones/projection.py). shown: which of the
+    photographs that a detector was shown each of the B is, or None; None: nobody asked.
     """
 
     tokens: Tensor
@@ -39,6 +40,7 @@ class Features(NamedTuple):
     raw_tokens: Tensor | None = None
     patches: Tensor | None = None
     projected: Tensor | None = None
+    shown: tuple[int | None, ...] | None = None
 
     def wanted_embedding(self) -> Tensor:
         """The embedding; ValueError where the backbone was not asked for it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from utils.config import AUTO, MethodConfig, checkpoint_path
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.log import progress
+from utils.room import OnDisk
 from utils.text import in_flags
 from utils.tile_layout import AUTO_TILES
 
@@ -131,12 +133,12 @@ def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
             "give --threshold-from batch beside it, or --threshold N."
         )
     logger.info("%d reference(s)", len(references))
-    detector.remember(
-        references,
-        rotations=args.rotate_references or 1,
-        false_alarm_rate=wished_rate(args),
-        inspected=readable(args) if detector.scorer.detector.looks_at_inspected else (),
-    )
+    how: dict[str, Any] = {"rotations": args.rotate_references or 1, "false_alarm_rate": wished_rate(args)}
+    if not detector.scorer.detector.looks_at_inspected:
+        detector.remember(references, **how)
+        return
+    room = OnDisk(args.output or Path(tempfile.gettempdir()), "Tokens of the inspected photographs")
+    detector.remember(references, **how, inspected=readable(args), room=room)
 
 
 def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from fdsl.report.pictures import CONTACT_SHEET, PLOTS, CategorySummary, Category
 from fdsl.run_config import RunConfig
 from fdsl.words import (
     LEARNT_FROM_THESE,
+    SEES,
     heads_in_words,
     image_score_in_words,
     method_in_words,
@@ -68,6 +69,7 @@ def write_report(
         **_about(config, summaries),
         **_script(_data(summaries, folder)),
         table=_table(summaries, metrics, paper),
+        sees=SEES if paper and config.detector.sees_test_set else "",
         sections=[_section(item, folder) for item in summaries],
         problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
         metric_names=METRICS,

@@ -6,9 +6,11 @@ of the other photographs, of which those that resemble it most are asked. It loo
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -19,25 +21,48 @@ from models.matching import EVERYTHING, Matching
 from models.method import Method, mean_of_highest
 from models.stored import taken
 from utils.errors import ModelError
+from utils.room import Room, in_memory
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
 LOWEST = 0.3  # of the other photographs: those that are most like a patch say how unlike it is
 SAME = 1e-3  # mean distance of the patches in place, up to which two photographs count as one
 FEWEST = 2  # photographs that can be compared
+DIGEST = 20  # bytes
 
 
 @dataclass(frozen=True)
 class BatchMemory:
-    """The inspected photographs' unit tokens (R,L,N,C), of R photographs that stand for all."""
+    """The inspected photographs' unit tokens (R,L,N,C), of R photographs that stand for all.
+
+    digests (R,DIGEST) uint8: by which each one is known again; none of an earlier version's file. found:
+    the maps (L,N) of those that were compared already, by their numbers.
+    """
 
     tokens: Tensor
+    digests: Tensor = field(default_factory=lambda: torch.zeros(0, DIGEST, dtype=torch.uint8))
+    found: dict[int, Tensor] = field(default_factory=dict, compare=False)
+
+    @cached_property
+    def numbers(self) -> dict[bytes, int]:
+        """Digest -> which photograph it is."""
+        return {bytes(digest.tolist()): number for number, digest in enumerate(self.digests)}
+
+    def of(self, images: Tensor) -> tuple[int | None, ...]:
+        """Which of its photographs normalised images (B,3,S,S) are."""
+        return tuple(self.numbers.get(digest_of(image)) for image in images)
 
     def without(self, reference: int, references: int) -> BatchMemory:
         """As it is: what is held out are references, and none is in it."""
         return self
 
     def state(self) -> dict[str, Tensor]:
-        return {"tokens": self.tokens}
+        return {"tokens": self.tokens, "digests": self.digests}
+
+
+def digest_of(image: Tensor) -> bytes:
+    """What tells a normalised image (3,S,S) from others."""
+    values = image.detach().cpu().contiguous().numpy().tobytes()
+    return hashlib.blake2b(values, digest_size=DIGEST).digest()
 
 
 def averaged(tokens: Tensor, side: int) -> Tensor:
@@ -50,7 +75,7 @@ def averaged(tokens: Tensor, side: int) -> Tensor:
     means = F.avg_pool2d(
         maps, side, stride=1, padding=side // 2
     )  # how many there are changes the length alone
-    return F.normalize(means.flatten(2).transpose(1, 2), dim=-1).to(tokens.dtype)
+    return F.normalize(means.flatten(2).transpose(1, 2).contiguous(), dim=-1).to(tokens.dtype)
 
 
 def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
@@ -111,17 +136,19 @@ class Batch(Method[BatchMemory]):
     added_by = "--with-batch"
     matches = False
 
+    room: Room = staticmethod(in_memory)
+
     @property
     def needs_references(self) -> bool:
         return False
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> BatchMemory:
-        """`count` tokens per block in all, of photographs of equal size, kept on the CPU."""
+        """`count` tokens per block in all, of photographs of equal size, kept in the method's `room`."""
         kept, filled = None, 0
         for part in parts:
             blocks, photographs, patches, width = part.tokens.shape
             if kept is None:
-                kept = part.tokens.new_empty((count // patches, blocks, patches, width), device="cpu")
+                kept = self.room((count // patches, blocks, patches, width), part.tokens.dtype)
             kept[filled : filled + photographs] = part.tokens.transpose(0, 1)
             filled += photographs
         if kept is None or filled != len(kept):
@@ -132,14 +159,34 @@ class Batch(Method[BatchMemory]):
         tokens = taken(state, "tokens", None, self.blocks, None, self.width)
         if len(tokens) < FEWEST:
             raise ValueError(f"tokens is of {len(tokens)} photograph, where {FEWEST} are compared")
-        return BatchMemory(tokens.to("cpu", dtype))
+        kept = tokens.to("cpu", tokens.dtype if tokens.dtype.itemsize == 2 else dtype)
+        return BatchMemory(kept, _digests(state, len(kept)))
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = EVERYTHING) -> Tensor:
         if memory is None:
             raise ModelError("Nobody has shown the detector the inspected photographs: call look_at() first.")
-        return mutual_scores(query.tokens, memory)
+        shown = query.shown or (None,) * query.tokens.shape[1]
+        new = [place for place, number in enumerate(shown) if number not in memory.found]
+        maps = query.tokens.new_empty(query.tokens.shape[:3], dtype=torch.float32)
+        for place, number in enumerate(shown):
+            if number in memory.found:
+                maps[:, place] = memory.found[number].to(maps)
+        if new:
+            maps[:, new] = mutual_scores(query.tokens[:, new], memory)
+        memory.found.update(
+            {number: maps[:, place].cpu() for place in new if (number := shown[place]) is not None}
+        )
+        return maps
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of maps (L,B,G,G), and of its highest patches (B,)."""
         shown = maps.mean(0)
         return shown, mean_of_highest(shown)
+
+
+def _digests(state: Mapping[str, Tensor], count: int) -> Tensor:
+    """Those of a saved detector's photographs; ValueError for what are none."""
+    digests = state.get("digests", torch.zeros(0, DIGEST, dtype=torch.uint8))
+    if digests.dtype != torch.uint8 or tuple(digests.shape) not in ((0, DIGEST), (count, DIGEST)):
+        raise ValueError("digests are not those of its photographs")
+    return digests.cpu()

@@ -185,6 +185,13 @@ def test_the_table_compares_checkpoints_shots_and_seeds(
     assert "UNTRAINED" in text and text.count("| nearest") == 4 and "10 combinations, 20 runs" in told()
 
 
+def test_a_table_says_which_rows_see_the_test_set(datasets, backbone, tmp_path):
+    run(datasets[0], tmp_path, [*backbone, *QUICK], "--method", "nearest", "--ablate", "with-batch=0,1")
+    rows = json.loads((tmp_path / "fdsl/mvtec/ablation.json").read_text())["rows"]
+    assert [row["settings"]["sees the test set"] for row in rows] == ["no", "yes"]
+    assert "sees the test set" in (tmp_path / "fdsl/mvtec/ablation.md").read_text()
+
+
 def test_several_tables_share_their_runs(datasets, backbone, tmp_path, images_encoded):
     flags = ["--method", "nearest", *backbone, *QUICK, "--winmode", "mul", *SHAPE, "--align", "diff2"]
     run(

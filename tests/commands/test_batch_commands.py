@@ -65,6 +65,27 @@ def test_beside_a_method_it_is_another_score_and_resumes(line, backbone, tmp_pat
     assert "sees the test set" not in (tmp_path / "plain/report.html").read_text()
 
 
+def test_each_photograph_goes_through_the_backbone_once(
+    line, backbone, datasets, tiny_configs, told, tmp_path, monkeypatch
+):
+    from models.backbones.open_clip import OpenClipBackbone
+
+    encode, images = OpenClipBackbone.encode, []
+
+    def counted(self, batch, want=frozenset()):
+        images.append(len(batch))
+        return encode(self, batch, want)
+
+    monkeypatch.setattr(OpenClipBackbone, "encode", counted)
+    predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
+    assert sum(images) == 10 and "of disk in" in told() and "looked at beforehand" in told()
+    assert not list(tmp_path.rglob(".fdsl-*"))
+    images.clear()
+    places = ["--data-path", str(datasets[0]), "--results", str(tmp_path / "results"), "--pictures", "0"]
+    test.main(["--dataset", "mvtec", "--method", "batch", *places, "--model-config", tiny_configs, *BACKBONE])
+    assert sum(images) == 8
+
+
 @pytest.mark.parametrize("method", ["batch", "nearest"])
 def test_a_saved_detector_compares_with_what_it_was_shown(line, backbone, tiny_configs, tmp_path, method):
     made = AnomalyDetector.from_backbone(
@@ -80,6 +101,9 @@ def test_a_saved_detector_compares_with_what_it_was_shown(line, backbone, tiny_c
     made.remember(references, inspected=shown)
     made.save(tmp_path / "part.safetensors")
     loaded = AnomalyDetector.load(tmp_path / "part.safetensors", model_config=tiny_configs, device="cpu")
+    known, again = (one.scorer.detector for one in (made, loaded))
+    memories = [one.memory if method == "batch" else one.beside.memory for one in (known, again)]
+    assert len(memories[1].numbers) == len(shown) and memories[0].numbers == memories[1].numbers
     for one in (loaded, made.another()):
         for before, after in zip(made.predict(shown[-2:]), one.predict(shown[-2:])):
             assert before.score == after.score and np.array_equal(before.patch_map, after.patch_map)

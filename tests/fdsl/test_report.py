@@ -145,6 +145,25 @@ def test_the_head_says_what_the_numbers_are(run, tmp_path):
     assert "no test-set scaling" in text and "The paper's row" not in text
 
 
+def test_beside_the_papers_row_a_run_says_that_it_sees_the_test_set(run, tmp_path):
+    detector = replace(CONFIG.detector, options=replace(CONFIG.detector.options, with_batch=True))
+    config, paper = replace(CONFIG, detector=detector), {"auroc_px": "96.8"}
+    rows = re.findall(
+        r"<tr.*?</tr>", Page(write_report(tmp_path, run[1], config, {"mean": {}}, paper)).source, re.S
+    )
+    (head,) = [row for row in rows if "Sees the test set" in row]
+    (paper_row,) = [row for row in rows if ">Paper<" in row]
+    (mean,) = [row for row in rows if 'class="mean"' in row]
+    assert head.count("<th") == mean.count("<t") - 1 == paper_row.count("<t") - 1
+    assert mean.rstrip().endswith("yes</td>\n      </tr>") and paper_row.rstrip().endswith(
+        "–</td>\n      </tr>"
+    )
+    for other, row in ((CONFIG, paper), (config, None)):
+        assert (
+            "Sees the test set" not in Page(write_report(tmp_path, run[1], other, {"mean": {}}, row)).source
+        )
+
+
 def test_unreadable_photos_are_listed_and_bare_metrics_are_enough(tmp_path):
     view = category_view("plate", 2, 2, (60, 60))
 

@@ -174,6 +174,25 @@ def test_published_rows_stand_beside_ours(tmp_path):
         assert rival.source in text and rival.quoted in text
 
 
+def test_rows_that_see_the_test_set_say_so_in_a_column(tmp_path):
+    write_run(tmp_path, 14)
+    summarize.main([str(tmp_path)])
+    assert "sees the test set" not in (tmp_path / "summary.md").read_text(encoding="utf-8")
+    write_run(tmp_path, 14, method__with_batch=True)
+    write_run(tmp_path, 14, k_shot=0, heads="batch", run="nan_batch")
+    summarize.main([str(tmp_path)])
+    head, _, *lines = table_lines((tmp_path / "summary.md").read_text(encoding="utf-8"))
+    place = head.index("sees the test set")
+    told = {line[1]: line[place] for line in lines}
+    assert told["fdsl nan_batch"] == told["fdsl mul_13_2_0.5_batch"] == "yes"
+    assert told["fdsl mul_13_2_0.5"] == "no" and told["PatchCore (published)"] == "-"
+    with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file:
+        flat = {line["method"]: line["sees_test_set"] for line in csv.DictReader(file)}
+    assert flat["fdsl nan_batch"] == "1" and flat["fdsl mul_13_2_0.5"] == "0" and flat["PatchCore"] == ""
+    rows = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["sees_test_set"] for row in rows} == {True, False, None}
+
+
 def test_no_published_rows_for_other_photographs(tmp_path):
     write_run(tmp_path, 14, dataset="folder", trained_on="visa", categories=("cup",))
     write_run(tmp_path, 14, k_shot=8)

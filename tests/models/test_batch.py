@@ -1,6 +1,7 @@
 """Mutual scoring against the same arithmetic written down in NumPy, alone and beside a method."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,13 +12,14 @@ from fdsl.calibration import set_scales
 from fdsl.inspected import MOST, show_inspected, standing_for_all
 from fdsl.scoring import Scorer
 from models.detector import NO_WINDOWS, Detector
-from models.methods.batch import Batch
+from models.methods.batch import Batch, mutual_scores
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
 from models.tiles import resized
 from tests.support.photographs import texture
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import DataError, ModelError
+from utils.room import OnDisk, in_memory
 
 SIDE, GRID = 64, 8
 EXACT = {"rel": 2e-4, "abs": 1e-6}
@@ -79,6 +81,78 @@ def test_a_photograph_that_was_not_shown_is_compared_with_all(tiny_backbone, pho
     found = look_at(detector_of(tiny_backbone), photos[:4])(photos[5:])
     tokens = np.stack([tokens_of(tiny_backbone, photo) for photo in photos])
     assert found.base[0].flatten().numpy() == pytest.approx(expected(tokens[5], tokens[:4]), **EXACT)
+
+
+class Counted:
+    """A backbone's `encode` that knows how many images it was given."""
+
+    def __init__(self, backbone, monkeypatch):
+        self.images, encode = 0, backbone.encode
+
+        def counted(images, want=frozenset()):
+            self.images += len(images)
+            return encode(images, want)
+
+        monkeypatch.setattr(backbone, "encode", counted)
+
+
+def test_what_it_was_shown_is_encoded_once(tiny_backbone, photos, monkeypatch):
+    plain = look_at(detector_of(tiny_backbone), photos[:4])
+    plain.memory = replace(plain.memory, digests=plain.memory.digests[:0])
+    detector = look_at(detector_of(tiny_backbone), photos[:4])
+    counted = Counted(tiny_backbone, monkeypatch)
+    mixed = photos[[5, 2, 4, 0]]
+    found = detector(mixed)
+    assert counted.images == 2
+    expected = plain(mixed)
+    assert counted.images == 6
+    assert torch.allclose(found.base, expected.base, atol=1e-6)
+    assert torch.allclose(found.base_score, expected.base_score, atol=1e-6)
+
+
+@pytest.mark.parametrize("with_batch", [False, True])
+def test_what_it_was_shown_is_compared_once(tiny_backbone, photos, monkeypatch, with_batch):
+    asked = []
+
+    def counted(tokens, memory):
+        asked.append(tokens.shape[1])
+        return mutual_scores(tokens, memory)
+
+    monkeypatch.setattr("models.methods.batch.mutual_scores", counted)
+    detector = detector_of(tiny_backbone, Nearest if with_batch else Batch, with_batch=with_batch)
+    look_at(detector, photos[:4])
+    if with_batch:
+        detector.remember(photos[4:])
+        detector.beside.set_own(0.2, 0.3)
+    first = detector(photos[:4])
+    assert sum(asked) == 4
+    again = detector(photos[:4])
+    assert torch.equal(first.base, again.base) and torch.equal(first.base_score, again.base_score)
+    assert sum(asked) == 4
+    detector(photos[3:5])
+    assert sum(asked) == 5
+
+
+def test_beside_a_method_tokens_serve_only_where_they_are_exact(tiny_backbone, photos, monkeypatch, tmp_path):
+    counted = Counted(tiny_backbone, monkeypatch)
+    for room, encoded in ((in_memory, 0), (OnDisk(tmp_path, "Tokens"), 4)):
+        detector = detector_of(tiny_backbone, Nearest, with_batch=True)
+        detector.look_at(iter(photos[:4].split(2)), 4, room)
+        detector.remember(photos[4:])
+        before = counted.images
+        detector(photos[:4])
+        assert counted.images == before + encoded
+
+
+def test_on_disk_it_finds_the_same_but_for_rounding(tiny_backbone, photos, tmp_path, monkeypatch):
+    exact = look_at(detector_of(tiny_backbone), photos)(photos).base
+    detector = detector_of(tiny_backbone)
+    detector.look_at(iter(photos.split(2)), len(photos), OnDisk(tmp_path, "Tokens"))
+    assert detector.memory.tokens.dtype == torch.bfloat16
+    counted = Counted(tiny_backbone, monkeypatch)
+    found = detector(photos).base
+    assert counted.images == 0
+    assert not torch.equal(found, exact) and torch.allclose(found, exact, atol=2e-3)
 
 
 def test_a_photograph_that_is_there_twice_does_not_speak_for_itself(tiny_backbone, photos):
