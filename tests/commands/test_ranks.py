@@ -6,8 +6,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from fdsl.runs import RunFolder
+from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.finished_parts import FinishedParts
 from tests.support.constants import ROOT
 from tests.support.ranks import as_command, in_ranks
@@ -96,6 +98,25 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
     assert not list((place.folder / "killed").rglob("metrics.json"))
     assert of_ranks(place, 3, "killed")[0] == [0, 0, 0]
     assert files(place.folder / "killed") == files(place.folder / "results")
+
+
+def test_values_that_overflow_are_repeated_in_float32_by_the_first(place, monkeypatch):
+    plain = Scorer.__call__
+
+    def scored(self, pixels, names, match=None):
+        narrow = self.detector.backbone.dtype != torch.float32
+        if narrow and any("nut/test/spot/002" in name for name in names):
+            raise NotFinite(names[0], self.detector.backbone.dtype)
+        return plain(self, pixels, names, match)
+
+    monkeypatch.setattr(Scorer, "__call__", scored)
+    left = []
+    for size in (1, 2):
+        more = ["--seed", "14", "--pictures", "0", "--precision", "bf16"]
+        codes, said = of_ranks(place, size, f"narrow{size}", *more)
+        assert codes == [0] * size and said[0].count("The run is repeated in float32") == 1, said
+        left.append(files(place.folder / f"narrow{size}"))
+    assert left[0] == left[1] and len(left[0]) == 6
 
 
 def test_torchrun_starts_it(place):
