@@ -339,7 +339,7 @@ def list_files(folder: Path, count: int) -> None:
 
 def kill_at_random(kills: int, seed: int) -> None:
     """torchrun's processes of each command, one of them killed at a random moment, then the same command
-    again, in another number of processes."""
+    again, by torchrun (--max-restarts) or by hand in another number of processes."""
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as work:
         place = Place(Path(work) / "place")
@@ -360,38 +360,42 @@ def kill_at_random(kills: int, seed: int) -> None:
             seconds = timed(name, arguments(name, folder), 2).seconds
             whole[name] = (seconds, files(folder))
         hit = dict.fromkeys(whole, 0)
-        number = 0
+        number = restarted = 0
         while sum(hit.values()) < kills:
             name = list(whole)[number % 3]
             number += 1
             seconds, wanted = whole[name]
             folder = Path(work) / f"{name}-{number}"
-            was_hit = kill_once(name, arguments(name, folder), moments.uniform(0.3, 1) * seconds, moments)
+            restarts = number % 2
+            was_hit = kill_once(
+                name, arguments(name, folder), moments.uniform(0.3, 1) * seconds, moments, restarts
+            )
             hit[name] += was_hit
-            timed(name, arguments(name, folder), moments.choice((1, 2, 3)))
+            restarted += was_hit and restarts
+            if not restarts:
+                timed(name, arguments(name, folder), moments.choice((1, 2, 3)))
             assert files(folder) == wanted, f"{name}.py left other files after kill {number}"
             shutil.rmtree(folder)
     print(
         ", ".join(f"{name}.py: {count} kills" for name, count in hit.items())
-        + "; all ended in the same files"
+        + f"; {restarted} of them restarted by torchrun; all ended in the same files"
     )
 
 
-def kill_once(name: str, arguments: list[str], after: float, moments: random.Random) -> bool:
+def kill_once(name: str, arguments: list[str], after: float, moments: random.Random, restarts: int) -> bool:
     """Kills one of two processes so many seconds after their start; False where they were done by then."""
+    words = command(name, arguments, 2)
+    words[words.index("2") + 1 : words.index("2") + 1] = ["--max-restarts", str(restarts)]
     process = subprocess.Popen(
-        command(name, arguments, 2),
-        cwd=ROOT,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        words, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     time.sleep(after)
     ranks = ranks_of(process.pid, name)
     if ranks:
         os.kill(moments.choice(ranks), signal.SIGKILL)
-    process.wait(timeout=120)
-    return bool(ranks) and process.returncode != 0
+    code = process.wait(timeout=300)
+    assert code == 0 or not restarts, f"torchrun did not end {name}.py well"
+    return bool(ranks) and (bool(restarts) or code != 0)
 
 
 def main() -> None:

@@ -92,6 +92,11 @@ def _begin_in_array(wanted: Inspection) -> bool:
     while True:
         try:
             with locked(wanted.output / ".lock-begin", str(wanted.output), ELSEWHERE):
+                if changed := PredictionFolder.changed_in(wanted.output, wanted.config):
+                    raise ConfigError(
+                        f"--output {wanted.output} holds a run with another {changed}, which a shard does "
+                        "not replace; name another folder, or remove it."
+                    )
                 stored = PredictionFolder.state_of(wanted.output)
                 if stored == "finished":
                     logger.info("%s is finished: nothing to do.", wanted.output)

@@ -116,7 +116,7 @@ def test_values_that_overflow_are_repeated_in_float32_by_the_first(place, monkey
         codes, said = of_ranks(place, size, f"narrow{size}", *more)
         assert codes == [0] * size and said[0].count("The run is repeated in float32") == 1, said
         left.append(files(place.folder / f"narrow{size}"))
-    assert left[0] == left[1] and len(left[0]) == 6
+    assert left[0] == left[1] and any(name.endswith("maps.npz") for name in left[0])
 
 
 def test_torchrun_starts_it(place):

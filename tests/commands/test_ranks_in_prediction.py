@@ -202,6 +202,12 @@ def test_shards_of_a_job_array_join_themselves(place, told):
     assert files(place.folder / "array") == place.whole
     predict.main(arguments_of(place, "array", "--shard", "1/3"))
     assert "is finished: nothing to do" in told()
+    for change, more in (("input", []), ("threshold", ["--threshold", "0.5"])):
+        words = arguments_of(place, "array", "--shard", "1/3", *more)
+        if change == "input":
+            words[words.index("--input") + 1] = str(place.data / "nut")
+        with pytest.raises(ConfigError, match=f"holds a run with another {change}, which a shard does not"):
+            predict.main(words)
 
 
 def test_members_of_an_archive_are_scored_as_their_files(place):
