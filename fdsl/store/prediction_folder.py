@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import shutil
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from data.photographs import in_batches
 from fdsl.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.blocks import Blocks
 from fdsl.store.journal import Journal
@@ -45,6 +47,7 @@ COLUMNS = (
     "picture",
 )
 RANKED = 500  # rows that the report shows,
+ROWS_AT_ONCE = 1000  # that are written to scores.csv
 SAMPLE = 100  # and where there are more, so many of all
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
@@ -185,8 +188,8 @@ class PredictionFolder:
                 self._save_maps(totals.scored, grid, fused)
             with whole_file(self.folder / "scores.csv") as out:
                 out.write(csv_text(COLUMNS, []))
-                for row in self._read():
-                    out.write(csv_text(COLUMNS, [csv_row(row)]).split("\n", 1)[1])
+                for rows in in_batches(self._read(), ROWS_AT_ONCE):
+                    out.write(csv_text(COLUMNS, map(csv_row, rows)).split("\n", 1)[1])
             os.replace(self.partial / "rows.jsonl", self.folder / "scores.jsonl")
         shutil.rmtree(self.partial, ignore_errors=True)
         return totals
@@ -233,7 +236,7 @@ class PredictionFolder:
         return _lines(self.partial / "rows.jsonl")
 
     def _count(self) -> Totals:
-        totals, scores = Totals(), []
+        totals, scores = Totals(), array("d")
         heap: list[tuple[float, int, dict]] = []  # score, minus the row's number, row
         drawn = Drawn(SAMPLE)
         for number, row in enumerate(self._read()):
