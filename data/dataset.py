@@ -29,13 +29,16 @@ from data.images import (
     photograph_to_pixels,
 )
 from data.records import Record, stable_seed, with_masks
+from data.synthetic import draw_defect
+from utils.config import SYNTHETIC
 from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.text import printable
 
-AUGMENTATIONS = ("mosaic", "crop", "none")
+AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC.values())
 MOSAIC_PROBABILITY = 0.3
 CROP_PROBABILITY = 0.6
+DEFECT_PROBABILITY = 0.5  # of a good photograph, with drawn defects
 
 
 class InspectionDataset(Dataset):
@@ -73,7 +76,8 @@ class InspectionDataset(Dataset):
 
 
 class TrainingDataset(Dataset):
-    """The records with the augmentation "mosaic" (published for MVTec AD), "crop" (for VisA) or "none".
+    """The records with the augmentation "mosaic" (published for MVTec AD), "crop" (for VisA), one of
+    SYNTHETIC (half of the good ones with a drawn defect) or "none".
 
     An item's key is epoch * len + index, as EpochSampler gives it. Raises DataError for defects without a
     mask, which would teach the heads that defects are normal.
@@ -123,7 +127,16 @@ class TrainingDataset(Dataset):
         pixels, mask = image_to_pixels(image, self.image_size), mask_to_tensor(mask, self.image_size)
         if self.augmentation == "crop" and chance(CROP_PROBABILITY, generator):
             return random_crop(pixels, mask, record.anomalous, generator)
+        drawn_on = self.augmentation in SYNTHETIC.values() and not record.anomalous
+        if drawn_on and chance(DEFECT_PROBABILITY, generator):
+            return draw_defect(pixels, self._another(generator), generator)
         return pixels, mask
+
+    def _another(self, generator: torch.Generator) -> torch.Tensor:
+        """Any photograph (3,S,S) uint8 of the dataset, whose texture may be drawn from."""
+        drawn = int(torch.randint(len(self.records), (), generator=generator))
+        image = open_image(self.root / self.records[drawn].image_path, self.max_pixels)
+        return image_to_pixels(image, self.image_size)
 
 
 def files_digest(root: str | Path, records: Iterable[Record]) -> str:

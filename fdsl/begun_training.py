@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from fdsl.store.training_state import SavedTraining, TrainingState
 from fdsl.training_config import TrainedWith, TrainingSettings
 from fdsl.training_set import TrainingSet, draw_training_set
 from models.backbone import Backbone
-from utils.config import BackboneConfig, MachineFacts
+from utils.config import SYNTHETIC_IMAGES, BackboneConfig, MachineFacts
 from utils.device import (
     choose_device,
     choose_precision,
@@ -55,6 +56,7 @@ def begin(args: argparse.Namespace, unfinished: Path) -> Begun:
     make_repeatable(device)
 
     catalogue, learnt = open_training_set(args, needs_references=options.fd != "none")
+    args.epochs = args.epochs or math.ceil(SYNTHETIC_IMAGES / len(learnt.records))
     data = learnt.digest()
     warn_of_untrained(tower)
 
@@ -82,7 +84,7 @@ def open_training_set(args: argparse.Namespace, needs_references: bool) -> tuple
     catalogue = open_catalogue(args.dataset, args.data_path, args.meta)
     logger.info("%s", describe_catalogue(catalogue, args.dataset))
     shots = args.k_shot if needs_references else 0
-    return catalogue, draw_training_set(catalogue, shots, args.seed, args.dataset)
+    return catalogue, draw_training_set(catalogue, shots, args.seed, args.dataset, args.synthetic)
 
 
 def warn_of_untrained(tower: BackboneConfig) -> None:
@@ -106,6 +108,6 @@ def training_settings(
         seed=args.seed,
         learnt=learnt.images_digest(),
         files=data,
-        images={category: len(part) for category, part in catalogue.test.items()},
+        images=learnt.images(),
         machine=machine,
     )

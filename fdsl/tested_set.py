@@ -16,7 +16,7 @@ from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.words import LEARNT_FROM_THESE
 from models.methods.registry import METHODS
-from utils.config import OTHER_DATASET
+from utils.config import OTHER_DATASET, SYNTHETIC
 from utils.errors import ConfigError, DataError
 from utils.grey_range import GreyRange
 from utils.log import warn
@@ -53,8 +53,11 @@ class TestedSet:
         here = files_digest(
             self.root, (record for part in self.catalogue.test.values() for record in with_masks(part))
         )
+        training = checkpoint.config.training
+        if training.augmentation == SYNTHETIC["only"]:
+            return False
         same_name = checkpoint.config.dataset == dataset and dataset in OTHER_DATASET
-        return same_name or checkpoint.config.training.learnt == here
+        return same_name or training.learnt == here
 
 
 def draw_test_set(config: RunConfig, max_pixels: int = MAX_PIXELS) -> TestedSet:

@@ -9,6 +9,8 @@ from types import NoneType
 from typing import Any
 
 from utils.config import (
+    FD_MODES,
+    SYNTHETIC,
     BackboneConfig,
     MachineFacts,
     MethodConfig,
@@ -106,13 +108,22 @@ class TrainedWith:
             and type(tower.image_size) is int
             and 1 <= tower.image_size <= 8192
             and isinstance(tower.model_config, (str, NoneType))
-            and options.fd in ("abs", "signed", "none")
+            and options.fd in FD_MODES
             and options.align in ("mulmax", "diff2")
             and all(is_stored_text(text) for text in (config.fingerprint, config.dataset))
         )
         if not right:
             raise ConfigError("it holds values that no training writes")
         return config
+
+    @property
+    def trained_on(self) -> str:
+        """The training set's name, with what was drawn on it."""
+        drawn = {
+            SYNTHETIC["only"]: f"drawn defects on {self.dataset}",
+            SYNTHETIC["mixed"]: f"{self.dataset} and drawn defects",
+        }
+        return drawn.get(self.training.augmentation or "", self.dataset)
 
     def in_precision(self, precision: str) -> TrainedWith:
         """The training whose values overflowed in the precision asked for, so that `precision` took over."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +26,10 @@ class TrainingSet:
         drawn = [record for records in self.references.values() for record in records]
         return files_digest(self.root, [*self.records, *drawn])
 
+    def images(self) -> dict[str, int]:
+        """How many images of each category are learnt from."""
+        return dict(Counter(record.category for record in self.records))
+
     def images_digest(self) -> str:
         """Names the files that are learnt from, without the references."""
         return files_digest(self.root, self.records)
@@ -36,16 +41,26 @@ class TrainingSet:
             warn(find_duplicates(self.root, drawn, without_references(others, drawn)))
 
 
-def draw_training_set(catalogue: Catalogue, shots: int, seed: int, dataset: str) -> TrainingSet:
+def draw_training_set(
+    catalogue: Catalogue, shots: int, seed: int, dataset: str, synthetic: str | None = None
+) -> TrainingSet:
     """Draws `shots` references of each category (0: heads that learn without discrepancies need none) and
-    warns of what is left out.
+    warns of what is left out. `synthetic`: "only" for the good training images, on which defects are drawn,
+    "mixed" for these and the test images.
 
-    Of `dataset` folder references and images may come from the same folder, and a reference has no
-    discrepancy to learn from. Raises DataError where there is no defective image, or too few references.
+    References and images may come from the same folder, and a reference has no discrepancy to learn from.
+    Raises DataError where there is no defective image, too few references, or nothing left beside them.
     """
-    records = learnable_records(catalogue)
-    left_out = sum(map(len, catalogue.test.values())) - len(records)
-    warn([f"{left_out} defective image(s) have no mask and are left out of the training"] if left_out else [])
+    records = [] if synthetic == "only" else learnable_records(catalogue)
+    if records:
+        left_out = sum(map(len, catalogue.test.values())) - len(records)
+        warn(
+            [f"{left_out} defective image(s) have no mask and are left out of the training"]
+            if left_out
+            else []
+        )
+    if synthetic:
+        records += [one for part in catalogue.train.values() for one in part if not one.anomalous]
     categories = dict.fromkeys(record.category for record in records) if shots else ()
     references = {
         category: draw_references(
@@ -53,8 +68,13 @@ def draw_training_set(catalogue: Catalogue, shots: int, seed: int, dataset: str)
         )
         for category in categories
     }
-    if dataset == "folder":
+    if dataset == "folder" or synthetic:
         records = without_references(records, [record for drawn in references.values() for record in drawn])
+        if not records:
+            raise DataError(
+                f"{catalogue.root}: every good image is a reference, so there is none to draw defects on; "
+                "add good images or lower --k-shot"
+            )
         if all(record.anomalous for record in records):
             warn(
                 [

@@ -8,11 +8,13 @@ from torch import Tensor
 def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs") -> Tensor:
     """What is left of `tokens` (...,C) when the nearest normal tokens (...,C) are taken away, in float32.
 
-    abs: |T - M|; signed: T - M; none: T itself (ablation). docs/design.md, section 2.4.
+    abs: |T - M|; signed: T - M; context: T + |T - M|; none: T itself (ablation). docs/design.md, section 2.4.
     """
     if mode == "none":
         return tokens.float()
     if nearest is None:
         raise ValueError(f"The discrepancy {mode} needs the nearest normal tokens.")
     difference = tokens.float() - nearest.float()
+    if mode == "context":
+        return tokens.float() + difference.abs()
     return difference.abs() if mode == "abs" else difference

@@ -176,7 +176,8 @@ class MemoryBank:
         for normal, mean, *parts in zip(self.centred, self.mean, tokens, index, found):
             for query, matched, place in zip(*map(in_rows, parts)):
                 centred = (query.float() - mean).to(query.dtype)
-                place.copy_(feature_discrepancy(centred, normal[matched], fd))
+                away = feature_discrepancy(centred, normal[matched], "abs" if fd == "context" else fd)
+                place.copy_(query.float() + away if fd == "context" else away)  # not relative to the mean
         return found
 
     def matched(self, query: Features, match: Matching, align: str) -> Tensor:

@@ -16,9 +16,12 @@ OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
 
 
 PUBLISHED_EPOCHS = {"visa": 11, "mvtec": 5}
+PUBLISHED_SHOTS = 10  # references of each category while heads are trained
 
 
 AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop", "folder": "none"}
+SYNTHETIC = {"only": "synthetic", "mixed": "mixed"}  # value of --synthetic -> augmentation
+SYNTHETIC_IMAGES = 4000  # that heads see by default, half of them with a drawn defect
 
 
 IMAGE_SCORES = ("paper", "max", "top1")
@@ -27,7 +30,7 @@ IMAGE_SCORES = ("paper", "max", "top1")
 AUTO = "auto"  # turned copies of the references where they do no harm
 
 
-FD_MODES = ("abs", "signed", "none")
+FD_MODES = ("abs", "signed", "context", "none")
 ALIGNMENTS = ("mulmax", "diff2")
 WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")

@@ -7,7 +7,7 @@ import argparse
 from fdsl.flags.arguments import real, shard, tile_count, whole
 from models.directions import DAMAGED, NORMAL
 from models.methods.registry import METHODS
-from utils.config import CHOICES, OBJECT, QUARTER, BackboneConfig, WindowConfig
+from utils.config import CHOICES, FD_MODES, OBJECT, QUARTER, BackboneConfig, WindowConfig
 
 
 def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
@@ -64,7 +64,7 @@ def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """NAM, FD and alignment. Not given, they are None: a checkpoint or the defaults decide."""
     group = parser.add_argument_group("method")
     group.add_argument("--use-nam", type=int, choices=(0, 1), help="neighbour aggregation (default 1)")
-    group.add_argument("--fd", choices=("abs", "signed", "none"), help="feature discrepancy (default abs)")
+    group.add_argument("--fd", choices=FD_MODES, help="feature discrepancy (default abs)")
     group.add_argument(
         "--align", choices=("mulmax", "diff2"), help="how a token finds its nearest (default mulmax)"
     )

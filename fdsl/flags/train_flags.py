@@ -10,7 +10,7 @@ from data.images import MAX_PIXELS
 from fdsl.fitting import Recipe
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
-from utils.config import AUGMENTATIONS, PUBLISHED_EPOCHS
+from utils.config import AUGMENTATIONS, PUBLISHED_EPOCHS, PUBLISHED_SHOTS, SYNTHETIC, SYNTHETIC_IMAGES
 
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
@@ -36,22 +36,43 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
     args.data_path = args.data_path or Path("data") / args.dataset
-    args.epochs = args.epochs or PUBLISHED_EPOCHS.get(args.dataset, PUBLISHED_EPOCHS["mvtec"])
-    args.augmentation = args.augmentation or AUGMENTATIONS.get(args.dataset, "none")
+    if not args.synthetic:  # else by the number of images, which are not counted yet
+        args.epochs = args.epochs or PUBLISHED_EPOCHS.get(args.dataset, PUBLISHED_EPOCHS["mvtec"])
+    if args.synthetic and args.augmentation:
+        parser.error("--synthetic is an augmentation of its own: leave --augmentation out")
+    published = AUGMENTATIONS.get(args.dataset, "none")
+    args.augmentation = SYNTHETIC.get(args.synthetic) or args.augmentation or published
+    args.k_shot = args.k_shot or (1 if args.synthetic else PUBLISHED_SHOTS)
     return args
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
     """How long, how fast and from what the heads learn, and what becomes of an interrupted training."""
     training = parser.add_argument_group("training")
-    training.add_argument("--epochs", type=whole(1), help="default as published: 11 on visa, 5 elsewhere")
     training.add_argument(
-        "--k-shot", type=whole(1), default=10, help="references of each category (default 10)"
+        "--epochs",
+        type=whole(1),
+        help="default as published: 11 on visa, 5 elsewhere; with --synthetic as many as show about "
+        f"{SYNTHETIC_IMAGES:,} images",
+    )
+    training.add_argument(
+        "--k-shot",
+        type=whole(1),
+        metavar="K",
+        help=f"references of each category (default {PUBLISHED_SHOTS}; with --synthetic 1)",
     )
     training.add_argument("--batch-size", type=whole(1), default=8)
     training.add_argument("--learning-rate", type=real(0, 1, above=True), default=1e-3)
     training.add_argument(
         "--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset"
+    )
+    training.add_argument(
+        "--synthetic",
+        choices=("only", "mixed"),
+        nargs="?",
+        const="only",
+        help="learn from defects drawn on good training photographs, which need no masks; mixed: from the "
+        "defects with masks too",
     )
     training.add_argument("--seed", type=SEED, default=111)
     training.add_argument(

@@ -51,8 +51,8 @@ class Checkpoint:
 
     @property
     def trained_on(self) -> str | None:
-        """The training set's name."""
-        return None if self.config is None else self.config.dataset
+        """The training set's name, with what was drawn on it."""
+        return None if self.config is None else self.config.trained_on
 
     @property
     def width(self) -> int:

@@ -76,6 +76,7 @@ def test_discrepancy_modes():
     tokens, nearest = torch.tensor([[1.0, -2.0]]), torch.tensor([[3.0, -3.0]])
     assert feature_discrepancy(tokens, nearest).tolist() == [[2, 1]]
     assert feature_discrepancy(tokens, nearest, "signed").tolist() == [[-2, 1]]
+    assert feature_discrepancy(tokens, nearest, "context").tolist() == [[3, -1]]
     assert feature_discrepancy(tokens, None, "none").tolist() == [[1, -2]]
 
 

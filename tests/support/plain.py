@@ -48,6 +48,8 @@ def refined_map(nam, raw):
 
 
 def discrepancy(tokens, matched, fd):
+    if fd == "context":
+        return tokens + (tokens - matched).abs()
     return tokens if fd == "none" else tokens - matched if fd == "signed" else (tokens - matched).abs()
 
 

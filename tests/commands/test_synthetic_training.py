@@ -1,0 +1,89 @@
+"""train.py --synthetic: heads that have never seen a defective part."""
+
+import pytest
+
+from data.catalogue import open_catalogue
+from fdsl import begun_training
+from fdsl.run_config import RunConfig
+from fdsl.store.checkpoint import load_checkpoint
+from fdsl.tested_set import draw_test_set
+from tests.support.both_layouts import BACKBONE
+from tests.support.photographs import draw_parts
+from tests.support.run_config import a_config
+from tests.support.small_runs import command
+from utils.errors import DataError
+
+train = command("train")
+
+
+@pytest.fixture
+def good(tmp_path):
+    """A folder in the layout of somebody's own parts: good photographs, none defective."""
+    place = draw_parts(tmp_path / "place")
+    for file in sorted((place / "good").iterdir()):
+        (tmp_path / "own" / "train" / "good").mkdir(parents=True, exist_ok=True)
+        file.rename(tmp_path / "own" / "train" / "good" / file.name)
+    return tmp_path / "own"
+
+
+def trained(folder, tiny_configs, place, *more):
+    train.main(
+        ["--dataset", "folder", "--data-path", str(folder), "--checkpoints", str(place), "--epochs", "2"]
+        + [*BACKBONE, "--model-config", tiny_configs, *more]
+    )
+    return place / "fdsl" / "folder.safetensors"
+
+
+def test_heads_learn_from_good_photographs_alone(good, tiny_configs, tmp_path):
+    file = trained(good, tiny_configs, tmp_path / "one", "--synthetic")
+    config = load_checkpoint(file).config
+    training = config.training
+    assert config.trained_on == "drawn defects on folder"
+    count = len(list((good / "train" / "good").iterdir()))
+    assert (training.augmentation, training.k_shot) == ("synthetic", 1)
+    assert sum(training.images.values()) == count - 1
+    assert trained(good, tiny_configs, tmp_path / "two", "--synthetic").read_bytes() == file.read_bytes()
+    other = trained(good, tiny_configs, tmp_path / "two", "--synthetic", "--seed", "3", "--force")
+    assert other.read_bytes() != file.read_bytes()
+
+
+def test_mixed_learns_from_real_defects_too(datasets, tiny_configs, tmp_path):
+    counts = []
+    for kind in ("only", "mixed"):
+        train.main(
+            ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--checkpoints", str(tmp_path / kind)]
+            + [*BACKBONE, "--model-config", tiny_configs, "--epochs", "1", "--synthetic", kind]
+        )
+        checkpoint = load_checkpoint(tmp_path / kind / "fdsl" / "mvtec.safetensors")
+        counts.append(sum(checkpoint.config.training.images.values()))
+        config = RunConfig.from_json(a_config(14, data_path=str(datasets[0])))
+        assert draw_test_set(config).taught(checkpoint, "mvtec") == (kind == "mixed"), "saw the test images"
+    only, mixed = counts
+    tested = open_catalogue("mvtec", datasets[0]).test
+    assert mixed == only + sum(map(len, tested.values()))
+    assert checkpoint.trained_on == "mvtec and drawn defects"
+
+
+def test_without_epochs_as_many_as_show_enough_images(good, tiny_configs, tmp_path, monkeypatch):
+    monkeypatch.setattr(begun_training, "SYNTHETIC_IMAGES", 7)
+    count = len(list((good / "train" / "good").iterdir())) - 1
+    train.main(
+        ["--dataset", "folder", "--data-path", str(good), "--checkpoints", str(tmp_path), "--synthetic"]
+        + [*BACKBONE, "--model-config", tiny_configs]
+    )
+    epochs = load_checkpoint(tmp_path / "fdsl" / "folder.safetensors").config.training.epochs
+    assert (epochs - 1) * count < 7 <= epochs * count
+
+
+def test_another_augmentation_does_not_go_with_it(good, tiny_configs, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        trained(good, tiny_configs, tmp_path, "--synthetic", "--augmentation", "mosaic")
+    assert "--synthetic is an augmentation of its own" in capsys.readouterr().err
+
+
+def test_photographs_that_are_all_references_are_one_sentence(good, tiny_configs, tmp_path):
+    count = len(list((good / "train" / "good").iterdir()))
+    with pytest.raises(
+        DataError, match="every good image is a reference, so there is none to draw defects on"
+    ):
+        trained(good, tiny_configs, tmp_path / "one", "--synthetic", "--k-shot", str(count))
