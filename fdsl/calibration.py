@@ -3,8 +3,9 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,15 +15,18 @@ from torch import Tensor
 from data.variants import rotated_places, rotated_tile_places, varied
 from fdsl.evaluation import fused_scores
 from fdsl.scoring import Scorer
-from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT, NormalScores
+from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT, NormalScores, log_odds
 from models.detector import Detector
 from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
 from models.pair import Levels, Second
+from utils.config import WindowConfig
+from utils.log import progress
 from utils.tile_layout import TileLayout
 
 BATCH = 4
 COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that stands alone
+OF_A_PHOTOGRAPH = 0.5  # of the time that one takes, for copies that are looked at without windows
 
 
 @dataclass(frozen=True)
@@ -61,18 +65,18 @@ def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> El
 
 
 def as_unknown(
-    scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1
+    scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1, copies: int = SINGLE_COPIES
 ) -> Iterator[UnknownBatch]:
     """The references and slightly varied copies, each for a detector that has not seen it.
 
     The scorer's detector remembers `photographs`, each with its `rotations`. With two or more each is held
-    out in turn. A single one stands against itself twice: as it is, which is too lenient, and with every
-    patch barred from matching near its own place, which is too strict.
+    out in turn. A single one stands against itself twice, in so many `copies`: as it is, which is too
+    lenient, and with every patch barred from matching near its own place, which is too strict.
     """
     known = scorer.detector.memory is not None
     if len(photographs) == 1 and known:
         barred = elsewhere(scorer.detector, photographs[0], rotations)
-        for part in scorer.to_batch(varied(photographs[0], SINGLE_COPIES, 0)).split(BATCH):
+        for part in scorer.to_batch(varied(photographs[0], copies, 0)).split(BATCH):
             yield UnknownBatch(scorer, part, [LENIENT] * len(part))
             yield UnknownBatch(scorer, part, [STRICT] * len(part), barred)
         return
@@ -126,10 +130,66 @@ def normal_scores(
     scorer: Scorer, photographs: Sequence[Image.Image], rotations: int, image_score: str
 ) -> NormalScores:
     """What good parts score that the detector does not know, from the references it remembers; NotFinite."""
-    batches = list(as_unknown(scorer, photographs, rotations))
-    windows = scorer.detector.settings
-    fused = [fused_scores(batch.score(), windows, image_score) for batch in batches]
-    maps = np.concatenate([part for part, _ in fused])
-    scores = np.concatenate([part for _, part in fused]).astype(np.float64)
-    kinds = np.concatenate([batch.kinds for batch in batches])
-    return NormalScores(scores, maps.max((1, 2)).astype(np.float64), kinds, float(np.median(maps)))
+    if len(photographs) == 1 and looks_slowly(scorer.detector):
+        return _scores_of_few(scorer, photographs[0], rotations, image_score)
+    looks = 2 * SINGLE_COPIES if len(photographs) == 1 else len(photographs) * (1 + COPIES)
+    batches = _said(as_unknown(scorer, photographs, rotations), looks)
+    found, kinds = _scored(batches, scorer.detector.settings, image_score)
+    return NormalScores(found.scores, found.peaks, kinds, found.floor)
+
+
+def _said(batches: Iterable[UnknownBatch], looks: int) -> Iterator[UnknownBatch]:
+    """The batches, with progress."""
+    return progress(batches, looks, "the threshold, from the references", lambda one: len(one.kinds))
+
+
+class _Found(NamedTuple):
+    """Image scores and highest map values (n,) float64, and the median of all map values."""
+
+    scores: np.ndarray
+    peaks: np.ndarray
+    floor: float
+
+
+def _scored(
+    batches: Iterable[UnknownBatch], windows: WindowConfig, image_score: str
+) -> tuple[_Found, np.ndarray]:
+    """What the photographs of the batches score, and of which kind (n,) each is."""
+    kinds: list[int] = []
+    maps, scores = [], []
+    for batch in batches:
+        fused, raw = fused_scores(batch.score(), windows, image_score)
+        maps.append(fused)
+        scores.append(raw)
+        kinds += batch.kinds
+    every = np.concatenate(maps)
+    peaks = every.max((1, 2)).astype(np.float64)
+    found = _Found(np.concatenate(scores).astype(np.float64), peaks, float(np.median(every)))
+    return found, np.array(kinds)
+
+
+def _scores_of_few(scorer: Scorer, photograph: Image.Image, rotations: int, image_score: str) -> NormalScores:
+    """What one reference says where looking through windows takes long: one copy of it is looked at through
+    windows, and how other copies differ from that one is taken from whole images, in log-odds."""
+    detector, windows = scorer.detector, scorer.detector.settings
+    own, kinds = _scored(_said(as_unknown(scorer, [photograph], rotations, 1), 2), windows, image_score)
+    whole = detector.of_whole_images()
+    copies = min(SINGLE_COPIES, max(1, int(OF_A_PHOTOGRAPH * detector.looks_longer)))
+    batches = as_unknown(Scorer(whole, scorer), [photograph], rotations, copies)
+    others, other_kinds = _scored(batches, whole.settings, image_score)
+
+    def as_through_windows(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+        odds, found = log_odds(others), np.empty(len(others))
+        for kind in (LENIENT, STRICT):
+            same = other_kinds == kind
+            found[same] = odds[same] - odds[same][0] + log_odds(own[kinds == kind])[0]
+        return 1 / (1 + np.exp(-found))
+
+    scores, peaks = (as_through_windows(one, other) for one, other in zip(own[:2], others[:2]))
+    return NormalScores(scores, peaks, other_kinds, own.floor)
+
+
+def looks_slowly(detector: Detector) -> bool:
+    """Whether a photograph takes it so long that those before the first one count: through windows, without a
+    GPU."""
+    return detector.windows is not None and detector.backbone.device.type == "cpu"

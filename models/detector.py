@@ -259,6 +259,18 @@ class Detector(nn.Module):
         other.memory = self.memory
         return other
 
+    def of_whole_images(self) -> Detector:
+        """It without windows, and with what it remembers of whole images."""
+        other = self.another(NO_WINDOWS)
+        other.memory = self.memory
+        return other
+
+    @property
+    def looks_longer(self) -> float:
+        """How many times the patches of a whole image all its windows have."""
+        windows = 0 if self.windows is None else len(self.windows)
+        return windows * self.settings.encoded_side**2 / self.grid**2
+
     def empty_copy(self, method: Method) -> Detector:
         """A detector of the same backbone and settings that remembers nothing yet."""
         other = Detector(self.backbone, method, self.image_size, self.settings)

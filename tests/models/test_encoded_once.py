@@ -63,5 +63,5 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
         return sum(passes), made
 
     (often, plain), (seldom, once) = learnt(0), learnt(2**30)
-    assert seldom < 0.6 * often and once.threshold == plain.threshold
+    assert seldom < 0.7 * often and once.threshold == plain.threshold
     assert all(torch.equal(value, once.tensors()[name]) for name, value in plain.tensors().items())

@@ -1,0 +1,70 @@
+"""What one reference says where windows are looked through on a CPU: soon said, and as all copies would say
+it where windows add nothing."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fdsl.api import AnomalyDetector
+from tests.support.predictions import TOWER
+from utils.config import WindowConfig
+
+
+@pytest.fixture
+def photographs():
+    noise = np.random.default_rng(2)
+    return [Image.fromarray(noise.integers(0, 256, (70, 64, 3), dtype=np.uint8)) for _ in range(2)]
+
+
+def detector(tiny_configs, windows, **more):
+    return AnomalyDetector.from_backbone(
+        windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **TOWER, **more
+    )
+
+
+def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photographs, monkeypatch):
+    monkeypatch.setattr("fdsl.calibration.OF_A_PHOTOGRAPH", 4.0)
+    none, some = (
+        detector(tiny_configs, one) for one in (WindowConfig("nan"), WindowConfig("mul", 4, 2, 0.0))
+    )
+    for one in (none, some):
+        one.remember(photographs[:1])
+    assert len(some.normal.scores) == 16
+    assert some.normal.kinds.tolist() == none.normal.kinds.tolist()
+    assert some.normal.scores == pytest.approx(none.normal.scores, abs=1e-6)
+    assert some.normal.peaks == pytest.approx(none.normal.peaks, abs=1e-6)
+    assert some.threshold.score == pytest.approx(none.threshold.score, abs=1e-5)
+
+
+def test_the_first_copy_is_looked_at_through_windows(tiny_configs, photographs, monkeypatch):
+    windows = WindowConfig("onlywin", 4, 2)
+    few = detector(tiny_configs, windows)
+    few.remember(photographs[:1])
+    monkeypatch.setattr("fdsl.calibration.looks_slowly", lambda _: False)
+    many = detector(tiny_configs, windows)
+    many.remember(photographs[:1])
+    firsts = [int(np.flatnonzero(many.normal.kinds == kind)[0]) for kind in few.normal.kinds[:2]]
+    assert len(few.normal.kinds) == 2 and len(many.normal.kinds) == 16
+    assert few.normal.scores == pytest.approx(many.normal.scores[firsts], abs=1e-6)
+
+
+@pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
+def test_the_start_takes_no_longer_than_three_photographs(
+    tiny_configs, photographs, method, monkeypatch, told
+):
+    monkeypatch.setattr("utils.log.PLAIN_PROGRESS_SECONDS", 0.0)
+    made = detector(tiny_configs, WindowConfig("mul", 4, 1), method=method)
+    patches, encode = [], made.backbone.encode
+
+    def counted(images, want):
+        patches.append(images.numel() // 3 // 64)
+        return encode(images, want)
+
+    monkeypatch.setattr(made.backbone, "encode", counted)
+    made.remember(photographs[:1])
+    start = sum(patches)
+    patches.clear()
+    made.predict(photographs[1:])
+    scales = 8 * 64 * bool(made.scorer.detector.method.scales)  # whole images alone
+    assert 2 * sum(patches) < start <= 3 * sum(patches) + scales
+    assert "the threshold, from the references: 1 of 2" in told()
