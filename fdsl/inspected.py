@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 from typing import TypeVar
 
 import numpy as np
@@ -41,6 +42,10 @@ def show_inspected(
         raise DataError(
             f"{count} photograph(s) to inspect: they are compared with each other, so give {FEWEST} or more"
         )
-    normalise = scorer.detector.backbone.normalise
+    normalise, photographs = scorer.detector.backbone.normalise, iter(photographs)
+    if scorer.detector.method.sees_inspected:  # no references say how tiles lie: the first photograph does
+        first = next(photographs)
+        scorer.detector.lay_tiles([first.size])
+        photographs = chain([first], photographs)
     seen = in_batches(progress(photographs, count, what), BATCH)
     scorer.detector.look_at((normalise(scorer.to_batch(part)) for part in seen), count, room)

@@ -148,7 +148,6 @@ def refuse_beside_batch(method: str, options: MethodConfig, windows: WindowConfi
     given = [
         flag
         for flag, there in (
-            ("--tiles", windows.tiles != 1),
             (f"--winmode {windows.winmode}", windows.winmode != "nan"),
             ("--with-batch", options.with_batch),
         )
@@ -156,8 +155,8 @@ def refuse_beside_batch(method: str, options: MethodConfig, windows: WindowConfi
     ]
     if given:
         raise ConfigError(
-            f"{given[0]} does not go with --method {method}, which compares whole photographs with each "
-            "other: leave it out."
+            f"{given[0]} does not go with --method {method}, which compares whole photographs and tiles with "
+            "each other: leave it out."
         )
 
 
@@ -245,8 +244,8 @@ def of_no_use(given: Mapping[str, Any]) -> list[str]:
     names = [] if method.needs_heads else ["use_nam", "fd", "checkpoint"]
     names += [] if method.matches else ["align", "index_memory"]
     names += [] if method.parts else ["leave_out"]
-    names += ["k_shot", "rotate_references", "with_batch", "tiles"] if method.added_by else []
-    names += ["winmode"] if method.sees_inspected else []
+    names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
+    names += ["winmode"] if method.sees_inspected else ["tiles"] if method.added_by else []
     names += [] if method.takes_text else ["with_text"]
     names += [] if method.reads_text or given.get("with_text") else WORDS
     names += {"nan": list(WINDOW_SHAPE), "onlywin": ["win_weight"]}.get(winmode, [])

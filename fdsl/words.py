@@ -75,10 +75,10 @@ def _said(options: MethodConfig) -> str:
 def text_in_words(options: MethodConfig) -> str:
     """Of what text speaks, and its words for normal and damaged."""
     normal, damaged = (
-        ", ".join(states).replace("{}", "..")
+        ", ".join(state.removeprefix("{}").removesuffix("{}").strip() for state in states)
         for states in (options.normal_words or NORMAL, options.damaged_words or DAMAGED)
     )
-    return one_line(f"{options.object}; normal: {normal}; damaged: {damaged}", 400)
+    return one_line(f'"{options.object}": {normal}; or {damaged}', 400)
 
 
 def _alignment(options: MethodConfig) -> str:

@@ -20,7 +20,7 @@ from models.features import Features, ScoreMaps
 from models.matching import EVERYTHING, Matching, window_matching
 from models.memory_bank import MemoryBank
 from models.method import Memory, Method
-from models.methods.batch import Batch, BatchMemory, digest_of
+from models.methods.batch import BatchMemory, Kept, digest_of
 from models.pair import Second
 from models.tiles import FINER, join_tiles
 from models.windows import WindowGrid
@@ -140,28 +140,22 @@ class Detector(nn.Module):
     def look_at(self, inspected: Iterable[Tensor], count: int, room: Room = in_memory) -> None:
         """Shows it the `count` inspected photographs that stand for all of them, images of (B,[1+T,]3,S,S);
         what it saw before is forgotten. Their tokens are kept in `room`."""
-        batch = self.method if self.beside is None else self.beside.batch
-        if not isinstance(batch, Batch):
-            raise ValueError("This detector compares no inspected photographs.")
-        batch.room = room
-        digests: list[bytes] = []
-
-        def parts() -> Iterator[Features]:
-            for images in inspected:
-                whole = self._views(images)[0]
-                digests.extend(digest_of(image) for image in whole)
-                yield self.encode(whole, batch.want)
-
-        memory = batch.remember(parts(), count * self.grid**2)
-        memory = replace(
-            memory, digests=torch.tensor([list(digest) for digest in digests], dtype=torch.uint8)
-        )
-        if self.beside is None:
-            self.memory = memory
-        else:
-            self.beside.saw(
-                memory, self.grid, torch.empty(0, dtype=self.backbone.dtype, device=self.backbone.device)
-            )
+        want = self.method.want if self.beside is None else self.beside.batch.want
+        whole, parts, digests = Kept(count, room), Kept(count, room), []
+        for images in inspected:
+            views, tiles = self._views(images)
+            digests += [digest_of(image) for image in views]
+            whole.add(self.encode(views, want).tokens)
+            if tiles is not None and self.beside is None:
+                parts.add(self._encode_tiles(tiles).tokens)
+        memory = whole.memory(digests)
+        if self.beside is not None:
+            like = torch.empty(0, dtype=self.backbone.dtype, device=self.backbone.device)
+            self.beside.saw(memory, self.grid, like)
+            return
+        self.memory = memory
+        if isinstance(self.layout, TileLayout):
+            self.tile_memory = parts.memory(digests, len(self.layout))
 
     @torch.no_grad()
     def remember(self, references: Tensor) -> None:
@@ -290,7 +284,8 @@ class Detector(nn.Module):
         raw = self._raw_maps(features, match)
         final = self.final_maps(raw)
         if tiles is not None:
-            found = ScoreMaps(*self.method.with_tiles(final, self._tile_maps(tiles, match), self.side))
+            of_tiles = self._tile_maps(tiles, match, features.shown)
+            found = ScoreMaps(*self.method.with_tiles(final, of_tiles, self.side))
         elif self.second is None and self.side != self.grid:
             found = ScoreMaps(*self.method.without_tiles(final, self.side))
         else:
@@ -366,12 +361,16 @@ class Detector(nn.Module):
         features = self.encode(tiles.flatten(0, 1), self.method.want)
         return features.each_tokens(lambda tokens: tokens.unflatten(1, tiles.shape[:2]).flatten(2, 3))
 
-    def _tile_maps(self, tiles: Tensor, match: Matching | None) -> Tensor:
-        """Tiles (B,T,3,S,S) -> final maps of each image's tiles put together (M,B,H,W)."""
+    def _tile_maps(
+        self, tiles: Tensor, match: Matching | None, shown: tuple[int | None, ...] | None = None
+    ) -> Tensor:
+        """Tiles (B,T,3,S,S) -> final maps of each image's tiles put together (M,B,H,W); `shown`: which of the
+        photographs that it was shown they are of."""
         if not isinstance(self.layout, TileLayout):
             raise ValueError("The detector has no layout of tiles: call lay_tiles() first.")
         chosen = (match or EVERYTHING).of_tiles()
-        raw = self.method.raw_tile_maps(self._encode_tiles(tiles), self.tile_memory, chosen)
+        features = self._encode_tiles(tiles)._replace(shown=shown)
+        raw = self.method.raw_tile_maps(features, self.tile_memory, chosen)
         return self.final_maps(join_tiles(raw, self.layout))
 
     def final_maps(self, raw: Tensor) -> Tensor:

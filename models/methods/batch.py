@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -35,12 +35,14 @@ class BatchMemory:
     """The inspected photographs' unit tokens (R,L,N,C), of R photographs that stand for all.
 
     digests (R,DIGEST) uint8: by which each one is known again; none of an earlier version's file. found:
-    the maps (L,N) of those that were compared already, by their numbers.
+    the maps (L,N) of those that were compared already, by their numbers. tiles: the N tokens of each are
+    those of so many square parts, one after the other.
     """
 
     tokens: Tensor
     digests: Tensor = field(default_factory=lambda: torch.zeros(0, DIGEST, dtype=torch.uint8))
     found: dict[int, Tensor] = field(default_factory=dict, compare=False)
+    tiles: int = 1
 
     @cached_property
     def numbers(self) -> dict[bytes, int]:
@@ -56,7 +58,32 @@ class BatchMemory:
         return self
 
     def state(self) -> dict[str, Tensor]:
-        return {"tokens": self.tokens, "digests": self.digests}
+        state = {"tokens": self.tokens, "digests": self.digests}
+        return state if self.tiles == 1 else {**state, "tiles": torch.tensor([self.tiles])}
+
+
+class Kept:
+    """The tokens of `count` photographs as they come, kept in `room`."""
+
+    def __init__(self, count: int, room: Room) -> None:
+        self.count, self.room, self.filled = count, room, 0
+        self.tokens: Tensor | None = None
+
+    def add(self, tokens: Tensor) -> None:
+        """Tokens (L,B,N,C) of the next ones."""
+        blocks, photographs, patches, width = tokens.shape
+        if self.tokens is None:
+            self.tokens = self.room((self.count, blocks, patches, width), tokens.dtype)
+        self.tokens[self.filled : self.filled + photographs] = tokens.transpose(0, 1)
+        self.filled += photographs
+
+    def memory(self, digests: Sequence[bytes], tiles: int = 1) -> BatchMemory:
+        """What they are to the method; ValueError where not all came."""
+        if self.tokens is None or self.filled != self.count:
+            raise ValueError(f"{self.count} photographs were announced, and {self.filled} came.")
+        rows = [list(digest) for digest in digests]
+        known = torch.tensor(rows, dtype=torch.uint8) if rows else torch.zeros(0, DIGEST, dtype=torch.uint8)
+        return BatchMemory(self.tokens, known, tiles=tiles)
 
 
 def digest_of(image: Tensor) -> bytes:
@@ -65,11 +92,13 @@ def digest_of(image: Tensor) -> bytes:
     return hashlib.blake2b(values, digest_size=DIGEST).digest()
 
 
-def averaged(tokens: Tensor, side: int) -> Tensor:
-    """Unit tokens (B,N,C) of square photographs -> each patch's mean over the `side` x `side` patches about
-    it that there are, of unit length again."""
+def averaged(tokens: Tensor, side: int, tiles: int = 1) -> Tensor:
+    """Unit tokens (B,N,C) of square photographs, or of `tiles` square parts of each -> each patch's mean over
+    the `side` x `side` patches about it that there are, of unit length again."""
     if side == 1:
         return tokens
+    if tiles > 1:
+        return averaged(tokens.unflatten(1, (tiles, -1)).flatten(0, 1), side).view(tokens.shape)
     grid = math.isqrt(tokens.shape[1])
     maps = tokens.float().transpose(1, 2).unflatten(2, (grid, grid))
     means = F.avg_pool2d(
@@ -92,18 +121,19 @@ def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
         raise ModelError(
             f"Photographs are compared with each other, and there are no {FEWEST} different ones."
         )
-    found = torch.zeros(tokens.shape[:3], device=tokens.device)
+    found, tiles = torch.zeros(tokens.shape[:3], device=tokens.device), memory.tiles
     for side in SURROUNDINGS:
         for block, own in enumerate(tokens):
-            found[block] += _of_one_block(averaged(own, side), known[:, block], side, same)
+            found[block] += _of_one_block(averaged(own, side, tiles), known[:, block], side, same, tiles)
     return found / len(SURROUNDINGS)
 
 
-def _of_one_block(own: Tensor, known: Tensor, side: int, same: Tensor) -> Tensor:
-    """Averaged tokens (B,N,C) against the photographs (R,N,C) that are not the `same` (R,B) -> (B,N)."""
+def _of_one_block(own: Tensor, known: Tensor, side: int, same: Tensor, tiles: int) -> Tensor:
+    """Averaged tokens (B,N,C) against the photographs (R,N,C) that are not the `same` (R,B), of so many
+    `tiles` -> (B,N)."""
     distances = torch.empty((len(known), *own.shape[:2]), device=own.device)
     for number, photograph in enumerate(known):
-        other = averaged(photograph[None].to(own), side)[0]
+        other = averaged(photograph[None].to(own), side, tiles)[0]
         nearest = torch.stack([(patches @ other.T).amax(-1) for patches in own])
         distances[number] = ((1 - nearest.float()) / 2).clamp(0, 1)
     distances.masked_fill_(same[..., None], math.inf)
@@ -136,31 +166,26 @@ class Batch(Method[BatchMemory]):
     added_by = "--with-batch"
     matches = False
 
-    room: Room = staticmethod(in_memory)
-
     @property
     def needs_references(self) -> bool:
         return False
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> BatchMemory:
-        """`count` tokens per block in all, of photographs of equal size, kept in the method's `room`."""
-        kept, filled = None, 0
+        """`count` tokens per block in all, of photographs of equal size, kept in memory."""
+        kept: Kept | None = None
         for part in parts:
-            blocks, photographs, patches, width = part.tokens.shape
-            if kept is None:
-                kept = self.room((count // patches, blocks, patches, width), part.tokens.dtype)
-            kept[filled : filled + photographs] = part.tokens.transpose(0, 1)
-            filled += photographs
-        if kept is None or filled != len(kept):
-            raise ValueError(f"{count} tokens per block were announced, and {filled} photographs came.")
-        return BatchMemory(kept)
+            kept = kept or Kept(count // part.tokens.shape[2], in_memory)
+            kept.add(part.tokens)
+        if kept is None:
+            raise ValueError("There is no photograph to keep.")
+        return kept.memory(())
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
         tokens = taken(state, "tokens", None, self.blocks, None, self.width)
         if len(tokens) < FEWEST:
             raise ValueError(f"tokens is of {len(tokens)} photograph, where {FEWEST} are compared")
         kept = tokens.to("cpu", tokens.dtype if tokens.dtype.itemsize == 2 else dtype)
-        return BatchMemory(kept, _digests(state, len(kept)))
+        return BatchMemory(kept, _digests(state, len(kept)), tiles=_tiles(state, kept.shape[2]))
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = EVERYTHING) -> Tensor:
         if memory is None:
@@ -190,3 +215,16 @@ def _digests(state: Mapping[str, Tensor], count: int) -> Tensor:
     if digests.dtype != torch.uint8 or tuple(digests.shape) not in ((0, DIGEST), (count, DIGEST)):
         raise ValueError("digests are not those of its photographs")
     return digests.cpu()
+
+
+def _tiles(state: Mapping[str, Tensor], tokens: int) -> int:
+    """How many square parts a saved detector's photographs are of; ValueError where that cannot be."""
+    if "tiles" not in state:
+        return 1
+    found = state["tiles"]
+    if found.shape != (1,) or found.dtype != torch.int64 or not 1 <= int(found) <= tokens:
+        raise ValueError("tiles is no number of them")
+    tiles = int(found)
+    if math.isqrt(tokens // tiles) ** 2 * tiles != tokens:
+        raise ValueError(f"its {tokens} tokens are not those of {tiles} square tiles")
+    return tiles

@@ -35,9 +35,7 @@ class ByText(Method[Memory]):
     words = "CLIP's words for normal and damaged; no references, no training"
     sentence = "likeness to words for damaged rather than for normal"
     unlike_paper = "no references and no trained heads"
-    own_score = (
-        "the same for the image as a whole, of windows the highest patch of theirs, no test-set scaling"
-    )
+    own_score = "that likeness for the image as a whole, of local windows the highest, no test-set scaling"
     added_by = "--with-text"
     reads_text = True
     matches = False

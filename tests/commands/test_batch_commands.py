@@ -53,6 +53,16 @@ def test_without_references_the_odd_one_stands_out(line, backbone, tmp_path):
     assert "sees the test set" in report and "highest 0.5 % of patches" in report
 
 
+def test_tiles_of_the_inspected_are_compared_too(line, backbone, tmp_path):
+    plain = predicted(line, backbone, tmp_path / "plain", "--method", "batch")
+    flags = ["--method", "batch", "--tiles", "2", "--save-maps"]
+    found = predicted(line, backbone, tmp_path / "tiles", *flags)
+    assert (
+        score_of(found) != score_of(plain) and max(found, key=lambda name: score_of(found)[name]) == "x.png"
+    )
+    assert np.load(tmp_path / "tiles/maps.npz")["fused"].shape[1:] == (16, 16)
+
+
 def test_beside_a_method_it_is_another_score_and_resumes(line, backbone, tmp_path):
     flags = ["--references", str(line / "good"), "--method", "nearest"]
     plain = score_of(predicted(line, backbone, tmp_path / "plain", *flags))
@@ -84,12 +94,20 @@ def test_each_photograph_goes_through_the_backbone_once(
     places = ["--data-path", str(datasets[0]), "--results", str(tmp_path / "results"), "--pictures", "0"]
     test.main(["--dataset", "mvtec", "--method", "batch", *places, "--model-config", tiny_configs, *BACKBONE])
     assert sum(images) == 8
+    test.main(
+        ["--dataset", "mvtec", "--method", "batch", "--tiles", "2", *places, "--model-config", tiny_configs]
+        + BACKBONE
+    )
+    assert len(list(tmp_path.rglob("metrics.json"))) == 2
 
 
-@pytest.mark.parametrize("method", ["batch", "nearest"])
-def test_a_saved_detector_compares_with_what_it_was_shown(line, backbone, tiny_configs, tmp_path, method):
+@pytest.mark.parametrize("method, tiles", [("batch", 1), ("batch", 2), ("nearest", 1)])
+def test_a_saved_detector_compares_with_what_it_was_shown(
+    line, backbone, tiny_configs, tmp_path, method, tiles
+):
     made = AnomalyDetector.from_backbone(
         method=method,
+        windows=WindowConfig("nan", tiles=tiles),
         with_batch=method == "nearest",
         model_config=tiny_configs,
         device="cpu",
@@ -103,6 +121,7 @@ def test_a_saved_detector_compares_with_what_it_was_shown(line, backbone, tiny_c
     loaded = AnomalyDetector.load(tmp_path / "part.safetensors", model_config=tiny_configs, device="cpu")
     known, again = (one.scorer.detector for one in (made, loaded))
     memories = [one.memory if method == "batch" else one.beside.memory for one in (known, again)]
+    assert (again.tile_memory is not None) == (tiles == 2) and again.layout == known.layout
     assert len(memories[1].numbers) == len(shown) and memories[0].numbers == memories[1].numbers
     for one in (loaded, made.another()):
         for before, after in zip(made.predict(shown[-2:]), one.predict(shown[-2:])):
@@ -131,7 +150,6 @@ def test_a_run_says_that_it_sees_the_test_set(datasets, tiny_configs, tmp_path):
 @pytest.mark.parametrize(
     "flags, error, words",
     [
-        (["--method", "batch", "--tiles", "2"], ConfigError, "--tiles does not go with --method batch"),
         (["--method", "batch", "--winmode", "mul"], ConfigError, "--winmode mul does not go"),
         (["--method", "batch", "--with-batch"], ConfigError, "--with-batch does not go"),
         (["--method", "batch", "--references", "good"], ConfigError, "looks at no references"),

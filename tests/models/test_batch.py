@@ -15,7 +15,7 @@ from models.detector import NO_WINDOWS, Detector
 from models.methods.batch import Batch, mutual_scores
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
-from models.tiles import resized
+from models.tiles import join_tiles, resized, smoothed
 from tests.support.photographs import texture
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import DataError, ModelError
@@ -81,6 +81,37 @@ def test_a_photograph_that_was_not_shown_is_compared_with_all(tiny_backbone, pho
     found = look_at(detector_of(tiny_backbone), photos[:4])(photos[5:])
     tokens = np.stack([tokens_of(tiny_backbone, photo) for photo in photos])
     assert found.base[0].flatten().numpy() == pytest.approx(expected(tokens[5], tokens[:4]), **EXACT)
+
+
+def test_tiles_are_compared_with_the_others_tiles(tiny_backbone, photos):
+    detector = detector_of(tiny_backbone, windows=WindowConfig("nan", tiles=2))
+    detector.lay_tiles([(128, 128)])
+    tiles = len(detector.layout)
+    views = torch.randn(4, 1 + tiles, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+    detector.look_at(iter(views.split(3)), 4)
+    tokens = np.stack([[tokens_of(tiny_backbone, tile) for tile in view[1:]] for view in views])  # R T L N C
+    for number in range(2):
+        others = [place for place in range(4) if place != number]
+        maps = []
+        for block in range(tokens.shape[2]):
+            for radius in (0, 1):
+                averaged = np.stack(
+                    [
+                        np.concatenate([surroundings_of(tile[block], radius) for tile in tokens[place]])
+                        for place in range(4)
+                    ]
+                )
+                rows = [(1 - (averaged[number] @ averaged[place].T).max(1)) / 2 for place in others]
+                maps.append(np.sort(rows, axis=0)[: math.ceil(0.3 * len(rows))].mean(0))
+        expected_raw = torch.from_numpy(np.mean(maps, 0)).float()
+        joined = join_tiles(expected_raw[None], detector.layout)
+        side = detector.side
+        whole = expected(tokens_of(tiny_backbone, views[number, 0]), np.stack(
+            [tokens_of(tiny_backbone, views[place, 0]) for place in others]))  # fmt: skip
+        whole = resized(torch.from_numpy(whole).float().view(1, GRID, GRID), side)
+        shown = (whole + smoothed(resized(joined, side), 1.0))[0] / 2
+        found = detector(views[number : number + 1])
+        assert found.base[0].flatten().numpy() == pytest.approx(shown.flatten().numpy(), **EXACT)
 
 
 class Counted:

@@ -37,7 +37,7 @@ KINDS = {
     "nearest": {"windows": WindowConfig("mul", 2, 2, 0.5, "window")},
     "plus": {"windows": WindowConfig("nan", tiles=2)},
     "subspace": {},
-    "batch": {},
+    "batch": {"windows": WindowConfig("nan", tiles=2)},
     "text": {},
     "nearest with text": {"with_text": True},
     "nearest with batch": {"with_batch": True, "windows": WindowConfig("mul", 2, 2, 0.5, "1")},
