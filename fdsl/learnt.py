@@ -14,6 +14,7 @@ from fdsl.run_config import SECOND, FittedConfig
 from fdsl.thresholds import NormalScores, is_normal
 from models.detector import Detector
 from models.matching import EVERYTHING, OwnPicks, PickedByAny
+from models.methods.batch import BatchMemory
 from models.pair import Levels
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
@@ -188,6 +189,9 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     rows, columns = map(int, found.tolist())
     if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
         raise ConfigError(f"it has {rows} x {columns} tiles")
+    known = detector.tile_memory
+    if isinstance(known, BatchMemory) and known.tiles != rows * columns:
+        raise ConfigError(f"it has {rows} x {columns} tiles, and remembers {known.tiles}")
     detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
 
 

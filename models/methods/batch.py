@@ -28,6 +28,7 @@ LOWEST = 0.3  # of the other photographs: those that are most like a patch say h
 SAME = 1e-3  # mean distance of the patches in place, up to which two photographs count as one
 FEWEST = 2  # photographs that can be compared
 DIGEST = 20  # bytes
+UNIT = 0.05  # that the length of a stored token may lie from 1
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,9 @@ class Batch(Method[BatchMemory]):
         tokens = taken(state, "tokens", None, self.blocks, None, self.width)
         if len(tokens) < FEWEST:
             raise ValueError(f"tokens is of {len(tokens)} photograph, where {FEWEST} are compared")
+        lengths = tokens[:, :, 0].float().norm(dim=-1)
+        if not bool(((lengths - 1).abs() < UNIT).all()):
+            raise ValueError("its tokens are not of unit length")
         kept = tokens.to("cpu", tokens.dtype if tokens.dtype.itemsize == 2 else dtype)
         return BatchMemory(kept, _digests(state, len(kept)), tiles=_tiles(state, kept.shape[2]))
 
