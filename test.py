@@ -109,7 +109,7 @@ def join(planned: Planned, detector: Detector | None, world: World) -> None:
     shard = f"shard {world.rank} of {world.size} is done"
     if not run.is_finished():
         missing = [] if detector is None else missing_categories(detector, planned.drawn)
-        if missing:
+        if missing and not run.is_finished():  # another one may have joined them meanwhile
             logger.info(
                 "%s; %d of %d categories are still to come, and whoever finishes the last joins them (or the "
                 "same command with --shard 0/1): %s",
@@ -137,6 +137,9 @@ def test(planned: Planned, detector: Detector | None) -> None:
         if run.has_maps:
             args.from_maps = run.draw_from_own_maps()
     with run.locked():
+        if not (args.force or args.from_maps) and run.is_finished():
+            run.show()  # another process ended it meanwhile
+            return
         if args.from_maps:
             maps = stored_maps(run, tested, args)
         else:

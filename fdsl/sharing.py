@@ -143,5 +143,5 @@ def missing_categories(detector: Detector, drawn: Drawn) -> list[str]:
     run, tested = drawn
     identity = run.config.identity("maps")
     keys = keys_of_parts(detector, tested.root, tested.references, tested.records, identity, tested.grey)
-    parts = FinishedParts(run.path)
+    parts = FinishedParts(run.path, make=False)
     return [category for category, key in keys.items() if not parts.holds(key)]

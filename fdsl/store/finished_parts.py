@@ -24,9 +24,11 @@ class FinishedParts:
 
     NAME = ".parts"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, make: bool = True) -> None:
+        """Its folder is made, for a run that begins; not to look at another process's."""
         self.folder = Path(folder) / self.NAME
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if make:
+            self.folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
     def left_in(cls, folder: Path) -> bool:

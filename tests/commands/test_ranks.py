@@ -137,6 +137,26 @@ def test_shards_of_a_job_array_join_themselves(place, told):
     assert told().count("is finished: nothing to do") == 2
 
 
+@pytest.mark.parametrize("when", ["before it looks", "after it looked"])
+def test_another_one_joins_meanwhile(place, monkeypatch, told, when):
+    """The run that it ended is neither begun anew nor marked as one that has not ended."""
+    results = f"raced {when}"
+    test.main(place.test(*SEVERAL, "--shard", "0/2", results=results))
+    plain = test.missing_categories
+
+    def missing_categories(detector, drawn):
+        missing = plain(detector, drawn) if when == "after it looked" else None
+        codes, said = of_ranks(place, 1, results, *SEVERAL, "--shard", "0/1")
+        assert codes == [0], said
+        return plain(detector, drawn) if missing is None else missing
+
+    monkeypatch.setattr(test, "missing_categories", missing_categories)
+    test.main(place.test(*SEVERAL, "--shard", "1/2", results=results))
+    assert told().count("is finished: nothing to do") == 2 and "shard 1 of 2 is done;" not in told()
+    assert files(place.folder / results) == files(place.folder / "results")
+    assert not list((place.folder / results).rglob(".parts"))
+
+
 def test_one_process_ends_what_shards_have_begun(place):
     test.main(place.test(*SEVERAL, "--shard", "1/2", results="begun"))
     test.main(place.test(*SEVERAL, results="begun"))

@@ -210,6 +210,14 @@ def test_shards_of_a_job_array_join_themselves(place, told):
             predict.main(words)
 
 
+def test_rows_are_printed_at_the_end_by_the_one_that_joins(place):
+    codes, said = of_ranks(place, 2, "printed", "--format", "json", "--pictures", "none")
+    assert codes == [0, 0]
+    printed = [line for line in said[0].splitlines() if line.startswith("{")]
+    assert printed == (place.folder / "printed/scores.jsonl").read_text().splitlines() and len(printed) == 13
+    assert "{" not in said[1]
+
+
 def test_members_of_an_archive_are_scored_as_their_files(place):
     """Also after it was made anew, of the same photographs."""
     archive, folder = place.folder / "cup.tar", place.data / "cup/test/good"
