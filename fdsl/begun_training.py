@@ -13,13 +13,12 @@ from typing import Any
 import torch
 
 from data.catalogue import describe_catalogue, open_catalogue
-from data.records import Catalogue
 from fdsl.assembly import load_tower
 from fdsl.fitting import LOSS_COLUMNS, read_unfinished
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.training_state import SavedTraining, TrainingState
 from fdsl.training_config import TrainedWith, TrainingSettings
-from fdsl.training_set import TrainingSet, draw_training_set
+from fdsl.training_set import TrainingSet, draw_training_set, join_training_sets
 from models.backbone import Backbone
 from utils.config import SYNTHETIC_IMAGES, BackboneConfig, MachineFacts
 from utils.device import (
@@ -55,7 +54,7 @@ def begin(args: argparse.Namespace, unfinished: Path) -> Begun:
     dtype = choose_precision(args.precision, device)
     make_repeatable(device)
 
-    catalogue, learnt = open_training_set(args, needs_references=options.fd != "none")
+    learnt = open_training_set(args, needs_references=options.fd != "none")
     args.epochs = args.epochs or math.ceil(SYNTHETIC_IMAGES / len(learnt.records))
     data = learnt.digest()
     warn_of_untrained(tower)
@@ -64,7 +63,7 @@ def begin(args: argparse.Namespace, unfinished: Path) -> Begun:
         return load_tower(tower, device, precision)
 
     backbone = load(dtype)
-    training = training_settings(args, catalogue, learnt, data, machine_facts(device, dtype))
+    training = training_settings(args, learnt, data, machine_facts(device, dtype))
     config = TrainedWith(tower, options, backbone.fingerprint, args.dataset, training)
     state = TrainingState(unfinished, config, data, len(LOSS_COLUMNS))
     return Begun(backbone, load, learnt, state, read_unfinished(state) if args.resume else None)
@@ -79,12 +78,15 @@ def facts_of(begun: Begun) -> dict[str, Any]:
     return {**config.identity(), **same, "files": begun.state.data, "unfinished training": place}
 
 
-def open_training_set(args: argparse.Namespace, needs_references: bool) -> tuple[Catalogue, TrainingSet]:
-    """The dataset of the flags, and what of it is learnt from."""
-    catalogue = open_catalogue(args.dataset, args.data_path, args.meta)
-    logger.info("%s", describe_catalogue(catalogue, args.dataset))
+def open_training_set(args: argparse.Namespace, needs_references: bool) -> TrainingSet:
+    """What is learnt from of the datasets of the flags."""
     shots = args.k_shot if needs_references else 0
-    return catalogue, draw_training_set(catalogue, shots, args.seed, args.dataset, args.synthetic)
+    parts = []
+    for dataset, folder in zip(args.datasets, args.data_path, strict=True):
+        catalogue = open_catalogue(dataset, folder, args.meta)
+        logger.info("%s", describe_catalogue(catalogue, dataset))
+        parts.append(draw_training_set(catalogue, shots, args.seed, dataset, args.synthetic))
+    return parts[0] if len(parts) == 1 else join_training_sets(parts)
 
 
 def warn_of_untrained(tower: BackboneConfig) -> None:
@@ -96,7 +98,7 @@ def warn_of_untrained(tower: BackboneConfig) -> None:
 
 
 def training_settings(
-    args: argparse.Namespace, catalogue: Catalogue, learnt: TrainingSet, data: str, machine: MachineFacts
+    args: argparse.Namespace, learnt: TrainingSet, data: str, machine: MachineFacts
 ) -> TrainingSettings:
     """What a checkpoint says of its training."""
     return TrainingSettings(
@@ -108,6 +110,6 @@ def training_settings(
         seed=args.seed,
         learnt=learnt.images_digest(),
         files=data,
-        images=learnt.images(),
+        images=learnt.images,
         machine=machine,
     )

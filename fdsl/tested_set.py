@@ -16,7 +16,7 @@ from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.words import LEARNT_FROM_THESE
 from models.methods.registry import METHODS
-from utils.config import OTHER_DATASET, SYNTHETIC
+from utils.config import OTHER_DATASET, SEVERAL, SYNTHETIC
 from utils.errors import ConfigError, DataError
 from utils.grey_range import GreyRange
 from utils.log import warn
@@ -56,8 +56,8 @@ class TestedSet:
         training = checkpoint.config.training
         if training.augmentation == SYNTHETIC["only"]:
             return False
-        same_name = checkpoint.config.dataset == dataset and dataset in OTHER_DATASET
-        return same_name or training.learnt == here
+        same_name = dataset in checkpoint.config.dataset.split(SEVERAL) and dataset in OTHER_DATASET
+        return same_name or here in (training.learnt or "").split(SEVERAL)
 
 
 def draw_test_set(config: RunConfig, max_pixels: int = MAX_PIXELS) -> TestedSet:

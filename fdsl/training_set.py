@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from data.check import find_duplicates
 from data.dataset import files_digest
 from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
+from utils.config import SEVERAL
 from utils.errors import DataError
 from utils.log import warn
+from utils.text import printable
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images of `records` under `root`, each of which meets the `references` of its own category."""
+    """The images of `records` under `root`, each of which meets the `references` of its own category.
+    `images`: how many each category has. `parts`: the datasets that it was joined from."""
 
     root: Path
     records: list[Record]
     references: dict[str, list[Record]]
+    images: dict[str, int] = field(default_factory=dict)
+    parts: tuple[TrainingSet, ...] = ()
 
     def digest(self) -> str:
         """Names every file that the training reads: another digest, another training."""
+        if self.parts:
+            return SEVERAL.join(part.digest() for part in self.parts)
         drawn = [record for records in self.references.values() for record in records]
         return files_digest(self.root, [*self.records, *drawn])
 
-    def images(self) -> dict[str, int]:
-        """How many images of each category are learnt from."""
-        return dict(Counter(record.category for record in self.records))
-
     def images_digest(self) -> str:
         """Names the files that are learnt from, without the references."""
+        if self.parts:
+            return SEVERAL.join(part.images_digest() for part in self.parts)
         return files_digest(self.root, self.records)
 
     def warn_of_duplicates(self) -> None:
@@ -39,6 +46,32 @@ class TrainingSet:
         for category, drawn in self.references.items():
             others = [record for record in self.records if record.category == category]
             warn(find_duplicates(self.root, drawn, without_references(others, drawn)))
+
+
+def join_training_sets(parts: Sequence[TrainingSet]) -> TrainingSet:
+    """Several datasets as one, under the folder that holds them all. DataError where two of them have a
+    category of one name, whose references would be confused."""
+    root = Path(os.path.commonpath([part.root.resolve() for part in parts]))
+    records: list[Record] = []
+    references: dict[str, list[Record]] = {}
+    for part in parts:
+        if twice := sorted({record.category for record in part.records} & {one.category for one in records}):
+            raise DataError(
+                f"category {printable(twice[0])} is in two of the datasets; rename its folder in one of them"
+            )
+        place = part.root.resolve().relative_to(root)
+        records += [_from(place, record) for record in part.records]
+        references |= {
+            name: [_from(place, record) for record in drawn] for name, drawn in part.references.items()
+        }
+    images = {name: count for part in parts for name, count in part.images.items()}
+    return TrainingSet(root, records, references, images, tuple(parts))
+
+
+def _from(place: Path, record: Record) -> Record:
+    """The record of a dataset that lies at `place` under another root."""
+    image, mask = (path and (place / path).as_posix() for path in (record.image_path, record.mask_path))
+    return replace(record, image_path=image, mask_path=mask)
 
 
 def draw_training_set(
@@ -82,7 +115,11 @@ def draw_training_set(
                     "good images"
                 ]
             )
-    return TrainingSet(catalogue.root, records, references)
+    if synthetic:
+        images = dict(Counter(record.category for record in records))
+    else:
+        images = {category: len(part) for category, part in catalogue.test.items()}
+    return TrainingSet(catalogue.root, records, references, images)
 
 
 def learnable_records(catalogue: Catalogue) -> list[Record]:

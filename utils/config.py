@@ -20,6 +20,7 @@ PUBLISHED_SHOTS = 10  # references of each category while heads are trained
 
 
 AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop", "folder": "none"}
+SEVERAL = "+"  # between the names of several datasets that heads are trained on, and their digests
 SYNTHETIC = {"only": "synthetic", "mixed": "mixed"}  # value of --synthetic -> augmentation
 SYNTHETIC_IMAGES = 4000  # that heads see by default, half of them with a drawn defect
 

@@ -10,14 +10,25 @@ from data.images import MAX_PIXELS
 from fdsl.fitting import Recipe
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
-from utils.config import AUGMENTATIONS, PUBLISHED_EPOCHS, PUBLISHED_SHOTS, SYNTHETIC, SYNTHETIC_IMAGES
+from utils.config import (
+    AUGMENTATIONS,
+    PUBLISHED_EPOCHS,
+    PUBLISHED_SHOTS,
+    SEVERAL,
+    SYNTHETIC,
+    SYNTHETIC_IMAGES,
+)
 
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line; what is published for the dataset is filled in."""
     parser = CommandLine(description)
-    parser.add_argument("--dataset", choices=DATASETS, required=True)
-    parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
+    parser.add_argument(
+        "--dataset", choices=DATASETS, nargs="+", required=True, help="one, or several to learn from together"
+    )
+    parser.add_argument(
+        "--data-path", type=Path, nargs="+", help="a folder for each dataset (default data/DATASET)"
+    )
     parser.add_argument(
         "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
     )
@@ -35,7 +46,9 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_backbone_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
-    args.data_path = args.data_path or Path("data") / args.dataset
+    args.datasets, args.dataset = args.dataset, SEVERAL.join(args.dataset)
+    args.data_path = args.data_path or [Path("data") / name for name in args.datasets]
+    refuse_other_folders(parser, args)
     if not args.synthetic:  # else by the number of images, which are not counted yet
         args.epochs = args.epochs or PUBLISHED_EPOCHS.get(args.dataset, PUBLISHED_EPOCHS["mvtec"])
     if args.synthetic and args.augmentation:
@@ -44,6 +57,17 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     args.augmentation = SYNTHETIC.get(args.synthetic) or args.augmentation or published
     args.k_shot = args.k_shot or (1 if args.synthetic else PUBLISHED_SHOTS)
     return args
+
+
+def refuse_other_folders(parser: CommandLine, args: argparse.Namespace) -> None:
+    """Several datasets have a folder each, and none is given twice."""
+    names = args.datasets
+    if len(args.data_path) != len(names):
+        parser.error(f"--data-path: {len(names)} dataset(s) have {len(args.data_path)} folder(s)")
+    if len({path.resolve() for path in args.data_path}) < len(names) or len(set(names)) < len(names):
+        parser.error("--dataset and --data-path: each dataset and each folder is given once")
+    if args.meta and len(names) > 1:
+        parser.error("--meta goes with one dataset")
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
