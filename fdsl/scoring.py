@@ -82,7 +82,7 @@ class Scorer:
 
 
 def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> ScoreMaps:
-    found = detector(detector.backbone.normalise(pixels), match)
+    found = detector(detector.normalised(pixels), match)
     return found.each(lambda part: part.float().cpu().numpy())
 
 

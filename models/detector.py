@@ -80,6 +80,11 @@ class Detector(nn.Module):
         """The backbone's features of normalised images (B,3,S,S)."""
         return (self.once or self.backbone.encode)(images, want)
 
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Pixels (B,[1+T,]3,S,S) uint8 as `forward` takes them."""
+        plain = self.backbone.normalise
+        return plain(pixels) if self.once is None else self.once.normalised(pixels, plain)
+
     @contextmanager
     def encoding_once(self) -> Iterator[None]:
         """Within it a batch that comes again, to this detector or to one `without` a reference, is encoded

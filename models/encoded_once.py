@@ -19,16 +19,19 @@ class EncodedOnce:
     """`encode` of a backbone, with what it gave for the last batches, up to `most` bytes of it.
 
     A batch is known again by its values as a whole: what one image gets may depend, in its last bit, on the
-    images beside it. What was encoded with more than is wanted serves too, without the rest.
+    images beside it. What was encoded with more than is wanted serves too, without the rest. The very tensor
+    that came last, which nobody changes, is not looked at again.
     """
 
     def __init__(self, encode: Encode, most: int = KEPT_BYTES) -> None:
         self.encode, self.most, self.held = encode, most, 0
+        self.shown: tuple[Tensor, Tensor] | None = None
+        self.last: tuple[Tensor, bytes] | None = None
         self.known: OrderedDict[bytes, tuple[Features, frozenset[str]]] = OrderedDict()
 
     def __call__(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
         """As the backbone's own."""
-        key = _digest(images)
+        key = self._key(images)
         found, held = self.known.pop(key, (None, NOTHING_MORE))
         if found is None or not want <= held:
             self.held -= _size(found)
@@ -40,6 +43,17 @@ class EncodedOnce:
             _, (oldest, _) = self.known.popitem(last=False)
             self.held -= _size(oldest)
         return _only(found, want)
+
+    def normalised(self, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+        """The pixels as `normalise` makes them, once for the very tensor that came last."""
+        if self.shown is None or self.shown[0] is not pixels:
+            self.shown = pixels, normalise(pixels)
+        return self.shown[1]
+
+    def _key(self, images: Tensor) -> bytes:
+        if self.last is None or self.last[0] is not images:
+            self.last = images, _digest(images)
+        return self.last[1]
 
 
 def _only(features: Features, want: frozenset[str]) -> Features:

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
+from models import encoded_once
 from models.encoded_once import EncodedOnce
 from models.features import EMBEDDING, RAW_TOKENS
 from tests.support.predictions import TOWER
@@ -28,6 +29,19 @@ def test_a_batch_is_known_by_all_its_values(tiny_backbone):
     other[1, 2, 31, 31] += 1e-3
     assert not torch.equal(once(other).tokens, first.tokens)
     assert once(images[:1]).tokens.shape[1] == 1 and len(asked) == 5
+
+
+def test_the_tensor_that_came_last_is_not_looked_at_again(tiny_backbone, monkeypatch):
+    looked, digest = [], encoded_once._digest
+    monkeypatch.setattr(encoded_once, "_digest", lambda images: looked.append(images) or digest(images))
+    once = EncodedOnce(tiny_backbone.encode)
+    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    images = once.normalised(pixels, tiny_backbone.normalise)
+    assert torch.equal(images, tiny_backbone.normalise(pixels))
+    assert once.normalised(pixels, tiny_backbone.normalise) is images
+    assert once(images).tokens is once(images).tokens and len(looked) == 1
+    other = once.normalised(255 - pixels, tiny_backbone.normalise)
+    assert not torch.equal(once(other).tokens, once(images).tokens) and len(looked) == 3
 
 
 def test_no_more_is_kept_than_may_be(tiny_backbone):
