@@ -135,6 +135,12 @@ def test_a_file_name_stands_once():
     assert [name for name, count in counted.items() if count > 1] == []
 
 
+def test_a_test_files_name_stands_once():
+    """pytest takes the second one of a name for the first, and stops."""
+    names = Counter(file.name for file in files_of("tests") if file.name.startswith("test_"))
+    assert names and [name for name, count in names.items() if count > 1] == []
+
+
 def test_the_root_holds_what_a_user_types_and_reads():
     found = {path.name for path in ROOT.iterdir() if path.is_file() and not path.name.startswith(".")}
     assert found - IN_THE_ROOT == set(), "these belong into a folder"
