@@ -121,7 +121,7 @@
   // What the good parts themselves said to turned copies, where they were asked.
   function turned() {
     if (state.rotations !== "auto") return "";
-    return state.turned > 1 ? `, each in ${state.turned} turned copies` : "; turned copies would do harm";
+    return state.turned > 1 ? `, each in ${state.turned} turned copies` : ", not turned";
   }
 
   const gone = error => error.status === 0 || error.status === 404;

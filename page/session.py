@@ -23,6 +23,7 @@ from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.turning import TURNS
 from page.uploads import Upload, jpeg, plain_name, receive, remove
+from utils.config import AUTO
 from utils.errors import ConfigError, DataError
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
@@ -189,7 +190,8 @@ class Session:
         """Shows the references to a new detector and estimates the threshold; all photographs have to be
         scored anew. Where some are removed meanwhile, the lesson begins again without them.
 
-        Raises DataError without references, ConfigError for too many copies, and as
+        AUTO leaves them as they are where there are many: then they differ by themselves. Raises DataError
+        without references, ConfigError for too many copies, and as
         `AnomalyDetector.remember`; then everything is as it was.
         """
         with self._work:
@@ -198,10 +200,9 @@ class Session:
                     references = dict(self.references)
                 if not references:
                     raise DataError("there is no photograph of a good part yet")
-                copies = rotations if isinstance(rotations, int) else max(TURNS)
-                if len(references) * copies > MOST_COPIES:
+                if isinstance(rotations, int) and len(references) * rotations > MOST_COPIES:
                     raise ConfigError(
-                        f"{len(references)} good parts with {copies} rotated copies each are more than "
+                        f"{len(references)} good parts with {rotations} rotated copies each are more than "
                         f"{MOST_COPIES}: remove some, or turn them less"
                     )
                 if self._learn_these(references, rotations, rate):
@@ -211,9 +212,10 @@ class Session:
         """One lesson; False, and nothing is changed, where one of the references is gone at its end."""
         other = self.start.another()
         photos = [upload.file for upload in references.values()]
+        too_many = rotations == AUTO and len(photos) * max(TURNS) > MOST_COPIES
         try:
             with MODEL:
-                other.remember(photos, rotations=rotations, false_alarm_rate=rate)
+                other.remember(photos, rotations=1 if too_many else rotations, false_alarm_rate=rate)
         except DataError:
             with self._lock:
                 if references.keys() <= self.references.keys():

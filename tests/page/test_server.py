@@ -84,7 +84,7 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     assert not detector.ready, "visitors have detectors of their own"
 
 
-def test_the_good_parts_may_say_how_often_they_are_turned(visitor, detector, tmp_path):
+def test_the_good_parts_may_say_how_often_they_are_turned(visitor, detector, tmp_path, monkeypatch):
     state = visitor.learnt(1, 2, rotations="auto")
     plain = detector.another()
     plain.remember([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations="auto")
@@ -99,7 +99,10 @@ def test_the_good_parts_may_say_how_often_they_are_turned(visitor, detector, tmp
     many = Visitor(make_server(detector, tmp_path / "other", limits, []).test_client())
     for seed in range(7):
         many.upload("references", png(seed))
-    refusal = many.ask("POST", "/learn", 422, json={"rotations": "auto"}).json["error"]
+    monkeypatch.setattr("fdsl.turning.safe_turns", lambda *_: 8)
+    assert many.ask("POST", "/learn", json={"rotations": "auto"}).json["turned"] == 1
+    assert visitor.ask("POST", "/learn", json={"rotations": "auto"}).json["turned"] == 8
+    refusal = many.ask("POST", "/learn", 422, json={"rotations": 8}).json["error"]
     assert "7 good parts with 8 rotated copies each are more than 48" in refusal
 
 
