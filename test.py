@@ -130,6 +130,7 @@ def test(planned: Planned, detector: Detector | None) -> None:
     args, checkpoint, tested = planned.args, planned.checkpoint, planned.tested
     seed_everything(planned.config.seed)
     run = planned.drawn.run
+    ended = run.ended_at
     if not args.force and run.is_finished():
         if args.pictures == 0 or run.has_report:
             run.show()
@@ -137,8 +138,9 @@ def test(planned: Planned, detector: Detector | None) -> None:
         if run.has_maps:
             args.from_maps = run.draw_from_own_maps()
     with run.locked():
-        if not (args.force or args.from_maps) and run.is_finished():
-            run.show()  # another process ended it meanwhile
+        ended_meanwhile = run.ended_at != ended  # by another process
+        if ended_meanwhile and not (args.force or args.from_maps) and run.is_finished():
+            run.show()
             return
         if args.from_maps:
             maps = stored_maps(run, tested, args)

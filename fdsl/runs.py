@@ -94,6 +94,14 @@ class RunFolder:
             self._say_replaced("; ".join(other))
         return False
 
+    @property
+    def ended_at(self) -> int | None:
+        """When the run in the folder wrote its numbers, nanoseconds; None where there are none."""
+        try:
+            return (self.path / "metrics.json").stat().st_mtime_ns
+        except OSError:
+            return None
+
     def _stored(self) -> RunConfig | None:
         """The configuration of the finished run in the folder, or None."""
         values = read_json(self.path / "config.json")

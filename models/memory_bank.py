@@ -172,12 +172,15 @@ class MemoryBank:
     ) -> Tensor:
         """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the bank's tokens at `index` (L,Q), in
         `dtype`. A few rows at a time, each step of which a processor keeps in its cache."""
+        blocks = zip(self.centred, self.mean, tokens, index)
+        if torch.compiler.is_compiling():  # a graph would copy all blocks for each one that is written
+            return torch.stack([_away(query, normal[at], mean, fd) for normal, mean, query, at in blocks]).to(
+                dtype
+            )
         found = torch.empty_like(tokens, dtype=dtype)
-        for normal, mean, *parts in zip(self.centred, self.mean, tokens, index, found):
-            for query, matched, place in zip(*map(in_rows, parts)):
-                centred = (query.float() - mean).to(query.dtype)
-                away = feature_discrepancy(centred, normal[matched], "abs" if fd == "context" else fd)
-                place.copy_(query.float() + away if fd == "context" else away)  # not relative to the mean
+        for (normal, mean, *parts), block in zip(blocks, found):
+            for query, matched, place in zip(*map(in_rows, (*parts, block))):
+                place.copy_(_away(query, normal[matched], mean, fd))
         return found
 
     def matched(self, query: Features, match: Matching, align: str) -> Tensor:
@@ -200,6 +203,15 @@ class MemoryBank:
     def centre(self, tokens: Tensor) -> Tensor:
         """Tokens (L,Q,C) relative to the bank's mean."""
         return (tokens.float() - self.mean).to(tokens.dtype)
+
+
+def _away(query: Tensor, nearest: Tensor, mean: Tensor, fd: str) -> Tensor:
+    """The discrepancies (n,C) float32 of tokens (n,C) from their nearest ones, which are relative to the
+    `mean` (1,C)."""
+    centred = (query.float() - mean).to(query.dtype)
+    if fd == "context":
+        return query.float() + feature_discrepancy(centred, nearest, "abs")
+    return feature_discrepancy(centred, nearest, fd)
 
 
 def discrepancy_of(
