@@ -188,15 +188,21 @@ def _image_curve(scores: Any, labels: Any) -> Curve | None:
     return _curve(Population(np.sort(scores[labels]), None), Population(np.sort(scores[~labels]), None))
 
 
+def sum_of_products(first: np.ndarray, second: np.ndarray) -> float:
+    """Of two arrays (n,), the same to the last bit in any number of threads, which `np.dot` is not."""
+    return float((first * second).sum())
+
+
 def _auroc(curve: Curve) -> float:
     gains = -np.diff(curve.hits, append=0)
-    area = np.dot(gains.astype(np.float64), (curve.alarms_above + curve.alarms) / 2)
+    area = sum_of_products(gains.astype(np.float64), (curve.alarms_above + curve.alarms) / 2)
     return float(1 - area / (float(curve.hits[0]) * curve.normals))
 
 
 def _average_precision(curve: Curve) -> float:
     gains = -np.diff(curve.hits, append=0)
-    return float(np.dot(gains.astype(np.float64), curve.hits / (curve.hits + curve.alarms)) / curve.hits[0])
+    precision = curve.hits / (curve.hits + curve.alarms)
+    return sum_of_products(gains.astype(np.float64), precision) / float(curve.hits[0])
 
 
 def _f1_max(curve: Curve) -> tuple[float, float]:
@@ -216,7 +222,7 @@ def _pro(curve: Curve) -> float:
     share = (limit - fpr[left]) / (fpr[right] - fpr[left])
     at_limit = overlap[left] + share * (overlap[right] - overlap[left])
     x, y = np.append(fpr[:inside], limit), np.append(overlap[:inside], at_limit)
-    return float(np.dot(np.diff(x), y[1:] + y[:-1]) / 2 / limit)
+    return sum_of_products(np.diff(x), y[1:] + y[:-1]) / 2 / limit
 
 
 def _polyline(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
