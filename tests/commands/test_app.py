@@ -10,7 +10,8 @@ import urllib.request
 import pytest
 
 from tests.support.photographs import png
-from tests.support.small_runs import BACKBONE, run, start, write_model_config
+from tests.support.ranks import as_command
+from tests.support.small_runs import BACKBONE, command, run, start, write_model_config
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
@@ -76,7 +77,7 @@ def test_eight_visitors_for_some_seconds():
     assert result["exit_code"] == 130 and result["log_lines"] == 1, result
 
 
-def test_flags_that_are_refused(arguments, tmp_path):
+def test_flags_that_are_refused(arguments, tmp_path, capsys):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -90,8 +91,10 @@ def test_flags_that_are_refused(arguments, tmp_path):
         (["--host", "0.0.0.0"], "--host"),
         (["--references", str(tmp_path / "nowhere")], "nowhere"),
     ):
-        code, told = run("app", [*arguments, *more])
-        assert code == 2 and sentence in told and "Traceback" not in told, told
+        with pytest.raises(SystemExit) as ended:
+            as_command(command("app").main, [*arguments, *more])
+        told = capsys.readouterr().err
+        assert ended.value.code == 2 and sentence in told and "Traceback" not in told, told
 
 
 def test_idle_connections_shut_nobody_out(arguments, tmp_path, monkeypatch):

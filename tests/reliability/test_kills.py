@@ -1,7 +1,7 @@
 """Real processes of train.py, test.py and predict.py, killed with SIGKILL at random moments until they get
 through.
 
-FDSL_KILLS=30 sets how many kills there are (default 4); FDSL_KILL_SEED chooses other moments.
+FDSL_KILLS=30 sets how many kills there are (default 3); FDSL_KILL_SEED chooses other moments.
 """
 
 import os
@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.small_runs import Place, files, start
 
-KILLS = int(os.environ.get("FDSL_KILLS", "4"))
+KILLS = int(os.environ.get("FDSL_KILLS", "3"))
 SEED = int(os.environ.get("FDSL_KILL_SEED", "1"))
 HIDDEN_NEVER_LEFT = (".tmp", ".lock", ".parts", ".partial", ".unfinished.safetensors")
 BEGUN = {"train": "python ", "test": "python ", "predict": "threshold "}  # how the line begins that says so
