@@ -14,7 +14,11 @@ def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs
         return tokens.float()
     if nearest is None:
         raise ValueError(f"The discrepancy {mode} needs the nearest normal tokens.")
-    difference = tokens.float() - nearest.float()
+    return of_difference(tokens, tokens.float() - nearest.float(), mode)
+
+
+def of_difference(tokens: Tensor, difference: Tensor, mode: str) -> Tensor:
+    """The same of tokens whose `difference` (...,C) float32 from their nearest normal ones is known."""
     if mode == "context":
         return tokens.float() + difference.abs()
     return difference.abs() if mode == "abs" else difference

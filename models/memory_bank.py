@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.discrepancy import feature_discrepancy
+from models.discrepancy import feature_discrepancy, of_difference
 from models.features import Features
 from models.in_rows import in_rows
 from models.matching import EVERYTHING, Matching
@@ -209,9 +209,7 @@ def _away(query: Tensor, nearest: Tensor, mean: Tensor, fd: str) -> Tensor:
     """The discrepancies (n,C) float32 of tokens (n,C) from their nearest ones, which are relative to the
     `mean` (1,C)."""
     centred = (query.float() - mean).to(query.dtype)
-    if fd == "context":
-        return query.float() + feature_discrepancy(centred, nearest, "abs")
-    return feature_discrepancy(centred, nearest, fd)
+    return of_difference(query, centred.float() - nearest.float(), fd)
 
 
 def discrepancy_of(

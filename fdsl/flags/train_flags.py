@@ -92,7 +92,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
     )
     training.add_argument(
         "--synthetic",
-        choices=("only", "mixed"),
+        choices=tuple(SYNTHETIC),
         nargs="?",
         const="only",
         help="learn from defects drawn on good training photographs, which need no masks; mixed: from the "

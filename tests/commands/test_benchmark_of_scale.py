@@ -2,7 +2,8 @@
 
 import os
 
-from benchmarks.scale import cpu_seconds, descendants, joined, list_files, peak_bytes
+from benchmarks.large_runs import joined, list_files
+from benchmarks.watched import cpu_seconds, descendants, peak_bytes
 
 
 def test_joining_and_listing(tmp_path, capsys):

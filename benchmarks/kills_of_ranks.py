@@ -1,0 +1,101 @@
+"""Kills one of torchrun's two processes of train.py, test.py or predict.py at a random moment, and goes on.
+
+    python benchmarks/kills_of_ranks.py --kills 10
+
+torchrun gives the command again by itself (--max-restarts), or it is given again in one, two or three
+processes; what is left must equal what an undisturbed run left. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.watched import ROOT, command, ranks_of, timed
+from tests.support.small_runs import Place, environment, files
+
+
+def kill_at_random(kills: int, seed: int) -> None:
+    """torchrun's processes of each command, one of them killed at a random moment, then the same command
+    again, by torchrun (--max-restarts) or by hand in another number of processes."""
+    moments = random.Random(seed)
+    with tempfile.TemporaryDirectory() as work:
+        place = Place(Path(work) / "place")
+        subprocess.run(
+            command("train", place.train(), 1), cwd=ROOT, env=environment(), check=True, capture_output=True
+        )
+
+        def arguments(name: str, folder: Path) -> list[str]:
+            if name == "train":
+                return place.train("--epochs", "6", "--save-every", "1", "--checkpoints", str(folder))
+            if name == "test":
+                return place.test("--results", str(folder))
+            return place.predict("--resume", "--save-maps", "--output", str(folder))
+
+        whole = {}
+        for name in ("test", "predict", "train"):
+            folder = Path(work) / f"{name}-whole"
+            seconds = timed(name, arguments(name, folder), 2).seconds
+            whole[name] = (seconds, files(folder))
+        hit = dict.fromkeys(whole, 0)
+        number = restarted = 0
+        while sum(hit.values()) < kills:
+            name = list(whole)[number % 3]
+            number += 1
+            seconds, wanted = whole[name]
+            folder = Path(work) / f"{name}-{number}"
+            restarts = number % 2
+            was_hit = kill_once(
+                name, arguments(name, folder), moments.uniform(0.3, 1) * seconds, moments, restarts
+            )
+            hit[name] += was_hit
+            restarted += was_hit and restarts
+            if not restarts:
+                timed(name, arguments(name, folder), moments.choice((1, 2, 3)))
+            assert files(folder) == wanted, f"{name}.py left other files after kill {number}"
+            shutil.rmtree(folder)
+    print(
+        ", ".join(f"{name}.py: {count} kills" for name, count in hit.items())
+        + f"; {restarted} of them restarted by torchrun; all ended in the same files"
+    )
+
+
+def kill_once(name: str, arguments: list[str], after: float, moments: random.Random, restarts: int) -> bool:
+    """Kills one of two processes so many seconds after their start; False where they were done by then."""
+    words = command(name, arguments, 2)
+    words[words.index("2") + 1 : words.index("2") + 1] = ["--max-restarts", str(restarts)]
+    process = subprocess.Popen(
+        words, cwd=ROOT, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    time.sleep(after)
+    ranks = ranks_of(process.pid, name)
+    if ranks:
+        os.kill(moments.choice(ranks), signal.SIGKILL)
+    code = process.wait(timeout=300)
+    assert code == 0 or not restarts, f"torchrun did not end {name}.py well"
+    return bool(ranks) and (bool(restarts) or code != 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    args = parser.parse_args()
+    kill_at_random(args.kills, args.seed)
+
+
+if __name__ == "__main__":
+    main()
