@@ -157,6 +157,20 @@ def test_another_one_joins_meanwhile(place, monkeypatch, told, when):
     assert not list((place.folder / results).rglob(".parts"))
 
 
+def test_another_one_ends_it_before_the_lock_is_had(place, monkeypatch, told):
+    plain = RunFolder.locked
+
+    def locked(self):
+        monkeypatch.setattr(RunFolder, "locked", plain)
+        codes, said = of_ranks(place, 1, "late", "--seed", "14")
+        assert codes == [0], said
+        return plain(self)
+
+    monkeypatch.setattr(RunFolder, "locked", locked)
+    test.main(place.test("--seed", "14", results="late"))
+    assert "is finished: nothing to do" in told() and "results in " not in told()
+
+
 def test_one_process_ends_what_shards_have_begun(place):
     test.main(place.test(*SEVERAL, "--shard", "1/2", results="begun"))
     test.main(place.test(*SEVERAL, results="begun"))

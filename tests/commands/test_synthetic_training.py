@@ -59,8 +59,9 @@ def test_mixed_learns_from_real_defects_too(datasets, tiny_configs, tmp_path):
         config = RunConfig.from_json(a_config(14, data_path=str(datasets[0])))
         assert draw_test_set(config).taught(checkpoint, "mvtec") == (kind == "mixed"), "saw the test images"
     only, mixed = counts
-    tested = open_catalogue("mvtec", datasets[0]).test
-    assert mixed == only + sum(map(len, tested.values()))
+    catalogue = open_catalogue("mvtec", datasets[0])
+    assert only == sum(len(part) - 1 for part in catalogue.train.values()), "all but the one reference"
+    assert mixed == only + sum(map(len, catalogue.test.values()))
     assert checkpoint.trained_on == "mvtec and drawn defects"
 
 

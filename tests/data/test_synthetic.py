@@ -53,19 +53,17 @@ def bounding_box(mask: torch.Tensor) -> int:
 def test_fillings_are_of_the_photograph_of_another_and_of_another_brightness():
     good, foreign = torch.full((3, SIDE, SIDE), 100, dtype=torch.uint8), photographs()[1]
     good[:, : SIDE // 2] = 40
-    found = dict.fromkeys(("foreign", "shade", "own"), 0)
+    found = dict.fromkeys(("foreign", "own", "shade"), 0)
     for seed in range(120):
         drawn, mask = draw_defect(good, foreign, seeded(seed))
-        inside = drawn[:, mask[0] > 0].float()
-        between = set(inside.unique().tolist()) <= set(map(float, range(39, 102)))
-        found[
-            "own"
-            if between and inside.std(correction=0) > 0
-            else "foreign"
-            if inside.std(1, correction=0).mean() > 8
-            else "shade"
-        ] += 1
-    assert min(found.values()) > 8, found
+        inside = drawn[:, mask[0] > 0]
+        if (inside != inside[0]).any():  # the photograph itself is grey, the other one is not
+            found["foreign"] += 1
+        elif inside.min() >= 40 and inside.max() <= 100:
+            found["own"] += 1
+        else:
+            found["shade"] += 1
+    assert min(found.values()) > 20, found
 
 
 def test_where_nothing_can_be_seen_the_photograph_stays_good():
@@ -90,4 +88,3 @@ def test_half_of_the_good_photographs_get_one_and_defective_ones_stay(tmp_path):
     good = [dataset[2 * epoch] for epoch in range(40)]
     assert 10 < sum(bool(one["mask"].any()) for one in good) < 30
     assert all(torch.equal(one["mask"], dataset[1]["mask"]) for one in (dataset[2 * n + 1] for n in range(5)))
-    assert torch.equal(dataset[4]["image"], dataset[4]["image"])
