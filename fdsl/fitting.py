@@ -13,6 +13,7 @@ from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import Position, SavedTraining, TrainingState
 from fdsl.training import DiscrepancySource, HeadsStep
 from fdsl.training_set import TrainingSet
+from models.backbones.weights import fingerprint
 from models.methods.fdsl import Fdsl
 from utils.errors import ConfigError, ModelError
 from utils.log import progress
@@ -78,8 +79,8 @@ def fit(
     world: World = World(),  # noqa: B008 - frozen
 ) -> Position:
     """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row
-    per step. Of the processes of a `world` each prepares its part of the batches, all take every step, and
-    the first keeps the state."""
+    per step. Of the processes of a `world` each prepares its part of the batches and finds the gradients of
+    its part of the heads, all take every step, and the first keeps the state."""
     optimizer = torch.optim.Adam(method.parameters(), lr=recipe.learning_rate, betas=ADAM_BETAS)
     position = saved.restore(method, optimizer) if saved else Position()
     if saved and saved.precision != source.precision:
@@ -88,20 +89,21 @@ def fit(
         learnt.root, learnt.records, source.image_size, recipe.augmentation, recipe.seed, recipe.max_pixels
     )
     batches = Batches(dataset, source, recipe.batch_size, recipe.seed, recipe.workers, world)
-    step = HeadsStep(method, optimizer)
+    step = HeadsStep(method, optimizer, world)
     method.train()
     while position.epoch < recipe.epochs:
         what = f"epoch {position.epoch + 1}/{recipe.epochs}"
         left = len(dataset) - position.batch * recipe.batch_size
         prepared = batches.of(position.epoch, position.batch)
         for batch in progress(prepared, left, what, _images, lambda: f"loss {position.rows[-1][2]:.4f}"):
+            found = step(batch.features, batch.mask)
             with world.same_everywhere():
-                take_step(step, batch, position, state)
+                take_step(step, batch, found, position, state)
             if world.is_first and state.due(position.step, recipe.save_every):
                 keep(state, step, position, source.precision)
         log_loss(what, position)
         with world.same_everywhere():
-            refuse_drift(world, position)
+            refuse_drift(world, method, position)
         position.epoch, position.batch = position.epoch + 1, 0
         if world.is_first:
             keep(state, step, position, source.precision)
@@ -112,21 +114,23 @@ def _images(batch: Prepared) -> int:
     return len(batch.paths)
 
 
-def refuse_drift(world: World, position: Position) -> None:
-    """ModelError unless the last step's losses are the same in every process."""
-    rows = world.gathered(position.rows[-1:])
-    if any(row != rows[0] for row in rows):
+def refuse_drift(world: World, method: Fdsl, position: Position) -> None:
+    """ModelError unless the heads' weights are the same in every process."""
+    found = world.gathered(fingerprint(method.state_dict())) if world.joined else []
+    if any(one != found[0] for one in found):
         raise ModelError(
-            f"The processes have come to different losses after step {position.step}; start them on machines "
-            "of one kind, with the same packages."
+            f"The processes have come to different weights after step {position.step}; start them on "
+            "machines of one kind, with the same packages."
         )
 
 
-def take_step(step: HeadsStep, batch: Prepared, position: Position, state: TrainingState) -> None:
-    """One optimizer step and its row of losses; ModelError, before the weights are touched, where the loss is
-    not finite."""
+def take_step(
+    step: HeadsStep, batch: Prepared, found: tuple[float, float], position: Position, state: TrainingState
+) -> None:
+    """One optimizer step and its row of losses, which `step` has found; ModelError, before the weights are
+    touched, where the loss is not finite."""
     number = position.step + 1
-    focal, dice = step(batch.features, batch.mask)
+    focal, dice = found
     if not step.finite:
         raise ModelError(
             f"The loss is not finite at step {number} (images {printable(', '.join(batch.paths))}); "

@@ -2,7 +2,7 @@
 
 Several take the epoch in rounds: each encodes and matches a whole batch of its own, as one process would have
 done it, and then all have the batches of the round in their order. The frozen tower does not depend on the
-heads, so it may run ahead of their steps. Every process takes every step.
+heads, so it may run ahead of their steps. Every process takes every step (fdsl/training.py).
 """
 
 from __future__ import annotations

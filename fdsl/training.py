@@ -1,17 +1,17 @@
 """What a training step is made of: where the heads' discrepancies come from, and their losses and gradients.
 
-Both go on where memory is short, and the first falls back to float32 where values overflow.
+The first goes on where memory is short, and falls back to float32 where values overflow.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data.dataset import InspectionDataset
 from data.records import Record
@@ -25,6 +25,7 @@ from utils.config import MethodConfig
 from utils.log import progress
 from utils.memory import Halving, sparing
 from utils.text import printable
+from utils.world import World
 
 logger = logging.getLogger("fdsl")
 
@@ -125,54 +126,85 @@ def join_features(parts: Sequence[Features]) -> Features:
 class HeadsStep:
     """Losses and gradients of the heads for a batch; the optimizer's step is the caller's.
 
-    Where memory does not hold all blocks' heads at once they take turns: batch statistics stay those of the
-    whole batch, and gradients add up to the same sums.
+    Block after block: a block's head and maps depend on no other block, and the gradient of the NAM that they
+    share is the sum of theirs in their order. Of the processes of a `world` each takes every so many-th block
+    and hears of the others.
     """
 
-    def __init__(self, method: Fdsl, optimizer: torch.optim.Optimizer) -> None:
-        self.method, self.optimizer = method, optimizer
-        self.in_turn = self.finite = False
+    def __init__(
+        self,
+        method: Fdsl,
+        optimizer: torch.optim.Optimizer,
+        world: World = World(),  # noqa: B008 - frozen
+    ) -> None:
+        self.method, self.optimizer, self.world = method, optimizer, world
+        self.shared = [] if method.nam is None else list(method.nam.parameters())
+        self.finite = False
 
     def __call__(self, features: Tensor, mask: Tensor) -> tuple[float, float]:
         """Discrepancies (L,B,N,C) and masks (B,1,S,S) -> focal and dice loss, summed over blocks and maps.
 
-        `finite` says whether the loss and every gradient are.
+        `finite` says whether the loss and every gradient are. ConfigError where memory does not hold a block.
         """
-        before = [value.clone() for value in self.method.buffers()]
-
-        def attempt() -> tuple[float, float]:
-            self.optimizer.zero_grad(set_to_none=True)
-            focal = dice = 0.0
-            for maps in self._maps(features):
-                one, other = losses(maps, mask)
-                (one + other).backward()
-                focal, dice = focal + one.item(), dice + other.item()
-            return focal, dice
-
-        focal, dice = sparing(attempt, lambda: self._take_turns(before))
+        found = sparing(lambda: self._of_own_blocks(features, mask), lambda: False)
+        told = self.world.gathered_tensor(found).transpose(0, 1).flatten(0, 1)
+        self.optimizer.zero_grad(set_to_none=True)
+        focal = dice = 0.0
+        for index, values in enumerate(told[: len(self.method.heads)]):
+            one, other = values[:2].tolist()
+            focal, dice = focal + one, dice + other
+            self._take(index, values[2:])
         gradients = [value.grad.norm() for value in self.method.parameters() if value.grad is not None]
         self.finite = math.isfinite(focal + dice) and bool(torch.stack(gradients).isfinite().all())
         return focal, dice
 
-    def _maps(self, features: Tensor) -> Iterator[Maps]:
-        if not self.in_turn:
-            yield self.method(features)
-            return
-        grid = math.isqrt(features.shape[2])
-        for index, head in enumerate(self.method.heads):
-            raw = head(features[index : index + 1]).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
-            yield self.method.maps_of(raw)
+    def _of_own_blocks(self, features: Tensor, mask: Tensor) -> Tensor:
+        """This process's blocks, in rows (ceil(L / size),P): losses, gradients and running statistics, and
+        zeros where it has no block."""
+        blocks, size = len(self.method.heads), self.world.size
+        length = 2 + sum(value.numel() for value in self._told_of(self.method.heads[0]))
+        rows = torch.zeros(math.ceil(blocks / size), length, device=features.device)
+        for row, index in zip(rows, range(self.world.rank, blocks, size)):
+            torch.cat(self._of_block(index, features[index : index + 1], mask), out=row)
+        return rows
 
-    def _take_turns(self, before: Sequence[Tensor]) -> bool:
-        if self.in_turn:
-            return False
-        for value, kept in zip(
-            self.method.buffers(), before
-        ):  # running statistics: the first attempt moved them
-            value.copy_(kept)
-        logger.warning("Out of memory in the heads: going on with one block's head at a time.")
-        self.in_turn = True
-        return True
+    def _of_block(self, index: int, features: Tensor, mask: Tensor) -> list[Tensor]:
+        """A block's discrepancies (1,B,N,C) -> its losses, gradients and running statistics, flat."""
+        head = self.method.heads[index]
+        grid = math.isqrt(features.shape[2])
+        raw = head(features).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
+        focal, dice = losses(self.method.maps_of(raw), mask)
+        gradients = torch.autograd.grad(focal + dice, [*head.parameters(), *self.shared])
+        both = torch.stack([focal, dice]).detach()
+        return [part.flatten() for part in (both, *gradients, *_running_statistics(head))]
+
+    def _told_of(self, head: nn.Module) -> list[Tensor]:
+        """What a row tells of a block, losses apart: tensors of the shapes of its parts, in their order."""
+        return [*head.parameters(), *self.shared, *_running_statistics(head)]
+
+    def _take(self, index: int, values: Tensor) -> None:
+        """Gives the head of a block its gradients and the NAM its part of them; where another process has
+        moved the head's running statistics, these too."""
+        head = self.method.heads[index]
+        like = self._told_of(head)
+        parts = values.split([value.numel() for value in like])
+        told = [part.view_as(value) for part, value in zip(parts, like)]
+        trained = len(list(head.parameters())) + len(self.shared)
+        for parameter, gradient in zip(like[:trained], told[:trained]):
+            parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
+        if index % self.world.size != self.world.rank:
+            for statistic, value in zip(like[trained:], told[trained:]):
+                statistic.copy_(value)
+            for name, count in head.named_buffers():
+                if name.endswith(COUNTER):
+                    count += 1
+
+
+COUNTER = "num_batches_tracked"  # of a BatchNorm, beside its running statistics
+
+
+def _running_statistics(head: nn.Module) -> list[Tensor]:
+    return [value for name, value in head.named_buffers() if not name.endswith(COUNTER)]
 
 
 def losses(maps: Maps, mask: Tensor) -> tuple[Tensor, Tensor]:

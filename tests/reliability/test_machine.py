@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 
-from fdsl import training
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
 from fdsl.training_config import TrainedWith
@@ -75,46 +74,20 @@ def test_a_training_goes_on_with_less_memory_and_gives_the_same_weights(
     assert told().count("Out of memory with") == (2 if images == 1 else 1)
 
 
-def test_heads_take_turns_where_memory_does_not_hold_all_of_them(place, tmp_path, monkeypatch, told):
-    original, calls = Fdsl.forward, []
+def test_memory_for_not_even_one_block_of_a_batch_is_one_sentence(place, tmp_path, monkeypatch):
+    def short_of_memory(self, raw):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    def forward(self, discrepancy):
-        maps = original(self, discrepancy)  # its running statistics have moved when memory ends
-        calls.append(1)
-        if len(calls) >= 4:
-            raise torch.OutOfMemoryError("CUDA out of memory.")
-        return maps
-
-    monkeypatch.setattr(Fdsl, "forward", forward)
-    train.main(place.train("--checkpoints", str(tmp_path)))
-    assert len(calls) == 4 and told().count("one block's head at a time") == 1
-    assert np.allclose(losses(tmp_path / "m"), losses(place.folder / "checkpoints/m"), rtol=1e-4, atol=0)
+    monkeypatch.setattr(Fdsl, "maps_of", short_of_memory)
+    with pytest.raises(ConfigError, match="not enough memory .*CUDA out of memory.*--batch-size"):
+        train.main(place.train("--checkpoints", str(tmp_path)))
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def losses(folder):
     """The table of losses, a row per step. Weights cannot be compared: where a gradient is nothing but
     rounding, as that of a bias before a batch norm, Adam makes a whole step of it."""
     return np.loadtxt(folder / "mvtec.loss.csv", delimiter=",", skiprows=1)
-
-
-def test_in_turn_the_heads_get_the_gradients_and_statistics_of_the_whole_batch():
-    generator = torch.Generator().manual_seed(2)
-    features, mask = (
-        torch.rand(3, 4, 16, 24, generator=generator),
-        (torch.rand(4, 1, 32, 32, generator=generator) > 0.8).float(),
-    )
-    found = []
-    for in_turn in (False, True):
-        torch.manual_seed(1)
-        method = Fdsl(24, 3)
-        step = training.HeadsStep(method, torch.optim.Adam(method.parameters()))
-        step.in_turn = in_turn
-        found.append(
-            (step(features, mask), [value.grad for value in method.parameters()], list(method.buffers()))
-        )
-    (one, gradients, buffers), (other, others, other_buffers) = found
-    assert np.allclose(one, other, rtol=1e-5) and all(map(torch.equal, buffers, other_buffers))
-    assert all(torch.allclose(value, same, rtol=1e-3, atol=1e-6) for value, same in zip(gradients, others))
 
 
 @pytest.mark.parametrize("name, arguments", [("train", ()), ("test", ("--pictures", "0"))])

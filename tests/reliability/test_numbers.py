@@ -11,6 +11,7 @@ from fdsl.store.checkpoint import load_checkpoint
 from models.backbones.open_clip import OpenClipBackbone
 from models.detector import Detector
 from models.features import Features
+from models.methods.fdsl import Fdsl
 from tests.support.small_runs import command, files, finished_place
 from utils.errors import ModelError
 
@@ -137,16 +138,18 @@ def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state
 
 
 def test_a_gradient_that_is_not_finite_is_never_stepped_along(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("fdsl.training.HeadsStep._maps", with_bad_gradient)
+    monkeypatch.setattr(Fdsl, "maps_of", with_bad_gradient(Fdsl.maps_of))
     with pytest.raises(ModelError, match="not finite at step 1 .*there is no earlier state"):
         train.main(place.train("--checkpoints", str(tmp_path)))
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def with_bad_gradient(step, features):
-    maps = step.method(features)
-    maps.raw.register_hook(lambda gradient: gradient * float("inf"))
-    yield maps
+def with_bad_gradient(maps_of):
+    def spoilt(self, raw):
+        raw.register_hook(lambda gradient: gradient * float("inf"))
+        return maps_of(self, raw)
+
+    return spoilt
 
 
 def test_a_map_that_is_not_finite_names_its_image(place, tmp_path, monkeypatch):
