@@ -22,6 +22,7 @@ from utils.world import World
 test, train = command("test"), command("train")
 pytestmark = pytest.mark.usefixtures("one_thread")
 SEVERAL = ("--seed", "14", "15", "--pictures", "1")
+ABLATED = (*("--k-shot", "1", "2", "--pictures", "0", "--ablate", "method=nearest,fdsl"), "winmode=nan,mul")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,73 @@ def test_it_gives_the_files_of_one_process(place, size):
         for folder in (place.folder / "results", place.folder / f"ranks{size}")
     ]
     assert [one.read_text().count("1 threads") for part in configs for one in part] == [1] * 4
+
+
+def tables_and_files(folder):
+    """What the runs of a table leave, and the table but for its command."""
+    found = files(folder)
+    text = found.pop("m/mvtec/ablation.md").decode()
+    return found, [line for line in text.splitlines() if not line.startswith("The command: ")]
+
+
+@pytest.fixture(scope="module")
+def table(place):
+    test.main(place.test(*ABLATED, results="table"))
+    return tables_and_files(place.folder / "table")
+
+
+def test_an_ablation_has_the_files_and_the_table_of_one_process(place, table):
+    codes, said = of_ranks(place, 2, "ablated", *ABLATED)
+    assert codes == [0, 0], said
+    assert tables_and_files(place.folder / "ablated") == table
+    assert len([name for name in table[0] if name.endswith("maps.npz")]) == 8
+    assert said[0].count("8 runs: ") == 1 and "8 runs: " not in said[1]
+
+
+def test_ranks_go_from_one_backbone_to_the_next_together(place):
+    flags = ("--pictures", "0", "--method", "nearest", "--winmode", "nan", "--ablate", "layers=1+3,3")
+
+    def arguments(results):
+        words = place.test(*flags, results=results)
+        return [word for at, word in enumerate(words) if at not in range(*layers_of(words))]
+
+    def layers_of(words):
+        first = words.index("--layers")
+        return first, first + 3
+
+    test.main(arguments("towers"))
+    codes, said = in_ranks(
+        2, lambda _: as_command(test.main, arguments("towers-of-ranks")), place.folder / "towers-said"
+    )
+    assert codes == [0, 0], said
+    assert tables_and_files(place.folder / "towers-of-ranks") == tables_and_files(place.folder / "towers")
+
+
+def test_the_last_shard_of_an_ablation_writes_the_table(place, table, told):
+    test.main(place.test(*ABLATED, "--shard", "1/2", results="dealt"))
+    assert "8 of 8 runs are still to come; who finishes the last writes the table" in told()
+    assert not list((place.folder / "dealt").rglob("ablation*"))
+    test.main(place.test(*ABLATED, "--shard", "0/2", results="dealt"))
+    assert tables_and_files(place.folder / "dealt") == table
+
+
+def test_a_killed_rank_of_an_ablation_leaves_what_is_finished(place, table, monkeypatch):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    arguments, plain = place.test(*ABLATED, results="broken"), FinishedParts.save
+
+    def action(rank):
+        def save(self, depends_on, maps):
+            plain(self, depends_on, maps)
+            if rank == 1:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        FinishedParts.save = save
+        as_command(test.main, arguments)
+
+    codes, _ = of_ranks(place, 2, "broken", action=action)
+    assert codes == [2, -9] and list((place.folder / "broken").rglob(".parts/*.npz"))
+    test.main(place.test(*ABLATED, results="broken"))
+    assert tables_and_files(place.folder / "broken") == table
 
 
 def test_each_category_is_computed_by_one_process(place, monkeypatch):
