@@ -7,7 +7,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from data.dataset import InspectionDataset, files_digest, make_loader
 from data.grey import doubts_of
@@ -148,12 +148,19 @@ def _look_at(scorer: Scorer, tested: InspectionDataset, what: str) -> None:
     show_inspected(scorer, photographs, len(chosen), what=what)
 
 
+class Known(NamedTuple):
+    """A detector that remembers `references`, of which the first ones are those of another one."""
+
+    detector: Detector
+    references: int
+
+
 def remember_shots(
-    scorer: Scorer, shots: InspectionDataset, rotations: int | str, known: Detector | None = None
+    scorer: Scorer, shots: InspectionDataset, rotations: int | str, known: Known | None = None
 ) -> None:
     """Shows the detector a category's references, and sets what the maps of a method with scales are measured
-    against. `known`: a detector that would remember the same, and does already; both then match once what
-    they match alike."""
+    against. `known`: what remembers them already, and maybe more; both then match once what they match
+    alike."""
     photographs = [
         open_image(shots.root / record.image_path, shots.max_pixels, shots.grey) for record in shots.records
     ]
@@ -161,8 +168,8 @@ def remember_shots(
         if known is None or not isinstance(rotations, int):
             turns = show(scorer, photographs, rotations)
         else:
-            known.matching_once()
-            scorer.detector.remember_as(known)
+            known.detector.matching_once()
+            scorer.detector.remember_first(known.detector, len(photographs), known.references)
             turns = rotations
         set_scales(scorer, photographs, turns)
     except NotFinite as error:

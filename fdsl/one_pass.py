@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from data.dataset import InspectionDataset, make_loader
 from data.grey import doubts_of
-from fdsl.detection import keys_of_parts, remember_shots
+from fdsl.detection import Known, keys_of_parts, remember_shots
 from fdsl.inspection import Reading
 from fdsl.runs import RunFolder
 from fdsl.scoring import NotFinite, Scorer
@@ -77,23 +77,36 @@ class Waiting:
         return names, self.tested.layout, self.tested.grey
 
     @property
-    def same_bank(self) -> tuple:
-        """Works that are equal in this remember the same bank."""
+    def draw(self) -> tuple[str, ...]:
+        """The references, in order."""
+        return tuple(record.image_path for record in self.shots.records)
+
+    def holds(self, other: Waiting) -> bool:
+        """Whether its memory is the other's, or begins with it: fewer shots of a seed are the first of
+        more."""
+        if self._kind_of_bank != other._kind_of_bank or self.draw[: len(other.draw)] != other.draw:
+            return False
+        return self.scorer.detector.settings.tiles == 1 or len(self.draw) == len(other.draw)
+
+    @property
+    def _kind_of_bank(self) -> tuple:
+        """Works that are equal in this remember the same of the same references."""
         detector, run = self.scorer.detector, self.drawn.run.config
         method = detector.method
         alone = not method.remembers_bank or detector.second is not None or run.rotations == AUTO
-        draw = tuple(record.image_path for record in self.shots.records)
         windows = replace(detector.settings, winmode="", win_weight=0)
-        return (id(self),) if alone else (draw, windows, detector.windows is None, method.needs_references)
+        shared = run.rotations, windows, detector.windows is None, method.needs_references
+        return (id(self),) if alone else shared
 
     @property
     def order(self) -> tuple:
         """Where it stands among the works of a category: those of the same windows together, those of one
-        draw together, and first who wants most of the backbone, which then serves the others too."""
+        draw together, and first who wants most of the backbone, which then serves the others too, and who
+        has most references, whose bank begins with the others'."""
         detector, config = self.scorer.detector, self.drawn.run.config
         windows = detector.settings if detector.windows is not None else NO_WINDOWS
         shape = detector.windows is None, windows.win_size, windows.win_stride, windows.win_zip
-        return shape, config.seed, -len(detector.looks_for), config.k_shot
+        return shape, config.seed, -len(detector.looks_for), -config.k_shot
 
     def keep(self) -> None:
         """Writes the maps as a finished part of each run."""
@@ -220,22 +233,24 @@ def _same_maps(key: Mapping[str, Any], known: Iterable[str]) -> str:
 
 def _remembered(waiting: Sequence[Waiting], budget: int) -> list[Waiting]:
     """The first of the works whose memories fit into the budget, at least one; they have seen their
-    references. Those of one draw whose methods remember the same bank have it together."""
+    references. Those that one memory serves have it together."""
     taken: list[Waiting] = []
     held = 0
-    banks: dict[tuple, Detector] = {}
+    owners: list[Waiting] = []
     for work in waiting:
-        if taken and held + held // max(len(banks), 1) > budget:
+        owner = next((one for one in owners if one.holds(work)), None)
+        if owner is None and owners and held + held // len(owners) > budget:
             break
-        known = banks.get(work.same_bank)
+        known = None if owner is None else Known(owner.scorer.detector, len(owner.shots))
         try:
             if len(work.shots):
                 remember_shots(work.scorer, work.shots, work.drawn.run.config.rotations or 1, known)
-            banks.setdefault(work.same_bank, work.scorer.detector)
+            if owner is None:
+                owners.append(work)
         except NotFinite:
             work.scorer = Scorer(work.scorer.detector.another(), work.scorer)  # its own run says it
         work.tested.layout = work.scorer.detector.layout
-        held += work.scorer.detector.memory_bytes if known is None else 0
+        held += work.scorer.detector.memory_bytes if owner is None else 0
         taken.append(work)
     for work in taken:
         work.scorer.detector.forget_matched()

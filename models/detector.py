@@ -213,8 +213,17 @@ class Detector(nn.Module):
             detector.remember_as(known)
             self.second = other.second.like(detector, self)
 
+    def remember_first(self, other: Detector, references: int, of: int) -> None:
+        """As remember_as, but the first of its references alone, of which there are so many; all memories are
+        plain banks, and there are no tiles, or these are all of them."""
+        self.remember_as(other)
+        self.memory, self.window_memory, self.tile_memory = (
+            one.beginning(one.photographs * references // of) if isinstance(one, MemoryBank) else one
+            for one in (self.memory, self.window_memory, self.tile_memory)
+        )
+
     def matching_once(self) -> None:
-        """From now on what is matched against its banks is kept for others that share them, until
+        """From now on what is matched against its banks is kept for others whose banks begin alike, until
         `forget_matched`."""
         self.memory, self.window_memory, self.tile_memory = (
             replace(one, known={}) if isinstance(one, MemoryBank) and one.known is None else one

@@ -3,8 +3,9 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,11 @@ def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
     mulmax: argmax_j <q, m_j>. diff2: argmin_j ||q - m_j||, found as the argmax of <q, m_j> - ||m_j||^2 / 2.
     One matrix product and one maximum per chunk of SIMILARITY_VALUES. docs/design.md, section 2.3.
     """
+    return nearest_of(query, bank, align)[1]
+
+
+def nearest_of(query: Tensor, bank: Tensor, align: str = "mulmax") -> tuple[Tensor, Tensor]:
+    """As nearest_index; before the index the value (Q,) whose maximum it is."""
     if align not in ALIGNMENTS:
         raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}.")
     if bank.shape[0] == 0:
@@ -38,50 +44,61 @@ def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
         similarity = chunk @ bank.t()
         if half_square is not None:
             similarity = similarity.float() - half_square
-        found.append(similarity.max(-1).indices)
-    return torch.cat(found)
+        found.append(similarity.max(-1))
+    values, indices = zip(*found)
+    return torch.cat(values), torch.cat(indices)
 
 
 @dataclass(frozen=True)
 class MemoryBank:
-    """Normal tokens of one category: their mean (L,1,C) and what they differ from it, `centred` (L,M,C).
+    """Normal tokens of one category: the mean (L,1,C) of the first photograph's, and what all of them differ
+    from it, `centred` (L,M,C).
 
     <q, m - mean> has the same maximum over m as <q, m>, and |(q - mean) - (m - mean)| is |q - m|; but the
     differences are small numbers, which a bf16 product can still tell apart. In float32 nothing changes but
-    rounding. keys (W,...): of a bank of windows, what a strategy of models/matching.py picks them by. patches
-    (M,): which patch of its photograph each token is; None: all in order. known: what was matched for several
-    detectors that share the bank; whoever sets it empties it.
+    rounding. That it is the first photograph's mean, and that each photograph is matched by itself, makes
+    banks that begin with the same ones agree to the last bit (`beginning`). keys (W,...): of a bank of
+    windows, what a strategy of models/matching.py picks them by. patches (M,): which patch of its photograph
+    each token is; None: all in order. photographs: how many the tokens are of, as many of each; 1 where they
+    are matched all at once. known: what was matched for several detectors whose banks begin alike; whoever
+    sets it empties it.
     """
 
     mean: Tensor
     centred: Tensor
     keys: Tensor | None = None
     patches: Tensor | None = None
-    known: dict[tuple, tuple[Tensor, Tensor]] | None = field(default=None, compare=False)
+    photographs: int = 1
+    known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
 
     @classmethod
-    def of_tokens(cls, tokens: Tensor) -> MemoryBank:
-        """The bank of tokens (L,M,C)."""
+    def of_tokens(cls, tokens: Tensor, photographs: int = 1) -> MemoryBank:
+        """The bank of tokens (L,M,C) of so many photographs."""
         centred = tokens.clone()
-        return cls(_centre_in_place(centred), centred)
+        return cls(_centre_in_place(centred, photographs), centred, photographs=photographs)
 
     @classmethod
     def collected(cls, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
         """A bank of the parts' tokens, `count` per block in all, of which no second copy is ever held;
         `match` says how it will be searched."""
         centred, filled, window = None, 0, 1
-        embeddings, patches = [], []
+        embeddings, patches, photographs = [], [], _Photographs()
         for part in parts:
             tokens, window = part.tokens.flatten(1, 2), part.tokens.shape[2]
             if centred is None:
                 centred = tokens.new_empty((tokens.shape[0], count, tokens.shape[2]))
             centred[:, filled : filled + tokens.shape[1]] = tokens
             filled += tokens.shape[1]
+            photographs.saw(part)
             embeddings += [] if part.embedding is None else [part.embedding]
             patches += [] if part.patches is None else [part.patches.flatten()]
         if centred is None or filled != count:
             raise ValueError(f"The memory bank was to hold {count} tokens per block and was given {filled}.")
-        bank = cls(_centre_in_place(centred), centred, patches=torch.cat(patches) if patches else None)
+        places = torch.cat(patches) if patches else None
+        if count % photographs.count:
+            raise ValueError(f"{count} tokens are not those of {photographs.count} photographs of one size.")
+        mean = _centre_in_place(centred, photographs.count)
+        bank = cls(mean, centred, patches=places, photographs=photographs.count)
         return replace(bank, keys=match.keys(bank, torch.cat(embeddings) if embeddings else None, window))
 
     @classmethod
@@ -93,20 +110,33 @@ class MemoryBank:
         keys = taken(state, "keys", None, None) if "keys" in state else None
         if keys is not None and centred.shape[1] % len(keys):
             raise ValueError(f"its {centred.shape[1]} tokens are not those of {len(keys)} windows")
-        return cls(mean, centred, keys)
+        return cls(mean, centred, keys, photographs=_counted(state, centred.shape[1]))
 
     def state(self) -> dict[str, Tensor]:
-        """mean, centred and, where there are some, keys."""
-        state = {"mean": self.mean, "centred": self.centred}
+        """mean, centred, photographs and, where there are some, keys."""
+        state = {"mean": self.mean, "centred": self.centred, "photographs": torch.tensor([self.photographs])}
         return state if self.keys is None else {**state, "keys": self.keys}
 
     def without(self, reference: int, references: int) -> MemoryBank:
         """The bank as if one of its `references`, each with its copies in order, had never been seen."""
-        device = self.centred.device
-        part = self.part(_others(len(self), reference, references, device))
+        device, left = self.centred.device, self.photographs - self.photographs // references
+        part = replace(self.part(_others(len(self), reference, references, device)), photographs=max(1, left))
         if self.keys is None:
             return part
         return replace(part, keys=self.keys[_others(len(self.keys), reference, references, device)])
+
+    def beginning(self, photographs: int) -> MemoryBank:
+        """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
+        `known`."""
+        rows = photographs * self.rows
+        keys = None if self.keys is None else self.keys[: rows // self.window]
+        patches = None if self.patches is None else self.patches[:rows]
+        return MemoryBank(self.mean, self.centred[:, :rows], keys, patches, photographs, self.known)
+
+    @property
+    def rows(self) -> int:
+        """Tokens of each photograph."""
+        return len(self) // self.photographs
 
     @property
     def window(self) -> int:
@@ -124,11 +154,38 @@ class MemoryBank:
         return self.centred.shape[1]
 
     def index(self, tokens: Tensor, align: str = "mulmax") -> Tensor:
-        """Query tokens (L,Q,C) -> (L,Q) index of each one's nearest normal token of the same block."""
+        """Query tokens (L,Q,C) -> (L,Q) index of each one's nearest normal token of the same block: the
+        running maximum over photographs, the first of equal ones."""
         query = self.centre(tokens) if align == "diff2" else tokens
-        return torch.stack(
-            [nearest_index(block, normal, align) for block, normal in zip(query, self.centred)]
-        )
+        likeness, found = self._in_photograph(0, tokens, query, align)
+        for number in range(1, self.photographs):
+            other, place = self._in_photograph(number, tokens, query, align)
+            better = (other > likeness) | other.isnan()  # what is no number is found, and refused later
+            likeness = torch.where(better, other, likeness)
+            found = torch.where(better, place, found)
+        return found
+
+    def _in_photograph(self, number: int, tokens: Tensor, query: Tensor, align: str) -> tuple[Tensor, Tensor]:
+        """How alike each query token (L,Q) and its nearest one of a photograph are, and the place of that."""
+
+        def work() -> tuple[Tensor, Tensor]:
+            first = number * self.rows
+            own = self.centred[:, first : first + self.rows]
+            pairs = [nearest_of(block, normal, align) for block, normal in zip(query, own)]
+            likeness, place = (torch.stack(part) for part in zip(*pairs))
+            return likeness, place + first
+
+        return self._once(tokens, (number, align), work)
+
+    def _once(self, tokens: Tensor, about: tuple, work: Callable[[], Any]) -> Any:
+        """What `work` gives; while `known` is there it works once for each kind `about` of the same
+        tokens."""
+        if self.known is None:
+            return work()
+        key = (tokens.data_ptr(), tokens.shape, tokens.stride(), *about)
+        if key not in self.known:
+            self.known[key] = work(), tokens  # as long as they are held, no others have their place
+        return self.known[key][0]
 
     def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
         """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked`
@@ -152,8 +209,8 @@ class MemoryBank:
         """What windows (L,W,n,C) look like as a whole, as unit vectors of each block side by side: (W,L*C)
         float32.
 
-        A block's vector points from the bank's mean to the window's mean token; the product of two keys says
-        how alike two windows are.
+        A block's vector points from the bank's `mean` to the window's mean token; the product of two keys
+        says how alike two windows are.
         """
         return _side_by_side(tokens.float().mean(2) - self.mean)
 
@@ -162,7 +219,7 @@ class MemoryBank:
         at_once = max(1, CENTRED_AT_ONCE // patches) * patches
 
         def means(block: Tensor) -> Tensor:
-            parts = block.split(at_once)
+            parts = [part for own in block.split(self.rows) for part in own.split(at_once)]
             return torch.cat([part.float().unflatten(0, (-1, patches)).mean(1) for part in parts])
 
         return _side_by_side(torch.stack([means(block) for block in self.centred]))
@@ -186,13 +243,8 @@ class MemoryBank:
     def matched(self, query: Features, match: Matching, align: str) -> Tensor:
         """The place (L,B,n) of each query token's nearest one by `match`; found once for tokens that come
         again while `known` is there."""
-        if self.known is None:
-            return match.index(self, query, align)
-        tokens = query.tokens
-        key = (tokens.data_ptr(), tokens.shape, tokens.stride(), match, align)
-        if key not in self.known:
-            self.known[key] = match.index(self, query, align), tokens  # as long as they are held, no others
-        return self.known[key][0]
+        about = (match, align, self.photographs)
+        return self._once(query.tokens, about, lambda: match.index(self, query, align))
 
     def part(self, rows: Tensor) -> MemoryBank:
         """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean; it has no
@@ -229,15 +281,48 @@ def discrepancy_of(
     return found.view_as(tokens)
 
 
-def _centre_in_place(tokens: Tensor) -> Tensor:
-    """Takes the mean (L,1,C), which it returns, away from tokens (L,M,C), chunk by chunk in place."""
+def _centre_in_place(tokens: Tensor, photographs: int) -> Tensor:
+    """Takes the mean (L,1,C) of the first photograph's, which it returns, away from tokens (L,M,C), chunk by
+    chunk in place."""
     total = tokens.new_zeros((len(tokens), 1, tokens.shape[2]), dtype=torch.float32)
-    for chunk in tokens.split(CENTRED_AT_ONCE, dim=1):
+    first = tokens[:, : tokens.shape[1] // photographs]
+    for chunk in first.split(CENTRED_AT_ONCE, dim=1):
         total += chunk.float().sum(dim=1, keepdim=True)
-    mean = total / tokens.shape[1]
+    mean = total / first.shape[1]
     for chunk in tokens.split(CENTRED_AT_ONCE, dim=1):
         chunk.copy_(chunk.float() - mean)
     return mean
+
+
+def _counted(state: Mapping[str, Tensor], tokens: int) -> int:
+    """How many photographs a stored bank's tokens are matched as: all at once where an earlier version has
+    stored it, or as tiles."""
+    if "photographs" not in state:
+        return 1
+    photographs = state["photographs"]
+    if photographs.numel() != 1 or not 0 <= photographs.item() <= tokens:
+        raise ValueError("photographs is no number of them")
+    found = max(1, int(photographs))
+    if tokens % found:
+        raise ValueError(f"its {tokens} tokens are not those of {found} photographs")
+    return found
+
+
+class _Photographs:
+    """Counts the photographs that parts are of: whole ones, or windows, of which the next one's begin where
+    the first one's began."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first: int | None = None
+
+    def saw(self, part: Features) -> None:
+        if part.patches is None:
+            self.count += part.tokens.shape[1]
+            return
+        place = int(part.patches.reshape(-1, part.patches.shape[-1])[0, 0])
+        self.first = place if self.first is None else self.first
+        self.count += int(place == self.first)
 
 
 def _others(rows: int, reference: int, references: int, device: torch.device) -> Tensor:

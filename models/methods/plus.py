@@ -10,7 +10,7 @@ photograph, and where it is the mean of the highest patches instead of the highe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -81,34 +81,29 @@ def unlike_the_rest(tokens: Tensor) -> Tensor:
 @dataclass(frozen=True)
 class PlusMemory:
     """The bank of normal tokens and, for each block, `weights` (L,C,C) of a residual's directions; None where
-    there is no second copy of a reference to see them in, and of tiles. photographs: how many the bank is of,
-    copies counted."""
+    there is no second copy of a reference to see them in, and of tiles."""
 
     bank: MemoryBank
-    photographs: int
     weights: Tensor | None
 
     @classmethod
-    def of_bank(cls, bank: MemoryBank, photographs: int) -> PlusMemory:
+    def of_bank(cls, bank: MemoryBank) -> PlusMemory:
         """With the weights that the photographs' residuals from each other give."""
-        if photographs < 2:
-            return cls(bank, photographs, None)
+        if bank.photographs < 2:
+            return cls(bank, None)
         weights = [
-            weights_of_directions(_among_themselves(centred, mean, photographs))
+            weights_of_directions(_among_themselves(centred, mean, bank.photographs))
             for centred, mean in zip(bank.centred, bank.mean)
         ]
-        return cls(bank, photographs, torch.stack(weights))
+        return cls(bank, torch.stack(weights))
 
     def state(self) -> dict[str, Tensor]:
-        weights = {} if self.weights is None else {"weights": self.weights}
-        return {**self.bank.state(), **weights, "photographs": torch.tensor([self.photographs])}
+        return self.bank.state() if self.weights is None else {**self.bank.state(), "weights": self.weights}
 
     def without(self, reference: int, references: int) -> PlusMemory:
         """The memory as if one of its `references`, each with its copies in order, had never been seen."""
         bank = self.bank.without(reference, references)
-        if self.weights is None:
-            return PlusMemory(bank, self.photographs, None)
-        return PlusMemory.of_bank(bank, self.photographs - self.photographs // references)
+        return PlusMemory(bank, None) if self.weights is None else PlusMemory.of_bank(bank)
 
 
 def _among_themselves(centred: Tensor, mean: Tensor, photographs: int) -> Tensor:
@@ -140,21 +135,16 @@ class Plus(Method[PlusMemory]):
     parts = (CALM, SPREAD, SELF, SMOOTH, TOP)
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
-        counted = _Counted(parts)
-        bank = MemoryBank.collected(counted, count, match)
-        return PlusMemory.of_bank(bank, counted.photographs)
+        return PlusMemory.of_bank(MemoryBank.collected(parts, count, match))
 
     def remember_tiles(self, parts: Iterable[Features], count: int) -> PlusMemory:
-        return PlusMemory(MemoryBank.collected(parts, count), 0, None)
+        return PlusMemory(MemoryBank.collected(parts, count), None)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> PlusMemory:
-        bank = MemoryBank.restored(state, dtype, self.width, self.blocks)
-        photographs, weights = state["photographs"], None
-        if photographs.numel() != 1 or not 0 <= photographs.item() <= len(bank):
-            raise ValueError("photographs is no number of them")
+        bank, weights = MemoryBank.restored(state, dtype, self.width, self.blocks), None
         if "weights" in state:
             weights = taken(state, "weights", self.blocks, self.width, self.width).float()
-        return PlusMemory(bank, int(photographs), weights)
+        return PlusMemory(bank, weights)
 
     def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING) -> Tensor:
         distances = self._distances(query, memory, match, SPREAD not in self.options.leave_out)
@@ -208,23 +198,3 @@ class Plus(Method[PlusMemory]):
         if TOP in self.options.leave_out:
             return scored.flatten(2).amax(-1).mean(0)
         return mean_of_highest(scored.mean(0))
-
-
-class _Counted:
-    """Parts as they come, and of how many photographs they were: windows of the next one begin with its first
-    patch."""
-
-    def __init__(self, parts: Iterable[Features]) -> None:
-        self.parts, self.photographs = parts, 0
-
-    def __iter__(self) -> Iterator[Features]:
-        first = None
-        for part in self.parts:
-            windows = part.patches
-            if windows is None:
-                self.photographs += part.tokens.shape[1]
-            else:
-                place = int(windows.reshape(-1, windows.shape[-1])[0, 0])
-                first = place if first is None else first
-                self.photographs += int(place == first)
-            yield part

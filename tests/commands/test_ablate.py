@@ -88,15 +88,27 @@ def test_two_layouts_of_tiles_in_one_pass(datasets, backbone, tmp_path):
 
 
 def test_methods_with_the_same_bank_match_once(datasets, backbone, checkpoint, tmp_path, monkeypatch):
-    queries, plain = [], memory_bank.nearest_index
+    pairs, plain = [], memory_bank.nearest_of
     monkeypatch.setattr(
-        *(memory_bank, "nearest_index"),
-        lambda query, bank, align="mulmax": queries.append(len(query)) or plain(query, bank, align),
+        *(memory_bank, "nearest_of"),
+        lambda query, bank, align="mulmax": (
+            pairs.append(query.shape[0] * bank.shape[0]) or plain(query, bank, align)
+        ),
     )
-    flags = [*backbone, *QUICK, "--checkpoint", str(checkpoint), "--winmode", "mul", *SHAPE, "--k-shot", "2"]
+    flags = [*backbone, *QUICK, "--checkpoint", str(checkpoint), "--winmode", "mul", *SHAPE]
+    flags += ["--k-shot", "1", "2", "--seed", "14"]
     run(datasets[0], tmp_path, flags, "--ablate", "method=fdsl,nearest", "use-nam=0,1")
-    blocks, patches, windows = 2, 64, 4 * 16
-    assert sum(queries) == 8 * blocks * (patches + windows)
+    images, blocks, references, patches, windows = 8, 2, 2, 64, 4 * 16
+    assert sum(pairs) == images * blocks * references * (patches**2 + windows**2)
+
+
+def test_references_turned_and_not_turned_are_no_one_bank(datasets, backbone, tmp_path):
+    flags = ["--method", "nearest", *backbone, *QUICK, "--k-shot", "2"]
+    run(datasets[0], tmp_path / "together", flags, "--ablate", "rotate-references=1,2", "align=mulmax")
+    for turns in "12":
+        run(datasets[0], tmp_path / "alone", flags, "--rotate-references", turns)
+    together, alone = (files_of(tmp_path / name) for name in ("together", "alone"))
+    assert {name: part for name, part in together.items() if "ablation" not in name} == alone
 
 
 def test_a_report_of_heads_shows_the_discrepancy_alone_beside_them(datasets, backbone, checkpoint, tmp_path):

@@ -18,6 +18,7 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
         ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--index-memory", "window"],
         ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--index-memory", "1"],
         ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--window-memory", "image"],
+        ["--method", "nearest", "--precision", "bf16", "--winmode", "mul", "--win-size", "4"],
         ["--method", "both", "--winmode", "nan", "--image-score", "max"],
         ["--method", "subspace", "--second-model", "timm/test_vit", "--second-pretrained", "none"],
         ["--method", "batch"],
@@ -27,7 +28,7 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
 )
 def test_it_gives_the_files_of_single_runs(flags, datasets, backbone, checkpoint, tmp_path):
     heads = ["--checkpoint", str(checkpoint)] if flags[1] in ("fdsl", "both") else []
-    flags, k_shots = [*flags, *heads, *backbone], [] if flags[1] == "batch" else BOTH[:3]
+    flags, k_shots = [*backbone, *flags, *heads], [] if flags[1] == "batch" else BOTH[:3]
     run(datasets[0], tmp_path / "together", flags, *k_shots, *BOTH[3:])
     for shots, seed in RUNS:
         k = ["--k-shot", str(shots)] if k_shots else []

@@ -1,5 +1,7 @@
 """The detector against the plain path, and the properties its users rely on."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -270,7 +272,8 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
     detector.remember(photos[:2])
     encode = encoders(tiny_backbone)[0]
     gallery = [window for photo in photos[:2] for window in detector.windows.cut(photo, PATCH)]
-    middle = torch.cat([encode(window) for window in gallery], dim=1).mean(1)
+    own = gallery[: len(detector.windows)]  # of the first reference
+    middle = torch.cat([encode(window) for window in own], dim=1).mean(1)
 
     def alike(one: torch.Tensor, other: torch.Tensor) -> float:
         return sum(
@@ -430,14 +433,76 @@ def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
     tokens = torch.nn.functional.normalize(
         torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(0)), dim=-1
     )
-    parts = [Features(part[:, None]) for part in tokens.split(9, dim=1)]
-    all_at_once, collected = MemoryBank.of_tokens(tokens), MemoryBank.collected(parts, 40)
+    parts = [Features(part[:, None]) for part in tokens.split(10, dim=1)]
+    all_at_once, collected = MemoryBank.of_tokens(tokens, 4), MemoryBank.collected(parts, 40)
     assert torch.equal(all_at_once.centred, collected.centred) and torch.equal(
         all_at_once.mean, collected.mean
     )
     assert torch.allclose(all_at_once.centred + all_at_once.mean, tokens, atol=1e-6) and torch.allclose(
-        all_at_once.mean[:, 0], tokens.mean(1)
+        all_at_once.mean[:, 0], tokens[:, :10].mean(1)
     )
     for count in (39, 41):
         with pytest.raises((ValueError, RuntimeError)):
             MemoryBank.collected(parts, count)
+    with pytest.raises(ValueError, match="photographs of one size"):
+        MemoryBank.collected([Features(part[:, None]) for part in tokens.split(15, dim=1)], 40)
+
+
+@pytest.mark.parametrize("index_memory", INDEX_MEMORIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_bank_of_fewer_references_begins_that_of_more(tiny_configs, photos, dtype, index_memory):
+    backbone = load_backbone("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs)
+    few, more, cut = (
+        Detector(backbone, trained_like(), SIDE, WindowConfig("mul", 4, 2, 0.5, index_memory))
+        for _ in range(3)
+    )
+    few.remember(photos[:2])
+    more.remember(photos[:4])
+    more.matching_once()
+    cut.remember_first(more, 2, 4)
+    for one, other in ((few.memory, cut.memory), (few.window_memory, cut.window_memory)):
+        assert torch.equal(one.mean, other.mean) and torch.equal(one.centred, other.centred)
+        assert (one.keys is None and other.keys is None) or torch.equal(one.keys, other.keys)
+        assert one.photographs == other.photographs == 2
+    more(photos[3:])  # what it has matched serves the others
+    for one, other in zip(few(photos[3:]).arrays, cut(photos[3:]).arrays):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+def test_of_equally_near_tokens_the_first_reference_has_the_match(align):
+    tokens = unit_tokens(30)
+    bank = MemoryBank.of_tokens(tokens.repeat(3, 1)[None], 3)
+    assert torch.equal(bank.index(tokens[None], align)[0], torch.arange(30))
+    turned = MemoryBank.of_tokens(torch.cat([-tokens, tokens, tokens])[None], 3)
+    assert torch.equal(turned.index(tokens[None], align)[0], 30 + torch.arange(30))
+
+
+@pytest.mark.parametrize("broken", [0, 1])
+def test_a_reference_that_overflowed_is_not_passed_over(broken):
+    tokens = unit_tokens(60)
+    tokens[30 * broken + 7] = torch.nan
+    bank = MemoryBank.of_tokens(tokens[None], 2)
+    query = unit_tokens(20, 1)[None]
+    assert not bank.discrepancy(query, bank.index(query)).isfinite().any()
+
+
+def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch):
+    tokens, query, rows, plain_nearest = (
+        unit_tokens(120)[None],
+        unit_tokens(20, 1)[None],
+        [],
+        memory.nearest_of,
+    )
+    monkeypatch.setattr(
+        *(memory, "nearest_of"),
+        lambda query, bank, align="mulmax": rows.append(len(bank)) or plain_nearest(query, bank, align),
+    )
+    bank = dataclasses.replace(MemoryBank.of_tokens(tokens, 4), known={})
+    banks = [bank.beginning(1), bank, bank.beginning(2)]
+    for align in ALIGNMENTS:
+        found = [one.index(query, align) for one in banks]
+        alone = [MemoryBank.of_tokens(tokens[:, : len(one)], one.photographs) for one in banks]
+        singly = [one.index(query, align) for one in alone]
+        assert all(torch.equal(one, other) for one, other in zip(found, singly))
+    assert rows == 2 * [30] * (4 + 7)

@@ -126,14 +126,14 @@ def test_photographs_are_counted_by_resized_windows_too(tiny_backbone, photos, e
     detector = detector_of(tiny_backbone, windows=WindowConfig("mul", 4, 4, win_zip=encoded))
     detector.at_once.patches = 2 * encoded**2
     detector.remember(photos[:3])
-    assert detector.window_memory.photographs == 3
+    assert detector.window_memory.bank.photographs == 3
 
 
 def test_windows_have_a_memory_of_their_own(tiny_backbone, photos):
     detector = detector_of(tiny_backbone, [SMOOTH], WindowConfig("mul", 4, 4))
     detector.at_once.patches = 2 * 16  # two windows at once: a photograph comes in parts
     detector.remember(photos[:2])
-    assert detector.window_memory.photographs == 2
+    assert detector.window_memory.bank.photographs == 2
     cuts = [detector.windows.cut(photo, PATCH) for photo in photos[:3]]
     tokens = [np.stack([tokens_of(tiny_backbone, window) for window in cut], axis=1) for cut in cuts]
     found = detector(photos[2:3]).window[0]
@@ -153,7 +153,7 @@ def test_leaving_out_a_reference_is_remembering_the_others(tiny_backbone, photos
     detector.remember(known)
     other.remember(known[[0, 1, 4, 5]])
     left = detector.without(1, 3)
-    assert left.memory.photographs == 4
+    assert left.memory.bank.photographs == 4
     assert torch.allclose(left(photos[3:]).base, other(photos[3:]).base, atol=1e-6)
 
 
