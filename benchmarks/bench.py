@@ -19,6 +19,7 @@ from utils.config import WindowConfig
 from utils.device import choose_device, choose_precision
 
 PHOTOS = 8  # as many as a training batch
+TURNS = 10  # of works that are compared with each other
 
 
 class Bench:
@@ -49,6 +50,12 @@ class Bench:
             if number or not warm:
                 best = min(best, time.perf_counter() - start)
         return best
+
+    def in_turns(self, *works: Callable[[], object], turns: int = TURNS) -> list[float]:
+        """The shortest of each one's runs, after one that is not counted: one after the other, for a shared
+        machine's speed changes within seconds."""
+        found = [[self.seconds(work, warm=False) for work in works] for _ in range(turns + 1)]
+        return [min(taken) for taken in zip(*found[1:])]
 
     def wait(self) -> None:
         if self.device.type == "cuda":

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -132,30 +133,48 @@ def ceiling(bench: Bench) -> list[tuple]:
     return [(f"TFLOP/s in the ViT, {count} windows (beside it: one matrix product)", vit, product)]
 
 
+@torch.no_grad()
 def matching(bench: Bench) -> list[tuple]:
     """Each patch's nearest one in a bank, and the whole way to discrepancies, beside one matrix product of
-    the same size. Random tokens: it makes no difference how alike they are."""
+    the same size; the banks of 1, 2 and 4 shots of five seeds beside one product with their union. Random
+    tokens: it makes no difference how alike they are."""
     patches, width = bench.backbone.grid(bench.args.image_size) ** 2, bench.backbone.width
     found, blocks = [], len(bench.args.layers)
+
+    def tokens(count: int) -> Tensor:
+        drawn = torch.randn(blocks, count, width, device=bench.device)
+        return F.normalize(drawn, dim=-1).to(bench.dtype)
+
+    query = tokens(patches)
     for shots in (1, 4):
-        query, normal = (
-            F.normalize(torch.randn(blocks, count, width, device=bench.device), dim=-1).to(bench.dtype)
-            for count in (patches, shots * patches)
+        bank = MemoryBank.of_tokens(tokens(shots * patches), shots)
+        bare, index, way = bench.in_turns(
+            partial(one_product, query, [bank]),
+            partial(bank.index, query),
+            partial(discrepancy_of, Features(query[:, None]), bank, EVERYTHING, bench.method.options),
         )
-        bank, place = MemoryBank.of_tokens(normal), query.new_empty(patches, shots * patches)
-        whole = Features(query[:, None])
+        found.append((f"nearest patches, {shots} shot(s) (beside it: one matrix product)", index, bare))
+        found.append((f"discrepancies, {shots} shot(s) (beside it: one matrix product)", way, bare))
+    banks = [MemoryBank.of_tokens(tokens(4 * patches), 4) for _ in range(5)]
+    bare, index = bench.in_turns(partial(one_product, query, banks), partial(in_one_pass, query, banks))
+    return [*found, ("nearest patches in 15 banks (beside it: one product with their union)", index, bare)]
 
-        def product(left: Tensor = query, bank: MemoryBank = bank, place: Tensor = place) -> None:
-            for own, known in zip(left, bank.centred):
-                torch.mm(own, known.t(), out=place)
 
-        index = partial(bank.index, query)
-        way = partial(discrepancy_of, whole, bank, EVERYTHING, bench.method.options)
-        with torch.no_grad():
-            bare, taken, all_of_it = (bench.seconds(work) for work in (product, index, way))
-        found.append((f"nearest patches, {shots} shot(s) (beside it: one matrix product)", taken, bare))
-        found.append((f"discrepancies, {shots} shot(s) (beside it: one matrix product)", all_of_it, bare))
-    return found
+def one_product(query: Tensor, banks: list[MemoryBank]) -> None:
+    """Query tokens (L,Q,C) with all tokens of each bank, and nothing else."""
+    place = query.new_empty(query.shape[1], len(banks[0]))
+    for bank in banks:
+        for own, known in zip(query, bank.centred):
+            torch.mm(own, known.t(), out=place)
+
+
+def in_one_pass(query: Tensor, banks: list[MemoryBank]) -> None:
+    """The nearest tokens in the banks of 4, 2 and 1 shots of each seed, as a pass over test images finds
+    them."""
+    for bank in banks:
+        sharing = replace(bank, known={})
+        for shots in (4, 2, 1):
+            sharing.beginning(shots).index(query)
 
 
 def bare_windows(bench: Bench, detector: Detector) -> float:

@@ -53,9 +53,10 @@ def backbone_flags(args: argparse.Namespace) -> list[str]:
     return flags
 
 
-def linked(data: Path, folder: Path, most: int) -> Path:
-    """The categories of a dataset in another folder, at most a quarter of `most` test images of each kind."""
-    for source in sorted(path.parents[1] for path in data.glob("*/train/good")):
+def linked(data: Path, folder: Path, most: int, categories: int | None = None) -> Path:
+    """The first categories of a dataset in another folder, at most a quarter of `most` test images of each
+    kind."""
+    for source in sorted(path.parents[1] for path in data.glob("*/train/good"))[:categories]:
         category = folder / source.name
         (category / "train").mkdir(parents=True)
         (category / "train/good").symlink_to(source / "train/good")

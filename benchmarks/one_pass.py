@@ -1,0 +1,260 @@
+"""What several runs in one pass cost beside one: 1, 2 and 4 shots of five seeds beside 4 shots of one.
+
+    python benchmarks/one_pass.py image [none own whole] [--windows 21]
+    python benchmarks/one_pass.py commands --data DIR [--images 8 24]
+
+image: seconds for a test image and for a reference; the model is untrained and the banks hold random tokens,
+neither of which changes the work. none: without local windows; own: each within its own picks; whole: within
+the whole bank of windows. --windows looks through the first windows alone: each costs the same. commands:
+test.py as a whole on the first category of a dataset in MVTec AD's layout, with two numbers of its test
+images. Linux only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from copy import copy
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from tabulate import tabulate
+from torch import Tensor
+
+if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.scale import linked, tower_of
+from benchmarks.watched import Cost, timed
+from fdsl.flags.groups import add_backbone_flags
+from fdsl.scoring import Scorer
+from models.backbone import Backbone
+from models.backbones.families import load_backbone
+from models.detector import NO_WINDOWS, Detector
+from models.encoded_once import EncodedOnce
+from models.features import Features
+from models.memory_bank import SIMILARITY_VALUES, MemoryBank
+from models.method import Method
+from models.methods.fdsl import Fdsl
+from models.methods.registry import METHODS
+from utils.config import MethodConfig, WindowConfig
+from utils.device import choose_precision
+
+SEEDS, SHOTS = (14, 15, 16, 17, 18), (1, 2, 4)
+MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518
+LOOKS = {
+    "none": NO_WINDOWS,
+    "own": WindowConfig("mul", index_memory="window"),
+    "whole": WindowConfig("mul", index_memory="0"),
+}
+OF_A_CATEGORY = 83  # test images: those of bottle
+
+
+class Taken(NamedTuple):
+    """By the clock and by the processor, in seconds."""
+
+    seconds: float
+    busy: float
+
+
+def timed_once(work: Callable[[], object]) -> Taken:
+    begun, busy = time.perf_counter(), time.process_time()
+    work()
+    return Taken(time.perf_counter() - begun, time.process_time() - busy)
+
+
+def least(taken: Sequence[Taken]) -> Taken:
+    return Taken(min(one.seconds for one in taken), min(one.busy for one in taken))
+
+
+def random_tokens(backbone: Backbone) -> Callable[..., Features]:
+    """Stands in for a backbone: random unit tokens, at each call in another order."""
+    known: dict[int, Tensor] = {}
+
+    def encode(images: Tensor, want: frozenset[str]) -> Features:
+        patches = backbone.grid(images.shape[-1]) ** 2
+        if patches not in known:
+            tokens = torch.randn(len(backbone.layers), patches, backbone.width, dtype=torch.float32)
+            known[patches] = F.normalize(tokens, dim=-1).to(backbone.dtype)
+        orders = [torch.randperm(patches) for _ in images]
+        return Features(torch.stack([known[patches][:, order] for order in orders], dim=1))
+
+    return encode
+
+
+def knowing(backbone: Backbone, method: Method, side: int, windows: WindowConfig) -> list[list[Detector]]:
+    """The detectors of each seed, those of most shots first; the others share their banks."""
+    found = []
+    for _ in SEEDS:
+        detectors = [Detector(backbone, method, side, windows) for _ in SHOTS]
+        most = detectors[0]
+        most.once = EncodedOnce(random_tokens(backbone), 0)
+        most.remember(torch.rand(max(SHOTS), 3, side, side))
+        most.matching_once()
+        for detector, shots in zip(detectors[1:], sorted(SHOTS, reverse=True)[1:]):
+            detector.remember_first(most, shots, max(SHOTS))
+        found.append(detectors)
+    return found
+
+
+def first_windows(detector: Detector, count: int) -> None:
+    """It looks through its first windows alone from now on."""
+    grid = copy(detector.window_grid)
+    grid.origins, grid.seen = grid.origins[:count], grid.seen[:count]
+    detector.windows = grid
+
+
+def scored(detectors: Sequence[Detector], pixels: Tensor) -> None:
+    """An image by all of them, encoded once, each reference matched once."""
+    once = EncodedOnce(detectors[0].backbone.encode, 2**40)
+    for detector in detectors:
+        detector.once = once
+        Scorer(detector)(pixels, ["a photograph"])
+    for detector in detectors:
+        detector.forget_matched()
+
+
+def product(banks: Sequence[MemoryBank], queries: int) -> None:
+    """Nothing but the products of so many query tokens and the banks."""
+    for bank in banks:
+        rows = bank.rows
+        at_once = min(queries, max(1, SIMILARITY_VALUES // rows))
+        query = torch.randn(at_once, bank.centred.shape[2]).to(bank.centred.dtype)
+        place = query.new_empty(at_once, rows)
+        for block in bank.centred:
+            for normal in block.split(rows):
+                for _ in range(queries // at_once):
+                    torch.mm(query, normal.t(), out=place)
+
+
+def image(args: argparse.Namespace) -> None:
+    tower = args.model, "none", args.layers
+    dtype = choose_precision(args.precision, torch.device("cpu"))
+    backbone = load_backbone(*tower, torch.device("cpu"), dtype, args.model_config)
+    torch.manual_seed(0)
+    made = METHODS[args.method]
+    heads = Fdsl(backbone.width, len(args.layers)).state_dict() if made.needs_heads else None
+    method = made.of_heads(backbone.width, len(args.layers), MethodConfig(), heads).eval()
+    rows = [row_of(args, backbone, method, look) for look in args.looks or LOOKS]
+    columns = ("windows", "", "reference", "one run", "15 runs", "ratio", "one product", "with references")
+    print(tabulate([line for row in rows for line in row], columns, "pipe", disable_numparse=True))
+
+
+@torch.no_grad()
+def row_of(args: argparse.Namespace, backbone: Backbone, method: Method, look: str) -> list[list[str]]:
+    windows = LOOKS[look]
+    if look != "none":
+        windows = WindowConfig("mul", args.win_size, args.win_stride, index_memory=windows.index_memory)
+    each = knowing(backbone, method, args.image_size, windows)
+    every = [detector for detectors in each for detector in detectors]
+    one, count = each[0][:1], "" if look == "none" else f" {len(every[0].window_grid)}"
+    if look != "none" and args.windows:
+        for detector in every:
+            first_windows(detector, args.windows)
+        count += f", {args.windows} looked at"
+    singly, together, reference = [], [], []
+    for _ in range(args.repeats):
+        pixels = torch.randint(0, 256, (1, 3, args.image_size, args.image_size), dtype=torch.uint8)
+        images = backbone.normalise(pixels)
+        reference.append(timed_once(lambda: encoded(one[0], images)))  # noqa: B023
+        singly.append(timed_once(lambda: scored(one, pixels)))  # noqa: B023
+        together.append(timed_once(lambda: scored(every, pixels)))  # noqa: B023
+        if args.repeats == 1:
+            singly.append(timed_once(lambda: scored(one, pixels)))  # noqa: B023
+    bare = [timed_once(lambda: products_of(each, look))]
+    found = [least(part) for part in (reference, singly, together, bare)]
+    lines = []
+    for kind, (known, alone, all_of_them, only) in zip(("clock", "processor"), zip(*found)):
+        whole = len(SEEDS) * max(SHOTS) * known + OF_A_CATEGORY * all_of_them
+        ratio = whole / (max(SHOTS) * known + OF_A_CATEGORY * alone)
+        seconds = [f"{value:.2f} s" for value in (known, alone, all_of_them)]
+        lines.append(
+            [look + count, kind, *seconds, f"{all_of_them / alone:.2f}", f"{only:.2f} s", f"{ratio:.2f}"]
+        )
+    return lines
+
+
+def encoded(detector: Detector, images: Tensor) -> None:
+    """What a reference costs: it as a whole, and its windows."""
+    detector.once = None
+    detector.encode(images, detector.method.want)
+    if detector.windows is not None:
+        for _ in detector._encode_windows(images[0], detector.window_match):
+            pass
+
+
+def products_of(each: Sequence[Sequence[Detector]], look: str) -> None:
+    """One product of an image's tokens, and of its windows', with the banks of all seeds."""
+    first = each[0][0]
+    whole = [detectors[0].memory for detectors in each]
+    product([bank for bank in whole if isinstance(bank, MemoryBank)], first.grid**2)
+    if look == "whole":
+        parts = [detectors[0].window_memory for detectors in each]
+        queries = len(first.window_grid) * first.settings.encoded_side**2
+        product([bank for bank in parts if isinstance(bank, MemoryBank)], queries)
+
+
+def commands(args: argparse.Namespace) -> None:
+    flags = ["--method", args.method, "--pretrained", "none", "--pictures", "0", "--workers", "1"]
+    flags += ["--image-score", "max", "--winmode", "nan", "--device", "cpu", "--precision", args.precision]
+    for name, value in tower_of(args).items():
+        if name != "pretrained":
+            values = value if isinstance(value, (list, tuple)) else [value]
+            flags += [f"--{name.replace('_', '-')}", *map(str, values)]
+    one = ["--k-shot", str(max(SHOTS)), "--seed", str(SEEDS[0])]
+    every = ["--k-shot", *map(str, SHOTS), "--seed", *map(str, SEEDS)]
+    found: dict[tuple[str, int], Cost] = {}
+    with tempfile.TemporaryDirectory() as work:
+        for most in args.images:
+            data = linked(args.data.resolve(), Path(work) / f"data-{most}", most, 1)
+            images = len(list(data.glob("*/test/*/*")))
+            for name, draws in (("one run", one), ("15 runs", every)):
+                place = ["--dataset", "mvtec", "--data-path", str(data)]
+                place += ["--results", str(Path(work) / f"{name} {most}")]
+                found[name, images] = timed("test", [*place, *draws, *flags], 1)
+                cost = found[name, images]
+                print(
+                    f"{name}, {images} test images: {cost.seconds:.1f} s, {cost.busiest:.1f} processor "
+                    f"seconds, {1024 * cost.memory:.0f} MiB",
+                    flush=True,
+                )
+    for images in sorted({number for _, number in found}):
+        alone, together = found["one run", images], found["15 runs", images]
+        print(
+            f"{images} test images: {together.seconds / alone.seconds:.2f} x by the clock, "
+            f"{together.busiest / alone.busiest:.2f} x in processor seconds, "
+            f"{1024 * (together.memory - alone.memory):.0f} MiB more"
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("image", "commands"))
+    parser.add_argument("looks", nargs="*", metavar="look", help=f"which of {', '.join(LOOKS)} (default all)")
+    parser.add_argument("--method", default="nearest")
+    parser.add_argument("--precision", default="bf16")
+    parser.add_argument("--win-size", type=int, default=13)
+    parser.add_argument("--win-stride", type=int, default=2)
+    parser.add_argument("--windows", type=int, default=0, help="how many are looked at (default all)")
+    parser.add_argument("--repeats", type=int, default=1, help="the shortest counts")
+    parser.add_argument("--data", type=Path, help="a dataset in MVTec AD's layout")
+    parser.add_argument("--images", type=int, nargs="+", default=[8, 24], help="test images, about")
+    add_backbone_flags(parser)
+    parser.set_defaults(model=MODEL, layers=list(LAYERS), image_size=SIDE)
+    args = parser.parse_args()
+    if unknown := set(args.looks) - set(LOOKS):
+        parser.error(f"unknown look(s) {', '.join(sorted(unknown))}")
+    if args.what == "commands" and args.data is None:
+        parser.error("commands needs --data")
+    image(args) if args.what == "image" else commands(args)
+
+
+if __name__ == "__main__":
+    main()
