@@ -18,6 +18,7 @@ import argparse
 import logging
 import os
 import threading
+from dataclasses import replace
 from typing import NoReturn
 
 from fdsl.api import AnomalyDetector
@@ -26,7 +27,6 @@ from fdsl.flags.chosen_detector import load_or_make, remember
 from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
 from fdsl.presets import take_preset
 from fdsl.report.prediction_report import detector_facts
-from models.methods.registry import METHODS
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
 from utils.signals import before_leaving, how_to_continue
@@ -42,25 +42,28 @@ MEBIBYTE = 2**20
 
 def main(argv: list[str] | None = None) -> NoReturn:
     args = parse(argv)
-    if args.with_batch or (args.method is not None and METHODS[args.method].sees_inspected):
-        raise ConfigError(
-            "The page inspects photographs one by one: compare them with each other by predict.py, and open "
-            "the page with the detector that it saves (--detector FILE)."
-        )
     try:
         import flask  # noqa: F401
         import waitress
     except ImportError as error:
         raise ConfigError(f"The page needs {error.name}: pip install -r requirements-app.txt") from error
     from page.server import make_server
-    from page.session import Limits
+    from page.session import MOST_COMPARED, Limits
     from page.uploads import remove, scratch_folder
 
     detector = load_or_make(args)
     detector.max_pixels = args.max_pixels
+    compares = detector.scorer.detector.looks_at_inspected and not args.detector
+    if args.references and compares:
+        raise ConfigError(
+            "The page compares the photographs that are dropped on it, and with --with-batch the good parts "
+            "are dropped there too: leave --references out."
+        )
     if args.references:
         remember(detector, args)
     limits = Limits(args.max_upload * MEBIBYTE, args.max_pixels)
+    if compares:
+        limits = replace(limits, photographs=MOST_COMPARED)
     with scratch_folder() as folder:
         before_leaving(lambda: remove(folder))
         how_to_continue("the page is closed and what was uploaded is gone; the same command opens it again")

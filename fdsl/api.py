@@ -442,6 +442,11 @@ class AnomalyDetector:
         photographs."""
         _require_rate(false_alarm_rate)
         found = list(self.stream(standing_for_all(list(each_image(images)[0]))))
+        self.take_threshold_of_bulk(found, false_alarm_rate)
+
+    def take_threshold_of_bulk(self, found: Sequence[Prediction], false_alarm_rate: float = 0.01) -> None:
+        """`learn_threshold_from_batch` from what was found already."""
+        _require_rate(false_alarm_rate)
         scores = np.array([one.score for one in found])
         peaks = np.array([one.patch_map.max() for one in found], np.float64)
         self.threshold = batch_threshold(scores, peaks, false_alarm_rate)

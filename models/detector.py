@@ -141,6 +141,12 @@ class Detector(nn.Module):
         """Whether `look_at` comes first."""
         return self.beside is not None or self.method.sees_inspected
 
+    @property
+    def inspected_bytes(self) -> int:
+        """What the tokens of one photograph that it was shown take, in two bytes a number and without
+        tiles."""
+        return 2 * len(self.backbone.layers) * self.grid**2 * self.backbone.width
+
     @torch.no_grad()
     def look_at(self, inspected: Iterable[Tensor], count: int, room: Room = in_memory) -> None:
         """Shows it the `count` inspected photographs that stand for all of them, images of (B,[1+T,]3,S,S);

@@ -4,7 +4,7 @@
   const $ = id => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const state = { base: "", references: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
-    limits: {}, learnt: [], rotations: 1, version: 0, busy: 0, opened: null };
+    limits: {}, learnt: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
   const KEY = "fdsl-visitor";
 
   function make(tag, properties = {}, ...children) {
@@ -126,12 +126,19 @@
 
   const gone = error => error.status === 0 || error.status === 404;
 
+  // Where photographs are compared with each other: whether others are here than were compared, and whether they can be.
+  const stale = () => state.compares && (state.photographs.length !== state.compared.length
+    || state.photographs.some(photo => !state.compared.includes(photo.number)));
+  const comparable = () => state.photographs.length >= state.fewest.compared && (!state.takesReferences || state.references.length > 0);
+
   async function learn() {
-    if (!state.references.length) return;
+    if (state.takesReferences && !state.references.length) return;
+    if (state.compares && !comparable()) return waitForMore();
     await flush();
     const asked = $("rotations").value, rotations = asked === "auto" ? asked : Number(asked);
     const rate = state.rate ?? 0.01;
     $("learnt").textContent = "Learning what good parts look like…";
+    if (state.compares) $("progress").textContent = "Looking at all photographs";
     state.busy++;
     $("decision").inert = $("learn").disabled = true;
     try {
@@ -145,11 +152,19 @@
       state.busy--;
       $("decision").inert = false;
       $("learn").disabled = state.references.length === 0;
+      $("progress").textContent = "";
     }
     await scoreAll();
   }
 
+  function waitForMore() {
+    const what = [...(state.takesReferences && !state.references.length ? ["a good part"] : []),
+      ...(state.photographs.length < state.fewest.compared ? [`${state.fewest.compared} photographs to compare`] : [])];
+    $("progress").textContent = state.photographs.length || state.references.length ? `Waits for ${what.join(" and ")}` : "";
+  }
+
   async function scoreAll() {
+    if (stale()) return comparable() ? learn() : waitForMore();
     if (!state.ready) return;
     const waiting = state.photographs.filter(photo => photo.score === null).map(photo => photo.number);
     const problems = [];
@@ -168,6 +183,10 @@
     }
     $("progress").textContent = "";
     if (problems.length) complain(...problems);
+    if (state.fewest.bulk && state.threshold === null && scored().length >= state.fewest.bulk) {
+      wish = { rate: 0.01 };    // no good part says what is normal: the photographs' own bulk does
+      await flush();
+    }
   }
 
   async function forget(kind, number) {
@@ -198,6 +217,10 @@
       $(id).setAttribute("aria-disabled", String(!on));
     }
     $("decision").hidden = findings.length === 0 || state.threshold === null;
+    $("compare").hidden = !stale() || !comparable() || findings.length === 0;
+    $("sees").hidden = !state.compares || findings.length === 0;
+    $("sees").textContent = "These scores see the inspected photographs: each one is compared with the others, and most of them must be good."
+      + (state.fewest.bulk && findings.length < state.fewest.bulk ? ` From ${state.fewest.bulk} on they give a threshold.` : "");
     showCards();
     if (!$("decision").hidden) showDecision();
   }
@@ -248,7 +271,7 @@
     const node = make("li", { className: photo.score === null ? "card waiting" : "card" });
     node.dataset.number = photo.number;
     const frame = make("span", { className: "frame" });
-    const words = photo.failed ? "could not be scored" : state.ready ? "waiting" : "needs good parts";
+    const words = photo.failed ? "could not be scored" : state.ready || !state.takesReferences ? "waiting" : "needs good parts";
     frame.append(photo.score !== null ? picture(photo, mode()) : mode() === "photo" ? picture(photo, "photo") : words);
     node.append(make("button", { className: "open", type: "button", disabled: photo.score === null,
       onclick: () => open(photo.number) }, frame, make("span", { className: "line" },
@@ -355,6 +378,7 @@
         const told = await asJson("PUT", `${state.base}/threshold`, asked);
         if (wish) continue;
         Object.assign(state, { threshold: told.threshold, rate: told.rate });
+        for (const row of told.photographs) Object.assign(photographed(row.number) ?? {}, row);    // boxes may follow it
         show();
       }
     });
@@ -371,6 +395,7 @@
     if (!photo || photo.score === null) return $("viewer").close();
     const alarm = isAnomalous(photo), boxes = state.threshold !== null && !alarm ? [] : photo.boxes;
     $("viewer-title").textContent = photo.name;
+    $("viewer-good").hidden = !state.takesReferences;
     const percentile = photo.normal_percentile;
     $("viewer-score").textContent = [`score ${photo.score.toFixed(4)}`,
       ...(percentile === null ? [] : [`higher than ${percentile.toFixed(percentile > 99 ? 2 : 0)} % of good parts`]),
@@ -415,6 +440,7 @@
     });
   }
   for (const name of ["dragover", "drop"]) addEventListener(name, event => event.preventDefault());    // a missed drop loads no file
+  $("compare").addEventListener("click", () => { complain(); inTurn(tried(scoreAll)); });
   $("learn").addEventListener("click", () => { complain(); inTurn(tried(learn)); });
   $("rotations").addEventListener("change", () => { if (state.references.length) inTurn(tried(learn)); });
   $("slider").addEventListener("input", () => moveThreshold($("slider").valueAsNumber));

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import secrets
 import threading
 import time
@@ -198,8 +199,15 @@ def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    untrained = detector.config.detector.backbone.untrained
-    page = environment.get_template("page.html.j2").render(facts=facts, limits=limits, untrained=untrained)
+    made = detector.scorer.detector
+    said = {
+        "untrained": detector.config.detector.backbone.untrained,
+        "takes_references": not made.method.added_by,
+        "compares": made.looks_at_inspected and made.memory is None,
+        "mebibytes": math.ceil(limits.photographs * made.inspected_bytes / 2**20),
+        "tiles": made.settings.tiles != 1,
+    }
+    page = environment.get_template("page.html.j2").render(facts=facts, limits=limits, **said)
     return page, environment.get_template("report.css.j2").render() + (PAGE / "page.css").read_text(
         encoding="utf-8"
     )

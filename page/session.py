@@ -21,14 +21,18 @@ from fdsl.boxes import Box, find_boxes
 from fdsl.inspection import draw, finish, row_of, run_config
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
+from fdsl.thresholds import FEWEST_OF_BATCH
 from fdsl.turning import TURNS
+from models.methods.batch import FEWEST
 from page.uploads import Upload, jpeg, plain_name, receive, remove
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError
+from utils.room import OnDisk
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
 MOST_REFERENCES = 16
 MOST_PHOTOGRAPHS = 200
+MOST_COMPARED = 50  # with each other: their tokens lie on the disk, and each is compared with all others
 MOST_COPIES = 48  # references times rotations: each is a part of the memory bank
 RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
 
@@ -71,11 +75,17 @@ class Session:
         folder.mkdir()
 
     def _take(
-        self, detector: AnomalyDetector, learnt: list[int], rate: float | None, rotations: int | str
+        self,
+        detector: AnomalyDetector,
+        learnt: list[int],
+        rate: float | None,
+        rotations: int | str,
+        compared: Iterable[int] = (),
     ) -> None:
         """From now on this detector, which knows the references `learnt` in the `rotations` that were asked
-        for; what another one found is forgotten."""
+        for, and the photographs `compared` where it compares them; what another one found is forgotten."""
         self.detector, self.learnt, self.rate, self.rotations = detector, learnt, rate, rotations
+        self.compared = set(compared)
         self.level = (
             None if detector.threshold is None else detector.threshold.level
         )  # from which a patch is boxed
@@ -93,7 +103,11 @@ class Session:
                 "learnt": self.learnt,
                 "ready": self.ready,
                 "rate": self.rate,
-                "rates": RATES if self.detector.normal else (),
+                "rates": RATES if self.detector.normal or self.has_bulk else (),
+                "compares": self.compares,
+                "takesReferences": self.takes_references,
+                "compared": sorted(self.compared),
+                "fewest": {"compared": FEWEST, "bulk": FEWEST_OF_BATCH if self.has_bulk else None},
                 "rotations": self.rotations,
                 "turned": self.detector.config.rotations,
                 "threshold": None if threshold is None else asdict(threshold),
@@ -108,12 +122,30 @@ class Session:
 
     @property
     def ready(self) -> bool:
-        """Whether the detector knows good parts."""
-        return self.detector.ready
+        """Whether the detector knows good parts, or the photographs that it compares."""
+        return self.detector.ready and not (self.compares and not self.compared)
+
+    @property
+    def compares(self) -> bool:
+        """Whether photographs are compared with each other here, and not with those of a saved detector."""
+        looks = self.start.scorer.detector.looks_at_inspected
+        return looks and (bool(self.learnt) or self.start.scorer.detector.memory is None)
+
+    @property
+    def takes_references(self) -> bool:
+        """Whether the method looks at good parts."""
+        return not self.start.scorer.detector.method.added_by
+
+    @property
+    def has_bulk(self) -> bool:
+        """Whether a threshold comes from the photographs' own bulk: no good part says what is normal."""
+        return self.compares and not self.takes_references
 
     def add_reference(self, content: bytes, name: str) -> dict[str, Any]:
         """Takes a photograph of a good part; `learn` shows it to the detector. DataError for what is no
-        photograph."""
+        photograph, and where the method looks at no good parts."""
+        if not self.takes_references:
+            raise DataError("this method looks at no good parts: add photographs to inspect")
         enough = f"{self.limits.references} good parts are enough; remove one first"
         with self._place("references", self.references, self.limits.references, enough) as number:
             with self._lock:
@@ -188,66 +220,99 @@ class Session:
 
     def learn(self, rotations: int | str = 1, rate: float = 0.01) -> None:
         """Shows the references to a new detector and estimates the threshold; all photographs have to be
-        scored anew. Where some are removed meanwhile, the lesson begins again without them.
+        scored anew. Where photographs are compared with each other, it is shown them too. Where some are
+        removed meanwhile, the lesson begins again without them.
 
-        AUTO leaves them as they are where there are many: then they differ by themselves. Raises DataError
-        without references, ConfigError for too many copies, and as
-        `AnomalyDetector.remember`; then everything is as it was.
+        AUTO leaves references as they are where there are many: then they differ by themselves. Raises
+        DataError without references or with too few photographs to compare, ConfigError for too many copies,
+        and as `AnomalyDetector.remember`; then everything is as it was.
         """
+        looks_at_inspected = self.start.scorer.detector.looks_at_inspected
         with self._work:
             while True:
                 with self._lock:
                     references = dict(self.references)
-                if not references:
+                    inspected = dict(self.photographs) if looks_at_inspected else {}
+                if self.takes_references and not references:
                     raise DataError("there is no photograph of a good part yet")
+                if looks_at_inspected and len(inspected) < FEWEST:
+                    raise DataError(
+                        f"photographs are compared with each other: add {FEWEST} or more to inspect"
+                    )
                 if isinstance(rotations, int) and len(references) * rotations > MOST_COPIES:
                     raise ConfigError(
                         f"{len(references)} good parts with {rotations} rotated copies each are more than "
                         f"{MOST_COPIES}: remove some, or turn them less"
                     )
-                if self._learn_these(references, rotations, rate):
+                if self._learn_these(references, inspected, rotations, rate):
                     return
 
-    def _learn_these(self, references: dict[int, Upload], rotations: int | str, rate: float) -> bool:
-        """One lesson; False, and nothing is changed, where one of the references is gone at its end."""
+    def _learn_these(
+        self,
+        references: dict[int, Upload],
+        inspected: dict[int, Photograph],
+        rotations: int | str,
+        rate: float,
+    ) -> bool:
+        """One lesson; False, and nothing is changed, where one of the uploads is gone at its end."""
         other = self.start.another()
         photos = [upload.file for upload in references.values()]
         too_many = rotations == AUTO and len(photos) * max(TURNS) > MOST_COPIES
         try:
             with MODEL:
-                other.remember(photos, rotations=1 if too_many else rotations, false_alarm_rate=rate)
+                other.remember(
+                    photos,
+                    rotations=1 if too_many else rotations,
+                    false_alarm_rate=rate,
+                    inspected=[upload.file for upload in inspected.values()],
+                    room=OnDisk(self.folder, "Tokens of the photographs", "inspect fewer at once"),
+                )
         except DataError:
-            with self._lock:
-                if references.keys() <= self.references.keys():
-                    raise
+            if self._has(references, inspected):
+                raise
             return False
         names = {upload.file.name: upload.name for upload in references.values()}
         other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
         with self._lock:
-            if not references.keys() <= self.references.keys():
+            if not self._has(references, inspected):
                 return False
-            self._take(other, list(references), rate, rotations)
+            self._take(other, list(references), rate if other.threshold else None, rotations, inspected)
         return True
 
+    def _has(self, references: Mapping[int, Upload], inspected: Mapping[int, Upload]) -> bool:
+        """Whether all of these are still here."""
+        with self._lock:
+            return references.keys() <= self.references.keys() and inspected.keys() <= self.photographs.keys()
+
     def score(self, number: int) -> dict[str, Any]:
-        """Scores one photograph with what the detector knows now; KeyError where there is none."""
+        """Scores one photograph with what the detector knows now; KeyError where there is none, DataError for
+        one that was not among those that are compared."""
         with self._work:
             with self._lock:
                 photograph = self.photographs[number]
+                if self.compares and number not in self.compared:
+                    raise DataError(f"{photograph.name}: is not compared with the others yet")
             photo = photograph.open(self.detector.grey)
             with MODEL:
                 (found,) = self.detector.predict_batch(
                     self.detector.to_batch([photo]), [photo.size], [photograph.name]
                 )
-            boxes = find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self.level)
+            boxes = self._boxes(found)
             with self._lock:
                 photograph.found, photograph.boxes = found, boxes
                 return self._row(photograph)
 
+    def _boxes(self, found: Prediction) -> list[Box]:
+        return find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self.level)
+
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
-        """Sets the threshold to a score, or to what good parts reach at a rate; the new state."""
+        """Sets the threshold to a score, or to what good parts reach at a rate, by the good parts or by the
+        bulk of the photographs that are compared; the new state."""
         with self._work, self._lock:
-            if rate is not None:
+            if rate is not None and self.has_bulk:
+                self._take_bulk(rate)
+                decided = self.detector.threshold
+            elif rate is not None:
                 self.detector.calibrate(rate)
                 decided = self.detector.threshold
             elif score is not None and np.isfinite(score):
@@ -256,6 +321,15 @@ class Session:
                 raise ConfigError("a threshold is a score or a false-alarm rate between 0 and 1")
             self.detector.threshold, self.rate = replace(decided, level=self.level), rate
             return self.state()
+
+    def _take_bulk(self, rate: float) -> None:
+        """The threshold and the level of boxes from what the photographs themselves score; ConfigError where
+        too few are scored."""
+        scored = {number: one.found for number, one in self.photographs.items() if one.found is not None}
+        self.detector.take_threshold_of_bulk(list(scored.values()), rate)
+        self.level = self.detector.threshold.level if self.detector.threshold else None
+        for number, found in scored.items():
+            self.photographs[number].boxes = self._boxes(found)
 
     def picture(self, number: int, kind: str) -> bytes:
         """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is

@@ -37,11 +37,11 @@ class OnDisk:
     goes with the process, however that ends; where a system cannot do that, it is removed at the end.
     """
 
-    def __init__(self, folder: Path, what: str) -> None:
-        """`what` is kept there, in the words of messages."""
+    def __init__(self, folder: Path, what: str, cure: str = "name an --output on another disk") -> None:
+        """`what` is kept there, and the `cure` for a full disk, in the words of messages."""
         there = next((place for place in (folder, *folder.parents) if place.is_dir()), Path("."))
         self.folder = there if os.access(there, os.W_OK) else Path(tempfile.gettempdir())
-        self.what = what
+        self.what, self.cure = what, cure
 
     def __call__(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """ConfigError where the disk lacks room."""
@@ -52,14 +52,14 @@ class OnDisk:
         if size + SPARE > free:
             raise ConfigError(
                 f"{self.what} take {size / GIB:.1f} GiB of disk while they are compared, and {where} has "
-                f"{free / GIB:.1f} GiB left; name an --output on another disk."
+                f"{free / GIB:.1f} GiB left; {self.cure}."
             )
         logger.info("%s take %.2f GiB of disk in %s while they are compared", self.what, size / GIB, where)
         try:
             return torch.frombuffer(self._mapped(size), dtype=dtype)[: math.prod(shape)].view(shape)
         except OSError as error:
             raise ConfigError(
-                f"{self.what} cannot be kept in {where} ({error.strerror}); name an --output on another disk."
+                f"{self.what} cannot be kept in {where} ({error.strerror}); {self.cure}."
             ) from error
 
     def _mapped(self, size: int) -> mmap.mmap:

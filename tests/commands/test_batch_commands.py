@@ -165,12 +165,14 @@ def test_what_does_not_go_together_is_a_sentence(line, backbone, tmp_path, monke
         predict.main([*given, "--output", str(tmp_path / "out"), *flags, *backbone])
 
 
-def test_test_py_refuses_shots_for_it_and_the_page_names_predict(datasets, tiny_configs, tmp_path):
+def test_test_py_refuses_shots_for_it_and_the_page_references(datasets, tiny_configs, tmp_path):
     common = ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--results", str(tmp_path)]
     with pytest.raises(ConfigError, match="--k-shot 1 does not go with --method batch"):
         test.main([*common, "--method", "batch", "--k-shot", "1", "--model-config", tiny_configs, *BACKBONE])
-    with pytest.raises(ConfigError, match=r"predict\.py"):
-        app.main(["--method", "batch"])
+    places = ["--model-config", tiny_configs, *BACKBONE[:-2], "--references", str(tmp_path)]
+    for flags in (["--method", "batch"], ["--method", "nearest", "--with-batch"]):
+        with pytest.raises(ConfigError, match="leave --references out"):
+            app.main([*flags, *places])
 
 
 def test_without_references_it_is_not_added_to_a_method(datasets, tiny_configs, tiny_backbone, tmp_path):

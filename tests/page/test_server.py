@@ -20,6 +20,7 @@ from page.server import Visitors, make_server  # noqa: E402
 from page.session import Limits  # noqa: E402
 from page.uploads import PREFIX, plain_name, scratch_folder  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
+from tests.support.visitor import Visitor  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,29 +43,6 @@ def detector(tiny_configs):
 @pytest.fixture
 def client(detector, tmp_path):
     return make_server(detector, tmp_path, LIMITS, [("Method", "nearest <b>")]).test_client()
-
-
-class Visitor:
-    def __init__(self, client):
-        self.client = client
-        self.base = f"/sessions/{client.post('/sessions').json['name']}"
-
-    def ask(self, method, path, expected=200, **more):
-        answer = self.client.open(self.base + path, method=method, **more)
-        assert answer.status_code == expected, answer.text
-        return answer
-
-    def upload(self, kind, content, name="part.png", expected=200):
-        return self.ask("POST", f"/{kind}", expected, query_string={"name": name}, data=content).json
-
-    def learnt(self, *seeds, **more):
-        for seed in seeds:
-            self.upload("references", png(seed))
-        return self.ask("POST", "/learn", json=more).json
-
-    def scored(self, content, name="part.png"):
-        number = self.upload("photographs", content, name)["number"]
-        return self.ask("POST", f"/photographs/{number}/score").json
 
 
 @pytest.fixture

@@ -1,0 +1,26 @@
+"""Who uses the page, by its requests."""
+
+from tests.support.photographs import png
+
+
+class Visitor:
+    def __init__(self, client):
+        self.client = client
+        self.base = f"/sessions/{client.post('/sessions').json['name']}"
+
+    def ask(self, method, path, expected=200, **more):
+        answer = self.client.open(self.base + path, method=method, **more)
+        assert answer.status_code == expected, answer.text
+        return answer
+
+    def upload(self, kind, content, name="part.png", expected=200):
+        return self.ask("POST", f"/{kind}", expected, query_string={"name": name}, data=content).json
+
+    def learnt(self, *seeds, **more):
+        for seed in seeds:
+            self.upload("references", png(seed))
+        return self.ask("POST", "/learn", json=more).json
+
+    def scored(self, content, name="part.png"):
+        number = self.upload("photographs", content, name)["number"]
+        return self.ask("POST", f"/photographs/{number}/score").json
