@@ -220,6 +220,7 @@
     $("compare").hidden = !stale() || !comparable() || findings.length === 0;
     $("sees").hidden = !state.compares || findings.length === 0;
     $("sees").textContent = "These scores see the inspected photographs: each one is compared with the others, and most of them must be good."
+      + (stale() ? " What was taken out counts until all are compared again." : "")
       + (state.fewest.bulk && findings.length < state.fewest.bulk ? ` From ${state.fewest.bulk} on they give a threshold.` : "");
     showCards();
     if (!$("decision").hidden) showDecision();

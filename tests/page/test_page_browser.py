@@ -1,5 +1,6 @@
 """The page in a real browser, served by app.py, with the demo's drawn gears."""
 
+import contextlib
 import io
 import json
 import re
@@ -55,19 +56,17 @@ def gears(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    command = [
-        sys.executable,
-        str(ROOT / "app.py"),
-        *BACKBONE,
-        "--port",
-        "0",
-        "--checkpoints",
-        str(tmp_path_factory.mktemp("none")),
-    ]
+@contextlib.contextmanager
+def served(folder, *flags):
+    """The address of an app.py of its own."""
+    command = [sys.executable, str(ROOT / "app.py"), *BACKBONE, "--port", "0", "--checkpoints", str(folder)]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, cwd=ROOT, env=environment()
+        [*command, *flags],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        cwd=ROOT,
+        env=environment(),
     )
     lines = []
     try:
@@ -82,6 +81,12 @@ def address(tmp_path_factory):
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    with served(tmp_path_factory.mktemp("none")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -342,3 +347,24 @@ def test_a_finding_becomes_a_good_part(page, gears):
     )
     wait_for(page, "document.querySelectorAll('.card.waiting').length === 0")
     assert shown(page)[worst][0] < before[worst]
+
+
+def test_photographs_are_compared_with_each_other(browser, gears, tmp_path):
+    with served(tmp_path, "--method", "batch") as address:
+        browser.get(address)
+        wait_for(browser, "document.querySelector('#progress') !== null")
+        assert not browser.find_element("id", "references").is_displayed()
+        give(browser, "photographs", gears / "good0.png")
+        wait_for(browser, "document.getElementById('progress').textContent.startsWith('Waits for 2')")
+        give(browser, "photographs", gears / "good1.png", gears / "good2.png", gears / "bad0.png")
+        wait_for(browser, "document.querySelectorAll('.card:not(.waiting)').length === 4")
+        found = shown(browser)
+        assert max(found, key=lambda name: found[name][0]) == "bad0.png"
+        said = browser.find_element("id", "sees").text
+        assert "see the inspected photographs" in said and "From 8 on they give a threshold" in said
+        click(browser, ".card[data-number] .forget")
+        wait_for(browser, "!document.getElementById('compare').hidden")
+        click(browser, "#compare")
+        wait_for(browser, "document.getElementById('compare').hidden")
+        wait_for(browser, "document.querySelectorAll('.card:not(.waiting)').length === 3")
+        assert set(shown(browser)) == {"good0.png", "good1.png", "good2.png"}
