@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fdsl.store.onnx_attention import fused_attention
+from fdsl.store.onnx_operators import fused_operators, hand_on_thirds
 from models.exported import DetectorGraph
 from utils.errors import ConfigError, ModelError
 from utils.files import TEMPORARY, sync_folder
@@ -94,7 +94,7 @@ def traced(graph: DetectorGraph) -> Any:
     try:
         with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")
-            return torch.onnx.export(
+            program: Any = torch.onnx.export(
                 graph,
                 (photographs(2, graph.shape),),
                 dynamo=True,
@@ -102,7 +102,7 @@ def traced(graph: DetectorGraph) -> Any:
                 input_names=["pixels"],
                 output_names=list(graph.outputs),
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-                custom_translation_table=fused_attention(),
+                custom_translation_table=fused_operators(),
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:
@@ -111,6 +111,8 @@ def traced(graph: DetectorGraph) -> Any:
             f"This detector cannot be written as a graph ({reason}); inspect with predict.py, or make it "
             "with another --model."
         ) from error
+    hand_on_thirds(program.model)
+    return program
 
 
 def halve_tensors(graph: Any) -> None:

@@ -103,11 +103,13 @@ def test_two_backbones_are_one_graph(place, tiny_configs, tmp_path):
     assert json.loads(facts["two_sides"]) == [64, 96]
 
 
-def test_attention_is_one_operator(detector, tmp_path):
+def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
     exporting.export_detector(AnomalyDetector.load(detector, device="cpu"), tmp_path / "part.onnx")
-    operators = [node.op_type for node in onnx.load(tmp_path / "part.onnx").graph.node]
-    assert operators.count("MultiHeadAttention") == max(TOWER["layers"])
-    assert not {"Softmax", "ScatterElements"} & set(operators)
+    nodes = onnx.load(tmp_path / "part.onnx").graph.node
+    operators = [node.op_type for node in nodes]
+    assert operators.count("MultiHeadAttention") == operators.count("Gelu") == max(TOWER["layers"])
+    assert not {"Softmax", "Erf", "ScatterElements"} & set(operators)
+    assert {len(node.input) for node in nodes if node.op_type == "MultiHeadAttention"} == {4}
 
 
 def test_halved_weights_take_half_the_room(place, detector, tmp_path):
