@@ -17,15 +17,20 @@ HEADS, WIDTH = 2, 8
 class Tower(nn.Module):
     """A block as towers write it. `order`: which third of the product is query, key and value."""
 
-    def __init__(self, order=(0, 1, 2), approximate="none", normed=False, bias=True):
+    def __init__(self, order=(0, 1, 2), approximate="none", normed=False, bias=True, products=1):
         super().__init__()
         self.order, self.normed = order, normed
-        self.product = nn.Linear(HEADS * WIDTH, 3 * HEADS * WIDTH, bias)
+        self.products = nn.ModuleList(
+            nn.Linear(HEADS * WIDTH, 3 * HEADS * WIDTH, bias) for _ in range(products)
+        )
         self.gelu = nn.GELU(approximate)
 
     def forward(self, tokens):
-        thirds = self.product(tokens).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        query, key, value = (thirds[place] for place in self.order)
+        thirds = [
+            product(tokens).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+            for product in self.products
+        ]
+        query, key, value = thirds[0][self.order[0]], thirds[-1][self.order[1]], thirds[0][self.order[2]]
         if self.normed:
             query = nn.functional.normalize(query, dim=-1)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
@@ -62,8 +67,9 @@ def both(tower, tmp_path):
         ({"order": (0, 1, 1)}, False),
         ({"normed": True}, False),
         ({"bias": False}, False),
+        ({"products": 2}, False),
     ),
-    ids=("usual", "tanh", "swapped", "twice", "normed", "no-bias"),
+    ids=("usual", "tanh", "swapped", "twice", "normed", "no-bias", "two"),
 )
 def test_thirds_of_one_product_are_handed_on_as_they_are(options, handed_on, tmp_path):
     torch.manual_seed(0)
