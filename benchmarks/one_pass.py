@@ -109,14 +109,14 @@ def first_windows(detector: Detector, count: int) -> None:
     detector.windows = grid
 
 
-def scored(detectors: Sequence[Detector], pixels: Tensor) -> None:
-    """An image by all of them, encoded once, each reference matched once."""
-    once = EncodedOnce(detectors[0].backbone.encode, 2**40)
-    for detector in detectors:
-        detector.once = once
-        Scorer(detector)(pixels, ["a photograph"])
-    for detector in detectors:
-        detector.forget_matched()
+def scored(each: Sequence[Sequence[Detector]], pixels: Tensor) -> None:
+    """An image by the detectors of each seed, encoded once, each reference matched once."""
+    once = EncodedOnce(each[0][0].backbone.encode, 2**40)
+    for detectors in each:
+        for detector in detectors:
+            detector.once = once
+            Scorer(detector)(pixels, ["a photograph"])
+        detectors[0].forget_matched()
 
 
 def product(banks: Sequence[MemoryBank], queries: int) -> None:
@@ -151,19 +151,19 @@ def row_of(args: argparse.Namespace, backbone: Backbone, method: Method, look: s
     if look != "none":
         windows = WindowConfig("mul", args.win_size, args.win_stride, index_memory=windows.index_memory)
     each = knowing(backbone, method, args.image_size, windows)
-    every = [detector for detectors in each for detector in detectors]
-    one, count = each[0][:1], "" if look == "none" else f" {len(every[0].window_grid)}"
+    one, first = [each[0][:1]], each[0][0]
+    count = "" if look == "none" else f" {len(first.window_grid)}"
     if look != "none" and args.windows:
-        for detector in every:
+        for detector in [detector for detectors in each for detector in detectors]:
             first_windows(detector, args.windows)
         count += f", {args.windows} looked at"
     singly, together, reference = [], [], []
     for _ in range(args.repeats):
         pixels = torch.randint(0, 256, (1, 3, args.image_size, args.image_size), dtype=torch.uint8)
         images = backbone.normalise(pixels)
-        reference.append(timed_once(lambda: encoded(one[0], images)))  # noqa: B023
+        reference.append(timed_once(lambda: encoded(first, images)))  # noqa: B023
         singly.append(timed_once(lambda: scored(one, pixels)))  # noqa: B023
-        together.append(timed_once(lambda: scored(every, pixels)))  # noqa: B023
+        together.append(timed_once(lambda: scored(each, pixels)))  # noqa: B023
         if args.repeats == 1:
             singly.append(timed_once(lambda: scored(one, pixels)))  # noqa: B023
     bare = [timed_once(lambda: products_of(each, look))]

@@ -8,7 +8,16 @@ from fdsl.metrics.exact import METRIC_NAMES
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
 
-ROWS = {"plain": 2, "oracle": 1, "windows": 4, "training": 1, "memory": 1, "loading": 1, "ceiling": 1}
+ROWS = {
+    "plain": 2,
+    "oracle": 1,
+    "windows": 4,
+    "training": 1,
+    "memory": 1,
+    "loading": 1,
+    "ceiling": 1,
+    "matching": 5,
+}
 
 
 def test_the_speed_benchmark_measures_every_row(tiny_configs, tmp_path):
@@ -60,6 +69,14 @@ def test_unknown_rows_are_refused(tmp_path):
         timeout=120,
     )
     assert ran.returncode == 2 and "unknown row(s) speed" in ran.stderr
+
+
+def test_several_runs_in_one_pass_are_measured(tiny_configs):
+    tower = ["--model", "ViT-tiny-test", "--model-config", tiny_configs, "--layers", "1", "3"]
+    looks = ["--image-size", "64", "--win-size", "4", "--win-stride", "4", "--windows", "2"]
+    header, _, *rows = run_benchmark("one_pass.py", "image", *tower, *looks, "--method", "fdsl")
+    assert header[2:6] == ["reference", "one run", "15 runs", "ratio"]
+    assert [row[0] for row in rows[::2]] == ["none", "own 4, 2 looked at", "whole 4, 2 looked at"]
 
 
 VALUES = dict.fromkeys(METRIC_NAMES, 0.5)
