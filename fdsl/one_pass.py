@@ -274,13 +274,23 @@ def _go_through(works: Sequence[Waiting], reading: Reading, what: str) -> None:
         label = f"{what}, {sum(len(work.owners) for work in group)} runs"
         going = list(group)
         for batch in progress(loader, len(images), label, lambda batch: len(batch["path"])):
-            going = [work for work in going if _scored(work, batch)]
-            for work in going:
-                work.scorer.detector.forget_matched()
+            going = _score(going, batch)
         for work in going:
             work.keep()
         for work in group:  # the next pass needs the memory
             work.scorer = Scorer(work.scorer.detector.another(), work.scorer)
+
+
+def _score(works: Sequence[Waiting], batch: dict) -> list[Waiting]:
+    """Scores a batch for all works; returns those that go on. What was matched is forgotten once the next one
+    has another bank."""
+    going = []
+    for work, following in zip(works, [*works[1:], None]):
+        if _scored(work, batch):
+            going.append(work)
+        if following is None or not work.holds(following):
+            work.scorer.detector.forget_matched()
+    return going
 
 
 def _scored(work: Waiting, batch: dict) -> bool:

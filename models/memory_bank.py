@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -21,6 +21,8 @@ from utils.errors import ModelError
 
 CENTRED_AT_ONCE = 4096  # tokens of each block
 SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
+
+PAIRED_WIDTH = 384  # of tokens: from here on a pair of windows is a product of its own, on a CPU
 
 
 def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
@@ -189,20 +191,28 @@ class MemoryBank:
 
     def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
         """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked`
-        (W,P), a window being n tokens of the bank -> index (L,W,n).
+        (W,P), a window being n tokens of the bank -> index (L,W,n); of equally near ones that of the window
+        that it picked first.
 
         One window at a time: on a CPU a batched product takes twice as long, and fresh memory for each one's
-        candidates too.
+        candidates too. There, where tokens are not narrow, each pair of windows is a product of its own,
+        which other picks may share.
         """
         patches = tokens.shape[2]
         query = self.centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
-        candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
         found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+        pairs: dict[tuple[int, int], _Pairs] = self._once(tokens, ("pairs", align), dict)
+        candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
+        paired = tokens.device.type == "cpu" and tokens.shape[3] >= PAIRED_WIDTH
         for block, normal in enumerate(self.centred.unflatten(1, (-1, patches))):
             for window, own in enumerate(picked):
-                torch.index_select(normal, 0, own, out=candidates)
-                best = nearest_index(query[block, window], candidates.flatten(0, 1), align)
-                found[block, window] = own[best // patches] * patches + best % patches
+                if paired:
+                    known = pairs.setdefault((block, window), _Pairs())
+                    found[block, window] = known.nearest(query[block, window], normal, own.tolist(), align)
+                else:
+                    torch.index_select(normal, 0, own, out=candidates)
+                    best = nearest_index(query[block, window], candidates.flatten(0, 1), align)
+                    found[block, window] = own[best // patches] * patches + best % patches
         return found
 
     def keys_of(self, tokens: Tensor) -> Tensor:
@@ -255,6 +265,43 @@ class MemoryBank:
     def centre(self, tokens: Tensor) -> Tensor:
         """Tokens (L,Q,C) relative to the bank's mean."""
         return (tokens.float() - self.mean).to(tokens.dtype)
+
+
+class _Pairs:
+    """A window's tokens matched in windows of a bank, in each one once."""
+
+    def __init__(self) -> None:
+        self.row: dict[int, int] = {}  # of each window of the bank
+        self.likeness = self.place = torch.empty(0)
+
+    def nearest(self, query: Tensor, windows: Tensor, own: list[int], align: str) -> Tensor:
+        """Tokens (n,C) and the bank's windows (W,n,C) -> the places (n,) in the bank of the nearest tokens in
+        its `own` windows."""
+        new = [number for number in own if number not in self.row]
+        if new:
+            likeness, place = nearest_in_each(query, [windows[number] for number in new], align)
+            place = place.short()  # as little as can be: there are many pairs
+            self.likeness, self.place = (
+                found if not self.row else torch.cat([known, found])
+                for known, found in ((self.likeness, likeness), (self.place, place))
+            )
+            self.row.update(zip(new, range(len(self.row), len(self.row) + len(new))))
+        rows = torch.tensor([self.row[number] for number in own])
+        best = self.likeness[rows].max(0).indices
+        within = self.place[rows].gather(0, best[None])[0].long()
+        return torch.tensor(own)[best] * windows.shape[1] + within
+
+
+def nearest_in_each(query: Tensor, windows: Sequence[Tensor], align: str) -> tuple[Tensor, Tensor]:
+    """Tokens (n,C) and P windows (m,C) -> as nearest_of for each of the windows, both (P,n)."""
+    similarity = query.new_empty((len(windows), len(query), len(windows[0])))
+    for window, found in zip(windows, similarity):
+        torch.mm(query, window.t(), out=found)
+    if align == "diff2":
+        half_square = torch.stack([window.float().square().sum(-1) / 2 for window in windows])
+        similarity = similarity.float() - half_square[:, None]
+    likeness, place = similarity.max(-1)
+    return likeness, place
 
 
 def _away(query: Tensor, nearest: Tensor, mean: Tensor, fd: str) -> Tensor:

@@ -26,7 +26,8 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
     ],
     ids=lambda flags: "-".join(flags[1::2]).replace("/", "_")[:40],
 )
-def test_it_gives_the_files_of_single_runs(flags, datasets, backbone, checkpoint, tmp_path):
+def test_it_gives_the_files_of_single_runs(flags, datasets, backbone, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.setattr("models.memory_bank.PAIRED_WIDTH", 0)
     heads = ["--checkpoint", str(checkpoint)] if flags[1] in ("fdsl", "both") else []
     flags, k_shots = [*backbone, *flags, *heads], [] if flags[1] == "batch" else BOTH[:3]
     run(datasets[0], tmp_path / "together", flags, *k_shots, *BOTH[3:])

@@ -266,7 +266,11 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
 
 @pytest.mark.parametrize("picks", [1, 3, 99])
 @pytest.mark.parametrize("align", ALIGNMENTS)
-def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, align, picks):
+@pytest.mark.parametrize("paired", [0, 384])
+def test_each_window_can_be_matched_within_its_own_picks(
+    tiny_backbone, photos, align, picks, paired, monkeypatch
+):
+    monkeypatch.setattr(memory, "PAIRED_WIDTH", paired)
     method = trained_like(align=align)
     detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, "window"))
     detector.remember(photos[:2])
@@ -296,6 +300,30 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
         )
     found = detector._score_windows(photos[2], None, OwnPicks(picks)).flatten(2)
     assert torch.allclose(found, torch.stack(expected, dim=1), atol=1e-5)
+
+
+@pytest.mark.parametrize("align", ALIGNMENTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_each_pair_of_windows_is_matched_once(monkeypatch, dtype, align):
+    """For banks that begin alike; what is found is what each bank finds by itself, pair by pair or all at
+    once."""
+    tokens, query = unit_tokens(4 * 6 * 9)[None].to(dtype), unit_tokens(2 * 9, 1).view(1, 2, 9, 64).to(dtype)
+    bank = dataclasses.replace(MemoryBank.of_tokens(tokens, 4), known={})
+    picks = ((4, [[23, 3, 8], [0, 1, 2]]), (2, [[3, 8, 11], [2, 1, 0]]), (1, [[5, 3, 0], [1, 4, 2]]))
+    pairs, plain_nearest = [], memory.nearest_in_each
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "PAIRED_WIDTH", 0)
+        patched.setattr(
+            *(memory, "nearest_in_each"),
+            lambda query, windows, align: pairs.append(len(windows)) or plain_nearest(query, windows, align),
+        )
+        found = [bank.beginning(n).index_within(query, torch.tensor(one), align) for n, one in picks]
+    assert pairs == [3, 3, 1, 2, 1]
+    for width in (0, memory.PAIRED_WIDTH):
+        monkeypatch.setattr(memory, "PAIRED_WIDTH", width)
+        for (photographs, picked), one in zip(picks, found):
+            alone = MemoryBank.of_tokens(tokens[:, : 54 * photographs], photographs)
+            assert torch.equal(one, alone.index_within(query, torch.tensor(picked), align))
 
 
 def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewhere(
