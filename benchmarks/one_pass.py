@@ -1,13 +1,13 @@
 """What several runs in one pass cost beside one: 1, 2 and 4 shots of five seeds beside 4 shots of one.
 
-    python benchmarks/one_pass.py image [none own whole] [--windows 21]
+    python benchmarks/one_pass.py image [none own whole] [--windows 8 24]
     python benchmarks/one_pass.py commands --data DIR [--images 8 24]
 
 image: seconds for a test image and for a reference; the model is untrained and the banks hold random tokens,
 neither of which changes the work. none: without local windows; own: each within its own picks; whole: within
-the whole bank of windows. --windows looks through the first windows alone: each costs the same. commands:
-test.py as a whole on the first category of a dataset in MVTec AD's layout, with two numbers of its test
-images. Linux only.
+the whole bank of windows. --windows looks through the first windows alone: each costs the same, so two
+numbers of them say what all cost. commands: test.py as a whole on the first category of a dataset in MVTec
+AD's layout, with two numbers of its test images. Linux only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,6 +43,7 @@ from models.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.method import Method
 from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
+from models.windows import WindowGrid
 from utils.config import MethodConfig, WindowConfig
 from utils.device import choose_precision
 
@@ -102,11 +104,11 @@ def knowing(backbone: Backbone, method: Method, side: int, windows: WindowConfig
     return found
 
 
-def first_windows(detector: Detector, count: int) -> None:
-    """It looks through its first windows alone from now on."""
-    grid = copy(detector.window_grid)
-    grid.origins, grid.seen = grid.origins[:count], grid.seen[:count]
-    detector.windows = grid
+def first_windows(grid: WindowGrid, count: int) -> WindowGrid:
+    """The first windows of a grid alone."""
+    part = copy(grid)
+    part.origins, part.seen = grid.origins[:count], grid.seen[:count]
+    return part
 
 
 def scored(each: Sequence[Sequence[Detector]], pixels: Tensor) -> None:
@@ -133,6 +135,8 @@ def product(banks: Sequence[MemoryBank], queries: int) -> None:
 
 
 def image(args: argparse.Namespace) -> None:
+    if args.threads:
+        torch.set_num_threads(args.threads)
     tower = args.model, "none", args.layers
     dtype = choose_precision(args.precision, torch.device("cpu"))
     backbone = load_backbone(*tower, torch.device("cpu"), dtype, args.model_config)
@@ -147,35 +151,57 @@ def image(args: argparse.Namespace) -> None:
 
 @torch.no_grad()
 def row_of(args: argparse.Namespace, backbone: Backbone, method: Method, look: str) -> list[list[str]]:
+    """The lines of one way to look; with fewer windows than all one for each number of them, and what they
+    say of all by a straight line."""
     windows = LOOKS[look]
-    if look != "none":
-        windows = WindowConfig("mul", args.win_size, args.win_stride, index_memory=windows.index_memory)
+    if look == "none":
+        each = knowing(backbone, method, args.image_size, windows)
+        return lines_of(look, measured(args, each, look))
+    windows = WindowConfig("mul", args.win_size, args.win_stride, index_memory=windows.index_memory)
     each = knowing(backbone, method, args.image_size, windows)
+    grid, lines, found = each[0][0].window_grid, [], {}
+    for count in args.windows or [len(grid)]:
+        for detectors in each:
+            for detector in detectors:
+                detector.windows = first_windows(grid, count)
+        found[count] = measured(args, each, look)
+        lines += lines_of(f"{look}, {count} of {len(grid)}", found[count])
+    if len(found) > 1:
+        fewest, most = min(found), max(found)
+        share = (len(grid) - fewest) / (most - fewest)
+        pairs = zip(found[fewest], found[most])
+        whole = [Taken(*(low + share * (high - low) for low, high in zip(*pair))) for pair in pairs]
+        lines += lines_of(f"{look}, all {len(grid)} by a straight line", whole)
+    return lines
+
+
+def measured(args: argparse.Namespace, each: Sequence[Sequence[Detector]], look: str) -> list[Taken]:
+    """Of a reference, of an image in one run and in all, and of the products alone."""
     one, first = [each[0][:1]], each[0][0]
-    count = "" if look == "none" else f" {len(first.window_grid)}"
-    if look != "none" and args.windows:
-        for detector in [detector for detectors in each for detector in detectors]:
-            first_windows(detector, args.windows)
-        count += f", {args.windows} looked at"
-    singly, together, reference = [], [], []
+    found: list[list[Taken]] = [[], [], [], []]
     for _ in range(args.repeats):
         pixels = torch.randint(0, 256, (1, 3, args.image_size, args.image_size), dtype=torch.uint8)
-        images = backbone.normalise(pixels)
-        reference.append(timed_once(lambda: encoded(first, images)))  # noqa: B023
-        singly.append(timed_once(lambda: scored(one, pixels)))  # noqa: B023
-        together.append(timed_once(lambda: scored(each, pixels)))  # noqa: B023
-        if args.repeats == 1:
-            singly.append(timed_once(lambda: scored(one, pixels)))  # noqa: B023
-    bare = [timed_once(lambda: products_of(each, look))]
-    found = [least(part) for part in (reference, singly, together, bare)]
+        images = first.backbone.normalise(pixels)
+        works: list[Callable[[], object]] = [
+            partial(encoded, first, images),
+            partial(scored, one, pixels),
+            partial(scored, each, pixels),
+            partial(products_of, each, look),
+        ]
+        for work, taken in zip(works, found):
+            taken.append(timed_once(work))
+    return [least(taken) for taken in found]
+
+
+def lines_of(what: str, found: Sequence[Taken]) -> list[list[str]]:
+    """By the clock and by the processor: seconds, how many times one run's, and the same with the
+    references of a category of OF_A_CATEGORY test images."""
     lines = []
-    for kind, (known, alone, all_of_them, only) in zip(("clock", "processor"), zip(*found)):
-        whole = len(SEEDS) * max(SHOTS) * known + OF_A_CATEGORY * all_of_them
-        ratio = whole / (max(SHOTS) * known + OF_A_CATEGORY * alone)
-        seconds = [f"{value:.2f} s" for value in (known, alone, all_of_them)]
-        lines.append(
-            [look + count, kind, *seconds, f"{all_of_them / alone:.2f}", f"{only:.2f} s", f"{ratio:.2f}"]
-        )
+    for kind, (reference, alone, together, product) in zip(("clock", "processor"), zip(*found)):
+        whole = len(SEEDS) * max(SHOTS) * reference + OF_A_CATEGORY * together
+        ratio = whole / (max(SHOTS) * reference + OF_A_CATEGORY * alone)
+        seconds = [f"{value:.2f} s" for value in (reference, alone, together)]
+        lines.append([what, kind, *seconds, f"{together / alone:.2f}", f"{product:.2f} s", f"{ratio:.2f}"])
     return lines
 
 
@@ -242,11 +268,12 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--win-size", type=int, default=13)
     parser.add_argument("--win-stride", type=int, default=2)
-    parser.add_argument("--windows", type=int, default=0, help="how many are looked at (default all)")
+    parser.add_argument("--windows", type=int, nargs="+", help="how many are looked at (default all)")
     parser.add_argument("--repeats", type=int, default=1, help="the shortest counts")
     parser.add_argument("--data", type=Path, help="a dataset in MVTec AD's layout")
     parser.add_argument("--images", type=int, nargs="+", default=[8, 24], help="test images, about")
     add_backbone_flags(parser)
+    parser.add_argument("--threads", type=int, help="default: all")
     parser.set_defaults(model=MODEL, layers=list(LAYERS), image_size=SIDE)
     args = parser.parse_args()
     if unknown := set(args.looks) - set(LOOKS):
