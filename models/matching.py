@@ -114,7 +114,8 @@ class Elsewhere(Matching):
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         tokens = query.tokens
         own = self.of_query(query).expand(tokens.shape[1], -1, -1)
-        known = self.of_memory(bank.patches, len(bank)).to(tokens.device)
+        known = self.places.flatten(0, 1).to(tokens.device)
+        rows = None if bank.patches is None else self._rows(bank.patches, len(bank))
         if align == "diff2":
             tokens = bank.centre(tokens.flatten(1, 2)).view_as(tokens)
         half_squares = [
@@ -122,7 +123,7 @@ class Elsewhere(Matching):
         ]
         found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
         for image, at in enumerate(own):
-            barred = near(at, known)
+            barred = near(at, known) if rows is None else near(at, known)[:, rows]
             for block, (normal, half_square) in enumerate(zip(bank.centred, half_squares)):
                 found[block, image] = nearest_allowed(tokens[block, image], normal, barred, half_square)
         return found
@@ -135,10 +136,13 @@ class Elsewhere(Matching):
     def of_memory(self, patches: Tensor | None, count: int) -> Tensor:
         """Where a memory's `count` tokens lie (count,2), whose patches of their photographs are `patches`
         (count,)."""
-        if patches is None:
-            return self.places.flatten(0, 1)
+        places = self.places.flatten(0, 1)
+        return places if patches is None else places.to(patches.device)[self._rows(patches, count)]
+
+    def _rows(self, patches: Tensor, count: int) -> Tensor:
+        """Which of all places (R*N) those of the memory are."""
         photographs = torch.arange(count, device=patches.device) // (count // len(self.places))
-        return self.places.to(patches.device)[photographs, patches]
+        return photographs * self.places.shape[1] + patches
 
 
 def near(one: Tensor, other: Tensor) -> Tensor:
@@ -156,7 +160,7 @@ def nearest_allowed(query: Tensor, bank: Tensor, barred: Tensor, half_square: Te
     similarity = query @ bank.t()
     if half_square is not None:
         similarity = similarity.float() - half_square
-    return similarity.masked_fill_(barred, -torch.inf).argmax(-1)
+    return similarity.masked_fill_(barred, -torch.inf).max(-1).indices
 
 
 def window_matching(index_memory: str) -> Matching:
