@@ -157,7 +157,8 @@ def row_of(args: argparse.Namespace, backbone: Backbone, method: Method, look: s
     if look == "none":
         each = knowing(backbone, method, args.image_size, windows)
         return lines_of(look, measured(args, each, look))
-    windows = WindowConfig("mul", args.win_size, args.win_stride, index_memory=windows.index_memory)
+    shape = {"win_size": args.win_size, "win_stride": args.win_stride, "win_zip": args.win_zip}
+    windows = WindowConfig("mul", index_memory=windows.index_memory, **shape)
     each = knowing(backbone, method, args.image_size, windows)
     grid, lines, found = each[0][0].window_grid, [], {}
     for count in args.windows or [len(grid)]:
@@ -268,6 +269,7 @@ def main() -> None:
     parser.add_argument("--precision", default="bf16")
     parser.add_argument("--win-size", type=int, default=13)
     parser.add_argument("--win-stride", type=int, default=2)
+    parser.add_argument("--win-zip", type=int, default=0)
     parser.add_argument("--windows", type=int, nargs="+", help="how many are looked at (default all)")
     parser.add_argument("--repeats", type=int, default=1, help="the shortest counts")
     parser.add_argument("--data", type=Path, help="a dataset in MVTec AD's layout")
