@@ -34,7 +34,9 @@ def main(argv: list[str] | None = None) -> int:
     detector = AnomalyDetector.load(
         args.detector, pretrained=args.pretrained, model_config=args.model_config, device="cpu"
     )
-    written = export_detector(detector, args.output, halved=args.weights == "fp16")
+    written = export_detector(
+        detector, args.output, halved=args.weights == "fp16", standard=args.operators == "onnx"
+    )
     beside = f" and {written.beside}, which belongs beside it" if written.beside else ""
     logger.info(
         "wrote %s%s (%.1f MB); onnxruntime's maps and scores lie within %.0e of the detector's",

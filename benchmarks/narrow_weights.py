@@ -3,7 +3,8 @@
     python benchmarks/narrow_weights.py --data DIR --model ... --pretrained FILE --layers ...
 
 One reference, method nearest, maps and masks on the patch grid. int8: onnxruntime's dynamic quantisation of
-the products with weights, channel by channel.
+the products with weights, channel by channel. --provider openvino: what OpenVINO's float32 and bfloat16 do
+instead, beside onnxruntime's float32 (needs deploy/requirements-openvino.txt).
 """
 
 from __future__ import annotations
@@ -41,19 +42,35 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--photographs", type=int, default=60)
+    parser.add_argument("--provider", choices=("cpu", "openvino"), default="cpu", help="as deploy/inspect.py")
     add_backbone_flags(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        files = written(args, Path(folder))
+        graphs = (written if args.provider == "cpu" else written_for_openvino)(args, Path(folder))
         photographs = chosen(args.data, args.photographs)
-        print(tabulate(measured(files, photographs, args.data), COLUMNS, "pipe", floatfmt=".4f"))
+        print(tabulate(measured(graphs, photographs, args.data), COLUMNS, "pipe", floatfmt=".4f"))
 
 
-def written(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
-    """The same detector as three files."""
+def made(args: argparse.Namespace) -> AnomalyDetector:
+    """A detector that knows one reference."""
     data, tower = args.data, {name: getattr(args, name) for name in FLAGS}
     detector = AnomalyDetector.from_backbone(method="nearest", device="cpu", precision="fp32", **tower)
     detector.remember(sorted((data / "train" / "good").iterdir())[:1], false_alarm_rate=None)
+    return detector
+
+
+def written_for_openvino(args: argparse.Namespace, folder: Path) -> dict[str, Graph]:
+    """The same detector as onnxruntime and as OpenVINO compute it."""
+    detector, own, standard = made(args), folder / "own.onnx", folder / "standard.onnx"
+    export_detector(detector, own)
+    export_detector(detector, standard, standard=True)
+    openvino = {f"OpenVINO {one}": Graph(standard, 0, "openvino", one) for one in ("fp32", "bf16")}
+    return {"float32": Graph(own), **openvino}
+
+
+def written(args: argparse.Namespace, folder: Path) -> dict[str, Graph]:
+    """The same detector as three files."""
+    detector = made(args)
     files = {name: folder / f"{name}.onnx" for name in ("float32", "float16", "int8")}
     export_detector(detector, files["float32"])
     export_detector(detector, files["float16"], halved=True)
@@ -68,7 +85,7 @@ def written(args: argparse.Namespace, folder: Path) -> dict[str, Path]:
         per_channel=True,
         nodes_to_quantize=products,
     )
-    return files
+    return {name: Graph(file) for name, file in files.items()}
 
 
 def chosen(data: Path, count: int) -> list[Path]:
@@ -77,10 +94,9 @@ def chosen(data: Path, count: int) -> list[Path]:
     return found[:: max(1, len(found) // count)]
 
 
-def measured(files: dict[str, Path], photographs: list[Path], data: Path) -> list[list]:
-    """A row for each file: metrics, the largest change from float32, and the median seconds."""
-    graphs = {name: Graph(file) for name, file in files.items()}
-    maps, scores, seconds = ({name: [] for name in files} for _ in range(3))
+def measured(graphs: dict[str, Graph], photographs: list[Path], data: Path) -> list[list]:
+    """A row for each graph: metrics, the largest change from float32, and the median seconds."""
+    maps, scores, seconds = ({name: [] for name in graphs} for _ in range(3))
     for photo in photographs:
         image = open_image(photo)
         for name, graph in graphs.items():
@@ -92,7 +108,7 @@ def measured(files: dict[str, Path], photographs: list[Path], data: Path) -> lis
     labels = [photo.parent.name != "good" for photo in photographs]
     truth = np.array([mask_of(photo, data, len(patch_map[0])) for photo in photographs]).ravel()
     rows = []
-    for name, file in files.items():
+    for name, graph in graphs.items():
         flat, wide = np.array(maps[name]), np.array(maps["float32"])
         metrics = [
             measure(known, found)
@@ -100,7 +116,7 @@ def measured(files: dict[str, Path], photographs: list[Path], data: Path) -> lis
             for measure in (roc_auc_score, average_precision_score)
         ]
         moved = np.abs(np.array(scores[name]) - scores["float32"]).max(), np.abs(flat - wide).max()
-        size = file.stat().st_size / 1e6
+        size = graph.file.stat().st_size / 1e6
         rows.append([name, size, *(100 * value for value in metrics), *moved, np.median(seconds[name])])
     return rows
 

@@ -3,6 +3,7 @@ installations take on the disk. Photographs and weights are random: only time an
 
     python benchmarks/on_the_line.py                                          # ViT-L-14-336 at 518 px
     python benchmarks/on_the_line.py --model ViT-S-16 --layers 3 6 9 12 --image-size 448
+    python benchmarks/on_the_line.py --provider openvino      # needs deploy/requirements-openvino.txt
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from PIL import Image
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "deploy" / "lib")]
+from fdsl_line.graph import Graph  # noqa: E402
+
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.exporting import export_detector  # noqa: E402
 from utils.config import BackboneConfig, WindowConfig  # noqa: E402
@@ -38,6 +41,8 @@ code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, stderr=subprocess
 print(json.dumps([code, time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]))
 """
 SIZE = 900, 700  # of the photographs, pixels
+NAMES = {"cpu": "onnxruntime", "openvino": "OpenVINO"}
+REQUIRED = {"cpu": "requirements.txt", "openvino": "requirements-openvino.txt"}
 
 
 def main() -> None:
@@ -46,8 +51,10 @@ def main() -> None:
         rows = measured(args, Path(folder))
     print(f"{args.model}, {args.image_size} px, {torch.get_num_threads()} threads, torch {torch.__version__}")
     print(f"onnxruntime {onnxruntime.__version__}\n")
-    print(tabulate(rows, ("what", "onnxruntime", "PyTorch fp32", "PyTorch bf16"), "pipe", floatfmt=".2f"))
-    for file in ("deploy/requirements.txt", "requirements.txt"):
+    columns = [f"{NAMES[args.provider]} {precision}" for precision in precisions(args)]
+    columns = ["what", *columns, "PyTorch fp32", "PyTorch bf16"]
+    print(tabulate(rows, columns, "pipe", floatfmt=".2f"))
+    for file in (f"deploy/{REQUIRED[args.provider]}", "requirements.txt"):
         print(f"\n{file}: {installed(required(ROOT / file)) / 1e6:,.0f} MB with all that it needs")
 
 
@@ -60,7 +67,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--method", default="nearest")
     parser.add_argument("--windows", action="store_true", help="with all local windows (LFE)")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--provider", choices=NAMES, default="cpu", help="as deploy/inspect.py")
     return parser.parse_args()
+
+
+def precisions(args: argparse.Namespace) -> tuple[str, ...]:
+    """In which the exported detector is measured."""
+    return ("fp32", "bf16") if args.provider == "openvino" else ("fp32",)
 
 
 def measured(args: argparse.Namespace, folder: Path) -> list[list]:
@@ -80,21 +93,25 @@ def measured(args: argparse.Namespace, folder: Path) -> list[list]:
         batch = detector.to_batch([Image.open(folder / "part.png")])
         works.append(lambda detector=detector, batch=batch: detector.scorer(batch, ["part"]))
         if precision == "fp32":
-            export_detector(detector, file)
-            session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-            works.append(lambda session=session, batch=batch: session.run(None, {"pixels": batch.numpy()}))
-    wide, onnx, narrow = shortest(works, args.repeats)
-    rows = [["a photograph, pixels to map, s", onnx, wide, narrow]]
+            export_detector(detector, file, standard=args.provider == "openvino")
+    for precision in precisions(args):
+        session = Graph(file, 0, args.provider, precision).session
+        works.append(lambda session=session, batch=batch: session.run(None, {"pixels": batch.numpy()}))
+    wide, narrow, *given = shortest(works, args.repeats)
+    rows = [["a photograph, pixels to map, s", *given, wide, narrow]]
     del works, session, detector
     flags = ["--input", str(folder / "part.png"), "--format", "json", "--device", "cpu"]
+    inspect = ["deploy/inspect.py", str(file), str(folder / "part.png"), "--format", "json"]
     commands = [
-        ["deploy/inspect.py", str(file), str(folder / "part.png"), "--format", "json"],
+        *([*inspect, "--provider", args.provider, "--precision", one] for one in precisions(args)),
         *(["predict.py", "--detector", str(saved[precision]), *flags] for precision in ("fp32", "bf16")),
     ]
     started = starts(commands, args.repeats)
     rows.append(["start to first result, one photograph, s", *(seconds for seconds, _ in started)])
     rows.append(["peak memory of that process, MB", *(memory for _, memory in started)])
-    rows.append(["detector's file, MB", *(size_of(one) for one in (file, *saved.values()))])
+    rows.append(
+        ["detector's file, MB", *(size_of(file) for _ in precisions(args)), *map(size_of, saved.values())]
+    )
     return rows
 
 

@@ -16,9 +16,12 @@ from utils.two_sides import TwoSides
 FORMAT = "1"
 
 
-def export_detector(detector: AnomalyDetector, file: str | Path, halved: bool = False) -> Written:
+def export_detector(
+    detector: AnomalyDetector, file: str | Path, halved: bool = False, standard: bool = False
+) -> Written:
     """Writes the detector to an ONNX file, whole or not at all; docs/deploy.md says what is in it. `halved`:
-    weights and memory are kept in float16, in half the size.
+    weights and memory are kept in float16, in half the size. `standard`: with the operators of ONNX alone,
+    without onnxruntime's own.
 
     ModelError for a detector that cannot be exported, or before `remember`.
     """
@@ -26,8 +29,12 @@ def export_detector(detector: AnomalyDetector, file: str | Path, halved: bool = 
     if not detector.ready:
         raise ModelError("The detector has no references yet: call remember() before it is exported.")
     graph = DetectorGraph(detector.scorer.detector, detector.config.image_score)
-    metadata = {**metadata_of(detector), "weights": "float16" if halved else "float32"}
-    return write_graph(Path(file), graph, metadata, halved)
+    metadata = {
+        **metadata_of(detector),
+        "weights": "float16" if halved else "float32",
+        "operators": "onnx" if standard else "onnxruntime",
+    }
+    return write_graph(Path(file), graph, metadata, halved, standard)
 
 
 def metadata_of(detector: AnomalyDetector) -> dict[str, str]:

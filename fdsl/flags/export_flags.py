@@ -27,6 +27,13 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "nothing is computed faster (default fp32)",
     )
     parser.add_argument(
+        "--operators",
+        choices=("onnxruntime", "onnx"),
+        default="onnxruntime",
+        help="onnx: those of the standard alone, for OpenVINO and for other programs than onnxruntime, whose "
+        "own ones are faster where it computes by itself (default onnxruntime)",
+    )
+    parser.add_argument(
         "--pretrained", metavar="TAG|FILE", help="where the backbone's weights lie now, if they have moved"
     )
     parser.add_argument(

@@ -53,13 +53,18 @@ def require_packages() -> None:
 
 
 def write_graph(
-    file: Path, graph: DetectorGraph, metadata: Mapping[str, str], halved: bool = False
+    file: Path,
+    graph: DetectorGraph,
+    metadata: Mapping[str, str],
+    halved: bool = False,
+    standard: bool = False,
 ) -> Written:
     """Writes the graph to `file`, whole or not at all. `halved`: weights and memory are kept in float16.
+    `standard`: with the operators of ONNX alone, without onnxruntime's own.
 
     ModelError, and nothing is written, where onnxruntime gives other maps or scores than the detector.
     """
-    program = traced(graph)
+    program = traced(graph, standard)
     if halved:
         halve_tensors(program.model.graph)
     program.model.metadata_props.update(metadata)
@@ -85,9 +90,9 @@ def write_graph(
     return Written(size, file.with_name(parts[0].name) if large else None, found)
 
 
-def traced(graph: DetectorGraph) -> Any:
+def traced(graph: DetectorGraph, standard: bool = False) -> Any:
     """The graph as a torch.onnx.ONNXProgram, for any number of photographs at once; ModelError for one that
-    torch cannot trace."""
+    torch cannot trace. `standard`: see write_graph."""
     graph(
         photographs(1, graph.shape)
     )  # the backbone's tables of positions are made now, not while it is traced
@@ -102,7 +107,7 @@ def traced(graph: DetectorGraph) -> Any:
                 input_names=["pixels"],
                 output_names=list(graph.outputs),
                 dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-                custom_translation_table=fused_operators(),
+                custom_translation_table={} if standard else fused_operators(),
                 verbose=False,
             )
     except torch.onnx.errors.OnnxExporterError as error:

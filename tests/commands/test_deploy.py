@@ -26,7 +26,7 @@ from utils.grey_range import GreyRange
 onnxruntime = pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
-from fdsl_line import boxes, inputs, photographs  # noqa: E402
+from fdsl_line import boxes, graph, inputs, photographs  # noqa: E402
 from fdsl_line.errors import Refused  # noqa: E402
 
 
@@ -150,6 +150,60 @@ def test_wrong_input_and_output_are_one_sentence(exported, place, alone, tmp_pat
     code, _, told = inspect(alone, file, tmp_path / "broken.png", "--output", tmp_path / "out")
     assert code == 2 and "no photograph could be scored" in told
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["config.json", "skipped.csv"]
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    (
+        (("--precision", "bf16"), "--precision bf16 is OpenVINO's: add --provider openvino"),
+        (("--provider", "openvino"), "pip install -r deploy/requirements-openvino.txt"),
+    ),
+)
+def test_what_cannot_compute_is_one_sentence(exported, place, alone, tmp_path, flags, words):
+    if "openvino" in flags and graph.OPENVINO in onnxruntime.get_available_providers():
+        pytest.skip("OpenVINO is installed")
+    given = exported[1], place / "parts", "--output", tmp_path / "out"
+    one_sentence(inspect(alone, *given, *flags), words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_openvino_is_told_precision_and_threads(exported, monkeypatch):
+    told, started = [], [graph.OPENVINO, graph.CPU]
+
+    class Session(onnxruntime.InferenceSession):
+        def __init__(self, file, options, providers):
+            told.append(providers)
+            super().__init__(file, options, providers=[graph.CPU])
+
+        def get_providers(self):
+            return started
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [graph.OPENVINO, graph.CPU])
+    graph.Graph(exported[1], 3, "openvino", "bf16")
+    (name, options), behind = told[0]
+    hints = json.loads(options["load_config"])["CPU"]
+    assert (name, options["device_type"], behind) == (graph.OPENVINO, "CPU", graph.CPU)
+    assert (hints["INFERENCE_PRECISION_HINT"], hints["INFERENCE_NUM_THREADS"]) == ("bf16", "3")
+    graph.Graph(exported[1], 0, "openvino")
+    hints = json.loads(told[1][0][1]["load_config"])["CPU"]
+    assert hints["INFERENCE_PRECISION_HINT"] == "f32" and "INFERENCE_NUM_THREADS" not in hints
+    started.remove(graph.OPENVINO)
+    with pytest.raises(Refused, match="OpenVINO could not be started"):
+        graph.Graph(exported[1], 0, "openvino")
+
+
+def test_openvino_says_what_predict_says(place, exported, alone, tmp_path):
+    if graph.OPENVINO not in onnxruntime.get_available_providers():
+        pytest.skip("needs deploy/requirements-openvino.txt")
+    file, flags = tmp_path / "part.onnx", ("--format", "json", "--provider", "openvino")
+    export.main(["--detector", str(exported[0]), "--output", str(file), "--operators", "onnx"])
+    wanted = inspect(alone, exported[1], place / "parts", "--format", "json")
+    given = inspect(alone, file, place / "parts", *flags)
+    assert given[0] == wanted[0] == 0 and "warning" not in given[2]
+    for ours, theirs in zip(*(found[1].splitlines() for found in (given, wanted)), strict=True):
+        assert abs(json.loads(ours).get("score", 0) - json.loads(theirs).get("score", 0)) < 1e-4
+    assert "export it with --operators onnx" in inspect(alone, exported[1], place / "parts", *flags)[2]
 
 
 def bumps(generator, grid):

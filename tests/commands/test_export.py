@@ -112,6 +112,14 @@ def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
     assert {len(node.input) for node in nodes if node.op_type == "MultiHeadAttention"} == {4}
 
 
+def test_operators_of_the_standard_alone(place, detector, tmp_path):
+    file = tmp_path / "part.onnx"
+    export.main(["--detector", str(detector), "--output", str(file), "--operators", "onnx"])
+    assert {node.domain for node in onnx.load(file).graph.node} == {""}
+    facts = assert_same(file, AnomalyDetector.load(detector, device="cpu"), photographs_of(place))
+    assert facts["operators"] == "onnx"
+
+
 def test_halved_weights_take_half_the_room(place, detector, tmp_path):
     file = tmp_path / "part.onnx"
     export.main(["--detector", str(detector), "--output", str(file), "--weights", "fp16"])

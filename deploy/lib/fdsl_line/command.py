@@ -82,7 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     from fdsl_line.results import Folder
 
     next(find_images(args.input), None)  # an input that is not there is said before anything is loaded
-    graph = Graph(args.detector, args.threads)
+    graph = Graph(args.detector, args.threads, args.provider, args.precision)
+    if args.provider == "openvino" and graph.facts.get("operators") != "onnx":
+        say(
+            f"warning: {printable(args.detector)} has operators that OpenVINO leaves to onnxruntime, which "
+            "is slow; export it with --operators onnx"
+        )
     if args.threshold is not None:
         graph.threshold, graph.level = args.threshold, None
     if args.output is None:
@@ -245,6 +250,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--threads", type=int, choices=range(257), default=0, metavar="N", help="0: by cores (default)"
+    )
+    parser.add_argument(
+        "--provider",
+        choices=("cpu", "openvino"),
+        default="cpu",
+        help="openvino: faster on Intel's processors, with a file of export.py --operators onnx "
+        "(deploy/requirements-openvino.txt; default cpu)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("fp32", "bf16"),
+        default="fp32",
+        help="bf16, with --provider openvino: several times as fast on a processor with AMX; scores move "
+        "(docs/deploy.md; default fp32)",
     )
     args = parser.parse_args(argv)
     if args.output is None and args.format != "json":

@@ -18,6 +18,8 @@ from fdsl_line.errors import Refused, one_line, printable
 from fdsl_line.photographs import GreyRange, Tiles, to_pixels
 
 FORMAT = "1"
+CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
+PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 TINY = 1e-6  # scores are kept this far from 0 and 1
 
 
@@ -54,27 +56,50 @@ class Found:
         }
 
 
+def providers_of(provider: str, precision: str, threads: int) -> list[Any]:
+    """What onnxruntime is told to compute with; Refused for what it cannot."""
+    if provider == "cpu" and precision == "fp32":
+        return [CPU]
+    if provider == "cpu":
+        raise Refused(f"--precision {precision} is OpenVINO's: add --provider openvino, or leave it out.")
+    if OPENVINO not in onnxruntime.get_available_providers():
+        raise Refused(
+            "This onnxruntime has no OpenVINO: make an environment for it and there "
+            "pip install -r deploy/requirements-openvino.txt, or leave --provider out."
+        )
+    hints = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "EXECUTION_MODE_HINT": "ACCURACY" if precision == "fp32" else "PERFORMANCE",
+        "NUM_STREAMS": "1",
+        **({"INFERENCE_NUM_THREADS": str(threads)} if threads else {}),
+    }
+    return [(OPENVINO, {"device_type": "CPU", "load_config": json.dumps({"CPU": hints})}), CPU]
+
+
 class Graph:
     """A detector that export.py wrote.
 
-    `threads`: how many it computes with; 0: by cores. Refused for any other file, and for a damaged one.
+    `threads`: how many it computes with; 0: by cores. `provider`: cpu or openvino, which may compute in
+    bf16 too (`precision`). Refused for any other file, for a damaged one, and where OpenVINO is missing.
     """
 
-    def __init__(self, file: Path, threads: int = 0) -> None:
+    def __init__(self, file: Path, threads: int = 0, provider: str = "cpu", precision: str = "fp32") -> None:
+        self.file = file
         if not file.is_file():
             raise Refused(f"There is no file {printable(file)}; make it with export.py.")
+        providers = providers_of(provider, precision, threads)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
         try:
-            self.session = onnxruntime.InferenceSession(
-                str(file), options, providers=["CPUExecutionProvider"]
-            )
+            self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
             self.facts: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
             raise Refused(
                 f"{printable(file)} is not a whole ONNX file, or its tensors' file is not beside it "
                 f"({one_line(error)}); copy or export it again."
             ) from error
+        if len(self.session.get_providers()) < len(providers):  # onnxruntime goes on without it
+            raise Refused("OpenVINO could not be started: install it again, or leave --provider out.")
         if "fdsl_format" not in self.facts:
             raise Refused(f"{printable(file)} was not written by export.py; name a file that was.")
         if self.facts["fdsl_format"] != FORMAT:
