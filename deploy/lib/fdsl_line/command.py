@@ -262,7 +262,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--precision",
         choices=("fp32", "bf16"),
         default="fp32",
-        help="bf16, with --provider openvino: several times as fast on a processor with AMX; scores move "
+        help="bf16, with --provider openvino: two to four times as fast on a processor with AMX; scores move "
         "(docs/deploy.md; default fp32)",
     )
     args = parser.parse_args(argv)
