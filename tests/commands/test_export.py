@@ -164,7 +164,7 @@ def of_nothing(monkeypatch):
             if external_data:
                 file.with_name(f"{file.name}.data").write_bytes(b"tensors")
 
-    monkeypatch.setattr(onnx_file, "traced", lambda graph: Program())
+    monkeypatch.setattr(onnx_file, "traced", lambda graph, standard: Program())
     monkeypatch.setattr(onnx_file, "difference", lambda file, graph: 0.0)
 
 
