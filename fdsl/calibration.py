@@ -14,8 +14,9 @@ from torch import Tensor
 
 from data.variants import rotated_places, rotated_tile_places, varied
 from fdsl.evaluation import fused_scores
+from fdsl.good_parts import above_of
 from fdsl.scoring import Scorer
-from fdsl.thresholds import COPY, HELD_OUT, LENIENT, STRICT, NormalScores, log_odds
+from fdsl.thresholds import APART, COPY, HELD_OUT, LENIENT, STRICT, NormalScores, log_odds
 from models.detector import Detector
 from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
@@ -135,7 +136,26 @@ def normal_scores(
     looks = 2 * SINGLE_COPIES if len(photographs) == 1 else len(photographs) * (1 + COPIES)
     batches = _said(as_unknown(scorer, photographs, rotations), looks)
     found, kinds = _scored(batches, scorer.detector.settings, image_score)
-    return NormalScores(found.scores, found.peaks, kinds, found.floor)
+    above = above_of(scorer.detector, image_score, len(photographs))
+    if above is None:
+        return NormalScores(found.scores, found.peaks, kinds, found.floor)
+    apart = np.array([mean_apart(scorer, photo) for photo in photographs])
+    return NormalScores(
+        np.concatenate([found.scores, apart]),
+        np.concatenate([found.peaks, apart]),
+        np.concatenate([kinds, np.full(len(apart), APART)]),
+        found.floor,
+        above,
+    )
+
+
+def mean_apart(scorer: Scorer, photograph: Image.Image) -> float:
+    """The mean of a reference's map for a detector that knows it alone and not turned, where no patch may
+    match near its own place: how unlike those elsewhere on it its patches are. NotFinite."""
+    one = Scorer(scorer.detector.another(), scorer)
+    pixels = one.to_batch([photograph])
+    one.remember(pixels)
+    return float(one(pixels, ["a reference"], elsewhere(one.detector, photograph, 1)).base.mean())
 
 
 def _said(batches: Iterable[UnknownBatch], looks: int) -> Iterator[UnknownBatch]:

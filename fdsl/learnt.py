@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fdsl.assembly import assemble, saved_method, tower_of
 from fdsl.run_config import SECOND, FittedConfig
-from fdsl.thresholds import NormalScores, is_normal
+from fdsl.thresholds import APART, Above, NormalScores, is_normal
 from models.detector import Detector
 from models.matching import EVERYTHING, OwnPicks, PickedByAny
 from models.methods.batch import BatchMemory
@@ -24,6 +24,7 @@ from utils.tile_layout import MOST_IN_ALL, TileLayout
 IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
 # What tensors that are not all there, or of other shapes, raise.
 UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
+ABOVE = "above"  # of NormalScores, where other products taught something
 SIZES, GREY = "references.sizes", "grey.range"
 # Name in the file -> the detector's.
 MEMORIES = {"bank": "memory", "window_bank": "window_memory", "tile_bank": "tile_memory"}
@@ -57,7 +58,9 @@ def tensors_of(
     if isinstance(detector.layout, TileLayout):
         tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
-        values = {name: np.atleast_1d(value) for name, value in vars(normal).items()}
+        values = {name: np.atleast_1d(value) for name, value in vars(normal).items() if name != ABOVE}
+        if normal.above is not None:
+            values[ABOVE] = np.array([normal.above.shift, normal.above.spread, normal.above.alone])
         tensors |= {
             f"normal.{IN_FILE.get(name, name)}": torch.from_numpy(value) for name, value in values.items()
         }
@@ -238,4 +241,18 @@ def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
     kinds = state[IN_FILE["kinds"]].numpy()
     if floor.size != 1 or not is_normal(scores, peaks, kinds):
         raise ConfigError("its held-out scores are none")
-    return NormalScores(scores, peaks, kinds, float(floor.item()))
+    return NormalScores(scores, peaks, kinds, float(floor.item()), _above_of(state, kinds))
+
+
+def _above_of(state: Mapping[str, Tensor], kinds: np.ndarray) -> Above | None:
+    """What other products taught; None in a file of an earlier version, whose threshold stays as it is.
+    ConfigError for what cannot be."""
+    if ABOVE not in state:
+        return None
+    found = state[ABOVE].double()
+    if found.shape != (3,) or not bool(found.isfinite().all()) or not found[1] > 0:
+        raise ConfigError("what other products taught is no shift, spread and weight")
+    if APART not in kinds:
+        raise ConfigError("what its references say of themselves is missing")
+    shift, spread, alone = found.tolist()
+    return Above(shift, spread, alone)

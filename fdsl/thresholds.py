@@ -14,11 +14,13 @@ from utils.errors import ConfigError
 
 LOWEST_RATE = 1e-9  # of false alarms: below it a normal distribution says nothing
 TINY = 1e-6  # scores are kept this far from 0 and 1
-HELD_OUT, LENIENT, STRICT, COPY = 0, 1, 2, 3  # the kinds of held-out scores, as saved detectors hold them
+# The kinds of scores, as saved detectors hold them.
+HELD_OUT, LENIENT, STRICT, COPY, APART = 0, 1, 2, 3, 4
 FEWEST = 3  # references, from which on one may be unlike the others
 ODDS_APART, SPREADS_APART = 0.45, 3.0  # log-odds, and times their spread, that it lies above them
 FEWEST_OF_BATCH = 8  # photographs whose bulk says something
 COPY_WEIGHT = 3  # degrees of freedom that the copies of two or more references stand for
+LEARNT_WEIGHT = 12  # and those that the spread learnt on other products stands for
 
 
 @dataclass(frozen=True)
@@ -43,27 +45,46 @@ class Threshold:
 
 
 @dataclass(frozen=True)
+class Above:
+    """How far new good parts lie above what references say of themselves, in log-odds: the mean and the
+    standard deviation over other products, references and good parts (fdsl/good_parts.py). alone: the weight
+    of what each reference says alone."""
+
+    shift: float
+    spread: float
+    alone: float
+
+
+@dataclass(frozen=True)
 class NormalScores:
     """What photographs of good parts score when the detector does not know them.
 
     scores, peaks (n,): image score and highest map value. kinds (n,): HELD_OUT, a reference against the
     others, and COPY, its varied copies, the same number for each reference in turn; of a single reference
-    LENIENT, against itself, and STRICT, against itself elsewhere. floor: the median of all their map values.
+    LENIENT, against itself, and STRICT, against itself elsewhere. Of each reference in turn, where other
+    products taught something, APART, the mean of its map against itself elsewhere. floor: the median of all
+    their map values. above: what other products taught of the scores; the peaks go by the references
+    alone.
     """
 
     scores: np.ndarray
     peaks: np.ndarray
     kinds: np.ndarray
     floor: float
+    above: Above | None = None
 
     def threshold(self, rate: float) -> Threshold:
         """The threshold that normal photographs reach at the wished `rate`, 0 < rate < 1."""
         source = f"false-alarm rate {rate:g} ({self._origin})"
-        return Threshold(upper_limit(self.scores, self.kinds, rate), self.level(rate), source)
+        return Threshold(upper_limit(self.scores, self.kinds, rate, self.above), self.level(rate), source)
 
     @property
     def _origin(self) -> str:
         count = len(self.kinds)
+        if self.above is not None:
+            return (
+                f"{count} scores of the references among themselves, and what other products' good parts do"
+            )
         if HELD_OUT in self.kinds:
             return f"leave-one-out of the references and their copies, {count} scores"
         return (
@@ -78,6 +99,12 @@ class NormalScores:
     def sureness(self) -> str:
         """How far a threshold of these is to be trusted, as docs/own_parts.md measured it."""
         own = int((self.kinds == HELD_OUT).sum())
+        if self.above is not None and own == 0:
+            return (
+                "not sure: with one reference false alarms came out at up to three times the wish on "
+                "average, for single references at up to eleven times; give two or more, or "
+                "--threshold-from batch"
+            )
         if own == 0:
             return (
                 "not sure: one reference cannot say how good parts differ; give two or more, or "
@@ -104,7 +131,7 @@ class NormalScores:
     @property
     def bulk(self) -> tuple[float, float]:
         """Mean and standard deviation of good parts' scores, in log-odds."""
-        mean, variance = normal_parts(self.scores, self.kinds)
+        mean, variance = normal_parts(self.scores, self.kinds, self.above)
         return mean, variance**0.5
 
     def level(self, rate: float) -> float:
@@ -118,10 +145,13 @@ def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
         return False
     if scores.dtype.kind != "f" or peaks.dtype.kind != "f" or kinds.dtype.kind not in "iu":
         return False
-    if not np.isin(kinds, (HELD_OUT, LENIENT, STRICT, COPY)).all():
+    if not np.isin(kinds, (HELD_OUT, LENIENT, STRICT, COPY, APART)).all():
         return False
-    own, copies = int((kinds == HELD_OUT).sum()), int((kinds == COPY).sum())
-    return copies % own == 0 and own + copies == len(kinds) if own else copies < len(kinds)
+    own, copies, apart = (int((kinds == kind).sum()) for kind in (HELD_OUT, COPY, APART))
+    if apart not in (0, max(1, own)):
+        return False
+    others = len(kinds) - apart
+    return copies % own == 0 and own + copies == others if own else copies < others
 
 
 def _is_finite(value: Any) -> bool:
@@ -129,7 +159,7 @@ def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300
 
 
-def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float) -> float:
+def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float, above: Above | None = None) -> float:
     """The value in (0,1) that normal photographs exceed at the rate wished, from held-out values (n,) in
     [0,1] of these kinds (n,).
 
@@ -138,16 +168,20 @@ def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float) -> float:
     reference's own mean, which counts as COPY_WEIGHT degrees of freedom, and grows
     by 1 + 1/K for a new photograph. A single reference's LENIENT and STRICT values bound the mean from below
     and above: it lies anywhere between them alike, which adds (distance)^2 / 12 to the variance within each.
+    With `above` (what other products taught) the mean and the variance are those of `_as_learnt`.
     """
-    mean, variance = normal_parts(values, kinds)
+    mean, variance = normal_parts(values, kinds, above)
     return _upper(mean, variance, rate)
 
 
-def normal_parts(values: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
+def normal_parts(values: np.ndarray, kinds: np.ndarray, above: Above | None = None) -> tuple[float, float]:
     """Mean and variance of what a new good part's log-odds are; the arguments are those of `upper_limit`."""
     odds = log_odds(values)
     if (kept := _like_the_others(odds, kinds)) is not None:
         odds, kinds = odds[kept], kinds[kept]
+    if above is not None:
+        return _as_learnt(odds, kinds, above)
+    odds, kinds = odds[kinds != APART], kinds[kinds != APART]
     return (_of_several if HELD_OUT in kinds else _of_one)(odds, kinds)
 
 
@@ -191,9 +225,28 @@ def _but(number: int, kinds: np.ndarray) -> np.ndarray:
     count = int((kinds == HELD_OUT).sum())
     copies = int((kinds == COPY).sum()) // count
     whose = np.empty(len(kinds), int)
-    whose[kinds == HELD_OUT] = np.arange(count)
-    whose[kinds == COPY] = np.repeat(np.arange(count), copies)
+    for kind, of_each in ((HELD_OUT, 1), (COPY, copies), (APART, 1)):
+        if kind in kinds:
+            whose[kinds == kind] = np.repeat(np.arange(count), of_each)
     return whose != number
+
+
+def what_references_say(odds: np.ndarray, kinds: np.ndarray, alone: float) -> float:
+    """Where good parts' log-odds lie, but for a shift that other products teach, from those (n,) of these
+    kinds: what each reference says alone (APART) has that weight, their HELD_OUT scores the rest."""
+    apart, own = odds[kinds == APART], odds[kinds == HELD_OUT]
+    return float(alone * apart.mean() + ((1 - alone) * own.mean() if len(own) else 0.0))
+
+
+def _as_learnt(odds: np.ndarray, kinds: np.ndarray, above: Above) -> tuple[float, float]:
+    """Mean and variance of a new good part's log-odds: what the references say, and how far above it other
+    products' good parts lie. What was learnt counts as LEARNT_WEIGHT degrees of freedom beside the HELD_OUT
+    references' own variance."""
+    own = odds[kinds == HELD_OUT]
+    between = float(((own - own.mean()) ** 2).sum()) if len(own) else 0.0
+    freedom = LEARNT_WEIGHT + max(0, len(own) - 1)
+    variance = (LEARNT_WEIGHT * above.spread**2 + between) / freedom
+    return what_references_say(odds, kinds, above.alone) + above.shift, variance
 
 
 def _of_several(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:

@@ -1,0 +1,242 @@
+"""How far good parts lie above what references say of themselves, and how well a threshold with it holds.
+
+    python benchmarks/other_products.py mvtec=DIR visa=DIR --methods nearest plus:rotations=auto
+    --weights FILE FILE --model NAME --layers ... --image-size N --seeds 14 15 16 17 18 --cache DIR
+
+References are drawn as test.py draws them, and the good test images say where good parts lie. Prints the
+numbers of fdsl/good_parts.py, learnt on all products, and a table in which each product's threshold rests on
+the others alone: how many of its good images are called anomalous (on average over draws, of the worst draw)
+and how many of its defective ones, without what other products taught and with it. `--rows FILE ...` keeps
+what was scored, and reads it instead where it is there; several files are read together. Photographs are
+encoded once for each file of weights and kept in --cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from tabulate import tabulate
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.judgement import BATCH, Setting, encoded_backbone
+from data.catalogue import DATASETS, open_catalogue
+from data.images import open_image
+from data.photographs import in_batches
+from data.records import Catalogue, draw_references, without_references
+from fdsl.calibration import as_unknown, mean_apart, set_scales
+from fdsl.evaluation import fused_scores
+from fdsl.flags.arguments import turns, whole
+from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
+from fdsl.good_parts import ALONE
+from fdsl.scoring import Scorer
+from fdsl.thresholds import APART, Above, log_odds, upper_limit, what_references_say
+from fdsl.turning import show
+from models.features import ScoreMaps
+from utils.command import run_command
+from utils.errors import ConfigError, DataError, ModelError
+
+RATES = (0.05, 0.10)
+SCORES = ("max", "top1")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One draw of references: what they score among themselves, values and their kinds (n,), and what the
+    good and the defective test images score. `score`: of image score max or top1."""
+
+    method: str
+    score: str
+    weights: str
+    category: str
+    shots: int
+    seed: int
+    values: list[float]
+    kinds: list[int]
+    good: list[float]
+    bad: list[float]
+
+    def above(self, alone: float) -> np.ndarray:
+        """How far each good image (n,) lies above what the references say, in log-odds."""
+        said = what_references_say(log_odds(np.array(self.values)), np.array(self.kinds), alone)
+        return log_odds(np.array(self.good)) - said
+
+    def reached(self, rate: float, above: Above | None) -> tuple[float, float]:
+        """Which share of good and of defective images is called anomalous."""
+        limit = upper_limit(np.array(self.values), np.array(self.kinds), rate, above)
+        return float((np.array(self.good) >= limit).mean()), float((np.array(self.bad) >= limit).mean())
+
+
+def learnt(rows: Sequence[Row]) -> Above:
+    """From draws of as many references, of several products and backbones, all of which count alike."""
+    alone = ALONE if rows[0].shots > 1 else 1.0
+    found = [row.above(alone) for row in rows]
+    shifts = np.array([one.mean() for one in found])
+    spread = np.sqrt(shifts.var() + np.mean([one.var() for one in found]))
+    return Above(float(shifts.mean()), float(spread), alone)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="*", metavar="DATASET=DIR", help=f"one of {', '.join(DATASETS)}")
+    parser.add_argument(
+        "--methods", nargs="+", default=["nearest", "plus:rotations=auto"], metavar="METHOD[:SETTINGS]"
+    )
+    parser.add_argument("--weights", nargs="+", metavar="FILE", help="several backbones of one --model")
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15, 16, 17, 18])
+    parser.add_argument("--shots", type=whole(1), nargs="+", default=[1, 2, 4])
+    parser.add_argument("--rotations", type=turns, default=1, help="turned copies (default 1: none)")
+    parser.add_argument("--defects", type=whole(1), default=30, help="of a product, at most (drawn)")
+    parser.add_argument("--cache", type=Path, metavar="DIR")
+    parser.add_argument("--rows", type=Path, nargs="+", metavar="FILE")
+    add_backbone_flags(parser)
+    add_runtime_flags(parser)
+    return parser.parse_args(argv)
+
+
+def collected(args: argparse.Namespace) -> Iterator[Row]:
+    """Every row, backbone by backbone and product by product."""
+    settings = [Setting.read(text, args.rotations) for text in args.methods]
+    for weights in args.weights or [None]:
+        backbone, side = encoded_backbone(args, weights)
+        name = Path(weights or args.pretrained or "default").stem
+        for given in args.data:
+            dataset, _, folder = given.partition("=")
+            catalogue = open_catalogue(dataset, Path(folder))
+            for category in catalogue.test:
+                for setting in settings:
+                    scorer = Scorer(setting.detector(backbone, side))
+                    yield from of_category(args, setting, scorer, name, catalogue, category)
+
+
+def of_category(
+    args: argparse.Namespace,
+    setting: Setting,
+    scorer: Scorer,
+    weights: str,
+    catalogue: Catalogue,
+    category: str,
+) -> Iterator[Row]:
+    """The rows of one method on one product with one backbone."""
+    good = [record for record in catalogue.test[category] if not record.anomalous]
+    bad = [record for record in catalogue.test[category] if record.anomalous]
+    chosen = np.random.default_rng(0).permutation(len(bad))[: args.defects]
+    scorer.detector.lay_tiles([(1, 1)])
+    pixels = {
+        record: scorer.to_batch([open_image(catalogue.root / record.image_path)])
+        for record in [*good, *(bad[index] for index in chosen)]
+    }
+    for shots in args.shots:
+        for seed in args.seeds:
+            drawn = draw_references(catalogue.train[category], shots, seed, category)
+            photographs = [open_image(catalogue.root / record.image_path) for record in drawn]
+            turned = show(scorer, photographs, setting.rotations)
+            set_scales(scorer, photographs, turned)
+            values, kinds = among_themselves(scorer, photographs, turned)
+            tested = without_references(list(pixels), drawn)
+            found = scores_of(scorer, [pixels[record] for record in tested])
+            labels = np.array([record.anomalous for record in tested])
+            print(weights, category, setting.text, shots, seed, turned, file=sys.stderr, flush=True)
+            for score, reached in found.items():
+                yield Row(
+                    *(setting.method, score, weights, category, shots, seed),
+                    *(values[score].tolist(), kinds.tolist()),
+                    *(reached[~labels].tolist(), reached[labels].tolist()),
+                )
+
+
+def among_themselves(
+    scorer: Scorer, photographs: list, turned: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What references score among themselves, for each score, and of which kinds the values are."""
+    batches = [(batch.score(), batch.kinds) for batch in as_unknown(scorer, photographs, turned)]
+    parts = [part for part, _ in batches]
+    apart = np.array([mean_apart(scorer, photo) for photo in photographs])
+    kinds = np.concatenate([*(kinds for _, kinds in batches), np.full(len(apart), APART)])
+    found = scores_among(parts, scorer)
+    return {score: np.append(values, apart) for score, values in found.items()}, kinds
+
+
+def scores_of(scorer: Scorer, pixels: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    """The scores of test images, of each kind."""
+    parts = [scorer(torch.cat(part), ["a test image"] * len(part)) for part in in_batches(pixels, BATCH)]
+    return scores_among(parts, scorer)
+
+
+def scores_among(parts: Sequence[ScoreMaps], scorer: Scorer) -> dict[str, np.ndarray]:
+    """Of each kind, from score maps."""
+    windows = scorer.detector.settings
+    return {
+        score: np.concatenate([fused_scores(part, windows, score)[1] for part in parts]) for score in SCORES
+    }
+
+
+def numbers(rows: Sequence[Row]) -> str:
+    """The entries of fdsl/good_parts.py."""
+    lines = []
+    for method, score in dict.fromkeys((row.method, row.score) for row in rows):
+        own = [row for row in rows if (row.method, row.score) == (method, score)]
+        found = {
+            shots: learnt([row for row in own if row.shots == shots])
+            for shots in dict.fromkeys(row.shots for row in own)
+        }
+        said = ", ".join(
+            f"{shots}: Above({one.shift:.3f}, {one.spread:.3f}, {one.alone})" for shots, one in found.items()
+        )
+        lines.append(f'    ("{method}", "{score}"): {{{said}}},')
+    return "\n".join(lines)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """How well thresholds hold whose product had no part in what was learnt."""
+    lines = []
+    groups = dict.fromkeys((row.method, row.score, row.category, row.shots, row.weights) for row in rows)
+    for method, score, category, shots, weights in groups:
+        alike = [row for row in rows if (row.method, row.score, row.shots) == (method, score, shots)]
+        others = learnt([row for row in alike if row.category != category])
+        own = [row for row in alike if (row.category, row.weights) == (category, weights)]
+        cells = [
+            cell([row.reached(rate, above) for row in own]) for rate in RATES for above in (None, others)
+        ]
+        lines.append([method, score, category, shots, weights, *cells])
+    header = [f"{rate:.0%}, {how}" for rate in RATES for how in ("references alone", "with others")]
+    return tabulate(lines, ["method", "score", "category", "k", "weights", *header], tablefmt="github")
+
+
+def cell(shares: Sequence[tuple[float, float]]) -> str:
+    """Shares of good and of defective ones -> means, and the worst draw's in brackets."""
+    good, bad = np.array(shares).T
+    return f"{good.mean():.1%} ({good.max():.0%}), {bad.mean():.0%}"
+
+
+def read_rows(files: Sequence[Path]) -> list[Row]:
+    """What was kept in those of the files that are there."""
+    return [Row(**values) for file in files if file.exists() for values in json.loads(file.read_text())]
+
+
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    rows = read_rows(args.rows or [])
+    if not rows:
+        if not args.cache or not args.data:
+            raise ConfigError("name DATASET=DIR and --cache DIR, or --rows FILE that is there")
+        with torch.inference_mode():
+            rows = list(collected(args))
+        for file in args.rows or []:
+            file.write_text(json.dumps([asdict(row) for row in rows]))
+    print("Learnt on all products:\n")
+    print(numbers(rows))
+    print("\nFound on good images (worst draw), caught; each product by what the others taught.\n")
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    run_command(main, (DataError, ModelError, ConfigError))

@@ -1,0 +1,37 @@
+"""How far good parts lie above what references say of themselves, learnt on products with many photographs.
+
+The numbers are what this prints, of bottle and tire (MVTec) and magnetic_tile:
+
+    python benchmarks/other_products.py mvtec=DIR visa=DIR --methods nearest plus:rotations=auto
+    --weights DeiT-Ti-16-in1k.safetensors ViT-Ti-16-in21k.safetensors --model DeiT-Ti-16 --layers 3 6 9 12
+    --image-size 448 --precision bf16 --defects 20 --cache DIR
+
+Left out are those that held out worse than the references alone (docs/own_parts.md).
+"""
+
+from __future__ import annotations
+
+from fdsl.thresholds import Above
+from models.detector import Detector
+from utils.config import MethodConfig
+
+ALONE = 0.75  # the weight of what each of several references says alone; their held-out scores have the rest
+
+# (method, image score) -> for so many references, and for more, short of twice as many
+LEARNT: dict[tuple[str, str], dict[int, Above]] = {
+    ("nearest", "max"): {1: Above(1.450, 0.222, 1.0), 2: Above(0.918, 0.192, 0.75)},
+    ("nearest", "top1"): {1: Above(1.175, 0.225, 1.0), 2: Above(0.711, 0.188, 0.75)},
+    ("plus", "max"): {1: Above(1.178, 0.216, 1.0)},
+}
+
+
+def above_of(detector: Detector, image_score: str, references: int) -> Above | None:
+    """What was learnt for as many references; None where nothing was, and for a detector whose scores are of
+    another kind: through windows, with tiles, text, mutual scoring or a second backbone, or with parts left
+    out."""
+    usual = MethodConfig(use_nam=detector.method.options.use_nam)
+    plain = detector.settings.tiles == 1 and detector.windows is None and detector.second is None
+    if not plain or detector.method.options != usual:
+        return None
+    numbers = LEARNT.get((detector.method.name, image_score), {})
+    return next((above for count, above in numbers.items() if count <= references < 2 * count), None)
