@@ -101,7 +101,7 @@ class NormalScores:
         own = int((self.kinds == HELD_OUT).sum())
         if self.above is not None and own == 0:
             return (
-                "not sure: with one reference false alarms came out at up to three times the wish on "
+                "not sure: with one reference false alarms came out at up to six times the wish on "
                 "average, for single references at up to eleven times; give two or more, or "
                 "--threshold-from batch"
             )
