@@ -189,8 +189,9 @@ def judged(
     return {name: 100 * (metrics[name] or float("nan")) for name in METRICS}
 
 
-def judge(args: argparse.Namespace, settings: Sequence[Setting]) -> Iterator[Row]:
-    """Every row, backbone by backbone and product by product."""
+def products(args: argparse.Namespace) -> Iterator[tuple[str, Backbone, int, Catalogue, str]]:
+    """Backbone by backbone and product by product: the weights' name, the backbone and its image side, the
+    product's catalogue and its name."""
     for weights in args.weights or [None]:
         backbone, side = encoded_backbone(args, weights)
         name = Path(weights or args.pretrained or "default").stem
@@ -198,9 +199,14 @@ def judge(args: argparse.Namespace, settings: Sequence[Setting]) -> Iterator[Row
             dataset, _, folder = given.partition("=")
             catalogue = open_catalogue(dataset, Path(folder))
             for category in catalogue.test:
-                if args.categories and category not in args.categories:
-                    continue
-                yield from of_category(args, settings, backbone, side, name, catalogue, category)
+                if not args.categories or category in args.categories:
+                    yield name, backbone, side, catalogue, category
+
+
+def judge(args: argparse.Namespace, settings: Sequence[Setting]) -> Iterator[Row]:
+    """Every row, backbone by backbone and product by product."""
+    for name, backbone, side, catalogue, category in products(args):
+        yield from of_category(args, settings, backbone, side, name, catalogue, category)
 
 
 def of_category(

@@ -25,8 +25,8 @@ import torch
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.judgement import BATCH, Setting, encoded_backbone
-from data.catalogue import DATASETS, open_catalogue
+from benchmarks.judgement import BATCH, Setting, products
+from data.catalogue import DATASETS
 from data.images import open_image
 from data.photographs import in_batches
 from data.records import Catalogue, draw_references, without_references
@@ -36,7 +36,7 @@ from fdsl.flags.arguments import turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
 from fdsl.good_parts import ALONE
 from fdsl.scoring import Scorer
-from fdsl.thresholds import APART, Above, log_odds, upper_limit, what_references_say
+from fdsl.thresholds import APART, Above, log_odds, step_of, upper_limit, what_references_say
 from fdsl.turning import show
 from models.features import ScoreMaps
 from utils.command import run_command
@@ -79,7 +79,8 @@ def learnt(rows: Sequence[Row]) -> Above:
     found = [row.above(alone) for row in rows]
     shifts = np.array([one.mean() for one in found])
     spread = np.sqrt(shifts.var() + np.mean([one.var() for one in found]))
-    return Above(float(shifts.mean()), float(spread), alone)
+    step = np.mean([step_of(log_odds(np.array(row.values)), np.array(row.kinds)) for row in rows])
+    return Above(float(shifts.mean()), float(spread), alone, float(step))
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -91,6 +92,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--methods", nargs="+", default=["nearest", "plus:rotations=auto"], metavar="METHOD[:SETTINGS]"
     )
     parser.add_argument("--weights", nargs="+", metavar="FILE", help="several backbones of one --model")
+    parser.add_argument("--categories", nargs="+", help="only these products")
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15, 16, 17, 18])
     parser.add_argument("--shots", type=whole(1), nargs="+", default=[1, 2, 4])
     parser.add_argument("--rotations", type=turns, default=1, help="turned copies (default 1: none)")
@@ -105,16 +107,10 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def collected(args: argparse.Namespace) -> Iterator[Row]:
     """Every row, backbone by backbone and product by product."""
     settings = [Setting.read(text, args.rotations) for text in args.methods]
-    for weights in args.weights or [None]:
-        backbone, side = encoded_backbone(args, weights)
-        name = Path(weights or args.pretrained or "default").stem
-        for given in args.data:
-            dataset, _, folder = given.partition("=")
-            catalogue = open_catalogue(dataset, Path(folder))
-            for category in catalogue.test:
-                for setting in settings:
-                    scorer = Scorer(setting.detector(backbone, side))
-                    yield from of_category(args, setting, scorer, name, catalogue, category)
+    for name, backbone, side, catalogue, category in products(args):
+        for setting in settings:
+            scorer = Scorer(setting.detector(backbone, side))
+            yield from of_category(args, setting, scorer, name, catalogue, category)
 
 
 def of_category(
@@ -188,11 +184,13 @@ def numbers(rows: Sequence[Row]) -> str:
             shots: learnt([row for row in own if row.shots == shots])
             for shots in dict.fromkeys(row.shots for row in own)
         }
-        said = ", ".join(
-            f"{shots}: Above({one.shift:.3f}, {one.spread:.3f}, {one.alone})" for shots, one in found.items()
-        )
+        said = ", ".join(f"{shots}: {entry(one)}" for shots, one in found.items())
         lines.append(f'    ("{method}", "{score}"): {{{said}}},')
     return "\n".join(lines)
+
+
+def entry(one: Above) -> str:
+    return f"Above({one.shift:.3f}, {one.spread:.3f}, {one.alone}, {one.step:.3f})"
 
 
 def table(rows: Sequence[Row]) -> str:

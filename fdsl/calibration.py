@@ -16,7 +16,7 @@ from data.variants import rotated_places, rotated_tile_places, varied
 from fdsl.evaluation import fused_scores
 from fdsl.good_parts import above_of
 from fdsl.scoring import Scorer
-from fdsl.thresholds import APART, COPY, HELD_OUT, LENIENT, STRICT, NormalScores, log_odds
+from fdsl.thresholds import APART, COPY, HELD_OUT, LENIENT, STRICT, NormalScores, is_like_others, log_odds
 from models.detector import Detector
 from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
@@ -140,13 +140,11 @@ def normal_scores(
     if above is None:
         return NormalScores(found.scores, found.peaks, kinds, found.floor)
     apart = np.array([mean_apart(scorer, photo) for photo in photographs])
-    return NormalScores(
-        np.concatenate([found.scores, apart]),
-        np.concatenate([found.peaks, apart]),
-        np.concatenate([kinds, np.full(len(apart), APART)]),
-        found.floor,
-        above,
-    )
+    scores, peaks = (np.concatenate([values, apart]) for values in (found.scores, found.peaks))
+    kinds_of_all = np.concatenate([kinds, np.full(len(apart), APART)])
+    if not is_like_others(log_odds(scores), kinds_of_all, above):
+        return NormalScores(found.scores, found.peaks, kinds, found.floor)
+    return NormalScores(scores, peaks, kinds_of_all, found.floor, above)
 
 
 def mean_apart(scorer: Scorer, photograph: Image.Image) -> float:

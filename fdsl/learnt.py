@@ -60,7 +60,7 @@ def tensors_of(
     if normal is not None:
         values = {name: np.atleast_1d(value) for name, value in vars(normal).items() if name != ABOVE}
         if normal.above is not None:
-            values[ABOVE] = np.array([normal.above.shift, normal.above.spread, normal.above.alone])
+            values[ABOVE] = np.array(list(vars(normal.above).values()))
         tensors |= {
             f"normal.{IN_FILE.get(name, name)}": torch.from_numpy(value) for name, value in values.items()
         }
@@ -250,9 +250,9 @@ def _above_of(state: Mapping[str, Tensor], kinds: np.ndarray) -> Above | None:
     if ABOVE not in state:
         return None
     found = state[ABOVE].double()
-    if found.shape != (3,) or not bool(found.isfinite().all()) or not found[1] > 0:
-        raise ConfigError("what other products taught is no shift, spread and weight")
+    if found.shape != (4,) or not bool(found.isfinite().all()) or not found[1] > 0:
+        raise ConfigError("what other products taught is no shift, spread, weight and step")
     if APART not in kinds:
         raise ConfigError("what its references say of themselves is missing")
-    shift, spread, alone = found.tolist()
-    return Above(shift, spread, alone)
+    shift, spread, alone, step = found.tolist()
+    return Above(shift, spread, alone, step)

@@ -20,6 +20,7 @@ FEWEST = 3  # references, from which on one may be unlike the others
 ODDS_APART, SPREADS_APART = 0.45, 3.0  # log-odds, and times their spread, that it lies above them
 FEWEST_OF_BATCH = 8  # photographs whose bulk says something
 COPY_WEIGHT = 3  # degrees of freedom that the copies of two or more references stand for
+LIKE_OTHERS = 3.0  # spreads that references may lie from the step that was learnt
 LEARNT_WEIGHT = 12  # and those that the spread learnt on other products stands for
 
 
@@ -48,11 +49,13 @@ class Threshold:
 class Above:
     """How far new good parts lie above what references say of themselves, in log-odds: the mean and the
     standard deviation over other products, references and good parts (fdsl/good_parts.py). alone: the weight
-    of what each reference says alone."""
+    of what each reference says alone. step: how far above that the references come for each other, a single
+    one for itself elsewhere."""
 
     shift: float
     spread: float
     alone: float
+    step: float
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,8 @@ def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float, above: Above
     reference's own mean, which counts as COPY_WEIGHT degrees of freedom, and grows
     by 1 + 1/K for a new photograph. A single reference's LENIENT and STRICT values bound the mean from below
     and above: it lies anywhere between them alike, which adds (distance)^2 / 12 to the variance within each.
-    With `above` (what other products taught) the mean and the variance are those of `_as_learnt`.
+    With `above` (what other products taught) the mean and the variance are those of `_as_learnt`, where the
+    references are like theirs.
     """
     mean, variance = normal_parts(values, kinds, above)
     return _upper(mean, variance, rate)
@@ -179,7 +183,7 @@ def normal_parts(values: np.ndarray, kinds: np.ndarray, above: Above | None = No
     odds = log_odds(values)
     if (kept := _like_the_others(odds, kinds)) is not None:
         odds, kinds = odds[kept], kinds[kept]
-    if above is not None:
+    if above is not None and is_like_others(odds, kinds, above):
         return _as_learnt(odds, kinds, above)
     odds, kinds = odds[kinds != APART], kinds[kinds != APART]
     return (_of_several if HELD_OUT in kinds else _of_one)(odds, kinds)
@@ -229,6 +233,19 @@ def _but(number: int, kinds: np.ndarray) -> np.ndarray:
         if kind in kinds:
             whose[kinds == kind] = np.repeat(np.arange(count), of_each)
     return whose != number
+
+
+def step_of(odds: np.ndarray, kinds: np.ndarray) -> float:
+    """How far above what each says alone the references come for each other, a single one for itself
+    elsewhere."""
+    among = odds[kinds == (HELD_OUT if HELD_OUT in kinds else STRICT)]
+    return float(among.mean() - odds[kinds == APART].mean())
+
+
+def is_like_others(odds: np.ndarray, kinds: np.ndarray, above: Above) -> bool:
+    """Whether references are as those that something was learnt from: with another backbone, or photographs
+    that nobody thought of, they may not be."""
+    return APART in kinds and abs(step_of(odds, kinds) - above.step) <= LIKE_OTHERS * above.spread
 
 
 def what_references_say(odds: np.ndarray, kinds: np.ndarray, alone: float) -> float:

@@ -29,7 +29,7 @@ from tests.support.small_runs import draw_dataset
 from utils.config import WindowConfig
 from utils.errors import ConfigError
 
-TAUGHT = Above(1.4, 0.2, 0.5)
+TAUGHT = Above(1.4, 0.5, 0.5, 1.4)
 
 
 def odds(score):
@@ -59,7 +59,7 @@ def plain_limit(apart, held_out, above, rate):
 )
 def test_the_threshold_is_that_of_its_plain_transcription(apart, held_out, alone):
     above = replace(TAUGHT, alone=alone)
-    other = [0.3, 0.1] * len(held_out) if held_out else [0.01, 0.4]
+    other = [0.3, 0.1] * len(held_out) if held_out else [0.01, 0.2]
     values = np.array([*held_out, *other, *apart])
     kinds = np.array(
         [HELD_OUT] * len(held_out)
@@ -82,7 +82,9 @@ def test_it_keeps_the_wished_rate_for_a_product_like_those_it_was_learnt_from():
         apart = generator.normal(-3, 0.5)
         good = apart + 1.5 + generator.normal(0, 0.1) + generator.normal(0, 0.15, 40)
         as_scores = [1 / (1 + np.exp(-one)) for one in (apart, *good)]
-        return Row("m", "max", "w", "c", 1, 0, as_scores[:1], [APART], as_scores[1:], [0.99])
+        return Row(
+            "m", "max", "w", "c", 1, 0, [as_scores[0], as_scores[1]], [APART, STRICT], as_scores[1:], [0.99]
+        )
 
     taught = learnt([row() for _ in range(200)])
     assert taught.shift == pytest.approx(1.5, abs=0.03) and taught.alone == 1
@@ -98,6 +100,16 @@ def test_a_broken_reference_takes_what_it_says_alone_with_it():
     assert upper_limit(values, kinds, 0.05, TAUGHT) == pytest.approx(
         upper_limit(values[left], kinds[left], 0.05, TAUGHT)
     )
+
+
+def test_references_that_are_unlike_all_others_go_by_themselves():
+    """As with a backbone whose tokens are of another kind."""
+    kinds = np.array([HELD_OUT, COPY, HELD_OUT, COPY, APART, APART])
+    for own, like in ((0.22, True), (0.5, False), (0.06, False)):
+        values = np.array([own, own, own, own, 0.06, 0.06])
+        above = replace(TAUGHT, spread=0.2)
+        alone = upper_limit(values, kinds, 0.05)
+        assert (upper_limit(values, kinds, 0.05, above) != pytest.approx(alone)) is like
 
 
 @pytest.fixture
@@ -128,7 +140,7 @@ def plainly_apart(made, photograph):
     return fmean(found)
 
 
-TABLE = {1: Above(1.4, 0.2, 1.0), 2: Above(1.1, 0.2, 0.75)}
+TABLE = {1: Above(1.4, 0.5, 1.0, 1.4), 2: Above(1.1, 0.5, 0.75, 1.4)}
 
 
 @pytest.fixture
@@ -136,6 +148,7 @@ def table(monkeypatch):
     """Known numbers in the place of those that were learnt."""
     numbers = {(method, "max"): TABLE for method in ("nearest", "plus")}
     monkeypatch.setattr("fdsl.good_parts.LEARNT", numbers)
+    monkeypatch.setattr("fdsl.thresholds.LIKE_OTHERS", 99.0)  # noise and random weights are like nothing
 
 
 @pytest.mark.usefixtures("table")
@@ -169,7 +182,7 @@ def test_a_saved_detector_keeps_what_was_learnt_when_it_was_made(
     assert loaded.threshold == made.threshold
 
 
-@pytest.mark.parametrize("numbers", [[1.0, 0.2], [1.0, 0.0, 1.0], [np.nan] * 3])
+@pytest.mark.parametrize("numbers", [[1.0, 0.2], [1.0, 0.0, 1.0, 1.0], [np.nan] * 4])
 def test_a_file_with_what_cannot_be_learnt_is_no_detector(tiny_configs, photographs, tmp_path, numbers):
     import torch
     from safetensors import safe_open
