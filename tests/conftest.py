@@ -19,6 +19,15 @@ hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS") or 2)))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_report_to_serializable(report):
+    """What was logged may hold half of a surrogate pair, which pytest's processes cannot tell each other."""
+    if hasattr(report, "sections"):
+        report.sections = [
+            (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+        ]
+
+
 @pytest.fixture(scope="module")
 def one_thread():
     """Models this small are slower on two threads, and far slower on a busy machine."""
