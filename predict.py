@@ -42,7 +42,7 @@ from fdsl.store.prediction_folder import LISTED_SKIPPED, PredictionFolder, Total
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
 from utils.lock import locked
-from utils.world import World, connected, find_world, restarted
+from utils.world import World, connected, find_world
 
 logger = logging.getLogger("fdsl")
 
@@ -54,8 +54,8 @@ def main(argv: list[str] | None = None) -> int:
         return without_photographs(args) if world.is_first else 0
     if args.output is None and world.size > 1:
         raise ConfigError("Several processes need a folder to meet in: name it with --output DIR.")
-    args.resume = args.resume or restarted()
     with connected(world):
+        args.resume = world.restarted() or args.resume
         detector, in_blocks = world.agree(
             lambda: prepare(args, world), lambda ready: facts_of(ready[0], args)
         )

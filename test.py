@@ -50,7 +50,7 @@ from utils.errors import ConfigError, DataError, ModelError
 from utils.lock import Held
 from utils.signals import how_to_continue
 from utils.text import printable
-from utils.world import World, connected, find_world, restarted
+from utils.world import World, connected, find_world
 
 logger = logging.getLogger("fdsl")
 
@@ -64,9 +64,10 @@ def main(argv: list[str] | None = None) -> None:
             "--force and --no-resume start anew, and a shard must not undo what others have done; remove the "
             f"run's folder, or give --shard 0/1 for all of it (this is shard {world.rank} of {world.size})."
         )
-    for one in several:
-        one.resume = one.resume or restarted()
     with connected(world):
+        restarted = world.restarted()
+        for one in several:
+            one.resume = one.resume or restarted
         runs = world.agree(lambda: plan(several), facts_of)
         if args.from_maps and not world.is_first:
             return

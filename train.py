@@ -39,7 +39,7 @@ from utils.files import csv_text, remove_leftovers, write_text
 from utils.lock import locked
 from utils.log import start_logging
 from utils.signals import command_line
-from utils.world import World, connected, restarted, torchrun_world
+from utils.world import World, connected, torchrun_world
 
 logger = logging.getLogger("fdsl")
 
@@ -48,8 +48,8 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv, __doc__)
     target = checkpoint_path(args.checkpoints, args.model_name, args.dataset)
     lock = target.with_name(f".{target.stem}.lock")
-    args.resume = args.resume or restarted()
     with connected(torchrun_world() or World()) as world, contextlib.ExitStack() as held:
+        args.resume = world.restarted() or args.resume
 
         def hold() -> None:
             if world.is_first:

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,10 +22,12 @@ from utils.text import one_line
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.distributed import Store
 
 Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)  # for the slowest process; that of one that died torchrun ends at once
 LET_IT_SPEAK = 2.0  # seconds until those that have nothing to say end: torchrun ends all when the first does
+ASK_AGAIN = 0.05  # seconds between two looks at what rank 0 calls
 SHARDS = "FDSL_SHARDS"  # how many there are, where the system only says which one this is
 
 
@@ -71,6 +74,11 @@ class World:
         except RuntimeError as error:
             raise _lost(error) from error
         return found.unflatten(0, (self.size, value.shape[0]))
+
+    def restarted(self) -> bool:
+        """Whether torchrun has started this command before (--max-restarts), so that it goes on. Only the
+        machine that a process was lost on counts it."""
+        return any(self.gathered(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")))
 
     def wait(self) -> None:
         """Until every process has come here."""
@@ -221,11 +229,6 @@ def speaks(environ: Mapping[str, str] = os.environ) -> bool:
     return "MASTER_ADDR" not in environ or environ.get("RANK", "0") == "0"
 
 
-def restarted(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether torchrun has started this command before (--max-restarts), so that it goes on."""
-    return environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")
-
-
 def neighbours(environ: Mapping[str, str] = os.environ) -> int:
     """How many of torchrun's processes share this machine's cores and memory, this one included."""
     text = environ.get("LOCAL_WORLD_SIZE", "1") if "MASTER_ADDR" in environ else "1"
@@ -261,7 +264,34 @@ def connected(world: World) -> Iterator[World]:
         yield world
         return
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
-    dist.init_process_group("gloo", timeout=PATIENCE)
+    store, _, _ = next(rendezvous("env://", timeout=PATIENCE))
+    dist.init_process_group(
+        "gloo", store=fresh_part(store, world), rank=world.rank, world_size=world.size, timeout=PATIENCE
+    )
     yield world
     dist.destroy_process_group()
+
+
+def fresh_part(store: Store, world: World) -> Store:
+    """The part of torchrun's store that this start alone writes to; waits for every process of the start.
+
+    torchrun may keep one store for all its starts (--max-restarts), with the addresses of processes that are
+    dead. Its count of restarts is each machine's own, so it can't name the part. Rank 0 calls with a word
+    that nobody else has, the others answer with theirs, and who answered this call is told: so what a dead
+    process left can neither be a call nor an answer. torchrun starts nobody before the last start is dead.
+    """
+    from torch.distributed import PrefixStore
+
+    word, call = uuid.uuid4().hex, "fdsl/call"
+    if world.is_first:
+        store.set(call, word)
+        for rank in range(1, world.size):
+            answer = store.get(f"fdsl/{word}/{rank}").decode()
+            store.set(f"fdsl/{answer}", word)
+        return PrefixStore(f"fdsl/{word}", store)
+    while not store.check([f"fdsl/{word}"]):
+        store.set(f"fdsl/{store.get(call).decode()}/{world.rank}", word)
+        time.sleep(ASK_AGAIN)
+    return PrefixStore(f"fdsl/{store.get(f'fdsl/{word}').decode()}", store)

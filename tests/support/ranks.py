@@ -15,11 +15,11 @@ def free_port():
         return one.getsockname()[1]
 
 
-def in_ranks(size, action, folder):
+def in_ranks(size, action, folder, port=None):
     """`action(rank)` in `size` processes that hear from each other; (exit codes, what each one said). A
-    negative code is the signal that ended it."""
+    negative code is the signal that ended it. port: of a store that is there already."""
     folder.mkdir(parents=True, exist_ok=True)
-    port, children = free_port(), []
+    port, children = port or free_port(), []
     for rank in range(size):
         child = os.fork()
         if child == 0:

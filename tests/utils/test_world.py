@@ -1,10 +1,15 @@
 """Which process of how many this is, by flags and by variables, and what processes hear from each other."""
 
-import pytest
+import os
+import time
+from datetime import timedelta
 
-from tests.support.ranks import in_ranks
+import pytest
+from torch.distributed import TCPStore
+
+from tests.support.ranks import free_port, in_ranks
 from utils.errors import ConfigError, DataError
-from utils.world import World, as_of_first, connected, find_world, neighbours, own_gpu, restarted, speaks
+from utils.world import World, as_of_first, connected, find_world, neighbours, own_gpu, speaks
 
 TORCHRUN = {"MASTER_ADDR": "h", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 ARRAY = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "4"}
@@ -59,7 +64,6 @@ def test_each_rank_takes_the_gpu_of_its_number():
 def test_one_process_says_what_all_would_say():
     assert speaks({}) and speaks({"RANK": "3"}) and not speaks(TORCHRUN)
     assert neighbours(TORCHRUN) == 2 and neighbours({"LOCAL_WORLD_SIZE": "2"}) == 1
-    assert restarted({"TORCHELASTIC_RESTART_COUNT": "1"}) and not restarted({})
 
 
 def test_processes_hear_from_each_other(tmp_path):
@@ -93,6 +97,40 @@ def test_one_that_fails_ends_all_with_one_sentence(tmp_path, monkeypatch):
     codes, said = in_ranks(3, differ, tmp_path / "differing")
     assert codes == [70, 2, 2] and said[1:] == ["", ""]
     assert "Rank 2 on" in said[0] and "has another weights than rank 0" in said[0]
+
+
+def test_a_restart_on_one_machine_is_one_on_all(tmp_path, monkeypatch):
+    def action(rank):
+        if rank == 1:
+            monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+        with connected(find_world()) as world:
+            assert world.restarted()
+
+    assert not World().restarted()
+    assert in_ranks(3, action, tmp_path)[0] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("late", [0, 1, 2])
+def test_addresses_of_dead_processes_are_not_called(tmp_path, monkeypatch, late):
+    """torchrun keeps one store for all its starts."""
+    store = TCPStore("127.0.0.1", free_port(), is_master=True, wait_for_workers=False)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setattr("utils.world.PATIENCE", timedelta(minutes=1))
+
+    def start(rank):
+        with connected(find_world()) as world:
+            world.wait()
+            os._exit(9)
+
+    def start_again(rank):
+        if rank == late:
+            time.sleep(0.5)
+        with connected(find_world()) as world:
+            assert world.gathered(rank * 10) == [0, 10, 20]
+
+    assert in_ranks(3, start, tmp_path / "first", store.port)[0] == [9, 9, 9]
+    codes, said = in_ranks(3, start_again, tmp_path / "second", store.port)
+    assert codes == [0, 0, 0], said
 
 
 def test_one_that_dies_lets_nobody_wait(tmp_path, monkeypatch):
