@@ -245,15 +245,15 @@ def cell(rows: Sequence[Row]) -> str:
     return f"{auroc:.1f}, {ap:.1f} / {pro:.1f}"
 
 
-def table(rows: Sequence[Row], settings: Sequence[Setting]) -> str:
+def table(rows: Sequence[Row], methods: Sequence[str]) -> str:
     """A line for each method and number of references, a column for each backbone and product."""
     columns = list(dict.fromkeys((row.weights, row.category) for row in rows))
     lines = []
     for shots in dict.fromkeys(row.shots for row in rows):
-        for setting in settings:
-            own = [row for row in rows if row.method == setting.text and row.shots == shots]
+        for method in methods:
+            own = [row for row in rows if row.method == method and row.shots == shots]
             cells = [cell([row for row in own if (row.weights, row.category) == one]) for one in columns]
-            lines.append([setting.text, shots, *cells, cell(own)])
+            lines.append([method, shots, *cells, cell(own)])
     header = ["method", "shots", *(f"{weights}: {category}" for weights, category in columns), "mean"]
     return tabulate(lines, header, tablefmt="github")
 
@@ -269,15 +269,15 @@ def interval(differences: Sequence[np.ndarray]) -> tuple[float, float, float]:
     return float(np.mean([group.mean() for group in differences])), float(low), float(high)
 
 
-def differences(rows: Sequence[Row], settings: Sequence[Setting]) -> str:
+def differences(rows: Sequence[Row], methods: Sequence[str]) -> str:
     """What each method gains over the first, in points: over all products and backbones, and on the one where
     it gains least."""
-    base = {row.draw: row for row in rows if row.method == settings[0].text}
+    base = {row.draw: row for row in rows if row.method == methods[0]}
     lines = []
-    for setting in settings[1:]:
-        own = [row for row in rows if row.method == setting.text]
+    for method in methods[1:]:
+        own = [row for row in rows if row.method == method]
         for shots in dict.fromkeys(row.shots for row in own):
-            line: list = [setting.text, shots]
+            line: list = [method, shots]
             for name in METRICS:
                 groups: dict[tuple[str, str], list[float]] = {}
                 for row in own:
@@ -303,10 +303,10 @@ def main(argv: list[str] | None = None) -> None:
     if args.json:
         args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
     print("Image AUROC, pixel AP / PRO, per cent, means over seeds.\n")
-    print(table(rows, settings))
+    print(table(rows, args.methods))
     if len(settings) > 1:
-        print(f"\nPoints above `{settings[0].text}`, paired by draw, with 95 % bootstrap intervals.\n")
-        print(differences(rows, settings))
+        print(f"\nPoints above `{args.methods[0]}`, paired by draw, with 95 % bootstrap intervals.\n")
+        print(differences(rows, args.methods))
 
 
 if __name__ == "__main__":
