@@ -203,7 +203,7 @@ class MemoryBank:
         found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
         pairs: dict[tuple[int, int], _Pairs] = self._once(tokens, ("pairs", align), dict)
         candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
-        paired = tokens.device.type == "cpu" and tokens.shape[3] >= PAIRED_WIDTH
+        paired = pairs_windows(tokens.device, tokens.shape[3])
         for block, normal in enumerate(self.centred.unflatten(1, (-1, patches))):
             for window, own in enumerate(picked):
                 if paired:
@@ -265,6 +265,16 @@ class MemoryBank:
     def centre(self, tokens: Tensor) -> Tensor:
         """Tokens (L,Q,C) relative to the bank's mean."""
         return (tokens.float() - self.mean).to(tokens.dtype)
+
+
+def pairs_windows(device: torch.device, width: int) -> bool:
+    """Whether each pair of windows with tokens of this width is a product of its own, and remembered."""
+    return device.type == "cpu" and width >= PAIRED_WIDTH
+
+
+def bytes_of_a_pair(device: torch.device, width: int, patches: int) -> int:
+    """What a pair of windows of so many patches is remembered by at most: a float32 and a place for each."""
+    return patches * (4 + 2) if pairs_windows(device, width) else 0
 
 
 class _Pairs:

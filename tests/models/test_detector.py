@@ -534,3 +534,13 @@ def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch
         singly = [one.index(query, align) for one in alone]
         assert all(torch.equal(one, other) for one, other in zip(found, singly))
     assert rows == 2 * [30] * (4 + 7)
+
+
+def test_what_pairs_of_windows_are_remembered_by_is_bounded(monkeypatch):
+    monkeypatch.setattr(memory, "PAIRED_WIDTH", 0)
+    windows, pairs = torch.randn(5, 9, 8), memory._Pairs()
+    for own in ([0, 3], [3, 4], [0, 4]):
+        pairs.nearest(torch.randn(9, 8), windows, own, "mulmax")
+    held = sum(part.numel() * part.element_size() for part in (pairs.likeness, pairs.place))
+    assert held == 3 * memory.bytes_of_a_pair(torch.device("cpu"), 8, 9)
+    assert memory.bytes_of_a_pair(torch.device("cuda"), 8, 9) == 0

@@ -4,6 +4,7 @@ see."""
 import io
 import json
 import zipfile
+from functools import partial
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ pytest.importorskip("flask", reason="flask is not installed (requirements-app.tx
 from page.server import make_server  # noqa: E402
 from page.session import Limits  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
-from tests.support.visitor import Visitor  # noqa: E402
+from tests.support.visitor import Visitor, small_detector  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -27,19 +28,7 @@ LIMITS = Limits(file_bytes=200_000, max_pixels=250_000, references=3, photograph
 
 @pytest.fixture
 def made(tiny_configs):
-    def of(**more):
-        return AnomalyDetector.from_backbone(
-            model="ViT-tiny-test",
-            model_config=tiny_configs,
-            pretrained="none",
-            layers=(1, 3),
-            image_size=32,
-            device="cpu",
-            precision="fp32",
-            **more,
-        )
-
-    return of
+    return partial(small_detector, tiny_configs)
 
 
 def visiting(detector, folder):

@@ -20,7 +20,7 @@ from page.server import Visitors, make_server  # noqa: E402
 from page.session import Limits  # noqa: E402
 from page.uploads import PREFIX, plain_name, scratch_folder  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
-from tests.support.visitor import Visitor  # noqa: E402
+from tests.support.visitor import Visitor, small_detector  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -29,15 +29,7 @@ LIMITS = Limits(file_bytes=200_000, max_pixels=250_000, references=3, photograph
 
 @pytest.fixture(scope="module")
 def detector(tiny_configs):
-    return AnomalyDetector.from_backbone(
-        model="ViT-tiny-test",
-        model_config=tiny_configs,
-        pretrained="none",
-        layers=(1, 3),
-        image_size=32,
-        device="cpu",
-        precision="fp32",
-    )
+    return small_detector(tiny_configs)
 
 
 @pytest.fixture
