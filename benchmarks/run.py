@@ -23,7 +23,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bench import PHOTOS, Bench  # noqa: E402
-from benchmarks.surroundings import loading, memory, start  # noqa: E402
+from benchmarks.surroundings import first_photograph, loading, memory, start  # noqa: E402
 from models.backbones.families import load_backbone  # noqa: E402
 from models.detector import Detector  # noqa: E402
 from models.features import Features  # noqa: E402
@@ -289,6 +289,7 @@ ROWS = {
     "memory": memory,
     "loading": loading,
     "start": start,
+    "first": first_photograph,
     "ceiling": ceiling,
     "matching": matching,
     "growth": growth,

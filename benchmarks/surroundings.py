@@ -11,11 +11,14 @@ import subprocess
 import sys
 import tempfile
 import threading
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from benchmarks.bench import Bench
+from fdsl.calibration import normal_scores, set_scales
+from fdsl.turning import show
 
 MIB = 2**20
 
@@ -166,6 +169,25 @@ def start(bench: Bench) -> list[tuple]:
             ),
             ("beyond the load (beside it: two passes of the bare backbone)", whole - load, passes),
         ]
+
+
+def first_photograph(bench: Bench) -> list[tuple]:
+    """With heads and local windows: all that is done before the first photograph, from one reference to the
+    threshold, beside one photograph."""
+    from PIL import Image
+
+    known = Image.effect_noise((900, 900), 40).convert("RGB")
+    scorer = bench.scorer(win_size=bench.args.win_size)
+    score = partial(bench.score, scorer)
+
+    def learn() -> None:
+        with scorer.detector.encoding_once():
+            set_scales(scorer, [known], show(scorer, [known], 1))
+            normal_scores(scorer, [known], 1, "max")
+
+    before = bench.seconds(learn, warm=False)
+    one = bench.seconds(score, warm=False)
+    return [("LFE, before the first photograph, one reference (beside it: one photograph)", before, one)]
 
 
 def loading(bench: Bench) -> list[tuple]:
