@@ -177,6 +177,7 @@ class Detector(nn.Module):
         if len(references) == 0:
             raise ModelError("There is no reference photograph to remember; only --fd none works without.")
         self.memory = self.window_memory = self.tile_memory = None  # free them before the new ones are made
+        self.method.forget()
         if self.beside is not None:
             self.beside.own = None
         if self.second is not None:
@@ -370,6 +371,11 @@ class Detector(nn.Module):
         the maps of that group."""
         refined = self.method.refine(self.raw_maps(self._views(images)[0], match))
         return torch.stack([group.mean(0) for group in refined.chunk(len(self.method.scales))])
+
+    @torch.no_grad()
+    def tile_maps(self, images: Tensor) -> Tensor:
+        """The final maps of the tiles of photographs (B,1+T,3,S,S), put together (M,B,H,W)."""
+        return self._tile_maps(images[:, 1:], None)
 
     def _views(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Whole images (B,3,S,S), and their tiles (B,T,3,S,S) where there are some."""

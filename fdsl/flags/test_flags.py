@@ -12,6 +12,7 @@ from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, turns, whole
 from fdsl.flags.combinations import Settings, add_ablate_flags, combinations, read_tables, told
 from fdsl.flags.groups import (
+    add_adapt_flag,
     add_backbone_flags,
     add_batch_flag,
     add_method_flags,
@@ -55,6 +56,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_window_flags(parser)
     add_method_flags(parser)
     add_parts_flag(parser)
+    add_adapt_flag(parser)
     add_tiles_flag(parser)
     add_batch_flag(parser)
     add_text_flags(parser)

@@ -10,7 +10,7 @@ photograph, and where it is the mean of the highest patches instead of the highe
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,8 +21,10 @@ from models.features import Features
 from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, nearest_index
 from models.method import Method, mean_of_highest
+from models.methods.taught import Taught
 from models.stored import taken
 from models.tiles import resized, smoothed
+from utils.config import MethodConfig
 from utils.errors import ModelError
 
 CALM, SPREAD, SELF, SMOOTH, TOP = "calm", "spread", "self", "smooth", "top"
@@ -131,8 +133,22 @@ class Plus(Method[PlusMemory]):
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     hottest = 0.5
     takes_text = True
+    adapts = True
     groups = 2
     parts = (CALM, SPREAD, SELF, SMOOTH, TOP)
+
+    def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
+        super().__init__(width, blocks, options)
+        self.taught = Taught(blocks) if self.options.adapt else None
+
+    def forget(self) -> None:
+        if self.taught is not None:
+            self.taught.forget()
+
+    def adapt(self, drawn: Sequence[Tensor], masks: Tensor, side: int) -> None:
+        if self.taught is None:
+            raise ValueError("This method is not to be adapted: --adapt was not asked for.")
+        self.taught.learn(torch.cat([self._as_shown(maps, side) for maps in drawn], 1), masks)
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
         return PlusMemory.of_bank(MemoryBank.collected(parts, count, match))
@@ -185,10 +201,17 @@ class Plus(Method[PlusMemory]):
         """The map (B,side,side) is mostly that of the tiles (L,B,H,W); the score (B,) adds it to the map of
         the score."""
         shown, scored = maps.chunk(2)
-        fine = self._smoothed(resized(tiles.mean(0), side), TILE_SIGMA)
+        fine = self._as_shown(tiles.mean(0), side)
         coarse = resized(self._smoothed(shown.mean(0), SIGMA), side)
         both = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine
-        return both, self._score(scored + F.adaptive_avg_pool2d(fine, scored.shape[-1]))
+        score = self._score(scored + F.adaptive_avg_pool2d(fine, scored.shape[-1]))
+        if self.taught is not None and self.taught.knows:
+            both = self.taught(both, self._as_shown(tiles, side))
+        return both, score
+
+    def _as_shown(self, tiles: Tensor, side: int) -> Tensor:
+        """Maps of tiles (...,H,W), smoothed at the size of the map that is shown (...,side,side)."""
+        return self._smoothed(resized(tiles, side), TILE_SIGMA)
 
     def _smoothed(self, maps: Tensor, sigma: float) -> Tensor:
         return smoothed(maps, 0 if SMOOTH in self.options.leave_out else sigma)

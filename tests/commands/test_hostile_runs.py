@@ -50,6 +50,8 @@ def changed(run, place, value):
         ("windows.win_size", 0),
         ("windows.tiles", 10**6),
         ("method.leave_out", ["../x"]),
+        ("method.adapt", 1),
+        ("method.adapt", True),
         ("rotations", "../x"),
         ("model_name", "../x"),
         ("k_shot", -1),
