@@ -205,7 +205,7 @@ class Plus(Method[PlusMemory]):
         coarse = resized(self._smoothed(shown.mean(0), SIGMA), side)
         both = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine
         score = self._score(scored + F.adaptive_avg_pool2d(fine, scored.shape[-1]))
-        if self.taught is not None and self.taught.knows:
+        if self.taught is not None:
             both = self.taught(both, self._as_shown(tiles, side))
         return both, score
 

@@ -26,10 +26,6 @@ class Taught(nn.Module):
         self.register_buffer("weights", torch.zeros(maps))
         self.register_buffer("offset", torch.zeros(()))
 
-    @property
-    def knows(self) -> bool:
-        return bool(self.weights.any())
-
     def forget(self) -> None:
         self.weights.zero_()
         self.offset.zero_()
@@ -43,9 +39,9 @@ class Taught(nn.Module):
 
     def forward(self, shown: Tensor, heights: Tensor) -> Tensor:
         """A map (B,S,S) and heights (M,B,S,S) -> the geometric mean of the map and of the probability of a
-        defect."""
+        defect; before `learn` the map as it is."""
         odds = (self.weights.view(-1, 1, 1, 1) * _logarithms(heights)).sum(0) + self.offset
-        return (shown * odds.sigmoid()).sqrt()
+        return torch.where(self.weights.any(), (shown * odds.sigmoid()).sqrt(), shown)
 
 
 def _logarithms(heights: Tensor) -> Tensor:
