@@ -42,14 +42,13 @@ BATCH, LEARNING_RATE = 8, 1e-3  # as train.py's defaults
 class Shown(NamedTuple):
     """A photograph beside references: its `tokens` (L,N,C) and their signed `residuals` (L,N,C) from the
     nearest normal ones; `near` (L,3,N), half the mean cosine distance to as many of them as NEIGHBOURS says
-    (where matches were barred, to the nearest alone); the maps (2L,N) of `plus`, and its `weights` (L,C,C) of
-    directions."""
+    (where matches were barred, to the nearest alone); the maps (2L,N) of `plus`; and the `references`."""
 
     tokens: Tensor
     residuals: Tensor
     near: Tensor
     plus: Tensor
-    weights: Tensor | None
+    references: References
 
     @property
     def unlike(self) -> Tensor:
@@ -98,7 +97,7 @@ class References:
         if match is not EVERYTHING:
             near = nearest_distance(residuals)[:, None].expand_as(near)
         plus = self.method.raw_maps(features, self.memory, Found(places[:, None]))[:, 0]
-        return Shown(tokens, residuals, near, plus, self.memory.weights)
+        return Shown(tokens, residuals, near, plus, self)
 
     @cached_property
     def unknown(self) -> list[Shown]:
@@ -134,7 +133,8 @@ def context(shown: Shown) -> Tensor:
 def weighed(shown: Shown) -> Tensor:
     """|q - m| by the references' own residuals: what is shared taken away, the directions weighed."""
     residuals = without_the_shared(shown.residuals[:, None])[:, 0]
-    return (residuals if shown.weights is None else residuals @ shown.weights).abs()
+    weights = shown.references.memory.weights
+    return (residuals if weights is None else residuals @ weights).abs()
 
 
 def with_distances(shown: Shown) -> Tensor:
@@ -227,17 +227,17 @@ class Variant(NamedTuple):
 PUBLISHED_SHOTS = 10
 VARIANTS = {
     "maps": Variant(maps_of_plus, on_maps, longer=5),
-    "maps, drawn": Variant(maps_of_plus, on_maps, "drawn", longer=5),
     "maps, mixed": Variant(maps_of_plus, on_maps, "mixed", longer=5),
-    "maps by patch": Variant(maps_of_plus, on_maps_patch_by_patch, longer=5),
     "maps by patch, mixed": Variant(maps_of_plus, on_maps_patch_by_patch, "mixed", longer=5),
     "one head": Variant(absolute, on_tokens),
     "one head, weighed": Variant(weighed, on_tokens),
     "one head, distances": Variant(with_distances, on_tokens_and_distances),
     "fdsl": Variant(absolute, published, shots=PUBLISHED_SHOTS),
+    "fdsl, one reference": Variant(absolute, published),
     "fdsl, context": Variant(context, published, shots=PUBLISHED_SHOTS),
     "fdsl, drawn": Variant(absolute, published, "drawn"),
     "fdsl, mixed": Variant(absolute, published, "mixed"),
+    "fdsl, context, mixed": Variant(context, published, "mixed"),
 }
 
 Example = tuple[Shown, Tensor]  # a photograph, and where its defects are: (1,S,S) of 0 and 1
