@@ -75,7 +75,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--held-out", nargs="+", metavar="PRODUCT", help="only these are tested on")
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15])
     parser.add_argument("--training-seed", type=SEED, default=111)
-    parser.add_argument("--steps", type=whole(1), default=100, help="of a training (default 100)")
+    parser.add_argument("--steps", type=whole(1), default=80, help="of a training (default 80)")
     parser.add_argument("--drawn", type=whole(1), default=60, help="of each product (default 60)")
     parser.add_argument("--cache", type=Path, required=True, metavar="DIR")
     parser.add_argument("--json", type=Path, metavar="FILE", help="keeps every row")
@@ -227,31 +227,36 @@ def rows_of_variant(
                 rows.add(Row(text + how, weights, product.category, SHOTS, seed, metrics), seconds)
 
 
-def measure(args: argparse.Namespace, rows: Rows) -> None:
-    """Every row that is not there yet, backbone by backbone and variant by variant."""
+def measure(args: argparse.Namespace, rows: Rows) -> set[tuple[str, str]]:
+    """Every row that is not there yet, backbone by backbone and variant by variant; of which weights and
+    products they are."""
+    asked = set()
     for weights, found in groupby(products(args), key=lambda one: one[0]):
         all_products = [Product(args, *parts) for _, *parts in found]
         if len(all_products) < 2:
             raise ConfigError("heads learn on other products: name two or more.")
         tested = [one for one in all_products if not args.held_out or one.category in args.held_out]
         for product in tested:
+            asked.add((weights, product.category))
             base_rows(args, weights, product, rows)
         for text in args.variants:
             for product in tested:
                 others = [other for other in all_products if other is not product]
                 rows_of_variant(args, weights, text, product, others, rows)
+    return asked
 
 
 def wanted(args: argparse.Namespace, rows: Rows) -> Iterator[tuple[str, list[Row]]]:
     """The names of the methods that were asked for, in order, each with its rows."""
+    asked = measure(args, rows)
+    found = [row for row in rows.all.values() if (row.weights, row.category) in asked]
     for name in [*args.methods, *(name for text in args.variants for name in names_of(text))]:
-        yield name, [row for row in rows.all.values() if row.method == name and row.seed in args.seeds]
+        yield name, [row for row in found if row.method == name and row.seed in args.seeds]
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     rows = Rows(args.json)
-    measure(args, rows)
     found = dict(wanted(args, rows))
     every = [row for part in found.values() for row in part]
     print("Image AUROC, pixel AP / PRO, per cent, means over seeds.\n")

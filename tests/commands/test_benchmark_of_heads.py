@@ -65,6 +65,8 @@ def test_every_variant_is_judged_on_each_product_and_goes_on(flags, tmp_path, ca
     for category in ("cup", "nut"):
         assert f"{values[category]['ap_px']:.1f} / {values[category]['aupro']:.1f}" in line
     assert told.count("Points above") == 2 and json.loads(file.read_text()) == rows
+    main([*flags, "--json", str(file), "--held-out", "nut"])
+    assert "cup" not in capsys.readouterr().out
 
 
 def test_heads_learn_on_the_other_products_alone(flags, monkeypatch, tmp_path):
