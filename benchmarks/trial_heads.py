@@ -233,6 +233,7 @@ VARIANTS = {
     "one head, weighed": Variant(weighed, on_tokens),
     "one head, distances": Variant(with_distances, on_tokens_and_distances),
     "fdsl": Variant(absolute, published, shots=PUBLISHED_SHOTS),
+    "fdsl, one reference": Variant(absolute, published),
     "fdsl, context": Variant(context, published, shots=PUBLISHED_SHOTS),
     "fdsl, drawn": Variant(absolute, published, "drawn"),
     "fdsl, mixed": Variant(absolute, published, "mixed"),
