@@ -48,7 +48,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         **places,
         **{name: getattr(args, name) for name in ("model", "layers", "image_size", "token_norm", "align")},
         "image_score": args.image_score or "max",
-        **{name: getattr(args, name) for name in ("adapt", "with_batch", "with_text", *WORDS)},
+        **{name: getattr(args, name) for name in ("leave_out", "adapt", "with_batch", "with_text", *WORDS)},
     }
     checkpoint = args.checkpoint or default_checkpoint(args)
     if checkpoint is None or not wants_heads(args):
@@ -107,10 +107,11 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
             f"--use-nam 1 needs trained heads: method {wanted} has nothing to aggregate; leave it out."
         )
     refuse_windows_without_mode(vars(args), wanted)
-    flags |= {"leave_out": args.leave_out, "second": second_backbone(vars(args))}
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
     logger.info("method %s: no trained heads asked for, %s", wanted, method.sentence)
-    return AnomalyDetector.from_backbone(method=wanted, windows=windows, **flags)
+    return AnomalyDetector.from_backbone(
+        method=wanted, windows=windows, second=second_backbone(vars(args)), **flags
+    )
 
 
 def default_checkpoint(args: argparse.Namespace, method: str | None = None) -> Path | None:

@@ -129,6 +129,14 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
     assert config["heads"] == "fdsl" and config["trained_on"] == "visa"
 
 
+def test_parts_are_left_out_beside_a_checkpoint_too(place, checkpoint, tiny_configs, tmp_path):
+    flags = ["--references", str(place / "good"), "--input", str(place / "parts/2.png"), *RUNTIME]
+    flags += ["--checkpoint", str(checkpoint), "--model-config", tiny_configs, "--output", str(tmp_path)]
+    predict.main([*flags, "--method", "plus", "--leave-out", "top", "--winmode", "nan"])
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["method"]["leave_out"] == ["top"]
+
+
 def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):
     torch.manual_seed(1)
     state = {}
