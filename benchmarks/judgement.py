@@ -199,7 +199,7 @@ def judged(
     metrics = evaluate_category(
         maps, raw, labels, lambda index, _: masks[index], setting.image_score, PAPER_SIDE
     ).metrics
-    return {name: 100 * (metrics[name] or float("nan")) for name in METRICS}
+    return {name: float("nan") if metrics[name] is None else 100 * metrics[name] for name in METRICS}
 
 
 def products(args: argparse.Namespace) -> Iterator[tuple[str, Backbone, int, Catalogue, str]]:
