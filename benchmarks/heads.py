@@ -178,9 +178,9 @@ def names_of(text: str) -> list[str]:
 
 def measured(maps: Tensor, scores: Tensor, product: Product) -> dict[str, float]:
     """The metrics, in per cent, of maps (n,S,S) and scores (n,)."""
+    mask_of = lambda index, _: product.masks[index]  # noqa: E731
     found = evaluate_category(
-        *(maps.numpy(), scores.numpy(), product.labels),
-        *(lambda index, _: product.masks[index], "max", PAPER_SIDE),
+        maps.numpy(), scores.numpy(), product.labels, mask_of, "max", PAPER_SIDE
     ).metrics
     return {name: float("nan") if found[name] is None else 100 * found[name] for name in METRICS}
 
@@ -197,8 +197,7 @@ def base_rows(args: argparse.Namespace, weights: str, product: Product, rows: Ro
             references = product.paths(product.drawn_records(SHOTS, seed))
             with torch.inference_mode():
                 metrics = judged(
-                    *(setting, product.backbone, product.side, references, tested),
-                    *(product.labels, product.masks),
+                    setting, product.backbone, product.side, references, tested, product.labels, product.masks
                 )
             row = Row(text, weights, product.category, SHOTS, seed, metrics)
             rows.add(row, time.perf_counter() - started)

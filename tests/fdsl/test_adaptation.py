@@ -21,6 +21,7 @@ from fdsl.turning import show
 from models.detector import Detector
 from models.methods.plus import Plus
 from models.methods.taught import regression
+from tests.support.detectors import small_detector
 from tests.support.photographs import texture
 from utils.config import BackboneConfig, MethodConfig, as_stored, from_stored
 from utils.tile_layout import AUTO_TILES
@@ -40,19 +41,7 @@ def photographs(count, first=1):
 
 
 def made(configs, adapt=True, windows=TILES, **more):
-    return AnomalyDetector.from_backbone(
-        method="plus",
-        adapt=adapt,
-        windows=windows,
-        model="ViT-tiny-test",
-        pretrained="none",
-        layers=(1, 3),
-        image_size=64,
-        device="cpu",
-        precision="fp32",
-        model_config=configs,
-        **more,
-    )
+    return small_detector(configs, method="plus", adapt=adapt, windows=windows, image_size=64, **more)
 
 
 def scorer_of(backbone, adapt=True):

@@ -19,8 +19,9 @@ pytest.importorskip("flask", reason="flask is not installed (requirements-app.tx
 from page.server import Visitors, make_server  # noqa: E402
 from page.session import Limits  # noqa: E402
 from page.uploads import PREFIX, plain_name, scratch_folder  # noqa: E402
+from tests.support.detectors import small_detector  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
-from tests.support.visitor import Visitor, small_detector  # noqa: E402
+from tests.support.visitor import Visitor  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

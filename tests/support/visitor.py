@@ -1,6 +1,5 @@
 """Who uses the page, by its requests."""
 
-from fdsl.api import AnomalyDetector
 from tests.support.photographs import png
 
 
@@ -25,17 +24,3 @@ class Visitor:
     def scored(self, content, name="part.png"):
         number = self.upload("photographs", content, name)["number"]
         return self.ask("POST", f"/photographs/{number}/score").json
-
-
-def small_detector(configs, **more):
-    """A detector that a page can serve in a test: an untrained backbone of two blocks."""
-    return AnomalyDetector.from_backbone(
-        model="ViT-tiny-test",
-        model_config=configs,
-        pretrained="none",
-        layers=(1, 3),
-        image_size=32,
-        device="cpu",
-        precision="fp32",
-        **more,
-    )
