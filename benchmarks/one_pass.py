@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from copy import copy
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -104,6 +105,16 @@ def knowing(backbone: Backbone, method: Method, side: int, windows: WindowConfig
     return found
 
 
+def by_itself(detector: Detector) -> Detector:
+    """The detector as it is in a run of its own: nothing is matched for others."""
+    alone = copy(detector)
+    alone.memory, alone.window_memory = (
+        replace(bank, known=None) if isinstance(bank, MemoryBank) else bank
+        for bank in (detector.memory, detector.window_memory)
+    )
+    return alone
+
+
 def first_windows(grid: WindowGrid, count: int) -> WindowGrid:
     """The first windows of a grid alone."""
     part = copy(grid)
@@ -178,7 +189,7 @@ def row_of(args: argparse.Namespace, backbone: Backbone, method: Method, look: s
 
 def measured(args: argparse.Namespace, each: Sequence[Sequence[Detector]], look: str) -> list[Taken]:
     """Of a reference, of an image in one run and in all, and of the products alone."""
-    one, first = [each[0][:1]], each[0][0]
+    one, first = [[by_itself(each[0][0])]], each[0][0]
     found: list[list[Taken]] = [[], [], [], []]
     for _ in range(args.repeats):
         pixels = torch.randint(0, 256, (1, 3, args.image_size, args.image_size), dtype=torch.uint8)

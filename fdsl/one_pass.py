@@ -26,7 +26,7 @@ from models.detector import NO_WINDOWS, Detector
 from models.encoded_once import EncodedOnce
 from models.features import ScoreMaps, join_score_maps
 from models.matching import PICKS
-from models.memory_bank import bytes_of_a_pair
+from models.paired_windows import bytes_of_a_pair
 from utils.config import AUTO
 from utils.device import worker_count
 from utils.log import progress, warn

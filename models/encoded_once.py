@@ -66,9 +66,9 @@ def _only(features: Features, want: frozenset[str]) -> Features:
 
 
 def _digest(images: Tensor) -> bytes:
-    values = images.detach().cpu().contiguous().numpy()
+    values = images.detach().cpu().contiguous().numpy().data
     about = f"{tuple(images.shape)}".encode()
-    return hashlib.blake2b(values.tobytes(), key=hashlib.blake2b(about).digest(), digest_size=20).digest()
+    return hashlib.blake2b(values, key=hashlib.blake2b(about).digest(), digest_size=20).digest()
 
 
 def _size(features: Features | None) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-AT_ONCE = 128  # rows of about a thousand numbers
+AT_ONCE = 64  # rows of about a thousand numbers
 
 
 def in_rows(values: Tensor) -> Sequence[Tensor]:

@@ -15,14 +15,13 @@ from models.discrepancy import feature_discrepancy, of_difference
 from models.features import Features
 from models.in_rows import in_rows
 from models.matching import EVERYTHING, Matching
+from models.paired_windows import PairedWindows, pairs_windows
 from models.stored import taken
 from utils.config import ALIGNMENTS, MethodConfig
 from utils.errors import ModelError
 
 CENTRED_AT_ONCE = 4096  # tokens of each block
 SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
-
-PAIRED_WIDTH = 384  # of tokens: from here on a pair of windows is a product of its own, on a CPU
 
 
 def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
@@ -63,7 +62,7 @@ class MemoryBank:
     windows, what a strategy of models/matching.py picks them by. patches (M,): which patch of its photograph
     each token is; None: all in order. photographs: how many the tokens are of, as many of each; 1 where they
     are matched all at once. known: what was matched for several detectors whose banks begin alike; whoever
-    sets it empties it.
+    sets it empties it. begun: how many photographs the banks hold that are its beginnings.
     """
 
     mean: Tensor
@@ -72,6 +71,7 @@ class MemoryBank:
     patches: Tensor | None = None
     photographs: int = 1
     known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
+    begun: set[int] = field(default_factory=set, compare=False)
 
     @classmethod
     def of_tokens(cls, tokens: Tensor, photographs: int = 1) -> MemoryBank:
@@ -131,9 +131,11 @@ class MemoryBank:
         """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
         `known`."""
         rows = photographs * self.rows
+        self.begun.add(photographs)
         keys = None if self.keys is None else self.keys[: rows // self.window]
         patches = None if self.patches is None else self.patches[:rows]
-        return MemoryBank(self.mean, self.centred[:, :rows], keys, patches, photographs, self.known)
+        own = self.centred[:, :rows]
+        return MemoryBank(self.mean, own, keys, patches, photographs, self.known, self.begun)
 
     @property
     def rows(self) -> int:
@@ -151,6 +153,14 @@ class MemoryBank:
         if self.keys is None:
             raise ValueError("The memory bank holds no windows that could be picked.")
         return self.keys
+
+    @property
+    def windows_of_beginnings(self) -> list[int]:
+        """How many windows the shorter banks have that are its beginnings, where these take up what it has
+        matched."""
+        windows = self.rows // self.window
+        shorter = [] if self.known is None else sorted(self.begun)
+        return [count * windows for count in shorter if count < self.photographs]
 
     def __len__(self) -> int:
         return self.centred.shape[1]
@@ -189,30 +199,30 @@ class MemoryBank:
             self.known[key] = work(), tokens  # as long as they are held, no others have their place
         return self.known[key][0]
 
-    def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
+    def index_within(
+        self, tokens: Tensor, picked: Tensor, align: str = "mulmax", soon: Sequence[Tensor] = ()
+    ) -> Tensor:
         """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked`
         (W,P), a window being n tokens of the bank -> index (L,W,n); of equally near ones that of the window
         that it picked first.
 
         One window at a time: on a CPU a batched product takes twice as long, and fresh memory for each one's
-        candidates too. There, where tokens are not narrow, each pair of windows is a product of its own,
-        which other picks may share.
+        candidates too. There, where tokens are not narrow, pairs of windows are matched, which other picks
+        may share: those `soon` (W,...) to be picked by banks that are this one's beginning.
         """
         patches = tokens.shape[2]
         query = self.centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
+        windows = self.centred.unflatten(1, (-1, patches))
+        if pairs_windows(tokens.device, tokens.shape[3]):
+            pairs: PairedWindows = self._once(tokens, ("pairs", align), PairedWindows)
+            return pairs.nearest(query, windows, picked, align, soon)
         found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
-        pairs: dict[tuple[int, int], _Pairs] = self._once(tokens, ("pairs", align), dict)
         candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
-        paired = pairs_windows(tokens.device, tokens.shape[3])
-        for block, normal in enumerate(self.centred.unflatten(1, (-1, patches))):
+        for block, normal in enumerate(windows):
             for window, own in enumerate(picked):
-                if paired:
-                    known = pairs.setdefault((block, window), _Pairs())
-                    found[block, window] = known.nearest(query[block, window], normal, own.tolist(), align)
-                else:
-                    torch.index_select(normal, 0, own, out=candidates)
-                    best = nearest_index(query[block, window], candidates.flatten(0, 1), align)
-                    found[block, window] = own[best // patches] * patches + best % patches
+                torch.index_select(normal, 0, own, out=candidates)
+                best = nearest_index(query[block, window], candidates.flatten(0, 1), align)
+                found[block, window] = own[best // patches] * patches + best % patches
         return found
 
     def keys_of(self, tokens: Tensor) -> Tensor:
@@ -222,7 +232,7 @@ class MemoryBank:
         A block's vector points from the bank's `mean` to the window's mean token; the product of two keys
         says how alike two windows are.
         """
-        return _side_by_side(tokens.float().mean(2) - self.mean)
+        return self._once(tokens, ("keys",), lambda: _side_by_side(tokens.float().mean(2) - self.mean))
 
     def keys_of_own(self, patches: int) -> Tensor:
         """The keys (W,L*C) of the bank's own windows, which have `patches` tokens each; see keys_of."""
@@ -247,7 +257,7 @@ class MemoryBank:
         found = torch.empty_like(tokens, dtype=dtype)
         for (normal, mean, *parts), block in zip(blocks, found):
             for query, matched, place in zip(*map(in_rows, (*parts, block))):
-                place.copy_(_away(query, normal[matched], mean, fd))
+                place.copy_(_away(query, normal.index_select(0, matched), mean, fd))
         return found
 
     def matched(self, query: Features, match: Matching, align: str) -> Tensor:
@@ -267,58 +277,12 @@ class MemoryBank:
         return (tokens.float() - self.mean).to(tokens.dtype)
 
 
-def pairs_windows(device: torch.device, width: int) -> bool:
-    """Whether each pair of windows with tokens of this width is a product of its own, and remembered."""
-    return device.type == "cpu" and width >= PAIRED_WIDTH
-
-
-def bytes_of_a_pair(device: torch.device, width: int, patches: int) -> int:
-    """What a pair of windows of so many patches is remembered by at most: a float32 and a place for each."""
-    return patches * (4 + 2) if pairs_windows(device, width) else 0
-
-
-class _Pairs:
-    """A window's tokens matched in windows of a bank, in each one once."""
-
-    def __init__(self) -> None:
-        self.row: dict[int, int] = {}  # of each window of the bank
-        self.likeness = self.place = torch.empty(0)
-
-    def nearest(self, query: Tensor, windows: Tensor, own: list[int], align: str) -> Tensor:
-        """Tokens (n,C) and the bank's windows (W,n,C) -> the places (n,) in the bank of the nearest tokens in
-        its `own` windows."""
-        new = [number for number in own if number not in self.row]
-        if new:
-            likeness, place = nearest_in_each(query, [windows[number] for number in new], align)
-            place = place.short()  # as little as can be: there are many pairs
-            self.likeness, self.place = (
-                found if not self.row else torch.cat([known, found])
-                for known, found in ((self.likeness, likeness), (self.place, place))
-            )
-            self.row.update(zip(new, range(len(self.row), len(self.row) + len(new))))
-        rows = torch.tensor([self.row[number] for number in own])
-        best = self.likeness[rows].max(0).indices
-        within = self.place[rows].gather(0, best[None])[0].long()
-        return torch.tensor(own)[best] * windows.shape[1] + within
-
-
-def nearest_in_each(query: Tensor, windows: Sequence[Tensor], align: str) -> tuple[Tensor, Tensor]:
-    """Tokens (n,C) and P windows (m,C) -> as nearest_of for each of the windows, both (P,n)."""
-    similarity = query.new_empty((len(windows), len(query), len(windows[0])))
-    for window, found in zip(windows, similarity):
-        torch.mm(query, window.t(), out=found)
-    if align == "diff2":
-        half_square = torch.stack([window.float().square().sum(-1) / 2 for window in windows])
-        similarity = similarity.float() - half_square[:, None]
-    likeness, place = similarity.max(-1)
-    return likeness, place
-
-
 def _away(query: Tensor, nearest: Tensor, mean: Tensor, fd: str) -> Tensor:
     """The discrepancies (n,C) float32 of tokens (n,C) from their nearest ones, which are relative to the
     `mean` (1,C)."""
-    centred = (query.float() - mean).to(query.dtype)
-    return of_difference(query, centred.float() - nearest.float(), fd)
+    difference = (query.float() - mean).to(query.dtype).float()
+    difference -= nearest.float()
+    return of_difference(query, difference, fd)
 
 
 def discrepancy_of(

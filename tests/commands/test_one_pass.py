@@ -28,7 +28,7 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
     ids=lambda flags: "-".join(flags[1::2]).replace("/", "_")[:40],
 )
 def test_it_gives_the_files_of_single_runs(flags, datasets, backbone, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("models.memory_bank.PAIRED_WIDTH", 0)
+    monkeypatch.setattr("models.paired_windows.PAIRED_WIDTH", 0)
     monkeypatch.setattr("fdsl.adaptation.DRAWN", 2)
     heads = ["--checkpoint", str(checkpoint)] if flags[1] in ("fdsl", "both") else []
     flags, k_shots = [*backbone, *flags, *heads], [] if flags[1] == "batch" else BOTH[:3]
@@ -77,7 +77,7 @@ def test_what_own_picks_remember_counts_as_memory(datasets, backbone, tmp_path, 
     flags = [*OWN_PICKS, *backbone, "--memory", "0.001"]
     run(datasets[0], tmp_path / "narrow", flags, *BOTH)
     assert "wait for another pass" not in told()
-    monkeypatch.setattr("models.memory_bank.PAIRED_WIDTH", 0)
+    monkeypatch.setattr("models.paired_windows.PAIRED_WIDTH", 0)
     run(datasets[0], tmp_path / "wide", flags, *BOTH)
     assert "wait for another pass" in told()
     assert files_of(tmp_path / "narrow") == files_of(tmp_path / "wide")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from models import memory_bank as memory
+from models import paired_windows
 from models.backbones.families import load_backbone
 from models.detector import Detector
 from models.features import EMBEDDING, Features, ScoreMaps, fuse
@@ -270,7 +271,7 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
 def test_each_window_can_be_matched_within_its_own_picks(
     tiny_backbone, photos, align, picks, paired, monkeypatch
 ):
-    monkeypatch.setattr(memory, "PAIRED_WIDTH", paired)
+    monkeypatch.setattr(paired_windows, "PAIRED_WIDTH", paired)
     method = trained_like(align=align)
     detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, "window"))
     detector.remember(photos[:2])
@@ -310,17 +311,17 @@ def test_each_pair_of_windows_is_matched_once(monkeypatch, dtype, align):
     tokens, query = unit_tokens(4 * 6 * 9)[None].to(dtype), unit_tokens(2 * 9, 1).view(1, 2, 9, 64).to(dtype)
     bank = dataclasses.replace(MemoryBank.of_tokens(tokens, 4), known={})
     picks = ((4, [[23, 3, 8], [0, 1, 2]]), (2, [[3, 8, 11], [2, 1, 0]]), (1, [[5, 3, 0], [1, 4, 2]]))
-    pairs, plain_nearest = [], memory.nearest_in_each
+    matched, plain_add = [], paired_windows._Pairs.add
     with monkeypatch.context() as patched:
-        patched.setattr(memory, "PAIRED_WIDTH", 0)
+        patched.setattr(paired_windows, "PAIRED_WIDTH", 0)
         patched.setattr(
-            *(memory, "nearest_in_each"),
-            lambda query, windows, align: pairs.append(len(windows)) or plain_nearest(query, windows, align),
+            *(paired_windows._Pairs, "add"),
+            lambda pairs, windows, *found: matched.append(len(windows)) or plain_add(pairs, windows, *found),
         )
         found = [bank.beginning(n).index_within(query, torch.tensor(one), align) for n, one in picks]
-    assert pairs == [3, 3, 1, 2, 1]
-    for width in (0, memory.PAIRED_WIDTH):
-        monkeypatch.setattr(memory, "PAIRED_WIDTH", width)
+    assert matched == [3, 3, 1, 2, 1]
+    for width in (0, paired_windows.PAIRED_WIDTH):
+        monkeypatch.setattr(paired_windows, "PAIRED_WIDTH", width)
         for (photographs, picked), one in zip(picks, found):
             alone = MemoryBank.of_tokens(tokens[:, : 54 * photographs], photographs)
             assert torch.equal(one, alone.index_within(query, torch.tensor(picked), align))
@@ -537,10 +538,63 @@ def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch
 
 
 def test_what_pairs_of_windows_are_remembered_by_is_bounded(monkeypatch):
-    monkeypatch.setattr(memory, "PAIRED_WIDTH", 0)
-    windows, pairs = torch.randn(5, 9, 8), memory._Pairs()
+    monkeypatch.setattr(paired_windows, "PAIRED_WIDTH", 0)
+    pairs = paired_windows.PairedWindows()
     for own in ([0, 3], [3, 4], [0, 4]):
-        pairs.nearest(torch.randn(9, 8), windows, own, "mulmax")
-    held = sum(part.numel() * part.element_size() for part in (pairs.likeness, pairs.place))
-    assert held == 3 * memory.bytes_of_a_pair(torch.device("cpu"), 8, 9)
-    assert memory.bytes_of_a_pair(torch.device("cuda"), 8, 9) == 0
+        pairs.nearest(torch.randn(1, 1, 9, 8), torch.randn(1, 5, 9, 8), torch.tensor([own]), "mulmax")
+    held = [part for one in pairs.found.values() for part in (one.likeness, one.place)]
+    size = sum(part.numel() * part.element_size() for part in held)
+    assert size == 3 * paired_windows.bytes_of_a_pair(torch.device("cpu"), 8, 9)
+    assert paired_windows.bytes_of_a_pair(torch.device("cuda"), 8, 9) == 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_pair_gets_depends_on_no_other_pair(dtype):
+    """To the last bit: whether one pair is matched, a product's worth of them in any order, or more."""
+    bank, query = unit_tokens(16 * 169).view(1, 16, 169, 64).to(dtype), unit_tokens(169, 1).to(dtype)
+    product = paired_windows._Product(query[None, None], bank)
+    for align in ALIGNMENTS:
+        alone = [product.nearest_in_each(query, bank[0], [number], align) for number in range(16)]
+        for order in (range(16), range(15, -1, -1), range(3, 16)):
+            found = product.nearest_in_each(query, bank[0], list(order), align)
+            for part, expected in zip(found, zip(*(alone[number] for number in order))):
+                assert torch.equal(part, torch.cat(expected))
+
+
+def test_the_first_greatest_number_of_each_column_is_found():
+    numbers = torch.randn(5, 30, 8, generator=torch.Generator().manual_seed(0)).mul(4).round()
+    numbers[1] -= 100
+    numbers[2, :, 3] = 0
+    numbers[2, 4:, 4], numbers[2, :4, 4] = 0, -0.0
+    numbers[3, 7, 2] = float("nan")
+    numbers[4] *= 1e-39
+    values = numbers.bfloat16()
+    greatest = paired_windows.GreatestOfColumns(values, 7)
+    found, places = greatest.unmarked(greatest.marked_of(values))
+    plain = values[..., :7].max(1)
+    assert torch.equal(found.nan_to_num(9), plain.values.nan_to_num(9)) and found.isnan().sum() == 1
+    assert torch.equal(places.long(), plain.indices)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_seeds_banks_pick_the_same_windows_alone(monkeypatch, dtype):
+    """What shorter banks are going to pick is matched along with the longest one's, and changes nothing."""
+    monkeypatch.setattr(paired_windows, "PAIRED_WIDTH", 0)
+    tokens, query = unit_tokens(4 * 6 * 9)[None].to(dtype), unit_tokens(2 * 9, 1).view(1, 2, 9, 64).to(dtype)
+    match, looked = OwnPicks(3), Features(query)
+
+    def keyed(photographs):
+        bank = MemoryBank.of_tokens(tokens[:, : 54 * photographs], photographs)
+        return dataclasses.replace(bank, keys=bank.keys_of_own(9))
+
+    longest = dataclasses.replace(keyed(4), known={})
+    banks = [longest, longest.beginning(2), longest.beginning(1)]
+    found = [match.index(bank, looked, "mulmax") for bank in banks]
+    pairs = longest.known[next(key for key in longest.known if "pairs" in key)][0]
+    before = [len(one.row) for one in pairs.found.values()]
+    assert all(count > 3 for count in before)
+    again = [match.index(bank, looked, "mulmax") for bank in banks]
+    assert [len(one.row) for one in pairs.found.values()] == before
+    for photographs, one, other in zip((4, 2, 1), found, again):
+        assert torch.equal(one, match.index(keyed(photographs), looked, "mulmax"))
+        assert torch.equal(one, other)
