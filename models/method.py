@@ -159,6 +159,8 @@ class Method(nn.Module, ABC, Generic[Remembered]):
 
     def forget(self) -> None:
         """Forgets what references have taught it beside its memory: other ones are going to be remembered."""
+        if self.scales:
+            self.levels.zero_()
 
     def adapt(self, drawn: Sequence[Tensor], masks: Tensor, side: int) -> None:
         """Learns from n photographs with drawn defects: the final maps of each one's tiles (M,1,H,W), and

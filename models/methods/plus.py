@@ -142,6 +142,7 @@ class Plus(Method[PlusMemory]):
         self.taught = Taught(blocks) if self.options.adapt else None
 
     def forget(self) -> None:
+        super().forget()
         if self.taught is not None:
             self.taught.forget()
 

@@ -5,9 +5,12 @@ import pytest
 from PIL import Image
 
 from fdsl import turning
+from fdsl.calibration import set_scales
 from fdsl.scoring import Scorer
 from fdsl.turning import show
 from models.detector import Detector
+from models.methods.both import Both
+from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from utils.config import AUTO
 
@@ -49,6 +52,29 @@ def test_what_looks_another_way_when_turned_is_not(scorer):
     photos = [halves(seed) for seed in range(3)]
     assert show(scorer, photos, AUTO) == 1
     assert len(scorer.detector.memory) == 3 * scorer.detector.grid**2
+
+
+def test_references_of_before_decide_nothing(tiny_backbone, monkeypatch):
+    """Neither do the levels that they gave the maps of a method with some."""
+    heights, plain_height = [], turning._height
+    monkeypatch.setattr(
+        turning, "_height", lambda *given: heights.append(plain_height(*given)) or heights[-1]
+    )
+    heads = Fdsl(tiny_backbone.width, 2).state_dict()
+
+    def heights_of(*parts):
+        """What the last part's references are found to be, after those of the parts before."""
+        method = Both(Fdsl(tiny_backbone.width, 2))
+        method.trained.load_state_dict(heads)
+        scorer = Scorer(Detector(tiny_backbone, method, SIDE))
+        for photos in parts:
+            heights.clear()
+            set_scales(scorer, photos, show(scorer, photos, AUTO))
+        assert (method.levels > 0).all()
+        return np.concatenate(heights)
+
+    one, other = [halves(0), halves(1)], [rings(0), rings(1)]
+    assert np.array_equal(heights_of(one, other), heights_of(other))
 
 
 def test_half_a_turn_may_be_safe_where_a_quarter_is_not(scorer, monkeypatch):

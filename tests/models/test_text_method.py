@@ -269,10 +269,10 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
     )
     groups = METHODS[method].groups
     levels = [0.2, 0.3, 0.8][: groups + 1]
-    both.detector.method.set_levels(levels)
     for scorer in (own, both):
         scorer.detector.lay_tiles([photograph[0].size])
         scorer.remember(scorer.to_batch(references))
+    both.detector.method.set_levels(levels)
     batch = both.detector.backbone.normalise(both.to_batch(photograph))
     whole, tiles = own.detector.raw_maps(batch[:, 0]), own.detector._tile_maps(batch[:, 1:], None)
     scaled = torch.stack([one / (one + levels[place // 2]) for place, one in enumerate(whole)])
