@@ -29,9 +29,12 @@ def above_of(detector: Detector, image_score: str, references: int) -> Above | N
     """What was learnt for as many references; None where nothing was, and for a detector whose scores are of
     another kind: through windows, with tiles, text, mutual scoring or a second backbone, or with parts left
     out."""
-    usual = MethodConfig(use_nam=detector.method.options.use_nam)
+    options, of_map = detector.method.options, detector.method.parts_of_map
+    usual = MethodConfig(
+        options.use_nam, leave_out=tuple(part for part in options.leave_out if part in of_map)
+    )
     plain = detector.settings.tiles == 1 and detector.windows is None and detector.second is None
-    if not plain or detector.method.options != usual:
+    if not plain or options != usual:
         return None
     numbers = LEARNT.get((detector.method.name, image_score), {})
     return next((above for count, above in numbers.items() if count <= references < 2 * count), None)

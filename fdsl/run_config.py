@@ -34,6 +34,7 @@ from utils.text import one_line
 NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
 NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
 PLACES = ("pretrained", "model_config")  # of a backbone: where its files lie
+YOUNGER_PARTS = "younger_parts"  # in config.json: those of the method that are at work
 SECOND = "second"  # in config.json: the second backbone, where there is one
 # Names in config.json that earlier versions did not write, or that stand there only with another value.
 NEWER = ("weights", "files", "learnt_from_these", "rotations", "grey")
@@ -56,7 +57,7 @@ class DetectorConfig:
         made = {
             "heads": self.method,
             "backbone": as_stored(self.backbone),
-            "method": as_stored(self.options),
+            "method": _stored_options(self.method, self.options),
             "windows": as_stored(self.windows),
             "machine": self.machine.to_json(),
         }
@@ -83,7 +84,7 @@ class DetectorConfig:
         config = cls(
             method,
             from_stored(BackboneConfig, values["backbone"]),
-            from_stored(MethodConfig, values["method"]),
+            _options_from_stored(method, values["method"]),
             from_stored(WindowConfig, values["windows"]),
             MachineFacts.from_json(values["machine"]),
             from_stored(BackboneConfig, values[SECOND]) if values.get(SECOND) is not None else None,
@@ -93,6 +94,27 @@ class DetectorConfig:
         refuse_beside_text(method, config.options, config.windows)
         refuse_beside_adapt(method, config.options, config.windows, config.second)
         return config
+
+
+def _stored_options(method: str, options: MethodConfig) -> dict[str, Any]:
+    """A method's options as JSON values; of its younger parts those that are at work are told, so that what
+    an earlier version wrote reads as what it did."""
+    younger = METHODS[method].younger_parts
+    older = tuple(part for part in options.leave_out if part not in younger)
+    at_work = [part for part in younger if part not in options.leave_out]
+    values = as_stored(replace(options, leave_out=older))
+    return {**values, YOUNGER_PARTS: at_work} if at_work else values
+
+
+def _options_from_stored(method: str, stored: Mapping[str, Any]) -> MethodConfig:
+    """The options whose `_stored_options` these are; ConfigError for what are none."""
+    younger = METHODS[method].younger_parts
+    at_work = stored.get(YOUNGER_PARTS, []) if younger else []
+    if not isinstance(at_work, list) or not all(part in younger for part in at_work):
+        raise ConfigError(f"method {method} has no such parts")
+    options = from_stored(MethodConfig, without(stored, [YOUNGER_PARTS] if younger else []))
+    lacking = [part for part in younger if part not in at_work]
+    return replace(options, leave_out=tuple(sorted({*options.leave_out, *lacking})))
 
 
 @dataclass(frozen=True)

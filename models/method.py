@@ -52,7 +52,9 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     trained heads' own words where there are some. unlike_paper: why its row is not the paper's. needs_heads:
     it needs a checkpoint's trained ones. needs_discrepancy: `--fd none` leaves it nothing. want: what it
     needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to one
-    scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score: what
+    scale by what held-out references reach. parts: those that `--leave-out` switches off. younger_parts:
+    those of them that earlier versions did not have. parts_of_map: those that a whole photograph's map has
+    and its score has not. own_score: what
     its image score is where `summarise` is its own. hottest: the map value that pictures show hottest where
     no reference says better. sees_inspected: what it remembers are the inspected photographs. added_by: of a
     method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
@@ -80,6 +82,8 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     want: ClassVar[frozenset[str]] = frozenset()
     scales: tuple[str, ...] = ()
     parts: ClassVar[tuple[str, ...]] = ()
+    younger_parts: ClassVar[tuple[str, ...]] = ()
+    parts_of_map: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""
     hottest: ClassVar[float] = 1.0
     levels: Tensor

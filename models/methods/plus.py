@@ -3,8 +3,9 @@ purpose (docs/methods.md).
 
 A patch's residual is what is left of it when its nearest normal patch is taken away. What the calm half of a
 photograph shares is no defect, nor is what lies in directions in which good parts differ among themselves;
-both are taken from the map. A score is steadier where a patch must also be unlike the rest of its own
-photograph, and where it is the mean of the highest patches instead of the highest alone.
+both are taken from it. In the map a patch is also raised to what the patches around it that look alike reach.
+A score is steadier where a patch must also be unlike the rest of its own photograph, and where it is the mean
+of the highest patches instead of the highest alone.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from models.features import Features
 from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, nearest_index
 from models.method import Method, mean_of_highest
+from models.methods.bilateral import bilateral
 from models.methods.taught import Taught
 from models.stored import taken
 from models.tiles import resized, smoothed
@@ -28,6 +30,7 @@ from utils.config import MethodConfig
 from utils.errors import ModelError
 
 CALM, SPREAD, SELF, SMOOTH, TOP = "calm", "spread", "self", "smooth", "top"
+BILATERAL = "bilateral"
 SPREAD_TOKENS = 8192  # of each block, at most, whose residuals say in which directions good parts differ
 EVEN = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
 ALIKE = 5  # patches of the same photograph
@@ -123,8 +126,9 @@ def _among_themselves(centred: Tensor, mean: Tensor, photographs: int) -> Tensor
 
 
 class Plus(Method[PlusMemory]):
-    """2L maps: for each block the squared length of each patch's residual, and the same beside how unlike the
-    rest of its photograph the patch is. The map is the mean of the first, the score comes from the others."""
+    """2L maps: for each block the squared length of each patch's residual, through a bilateral filter, and
+    the same unfiltered beside how unlike the rest of its photograph the patch is. The map is the mean of the
+    first, the score comes from the others."""
 
     name = "plus"
     words = "nearest normal patch, weighed by how good parts differ, with a score of its own; no training"
@@ -135,7 +139,9 @@ class Plus(Method[PlusMemory]):
     takes_text = True
     adapts = True
     groups = 2
-    parts = (CALM, SPREAD, SELF, SMOOTH, TOP)
+    parts = (CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL)
+    younger_parts = (BILATERAL,)
+    parts_of_map = (SMOOTH, BILATERAL)
 
     def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
         super().__init__(width, blocks, options)
@@ -165,9 +171,12 @@ class Plus(Method[PlusMemory]):
 
     def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING) -> Tensor:
         distances = self._distances(query, memory, match, SPREAD not in self.options.leave_out)
-        if SELF in self.options.leave_out:
-            return torch.cat([distances, distances])
-        return torch.cat([distances, (distances * unlike_the_rest(query.tokens)).sqrt()])
+        shown = scored = distances
+        if BILATERAL not in self.options.leave_out:
+            shown = bilateral(query.tokens, distances)
+        if SELF not in self.options.leave_out:
+            scored = (distances * unlike_the_rest(query.tokens)).sqrt()
+        return torch.cat([shown, scored])
 
     def raw_tile_maps(
         self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING

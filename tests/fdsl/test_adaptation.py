@@ -181,6 +181,7 @@ def test_a_file_without_what_was_learnt_is_no_detector(tiny_configs, tmp_path):
         AnomalyDetector.load(file, model_config=tiny_configs)
     changed = json.loads(passport["fdsl_detector"])
     changed["heads"] = "nearest"
+    del changed["method"]["younger_parts"]
     save_file(tensors, file, {"fdsl_detector": json.dumps(changed)})
     with pytest.raises(ConfigError, match="--adapt does not go with --method nearest"):
         AnomalyDetector.load(file, model_config=tiny_configs)

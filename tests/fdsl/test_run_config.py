@@ -198,6 +198,41 @@ def test_what_every_run_writes_is_missed(gone):
             RunConfig.from_json(nothing)
 
 
+PLUS = {**NEAREST, "heads": "plus"}
+
+
+@pytest.mark.parametrize(
+    "stored, leave_out",
+    [
+        ({}, ("bilateral",)),
+        ({"leave_out": ["self"]}, ("bilateral", "self")),
+        ({"younger_parts": ["bilateral"]}, ()),
+        ({"leave_out": ["self"], "younger_parts": ["bilateral"]}, ("self",)),
+    ],
+)
+def test_a_part_that_earlier_versions_did_not_have_is_left_out_in_what_they_wrote(stored, leave_out):
+    values = a_run(**PLUS, method={**as_stored(MethodConfig()), **stored})
+    config = RunConfig.from_json(values)
+    assert config.detector.options.leave_out == leave_out
+    assert json.dumps(config.to_json()) == json.dumps(values)
+
+
+@pytest.mark.parametrize(
+    "heads, parts",
+    [
+        ("nearest", []),
+        ("nearest", ["bilateral"]),
+        ("plus", ["self"]),
+        ("plus", "bilateral"),
+        ("plus", [["x"]]),
+    ],
+)
+def test_younger_parts_that_a_method_has_not_are_refused(heads, parts):
+    method = {**as_stored(MethodConfig()), "younger_parts": parts}
+    with pytest.raises(ConfigError):
+        RunConfig.from_json(a_run(**{**NEAREST, "heads": heads}, method=method))
+
+
 TRAINED = {
     "backbone": as_stored(BackboneConfig()),
     "method": as_stored(MethodConfig()),
