@@ -8,8 +8,8 @@ products' test photographs with masks (real), from --drawn good photographs of e
 defects are drawn as train.py --synthetic does (drawn), or from both (mixed). One good photograph of the
 tested product is the reference, drawn as test.py draws it and turned as --rotate-references auto says. Each
 variant is judged alone, in a geometric mean with `plus` (`x plus`), in a mean with it on the scale of what
-references reach (`+ plus`), and heads as train.py makes them as method both too (`+ nearest`). --methods,
-written as for benchmarks/judgement.py, are what they are held against.
+references reach (`+ plus`), and heads as train.py makes them as method both too (`+ nearest`). Here `plus`
+has no bilateral filter. --methods, written as for benchmarks/judgement.py, are what they are held against.
 
 Photographs are encoded once and kept in --cache. Rows are kept in --json as they are made: the same command
 goes on where it was stopped. Prints Markdown tables: image AUROC, pixel AP and PRO, means over seeds, and the
@@ -36,6 +36,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.judgement import METRICS, Row, Setting, differences, judged, masks_of, products, table
 from benchmarks.trial_heads import (
     BATCH,
+    PLUS,
     VARIANTS,
     Example,
     Judge,
@@ -69,7 +70,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("data", nargs="+", metavar="DATASET=DIR", help=f"one of {', '.join(DATASETS)}")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
-    parser.add_argument("--methods", nargs="+", default=["plus", "nearest"], metavar="METHOD[:SETTINGS]")
+    parser.add_argument("--methods", nargs="+", default=[PLUS, "nearest"], metavar="METHOD[:SETTINGS]")
     parser.add_argument("--weights", nargs="+", metavar="FILE", help="several backbones of one --model")
     parser.add_argument("--categories", nargs="+", help="only these products")
     parser.add_argument("--held-out", nargs="+", metavar="PRODUCT", help="only these are tested on")

@@ -33,6 +33,7 @@ from models.methods.nearest import nearest_distance
 from models.methods.plus import Plus, PlusMemory, without_the_shared
 from models.pair import scaled
 
+PLUS = "plus:leave_out=bilateral"  # whose maps are the distances themselves
 NEIGHBOURS = (1, 3, 9)
 LEAST = 1e-4  # of a distance whose logarithm is taken
 HIDDEN, FEW = 32, 16  # channels of heads on tokens and on maps
@@ -77,7 +78,7 @@ class References:
     def __init__(
         self, backbone: Backbone, side: int, photographs: Sequence[Image.Image], rotations: int | str
     ) -> None:
-        self.scorer = Scorer(Setting.read("plus", rotations).detector(backbone, side))
+        self.scorer = Scorer(Setting.read(PLUS, rotations).detector(backbone, side))
         self.photographs = photographs
         self.turned = show(self.scorer, photographs, rotations)
         self.method, memory = self.scorer.detector.method, self.scorer.detector.memory

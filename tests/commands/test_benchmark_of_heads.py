@@ -12,7 +12,7 @@ from torch.testing import assert_close
 import benchmarks.heads as benchmark
 from benchmarks.heads import Product, main, parse
 from benchmarks.judgement import Setting, products
-from benchmarks.trial_heads import VARIANTS, Judge
+from benchmarks.trial_heads import PLUS, VARIANTS, Judge
 from data.images import image_to_pixels, open_image
 from fdsl.calibration import set_scales
 from fdsl.scoring import Scorer
@@ -48,7 +48,7 @@ def both_products(flags):
 def test_every_variant_is_judged_on_each_product_and_goes_on(flags, tmp_path, capsys, monkeypatch):
     file = tmp_path / "rows.json"
     main([*flags, "--json", str(file), "--held-out", "nut"])
-    names = {text + how for how, own in HOW.items() for text in own} | {"plus", "nearest"}
+    names = {text + how for how, own in HOW.items() for text in own} | {PLUS, "nearest"}
     assert {row["category"] for row in json.loads(file.read_text())} == {"nut"}
     main([*flags, "--json", str(file)])
     rows = json.loads(file.read_text())
@@ -123,7 +123,7 @@ def test_judged_as_by_the_products_own_detector(both_products):
         own = scorer(torch.stack(pixels), ["a photograph"] * len(pixels))
         assert_allclose(found[how].maps, own.base, atol=2e-6)
         assert_allclose(found[how].scores, own.base_score, atol=2e-6)
-    scorer = Scorer(Setting.read("plus", references.turned).detector(backbone, product.side))
+    scorer = Scorer(Setting.read(PLUS, references.turned).detector(backbone, product.side))
     show(scorer, references.photographs, references.turned)
     own = scorer(torch.stack(pixels), ["a photograph"] * len(pixels))
     assert_allclose(found[" x plus"].maps, np.sqrt(found[""].maps.numpy() * own.base), atol=2e-6)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
 
 from fdsl import AnomalyDetector
 from fdsl.run_config import RunConfig
@@ -91,6 +92,28 @@ def test_a_saved_detector_says_of_photographs_what_it_said(frozen, method):
         found = detector.predict([frozen / "data/cup/test" / row["image"] for row in rows])
         assert [one.score for one in found] == pytest.approx([row["score"] for row in rows], abs=1e-5)
         assert detector.threshold.score == rows[0]["threshold"]
+
+
+def test_plus_keeps_to_the_parts_that_it_was_saved_with(frozen):
+    """What an earlier version saved says nothing of a part that came later, and works without it."""
+    flags = ["--references", "data/cup/train/good", "--input", "data/cup/test", "--method", "plus"]
+    flags += [*BACKBONE, *RUNTIME, "--winmode", "nan", "--pictures", "none", "--save-maps"]
+    for name, more in (("now", []), ("before", ["--leave-out", "bilateral"])):
+        files = ["--output", name, "--save-detector", f"{name}.safetensors"]
+        assert command("predict").main([*flags, *files, *more]) == 0
+    now, before = (AnomalyDetector.load(f"{name}.safetensors", device="cpu") for name in ("now", "before"))
+    assert (now.config.detector.options.leave_out, before.config.detector.options.leave_out) == (
+        (),
+        ("bilateral",),
+    )
+    with safe_open("before.safetensors", "pt") as opened:
+        made = json.loads(opened.metadata()["fdsl_detector"])
+    assert set(made["method"]) == {"use_nam", "fd", "align"}
+    (photo,) = list((frozen / "data/cup/test").rglob("*.png"))[:1]
+    one, other = (detector.predict([photo])[0] for detector in (now, before))
+    assert one.score == pytest.approx(other.score, abs=1e-6) and not np.allclose(
+        one.patch_map, other.patch_map
+    )
 
 
 def take_over_last_bits(stored, flags):
