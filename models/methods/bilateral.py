@@ -11,7 +11,7 @@ from torch import Tensor
 SIGMA = 3.0  # patches: of the weights by place, which end at REACH times as many
 REACH = 3.0
 TAU = 0.1  # 1 - cosine by which a weight falls to 1/e
-ROUNDS = 10
+ROUNDS = 8
 
 
 def bilateral(tokens: Tensor, distances: Tensor) -> Tensor:

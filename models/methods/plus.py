@@ -30,7 +30,7 @@ from utils.config import MethodConfig
 from utils.errors import ModelError
 
 CALM, SPREAD, SELF, SMOOTH, TOP = "calm", "spread", "self", "smooth", "top"
-BILATERAL = "bilateral"
+BILATERAL, EARLY = "bilateral", "early"
 SPREAD_TOKENS = 8192  # of each block, at most, whose residuals say in which directions good parts differ
 EVEN = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
 ALIKE = 5  # patches of the same photograph
@@ -139,9 +139,9 @@ class Plus(Method[PlusMemory]):
     takes_text = True
     adapts = True
     groups = 2
-    parts = (CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL)
-    younger_parts = (BILATERAL,)
-    parts_of_map = (SMOOTH, BILATERAL)
+    parts = (CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL, EARLY)
+    younger_parts = (BILATERAL, EARLY)
+    parts_of_map = (SMOOTH, BILATERAL, EARLY)
 
     def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
         super().__init__(width, blocks, options)
@@ -211,13 +211,22 @@ class Plus(Method[PlusMemory]):
         """The map (B,side,side) is mostly that of the tiles (L,B,H,W); the score (B,) adds it to the map of
         the score."""
         shown, scored = maps.chunk(2)
-        fine = self._as_shown(tiles.mean(0), side)
+        fine = self._as_shown(self._joined(tiles), side)
         coarse = resized(self._smoothed(shown.mean(0), SIGMA), side)
         both = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine
-        score = self._score(scored + F.adaptive_avg_pool2d(fine, scored.shape[-1]))
+        added = F.adaptive_avg_pool2d(self._as_shown(tiles.mean(0), side), scored.shape[-1])
+        score = self._score(scored + added)
         if self.taught is not None:
             both = self.taught(both, self._as_shown(tiles, side))
         return both, score
+
+    def _joined(self, tiles: Tensor) -> Tensor:
+        """Maps of tiles (L,B,H,W) -> their mean over blocks (B,H,W), of which the first counts L times, the
+        next L - 1 times and the last once: close up, early blocks see most exactly where a defect is."""
+        if EARLY in self.options.leave_out:
+            return tiles.mean(0)
+        weights = torch.arange(len(tiles), 0, -1, device=tiles.device, dtype=tiles.dtype)
+        return (weights.view(-1, 1, 1, 1) * tiles).sum(0) / weights.sum()
 
     def _as_shown(self, tiles: Tensor, side: int) -> Tensor:
         """Maps of tiles (...,H,W), smoothed at the size of the map that is shown (...,side,side)."""

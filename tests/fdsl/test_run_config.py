@@ -204,10 +204,11 @@ PLUS = {**NEAREST, "heads": "plus"}
 @pytest.mark.parametrize(
     "stored, leave_out",
     [
-        ({}, ("bilateral",)),
-        ({"leave_out": ["self"]}, ("bilateral", "self")),
-        ({"younger_parts": ["bilateral"]}, ()),
-        ({"leave_out": ["self"], "younger_parts": ["bilateral"]}, ("self",)),
+        ({}, ("bilateral", "early")),
+        ({"leave_out": ["self"]}, ("bilateral", "early", "self")),
+        ({"younger_parts": ["bilateral", "early"]}, ()),
+        ({"younger_parts": ["early"]}, ("bilateral",)),
+        ({"leave_out": ["self"], "younger_parts": ["bilateral", "early"]}, ("self",)),
     ],
 )
 def test_a_part_that_earlier_versions_did_not_have_is_left_out_in_what_they_wrote(stored, leave_out):

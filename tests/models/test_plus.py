@@ -67,10 +67,10 @@ def unlikeness_of(query):
 
 
 def filtered(query, distances):
-    """Ten times: each distance, or the mean of those around with like tokens (N,C) where that is larger."""
+    """Eight times: each distance, or the mean of those around with like tokens (N,C) where that is larger."""
     side = int(len(query) ** 0.5)
     rows, columns = np.divmod(np.arange(len(query)), side)
-    for _ in range(10):
+    for _ in range(8):
         before = distances.copy()
         for place, token in enumerate(query):
             apart = (rows - place // side) ** 2 + (columns - place % side) ** 2

@@ -1,5 +1,7 @@
 """Tiles beside the whole image: how a photograph is cut, and the detector against plain arithmetic."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -18,7 +20,7 @@ from models.methods.nearest import Nearest
 from models.methods.plus import TILE_WEIGHT, Plus
 from models.methods.subspace import Subspace
 from models.tiles import join_tiles, smoothed
-from utils.config import WindowConfig
+from utils.config import MethodConfig, WindowConfig
 from utils.tile_layout import AUTO_TILES, TileLayout, tiles_for
 
 SIDE, PATCH, GRID = 64, 8, 8
@@ -128,20 +130,26 @@ def test_nearest_with_tiles_is_half_of_each(tiny_backbone, size):
     assert found.base_score[0] == pytest.approx(both.max((1, 2)).mean(), rel=1e-4)
 
 
-def test_plus_with_tiles(tiny_backbone):
+@pytest.mark.parametrize("leave_out, weights", [((), [2 / 3, 1 / 3]), (("early",), [1 / 2, 1 / 2])])
+def test_plus_with_tiles(tiny_backbone, leave_out, weights):
     scorer, alone = scorer_of(tiny_backbone, Plus), scorer_of(tiny_backbone, Plus, WindowConfig("nan"))
+    scorer.detector.method.options = MethodConfig(leave_out=leave_out)
     photographs = [photo(seed) for seed in range(3)]
     for one in (scorer, alone):
         show(one, photographs[:2], 1)
     layout = scorer.detector.layout
     views = photograph_to_pixels(photographs[2], SIDE, layout)
-    fine = scorer.detector._tile_maps(tiny_backbone.normalise(views[None, 1:]), None).mean(0).numpy()
+    of_blocks = scorer.detector._tile_maps(tiny_backbone.normalise(views[None, 1:]), None).numpy()
+    fine = np.tensordot(weights, of_blocks, 1)
     smooth = gaussian_filter(enlarged(fine, 2 * GRID), (0, 0.7, 0.7), mode="nearest")
     coarse = enlarged(alone(views[None, 0], ["x"]).base, 2 * GRID)
     expected = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * smooth
     found = scorer(views[None], ["x"])
     assert found.base[0] == pytest.approx(expected[0], rel=1e-4, abs=1e-6)
-    assert found.base_score[0] > alone(views[None, 0], ["x"]).base_score[0]
+    plain = gaussian_filter(enlarged(of_blocks.mean(0), 2 * GRID), (0, 0.7, 0.7), mode="nearest")
+    scored = alone.detector.raw_maps(tiny_backbone.normalise(views[None, 0]))[2:].mean(0)[0].numpy()
+    highest = np.sort((scored + plain[0].reshape(GRID, 2, GRID, 2).mean((1, 3))).flatten())[::-1]
+    assert found.base_score[0] == pytest.approx(highest[: math.ceil(0.005 * GRID**2)].mean(), rel=1e-4)
 
 
 @pytest.mark.parametrize("method", [Nearest, Plus, Subspace, Fdsl])

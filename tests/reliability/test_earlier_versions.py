@@ -95,16 +95,16 @@ def test_a_saved_detector_says_of_photographs_what_it_said(frozen, method):
 
 
 def test_plus_keeps_to_the_parts_that_it_was_saved_with(frozen):
-    """What an earlier version saved says nothing of a part that came later, and works without it."""
+    """What an earlier version saved says nothing of parts that came later, and works without them."""
     flags = ["--references", "data/cup/train/good", "--input", "data/cup/test", "--method", "plus"]
     flags += [*BACKBONE, *RUNTIME, "--winmode", "nan", "--pictures", "none", "--save-maps"]
-    for name, more in (("now", []), ("before", ["--leave-out", "bilateral"])):
+    for name, more in (("now", []), ("before", ["--leave-out", "bilateral", "early"])):
         files = ["--output", name, "--save-detector", f"{name}.safetensors"]
         assert command("predict").main([*flags, *files, *more]) == 0
     now, before = (AnomalyDetector.load(f"{name}.safetensors", device="cpu") for name in ("now", "before"))
     assert (now.config.detector.options.leave_out, before.config.detector.options.leave_out) == (
         (),
-        ("bilateral",),
+        ("bilateral", "early"),
     )
     with safe_open("before.safetensors", "pt") as opened:
         made = json.loads(opened.metadata()["fdsl_detector"])
