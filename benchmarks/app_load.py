@@ -136,7 +136,7 @@ def measure(visitors: int, seconds: float) -> dict:
         finally:
             server.kill()
         result["left_behind"] = len(list(Path(folder).glob("fdsl-page-*")))
-        result["log_lines"] = len(lines) - lines.index(line) - 1
+        result["log"] = lines[lines.index(line) + 1 :]
     return result
 
 
