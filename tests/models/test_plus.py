@@ -106,6 +106,17 @@ def test_map_and_score_are_those_of_the_formulas(tiny_backbone, photos, referenc
         assert float(found.base_score[number]) == pytest.approx(score, **EXACT)
 
 
+def test_the_bilateral_filter_is_that_of_the_formula_beyond_its_reach():
+    generator = torch.Generator().manual_seed(3)
+    tokens = torch.randn(32, generator=generator) + 0.3 * torch.randn(2, 1, 16 * 16, 32, generator=generator)
+    tokens = torch.nn.functional.normalize(tokens, dim=-1)
+    distances = torch.rand(2, 1, 16 * 16, generator=generator)
+    found = plus.bilateral(tokens, distances)
+    for block in range(2):
+        expected = filtered(tokens[block, 0].double().numpy(), distances[block, 0].double().numpy())
+        assert found[block, 0].numpy() == pytest.approx(expected, rel=1e-5)
+
+
 def test_the_score_is_the_mean_of_the_highest_patches(tiny_backbone):
     method = Plus(tiny_backbone.width, 2)
     maps = torch.rand(4, 3, 30, 30, generator=torch.Generator().manual_seed(2))
