@@ -9,7 +9,8 @@ defects are drawn as train.py --synthetic does (drawn), or from both (mixed). On
 tested product is the reference, drawn as test.py draws it and turned as --rotate-references auto says. Each
 variant is judged alone, in a geometric mean with `plus` (`x plus`), in a mean with it on the scale of what
 references reach (`+ plus`), and heads as train.py makes them as method both too (`+ nearest`). Here `plus`
-has no bilateral filter. --methods, written as for benchmarks/judgement.py, are what they are held against.
+has no bilateral filter, and all blocks count alike in its score. --methods, written as for
+benchmarks/judgement.py, are what they are held against.
 
 Photographs are encoded once and kept in --cache. Rows are kept in --json as they are made: the same command
 goes on where it was stopped. Prints Markdown tables: image AUROC, pixel AP and PRO, means over seeds, and the

@@ -33,7 +33,7 @@ from models.methods.nearest import nearest_distance
 from models.methods.plus import Plus, PlusMemory, without_the_shared
 from models.pair import scaled
 
-PLUS = "plus:leave_out=bilateral"  # whose maps are the distances themselves
+PLUS = "plus:leave_out=bilateral+early_score"  # whose maps are the distances, all blocks alike
 NEIGHBOURS = (1, 3, 9)
 LEAST = 1e-4  # of a distance whose logarithm is taken
 HIDDEN, FEW = 32, 16  # channels of heads on tokens and on maps

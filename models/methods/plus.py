@@ -30,7 +30,8 @@ from utils.config import MethodConfig
 from utils.errors import ModelError
 
 CALM, SPREAD, SELF, SMOOTH, TOP = "calm", "spread", "self", "smooth", "top"
-BILATERAL, EARLY = "bilateral", "early"
+BILATERAL = "bilateral"
+EARLY, EARLY_WHOLE, EARLY_SCORE = "early", "early_whole", "early_score"
 SPREAD_TOKENS = 8192  # of each block, at most, whose residuals say in which directions good parts differ
 EVEN = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
 ALIKE = 5  # patches of the same photograph
@@ -139,9 +140,9 @@ class Plus(Method[PlusMemory]):
     takes_text = True
     adapts = True
     groups = 2
-    parts = (CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL, EARLY)
-    younger_parts = (BILATERAL, EARLY)
-    parts_of_map = (SMOOTH, BILATERAL, EARLY)
+    parts = (CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL, EARLY, EARLY_WHOLE, EARLY_SCORE)
+    younger_parts = (BILATERAL, EARLY, EARLY_WHOLE, EARLY_SCORE)
+    parts_of_map = (SMOOTH, BILATERAL, EARLY, EARLY_WHOLE)
 
     def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
         super().__init__(width, blocks, options)
@@ -211,22 +212,24 @@ class Plus(Method[PlusMemory]):
         """The map (B,side,side) is mostly that of the tiles (L,B,H,W); the score (B,) adds it to the map of
         the score."""
         shown, scored = maps.chunk(2)
-        fine = self._as_shown(self._joined(tiles), side)
-        coarse = resized(self._smoothed(shown.mean(0), SIGMA), side)
+        fine = self._as_shown(self._mean(tiles, EARLY), side)
+        coarse = resized(self._smoothed(self._mean(shown, EARLY_WHOLE), SIGMA), side)
         both = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine
-        added = F.adaptive_avg_pool2d(self._as_shown(tiles.mean(0), side), scored.shape[-1])
+        closer = self._as_shown(self._mean(tiles, EARLY_SCORE), side)
+        added = F.adaptive_avg_pool2d(closer, scored.shape[-1])
         score = self._score(scored + added)
         if self.taught is not None:
             both = self.taught(both, self._as_shown(tiles, side))
         return both, score
 
-    def _joined(self, tiles: Tensor) -> Tensor:
-        """Maps of tiles (L,B,H,W) -> their mean over blocks (B,H,W), of which the first counts L times, the
-        next L - 1 times and the last once: close up, early blocks see most exactly where a defect is."""
-        if EARLY in self.options.leave_out:
-            return tiles.mean(0)
-        weights = torch.arange(len(tiles), 0, -1, device=tiles.device, dtype=tiles.dtype)
-        return (weights.view(-1, 1, 1, 1) * tiles).sum(0) / weights.sum()
+    def _mean(self, values: Tensor, part: str) -> Tensor:
+        """Values (L,...) -> their mean over blocks (...), of which the first counts L times, the next L - 1
+        times and the last once; all alike where that `part` is left out. Early blocks see small defects, and
+        see more exactly where one is."""
+        if part in self.options.leave_out:
+            return values.mean(0)
+        weights = torch.arange(len(values), 0, -1, device=values.device, dtype=values.dtype)
+        return (weights.view(-1, *[1] * (values.dim() - 1)) * values).sum(0) / weights.sum()
 
     def _as_shown(self, tiles: Tensor, side: int) -> Tensor:
         """Maps of tiles (...,H,W), smoothed at the size of the map that is shown (...,side,side)."""
@@ -238,5 +241,5 @@ class Plus(Method[PlusMemory]):
     def _score(self, scored: Tensor) -> Tensor:
         """Maps (L,B,G,G) -> the mean (B,) of the highest patches of their mean."""
         if TOP in self.options.leave_out:
-            return scored.flatten(2).amax(-1).mean(0)
-        return mean_of_highest(scored.mean(0))
+            return self._mean(scored.flatten(2).amax(-1), EARLY_SCORE)
+        return mean_of_highest(self._mean(scored, EARLY_SCORE))

@@ -8,7 +8,7 @@ from scipy.ndimage import gaussian_filter
 from models.detector import NO_WINDOWS, Detector
 from models.matching import Elsewhere
 from models.methods import plus
-from models.methods.plus import BILATERAL, CALM, SELF, SMOOTH, SPREAD, TOP, Plus
+from models.methods.plus import BILATERAL, CALM, EARLY_SCORE, SELF, SMOOTH, SPREAD, TOP, Plus
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import ModelError
 
@@ -90,7 +90,7 @@ def expected(backbone, references, image):
         distances = distances_of(query[block], np.concatenate(normal[:, block]), weights)
         shown.append(filtered(query[block], distances.copy()))
         scored.append(np.sqrt(distances * unlikeness_of(query[block])))
-    highest = np.sort(np.mean(scored, 0))[::-1]
+    highest = np.sort(np.average(scored, 0, np.arange(len(scored), 0, -1)))[::-1]
     shown = gaussian_filter(np.mean(shown, 0).reshape(GRID, GRID), 0.5, mode="nearest").flatten()
     return shown, highest[: int(np.ceil(0.005 * len(highest)))].mean()
 
@@ -121,7 +121,8 @@ def test_the_score_is_the_mean_of_the_highest_patches(tiny_backbone):
     method = Plus(tiny_backbone.width, 2)
     maps = torch.rand(4, 3, 30, 30, generator=torch.Generator().manual_seed(2))
     _, score = method.summarise(maps)
-    highest = maps[2:].mean(0).flatten(1).sort(descending=True).values[:, :5]
+    weighed = (2 * maps[2] + maps[3]) / 3
+    highest = weighed.flatten(1).sort(descending=True).values[:, :5]
     assert torch.allclose(score, highest.mean(1))
 
 
@@ -136,13 +137,13 @@ def test_without_all_of_its_parts_it_is_nearest(tiny_backbone, photos):
     assert torch.allclose(detector(photos[3:]).base_score, plain(photos[3:]).base_score, atol=1e-6)
 
 
-@pytest.mark.parametrize("part", [CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL])
+@pytest.mark.parametrize("part", [CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL, EARLY_SCORE])
 def test_each_part_can_be_left_out_and_does_something(tiny_backbone, photos, part):
     whole, other = detector_of(tiny_backbone), detector_of(tiny_backbone, [part])
     for one in (whole, other):
         one.remember(photos[:2])
     with_it, without_it = whole(photos[3:]), other(photos[3:])
-    assert torch.equal(with_it.base, without_it.base) == (part in (SELF, TOP))
+    assert torch.equal(with_it.base, without_it.base) == (part in (SELF, TOP, EARLY_SCORE))
     assert torch.allclose(with_it.base_score, without_it.base_score) == (part in (SMOOTH, BILATERAL))
 
 

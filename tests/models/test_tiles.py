@@ -130,8 +130,19 @@ def test_nearest_with_tiles_is_half_of_each(tiny_backbone, size):
     assert found.base_score[0] == pytest.approx(both.max((1, 2)).mean(), rel=1e-4)
 
 
-@pytest.mark.parametrize("leave_out, weights", [((), [2 / 3, 1 / 3]), (("early",), [1 / 2, 1 / 2])])
-def test_plus_with_tiles(tiny_backbone, leave_out, weights):
+EARLY, ALIKE = [2 / 3, 1 / 3], [1 / 2, 1 / 2]
+
+
+@pytest.mark.parametrize(
+    "leave_out, weights, of_whole, in_score",
+    [
+        ((), EARLY, EARLY, EARLY),
+        (("early",), ALIKE, EARLY, EARLY),
+        (("early_whole",), EARLY, ALIKE, EARLY),
+        (("early_score",), EARLY, EARLY, ALIKE),
+    ],
+)
+def test_plus_with_tiles(tiny_backbone, leave_out, weights, of_whole, in_score):
     scorer, alone = scorer_of(tiny_backbone, Plus), scorer_of(tiny_backbone, Plus, WindowConfig("nan"))
     scorer.detector.method.options = MethodConfig(leave_out=leave_out)
     photographs = [photo(seed) for seed in range(3)]
@@ -140,15 +151,20 @@ def test_plus_with_tiles(tiny_backbone, leave_out, weights):
     layout = scorer.detector.layout
     views = photograph_to_pixels(photographs[2], SIDE, layout)
     of_blocks = scorer.detector._tile_maps(tiny_backbone.normalise(views[None, 1:]), None).numpy()
-    fine = np.tensordot(weights, of_blocks, 1)
-    smooth = gaussian_filter(enlarged(fine, 2 * GRID), (0, 0.7, 0.7), mode="nearest")
-    coarse = enlarged(alone(views[None, 0], ["x"]).base, 2 * GRID)
-    expected = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * smooth
+
+    def closer(weights):
+        mean = enlarged(np.tensordot(weights, of_blocks, 1), 2 * GRID)
+        return gaussian_filter(mean, (0, 0.7, 0.7), mode="nearest")
+
+    shown, scored = alone.detector.raw_maps(tiny_backbone.normalise(views[None, 0])).chunk(2)
+    whole = gaussian_filter(np.tensordot(of_whole, shown.numpy(), 1), (0, 0.5, 0.5), mode="nearest")
+    coarse = enlarged(whole, 2 * GRID)
+    expected = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * closer(weights)
     found = scorer(views[None], ["x"])
     assert found.base[0] == pytest.approx(expected[0], rel=1e-4, abs=1e-6)
-    plain = gaussian_filter(enlarged(of_blocks.mean(0), 2 * GRID), (0, 0.7, 0.7), mode="nearest")
-    scored = alone.detector.raw_maps(tiny_backbone.normalise(views[None, 0]))[2:].mean(0)[0].numpy()
-    highest = np.sort((scored + plain[0].reshape(GRID, 2, GRID, 2).mean((1, 3))).flatten())[::-1]
+    of_score = np.tensordot(in_score, scored[:, 0].numpy(), 1)
+    added = closer(in_score)[0].reshape(GRID, 2, GRID, 2).mean((1, 3))
+    highest = np.sort((of_score + added).flatten())[::-1]
     assert found.base_score[0] == pytest.approx(highest[: math.ceil(0.005 * GRID**2)].mean(), rel=1e-4)
 
 
