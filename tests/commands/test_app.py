@@ -74,7 +74,8 @@ def test_eight_visitors_for_some_seconds():
 
     result = measure(8, 3)
     assert result["errors"] == 0 and result["visits"] >= 1 and result["left_behind"] == 0, result
-    assert result["exit_code"] == 130 and len(result["log"]) == 1, result["log"]
+    said = [line for line in result["log"] if " s left" not in line]  # of learning, on a slow machine
+    assert result["exit_code"] == 130 and len(said) == 1, result["log"]
 
 
 def test_flags_that_are_refused(arguments, tmp_path, capsys):
