@@ -6,9 +6,10 @@
 References are drawn as test.py draws them, and the good test images say where good parts lie. Prints the
 numbers of fdsl/good_parts.py, learnt on all products, and a table in which each product's threshold rests on
 the others alone: how many of its good images are called anomalous (on average over draws, of the worst draw)
-and how many of its defective ones, without what other products taught and with it. `--rows FILE ...` keeps
-what was scored, and reads it instead where it is there; several files are read together. Photographs are
-encoded once for each file of weights and kept in --cache.
+and how many of its defective ones, without what other products taught, with it, and with a limit that knows
+this very product's good images from the other draws. A second table counts how often each of these holds.
+`--rows FILE ...` keeps what was scored, and reads it instead where it is there; several files are read
+together. Photographs are encoded once for each file of weights and kept in --cache.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -35,7 +37,7 @@ from fdsl.calibration import as_unknown, mean_apart, set_scales
 from fdsl.evaluation import fused_scores
 from fdsl.flags.arguments import turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
-from fdsl.good_parts import ALONE
+from fdsl.good_parts import WITH_TILES, weight_alone
 from fdsl.scoring import Scorer
 from fdsl.thresholds import APART, Above, log_odds, step_of, upper_limit, what_references_say
 from fdsl.turning import show
@@ -45,6 +47,7 @@ from utils.errors import ConfigError, DataError, ModelError
 
 RATES = (0.05, 0.10)
 SCORES = ("max", "top1")
+WAYS = ("references alone", "with others", "product known")  # that a threshold comes from
 
 
 @dataclass(frozen=True)
@@ -70,13 +73,16 @@ class Row:
 
     def reached(self, rate: float, above: Above | None) -> tuple[float, float]:
         """Which share of good and of defective images is called anomalous."""
-        limit = upper_limit(np.array(self.values), np.array(self.kinds), rate, above)
+        return self.beyond(upper_limit(np.array(self.values), np.array(self.kinds), rate, above))
+
+    def beyond(self, limit: float) -> tuple[float, float]:
+        """Which share of good and of defective images reaches the limit."""
         return float((np.array(self.good) >= limit).mean()), float((np.array(self.bad) >= limit).mean())
 
 
 def learnt(rows: Sequence[Row]) -> Above:
     """From draws of as many references, of several products and backbones, all of which count alike."""
-    alone = ALONE if rows[0].shots > 1 else 1.0
+    alone = weight_alone(rows[0].method, rows[0].shots)
     found = [row.above(alone) for row in rows]
     shifts = np.array([one.mean() for one in found])
     spread = np.sqrt(shifts.var() + np.mean([one.var() for one in found]))
@@ -126,9 +132,9 @@ def of_category(
     good = [record for record in catalogue.test[category] if not record.anomalous]
     bad = [record for record in catalogue.test[category] if record.anomalous]
     chosen = np.random.default_rng(0).permutation(len(bad))[: args.defects]
-    scorer.detector.lay_tiles([(1, 1)])
-    pixels = {
-        record: scorer.to_batch([open_image(catalogue.root / record.image_path)])
+    method = setting.method + (WITH_TILES if setting.tiles != 1 else "")
+    images = {
+        record: open_image(catalogue.root / record.image_path)
         for record in [*good, *(bad[index] for index in chosen)]
     }
     for shots in args.shots:
@@ -139,13 +145,13 @@ def of_category(
             adapt_to(scorer, photographs)
             set_scales(scorer, photographs, turned)
             values, kinds = among_themselves(scorer, photographs, turned)
-            tested = without_references(list(pixels), drawn)
-            found = scores_of(scorer, [pixels[record] for record in tested])
+            tested = without_references(list(images), drawn)
+            found = scores_of(scorer, [images[record] for record in tested])
             labels = np.array([record.anomalous for record in tested])
             print(weights, category, setting.text, shots, seed, turned, file=sys.stderr, flush=True)
             for score, reached in found.items():
                 yield Row(
-                    *(setting.method, score, weights, category, shots, seed),
+                    *(method, score, weights, category, shots, seed),
                     *(values[score].tolist(), kinds.tolist()),
                     *(reached[~labels].tolist(), reached[labels].tolist()),
                 )
@@ -163,9 +169,10 @@ def among_themselves(
     return {score: np.append(values, apart) for score, values in found.items()}, kinds
 
 
-def scores_of(scorer: Scorer, pixels: list[torch.Tensor]) -> dict[str, np.ndarray]:
+def scores_of(scorer: Scorer, images: list[Image.Image]) -> dict[str, np.ndarray]:
     """The scores of test images, of each kind."""
-    parts = [scorer(torch.cat(part), ["a test image"] * len(part)) for part in in_batches(pixels, BATCH)]
+    batches = (scorer.to_batch(part) for part in in_batches(images, BATCH))
+    parts = [scorer(batch, ["a test image"] * len(batch)) for batch in batches]
     return scores_among(parts, scorer)
 
 
@@ -195,25 +202,67 @@ def entry(one: Above) -> str:
     return f"Above({one.shift:.3f}, {one.spread:.3f}, {one.alone}, {one.step:.3f})"
 
 
-def table(rows: Sequence[Row]) -> str:
-    """How well thresholds hold whose product had no part in what was learnt."""
-    lines = []
+def known_limit(rows: Sequence[Row], row: Row, rate: float) -> float:
+    """What good images of the very same product and backbone exceed at the rate, with the other draws of
+    references: as much as anything that is learnt beforehand could say."""
+    return float(np.quantile([score for other in rows if other is not row for score in other.good], 1 - rate))
+
+
+def shares(rows: Sequence[Row]) -> Iterator[tuple[Row, float, dict[str, list[tuple[float, float]]]]]:
+    """For each product with each backbone, method, score and number of references, and for each rate: one of
+    its rows, the rate, and for each of WAYS the shares that are called anomalous, draw by draw."""
     groups = dict.fromkeys((row.method, row.score, row.category, row.shots, row.weights) for row in rows)
     for method, score, category, shots, weights in groups:
         alike = [row for row in rows if (row.method, row.score, row.shots) == (method, score, shots)]
         others = learnt([row for row in alike if row.category != category])
         own = [row for row in alike if (row.category, row.weights) == (category, weights)]
-        cells = [
-            cell([row.reached(rate, above) for row in own]) for rate in RATES for above in (None, others)
-        ]
-        lines.append([method, score, category, shots, weights, *cells])
-    header = [f"{rate:.0%}, {how}" for rate in RATES for how in ("references alone", "with others")]
-    return tabulate(lines, ["method", "score", "category", "k", "weights", *header], tablefmt="github")
+        if len(own) < 2:
+            raise ConfigError("each draw is held against the others: name two --seeds or more")
+        for rate in RATES:
+            found = (
+                [row.reached(rate, None) for row in own],
+                [row.reached(rate, others) for row in own],
+                [row.beyond(known_limit(own, row, rate)) for row in own],
+            )
+            yield own[0], rate, dict(zip(WAYS, found))
 
 
-def cell(shares: Sequence[tuple[float, float]]) -> str:
+def table(rows: Sequence[Row]) -> str:
+    """How well thresholds hold whose product had no part in what was learnt."""
+    lines: dict[tuple, list[str]] = {}
+    for row, _, found in shares(rows):
+        line = lines.setdefault((row.method, row.score, row.category, row.shots, row.weights), [])
+        line += [cell(found[way]) for way in WAYS]
+    header = [f"{rate:.0%}, {way}" for rate in RATES for way in WAYS]
+    return tabulate(
+        [[*names, *cells] for names, cells in lines.items()],
+        ["method", "score", "category", "k", "weights", *header],
+        tablefmt="github",
+    )
+
+
+def holds(found: Sequence[tuple[float, float]], rate: float) -> bool:
+    """Whether the good images that are called anomalous are on average within a factor of two of the rate,
+    and of the worst draw at most four times as many."""
+    good = np.array(found)[:, 0]
+    return bool(rate / 2 <= good.mean() <= 2 * rate and good.max() <= 4 * rate)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """In how many of the table's cells a threshold `holds`."""
+    counts: dict[tuple, dict[str, int]] = {}
+    for row, rate, found in shares(rows):
+        own = counts.setdefault((row.method, row.score, row.shots), dict.fromkeys(("of", *WAYS), 0))
+        own["of"] += 1
+        for way in WAYS:
+            own[way] += holds(found[way], rate)
+    lines = [[*names, *own.values()] for names, own in counts.items()]
+    return tabulate(lines, ["method", "score", "k", "cells", *WAYS], tablefmt="github")
+
+
+def cell(found: Sequence[tuple[float, float]]) -> str:
     """Shares of good and of defective ones -> means, and the worst draw's in brackets."""
-    good, bad = np.array(shares).T
+    good, bad = np.array(found).T
     return f"{good.mean():.1%} ({good.max():.0%}), {bad.mean():.0%}"
 
 
@@ -236,6 +285,8 @@ def main(argv: list[str] | None = None) -> None:
     print(numbers(rows))
     print("\nFound on good images (worst draw), caught; each product by what the others taught.\n")
     print(table(rows))
+    print("\nCells that are within a factor of two of the wish, and whose worst draw is within four.\n")
+    print(summary(rows))
 
 
 if __name__ == "__main__":

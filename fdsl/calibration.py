@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -148,9 +148,10 @@ def normal_scores(
 
 
 def mean_apart(scorer: Scorer, photograph: Image.Image) -> float:
-    """The mean of a reference's map for a detector that knows it alone and not turned, where no patch may
-    match near its own place: how unlike those elsewhere on it its patches are. NotFinite."""
-    one = Scorer(scorer.detector.another(), scorer)
+    """The mean of a reference's map for a detector that knows it alone, not turned and without tiles, where
+    no patch may match near its own place: how unlike those elsewhere on it its patches are. NotFinite."""
+    detector = scorer.detector
+    one = Scorer(detector.another(replace(detector.settings, tiles=1)), scorer)
     pixels = one.to_batch([photograph])
     one.remember(pixels)
     return float(one(pixels, ["a reference"], elsewhere(one.detector, photograph, 1)).base.mean())

@@ -15,7 +15,9 @@ from fdsl.thresholds import Above
 from models.detector import Detector
 from utils.config import MethodConfig
 
-ALONE = 0.75  # the weight of what each of several references says alone; their held-out scores have the rest
+WITH_TILES = " --tiles"  # after a method's name
+# method -> for so many references, and for more, the weight of what each of them says alone
+ALONE = {"nearest": {1: 1.0, 2: 0.75}, "plus": {1: 0.5, 4: 0.25}, "plus" + WITH_TILES: {1: 0.0}}
 
 # (method, image score) -> for so many references, and for more, short of twice as many
 LEARNT: dict[tuple[str, str], dict[int, Above]] = {
@@ -25,16 +27,22 @@ LEARNT: dict[tuple[str, str], dict[int, Above]] = {
 }
 
 
+def weight_alone(method: str, references: int) -> float:
+    """The weight of what each of so many references says alone; of a method that is not listed, that of
+    `nearest`."""
+    weights = ALONE.get(method, ALONE["nearest"])
+    return weights[max(count for count in weights if count <= references)]
+
+
 def above_of(detector: Detector, image_score: str, references: int) -> Above | None:
     """What was learnt for as many references; None where nothing was, and for a detector whose scores are of
-    another kind: through windows, with tiles, text, mutual scoring or a second backbone, or with parts left
-    out."""
+    another kind: through windows, with text, mutual scoring or a second backbone, or with parts left out."""
     options, of_map = detector.method.options, detector.method.parts_of_map
     usual = MethodConfig(
         options.use_nam, leave_out=tuple(part for part in options.leave_out if part in of_map)
     )
-    plain = detector.settings.tiles == 1 and detector.windows is None and detector.second is None
-    if not plain or options != usual:
+    if detector.windows is not None or detector.second is not None or options != usual:
         return None
-    numbers = LEARNT.get((detector.method.name, image_score), {})
+    name = detector.method.name if detector.layout is None else detector.method.name + WITH_TILES
+    numbers = LEARNT.get((name, image_score), {})
     return next((above for count, above in numbers.items() if count <= references < 2 * count), None)

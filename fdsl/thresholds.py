@@ -49,8 +49,9 @@ class Threshold:
 class Above:
     """How far new good parts lie above what references say of themselves, in log-odds: the mean and the
     standard deviation over other products, references and good parts (fdsl/good_parts.py). alone: the weight
-    of what each reference says alone. step: how far above that the references come for each other, a single
-    one for itself elsewhere."""
+    of what each reference says alone; its scores against the others, of a single one those of its copies
+    against it, have the rest. step: how far above that the references come for each other, a single one for
+    itself elsewhere."""
 
     shift: float
     spread: float
@@ -250,9 +251,10 @@ def is_like_others(odds: np.ndarray, kinds: np.ndarray, above: Above) -> bool:
 
 def what_references_say(odds: np.ndarray, kinds: np.ndarray, alone: float) -> float:
     """Where good parts' log-odds lie, but for a shift that other products teach, from those (n,) of these
-    kinds: what each reference says alone (APART) has that weight, their HELD_OUT scores the rest."""
-    apart, own = odds[kinds == APART], odds[kinds == HELD_OUT]
-    return float(alone * apart.mean() + ((1 - alone) * own.mean() if len(own) else 0.0))
+    kinds: what each reference says alone (APART) has that weight, their HELD_OUT scores the rest, of a single
+    one its LENIENT scores."""
+    apart, beside = odds[kinds == APART], odds[kinds == (HELD_OUT if HELD_OUT in kinds else LENIENT)]
+    return float(alone * apart.mean() + ((1 - alone) * beside.mean() if len(beside) else 0.0))
 
 
 def _as_learnt(odds: np.ndarray, kinds: np.ndarray, above: Above) -> tuple[float, float]:

@@ -1,7 +1,8 @@
 """What other products teach of good parts: the threshold that rests on it, what it is learnt from, and for
 which detectors it counts."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from math import exp, log
 from statistics import NormalDist, fmean
 
@@ -9,9 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.other_products import Row, cell, learnt, main, read_rows
+from benchmarks.other_products import Row, cell, holds, known_limit, learnt, main, read_rows
 from fdsl.api import AnomalyDetector
-from fdsl.good_parts import LEARNT, above_of
+from fdsl.good_parts import LEARNT, WITH_TILES, above_of, weight_alone
 from fdsl.thresholds import (
     APART,
     COPY,
@@ -36,11 +37,9 @@ def odds(score):
     return log(score / (1 - score))
 
 
-def plain_limit(apart, held_out, above, rate):
+def plain_limit(apart, held_out, lenient, above, rate):
     """The threshold, written down as docs/own_parts.md says it."""
-    said = above.alone * fmean(map(odds, apart))
-    if held_out:
-        said += (1 - above.alone) * fmean(map(odds, held_out))
+    said = above.alone * fmean(map(odds, apart)) + (1 - above.alone) * fmean(map(odds, held_out or lenient))
     squares = LEARNT_WEIGHT * above.spread**2
     if held_out:
         squares += sum((odds(one) - fmean(map(odds, held_out))) ** 2 for one in held_out)
@@ -53,22 +52,23 @@ def plain_limit(apart, held_out, above, rate):
     "apart, held_out, alone",
     [
         ([0.05], [], 1.0),
+        ([0.05], [], 0.75),
         ([0.05, 0.06], [0.2, 0.24], 0.5),
         ([0.05, 0.06, 0.04, 0.05], [0.2, 0.25, 0.19, 0.22], 0.25),
     ],
 )
 def test_the_threshold_is_that_of_its_plain_transcription(apart, held_out, alone):
     above = replace(TAUGHT, alone=alone)
-    other = [0.3, 0.1] * len(held_out) if held_out else [0.01, 0.2]
+    other = [0.3, 0.1] * len(held_out) if held_out else [0.01, 0.02, 0.2, 0.3]
     values = np.array([*held_out, *other, *apart])
     kinds = np.array(
         [HELD_OUT] * len(held_out)
-        + ([COPY] * len(other) if held_out else [LENIENT, STRICT])
+        + ([COPY] * len(other) if held_out else [LENIENT, LENIENT, STRICT, STRICT])
         + [APART] * len(apart)
     )
     assert is_normal(values, values, kinds)
     for rate in (0.5, 0.1, 0.05, 0.01):
-        expected = plain_limit(apart, held_out, above, rate)
+        expected = plain_limit(apart, held_out, other[:2], above, rate)
         assert upper_limit(values, kinds, rate, above) == pytest.approx(expected, rel=1e-9)
     assert upper_limit(values, kinds, 0.05) == pytest.approx(
         upper_limit(values[kinds != APART], kinds[kinds != APART], 0.05)
@@ -168,6 +168,27 @@ def test_each_reference_says_how_unlike_its_own_patches_are(tiny_configs, photog
 
 
 @pytest.mark.usefixtures("table")
+def test_with_tiles_other_numbers_count_and_whole_images_say_how_unlike_patches_are(
+    tiny_configs, photographs, monkeypatch
+):
+    tiles = WindowConfig("nan", tiles=2)
+    made, whole = (detector(tiny_configs, method="plus", windows=one) for one in (tiles, WindowConfig("nan")))
+    for one in (made, whole):
+        one.remember(photographs[:1])
+    assert whole.normal.above == TABLE[1] and made.normal.above is None, "nothing was learnt with tiles"
+    with_tiles = Above(0.2, 0.3, 0.0, 1.0)
+    numbers = {("plus" + WITH_TILES, "max"): {1: with_tiles}}
+    monkeypatch.setattr("fdsl.good_parts.LEARNT", numbers)
+    made.remember(photographs[:1])
+    normal = made.normal
+    assert normal.above == with_tiles
+    assert normal.scores[normal.kinds == APART] == whole.normal.scores[whole.normal.kinds == APART]
+    lenient = fmean(map(odds, normal.scores[normal.kinds == LENIENT]))
+    limit = lenient + 0.2 + NormalDist().inv_cdf(0.95) * 0.3
+    assert normal.threshold(0.05).score == pytest.approx(1 / (1 + exp(-limit)))
+
+
+@pytest.mark.usefixtures("table")
 def test_a_saved_detector_keeps_what_was_learnt_when_it_was_made(
     tiny_configs, photographs, tmp_path, monkeypatch
 ):
@@ -213,14 +234,42 @@ def test_it_counts_only_for_scores_of_the_kind_it_was_learnt_from(tiny_configs):
     assert taught(method="plus", leave_out=["self"]) is None
     assert taught(method="plus", leave_out=["bilateral"]) == taught(method="plus") is not None
     assert taught(method="nearest", windows=WindowConfig("mul", 4, 2)) is None
-    assert taught(method="plus", windows=WindowConfig("nan", tiles=2)) is None
 
 
 def test_what_was_learnt_is_of_methods_that_there_are():
     for (method, kind), numbers in LEARNT.items():
-        assert method in METHODS and kind in ("max", "top1")
-        assert all(one.spread > 0 and 0 < one.alone <= 1 for one in numbers.values())
-        assert numbers[1].alone == 1
+        assert method.removesuffix(WITH_TILES) in METHODS and kind in ("max", "top1")
+        assert all(one.spread > 0 for one in numbers.values())
+        assert {count: one.alone for count, one in numbers.items()} == {
+            count: weight_alone(method, count) for count in numbers
+        }
+
+
+def test_a_threshold_holds_within_a_factor_of_two_on_average_and_of_four_at_worst():
+    for found, does in (
+        ((0.05, 0.05), True),
+        ((0.0, 0.05), True),
+        ((0.0, 0.04), False),
+        ((0.0, 0.2), True),
+        ((0.01, 0.2), False),
+        ((0.0, 0.0, 0.0, 0.0, 0.21), False),
+    ):
+        assert holds([(share, 1.0) for share in found], 0.05) is does, found
+
+
+def test_a_known_product_is_that_of_the_other_draws():
+    rows = [Row("m", "max", "w", "c", 1, seed, [0.1], [APART], [0.1 * seed] * 4, [1.0]) for seed in range(3)]
+    assert known_limit(rows, rows[2], 0.25) == pytest.approx(0.1)
+    assert known_limit(rows, rows[0], 0.25) == pytest.approx(0.2)
+    assert rows[2].beyond(known_limit(rows, rows[2], 0.25)) == (1.0, 1.0)
+
+
+def test_each_draw_is_held_against_others(tmp_path):
+    row = Row("nearest", "max", "w", "c", 1, 0, [0.1, 0.1, 0.1], [LENIENT, STRICT, APART], [0.1], [1.0])
+    kept = tmp_path / "rows.json"
+    kept.write_text(json.dumps([asdict(replace(row, category=name)) for name in ("c", "d")]))
+    with pytest.raises(ConfigError, match="two --seeds"):
+        main(["--rows", str(kept)])
 
 
 def test_the_benchmark_learns_and_judges_each_product_by_the_others(tiny_configs, tmp_path, capsys):
