@@ -7,7 +7,8 @@ References are drawn as test.py draws them, and the good test images say where g
 numbers of fdsl/good_parts.py, learnt on all products, and a table in which each product's threshold rests on
 the others alone: how many of its good images are called anomalous (on average over draws, of the worst draw)
 and how many of its defective ones, without what other products taught, with it, and with a limit that knows
-this very product's good images from the other draws. A second table counts how often each of these holds.
+this very product's good images from the other draws. Further tables say how far good images lie above what
+references say, and count how often each of the thresholds holds.
 `--rows FILE ...` keeps what was scored, and reads it instead where it is there; several files are read
 together. Photographs are encoded once for each file of weights and kept in --cache.
 """
@@ -241,6 +242,29 @@ def table(rows: Sequence[Row]) -> str:
     )
 
 
+def steps(rows: Sequence[Row]) -> str:
+    """How far good images lie above what references say of them, and how they spread: of each product and
+    backbone the mean over draws."""
+    columns, lines = products_of(rows), []
+    for method, score, shots in dict.fromkeys((row.method, row.score, row.shots) for row in rows):
+        own = [row for row in rows if (row.method, row.score, row.shots) == (method, score, shots)]
+        cells = []
+        for names in columns:
+            found = [
+                row.above(weight_alone(method, shots)) for row in own if (row.weights, row.category) == names
+            ]
+            step, spread = (np.mean([one.mean() for one in found]), np.mean([one.std() for one in found]))
+            cells.append(f"{step:+.2f}, {spread:.2f}")
+        lines.append([method, score, shots, *cells])
+    header = ["method", "score", "k", *(f"{weights}: {category}" for weights, category in columns)]
+    return tabulate(lines, header, tablefmt="github")
+
+
+def products_of(rows: Sequence[Row]) -> list[tuple[str, str]]:
+    """Each backbone with each product."""
+    return list(dict.fromkeys((row.weights, row.category) for row in rows))
+
+
 def holds(found: Sequence[tuple[float, float]], rate: float) -> bool:
     """Whether the good images that are called anomalous are on average within a factor of two of the rate,
     and of the worst draw at most four times as many."""
@@ -285,6 +309,8 @@ def main(argv: list[str] | None = None) -> None:
     print(numbers(rows))
     print("\nFound on good images (worst draw), caught; each product by what the others taught.\n")
     print(table(rows))
+    print("\nStep of good images above what references say, and their spread, in log-odds.\n")
+    print(steps(rows))
     print("\nCells that are within a factor of two of the wish, and whose worst draw is within four.\n")
     print(summary(rows))
 

@@ -17,7 +17,7 @@ from utils.config import MethodConfig
 
 WITH_TILES = " --tiles"  # after a method's name
 # method -> for so many references, and for more, the weight of what each of them says alone
-ALONE = {"nearest": {1: 1.0, 2: 0.75}, "plus": {1: 0.5, 4: 0.25}, "plus" + WITH_TILES: {1: 0.0}}
+ALONE = {"nearest": {1: 1.0, 2: 0.75, 4: 0.5}, "plus": {1: 0.5, 4: 0.25}, "plus" + WITH_TILES: {1: 0.0}}
 
 # (method, image score) -> for so many references, and for more, short of twice as many
 LEARNT: dict[tuple[str, str], dict[int, Above]] = {

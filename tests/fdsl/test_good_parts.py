@@ -291,3 +291,15 @@ def test_the_benchmark_learns_and_judges_each_product_by_the_others(tiny_configs
     alone = cell([row.reached(0.05, None) for row in singles if row.category == "cup"])
     assert f"{alone}" in line and f"{cell(cups)}" in line
     assert f'("nearest", "max"): {{1: Above({learnt(singles).shift:.3f}' in told
+    above_said = [row.above(1.0) for row in singles if row.category == "nut"]
+    step, spread = (fmean(how(one) for one in above_said) for how in (np.mean, np.std))
+    assert f"| {step:+.2f}, {spread:.2f}" in told
+    known = [row.beyond(known_limit(singles[:2], row, 0.05)) for row in singles[:2]]
+    assert singles[0].category == singles[1].category and cell(known) in told
+    held = sum(
+        holds([row.reached(rate, None) for row in singles if row.category == name], rate)
+        for rate in (0.05, 0.1)
+        for name in ("cup", "nut")
+    )
+    counted = [line for line in told.splitlines() if line.startswith("| nearest  | max ")][-2]
+    assert [part.strip() for part in counted.split("|")[3:6]] == ["1", "4", str(held)]
