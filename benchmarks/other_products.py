@@ -87,7 +87,7 @@ def learnt(rows: Sequence[Row]) -> Above:
     found = [row.above(alone) for row in rows]
     shifts = np.array([one.mean() for one in found])
     spread = np.sqrt(shifts.var() + np.mean([one.var() for one in found]))
-    step = np.mean([step_of(log_odds(np.array(row.values)), np.array(row.kinds)) for row in rows])
+    step = np.mean([step_of(log_odds(np.array(row.values)), np.array(row.kinds), alone) for row in rows])
     return Above(float(shifts.mean()), float(spread), alone, float(step))
 
 

@@ -31,6 +31,7 @@ from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.evaluation import image_scores  # noqa: E402
 from fdsl.flags.arguments import real, turns
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from fdsl.good_parts import LEARNT
 from fdsl.metrics.exact import image_metrics  # noqa: E402
 from fdsl.settings import window_config
 from fdsl.thresholds import batch_threshold
@@ -84,6 +85,9 @@ def parse() -> argparse.Namespace:
         metavar="SHARE",
         help="of the photographs that the batch's own threshold is taken from",
     )
+    parser.add_argument(
+        "--references-alone", action="store_true", help="thresholds without what other products taught"
+    )
     add_window_flags(parser)
     add_method_flags(parser)
     add_backbone_flags(parser)
@@ -122,6 +126,8 @@ def encode_once(detector: AnomalyDetector, known: dict[bytes, torch.Tensor]) -> 
 def main() -> None:
     args = parse()
     start_logging()
+    if args.references_alone:
+        LEARNT.clear()
     catalogue = open_catalogue(args.dataset, args.data_path)
     thresholds, rotations, batches = [], [], []
     for category in catalogue.test:

@@ -50,8 +50,7 @@ class Above:
     """How far new good parts lie above what references say of themselves, in log-odds: the mean and the
     standard deviation over other products, references and good parts (fdsl/good_parts.py). alone: the weight
     of what each reference says alone; its scores against the others, of a single one those of its copies
-    against it, have the rest. step: how far above that the references come for each other, a single one for
-    itself elsewhere."""
+    against it, have the rest. step: what `step_of` says."""
 
     shift: float
     spread: float
@@ -236,17 +235,20 @@ def _but(number: int, kinds: np.ndarray) -> np.ndarray:
     return whose != number
 
 
-def step_of(odds: np.ndarray, kinds: np.ndarray) -> float:
+def step_of(odds: np.ndarray, kinds: np.ndarray, alone: float) -> float:
     """How far above what each says alone the references come for each other, a single one for itself
-    elsewhere."""
+    elsewhere; where what it says alone has no weight, how far above what its copies score against it."""
     among = odds[kinds == (HELD_OUT if HELD_OUT in kinds else STRICT)]
-    return float(among.mean() - odds[kinds == APART].mean())
+    below = odds[kinds == (APART if alone > 0 or LENIENT not in kinds else LENIENT)]
+    return float(among.mean() - below.mean())
 
 
 def is_like_others(odds: np.ndarray, kinds: np.ndarray, above: Above) -> bool:
     """Whether references are as those that something was learnt from: with another backbone, or photographs
     that nobody thought of, they may not be."""
-    return APART in kinds and abs(step_of(odds, kinds) - above.step) <= LIKE_OTHERS * above.spread
+    return (
+        APART in kinds and abs(step_of(odds, kinds, above.alone) - above.step) <= LIKE_OTHERS * above.spread
+    )
 
 
 def what_references_say(odds: np.ndarray, kinds: np.ndarray, alone: float) -> float:

@@ -112,6 +112,17 @@ def test_references_that_are_unlike_all_others_go_by_themselves():
         assert (upper_limit(values, kinds, 0.05, above) != pytest.approx(alone)) is like
 
 
+def test_where_what_a_reference_says_alone_has_no_weight_its_copies_say_whether_it_is_like_others():
+    kinds = np.array([LENIENT, LENIENT, STRICT, STRICT, APART])
+    above = Above(0.2, 0.1, 0.0, 0.25)
+    for strict, like in ((0.24, True), (0.2, True), (0.15, False), (0.4, False)):
+        values = np.array([0.2, 0.2, strict, strict, 0.01])
+        limit = upper_limit(values, kinds, 0.05, above)
+        expected = plain_limit([0.01], [], [0.2, 0.2], above, 0.05)
+        assert (limit == pytest.approx(expected)) is like
+        assert (limit == pytest.approx(upper_limit(values, kinds, 0.05))) is not like
+
+
 @pytest.fixture
 def photographs():
     noise = np.random.default_rng(2)
