@@ -243,7 +243,9 @@ def test_it_counts_only_for_scores_of_the_kind_it_was_learnt_from(tiny_configs):
     assert taught(method="nearest", kind="top1") is None
     assert taught(method="nearest", with_batch=True) is None
     assert taught(method="plus", leave_out=["self"]) is None
-    assert taught(method="plus", leave_out=["bilateral"]) == taught(method="plus") is not None
+    for part in ("bilateral", "early", "early_whole"):
+        assert taught(method="plus", leave_out=[part]) == taught(method="plus") is not None
+    assert taught(method="plus", leave_out=["early_score"]) is None
     assert taught(method="nearest", windows=WindowConfig("mul", 4, 2)) is None
 
 

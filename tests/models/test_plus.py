@@ -124,6 +124,9 @@ def test_the_score_is_the_mean_of_the_highest_patches(tiny_backbone):
     weighed = (2 * maps[2] + maps[3]) / 3
     highest = weighed.flatten(1).sort(descending=True).values[:, :5]
     assert torch.allclose(score, highest.mean(1))
+    method.options = MethodConfig(leave_out=(TOP,))
+    _, score = method.summarise(maps)
+    assert torch.allclose(score, (2 * maps[2].amax((1, 2)) + maps[3].amax((1, 2))) / 3)
 
 
 def test_without_all_of_its_parts_it_is_nearest(tiny_backbone, photos):
