@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.other_products import Row, cell, holds, known_limit, learnt, main, read_rows
+from benchmarks.other_products import (
+    WAYS,
+    Row,
+    cell,
+    holds,
+    known_limit,
+    learnt,
+    main,
+    read_rows,
+    shares,
+    summary,
+)
 from fdsl.api import AnomalyDetector
 from fdsl.good_parts import LEARNT, WITH_TILES, above_of, weight_alone
 from fdsl.thresholds import (
@@ -275,6 +286,31 @@ def test_a_known_product_is_that_of_the_other_draws():
     assert known_limit(rows, rows[2], 0.25) == pytest.approx(0.1)
     assert known_limit(rows, rows[0], 0.25) == pytest.approx(0.2)
     assert rows[2].beyond(known_limit(rows, rows[2], 0.25)) == (1.0, 1.0)
+
+
+def test_each_way_to_a_threshold_is_judged_by_itself():
+    rows = []
+    for category, height, strict in (("c", 0.1, 0.14), ("d", 0.2, 0.22)):
+        for seed in range(3):
+            good = [height + 0.001 * number + 0.002 * seed for number in range(40)]
+            said = [height, strict, height / 2]
+            rows.append(
+                Row("nearest", "max", "w", category, 1, seed, said, [LENIENT, STRICT, APART], good, [1.0])
+            )
+    counts = dict.fromkeys(WAYS, 0)
+    for row, rate, found in shares(rows):
+        own = [one for one in rows if one.category == row.category]
+        above = learnt([one for one in rows if one.category != row.category])
+        for number, one in enumerate(own):
+            pooled = np.concatenate([other.good for other in own if other is not one])
+            known = one.beyond(float(np.quantile(pooled, 1 - rate)))
+            expected = (one.reached(rate, None), one.reached(rate, above), known)
+            assert tuple(found[way][number] for way in WAYS) == expected
+        for way in WAYS:
+            counts[way] += holds(found[way], rate)
+    assert len(set(counts.values())) == 3, "the three differ"
+    told = [part.strip() for part in summary(rows).splitlines()[-1].split("|")]
+    assert told[4:-1] == ["4", *(str(counts[way]) for way in WAYS)]
 
 
 def test_each_draw_is_held_against_others(tmp_path):
