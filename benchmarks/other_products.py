@@ -8,7 +8,8 @@ numbers of fdsl/good_parts.py, learnt on all products, and a table in which each
 the others alone: how many of its good images are called anomalous (on average over draws, of the worst draw)
 and how many of its defective ones, without what other products taught, with it, and with a limit that knows
 this very product's good images from the other draws. Further tables say how far good images lie above what
-references say, and count how often each of the thresholds holds.
+references say, and count how often each of the thresholds holds, and how often a good reference is called
+unlike the others.
 `--rows FILE ...` keeps what was scored, and reads it instead where it is there; several files are read
 together. Photographs are encoded once for each file of weights and kept in --cache.
 """
@@ -40,7 +41,16 @@ from fdsl.flags.arguments import turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
 from fdsl.good_parts import WITH_TILES, weight_alone
 from fdsl.scoring import Scorer
-from fdsl.thresholds import APART, Above, log_odds, step_of, upper_limit, what_references_say
+from fdsl.thresholds import (
+    APART,
+    HELD_OUT,
+    Above,
+    log_odds,
+    step_of,
+    unlike,
+    upper_limit,
+    what_references_say,
+)
 from fdsl.turning import show
 from models.features import ScoreMaps
 from utils.command import run_command
@@ -71,6 +81,12 @@ class Row:
         """How far each good image (n,) lies above what the references say, in log-odds."""
         said = what_references_say(log_odds(np.array(self.values)), np.array(self.kinds), alone)
         return log_odds(np.array(self.good)) - said
+
+    @property
+    def names_one(self) -> bool:
+        """Whether one of the references is called unlike the others."""
+        kinds = np.array(self.kinds)
+        return HELD_OUT in kinds and unlike(log_odds(np.array(self.values)), kinds) is not None
 
     def reached(self, rate: float, above: Above | None) -> tuple[float, float]:
         """Which share of good and of defective images is called anomalous."""
@@ -273,15 +289,19 @@ def holds(found: Sequence[tuple[float, float]], rate: float) -> bool:
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """In how many of the table's cells a threshold `holds`."""
+    """In how many of the table's cells a threshold `holds`, and in how many draws one of the references, all
+    of which are good, is called unlike the others."""
     counts: dict[tuple, dict[str, int]] = {}
     for row, rate, found in shares(rows):
-        own = counts.setdefault((row.method, row.score, row.shots), dict.fromkeys(("of", *WAYS), 0))
-        own["of"] += 1
+        own = counts.setdefault((row.method, row.score, row.shots), dict.fromkeys(("cells", *WAYS), 0))
+        own["cells"] += 1
         for way in WAYS:
             own[way] += holds(found[way], rate)
-    lines = [[*names, *own.values()] for names, own in counts.items()]
-    return tabulate(lines, ["method", "score", "k", "cells", *WAYS], tablefmt="github")
+    lines = []
+    for names, own in counts.items():
+        draws = [row for row in rows if (row.method, row.score, row.shots) == names]
+        lines.append([*names, *own.values(), f"{sum(row.names_one for row in draws)} of {len(draws)}"])
+    return tabulate(lines, ["method", "score", "k", "cells", *WAYS, "called unlike"], tablefmt="github")
 
 
 def cell(found: Sequence[tuple[float, float]]) -> str:

@@ -206,7 +206,7 @@ def unlike(odds: np.ndarray, kinds: np.ndarray) -> int | None:
 
     From FEWEST references on, the one with the highest HELD_OUT log-odds: it must lie ODDS_APART above the
     median of the others, and SPREADS_APART times as far as they spread, copies counted (`_of_several`). The
-    figures are chosen so that no good reference of the products at hand is named.
+    figures are chosen so that good references are rarely named (docs/own_parts.md).
     """
     own = odds[kinds == HELD_OUT]
     if len(own) < FEWEST:

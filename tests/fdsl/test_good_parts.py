@@ -310,7 +310,17 @@ def test_each_way_to_a_threshold_is_judged_by_itself():
             counts[way] += holds(found[way], rate)
     assert len(set(counts.values())) == 3, "the three differ"
     told = [part.strip() for part in summary(rows).splitlines()[-1].split("|")]
-    assert told[4:-1] == ["4", *(str(counts[way]) for way in WAYS)]
+    assert told[4:-1] == ["4", *(str(counts[way]) for way in WAYS), "0 of 6"]
+
+
+def test_a_draw_whose_reference_is_called_unlike_the_others_is_counted():
+    kinds = [HELD_OUT] * 4 + [COPY] * 4 + [APART] * 4
+    alike = [0.2, 0.21, 0.19, 0.2] * 2 + [0.05] * 4
+    apart = [0.2, 0.21, 0.4, 0.2] * 2 + [0.05] * 4
+    row = Row("nearest", "max", "w", "c", 4, 0, alike, kinds, [0.2], [1.0])
+    assert not row.names_one and replace(row, values=apart).names_one
+    rows = [replace(row, category=name, seed=seed) for name in ("c", "d") for seed in (0, 1)]
+    assert summary([replace(rows[0], values=apart), *rows[1:]]).splitlines()[-1].endswith("1 of 4          |")
 
 
 def test_each_draw_is_held_against_others(tmp_path):
