@@ -31,7 +31,6 @@ from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.evaluation import image_scores  # noqa: E402
 from fdsl.flags.arguments import real, turns
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
-from fdsl.good_parts import LEARNT
 from fdsl.metrics.exact import image_metrics  # noqa: E402
 from fdsl.settings import window_config
 from fdsl.thresholds import batch_threshold
@@ -126,8 +125,6 @@ def encode_once(detector: AnomalyDetector, known: dict[bytes, torch.Tensor]) -> 
 def main() -> None:
     args = parse()
     start_logging()
-    if args.references_alone:
-        LEARNT.clear()
     catalogue = open_catalogue(args.dataset, args.data_path)
     thresholds, rotations, batches = [], [], []
     for category in catalogue.test:
@@ -139,9 +136,7 @@ def main() -> None:
         }
         encode_once(detector, known)
         for shots in args.shots if "thresholds" in args.tables else ():
-            thresholds += threshold_rows(
-                detector, catalogue, category, photographs, shots, args.seeds, args.turned
-            )
+            thresholds += threshold_rows(detector, catalogue, category, photographs, shots, args)
         for shots in args.shots if "batch" in args.tables else ():
             batches += batch_rows(detector, catalogue, category, photographs, shots, args)
         for count in args.rotations if "rotations" in args.tables else ():
@@ -208,14 +203,14 @@ def threshold_rows(
     category: str,
     photographs: dict,
     shots: int,
-    seeds: int,
-    turned: int | str = 1,
+    args: argparse.Namespace,
 ) -> list:
     found = {kind: [] for kind in SCORES}
-    for seed in range(seeds):
-        scores, normal, labels = drawn(detector, catalogue, category, photographs, shots, seed, turned)
+    for seed in range(args.seeds):
+        scores, normal, labels = drawn(detector, catalogue, category, photographs, shots, seed, args.turned)
         for kind, values in scores.items():
-            limits = [normal[kind].threshold(rate).score for rate in RATES]
+            own = replace(normal[kind], above=None) if args.references_alone else normal[kind]
+            limits = [own.threshold(rate).score for rate in RATES]
             found[kind].append(
                 [((values[~labels] >= limit).mean(), (values[labels] >= limit).mean()) for limit in limits]
             )

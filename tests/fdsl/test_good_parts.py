@@ -2,6 +2,7 @@
 which detectors it counts."""
 
 import json
+from argparse import Namespace
 from dataclasses import asdict, replace
 from math import exp, log
 from statistics import NormalDist, fmean
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import thresholds
 from benchmarks.other_products import (
     WAYS,
     Row,
@@ -32,6 +34,7 @@ from fdsl.thresholds import (
     LENIENT,
     STRICT,
     Above,
+    NormalScores,
     is_normal,
     upper_limit,
 )
@@ -286,6 +289,20 @@ def test_a_known_product_is_that_of_the_other_draws():
     assert known_limit(rows, rows[2], 0.25) == pytest.approx(0.1)
     assert known_limit(rows, rows[0], 0.25) == pytest.approx(0.2)
     assert rows[2].beyond(known_limit(rows, rows[2], 0.25)) == (1.0, 1.0)
+
+
+def test_the_benchmark_of_thresholds_can_leave_out_what_others_taught(monkeypatch):
+    kinds = np.array([LENIENT, LENIENT, STRICT, STRICT, APART])
+    values = np.array([0.2, 0.21, 0.24, 0.25, 0.05])
+    normal = NormalScores(values, values, kinds, 0.1, Above(0.3, 0.2, 0.0, 0.25))
+    scores = np.linspace(0.1, 0.5, 41)
+    judged = dict.fromkeys(thresholds.SCORES, scores), dict.fromkeys(thresholds.SCORES, normal)
+    monkeypatch.setattr(thresholds, "drawn", lambda *_: (*judged, scores > 0.4))
+    for alone in (False, True):
+        args = Namespace(seeds=1, turned=1, references_alone=alone)
+        row = thresholds.threshold_rows(None, None, "cup", {}, 1, args)[0]
+        limit = upper_limit(values, kinds, 0.05, None if alone else normal.above)
+        assert row[4].startswith(f"{(scores[scores <= 0.4] >= limit).mean():.1%} ")
 
 
 def test_each_way_to_a_threshold_is_judged_by_itself():
