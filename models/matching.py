@@ -80,7 +80,7 @@ class PickedByAny(Matching):
 @dataclass(frozen=True)
 class OwnPicks(Matching):
     """Each window within the bank's `most` windows whose mean tokens are most like its own: far fewer
-    products, for a loss that benchmarks/README.md shows."""
+    products, for a loss that docs/measurements.md shows."""
 
     most: int = PICKS
 

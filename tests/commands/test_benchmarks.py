@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-from fdsl.metrics.exact import METRIC_NAMES
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
 
@@ -79,55 +78,6 @@ def test_several_runs_in_one_pass_are_measured(tiny_configs):
     names = [["2 of 4", "3 of 4", "all 4 by a straight line"] for _ in range(2)]
     looks = [f"{look}, {name}" for look, part in zip(("own", "whole"), names) for name in part]
     assert [row[0] for row in rows[::2]] == ["none", *looks]
-
-
-VALUES = dict.fromkeys(METRIC_NAMES, 0.5)
-
-
-def write_run(folder, **changed):
-    folder.mkdir(parents=True)
-    (folder / "metrics.json").write_text(
-        json.dumps({"categories": {"bottle": {**VALUES, **changed}}, "mean": {}})
-    )
-
-
-def compare(*runs):
-    ran = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/compare.py"), *map(str, runs)],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=120,
-    )
-    return ran, [[cell.strip() for cell in line.split("|")[1:-1]] for line in ran.stdout.splitlines()[2:]]
-
-
-def test_compare_tells_what_a_run_loses_against_another(tmp_path):
-    write_run(tmp_path / "exact")
-    write_run(tmp_path / "fast", ap_px=0.4876, f1_sp=None)
-    _, (exact, fast) = compare(tmp_path / "exact", tmp_path / "fast")
-    assert exact == ["bottle", "exact", *["50.00"] * 7]
-    wanted = dict.fromkeys(METRIC_NAMES, "+0.00") | {"ap_px": "-1.24", "f1_sp": "-"}
-    assert fast == ["bottle", "fast", *wanted.values()]
-    empty, _ = compare(tmp_path / "exact", tmp_path)
-    assert empty.returncode == 2 and "is not the folder of a finished test run" in empty.stderr
-
-
-def test_compare_takes_several_runs_pair_by_pair(tmp_path):
-    for seed, exact, fast in ((14, 0.60, 0.59), (15, 0.70, 0.68), (16, 0.50, 0.50)):
-        write_run(tmp_path / f"seed{seed}/exact", ap_px=exact)
-        write_run(tmp_path / f"seed{seed}/fast", ap_px=fast)
-    _, (exact, fast) = compare(tmp_path / "seed*/exact", tmp_path / "seed*/fast")
-    number = 2 + METRIC_NAMES.index("ap_px")
-    assert exact[:2] == ["bottle", "exact"] and exact[number] == "60.00 ± 10.00"
-    assert fast[1] == "fast" and fast[number] == "-1.00 ± 1.00"
-    for other, words in (
-        ("seed14/fast", "only the same ones can be compared"),
-        ("seed*/slow", "No folder is called"),
-        ("s*/*", "takes it in one"),
-    ):
-        ran, _ = compare(tmp_path / "seed*/exact", tmp_path / other)
-        assert ran.returncode == 2 and words in ran.stderr and ran.stderr.count("\n") == 1
 
 
 def run_benchmark(name, *arguments):
