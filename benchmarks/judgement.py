@@ -5,8 +5,7 @@
 
 A method may carry settings, as in `plus:leave_out=self+top,rotations=1`: image_score (max or top1), rotations
 (turned copies of each reference, 1 for none, auto; else --rotations), leave_out (parts of the method),
-tiles (N or auto), adapt (1: drawn defects teach the method), with_batch (1: mutual scoring of the test images
-beside it), winmode, win_size, win_stride.
+tiles (N or auto), with_batch (1: mutual scoring of the test images beside it), winmode, win_size, win_stride.
 The first method is what the others are held against.
 
 References are drawn as test.py draws them, and evaluated at 240 px as it does. Photographs are encoded once
@@ -37,7 +36,6 @@ from data.catalogue import DATASETS, open_catalogue
 from data.images import mask_to_tensor, open_image, open_mask
 from data.photographs import in_batches
 from data.records import Catalogue, Record, draw_references, without_references
-from fdsl.adaptation import adapt_to
 from fdsl.assembly import load_tower
 from fdsl.calibration import set_scales
 from fdsl.evaluation import PAPER_SIDE, evaluate_category
@@ -45,7 +43,7 @@ from fdsl.flags.arguments import tile_count, turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
 from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.scoring import Scorer
-from fdsl.settings import backbone_config, method_config, refuse_beside_adapt, window_config
+from fdsl.settings import backbone_config, method_config, window_config
 from fdsl.turning import show
 from models.backbone import Backbone
 from models.detector import Detector
@@ -72,7 +70,6 @@ class Setting:
     windows: tuple[tuple[str, str], ...] = ()
     tiles: int = 1
     with_batch: bool = False
-    adapt: bool = False
 
     @classmethod
     def read(cls, text: str, rotations: int | str) -> Setting:
@@ -91,8 +88,6 @@ class Setting:
                 setting = replace(setting, leave_out=tuple(value.split("+")))
             elif name == "with_batch" and value == "1":
                 setting = replace(setting, with_batch=True)
-            elif name == "adapt" and value == "1":
-                setting = replace(setting, adapt=True)
             elif name == "tiles":
                 setting = replace(setting, tiles=tile_count(value))
             elif name in ("winmode", "win_size", "win_stride"):
@@ -106,14 +101,8 @@ class Setting:
         given = {name: value if name == "winmode" else int(value) for name, value in self.windows}
         windows = window_config({"winmode": "nan", "tiles": self.tiles, **given})
         options = method_config(
-            {
-                "use_nam": 0,
-                "leave_out": self.leave_out or None,
-                "with_batch": self.with_batch,
-                "adapt": self.adapt,
-            }
+            {"use_nam": 0, "leave_out": self.leave_out or None, "with_batch": self.with_batch}
         )
-        refuse_beside_adapt(self.method, options, windows)
         method = METHODS[self.method].of_heads(backbone.width, len(backbone.layers), options, None)
         return Detector(backbone, method, side, windows)
 
@@ -191,7 +180,6 @@ def judged(
         show_inspected(scorer, iter(chosen), len(chosen))
     if scorer.detector.method.needs_references:
         turns = show(scorer, photographs, setting.rotations)
-        adapt_to(scorer, photographs)
         set_scales(scorer, photographs, turns)
     batches = (scorer.to_batch(part) for part in in_batches(tested, BATCH))
     found = join_score_maps([scorer(batch, ["a test image"] * len(batch)) for batch in batches])

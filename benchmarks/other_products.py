@@ -34,7 +34,6 @@ from data.catalogue import DATASETS
 from data.images import open_image
 from data.photographs import in_batches
 from data.records import Catalogue, draw_references, without_references
-from fdsl.adaptation import adapt_to
 from fdsl.calibration import as_unknown, mean_apart, set_scales
 from fdsl.evaluation import fused_scores
 from fdsl.flags.arguments import turns, whole
@@ -159,7 +158,6 @@ def of_category(
             drawn = draw_references(catalogue.train[category], shots, seed, category)
             photographs = [open_image(catalogue.root / record.image_path) for record in drawn]
             turned = show(scorer, photographs, setting.rotations)
-            adapt_to(scorer, photographs)
             set_scales(scorer, photographs, turned)
             values, kinds = among_themselves(scorer, photographs, turned)
             tested = without_references(list(images), drawn)

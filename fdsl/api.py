@@ -19,7 +19,6 @@ from torch import Tensor
 from data.grey import find_range
 from data.images import MAX_PIXELS
 from data.photographs import as_photograph, each_image, in_batches, without_copies
-from fdsl.adaptation import adapt_to
 from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
 from fdsl.calibration import normal_scores, set_scales
@@ -140,7 +139,6 @@ class AnomalyDetector:
         fd: str | None = None,
         align: str | None = None,
         leave_out: Sequence[str] | None = None,
-        adapt: bool | None = None,
         with_batch: bool | None = None,
         with_text: bool | None = None,
         object: str | None = None,
@@ -173,7 +171,6 @@ class AnomalyDetector:
             "fd": fd,
             "align": align,
             "leave_out": leave_out,
-            "adapt": adapt,
             "with_batch": with_batch,
             "with_text": with_text,
             "object": object,
@@ -205,7 +202,6 @@ class AnomalyDetector:
         token_norm: str | None = None,
         align: str | None = None,
         leave_out: Sequence[str] | None = None,
-        adapt: bool | None = None,
         with_batch: bool | None = None,
         with_text: bool | None = None,
         object: str | None = None,
@@ -218,10 +214,9 @@ class AnomalyDetector:
         """A detector without training (method nearest): half the cosine distance to the nearest normal patch.
 
         Without `windows` it looks at the whole image alone. `leave_out`: parts of the method that are
-        switched off. `adapt`: defects drawn on the references teach it how much each map of its tiles counts.
-        `with_batch`: mutual scoring of the inspected photographs is added. `with_text`: CLIP's words for
-        normal and damaged are added, of `object` and in words of your own. `second`: another backbone, whose
-        maps are fused with the first one's. ConfigError and ModelError as the commands do.
+        switched off. `with_batch`: mutual scoring of the inspected photographs is added. `with_text`: CLIP's
+        words for normal and damaged are added, of `object` and in words of your own. `second`: another
+        backbone, whose maps are fused with the first one's. ConfigError and ModelError as the commands do.
         """
         tower = {
             "model": model,
@@ -239,7 +234,6 @@ class AnomalyDetector:
                     "use_nam": 0,
                     "align": align,
                     "leave_out": leave_out,
-                    "adapt": adapt,
                     "with_batch": with_batch,
                     "with_text": with_text,
                     "object": object,
@@ -360,7 +354,6 @@ class AnomalyDetector:
         with self.scorer.detector.encoding_once():
             rotations = show(self.scorer, photographs, rotations)
             self.config = replace(self.config, rotations=rotations)
-            adapt_to(self.scorer, photographs)
             set_scales(self.scorer, photographs, rotations)
             if false_alarm_rate is not None:
                 self.normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fdsl.run_config import DetectorConfig, FittedConfig
-from fdsl.settings import refuse_beside_adapt, refuse_beside_batch, refuse_beside_second, refuse_beside_text
+from fdsl.settings import refuse_beside_batch, refuse_beside_second, refuse_beside_text
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
 from models.backbones.families import load_backbone, text_directions
@@ -126,7 +126,6 @@ def detector_config(
     """What a detector without references is made of; contradictions are refused before anything is loaded."""
     _refuse_contradictions(method, options, windows, image_score)
     refuse_beside_second(second, method, options, windows)
-    refuse_beside_adapt(method, options, windows, second)
     if tower.untrained or (second is not None and second.untrained):
         logger.warning(
             "The backbone is untrained (--pretrained none): results show that everything runs, "

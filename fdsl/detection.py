@@ -13,7 +13,6 @@ from data.dataset import InspectionDataset, files_digest, make_loader
 from data.grey import doubts_of
 from data.images import open_image
 from data.records import Record
-from fdsl.adaptation import adapt_to
 from fdsl.calibration import set_scales
 from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.scoring import NotFinite, Scorer
@@ -172,7 +171,6 @@ def remember_shots(
             known.detector.matching_once()
             scorer.detector.remember_first(known.detector, len(photographs), known.references)
             turns = rotations
-        adapt_to(scorer, photographs)
         set_scales(scorer, photographs, turns)
     except NotFinite as error:
         error.name = f"a reference of {shots.records[0].category}"

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from data.catalogue import DATASETS
-from fdsl.settings import refuse_beside_adapt, refuse_beside_text
+from fdsl.settings import refuse_beside_text
 from fdsl.thresholds import Threshold
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import (
@@ -92,7 +92,6 @@ class DetectorConfig:
         if not set(config.options.leave_out) <= set(METHODS[method].parts):
             raise ConfigError(f"method {method} has no such parts to leave out")
         refuse_beside_text(method, config.options, config.windows)
-        refuse_beside_adapt(method, config.options, config.windows, config.second)
         return config
 
 

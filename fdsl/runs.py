@@ -256,7 +256,6 @@ def run_name(
     parts += [] if options.fd == default.fd else [f"fd-{options.fd}"]
     parts += [] if options.align == default.align else [options.align]
     parts += [f"no-{part}" for part in options.leave_out]
-    parts += ["adapt"] if options.adapt else []
     parts += ["batch"] if options.with_batch else []
     parts += ["text"] if options.with_text else []
     parts += [] if image_score == "paper" else [image_score]

@@ -75,15 +75,6 @@ class Scorer:
         self._refuse_not_finite([found], names)
         return found
 
-    def tile_maps(self, pixels: Tensor, name: str) -> Tensor:
-        """`Detector.tile_maps` of one photograph (1,1+T,3,S,S) uint8, on the detector's device; NotFinite as
-        above, ConfigError where memory does not hold it."""
-        images = self.detector.backbone.normalise(pixels)
-        found = sparing(lambda: self.detector.tile_maps(images), self.detector.halve_windows)
-        if not found.isfinite().all():
-            raise NotFinite(name, self.detector.backbone.dtype)
-        return found
-
     def _refuse_not_finite(self, arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
         for index, name in enumerate(names):
             if not all(np.isfinite(part[index]).all() for part in arrays):

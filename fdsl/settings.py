@@ -21,7 +21,7 @@ from utils.text import in_words
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size", "token_norm")
 SECOND_PREFIX = "second_"
 WORDS = ("object", "normal_words", "damaged_words")
-METHOD = ("use_nam", "fd", "align", "leave_out", "adapt", "with_batch", "with_text", *WORDS)
+METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch", "with_text", *WORDS)
 WINDOW_SHAPE = (
     *("win_size", "win_stride", "win_zip", "win_weight"),
     *("index_memory", "window_memory", "window_budget"),
@@ -225,35 +225,6 @@ def refuse_beside_second(
         )
 
 
-def refuse_beside_adapt(
-    method: str, options: MethodConfig, windows: WindowConfig, second: BackboneConfig | None = None
-) -> None:
-    """ConfigError for what does not go with a method that is adapted to its references."""
-    if not options.adapt:
-        return
-    if not METHODS[method].adapts:
-        defined = ", ".join(name for name, other in METHODS.items() if other.adapts)
-        raise ConfigError(f"--adapt does not go with --method {method}: it is defined for {defined}.")
-    given = [
-        flag
-        for flag, there in (
-            (f"--winmode {windows.winmode}", windows.winmode != "nan"),
-            ("--with-text", options.with_text),
-            ("--second-model", second is not None),
-        )
-        if there
-    ]
-    if given:
-        raise ConfigError(
-            f"--adapt does not go with {given[0]}: it is taught by the maps of one backbone's tiles; leave "
-            "one of them out."
-        )
-    if windows.tiles == 1:
-        raise ConfigError(
-            "--adapt learns how much each of the tiles' maps counts: give --tiles auto or N beside it."
-        )
-
-
 def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
     """ConfigError for LFE's settings where a method without trained heads looks through no windows."""
     names = list(_only(given, WINDOW_SHAPE))
@@ -276,7 +247,6 @@ def of_no_use(given: Mapping[str, Any]) -> list[str]:
     names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
     names += ["winmode"] if method.sees_inspected else ["tiles"] if method.added_by else []
     names += [] if method.takes_text else ["with_text"]
-    names += [] if method.adapts and closer else ["adapt"]
     names += [] if method.reads_text or given.get("with_text") else WORDS
     names += {"nan": list(WINDOW_SHAPE), "onlywin": ["win_weight"]}.get(winmode, [])
     return names + (["index_memory"] if given.get("window_memory") == WHOLE_IMAGE else [])

@@ -56,10 +56,6 @@ def _left_out(options: MethodConfig) -> str:
     return f", without {' and '.join(options.leave_out)}" if options.leave_out else ""
 
 
-def _taught(options: MethodConfig) -> str:
-    return ", adapted to the references by drawn defects" if options.adapt else ""
-
-
 def beside_in_words(options: MethodConfig) -> str:
     """That mutual scoring or text is added, where it is."""
     added = [Batch.sentence] if options.with_batch else []
@@ -148,7 +144,7 @@ def heads_in_words(config: RunConfig) -> str:
     if not method.needs_heads:
         alignment = _alignment(options) if method.matches else ""
         said = _said(options) if method.reads_text else ""
-        parts = _left_out(options) + _taught(options) + beside_in_words(options)
+        parts = _left_out(options) + beside_in_words(options)
         return f"no trained heads: {method.sentence}{said}{alignment}{parts}"
     beside = (f"; {method.sentence}" if method.sentence else "") + beside_in_words(options)
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"

@@ -372,11 +372,6 @@ class Detector(nn.Module):
         refined = self.method.refine(self.raw_maps(self._views(images)[0], match))
         return torch.stack([group.mean(0) for group in refined.chunk(len(self.method.scales))])
 
-    @torch.no_grad()
-    def tile_maps(self, images: Tensor) -> Tensor:
-        """The final maps of the tiles of photographs (B,1+T,3,S,S), put together (M,B,H,W)."""
-        return self._tile_maps(images[:, 1:], None)
-
     def _views(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
         """Whole images (B,3,S,S), and their tiles (B,T,3,S,S) where there are some."""
         return (images, None) if images.dim() == 4 else (images[:, 0], images[:, 1:])

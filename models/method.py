@@ -58,10 +58,10 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     its image score is where `summarise` is its own. hottest: the map value that pictures show hottest where
     no reference says better. sees_inspected: what it remembers are the inspected photographs. added_by: of a
     method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
-    defined for it. adapts: `--adapt` is defined for it. reads_text: it needs `directions`
-    (models/directions.py). groups: how many equal groups, of heights of their own, its maps are of.
-    length_of_discrepancy: its map is how long the discrepancy is that trained heads judge. remembers_bank:
-    its memory is a plain MemoryBank, the same as of every such method.
+    defined for it. reads_text: it needs `directions` (models/directions.py). groups: how many equal
+    groups, of heights of their own, its maps are of. length_of_discrepancy: its map is how long the
+    discrepancy is that trained heads judge. remembers_bank: its memory is a plain MemoryBank, the same as
+    of every such method.
     """
 
     name: str
@@ -74,7 +74,6 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     sees_inspected: ClassVar[bool] = False
     added_by: ClassVar[str] = ""
     takes_text: ClassVar[bool] = False
-    adapts: ClassVar[bool] = False
     reads_text: ClassVar[bool] = False
     groups: ClassVar[int] = 1
     length_of_discrepancy: ClassVar[bool] = False
@@ -162,14 +161,9 @@ class Method(nn.Module, ABC, Generic[Remembered]):
         return maps.mean(0), maps.flatten(2).amax(-1).mean(0)
 
     def forget(self) -> None:
-        """Forgets what references have taught it beside its memory: other ones are going to be remembered."""
+        """Forgets what references have set beside its memory: other ones are going to be remembered."""
         if self.scales:
             self.levels.zero_()
-
-    def adapt(self, drawn: Sequence[Tensor], masks: Tensor, side: int) -> None:
-        """Learns from n photographs with drawn defects: the final maps of each one's tiles (M,1,H,W), and
-        masks (n,S,S) of 0 and 1; `side`: of the detector's maps. Not for a method without `adapts`."""
-        raise NotImplementedError(self.name)
 
     def remember_tiles(self, parts: Iterable[Features], count: int) -> Remembered:
         """A memory of the tiles of normal parts, as `remember`; the tokens of a photograph's tiles come one

@@ -94,8 +94,7 @@ class MethodConfig:
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
     own parts (`Method.parts`) are left out, and whether mutual scoring of the inspected photographs or text
     is added. object (or BY_CATEGORY), normal_words, damaged_words: what text says (models/directions.py);
-    none: the usual words. adapt: defects drawn on the references teach it how much each map of its
-    tiles counts."""
+    none: the usual words."""
 
     use_nam: bool = True
     fd: str = "abs"
@@ -106,7 +105,6 @@ class MethodConfig:
     object: str = younger(OBJECT)
     normal_words: tuple[str, ...] = younger(())
     damaged_words: tuple[str, ...] = younger(())
-    adapt: bool = younger(False)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         **places,
         **{name: getattr(args, name) for name in ("model", "layers", "image_size", "token_norm", "align")},
         "image_score": args.image_score or "max",
-        **{name: getattr(args, name) for name in ("leave_out", "adapt", "with_batch", "with_text", *WORDS)},
+        **{name: getattr(args, name) for name in ("leave_out", "with_batch", "with_text", *WORDS)},
     }
     checkpoint = args.checkpoint or default_checkpoint(args)
     if checkpoint is None or not wants_heads(args):

@@ -84,18 +84,6 @@ def add_parts_flag(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_adapt_flag(parser: argparse.ArgumentParser) -> None:
-    """Whether the references teach the method something. Not given, it is None."""
-    kinds = ", ".join(name for name, method in METHODS.items() if method.adapts)
-    parser.add_argument(
-        "--adapt",
-        action="store_true",
-        default=None,
-        help="draw defects on the references and learn from them how much each of the tiles' maps counts "
-        f"in the pixel map (seconds); for {kinds} with --tiles",
-    )
-
-
 def add_batch_flag(parser: argparse.ArgumentParser) -> None:
     """Mutual scoring beside the method. Not given, it is None."""
     parser.add_argument(

@@ -9,7 +9,6 @@ from pathlib import Path
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, turns, whole
 from fdsl.flags.groups import (
-    add_adapt_flag,
     add_backbone_flags,
     add_batch_flag,
     add_method_flags,
@@ -41,7 +40,6 @@ MAKING_FLAGS = (
     "fd",
     "align",
     "leave_out",
-    "adapt",
     "with_batch",
     "with_text",
     "object",
@@ -208,7 +206,6 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add_window_flags(parser)
     add_method_flags(parser)
     add_parts_flag(parser)
-    add_adapt_flag(parser)
     add_tiles_flag(parser)
     add_batch_flag(parser)
     add_text_flags(parser)

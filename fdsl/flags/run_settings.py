@@ -14,7 +14,6 @@ from fdsl.settings import (
     backbone_config,
     method_config,
     reads_text,
-    refuse_beside_adapt,
     refuse_beside_batch,
     refuse_beside_second,
     refuse_beside_text,
@@ -115,7 +114,6 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
     if reads_text(args.method, options) and args.object is None:
         options = replace(options, object=BY_CATEGORY)
     refuse_beside_second(second, args.method, options, windows)
-    refuse_beside_adapt(args.method, options, windows, second)
     return RunConfig(
         dataset=args.dataset,
         data_path=str(args.data_path or Path("data") / args.dataset),
@@ -192,7 +190,6 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "align": made.options.align,
         "rotate_references": config.rotations or 1,
         "leave_out": list(made.options.leave_out),
-        "adapt": made.options.adapt,
         "with_batch": made.options.with_batch,
         "with_text": made.options.with_text,
         "object": made.options.object,

@@ -12,7 +12,6 @@ from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, turns, whole
 from fdsl.flags.combinations import Settings, add_ablate_flags, combinations, read_tables, told
 from fdsl.flags.groups import (
-    add_adapt_flag,
     add_backbone_flags,
     add_batch_flag,
     add_method_flags,
@@ -56,7 +55,6 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_window_flags(parser)
     add_method_flags(parser)
     add_parts_flag(parser)
-    add_adapt_flag(parser)
     add_tiles_flag(parser)
     add_batch_flag(parser)
     add_text_flags(parser)

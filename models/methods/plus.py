@@ -11,7 +11,7 @@ of the highest patches instead of the highest alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -23,10 +23,8 @@ from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, nearest_index
 from models.method import Method, mean_of_highest
 from models.methods.bilateral import bilateral
-from models.methods.taught import Taught
 from models.stored import taken
 from models.tiles import resized, smoothed
-from utils.config import MethodConfig
 from utils.errors import ModelError
 
 CALM, SPREAD, SELF, SMOOTH, TOP = "calm", "spread", "self", "smooth", "top"
@@ -138,25 +136,10 @@ class Plus(Method[PlusMemory]):
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     hottest = 0.5
     takes_text = True
-    adapts = True
     groups = 2
     parts = (CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL, EARLY, EARLY_WHOLE, EARLY_SCORE)
     younger_parts = (BILATERAL, EARLY, EARLY_WHOLE, EARLY_SCORE)
     parts_of_map = (SMOOTH, BILATERAL, EARLY, EARLY_WHOLE)
-
-    def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
-        super().__init__(width, blocks, options)
-        self.taught = Taught(blocks) if self.options.adapt else None
-
-    def forget(self) -> None:
-        super().forget()
-        if self.taught is not None:
-            self.taught.forget()
-
-    def adapt(self, drawn: Sequence[Tensor], masks: Tensor, side: int) -> None:
-        if self.taught is None:
-            raise ValueError("This method is not to be adapted: --adapt was not asked for.")
-        self.taught.learn(torch.cat([self._as_shown(maps, side) for maps in drawn], 1), masks)
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
         return PlusMemory.of_bank(MemoryBank.collected(parts, count, match))
@@ -217,10 +200,7 @@ class Plus(Method[PlusMemory]):
         both = (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine
         closer = self._as_shown(self._mean(tiles, EARLY_SCORE), side)
         added = F.adaptive_avg_pool2d(closer, scored.shape[-1])
-        score = self._score(scored + added)
-        if self.taught is not None:
-            both = self.taught(both, self._as_shown(tiles, side))
-        return both, score
+        return both, self._score(scored + added)
 
     def _mean(self, values: Tensor, part: str) -> Tensor:
         """Values (L,...) -> their mean over blocks (...), of which the first counts L times, the next L - 1

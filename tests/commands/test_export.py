@@ -65,7 +65,7 @@ def assert_same(file, detector, files):
         ("plus", WindowConfig("nan", tiles=2), 1),
         ("both", WindowConfig("mul", 4, 3), 4),
     ),
-    ids=("subspace", "adapted-plus-tiles", "both-windows"),
+    ids=("subspace", "plus-tiles", "both-windows"),
 )
 def test_onnxruntime_says_what_the_detector_says(
     place, checkpoint, tiny_configs, tmp_path, method, windows, references
@@ -74,8 +74,7 @@ def test_onnxruntime_says_what_the_detector_says(
     if method == "both":
         made = AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **tower)
     else:
-        adapt = method == "plus"
-        made = AnomalyDetector.from_backbone(method=method, windows=windows, adapt=adapt, **tower)
+        made = AnomalyDetector.from_backbone(method=method, windows=windows, **tower)
     good = [*sorted((place / "good").iterdir()), place / "parts" / "2.png"]
     made.remember(good[:references])
     made.save(tmp_path / "part.safetensors")

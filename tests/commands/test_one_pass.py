@@ -14,7 +14,7 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
     "flags",
     [
         ["--method", "nearest", "--rotate-references", "auto"],
-        ["--method", "plus", "--tiles", "2", "--adapt"],
+        ["--method", "plus", "--tiles", "2"],
         ["--method", "nearest", "--winmode", "mul", "--win-size", "4", "--win-stride", "4"],
         ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--index-memory", "window"],
         ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--index-memory", "1"],
@@ -29,7 +29,6 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
 )
 def test_it_gives_the_files_of_single_runs(flags, datasets, backbone, checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("models.paired_windows.PAIRED_WIDTH", 0)
-    monkeypatch.setattr("fdsl.adaptation.DRAWN", 2)
     heads = ["--checkpoint", str(checkpoint)] if flags[1] in ("fdsl", "both") else []
     flags, k_shots = [*backbone, *flags, *heads], [] if flags[1] == "batch" else BOTH[:3]
     run(datasets[0], tmp_path / "together", flags, *k_shots, *BOTH[3:])

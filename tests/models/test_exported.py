@@ -85,20 +85,6 @@ def test_tiles_are_part_of_the_graph(tiny_backbone, plain_pixels, method):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
 
 
-@torch.no_grad()
-def test_what_drawn_defects_taught_is_part_of_the_graph(tiny_backbone, plain_pixels):
-    detector = made(tiny_backbone, "plus", WindowConfig("nan", tiles=2), lay=[(120, 90)], adapt=True)
-    views = torch.stack([pictures(5, seed) for seed in (3, 4)])
-    before = detector(views).base
-    generator = torch.Generator().manual_seed(1)
-    for value in detector.method.taught.buffers():
-        value.copy_(torch.rand(value.shape, generator=generator))
-    wanted = detector(views)
-    assert not torch.allclose(wanted.base, before)
-    for ours, theirs in zip((wanted.base, wanted.base_score), DetectorGraph(detector, "max")(views)):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
-
-
 def test_resized_windows_are_refused(tiny_backbone):
     detector = made(tiny_backbone, "nearest", WindowConfig("mul", 4, 3, win_zip=3))
     with pytest.raises(ModelError, match="resizes its windows cannot be exported: leave --win-zip out"):

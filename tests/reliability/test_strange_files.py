@@ -39,7 +39,6 @@ KINDS = {
     "subspace": {},
     "batch": {"windows": WindowConfig("nan", tiles=2)},
     "text": {},
-    "plus with adapt": {"adapt": True, "windows": WindowConfig("nan", tiles=2)},
     "nearest with text": {"with_text": True},
     "nearest with batch": {"with_batch": True, "windows": WindowConfig("mul", 2, 2, 0.5, "1")},
 }
