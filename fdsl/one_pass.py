@@ -25,8 +25,6 @@ from fdsl.tested_set import TestedSet
 from models.detector import NO_WINDOWS, Detector
 from models.encoded_once import EncodedOnce
 from models.features import ScoreMaps, join_score_maps
-from models.matching import PICKS
-from models.paired_windows import bytes_of_a_pair
 from utils.config import AUTO
 from utils.device import worker_count
 from utils.log import progress, warn
@@ -143,9 +141,7 @@ def share_encoding(
         return
     works = _works(runs, reading)
     _encode_once([work.scorer.detector for part in works.values() for work in part], 2 * batch)
-    banks = len({drawn.run.config.k_shot for drawn, _ in runs})
-    pairs = max(_bytes_of_pairs(detector, reading.batch_size, banks) for _, detector in runs)
-    _go_through_all(works, budget - 2 * batch - pairs, reading)
+    _go_through_all(works, budget - 2 * batch, reading)
 
 
 def _encode_once(detectors: Sequence[Detector], kept_bytes: int) -> None:
@@ -180,16 +176,6 @@ def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
         patches += len(detector.windows) * detector.settings.encoded_side**2
     raw = 4 * bool(detector.method.want)
     return batch_size * patches * backbone.width * len(backbone.layers) * (size + raw)
-
-
-def _bytes_of_pairs(detector: Detector, batch_size: int, banks: int) -> int:
-    """What the windows of a batch, each matched with own picks, are remembered by at most until the `banks`
-    of one seed have had their turn."""
-    backbone, windows = detector.backbone, detector.windows
-    if windows is None or detector.settings.index_memory != "window":
-        return 0
-    pair = bytes_of_a_pair(backbone.device, backbone.width, detector.settings.encoded_side**2)
-    return batch_size * len(backbone.layers) * len(windows) * PICKS * banks * pair
 
 
 def _most_tiles(tiles: int) -> int:

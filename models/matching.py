@@ -89,12 +89,8 @@ class OwnPicks(Matching):
 
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         likeness = bank.keys_of(query.tokens) @ bank.window_keys.float().t()
-        soon = [self._most_alike(likeness[:, :windows]) for windows in bank.windows_of_beginnings]
-        return bank.index_within(query.tokens, self._most_alike(likeness), align, soon)
-
-    def _most_alike(self, likeness: Tensor) -> Tensor:
-        """The windows (W,P) that are most like each one, from how alike (W,V) all are."""
-        return likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
+        picked = likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
+        return bank.index_within(query.tokens, picked, align)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@ them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,6 @@ from models.discrepancy import feature_discrepancy, of_difference
 from models.features import Features
 from models.in_rows import in_rows
 from models.matching import EVERYTHING, Matching
-from models.paired_windows import PairedWindows, pairs_windows
 from models.stored import taken
 from utils.config import ALIGNMENTS, MethodConfig
 from utils.errors import ModelError
@@ -62,7 +61,7 @@ class MemoryBank:
     windows, what a strategy of models/matching.py picks them by. patches (M,): which patch of its photograph
     each token is; None: all in order. photographs: how many the tokens are of, as many of each; 1 where they
     are matched all at once. known: what was matched for several detectors whose banks begin alike; whoever
-    sets it empties it. begun: how many photographs the banks hold that are its beginnings.
+    sets it empties it.
     """
 
     mean: Tensor
@@ -71,7 +70,6 @@ class MemoryBank:
     patches: Tensor | None = None
     photographs: int = 1
     known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
-    begun: set[int] = field(default_factory=set, compare=False)
 
     @classmethod
     def of_tokens(cls, tokens: Tensor, photographs: int = 1) -> MemoryBank:
@@ -131,11 +129,10 @@ class MemoryBank:
         """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
         `known`."""
         rows = photographs * self.rows
-        self.begun.add(photographs)
         keys = None if self.keys is None else self.keys[: rows // self.window]
         patches = None if self.patches is None else self.patches[:rows]
         own = self.centred[:, :rows]
-        return MemoryBank(self.mean, own, keys, patches, photographs, self.known, self.begun)
+        return MemoryBank(self.mean, own, keys, patches, photographs, self.known)
 
     @property
     def rows(self) -> int:
@@ -153,14 +150,6 @@ class MemoryBank:
         if self.keys is None:
             raise ValueError("The memory bank holds no windows that could be picked.")
         return self.keys
-
-    @property
-    def windows_of_beginnings(self) -> list[int]:
-        """How many windows the shorter banks have that are its beginnings, where these take up what it has
-        matched."""
-        windows = self.rows // self.window
-        shorter = [] if self.known is None else sorted(self.begun)
-        return [count * windows for count in shorter if count < self.photographs]
 
     def __len__(self) -> int:
         return self.centred.shape[1]
@@ -199,23 +188,17 @@ class MemoryBank:
             self.known[key] = work(), tokens  # as long as they are held, no others have their place
         return self.known[key][0]
 
-    def index_within(
-        self, tokens: Tensor, picked: Tensor, align: str = "mulmax", soon: Sequence[Tensor] = ()
-    ) -> Tensor:
+    def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
         """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked`
         (W,P), a window being n tokens of the bank -> index (L,W,n); of equally near ones that of the window
         that it picked first.
 
         One window at a time: on a CPU a batched product takes twice as long, and fresh memory for each one's
-        candidates too. There, where tokens are not narrow, pairs of windows are matched, which other picks
-        may share: those `soon` (W,...) to be picked by banks that are this one's beginning.
+        candidates too.
         """
         patches = tokens.shape[2]
         query = self.centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
         windows = self.centred.unflatten(1, (-1, patches))
-        if pairs_windows(tokens.device, tokens.shape[3]):
-            pairs: PairedWindows = self._once(tokens, ("pairs", align), PairedWindows)
-            return pairs.nearest(query, windows, picked, align, soon)
         found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
         candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
         for block, normal in enumerate(windows):

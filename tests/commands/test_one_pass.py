@@ -5,7 +5,6 @@ import pytest
 from tests.support.one_pass import files_of, run, test
 from utils.errors import ConfigError
 
-OWN_PICKS = ["--method", "nearest", "--winmode", "mul", "--win-size", "4", "--index-memory", "window"]
 RUNS = [(1, 14), (2, 14), (1, 15), (2, 15)]
 BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
 
@@ -27,8 +26,7 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
     ],
     ids=lambda flags: "-".join(flags[1::2]).replace("/", "_")[:40],
 )
-def test_it_gives_the_files_of_single_runs(flags, datasets, backbone, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("models.paired_windows.PAIRED_WIDTH", 0)
+def test_it_gives_the_files_of_single_runs(flags, datasets, backbone, checkpoint, tmp_path):
     heads = ["--checkpoint", str(checkpoint)] if flags[1] in ("fdsl", "both") else []
     flags, k_shots = [*backbone, *flags, *heads], [] if flags[1] == "batch" else BOTH[:3]
     run(datasets[0], tmp_path / "together", flags, *k_shots, *BOTH[3:])
@@ -70,16 +68,6 @@ def test_banks_that_do_not_fit_take_several_passes(datasets, backbone, tmp_path,
     assert "each run encodes for itself" in told()
     run(datasets[0], tmp_path / "much", flags, *BOTH)
     assert files_of(tmp_path / "little") == files_of(tmp_path / "much") == files_of(tmp_path / "none")
-
-
-def test_what_own_picks_remember_counts_as_memory(datasets, backbone, tmp_path, told, monkeypatch):
-    flags = [*OWN_PICKS, *backbone, "--memory", "0.001"]
-    run(datasets[0], tmp_path / "narrow", flags, *BOTH)
-    assert "wait for another pass" not in told()
-    monkeypatch.setattr("models.paired_windows.PAIRED_WIDTH", 0)
-    run(datasets[0], tmp_path / "wide", flags, *BOTH)
-    assert "wait for another pass" in told()
-    assert files_of(tmp_path / "narrow") == files_of(tmp_path / "wide")
 
 
 def test_finished_runs_are_not_computed_again(datasets, backbone, tmp_path, images_encoded, told):

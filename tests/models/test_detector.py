@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from models import memory_bank as memory
-from models import paired_windows
 from models.backbones.families import load_backbone
 from models.detector import Detector
 from models.features import EMBEDDING, Features, ScoreMaps, fuse
@@ -262,11 +261,7 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
 
 @pytest.mark.parametrize("picks", [1, 3, 99])
 @pytest.mark.parametrize("align", ALIGNMENTS)
-@pytest.mark.parametrize("paired", [0, 384])
-def test_each_window_can_be_matched_within_its_own_picks(
-    tiny_backbone, photos, align, picks, paired, monkeypatch
-):
-    monkeypatch.setattr(paired_windows, "PAIRED_WIDTH", paired)
+def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, align, picks):
     method = trained_like(align=align)
     detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, "window"))
     detector.remember(photos[:2])
