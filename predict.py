@@ -49,7 +49,7 @@ logger = logging.getLogger("fdsl")
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
-    world = find_world(args.shard)
+    world = find_world()
     if args.doctor or args.show or not args.input:
         return without_photographs(args) if world.is_first else 0
     if args.output is None and world.size > 1:

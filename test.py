@@ -38,7 +38,7 @@ from fdsl.flags.test_flags import parse
 from fdsl.planning import Planned, each_once, plan
 from fdsl.results import write_results
 from fdsl.runs import RunFolder
-from fdsl.sharing import facts_of, missing_categories, share
+from fdsl.sharing import facts_of, share
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.store.maps import RunMaps, load_maps
 from fdsl.tested_set import TestedSet
@@ -47,9 +47,7 @@ from models.methods.registry import METHODS
 from utils.command import run_command
 from utils.device import seed_everything, worker_count
 from utils.errors import ConfigError, DataError, ModelError
-from utils.lock import Held
 from utils.signals import how_to_continue
-from utils.text import printable
 from utils.world import World, connected, find_world
 
 logger = logging.getLogger("fdsl")
@@ -58,13 +56,7 @@ logger = logging.getLogger("fdsl")
 def main(argv: list[str] | None = None) -> None:
     several = parse(argv, __doc__)
     args = several[0]
-    world = find_world(args.shard)
-    if world.is_array and (args.force or not args.resume):
-        raise ConfigError(
-            "--force and --no-resume start anew, and a shard must not undo what others have done; remove the "
-            f"run's folder, or give --shard 0/1 for all of it (this is shard {world.rank} of {world.size})."
-        )
-    with connected(world):
+    with connected(find_world()) as world:
         restarted = world.restarted()
         for one in several:
             one.resume = one.resume or restarted
@@ -76,54 +68,17 @@ def main(argv: list[str] | None = None) -> None:
             end(group, share(group, world), world)
         detectors = share(last, world) if not args.from_maps else {}
     end(last, detectors, world)
-    if args.compared and (world.is_first or world.is_array):
-        compare(runs)
+    if args.compared and world.is_first:
+        write_ablations(runs)
 
 
 def end(runs: list[Planned], detectors: Mapping[Path, Detector], world: World) -> None:
     """Ends the runs that were computed together, in the one process that is to; those with trained heads
     last, whose reports show the others' pixel scores beside their own."""
-    if world.joined and not world.is_first:
+    if not world.is_first:
         return
     for run in sorted(runs, key=lambda run: METHODS[run.config.detector.method].needs_heads):
-        detector = detectors.get(run.drawn.run.path)
-        whole = not world.is_array or run.args.from_maps is not None
-        test(run, detector) if whole else join(run, detector, world)
-
-
-def compare(runs: list[Planned]) -> None:
-    """The tables of all runs, once the last of them is finished."""
-    left = sum(not run.drawn.run.is_finished() for run in each_once(runs))
-    if left:
-        logger.info(
-            "%d of %d runs are still to come; who finishes the last writes the table",
-            left,
-            len(each_once(runs)),
-        )
-    else:
-        write_ablations(runs)
-
-
-def join(planned: Planned, detector: Detector | None, world: World) -> None:
-    """Ends a run whose parts the shards of a job array compute, where this one finds all of them."""
-    run = planned.drawn.run
-    shard = f"shard {world.rank} of {world.size} is done"
-    if not run.is_finished():
-        missing = [] if detector is None else missing_categories(detector, planned.drawn)
-        if missing and not run.is_finished():  # another one may have joined them meanwhile
-            logger.info(
-                "%s; %d of %d categories are still to come, and whoever finishes the last joins them (or the "
-                "same command with --shard 0/1): %s",
-                shard,
-                len(missing),
-                len(planned.tested.records),
-                printable(", ".join(missing)),
-            )
-            return
-    try:
-        test(planned, detector)
-    except Held as error:
-        logger.info("%s; another one is at the end: %s", shard, error)
+        test(run, detectors.get(run.drawn.run.path))
 
 
 def test(planned: Planned, detector: Detector | None) -> None:

@@ -39,7 +39,7 @@ from utils.files import csv_text, remove_leftovers, write_text
 from utils.lock import locked
 from utils.log import start_logging
 from utils.signals import command_line
-from utils.world import World, connected, torchrun_world
+from utils.world import World, connected, find_world
 
 logger = logging.getLogger("fdsl")
 
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv, __doc__)
     target = checkpoint_path(args.checkpoints, args.model_name, args.dataset)
     lock = target.with_name(f".{target.stem}.lock")
-    with connected(torchrun_world() or World()) as world, contextlib.ExitStack() as held:
+    with connected(find_world()) as world, contextlib.ExitStack() as held:
         args.resume = world.restarted() or args.resume
 
         def hold() -> None:

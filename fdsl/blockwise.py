@@ -4,7 +4,6 @@ that one process would leave."""
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from fdsl.run_config import PredictionConfig
 from fdsl.store.blocks import Block, Blocks
 from fdsl.store.prediction_folder import PredictionFolder, Totals
 from utils.errors import ConfigError
-from utils.lock import Held, locked, locked_for
+from utils.lock import locked_for
 from utils.log import only_from
 from utils.signals import how_to_continue
 from utils.world import World
@@ -57,19 +56,14 @@ def inspect_together(
 ) -> Totals | None:
     """Scores this process's blocks; the totals where it is the one that joins them all, else None."""
     with locked_for(world, wanted.output, ELSEWHERE):
-        if world.is_array:
-            if not _begin_in_array(wanted):
-                return None
-        elif world.is_first:
+        if world.is_first:
             world.agree(lambda: _begin(wanted, resume))
         else:
             world.agree(lambda: None)
         blocks = Blocks(Manifest.read(wanted.partial), wanted.keep_maps)
         _score_own(detector, wanted, blocks, world)
         world.wait()
-        if not world.is_array:
-            return _join(detector, wanted, blocks) if world.is_first else None
-    return _join_array(detector, wanted, blocks, world)
+        return _join(detector, wanted, blocks) if world.is_first else None
 
 
 def _begin(wanted: Inspection, resume: bool) -> None:
@@ -85,31 +79,6 @@ def _begin(wanted: Inspection, resume: bool) -> None:
         items = warning_of_references(listed(wanted.inputs, [wanted.output]), wanted.references)
         Manifest.write(wanted.partial, items, wanted.inputs, wanted.reading.batch_size)
     how_to_continue("the same command with --resume goes on after the blocks that are done")
-
-
-def _begin_in_array(wanted: Inspection) -> bool:
-    """The same by the first shard that comes; False where all is done already."""
-    while True:
-        try:
-            with locked(wanted.output / ".lock-begin", str(wanted.output), ELSEWHERE):
-                if changed := PredictionFolder.changed_in(wanted.output, wanted.config):
-                    raise ConfigError(
-                        f"--output {wanted.output} holds a run with another {changed}, which a shard does "
-                        "not replace; name another folder, or remove it."
-                    )
-                stored = PredictionFolder.state_of(wanted.output)
-                if stored == "finished":
-                    logger.info("%s is finished: nothing to do.", wanted.output)
-                    return False
-                if stored == "begun" and not Manifest.is_in(wanted.partial):
-                    raise ConfigError(
-                        f"--output {wanted.output} holds the run of one process that has not ended; let it "
-                        "end with --resume --shard 0/1, or name another folder."
-                    )
-                _begin(wanted, resume=True)
-                return True
-        except Held:
-            time.sleep(0.5)  # another shard is listing the photographs
 
 
 def _score_own(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, world: World) -> None:
@@ -139,25 +108,3 @@ def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Tota
         logger.warning("warning: %s", sentence)
     folder.take(blocks)
     return finish(detector, folder)
-
-
-def _join_array(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, world: World) -> Totals | None:
-    shard = f"shard {world.rank} of {world.size} is done"
-    try:
-        with locked(wanted.output / ".lock", str(wanted.output), ELSEWHERE):
-            if not is_in_blocks(wanted.output):
-                logger.info("%s; another one has joined them all", shard)
-                return None
-            if missing := blocks.missing():
-                logger.info(
-                    "%s; %d of %d blocks are still to come, and whoever finishes the last joins them (or the "
-                    "same command with --resume --shard 0/1)",
-                    shard,
-                    len(missing),
-                    len(blocks.manifest),
-                )
-                return None
-            return _join(detector, wanted, blocks)
-    except Held as error:
-        logger.info("%s; another one is at work: %s", shard, error)
-        return None

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fdsl.alike import Detectors
-from fdsl.detection import Overflow, detect, keys_of_parts
+from fdsl.detection import Overflow, detect
 from fdsl.inspection import Reading
 from fdsl.one_pass import Drawn, share_encoding
 from fdsl.planning import Planned
@@ -136,12 +136,3 @@ def compute(detector: Detector, drawn: Drawn, reading: Reading) -> None:
         run.config.rotations or 1,
         tested.grey,
     )
-
-
-def missing_categories(detector: Detector, drawn: Drawn) -> list[str]:
-    """The categories that no process has finished yet."""
-    run, tested = drawn
-    identity = run.config.identity("maps")
-    keys = keys_of_parts(detector, tested.root, tested.references, tested.records, identity, tested.grey)
-    parts = FinishedParts(run.path, make=False)
-    return [category for category, key in keys.items() if not parts.holds(key)]

@@ -31,28 +31,20 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held: set[str] = set()
 
 
-class Held(ConfigError):
-    """Another process has the lock; the message names it."""
-
-
 @contextlib.contextmanager
-def locked(file: Path, what: str, cure: str, shared: bool = False) -> Iterator[None]:
+def locked(file: Path, what: str, cure: str) -> Iterator[None]:
     """Holds the lock `file` for the length of the block; its folder is made.
 
-    Raises Held that names the holder: `what` is being written, `cure` is what else could be done. The
+    Raises ConfigError that names the holder: `what` is being written, `cure` is what else could be done. The
     lock is the system's, so it is free the moment its holder ends, however that ends, and processes that load
-    images never hold it. Where there are no such locks the file's process id and start time decide. `shared`:
-    several may hold it so, but not beside one that does not share; only POSIX locks can be shared.
+    images never hold it. Where there are no such locks the file's process id and start time decide.
     """
-    if shared and fcntl is None:
-        yield
-        return
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
     name = os.path.realpath(file)
     if name in _held:
         raise _refusal(what, cure, _me())
-    handle = _take(file, what, cure, shared)
+    handle = _take(file, what, cure)
     _held.add(name)
     try:
         os.ftruncate(handle, 0)
@@ -62,31 +54,23 @@ def locked(file: Path, what: str, cure: str, shared: bool = False) -> Iterator[N
     finally:
         _held.discard(name)
         with contextlib.suppress(OSError):
-            if not shared or _lock(handle):  # the last one of those that share it
-                file.unlink()
+            file.unlink()
         os.close(handle)
 
 
 @contextlib.contextmanager
 def locked_for(world: World, folder: Path, cure: str) -> Iterator[None]:
-    """A folder for all processes of a world: the first one holds it for torchrun's; of a job array each holds
-    its own shard, beside the others but not beside a whole run."""
-    if not world.is_array:
-        with locked(folder / ".lock", str(folder), cure) if world.is_first else contextlib.nullcontext():
-            yield
-        return
-    own = folder / f".lock-{world.rank}-of-{world.size}"
-    with locked(own, f"shard {world.rank} of {world.size} of {folder}", cure):
-        with locked(folder / ".lock", str(folder), cure, shared=True):
-            yield
+    """A folder for all processes of a world, held by the first one."""
+    with locked(folder / ".lock", str(folder), cure) if world.is_first else contextlib.nullcontext():
+        yield
 
 
-def _take(file: Path, what: str, cure: str, shared: bool = False) -> int:
+def _take(file: Path, what: str, cure: str) -> int:
     """An open handle of the locked file; ConfigError where another process has it."""
     while True:
         handle = os.open(file, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         try:
-            if _lock(handle, shared):
+            if _lock(handle):
                 if os.path.exists(file) and os.path.samestat(os.fstat(handle), os.stat(file)):
                     return handle
                 os.close(handle)  # its holder took the name away between our opening and our locking it
@@ -99,11 +83,11 @@ def _take(file: Path, what: str, cure: str, shared: bool = False) -> int:
         raise _refusal(what, cure, holder)
 
 
-def _lock(handle: int, shared: bool = False) -> bool:
+def _lock(handle: int) -> bool:
     """Whether the lock could be taken. POSIX locks belong to the process: children do not inherit them."""
     if fcntl is not None:
         try:
-            fcntl.lockf(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
@@ -117,7 +101,7 @@ def _lock(handle: int, shared: bool = False) -> bool:
             return True
         except OSError:
             return False
-    return shared or not _lives(_read(handle))
+    return not _lives(_read(handle))
 
 
 def _me() -> dict:
@@ -166,10 +150,10 @@ def _begun(number: int) -> str:
         return ""
 
 
-def _refusal(what: str, cure: str, holder: dict) -> Held:
+def _refusal(what: str, cure: str, holder: dict) -> ConfigError:
     who = (
         f"process {holder['process']} on {holder.get('host')} since {holder.get('since')}"
         if "process" in holder
         else "another process"
     )
-    return Held(f"{what} is being written by {who}; wait until it has ended, or {cure}.")
+    return ConfigError(f"{what} is being written by {who}; wait until it has ended, or {cure}.")

@@ -28,25 +28,23 @@ Result = TypeVar("Result")
 PATIENCE = timedelta(days=7)  # for the slowest process; that of one that died torchrun ends at once
 LET_IT_SPEAK = 2.0  # seconds until those that have nothing to say end: torchrun ends all when the first does
 ASK_AGAIN = 0.05  # seconds between two looks at what rank 0 calls
-SHARDS = "FDSL_SHARDS"  # how many there are, where the system only says which one this is
 
 
 @dataclass(frozen=True)
 class World:
-    """Process `rank` of `size`. joined: torchrun's, which wait for each other; a job array's do not."""
+    """Process `rank` of torchrun's `size`, which wait for each other; alone by default."""
 
     rank: int = 0
     size: int = 1
-    joined: bool = False
 
     @property
     def is_first(self) -> bool:
         return self.rank == 0
 
     @property
-    def is_array(self) -> bool:
-        """Whether this is one of several processes that never hear from each other."""
-        return self.size > 1 and not self.joined
+    def joined(self) -> bool:
+        """Whether there are several processes."""
+        return self.size > 1
 
     def gathered(self, value: Any) -> list[Any]:
         """The value (anything that can be pickled) of every process, by rank; waits for all of them."""
@@ -154,73 +152,19 @@ def _lost(error: RuntimeError) -> Exception:
     )
 
 
-def find_world(shard: tuple[int, int] | None = None, environ: Mapping[str, str] = os.environ) -> World:
-    """The world of --shard I/N, else of torchrun's variables, else of Slurm's or Kubernetes'; alone where
-    none of them is there. ConfigError for variables that do not say how many processes there are."""
-    if shard is not None:
-        return World(*shard)
-    if (joined := torchrun_world(environ)) is not None:
-        return joined
-    for read in (_of_srun, _of_slurm_array, _of_kubernetes):
-        found = read(environ)
-        if found is not None:
-            return World(*found)
-    return World()
-
-
-def torchrun_world(environ: Mapping[str, str] = os.environ) -> World | None:
-    """The world that torchrun started this process in; None where it did not."""
+def find_world(environ: Mapping[str, str] = os.environ) -> World:
+    """The world that torchrun started this process in; alone where it did not. ConfigError for variables of
+    torchrun's that are no numbers."""
     if "MASTER_ADDR" not in environ or not {"RANK", "WORLD_SIZE"} <= set(environ):
-        return None
+        return World()
     rank, size = _number(environ, "RANK"), _number(environ, "WORLD_SIZE")
-    return World(rank, size, joined=True) if size > 1 else World()
-
-
-def _of_srun(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    """srun alone sets the number of a step's tasks; a batch script by itself is one process."""
-    if "SLURM_STEP_NUM_TASKS" not in environ or "SLURM_PROCID" not in environ:
-        return None
-    size = _number(environ, "SLURM_STEP_NUM_TASKS")
-    return (_number(environ, "SLURM_PROCID"), size) if size > 1 else None
-
-
-def _of_slurm_array(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    if "SLURM_ARRAY_TASK_ID" not in environ or "SLURM_ARRAY_TASK_COUNT" not in environ:
-        return None
-    number, first = _number(environ, "SLURM_ARRAY_TASK_ID"), _number(environ, "SLURM_ARRAY_TASK_MIN")
-    step = _number(environ, "SLURM_ARRAY_TASK_STEP") if "SLURM_ARRAY_TASK_STEP" in environ else 1
-    size, rank = _number(environ, "SLURM_ARRAY_TASK_COUNT"), (number - first) // max(step, 1)
-    if not 0 <= rank < size or (number - first) % max(step, 1):
-        raise ConfigError(
-            f"SLURM_ARRAY_TASK_ID is {number}, and the array's numbers have gaps; name the shard with "
-            f"--shard I/{size}, or number the array 0-{size - 1}."
-        )
-    return rank, size
-
-
-def _of_kubernetes(environ: Mapping[str, str]) -> tuple[int, int] | None:
-    if "JOB_COMPLETION_INDEX" not in environ:
-        return None
-    rank = _number(environ, "JOB_COMPLETION_INDEX")
-    if SHARDS not in environ:
-        raise ConfigError(
-            f"JOB_COMPLETION_INDEX is {rank}, and nothing says of how many; set {SHARDS} to the job's "
-            f"completions, or give --shard {rank}/N (--shard 0/1: all of the work is this process's)."
-        )
-    size = _number(environ, SHARDS)
-    if not rank < size:
-        raise ConfigError(
-            f"JOB_COMPLETION_INDEX is {rank}, and {SHARDS} is {size}; give the job's completions."
-        )
-    return rank, size
+    return World(rank, size) if size > 1 else World()
 
 
 def _number(environ: Mapping[str, str], name: str) -> int:
     text = environ.get(name, "")
     if not (text.isascii() and text.isdigit()):
-        raise ConfigError(
-            f"{name} is {one_line(text, 40)!r}, which is no number; name the shard with --shard."
-        )
+        raise ConfigError(f"{name} is {one_line(text, 40)!r}, which is no number; torchrun sets it.")
     return int(text)
 
 
@@ -246,15 +190,12 @@ def own_gpu(count: int, environ: Mapping[str, str] = os.environ) -> int:
                 f"{count}; start at most {count} here (--nproc-per-node {count}), or use --device cpu."
             )
         return number
-    if "SLURM_STEP_NUM_TASKS" in environ and environ.get("SLURM_LOCALID", "").isdigit():
-        return int(environ["SLURM_LOCALID"]) % count
     return 0
 
 
 def as_of_first(device: str, environ: Mapping[str, str] = os.environ) -> str:
     """A device's name as the first of several processes has it, where each takes the GPU of its number."""
-    several = "MASTER_ADDR" in environ or "SLURM_STEP_NUM_TASKS" in environ
-    return "cuda:0" if several and device.startswith("cuda:") else device
+    return "cuda:0" if "MASTER_ADDR" in environ and device.startswith("cuda:") else device
 
 
 @contextlib.contextmanager

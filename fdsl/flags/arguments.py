@@ -72,14 +72,6 @@ def metric_side(text: str) -> int | str:
     return text if text == "full" else whole(2, 8192)(text)
 
 
-def shard(text: str) -> tuple[int, int]:
-    """An argparse type: `I/N`, shard I of N, counted from 0."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not I/N, I from 0 to N-1")
-    return int(number), int(count)
-
-
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fdsl.flags.arguments import real, shard, tile_count, whole
+from fdsl.flags.arguments import real, tile_count, whole
 from models.directions import DAMAGED, NORMAL
 from models.methods.registry import METHODS
 from utils.config import CHOICES, FD_MODES, OBJECT, QUARTER, BackboneConfig, WindowConfig
@@ -199,14 +199,3 @@ def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
         "OMP_NUM_THREADS, which torchrun sets to 1, else by cores)",
     )
     group.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-def add_shard_flag(parser: argparse.ArgumentParser) -> None:
-    """One process of a job array."""
-    parser.add_argument(
-        "--shard",
-        type=shard,
-        metavar="I/N",
-        help="do the I-th of N parts of the work, counted from 0; whoever finds all parts done joins them "
-        "(default: torchrun's, Slurm's or Kubernetes' variables; 0/1: all of it)",
-    )

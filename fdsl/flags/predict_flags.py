@@ -15,7 +15,6 @@ from fdsl.flags.groups import (
     add_parts_flag,
     add_runtime_flags,
     add_second_flags,
-    add_shard_flag,
     add_text_flags,
     add_tiles_flag,
     add_window_flags,
@@ -86,7 +85,6 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_detector_flags(parser)
     _add_decision_flags(parser)
     _add_output_flags(parser)
-    add_shard_flag(parser)
     args = parser.parse_args(argv)
     if problem := _contradiction(args):
         parser.error(problem)

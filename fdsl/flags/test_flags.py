@@ -18,7 +18,6 @@ from fdsl.flags.groups import (
     add_parts_flag,
     add_runtime_flags,
     add_second_flags,
-    add_shard_flag,
     add_text_flags,
     add_tiles_flag,
     add_window_flags,
@@ -62,7 +61,6 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_second_flags(parser)
     add_ablate_flags(parser)
     add_runtime_flags(parser)
-    add_shard_flag(parser)
     args = parser.parse_args(argv)
     _refuse_several_maps(args, parser)
     tables = read_tables(args, parser)

@@ -56,10 +56,6 @@ class Blocks:
     def place(self, number: int) -> Path:
         return self.folder / f"{number:06}"
 
-    def missing(self) -> list[int]:
-        """The blocks that nobody has finished yet."""
-        return [number for number in range(len(self.manifest)) if not self.place(number).is_dir()]
-
     def holds(self, number: int) -> bool:
         """Whether a block is finished, of the files as they are now."""
         if not self.place(number).is_dir():

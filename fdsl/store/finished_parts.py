@@ -24,11 +24,10 @@ class FinishedParts:
 
     NAME = ".parts"
 
-    def __init__(self, folder: Path, make: bool = True) -> None:
-        """Its folder is made, for a run that begins; not to look at another process's."""
+    def __init__(self, folder: Path) -> None:
+        """Its folder is made."""
         self.folder = Path(folder) / self.NAME
-        if make:
-            self.folder.mkdir(parents=True, exist_ok=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
     def left_in(cls, folder: Path) -> bool:
@@ -46,10 +45,6 @@ class FinishedParts:
             logger.warning("%s It is computed again.", error)
             return None
         return maps if maps.names == names else None
-
-    def holds(self, depends_on: Mapping[str, Any]) -> bool:
-        """Whether there is a part of this key."""
-        return self._file(depends_on).is_file()
 
     def save(self, depends_on: Mapping[str, Any], maps: RunMaps) -> None:
         save_maps(self._file(depends_on), maps)

@@ -121,17 +121,6 @@ class PredictionFolder:
             return "begun"
         return "finished" if (folder / "scores.jsonl").is_file() else "new"
 
-    @staticmethod
-    def changed_in(folder: Path, config: PredictionConfig) -> str | None:
-        """The first setting, or `input`, in which the run in a folder differs from `config`; None where
-        nothing of ours is there."""
-        stored = read_json(folder / "config.json")
-        if not isinstance(stored, dict) or stored.get("made_by") != MARKER:
-            return None
-        if stored.get("input") != config.to_json().get("input"):
-            return "input"
-        return _changed(stored, config)
-
     def _open_journal(self) -> None:
         self._journal = Journal(self.partial, self.keep_maps)
 

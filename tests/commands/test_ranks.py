@@ -14,10 +14,7 @@ from fdsl.store.finished_parts import FinishedParts
 from tests.support.constants import ROOT
 from tests.support.ranks import as_command, in_ranks
 from tests.support.small_runs import Place, command, environment, files
-from utils import lock
-from utils.errors import ConfigError
 from utils.lock import locked
-from utils.world import World
 
 test, train = command("test"), command("train")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,14 +104,6 @@ def test_ranks_go_from_one_backbone_to_the_next_together(place):
     assert tables_and_files(place.folder / "towers-of-ranks") == tables_and_files(place.folder / "towers")
 
 
-def test_the_last_shard_of_an_ablation_writes_the_table(place, table, told):
-    test.main(place.test(*ABLATED, "--shard", "1/2", results="dealt"))
-    assert "8 of 8 runs are still to come; who finishes the last writes the table" in told()
-    assert not list((place.folder / "dealt").rglob("ablation*"))
-    test.main(place.test(*ABLATED, "--shard", "0/2", results="dealt"))
-    assert tables_and_files(place.folder / "dealt") == table
-
-
 def test_a_killed_rank_of_an_ablation_leaves_what_is_finished(place, table, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     arguments, plain = place.test(*ABLATED, results="broken"), FinishedParts.save
@@ -194,37 +183,6 @@ def test_torchrun_starts_it(place):
     assert files(place.folder / "torchrun") == files(place.folder / "results")
 
 
-def test_shards_of_a_job_array_join_themselves(place, told):
-    for number in (2, 0):
-        test.main(place.test(*SEVERAL, "--shard", f"{number}/3", results="array"))
-    assert "shard 0 of 3 is done; 1 of 3 categories are still to come" in told()
-    assert not list((place.folder / "array").rglob("metrics.json"))
-    test.main(place.test(*SEVERAL, "--shard", "1/3", results="array"))
-    assert files(place.folder / "array") == files(place.folder / "results")
-    test.main(place.test(*SEVERAL, "--shard", "0/3", results="array"))
-    assert told().count("is finished: nothing to do") == 2
-
-
-@pytest.mark.parametrize("when", ["before it looks", "after it looked"])
-def test_another_one_joins_meanwhile(place, monkeypatch, told, when):
-    """The run that it ended is neither begun anew nor marked as one that has not ended."""
-    results = f"raced {when}"
-    test.main(place.test(*SEVERAL, "--shard", "0/2", results=results))
-    plain = test.missing_categories
-
-    def missing_categories(detector, drawn):
-        missing = plain(detector, drawn) if when == "after it looked" else None
-        codes, said = of_ranks(place, 1, results, *SEVERAL, "--shard", "0/1")
-        assert codes == [0], said
-        return plain(detector, drawn) if missing is None else missing
-
-    monkeypatch.setattr(test, "missing_categories", missing_categories)
-    test.main(place.test(*SEVERAL, "--shard", "1/2", results=results))
-    assert told().count("is finished: nothing to do") == 2 and "shard 1 of 2 is done;" not in told()
-    assert files(place.folder / results) == files(place.folder / "results")
-    assert not list((place.folder / results).rglob(".parts"))
-
-
 def test_another_one_ends_it_before_the_lock_is_had(place, monkeypatch, told):
     plain = RunFolder.locked
 
@@ -239,38 +197,6 @@ def test_another_one_ends_it_before_the_lock_is_had(place, monkeypatch, told):
     assert "is finished: nothing to do" in told() and "results in " not in told()
 
 
-def test_one_process_ends_what_shards_have_begun(place):
-    test.main(place.test(*SEVERAL, "--shard", "1/2", results="begun"))
-    test.main(place.test(*SEVERAL, results="begun"))
-    assert files(place.folder / "begun") == files(place.folder / "results")
-
-
-@pytest.mark.parametrize("flag", ["--force", "--no-resume"])
-def test_a_shard_does_not_start_anew(place, flag):
-    with pytest.raises(ConfigError, match="start anew, and a shard must not undo what others have done"):
-        test.main(place.test(flag, "--shard", "1/2", results="anew"))
-
-
-def test_who_may_write_at_once(tmp_path):
-    """Shards beside each other, but neither a shard twice nor a whole run beside one."""
-    run = RunFolder.__new__(RunFolder)
-    run.path = tmp_path / "run"
-
-    def another(_):
-        lock._held.clear()  # a fork knows its parent's, which the system does not give it
-        with run.locked_for(World(1, 2)):
-            print("beside")
-        for world in (World(0, 2), World()):
-            with pytest.raises(ConfigError, match="is being written by process"), run.locked_for(world):
-                print("let in")
-
-    with run.locked_for(World(0, 2)):
-        assert in_ranks(1, another, tmp_path / "said") == ([0], ["beside\n"])
-    with run.locked():
-        assert not list(run.path.glob(".lock-*"))
-    assert not list(run.path.iterdir())
-
-
 def test_two_jobs_on_one_folder_are_refused(place):
     results = place.folder / "busy"
     folder = next((place.folder / "results").rglob("config.json")).parent.relative_to(
@@ -279,8 +205,6 @@ def test_two_jobs_on_one_folder_are_refused(place):
     with locked(results / folder / ".lock", "it", "go"):
         codes, said = of_ranks(place, 2, "busy")
         assert codes == [2, 2] and "is being written by process" in said[0] and said[1] == ""
-        codes, said = of_ranks(place, 1, "busy", *SEVERAL, "--shard", "0/2")
-        assert codes == [2] and "is being written by process" in said[0]
 
 
 def test_only_the_first_evaluates_stored_maps(place, told):

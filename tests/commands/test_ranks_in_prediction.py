@@ -15,6 +15,7 @@ from tests.support.photographs import write_image
 from tests.support.ranks import as_command, in_ranks
 from tests.support.small_runs import Place, command, files
 from utils.errors import ConfigError
+from utils.world import World
 
 predict = command("predict")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -193,23 +194,6 @@ def test_a_photograph_that_changed_is_scored_again(place, monkeypatch, tmp_path)
     assert files(other.folder / "out") == predicted(other, "anew")
 
 
-def test_shards_of_a_job_array_join_themselves(place, told):
-    for number in (2, 0):
-        predict.main(arguments_of(place, "array", "--shard", f"{number}/3"))
-    assert "shard 0 of 3 is done; 3 of 8 blocks are still to come" in told()
-    assert not (place.folder / "array/scores.csv").exists()
-    predict.main(arguments_of(place, "array", "--shard", "1/3"))
-    assert files(place.folder / "array") == place.whole
-    predict.main(arguments_of(place, "array", "--shard", "1/3"))
-    assert "is finished: nothing to do" in told()
-    for change, more in (("input", []), ("threshold", ["--threshold", "0.5"])):
-        words = arguments_of(place, "array", "--shard", "1/3", *more)
-        if change == "input":
-            words[words.index("--input") + 1] = str(place.data / "nut")
-        with pytest.raises(ConfigError, match=f"holds a run with another {change}, which a shard does not"):
-            predict.main(words)
-
-
 def test_rows_are_printed_at_the_end_by_the_one_that_joins(place):
     codes, said = of_ranks(place, 2, "printed", "--format", "json", "--pictures", "none")
     assert codes == [0, 0]
@@ -238,8 +222,9 @@ def test_members_of_an_archive_are_scored_as_their_files(place):
 
 
 def test_what_is_refused(place, monkeypatch):
-    with pytest.raises(ConfigError, match="need a folder to meet in"):
-        predict.main([*place.predict("--format", "json"), "--shard", "0/2"])
+    with monkeypatch.context() as patched, pytest.raises(ConfigError, match="need a folder to meet in"):
+        patched.setattr(predict, "find_world", lambda: World(0, 2))
+        predict.main(place.predict("--format", "json"))
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     of_ranks(place, 2, "begun", action=killing(place, "begun", 3))
     words = arguments_of(place, "begun", "--resume")

@@ -1,4 +1,4 @@
-"""Which process of how many this is, by flags and by variables, and what processes hear from each other."""
+"""Which process of how many this is, by torchrun's variables, and what processes hear from each other."""
 
 import os
 import time
@@ -12,50 +12,30 @@ from utils.errors import ConfigError, DataError
 from utils.world import World, as_of_first, connected, find_world, neighbours, own_gpu, speaks
 
 TORCHRUN = {"MASTER_ADDR": "h", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
-ARRAY = {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_MIN": "1", "SLURM_ARRAY_TASK_COUNT": "4"}
-STEPPED = {**ARRAY, "SLURM_ARRAY_TASK_STEP": "2"}
-SRUN = {"SLURM_STEP_NUM_TASKS": "6", "SLURM_PROCID": "5", "SLURM_LOCALID": "5"}
-POD = {"JOB_COMPLETION_INDEX": "2", "FDSL_SHARDS": "3"}
 
 
 @pytest.mark.parametrize(
     "environ, world",
     [
         ({}, World()),
-        (TORCHRUN, World(3, 8, joined=True)),
+        (TORCHRUN, World(3, 8)),
         ({**TORCHRUN, "RANK": "0", "WORLD_SIZE": "1"}, World()),
-        ({**TORCHRUN, **STEPPED}, World(3, 8, joined=True)),
         ({"RANK": "3", "WORLD_SIZE": "8"}, World()),
-        (STEPPED, World(3, 4)),
-        (SRUN, World(5, 6)),
-        ({"SLURM_NTASKS": "6", "SLURM_PROCID": "0"}, World()),
-        (POD, World(2, 3)),
+        ({"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "8"}, World()),
     ],
 )
 def test_variables_say_which_process_it_is(environ, world):
-    assert find_world(None, environ) == world
-    assert find_world((0, 1), environ) == World()
-    assert find_world((1, 9), environ) == World(1, 9)
+    assert find_world(environ) == world and world.joined == (world.size > 1)
 
 
-@pytest.mark.parametrize(
-    "environ, words",
-    [
-        (ARRAY, "numbers have gaps; name the shard with --shard I/4"),
-        ({**ARRAY, "SLURM_ARRAY_TASK_MIN": "x"}, "SLURM_ARRAY_TASK_MIN is 'x'"),
-        ({"JOB_COMPLETION_INDEX": "2"}, "nothing says of how many; set FDSL_SHARDS"),
-        ({**POD, "FDSL_SHARDS": "2"}, "give the job's completions"),
-        ({**TORCHRUN, "RANK": "-1"}, "RANK is '-1', which is no number"),
-    ],
-)
-def test_variables_that_cannot_be(environ, words):
-    with pytest.raises(ConfigError, match=words):
-        find_world(None, environ)
+def test_variables_that_cannot_be():
+    with pytest.raises(ConfigError, match="RANK is '-1', which is no number; torchrun sets it"):
+        find_world({**TORCHRUN, "RANK": "-1"})
 
 
 def test_each_rank_takes_the_gpu_of_its_number():
-    assert own_gpu(2, TORCHRUN) == 1 and own_gpu(8, {}) == 0 and own_gpu(4, SRUN) == 1
-    assert as_of_first("cuda:1", TORCHRUN) == as_of_first("cuda:3", SRUN) == "cuda:0"
+    assert own_gpu(2, TORCHRUN) == 1 and own_gpu(8, {}) == 0
+    assert as_of_first("cuda:1", TORCHRUN) == "cuda:0"
     assert as_of_first("cuda:1", {}) == "cuda:1" and as_of_first("cpu", TORCHRUN) == "cpu"
     with pytest.raises(ConfigError, match="Rank 3 has no GPU of its own: .* has 1; start at most 1 here"):
         own_gpu(1, TORCHRUN)
