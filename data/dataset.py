@@ -20,7 +20,6 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.augment import chance, mosaic, random_crop
 from data.images import (
     MAX_PIXELS,
-    Views,
     image_to_pixels,
     mask_files,
     mask_to_tensor,
@@ -34,6 +33,7 @@ from utils.config import SYNTHETIC
 from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.text import printable
+from utils.tile_layout import TileLayout
 
 AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC.values())
 MOSAIC_PROBABILITY = 0.3
@@ -59,7 +59,7 @@ class InspectionDataset(Dataset):
     ):
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
         self.image_size, self.mask_size, self.grey = image_size, mask_size or image_size, grey
-        self.layout: Views = None  # set once the references have said how they are cut
+        self.layout: TileLayout | None = None  # set once the references have said how they are cut
 
     def __len__(self) -> int:
         return len(self.records)

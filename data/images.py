@@ -15,9 +15,7 @@ from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.text import printable
 from utils.tile_layout import TileLayout
-from utils.two_sides import TwoSides
 
-Views = TileLayout | TwoSides | None  # how a photograph is cut beside the whole of it
 MAX_PIXELS = 100_000_000
 STRIP = 2**20  # pixels that are scaled at once
 HEIF = can_read_heif()
@@ -131,18 +129,12 @@ def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
     return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
 
 
-def photograph_to_pixels(image: Image.Image, size: int, layout: Views = None) -> torch.Tensor:
+def photograph_to_pixels(image: Image.Image, size: int, layout: TileLayout | None = None) -> torch.Tensor:
     """What a detector looks at: the squashed image (3,size,size) uint8; with tiles (1+T,3,size,size), first
-    the whole image and then its tiles, cut from the image squashed to the layout's size; for two backbones
-    (2,3,S,S), S the larger of their sides."""
+    the whole image and then its tiles, cut from the image squashed to the layout's size."""
     whole = image_to_pixels(image, size)
     if layout is None:
         return whole
-    if isinstance(layout, TwoSides):
-        both = torch.zeros(2, 3, layout.side, layout.side, dtype=torch.uint8)
-        both[0, :, : layout.first, : layout.first] = whole
-        both[1, :, : layout.second, : layout.second] = image_to_pixels(image, layout.second)
-        return both
     patch = layout.patch_size
     squashed = image.resize((layout.width * patch, layout.height * patch), Image.Resampling.BICUBIC)
     large = torch.from_numpy(np.array(squashed)).permute(2, 0, 1)

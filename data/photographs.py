@@ -18,12 +18,13 @@ import torch
 from PIL import Image
 
 from data.grey import doubts_of
-from data.images import MAX_PIXELS, Views, open_image, pages_left_out, photograph_to_pixels, to_rgb, upright
+from data.images import MAX_PIXELS, open_image, pages_left_out, photograph_to_pixels, to_rgb, upright
 from data.inputs import list_images
 from utils.errors import DataError
 from utils.files import FileStamp, stamp_of
 from utils.grey_range import GreyRange
 from utils.text import printable
+from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
 Item = TypeVar("Item")
@@ -115,7 +116,7 @@ def read_ahead(
     threads: int,
     ahead: int,
     max_pixels: int = MAX_PIXELS,
-    layout: Views = None,
+    layout: TileLayout | None = None,
     stamped: bool = False,
     grey: GreyRange | None = None,
 ) -> Iterator[Loaded]:

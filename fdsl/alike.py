@@ -1,4 +1,4 @@
-"""Runs on the same backbones: grouped, and each given a detector that shares what is loaded."""
+"""Runs on the same backbone: grouped, and each given a detector that shares what is loaded."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from models.detector import Detector
 
 
 def of_one_backbone(runs: Iterable[Planned]) -> list[list[Planned]]:
-    """The runs in groups that share the backbone's work: the same towers, tapped blocks, image side and
+    """The runs in groups that share the backbone's work: the same backbone, feature layers, image side and
     machine."""
     groups: dict[str, list[Planned]] = {}
     for run in runs:
         values = run.config.detector.to_json()
-        key = [values[name] for name in ("backbone", "machine")] + [values.get("second")]
+        key = [values[name] for name in ("backbone", "machine")]
         groups.setdefault(json.dumps(key, sort_keys=True), []).append(run)
     return list(groups.values())
 
 
 class Detectors:
-    """The detectors of runs of one group. What two of them share is there once: the backbones for all, and
+    """The detectors of runs of one group. What two of them share is there once: the backbone for all, and
     the heads for those that differ in their windows alone."""
 
     def __init__(self) -> None:

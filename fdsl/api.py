@@ -109,7 +109,7 @@ class AnomalyDetector:
     """
 
     def __init__(self, detector: Detector, config: FittedConfig) -> None:
-        self.config = replace(config, fingerprint=detector.fingerprint)
+        self.config = replace(config, fingerprint=detector.backbone.fingerprint)
         self.scorer = Scorer(detector)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
@@ -207,7 +207,6 @@ class AnomalyDetector:
         object: str | None = None,
         normal_words: Sequence[str] | None = None,
         damaged_words: Sequence[str] | None = None,
-        second: BackboneConfig | None = None,
         device: str = "auto",
         precision: str = "auto",
     ) -> AnomalyDetector:
@@ -215,8 +214,8 @@ class AnomalyDetector:
 
         Without `windows` it looks at the whole image alone. `leave_out`: parts of the method that are
         switched off. `with_batch`: mutual scoring of the inspected photographs is added. `with_text`: CLIP's
-        words for normal and damaged are added, of `object` and in words of your own. `second`: another
-        backbone, whose maps are fused with the first one's. ConfigError and ModelError as the commands do.
+        words for normal and damaged are added, of `object` and in words of your own. ConfigError and
+        ModelError as the commands do.
         """
         tower = {
             "model": model,
@@ -245,7 +244,6 @@ class AnomalyDetector:
             image_score,
             device,
             precision,
-            second,
         )
         return cls(build_detector(config.detector, None), config)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fdsl.run_config import DetectorConfig, FittedConfig
-from fdsl.settings import refuse_beside_batch, refuse_beside_second, refuse_beside_text
+from fdsl.settings import refuse_beside_batch, refuse_beside_text
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
 from models.backbones.families import load_backbone, text_directions
@@ -36,8 +36,8 @@ def build_detector(
     like: Detector | None = None,
     categories: Iterable[str] = (),
 ) -> Detector:
-    """The detector that a configuration describes, its memory still empty; with the backbones of `like`, a
-    detector of the same ones.
+    """The detector that a configuration describes, its memory still empty; with the backbone of `like`, a
+    detector of the same one.
 
     Without a checkpoint it is that of a method without trained heads. `categories`: those that it is going to
     `speak_of`, where text takes its object from their names. Raises ModelError for a backbone whose weights
@@ -56,7 +56,7 @@ def _unspoken(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detec
     backbone = tower_of(config) if like is None else like.backbone
     if checkpoint is None:
         own = make_method(config, backbone.width, len(backbone.layers))
-        return assemble(config, backbone, own, like=like)
+        return assemble(config, backbone, own)
     expected = backbone.fingerprint if checkpoint.config is None else checkpoint.config.fingerprint
     if backbone.fingerprint != expected:
         raise ModelError(
@@ -93,24 +93,9 @@ def load_tower(tower: BackboneConfig, device: torch.device, dtype: torch.dtype) 
     )
 
 
-def assemble(
-    config: DetectorConfig,
-    backbone: Backbone,
-    method: Method,
-    second: Mapping[str, Tensor] | None = None,
-    like: Detector | None = None,
-) -> Detector:
-    """Backbone and method as the detector of a configuration, its memory still empty; fused with one of the
-    second backbone (that of `like`, or loaded) where the configuration has one, whose method has the state
-    `second` in a saved detector."""
-    detector = Detector(backbone, method, config.backbone.image_size, config.windows)
-    other = config.of_second()
-    if other is not None:
-        known = None if like is None else like.second
-        tower = tower_of(other) if known is None else known.detector.backbone
-        own = make_method(other, tower.width, len(tower.layers))
-        detector.fuse_with(assemble(other, tower, saved_method(other, tower, second) if second else own))
-    return detector
+def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Detector:
+    """Backbone and method as the detector of a configuration, its memory still empty."""
+    return Detector(backbone, method, config.backbone.image_size, config.windows)
 
 
 def detector_config(
@@ -121,12 +106,10 @@ def detector_config(
     image_score: str,
     device: str,
     precision: str,
-    second: BackboneConfig | None = None,
 ) -> FittedConfig:
     """What a detector without references is made of; contradictions are refused before anything is loaded."""
     _refuse_contradictions(method, options, windows, image_score)
-    refuse_beside_second(second, method, options, windows)
-    if tower.untrained or (second is not None and second.untrained):
+    if tower.untrained:
         logger.warning(
             "The backbone is untrained (--pretrained none): results show that everything runs, "
             "not how good the method is."
@@ -138,7 +121,7 @@ def detector_config(
             "about four times as fast, --winmode nan leaves them out"
         )
     machine = machine_facts(chosen, choose_precision(precision, chosen))
-    return FittedConfig(DetectorConfig(method, tower, options, windows, machine, second), image_score)
+    return FittedConfig(DetectorConfig(method, tower, options, windows, machine), image_score)
 
 
 def _refuse_contradictions(

@@ -20,10 +20,8 @@ from fdsl.thresholds import APART, COPY, HELD_OUT, LENIENT, STRICT, NormalScores
 from models.detector import Detector
 from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
-from models.pair import Levels, Second
 from utils.config import WindowConfig
 from utils.log import progress
-from utils.tile_layout import TileLayout
 
 BATCH = 4
 COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that stands alone
@@ -57,10 +55,6 @@ def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> El
     places = torch.from_numpy(rotated_places(size, rotations, detector.grid)).float()
     if layout is None:
         return Elsewhere(places)
-    if detector.second is not None:
-        return Elsewhere(places, elsewhere(detector.second.detector, photograph, rotations))
-    if not isinstance(layout, TileLayout):
-        raise ValueError("The detector has no layout of tiles.")
     tiles = torch.from_numpy(rotated_tile_places(size, rotations, layout)).float()
     return Elsewhere(places, Elsewhere(tiles))
 
@@ -95,9 +89,6 @@ def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: in
 
     Nothing is done for a method without scales. Raises NotFinite, and ModelError where a height is zero.
     """
-    if scorer.detector.second is not None:
-        set_levels_of_both(scorer, scorer.detector.second, photographs, rotations)
-        return
     method, beside = scorer.detector.method, scorer.detector.beside
     if method.scales:
         peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
@@ -107,24 +98,11 @@ def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: in
         beside.set_own(*levels_of(scorer, photographs, rotations))
 
 
-def set_levels_of_both(
-    scorer: Scorer, second: Second, photographs: Sequence[Image.Image], rotations: int
-) -> None:
-    """Brings the maps and scores of two detectors to one scale, each by what its held-out references reach;
-    before that each one's own maps, where its method has scales."""
-    found = []
-    for detector in (scorer.detector.alone(), second.detector):
-        one = Scorer(detector)
-        set_scales(one, photographs, rotations)
-        found.append(levels_of(one, photographs, rotations))
-    second.set_levels(*found)
-
-
-def levels_of(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> Levels:
+def levels_of(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> tuple[float, float]:
     """The mean height of the maps and of the scores of held-out references; NotFinite."""
     found = [batch.score() for batch in as_unknown(scorer, photographs, rotations)]
     peak = np.concatenate([part.base.max((1, 2)) for part in found]).mean()
-    return Levels(float(peak), float(np.concatenate([part.base_score for part in found]).mean()))
+    return float(peak), float(np.concatenate([part.base_score for part in found]).mean())
 
 
 def normal_scores(

@@ -95,7 +95,7 @@ def keys_of_parts(
     grey: Mapping[str, GreyRange],
 ) -> dict[str, dict[str, Any]]:
     """Category -> all that its maps depend on; the arguments are those of `detect`."""
-    identity = {**identity, "weights": detector.fingerprint}
+    identity = {**identity, "weights": detector.backbone.fingerprint}
     return {
         category: {**identity, **_digests(root, references[category], records, grey.get(category))}
         for category, records in tested.items()

@@ -11,7 +11,6 @@ from fdsl.store.onnx_file import Written, require_packages, write_graph
 from models.exported import DetectorGraph
 from utils.errors import ModelError
 from utils.tile_layout import TileLayout
-from utils.two_sides import TwoSides
 
 FORMAT = "1"
 
@@ -62,8 +61,7 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "window_weight": made.windows.win_weight,
         "mean": " ".join(map(repr, detector.backbone.mean.tolist())),
         "std": " ".join(map(repr, detector.backbone.std.tolist())),
-        "tiles": json.dumps(tiles_of(layout)) if isinstance(layout, TileLayout) else None,
-        "two_sides": json.dumps([layout.first, layout.second]) if isinstance(layout, TwoSides) else None,
+        "tiles": None if layout is None else json.dumps(tiles_of(layout)),
         "reference_sizes": json.dumps(detector.reference_sizes),
         "settings": json.dumps(detector.config.to_json(), sort_keys=True),
     }

@@ -42,12 +42,12 @@ def weight_alone(method: str, references: int) -> float:
 
 def above_of(detector: Detector, image_score: str, references: int) -> Above | None:
     """What was learnt for as many references; None where nothing was, and for a detector whose scores are of
-    another kind: through windows, with text, mutual scoring or a second backbone, or with parts left out."""
+    another kind: through windows, with text or mutual scoring, or with parts left out."""
     options, of_map = detector.method.options, detector.method.parts_of_map
     usual = MethodConfig(
         options.use_nam, leave_out=tuple(part for part in options.leave_out if part in of_map)
     )
-    if detector.windows is not None or detector.second is not None or options != usual:
+    if detector.windows is not None or options != usual:
         return None
     name = detector.method.name if detector.layout is None else detector.method.name + WITH_TILES
     numbers = LEARNT.get((name, image_score), {})

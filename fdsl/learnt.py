@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from fdsl.assembly import assemble, saved_method, tower_of
-from fdsl.run_config import SECOND, FittedConfig
+from fdsl.run_config import FittedConfig
 from fdsl.thresholds import APART, Above, NormalScores, is_normal
 from models.detector import Detector
 from models.matching import EVERYTHING, OwnPicks, PickedByAny
 from models.methods.batch import BatchMemory
-from models.pair import Levels
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
 from utils.text import one_line
@@ -43,10 +42,6 @@ def tensors_of(
         memory = getattr(detector, attribute)
         if memory is not None and not (name == "window_bank" and detector.matches_whole_image):
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
-    if (second := detector.second) is not None:
-        tensors |= {f"second.{name}": value for name, value in tensors_of(second.detector, None).items()}
-        levels = [level for pair in second.levels or () for level in pair]
-        tensors["second.levels"] = torch.tensor(levels, dtype=torch.float64)
     beside = detector.beside
     if beside is not None and beside.memory and beside.levels and beside.own:
         tensors |= {f"inspected.{name}": value for name, value in beside.memory.state().items()}
@@ -55,7 +50,7 @@ def tensors_of(
         tensors[SIZES] = torch.tensor(list(sizes))
     if grey is not None:
         tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
-    if isinstance(detector.layout, TileLayout):
+    if detector.layout is not None:
         tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
         values = {name: np.atleast_1d(value) for name, value in vars(normal).items() if name != ABOVE}
@@ -75,18 +70,15 @@ def restored(
     Raises ModelError for another backbone, ConfigError for tensors that are missing or have other shapes.
     """
     backbone = tower_of(config.detector)
-    _refuse_other_weights(backbone.fingerprint, config.fingerprint.partition("+")[0], file)
+    _refuse_other_weights(backbone.fingerprint, config.fingerprint, file)
     try:
         method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
-        others = part_of(tensors, SECOND)
-        detector = assemble(config.detector, backbone, method, part_of(others, "heads"))
+        detector = assemble(config.detector, backbone, method)
     except UNFIT as error:
         raise _not_whole(file, error) from error
-    _refuse_other_weights(detector.fingerprint, config.fingerprint, file)
     try:
         _refuse_other_directions(detector)
         restore_memories(detector, tensors)
-        restore_second(detector, others)
         restore_layout(detector, tensors)
         restore_inspected(detector, tensors)
         return detector, normal_scores_of(tensors)
@@ -171,15 +163,6 @@ def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> 
     side = patches * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, device=detector.backbone.device)
     return detector.backbone.encode(window, PickedByAny.want | want).wanted_embedding().shape[1]
-
-
-def restore_second(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the second detector what it knows, and the levels of both; KeyError where a part is missing."""
-    if detector.second is None:
-        return
-    restore_memories(detector.second.detector, tensors)
-    first_peak, first_score, peak, score = tensors["levels"].tolist()
-    detector.second.set_levels(Levels(first_peak, first_score), Levels(peak, score))
 
 
 def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:

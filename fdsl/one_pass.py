@@ -93,7 +93,7 @@ class Waiting:
         """Works that are equal in this remember the same of the same references."""
         detector, run = self.scorer.detector, self.drawn.run.config
         method = detector.method
-        alone = not method.remembers_bank or detector.second is not None or run.rotations == AUTO
+        alone = not method.remembers_bank or run.rotations == AUTO
         windows = replace(detector.settings, winmode="", win_weight=0)
         shared = run.rotations, windows, detector.windows is None, method.needs_references
         return (id(self),) if alone else shared
@@ -147,12 +147,9 @@ def share_encoding(
 def _encode_once(detectors: Sequence[Detector], kept_bytes: int) -> None:
     """From now on what one of the detectors has encoded serves all, up to so many bytes of it; also what
     they encode of their references."""
-    if not detectors:
-        return
     once = EncodedOnce(detectors[0].backbone.encode, kept_bytes)
     for detector in detectors:
         detector.once = once
-    _encode_once([one.second.detector for one in detectors if one.second is not None], kept_bytes)
 
 
 def _go_through_all(works: Mapping[str, list[Waiting]], budget: int, reading: Reading) -> None:

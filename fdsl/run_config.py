@@ -35,7 +35,6 @@ NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictur
 NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
 PLACES = ("pretrained", "model_config")  # of a backbone: where its files lie
 YOUNGER_PARTS = "younger_parts"  # in config.json: those of the method that are at work
-SECOND = "second"  # in config.json: the second backbone, where there is one
 # Names in config.json that earlier versions did not write, or that stand there only with another value.
 NEWER = ("weights", "files", "learnt_from_these", "rotations", "grey")
 
@@ -49,28 +48,21 @@ class DetectorConfig:
     options: MethodConfig
     windows: WindowConfig
     machine: MachineFacts
-    second: BackboneConfig | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Names of config.json; the method's name is under "heads", its options under "method"; "second" is
-        there only where there is a second backbone."""
-        made = {
+        """Names of config.json; the method's name is under "heads", its options under "method"."""
+        return {
             "heads": self.method,
             "backbone": as_stored(self.backbone),
             "method": _stored_options(self.method, self.options),
             "windows": as_stored(self.windows),
             "machine": self.machine.to_json(),
         }
-        return made if self.second is None else {**made, SECOND: as_stored(self.second)}
 
     @property
     def sees_test_set(self) -> bool:
         """Whether the photographs that are inspected decide about each other."""
         return self.options.with_batch or METHODS[self.method].sees_inspected
-
-    def of_second(self) -> DetectorConfig | None:
-        """What the detector of the second backbone is put together from; None where there is none."""
-        return None if self.second is None else replace(self, backbone=self.second, second=None)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
@@ -87,7 +79,6 @@ class DetectorConfig:
             _options_from_stored(method, values["method"]),
             from_stored(WindowConfig, values["windows"]),
             MachineFacts.from_json(values["machine"]),
-            from_stored(BackboneConfig, values[SECOND]) if values.get(SECOND) is not None else None,
         )
         if not set(config.options.leave_out) <= set(METHODS[method].parts):
             raise ConfigError(f"method {method} has no such parts to leave out")
@@ -175,8 +166,7 @@ class RunConfig:
             "rotations": self.rotations,
             "grey": self.grey,
         }
-        values = {name: value for name, value in values.items() if value is not None or name not in NEWER}
-        return {**values, SECOND: made[SECOND]} if SECOND in made else values
+        return {name: value for name, value in values.items() if value is not None or name not in NEWER}
 
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:
@@ -237,7 +227,6 @@ class RunConfig:
             "device": machine.device_of_run,
             "precision": machine.precision,
             **turned,
-            **({SECOND: without(values[SECOND], PLACES)} if SECOND in values else {}),
         }
 
     def _of_run(self) -> dict[str, Any]:

@@ -220,11 +220,9 @@ def _backbone_digest(config: RunConfig) -> str:
     """Short digest of a backbone that no checkpoint names, wherever its files lie; "" for the default one."""
     backbone = config.detector.backbone
     tower = replace(backbone, model_config=None, pretrained=config.weights or backbone.pretrained)
-    second = config.detector.second
-    if tower == BackboneConfig() and second is None:
+    if tower == BackboneConfig():
         return ""
-    other = [] if second is None else [as_stored(replace(second, model_config=None))]
-    return short_digest("".join(json.dumps(one, sort_keys=True) for one in (as_stored(tower), *other)))
+    return short_digest(json.dumps(as_stored(tower), sort_keys=True))
 
 
 def _words_digest(made: DetectorConfig) -> str:

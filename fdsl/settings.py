@@ -19,7 +19,6 @@ from utils.errors import ConfigError
 from utils.text import in_words
 
 BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size", "token_norm")
-SECOND_PREFIX = "second_"
 WORDS = ("object", "normal_words", "damaged_words")
 METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch", "with_text", *WORDS)
 WINDOW_SHAPE = (
@@ -50,20 +49,6 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
                     "train again."
                 )
     return replace(base, **values)
-
-
-def second_backbone(given: Mapping[str, Any]) -> BackboneConfig | None:
-    """The second backbone that was given (`second_model` and its kin), None where there is none."""
-    values = {
-        name.removeprefix(SECOND_PREFIX): given[name] for name in given if name.startswith(SECOND_PREFIX)
-    }
-    values = _only(values, BACKBONE)
-    if not values:
-        return None
-    if "model" not in values:
-        name = next(iter(values)).replace("_", "-")
-        raise ConfigError(f"--second-{name} is for a second backbone: name it with --second-model.")
-    return backbone_config({"model_config": given.get("model_config"), **values})
 
 
 def method_config(
@@ -197,31 +182,6 @@ def refuse_beside_text(method: str, options: MethodConfig, windows: WindowConfig
     if not options.with_text and windows.tiles != 1:
         raise ConfigError(
             f"--tiles does not go with --method {method}: the references' size decides how many there are."
-        )
-
-
-def refuse_beside_second(
-    second: BackboneConfig | None, method: str, options: MethodConfig, windows: WindowConfig
-) -> None:
-    """ConfigError for what does not go with a second backbone."""
-    if second is None:
-        return
-    unfit = METHODS[method].needs_heads or bool(METHODS[method].added_by)
-    given = [
-        flag
-        for flag, there in (
-            (f"--method {method}", unfit),
-            ("--tiles", windows.tiles != 1),
-            (f"--winmode {windows.winmode}", windows.winmode != "nan"),
-            ("--with-batch", options.with_batch),
-            ("--with-text", options.with_text),
-        )
-        if there
-    ]
-    if given:
-        raise ConfigError(
-            f"--second-model does not go with {given[0]}: it fuses the maps of whole photographs, of a "
-            "method without trained heads such as --method nearest."
         )
 
 

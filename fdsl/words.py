@@ -103,7 +103,7 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
         f"{windows_in_words(made.windows)}, {heads_in_words(config)}{_turned(config)}; "
         f"image score {config.image_score} ({image_score_in_words(config)}); "
         f"maps evaluated at {config.metric_size}{'' if config.metric_size == 'full' else ' px'}; "
-        f"backbone {backbone.model} at {backbone.image_size} px{second_in_words(made)}, "
+        f"backbone {backbone.model} at {backbone.image_size} px, "
         f"blocks {' '.join(map(str, backbone.layers))}, {made.machine.precision}."
     )
     if backbone.untrained:
@@ -156,9 +156,3 @@ LEARNT_FROM_THESE = (
     "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they remember, not how good they "
     "are on others."
 )
-
-
-def second_in_words(made: DetectorConfig) -> str:
-    """What is added to a backbone's name where a second one is fused with it."""
-    second = made.second
-    return "" if second is None else f", fused with {second.model} at {second.image_size} px"

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from models.features import Features, ScoreMaps
 from models.methods.batch import Batch, BatchMemory
-from models.pair import scaled
 from models.tiles import resized
 from utils.errors import ModelError
 
@@ -77,3 +76,8 @@ def _level(value: Tensor) -> float:
     if not value > 0:
         raise ModelError("The inspected photographs are all alike: they cannot be compared with each other.")
     return float(value)
+
+
+def scaled(values: Tensor, level: float) -> Tensor:
+    """Values v of maps or scores -> v / (v + level): 0.5 where normal photographs come."""
+    return values / (values + level)

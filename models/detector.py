@@ -21,14 +21,12 @@ from models.matching import EVERYTHING, Matching, window_matching
 from models.memory_bank import MemoryBank
 from models.method import Memory, Method
 from models.methods.batch import BatchMemory, Kept, digest_of
-from models.pair import Second
 from models.tiles import FINER, join_tiles
 from models.windows import WindowGrid
 from utils.config import QUARTER, WHOLE_IMAGE, WindowConfig
 from utils.errors import ModelError
 from utils.room import Room, in_memory
 from utils.tile_layout import TileLayout, tiles_for
-from utils.two_sides import TwoSides
 
 logger = logging.getLogger("fdsl")
 
@@ -70,9 +68,8 @@ class Detector(nn.Module):
         self.memory: Memory | None = None
         self.window_memory: Memory | None = None
         self.tile_memory: Memory | None = None
-        self.layout: TileLayout | TwoSides | None = None
+        self.layout: TileLayout | None = None
         self.beside = Beside(method.width, method.blocks) if method.options.with_batch else None
-        self.second: Second | None = None
         self.once: EncodedOnce | None = None
         self.spoken: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
 
@@ -89,20 +86,11 @@ class Detector(nn.Module):
     def encoding_once(self) -> Iterator[None]:
         """Within it a batch that comes again, to this detector or to one `without` a reference, is encoded
         once."""
-        both = [self] if self.second is None else [self, self.second.detector]
-        for detector in both:
-            detector.once = EncodedOnce(detector.backbone.encode)
+        self.once = EncodedOnce(self.backbone.encode)
         try:
             yield
         finally:
-            for detector in both:
-                detector.once = None
-
-    def fuse_with(self, other: Detector) -> None:
-        """From now on its maps and scores are fused with those of a detector of another backbone; images are
-        then (B,2,3,S,S), as `Second.views` takes them apart."""
-        self.second = Second(other, self)
-        self.layout = self.second.layout
+            self.once = None
 
     def speak_of(self, category: str) -> None:
         """From now on text speaks of this category, where each has words of its own."""
@@ -110,16 +98,8 @@ class Detector(nn.Module):
             self.method.directions = self.spoken[category].to(self.backbone.device)
 
     @property
-    def fingerprint(self) -> str:
-        """Tells the weights of its backbone, or of both, from others."""
-        own = self.backbone.fingerprint
-        return own if self.second is None else f"{own}+{self.second.detector.backbone.fingerprint}"
-
-    @property
     def side(self) -> int:
-        """Patches along a side of its maps: with tiles FINER times the tower's, of two towers the most."""
-        if self.second is not None:
-            return self.second.side
+        """Patches along a side of its maps: with tiles FINER times the backbone's."""
         return self.grid if self.settings.tiles == 1 else FINER * self.grid
 
     def lay_tiles(self, sizes: Sequence[tuple[int, int]]) -> None:
@@ -127,8 +107,6 @@ class Detector(nn.Module):
         it remembers."""
         self.memory = self.window_memory = self.tile_memory = None
         patch = self.backbone.patch_size
-        if self.second is not None:
-            return
         self.layout = tiles_for(sizes, self.settings.tiles, self.grid, patch) if sizes else None
 
     @property
@@ -165,7 +143,7 @@ class Detector(nn.Module):
             self.beside.saw(memory, self.grid, like)
             return
         self.memory = memory
-        if isinstance(self.layout, TileLayout):
+        if self.layout is not None:
             self.tile_memory = parts.memory(digests, len(self.layout))
 
     @torch.no_grad()
@@ -180,11 +158,7 @@ class Detector(nn.Module):
         self.method.forget()
         if self.beside is not None:
             self.beside.own = None
-        if self.second is not None:
-            references, others = self.second.views(references)
-            self.second.levels = None
-            self.second.detector.remember(others)
-        elif isinstance(self.layout, TileLayout):
+        if self.layout is not None:
             tiles = (self._encode_tiles(views[None, 1:]) for views in references)
             count = len(references) * len(self.layout) * self.grid**2
             self.tile_memory = self.method.remember_tiles(tiles, count)
@@ -202,8 +176,6 @@ class Detector(nn.Module):
         """A detector as this one, but for one of its `references`, which it has never seen."""
         other = self.empty_copy(self.method)
         other.layout, other.beside = self.layout, self.beside
-        if self.second is not None:
-            other.second = self.second.like(self.second.detector.without(reference, references), other)
         for name in ("memory", "window_memory", "tile_memory"):
             memory = getattr(self, name)
             setattr(other, name, None if memory is None else memory.without(reference, references))
@@ -214,11 +186,6 @@ class Detector(nn.Module):
         self.memory, self.window_memory = other.memory, other.window_memory
         self.tile_memory, self.layout = other.tile_memory, other.layout
         self.beside = copy(other.beside)
-        if other.second is not None:
-            known = other.second.detector
-            detector = known.empty_copy(deepcopy(known.method))
-            detector.remember_as(known)
-            self.second = other.second.like(detector, self)
 
     def remember_first(self, other: Detector, references: int, of: int) -> None:
         """As remember_as, but the first of its references alone, of which there are so many; all memories are
@@ -243,15 +210,13 @@ class Detector(nn.Module):
                 memory.known.clear()
 
     def another(self, windows: WindowConfig | None = None) -> Detector:
-        """A detector of the same backbones and settings, or with other `windows`, that remembers nothing and
+        """A detector of the same backbone and settings, or with other `windows`, that remembers nothing and
         shares nothing that it learns; trained heads are shared."""
         heads = {id(part): part for part in self.method.parameters()}
         other = Detector(
             self.backbone, deepcopy(self.method, heads), self.image_size, windows or self.settings
         )
         other.at_once, other.once, other.spoken = self.at_once, self.once, self.spoken
-        if self.second is not None:
-            other.fuse_with(self.second.detector.another())
         return other
 
     @property
@@ -265,14 +230,7 @@ class Detector(nn.Module):
         windows = None if self.matches_whole_image else self.window_memory
         memories = [self.memory, windows, self.tile_memory]
         held = [part for memory in memories if memory is not None for part in memory.state().values()]
-        own = sum(part.numel() * part.element_size() for part in held)
-        return own if self.second is None else own + self.second.detector.memory_bytes
-
-    def alone(self) -> Detector:
-        """It without its second detector, and with what it remembers."""
-        other = self.empty_copy(self.method)
-        other.memory = self.memory
-        return other
+        return sum(part.numel() * part.element_size() for part in held)
 
     def of_whole_images(self) -> Detector:
         """It without windows, and with what it remembers of whole images."""
@@ -299,23 +257,19 @@ class Detector(nn.Module):
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
         whole, tiles = self._views(images)
-        if self.second is not None:
-            (whole, others), tiles = self.second.views(images), None
         features = self._features(whole)
         raw = self._raw_maps(features, match)
         final = self.final_maps(raw)
         if tiles is not None:
             of_tiles = self._tile_maps(tiles, match, features.shown)
             found = ScoreMaps(*self.method.with_tiles(final, of_tiles, self.side))
-        elif self.second is None and self.side != self.grid:
+        elif self.side != self.grid:
             found = ScoreMaps(*self.method.without_tiles(final, self.side))
         else:
             found = ScoreMaps(*self.method.summarise(final))
         if self.windows is not None:
             stitched = self.raw_window_maps(whole, raw, found.base, match)
             found = ScoreMaps(found.base, found.base_score, *self.method.summarise(self.final_maps(stitched)))
-        if self.second is not None:
-            return self.second.fused(found, others, match)
         return found if self.beside is None else self.beside.added(found, features)
 
     def _features(self, whole: Tensor) -> Features:
@@ -387,7 +341,7 @@ class Detector(nn.Module):
     ) -> Tensor:
         """Tiles (B,T,3,S,S) -> final maps of each image's tiles put together (M,B,H,W); `shown`: which of the
         photographs that it was shown they are of."""
-        if not isinstance(self.layout, TileLayout):
+        if self.layout is None:
             raise ValueError("The detector has no layout of tiles: call lay_tiles() first.")
         chosen = (match or EVERYTHING).of_tiles()
         features = self._encode_tiles(tiles)._replace(shown=shown)

@@ -19,7 +19,6 @@ from models.matching import PICKS, Matching, OwnPicks, PickedByAny
 from models.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.windows import WindowGrid
 from utils.errors import ModelError
-from utils.two_sides import TwoSides
 
 OUTPUTS = ("map", "score", "base_score", "window_score")
 TOP_SHARE = 0.01  # of the patches, for the image score `top1` (fdsl/evaluation.py)
@@ -141,7 +140,6 @@ class DetectorGraph(nn.Module):
         super().__init__()
         refuse_what_is_no_graph(detector)
         self.detector, self.image_score = detector.eval().requires_grad_(False), image_score
-        self.other = None if detector.second is None else detector.second.detector.requires_grad_(False)
         self.shape = shape_of(detector)
         self.outputs = OUTPUTS if detector.windows is not None else OUTPUTS[:3]
         if detector.windows is not None:
@@ -186,11 +184,8 @@ class DetectorGraph(nn.Module):
 
 
 def shape_of(detector: Detector) -> tuple[int, ...]:
-    """What a detector takes of one photograph: (3,S,S), with tiles (1+T,3,S,S), of two backbones (2,3,S,S)
-    with the larger side."""
+    """What a detector takes of one photograph: (3,S,S), with tiles (1+T,3,S,S)."""
     side, layout = detector.image_size, detector.layout
-    if isinstance(layout, TwoSides):
-        return 2, 3, layout.side, layout.side
     return (3, side, side) if layout is None else (1 + len(layout), 3, side, side)
 
 

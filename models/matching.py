@@ -99,8 +99,7 @@ class Elsewhere(Matching):
 
     places (R,N,2): for each of the bank's R photographs, where its N patches lie on the unturned reference
     (row, column, in patches). The query is a copy of the reference as it stands in the first of them.
-    tiles: the same for the patches of tiles, N then of all of a photograph's, or for a second backbone's
-    patches, where there are some.
+    tiles: the same for the patches of tiles, N then of all of a photograph's, where there are some.
     """
 
     places: Tensor

@@ -15,15 +15,9 @@ from fdsl.api import AnomalyDetector
 from fdsl.inspected import standing_for_all
 from fdsl.presets import usual_settings
 from fdsl.reference_files import reference_files
-from fdsl.settings import (
-    WORDS,
-    refuse_beside_second,
-    refuse_windows_without_mode,
-    second_backbone,
-    window_config,
-)
+from fdsl.settings import WORDS, refuse_windows_without_mode, window_config
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import AUTO, MethodConfig, checkpoint_path
+from utils.config import AUTO, checkpoint_path
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.log import progress
@@ -55,7 +49,6 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         return make_untrained(args, flags)
     windows = window_config(vars(args))
     method = args.method or WITH_HEADS
-    refuse_beside_second(second_backbone(vars(args)), method, MethodConfig(), windows)
     logger.info("method %s: heads of %s", method, checkpoint)
     return AnomalyDetector.from_checkpoint(
         checkpoint, method=method, windows=windows, use_nam=args.use_nam, fd=args.fd, **flags
@@ -75,7 +68,7 @@ def take_usual_settings(args: argparse.Namespace) -> None:
     filled = {
         name: value
         for name, value in usual_settings(args.device).items()
-        if getattr(args, name) is None and not (name == "tiles" and _looks_closer(args))
+        if getattr(args, name) is None and not (name == "tiles" and args.winmode not in (None, "nan"))
     }
     shown = {name: AUTO if value == AUTO_TILES else value for name, value in filled.items()}
     logger.info("nothing else was asked for: %s", in_flags(shown))
@@ -86,11 +79,6 @@ def take_usual_settings(args: argparse.Namespace) -> None:
         logger.info("%s is not used: heads are for --method %s", trained, WITH_HEADS)
     if args.preset is None:
         logger.info("--preset fast takes DINOv2's features, which are published to judge better than CLIP's")
-
-
-def _looks_closer(args: argparse.Namespace) -> bool:
-    """Whether something that tiles do not go with was asked for."""
-    return args.winmode not in (None, "nan") or args.second_model is not None
 
 
 def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
@@ -109,9 +97,7 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
     refuse_windows_without_mode(vars(args), wanted)
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
     logger.info("method %s: no trained heads asked for, %s", wanted, method.sentence)
-    return AnomalyDetector.from_backbone(
-        method=wanted, windows=windows, second=second_backbone(vars(args)), **flags
-    )
+    return AnomalyDetector.from_backbone(method=wanted, windows=windows, **flags)
 
 
 def default_checkpoint(args: argparse.Namespace, method: str | None = None) -> Path | None:

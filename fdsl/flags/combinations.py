@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from fdsl.flags.arguments import CommandLine, name_part
-from fdsl.settings import BACKBONE, METHOD, SECOND_PREFIX, WINDOW_SHAPE, of_no_use
+from fdsl.settings import BACKBONE, METHOD, WINDOW_SHAPE, of_no_use
 
 Settings = dict[str, list[str]]  # name of a setting -> its values as they were typed
 ABLATED = (
     *("method", "winmode", *WINDOW_SHAPE, *METHOD, "tiles", "rotate_references"),
-    *("image_score", "metric_size", *BACKBONE, *(f"{SECOND_PREFIX}{name}" for name in BACKBONE)),
+    *("image_score", "metric_size", *BACKBONE),
 )
 OWN_FLAGS = {"k-shot": "--k-shot 1 2 4", "seed": "--seed 14 15", "checkpoint": "--checkpoint A B"}
 TABLE = "ablation"

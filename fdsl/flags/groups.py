@@ -48,18 +48,6 @@ def add_backbone_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_second_flags(parser: argparse.ArgumentParser) -> None:
-    """A second backbone. Not given, they are None."""
-    group = parser.add_argument_group("second backbone (maps of both are fused on one scale)")
-    group.add_argument(
-        "--second-model", metavar="MODEL", help="as --model; for methods without trained heads"
-    )
-    group.add_argument("--second-pretrained", metavar="TAG|FILE|none", help="its weights")
-    group.add_argument("--second-layers", type=whole(1), nargs="+", metavar="N", help="its tapped blocks")
-    group.add_argument("--second-image-size", type=whole(1, 8192), metavar="PX", help="its image side")
-    group.add_argument("--second-token-norm", choices=CHOICES["token_norm"], help="as --token-norm")
-
-
 def add_method_flags(parser: argparse.ArgumentParser) -> None:
     """NAM, FD and alignment. Not given, they are None: a checkpoint or the defaults decide."""
     group = parser.add_argument_group("method")

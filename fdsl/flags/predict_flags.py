@@ -14,7 +14,6 @@ from fdsl.flags.groups import (
     add_method_flags,
     add_parts_flag,
     add_runtime_flags,
-    add_second_flags,
     add_text_flags,
     add_tiles_flag,
     add_window_flags,
@@ -30,11 +29,6 @@ MAKING_FLAGS = (
     "layers",
     "image_size",
     "token_norm",
-    "second_model",
-    "second_pretrained",
-    "second_layers",
-    "second_image_size",
-    "second_token_norm",
     "use_nam",
     "fd",
     "align",
@@ -208,7 +202,6 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     add_batch_flag(parser)
     add_text_flags(parser)
     add_backbone_flags(parser)
-    add_second_flags(parser)
     add_runtime_flags(parser)
 
 

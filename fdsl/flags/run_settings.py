@@ -15,10 +15,8 @@ from fdsl.settings import (
     method_config,
     reads_text,
     refuse_beside_batch,
-    refuse_beside_second,
     refuse_beside_text,
     refuse_windows_without_mode,
-    second_backbone,
     window_config,
 )
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
@@ -109,11 +107,10 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
             "not how good the method is."
         )
     machine = machine_facts(device, dtype)
-    windows, second = window_config(vars(args)), second_backbone(vars(args))
+    windows = window_config(vars(args))
     refuse_beside_text(args.method, options, windows)
     if reads_text(args.method, options) and args.object is None:
         options = replace(options, object=BY_CATEGORY)
-    refuse_beside_second(second, args.method, options, windows)
     return RunConfig(
         dataset=args.dataset,
         data_path=str(args.data_path or Path("data") / args.dataset),
@@ -121,24 +118,17 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
         model_name=args.model_name,
         k_shot=args.k_shot,
         seed=args.seed,
-        detector=DetectorConfig(args.method, backbone, options, windows, machine, second),
+        detector=DetectorConfig(args.method, backbone, options, windows, machine),
         checkpoint="",
         checkpoint_digest="",
         trained_on=None,
-        weights=_weights_digest(backbone, second),
+        weights=sampled_digest(Path(backbone.pretrained)),
         image_score=args.image_score,
         metric_size=args.metric_size,
         pictures=args.pictures,
         command=command_line(),
         rotations=None if args.rotate_references == 1 else args.rotate_references,
     )
-
-
-def _weights_digest(backbone: BackboneConfig, second: BackboneConfig | None) -> str | None:
-    """What tells the files of weights from others; None where the backbone's are no file."""
-    own = sampled_digest(Path(backbone.pretrained))
-    other = None if second is None else sampled_digest(Path(second.pretrained))
-    return own if other is None else f"{own or backbone.pretrained}+{other}"
 
 
 def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
@@ -199,19 +189,4 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "layers": list(made.backbone.layers),
         "image_size": made.backbone.image_size,
         "token_norm": made.backbone.token_norm,
-        **_of_second(made.second),
-    }
-
-
-def _of_second(second: BackboneConfig | None) -> dict[str, Any]:
-    """The same of a second backbone; where a run has none, the flags must not ask for one."""
-    if second is None:
-        return {
-            f"second_{name}": "no second backbone" for name in ("model", "layers", "image_size", "token_norm")
-        }
-    return {
-        "second_model": second.model,
-        "second_layers": list(second.layers),
-        "second_image_size": second.image_size,
-        "second_token_norm": second.token_norm,
     }

@@ -17,7 +17,6 @@ from fdsl.flags.groups import (
     add_method_flags,
     add_parts_flag,
     add_runtime_flags,
-    add_second_flags,
     add_text_flags,
     add_tiles_flag,
     add_window_flags,
@@ -58,7 +57,6 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_batch_flag(parser)
     add_text_flags(parser)
     add_backbone_flags(parser)
-    add_second_flags(parser)
     add_ablate_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)

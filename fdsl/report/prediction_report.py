@@ -20,7 +20,7 @@ from fdsl.settings import reads_text
 from fdsl.store.detector_file import load_detector
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
-from fdsl.words import beside_in_words, score_in_words, second_in_words, text_in_words, tiles_in_words
+from fdsl.words import beside_in_words, score_in_words, text_in_words, tiles_in_words
 from models.methods.registry import METHODS
 from utils.errors import ConfigError
 from utils.files import whole_file
@@ -110,7 +110,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
         ("Method", f"{made.method}: {METHODS[made.method].words}{beside_in_words(made.options)}"),
         *([("Text", text_in_words(made.options))] if reads_text(made.method, made.options) else []),
         ("References", f"{config.references}{turned}"),
-        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}{second_in_words(made)}"),
+        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
         ("Local windows", "none" if windows.winmode == "nan" else looked_through),
         *([] if windows.tiles == 1 else [("Tiles", tiles_in_words(windows))]),
         ("Image score", f"{config.image_score}: {score}"),

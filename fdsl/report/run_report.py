@@ -26,7 +26,6 @@ from fdsl.words import (
     heads_in_words,
     image_score_in_words,
     method_in_words,
-    second_in_words,
     windows_in_words,
 )
 from models.methods.registry import METHODS
@@ -164,7 +163,7 @@ def _facts(config: RunConfig, summaries: Sequence[CategorySummary]) -> list[tupl
         ),
         ("Image score", config.image_score),
         ("Metric size", size if size == "full" else f"{size} px"),
-        ("Backbone", f"{backbone.model} at {backbone.image_size} px{second_in_words(made)}"),
+        ("Backbone", f"{backbone.model} at {backbone.image_size} px"),
         ("Backbone weights", "untrained" if backbone.untrained else backbone.pretrained),
         ("Heads trained on", DASH if trained_on is None else DATASET_TITLES.get(trained_on, trained_on)),
     ]

@@ -12,7 +12,6 @@ from PIL import Image
 import export
 from fdsl import exporting
 from fdsl.api import AnomalyDetector
-from fdsl.settings import backbone_config
 from fdsl.store import onnx_file
 from tests.support.constants import REAL_BACKBONE
 from tests.support.predictions import TOWER
@@ -34,9 +33,8 @@ def photographs_of(place):
 def squashed(file, facts):
     """A photograph (1,[1+T,]3,S,S) uint8 as every program that runs the graph squashes it."""
     tiles = photographs.Tiles(**json.loads(facts["tiles"])) if facts["tiles"] else None
-    sides = json.loads(facts["two_sides"] or "null")
     with Image.open(file) as photo:
-        return photographs.to_pixels(photo.convert("RGB"), int(facts["image_size"]), tiles, sides)
+        return photographs.to_pixels(photo.convert("RGB"), int(facts["image_size"]), tiles)
 
 
 def assert_same(file, detector, files):
@@ -87,20 +85,6 @@ def test_onnxruntime_says_what_the_detector_says(
     assert float(facts["map_threshold"]) == made.threshold.level
     settings = json.loads(facts["settings"])
     assert settings["windows"]["win_size"] == windows.win_size and settings["references"] == references
-
-
-def test_two_backbones_are_one_graph(place, tiny_configs, tmp_path):
-    """One of open_clip and one of timm, at two sizes."""
-    second = backbone_config(
-        {"model": "timm/test_vit", "pretrained": "none", "layers": (2, 5), "image_size": 96}
-    )
-    made = AnomalyDetector.from_backbone(
-        method="nearest", second=second, model_config=tiny_configs, **TOWER, **CPU
-    )
-    made.remember(place / "good")
-    exporting.export_detector(made, tmp_path / "part.onnx")
-    facts = assert_same(tmp_path / "part.onnx", made, photographs_of(place))
-    assert json.loads(facts["two_sides"]) == [64, 96]
 
 
 def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):

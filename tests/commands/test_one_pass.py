@@ -20,7 +20,7 @@ BOTH = ["--k-shot", "1", "2", "--seed", "14", "15"]
         ["--method", "fdsl", "--win-size", "4", "--win-stride", "4", "--window-memory", "image"],
         ["--method", "nearest", "--precision", "bf16", "--winmode", "mul", "--win-size", "4"],
         ["--method", "both", "--winmode", "nan", "--image-score", "max"],
-        ["--method", "subspace", "--second-model", "timm/test_vit", "--second-pretrained", "none"],
+        ["--method", "subspace"],
         ["--method", "batch"],
         ["--method", "nearest", "--with-text", "--image-score", "max"],
     ],

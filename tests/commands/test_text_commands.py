@@ -138,9 +138,6 @@ def test_a_test_run_speaks_of_each_category_by_its_name(datasets, tiny_configs, 
         (["--method", "text", "--damaged-words", "torn", "{0}"], ConfigError, "--damaged-words '{0}'"),
         (["--method", "nearest", "--with-text", "--winmode", "mul", "--win-size", "4", "--index-memory", "1",
           "--references", "good"], ConfigError, "does not go with --index-memory 1"),
-        (["--method", "text", "--second-model", "timm/test_vit"], ConfigError, "go with --method text"),
-        (["--method", "nearest", "--with-text", "--second-model", "timm/test_vit", "--references", "good"],
-         ConfigError, "does not go with --with-text"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_a_sentence(place, backbone, tmp_path, monkeypatch, flags, error, words):

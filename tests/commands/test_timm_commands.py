@@ -67,28 +67,3 @@ def test_the_python_interface_takes_it_with_heads(heads, place):
     made.remember(place / "good")
     found = made.predict(place / "good")
     assert made.backbone.fingerprint.endswith("-final") and all(np.isfinite(one.score) for one in found)
-
-
-FIRST = ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "64"]
-FIRST += ["--device", "cpu", "--precision", "fp32", "--workers", "1"]
-SECOND = ["--second-model", "timm/test_vit", "--second-pretrained", "none", "--second-layers", "2", "5"]
-SECOND += ["--second-image-size", "96"]
-
-
-def test_predict_and_test_take_the_flags(place, datasets, tiny_configs, tmp_path):
-    flags = [*FIRST, *SECOND, "--model-config", tiny_configs, "--method", "nearest"]
-    look = ["--input", str(place / "parts"), "--output", str(tmp_path / "out"), "--references"]
-    predict.main([*look, str(place / "good"), *flags])
-    found = rows(tmp_path / "out/scores.csv")
-    assert found and "fused with timm/test_vit at 96 px" in (tmp_path / "out/report.html").read_text()
-    predict.main([*look, str(place / "good"), *flags, "--resume"])
-    assert rows(tmp_path / "out/scores.csv") == found
-    data = ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--results", str(tmp_path / "results")]
-    test.main([*data, *flags])
-    test.main([*data, *flags[: -len(SECOND) - 4], "--model-config", tiny_configs, "--method", "nearest"])
-    runs = sorted((tmp_path / "results/fdsl/mvtec/1shot/seed14").iterdir())
-    assert len(runs) == 2 and all((run / "metrics.json").is_file() for run in runs)
-    with pytest.raises(ConfigError, match="name it with --second-model"):
-        predict.main(
-            [*look, str(place / "good"), *FIRST, "--second-layers", "2", "--model-config", tiny_configs]
-        )

@@ -125,8 +125,6 @@ class Graph:
         self.reference_sizes = [tuple(size) for size in json.loads(self.facts["reference_sizes"])]
         tiles = json.loads(self.facts["tiles"] or "null")
         self.tiles = None if tiles is None else Tiles(**tiles)
-        sides = json.loads(self.facts["two_sides"] or "null")
-        self.two_sides = None if sides is None else (int(sides[0]), int(sides[1]))
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def _number(self, name: str) -> float | None:
@@ -148,7 +146,7 @@ class Graph:
 
     def look_at(self, photo: Image.Image, name: str) -> Found:
         """What is said of an RGB photograph; Refused, with its `name`, where its map is not finite."""
-        values = self.session.run(None, {"pixels": to_pixels(photo, self.side, self.tiles, self.two_sides)})
+        values = self.session.run(None, {"pixels": to_pixels(photo, self.side, self.tiles)})
         given = {output: value[0] for output, value in zip(self.outputs, values)}
         if not all(np.isfinite(value).all() for value in given.values()):
             raise Refused(f"{name}: its anomaly map is not finite; check the photograph and the detector.")

@@ -68,17 +68,9 @@ class Tiles:
     origins: tuple[tuple[int, int], ...]
 
 
-def to_pixels(
-    photo: Image.Image, side: int, tiles: Tiles | None = None, two_sides: tuple[int, int] | None = None
-) -> np.ndarray:
+def to_pixels(photo: Image.Image, side: int, tiles: Tiles | None = None) -> np.ndarray:
     """A photograph as (1,3,side,side) uint8, squashed by Pillow's bicubic filter; with tiles
-    (1,1+T,3,side,side), first the whole; for two image models (1,2,3,S,S), S the larger of their sides, the
-    smaller picture in the upper left corner."""
-    if two_sides is not None:
-        both = np.zeros((2, 3, max(two_sides), max(two_sides)), np.uint8)
-        for place, own in enumerate(two_sides):
-            both[place, :, :own, :own] = squashed(photo, own, own)
-        return both[None]
+    (1,1+T,3,side,side), first the whole."""
     whole = squashed(photo, side, side)
     if tiles is None:
         return whole[None]
