@@ -13,10 +13,10 @@ from pathlib import Path
 
 from data.images import IMAGE_SUFFIXES
 from data.listing import why_unread
-from utils.archives import is_archive, members_of, refuse_compressed
+from utils.archives import contents_of, is_archive, is_file, refuse_compressed
 from utils.errors import DataError
 from utils.files import read_json
-from utils.text import as_key, natural_key, printable
+from utils.text import as_key, decoded, natural_key, printable
 
 logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
@@ -45,9 +45,9 @@ def find_images(
         if os.path.isdir(text):
             root, found = text, _walk(text, left_out, problem)
         elif os.path.lexists(text):
-            root, found = os.path.dirname(text), _file(text)
+            root, found = os.path.dirname(text), _file(text, problem)
         elif _is_list(text):
-            root, found = os.path.dirname(text[1:]), _lines(text[1:])
+            root, found = os.path.dirname(text[1:]), _lines(text[1:], problem)
         elif glob.has_magic(text):
             root = _fixed_part(text)
             parts = os.path.relpath(text, root or ".").split(os.sep)
@@ -72,25 +72,44 @@ def _is_list(text: str) -> bool:
     return text.startswith("@") and os.path.isfile(text[1:])
 
 
-def _lines(file: str) -> Iterator[str]:
+def _lines(file: str, problem: Problem | None) -> Iterator[str]:
     """The files that a list names, one on each line, an archive's members in its place."""
-    folder = os.path.dirname(file)
-    with open(file, encoding="utf-8", errors="surrogateescape") as lines:
-        for line in lines:
-            if path := line.strip():
-                yield from _file(os.path.join(folder, path))
+    try:
+        with open(file, "rb") as content:
+            text = decoded(content.read(), "surrogateescape")
+    except ValueError as error:
+        raise DataError(f"@{printable(file)}: {error}") from error
+    for line in re.split(r"[\r\n]+", text):
+        if line.strip():
+            yield from _file(_named(os.path.dirname(file), line.strip()), problem)
 
 
-def _file(path: str) -> Iterator[str]:
+def _named(folder: str, line: str) -> str:
+    """The path of a list's line: as it stands, without quotes, or with / for each backslash, whichever is
+    there."""
+    bare = line[1:-1] if len(line) > 2 and line[0] == line[-1] and line[0] in "\"'" else line
+    ways = [os.path.join(folder, way) for way in (line, bare, bare.replace("\\", "/"))]
+    return next((way for way in ways if os.path.lexists(way) or is_file(way)), ways[1])
+
+
+def _file(path: str, problem: Problem | None) -> Iterator[str]:
     """A file that was named, or the photographs in an archive."""
     refuse_compressed(path)
     if not is_archive(path):
         yield path
         return
-    for name in members_of(path):
-        base = os.path.basename(name)
-        if not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES:
-            yield os.path.join(path, name)
+    members, unread = contents_of(path)
+    for name in members:
+        if _is_photograph(name):
+            yield f"{path}{os.sep}{name}"
+    for name, reason in unread.items() if problem is not None else ():
+        if _is_photograph(name):
+            problem(as_key(f"{path}/{name}"), reason)
+
+
+def _is_photograph(name: str) -> bool:
+    base = os.path.basename(name)
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES
 
 
 def refuse_missing(inputs: Sequence[str | Path]) -> None:
@@ -224,6 +243,6 @@ def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem |
         elif not rest and _is_folder(entry):
             yield from _walk(entry.path, left_out, problem)
         elif not rest and is_archive(entry.path):
-            yield from _file(entry.path)
+            yield from _file(entry.path, problem)
         elif not rest and _is_image(entry, problem):
             yield entry.path

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 from data.folder import scan
 from data.parts import NORMAL_NAMES
 from utils.errors import DataError
-from utils.text import printable
+from utils.text import decoded, printable
 
 logger = logging.getLogger("fdsl")
 
@@ -39,11 +41,11 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
         records = [record for part in scan(source).test.values() for record in part]
         return [source / record.image_path for record in records], [record.anomalous for record in records]
     try:
-        with open(source, newline="", encoding="utf-8-sig") as file:
-            header = file.readline()
-            file.seek(0)
-            rows = list(csv.DictReader(file, delimiter=next((mark for mark in ";\t" if mark in header), ",")))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        text = decoded(source.read_bytes())
+        header = re.split(r"[\r\n]", text, maxsplit=1)[0]
+        mark = next((mark for mark in ";\t" if mark in header), ",")
+        rows = list(csv.DictReader(io.StringIO(text, newline=""), delimiter=mark))
+    except (OSError, ValueError, csv.Error) as error:
         raise DataError(
             f"{printable(source)}: cannot be read as labels ({error}); give a folder or a CSV file"
         ) from error

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from data.records import Catalogue, Record
 from utils.errors import DataError
-from utils.text import natural_key, printable
+from utils.text import decoded, natural_key, printable
 
 SPLITS = ("train", "test")
 ENTRY_KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
@@ -85,8 +85,7 @@ def read_meta(file: str | Path, root: str | Path) -> Catalogue:
         "write it again with data/mvtec.py or data/visa.py, or name another with --meta FILE",
     )
     try:
-        with open(file, encoding="utf-8-sig") as stream:
-            content = json.load(stream)
+        content = json.loads(decoded(Path(file).read_bytes()))
     except OSError as error:
         raise DataError(f"{name}: cannot be read ({error.strerror}); {cure}") from error
     except (ValueError, RecursionError) as error:

@@ -6,6 +6,7 @@ As a script it writes ROOT/meta.json and says what it found: python data/visa.py
 """
 
 import csv
+import io
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from data.meta import SPLITS, checked_name, checked_path
 from data.prepare import run_script
 from data.records import Catalogue, Record
 from utils.errors import DataError
-from utils.text import natural_key, printable
+from utils.text import decoded, natural_key, printable
 
 COLUMNS = ("object", "split", "label", "image", "mask")
 LABELS = ("normal", "anomaly")
@@ -118,7 +119,7 @@ def read_split(file: Path) -> list[tuple[str, Record]]:
     """(split, record) for every line of a VisA split file; raises DataError naming the line that is wrong."""
     name, seen, rows = printable(file), set(), []
     try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
+        with io.StringIO(decoded(file.read_bytes()), newline="") as stream:
             reader = csv.DictReader(stream)
             missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
             if missing:

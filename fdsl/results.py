@@ -25,7 +25,7 @@ from fdsl.words import framing
 from models.features import ScoreMaps
 from models.methods.registry import METHODS
 from utils.errors import ConfigError
-from utils.files import csv_text, read_json, write_json, write_text
+from utils.files import as_file, csv_text, read_json, write_json, write_text
 from utils.grey_range import GreyRange
 from utils.log import progress, warn
 from utils.text import printable
@@ -83,7 +83,7 @@ def score_rows(
             number = len(rows)
             raw = float(score[number]), float(maps.base_score[number])
             window = None if maps.window_score is None else float(maps.window_score[number])
-            named = record.image_path, view.name, record.defect, int(record.anomalous)
+            named = as_file(record.image_path), view.name, record.defect, int(record.anomalous)
             rows.append((*named, image_score, *raw, window))
     return rows
 

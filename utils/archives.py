@@ -14,6 +14,7 @@ from utils.errors import DataError
 from utils.text import one_line, printable
 
 SUFFIX = ".tar"
+MOST_LINKS = 16  # from a link to a link
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
 
@@ -22,6 +23,14 @@ class Member(NamedTuple):
 
     offset: int
     size: int
+
+
+class Contents(NamedTuple):
+    """An archive's files by name, in its order (of two of one name the last), and the reasons for what cannot
+    be read from it, by name."""
+
+    members: dict[str, Member]
+    unread: dict[str, str]
 
 
 class Facts(NamedTuple):
@@ -44,29 +53,59 @@ def refuse_compressed(path: str | Path) -> None:
         )
 
 
-def members_of(archive: str | Path) -> dict[str, Member]:
-    """Name -> place of each file in an archive, in its order; of two of one name the last. DataError for one
-    that is not whole."""
+def contents_of(archive: str | Path) -> Contents:
+    """What is in an archive. Names are relative to it, whatever it says: of an absolute one and of `..` the
+    part inside. Links are followed within it. DataError for one that is not whole."""
     facts = os.stat(archive)
-    return _members(os.path.abspath(archive), facts.st_size, facts.st_mtime_ns)
+    return _contents(os.path.abspath(archive), facts.st_size, facts.st_mtime_ns)
+
+
+def _inside(name: str) -> str:
+    """A member's name as a path below its archive: nothing leads out of it."""
+    return os.path.normpath(f"/{name}").lstrip(os.sep)
 
 
 @lru_cache(maxsize=8)
-def _members(archive: str, _size: int, _modified: int) -> dict[str, Member]:
-    found: dict[str, Member] = {}
+def _contents(archive: str, _size: int, _modified: int) -> Contents:
+    found: dict[str, Member | str] = {}  # of a link the name that it leads to
+    unread: dict[str, str] = {}
     try:
         with tarfile.open(archive, "r:") as tar:
             while (member := tar.next()) is not None:
-                if member.isreg():
-                    found[os.path.normpath(member.name)] = Member(member.offset_data, member.size)
+                name = _inside(member.name)
+                if member.issparse():
+                    unread[name] = "is stored with gaps; make the archive without --sparse"
+                elif member.isreg():
+                    found[name] = Member(member.offset_data, member.size)
                     if member.offset_data + member.size > _size:
                         raise tarfile.ReadError("its end is missing")
+                elif member.islnk():
+                    found[name] = _inside(member.linkname)
+                elif member.issym():
+                    found[name] = _inside(os.path.join(os.path.dirname(f"/{name}"), member.linkname))
                 tar.members.clear()  # type: ignore[attr-defined] # it would keep them all
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(
             f"{printable(archive)}: is no whole tar archive ({one_line(error)}); make it again"
         ) from error
-    return found
+    members: dict[str, Member] = {}
+    for name in found:
+        target = _followed(name, found)
+        if isinstance(target, Member):
+            members[name] = target
+        else:
+            unread[name] = f"is a link to {printable(target)}, which is no file in the archive; put it there"
+    return Contents(members, unread)
+
+
+def _followed(name: str, found: dict[str, Member | str]) -> Member | str:
+    """The file that a name stands for; for a link that leads to none, or in a circle, where it leads."""
+    target = found[name]
+    for _ in range(MOST_LINKS):
+        if isinstance(target, Member) or target not in found:
+            break
+        target = found[target]
+    return target
 
 
 def _split(path: str | Path) -> tuple[str, str] | None:
@@ -83,7 +122,7 @@ def _split(path: str | Path) -> tuple[str, str] | None:
 
 def _member(archive: str, name: str) -> Member:
     try:
-        return members_of(archive)[name]
+        return contents_of(archive).members[name]
     except (KeyError, DataError) as error:
         raise FileNotFoundError(2, "is not in the archive", f"{archive}/{name}") from error
 

@@ -18,6 +18,7 @@ from typing import IO, Any
 
 from utils.archives import facts_of, opened
 
+BYTE_ORDER_MARK = "\ufeff"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -124,13 +125,21 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with a header. Text cells that a spreadsheet would run as a formula get a leading apostrophe."""
+    """CSV with a header, for a UTF-8 file: it begins with the mark that spreadsheets look for. Text cells
+    that a spreadsheet would run as a formula get a leading apostrophe."""
     buffer = io.StringIO()
+    buffer.write(BYTE_ORDER_MARK)
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         writer.writerow([_cell(value) for value in row])
     return buffer.getvalue()
+
+
+def as_file(name: str) -> str:
+    """A photograph's name as a cell of a table: one that a spreadsheet would run as a formula begins with ./,
+    so that it still names the file."""
+    return f"./{name}" if name.startswith(FORMULA_STARTS) else name
 
 
 def _cell(value: Any) -> Any:

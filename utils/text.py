@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import unicodedata
 from collections.abc import Mapping
@@ -9,6 +10,31 @@ from pathlib import Path
 from typing import Any
 
 LONGEST_SENTENCE = 2000  # characters
+# UTF-32's mark before UTF-16's, which it begins with.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+
+
+def decoded(content: bytes, errors: str = "strict") -> str:
+    """A text file's content as text, as editors write it: UTF-8, or what its byte order mark says.
+
+    ValueError, in words, for what is no text in that encoding, and for UTF-16 without a mark.
+    """
+    mark, encoding = next(((mark, name) for mark, name in MARKS if content.startswith(mark)), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(encoding, errors if encoding == "utf-8" else "strict")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is no {encoding.upper()} text (byte {error.start}); save it as UTF-8") from error
+    if "\0" in text:
+        raise ValueError(
+            "is no text in UTF-8 (it holds zeros, as UTF-16 without a mark does); save it as UTF-8"
+        )
+    return text
 
 
 def one_line(text: object, limit: int = 160) -> str:

@@ -29,7 +29,15 @@ from fdsl.store.maps import RunMaps, load_maps, save_maps
 from fdsl.store.taken_up import PARTS, PICTURE, TakenUp, parsed
 from models.features import ScoreMaps
 from utils.errors import ConfigError
-from utils.files import csv_text, read_json, remove_leftovers, remove_leftovers_in, whole_file, write_json
+from utils.files import (
+    as_file,
+    csv_text,
+    read_json,
+    remove_leftovers,
+    remove_leftovers_in,
+    whole_file,
+    write_json,
+)
 from utils.log import warn
 
 logger = logging.getLogger("fdsl")
@@ -171,7 +179,8 @@ class PredictionFolder:
         (self.folder / "skipped.csv").unlink(missing_ok=True)
         if totals.skipped:
             with whole_file(self.folder / "skipped.csv") as out:
-                out.write(csv_text(("image", "reason"), _lines(self.partial / "skipped.jsonl")))
+                skipped = ((as_file(name), reason) for name, reason in _lines(self.partial / "skipped.jsonl"))
+                out.write(csv_text(("image", "reason"), skipped))
         if totals.scored:
             if self.keep_maps:
                 self._save_maps(totals.scored, grid, fused)
@@ -283,7 +292,8 @@ def csv_row(row: Mapping[str, Any]) -> list[Any]:
     """A row of scores.csv: of the boxes the hottest one, and how many there are."""
     first = row["boxes"][0] if row["boxes"] else {}
     return [
-        *(row.get(name) for name in COLUMNS[:6]),  # rows of earlier versions have no percentile
+        as_file(row["image"]),
+        *(row.get(name) for name in COLUMNS[1:6]),  # rows of earlier versions have no percentile
         None if row["anomalous"] is None else int(row["anomalous"]),
         *(first.get(name) for name in BOX_COLUMNS),
         len(row["boxes"]),

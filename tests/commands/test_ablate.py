@@ -191,7 +191,7 @@ def test_the_table_compares_checkpoints_shots_and_seeds(
         found = row["metrics"]["ap_px"]
         assert found["above_first"] == pytest.approx(found["mean"] - first["mean"])
         assert found["low"] <= found["above_first"] <= found["high"]
-    lines = list(csv.reader((folder / "heads.csv").open()))
+    lines = list(csv.reader((folder / "heads.csv").open(encoding="utf-8-sig")))
     assert len(lines) == 11 and float(lines[1][lines[0].index("ap_px_mean")]) == first["mean"]
     text = (folder / "heads.md").read_text()
     assert "UNTRAINED" in text and text.count("| nearest") == 4 and "10 combinations, 20 runs" in told()

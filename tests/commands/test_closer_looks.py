@@ -83,5 +83,8 @@ def test_predict_takes_tiles_and_keeps_them_in_the_detector(arguments, backbone,
     predict.main(["--detector", saved, *out, str(tmp_path / "two")])
     one, two = (load_maps(tmp_path / name / "maps.npz").maps for name in ("one", "two"))
     assert np.array_equal(one.base, two.base) and one.base.shape[1:] == (16, 16)
-    tables = [list(csv.DictReader(open(tmp_path / name / "scores.csv"))) for name in ("one", "two")]
+    tables = [
+        list(csv.DictReader(open(tmp_path / name / "scores.csv", encoding="utf-8-sig")))
+        for name in ("one", "two")
+    ]
     assert [row["score"] for row in tables[0]] == [row["score"] for row in tables[1]]

@@ -85,7 +85,7 @@ def finished(workplace, datasets, tiny_configs):
 def test_training_leaves_a_checkpoint_named_by_its_dataset(workplace):
     folder = workplace / "checkpoints/m"
     for name in ("mvtec", "visa"):
-        rows = list(csv.DictReader((folder / f"{name}.loss.csv").open()))
+        rows = list(csv.DictReader((folder / f"{name}.loss.csv").open(encoding="utf-8-sig")))
         assert list(rows[0]) == ["step", "epoch", "loss", "focal", "dice"] and rows[-1]["epoch"] == "4"
         assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
         assert cv2.imread(str(folder / f"{name}.loss.png")) is not None
@@ -142,7 +142,7 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     assert metrics["mean"] == metrics["categories"]["plate"] and all(
         0 <= value <= 1 for value in metrics["mean"].values()
     )
-    rows = list(csv.DictReader((finished / "scores.csv").open()))
+    rows = list(csv.DictReader((finished / "scores.csv").open(encoding="utf-8-sig")))
     assert len(rows) == 8 and sum(int(row["anomalous"]) for row in rows) == 4
     config = json.loads((finished / "config.json").read_text())
     assert (config["trained_on"], config["k_shot"], config["seed"]) == ("visa", 1, 14)

@@ -2,6 +2,7 @@
 themselves."""
 
 import io
+import shutil
 import tarfile
 
 import numpy as np
@@ -11,7 +12,7 @@ from data.images import open_image
 from data.inputs import find_images, refuse_missing
 from data.photographs import read_ahead
 from tests.support.photographs import draw
-from utils.archives import facts_of, members_of
+from utils.archives import contents_of, facts_of
 from utils.errors import DataError
 from utils.files import stamp_of
 
@@ -94,11 +95,49 @@ def test_an_archive_that_is_not_whole_or_compressed(place):
         names(make_tar(place / "a.tar.gz", [("a.png", b"x")], "w:gz"))
 
 
+def test_a_member_never_leads_out_of_its_archive(place):
+    """Names from elsewhere: absolute, with .., and, on this disk, of a file that lies there."""
+    secret, photo = place / "secret.png", (place / "loose/0.png").read_bytes()
+    draw(secret, 77)
+    outside = [str(secret), "../secret.png", "../../../secret.png", f"a/../../{secret.name}", "//x/y.png"]
+    for number, name in enumerate(outside):
+        file = make_tar(place / "tars" / f"{number}.tar", [(name, photo)])
+        ((name, path),) = find_images([file])
+        assert path.is_relative_to(file) and ".." not in name
+        assert np.array_equal(open_image(path), open_image(place / "loose/0.png"))
+        assert stamp_of(path).digest == stamp_of(place / "loose/0.png").digest
+
+
+def add_links(file, links, kind):
+    with tarfile.open(file, "a") as tar:
+        for name, target in links:
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+
+
+def test_links_are_followed_within_the_archive_or_named(place):
+    draw(place / "outside.png", 5)
+    photo = (place / "loose/1.png").read_bytes()
+    file = make_tar(place / "links.tar", [("deep/1.png", photo), ("notes.txt", b"")])
+    soft = [("deep/2.png", "1.png"), ("3.png", "deep/2.png"), ("4.png", "./deep/../deep/1.png")]
+    out = [("5.png", str(place / "outside.png")), ("6.png", "../outside.png"), ("7.png", "8.png")]
+    add_links(file, [*soft, *out, ("8.png", "7.png"), ("link.txt", "gone")], tarfile.SYMTYPE)
+    add_links(file, [("9.png", "deep/1.png"), ("10.png", "deep/gone.png")], tarfile.LNKTYPE)
+    problems = []
+    found = dict(find_images([file], (), lambda *problem: problems.append(problem)))
+    assert sorted(found) == [f"links.tar/{name}.png" for name in ("3", "4", "9", "deep/1", "deep/2")]
+    for path in found.values():
+        assert np.array_equal(open_image(path), open_image(place / "loose/1.png"))
+    assert [name.rpartition("/")[2] for name, _ in problems] == [f"{n}.png" for n in (5, 6, 7, 8, 10)]
+    assert all("is a link to" in reason for _, reason in problems)
+
+
 def test_an_archive_that_changed_is_listed_anew(place):
     file = make_tar(place / "new.tar", [("a.png", b"1")])
-    assert list(members_of(file)) == ["a.png"]
+    assert list(contents_of(file).members) == ["a.png"]
     make_tar(file, [("b.png", b"1"), ("c.png", b"22")])
-    assert list(members_of(file)) == ["b.png", "c.png"]
+    assert list(contents_of(file).members) == ["b.png", "c.png"]
 
 
 def test_a_folder_may_be_called_like_an_archive(tmp_path):
@@ -122,6 +161,42 @@ def test_a_list_names_files_relative_to_itself(place):
     assert [path.is_file() for _, path in found] == [True, True, False, False, False, False]
     reasons = [item.reason for item in read_ahead(found, 32, 1, 1)]
     assert reasons[2].startswith("is missing") and reasons[:2] == ["", ""] == reasons[3:5]
+
+
+@pytest.mark.parametrize(
+    "mark, encoding",
+    [
+        (b"\xef\xbb\xbf", "utf-8"),
+        (b"\xff\xfe", "utf-16-le"),
+        (b"\xfe\xff", "utf-16-be"),
+        (b"\xff\xfe\0\0", "utf-32-le"),
+        (b"", "utf-8"),
+    ],
+)
+@pytest.mark.parametrize("ends", ["\r\n", "\n", "\r"])
+def test_a_list_is_read_as_editors_write_it(place, mark, encoding, ends):
+    draw(place / "loose" / "Prüfteil ' 7.png", 9)
+    lines = ["loose/3.png", '"loose/0.png"', "loose\\1.png", '"loose\\2.png"', "loose\\Prüfteil ' 7.png"]
+    (place / "list.txt").write_bytes(mark + (ends.join(lines) + ends).encode(encoding))
+    found = list(find_images([f"@{place}/list.txt"]))
+    wanted = ["loose/3.png", "loose/0.png", "loose/1.png", "loose/2.png", "loose/Prüfteil ' 7.png"]
+    assert [name for name, _ in found] == wanted and all(path.is_file() for _, path in found)
+
+
+def test_a_name_with_backslashes_and_quotes_is_taken_as_it_stands(place):
+    for name in ("a\\b.png", '"c.png"'):
+        shutil.copy(place / "loose/1.png", place / name)
+    (place / "list.txt").write_text('a\\b.png\n"c.png"\nshards\\1.tar\n"shards/0.tar/0.png"\n')
+    found = [path for _, path in find_images([f"@{place}/list.txt"])]
+    assert [path.name for path in found] == ["a\\b.png", '"c.png"', "2.png", "3.png", "0.png"]
+    assert len([open_image(path) for path in found]) == 5
+
+
+@pytest.mark.parametrize("content", [b"l\0o\0o\0s\0e\0", b"\xff\xfel\0o", b"\xff\xfe\x00\xd8", b"a\0b.png"])
+def test_a_list_that_is_no_text_is_one_sentence(place, content):
+    (place / "list.txt").write_bytes(content)
+    with pytest.raises(DataError, match="@.*list.txt: is no .*save it as UTF-8"):
+        names(f"@{place}/list.txt")
 
 
 def test_a_list_that_is_not_there(place):

@@ -48,3 +48,10 @@ def test_a_table_of_any_spreadsheet(tmp_path, mark):
     file.write_text(f"image{mark}label\na.png{mark}maybe\n")
     with pytest.raises(DataError, match="labels.csv: is maybe good or anomalous"):
         read_labels(file)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_table_in_the_encodings_of_spreadsheets(tmp_path, encoding):
+    file = tmp_path / "labels.csv"
+    file.write_text("image,label\nPrüfteil.png,good\n螺丝.png,bad\n", encoding=encoding)
+    assert read_labels(file) == ([tmp_path / "Prüfteil.png", tmp_path / "螺丝.png"], [False, True])

@@ -217,7 +217,7 @@ HEADER = "object,split,label,image,mask\n"
         (HEADER + "cup,train,normal,0.png,\ncup,train,normal,0.png,\n", "line 3: lists 0.png twice"),
         (HEADER + "cup,train,normal,1.png,\n", "holds none of the images"),
         (HEADER, "holds none of the images"),
-        (b"\xff\xfe\x00o\x00b", "not a CSV file"),
+        (b"\xff\xfe\x00o\x00", "not a CSV file"),
         (HEADER + f"cup,train,normal,{'x' * 200_000},\n", "not a CSV file"),
     ],
 )

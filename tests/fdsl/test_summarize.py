@@ -89,7 +89,7 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
     assert lines[1][first] == "51.4" and "±" not in "".join(lines[1])
 
     rows = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["rows"]
-    with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file:
+    with open(tmp_path / "summary.csv", encoding="utf-8-sig", newline="") as file:
         flat = list(csv.DictReader(file))
     assert len(rows) == len(flat) == len(table_lines(text)) - 2 * 2  # two headers of two lines
     for row, line in zip(rows, flat):
@@ -186,7 +186,7 @@ def test_rows_that_see_the_test_set_say_so_in_a_column(tmp_path):
     told = {line[1]: line[place] for line in lines}
     assert told["fdsl nan_batch"] == told["fdsl mul_13_2_0.5_batch"] == "yes"
     assert told["fdsl mul_13_2_0.5"] == "no" and told["PatchCore (published)"] == "-"
-    with open(tmp_path / "summary.csv", encoding="utf-8", newline="") as file:
+    with open(tmp_path / "summary.csv", encoding="utf-8-sig", newline="") as file:
         flat = {line["method"]: line["sees_test_set"] for line in csv.DictReader(file)}
     assert flat["fdsl nan_batch"] == "1" and flat["fdsl mul_13_2_0.5"] == "0" and flat["PatchCore"] == ""
     rows = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["rows"]

@@ -79,7 +79,7 @@ def test_images_and_masks_of_every_kind_are_taken_and_none_is_left_out(place, tm
     more = masks_of_every_kind(place)
     test.main(place.test("--results", str(tmp_path)))
     folder = place.run_folder(tmp_path)
-    with open(folder / "scores.csv", newline="", encoding="utf-8") as file:
+    with open(folder / "scores.csv", newline="", encoding="utf-8-sig") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 4 + len(names) + more
     assert {f"cup/test/good/{name}" for name in names} <= {row["image"] for row in rows}

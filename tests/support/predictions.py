@@ -8,5 +8,5 @@ RUNTIME = ["--device", "cpu", "--precision", "fp32", "--workers", "1"]
 
 def rows(file):
     """A table's rows as dictionaries of text."""
-    with open(file, newline="", encoding="utf-8") as table:
+    with open(file, newline="", encoding="utf-8-sig") as table:
         return list(csv.DictReader(table))

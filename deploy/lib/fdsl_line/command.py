@@ -7,13 +7,16 @@ import contextlib
 import json
 import math
 import os
+import signal
+import socket
 import sys
+import threading
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from fdsl_line.errors import Refused, one_line, printable
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 AHEAD = 2  # photographs that are read before they are asked for
 LISTED_SKIPPED = 20  # lines about skipped files at the end; skipped.csv has them all
 ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is said
+EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
 HELP = """Inspects photographs with a detector that export.py wrote.
 
@@ -38,12 +42,11 @@ and with --exit-code 1 when a photograph is anomalous."""
 
 
 def command() -> None:
-    """Runs `main`: errors are one sentence and exit code 2, Ctrl-C is 130."""
+    """Runs `main`: errors are one sentence and exit code 2, Ctrl-C is 130 and SIGTERM 143."""
+    open_what_is_closed()
+    answer_signals()
     try:
         code = main()
-    except KeyboardInterrupt:
-        say("Interrupted; nothing is finished yet, the same command starts over.")
-        code = 130
     except Refused as refused:
         code = failed(str(refused), 2)
     except MemoryError:
@@ -51,7 +54,9 @@ def command() -> None:
     except OSError as error:
         reason = f"{error.filename or 'a file'}: {error.strerror or one_line(error)}"
         code = failed(f"{printable(reason)}; mend it, then give the same command again.", 2)
-    except Exception as error:
+    except SystemExit as done:  # --help
+        code = done.code if isinstance(done.code, int) else 0
+    except BaseException as error:
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name} line {place.lineno}"
         code = failed(
@@ -59,9 +64,42 @@ def command() -> None:
             "please report it.",
             UNEXPECTED,
         )
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(code)  # threads that read photographs are not waited for
+
+
+def open_what_is_closed() -> None:
+    """Standard streams that the caller has closed lead nowhere: else the next file would take their place."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+
+
+def answer_signals() -> None:
+    """Ctrl-C and SIGTERM end this process at once, also while onnxruntime computes: every file is written
+    whole or not at all. Python tells a thread of it, for it cannot interrupt a library's call."""
+    wake = socket.socketpair()
+    for end in wake:
+        end.setblocking(end is wake[0])
+    for number in EXIT_CODES:
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(wake[1].fileno(), warn_on_full_buffer=False)
+    threading.Thread(target=end_at_signal, args=wake, name="signals", daemon=True).start()
+
+
+def end_at_signal(wake: socket.socket, _writing: socket.socket) -> None:
+    """Waits for the number of a signal that ends this process; the end that is written to stays open."""
+    while True:
+        for number in wake.recv(64):
+            if number in EXIT_CODES:
+                say("Interrupted; nothing is finished yet, the same command starts over.")
+                os._exit(EXIT_CODES[number])
 
 
 def failed(sentence: str, code: int) -> int:
@@ -70,8 +108,9 @@ def failed(sentence: str, code: int) -> int:
 
 
 def say(line: str) -> None:
-    """A line for people, on standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """A line for people, on standard error; nobody may be reading it any more."""
+    with contextlib.suppress(OSError, ValueError):
+        print(printable(line), file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -79,6 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_packages()
     from fdsl_line.graph import Graph
     from fdsl_line.inputs import find_images
+    from fdsl_line.lock import locked
     from fdsl_line.results import Folder
 
     next(find_images(args.input), None)  # an input that is not there is said before anything is loaded
@@ -92,12 +132,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         graph.threshold, graph.level = args.threshold, None
     if args.output is None:
         return inspect(graph, None, args)
-    facts = {
-        "detector": str(args.detector),
-        "threshold": graph.threshold,
-        "settings": graph.facts["settings"],
-    }
-    return inspect(graph, Folder(args.output, facts), args)
+    if args.output.exists() and not args.output.is_dir():
+        raise Refused(f"--output {printable(args.output)} is a file; name a folder.")
+    facts = {"detector": str(args.detector), "threshold": graph.threshold, "settings": graph.settings}
+    with locked(args.output / ".lock", printable(args.output), "name another folder with --output"):
+        return inspect(graph, Folder(args.output, facts), args)
 
 
 def require_packages() -> None:
@@ -128,9 +167,8 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
             as_json = False
             if folder is None:
                 break
-    if folder is not None:
-        folder.finish()
-    say_skipped(skipped, folder)
+    written = folder if folder is not None and folder.finish() else None
+    say_skipped(skipped, written)
     if not scored:
         raise Refused(f"{printable(' '.join(args.input))}: no photograph could be scored; give image files")
     limit = graph.threshold
@@ -219,8 +257,8 @@ def say_skipped(skipped: Sequence[tuple[str, str]], folder: Folder | None) -> No
 
 
 class Parser(argparse.ArgumentParser):
-    def error(self, message: str):
-        self.exit(2, f"error: {message}; --help lists the flags\n")
+    def error(self, message: str) -> NoReturn:
+        raise Refused(f"{message}; --help lists the flags")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -229,7 +267,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="deploy/inspect.py", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("detector", type=Path, metavar="FILE.onnx", help="what export.py wrote")
-    parser.add_argument("input", nargs="+", metavar="FILE|DIR|GLOB", help="photographs to inspect")
+    parser.add_argument(
+        "input",
+        nargs="+",
+        metavar="FILE|DIR|GLOB|TAR|@LIST",
+        help="photographs to inspect; @LIST: a text file with a path on each line",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
     parser.add_argument(
         "--format",

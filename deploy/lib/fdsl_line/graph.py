@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -20,7 +21,13 @@ from fdsl_line.photographs import GreyRange, Tiles, to_pixels
 FORMAT = "1"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
+OUTPUTS = (["base_score", "map", "score"], ["base_score", "map", "score", "window_score"])
 TINY = 1e-6  # scores are kept this far from 0 and 1
+LARGEST_SIDE = 8192  # pixels of what a detector looks at,
+LARGEST_PHOTO = 2**31  # and of a reference
+MOST_SIZES = 100_000  # references whose sizes they hold
+MOST_TILES = 64
+SAMPLES, SAMPLE_BYTES = 256, 4096  # what the digest of the tensors' file is made of, as export.py makes it
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,40 @@ class Found:
         }
 
 
+def whole(name: str, value: object, smallest: int = 1, largest: int = LARGEST_SIDE) -> int:
+    """A number of pixels from the metadata, also as a text; ValueError for anything else."""
+    number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+    if type(number) is not int or not smallest <= number <= largest:
+        raise ValueError(f"{name} is {str(value)[:40]}")
+    return number
+
+
+def pairs(
+    name: str, values: object, smallest: int = 1, largest: int = LARGEST_SIDE
+) -> tuple[tuple[int, int], ...]:
+    """Pairs of numbers of pixels from the metadata; ValueError for anything else."""
+    if not isinstance(values, list) or len(values) > MOST_SIZES:
+        raise ValueError(f"{name} is no list of sizes")
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in values):
+        raise ValueError(f"{name} holds what is no pair of numbers")
+    return tuple(
+        (whole(name, one, smallest, largest), whole(name, other, smallest, largest)) for one, other in values
+    )
+
+
+def sampled_digest(file: Path) -> str:
+    """Hex digest of a file's size and of 256 pieces of it; "" where there is no file."""
+    if not file.is_file():
+        return ""
+    size = file.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with open(file, "rb") as content:
+        for piece in range(SAMPLES):
+            content.seek(size * piece // SAMPLES)
+            digest.update(content.read(SAMPLE_BYTES))
+    return digest.hexdigest()[:16]
+
+
 def providers_of(provider: str, precision: str, threads: int) -> list[Any]:
     """What onnxruntime is told to compute with; Refused for what it cannot."""
     if provider == "cpu" and precision == "fp32":
@@ -80,13 +121,14 @@ class Graph:
     """A detector that export.py wrote.
 
     `threads`: how many it computes with; 0: by cores. `provider`: cpu or openvino, which may compute in
-    bf16 too (`precision`). Refused for any other file, for a damaged one, and where OpenVINO is missing.
+    bf16 too (`precision`). Refused for any other file, for a damaged one, for one that says of itself what no
+    detector is, and where OpenVINO is missing.
     """
 
     def __init__(self, file: Path, threads: int = 0, provider: str = "cpu", precision: str = "fp32") -> None:
-        self.file = file
+        self.file, self.name = file, printable(file)
         if not file.is_file():
-            raise Refused(f"There is no file {printable(file)}; make it with export.py.")
+            raise Refused(f"There is no file {self.name}; make it with export.py.")
         providers = providers_of(provider, precision, threads)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
@@ -95,37 +137,83 @@ class Graph:
             self.facts: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
             raise Refused(
-                f"{printable(file)} is not a whole ONNX file, or its tensors' file is not beside it "
+                f"{self.name} is not a whole ONNX file, or its tensors' file is not beside it "
                 f"({one_line(error)}); copy or export it again."
             ) from error
         if len(self.session.get_providers()) < len(providers):  # onnxruntime goes on without it
             raise Refused("OpenVINO could not be started: install it again, or leave --provider out.")
         if "fdsl_format" not in self.facts:
-            raise Refused(f"{printable(file)} was not written by export.py; name a file that was.")
+            raise Refused(f"{self.name} was not written by export.py; name a file that was.")
         if self.facts["fdsl_format"] != FORMAT:
             raise Refused(
-                f"{printable(file)} has format {printable(self.facts['fdsl_format'])}, this program reads "
+                f"{self.name} has format {printable(self.facts['fdsl_format'][:40])}, this program reads "
                 f"{FORMAT}; use the folder deploy/ of the version that wrote it."
             )
         try:
             self._read_facts()
-        except (KeyError, ValueError, TypeError) as error:
+            self._check_graph()
+        except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise Refused(
-                f"{printable(file)}: what it says of itself is not whole ({one_line(error)}); "
-                "export it again."
+                f"{self.name}: what it says of itself is not whole ({one_line(error)}); export it again."
             ) from error
 
     def _read_facts(self) -> None:
-        self.side = int(self.facts["image_size"])
+        self.side = whole("image_size", self.facts["image_size"])
         self.threshold, self.level = self._number("threshold"), self._number("map_threshold")
         self.normal_mean = self._number("normal_mean")
         self.normal_deviation = self._number("normal_deviation")
         low, high = self._number("grey_low"), self._number("grey_high")
         self.grey = None if low is None or high is None else GreyRange(low, high)
-        self.reference_sizes = [tuple(size) for size in json.loads(self.facts["reference_sizes"])]
-        tiles = json.loads(self.facts["tiles"] or "null")
-        self.tiles = None if tiles is None else Tiles(**tiles)
+        self.reference_sizes = pairs(
+            "reference_sizes", json.loads(self.facts["reference_sizes"]), largest=LARGEST_PHOTO
+        )
+        self.tiles = self._tiles(json.loads(self.facts["tiles"] or "null"))
+        sides = json.loads(self.facts["two_sides"] or "null")
+        self.two_sides = None if sides is None else pairs("two_sides", [sides])[0]
+        self.settings = json.loads(self.facts["settings"])
+        if not isinstance(self.settings, dict):
+            raise ValueError("settings are no object")
+        if self.normal_deviation is not None and self.normal_deviation < 0:
+            raise ValueError(f"normal_deviation is {self.normal_deviation}")
+        if self.grey is not None and not self.grey.low < self.grey.high:
+            raise ValueError(f"grey values from {self.grey.low} to {self.grey.high}")
+        if tensors := self.facts.get("tensors_digest"):
+            self._check_tensors(tensors)
+
+    def _tiles(self, given: Any) -> Tiles | None:
+        if given is None:
+            return None
+        if not isinstance(given, dict) or set(given) != {"width", "height", "origins"}:
+            raise ValueError("tiles are no width, height and origins")
+        ((width, height),) = pairs(
+            "tiles", [[given["width"], given["height"]]], largest=MOST_TILES * self.side
+        )
+        origins = pairs("the tiles' origins", given["origins"], 0, MOST_TILES * self.side)
+        inside = all(top + self.side <= height and left + self.side <= width for top, left in origins)
+        if not 0 < len(origins) <= MOST_TILES or not inside:
+            raise ValueError("a tile lies outside the photograph")
+        return Tiles(width, height, origins)
+
+    def _check_tensors(self, wanted: str) -> None:
+        beside = self.file.with_name(f"{self.file.name}.data")
+        if sampled_digest(beside) != wanted:
+            raise Refused(
+                f"{printable(beside)} does not belong to {self.name}: copy both from the same export.py run."
+            )
+
+    def _check_graph(self) -> None:
+        """ValueError where the graph takes or gives something else than a detector's does."""
+        shape = [3, self.side, self.side]
+        if self.tiles is not None:
+            shape.insert(0, 1 + len(self.tiles.origins))
+        if self.two_sides is not None:
+            shape = [2, 3, max(self.two_sides), max(self.two_sides)]
+        taken = [(one.name, one.type, [*one.shape[1:]]) for one in self.session.get_inputs()]
+        if taken != [("pixels", "tensor(uint8)", shape)]:
+            raise ValueError(f"its graph does not take pixels {shape} uint8")
         self.outputs = [output.name for output in self.session.get_outputs()]
+        if sorted(self.outputs) not in OUTPUTS:
+            raise ValueError("its graph does not give map, score and base_score")
 
     def _number(self, name: str) -> float | None:
         """A number of the metadata; None for an empty text. ValueError for anything else."""
@@ -145,9 +233,22 @@ class Graph:
         return 100 * NormalDist().cdf(apart / self.normal_deviation)
 
     def look_at(self, photo: Image.Image, name: str) -> Found:
-        """What is said of an RGB photograph; Refused, with its `name`, where its map is not finite."""
-        values = self.session.run(None, {"pixels": to_pixels(photo, self.side, self.tiles)})
-        given = {output: value[0] for output, value in zip(self.outputs, values)}
+        """What is said of an RGB photograph; Refused, with its `name`, where its map is not finite, and where
+        the graph fails or gives something else than a map and scores."""
+        pixels = to_pixels(photo, self.side, self.tiles, self.two_sides)
+        try:
+            values = self.session.run(None, {"pixels": pixels})
+            given = {output: value[0] for output, value in zip(self.outputs, values)}
+            shapes = {output: value.shape for output, value in given.items()}
+            numbers = all(value.dtype == np.float32 for value in given.values())
+        except Exception as error:  # onnxruntime raises a class of its own for each kind of failure
+            if "memory" in str(error).lower() or "bad_alloc" in str(error):
+                raise MemoryError from error
+            raise Refused(f"{self.name}: its graph fails ({one_line(error)}); export it again.") from error
+        side = shapes["map"][0] if len(shapes["map"]) == 2 else 0
+        scalars = [output for output in ("score", "base_score", "window_score") if output in shapes]
+        if not numbers or shapes["map"] != (side, side) or side == 0 or any(shapes[o] for o in scalars):
+            raise Refused(f"{self.name}: its graph gives no map and scores; export it again.")
         if not all(np.isfinite(value).all() for value in given.values()):
             raise Refused(f"{name}: its anomaly map is not finite; check the photograph and the detector.")
         score, window = float(given["score"]), given.get("window_score")

@@ -1,7 +1,9 @@
-"""Files, folders and patterns as names and paths, exactly as predict.py finds them (data/inputs.py)."""
+"""Files, folders, patterns, archives and lists as names and paths, exactly as predict.py finds them
+(data/inputs.py)."""
 
 from __future__ import annotations
 
+import codecs
 import glob
 import json
 import os
@@ -10,20 +12,29 @@ from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
 
+from fdsl_line.archives import contents_of, is_archive, is_file, refuse_compressed
 from fdsl_line.errors import Refused, printable
 from fdsl_line.photographs import HEIF_SUFFIXES, HOW, IMAGE_SUFFIXES
 
 PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
 DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
 UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
+# UTF-32's mark before UTF-16's, which it begins with.
+MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
 
 def find_images(
     inputs: Sequence[str], without: Sequence[Path] = (), problem: Problem | None = None
 ) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom) or a
-    pattern, in natural order.
+    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom), a
+    pattern, a tar archive, or @FILE, a list of files, in natural order.
 
     Names are relative to the one input folder, or the paths as given where there are several inputs. Folders
     in `without` are not entered, nor hidden ones, what predict.py has drawn is passed over, and no file is
@@ -36,30 +47,105 @@ def find_images(
         if os.path.isdir(text):
             root, found = text, _walk(text, left_out, problem)
         elif os.path.lexists(text):
-            root, found = os.path.dirname(text), iter([text])
+            root, found = os.path.dirname(text), _file(text, problem)
+        elif _is_list(text):
+            root, found = os.path.dirname(text[1:]), _lines(text[1:], problem)
         elif glob.has_magic(text):
             root = _fixed_part(text)
             parts = os.path.relpath(text, root or ".").split(os.sep)
             found = _match(root or ".", parts, left_out, problem)
         else:
-            raise Refused(
-                f"{printable(text)}: is neither a file, a folder nor a pattern that could match one; "
-                "check the path"
-            )
+            raise _missing(text)
         for path in found:
             place = hash(os.path.abspath(path))
             if may_repeat and place in given_before:
                 continue
             if may_repeat:
                 given_before.add(place)
-            name = path if len(inputs) > 1 else os.path.relpath(path, root or ".")
+            name = path if len(inputs) > 1 else _relative(path, root or ".")
             yield as_key(name.replace(os.sep, "/")), Path(path)
+
+
+def _relative(path: str, root: str) -> str:
+    """A path as seen from the folder of its input; as it is where a list names it elsewhere."""
+    seen = os.path.relpath(path, root)
+    return path if seen.startswith(os.pardir + os.sep) else seen
+
+
+def _is_list(text: str) -> bool:
+    """Whether an input is @FILE."""
+    return text.startswith("@") and os.path.isfile(text[1:])
+
+
+def _lines(file: str, problem: Problem | None) -> Iterator[str]:
+    """The files that a list names, one on each line, an archive's members in its place."""
+    try:
+        with open(file, "rb") as content:
+            text = decoded(content.read(), "surrogateescape")
+    except ValueError as error:
+        raise Refused(f"@{printable(file)}: {error}") from error
+    for line in re.split(r"[\r\n]+", text):
+        if line.strip():
+            yield from _file(_named(os.path.dirname(file), line.strip()), problem)
+
+
+def _named(folder: str, line: str) -> str:
+    """The path of a list's line: as it stands, without quotes, or with / for each backslash, whichever is
+    there."""
+    bare = line[1:-1] if len(line) > 2 and line[0] == line[-1] and line[0] in "\"'" else line
+    ways = [os.path.join(folder, way) for way in (line, bare, bare.replace("\\", "/"))]
+    return next((way for way in ways if os.path.lexists(way) or is_file(way)), ways[1])
+
+
+def _file(path: str, problem: Problem | None) -> Iterator[str]:
+    """A file that was named, or the photographs in an archive."""
+    refuse_compressed(path)
+    if not is_archive(path):
+        yield path
+        return
+    members, unread = contents_of(path)
+    for name in members:
+        if _is_photograph(name):
+            yield f"{path}{os.sep}{name}"
+    for name, reason in unread.items() if problem is not None else ():
+        if _is_photograph(name):
+            problem(as_key(f"{path}/{name}"), reason)
+
+
+def _is_photograph(name: str) -> bool:
+    base = os.path.basename(name)
+    return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES
+
+
+def _missing(given: str) -> Refused:
+    if given.startswith("@"):
+        return Refused(f"{printable(given)}: there is no list {printable(given[1:])}; check the path")
+    return Refused(
+        f"{printable(given)}: is neither a file, a folder nor a pattern that could match one; check the path"
+    )
 
 
 def as_key(name: str) -> str:
     """A name as `printable` shows it, but different for different names: a backslash that is part of it is
     doubled."""
     return printable(name.replace("\\", "\\\\"))
+
+
+def decoded(content: bytes, errors: str = "strict") -> str:
+    """A text file's content as text, as editors write it: UTF-8, or what its byte order mark says.
+
+    ValueError, in words, for what is no text in that encoding, and for UTF-16 without a mark.
+    """
+    mark, encoding = next(((mark, name) for mark, name in MARKS if content.startswith(mark)), (b"", "utf-8"))
+    try:
+        text = content[len(mark) :].decode(encoding, errors if encoding == "utf-8" else "strict")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is no {encoding.upper()} text (byte {error.start}); save it as UTF-8") from error
+    if "\0" in text:
+        raise ValueError(
+            "is no text in UTF-8 (it holds zeros, as UTF-16 without a mark does); save it as UTF-8"
+        )
+    return text
 
 
 def natural_key(text: str) -> tuple:
@@ -98,7 +184,7 @@ def _holds_results(folder: str) -> bool:
     try:
         with open(os.path.join(folder, "config.json"), encoding="utf-8") as file:
             config = json.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("made_by") == PREDICTIONS
 
@@ -162,5 +248,7 @@ def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem |
             yield from _match(entry.path, rest, left_out, problem)
         elif not rest and _is_folder(entry):
             yield from _walk(entry.path, left_out, problem)
+        elif not rest and is_archive(entry.path):
+            yield from _file(entry.path, problem)
         elif not rest and _is_image(entry, problem):
             yield entry.path

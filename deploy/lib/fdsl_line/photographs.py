@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from fdsl_line.archives import is_file, size_of
+from fdsl_line.archives import opened as stream_of
 from fdsl_line.errors import Refused, printable
 
 MAX_PIXELS = 100_000_000
@@ -90,14 +91,14 @@ def opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     """The file with its header read and its size checked; whatever decoders raise inside becomes Refused."""
     name = printable(path)
     try:
-        state = Path(path).stat()
-        if not stat.S_ISREG(state.st_mode):  # a pipe would block, a folder is no image
+        size = size_of(path)
+        if not is_file(path):  # a pipe would block, a folder is no image
             raise Refused(f"{name}: is not a file; give an image file")
-        if state.st_size == 0:
+        if size == 0:
             raise Refused(f"{name}: is empty (0 bytes); copy it again or remove it")
         # A stream, for Pillow maps a named file into memory: a TIFF on its side would be read with its sides
         # swapped.
-        with open(path, "rb") as stream, Image.open(stream, formats=FORMATS) as image:
+        with stream_of(path) as stream, Image.open(stream, formats=FORMATS) as image:
             if image.width * image.height > max_pixels:
                 raise Refused(
                     f"{name}: {image.width}x{image.height} px is above the limit of {max_pixels:,} pixels; "

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from fdsl_line.errors import Refused, printable
 
@@ -26,42 +25,49 @@ COLUMNS = (
     "picture",
 )
 MARKER = "deploy/inspect.py"
+PARTIAL = ".partial-inspect"  # predict.py's own is called .partial
+BEGUN = "config.json.tmp"
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv")
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Folder:
-    """An output folder that is being filled: `add` and `skip`, then `finish`. What an earlier run of this
-    program left there gives way; Refused for a folder with such files of somebody else."""
+    """An output folder that is being filled: `add`, then `finish`; nobody else may be writing to it. What an
+    earlier run of this program left there gives way once there is something in its place. Refused for a
+    folder with such files of somebody else."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
-        self.folder, self.partial = folder, folder / ".partial"
-        if folder.exists() and not folder.is_dir():
-            raise Refused(f"--output {printable(folder)} is a file; name a folder.")
-        if not self._is_ours():
-            others = [name for name in ("config.json", *WRITTEN) if (folder / name).exists()]
-            if others:
-                raise Refused(
-                    f"--output {printable(folder)} holds {', '.join(others)}, which {MARKER} did not write; "
-                    "name another folder."
-                )
-        for name in WRITTEN:
-            (folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        (folder / "config.json").write_text(
-            json.dumps({"made_by": MARKER, **facts}, indent=1) + "\n", encoding="utf-8"
-        )
+        self.folder, self.partial = folder, folder / PARTIAL
+        others = [name for name in ("config.json", *WRITTEN) if (folder / name).exists()]
+        if others and not is_ours(folder):
+            self._refuse(", ".join(others))
+        self._clear()
+        self.partial.mkdir(parents=True, exist_ok=True)
+        config = self.partial / "config.json"
+        text = json.dumps({"made_by": MARKER, **facts}, indent=1) + "\n"
+        config.with_name(BEGUN).write_text(text, encoding="utf-8")
+        os.replace(config.with_name(BEGUN), config)
         self.rows = open(self.partial / "scores.jsonl", "w", encoding="utf-8")
         self.skipped: list[tuple[str, str]] = []
         self.count = 0
 
-    def _is_ours(self) -> bool:
-        try:
-            stored = json.loads((self.folder / "config.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return False
-        return isinstance(stored, dict) and stored.get("made_by") == MARKER
+    def _refuse(self, what: str) -> NoReturn:
+        raise Refused(
+            f"--output {printable(self.folder)} holds {what}, which {MARKER} did not write; "
+            "name another folder."
+        )
+
+    def _clear(self) -> None:
+        """Removes what a run that was interrupted left, and nothing else."""
+        if not os.path.lexists(self.partial):
+            return
+        found = {entry.name for entry in self.partial.iterdir()} if self.partial.is_dir() else {PARTIAL}
+        known = {"config.json", BEGUN, *WRITTEN}
+        if not found <= known or found - {BEGUN} and not is_ours(self.partial):
+            self._refuse(PARTIAL)
+        for name in sorted(found, key="config.json".__eq__):  # the one that says whose it is last
+            (self.partial / name).unlink()
+        self.partial.rmdir()
 
     def add(self, row: dict[str, Any]) -> None:
         """One photograph's row, or {"image", "error"} of one that could not be read."""
@@ -71,19 +77,30 @@ class Folder:
         self.count += 1
         self.rows.write(json.dumps(row, allow_nan=False) + "\n")
 
-    def finish(self) -> None:
-        """Gives the tables their names. Without any photograph there is skipped.csv alone."""
+    def finish(self) -> bool:
+        """Gives the tables their names. Where nothing was scored there is skipped.csv alone, and that only
+        where no earlier run's results lie. Returns whether anything was written."""
+        self.rows.flush()
+        os.fsync(self.rows.fileno())
         self.rows.close()
-        made = []
+        has_results = any((self.folder / name).exists() for name in WRITTEN)
+        made = ["config.json"]
         if self.skipped:
-            write_table(self.partial / "skipped.csv", ("image", "reason"), self.skipped)
+            write_table(self.partial / "skipped.csv", ("image", "reason"), map(skipped_row, self.skipped))
             made.append("skipped.csv")
         if self.count:
             write_table(self.partial / "scores.csv", COLUMNS, map(csv_row, self._read()))
             made += ["scores.csv", "scores.jsonl"]
-        for name in made:
-            os.replace(self.partial / name, self.folder / name)
-        shutil.rmtree(self.partial, ignore_errors=True)
+        writes = self.count > 0 or not has_results
+        if writes:
+            for name in WRITTEN:
+                (self.folder / name).unlink(missing_ok=True)
+            for name in made:
+                os.replace(self.partial / name, self.folder / name)
+        for name in ("scores.jsonl", *made[1:], "config.json"):
+            (self.partial / name).unlink(missing_ok=True)
+        self.partial.rmdir()
+        return writes
 
     def _read(self) -> Iterator[dict[str, Any]]:
         with open(self.partial / "scores.jsonl", encoding="utf-8") as lines:
@@ -91,11 +108,32 @@ class Folder:
                 yield json.loads(line)
 
 
+def is_ours(folder: Path) -> bool:
+    """Whether this program wrote the config.json in a folder."""
+    try:
+        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(stored, dict) and stored.get("made_by") == MARKER
+
+
+def skipped_row(one: tuple[str, str]) -> tuple[str, str]:
+    """A row of skipped.csv."""
+    return as_file(one[0]), one[1]
+
+
+def as_file(name: str) -> str:
+    """A photograph's name as a cell of a table: one that a spreadsheet would run begins with ./ and so still
+    names the file."""
+    return f"./{name}" if name.startswith(FORMULA_STARTS) else name
+
+
 def csv_row(row: dict[str, Any]) -> list[Any]:
     """A row of scores.csv: of the boxes the hottest one, and how many there are."""
     first = row["boxes"][0] if row["boxes"] else {}
     return [
-        *(row[name] for name in COLUMNS[:6]),
+        as_file(row["image"]),
+        *(row[name] for name in COLUMNS[1:6]),
         None if row["anomalous"] is None else int(row["anomalous"]),
         *(first.get(name) for name in BOX_COLUMNS),
         len(row["boxes"]),
@@ -104,8 +142,8 @@ def csv_row(row: dict[str, Any]) -> list[Any]:
 
 
 def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV file with a header."""
-    with open(file, "w", encoding="utf-8", newline="") as out:
+    """A CSV file with a header, in UTF-8 with its mark, which spreadsheets look for."""
+    with open(file, "w", encoding="utf-8-sig", newline="") as out:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
         for row in rows:

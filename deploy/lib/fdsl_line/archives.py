@@ -1,0 +1,140 @@
+"""Files in tar archives, named ARCHIVE/MEMBER, exactly as predict.py reads them (utils/archives.py)."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from functools import lru_cache
+from pathlib import Path
+from typing import BinaryIO, NamedTuple
+
+from fdsl_line.errors import Refused, one_line, printable
+
+SUFFIX = ".tar"
+MOST_LINKS = 16  # from a link to a link
+COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+
+
+class Member(NamedTuple):
+    """Where a file lies in its archive, in bytes."""
+
+    offset: int
+    size: int
+
+
+class Contents(NamedTuple):
+    """An archive's files by name, in its order (of two of one name the last), and the reasons for what cannot
+    be read from it, by name."""
+
+    members: dict[str, Member]
+    unread: dict[str, str]
+
+
+def is_archive(path: str | Path) -> bool:
+    return os.fspath(path).lower().endswith(SUFFIX) and os.path.isfile(path)
+
+
+def refuse_compressed(path: str | Path) -> None:
+    """Refused for an archive whose middle cannot be found."""
+    if os.fspath(path).lower().endswith(COMPRESSED):
+        raise Refused(
+            f"{printable(path)}: is a compressed archive, which cannot be read from its middle; unpack it, "
+            "or make it a plain .tar (photographs are compressed themselves)"
+        )
+
+
+def contents_of(archive: str | Path) -> Contents:
+    """What is in an archive. Names are relative to it, whatever it says: of an absolute one and of `..` the
+    part inside. Links are followed within it. Refused for one that is not whole."""
+    facts = os.stat(archive)
+    return _contents(os.path.abspath(archive), facts.st_size, facts.st_mtime_ns)
+
+
+def _inside(name: str) -> str:
+    """A member's name as a path below its archive: nothing leads out of it."""
+    return os.path.normpath(f"/{name}").lstrip(os.sep)
+
+
+@lru_cache(maxsize=8)
+def _contents(archive: str, _size: int, _modified: int) -> Contents:
+    found: dict[str, Member | str] = {}  # of a link the name that it leads to
+    unread: dict[str, str] = {}
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            while (member := tar.next()) is not None:
+                name = _inside(member.name)
+                if member.issparse():
+                    unread[name] = "is stored with gaps; make the archive without --sparse"
+                elif member.isreg():
+                    found[name] = Member(member.offset_data, member.size)
+                    if member.offset_data + member.size > _size:
+                        raise tarfile.ReadError("its end is missing")
+                elif member.islnk():
+                    found[name] = _inside(member.linkname)
+                elif member.issym():
+                    found[name] = _inside(os.path.join(os.path.dirname(f"/{name}"), member.linkname))
+                tar.members.clear()  # type: ignore[attr-defined] # it would keep them all
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        raise Refused(
+            f"{printable(archive)}: is no whole tar archive ({one_line(error)}); make it again"
+        ) from error
+    members: dict[str, Member] = {}
+    for name in found:
+        target = _followed(name, found)
+        if isinstance(target, Member):
+            members[name] = target
+        else:
+            unread[name] = f"is a link to {printable(target)}, which is no file in the archive; put it there"
+    return Contents(members, unread)
+
+
+def _followed(name: str, found: dict[str, Member | str]) -> Member | str:
+    """The file that a name stands for; for a link that leads to none, or in a circle, where it leads."""
+    target = found[name]
+    for _ in range(MOST_LINKS):
+        if isinstance(target, Member) or target not in found:
+            break
+        target = found[target]
+    return target
+
+
+def _split(path: str | Path) -> tuple[str, str] | None:
+    """The archive and the member that a path names; None for a path of a file by itself."""
+    text = os.fspath(path)
+    place = text.lower().find(SUFFIX + os.sep)
+    while place >= 0:
+        end = place + len(SUFFIX)
+        if os.path.isfile(text[:end]):
+            return text[:end], text[end + 1 :]
+        place = text.lower().find(SUFFIX + os.sep, end)
+    return None
+
+
+def _member(archive: str, name: str) -> Member:
+    try:
+        return contents_of(archive).members[name]
+    except (KeyError, Refused) as error:
+        raise FileNotFoundError(2, "is not in the archive", f"{archive}/{name}") from error
+
+
+def size_of(path: str | Path) -> int:
+    """A file's bytes, or a member's; OSError where it is not there."""
+    place = _split(path)
+    return os.stat(path).st_size if place is None else _member(*place).size
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether what is there is a regular file or a member."""
+    return _split(path) is not None or os.path.isfile(path)
+
+
+def opened(path: str | Path) -> BinaryIO:
+    """A file's bytes, or a member's, as a stream; OSError."""
+    place = _split(path)
+    if place is None:
+        return open(path, "rb")
+    member = _member(*place)
+    with open(place[0], "rb") as archive:
+        archive.seek(member.offset)
+        return io.BytesIO(archive.read(member.size))

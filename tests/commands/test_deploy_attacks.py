@@ -1,0 +1,282 @@
+"""deploy/inspect.py beside another run, with closed streams and with hostile files: never rows of another run,
+never an exit code that means something else."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from PIL import Image
+
+import export
+from fdsl.api import AnomalyDetector
+from tests.support.constants import ROOT
+from tests.support.photographs import draw
+from tests.support.predictions import TOWER, rows
+from utils.config import WindowConfig
+from utils.lock import locked
+
+pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
+onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
+
+from fdsl_line import graph, results  # noqa: E402
+from fdsl_line.errors import Refused  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def file(place, tiny_configs, tmp_path_factory):
+    """A detector with tiles as export.py writes it."""
+    folder = tmp_path_factory.mktemp("exported")
+    tower = {**TOWER, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
+    made = AnomalyDetector.from_backbone(windows=WindowConfig("nan", tiles=2), **tower)
+    made.remember(place / "good")
+    made.save(folder / "part.safetensors")
+    export.main(["--detector", str(folder / "part.safetensors"), "--output", str(folder / "part.onnx")])
+    return folder / "part.onnx"
+
+
+def command(*arguments):
+    return [sys.executable, str(ROOT / "deploy/inspect.py"), *map(str, arguments)]
+
+
+def inspect(*arguments):
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def in_shell(streams, *arguments):
+    """Runs it in a shell with its streams led elsewhere; exit code and what both streams gave."""
+    quoted = " ".join(f"'{word}'" for word in command(*arguments))
+    done = subprocess.run(["bash", "-c", f"{quoted} {streams}"], capture_output=True, text=True, timeout=120)
+    return done.returncode, done.stdout, done.stderr
+
+
+def content(folder):
+    return {
+        str(entry.relative_to(folder)): entry.read_bytes() for entry in folder.rglob("*") if entry.is_file()
+    }
+
+
+def test_one_run_at_a_time_for_a_folder(place, file, tmp_path):
+    out = tmp_path / "out"
+    assert inspect(file, place / "parts", "--output", out)[0] == 0
+    before = content(out)
+    with locked(out / ".lock", "it", "go"):  # predict.py's own lock
+        code, _, told = inspect(file, place / "good", "--output", out)
+        assert code == 2 and f"is being written by process {os.getpid()}" in told and told.count("\n") == 1
+        (out / ".lock").read_bytes()
+    assert content(out) == before
+    assert inspect(file, place / "good", "--output", out)[0] == 0
+    assert [row["image"] for row in rows(out / "scores.csv")] == ["1.png", "2.png", "3.png"]
+    assert sorted(content(out)) == ["config.json", "scores.csv", "scores.jsonl"]
+
+
+@pytest.mark.parametrize("folder", [".partial", ".partial-inspect"])
+def test_a_partial_folder_of_somebody_else_stays(place, file, tmp_path, folder):
+    mine = tmp_path / "out" / folder / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    code, _, told = inspect(file, place / "good", "--output", tmp_path / "out")
+    assert mine.read_text() == "mine"
+    assert code == (0 if folder == ".partial" else 2) and ("did not write" in told) == (code == 2)
+
+
+def test_what_an_interrupted_run_left_gives_way(tmp_path):
+    for left in (
+        {},
+        {results.BEGUN: "{"},
+        {"config.json": '{"made_by": "deploy/inspect.py"}', "scores.csv": "x"},
+    ):
+        for name, text in left.items():
+            (tmp_path / ".partial-inspect").mkdir(exist_ok=True)
+            (tmp_path / ".partial-inspect" / name).write_text(text)
+        folder = results.Folder(tmp_path, {})
+        assert folder.finish()
+        assert sorted(content(tmp_path)) == ["config.json"]
+
+
+@pytest.mark.parametrize("make", ["empty", "broken"])
+def test_a_run_that_scores_nothing_keeps_the_results_of_the_run_before(place, file, tmp_path, make):
+    out, nothing = tmp_path / "out", tmp_path / "nothing"
+    nothing.mkdir()
+    if make == "broken":
+        (nothing / "x.png").write_bytes(b"no picture")
+    inspect(file, place / "parts", "--output", out)
+    before = content(out)
+    code, _, told = inspect(file, nothing, "--output", out)
+    assert code == 2 and "no photograph could be scored" in told
+    assert {name: text for name, text in content(out).items() if name != ".lock"} == before
+
+
+@pytest.mark.parametrize(
+    "streams", ["1>&-", "2>&-", "1>&- 2>&-", "0<&- 1>&- 2>&-", "2> >(exit)", "1> >(exit)"]
+)
+def test_closed_and_broken_streams_change_no_exit_code(place, file, tmp_path, streams):
+    for limit, wanted in (("1.1", 0), ("0", 1)):
+        more = ("--format", "json", "--threshold", limit, "--exit-code")
+        given = (file, place / "parts", "--output", tmp_path / "out", *more)
+        code, printed, told = in_shell(streams, *given)
+        assert code == wanted and "Traceback" not in told
+        assert all(json.loads(line) for line in printed.splitlines())
+        assert len(rows(tmp_path / "out/scores.csv")) == 4
+    assert in_shell(streams, file, "--output")[0] == 2
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_with_one_line(file, tmp_path, number, code):
+    draw(tmp_path / "first.png", 1)
+    for copy in range(400):
+        shutil.copy(tmp_path / "first.png", tmp_path / f"{copy}.png")
+    given = command(file, tmp_path, "--output", tmp_path / "out", "--format", "json")
+    process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.readline()
+    process.send_signal(number)
+    _, told = process.communicate(timeout=20)
+    assert process.returncode == code and told.startswith("Interrupted; ") and told.count("\n") == 1
+    assert not (tmp_path / "out/scores.csv").exists()
+    assert inspect(file, tmp_path / "first.png", "--output", tmp_path / "out")[0] == 0
+    assert sorted(content(tmp_path / "out")) == ["config.json", "scores.csv", "scores.jsonl"]
+
+
+FACTS = [
+    *({"image_size": value} for value in ("", "0", "-64", "64.0", "9" * 30, "x", "32", "٦٤")),
+    *({"threshold": value} for value in ("nan", "inf", "1e999", "x", "\x1b[2J")),
+    {"map_threshold": "-inf"},
+    *({"normal_deviation": value} for value in ("-1", "nan", "x")),
+    {"normal_mean": "nan"},
+    {"grey_low": "5", "grey_high": "5"},
+    {"grey_low": "9", "grey_high": "-9"},
+    *({"reference_sizes": value} for value in ("", "5", "null", "[[0, 5]]", "[[5]]", "[5]", '[["a", 5]]')),
+    *({"reference_sizes": value} for value in ("[" * 100_000, "[[1e400, 1]]", "[[true, 5]]", '{"a": 1}')),
+    *({"tiles": value} for value in ("", "5", "[]", "{}", '{"width": 1}', "[" * 100_000)),
+    {"tiles": '{"width": 10, "height": 10, "origins": [[0, 0]]}'},
+    {"tiles": '{"width": 100000000, "height": 100000000, "origins": [[0, 0]]}'},
+    {"tiles": '{"width": 118, "height": 118, "origins": [[-1, 0], [0, 0], [0, 0], [0, 0]]}'},
+    {"tiles": '{"width": 118, "height": 118, "origins": []}'},
+    {"settings": "[]"},
+    {"settings": "[" * 100_000},
+    {"fdsl_format": "2\n\x1b[2J"},
+    {"fdsl_format": "1" * 10_000},
+]
+
+
+def changed(file, target, change):
+    model = onnx.load(file)
+    change(model)
+    onnx.save(model, target)
+    return target
+
+
+@pytest.mark.parametrize("facts", FACTS, ids=lambda facts: json.dumps(facts)[:40])
+def test_what_a_file_says_of_itself_is_checked(file, tmp_path, facts):
+    def change(model):
+        for entry in model.metadata_props:
+            entry.value = facts.get(entry.key, entry.value)
+
+    with pytest.raises(Refused) as told:
+        graph.Graph(changed(file, tmp_path / "odd.onnx", change))
+    sentence = str(told.value)
+    assert "odd.onnx" in sentence and sentence.isprintable() and len(sentence) < 600
+
+
+@pytest.mark.parametrize(
+    "missing", ["image_size", "threshold", "grey_low", "reference_sizes", "tiles", "settings"]
+)
+def test_what_a_file_does_not_say_is_missed(file, tmp_path, missing):
+    def change(model):
+        kept = [entry for entry in model.metadata_props if entry.key != missing]
+        del model.metadata_props[:]
+        model.metadata_props.extend(kept)
+
+    with pytest.raises(Refused, match="is not whole .*" + missing):
+        graph.Graph(changed(file, tmp_path / "odd.onnx", change))
+
+
+def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels", kind=None):
+    """A model of ours whose graph gives what `outputs` say: name -> (shape, values)."""
+    from onnx import TensorProto, helper
+
+    makers = [
+        helper.make_node("Constant", [], [output], value=helper.make_tensor(output, made, size, values))
+        for output, (made, size, values) in outputs.items()
+    ]
+    gives = [helper.make_tensor_value_info(output, made, size) for output, (made, size, _) in outputs.items()]
+    takes = [helper.make_tensor_value_info(name, kind or TensorProto.UINT8, shape)]
+    model = helper.make_model(
+        helper.make_graph(makers, "g", takes, gives),
+        opset_imports=[helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    facts = dict.fromkeys(("threshold", "map_threshold", "normal_mean", "normal_deviation"), "")
+    facts |= {"grey_low": "", "grey_high": "", "tiles": "", "two_sides": "", "settings": "{}"}
+    facts |= {"fdsl_format": "1", "image_size": "8", "reference_sizes": "[]"}
+    for key, value in facts.items():
+        model.metadata_props.add(key=key, value=value)
+    return model
+
+
+FLOAT, WHOLE = 1, 7  # onnx.TensorProto
+RIGHT = {
+    "map": (FLOAT, [1, 2, 2], [0, 0, 0, 1]),
+    "score": (FLOAT, [1], [0.5]),
+    "base_score": (FLOAT, [1], [0.5]),
+}
+
+
+def test_a_small_graph_is_taken(tmp_path, place):
+    onnx.save(small_graph(RIGHT), tmp_path / "small.onnx")
+    code, printed, told = inspect(tmp_path / "small.onnx", place / "good", "--format", "json")
+    assert code == 0 and [json.loads(line)["score"] for line in printed.splitlines()] == [0.5] * 3, told
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        small_graph({"score": RIGHT["score"], "base_score": RIGHT["score"]}),
+        small_graph({**RIGHT, "more": RIGHT["score"]}),
+        small_graph(RIGHT, shape=("n", 3, 9, 9)),
+        small_graph(RIGHT, shape=("n", 3)),
+        small_graph(RIGHT, name="image"),
+        small_graph(RIGHT, kind=FLOAT),
+        small_graph({**RIGHT, "map": (FLOAT, [1, 2, 3], [0] * 6)}),
+        small_graph({**RIGHT, "map": (FLOAT, [1], [0])}),
+        small_graph({**RIGHT, "map": (FLOAT, [], [0])}),
+        small_graph({**RIGHT, "map": (FLOAT, [0, 0, 0], [])}),
+        small_graph({**RIGHT, "map": (FLOAT, [1, 0, 0], [])}),
+        small_graph({**RIGHT, "map": (WHOLE, [1, 2, 2], [0] * 4)}),
+        small_graph({**RIGHT, "score": (FLOAT, [1, 2], [0, 0])}),
+        small_graph({**RIGHT, "score": (FLOAT, [1], [float("nan")])}),
+        small_graph({**RIGHT, "window_score": (FLOAT, [1, 2], [0, 0])}),
+    ],
+)
+def test_a_graph_that_is_no_detectors_is_one_sentence(tmp_path, place, model):
+    onnx.save(model, tmp_path / "odd.onnx")
+    with pytest.raises(Refused) as told, Image.open(place / "good/1.png") as photo:
+        graph.Graph(tmp_path / "odd.onnx").look_at(photo.convert("RGB"), "1.png")
+    assert str(told.value).isprintable() and "\n" not in str(told.value)
+
+
+def test_archives_and_lists_are_read_as_predict_reads_them(place, file, tmp_path):
+    with tarfile.open(tmp_path / "shard.tar", "w") as tar:
+        tar.add(place / "good/1.png", "/deep/../1.png")
+        tar.add(place / "good/2.png", "2.png")
+    (tmp_path / "list.txt").write_bytes(
+        b"\xff\xfe" + f'"{place}\\good\\3.png"\r\nshard.tar\r\n'.encode("utf-16-le")
+    )
+    code, printed, _ = inspect(file, f"@{tmp_path}/list.txt", "--format", "json")
+    found = {json.loads(line)["image"]: json.loads(line)["score"] for line in printed.splitlines()}
+    assert code == 0 and list(found) == [f"{place}/good/3.png", "shard.tar/1.png", "shard.tar/2.png"]
+    code, printed, _ = inspect(file, place / "good", "--format", "json")
+    assert [json.loads(line)["score"] for line in printed.splitlines()] == [
+        *list(found.values())[1:],
+        found[f"{place}/good/3.png"],
+    ]
+
+
+def test_an_escape_code_in_a_flag_does_not_reach_the_terminal(file):
+    code, printed, told = inspect(file, "x\x1b[2J", "--threads", "\x1b[31m")
+    assert code == 2 and "\x1b" not in printed + told
