@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
     require_packages()
     detector = AnomalyDetector.load(
-        args.detector, pretrained=args.pretrained, model_config=args.model_config, device="cpu"
+        args.detector, pretrained=args.pretrained, model_config=args.model_config, device=args.device
     )
     written = export_detector(
         detector, args.output, halved=args.weights == "fp16", standard=args.operators == "onnx"

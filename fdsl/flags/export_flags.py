@@ -39,6 +39,12 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     parser.add_argument(
         "--model-config", metavar="DIR", help="where the backbone's model file lies now, if it has moved"
     )
+    parser.add_argument(
+        "--device",
+        default="cpu",
+        metavar="auto|cpu|cuda|mps|N",
+        help="where the detector computes what the graph is compared with (default cpu)",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     args = parser.parse_args(argv)
     if args.output.suffix.lower() != ".onnx":

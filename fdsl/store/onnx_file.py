@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import logging
 import math
 import os
@@ -22,7 +23,7 @@ from torch import Tensor
 from fdsl.store.onnx_operators import fused_operators, hand_on_thirds
 from models.exported import DetectorGraph
 from utils.errors import ConfigError, ModelError
-from utils.files import TEMPORARY, sync_folder
+from utils.files import TEMPORARY, sampled_digest, sync_folder
 from utils.text import one_line
 
 OPSET = 18
@@ -73,6 +74,8 @@ def write_graph(
     with folder_beside(file) as folder:
         program.save(folder / file.name, external_data=large)
         del program, values
+        if large:
+            note_tensors(folder / file.name)
         found = difference(folder / file.name, graph)
         if not found <= CLOSE[halved]:
             raise ModelError(
@@ -93,15 +96,16 @@ def write_graph(
 def traced(graph: DetectorGraph, standard: bool = False) -> Any:
     """The graph as a torch.onnx.ONNXProgram, for any number of photographs at once; ModelError for one that
     torch cannot trace. `standard`: see write_graph."""
+    device = graph.detector.backbone.mean.device
     graph(
-        photographs(1, graph.shape)
+        photographs(1, graph.shape).to(device)
     )  # the backbone's tables of positions are made now, not while it is traced
     try:
         with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 graph,
-                (photographs(2, graph.shape),),
+                (photographs(2, graph.shape).to(device),),
                 dynamo=True,
                 opset_version=OPSET,
                 input_names=["pixels"],
@@ -118,6 +122,19 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
         ) from error
     hand_on_thirds(program.model)
     return program
+
+
+def note_tensors(file: Path) -> None:
+    """Writes the digest of the tensors beside `file` into its metadata: whoever copies one of both alone is
+    told so."""
+    import onnx
+
+    model = onnx.load(file, load_external_data=False)
+    for beside in file.parent.iterdir():
+        if beside != file:
+            tensors = {"file": beside.name, "digest": sampled_digest(beside)}
+            model.metadata_props.add(key="tensors", value=json.dumps(tensors))
+    onnx.save(model, file)
 
 
 def halve_tensors(graph: Any) -> None:
@@ -157,12 +174,13 @@ def difference(file: Path, graph: DetectorGraph) -> float:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    device = graph.detector.backbone.mean.device
     found = 0.0
     for count in (1, 2):
         pixels = photographs(count, graph.shape)
         given = session.run(None, {"pixels": pixels.numpy()})
-        for ours, theirs in zip(graph.plain(pixels), given, strict=True):
-            found = max(found, apart(ours, torch.from_numpy(theirs)))
+        for ours, theirs in zip(graph.plain(pixels.to(device)), given, strict=True):
+            found = max(found, apart(ours.cpu(), torch.from_numpy(theirs)))
     return found
 
 

@@ -1,5 +1,5 @@
-"""deploy/inspect.py beside another run, with closed streams and with hostile files: never rows of another run,
-never an exit code that means something else."""
+"""deploy/inspect.py beside another run, with closed streams and with hostile files: never the rows of another
+run, never an exit code that means something else."""
 
 import json
 import os

@@ -21,7 +21,8 @@ from utils.errors import ConfigError, ModelError
 onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requirements-export.txt")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
-from fdsl_line import photographs  # noqa: E402
+from fdsl_line import graph, photographs  # noqa: E402
+from fdsl_line.errors import Refused  # noqa: E402
 
 CPU = {"device": "cpu", "precision": "fp32"}
 
@@ -152,11 +153,25 @@ def of_nothing(monkeypatch):
     monkeypatch.setattr(onnx_file, "difference", lambda file, graph: 0.0)
 
 
-def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, tmp_path, of_nothing, monkeypatch, told):
+def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_path, monkeypatch, told):
     monkeypatch.setattr(onnx_file, "LARGEST", -1)
-    export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
+    file, beside = tmp_path / "part.onnx", tmp_path / "part.onnx.data"
+    export.main(["--detector", str(detector), "--output", str(file), "--device", "cpu"])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["part.onnx", "part.onnx.data"]
     assert "part.onnx.data, which belongs beside it" in told()
+    with Image.open(place / "good/1.png") as photo:
+        found = graph.Graph(file).look_at(photo.convert("RGB"), "1.png")
+    assert found.score == pytest.approx(AnomalyDetector.load(detector).predict(place / "good/1.png").score)
+    content = bytearray(beside.read_bytes())
+    content[len(content) // 2] ^= 1  # as that of another export, of the same size
+    beside.write_bytes(content)
+    with pytest.raises(Refused, match="part.onnx.data is not the tensors' file that belongs to"):
+        graph.Graph(file)
+
+
+def test_a_device_that_is_not_there_is_one_sentence(detector, tmp_path):
+    with pytest.raises(ConfigError, match="--device"):
+        export.main(["--detector", str(detector), "--output", str(tmp_path / "a.onnx"), "--device", "x"])
 
 
 def test_a_graph_that_says_something_else_is_not_written(detector, tmp_path, of_nothing, monkeypatch):

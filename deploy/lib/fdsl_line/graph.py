@@ -177,8 +177,8 @@ class Graph:
             raise ValueError(f"normal_deviation is {self.normal_deviation}")
         if self.grey is not None and not self.grey.low < self.grey.high:
             raise ValueError(f"grey values from {self.grey.low} to {self.grey.high}")
-        if tensors := self.facts.get("tensors_digest"):
-            self._check_tensors(tensors)
+        if tensors := json.loads(self.facts.get("tensors", "null")):
+            self._check_tensors(tensors["file"], tensors["digest"])
 
     def _tiles(self, given: Any) -> Tiles | None:
         if given is None:
@@ -194,11 +194,12 @@ class Graph:
             raise ValueError("a tile lies outside the photograph")
         return Tiles(width, height, origins)
 
-    def _check_tensors(self, wanted: str) -> None:
-        beside = self.file.with_name(f"{self.file.name}.data")
-        if sampled_digest(beside) != wanted:
+    def _check_tensors(self, name: str, digest: str) -> None:
+        """Refused where the tensors' file beside this one is another one's."""
+        beside = self.file.with_name(name)
+        if sampled_digest(beside) != digest:
             raise Refused(
-                f"{printable(beside)} does not belong to {self.name}: copy both from the same export.py run."
+                f"{printable(beside)} is not the tensors' file that belongs to {self.name}; copy both again."
             )
 
     def _check_graph(self) -> None:
