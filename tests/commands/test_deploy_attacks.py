@@ -212,7 +212,7 @@ def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels", kind=None):
         ir_version=10,
     )
     facts = dict.fromkeys(("threshold", "map_threshold", "normal_mean", "normal_deviation"), "")
-    facts |= {"grey_low": "", "grey_high": "", "tiles": "", "two_sides": "", "settings": "{}"}
+    facts |= {"grey_low": "", "grey_high": "", "tiles": "", "settings": "{}"}
     facts |= {"fdsl_format": "1", "image_size": "8", "reference_sizes": "[]"}
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value)

@@ -168,8 +168,6 @@ class Graph:
             "reference_sizes", json.loads(self.facts["reference_sizes"]), largest=LARGEST_PHOTO
         )
         self.tiles = self._tiles(json.loads(self.facts["tiles"] or "null"))
-        sides = json.loads(self.facts["two_sides"] or "null")
-        self.two_sides = None if sides is None else pairs("two_sides", [sides])[0]
         self.settings = json.loads(self.facts["settings"])
         if not isinstance(self.settings, dict):
             raise ValueError("settings are no object")
@@ -207,8 +205,6 @@ class Graph:
         shape = [3, self.side, self.side]
         if self.tiles is not None:
             shape.insert(0, 1 + len(self.tiles.origins))
-        if self.two_sides is not None:
-            shape = [2, 3, max(self.two_sides), max(self.two_sides)]
         taken = [(one.name, one.type, [*one.shape[1:]]) for one in self.session.get_inputs()]
         if taken != [("pixels", "tensor(uint8)", shape)]:
             raise ValueError(f"its graph does not take pixels {shape} uint8")
@@ -236,7 +232,7 @@ class Graph:
     def look_at(self, photo: Image.Image, name: str) -> Found:
         """What is said of an RGB photograph; Refused, with its `name`, where its map is not finite, and where
         the graph fails or gives something else than a map and scores."""
-        pixels = to_pixels(photo, self.side, self.tiles, self.two_sides)
+        pixels = to_pixels(photo, self.side, self.tiles)
         try:
             values = self.session.run(None, {"pixels": pixels})
             given = {output: value[0] for output, value in zip(self.outputs, values)}
