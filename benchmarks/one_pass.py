@@ -31,8 +31,7 @@ from torch import Tensor
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.scale import linked, tower_of
-from benchmarks.watched import Cost, timed
+from benchmarks.shared import Cost, linked, timed, tower_of
 from fdsl.flags.groups import add_backbone_flags
 from fdsl.scoring import Scorer
 from models.backbone import Backbone

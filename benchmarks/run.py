@@ -11,7 +11,6 @@ import argparse
 import json
 import sys
 import time
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,6 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.bench import PHOTOS, Bench  # noqa: E402
 from benchmarks.surroundings import first_photograph, loading, memory, start  # noqa: E402
-from models.backbones.families import load_backbone  # noqa: E402
 from models.detector import Detector  # noqa: E402
 from models.features import Features  # noqa: E402
 from models.losses import map_losses  # noqa: E402
@@ -75,36 +73,6 @@ def plain(bench: Bench) -> list[tuple]:
         taken = bench.seconds(partial(bench.score, scorer))
         found.append((f"image to map, no LFE, {shots} shot(s)", taken, bare))
     return found
-
-
-def oracle(bench: Bench) -> list[tuple]:
-    """The plain path (tests/support/plain.py: float32, one token after the other) from image to map, and what
-    ours takes for it."""
-    from tests.support import plain as written_down
-
-    args = bench.args
-    tower = load_backbone(args.model, "none", args.layers, "cpu", torch.float32, args.model_config)
-    method = deepcopy(bench.method).cpu()
-    tower.visual.positional_embedding = tower.position_table(tower.grid(args.image_size))
-    known: dict[int, Tensor] = {}
-
-    @torch.no_grad()
-    def encode(image: Tensor) -> Tensor:
-        if id(image) not in known:
-            known[id(image)] = written_down.tokens_of(tower.visual, image, tower.layers)
-        return known[id(image)]
-
-    photo, reference = bench.photos[0], bench.photos[1]
-    with torch.no_grad():
-        encode(reference)
-        slow = bench.seconds(
-            lambda: (known.pop(id(photo), None), written_down.full_maps(encode, method, photo, [reference])),
-            warm=False,
-        )
-    scorer = bench.scorer()
-    bench.remember(scorer, 1)
-    fast = bench.seconds(partial(bench.score, scorer))
-    return [("the plain path in float32, no LFE, 1 shot (beside it: ours)", slow, fast)]
 
 
 def ceiling(bench: Bench) -> list[tuple]:
@@ -283,7 +251,6 @@ def growth_of_windows(bench: Bench) -> list[tuple]:
 
 ROWS = {
     "plain": plain,
-    "oracle": oracle,
     "windows": windows,
     "training": training,
     "memory": memory,

@@ -1,24 +1,28 @@
-"""Two processes against one, and what a photograph costs step by step.
+"""Two processes against one, what a photograph costs step by step, and what a large run costs beside its
+photographs.
 
     python benchmarks/scale.py speed --data DIR [--most 24] --model ... --pretrained FILE --layers ...
     python benchmarks/scale.py parts --data DIR --model ... --pretrained FILE --layers ...
+    python benchmarks/scale.py join      # 1,000 blocks of 1,000 made-up rows, and a tenth of them
+    python benchmarks/scale.py list      # a million empty files in a folder of folders
 
 DATA is a dataset in MVTec AD's layout. speed: test.py, predict.py and train.py, every process with one
 thread. The seconds are those of whole commands; those of the same command where all is done already, which
 only starts and ends, are beside them. On a machine that others use too the processor's seconds of the busiest
-process say more. Linux only.
+process say more. join, list: seconds, and the largest memory before and after. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,50 +30,27 @@ import torch
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.watched import timed
+from benchmarks.shared import backbone_flags, linked, peak_bytes, timed, tower_of
 from data.inputs import list_images
+from data.manifest import Listed, Manifest, Spool, listed
 from data.photographs import read_ahead
 from fdsl.api import AnomalyDetector
 from fdsl.flags.groups import add_backbone_flags
 from fdsl.inspection import draw, row_of
+from fdsl.run_config import DetectorConfig, FittedConfig, PredictionConfig
+from fdsl.store.blocks import Blocks
 from fdsl.store.journal import Journal
+from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.store.taken_up import stamp_values
-from tests.support.small_runs import files
-
-TOWER = ("model", "pretrained", "model_config", "layers", "image_size")
-
-
-def tower_of(args: argparse.Namespace) -> dict[str, Any]:
-    """The backbone's flags that were given."""
-    return {name: getattr(args, name) for name in TOWER if getattr(args, name) is not None}
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
+from utils.device import machine_facts
 
 
-def backbone_flags(args: argparse.Namespace) -> list[str]:
-    """The same as a command takes them, on a CPU in float32 and one thread."""
-    flags = ["--precision", "fp32", "--device", "cpu", "--threads", "1"]
-    for name, value in tower_of(args).items():
-        values = value if isinstance(value, (list, tuple)) else [value]
-        flags += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return flags
-
-
-def linked(data: Path, folder: Path, most: int, categories: int | None = None) -> Path:
-    """The first categories of a dataset in another folder, at most a quarter of `most` test images of each
-    kind."""
-    for source in sorted(path.parents[1] for path in data.glob("*/train/good"))[:categories]:
-        category = folder / source.name
-        (category / "train").mkdir(parents=True)
-        (category / "train/good").symlink_to(source / "train/good")
-        for kind in sorted(path.name for path in (source / "test").iterdir()):
-            target, masks = category / "test" / kind, category / "ground_truth" / kind
-            target.mkdir(parents=True)
-            for photo in sorted((source / "test" / kind).iterdir())[: most // 4]:
-                (target / photo.name).symlink_to(photo)
-                mask = source / "ground_truth" / kind / f"{photo.stem}_mask.png"
-                if mask.exists():
-                    masks.mkdir(parents=True, exist_ok=True)
-                    (masks / mask.name).symlink_to(mask)
-    return folder
+def left_in(folder: Path) -> dict[str, bytes]:
+    """Path -> content of the maps, rows, metrics and weights that a command has left."""
+    kinds = ("*.npz", "scores.*", "metrics.*", "*.safetensors")
+    found = sorted(path for kind in kinds for path in folder.rglob(kind))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def speed(args: argparse.Namespace) -> None:
@@ -107,7 +88,8 @@ def speed(args: argparse.Namespace) -> None:
                     f"seconds, {whole.memory:.2f} GiB",
                     flush=True,
                 )
-            assert files(Path(work) / f"{name}-1") == files(Path(work) / f"{name}-2"), "other files"
+            left = left_in(Path(work) / f"{name}-1")
+            assert left and left == left_in(Path(work) / f"{name}-2"), "other files"
             (one, one_done), (two, two_done) = found[1], found[2]
             clocks = [one.seconds / two.seconds, one.busiest / two.busiest]
             without = [
@@ -161,17 +143,113 @@ def clock(taken: list[float]) -> Iterator[None]:
     taken.append(time.process_time() - begun)
 
 
+def made_up_row(number: int, score: float) -> dict:
+    return {
+        "image": f"line {number // 5000:03}/{number:07}.png",
+        "score": score,
+        "base_score": score,
+        "window_score": None,
+        "normal_percentile": None,
+        "threshold": 0.9,
+        "anomalous": score > 0.9,
+        "boxes": [{"x": 1, "y": 2, "width": 3, "height": 4, "area": 12, "peak": score}]
+        if score > 0.9
+        else [],
+        "width": 1024,
+        "height": 1024,
+        "grid": 28,
+        "picture": None,
+        "file": {"bytes": 10**6, "modified": 10**18, "digest": "0123456789abcdef"},
+    }
+
+
+def made_up_blocks(folder: Path, blocks: int, length: int) -> Blocks:
+    """Finished blocks of made-up rows, as processes leave them."""
+    partial, generator = folder / ".partial", np.random.default_rng(0)
+    partial.mkdir(parents=True)
+    names = (Listed(made_up_row(number, 0.0)["image"], Path("x.png")) for number in range(blocks * length))
+    manifest = Manifest.write(partial, names, [], 4)
+    found = Blocks(manifest, keep_maps=False)
+    number = 0
+    for block in range(len(manifest)):
+        with found.writing(block) as written:
+            for score in generator.random(min(manifest.length, manifest.count - number)).tolist():
+                written.add(made_up_row(number, score), np.empty(0), None)
+                number += 1
+    return found
+
+
+def joined(folder: Path, blocks: int, length: int) -> None:
+    """Joins made-up blocks; prints seconds and memory."""
+    given = made_up_blocks(folder, blocks, length)
+    machine = machine_facts(torch.device("cpu"), torch.float32)
+    made = DetectorConfig("nearest", BackboneConfig(), MethodConfig(), WindowConfig("nan"), machine)
+    fitted = FittedConfig(made, "max")
+    config = PredictionConfig(fitted, "", None, "made up")
+    before, begun = peak_bytes(os.getpid()), time.monotonic()
+    output = PredictionFolder(folder, config, in_blocks=True)
+    output.take(given)
+    totals = output.finish(28)
+    seconds = time.monotonic() - begun
+    assert totals.scored == blocks * length and totals.scored == sum(1 for _ in open(folder / "scores.jsonl"))
+    after = peak_bytes(os.getpid())
+    print(
+        f"{len(given.manifest)} blocks, {totals.scored:,} rows: joined in {seconds:.1f} s, "
+        f"memory {before / 2**20:.0f} to {after / 2**20:.0f} MiB",
+        flush=True,
+    )
+
+
+def list_files(folder: Path, count: int) -> None:
+    """Lists a folder of folders; prints seconds and memory."""
+    for number in range(count):
+        if number % 10_000 == 0:
+            place = folder / f"{number // 10_000:04}"
+            place.mkdir(parents=True)
+        os.close(os.open(place / f"{number:08}.png", os.O_CREAT))
+    before, begun = peak_bytes(os.getpid()), time.monotonic()
+    spool = Spool(listed([folder]))
+    assert spool.count == sum(1 for _ in spool) == count
+    seconds, after = time.monotonic() - begun, peak_bytes(os.getpid())
+    print(
+        f"{count:,} files listed and read again in {seconds:.1f} s, memory {before / 2**20:.0f} to "
+        f"{after / 2**20:.0f} MiB",
+        flush=True,
+    )
+
+
+def join(args: argparse.Namespace) -> None:
+    """A tenth of the blocks and all of them, each in a process of its own, so that its memory is its own."""
+    if args.alone:
+        with tempfile.TemporaryDirectory() as folder:
+            joined(Path(folder), args.blocks, args.length)
+        return
+    for blocks in (args.blocks // 10, args.blocks):
+        words = ["join", "--alone", "--blocks", str(blocks), "--length", str(args.length)]
+        subprocess.run([sys.executable, __file__, *words], check=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("speed", "parts"))
-    parser.add_argument("--data", type=Path, required=True, help="a dataset in MVTec AD's layout")
+    parser.add_argument("what", choices=("speed", "parts", "join", "list"))
+    parser.add_argument("--data", type=Path, help="speed and parts: a dataset in MVTec AD's layout")
     parser.add_argument("--most", type=int, default=10**6, help="test images of a category (default all)")
     parser.add_argument("--only", nargs="+", default=["test", "predict", "train"])
+    parser.add_argument("--blocks", type=int, default=1000, help="to be joined (default 1000)")
+    parser.add_argument("--length", type=int, default=1000, help="rows of a block (default 1000)")
+    parser.add_argument("--count", type=int, default=10**6, help="files to list (default 1,000,000)")
+    parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     add_backbone_flags(parser)
     args = parser.parse_args()
-    speed(args) if args.what == "speed" else parts(args)
+    if args.what in ("speed", "parts") and args.data is None:
+        parser.error(f"{args.what} needs --data")
+    if args.what == "list":
+        with tempfile.TemporaryDirectory() as folder:
+            list_files(Path(folder), args.count)
+    else:
+        {"speed": speed, "parts": parts, "join": join}[args.what](args)
 
 
 if __name__ == "__main__":

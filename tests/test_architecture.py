@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "page": LOWER | {"page"},
     "examples": LOWER,
     "deploy": set(),
-    "benchmarks": LOWER | {"benchmarks", "tests"},  # the plain path of the tests is timed beside ours
+    "benchmarks": LOWER | {"benchmarks"},
     ".": LOWER | {"page"},  # the commands
 }
 IN_THE_ROOT = {f"{name}.py" for name in COMMANDS} | {
@@ -116,6 +116,13 @@ def test_layers_import_what_lies_below_them(folder):
         name = file.relative_to(ROOT).as_posix()
         strangers = imported(file) & ours - MAY_IMPORT[folder]
         assert not strangers, f"{name} imports {strangers}"
+
+
+def test_tests_and_benchmarks_do_not_need_each_other():
+    """Benchmarks are run as commands. Those of thresholds are not yet: their tests import them."""
+    of_thresholds = ROOT / "tests" / "fdsl" / "test_good_parts.py"
+    files = [file for file in files_of("tests") if file != of_thresholds]
+    assert [file for file in files if "benchmarks" in imported(file)] == []
 
 
 def test_imports_do_not_go_round():

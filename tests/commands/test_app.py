@@ -9,6 +9,7 @@ import urllib.request
 
 import pytest
 
+from tests.drivers.app_load import measure
 from tests.support.photographs import png
 from tests.support.ranks import as_command
 from tests.support.small_runs import BACKBONE, command, run, start, write_model_config
@@ -69,9 +70,7 @@ def test_it_listens_on_loopback_alone_and_leaves_nothing(arguments, tmp_path, mo
 
 
 def test_eight_visitors_for_some_seconds():
-    """The short version of `python benchmarks/app_load.py`."""
-    from benchmarks.app_load import measure
-
+    """The short version of `python tests/drivers/app_load.py`."""
     result = measure(8, 3)
     assert result["errors"] == 0 and result["visits"] >= 1 and result["left_behind"] == 0, result
     said = [line for line in result["log"] if " s left" not in line]  # of learning, on a slow machine

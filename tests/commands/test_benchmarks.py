@@ -7,16 +7,7 @@ import sys
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
 
-ROWS = {
-    "plain": 2,
-    "oracle": 1,
-    "windows": 4,
-    "training": 1,
-    "memory": 1,
-    "loading": 1,
-    "ceiling": 1,
-    "matching": 5,
-}
+ROWS = {"plain": 2, "windows": 4, "training": 1, "memory": 1, "loading": 1, "ceiling": 1, "matching": 5}
 
 
 def test_the_speed_benchmark_measures_every_row(tiny_configs, tmp_path):
@@ -80,13 +71,16 @@ def test_several_runs_in_one_pass_are_measured(tiny_configs):
     assert [row[0] for row in rows[::2]] == ["none", *looks]
 
 
-def run_benchmark(name, *arguments):
+def printed_by(name, *arguments):
     command = [sys.executable, str(ROOT / "benchmarks" / name), *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
     assert ran.returncode == 0, ran.stderr
-    return [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in ran.stdout.splitlines() if "|" in line
-    ]
+    return ran.stdout
+
+
+def run_benchmark(name, *arguments):
+    lines = printed_by(name, *arguments).splitlines()
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
 
 
 def test_thresholds_of_the_inspected_bulk_are_measured(datasets, backbone):
@@ -113,3 +107,11 @@ def test_backbones_are_timed_beside_the_bare_tower():
     header, _, *rows = run_benchmark("backbones.py", "timm/test_vit@64", *flags)
     assert header[2:] == ["bare tower, ms", "encode, ms", "image to map, ms", "encode / bare"]
     assert rows[0][:2] == ["timm/test_vit", "64 px"] and float(rows[0][5]) > 0
+
+
+def test_joining_and_listing_are_measured():
+    for words, told in (
+        (["join", "--blocks", "20", "--length", "30"], "50 blocks, 600 rows: joined in"),
+        (["list", "--count", "50"], "50 files listed and read again in"),
+    ):
+        assert told in printed_by("scale.py", *words)

@@ -1,4 +1,4 @@
-"""Kills at file-system events, the short version of `python benchmarks/kills.py`."""
+"""Kills at file-system events, the short version of `python tests/drivers/kills.py`."""
 
 import os
 import subprocess
@@ -14,7 +14,7 @@ from tests.support.small_runs import environment
 def test_runs_killed_at_events_go_on_to_the_same_files():
     """FDSL_EVENT_KILLS=40 makes as many of each command."""
     kills = os.environ.get("FDSL_EVENT_KILLS", "2")
-    command = [sys.executable, "benchmarks/kills.py", "--kills", kills]
+    command = [sys.executable, "tests/drivers/kills.py", "--kills", kills]
     done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(f": {kills} kills at") == 3, done.stdout

@@ -1,7 +1,7 @@
 """The page under load: several visitors at once, each with references and photographs of their own.
 
-    python benchmarks/app_load.py                  # 8 visitors for two minutes
-    python benchmarks/app_load.py --seconds 5      # the short version
+    python tests/drivers/app_load.py                  # 8 visitors for two minutes
+    python tests/drivers/app_load.py --seconds 5      # the short version
 
 Starts app.py with a tiny untrained backbone (it measures the server, not the model). Every visitor uploads
 references, learns, uploads and scores photographs, looks at the pictures, moves the threshold, downloads the
@@ -30,11 +30,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
     sys.path[0] = str(ROOT)
 
-from benchmarks.soak import MODEL  # noqa: E402 - only from here on is the root on the path
+from tests.drivers.soak import MODEL  # noqa: E402 - only from here on is the root on the path
 
 REFERENCES, PHOTOGRAPHS = 2, 4
 

@@ -1,7 +1,7 @@
 """Many predictions through one process: memory and open files must stay flat.
 
-    python benchmarks/soak.py                     # 20,000 predictions of small photographs
-    python benchmarks/soak.py --count 2000        # the short version
+    python tests/drivers/soak.py                     # 20,000 predictions of small photographs
+    python tests/drivers/soak.py --count 2000        # the short version
 
 Photographs come from files, as in production. After a tenth of the predictions (everything is warm then) the
 resident memory and the open files are noted; they are measured ten more times, and growth beyond the limits
@@ -24,7 +24,7 @@ import torch
 from PIL import Image
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from fdsl.api import AnomalyDetector, WindowConfig
 

@@ -1,6 +1,6 @@
 """Kills one of torchrun's two processes of train.py, test.py or predict.py at a random moment, and goes on.
 
-    python benchmarks/kills_of_ranks.py --kills 10
+    python tests/drivers/kills_of_ranks.py --kills 10
 
 torchrun gives the command again by itself (--max-restarts), or it is given again in one, two or three
 processes; what is left must equal what an undisturbed run left. Linux only.
@@ -9,6 +9,7 @@ processes; what is left must equal what an undisturbed run left. Linux only.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
@@ -20,10 +21,39 @@ import time
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from benchmarks.watched import ROOT, command, ranks_of, timed
-from tests.support.small_runs import Place, environment, files
+from tests.support.constants import ROOT
+from tests.support.small_runs import Place, children, environment, files
+
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def command(name: str, arguments: list[str], processes: int) -> list[str]:
+    """A command in one process, or in several of torchrun's."""
+    several = [*TORCHRUN, str(processes)] if processes > 1 else []
+    return [sys.executable, *several, str(ROOT / f"{name}.py"), *arguments]
+
+
+def to_its_end(name: str, arguments: list[str], processes: int) -> float:
+    """Runs a command; the seconds that it took."""
+    begun = time.monotonic()
+    words = command(name, arguments, processes)
+    done = subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return time.monotonic() - begun
+
+
+def ranks_of(number: int, name: str) -> list[int]:
+    """Those below a process that run the command `name`."""
+    found = []
+    for child in children(number):
+        with contextlib.suppress(OSError):
+            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
+            if any(word.endswith(f"/{name}.py".encode()) for word in words):
+                found += [] if b"torch.distributed.run" in words else [child]
+            found += ranks_of(child, name)
+    return found
 
 
 def kill_at_random(kills: int, seed: int) -> None:
@@ -32,9 +62,7 @@ def kill_at_random(kills: int, seed: int) -> None:
     moments = random.Random(seed)
     with tempfile.TemporaryDirectory() as work:
         place = Place(Path(work) / "place")
-        subprocess.run(
-            command("train", place.train(), 1), cwd=ROOT, env=environment(), check=True, capture_output=True
-        )
+        to_its_end("train", place.train(), 1)
 
         def arguments(name: str, folder: Path) -> list[str]:
             if name == "train":
@@ -46,7 +74,7 @@ def kill_at_random(kills: int, seed: int) -> None:
         whole = {}
         for name in ("test", "predict", "train"):
             folder = Path(work) / f"{name}-whole"
-            seconds = timed(name, arguments(name, folder), 2).seconds
+            seconds = to_its_end(name, arguments(name, folder), 2)
             whole[name] = (seconds, files(folder))
         hit = dict.fromkeys(whole, 0)
         number = restarted = 0
@@ -62,7 +90,7 @@ def kill_at_random(kills: int, seed: int) -> None:
             hit[name] += was_hit
             restarted += was_hit and restarts
             if not restarts:
-                timed(name, arguments(name, folder), moments.choice((1, 2, 3)))
+                to_its_end(name, arguments(name, folder), moments.choice((1, 2, 3)))
             assert files(folder) == wanted, f"{name}.py left other files after kill {number}"
             shutil.rmtree(folder)
     print(

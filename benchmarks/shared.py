@@ -1,7 +1,9 @@
-"""A command in one process or several of torchrun's, watched while it runs. Linux only."""
+"""What the benchmarks share: commands in one process or several of torchrun's, watched while they run,
+the backbone's flags, and smaller datasets. Linux only."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import subprocess
 import sys
@@ -9,13 +11,12 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
-
-from tests.support.small_runs import environment
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 POLL = 0.1  # seconds
+TOWER = ("model", "pretrained", "model_config", "layers", "image_size")
 
 
 def command(name: str, arguments: list[str], processes: int) -> list[str]:
@@ -33,22 +34,6 @@ def descendants(number: int) -> Iterator[int]:
     for child in map(int, children):
         yield child
         yield from descendants(child)
-
-
-def ranks_of(number: int, name: str) -> list[int]:
-    """Those below a process that run the command `name`."""
-    found = []
-    for child in descendants(number):
-        try:
-            words = Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if (
-            any(word.endswith(f"/{name}.py".encode()) for word in words)
-            and b"torch.distributed.run" not in words
-        ):
-            found.append(child)
-    return found
 
 
 def peak_bytes(number: int) -> int:
@@ -85,10 +70,10 @@ def timed(name: str, arguments: list[str], processes: int) -> Cost:
     busy: dict[int, float] = {}
     with tempfile.TemporaryFile("w+") as said:
         words = command(name, arguments, processes)
-        process = subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=said, stderr=said)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=said, stderr=said)
         while process.poll() is None:
-            own = ranks_of(process.pid, name) if processes > 1 else [process.pid]
-            for one in own:
+            for one in (process.pid, *descendants(process.pid)):
                 peaks[one] = max(peaks.get(one, 0), peak_bytes(one))
                 busy[one] = max(busy.get(one, 0.0), cpu_seconds(one))
             time.sleep(POLL)
@@ -96,3 +81,36 @@ def timed(name: str, arguments: list[str], processes: int) -> Cost:
         said.seek(0)
         assert process.returncode == 0, said.read()
     return Cost(seconds, max(busy.values()), max(peaks.values()) / 2**30)
+
+
+def tower_of(args: argparse.Namespace) -> dict[str, Any]:
+    """The backbone's flags that were given."""
+    return {name: getattr(args, name) for name in TOWER if getattr(args, name) is not None}
+
+
+def backbone_flags(args: argparse.Namespace) -> list[str]:
+    """The same as a command takes them, on a CPU in float32 and one thread."""
+    flags = ["--precision", "fp32", "--device", "cpu", "--threads", "1"]
+    for name, value in tower_of(args).items():
+        values = value if isinstance(value, (list, tuple)) else [value]
+        flags += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return flags
+
+
+def linked(data: Path, folder: Path, most: int, categories: int | None = None) -> Path:
+    """The first categories of a dataset in another folder, at most a quarter of `most` test images of each
+    kind."""
+    for source in sorted(path.parents[1] for path in data.glob("*/train/good"))[:categories]:
+        category = folder / source.name
+        (category / "train").mkdir(parents=True)
+        (category / "train/good").symlink_to(source / "train/good")
+        for kind in sorted(path.name for path in (source / "test").iterdir()):
+            target, masks = category / "test" / kind, category / "ground_truth" / kind
+            target.mkdir(parents=True)
+            for photo in sorted((source / "test" / kind).iterdir())[: most // 4]:
+                (target / photo.name).symlink_to(photo)
+                mask = source / "ground_truth" / kind / f"{photo.stem}_mask.png"
+                if mask.exists():
+                    masks.mkdir(parents=True, exist_ok=True)
+                    (masks / mask.name).symlink_to(mask)
+    return folder

@@ -1,6 +1,6 @@
 """Kills train.py, test.py and predict.py at file-system events of theirs and lets them go on.
 
-    python benchmarks/kills.py [--kills 40]
+    python tests/drivers/kills.py [--kills 40]
 
 An event is a file under the run's folder that is opened for writing, flushed to the disk, renamed, removed or
 cut, or a folder that is made or removed. One process runs undisturbed and counts its events; then, for
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
-    sys.path[0] = str(Path(__file__).resolve().parents[1])
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from tests.support.small_runs import Place, command, files
 
