@@ -15,7 +15,7 @@ def test_the_speed_benchmark_measures_every_row(tiny_configs, tmp_path):
     ran = subprocess.run(
         [
             sys.executable,
-            str(ROOT / "benchmarks/run.py"),
+            str(ROOT / "benchmarks/speed.py"),
             *ROWS,
             "--model",
             "ViT-tiny-test",
@@ -51,7 +51,7 @@ def test_the_speed_benchmark_measures_every_row(tiny_configs, tmp_path):
 
 def test_unknown_rows_are_refused(tmp_path):
     ran = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/run.py"), "speed"],
+        [sys.executable, str(ROOT / "benchmarks/speed.py"), "speed"],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -115,3 +115,11 @@ def test_joining_and_listing_are_measured():
         (["list", "--count", "50"], "50 files listed and read again in"),
     ):
         assert told in printed_by("scale.py", *words)
+
+
+def test_an_exported_detector_is_compared_with_pytorch(datasets, backbone):
+    few = ["--methods", "nearest", "--references", 1, "--photographs", 2]
+    tower = backbone[: backbone.index("--device")]
+    header, _, row = run_benchmark("exported.py", "agreement", "--data", datasets[0] / "plate", *tower, *few)
+    assert header[:4] == ["method", "windows", "references", "photographs"]
+    assert row[:4] == ["nearest", "", "1", "2"] and float(row[4]) < 1e-5 and row[6] == "0"

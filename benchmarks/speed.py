@@ -1,0 +1,474 @@
+"""Speed and memory beside the bare backbone: `python benchmarks/speed.py [--json FILE] [rows...]`.
+
+The bare backbone is the same open_clip tower, every value of it in the same precision, on the same batches,
+with nothing around it. Weights are untrained, images random: neither changes the work. Ratios are what
+counts; a shared machine's seconds vary.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+from tabulate import tabulate
+from torch import Tensor
+
+if __name__ == "__main__":  # run as a script: import from the project's root
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from benchmarks.shared import ROOT, peak_bytes
+from data.dataset import InspectionDataset, make_loader
+from data.records import Record
+from fdsl.calibration import normal_scores, set_scales
+from fdsl.scoring import Scorer
+from fdsl.turning import show
+from models.backbone import Backbone
+from models.backbones.families import load_backbone
+from models.detector import Detector
+from models.features import Features
+from models.losses import map_losses
+from models.matching import EVERYTHING
+from models.memory_bank import MemoryBank, discrepancy_of
+from models.methods.fdsl import Fdsl
+from utils.config import QUARTER, WindowConfig
+from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts
+from utils.log import start_logging
+
+MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518
+PHOTOS = 8  # as many as a training batch
+TURNS = 10  # of works that are compared with each other
+TRAINING_SHOTS = 10
+MIB = 2**20
+Row = tuple[str, float, float | None]  # what, its value, and that of what stands beside it
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("rows", nargs="*", metavar="row", help=f"which of {', '.join(ROWS)} (default all)")
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--model-config")
+    parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
+    parser.add_argument("--image-size", type=int, default=SIDE)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--win-size", type=int, default=13)
+    parser.add_argument("--win-stride", type=int, default=2)
+    parser.add_argument("--window-budget", type=int, default=QUARTER, help="default: as test.py's flag alone")
+    parser.add_argument("--repeats", type=int, default=1, help="the shortest counts, after a first one")
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    if unknown := set(args.rows) - set(ROWS):
+        parser.error(f"unknown row(s) {', '.join(sorted(unknown))}")
+    return args
+
+
+class Bench:
+    """The backbone, random photographs, and a clock that waits for the device."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.device = args, choose_device(args.device)
+        self.dtype = choose_precision(args.precision, self.device)
+        load = lambda: load_backbone(
+            args.model, "none", args.layers, self.device, self.dtype, args.model_config
+        )  # noqa: E731
+        self.backbone: Backbone = load()
+        self.tower = self.backbone.visual if self.dtype == torch.float32 else load().visual.to(self.dtype)
+        torch.manual_seed(0)
+        self.method = Fdsl(self.backbone.width, len(args.layers)).eval()
+        size = (PHOTOS, 3, args.image_size, args.image_size)
+        self.pixels = torch.randint(0, 256, size, dtype=torch.uint8)
+        self.photos = self.backbone.normalise(self.pixels)
+
+    def seconds(self, work: Callable[[], object], warm: bool = True) -> float:
+        """The shortest of `repeats` runs, after one that is not counted."""
+        best = float("inf")
+        for number in range(self.args.repeats + warm):
+            self.wait()
+            start = time.perf_counter()
+            work()
+            self.wait()
+            if number or not warm:
+                best = min(best, time.perf_counter() - start)
+        return best
+
+    def in_turns(self, *works: Callable[[], object], turns: int = TURNS) -> list[float]:
+        """The shortest of each one's runs, after one that is not counted: one after the other, for a shared
+        machine's speed changes within seconds."""
+        found = [[self.seconds(work, warm=False) for work in works] for _ in range(turns + 1)]
+        return [min(taken) for taken in zip(*found[1:])]
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    @torch.no_grad()
+    def bare(self, images: Tensor) -> None:
+        """The tower alone: taps, no normalisation, no copies; all of it narrow, where the detector's adds up
+        in float32."""
+        self.tower.positional_embedding = self.backbone.position_table(
+            images.shape[-1] // self.backbone.patch_size
+        )
+        self.tower.forward_intermediates(
+            images.to(self.device, self.dtype),
+            indices=[layer - 1 for layer in self.backbone.layers],
+            stop_early=True,
+            intermediates_only=True,
+            output_fmt="NLC",
+        )
+
+    def scorer(self, side: int | None = None, **windows) -> Scorer:
+        """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) says so."""
+        lfe = {"winmode": "mul", "win_size": self.args.win_size, "win_stride": self.args.win_stride}
+        settings = WindowConfig(**{**lfe, **windows}) if windows else WindowConfig("nan")
+        return Scorer(Detector(self.backbone, self.method, side or self.args.image_size, settings))
+
+    def score(self, scorer: Scorer, images: int = 1) -> None:
+        """From pixels to score maps, image by image."""
+        side = scorer.detector.image_size
+        for number in range(images):
+            scorer(self.pixels[number : number + 1, :, :side, :side], ["a photograph"])
+
+    def remember(self, scorer: Scorer, shots: int) -> None:
+        """Shows the scorer so many references, which all look alike where that makes no difference."""
+        side = scorer.detector.image_size
+        scorer.remember(self.pixels[1:2, :, :side, :side].expand(shots, -1, -1, -1))
+
+
+def plain(bench: Bench) -> list[Row]:
+    """Image to map without LFE."""
+    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
+    found = []
+    for shots in (1, 4):
+        scorer = bench.scorer()
+        bench.remember(scorer, shots)
+        taken = bench.seconds(partial(bench.score, scorer))
+        found.append((f"image to map, no LFE, {shots} shot(s)", taken, bare))
+    return found
+
+
+def ceiling(bench: Bench) -> list[Row]:
+    """TFLOP/s in the ViT over a chunk of windows, beside those of one large matrix product."""
+    visual, side = bench.backbone.visual, bench.args.win_size * bench.backbone.patch_size
+    count = bench.scorer(win_size=bench.args.win_size).detector.chunk
+    tokens, width = bench.args.win_size**2 + 1, bench.backbone.width
+    hidden = visual.transformer.resblocks[0].mlp[0].out_features
+    of_block = tokens * (8 * width**2 + 4 * width * hidden + 4 * tokens * width)  # attention included
+    of_patches = 2 * (tokens - 1) * width * 3 * bench.backbone.patch_size**2
+    work = count * (max(bench.backbone.layers) * of_block + of_patches)
+    windows = torch.randn(count, 3, side, side, device=bench.device)
+    vit = work / bench.seconds(lambda: bench.bare(windows)) / 1e12
+    size, repeats = (8192, 50) if bench.device.type == "cuda" else (2048, 5)
+    left, right = (torch.randn(size, size, device=bench.device, dtype=bench.dtype) for _ in range(2))
+    place = torch.empty_like(left)
+    taken = bench.seconds(lambda: [torch.mm(left, right, out=place) for _ in range(repeats)])
+    product = 2 * size**3 * repeats / taken / 1e12
+    return [(f"TFLOP/s in the ViT, {count} windows (beside it: one matrix product)", vit, product)]
+
+
+@torch.no_grad()
+def matching(bench: Bench) -> list[Row]:
+    """Each patch's nearest one in a bank, and the whole way to discrepancies, beside one matrix product of
+    the same size; the banks of 1, 2 and 4 shots of five seeds beside one product with their union. Random
+    tokens: it makes no difference how alike they are."""
+    patches, width = bench.backbone.grid(bench.args.image_size) ** 2, bench.backbone.width
+    found, blocks = [], len(bench.args.layers)
+
+    def tokens(count: int) -> Tensor:
+        drawn = torch.randn(blocks, count, width, device=bench.device)
+        return F.normalize(drawn, dim=-1).to(bench.dtype)
+
+    query = tokens(patches)
+    for shots in (1, 4):
+        bank = MemoryBank.of_tokens(tokens(shots * patches), shots)
+        bare, index, way = bench.in_turns(
+            partial(one_product, query, [bank]),
+            partial(bank.index, query),
+            partial(discrepancy_of, Features(query[:, None]), bank, EVERYTHING, bench.method.options),
+        )
+        found.append((f"nearest patches, {shots} shot(s) (beside it: one matrix product)", index, bare))
+        found.append((f"discrepancies, {shots} shot(s) (beside it: one matrix product)", way, bare))
+    banks = [MemoryBank.of_tokens(tokens(4 * patches), 4) for _ in range(5)]
+    bare, index = bench.in_turns(partial(one_product, query, banks), partial(in_one_pass, query, banks))
+    return [*found, ("nearest patches in 15 banks (beside it: one product with their union)", index, bare)]
+
+
+def one_product(query: Tensor, banks: list[MemoryBank]) -> None:
+    """Query tokens (L,Q,C) with all tokens of each bank, and nothing else."""
+    place = query.new_empty(query.shape[1], len(banks[0]))
+    for bank in banks:
+        for own, known in zip(query, bank.centred):
+            torch.mm(own, known.t(), out=place)
+
+
+def in_one_pass(query: Tensor, banks: list[MemoryBank]) -> None:
+    """The nearest tokens in the banks of 4, 2 and 1 shots of each seed, as a pass over test images finds
+    them."""
+    for bank in banks:
+        sharing = replace(bank, known={})
+        for shots in (4, 2, 1):
+            sharing.beginning(shots).index(query)
+
+
+def bare_windows(bench: Bench, detector: Detector) -> float:
+    """Seconds of the bare backbone over the image and all its windows."""
+    windows = detector.windows.cut(bench.photos[0].to(bench.device), bench.backbone.patch_size)
+
+    def work() -> None:
+        bench.bare(bench.photos[:1])
+        for part in windows.split(detector.chunk):
+            bench.bare(part)
+
+    return bench.seconds(work, warm=False)
+
+
+def windows(bench: Bench) -> list[Row]:
+    """LFE: whole bank, each window's own picks, and a window budget; the bare windows are timed before and
+    after each, for a shared machine's speed changes within minutes."""
+    bench.bare(bench.photos[:1])
+    found, lfe = [], f"LFE {bench.args.win_size}/{bench.args.win_stride}"
+    for what, shots, options in (
+        ("whole bank", 1, {"index_memory": "0"}),
+        ("own picks", 1, {"index_memory": "window"}),
+        ("own picks", 4, {"index_memory": "window"}),
+        ("own picks, budget", 1, {"index_memory": "window", "window_budget": bench.args.window_budget}),
+    ):
+        scorer = bench.scorer(**options)
+        bench.remember(scorer, shots)
+        before = bare_windows(bench, scorer.detector)
+        taken = bench.seconds(partial(bench.score, scorer), warm=False)
+        bare = (before + bare_windows(bench, scorer.detector)) / 2
+        found.append((f"{lfe}, {what}, {shots} shot(s)", taken, bare))
+    return found
+
+
+def training(bench: Bench) -> list[Row]:
+    """One step: batch of 8, 10 references, against the bare backbone's forward of the batch."""
+    bare = bench.seconds(lambda: bench.bare(bench.photos))
+    tokens = bench.backbone.encode(bench.photos[:1]).tokens[:, 0]
+    bank = MemoryBank.of_tokens(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
+    method = Fdsl(bench.backbone.width, len(bench.args.layers)).to(bench.device)
+    optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
+    side = bench.args.image_size
+    mask = (torch.rand(PHOTOS, 1, side, side) > 0.95).float().to(bench.device)
+
+    def step() -> None:
+        tokens = bench.backbone.encode(bench.photos).tokens
+        found = [bank.discrepancy(part, bank.index(part)) for part in tokens.unbind(1)]
+        features = torch.stack(found, dim=1)
+        loss = sum(part.sum() for maps in method(features) for part in map_losses(maps, mask))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return [(f"training step, batch {PHOTOS}, {TRAINING_SHOTS} references", bench.seconds(step), bare)]
+
+
+def memory(bench: Bench) -> list[Row]:
+    """Peak memory beyond the loaded model: the window bank of 4 shots and a chunk of windows matched with it.
+
+    Categories come one after the other and leave only their maps, so their number does not matter.
+    """
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as process:
+        grown = process.submit(grown_by, bench.args, 4).result()
+    lfe = f"LFE {bench.args.win_size}/{bench.args.win_stride}"
+    return [(f"peak memory beyond the model, {lfe}, 4 shots, MiB", grown / MIB, None)]
+
+
+def grown_by(args: argparse.Namespace, shots: int) -> int:
+    """In a process of its own: the most that its memory grows by while a detector works, in bytes; a GPU's
+    own memory there, else the resident memory (Linux)."""
+    bench = Bench(args)
+    bench.bare(bench.photos[:1])  # what the first pass allocates for good belongs to the backbone
+    if bench.device.type == "cuda":
+        before = torch.cuda.memory_allocated(bench.device)
+        torch.cuda.reset_peak_memory_stats(bench.device)
+        fill(bench, shots)
+        return torch.cuda.max_memory_allocated(bench.device) - before
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = peak_bytes(os.getpid())
+    fill(bench, shots)
+    return peak_bytes(os.getpid()) - before
+
+
+def fill(bench: Bench, shots: int) -> None:
+    """What a detector with LFE keeps at most: its window bank, and a chunk of windows matched with it."""
+    scorer = bench.scorer(index_memory="0")
+    scorer.remember(bench.pixels[:1].expand(shots, -1, -1, -1))
+    detector = scorer.detector
+    windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[: detector.chunk]
+    detector.method.raw_maps(bench.backbone.encode(windows), detector.window_memory)
+    detector.window_memory = None  # the rest of the windows would need no more; the whole image needs less
+    detector.raw_maps(bench.photos[1:2])
+
+
+def loading(bench: Bench) -> list[Row]:
+    """Reading and preparing 900 x 900 px photographs by two worker processes, against the backbone's time an
+    image."""
+    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
+    with tempfile.TemporaryDirectory() as folder:
+        count, generator = 32, np.random.default_rng(0)
+        for number in range(count):
+            picture = cv2.resize(generator.integers(0, 255, (90, 90, 3), np.uint8), (900, 900))
+            cv2.imwrite(f"{folder}/{number}.png", picture)
+        records = [Record(f"{number}.png", "", "c", "good", False) for number in range(count)]
+        loader = make_loader(InspectionDataset(folder, records, bench.args.image_size), 4, 2)
+        taken = bench.seconds(lambda: [None for _ in loader]) / count
+    return [("loading an image, 2 workers, beside the backbone", taken, bare)]
+
+
+OWN_LOAD = """
+import sys, torch, open_clip
+from safetensors.torch import load_file
+if sys.argv[3] != "None": open_clip.add_model_config(sys.argv[3])
+text = dict(vocab_size=8, width=8, heads=1, layers=1)
+visual = open_clip.create_model(sys.argv[1], pretrained=None, text_cfg=text).visual
+visual.load_state_dict(load_file(sys.argv[2]))
+visual.to(getattr(torch, sys.argv[4]))
+"""
+
+
+def start(bench: Bench) -> list[Row]:
+    """From the command to the first result with the weights on the disk, beside open_clip's own import and
+    load."""
+    args, visual = bench.args, bench.backbone.visual
+    with tempfile.TemporaryDirectory() as folder:
+        weights = f"{folder}/weights.safetensors"
+        tensors = {name: value.float().contiguous() for name, value in visual.state_dict().items()}
+        save_file({**tensors, "positional_embedding": bench.backbone.native_table}, weights)
+        for number in range(2):
+            Image.effect_noise((900, 900), 40).convert("RGB").save(f"{folder}/{number}.png")
+        tower = ["--model", args.model, "--pretrained", weights, "--layers", *map(str, args.layers)]
+        tower += ["--image-size", str(args.image_size), "--device", args.device]
+        tower += ["--precision", args.precision]
+        tower += ["--model-config", args.model_config] if args.model_config else []
+        work = ["--references", f"{folder}/0.png", "--input", f"{folder}/1.png", "--format", "json"]
+        plainly = ["--method", "nearest", "--false-alarm-rate", "none"]
+        predict = [str(ROOT / "predict.py"), *work, *plainly, *tower]
+        dtype = str(bench.dtype).removeprefix("torch.")
+        own = ["-c", OWN_LOAD, args.model, weights, str(args.model_config), dtype]
+        load, whole = (
+            bench.seconds(partial(subprocess.run, [sys.executable, *one], check=True, capture_output=True))
+            for one in (own, predict)
+        )
+    passes = 2 * bench.seconds(lambda: bench.bare(bench.photos[:1]))
+    return [
+        ("start to first result, one reference (beside it: the model's own load)", whole, load),
+        ("beyond the load (beside it: two passes of the bare backbone)", whole - load, passes),
+    ]
+
+
+def first_photograph(bench: Bench) -> list[Row]:
+    """With heads and local windows: all that is done before the first photograph, from one reference to the
+    threshold, beside one photograph."""
+    known = Image.effect_noise((900, 900), 40).convert("RGB")
+    scorer = bench.scorer(win_size=bench.args.win_size)
+    score = partial(bench.score, scorer)
+
+    def learn() -> None:
+        with scorer.detector.encoding_once():
+            set_scales(scorer, [known], show(scorer, [known], 1))
+            normal_scores(scorer, [known], 1, "max")
+
+    before = bench.seconds(learn, warm=False)
+    one = bench.seconds(score, warm=False)
+    return [("LFE, before the first photograph, one reference (beside it: one photograph)", before, one)]
+
+
+def growth(bench: Bench) -> list[Row]:
+    """How the time grows, each in its own unit: images, shots, image size, window stride (own pick), shots
+    with LFE."""
+    found = []
+    patch, largest = bench.backbone.patch_size, bench.args.image_size
+    bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
+    scorer = bench.scorer()
+    bench.remember(scorer, 1)
+    for count in (1, 2, 4):
+        taken = bench.seconds(partial(bench.score, scorer, count))
+        found.append((f"no LFE, images: {count}", taken, bare))
+    for shots in (1, 2, 4, 8):
+        bench.remember(scorer, shots)
+        found.append((f"no LFE, shots: {shots}", bench.seconds(partial(bench.score, scorer)), bare))
+    sides = {round(side / patch) * patch for side in (224, 336, 448, largest) if side <= largest}
+    for side in sorted(sides):
+        smaller = bench.scorer(side)
+        bench.remember(smaller, 1)
+        bare_here = bench.seconds(partial(bench.bare, bench.photos[:1, :, :side, :side]))
+        found.append((f"no LFE, image size: {side}", bench.seconds(partial(bench.score, smaller)), bare_here))
+    return found + growth_of_windows(bench)
+
+
+def growth_of_windows(bench: Bench) -> list[Row]:
+    """The same with LFE: window stride (own picks), and shots (whole bank)."""
+    found, size = [], bench.args.win_size
+    for stride in (size, size // 2, size // 3):
+        scorer = bench.scorer(win_stride=stride, index_memory="window")
+        bench.remember(scorer, 1)
+        what = f"LFE, window stride: {stride} ({len(scorer.detector.windows)} windows)"
+        taken = bench.seconds(partial(bench.score, scorer), warm=False)
+        found.append((what, taken, bare_windows(bench, scorer.detector)))
+    for shots in (1, 2, 4):
+        scorer = bench.scorer(win_stride=size // 2)
+        bench.remember(scorer, shots)
+        what = f"LFE {size}/{size // 2}, whole bank, shots: {shots}"
+        taken = bench.seconds(partial(bench.score, scorer), warm=False)
+        found.append((what, taken, bare_windows(bench, scorer.detector)))
+    return found
+
+
+ROWS = {
+    "plain": plain,
+    "windows": windows,
+    "training": training,
+    "memory": memory,
+    "loading": loading,
+    "start": start,
+    "first": first_photograph,
+    "ceiling": ceiling,
+    "matching": matching,
+    "growth": growth,
+}
+
+
+def main() -> None:
+    start_logging()
+    args = parse()
+    begun = time.perf_counter()
+    bench = Bench(args)
+    loaded = time.perf_counter() - begun
+    found = [row for name in args.rows or ROWS for row in ROWS[name](bench)]
+    table = [
+        [what, f"{value:.2f}", *(("-", "-") if bare is None else (f"{bare:.2f}", f"{value / bare:.2f}"))]
+        for what, value, bare in found
+    ]
+    facts = machine_facts(bench.device, bench.dtype).to_json()
+    facts["bf16 in the CPU"] = bf16_in_hardware() or "no"
+    columns = ["what", "seconds (or as said)", "bare backbone", "ratio"]
+    print(tabulate(table, columns, "github", disable_numparse=True))
+    told = ", ".join(f"{name} {value}" for name, value in facts.items())
+    print(f"\n{args.model}, {args.image_size} px, model loaded in {loaded:.1f} s; {told}")
+    if args.json:
+        rows = [{"what": what, "value": value, "bare_s": bare} for what, value, bare in found]
+        args.json.write_text(json.dumps({"machine": facts, "loaded_s": loaded, "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
