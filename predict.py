@@ -199,6 +199,8 @@ def report(totals: Totals, detector: AnomalyDetector, args: argparse.Namespace) 
     """Says what was skipped and what was found; DataError where nothing could be scored."""
     for line in skipped_summary(totals, args.output):
         logger.warning("%s", line)
+    if totals.keeps_earlier:
+        logger.info("%s keeps the results of the run before", args.output)
     if totals.scored == 0:
         raise DataError(
             f"{' '.join(map(str, args.input))}: no photograph could be scored; give image files "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import hashlib
 import logging
@@ -20,6 +21,7 @@ from PIL import Image
 from data.grey import doubts_of
 from data.images import MAX_PIXELS, open_image, pages_left_out, photograph_to_pixels, to_rgb, upright
 from data.inputs import list_images
+from utils.archives import is_file
 from utils.errors import DataError
 from utils.files import FileStamp, stamp_of
 from utils.grey_range import GreyRange
@@ -124,13 +126,18 @@ def read_ahead(
     for."""
 
     def read(name: str, path: Path) -> Loaded:
+        stamp = None
+        with contextlib.suppress(OSError):  # before it is read: what is written meanwhile is another file
+            stamp = stamp_of(path) if stamped and is_file(path) else None
         try:
             photo = open_image(path, max_pixels, grey)
             pixels = photograph_to_pixels(photo, size, layout)
             doubt = _pages(path) or "".join(doubts_of([path], grey, max_pixels))
-            return Loaded(name, photo, pixels, "", doubt, stamp_of(path) if stamped else None)
+            if stamped and stamp is None:
+                raise DataError("was written while it was read; give it again")
+            return Loaded(name, photo, pixels, "", doubt, stamp)
         except DataError as error:
-            return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "))
+            return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "), stamp=stamp)
 
     with ThreadPoolExecutor(max(1, threads), "read") as pool:
         waiting: deque[Future[Loaded]] = deque()

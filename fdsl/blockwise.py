@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.manifest import Listed, Manifest, listed
+from data.manifest import Manifest, listed
 from fdsl.api import AnomalyDetector
 from fdsl.inspection import MOST_SAID, Reading, finish, score_items, warning_of_references
 from fdsl.run_config import PredictionConfig
-from fdsl.store.blocks import Block, Blocks
+from fdsl.store.blocks import Blocks
 from fdsl.store.prediction_folder import PredictionFolder, Totals
 from utils.errors import ConfigError
 from utils.lock import locked_for
@@ -87,23 +87,27 @@ def _score_own(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, wo
         only_from(logging.INFO if world.is_first else logging.WARNING)
     for number in range(world.rank, len(blocks.manifest), world.size):
         if not blocks.holds(number):
-            with blocks.writing(number) as block:
-                what = f"block {number + 1} of {len(blocks.manifest)}"
-                items = list(blocks.manifest.block(number))
-                _score(detector, items, block, wanted, what)
+            _score(detector, wanted, blocks, number)
 
 
-def _score(
-    detector: AnomalyDetector, items: Sequence[Listed], block: Block, wanted: Inspection, what: str
-) -> None:
-    count = sum(item.path is not None for item in items)
-    for _ in score_items(detector, items, count, block, wanted.pictures, wanted.reading, what, block.note):
-        pass  # the block keeps the rows
+def _score(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, number: int) -> None:
+    with blocks.writing(number) as block:
+        what = f"block {number + 1} of {len(blocks.manifest)}"
+        items = list(blocks.manifest.block(number))
+        count = sum(item.path is not None for item in items)
+        how = (wanted.pictures, wanted.reading, what, block.note)
+        for _ in score_items(detector, items, count, block, *how):
+            pass  # the block keeps the rows
 
 
 def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Totals:
     """The files of one process, from all blocks."""
     folder = wanted.folder(resume=True)
+    for number in range(len(blocks.manifest)):
+        if not blocks.is_whole(number):
+            logger.warning("warning: block %d is missing or damaged: it is computed again", number + 1)
+            blocks.throw_away(number)
+            _score(detector, wanted, blocks, number)
     for sentence in blocks.notes(MOST_SAID):
         logger.warning("warning: %s", sentence)
     folder.take(blocks)

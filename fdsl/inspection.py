@@ -33,6 +33,7 @@ from fdsl.store.taken_up import stamp_values
 from models.backbones.weights import fingerprint
 from utils.device import worker_count
 from utils.errors import ConfigError
+from utils.files import FileStamp
 from utils.log import progress, warn
 from utils.signals import command_line, how_to_continue
 
@@ -57,7 +58,9 @@ class Keeper(Protocol):
 
     def add(self, row: Row, base: np.ndarray, window: np.ndarray | None) -> None: ...
 
-    def skip(self, name: str, reason: str) -> None: ...
+    def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None: ...
+
+    def give_way(self) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def score_files(
     if folder is not None:
         remaining -= folder.drop_others()
         how_to_continue("the same command with --resume goes on after the photographs that are done")
-    waiting = (item for item in spool if not _is_done(item, folder))
+    waiting = (item for item in spool if folder is None or not folder.has(item.name))
     yield from score_items(detector, waiting, max(remaining, 0), folder, pictures, reading)
 
 
@@ -125,12 +128,12 @@ def score_items(
     say: Say = warn_at_once,
 ) -> Iterator[Row]:
     """`score_files` of what was listed, `count` photographs. `say`: hears of doubtful photographs."""
-    unreadable: list[tuple[str, str]] = []
+    unreadable: list[Loaded] = []
 
     def files() -> Iterator[tuple[str, Path]]:
         for item in items:
             if item.path is None:
-                unreadable.append((item.name, item.reason))
+                unreadable.append(Loaded(item.name, reason=item.reason))
             else:
                 yield item.name, item.path
 
@@ -142,7 +145,7 @@ def score_items(
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)
         shapes.look_at(readable)
-        unreadable += [(item.name, item.reason) for item in batch if item.reason]
+        unreadable += [item for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
         for item, prediction in zip(readable, found):
             yield _kept(detector, item, prediction, folder, pictures)
@@ -155,10 +158,6 @@ def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator
         if folder is not None and item.path is not None:
             folder.holds(item.name, item.path)
         yield item
-
-
-def _is_done(item: Listed, folder: PredictionFolder | None) -> bool:
-    return folder is not None and item.path is not None and folder.holds(item.name, item.path)
 
 
 def warning_of_references(items: Iterable[Listed], references: Sequence[str]) -> Iterator[Listed]:
@@ -204,12 +203,12 @@ class Shapes:
             self.say(kind, sentence)
 
 
-def _skipped(unreadable: list[tuple[str, str]], folder: Keeper | None) -> Iterator[Row]:
-    """A row for each (name, reason), which the folder hears of too; empties the list."""
-    for name, reason in unreadable:
+def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:
+    """A row for each one with its reason, which the folder hears of too; empties the list."""
+    for item in unreadable:
         if folder is not None:
-            folder.skip(name, reason)
-        yield {"image": name, "error": reason}
+            folder.skip(item.name, item.reason, item.stamp)
+        yield {"image": item.name, "error": item.reason}
     unreadable.clear()
 
 
@@ -219,6 +218,7 @@ def _kept(
     """A photograph's row, in the folder together with its maps and the picture that is wanted of it."""
     row = row_of(item.name, found)
     if folder is not None and item.photo is not None:
+        folder.give_way()
         if pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False):
             row["picture"] = draw(detector, item.name, item.photo, found, folder.folder)
         if item.stamp is not None:

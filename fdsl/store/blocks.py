@@ -9,15 +9,16 @@ import os
 import shutil
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from data.manifest import Manifest
-from fdsl.store.journal import NOTES, ROWS, Journal
-from fdsl.store.taken_up import parsed, same_file
-from utils.files import sync_folder
+from fdsl.store.journal import NOTES, ROWS, SKIPPED, Journal
+from fdsl.store.taken_up import PARTS, maps_digest, parsed, parsed_skipped, same_file
+from utils.files import FileStamp, sync_folder
 
 PICTURES = "pictures"
 
@@ -34,8 +35,11 @@ class Block:
     def add(self, row: dict, base: np.ndarray, window: np.ndarray | None) -> None:
         self._journal.add(row, base, window)
 
-    def skip(self, name: str, reason: str) -> None:
-        self._journal.skip(name, reason)
+    def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None:
+        self._journal.skip(name, reason, stamp)
+
+    def give_way(self) -> None:
+        """Nothing of an earlier run lies here."""
 
     def note(self, kind: str, sentence: str) -> None:
         self._notes.write(json.dumps([kind, sentence]) + "\n")
@@ -57,29 +61,89 @@ class Blocks:
         return self.folder / f"{number:06}"
 
     def holds(self, number: int) -> bool:
-        """Whether a block is finished, of the files as they are now."""
+        """Whether a block is finished and whole, of the files as they are now; else it is gone."""
         if not self.place(number).is_dir():
             return False
-        rows = {row["image"]: row for row in self._rows(number)}
-        for item in self.manifest.block(number):
-            row = rows.get(item.name)
-            if item.path is not None and row is not None and not same_file(row, item.path):
-                self._throw_away(number)
+        if self.is_whole(number) and not self._has_changed(number):
+            return True
+        self.throw_away(number)
+        return False
+
+    def is_whole(self, number: int) -> bool:
+        """Whether a block has a row, or a reason, for each photograph of the manifest, and the rows' maps and
+        pictures."""
+        try:
+            rows, skipped = list(self._rows(number)), list(self._skipped(number))
+            found = Counter([*(row["image"] for row in rows), *(name for name, *_ in skipped)])
+            if found != Counter(item.name for item in self.manifest.block(number)):
                 return False
-        return True
+            for _kind, _sentence in self._notes(number):
+                pass  # a line that is none is a ValueError
+            return self._has_maps(number, rows) and all(self._has_picture(number, row) for row in rows)
+        except (OSError, ValueError, TypeError):
+            return False
+
+    def _has_maps(self, number: int, rows: Sequence[dict]) -> bool:
+        """Whether the maps' files hold just the maps of these rows."""
+        if not self.keep_maps:
+            return True
+        with contextlib.ExitStack() as stack:
+            files = [stack.enter_context(open(self.place(number) / f"{part}.f32", "rb")) for part in PARTS]
+            for row in rows:
+                length = 4 * row["grid"] ** 2
+                own = files[:1] if row["window_score"] is None else files
+                if row.get("maps") != maps_digest([file.read(length) for file in own]):
+                    return False
+            return not any(file.read(1) for file in files)
+
+    def _has_picture(self, number: int, row: Mapping[str, Any]) -> bool:
+        """Whether a row's picture is there, or, where joining was interrupted, in its place already."""
+        places = (self.place(number), *self._output())
+        return row["picture"] is None or any((place / row["picture"]).is_file() for place in places)
+
+    def _output(self) -> tuple[Path, ...]:
+        """The output folder, once an earlier run's pictures have given way there."""
+        return () if (self.manifest.folder / "config.json").exists() else (self.manifest.folder.parent,)
+
+    def _has_changed(self, number: int) -> bool:
+        """Whether a photograph is another file than it was, also one that could not be scored then."""
+        then = {row["image"]: row["file"] for row in self._rows(number)}
+        then |= {name: stamp for name, _, stamp in self._skipped(number)}
+        items = self.manifest.block(number)
+        return any(item.path is not None and not same_file(then[item.name], item.path) for item in items)
 
     def _rows(self, number: int) -> Iterator[dict]:
-        with open(self.place(number) / ROWS, "rb") as lines:
-            yield from filter(None, map(parsed, lines))
+        return self._read(number, ROWS, parsed)
 
-    def _throw_away(self, number: int) -> None:
-        """A block's pictures may lie in their place already, where joining was interrupted."""
-        for row in self._rows(number):
-            if row.get("picture"):
-                (self.manifest.folder.parent / row["picture"]).unlink(missing_ok=True)
+    def _skipped(self, number: int) -> Iterator[tuple[str, str, dict | None]]:
+        return self._read(number, SKIPPED, parsed_skipped)
+
+    def _read(self, number: int, name: str, read: Callable[[bytes], Any]) -> Iterator[Any]:
+        """What each line of a block's file says; ValueError where one says nothing."""
+        with open(self.place(number) / name, "rb") as lines:
+            for line in lines:
+                found = read(line)
+                if found is None:
+                    raise ValueError(f"{name} holds a line that is none")
+                yield found
+
+    def _notes(self, number: int) -> Iterator[tuple[str, str]]:
+        with open(self.place(number) / NOTES, encoding="utf-8") as lines:
+            for line in lines:
+                kind, sentence = json.loads(line)
+                yield kind, sentence
+
+    def throw_away(self, number: int) -> None:
+        """Removes a block, if it is there. Its pictures may lie in their place already, where joining was
+        interrupted."""
+        with contextlib.suppress(OSError), open(self.place(number) / ROWS, "rb") as lines:
+            for row in filter(None, map(parsed, lines)):
+                for output in self._output() if row["picture"] is not None else ():
+                    (output / row["picture"]).unlink(missing_ok=True)
         doomed = self._temporary(number)
         shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(self.place(number), doomed)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(self.place(number), doomed)
         shutil.rmtree(doomed, ignore_errors=True)
 
     def _temporary(self, number: int) -> Path:
@@ -103,10 +167,16 @@ class Blocks:
             os.rename(temporary, self.place(number))
         shutil.rmtree(temporary, ignore_errors=True)
 
-    def join(self, journal: Journal, output: Path) -> None:
-        """Adds all blocks to a journal in their order; then their pictures take their places."""
+    def join(self, journal: Journal) -> bool:
+        """Adds all blocks to a journal in their order; returns whether there is any row."""
+        found = False
         for number in range(len(self.manifest)):
             journal.append(self.place(number))
+            found = found or (self.place(number) / ROWS).stat().st_size > 0
+        return found
+
+    def place_pictures(self, output: Path) -> None:
+        """Gives the blocks' pictures their places."""
         for number in range(len(self.manifest)):
             with os.scandir(self.place(number) / PICTURES) as pictures:
                 for picture in pictures:
@@ -117,8 +187,7 @@ class Blocks:
         """What the blocks have to warn of, in their order, so many of each kind."""
         told: Counter[str] = Counter()
         for number in range(len(self.manifest)):
-            for line in (self.place(number) / NOTES).read_text(encoding="utf-8").splitlines():
-                kind, sentence = json.loads(line)
+            for kind, sentence in self._notes(number):
                 told[kind] += 1
                 if told[kind] <= most[kind]:
                     yield sentence

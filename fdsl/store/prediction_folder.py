@@ -24,12 +24,14 @@ import numpy as np
 from data.photographs import in_batches
 from fdsl.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.blocks import Blocks
-from fdsl.store.journal import Journal
+from fdsl.store.journal import ROWS, SKIPPED, Journal
 from fdsl.store.maps import RunMaps, load_maps, save_maps
-from fdsl.store.taken_up import PARTS, PICTURE, TakenUp, parsed
+from fdsl.store.taken_up import PARTS, TakenUp, parsed
 from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import (
+    LEFTOVER,
+    FileStamp,
     as_file,
     csv_text,
     read_json,
@@ -59,13 +61,17 @@ ROWS_AT_ONCE = 1000  # that are written to scores.csv
 SAMPLE = 100  # and where there are more, so many of all
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
+PARTIAL = ".partial"
+OWNER = "made_by.json"  # in .partial: says that predict.py wrote it
+EARLIER = "earlier.jsonl"  # rows of interrupted runs, whose pictures are still there
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
 
 
 @dataclass
 class Totals:
     """What a finished run amounts to: counts, every score (n,) float64, the rows with the highest scores, and
-    of a run that has more rows than these a sample of all."""
+    of a run that has more rows than these a sample of all. `keeps_earlier`: nothing was scored, and the
+    results of the run before are left as they were."""
 
     scored: int = 0
     anomalous: int = 0
@@ -74,15 +80,16 @@ class Totals:
     top: list[dict] = field(default_factory=list)
     first_skipped: list[tuple[str, str]] = field(default_factory=list)
     sample: list[dict] = field(default_factory=list)
+    keeps_earlier: bool = False
 
 
 class PredictionFolder:
     """An output folder that is being filled: `add` photograph by photograph, then `finish`.
 
-    `resume` keeps what an earlier run with the same `config` has scored (`name in folder`); ConfigError when
-    its settings were others. Without it an earlier run's files give way. Maps are kept only with `keep_maps`.
-    ConfigError for a folder where files of somebody else would be written over. `in_blocks`: it is filled
-    from finished blocks (`take`) alone.
+    `resume` keeps what an earlier run with the same `config` has scored; ConfigError when its settings were
+    others. Without it an earlier run's files give way once the first photograph is scored. Maps are kept only
+    with `keep_maps`. ConfigError for a folder where files of somebody else would be written over.
+    `in_blocks`: it is filled from finished blocks (`take`) alone.
     """
 
     def __init__(
@@ -93,39 +100,40 @@ class PredictionFolder:
         keep_maps: bool = False,
         in_blocks: bool = False,
     ) -> None:
-        self.folder, self.partial, self.keep_maps = Path(folder), Path(folder) / ".partial", keep_maps
+        self.folder, self.partial, self.keep_maps = Path(folder), Path(folder) / PARTIAL, keep_maps
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"--output {folder} is a file; name a folder.")
-        stored = read_json(self.folder / "config.json")
-        ours = isinstance(stored, dict) and stored.get("made_by") == MARKER
-        if resume and ours and (changed := _changed(stored, config)):
+        others = [name for name in ("config.json", "pictures", *WRITTEN) if (self.folder / name).exists()]
+        others = [] if _is_ours(self.folder / "config.json") else others
+        if others or not _is_ours_to_fill(self.partial):
+            raise ConfigError(
+                f"--output {folder} holds {', '.join(others) or PARTIAL}, which predict.py did not write; "
+                "name another folder."
+            )
+        stored = _stored_config(self.folder)
+        if resume and stored is not None and (changed := _changed(stored, config)):
             raise ConfigError(
                 f"--resume: {folder} was made with another {changed}; leave --resume out to start anew."
             )
-        if not ours:
-            others = [name for name in ("config.json", "pictures", *WRITTEN) if (self.folder / name).exists()]
-            if others:
-                raise ConfigError(
-                    f"--output {folder} holds {', '.join(others)}, which predict.py did not write; name "
-                    "another folder."
-                )
-        else:
-            remove_leftovers_in(self.folder / "pictures")
-            if not resume:
-                self._clear()
         self.partial.mkdir(parents=True, exist_ok=True)
+        write_json(self.partial / OWNER, {"made_by": MARKER})
         remove_leftovers(*(self.folder / name for name in ("config.json", *WRITTEN)))
-        write_json(self.folder / "config.json", {"made_by": MARKER, **config.to_json()})
-        self._done = self._take_up(resume and ours and not in_blocks)
+        remove_leftovers_in(self.folder / "pictures")
+        if not resume:
+            self._set_aside()
+        goes_on = resume and stored is not None
+        where = self.folder if goes_on and not (self.partial / "config.json").exists() else self.partial
+        write_json(where / "config.json", {"made_by": MARKER, **config.to_json()})
+        self._began = False
+        self._done = self._take_up(goes_on and not in_blocks)
         self._open_journal()
 
     @staticmethod
     def state_of(folder: Path) -> str:
         """new, begun or finished: what predict.py has left in a folder."""
-        stored = read_json(folder / "config.json")
-        if not isinstance(stored, dict) or stored.get("made_by") != MARKER:
+        if _stored_config(folder) is None:
             return "new"
-        if (folder / ".partial").is_dir():
+        if _is_ours(folder / PARTIAL / OWNER):
             return "begun"
         return "finished" if (folder / "scores.jsonl").is_file() else "new"
 
@@ -138,7 +146,45 @@ class PredictionFolder:
 
     def take(self, blocks: Blocks) -> None:
         """The rows, maps and pictures of all blocks, in their order."""
-        blocks.join(self._journal, self.folder)
+        if blocks.join(self._journal):
+            self.give_way()
+        blocks.place_pictures(self.folder)
+
+    def give_way(self) -> None:
+        """What an earlier run left gives way to this one's first row: its numbers would not fit the new
+        pictures.
+
+        Pictures go one by one, as that run's rows name them; what else lies beside them is somebody's own.
+        """
+        waiting = self.partial / "config.json"
+        if self._began or not waiting.exists():
+            return
+        for journal in (self.folder / "scores.jsonl", self.partial / EARLIER):
+            self._remove_pictures(journal)
+        with contextlib.suppress(OSError):
+            (self.folder / "pictures").rmdir()
+        for name in WRITTEN:
+            (self.folder / name).unlink(missing_ok=True)
+        os.replace(waiting, self.folder / "config.json")
+        self._began = True
+
+    def _remove_pictures(self, journal: Path) -> None:
+        with contextlib.suppress(OSError), open(journal, "rb") as lines:
+            for row in filter(None, map(parsed, lines)):
+                if row["picture"] is not None:
+                    (self.folder / row["picture"]).unlink(missing_ok=True)
+
+    def _set_aside(self) -> None:
+        """Removes what an interrupted run left in .partial, but for the rows that name its pictures."""
+        rows = self.partial / ROWS
+        if rows.exists():
+            with open(rows, "rb") as before, open(self.partial / EARLIER, "ab") as earlier:
+                shutil.copyfileobj(before, earlier, 2**20)
+        for entry in list(self.partial.iterdir()):
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name not in (OWNER, EARLIER):
+                entry.unlink(missing_ok=True)
 
     def __len__(self) -> int:
         """Photographs that an earlier run has scored."""
@@ -147,6 +193,10 @@ class PredictionFolder:
     def holds(self, name: str, path: Path) -> bool:
         """Whether an earlier run has scored this very file under this name."""
         return self._done.holds(name, path)
+
+    def has(self, name: str) -> bool:
+        """Whether `holds` was asked for this name, and so it was."""
+        return self._done.has(name)
 
     def drop_others(self) -> int:
         """Takes out the rows of an earlier run that `holds` was not asked for, or denied, and names them;
@@ -162,24 +212,30 @@ class PredictionFolder:
 
     def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
         """One photograph's row (JSON values, `image` first) and its maps (G,G)."""
+        self.give_way()
         self._journal.add(row, base, window)
 
-    def skip(self, name: str, reason: str) -> None:
+    def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None:
         """A file that could not be scored."""
-        self._journal.skip(name, reason)
+        self._journal.skip(name, reason, stamp)
 
     def finish(self, grid: int, fused: Any = None) -> Totals:
         """Writes scores.csv, scores.jsonl, skipped.csv and maps.npz from the journal, and removes it.
 
-        `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Nothing but skipped.csv is written
-        where nothing was scored.
+        `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Where nothing was scored, what an
+        earlier run left stays as it is; without such a run there is skipped.csv alone.
         """
         self.close()
         totals = self._count()
+        totals.keeps_earlier = not totals.scored and any((self.folder / name).exists() for name in WRITTEN)
+        if totals.keeps_earlier:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            return totals
+        self.give_way()
         (self.folder / "skipped.csv").unlink(missing_ok=True)
         if totals.skipped:
             with whole_file(self.folder / "skipped.csv") as out:
-                skipped = ((as_file(name), reason) for name, reason in _lines(self.partial / "skipped.jsonl"))
+                skipped = ((as_file(name), reason) for name, reason, _ in _lines(self.partial / SKIPPED))
                 out.write(csv_text(("image", "reason"), skipped))
         if totals.scored:
             if self.keep_maps:
@@ -188,29 +244,13 @@ class PredictionFolder:
                 out.write(csv_text(COLUMNS, []))
                 for rows in in_batches(self._read(), ROWS_AT_ONCE):
                     out.write(csv_text(COLUMNS, map(csv_row, rows)).split("\n", 1)[1])
-            os.replace(self.partial / "rows.jsonl", self.folder / "scores.jsonl")
+            os.replace(self.partial / ROWS, self.folder / "scores.jsonl")
         shutil.rmtree(self.partial, ignore_errors=True)
         return totals
 
-    def _clear(self) -> None:
-        """Removes what an earlier run of ours left: its numbers would not fit the new pictures.
-
-        Pictures go one by one, as that run's rows name them; what else lies beside them is somebody's own.
-        """
-        for journal in (self.folder / "scores.jsonl", self.partial / "rows.jsonl"):
-            with contextlib.suppress(OSError), open(journal, "rb") as lines:
-                for row in filter(None, map(parsed, lines)):
-                    if isinstance(row.get("picture"), str) and PICTURE.fullmatch(row["picture"]):
-                        (self.folder / row["picture"]).unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            (self.folder / "pictures").rmdir()
-        shutil.rmtree(self.partial, ignore_errors=True)
-        for name in WRITTEN:
-            (self.folder / name).unlink(missing_ok=True)
-
     def _take_up(self, resume: bool) -> TakenUp:
         """The rows of an earlier run that are whole; none unless it is to be resumed."""
-        rows = self.partial / "rows.jsonl"
+        rows = self.partial / ROWS
         if resume and not rows.exists() and (self.folder / "scores.jsonl").exists():
             if self.keep_maps:
                 self._unpack_maps()
@@ -231,7 +271,7 @@ class PredictionFolder:
                 getattr(maps, part).astype(np.float32).tofile(self.partial / f"{part}.f32")
 
     def _read(self) -> Iterator[dict]:
-        return _lines(self.partial / "rows.jsonl")
+        return _lines(self.partial / ROWS)
 
     def _count(self) -> Totals:
         totals, scores = Totals(), array("d")
@@ -246,7 +286,7 @@ class PredictionFolder:
         totals.scored, totals.scores = len(scores), np.array(scores, np.float64)
         totals.top = [row for *_, row in sorted(heap, key=lambda item: item[:2], reverse=True)]
         totals.sample = drawn.items if totals.scored > RANKED else []
-        for name, reason in _lines(self.partial / "skipped.jsonl"):
+        for name, reason, _ in _lines(self.partial / SKIPPED):
             totals.skipped += 1
             if totals.skipped <= LISTED_SKIPPED:
                 totals.first_skipped.append((name, reason))
@@ -293,12 +333,36 @@ def csv_row(row: Mapping[str, Any]) -> list[Any]:
     first = row["boxes"][0] if row["boxes"] else {}
     return [
         as_file(row["image"]),
-        *(row.get(name) for name in COLUMNS[1:6]),  # rows of earlier versions have no percentile
+        *(row[name] for name in COLUMNS[1:6]),
         None if row["anomalous"] is None else int(row["anomalous"]),
         *(first.get(name) for name in BOX_COLUMNS),
         len(row["boxes"]),
         row["picture"],
     ]
+
+
+def _is_ours(config: Path) -> bool:
+    """Whether a JSON file says that predict.py wrote it."""
+    stored = read_json(config)
+    return isinstance(stored, dict) and stored.get("made_by") == MARKER
+
+
+def _is_ours_to_fill(partial: Path) -> bool:
+    """Whether predict.py began with a folder, or would begin: it is not there, or empty."""
+    if not os.path.lexists(partial):
+        return True
+    if not partial.is_dir() or partial.is_symlink():
+        return False
+    left = [entry for entry in os.listdir(partial) if not LEFTOVER.fullmatch(entry)]
+    return not left or _is_ours(partial / OWNER)
+
+
+def _stored_config(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run in a folder: of one that has no row yet before those of the run before."""
+    for config in (folder / PARTIAL / "config.json", folder / "config.json"):
+        if _is_ours(config):
+            return read_json(config)
+    return None
 
 
 def _lines(file: Path) -> Iterator[Any]:
@@ -325,6 +389,6 @@ def skipped_summary(totals: Totals, folder: Path | None) -> Sequence[str]:
         f"  {name}: {reason}" for name, reason in totals.first_skipped
     ]
     if totals.skipped > len(totals.first_skipped):
-        where = f" (all in {folder / 'skipped.csv'})" if folder else ""
+        where = f" (all in {folder / 'skipped.csv'})" if folder and not totals.keeps_earlier else ""
         lines.append(f"  and {totals.skipped - len(totals.first_skipped)} more{where}")
     return lines

@@ -7,24 +7,25 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utils.archives import facts_of
+from utils.archives import facts_of, is_file
 from utils.files import FileStamp, content_digest, flush_to_disk, parsed_json
 
 PARTS = ("base", "window")
-NEEDED = {"image", "score", "grid", "window_score"}
-COLUMNS = np.dtype([("name", "<u8"), ("row", "<i8"), ("size", "<i8"), ("modified", "<i8"), ("digest", "<u8")])
+BOX = {"x", "y", "width", "height", "area", "peak"}
+MOST, LARGEST_GRID = 1e9, 8192
+DIGEST = re.compile(r"[0-9a-f]{16}")
+COLUMNS = np.dtype([("name", "<u8"), ("row", "<i8"), ("size", "<i8"), ("digest", "<u8")])
 PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
-UNKNOWN = -1  # the size in a row of an earlier version, which did not note it
 
 
 class TakenUp:
-    """The whole rows of a journal, by the digests of their names: 40 bytes each, however long they are.
+    """The whole rows of a journal, by the digests of their names: 32 bytes each, however long they are.
 
     `folder`: the journal's; `keep_maps`: each row has its maps in base.f32 and window.f32. What is not whole
     in all its files is cut off, and so is everything after it.
@@ -41,15 +42,21 @@ class TakenUp:
         return len(self._known)
 
     def holds(self, name: str, path: Path) -> bool:
-        """Whether a row is of this very photograph: its size and time, or its content, are those of then."""
-        place = int(np.searchsorted(self._known["name"], name_digest(name)))
-        if place >= len(self._known) or self._known["name"][place] != name_digest(name):
-            return False
-        known = self._known[place]
-        if known["size"] != UNKNOWN and not _is_same(known, path):
+        """Whether a row is of this very photograph: its content is that of then."""
+        place = self._place(name)
+        if place is None or not _is_same(self._known[place], path):
             return False
         self._seen[place] = True
         return True
+
+    def has(self, name: str) -> bool:
+        """Whether `holds` was asked for this name, and so it was."""
+        place = self._place(name)
+        return place is not None and bool(self._seen[place])
+
+    def _place(self, name: str) -> int | None:
+        place = int(np.searchsorted(self._known["name"], name_digest(name)))
+        return place if place < len(self._known) and self._known["name"][place] == name_digest(name) else None
 
     def drop_others(self) -> list[str]:
         """Takes the rows out, with their maps, that `holds` was not asked for or denied; returns their names.
@@ -111,7 +118,8 @@ class TakenUp:
                     break
                 whole += len(line)
                 self._side = row["grid"]
-                found.append((name_digest(row["image"]), len(found), *_stamp_of(row)))
+                size, digest = row["file"]["bytes"], _short(row["file"]["digest"])
+                found.append((name_digest(row["image"]), len(found), size, digest))
         if self.rows.exists():
             os.truncate(self.rows, whole)
         for part in PARTS if self.keep_maps else ():
@@ -132,36 +140,30 @@ class TakenUp:
         values = [maps[part].read(4 * row["grid"] ** 2) for part in parts]
         if any(len(value) < 4 * row["grid"] ** 2 for value in values):
             return False
-        return row.get("maps") in (None, maps_digest(values))
+        return row.get("maps") == maps_digest(values)
 
 
 def _is_same(known: Any, path: Path) -> bool:
+    """Whether a file's content is the known one. Neither its time nor its size says so: another photograph
+    may have both."""
     try:
-        now = facts_of(path)
-        if now.size != known["size"]:
-            return False
-        if now.modified == known["modified"]:
-            return True
-        return _short(content_digest(path)) == known["digest"]
+        return facts_of(path).size == known["size"] and _short(content_digest(path)) == known["digest"]
     except OSError:
         return False
 
 
-def same_file(row: Mapping[str, Any], path: Path) -> bool:
-    """Whether a row is of this very file: its size and time, or its content, are those of then."""
-    size, modified, digest = _stamp_of(row)
-    return size == UNKNOWN or _is_same({"size": size, "modified": modified, "digest": digest}, path)
+def same_file(values: Mapping[str, Any] | None, path: Path) -> bool:
+    """Whether a file is the one that `stamp_values` spoke of; None: of one that could not be read."""
+    if values is None:
+        return not is_file(path)
+    return _is_same({"size": values["bytes"], "digest": _short(values["digest"])}, path)
 
 
-def _stamp_of(row: Mapping[str, Any]) -> tuple[int, int, np.uint64]:
-    """Size, time and digest that a row has; UNKNOWN where an earlier version wrote it."""
-    stamp = row.get("file")
-    if not isinstance(stamp, dict):
-        return UNKNOWN, 0, np.uint64(0)
-    try:
-        return int(stamp["bytes"]), int(stamp["modified"]), _short(str(stamp["digest"]))
-    except (KeyError, TypeError, ValueError, OverflowError):
-        return UNKNOWN, 0, np.uint64(0)
+def _is_stamp(values: Any) -> bool:
+    if not isinstance(values, dict) or set(values) != {"bytes", "modified", "digest"}:
+        return False
+    numbers = all(type(values[name]) is int and abs(values[name]) < 2**63 for name in ("bytes", "modified"))
+    return numbers and isinstance(values["digest"], str) and bool(DIGEST.fullmatch(values["digest"]))
 
 
 def stamp_values(stamp: FileStamp) -> dict[str, Any]:
@@ -178,17 +180,67 @@ def maps_digest(values: list[bytes]) -> str:
 
 
 def parsed(line: bytes) -> dict | None:
-    """A journal line's row; None where the line was cut off or is no row."""
+    """A journal line's row; None where the line was cut off or is no row of ours: whatever reads it goes by
+    its keys and kinds."""
     try:
         row = parsed_json(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    if not isinstance(row, dict) or not NEEDED <= set(row) or not isinstance(row["image"], str):
+    if not isinstance(row, dict) or not all(name in row and fits(row[name]) for name, fits in KINDS.items()):
         return None
-    picture = row.get("picture")
-    if picture is not None and not (isinstance(picture, str) and PICTURE.fullmatch(picture)):
-        return None  # it would be read, or written over, elsewhere
-    return row if type(row["grid"]) is int and 0 < row["grid"] <= 8192 else None
+    return row if isinstance(row.get("maps", ""), str) and all(map(_is_box, row["boxes"])) else None
+
+
+def parsed_skipped(line: bytes) -> tuple[str, str, dict | None] | None:
+    """The same of a line about a file that could not be scored: its name, the reason and the file's stamp."""
+    try:
+        found = parsed_json(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    if not isinstance(found, list) or len(found) != 3:
+        return None
+    name, reason, stamp = found
+    if not isinstance(name, str) or not isinstance(reason, str) or not (stamp is None or _is_stamp(stamp)):
+        return None
+    return name, reason, stamp
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < MOST
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, dict) and set(value) == BOX and all(map(_is_number, value.values()))
+
+
+def _is_number_or_none(value: Any) -> bool:
+    return value is None or _is_number(value)
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 < value < MOST
+
+
+def _is_picture(value: Any) -> bool:
+    """A place in pictures/: anything else would be read, or written over, elsewhere."""
+    return value is None or isinstance(value, str) and PICTURE.fullmatch(value) is not None
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "image": lambda value: isinstance(value, str),
+    "score": _is_number,
+    "base_score": _is_number,
+    "window_score": _is_number_or_none,
+    "normal_percentile": _is_number_or_none,
+    "threshold": _is_number_or_none,
+    "anomalous": lambda value: value is None or isinstance(value, bool),
+    "boxes": lambda value: isinstance(value, list),
+    "width": _is_size,
+    "height": _is_size,
+    "grid": lambda value: type(value) is int and 0 < value <= LARGEST_GRID,
+    "picture": _is_picture,
+    "file": _is_stamp,
+}
 
 
 def name_digest(name: str) -> np.uint64:

@@ -3,6 +3,7 @@ there."""
 
 import json
 import os
+import shutil
 import signal
 import tarfile
 
@@ -147,10 +148,10 @@ def test_a_restart_by_torchrun_resumes_without_the_flag(place, monkeypatch):
         os.environ["TORCHELASTIC_RESTART_COUNT"] = "1"
         plain = Blocks.join
 
-        def join(self, journal, output):
+        def join(self, journal):
             now = {str(path): path.stat().st_mtime_ns for path in self.folder.iterdir()}
             kept.write_text(json.dumps(now))
-            plain(self, journal, output)
+            return plain(self, journal)
 
         Blocks.join = join
         as_command(predict.main, arguments_of(place, "restarted"))
@@ -192,6 +193,85 @@ def test_a_photograph_that_changed_is_scored_again(place, monkeypatch, tmp_path)
     write_image(changed, 255 - cv2.imread(str(changed)))
     assert of_ranks(other, 2, "out", "--resume")[0] == [0, 0]
     assert files(other.folder / "out") == predicted(other, "anew")
+
+
+def test_a_photograph_that_was_half_written_is_scored_once_it_is_whole(place, monkeypatch, tmp_path):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    other = Place(tmp_path / "place")
+    file, gone = other.data / "cup/test/good/000.png", other.data / "cup/test/good/001.png"
+    whole, there = file.read_bytes(), gone.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    gone.unlink()
+    gone.symlink_to("nowhere")
+    of_ranks(other, 2, "out", action=killing(other, "out", 3))
+    skipped = [path.read_text() for path in (other.folder / "out").glob(".partial/blocks/*/skipped.jsonl")]
+    assert all(any(f"test/good/{name}.png" in one for one in skipped) for name in ("000", "001"))
+    file.write_bytes(whole)
+    gone.unlink()
+    gone.write_bytes(there)
+    assert of_ranks(other, 2, "out", "--resume")[0] == [0, 0]
+    assert files(other.folder / "out") == predicted(other, "anew")
+
+
+def cut(block):
+    rows = block / "rows.jsonl"
+    rows.write_bytes(rows.read_bytes()[:-9])
+
+
+def turned(block):
+    maps = bytearray((block / "base.f32").read_bytes())
+    maps[5] ^= 1
+    (block / "base.f32").write_bytes(maps)
+
+
+DAMAGE = {
+    "a row is cut": cut,
+    "a row is gone": lambda block: (block / "rows.jsonl").write_text(""),
+    "a row is there twice": lambda block: (block / "rows.jsonl").write_bytes(
+        2 * (block / "rows.jsonl").read_bytes()
+    ),
+    "a map is another": turned,
+    "maps are too many": lambda block: (block / "base.f32").open("ab").write(b"1234"),
+    "maps are gone": lambda block: (block / "base.f32").unlink(),
+    "pictures are gone": lambda block: shutil.rmtree(block / "pictures"),
+    "notes are none": lambda block: (block / "notes.jsonl").write_text("5\n"),
+    "the block is gone": shutil.rmtree,
+    "a reason is none": lambda block: (block / "skipped.jsonl").write_text("[1]\n"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("when", ["it is taken up", "blocks are joined"])
+def test_a_damaged_block_is_computed_again(place, monkeypatch, tmp_path, damage, when):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    if when == "it is taken up":
+        of_ranks(place, 2, f"{damage}", action=killing(place, damage, 3))
+        DAMAGE[damage](place.folder / damage / ".partial/blocks/000001")
+        assert predicted(place, damage, "--resume") == place.whole
+        return
+    plain = World.wait
+
+    def wait(self):
+        plain(self)
+        if self.is_first:
+            DAMAGE[damage](place.folder / f"{damage} later" / ".partial/blocks/000001")
+
+    monkeypatch.setattr(World, "wait", wait)
+    codes, said = of_ranks(place, 2, f"{damage} later")
+    assert codes == [0, 0] and "block 2 is missing or damaged: it is computed again" in said[0], said
+    assert files(place.folder / f"{damage} later") == place.whole
+
+
+def test_blocks_keep_the_results_of_the_run_before_until_they_are_joined(place, monkeypatch):
+    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    predicted(place, "before")
+    of_ranks(
+        place, 2, "before", "--threshold", "0.9", action=killing(place, "before", 3, "--threshold", "0.9")
+    )
+    left = files(place.folder / "before")
+    assert {name: left[name] for name in place.whole} == place.whole
+    assert of_ranks(place, 2, "before", "--threshold", "0.9", "--resume")[0] == [0, 0]
+    assert files(place.folder / "before") == predicted(place, "after", "--threshold", "0.9")
 
 
 def test_rows_are_printed_at_the_end_by_the_one_that_joins(place):

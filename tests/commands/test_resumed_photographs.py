@@ -2,15 +2,19 @@
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
 
+from fdsl.api import AnomalyDetector
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.taken_up import TakenUp, maps_digest
+from fdsl.store.taken_up import TakenUp, maps_digest, stamp_values
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
 from tests.support.small_runs import command
+from utils.errors import ConfigError, DataError
+from utils.files import stamp_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 predict = command("predict")
@@ -31,6 +35,10 @@ def run(detector, photographs, out, *more):
 
 def lines(out):
     return [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+
+
+def content(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def same_maps(one, two):
@@ -81,21 +89,31 @@ def test_a_map_without_its_row_is_cut_off(detector, photographs, tmp_path, monke
     assert same_maps(tmp_path / "out", tmp_path / "whole")
 
 
-def test_rows_of_an_earlier_version_are_taken_by_their_names(tmp_path):
-    row = {"image": "a.png", "score": 0.5, "grid": 2, "window_score": None}
-    (tmp_path / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    known = TakenUp(tmp_path, keep_maps=False)
-    assert len(known) == 1 and known.holds("a.png", tmp_path / "nowhere.png")
-    assert known.drop_others() == []
+def a_row(folder, name, maps=()):
+    """A row as predict.py writes it, of a file that is drawn into the folder."""
+    draw(folder / name, 3)
+    box = {"x": 1, "y": 2, "width": 3, "height": 4, "area": 5, "peak": 0.5}
+    return {
+        "image": name,
+        **dict.fromkeys(("score", "base_score", "threshold"), 0.5),
+        **dict.fromkeys(("window_score", "normal_percentile", "picture")),
+        "anomalous": True,
+        "boxes": [box],
+        "width": 80,
+        "height": 60,
+        "grid": 2,
+        **({"maps": maps_digest(list(maps))} if maps else {}),
+        "file": stamp_values(stamp_of(folder / name)),
+    }
+
+
+def as_lines(rows):
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def test_what_belongs_to_another_row_ends_what_is_taken_up(tmp_path):
     maps = [np.full((2, 2), number, np.float32).tobytes() for number in range(3)]
-    rows = [
-        {"image": f"{number}.png", "score": 0.5, "grid": 2, "window_score": None, "maps": maps_digest([own])}
-        for number, own in enumerate(maps)
-    ]
-    text = "".join(json.dumps(row) + "\n" for row in rows)
+    text = as_lines(a_row(tmp_path, f"{number}.png", [own]) for number, own in enumerate(maps))
     (tmp_path / "rows.jsonl").write_text(text)
     (tmp_path / "base.f32").write_bytes(maps[0] + maps[2] + maps[1])
     known = TakenUp(tmp_path, keep_maps=True)
@@ -106,28 +124,166 @@ def test_what_belongs_to_another_row_ends_what_is_taken_up(tmp_path):
 
 def test_rows_that_are_dropped_take_their_maps_along(tmp_path):
     maps = [np.full((2, 2), number, np.float32).tobytes() for number in range(4)]
-    for number, own in enumerate(maps):
-        row = {
-            "image": f"{number}.png",
-            "score": 0.5,
-            "grid": 2,
-            "window_score": None,
-            "maps": maps_digest([own]),
-        }
-        with open(tmp_path / "rows.jsonl", "a") as file:
-            file.write(json.dumps(row) + "\n")
+    rows = [a_row(tmp_path, f"{number}.png", [own]) for number, own in enumerate(maps)]
+    (tmp_path / "rows.jsonl").write_text(as_lines(rows))
     (tmp_path / "base.f32").write_bytes(b"".join(maps))
     known = TakenUp(tmp_path, keep_maps=True)
     for name in ("3.png", "1.png"):
-        assert known.holds(name, tmp_path)
+        assert known.holds(name, tmp_path / name) and known.has(name)
     assert known.drop_others() == ["0.png", "2.png"]
     assert (tmp_path / "base.f32").read_bytes() == maps[1] + maps[3]
     again = TakenUp(tmp_path, keep_maps=True)
-    assert (
-        len(again) == len(known) == 2
-        and again.holds("3.png", tmp_path)
-        and not again.holds("0.png", tmp_path)
-    )
+    assert len(again) == len(known) == 2
+    assert again.holds("3.png", tmp_path / "3.png") and not again.holds("0.png", tmp_path / "0.png")
+
+
+MISSING = object()
+WRONG = [
+    *(("score", value) for value in (MISSING, None, "0.5", True, float("nan"), float("inf"), 10**400, [])),
+    *(("base_score", value) for value in (MISSING, None, {})),
+    *((name, "x") for name in ("window_score", "normal_percentile", "threshold", "anomalous", "boxes")),
+    *((name, MISSING) for name in ("window_score", "normal_percentile", "threshold", "anomalous", "boxes")),
+    *(("anomalous", value) for value in (0, 1, 0.0)),
+    *(("boxes", value) for value in ([1], [{}], [{"x": 1}], {}, [[1, 2, 3, 4]])),
+    *((name, value) for name in ("width", "height", "grid") for value in (MISSING, 0, -3, 2.0, "2", 10**30)),
+    *(("picture", value) for value in (MISSING, "../x.jpg", "/x.jpg", 5, "pictures/../../x.jpg")),
+    *(("file", value) for value in (MISSING, None, {}, {"bytes": 1, "modified": 2, "digest": "x"})),
+    ("file", {"bytes": 10**30, "modified": 1, "digest": "0" * 16}),
+    ("image", 5),
+    ("maps", 5),
+]
+
+
+@pytest.mark.parametrize(
+    "name, value", WRONG, ids=[f"{name}-{number}" for number, (name, _) in enumerate(WRONG)]
+)
+def test_a_row_with_missing_or_wrong_values_is_none(tmp_path, name, value):
+    right, wrong = a_row(tmp_path, "a.png"), a_row(tmp_path, "b.png")
+    wrong[name] = value
+    if value is MISSING:
+        del wrong[name]
+    (tmp_path / "rows.jsonl").write_text(as_lines([right, wrong, a_row(tmp_path, "c.png")]))
+    known = TakenUp(tmp_path, keep_maps=False)
+    assert len(known) == 1 and known.holds("a.png", tmp_path / "a.png")
+    assert (tmp_path / "rows.jsonl").read_text() == as_lines([right])
+
+
+def test_a_run_goes_on_from_rows_that_somebody_changed(detector, photographs, tmp_path):
+    run(detector, photographs, tmp_path / "whole")
+    run(detector, photographs, tmp_path / "out")
+    kept = tmp_path / "out/scores.jsonl"
+    rows = lines(tmp_path / "out")
+    del rows[1]["boxes"]
+    kept.write_text(as_lines(rows) + "[1, 2]\n")
+    run(detector, photographs, tmp_path / "out", "--resume")
+    assert lines(tmp_path / "out") == lines(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("kind", ["bmp", "tif", "png"])
+def test_another_photograph_of_the_same_size_and_time_is_scored_again(detector, tmp_path, kind):
+    file, other = tmp_path / f"parts/a.{kind}", tmp_path / f"other.{kind}"
+    draw(file, 1)
+    draw(other, 2, defect=True)
+    for one in (file, other):  # a PNG's end may hold anything
+        one.write_bytes(one.read_bytes().ljust(20_000, b"\0"))
+    run(detector, tmp_path / "parts", tmp_path / "out")
+    (before,) = lines(tmp_path / "out")
+    facts = file.stat()
+    file.write_bytes(other.read_bytes())
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (facts.st_size, facts.st_mtime_ns)
+    run(detector, tmp_path / "parts", tmp_path / "out", "--resume")
+    (after,) = lines(tmp_path / "out")
+    assert after["score"] != before["score"] and after["anomalous"] and not before["anomalous"]
+
+
+@pytest.mark.parametrize("nothing", ["empty", "broken"])
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_a_run_that_scores_nothing_keeps_the_results_of_the_run_before(
+    detector, photographs, tmp_path, nothing, more, told
+):
+    (tmp_path / "in").mkdir()
+    shutil.copy(photographs / "a.png", tmp_path / "in")
+    run(detector, tmp_path / "in", tmp_path / "out")
+    before = content(tmp_path / "out")
+    (tmp_path / "in/a.png").unlink()
+    if nothing == "broken":
+        (tmp_path / "in/x.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="no photograph could be scored"):
+        run(detector, tmp_path / "in", tmp_path / "out", *more)
+    assert content(tmp_path / "out") == before
+    assert "results of the run before" in told() and "skipped.csv" not in told()
+    shutil.copy(photographs / "b.png", tmp_path / "in")
+    run(detector, tmp_path / "in", tmp_path / "out", "--pictures", "none")
+    assert [row["image"] for row in lines(tmp_path / "out")] == ["b.png"]
+    assert not (tmp_path / "out/pictures").exists()
+
+
+def test_a_run_that_stops_before_its_first_row_leaves_the_run_before(
+    detector, photographs, tmp_path, monkeypatch
+):
+    run(detector, photographs, tmp_path / "out")
+    before = content(tmp_path / "out")
+
+    def stopped(self, batch, *_):
+        raise KeyboardInterrupt
+
+    for more in ((), ("--resume",), ()):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(AnomalyDetector, "predict_batch", stopped)
+            run(detector, photographs, tmp_path / "out", "--threshold", "0.9", *more)
+        left = content(tmp_path / "out")
+        assert {name: left[name] for name in before} == before
+    run(detector, photographs, tmp_path / "out", "--threshold", "0.9", "--resume")
+    run(detector, photographs, tmp_path / "anew", "--threshold", "0.9")
+    assert lines(tmp_path / "out") == lines(tmp_path / "anew")
+    assert content(tmp_path / "out").keys() == content(tmp_path / "anew").keys()
+
+
+@pytest.mark.parametrize("stop_at", [1, 2])
+def test_pictures_of_interrupted_runs_go_with_them(detector, photographs, tmp_path, monkeypatch, stop_at):
+    """Also where one is interrupted, begun anew and interrupted again before its first row."""
+    plain = AnomalyDetector.predict_batch
+
+    def until(count):
+        seen = []
+
+        def predict_batch(self, *given):
+            seen.append(1)
+            if len(seen) > count:
+                raise KeyboardInterrupt
+            return plain(self, *given)
+
+        return predict_batch
+
+    for count in (stop_at, 0):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(AnomalyDetector, "predict_batch", until(count))
+            run(detector, photographs, tmp_path / "out")
+    (photographs / "a.png").unlink()
+    (photographs / "b.png").unlink()
+    run(detector, photographs, tmp_path / "out")
+    assert len(list((tmp_path / "out/pictures").iterdir())) == 1
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_a_partial_folder_of_somebody_else_stays(detector, photographs, tmp_path, kind, more):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("mine")
+    partial = tmp_path / "out/.partial"
+    if kind == "link":
+        partial.symlink_to(tmp_path / "mine")
+    elif kind == "file":
+        partial.write_text("mine")
+    else:
+        shutil.copytree(tmp_path / "mine", partial)
+    before = content(tmp_path / "out")
+    with pytest.raises(ConfigError, match="holds .partial, which predict.py did not write"):
+        run(detector, photographs, tmp_path / "out", *more)
+    assert {name: text for name, text in content(tmp_path / "out").items() if ".lock" not in name} == before
+    assert (tmp_path / "mine/thesis.txt").read_text() == "mine"
 
 
 def test_skipped_csv_of_an_earlier_run_does_not_stay(detector, photographs, tmp_path):

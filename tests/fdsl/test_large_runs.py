@@ -11,7 +11,7 @@ def row(number):
     return {
         "image": f"{number}.png",
         "score": (number * 37 % 1000) / 1000,
-        "window_score": None,
+        **dict.fromkeys(("base_score", "window_score", "normal_percentile", "threshold")),
         "anomalous": False,
         "boxes": [],
         "grid": 4,

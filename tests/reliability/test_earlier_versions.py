@@ -7,7 +7,6 @@ and the model file.
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.maps import load_maps
 from tests.support.constants import ROOT
-from tests.support.predictions import rows
 from tests.support.small_runs import command
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -122,35 +120,3 @@ def test_plus_keeps_to_the_parts_that_it_was_saved_with(frozen):
     one, other = (detector.predict([photo])[0] for detector in (now, before))
     assert one.score != pytest.approx(other.score, rel=1e-4)
     assert not np.allclose(one.patch_map, other.patch_map)
-
-
-def take_over_last_bits(stored, flags):
-    """What the detector learnt differs in its last bits between processors: a stored configuration gets this
-    one's, if they are no more than that."""
-    assert command("predict").main(flags) == 0
-    before, now = json.loads(stored.read_text()), json.loads(Path("fresh/config.json").read_text())
-    wanted = {name: value for name, value in before["threshold"].items() if isinstance(value, float)}
-    assert {name: now["threshold"][name] for name in wanted} == pytest.approx(wanted, abs=1e-5)
-    stored.write_text(json.dumps({**before, **{name: now[name] for name in ("detector", "threshold")}}))
-
-
-def test_a_finished_prediction_folder_is_taken_up(frozen, told):
-    before = rows(frozen / "out_both/scores.csv")
-    heads = ["--method", "both", "--checkpoint", "checkpoints/m/mvtec.safetensors"]
-    given = [
-        "--references",
-        "data/cup/train/good",
-        "--input",
-        "data/cup/test",
-        "--output",
-        "out_both",
-        *heads,
-    ]
-    more = ["--index-memory", "window", "--pictures", "none", "--save-maps", "--resume"]
-    flags = [*given, *BACKBONE, *RUNTIME, *WINDOWS, *more]
-    take_over_last_bits(frozen / "out_both/config.json", [*flags, "--output", "fresh"])
-    assert command("predict").main(flags) == 0
-    assert "3 photograph(s) are done already" in told()
-    now = rows(frozen / "out_both/scores.csv")
-    assert [row.pop("normal_percentile") for row in now] == [""] * 3  # a younger column
-    assert now == before
