@@ -166,7 +166,7 @@ def made_up_row(number: int, score: float) -> dict:
 def made_up_blocks(folder: Path, blocks: int, length: int) -> Blocks:
     """Finished blocks of made-up rows, as processes leave them."""
     partial, generator = folder / ".partial", np.random.default_rng(0)
-    partial.mkdir(parents=True)
+    partial.mkdir(parents=True, exist_ok=True)
     names = (Listed(made_up_row(number, 0.0)["image"], Path("x.png")) for number in range(blocks * length))
     manifest = Manifest.write(partial, names, [], 4)
     found = Blocks(manifest, keep_maps=False)
@@ -181,13 +181,14 @@ def made_up_blocks(folder: Path, blocks: int, length: int) -> Blocks:
 
 def joined(folder: Path, blocks: int, length: int) -> None:
     """Joins made-up blocks; prints seconds and memory."""
-    given = made_up_blocks(folder, blocks, length)
     machine = machine_facts(torch.device("cpu"), torch.float32)
     made = DetectorConfig("nearest", BackboneConfig(), MethodConfig(), WindowConfig("nan"), machine)
     fitted = FittedConfig(made, "max")
     config = PredictionConfig(fitted, "", None, "made up")
+    PredictionFolder(folder, config, in_blocks=True).close()
+    given = made_up_blocks(folder, blocks, length)
     before, begun = peak_bytes(os.getpid()), time.monotonic()
-    output = PredictionFolder(folder, config, in_blocks=True)
+    output = PredictionFolder(folder, config, resume=True, in_blocks=True)
     output.take(given)
     totals = output.finish(28)
     seconds = time.monotonic() - begun
