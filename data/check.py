@@ -56,7 +56,7 @@ def check_catalogue(
 
 
 def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, limit: dict) -> list[str]:
-    from data.images import image_size, open_mask
+    from data.images import image_size, open_mask, size_doubt
 
     problems, size = [], None
     try:
@@ -76,12 +76,8 @@ def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, lim
             )
         if mask.getextrema()[1] == 0:
             problems.append(f"{printable(root / record.mask_path)}: empty mask of an anomalous image")
-        if size is not None and mask.size != size:
-            problems.append(
-                "{}: mask of {}x{} px for an image of {}x{} px".format(
-                    printable(root / record.mask_path), *mask.size, *size
-                )
-            )
+        if size is not None and (doubt := size_doubt(mask.size, size)):
+            problems.append(f"{printable(root / record.mask_path)}: {doubt}")
     return problems
 
 

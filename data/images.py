@@ -80,6 +80,15 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return Image.fromarray(np.where(defect, np.uint8(255), np.uint8(0)))
 
 
+def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
+    """What is wrong with a mask of another (width, height) than its upright photograph's, with the cure; ""
+    for one of the same."""
+    if mask == photo:
+        return ""
+    turned = "turn it upright, as EXIF data turn the photograph" if mask == photo[::-1] else "mark it again"
+    return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, turned)
+
+
 def mask_files(path: Path) -> list[Path]:
     """The files of a mask: itself, or those in a folder of masks, in order."""
     if not path.is_dir():

@@ -86,7 +86,9 @@ def open_training_set(args: argparse.Namespace, needs_references: bool) -> Train
         catalogue = open_catalogue(dataset, folder, args.meta)
         logger.info("%s", describe_catalogue(catalogue, dataset))
         parts.append(draw_training_set(catalogue, shots, args.seed, dataset, args.synthetic))
-    return parts[0] if len(parts) == 1 else join_training_sets(parts)
+    learnt = parts[0] if len(parts) == 1 else join_training_sets(parts)
+    learnt.refuse_other_sizes(args.max_pixels)
+    return learnt
 
 
 def warn_of_untrained(tower: BackboneConfig) -> None:

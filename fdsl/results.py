@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from data.check import MOST_DEFECT
-from data.images import image_size, mask_to_tensor, open_image, open_mask
+from data.images import image_size, mask_to_tensor, open_image, open_mask, size_doubt
 from data.records import Record
 from fdsl.evaluation import evaluate_category
 from fdsl.metrics.overlap import Overlap
@@ -90,12 +91,14 @@ def score_rows(
 
 @dataclass(frozen=True)
 class CategoryFiles:
-    """The photographs and masks of one category's test images, read one at a time."""
+    """The photographs and masks of one category's test images, read one at a time. `doubtful`: what is odd
+    about the masks of defects that were read, by the image's number."""
 
     root: Path
     records: Sequence[Record]
     max_pixels: int
     grey: GreyRange | None = None
+    doubtful: dict[int, str] = field(default_factory=dict)
 
     def mask(self, index: int, side: int | str) -> np.ndarray | None:
         """A test image's mask (H,W) bool at `side`, "full": its own size; None for a defect without one."""
@@ -103,11 +106,19 @@ class CategoryFiles:
         if record.anomalous and not record.mask_path:
             return None
         mask = open_mask(self.root / record.mask_path, self.max_pixels) if record.mask_path else None
+        if mask is not None and record.anomalous:
+            self._look_at(index, mask)
         if isinstance(side, int):
             return mask_to_tensor(mask, side)[0].numpy() > 0
         if mask is None:
             return np.zeros(image_size(self.root / record.image_path, max_pixels=self.max_pixels)[::-1], bool)
         return np.asarray(mask) > 0
+
+    def _look_at(self, index: int, mask: Image.Image) -> None:
+        record = self.records[index]
+        size = image_size(self.root / record.image_path, max_pixels=self.max_pixels)
+        if doubt := size_doubt(mask.size, size) or doubt_of(np.asarray(mask) > 0):
+            self.doubtful[index] = f"{printable(record.mask_path)}: {doubt}"
 
     def photo(self, record: Record) -> np.ndarray:
         """(H,W,3) uint8 RGB."""
@@ -131,16 +142,9 @@ def evaluate(
     records, references = tested.records[category], tested.references[category]
     files = CategoryFiles(tested.root, records, max_pixels, tested.grey.get(category))
     labels = np.array([record.anomalous for record in records])
-    doubtful: dict[int, str] = {}
 
-    def mask(index: int, side: int | str) -> np.ndarray | None:
-        values = files.mask(index, side)
-        if records[index].anomalous and values is not None and (doubt := doubt_of(values)):
-            doubtful[index] = f"{printable(records[index].mask_path)}: {doubt}"
-        return values
-
-    found = evaluate_category(maps, score, labels, mask, config.image_score, config.metric_size)
-    warn(list(doubtful.values()))
+    found = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)
+    warn(list(files.doubtful.values()))
     return CategoryView(
         name=category,
         image_paths=[record.image_path for record in records],

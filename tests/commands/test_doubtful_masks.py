@@ -1,17 +1,20 @@
 """Masks that are empty or nearly all defect are said, by test.py and by the check of a folder."""
 
+import re
 import shutil
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from data.catalogue import open_catalogue
 from data.check import check_catalogue
 from tests.support.both_layouts import BACKBONE
 from tests.support.small_runs import command
+from utils.errors import DataError
 
-test = command("test")
+test, train = command("test"), command("train")
 
 
 @pytest.mark.parametrize("value, said", [(255, "inverted?"), (0, "empty")])
@@ -33,3 +36,39 @@ def test_usual_masks_are_not_mentioned(datasets, tiny_configs, tmp_path, told):
     run = ["--dataset", "mvtec", "--method", "nearest", "--pictures", "0", "--model-config", tiny_configs]
     test.main([*run, *places, *BACKBONE])
     assert "mask" not in "".join(line for line in told().splitlines() if "warning" in line)
+
+
+def turned_by_exif(root):
+    """The first defect's photograph as a camera on its side writes it, its mask as it lay: the sentence."""
+    mask = sorted(root.glob("*/ground_truth/*/*.png"))[0]
+    photo = root / mask.parts[-4] / "test" / mask.parts[-2] / mask.name.replace("_mask", "")
+    with Image.open(photo) as image:
+        width, height = image.size
+        exif = image.getexif()
+        exif[0x0112] = 6
+        image.save(photo, exif=exif)
+    return f"{mask.name}: mask of {width}x{height} px for an image of {height}x{width} px; turn it upright"
+
+
+def smaller(root):
+    mask = sorted(root.glob("*/ground_truth/*/*.png"))[0]
+    height, width = (marked := cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE)).shape
+    cv2.imwrite(str(mask), marked[:-3])
+    return f"{mask.name}: mask of {width}x{height - 3} px for an image of {width}x{height} px; mark it again"
+
+
+@pytest.mark.parametrize("spoil", [turned_by_exif, smaller])
+def test_a_mask_of_another_size_is_named_by_the_test_and_refused_by_the_training(
+    datasets, tiny_configs, tmp_path, told, spoil
+):
+    root = shutil.copytree(datasets[0], tmp_path / "mvtec")
+    sentence = spoil(root)
+    given = ["--data-path", str(root), "--model-config", tiny_configs, "--dataset", "mvtec", *BACKBONE]
+    test.main([*given, "--method", "nearest", "--pictures", "0", "--results", str(tmp_path / "results")])
+    assert sentence in told() and told().count("mask of") == 1
+    assert any(sentence in problem for problem in check_catalogue(open_catalogue("mvtec", root)))
+    with pytest.raises(DataError, match=re.escape(sentence)):
+        train.main([*given, "--k-shot", "2", "--epochs", "1", "--checkpoints", str(tmp_path / "checkpoints")])
+    assert not (tmp_path / "checkpoints").exists() or not list(
+        (tmp_path / "checkpoints").rglob("*.safetensors")
+    )

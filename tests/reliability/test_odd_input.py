@@ -11,6 +11,7 @@ from PIL import Image
 from fdsl.store.checkpoint import load_checkpoint
 from tests.support.broken_places import copied, test, train
 from tests.support.small_runs import draw_dataset
+from utils.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_model_list")
 
@@ -91,6 +92,9 @@ def test_images_and_masks_of_every_kind_are_taken_and_none_is_left_out(place, tm
 def test_the_same_dataset_can_be_trained_on(place, tmp_path):
     pictures_of_every_kind(place.data / "cup/test/good")
     masks_of_every_kind(place)
+    with pytest.raises(DataError, match="010_mask.png: mask of 7x9 px for an image of 36x40 px"):
+        train.main(place.train("--epochs", "1", "--checkpoints", str(tmp_path)))
+    (place.data / "cup/test/spot/010.png").unlink()
     for augmentation in ("mosaic", "crop"):
         train.main(
             place.train(
