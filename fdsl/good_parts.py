@@ -7,7 +7,7 @@ The numbers are what this prints, of bottle and tire (MVTec) and magnetic_tile:
     --image-size 448 --precision bf16 --defects 20 --cache DIR
 
 and with `--methods plus:tiles=auto,rotations=auto --shots 1`, in which magnetic_tile is too small for tiles.
-Left out are those that held out worse than the references alone (docs/own_parts.md).
+Left out are those that held out worse than the references alone (docs/measurements.md).
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ PRESETS = {
 def usual_settings(device: str) -> dict[str, Any]:
     """What predict.py and the page take where neither a method nor heads were asked for, on this device.
 
-    What judged best of all that was measured (docs/methods.md, plus). Tiles, which find small defects more
+    What judged best of all that was measured (docs/measurements.md). Tiles, which find small defects more
     exactly and call no photograph otherwise, cost four more passes of the backbone: not without a GPU.
     """
     there = torch.cuda.is_available() or torch.backends.mps.is_available()

@@ -100,7 +100,7 @@ class NormalScores:
 
     @property
     def sureness(self) -> str:
-        """How far a threshold of these is to be trusted, as docs/own_parts.md measured it."""
+        """How far a threshold of these is to be trusted, as measured (docs/measurements.md)."""
         own = int((self.kinds == HELD_OUT).sum())
         if self.above is not None and own == 0:
             return (
@@ -206,7 +206,7 @@ def unlike(odds: np.ndarray, kinds: np.ndarray) -> int | None:
 
     From FEWEST references on, the one with the highest HELD_OUT log-odds: it must lie ODDS_APART above the
     median of the others, and SPREADS_APART times as far as they spread, copies counted (`_of_several`). The
-    figures are chosen so that good references are rarely named (docs/own_parts.md).
+    figures are chosen so that good references are rarely named (docs/measurements.md).
     """
     own = odds[kinds == HELD_OUT]
     if len(own) < FEWEST:
