@@ -32,7 +32,7 @@ class Detectors:
         """The detector of a run, its memory still empty; ModelError as build_detector."""
         made = run.config.detector
         values = made.to_json()
-        key = json.dumps([values["heads"], values["method"], run.config.checkpoint_digest], sort_keys=True)
+        key = json.dumps([values["method"], values["options"], run.config.checkpoint_digest], sort_keys=True)
         if key not in self.known:
             like = next(iter(self.known.values()), None)
             self.known[key] = build_detector(made, run.checkpoint, like, run.tested.catalogue.test)

@@ -20,7 +20,6 @@ from utils.grey_range import GreyRange
 from utils.text import one_line
 from utils.tile_layout import MOST_IN_ALL, TileLayout
 
-IN_FILE = {"kinds": "how"}  # names of NormalScores that a file calls otherwise
 # What tensors that are not all there, or of other shapes, raise.
 UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
 ABOVE = "above"  # of NormalScores, where other products taught something
@@ -46,8 +45,7 @@ def tensors_of(
     if beside is not None and beside.memory and beside.levels and beside.own:
         tensors |= {f"inspected.{name}": value for name, value in beside.memory.state().items()}
         tensors["inspected.levels"] = torch.tensor([*beside.levels, *beside.own], dtype=torch.float64)
-    if sizes:
-        tensors[SIZES] = torch.tensor(list(sizes))
+    tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
     if grey is not None:
         tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
     if detector.layout is not None:
@@ -56,9 +54,7 @@ def tensors_of(
         values = {name: np.atleast_1d(value) for name, value in vars(normal).items() if name != ABOVE}
         if normal.above is not None:
             values[ABOVE] = np.array(list(vars(normal.above).values()))
-        tensors |= {
-            f"normal.{IN_FILE.get(name, name)}": torch.from_numpy(value) for name, value in values.items()
-        }
+        tensors |= {f"normal.{name}": torch.from_numpy(value) for name, value in values.items()}
     return tensors
 
 
@@ -196,11 +192,9 @@ def restore_inspected(detector: Detector, tensors: Mapping[str, Tensor]) -> None
 
 
 def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-    """The references' (width, height); none in a file of an earlier version."""
-    if SIZES not in tensors:
-        return []
-    sizes = tensors[SIZES]
-    if sizes.dim() != 2 or sizes.shape[1] != 2 or not bool((sizes > 0).all()):
+    """The references' (width, height); ConfigError for what is none."""
+    sizes = tensors.get(SIZES)
+    if sizes is None or sizes.dim() != 2 or sizes.shape[1] != 2 or not bool((sizes > 0).all()):
         raise ConfigError("the sizes of its references are none")
     return [(int(width), int(height)) for width, height in sizes.tolist()]
 
@@ -220,16 +214,14 @@ def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
     state = part_of(tensors, "normal")
     if "scores" not in state:
         return None
-    scores, peaks, floor = (state[name].numpy() for name in ("scores", "peaks", "floor"))
-    kinds = state[IN_FILE["kinds"]].numpy()
+    scores, peaks, kinds, floor = (state[name].numpy() for name in ("scores", "peaks", "kinds", "floor"))
     if floor.size != 1 or not is_normal(scores, peaks, kinds):
         raise ConfigError("its held-out scores are none")
     return NormalScores(scores, peaks, kinds, float(floor.item()), _above_of(state, kinds))
 
 
 def _above_of(state: Mapping[str, Tensor], kinds: np.ndarray) -> Above | None:
-    """What other products taught; None in a file of an earlier version, whose threshold stays as it is.
-    ConfigError for what cannot be."""
+    """What was learnt on other products, None where nothing was; ConfigError for what cannot be."""
     if ABOVE not in state:
         return None
     found = state[ABOVE].double()

@@ -221,8 +221,7 @@ def _same_maps(key: Mapping[str, Any], known: Iterable[str]) -> str:
     """What the works of one category that serve a part of this key are called: the one of `known` whose maps
     of whole images are its own where it has no windows, else all that its maps depend on."""
     windows = key["windows"]
-    tiles = {"tiles": windows.get("tiles", 1)}
-    base = json.dumps({**key, "windows": tiles}, sort_keys=True, default=str)
+    base = json.dumps({**key, "windows": {"tiles": windows["tiles"]}}, sort_keys=True, default=str)
     if windows["winmode"] != "nan":
         return base + json.dumps({**windows, "winmode": ""}, sort_keys=True)
     return next((one for one in known if one.startswith(base)), base)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from data.catalogue import DATASETS
 from fdsl.settings import refuse_beside_text
 from fdsl.thresholds import Threshold
-from models.methods.registry import METHODS, WITH_HEADS
+from models.methods.registry import METHODS
 from utils.config import (
     AUTO,
     IMAGE_SCORES,
@@ -33,10 +33,8 @@ from utils.text import one_line
 # What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
 NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
 NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
+OF_A_DETECTOR = ("method", "backbone", "options", "windows", "machine")  # of DetectorConfig.to_json
 PLACES = ("pretrained", "model_config")  # of a backbone: where its files lie
-YOUNGER_PARTS = "younger_parts"  # in config.json: those of the method that are at work
-# Names in config.json that earlier versions did not write, or that stand there only with another value.
-NEWER = ("weights", "files", "learnt_from_these", "rotations", "grey")
 
 
 @dataclass(frozen=True)
@@ -50,11 +48,10 @@ class DetectorConfig:
     machine: MachineFacts
 
     def to_json(self) -> dict[str, Any]:
-        """Names of config.json; the method's name is under "heads", its options under "method"."""
         return {
-            "heads": self.method,
+            "method": self.method,
             "backbone": as_stored(self.backbone),
-            "method": _stored_options(self.method, self.options),
+            "options": as_stored(self.options),
             "windows": as_stored(self.windows),
             "machine": self.machine.to_json(),
         }
@@ -66,17 +63,15 @@ class DetectorConfig:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
-        """From a whole config.json or a saved detector's values; "heads" is younger than both.
-
-        Raises ConfigError, KeyError, TypeError or AttributeError for what no version writes.
-        """
-        method = values.get("heads", WITH_HEADS)
+        """From a whole config.json or a saved detector's values, which may hold more; ConfigError, KeyError,
+        TypeError or AttributeError for what none of them holds."""
+        method = values["method"]
         if not isinstance(method, str) or method not in METHODS:
             raise ConfigError(f"there is no method {one_line(repr(method), 60)}")
         config = cls(
             method,
             from_stored(BackboneConfig, values["backbone"]),
-            _options_from_stored(method, values["method"]),
+            from_stored(MethodConfig, values["options"]),
             from_stored(WindowConfig, values["windows"]),
             MachineFacts.from_json(values["machine"]),
         )
@@ -86,34 +81,13 @@ class DetectorConfig:
         return config
 
 
-def _stored_options(method: str, options: MethodConfig) -> dict[str, Any]:
-    """A method's options as JSON values; of its younger parts those that are at work are told, so that what
-    an earlier version wrote reads as what it did."""
-    younger = METHODS[method].younger_parts
-    older = tuple(part for part in options.leave_out if part not in younger)
-    at_work = [part for part in younger if part not in options.leave_out]
-    values = as_stored(replace(options, leave_out=older))
-    return {**values, YOUNGER_PARTS: at_work} if at_work else values
-
-
-def _options_from_stored(method: str, stored: Mapping[str, Any]) -> MethodConfig:
-    """The options whose `_stored_options` these are; ConfigError for what are none."""
-    younger = METHODS[method].younger_parts
-    at_work = stored.get(YOUNGER_PARTS, []) if younger else []
-    if not isinstance(at_work, list) or not all(part in younger for part in at_work):
-        raise ConfigError(f"method {method} has no such parts")
-    options = from_stored(MethodConfig, without(stored, [YOUNGER_PARTS] if younger else []))
-    lacking = [part for part in younger if part not in at_work]
-    return replace(options, leave_out=tuple(sorted({*options.leave_out, *lacking})))
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """A test run: config.json of its folder.
 
     `trained_on`: the heads' training set, None where that is not known. `weights`, `files`: digests of the
     backbone's weights and of the photographs. `learnt_from_these`: whether the heads were trained on the very
-    test images. These three are None where an earlier version, or a run without heads, has none. `rotations`:
+    test images, None without heads. `rotations`:
     turned copies of each reference, AUTO where the references decide; None: as they are. `grey`: the range
     (low, high) of each category whose references have more than 8 bits.
     """
@@ -139,54 +113,25 @@ class RunConfig:
     grey: dict[str, list[float]] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """What config.json holds, in its order."""
-        made = self.detector.to_json()
-        values = {
-            "dataset": self.dataset,
-            "data_path": self.data_path,
-            "meta": self.meta,
-            "model_name": self.model_name,
-            "k_shot": self.k_shot,
-            "seed": self.seed,
-            "heads": made["heads"],
-            "checkpoint": self.checkpoint,
-            "checkpoint_digest": self.checkpoint_digest,
-            "trained_on": self.trained_on,
-            "backbone": made["backbone"],
-            "weights": self.weights,
-            "method": made["method"],
-            "windows": made["windows"],
-            "image_score": self.image_score,
-            "metric_size": self.metric_size,
-            "pictures": self.pictures,
-            "machine": made["machine"],
-            "command": self.command,
-            "files": self.files,
-            "learnt_from_these": self.learnt_from_these,
-            "rotations": self.rotations,
-            "grey": self.grey,
-        }
-        return {name: value for name, value in values.items() if value is not None or name not in NEWER}
+        """What config.json holds."""
+        return {**{name: getattr(self, name) for name in RUN_TYPES}, **self.detector.to_json()}
 
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:
-        """From config.json, also an earlier version's; ConfigError says in a few words what is wrong."""
+        """From config.json; ConfigError says in a few words what is wrong."""
         try:
+            own = without(values, OF_A_DETECTOR)
             config = cls(
-                **{name: values[name] for name in RUN_VALUES},
-                detector=DetectorConfig.from_json(values),
-                pictures=values.get("pictures"),
-                command=values.get("command", ""),
-                **{name: values.get(name) for name in NEWER},
+                detector=DetectorConfig.from_json(values), **{name: own.pop(name) for name in RUN_TYPES}
             )
+            if own:
+                raise ConfigError(f"no run writes {one_line(', '.join(map(str, own)), 60)}")
         except KeyError as error:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"it holds values that no run writes: {one_line(error, 60)}") from error
         wrong = [name for name, kinds in RUN_TYPES.items() if type(getattr(config, name)) not in kinds]
-        wrong += [
-            name for name, kinds in RUN_TYPES.items() if TEXT in kinds and _is_odd_text(getattr(config, name))
-        ]
+        wrong += [name for name in RUN_TYPES if name != "command" and _is_odd_text(getattr(config, name))]
         wrong += [] if config.dataset in DATASETS else ["dataset"]
         wrong += [] if config.image_score in IMAGE_SCORES else ["image_score"]
         wrong += (
@@ -217,16 +162,15 @@ class RunConfig:
 
     def _of_maps(self) -> dict[str, Any]:
         values, machine = self.to_json(), self.detector.machine
-        turned = {} if self.rotations is None else {"rotations": self.rotations}
         return {
-            "heads": values["heads"],
-            "checkpoint": self.checkpoint_digest,
             "method": values["method"],
+            "checkpoint": self.checkpoint_digest,
+            "options": values["options"],
             "windows": without(values["windows"], ("win_weight",)),
             **without(values["backbone"], PLACES),
             "device": machine.device_of_run,
             "precision": machine.precision,
-            **turned,
+            "rotations": self.rotations,
         }
 
     def _of_run(self) -> dict[str, Any]:
@@ -239,7 +183,7 @@ class RunConfig:
         for name, value in without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files", "grey")).items():
             if name == "windows" and self.detector.windows.winmode == "nan":
                 flat["windows.winmode"] = "nan"
-                flat |= {"windows.tiles": value["tiles"]} if "tiles" in value else {}
+                flat["windows.tiles"] = value["tiles"]
             elif isinstance(value, dict):
                 flat |= {f"{name}.{part}": inner for part, inner in value.items()}
             else:
@@ -248,7 +192,7 @@ class RunConfig:
 
 
 def _is_odd_text(value: Any) -> bool:
-    """Whether a stored text is longer than names are, or none; a command may be as long as it likes."""
+    """Whether a stored text is longer than names are, or none."""
     return isinstance(value, str) and not is_stored_text(value)
 
 
@@ -268,29 +212,24 @@ def _is_grey(values: Any) -> bool:
 
 
 TEXT, NUMBER, NOTHING = str, int, type(None)
-RUN_VALUES = (
-    "dataset",
-    "data_path",
-    "meta",
-    "model_name",
-    "k_shot",
-    "seed",
-    "checkpoint",
-    "checkpoint_digest",
-    "trained_on",
-    "image_score",
-    "metric_size",
-)
 RUN_TYPES = {
-    **dict.fromkeys(("dataset", "data_path", "model_name", "checkpoint", "checkpoint_digest"), (TEXT,)),
-    **dict.fromkeys(("image_score", "command"), (TEXT,)),
+    **dict.fromkeys(("dataset", "data_path", "model_name"), (TEXT,)),
+    "meta": (TEXT, NOTHING),
     **dict.fromkeys(("k_shot", "seed"), (NUMBER,)),
-    **dict.fromkeys(("meta", "trained_on", "weights", "files"), (TEXT, NOTHING)),
-    "pictures": (NUMBER, NOTHING),
-    "learnt_from_these": (bool, NOTHING),
     "rotations": (NUMBER, TEXT, NOTHING),
+    **dict.fromkeys(("checkpoint", "checkpoint_digest"), (TEXT,)),
+    "trained_on": (TEXT, NOTHING),
+    "learnt_from_these": (bool, NOTHING),
+    **dict.fromkeys(("weights", "files"), (TEXT, NOTHING)),
     "grey": (dict, NOTHING),
+    "image_score": (TEXT,),
+    "metric_size": (NUMBER, TEXT),
+    "pictures": (NUMBER, NOTHING),
+    "command": (TEXT,),
 }
+
+
+FITTED_VALUES = ("image_score", "checkpoint", "trained_on", "fingerprint", "references", "rotations")
 
 
 @dataclass(frozen=True)
@@ -298,8 +237,7 @@ class FittedConfig:
     """A detector of the Python interface: what it is made of and what it was shown.
 
     `checkpoint`, `trained_on`: where trained heads come from. `fingerprint`: of the backbone's weights.
-    `references`: how many it remembers, each in `rotations` copies. `file_format`: of the file that it was
-    loaded from, None where it was made here.
+    `references`: how many it remembers, each in `rotations` copies.
     """
 
     detector: DetectorConfig
@@ -309,49 +247,27 @@ class FittedConfig:
     fingerprint: str = ""
     references: int = 0
     rotations: int = 1
-    file_format: int | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """The values of predict.py's config.json and of a saved detector; a loaded one's are in their file's
-        order, by name, with a place for the threshold."""
-        made = self.detector.to_json()
-        machine = made.pop("machine")
-        origin = (
-            {} if self.checkpoint is None else {"checkpoint": self.checkpoint, "trained_on": self.trained_on}
-        )
-        values = {
-            **made,
-            "image_score": self.image_score,
-            "machine": machine,
-            **origin,
-            "fingerprint": self.fingerprint,
-            "references": self.references,
-            "rotations": self.rotations,
-        }
-        if self.file_format is None:
-            return values
-        values |= {name: dict(sorted(part.items())) for name, part in made.items() if isinstance(part, dict)}
-        return dict(sorted({**values, "format": self.file_format, "threshold": None}.items()))
+        """The values of a saved detector, and of predict.py's config.json beside others."""
+        return {**self.detector.to_json(), **{name: getattr(self, name) for name in FITTED_VALUES}}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FittedConfig:
         """From a saved detector's values; ConfigError for what `save` did not write."""
         try:
-            config = cls(
-                DetectorConfig.from_json(values),
-                values["image_score"],
-                values.get("checkpoint"),
-                values.get("trained_on"),
-                values["fingerprint"],
-                values["references"],
-                values["rotations"],
-                values["format"],
-            )
+            own = without(values, OF_A_DETECTOR)
+            config = cls(DetectorConfig.from_json(values), *(own.pop(name) for name in FITTED_VALUES))
+            if own:
+                raise ConfigError(f"no detector has {one_line(', '.join(map(str, own)), 60)}")
         except KeyError as error:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"it holds values that no detector has: {one_line(error, 60)}") from error
-        texts = (config.fingerprint, config.checkpoint or "", config.trained_on or "")
+        texts = [
+            config.fingerprint,
+            *filter(lambda one: one is not None, (config.checkpoint, config.trained_on)),
+        ]
         right = (
             all(is_stored_text(text) for text in texts)
             and config.image_score in IMAGE_SCORES[1:]
@@ -380,13 +296,13 @@ class PredictionConfig:
     input: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        inputs = None if self.input is None else list(self.input)
-        asked = {"pictures": self.pictures, "save_maps": self.save_maps, "input": inputs}
         return {
             **self.fitted.to_json(),
             "detector": self.digest,
             "threshold": None if self.threshold is None else asdict(self.threshold),
-            **{name: value for name, value in asked.items() if value is not None},
+            "pictures": self.pictures,
+            "save_maps": self.save_maps,
+            "input": None if self.input is None else list(self.input),
             "command": self.command,
         }
 
@@ -396,5 +312,5 @@ class PredictionConfig:
 
 
 def identity_of_prediction(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`PredictionConfig.identity` of a config.json as it was read, whichever version wrote it."""
+    """`PredictionConfig.identity` of a config.json as it was read."""
     return without(values, (*NOT_OF_A_PREDICTION, "made_by"))

@@ -4,7 +4,7 @@ them the same. Those of a test run are in fdsl/run_config.py."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from types import NoneType
 from typing import Any
 
@@ -17,6 +17,7 @@ from utils.config import (
     as_stored,
     from_stored,
     is_stored_text,
+    refuse_other_names,
     without,
 )
 from utils.errors import ConfigError
@@ -28,43 +29,40 @@ NOT_OF_A_TRAINING = ("machine", "pretrained", "model_config", "files", "learnt")
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How heads were trained; None is what an earlier version did not write.
+    """How heads were trained.
 
     `learnt`, `files`: digests of the images learnt from, and of these with the references. `images`: how many
     each category has.
     """
 
-    epochs: int | None = None
-    k_shot: int | None = None
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    augmentation: str | None = None
-    seed: int | None = None
-    learnt: str | None = None
-    files: str | None = None
-    images: dict[str, int] | None = None
-    machine: MachineFacts | None = None
+    epochs: int
+    k_shot: int
+    batch_size: int
+    learning_rate: float
+    augmentation: str
+    seed: int
+    learnt: str
+    files: str
+    images: dict[str, int]
+    machine: MachineFacts
 
     def to_json(self) -> dict[str, Any]:
-        values = {name: value for name, value in vars(self).items() if value is not None}
-        return values if self.machine is None else {**values, "machine": self.machine.to_json()}
+        return {**vars(self), "machine": self.machine.to_json()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainingSettings:
         """From a checkpoint's values; ConfigError for what no training writes."""
-        known = {name: values.get(name) for name in cls.__dataclass_fields__}
-        if known["machine"] is not None:
-            known["machine"] = MachineFacts.from_json(known["machine"])
+        refuse_other_names(cls, values)
         right = (
-            all(type(known[name]) in (int, NoneType) for name in ("epochs", "k_shot", "batch_size", "seed"))
-            and all(type(known[name]) in (str, NoneType) for name in ("augmentation", "learnt", "files"))
-            and type(known["learning_rate"]) in (int, float, NoneType)
-            and type(known["images"]) in (dict, NoneType)
-            and all(type(count) is int for count in (known["images"] or {}).values())
+            all(type(values[name]) is int for name in ("epochs", "k_shot", "batch_size", "seed"))
+            and all(is_stored_text(values[name]) for name in ("augmentation", "learnt", "files"))
+            and type(values["learning_rate"]) in (int, float)
+            and type(values["images"]) is dict
+            and all(type(count) is int for count in values["images"].values())
         )
         if not right:
             raise ConfigError("it holds values that no training writes")
-        return cls(**known)
+        return cls(**{**values, "machine": MachineFacts.from_json(values["machine"])})
 
 
 @dataclass(frozen=True)
@@ -75,12 +73,12 @@ class TrainedWith:
     options: MethodConfig
     fingerprint: str
     dataset: str
-    training: TrainingSettings = field(default_factory=TrainingSettings)
+    training: TrainingSettings
 
     def to_json(self) -> dict[str, Any]:
         return {
             "backbone": as_stored(self.backbone),
-            "method": as_stored(self.options),
+            "options": as_stored(self.options),
             "fingerprint": self.fingerprint,
             "dataset": self.dataset,
             "training": self.training.to_json(),
@@ -92,11 +90,13 @@ class TrainedWith:
         try:
             config = cls(
                 from_stored(BackboneConfig, values["backbone"]),
-                from_stored(MethodConfig, values["method"]),
+                from_stored(MethodConfig, values["options"]),
                 values["fingerprint"],
                 values["dataset"],
                 TrainingSettings.from_json(values["training"]),
             )
+            if len(values) > len(fields(cls)):
+                raise ConfigError("it holds more than a training writes")
         except KeyError as error:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
@@ -123,12 +123,11 @@ class TrainedWith:
             SYNTHETIC["only"]: f"drawn defects on {self.dataset}",
             SYNTHETIC["mixed"]: f"{self.dataset} and drawn defects",
         }
-        return drawn.get(self.training.augmentation or "", self.dataset)
+        return drawn.get(self.training.augmentation, self.dataset)
 
     def in_precision(self, precision: str) -> TrainedWith:
         """The training whose values overflowed in the precision asked for, so that `precision` took over."""
-        machine = self.training.machine
-        machine = None if machine is None else machine.in_precision(precision)
+        machine = self.training.machine.in_precision(precision)
         return replace(self, training=replace(self.training, machine=machine))
 
     def identity(self) -> dict[str, Any]:
@@ -139,10 +138,10 @@ class TrainedWith:
         values, machine = self.to_json(), self.training.machine
         flat = {
             **values["backbone"],
-            **values["method"],
+            **values["options"],
             **values["training"],
             "dataset": self.dataset,
             "weights": self.fingerprint,
-            "precision": machine and (machine.precision_asked or machine.precision),
+            "precision": machine.precision_asked or machine.precision,
         }
         return without(flat, NOT_OF_A_TRAINING)

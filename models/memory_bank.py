@@ -299,14 +299,11 @@ def _centre_in_place(tokens: Tensor, photographs: int) -> Tensor:
 
 
 def _counted(state: Mapping[str, Tensor], tokens: int) -> int:
-    """How many photographs a stored bank's tokens are matched as: all at once where an earlier version has
-    stored it, or as tiles."""
-    if "photographs" not in state:
-        return 1
+    """How many photographs a stored bank's tokens are of; 1 where they are matched all at once."""
     photographs = state["photographs"]
-    if photographs.numel() != 1 or not 0 <= photographs.item() <= tokens:
+    if photographs.numel() != 1 or not 1 <= photographs.item() <= tokens:
         raise ValueError("photographs is no number of them")
-    found = max(1, int(photographs))
+    found = int(photographs)
     if tokens % found:
         raise ValueError(f"its {tokens} tokens are not those of {found} photographs")
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,6 @@ RAW, FINAL = "raw", "final"  # tokens: a block's output, or behind the model's l
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
 
 
-def younger(default: Any) -> Any:
-    """A field that earlier versions did not have: stored only where it is not the `default`, so that what
-    they wrote reads as ever, and what asks for nothing new is written as they did."""
-    return field(default=default, metadata={"younger": True})
-
-
 # What stored values may be, by their names: one of these, or a number (or several) within a span.
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
 PRECISION_NAMES = ("float32", "bfloat16", "float16")
@@ -82,7 +76,7 @@ class BackboneConfig:
     model_config: str | None = None
     layers: tuple[int, ...] = (6, 12, 18, 24)
     image_size: int = USUAL_SIDE
-    token_norm: str = younger(RAW)
+    token_norm: str = RAW
 
     @property
     def untrained(self) -> bool:
@@ -99,12 +93,12 @@ class MethodConfig:
     use_nam: bool = True
     fd: str = "abs"
     align: str = "mulmax"
-    leave_out: tuple[str, ...] = younger(())
-    with_batch: bool = younger(False)
-    with_text: bool = younger(False)
-    object: str = younger(OBJECT)
-    normal_words: tuple[str, ...] = younger(())
-    damaged_words: tuple[str, ...] = younger(())
+    leave_out: tuple[str, ...] = ()
+    with_batch: bool = False
+    with_text: bool = False
+    object: str = OBJECT
+    normal_words: tuple[str, ...] = ()
+    damaged_words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,9 +116,9 @@ class WindowConfig:
     win_weight: float = 0.5
     index_memory: str = "0"
     window_budget: int = 0
-    tiles: int = younger(1)
-    window_memory: str = younger(OWN_WINDOWS)
-    win_zip: int = younger(0)
+    tiles: int = 1
+    window_memory: str = OWN_WINDOWS
+    win_zip: int = 0
 
     @property
     def encoded_side(self) -> int:
@@ -137,15 +131,14 @@ class MachineFacts:
     """What a result's reader needs to know of the machine: device and precision, and what stood beneath them.
 
     `precision_asked`: the one that was asked for, where values overflowed in it and `precision` took over.
-    What an earlier version did not write is None, and not written either.
     """
 
     device: str
     device_name: str | None
     precision: str
-    torch: str | None = None
-    python: str | None = None
-    system: str | None = None
+    torch: str
+    python: str
+    system: str
     precision_asked: str | None = None
 
     @property
@@ -159,33 +152,37 @@ class MachineFacts:
             return self
         return replace(self, precision=precision, precision_asked=self.precision)
 
-    def to_json(self) -> dict[str, str]:
-        return {name: value for name, value in vars(self).items() if value is not None}
+    def to_json(self) -> dict[str, str | None]:
+        return dict(vars(self))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> MachineFacts:
-        """The facts from stored values; ConfigError where one is no text, or one of the first is missing."""
-        found: dict[str, Any] = {item.name: values.get(item.name) for item in fields(cls)}
-        for name, value in found.items():
-            missing = value is None and name not in ("device", "precision")
-            if not missing and not is_stored_text(value):
+        """The facts from stored values; ConfigError for other names, and where one is no text."""
+        refuse_other_names(cls, values)
+        for name, value in values.items():
+            empty = value is None and name in ("device_name", "precision_asked")
+            if not empty and not is_stored_text(value):
                 raise ConfigError(f"the machine's {name} is {one_line(repr(value), 60)}, which is no text")
         for name in ("precision", "precision_asked"):
-            if found[name] is not None and found[name] not in PRECISION_NAMES:
-                raise ConfigError(f"the machine's {name} is {one_line(found[name], 60)}, which is none")
-        return cls(**found)
+            if values[name] is not None and values[name] not in PRECISION_NAMES:
+                raise ConfigError(f"the machine's {name} is {one_line(values[name], 60)}, which is none")
+        return cls(**values)
+
+
+def refuse_other_names(kind: type, stored: Mapping[str, Any]) -> None:
+    """ConfigError unless the stored names are those of the dataclass `kind`."""
+    names = {item.name for item in fields(kind)}
+    if not isinstance(stored, Mapping) or set(stored) != names:
+        found = ", ".join(sorted(map(str, stored))) if isinstance(stored, Mapping) else repr(stored)
+        raise ConfigError(
+            f"The stored {kind.__name__} has the fields {one_line(found, 200)}, this code expects "
+            f"{', '.join(sorted(names))}; use the version of the code that wrote it."
+        )
 
 
 def from_stored(kind: type, stored: Mapping[str, Any]):
-    """A dataclass from stored values; unknown or missing names and wrong types are a ConfigError. A
-    `younger` field may be missing."""
-    names = {item.name for item in fields(kind)}
-    needed = {item.name for item in fields(kind) if not item.metadata.get("younger")}
-    if not needed <= set(stored) <= names:
-        raise ConfigError(
-            f"The stored {kind.__name__} has the fields {one_line(', '.join(sorted(stored)), 200)}, this "
-            f"code expects {', '.join(sorted(names))}; use the version of the code that wrote it."
-        )
+    """A dataclass from stored values; unknown or missing names and wrong types are a ConfigError."""
+    refuse_other_names(kind, stored)
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
     default = kind()
     for name, value in values.items():
@@ -227,11 +224,8 @@ def _may_be(name: str, value: Any) -> bool:
 
 
 def as_stored(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON values, `younger` fields only where they are not their default."""
+    """A dataclass as JSON values."""
     values = asdict(config)
-    for item in fields(config):
-        if item.metadata.get("younger") and values[item.name] == item.default:
-            del values[item.name]
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from fdsl.store.tensor_file import FLOATS, read_tensor_file, refuse_strange
 from fdsl.training_config import TrainedWith
-from utils.config import BackboneConfig, MethodConfig
+from utils.config import BackboneConfig, MethodConfig, without
 from utils.errors import ConfigError
 from utils.files import whole_file
 from utils.text import one_line
@@ -71,7 +71,7 @@ class Checkpoint:
 
 def warn_of_narrow_training(checkpoint: Checkpoint) -> None:
     """Warns of heads that have seen one category alone."""
-    if checkpoint.config and len(checkpoint.config.training.images or ()) == 1:
+    if checkpoint.config and len(checkpoint.config.training.images) == 1:
         logger.warning(
             "These heads were trained on one category alone: such heads generalise worse than method nearest "
             "does."
@@ -170,7 +170,7 @@ def _trained_with(path: Path, config: Any) -> TrainedWith:
             "use the version of the code that wrote it."
         )
     try:
-        return TrainedWith.from_json(config)
+        return TrainedWith.from_json(without(config, ["format"]))
     except ConfigError as error:
         raise ConfigError(
             f"{path}: its configuration cannot be read ({one_line(error)}); train it again."

@@ -14,24 +14,14 @@ from torch import Tensor
 from fdsl.run_config import FittedConfig
 from fdsl.store.tensor_file import read_tensor_file
 from fdsl.thresholds import Threshold
+from utils.config import without
 from utils.errors import ConfigError
 from utils.files import whole_file
 from utils.text import one_line
 
 METADATA_KEY = "fdsl_detector"
 REMEMBERED = "remembered"
-FORMAT_VERSION = 2
-NEEDED = (
-    "heads",
-    "backbone",
-    "method",
-    "windows",
-    "machine",
-    "fingerprint",
-    "image_score",
-    "references",
-    "rotations",
-)
+FORMAT_VERSION = 1
 
 
 def save_detector(
@@ -43,10 +33,12 @@ def save_detector(
 ) -> None:
     """Writes tensors, configuration and threshold to `path`, whole or not at all; `references`: name, digest
     and day of each, for whoever reads the file's metadata."""
-    values = {**config.to_json(), "format": FORMAT_VERSION}
-    values["threshold"] = None if threshold is None else asdict(threshold)
-    if references:
-        values[REMEMBERED] = list(references)
+    values = {
+        "format": FORMAT_VERSION,
+        **config.to_json(),
+        "threshold": None if threshold is None else asdict(threshold),
+        REMEMBERED: list(references),
+    }
     passport = json.dumps(values, sort_keys=True, allow_nan=False)
     content = save(
         {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
@@ -65,16 +57,17 @@ def load_detector(path: Path) -> tuple[dict[str, Tensor], FittedConfig, Threshol
         config, tensors = read_tensor_file(path, METADATA_KEY)
     except ValueError as error:
         raise ConfigError(f"{path} {error}; save the detector again.") from error
-    if not isinstance(config, dict) or not set(NEEDED) <= set(config):
+    if not isinstance(config, dict) or not {"format", "threshold", REMEMBERED} <= set(config):
         raise ConfigError(f"{path} is not a saved detector (a checkpoint of train.py goes to --checkpoint).")
-    if config.get("format") != FORMAT_VERSION:
+    if config["format"] != FORMAT_VERSION:
         raise ConfigError(
-            f"{path} has format {one_line(config.get('format'), 40)}, this code reads {FORMAT_VERSION}; "
+            f"{path} has format {one_line(config['format'], 40)}, this code reads {FORMAT_VERSION}; "
             "use the version of the code that wrote it."
         )
     try:
-        stored = config.get("threshold")
+        stored = config["threshold"]
         threshold = None if stored is None else Threshold.from_json(stored)
-        return tensors, FittedConfig.from_json(config), threshold
+        made = FittedConfig.from_json(without(config, ("format", "threshold", REMEMBERED)))
+        return tensors, made, threshold
     except ConfigError as error:
         raise ConfigError(f"{path} is not a whole detector ({one_line(error)}); save it again.") from error

@@ -35,9 +35,9 @@ UNIT = 0.05  # that the length of a stored token may lie from 1
 class BatchMemory:
     """The inspected photographs' unit tokens (R,L,N,C), of R photographs that stand for all.
 
-    digests (R,DIGEST) uint8: by which each one is known again; none of an earlier version's file. found:
-    the maps (L,N) of those that were compared already, by their numbers. tiles: the N tokens of each are
-    those of so many square parts, one after the other.
+    digests (R,DIGEST) uint8: by which each one is known again. found: the maps (L,N) of those that were
+    compared already, by their numbers. tiles: the N tokens of each are those of so many square parts, one
+    after the other.
     """
 
     tokens: Tensor
@@ -59,8 +59,7 @@ class BatchMemory:
         return self
 
     def state(self) -> dict[str, Tensor]:
-        state = {"tokens": self.tokens, "digests": self.digests}
-        return state if self.tiles == 1 else {**state, "tiles": torch.tensor([self.tiles])}
+        return {"tokens": self.tokens, "digests": self.digests, "tiles": torch.tensor([self.tiles])}
 
 
 class Kept:
@@ -215,16 +214,14 @@ class Batch(Method[BatchMemory]):
 
 def _digests(state: Mapping[str, Tensor], count: int) -> Tensor:
     """Those of a saved detector's photographs; ValueError for what are none."""
-    digests = state.get("digests", torch.zeros(0, DIGEST, dtype=torch.uint8))
-    if digests.dtype != torch.uint8 or tuple(digests.shape) not in ((0, DIGEST), (count, DIGEST)):
+    digests = state["digests"]
+    if digests.dtype != torch.uint8 or tuple(digests.shape) != (count, DIGEST):
         raise ValueError("digests are not those of its photographs")
     return digests.cpu()
 
 
 def _tiles(state: Mapping[str, Tensor], tokens: int) -> int:
     """How many square parts a saved detector's photographs are of; ValueError where that cannot be."""
-    if "tiles" not in state:
-        return 1
     found = state["tiles"]
     if found.shape != (1,) or found.dtype != torch.int64 or not 1 <= int(found) <= tokens:
         raise ValueError("tiles is no number of them")

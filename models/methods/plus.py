@@ -138,7 +138,6 @@ class Plus(Method[PlusMemory]):
     takes_text = True
     groups = 2
     parts = (CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL, EARLY, EARLY_WHOLE, EARLY_SCORE)
-    younger_parts = (BILATERAL, EARLY, EARLY_WHOLE, EARLY_SCORE)
     parts_of_map = (SMOOTH, BILATERAL, EARLY, EARLY_WHOLE)
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:

@@ -11,13 +11,13 @@ import torch
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.checkpoint import save_checkpoint
-from fdsl.training_config import TrainedWith
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.constants import ROOT
 from tests.support.photographs import draw_parts
 from tests.support.predictions import RUNTIME, TOWER
+from tests.support.run_config import heads_of
 from utils.config import BackboneConfig, MethodConfig
 
 STUB = """import os, sys
@@ -68,7 +68,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     save_checkpoint(
         file,
         Fdsl(32, 2).state_dict(),
-        TrainedWith(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "visa"),
+        heads_of(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "visa"),
     )
     return file
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from fdsl.store.checkpoint import save_checkpoint
-from fdsl.training_config import TrainedWith
 from models import memory_bank
 from models.methods.fdsl import Fdsl
 from tests.support.one_pass import files_of, run, test
 from tests.support.predictions import TOWER
+from tests.support.run_config import heads_of
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 
@@ -165,7 +165,7 @@ def test_a_stopped_pass_goes_on_with_more_values(two_plates, backbone, tmp_path,
 def other_heads(tmp_path, tiny_backbone):
     torch.manual_seed(1)
     file = tmp_path / "fdsl" / "other.safetensors"
-    trained = TrainedWith(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "folder")
+    trained = heads_of(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "folder")
     save_checkpoint(file, Fdsl(32, 2).state_dict(), trained)
     return file
 

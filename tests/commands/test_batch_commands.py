@@ -11,11 +11,11 @@ from PIL import Image
 from fdsl.api import AnomalyDetector
 from fdsl.store.checkpoint import save_checkpoint
 from fdsl.store.maps import load_maps
-from fdsl.training_config import TrainedWith
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import BACKBONE
 from tests.support.photographs import draw, texture
 from tests.support.predictions import TOWER, rows
+from tests.support.run_config import heads_of
 from tests.support.small_runs import command
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError
@@ -142,7 +142,7 @@ def test_a_run_says_that_it_sees_the_test_set(datasets, tiny_configs, tmp_path):
         maps = load_maps(run / "maps.npz").maps.base
         assert np.isfinite(maps).all() and maps.std() > 0
     config = json.loads((beside / "config.json").read_text())
-    assert config["method"]["with_batch"] is True
+    assert config["options"]["with_batch"] is True
     with pytest.raises(ConfigError, match="--with-batch cannot change"):
         test.main(["--from-maps", str(alone), "--with-batch", "--results", str(tmp_path / "never")])
 
@@ -183,7 +183,7 @@ def test_without_references_it_is_not_added_to_a_method(datasets, tiny_configs, 
     torch.manual_seed(0)
     heads = tmp_path / "none.safetensors"
     options = MethodConfig(fd="none")
-    trained = TrainedWith(BackboneConfig(**TOWER), options, tiny_backbone.fingerprint, "visa")
+    trained = heads_of(BackboneConfig(**TOWER), options, tiny_backbone.fingerprint, "visa")
     save_checkpoint(heads, Fdsl(32, 2, options).state_dict(), trained)
     with pytest.raises(ConfigError, match="give at least one with --k-shot"):
         test.main([*common, "--checkpoint", str(heads), "--k-shot", "0", "--with-batch"])

@@ -37,7 +37,7 @@ def test_a_run_says_how_it_looked_and_is_evaluated_anew(arguments):
     assert "tiles2" in run.name and "turned-auto" in run.name and "no-self_no-smooth" in run.name
     config = json.loads((run / "config.json").read_text())
     assert config["windows"]["tiles"] == 2 and config["rotations"] == "auto"
-    assert config["method"]["leave_out"] == ["self", "smooth"]
+    assert config["options"]["leave_out"] == ["self", "smooth"]
     plain = load_maps(run / "maps.npz").maps.base
     again = ["--from-maps", str(run), "--image-score", "top1", "--pictures", "0"]
     test.main([*again, "--results", str(folder / "again")])
@@ -55,8 +55,8 @@ def test_without_the_flags_the_run_is_the_usual_one(arguments):
     test.main([*given, "--tiles", "1", "--rotate-references", "1"])
     run = next(run for run in runs_in(folder) if "tiles" not in run.name)
     config = json.loads((run / "config.json").read_text())
-    assert "tiles" not in config["windows"] and "rotations" not in config
-    assert "leave_out" not in config["method"]
+    assert config["windows"]["tiles"] == 1 and config["rotations"] is None
+    assert config["options"]["leave_out"] == []
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from fdsl.store.maps import load_maps
-from fdsl.store.taken_up import parsed
 from tests.commands.test_finished_runs import content, run_of
 from tests.support.both_layouts import BACKBONE
 from tests.support.small_runs import command
@@ -41,22 +40,22 @@ def changed(run, place, value):
 @pytest.mark.parametrize(
     "place, value",
     [
-        ("method.align", "../../x"),
-        ("method.fd", "/x"),
+        ("options.align", "../../x"),
+        ("options.fd", "/x"),
         ("image_score", "../x"),
         ("metric_size", "../x"),
         ("metric_size", 10**9),
         ("windows.winmode", "../../../x"),
         ("windows.win_size", 0),
         ("windows.tiles", 10**6),
-        ("method.leave_out", ["../x"]),
-        ("method.with_batch", 1),
+        ("options.leave_out", ["../x"]),
+        ("options.with_batch", 1),
         ("rotations", "../x"),
         ("model_name", "../x"),
         ("k_shot", -1),
         ("seed", -1),
-        ("heads", "../x"),
-        ("heads", ["nearest"]),
+        ("method", "../x"),
+        ("method", ["nearest"]),
         ("backbone.layers", []),
         ("backbone.image_size", True),
     ],
@@ -98,10 +97,3 @@ def test_a_small_file_that_would_take_much_memory_is_refused(tmp_path):
     arrays = {"base": np.random.rand(2, 4, 4).astype("f4"), "base_score": np.zeros(2, "f4")}
     np.savez(file, names=np.array(["a", "b"]), unknown=zeros, **arrays)
     assert load_maps(file).maps.base.shape == (2, 4, 4)
-
-
-@pytest.mark.parametrize("picture", ["../../x.jpg", "/x.jpg", "pictures/../x.jpg", 3])
-def test_a_row_whose_picture_lies_elsewhere_is_no_row(picture):
-    row = {"image": "a", "score": 0.1, "grid": 2, "window_score": None, "picture": picture}
-    assert parsed(json.dumps(row).encode() + b"\n") is None
-    assert parsed(json.dumps({**row, "picture": "pictures/a.jpg"}).encode() + b"\n")

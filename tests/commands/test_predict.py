@@ -75,7 +75,7 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     assert Image.open(out / "contact_sheet.jpg").size[0] > 80
     assert rows(out / "skipped.csv")[0]["image"] == "line b/broken.png"
     assert not (out / ".partial").exists()
-    assert json.loads((out / "config.json").read_text())["heads"] == "nearest"
+    assert json.loads((out / "config.json").read_text())["method"] == "nearest"
 
 
 def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, tmp_path, monkeypatch, told):
@@ -84,7 +84,7 @@ def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, 
     given += ["--output", str(tmp_path / "out"), "--checkpoints", str(checkpoint.parents[1]), *backbone]
     assert predict.main(given) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
-    assert config["heads"] == "plus" and "tiles" not in config["windows"]
+    assert config["method"] == "plus" and config["windows"]["tiles"] == 1
     assert "nothing else was asked for: --method plus --rotate-references auto" in told()
     assert "visa.safetensors is not used: heads are for --method fdsl" in told()
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
@@ -126,7 +126,7 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
         assert set(saved.files) == {"names", "base", "window", "fused", "base_score", "window_score", "score"}
         assert np.allclose(saved["fused"], 0.75 * saved["base"] + 0.25 * saved["window"])
     config = json.loads((tmp_path / "out/config.json").read_text())
-    assert config["heads"] == "fdsl" and config["trained_on"] == "visa"
+    assert config["method"] == "fdsl" and config["trained_on"] == "visa"
 
 
 def test_parts_are_left_out_beside_a_checkpoint_too(place, checkpoint, tiny_configs, tmp_path):
@@ -134,7 +134,7 @@ def test_parts_are_left_out_beside_a_checkpoint_too(place, checkpoint, tiny_conf
     flags += ["--checkpoint", str(checkpoint), "--model-config", tiny_configs, "--output", str(tmp_path)]
     predict.main([*flags, "--method", "plus", "--leave-out", "top", "--winmode", "nan"])
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["method"]["leave_out"] == ["top"]
+    assert config["options"]["leave_out"] == ["top"]
 
 
 def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):

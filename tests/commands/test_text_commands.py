@@ -66,7 +66,7 @@ def test_other_words_are_another_run(place, backbone, tmp_path):
     )
     assert scores(nut) != scores(bolt)
     one, other = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("nut", "bolt"))
-    assert one["method"]["object"] == "nut" and one["detector"] != other["detector"]
+    assert one["options"]["object"] == "nut" and one["detector"] != other["detector"]
     with pytest.raises(ConfigError, match="another|--resume"):
         predicted(place, tmp_path / "nut", "--method", "text", "--object", "bolt", "--resume", *backbone)
     own = ["--damaged-words", "rusty", "{} with a crack", "--resume"]
@@ -110,7 +110,7 @@ def test_a_test_run_speaks_of_each_category_by_its_name(datasets, tiny_configs, 
     test.main([*common, "--method", "text", "--object", "bolt"])
     folder = tmp_path / "results/fdsl/mvtec/0shot/seed14"
     runs = {
-        json.loads((run / "config.json").read_text())["method"]["object"]: run for run in folder.iterdir()
+        json.loads((run / "config.json").read_text())["options"]["object"]: run for run in folder.iterdir()
     }
     maps = {name: load_maps(run / "maps.npz").maps.base for name, run in runs.items()}
     assert set(runs) == {"", "metal plate", "bolt"}

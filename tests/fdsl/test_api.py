@@ -14,12 +14,12 @@ from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, Window
 from fdsl.learnt import normal_scores_of
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
-from fdsl.training_config import TrainedWith
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance
 from models.methods.registry import METHODS
 from tests.support.photographs import texture
+from tests.support.run_config import heads_of
 from utils.config import BackboneConfig, MethodConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,7 +49,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     save_checkpoint(
         file,
         Fdsl(32, 2).state_dict(),
-        TrainedWith(BackboneConfig(**tower), MethodConfig(), tiny_backbone.fingerprint, "visa"),
+        heads_of(BackboneConfig(**tower), MethodConfig(), tiny_backbone.fingerprint, "visa"),
     )
     return file
 
@@ -330,6 +330,15 @@ def test_files_that_are_no_detector_are_refused(checkpoint, nearest, tmp_path):
         AnomalyDetector.load(tmp_path / "cut.safetensors")
 
 
+@pytest.mark.parametrize("gone", ["bank.photographs", "references.sizes", "normal.kinds", "normal.floor"])
+def test_a_saved_detector_that_lacks_a_tensor_is_refused(nearest, tmp_path, gone):
+    tensors = nearest.tensors()
+    del tensors[gone]
+    save_detector(tmp_path / "part.safetensors", tensors, nearest.config, nearest.threshold)
+    with pytest.raises(ConfigError, match="is not a whole detector"):
+        AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+
+
 def test_leaving_out_forgets_one_reference_with_its_copies_and_changes_nothing(checkpoint, tiny_configs):
     detector = from_checkpoint(checkpoint, tiny_configs, method="nearest")
     photos = [texture(1), texture(2), texture(3)]
@@ -411,9 +420,9 @@ def test_top1_is_steadier_than_the_maximum(configs):
     assert found["max"].score >= found["top1"].score
 
 
-def test_a_saved_detector_calls_the_kinds_as_earlier_versions_did(nearest):
+def test_a_saved_detector_says_of_which_kind_each_score_is(nearest):
     state = nearest.tensors()
-    assert state["normal.how"].tolist() == nearest.normal.kinds.tolist() == [0, 3, 3, 3, 3] * 3
+    assert state["normal.kinds"].tolist() == nearest.normal.kinds.tolist() == [0, 3, 3, 3, 3] * 3
     assert normal_scores_of(state).kinds.tolist() == [0, 3, 3, 3, 3] * 3
 
 

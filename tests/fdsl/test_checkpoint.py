@@ -11,15 +11,10 @@ from safetensors.torch import save_file
 from fdsl.store.checkpoint import is_trained, load_checkpoint, published_name, save_checkpoint
 from fdsl.training_config import TrainedWith
 from models.methods.fdsl import Fdsl
+from tests.support.run_config import trained_with
 from utils.errors import ConfigError
 
-CONFIG = {
-    "backbone": {"model": "m", "pretrained": "p", "model_config": None, "layers": [1, 2], "image_size": 32},
-    "method": {"use_nam": True, "fd": "abs", "align": "mulmax"},
-    "fingerprint": "ab",
-    "dataset": "visa",
-    "training": {"epochs": 2, "machine": {"precision": "float32", "device": "cpu"}},
-}
+CONFIG = trained_with()
 TRAINED_WITH = TrainedWith.from_json(CONFIG)
 
 
@@ -53,7 +48,7 @@ def test_trained_already_means_the_same_settings_on_any_machine(saved):
     for part, name, value in (
         ("training", "epochs", 3),
         ("backbone", "image_size", 64),
-        ("method", "fd", "none"),
+        ("options", "fd", "none"),
     ):
         changed = json.loads(json.dumps(CONFIG))
         changed[part][name] = value

@@ -1,20 +1,15 @@
 """The typed configuration: the JSON values of every kind of run, and when two runs are the same."""
 
-import hashlib
 import itertools
 import json
 from dataclasses import replace
 
-import numpy as np
 import pytest
 
 from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig, identity_of_prediction
-from fdsl.store.finished_parts import FinishedParts
-from fdsl.store.maps import RunMaps
 from fdsl.thresholds import Threshold
 from fdsl.training_config import TrainedWith
-from models.features import ScoreMaps
-from utils.config import QUARTER, BackboneConfig, MachineFacts, MethodConfig, WindowConfig, as_stored
+from utils.config import QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored, without
 from utils.errors import ConfigError
 
 MACHINE = {
@@ -24,6 +19,7 @@ MACHINE = {
     "torch": "2.7.1",
     "python": "3.12.3",
     "system": "Linux-6.1",
+    "precision_asked": None,
 }
 
 
@@ -36,13 +32,13 @@ def a_run(**changes):
         "model_name": "fdsl",
         "k_shot": 1,
         "seed": 14,
-        "heads": "fdsl",
+        "method": "fdsl",
         "checkpoint": "checkpoints/fdsl/visa.safetensors",
         "checkpoint_digest": "ab" * 32,
         "trained_on": "visa",
         "backbone": as_stored(BackboneConfig()),
         "weights": "0123456789abcdef",
-        "method": as_stored(MethodConfig()),
+        "options": as_stored(MethodConfig()),
         "windows": as_stored(WindowConfig()),
         "image_score": "paper",
         "metric_size": 240,
@@ -51,6 +47,8 @@ def a_run(**changes):
         "command": "python test.py --dataset mvtec",
         "files": "cd" * 32,
         "learnt_from_these": False,
+        "rotations": None,
+        "grey": None,
     }
     for name, value in changes.items():
         part, _, inner = name.partition("__")
@@ -58,7 +56,7 @@ def a_run(**changes):
     return values
 
 
-NEAREST = {"heads": "nearest", "checkpoint": "", "checkpoint_digest": "", "trained_on": None}
+NEAREST = {"method": "nearest", "checkpoint": "", "checkpoint_digest": "", "trained_on": None}
 WINDOWS = [
     {"windows": as_stored(WindowConfig(mode, size, 2, weight, index, budget))}
     for mode, size, weight, index, budget in itertools.product(
@@ -66,10 +64,10 @@ WINDOWS = [
     )
 ]
 METHODS = [
-    *({"heads": method} for method in ("fdsl", "both")),
+    *({"method": method} for method in ("fdsl", "both")),
     NEAREST,
     *(
-        {"method": as_stored(MethodConfig(nam, fd, align))}
+        {"options": as_stored(MethodConfig(nam, fd, align))}
         for nam, fd, align in itertools.product((True, False), ("abs", "signed", "none"), ("mulmax", "diff2"))
     ),
 ]
@@ -77,7 +75,7 @@ MACHINES = [
     *({"machine__precision": precision} for precision in ("float32", "bfloat16", "float16")),
     {"machine": {**MACHINE, "precision": "float32", "precision_asked": "bfloat16"}},
     {"machine__device": "cpu"},
-    {"machine": {"device": "cpu", "precision": "float32", "torch": "2.7"}},
+    {"machine__device_name": None},
 ]
 ODD = [
     {"dataset": "folder", "data_path": "/data/Zahnräder \udcff \n\t'\"", "meta": "/m.json", "pictures": 0},
@@ -87,56 +85,33 @@ ODD = [
 ]
 RUNS = [a_run(**more) for more in (*WINDOWS, *METHODS, *MACHINES, *ODD)]
 RUNS += [a_run(**one, **two) for one in WINDOWS[::5] for two in (*METHODS[:3], *MACHINES)]
-LACKING = [
-    ("learnt_from_these",),
-    ("weights", "learnt_from_these"),
-    ("weights", "files", "learnt_from_these"),
+RUNS += [
+    a_run(weights=None, learnt_from_these=None),
+    a_run(rotations="auto"),
+    a_run(rotations=4, grey={"cup": [0.0, 4095.0]}),
+    a_run(options=as_stored(MethodConfig(leave_out=("self",))), **{**NEAREST, "method": "plus"}),
 ]
-RUNS += [{name: run[name] for name in run if name not in gone} for run in RUNS[::9] for gone in LACKING]
 
 
-def test_what_config_json_holds_comes_back_in_its_order():
+def test_what_config_json_holds_comes_back():
     for values in RUNS:
-        assert json.dumps(RunConfig.from_json(values).to_json()) == json.dumps(values)
+        assert json.loads(json.dumps(RunConfig.from_json(values).to_json())) == values
 
 
-def digest(values):
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
-
-
-FROZEN = {"maps": "a81c4a647ebe2ac1", "run": "5772af784af52c6f", "row": "fa2896eed9256a44"}
-
-
-@pytest.mark.parametrize("of", FROZEN)
-def test_identities_are_those_of_every_version_before(of):
-    """The digest is of RUNS' identities as the dictionaries gave them that went before: files name it."""
-    assert digest([RunConfig.from_json(values).identity(of) for values in RUNS]) == FROZEN[of]
-
-
-def test_parts_of_interrupted_runs_keep_their_names(tmp_path):
-    """A name is a digest of what the maps depend on; another one would mean to start over."""
-    values = {**RunConfig.from_json(a_run()).identity("maps"), "files": "f"}
-    assert values == {
-        "heads": "fdsl",
+def test_what_the_maps_depend_on():
+    assert RunConfig.from_json(a_run()).identity("maps") == {
+        "method": "fdsl",
         "checkpoint": "ab" * 32,
-        "method": {"use_nam": True, "fd": "abs", "align": "mulmax"},
-        "windows": {
-            "winmode": "mul",
-            "win_size": 13,
-            "win_stride": 2,
-            "index_memory": "0",
-            "window_budget": 0,
-        },
+        "options": as_stored(MethodConfig()),
+        "windows": without(as_stored(WindowConfig()), ["win_weight"]),
         "model": "ViT-L-14-336-quickgelu",
         "layers": [6, 12, 18, 24],
         "image_size": 518,
+        "token_norm": "raw",
         "device": "cuda:0",
         "precision": "float16",
-        "files": "f",
+        "rotations": None,
     }
-    FinishedParts(tmp_path).save(values, RunMaps(["a"], ScoreMaps(np.zeros((1, 2, 2)), np.zeros(1))))
-    (file,) = (tmp_path / ".parts").iterdir()
-    assert file.name == "cbcacc03e56ee5ae753f731a.npz"
 
 
 def test_a_run_is_the_same_wherever_its_files_lie_and_whatever_asked():
@@ -157,13 +132,8 @@ def test_a_run_is_the_same_wherever_its_files_lie_and_whatever_asked():
         assert (other.identity("run") == config.identity("run")) == same, name
         same_row = same or name in ("files", "seed")
         assert (other.identity("row") == config.identity("row")) == same_row, name
-    older = RunConfig.from_json(a_run(machine={"device": "cuda:0", "precision": "float16"}))
-    assert older.identity("run") == config.identity("run") != config.in_float32().identity("run")
-
-
-def test_earlier_configurations_mean_the_trained_heads():
-    values = {name: value for name, value in a_run().items() if name != "heads"}
-    assert RunConfig.from_json(values) == RunConfig.from_json(a_run())
+    other = RunConfig.from_json(a_run(machine__torch="2.8", machine__system="Linux-7"))
+    assert other.identity("run") == config.identity("run") != config.in_float32().identity("run")
 
 
 @pytest.mark.parametrize(
@@ -172,14 +142,19 @@ def test_earlier_configurations_mean_the_trained_heads():
         ({"seed": "14"}, "seed"),
         ({"k_shot": True}, "k_shot"),
         ({"dataset": "other"}, "dataset"),
-        ({"heads": "magic"}, "no method 'magic'"),
+        ({"method": "magic"}, "no method 'magic'"),
         ({"image_score": "best"}, "image_score"),
         ({"metric_size": "whole"}, "metric_size"),
         ({"meta": 3}, "meta"),
         ({"pictures": "all"}, "pictures"),
         ({"machine__precision": None}, "precision"),
         ({"machine": {"precision": "float32"}}, "device"),
-        ({"machine": []}, "values that no run writes"),
+        ({"machine": []}, "MachineFacts"),
+        ({"machine__torch": None}, "torch"),
+        ({"machine__gpus": 2}, "gpus"),
+        ({"heads": "fdsl"}, "no run writes heads"),
+        ({"options__leave_out": ["self"]}, "no such parts"),
+        ({"options__leave_out": "self"}, "leave_out"),
         ({"windows__side": 3}, "fields"),
         ({"backbone__image_size": "518"}, "image_size"),
     ],
@@ -189,7 +164,7 @@ def test_what_no_run_writes_is_refused_in_a_few_words(changes, words):
         RunConfig.from_json(a_run(**changes))
 
 
-@pytest.mark.parametrize("gone", ["dataset", "checkpoint_digest", "machine", "windows", "method"])
+@pytest.mark.parametrize("gone", a_run())
 def test_what_every_run_writes_is_missed(gone):
     with pytest.raises(ConfigError, match=f"^{gone} is missing$"):
         RunConfig.from_json({name: value for name, value in a_run().items() if name != gone})
@@ -198,46 +173,23 @@ def test_what_every_run_writes_is_missed(gone):
             RunConfig.from_json(nothing)
 
 
-PLUS = {**NEAREST, "heads": "plus"}
-YOUNGER = ("bilateral", "early", "early_whole", "early_score")
+@pytest.mark.parametrize("part", ["backbone", "options", "windows", "machine"])
+def test_every_setting_of_a_part_is_there(part):
+    for gone in a_run()[part]:
+        inner = without(a_run()[part], [gone])
+        with pytest.raises(ConfigError, match=gone):
+            RunConfig.from_json(a_run(**{part: inner}))
 
 
-@pytest.mark.parametrize(
-    "stored, leave_out",
-    [
-        ({}, tuple(sorted(YOUNGER))),
-        ({"leave_out": ["self"]}, (*sorted(YOUNGER), "self")),
-        ({"younger_parts": [*YOUNGER]}, ()),
-        ({"younger_parts": ["bilateral", "early"]}, ("early_score", "early_whole")),
-        ({"leave_out": ["self"], "younger_parts": [*YOUNGER]}, ("self",)),
-    ],
-)
-def test_a_part_that_earlier_versions_did_not_have_is_left_out_in_what_they_wrote(stored, leave_out):
-    values = a_run(**PLUS, method={**as_stored(MethodConfig()), **stored})
-    config = RunConfig.from_json(values)
-    assert config.detector.options.leave_out == leave_out
-    assert json.dumps(config.to_json()) == json.dumps(values)
-
-
-@pytest.mark.parametrize(
-    "heads, parts",
-    [
-        ("nearest", []),
-        ("nearest", ["bilateral"]),
-        ("plus", ["self"]),
-        ("plus", "bilateral"),
-        ("plus", [["x"]]),
-    ],
-)
-def test_younger_parts_that_a_method_has_not_are_refused(heads, parts):
-    method = {**as_stored(MethodConfig()), "younger_parts": parts}
-    with pytest.raises(ConfigError):
-        RunConfig.from_json(a_run(**{**NEAREST, "heads": heads}, method=method))
+def test_a_command_may_be_as_long_as_it_likes():
+    assert RunConfig.from_json(a_run(command="x" * 9000)).command == "x" * 9000
+    with pytest.raises(ConfigError, match="model_name"):
+        RunConfig.from_json(a_run(model_name="x" * 9000))
 
 
 TRAINED = {
     "backbone": as_stored(BackboneConfig()),
-    "method": as_stored(MethodConfig()),
+    "options": as_stored(MethodConfig()),
     "fingerprint": "ab",
     "dataset": "visa",
     "training": {
@@ -256,7 +208,7 @@ TRAINED = {
 
 
 def trainings():
-    """TRAINED, and with each of its settings changed or, in the training, not written."""
+    """TRAINED, and with each of its settings changed."""
     yield TRAINED
     for part, name, value in (
         ("backbone", "model", "x"),
@@ -264,9 +216,9 @@ def trainings():
         ("backbone", "model_config", "x"),
         ("backbone", "layers", [3]),
         ("backbone", "image_size", 32),
-        ("method", "use_nam", False),
-        ("method", "fd", "none"),
-        ("method", "align", "diff2"),
+        ("options", "use_nam", False),
+        ("options", "fd", "none"),
+        ("options", "align", "diff2"),
         *(("training", name, 12) for name in ("epochs", "k_shot", "batch_size", "learning_rate", "seed")),
         *(("training", name, "x") for name in ("augmentation", "learnt", "files")),
         ("training", "images", {"cup": 8}),
@@ -277,25 +229,33 @@ def trainings():
         yield {**TRAINED, part: {**TRAINED[part], name: value}}
     yield {**TRAINED, "fingerprint": "x"}
     yield {**TRAINED, "dataset": "mvtec"}
-    for gone in ("learnt", "files", "images"):
-        training = {name: value for name, value in TRAINED["training"].items() if name != gone}
-        yield {**TRAINED, "training": training}
 
 
-def test_what_a_checkpoint_holds_comes_back_in_its_order():
+def test_what_a_checkpoint_holds_comes_back():
     for values in trainings():
-        assert json.dumps(TrainedWith.from_json(values).to_json()) == json.dumps(values)
+        assert TrainedWith.from_json(values).to_json() == values
 
 
-def test_the_same_training_is_what_it_was_in_every_version_before():
-    assert digest([TrainedWith.from_json(values).identity() for values in trainings()]) == "2041befbc144458e"
+def test_what_no_training_writes_is_refused():
+    parts = [TRAINED[part] for part in ("backbone", "options", "training")]
+    for part in (TRAINED, *parts, TRAINED["training"]["machine"]):
+        for name in part:
+            changed = json.loads(json.dumps(TRAINED).replace(f'"{name}": ', f'"{name}_of_old": '))
+            with pytest.raises(ConfigError, match=name):
+                TrainedWith.from_json(changed)
+    with pytest.raises(ConfigError, match="more than a training writes"):
+        TrainedWith.from_json({**TRAINED, "new": 1})
+    with pytest.raises(ConfigError, match="no training writes"):
+        TrainedWith.from_json({**TRAINED, "training": {**TRAINED["training"], "images": {"cup": "7"}}})
+
+
+def test_what_makes_a_training_another_one():
     assert TrainedWith.from_json(TRAINED).identity() == {
         "model": "ViT-L-14-336-quickgelu",
         "layers": [6, 12, 18, 24],
         "image_size": 518,
-        "use_nam": True,
-        "fd": "abs",
-        "align": "mulmax",
+        "token_norm": "raw",
+        **as_stored(MethodConfig()),
         "epochs": 11,
         "k_shot": 10,
         "batch_size": 8,
@@ -314,7 +274,7 @@ def test_a_training_that_fell_back_is_the_one_that_was_asked_for():
     assert config.in_precision("float16") == config
     fallen = config.in_precision("float32")
     assert fallen.identity() == config.identity()
-    assert list(fallen.to_json()["training"]["machine"].items())[-1] == ("precision_asked", "float16")
+    assert fallen.to_json()["training"]["machine"]["precision_asked"] == "float16"
 
 
 FITTED = FittedConfig(
@@ -322,31 +282,19 @@ FITTED = FittedConfig(
 )
 
 
-def test_predict_keeps_its_order_for_a_detector_made_here_and_for_a_loaded_one():
-    made = PredictionConfig(FITTED, "12", None, "python predict.py", "all", False, ("in",))
-    assert (
-        list(made.to_json())
-        == (
-            "heads backbone method windows image_score machine checkpoint trained_on fingerprint references "
-            "rotations detector threshold pictures save_maps input command"
-        ).split()
-    )
-    loaded = FittedConfig.from_json({**FITTED.to_json(), "format": 2})
-    values = PredictionConfig(loaded, "12", Threshold(0.5, None, "given"), "python predict.py").to_json()
-    assert (
-        list(values)
-        == (
-            "backbone checkpoint fingerprint format heads image_score machine method references rotations "
-            "threshold trained_on windows detector command"
-        ).split()
-    )
-    assert list(values["backbone"]) == sorted(values["backbone"])
+def test_predict_writes_what_the_detector_is_and_what_was_asked():
+    made = PredictionConfig(FITTED, "12", Threshold(0.5, None, "given"), "python predict.py", "all", False)
+    values = made.to_json()
+    assert FittedConfig.from_json({name: values[name] for name in FITTED.to_json()}) == FITTED
     assert values["threshold"] == {"score": 0.5, "level": None, "source": "given"}
+    assert (values["detector"], values["pictures"], values["save_maps"], values["input"]) == (
+        *("12", "all", False, None),
+    )
 
 
 def test_a_prediction_goes_on_wherever_it_runs_and_whatever_is_its_input():
     made = PredictionConfig(FITTED, "12", None, "python predict.py", "all", False, ("in",))
-    cpu = replace(FITTED.detector, machine=MachineFacts("cpu", "x", "float32"))
+    cpu = replace(FITTED.detector, machine=replace(FITTED.detector.machine, device="cpu"))
     moved = replace(FITTED, detector=cpu, checkpoint="b.safetensors", references=3)
     for other, same in (
         (replace(made, input=("out",), command="x"), True),
@@ -360,12 +308,22 @@ def test_a_prediction_goes_on_wherever_it_runs_and_whatever_is_its_input():
     assert identity_of_prediction({"made_by": "predict", **made.to_json()}) == made.identity()
 
 
-@pytest.mark.parametrize("gone", ["heads", "machine", "fingerprint", "rotations"])
+@pytest.mark.parametrize("gone", FITTED.to_json())
 def test_a_detector_without_its_settings_is_refused(gone):
-    values = {**FITTED.to_json(), "format": 2}
+    values = FITTED.to_json()
     del values[gone]
-    if gone == "heads":
-        assert FittedConfig.from_json(values).detector.method == "fdsl"
-    else:
-        with pytest.raises(ConfigError, match=f"^{gone} is missing$"):
-            FittedConfig.from_json(values)
+    with pytest.raises(ConfigError, match=f"^{gone} is missing$"):
+        FittedConfig.from_json(values)
+
+
+def test_a_detector_with_other_settings_is_refused():
+    with pytest.raises(ConfigError, match="no detector has heads"):
+        FittedConfig.from_json({**FITTED.to_json(), "heads": "fdsl"})
+    for name, value in (
+        ("fingerprint", None),
+        ("references", -1),
+        ("rotations", "4"),
+        ("image_score", "paper"),
+    ):
+        with pytest.raises(ConfigError, match="no detector has"):
+            FittedConfig.from_json({**FITTED.to_json(), name: value})

@@ -27,7 +27,7 @@ def write_run(
     seed)."""
     config = a_config(seed, **changes)
     name = run_name(
-        *(kind(**config[part]) for part, kind in (("windows", WindowConfig), ("method", MethodConfig))),
+        *(kind(**config[part]) for part, kind in (("windows", WindowConfig), ("options", MethodConfig))),
         config["image_score"],
         config["metric_size"],
     )
@@ -112,7 +112,7 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
         ({"machine__precision": "float32"}, "precision: float32"),
         ({"checkpoint_digest": "cd" * 32}, "checkpoint_digest: "),
         ({"backbone__pretrained": "other.safetensors"}, "pretrained: other.safetensors"),
-        ({"method__align": "diff2"}, "align: diff2"),
+        ({"options__align": "diff2"}, "align: diff2"),
         ({"image_score": "top1"}, "image_score: top1"),
         ({"metric_size": "full"}, "metric_size: full"),
         ({"windows__win_weight": 0.3}, "win_weight: 0.3"),
@@ -178,8 +178,8 @@ def test_rows_that_see_the_test_set_say_so_in_a_column(tmp_path):
     write_run(tmp_path, 14)
     summarize.main([str(tmp_path)])
     assert "sees the test set" not in (tmp_path / "summary.md").read_text(encoding="utf-8")
-    write_run(tmp_path, 14, method__with_batch=True)
-    write_run(tmp_path, 14, k_shot=0, heads="batch", run="nan_batch")
+    write_run(tmp_path, 14, options__with_batch=True)
+    write_run(tmp_path, 14, k_shot=0, method="batch", run="nan_batch")
     summarize.main([str(tmp_path)])
     head, _, *lines = table_lines((tmp_path / "summary.md").read_text(encoding="utf-8"))
     place = head.index("sees the test set")
@@ -216,7 +216,7 @@ def test_warnings_of_what_cannot_be_compared(tmp_path, caplog, capsys):
         image_score="max",
         metric_size=128,
         windows__winmode="nan",
-        method__use_nam=False,
+        options__use_nam=False,
         backbone__image_size=448,
     )
     summarize.logger.addHandler(caplog.handler)

@@ -25,7 +25,8 @@ from models.tiles import resized, smoothed
 from tests.support.constants import TINY
 from tests.support.photographs import texture
 from tests.support.plain import nearest
-from utils.config import BackboneConfig, MachineFacts, MethodConfig, WindowConfig
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
+from utils.device import machine_facts
 from utils.errors import ModelError
 
 SIDE, GRID = 32, 4
@@ -159,7 +160,7 @@ def test_what_is_said_reads_as_it_should():
 
 
 def config_of(clips, method, windows=NO_WINDOWS, **options):
-    machine = MachineFacts("cpu", None, "float32")
+    machine = machine_facts(torch.device("cpu"), torch.float32)
     return DetectorConfig(method, clips.tower(), MethodConfig(use_nam=False, **options), windows, machine)
 
 

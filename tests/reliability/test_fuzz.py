@@ -22,6 +22,8 @@ from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.training_state import Position, TrainingState
 from fdsl.training_config import TrainedWith
 from models.methods.fdsl import Fdsl
+from tests.support.run_config import a_config, trained_with
+from utils.config import WindowConfig, as_stored
 from utils.device import seed_everything
 from utils.errors import ConfigError, DataError
 
@@ -29,13 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES = int(os.environ.get("FDSL_FUZZ", "60"))
 often = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
 
-CONFIG = {
-    "backbone": {"model": "m", "pretrained": "p", "model_config": None, "layers": [1, 2], "image_size": 32},
-    "method": {"use_nam": True, "fd": "abs", "align": "mulmax"},
-    "fingerprint": "ab",
-    "dataset": "visa",
-    "training": {"epochs": 2, "machine": {"precision": "float32", "device": "cpu"}},
-}
+CONFIG = trained_with()
 TRAINED_WITH = TrainedWith.from_json(CONFIG)
 META = {
     "train": {
@@ -61,30 +57,7 @@ META = {
         ]
     },
 }
-RUN = {
-    "dataset": "mvtec",
-    "data_path": "d",
-    "meta": None,
-    "model_name": "m",
-    "k_shot": 1,
-    "seed": 2,
-    "checkpoint": "c",
-    "checkpoint_digest": "0",
-    "trained_on": "visa",
-    "backbone": CONFIG["backbone"],
-    "method": CONFIG["method"],
-    "windows": {
-        "winmode": "mul",
-        "win_size": 3,
-        "win_stride": 2,
-        "win_weight": 0.5,
-        "index_memory": "0",
-        "window_budget": 0,
-    },
-    "image_score": "paper",
-    "metric_size": 240,
-    "machine": {"precision": "float32", "device": "cpu"},
-}
+RUN = a_config(2, backbone=CONFIG["backbone"], windows=as_stored(WindowConfig("mul", 3, 2)))
 
 
 def made(writer):

@@ -16,7 +16,7 @@ from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.training_state import Position, TrainingState
-from fdsl.training_config import TrainedWith
+from tests.support.run_config import heads_of
 from tests.support.small_runs import Place, command, files
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
@@ -154,7 +154,7 @@ def learn(module, optimizer, steps=2):
         optimizer.step()
 
 
-CONFIG = TrainedWith(BackboneConfig(), MethodConfig(), "ab", "visa")
+CONFIG = heads_of(BackboneConfig(), MethodConfig(), "ab", "visa")
 
 
 def saved_state(folder, module, optimizer):
@@ -353,7 +353,7 @@ def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
         ("backbone", "image_size", 96, False),
         ("backbone", "layers", [2], False),
         ("machine", "precision", "bfloat16", False),
-        ("method", "fd", "signed", False),
+        ("options", "fd", "signed", False),
         ("windows", "index_memory", "1", False),
         ("windows", "win_weight", 0.9, True),
     ):

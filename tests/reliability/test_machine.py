@@ -11,15 +11,15 @@ import torch
 
 from fdsl.store.maps import load_maps
 from fdsl.store.training_state import TrainingState
-from fdsl.training_config import TrainedWith
 from models.backbones.open_clip import OpenClipBackbone
 from models.methods.fdsl import Fdsl
+from tests.support.run_config import heads_of
 from tests.support.small_runs import children, command, files, finished_place, line_with, start
 from utils import files as whole_files
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 
-TRAINED_WITH = TrainedWith(BackboneConfig(), MethodConfig(), "ab", "visa")
+TRAINED_WITH = heads_of(BackboneConfig(), MethodConfig(), "ab", "visa")
 pytestmark = pytest.mark.usefixtures("one_thread")
 train, test = command("train"), command("test")
 

@@ -64,7 +64,7 @@ def test_references_of_both_methods_that_overflow_are_repeated_in_float32(place,
     )
     assert told().count("Values overflowed in bfloat16 at a reference of ") == 1
     config = json.loads(next(tmp_path.rglob("config.json")).read_text())
-    assert config["machine"]["precision"] == "float32" and config["heads"] == "both"
+    assert config["machine"]["precision"] == "float32" and config["method"] == "both"
 
 
 def test_a_training_that_overflows_goes_on_in_float32(place, tmp_path, monkeypatch, told):

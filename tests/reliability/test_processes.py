@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from fdsl.store.training_state import TrainingState
-from fdsl.training_config import TrainedWith
 from tests.support.constants import ROOT
+from tests.support.run_config import heads_of
 from tests.support.small_runs import children, command, line_with, start
 from utils import lock
 from utils.config import BackboneConfig, MethodConfig
@@ -95,7 +95,7 @@ def test_a_training_answers_with_one_line_that_says_how_to_continue(place, tmp_p
     while any(map(alive, helpers)) and time.monotonic() < end:
         time.sleep(0.05)
     assert helpers and not [child for child in helpers if alive(child)]
-    other = TrainedWith(BackboneConfig(), MethodConfig(), "ab", "visa")
+    other = heads_of(BackboneConfig(), MethodConfig(), "ab", "visa")
     state = TrainingState(tmp_path / "m/mvtec.unfinished.safetensors", other, "", 5)
     assert state.read().position.step >= 8
 

@@ -155,7 +155,7 @@ def test_a_saved_detector_with_a_made_up_configuration(detectors, data):
         "backbone.image_size",
         "machine.precision",
         "machine.device",
-        "heads",
+        "method",
         "format",
         "fingerprint",
         "image_score",
@@ -163,7 +163,7 @@ def test_a_saved_detector_with_a_made_up_configuration(detectors, data):
         "threshold.score",
         "threshold.source",
         "windows.winmode",
-        "method",
+        "options",
         "references",
     ],
 )

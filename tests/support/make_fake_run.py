@@ -14,30 +14,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from fdsl.report.pictures import CategorySummary, CategoryView, write_pictures  # noqa: E402
 from fdsl.report.run_report import write_report  # noqa: E402
 from fdsl.run_config import RunConfig  # noqa: E402
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored  # noqa: E402
+from tests.support.run_config import a_config  # noqa: E402
 
 COMMAND = (
     "python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl "
     "--k-shot 1 --seed 14 --winmode mul"
 )
-RUN = {
-    "dataset": "mvtec",
-    "data_path": "data/mvtec",
-    "meta": None,
-    "model_name": "fdsl",
-    "k_shot": 1,
-    "seed": 14,
-    "image_score": "paper",
-    "metric_size": 240,
-    "checkpoint": "checkpoints/fdsl/visa.safetensors",
-    "checkpoint_digest": "ab" * 32,
-    "trained_on": "visa",
-    "backbone": as_stored(BackboneConfig(pretrained="none")),
-    "windows": as_stored(WindowConfig()),
-    "method": as_stored(MethodConfig()),
-    "machine": {"device": "cpu", "precision": "float32"},
-    "command": COMMAND,
-}
+RUN = a_config(
+    14,
+    command=COMMAND,
+    backbone__pretrained="none",
+    machine__device="cpu",
+    machine__device_name=None,
+    machine__precision="float32",
+)
 CONFIG = RunConfig.from_json(RUN)
 PAPER = {
     "auroc_sp": (94.4, 0.5),

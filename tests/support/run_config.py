@@ -1,7 +1,18 @@
-"""config.json of made-up finished runs."""
+"""Stored settings of made-up runs and trainings."""
 
 from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig
+from fdsl.training_config import TrainedWith, TrainingSettings
 from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored
+
+MACHINE = {
+    "device": "cuda:0",
+    "device_name": "NVIDIA H200",
+    "precision": "bfloat16",
+    "torch": "2.7.1",
+    "python": "3.12.3",
+    "system": "Linux-6.1",
+    "precision_asked": None,
+}
 
 
 def a_config(seed: int, **changes) -> dict:
@@ -14,17 +25,23 @@ def a_config(seed: int, **changes) -> dict:
         "model_name": "fdsl",
         "k_shot": 1,
         "seed": seed,
+        "rotations": None,
+        "method": "fdsl",
         "checkpoint": "checkpoints/fdsl/visa.safetensors",
         "checkpoint_digest": "ab" * 32,
         "trained_on": "visa",
+        "learnt_from_these": None,
+        "weights": None,
+        "files": None,
+        "grey": None,
         "command": f"python test.py --seed {seed}",
         "backbone": as_stored(BackboneConfig()),
-        "method": as_stored(MethodConfig()),
+        "options": as_stored(MethodConfig()),
         "windows": as_stored(WindowConfig()),
         "image_score": "paper",
         "metric_size": 240,
         "pictures": None,
-        "machine": {"device": "cuda:0", "precision": "bfloat16", "torch": "2.7"},
+        "machine": dict(MACHINE),
     }
     for name, value in changes.items():
         part, _, inner = name.partition("__")
@@ -36,3 +53,31 @@ def prediction_config() -> PredictionConfig:
     """config.json of a made-up run of predict.py."""
     fitted = FittedConfig(RunConfig.from_json(a_config(14)).detector, "max", fingerprint="ab", references=2)
     return PredictionConfig(fitted, "12", None, "python predict.py", "none", False, ("in",))
+
+
+def trained_with() -> dict:
+    """What a checkpoint of two small heads says of itself."""
+    return {
+        "backbone": as_stored(BackboneConfig("m", "p", None, (1, 2), 32)),
+        "options": as_stored(MethodConfig()),
+        "fingerprint": "ab",
+        "dataset": "visa",
+        "training": {
+            "epochs": 2,
+            "k_shot": 10,
+            "batch_size": 8,
+            "learning_rate": 0.001,
+            "augmentation": "crop",
+            "seed": 111,
+            "learnt": "cd",
+            "files": "ef",
+            "images": {"cup": 7, "can": 3},
+            "machine": {**MACHINE, "device": "cpu", "device_name": None, "precision": "float32"},
+        },
+    }
+
+
+def heads_of(backbone: BackboneConfig, options: MethodConfig, fingerprint: str, dataset: str) -> TrainedWith:
+    """What heads say that were trained on this backbone, all else made up."""
+    training = TrainingSettings.from_json(trained_with()["training"])
+    return TrainedWith(backbone, options, fingerprint, dataset, training)
