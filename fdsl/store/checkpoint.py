@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import pickle
 import re
 import warnings
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from fdsl.store.tensor_file import FLOATS, read_tensor_file, refuse_strange
 from fdsl.training_config import TrainedWith
+from models.backbones.weight_files import refused_object
 from utils.config import BackboneConfig, MethodConfig, without
 from utils.errors import ConfigError
 from utils.files import whole_file
@@ -209,6 +211,8 @@ def _load_published(path: Path) -> Checkpoint:
     try:
         with warnings.catch_warnings(action="ignore"):  # of torch, on kinds of tensors that are refused here
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(f"{path} was refused: {refused_object(error)}; save its tensors alone.") from error
     except Exception as error:  # pickle raises what it likes
         raise ConfigError(
             f"{path} was refused: it is not a plain file of tensors ({one_line(error, 120)})."

@@ -20,6 +20,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from models.backbones.transformers_names import is_of_transformers, to_open_clip
+from models.backbones.transformers_vits import is_vit_of_transformers, to_meta
 from models.backbones.weight_files import first_in_cache, read_state, refuse_other_numbers
 from models.backbones.weights import VISUAL, fill_strictly
 from utils.errors import ModelError
@@ -30,7 +31,7 @@ PREFIX = "timm/"
 Tower = Any  # a VisionTransformer or Eva of timm: their parts have no types
 UNTRAINED_SEED = 2025
 # What no tower has: a classifier's last layer, and what only training uses.
-NOT_OF_A_TOWER = ("head.", "head_dist.", "mask_token", "text.", "logit_scale", "logit_bias")
+NOT_OF_A_TOWER = ("head.", "head_dist.", "mask_token", "decoder", "text.", "logit_scale", "logit_bias")
 PATCH_BIAS = "patch_embed.proj.bias"
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -107,15 +108,16 @@ def weights_of_timm(model: str, tag: str) -> Path | None:
 
 
 def tower_of_file(model: str, file: Path) -> Tower:
-    """The tower with a file's weights, in the names of timm, of Meta's DINOv2 and DINOv3, or of CLIP.
+    """The tower with a file's weights, in the names of timm, of Meta's DINOv2 and DINOv3, of transformers, or
+    of CLIP.
 
     Raises ModelError naming the file and what is missing or left over in it.
     """
     visual = shape_of_tower(model)
     if any(buffer.is_meta for buffer in visual.buffers()):  # what no file holds has to be computed
         visual = untrained_tower(model)
-    state = {name.removeprefix("module."): value for name, value in read_state(file, VISUAL).items()}
-    state = _as_open_clip(state)
+    state = read_state(file, VISUAL)
+    state = to_meta(state) if is_vit_of_transformers(state) else _as_open_clip(state)
     refuse_other_numbers(state, file)
     own = visual.state_dict()
     converted = {

@@ -40,7 +40,6 @@ def read_image_tower(file: Path) -> dict[str, Tensor]:
     Nothing in the file is executed. Raises ModelError naming the file.
     """
     state = read_state(file, VISUAL)
-    state = {name.removeprefix("module."): value for name, value in state.items()}
     if is_of_transformers(state):
         tower = to_open_clip(state)
         if "proj" not in tower:

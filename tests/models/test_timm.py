@@ -313,3 +313,76 @@ def test_rotary_positions_that_were_made_for_one_size_serve_all(tmp_path):
         images = torch.randn(1, 3, side, side)
         expected, _ = tokens_of_timm(dynamic, 1, images, (1, 12), False)
         assert np.allclose(found.encode(images, EVERYTHING).raw_tokens, expected, atol=1e-4)
+
+
+def in_names_of_transformers(kind, own):
+    """The state dict of a small model in the names that transformers gives ViT, DINOv2 with registers and
+    DINOv3, written out block by block."""
+    layer = "layer.{}." if kind == "dinov3" else "encoder.layer.{}."
+    patches = "embeddings.patch_embeddings." + ("" if kind == "dinov3" else "projection.")
+    last = "norm" if kind == "dinov3" else "layernorm"
+    found = {"embeddings.cls_token": own["cls_token"], "embeddings.mask_token": torch.zeros(1, 32)}
+    if kind == "plain":
+        found = {"embeddings.cls_token": own["cls_token"], "embeddings.position_embeddings": own["pos_embed"]}
+        found |= {"pooler.dense.weight": torch.ones(32, 32), "pooler.dense.bias": torch.ones(32)}
+    if kind == "registers":  # its classes' place in the table is added by timm
+        found["embeddings.position_embeddings"] = torch.cat([torch.zeros(1, 1, 32), own["pos_embed"]], 1)
+    if kind != "plain":
+        found["embeddings.register_tokens"] = own["reg_token"]
+    names = {
+        "plain": (
+            "layernorm_before",
+            "layernorm_after",
+            "intermediate.dense",
+            "output.dense",
+            "attention.output.dense",
+        ),
+        "registers": ("norm1", "norm2", "mlp.fc1", "mlp.fc2", "attention.output.dense"),
+        "dinov3": ("norm1", "norm2", "mlp.up_proj", "mlp.down_proj", "attention.o_proj"),
+    }[kind]
+    for end in ("weight", "bias"):
+        found[f"{patches}{end}"] = own[f"patch_embed.proj.{end}"]
+        found[f"{last}.{end}"] = own[f"norm.{end}"]
+        for number in range(4):
+            block, theirs = f"blocks.{number}.", layer.format(number)
+            for ours, name in zip(("norm1", "norm2", "mlp.fc1", "mlp.fc2", "attn.proj"), names):
+                found[f"{theirs}{name}.{end}"] = own[f"{block}{ours}.{end}"]
+            if kind == "dinov3" and end == "bias":
+                for name in "qv":
+                    found[f"{theirs}attention.{name}_proj.bias"] = own[f"{block}attn.{name}_bias"]
+                continue
+            attention = "attention.{}_proj" if kind == "dinov3" else "attention.attention.{}"
+            parts = "qkv" if kind == "dinov3" else ("query", "key", "value")
+            for name, part in zip(parts, own[f"{block}attn.qkv.{end}"].chunk(3)):
+                found[f"{theirs}{attention.format(name)}.{end}"] = part
+    for number in range(4 if kind != "plain" else 0):
+        for place in (1, 2):
+            name = f"gamma_{place}" if kind == "dinov3" else f"ls{place}.gamma"
+            found[f"{layer.format(number)}layer_scale{place}.lambda1"] = own[f"blocks.{number}.{name}"]
+    return found
+
+
+def of_authors(kind):
+    """A small model as its authors make it."""
+    if kind != "dinov3":
+        return small(kind)[0]
+    more = {"num_reg_tokens": 4, "use_rot_pos_emb": True, "use_abs_pos_emb": False, "rope_type": "dinov3"}
+    return Eva(
+        img_size=64, patch_size=16, init_values=0.1, use_fc_norm=False, qkv_bias=True, **more, **COMMON
+    )
+
+
+@pytest.mark.parametrize("prefix", ["", "dinov2.", "model.vit."])
+@pytest.mark.parametrize("kind", ["plain", "registers", "dinov3"])
+def test_the_names_that_transformers_gives_vits_are_read(kind, prefix, tmp_path, monkeypatch):
+    wanted = of_authors(kind)
+    with torch.no_grad():
+        for value in wanted.parameters():
+            value.normal_()
+    theirs = in_names_of_transformers(kind, wanted.state_dict())
+    save_file(
+        {f"{prefix}{n}": v.contiguous().clone() for n, v in theirs.items()}, tmp_path / "model.safetensors"
+    )
+    monkeypatch.setattr(timm_towers, "shape_of_tower", lambda _: of_authors(kind))
+    found = timm_towers.tower_of_file("timm/any", tmp_path / "model.safetensors").state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.state_dict().items())

@@ -1,9 +1,11 @@
 """Weights files as others publish them, and as strangers make them: the same tower, or one sentence."""
 
+import argparse
 import io
 import os
 import pickle
 import zipfile
+from pathlib import PurePosixPath
 
 import pytest
 import torch
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import nn
 
+from fdsl.store.checkpoint import load_checkpoint
 from models.backbones.families import load_backbone
 from models.backbones.weights import fingerprint
-from utils.errors import ModelError
+from utils.errors import ConfigError, ModelError
 
 often = settings(
     max_examples=int(os.environ.get("FDSL_FUZZ", "60")),
@@ -211,3 +214,76 @@ def test_a_damaged_archive_is_a_tower_or_one_sentence(data, tmp_path_factory, ti
         load_backbone("ViT-tiny-test", str(folder / "w.pt"), [1], model_config=tiny_configs)
     except ModelError as error:
         assert "\n" not in str(error)
+
+
+WRAPPED = {
+    "module.": lambda state: {f"module.{name}": value for name, value in state.items()},
+    "DeiT and MAE": lambda state: {
+        "model": state,
+        "optimizer": {"state": {}, "param_groups": []},
+        "epoch": 3,
+    },
+    "DINO": lambda state: {
+        "student": {f"module.backbone.{name}": value + 1 for name, value in state.items()},
+        "teacher": {f"backbone.{name}": value for name, value in state.items()}
+        | {"head.mlp.0.weight": torch.ones(3, 3)},
+        "iteration": 7,
+    },
+    "DINOv2": lambda state: {
+        "model": {f"student.backbone.{name}": value + 1 for name, value in state.items()}
+        | {f"teacher.backbone.{name}": value for name, value in state.items()}
+        | {"dino_loss.center": torch.ones(1, 5)}
+    },
+    "Lightning": lambda state: {
+        "state_dict": {f"model.{name}": value for name, value in state.items()}
+        | {"loss.weight": torch.ones(2)},
+        "pytorch-lightning_version": "2.4",
+        "hyper_parameters": {"lr": 1e-3},
+    },
+    "torch.compile": lambda state: {
+        "state_dict": {f"_orig_mod.{name}": value for name, value in state.items()}
+    },
+    "several": lambda state: {
+        "state_dict": {f"module._orig_mod.net.encoder.{name}": value for name, value in state.items()}
+    },
+    "timm": lambda state: {
+        "state_dict": {n: v + 1 for n, v in state.items()},
+        "state_dict_ema": state,
+        "epoch": 1,
+    },
+    "I-JEPA": lambda state: {
+        "encoder": {f"module.{name}": value + 1 for name, value in state.items()},
+        "target_encoder": {f"module.{name}": value for name, value in state.items()},
+        "opt": {"state": {}},
+    },
+}
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["a whole CLIP", "its tower"])
+@pytest.mark.parametrize("wrapped", WRAPPED)
+def test_weights_as_trainings_leave_them_are_read(tmp_path, state, load, wrapped, whole, told):
+    given = {f"visual.{name}": value for name, value in state.items()} if whole else state
+    given |= {"logit_scale": torch.ones(())} if whole else {}
+    torch.save(WRAPPED[wrapped](given), tmp_path / "model.pth")
+    assert load(tmp_path / "model.pth").fingerprint == fingerprint(state)
+    assert "model.pth: the weights under" in told()
+
+
+@pytest.mark.parametrize(
+    "more, named",
+    [
+        (argparse.Namespace(lr=1e-3), "argparse.Namespace"),
+        (PurePosixPath("a"), "pathlib.PurePosixPath"),
+        (nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_a_checkpoint_with_an_object_is_one_sentence_of_our_own(tmp_path, state, load, more, named):
+    torch.save({"model": state, "args": more}, tmp_path / "model.pth")
+    for look in (load, load_checkpoint):
+        with pytest.raises((ModelError, ConfigError)) as refused:
+            look(tmp_path / "model.pth")
+        sentence = str(refused.value)
+        assert (
+            f"was refused: it holds a Python object ({named}), and nothing in a file is executed" in sentence
+        )
+        assert sentence.isprintable() and "weights_only" not in sentence and "x1b" not in sentence
