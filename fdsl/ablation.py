@@ -17,7 +17,7 @@ from data.records import stable_seed
 from fdsl.evaluation import PAPER_SIDE, image_scores
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.planning import Planned
-from fdsl.report.tables import UNDEFINED
+from fdsl.report.tables import UNDEFINED, mean_and_spread
 from fdsl.resampling import RESAMPLED, Counts, counts_of_images, counts_of_pixels, drawn_again, interval
 from fdsl.results import CategoryFiles
 from fdsl.store.maps import load_maps
@@ -242,7 +242,9 @@ def _labels(row: Row, columns: Sequence[str]) -> list[str]:
 
 
 def _table(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    lines = [[*_labels(row, columns), *(_cell(row.mean(name)) for name in METRIC_NAMES)] for row in rows]
+    lines = [
+        [*_labels(row, columns), *(mean_and_spread(row.mean(name)) for name in METRIC_NAMES)] for row in rows
+    ]
     return _aligned(lines, columns)
 
 
@@ -254,12 +256,6 @@ def _aligned(lines: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
         disable_numparse=True,
         colalign=[*["left"] * len(columns), *["right"] * len(METRIC_NAMES)],
     )
-
-
-def _cell(value: tuple[float, float | None] | None) -> str:
-    if value is None:
-        return UNDEFINED
-    return f"{value[0]:.1f}" if value[1] is None else f"{value[0]:.1f} ± {value[1]:.1f}"
 
 
 def _differences(rows: Sequence[Row], columns: Sequence[str]) -> str:

@@ -12,11 +12,10 @@ import torch.nn.functional as F
 
 from fdsl.metrics.exact import METRIC_NAMES, PixelMetrics, image_metrics
 from fdsl.metrics.overlap import Overlap
-from models.features import ScoreMaps
+from models.features import TOP1_SHARE, ScoreMaps
 from utils.config import WindowConfig
 
 PAPER_SIDE = 240  # the published evaluation's map side, pixels
-TOP_SHARE = 0.01  # `top1` is the mean of this share of the highest patch scores
 BATCH_VALUES = 2**24  # map values upsampled at once
 
 
@@ -57,7 +56,7 @@ def image_scores(maps: np.ndarray, raw_scores: np.ndarray, kind: str) -> np.ndar
         return raw
     if kind == "top1":
         flat = np.sort(maps.reshape(len(maps), -1), axis=1)
-        return flat[:, -max(1, round(TOP_SHARE * flat.shape[1])) :].mean(axis=1, dtype=np.float64)
+        return flat[:, -max(1, round(TOP1_SHARE * flat.shape[1])) :].mean(axis=1, dtype=np.float64)
     peak = np.concatenate(
         [upsample_maps(maps[part], PAPER_SIDE).max(axis=(1, 2)) for part in _batches(len(maps), PAPER_SIDE)]
     )

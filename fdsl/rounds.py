@@ -64,10 +64,6 @@ class Batches:
             own = next(loaded) if self.world.rank < len(round_) else None
             yield from self._of_round(round_, own)
 
-    def images(self) -> int:
-        """How many images are left of the epoch."""
-        return len(self.sampler)
-
     def _of_round(self, keys: list[list[int]], own: dict[str, Any] | None) -> Iterator[Prepared]:
         """The round's batches in their order; where one of them overflows, it and those after it are computed
         in float32, as if they had come one by one."""

@@ -20,7 +20,7 @@ from tabulate import tabulate
 from fdsl.flags.arguments import CommandLine
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.paper import DATASET_TITLES
-from fdsl.report.tables import UNDEFINED
+from fdsl.report.tables import UNDEFINED, mean_and_spread
 from fdsl.summary_rows import Row, find_runs, table_rows
 from fdsl.words import SEES
 from utils.command import run_command
@@ -40,12 +40,6 @@ CSV_COLUMNS = (
     *(f"{name}_{part}" for name in METRIC_NAMES for part in ("mean", "std")),
     "source",
 )
-
-
-def _in_cell(value: tuple[float, float | None] | None) -> str:
-    if value is None:
-        return UNDEFINED
-    return f"{value[0]:.1f}" if value[1] is None else f"{value[0]:.1f} ± {value[1]:.1f}"
 
 
 def _plain(text: str) -> str:
@@ -95,7 +89,7 @@ def _table(rows: Sequence[Row]) -> str:
             _plain(row.method) + (" (published)" if row.published else ""),
             " ".join(map(str, row.seeds)),
             *([_sees_in_cell(row)] if sees else []),
-            *(_in_cell(row.metrics[name]) for name in METRIC_NAMES),
+            *(mean_and_spread(row.metrics[name]) for name in METRIC_NAMES),
         ]
         for row in rows
     ]

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from models.detector import Detector
-from models.features import EMBEDDING, Features, ScoreMaps
+from models.features import EMBEDDING, TOP1_SHARE, Features, ScoreMaps
 from models.matching import PICKS, Matching, OwnPicks, PickedByAny
 from models.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.windows import WindowGrid
 from utils.errors import ModelError
 
 OUTPUTS = ("map", "score", "base_score", "window_score")
-TOP_SHARE = 0.01  # of the patches, for the image score `top1` (fdsl/evaluation.py)
 
 
 @dataclass(frozen=True)
@@ -199,7 +198,7 @@ def in_parts(match: Matching, windows: int) -> InParts:
 def mean_of_top_percent(maps: Tensor) -> Tensor:
     """The image score `top1` of maps (B,G,G): the mean (B,) of the highest 1 % of patches."""
     flat = maps.flatten(1)
-    return flat.topk(max(1, round(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)
+    return flat.topk(max(1, round(TOP1_SHARE * flat.shape[1])), -1).values.mean(-1)
 
 
 def refuse_what_is_no_graph(detector: Detector) -> None:

@@ -23,6 +23,8 @@ EMBEDDING = "embedding"
 RAW_TOKENS = "raw_tokens"
 PROJECTED = "projected"
 
+TOP1_SHARE = 0.01  # the image score `top1` is the mean of this share of the highest patch scores
+
 
 class Features(NamedTuple):
     """What a backbone gives of B images or windows.

@@ -14,11 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from flask import Flask, Response, abort, jsonify, request, send_file
 from werkzeug.exceptions import HTTPException
 
 from fdsl.api import AnomalyDetector
+from fdsl.report.pages import templates
 from page.session import Limits, Session
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError, ModelError
@@ -32,7 +32,6 @@ LEFT_SECONDS = 4 * 3600  # and after this time in any case when another one come
 BUSY = "many photographs wait for the detector; try again in a moment"
 HOSTS = ("127.0.0.1", "localhost")
 PAGE = Path(__file__).parent
-STYLES = PAGE.parent / "fdsl" / "report" / "templates"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "img-src 'self' data:; connect-src 'self'; form-action 'none'; base-uri 'none'; frame-ancestors 'none'",
@@ -192,13 +191,7 @@ def _add(app: Flask, method: str, rule: str, view: Callable[..., Any], more: str
 
 
 def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]]) -> tuple[str, str]:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader([PAGE, STYLES]),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates(PAGE)
     made = detector.scorer.detector
     said = {
         "untrained": detector.config.detector.backbone.untrained,

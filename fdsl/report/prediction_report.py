@@ -8,12 +8,12 @@ from typing import Any
 from urllib.parse import quote
 
 import cv2
-import jinja2
 import numpy as np
 
 from fdsl.boxes import Box
 from fdsl.kept_references import KeptReference, references_of
 from fdsl.report import charts, drawing
+from fdsl.report.pages import templates
 from fdsl.report.pictures import safe_name, write_image
 from fdsl.run_config import FittedConfig
 from fdsl.settings import reads_text
@@ -33,7 +33,6 @@ CELL = 220  # pixels
 CELL_TEXT = 44
 BOX_COLOUR = (64, 224, 208)
 BARS = 40  # of the histogram
-TEMPLATES = Path(__file__).parent / "templates"
 SCORES = {
     "max": "mean over blocks of each one's highest patch, at or above the peak of the map",
     "top1": "mean of the map's highest 1 %",
@@ -151,23 +150,20 @@ def write_prediction_report(
 ) -> None:
     """Writes report.html: what was run, the decision, a histogram of all scores and the highest-scoring
     photographs."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("prediction.html.j2").render(
-        totals=totals,
-        threshold=threshold,
-        facts=facts,
-        command=command,
-        has_sheet=has_sheet,
-        quote=quote,
-        rows=totals.top,
-        with_picture=SHEET_CELLS,
-        histogram=_histogram(totals.scores, threshold),
+    page = (
+        templates()
+        .get_template("prediction.html.j2")
+        .render(
+            totals=totals,
+            threshold=threshold,
+            facts=facts,
+            command=command,
+            has_sheet=has_sheet,
+            quote=quote,
+            rows=totals.top,
+            with_picture=SHEET_CELLS,
+            histogram=_histogram(totals.scores, threshold),
+        )
     )
     with whole_file(folder / "report.html", "wb") as file:
         file.write(page.encode("utf-8", "replace"))

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import jinja2
 import numpy as np
 from markupsafe import Markup
 
 from fdsl.paper import DATASET_TITLES, dataset_title
 from fdsl.report import charts, drawing
+from fdsl.report.pages import TEMPLATES, templates
 from fdsl.report.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
 from fdsl.run_config import RunConfig
 from fdsl.words import (
@@ -32,7 +32,6 @@ from models.methods.registry import METHODS
 from utils.files import whole_file
 
 EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
-TEMPLATES = Path(__file__).parent / "templates"
 METRICS = {
     "auroc_px": "AUROC",
     "f1_px": "F1-max",
@@ -64,33 +63,26 @@ def write_report(
         write_pictures(view, folder / "pictures") if isinstance(view, CategoryView) else view
         for view in views
     ]
-    page = _template().render(
-        **_about(config, summaries),
-        **_script(_data(summaries, folder)),
-        table=_table(summaries, metrics, paper),
-        sees=SEES if paper and config.detector.sees_test_set else "",
-        sections=[_section(item, folder) for item in summaries],
-        problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
-        metric_names=METRICS,
-        pixel_metrics=PIXEL_METRICS,
-        panel_names=drawing.PANEL_NAMES,
-        share=share,
-        chart_style=Markup(charts.STYLE),
+    page = (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            **_about(config, summaries),
+            **_script(_data(summaries, folder)),
+            table=_table(summaries, metrics, paper),
+            sees=SEES if paper and config.detector.sees_test_set else "",
+            sections=[_section(item, folder) for item in summaries],
+            problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
+            metric_names=METRICS,
+            pixel_metrics=PIXEL_METRICS,
+            panel_names=drawing.PANEL_NAMES,
+            share=share,
+            chart_style=Markup(charts.STYLE),
+        )
     )
     with whole_file(folder / "report.html", "wb") as file:
         file.write(page.encode("utf-8", "replace"))
     return folder / "report.html"
-
-
-def _template() -> jinja2.Template:
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html.j2")
 
 
 def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str, Any]:

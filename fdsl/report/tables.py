@@ -37,6 +37,14 @@ def _cell(value: float | None) -> str:
     return UNDEFINED if value is None else f"{100 * value:.1f}"
 
 
+def mean_and_spread(value: tuple[float, float | None] | None) -> str:
+    """A mean and its standard deviation, per cent, as a table's cell: the mean alone where there is no other,
+    a dash for None."""
+    if value is None:
+        return UNDEFINED
+    return f"{value[0]:.1f}" if value[1] is None else f"{value[0]:.1f} ± {value[1]:.1f}"
+
+
 def write_tables(
     folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: RunConfig
 ) -> dict:
