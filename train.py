@@ -27,7 +27,7 @@ import torch
 
 from fdsl.begun_training import begin, facts_of
 from fdsl.fitting import LOSS_COLUMNS, fit
-from fdsl.flags.train_flags import parse, recipe
+from fdsl.flags.train_flags import parse
 from fdsl.report.loss_curve import write_loss_curve
 from fdsl.store.checkpoint import is_trained, save_checkpoint
 from fdsl.training import DiscrepancySource
@@ -85,7 +85,17 @@ def train(args: argparse.Namespace, target: Path, world: World) -> None:
         state.config.backbone.image_size,
         args.max_pixels,
     )
-    position = fit(method, source, learnt, state, saved, recipe(args), world)
+    position = fit(
+        method,
+        source,
+        learnt,
+        state,
+        saved,
+        save_every=args.save_every,
+        workers=args.workers,
+        max_pixels=args.max_pixels,
+        world=world,
+    )
     if not world.is_first:
         return
     save_checkpoint(target, method.state_dict(), state.config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 
 import torch
 
@@ -24,21 +23,6 @@ from utils.world import World
 logger = logging.getLogger("fdsl")
 ADAM_BETAS = (0.5, 0.999)
 LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How the heads are fitted. `save_every`: (steps, None) or (None, seconds) between two saved states;
-    `workers`: processes that load images (None: by cores); `max_pixels`: a larger image is refused."""
-
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    augmentation: str
-    seed: int
-    save_every: tuple[int | None, float | None]
-    workers: int | None
-    max_pixels: int
 
 
 def read_unfinished(state: TrainingState) -> SavedTraining | None:
@@ -75,31 +59,39 @@ def fit(
     learnt: TrainingSet,
     state: TrainingState,
     saved: SavedTraining | None,
-    recipe: Recipe,
+    *,
+    save_every: tuple[int | None, float | None],
+    workers: int | None,
+    max_pixels: int,
     world: World = World(),  # noqa: B008 - frozen
 ) -> Position:
-    """Trains the heads in place, from where `saved` stood on; the position it ends at has a LOSS_COLUMNS row
-    per step. Of the processes of a `world` each prepares its part of the batches and finds the gradients of
-    its part of the heads, all take every step, and the first keeps the state."""
-    optimizer = torch.optim.Adam(method.parameters(), lr=recipe.learning_rate, betas=ADAM_BETAS)
+    """Trains the heads in place with the settings of `state`, from where `saved` stood on; the position it
+    ends at has a LOSS_COLUMNS row per step. `save_every`: (steps, None) or (None, seconds) between two saved
+    states; `workers`: processes that load images (None: by cores); `max_pixels`: a larger image is refused.
+
+    Of the processes of a `world` each prepares its part of the batches and finds the gradients of its part of
+    the heads, all take every step, and the first keeps the state.
+    """
+    training = state.config.training
+    optimizer = torch.optim.Adam(method.parameters(), lr=training.learning_rate, betas=ADAM_BETAS)
     position = saved.restore(method, optimizer) if saved else Position()
     if saved and saved.precision != source.precision:
         source.use_float32()
     dataset = TrainingDataset(
-        learnt.root, learnt.records, source.image_size, recipe.augmentation, recipe.seed, recipe.max_pixels
+        learnt.root, learnt.records, source.image_size, training.augmentation, training.seed, max_pixels
     )
-    batches = Batches(dataset, source, recipe.batch_size, recipe.seed, recipe.workers, world)
+    batches = Batches(dataset, source, training.batch_size, training.seed, workers, world)
     step = HeadsStep(method, optimizer, world)
     method.train()
-    while position.epoch < recipe.epochs:
-        what = f"epoch {position.epoch + 1}/{recipe.epochs}"
-        left = len(dataset) - position.batch * recipe.batch_size
+    while position.epoch < training.epochs:
+        what = f"epoch {position.epoch + 1}/{training.epochs}"
+        left = len(dataset) - position.batch * training.batch_size
         prepared = batches.of(position.epoch, position.batch)
         for batch in progress(prepared, left, what, _images, lambda: f"loss {position.rows[-1][2]:.4f}"):
             found = step(batch.features, batch.mask)
             with world.same_everywhere():
                 take_step(step, batch, found, position, state)
-            if world.is_first and state.due(position.step, recipe.save_every):
+            if world.is_first and state.due(position.step, save_every):
                 keep(state, step, position, source.precision)
         log_loss(what, position)
         with world.same_everywhere():

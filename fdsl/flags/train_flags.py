@@ -7,7 +7,6 @@ from pathlib import Path
 
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
-from fdsl.fitting import Recipe
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
 from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
 from utils.config import (
@@ -114,18 +113,4 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         default=save_interval("1m"),
         metavar="N|TIME",
         help="keep the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)",
-    )
-
-
-def recipe(args: argparse.Namespace) -> Recipe:
-    """How the flags want the heads fitted."""
-    return Recipe(
-        args.epochs,
-        args.batch_size,
-        args.learning_rate,
-        args.augmentation,
-        args.seed,
-        args.save_every,
-        args.workers,
-        args.max_pixels,
     )
