@@ -251,19 +251,17 @@ class AnomalyDetector:
     def from_preset(
         cls, name: str, *, checkpoint: str | Path | None = None, **settings: Any
     ) -> AnomalyDetector:
-        """A detector of a named combination of settings: fdsl, fast or best (docs/methods.md).
+        """A detector of a backbone by its short name: clip-large, dinov2-small or dinov2-large
+        (docs/methods.md).
 
-        `settings`: arguments of `from_backbone`, or of `from_checkpoint` for a method with trained heads;
-        they win over the preset's. Raises ConfigError for a name that there is not, and where heads are
-        needed and no `checkpoint` is given.
+        `settings`: arguments of `from_backbone`, or with a `checkpoint` of trained heads those of
+        `from_checkpoint`; they override the preset's. ConfigError for a name that there is not.
         """
         if name not in PRESETS:
             raise ConfigError(f"--preset {name} is not known; choose one of {', '.join(PRESETS)}.")
         chosen = {**settings, **with_preset(name, settings)}
-        if not METHODS[chosen["method"]].needs_heads:
-            return cls.from_backbone(**chosen)
         if checkpoint is None:
-            raise ConfigError(f"preset {name} needs trained heads: name their checkpoint.")
+            return cls.from_backbone(**chosen)
         return cls.from_checkpoint(checkpoint, **chosen)
 
     @property

@@ -1,4 +1,5 @@
-"""Named combinations of settings: `--preset` of the commands, `AnomalyDetector.from_preset`."""
+"""Backbones by short names (`--preset` of the commands, `AnomalyDetector.from_preset`), and the settings of a
+detector where nothing was asked for."""
 
 from __future__ import annotations
 
@@ -10,20 +11,18 @@ from typing import Any
 import torch
 
 from models.methods.plus import Plus
-from models.methods.registry import WITH_HEADS, WITHOUT_HEADS
 from utils.config import AUTO, BackboneConfig
 from utils.text import in_flags
 from utils.tile_layout import AUTO_TILES
 
 logger = logging.getLogger("fdsl")
-SMALL_DINO = "timm/vit_small_patch14_reg4_dinov2.lvd142m"
-LARGE_DINO = "timm/vit_large_patch14_reg4_dinov2.lvd142m"
 PAPER = BackboneConfig()
 
 
 @dataclass(frozen=True)
 class Preset:
-    """`words`: what it is for. `settings`: name of a flag -> its value where the flag is not given."""
+    """A backbone by a short name. `words`: what it is. `settings`: name of one of the backbone's flags -> its
+    value where the flag is not given."""
 
     words: str
     settings: dict[str, Any]
@@ -31,16 +30,16 @@ class Preset:
 
 # What they rest on, and that it is published and not ours: docs/methods.md.
 PRESETS = {
-    "fdsl": Preset(
-        "the paper's backbone and trained heads",
-        {"model": PAPER.model, "layers": PAPER.layers, "image_size": PAPER.image_size, "method": WITH_HEADS},
+    "clip-large": Preset(
+        "CLIP's ViT-L, the paper's backbone",
+        {"model": PAPER.model, "layers": PAPER.layers, "image_size": PAPER.image_size},
     ),
-    "fast": Preset(
-        "a small DINOv2, nothing trained", {"model": SMALL_DINO, "image_size": 448, "method": WITHOUT_HEADS}
+    "dinov2-small": Preset(
+        "DINOv2's ViT-S, fast", {"model": "timm/vit_small_patch14_reg4_dinov2.lvd142m", "image_size": 448}
     ),
-    "best": Preset(
-        "a large DINOv2, two upper-middle blocks, nothing trained",
-        {"model": LARGE_DINO, "layers": (14, 17), "method": WITHOUT_HEADS, "image_score": "top1"},
+    "dinov2-large": Preset(
+        "DINOv2's ViT-L, two upper-middle layers, slow",
+        {"model": "timm/vit_large_patch14_reg4_dinov2.lvd142m", "layers": (14, 17)},
     ),
 }
 
@@ -60,7 +59,10 @@ def add_preset_flag(parser: argparse._ActionsContainer) -> None:
     """The flag itself; `take_preset` fills what it stands for."""
     listed = "; ".join(f"{name}: {preset.words}" for name, preset in PRESETS.items())
     parser.add_argument(
-        "--preset", choices=PRESETS, help=f"{listed}. What it sets is said, and each flag beside it wins"
+        "--preset",
+        choices=PRESETS,
+        help=f"a backbone with its layers and image size ({listed}). The values are printed; flags that are "
+        "given explicitly override them",
     )
 
 

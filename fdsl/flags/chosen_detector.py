@@ -78,7 +78,7 @@ def take_usual_settings(args: argparse.Namespace) -> None:
     if trained is not None:
         logger.info("%s is not used: heads are for --method %s", trained, WITH_HEADS)
     if args.preset is None:
-        logger.info("--preset fast takes DINOv2's features, which are published to judge better than CLIP's")
+        logger.info("--preset dinov2-small takes DINOv2's features, published to judge better than CLIP's")
 
 
 def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
