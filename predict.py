@@ -40,6 +40,7 @@ from fdsl.report.prediction_report import detector_file_as_text
 from fdsl.run_config import PredictionConfig
 from fdsl.store.prediction_folder import LISTED_SKIPPED, PredictionFolder, Totals, skipped_summary
 from utils.command import run_command
+from utils.console import put_line
 from utils.errors import ConfigError, DataError, ModelError
 from utils.lock import locked
 from utils.world import World, connected, find_world
@@ -74,7 +75,7 @@ def without_photographs(args: argparse.Namespace) -> int:
     if args.doctor:
         return tell(examine(args))
     if args.show:
-        print(detector_file_as_text(args.detector))
+        put_line(detector_file_as_text(args.detector))
         return 0
     args.labelled = read_labels(args.labels) if args.labels else None
     learn_more(args)
@@ -187,8 +188,7 @@ def emit(rows: Iterable[Row], as_json: bool, keep_on: bool) -> Totals:
 def printed(row: Row) -> bool:
     """Prints a row as a line of JSON; False where nobody reads it any more."""
     try:
-        sys.stdout.write(json.dumps(row) + "\n")
-        sys.stdout.flush()
+        put_line(json.dumps(row))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return False

@@ -6,7 +6,6 @@ leather). Every defective piece is drawn twice, whole and with its defect, under
 where the two differ.
 """
 
-import argparse
 import csv
 import json
 import shutil
@@ -26,6 +25,7 @@ from data.drawn import defects  # noqa: E402
 from data.drawn.circuit import circuit  # noqa: E402
 from data.drawn.products import Flaw, fabric, gear, leather  # noqa: E402
 from data.drawn.surfaces import Camera, Surface  # noqa: E402
+from utils.console import Parser, put_line  # noqa: E402
 
 VERSION = 2  # raised when the drawings change: older folders are drawn anew
 MARKER = "demo.json"  # written last; a folder without it is not a finished demo
@@ -233,18 +233,16 @@ def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20)
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line: draw the demo, or say that it is there already."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).resolve().parent / "demo")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     try:
         drawn = write_demo(options.folder, options.seed)
     except OSError as error:
-        print(f"demo: {error}", file=sys.stderr)
+        put_line(f"demo: {error}", sys.stderr)
         return 2
-    print(
+    put_line(
         f"{'drew' if drawn else 'already there, kept:'} {options.folder}/mvtec ({', '.join(MVTEC)}) "
         f"and {options.folder}/visa ({', '.join(VISA)}), seed {options.seed}"
     )

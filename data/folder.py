@@ -19,7 +19,6 @@ good may also be called ok or normal, and test test_public; all folders in any c
 a folder is understood and writes nothing: python data/folder.py DIR
 """
 
-import argparse
 import os
 import sys
 from collections import Counter
@@ -34,6 +33,7 @@ from data.masks import is_mask_folder
 from data.parts import Masks, Reading, is_normal, note_loose_images, read_part
 from data.prepare import add_check_flags, print_catalogue
 from data.records import Catalogue, Record
+from utils.console import Parser, put_line
 from utils.errors import DataError
 from utils.log import warn
 from utils.text import natural_key, printable
@@ -176,22 +176,20 @@ def _note_masks(reading: Reading, masks: Masks) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Print how a folder is understood; returns the exit code (2 and one sentence where it is not)."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(__doc__)
     parser.add_argument("root", type=Path, metavar="DIR")
     add_check_flags(parser)
     options = parser.parse_args(arguments)
     try:
         readings, sentences = read_folder(options.root)
     except DataError as error:
-        print(f"data/folder.py: {error}", file=sys.stderr)
+        put_line(f"data/folder.py: {error}", sys.stderr)
         return 2
     for reading in readings:
         sentences += [
             f"{printable(reading.category)}: {sentence}" for sentence in reading.rules + reading.unused
         ]
-    print("\n".join(sentences + unread_below(options.root)))
+    put_line("\n".join(sentences + unread_below(options.root)))
     print_catalogue(_catalogue(options.root, readings), LAYOUT, options)
     return 0
 

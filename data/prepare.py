@@ -12,6 +12,7 @@ from data.images import MAX_PIXELS
 from data.layout import Layout
 from data.meta import write_meta
 from data.records import Catalogue
+from utils.console import Parser, put_line
 from utils.errors import DataError
 from utils.text import printable
 
@@ -24,9 +25,7 @@ def run_script(
 
     The layout's scan is called with the root and, where it takes one, the split file.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description)
     parser.add_argument("root", nargs="?", type=Path, default=default_root, help=f"default: {default_root}")
     parser.add_argument("--meta", type=Path, help="write here instead of ROOT/meta.json")
     add_check_flags(parser)
@@ -40,17 +39,15 @@ def run_script(
         file = options.meta or options.root / "meta.json"
         write_meta(catalogue, file)
     except DataError as error:
-        print(f"data/{layout.name}.py: {error}", file=sys.stderr)
+        put_line(f"data/{layout.name}.py: {error}", sys.stderr)
         return 2
-    print(f"wrote {printable(file)}")
+    put_line(f"wrote {printable(file)}")
     print_catalogue(catalogue, layout, options)
     return 0
 
 
 def add_check_flags(parser: argparse.ArgumentParser) -> None:
-    """The flags that print_catalogue reads, and streams that can show any name."""
-    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without Unicode still shows every name
-    sys.stderr.reconfigure(errors="backslashreplace")
+    """The flags that print_catalogue reads."""
     parser.add_argument("--quick", action="store_true", help="check only the headers of the images")
     parser.add_argument(
         "--max-pixels",
@@ -64,7 +61,7 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
 def print_catalogue(catalogue: Catalogue, layout: Layout, options: argparse.Namespace) -> None:
     """Print the table of counts and every problem; options hold what add_check_flags adds. Ctrl-C ends the
     script."""
-    print(table_of_counts(catalogue, layout.official), flush=True)
+    put_line(table_of_counts(catalogue, layout.official))
     try:
         problems = check_catalogue(
             catalogue,
@@ -75,8 +72,5 @@ def print_catalogue(catalogue: Catalogue, layout: Layout, options: argparse.Name
         )
     except KeyboardInterrupt:
         sys.exit(f"data/{layout.name}.py: the check was stopped; --quick checks only headers")
-    print(
-        "\n".join(
-            [f"{len(problems)} problems:" if problems else "no problems found", *(f"  {p}" for p in problems)]
-        )
-    )
+    said = f"{len(problems)} problems:" if problems else "no problems found"
+    put_line("\n".join([said, *(f"  {problem}" for problem in problems)]))

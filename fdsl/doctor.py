@@ -19,6 +19,7 @@ from fdsl.assembly import load_tower
 from fdsl.settings import backbone_config
 from models.backbones.families import cached_weights
 from utils.config import UNTRAINED, BackboneConfig
+from utils.console import put_line
 from utils.device import choose_device, choose_precision, describe_device
 from utils.errors import ConfigError, ModelError
 from utils.text import one_line
@@ -129,6 +130,6 @@ def tell(findings: Iterable[Finding]) -> int:
     """Prints what was found on the machine; returns the exit code: 2 where something stops everything."""
     stopped = False
     for finding in findings:
-        print(finding.line, flush=True)
+        put_line(finding.line)
         stopped |= finding.stops
     return 2 if stopped else 0

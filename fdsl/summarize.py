@@ -11,7 +11,6 @@ and categories.
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from fdsl.report.tables import UNDEFINED, mean_and_spread
 from fdsl.summary_rows import Row, find_runs, table_rows
 from fdsl.words import SEES
 from utils.command import run_command
+from utils.console import put
 from utils.errors import ConfigError
 from utils.files import csv_text, write_json, write_text
 
@@ -165,8 +165,7 @@ def main(argv: list[str] | None = None) -> None:
             logger.warning("warning: %s, %s, %d shot(s): %s", row.method, row.dataset, row.shots, text)
     output = args.output or args.folder
     text = write_summary(output, args.folder, rows, skipped)
-    encoding = sys.stdout.encoding or "utf-8"
-    sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    put(text)
     logger.info("%d run(s) in %s", len(runs), output / "summary.md")
 
 

@@ -118,6 +118,24 @@ def test_layers_import_what_lies_below_them(folder):
         assert not strangers, f"{name} imports {strangers}"
 
 
+def prints(node):
+    """Whether a call writes to a standard stream by itself, or makes a parser whose messages do."""
+    name = ast.unparse(node.func)
+    return name == "print" or name.endswith(("stdout.write", "stderr.write", "argparse.ArgumentParser"))
+
+
+def test_what_is_printed_goes_through_one_writer():
+    """utils/console.py escapes control characters, which a name from elsewhere may hold."""
+    found = [
+        f"{file.relative_to(ROOT)} line {node.lineno}"
+        for file in PRODUCT
+        if file != ROOT / "utils" / "console.py"
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and prints(node)
+    ]
+    assert PRODUCT and found == []
+
+
 def test_tests_and_benchmarks_do_not_need_each_other():
     """Benchmarks are run as commands. Those of thresholds are not yet: their tests import them."""
     of_thresholds = ROOT / "tests" / "fdsl" / "test_good_parts.py"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils import signals
+from utils.console import put
 from utils.log import only_from, start_logging
 from utils.memory import CURE, is_out_of_memory
 from utils.text import one_line, shortened
@@ -60,13 +61,13 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
         code = main(None) or 0
     except KeyboardInterrupt as stopped:
         if debug:
-            traceback.print_exc()
+            put(traceback.format_exc(), sys.stderr)
         with contextlib.suppress(OSError, ValueError):
             sys.stdout.flush()  # what --format json has said so far
         signals.leave(getattr(stopped, "number", signal.SIGINT), lambda line: logger.error("%s", line))
     except Exception as error:
         if debug:
-            traceback.print_exc()
+            put(traceback.format_exc(), sys.stderr)
         sentence = shortened(" ".join(str(error).split())) if isinstance(error, errors) else explain(error)
         code = UNEXPECTED if sentence is None else 2
         logger.error("error: %s", sentence or unexpected(error))

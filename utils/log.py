@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -27,7 +28,8 @@ class _Console(logging.Handler):
     file may hold, are escaped here, so that none reaches the terminal."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(without_controls(self.format(record)), file=sys.stderr)
+        with contextlib.suppress(OSError, ValueError):  # nobody may be reading it any more
+            tqdm.write(without_controls(self.format(record)), file=sys.stderr)
 
 
 class _File(logging.FileHandler):

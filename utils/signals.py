@@ -19,6 +19,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
+from utils.text import without_controls
 from utils.world import speaks
 
 GRACE = (
@@ -97,7 +98,7 @@ def _raise(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _write(line: str) -> None:
-    os.write(2, f"{line}\n".encode(errors="backslashreplace"))
+    os.write(2, f"{without_controls(line)}\n".encode(errors="backslashreplace"))
 
 
 def _watch(wake: socket.socket) -> None:

@@ -6,18 +6,13 @@ import argparse
 from collections.abc import Callable
 
 from utils.config import AUTO
+from utils.console import Parser
 from utils.tile_layout import AUTO_TILES, MOST_TILES
 from utils.world import speaks
 
 
-class CommandLine(argparse.ArgumentParser):
-    """A command's flags: its module's docstring as the description, and one sentence for what cannot be
-    read."""
-
-    def __init__(self, description: str, prog: str | None = None):
-        super().__init__(
-            prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+class CommandLine(Parser):
+    """A command's flags, with one sentence for what cannot be read."""
 
     def error(self, message: str):
         self.exit(2, f"error: {message}; --help lists the flags\n" if speaks() else None)

@@ -62,6 +62,16 @@ def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs
     same(grown, whole)
 
 
+def test_no_control_character_of_a_references_name_is_printed(good, tiny_configs, tmp_path, capsys):
+    good[0].rename(hostile := good[0].with_name("\x1b[2J\x07.png"))
+    made = detector(tiny_configs)
+    made.remember([hostile])
+    made.save(tmp_path / "part.safetensors")
+    assert predict.main(["--detector", str(tmp_path / "part.safetensors"), "--show"]) == 0
+    printed = capsys.readouterr().out
+    assert "[2J" in printed and "\x1b" not in printed and "\x07" not in printed
+
+
 def test_what_was_remembered_is_listed(good, tiny_configs, tmp_path):
     made = detector(tiny_configs)
     made.remember([*good[:2], good[0], Image.open(good[3])])

@@ -30,6 +30,26 @@ def test_a_reader_that_has_seen_enough(place, detector, tmp_path, with_output):
         assert len(list(csv.DictReader(open(tmp_path / "out/scores.csv")))) == 4
 
 
+@pytest.mark.parametrize("streams", ["2> >(exit)", "2>&-", "1>&- 2>&-", "2> >(exit) 1> >(exit)"])
+@pytest.mark.parametrize(
+    "more, wanted", [(("--threshold", "0", "--exit-code"), 1), (("--batch-size", "x"), 2)]
+)
+def test_broken_and_closed_streams_change_no_exit_code(place, detector, tmp_path, streams, more, wanted):
+    words = [
+        "--detector",
+        detector,
+        "--input",
+        place / "parts",
+        "--output",
+        tmp_path / "out",
+        *RUNTIME,
+        *more,
+    ]
+    command = " ".join(f"'{word}'" for word in (sys.executable, "predict.py", "--format", "json", *words))
+    done = subprocess.run(["bash", "-c", f"{command} {streams}"], cwd=ROOT, capture_output=True, timeout=120)
+    assert done.returncode == wanted and b"Traceback" not in done.stderr
+
+
 def test_a_closed_standard_error_does_not_put_the_log_into_the_rows(place, detector):
     command = " ".join(
         [f"'{sys.executable}' predict.py --detector '{detector}' --input '{place / 'parts'}'"]

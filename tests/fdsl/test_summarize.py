@@ -193,6 +193,13 @@ def test_rows_that_see_the_test_set_say_so_in_a_column(tmp_path):
     assert {row["sees_test_set"] for row in rows} == {True, False, None}
 
 
+def test_no_control_character_of_a_name_is_printed(tmp_path, capsys):
+    write_run(tmp_path, 14, dataset="folder", trained_on="visa", categories=("cup\x1b[2J\x07",))
+    summarize.main([str(tmp_path)])
+    printed = "".join(capsys.readouterr())
+    assert "14" in printed and "\x1b" not in printed and "\x07" not in printed
+
+
 def test_no_published_rows_for_other_photographs(tmp_path):
     write_run(tmp_path, 14, dataset="folder", trained_on="visa", categories=("cup",))
     write_run(tmp_path, 14, k_shot=8)
@@ -342,7 +349,7 @@ def test_command_line(tmp_path):
     write_run(tmp_path / "m", 14)
     write_run(tmp_path / "m", 16)
     done = run(str(tmp_path / "m"), "--output", str(tmp_path / "out"))
-    assert done.returncode == 0 and done.stdout.startswith("# ") and "51.5 ? 0.1" in done.stdout
+    assert done.returncode == 0 and done.stdout.startswith("# ") and "51.5 \\xb1 0.1" in done.stdout
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
         "summary.csv",
         "summary.json",

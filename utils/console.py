@@ -1,0 +1,39 @@
+"""The one way to standard output and standard error: no control character of a name reaches the terminal."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from typing import IO, Any
+
+from utils.text import without_controls
+
+
+def put(text: str, to: IO[str] | None = None) -> None:
+    """Writes lines for people to standard output, or `to` another stream. Control characters are escaped, and
+    so are those that the stream's encoding lacks. OSError where nobody reads it any more."""
+    stream = to or sys.stdout
+    encoding = stream.encoding or "utf-8"
+    stream.write(without_controls(text).encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def put_line(text: str, to: IO[str] | None = None) -> None:
+    """`put` with an end of line."""
+    put(f"{text}\n", to)
+
+
+class Parser(argparse.ArgumentParser):
+    """A command's flags: its module's docstring as the description. Messages repeat what was typed, and go
+    through `put`."""
+
+    def __init__(self, description: str | None, prog: str | None = None) -> None:
+        super().__init__(
+            prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if message:
+            with contextlib.suppress(OSError, ValueError):  # nobody may be reading it any more
+                put(message, file or sys.stderr)
