@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from models.tiles import resized
 
 FOCAL_GAMMA = 2
 FOCAL_SMOOTHING = 1e-5  # as published: the one-hot target is smoothed by it, and it is added to p_t
 DICE_SMOOTHING = 1.0
-
-
-def upsample(maps: Tensor, side: int) -> Tensor:
-    """Maps (...,G,G) -> (...,side,side), bilinear with corners aligned."""
-    flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    return F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=True).reshape(
-        *maps.shape[:-2], side, side
-    )
 
 
 def focal_loss(probability: Tensor, mask: Tensor) -> Tensor:
@@ -37,7 +30,7 @@ def dice_loss(probability: Tensor, mask: Tensor) -> Tensor:
 def map_losses(maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Focal and dice losses (L,), one per map of `maps` (L,B,G,G), against `mask` (B,1,S,S)."""
     mask = mask[:, 0]
-    large = [upsample(block, mask.shape[-1]) for block in maps]
+    large = [resized(block, mask.shape[-1]) for block in maps]
     return (
         torch.stack([focal_loss(block, mask) for block in large]),
         torch.stack([dice_loss(block, mask) for block in large]),

@@ -21,8 +21,9 @@ from models.backbones.timm import TimmBackbone
 from models.backbones.timm_towers import tower_of_file
 from models.detector import Detector
 from models.features import EMBEDDING
-from models.losses import map_losses, upsample
+from models.losses import map_losses
 from models.methods.fdsl import Fdsl
+from models.tiles import resized
 from tests.support.constants import REAL_BACKBONE, SHARED
 from tests.support.small_runs import command
 from utils.config import MethodConfig, WindowConfig
@@ -126,7 +127,7 @@ def test_full_image_maps_and_scores(case):
     close(case.maps.refined[:, 0], golden["nam"])
     for maps, name in ((case.maps.refined, "base"), (case.maps.raw, "base_raw")):
         mean, score = case.detector.method.summarise(maps)
-        close(upsample(mean, EVALUATED)[0], golden[f"{name}_map"])
+        close(resized(mean, EVALUATED)[0], golden[f"{name}_map"])
         assert abs(float(score) - golden[f"{name}_score"]) < 1e-4
 
 
@@ -134,10 +135,10 @@ def test_window_and_fused_maps_and_scores(case):
     golden, tied = case.golden, tied_window_patches(case)
     close(case.window.refined[:, 0], golden["window_layers"], tied)
     found = case.detector(case.image[None])
-    reached = upsample(torch.from_numpy(tied.any(0)).float()[None], EVALUATED)[0].numpy() > 0
-    close(upsample(found.window, EVALUATED)[0], golden["window_map"], reached)
+    reached = resized(torch.from_numpy(tied.any(0)).float()[None], EVALUATED)[0].numpy() > 0
+    close(resized(found.window, EVALUATED)[0], golden["window_map"], reached)
     fused, score = found.fused(case.settings)
-    close(upsample(fused, EVALUATED)[0], golden["fused_map"], reached)
+    close(resized(fused, EVALUATED)[0], golden["fused_map"], reached)
     assert abs(float(found.window_score) - golden["window_score"]) < 1e-4
     assert abs(float(score) - golden["fused_score"]) < 1e-4
 

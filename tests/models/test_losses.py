@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from models.discrepancy import feature_discrepancy
-from models.losses import dice_loss, focal_loss, map_losses, upsample
+from models.losses import dice_loss, focal_loss, map_losses
 from models.methods.fdsl import AnomalyScoreHead, Fdsl, NeighbourAggregation
+from models.tiles import resized
 
 
 def test_focal_by_hand():
@@ -31,7 +32,7 @@ def test_a_perfect_map_costs_nothing_and_a_wrong_one_much():
 
 def test_upsampling_keeps_corners():
     maps = torch.rand(2, 3, 5, 5)
-    large = upsample(maps, 33)
+    large = resized(maps, 33)
     assert large.shape == (2, 3, 33, 33)
     assert torch.allclose(large[..., ::32, ::32], maps[..., ::4, ::4], atol=1e-6)
 

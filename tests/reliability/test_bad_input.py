@@ -284,8 +284,8 @@ TEST_ONLY = [
         [],
         ["mvtec.safetensors", "fields"],
     ),
-    ("an unknown discrepancy", set_in("method", "fd", value="cube"), [], ["which no flag takes"]),
-    ("no method", set_in("method", value=None), [], ["mvtec.safetensors", "configuration"]),
+    ("an unknown discrepancy", set_in("options", "fd", value="cube"), [], ["which no flag takes"]),
+    ("no options", set_in("options", value=None), [], ["mvtec.safetensors", "configuration"]),
     ("a malicious pickle", torch_file(lambda: {"trainable_RR": Malicious()}), [], ["their.pth was refused"]),
     ("a bare malicious pickle", torch_file(Malicious), [], ["their.pth was refused"]),
     (
