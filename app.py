@@ -1,10 +1,13 @@
-"""A page to try a detector on your own photographs, for this machine alone.
+"""A page to try a detector on your own photographs, for this machine alone, or for all who know a secret.
 
     pip install -r requirements-app.txt
     python app.py                                   # then open the address that it prints
     python app.py --detector part.safetensors       # what predict.py --save-detector wrote
 
-It listens on 127.0.0.1. Uploads lie in a temporary folder and are gone when the page is closed (Ctrl-C).
+    python app.py --host 0.0.0.0 --token SECRET     # in a container, or for other machines
+
+It listens on 127.0.0.1 unless --host says another address, which needs --token. Uploads lie in a temporary
+folder and are gone when the page is closed (Ctrl-C).
 """
 
 from __future__ import annotations
@@ -15,8 +18,9 @@ if __name__ in ("__main__", "fdsl_commands.app"):  # before torch is imported: C
     signals.answer(at_once=True)
 
 import argparse
+import ipaddress
 import logging
-import os
+import socket
 import threading
 from dataclasses import replace
 from typing import NoReturn
@@ -32,7 +36,8 @@ from utils.errors import ConfigError, DataError, ModelError
 from utils.signals import before_leaving, how_to_continue
 
 logger = logging.getLogger("fdsl")
-HOST = "127.0.0.1"  # there is no flag for another: nobody else's photographs, nobody else's machine
+HOST = "127.0.0.1"
+SHORTEST_TOKEN = 16  # characters
 PORT = 7860
 THREADS = 24  # more than page.server.WAITING: those who wait for the detector leave some for the pages
 IDLE_SECONDS = 15  # a connection on which nothing is asked for so long is closed
@@ -69,8 +74,10 @@ def main(argv: list[str] | None = None) -> NoReturn:
         how_to_continue("the page is closed and what was uploaded is gone; the same command opens it again")
         try:
             server = waitress.create_server(
-                make_server(detector, folder, limits, shown_facts(detector), args.rotate_references),
-                host=HOST,
+                make_server(
+                    detector, folder, limits, shown_facts(detector), args.rotate_references, args.token
+                ),
+                host=args.address,
                 port=args.port,
                 threads=THREADS,
                 connection_limit=_connections(),
@@ -82,14 +89,30 @@ def main(argv: list[str] | None = None) -> NoReturn:
             )
         except OSError as error:
             raise ConfigError(
-                f"--port {args.port} cannot be had ({os.strerror(error.errno)}); name another, or 0 for any."
+                f"--host {args.host} --port {args.port} cannot be had ({error.strerror}); name another, or "
+                "port 0 for any."
             ) from error
-        logger.info("open http://%s:%s in your browser; Ctrl-C closes it", HOST, server.effective_port)
+        logger.info("open %s in your browser; Ctrl-C closes it", shown_address(args, server.effective_port))
         serving = threading.Thread(target=server.run, name="server", daemon=True)
         serving.start()
         while serving.is_alive():  # Ctrl-C reaches this thread, not the server's
             serving.join(1)
     raise ConfigError("The server stopped; the lines above say why.")
+
+
+def shown_address(args: argparse.Namespace, port: int) -> str:
+    """Where a browser finds the page; the secret is not repeated."""
+    anywhere = ipaddress.ip_address(args.address).is_unspecified
+    host = socket.gethostname() if anywhere else f"[{args.address}]" if ":" in args.address else args.address
+    return f"http://{host}:{port}" + ("/?token=..., with your secret," if args.token else "")
+
+
+def address_of(host: str) -> str:
+    """A host's address, in digits; ConfigError for one that has none."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host} is no address of this machine; give 0.0.0.0 for all.") from error
 
 
 def _connections() -> int:
@@ -116,12 +139,32 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         "--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free"
     )
     page.add_argument(
+        "--host",
+        default=HOST,
+        metavar="ADDRESS",
+        help=f"where it listens, 0.0.0.0 for all addresses of this machine; needs --token (default {HOST})",
+    )
+    page.add_argument(
+        "--token",
+        metavar="SECRET",
+        help="who opens the page has to know it: http://ADDRESS:PORT/?token=SECRET; "
+        f"at least {SHORTEST_TOKEN} characters",
+    )
+    page.add_argument(
         "--max-upload", type=whole(1, 4096), default=64, metavar="MIB", help="largest file (default 64 MiB)"
     )
     add_detector_flags(parser)
     args = parser.parse_args(argv)
     if problem := saved_detector_problem(args):
         parser.error(problem)
+    args.address = address_of(args.host)
+    if args.token is None and not ipaddress.ip_address(args.address).is_loopback:
+        parser.error(
+            f"--host {args.host} lets other machines in: give --token SECRET beside it, or leave it out and "
+            f"come by ssh -L {args.port}:{HOST}:{args.port} USER@{socket.gethostname()}"
+        )
+    if args.token is not None and (len(args.token) < SHORTEST_TOKEN or not args.token.isascii()):
+        parser.error(f"--token needs at least {SHORTEST_TOKEN} letters, digits and signs of ASCII")
     take_preset(args)
     args.false_alarm_rate = args.threshold = args.threshold_from = None  # chosen on the page
     return args

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import math
 import secrets
+import socket
 import threading
 import time
 from collections import OrderedDict
@@ -14,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, abort, jsonify, request, send_file
+from flask import Flask, Response, abort, jsonify, redirect, request, send_file
 from werkzeug.exceptions import HTTPException
 
 from fdsl.api import AnomalyDetector
@@ -30,7 +32,8 @@ WAITING = 16  # requests that wait for the detector at once; app.py has more thr
 IDLE_SECONDS = 600  # a visitor who was quiet for so long makes room when there are too many
 LEFT_SECONDS = 4 * 3600  # and after this time in any case when another one comes
 BUSY = "many photographs wait for the detector; try again in a moment"
-HOSTS = ("127.0.0.1", "localhost")
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+COOKIE = "fdsl"  # holds the token's digest
 PAGE = Path(__file__).parent
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
@@ -94,11 +97,12 @@ def make_server(
     limits: Limits,
     facts: list[tuple[str, str]],
     rotations: int | str | None = None,
+    token: str | None = None,
 ) -> Flask:
     """The WSGI application. Visitors get copies of `detector`; uploads go to `folder` and nowhere else.
 
     `facts` are shown on the page, `rotations` chosen on it at first (see Session). It answers requests that
-    name this machine alone, and none that another site's page makes.
+    name this machine alone, or with a `token` those that bring it, and none that another site's page makes.
     """
     app = Flask("fdsl", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = limits.file_bytes
@@ -106,15 +110,20 @@ def make_server(
     in_turn = partial(_in_turn, threading.BoundedSemaphore(WAITING))
     page, style = _page(detector, limits, facts)
 
+    proof = None if token is None else hashlib.sha256(token.encode()).hexdigest()
+
     @app.before_request
-    def only_from_here() -> None:
-        host = request.host.rsplit(":", 1)[0]
+    def only_from_here() -> Response | None:
         site = request.headers.get("Sec-Fetch-Site", "none")
-        origin = request.headers.get("Origin", request.host_url.rstrip("/"))
-        if host not in HOSTS or origin != request.host_url.rstrip("/"):
+        origin = request.headers.get("Origin", request.host).rpartition("://")[2]  # a proxy may speak https
+        elsewhere = site not in ("same-origin", "none") and request.path != "/"
+        if origin != request.host or elsewhere:
             abort(403, "this page answers its own requests alone")
-        if site not in ("same-origin", "none") and request.path != "/":
-            abort(403, "this page answers its own requests alone")
+        if proof is not None:
+            return _admitted(proof)
+        if request.host.rsplit(":", 1)[0] not in HOSTS:
+            abort(403, _from_elsewhere())
+        return None
 
     @app.after_request
     def with_headers(response: Response) -> Response:
@@ -168,6 +177,32 @@ def make_server(
         in_turn(lambda name: _file(visitors[name].saved_detector(), "detector.safetensors")),
     )
     return app
+
+
+def _admitted(proof: str) -> Response | None:
+    """Lets in who brings the token: in the address, which is left out of it from then on, or as a bearer's.
+    403 for everybody else."""
+    bearer = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    given = request.args.get("token", "") if request.path == "/" else ""
+    proven = [hashlib.sha256(text.encode()).hexdigest() for text in (given, bearer)]
+    if secrets.compare_digest(proven[0], proof):
+        answer = redirect("/")
+        answer.set_cookie(COOKIE, proof, httponly=True, samesite="Lax", secure=request.is_secure)
+        return answer
+    known = request.cookies.get(COOKIE, "").encode()
+    if not (secrets.compare_digest(proven[1], proof) or secrets.compare_digest(known, proof.encode())):
+        abort(403, "who opens this page has to know its secret: http://ADDRESS:PORT/?token=SECRET")
+    return None
+
+
+def _from_elsewhere() -> str:
+    """What somebody is told who comes from another machine, as a container's ports and proxies let him."""
+    port = request.environ.get("SERVER_PORT", "PORT")
+    here = f"127.0.0.1:{port}"
+    return (
+        f"this page answers this machine alone; come by ssh -L {port}:{here} USER@{socket.gethostname()} and "
+        f"open http://{here}, or start app.py with --host ADDRESS --token SECRET"
+    )
 
 
 def _in_turn(turns: threading.BoundedSemaphore, view: Callable[..., Any]) -> Callable[..., Any]:

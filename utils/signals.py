@@ -57,11 +57,16 @@ def before_leaving(action: Callable[[], object]) -> None:
 
 
 def command_line() -> str:
-    """The command that is running, as it can be pasted into a shell."""
+    """The command that is running, as it can be pasted into a shell; a secret is left out."""
     script, *arguments = sys.argv
+    for place, word in enumerate(arguments):
+        if word.startswith("--token="):
+            arguments[place] = "--token=..."
+        elif place and arguments[place - 1] == "--token":
+            arguments[place] = "..."
     name = os.path.basename(script)
     if not name.startswith(INSTALLED):
-        return shlex.join(["python", *sys.argv])
+        return shlex.join(["python", script, *arguments])
     found = shutil.which(name)
     here = found is not None and os.path.realpath(found) == os.path.realpath(script)
     return shlex.join([name if here else script, *arguments])

@@ -5,6 +5,7 @@ import re
 import signal
 import socket
 import threading
+import urllib.error
 import urllib.request
 
 import pytest
@@ -88,13 +89,35 @@ def test_flags_that_are_refused(arguments, tmp_path, capsys):
         (["--max-upload", "0"], "--max-upload"),
         (["--save-detector", "x"], "unrecognized"),
         (["--detector", "x", "--method", "both"], "does not go with"),
-        (["--host", "0.0.0.0"], "--host"),
+        (["--host", "0.0.0.0"], "lets other machines in: give --token SECRET beside it"),
+        (["--host", "0.0.0.0", "--token", "short"], "--token needs at least 16"),
+        (["--host", "no such host"], "--host"),
         (["--references", str(tmp_path / "nowhere")], "nowhere"),
     ):
         with pytest.raises(SystemExit) as ended:
             as_command(command("app").main, [*arguments, *more])
         told = capsys.readouterr().err
         assert ended.value.code == 2 and sentence in told and "Traceback" not in told, told
+
+
+def test_others_are_let_in_by_a_token(arguments, tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    secret = "a long enough secret"
+    process = start("app", [*arguments, "--port", "0", "--host", "0.0.0.0", "--token", secret])
+    try:
+        line = next(line for line in process.stderr if "open http://" in line)
+        assert "/?token=..." in line and secret not in line
+        port = re.search(r":(\d+)/", line)[1]
+        address = f"http://{socket.gethostbyname(socket.gethostname())}:{port}"
+        with pytest.raises(urllib.error.HTTPError, match="403"):
+            urllib.request.urlopen(address, timeout=10)
+        proven = urllib.request.Request(address, headers={"Authorization": f"Bearer {secret}"})
+        assert b"<html" in urllib.request.urlopen(proven, timeout=10).read()
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=10)[1]
+        assert "the same command opens it again" in said and secret not in said and "--token ..." in said
+    finally:
+        process.kill()
 
 
 def test_idle_connections_shut_nobody_out(arguments, tmp_path, monkeypatch):

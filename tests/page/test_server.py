@@ -43,6 +43,64 @@ def visitor(client):
     return Visitor(client)
 
 
+SECRET = "correct horse battery"
+
+
+@pytest.fixture
+def guarded(detector, tmp_path):
+    return make_server(detector, tmp_path, LIMITS, [], None, SECRET).test_client()
+
+
+def test_who_knows_the_secret_is_let_in_from_anywhere(guarded):
+    away = {"base_url": "http://station-7.plant.example:7860"}
+    answer = guarded.get("/", query_string={"token": SECRET}, **away)
+    assert (
+        answer.status_code == 302 and answer.headers["Location"] == "/" and SECRET not in str(answer.headers)
+    )
+    assert all(part in answer.headers["Set-Cookie"] for part in ("HttpOnly", "SameSite=Lax"))
+    assert guarded.get("/", **away).status_code == 200
+    own = {"Origin": "https://station-7.plant.example:7860"}  # as a proxy that speaks TLS has it
+    assert guarded.post("/sessions", headers=own, **away).status_code == 200
+    for strange in (
+        {"Origin": "https://elsewhere.example"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Origin": "null"},
+    ):
+        assert guarded.post("/sessions", headers=strange, **away).status_code == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/page.js", "/sessions", "/sessions/x", "/sessions?token=" + SECRET])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Bearer "},
+        {"Cookie": "fdsl=" + "0" * 64},
+        {"Cookie": "fdsl=\xe9"},
+        {"Cookie": f"fdsl={SECRET}"},
+    ],
+)
+def test_nobody_else_is(guarded, path, headers):
+    for method in ("GET", "POST"):
+        answer = guarded.open(path, method=method, headers=headers)
+        assert answer.status_code == 403 and "has to know its secret" in answer.json["error"]
+        assert SECRET not in answer.text
+
+
+def test_a_program_brings_the_secret_as_a_bearer(guarded):
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    name = guarded.post("/sessions", headers=headers).json["name"]
+    assert guarded.get(f"/sessions/{name}", headers=headers).status_code == 200
+
+
+def test_who_comes_from_another_machine_is_told_the_way(client):
+    answer = client.get("/", base_url="http://station-7.plant.example:7860")
+    assert answer.status_code == 403
+    assert "ssh -L 7860:127.0.0.1:7860 USER@" in answer.json["error"]
+    assert "--host ADDRESS --token SECRET" in answer.json["error"]
+
+
 def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     state = visitor.learnt(1, 2, rotations=2, rate=0.05)
     told = [visitor.scored(png(3, spot), f"{spot}.png") for spot in (False, True)]
@@ -259,7 +317,8 @@ def test_other_sites_and_names_are_turned_away(client):
         {**here, "Sec-Fetch-Site": "cross-site"},
     ):
         answer = client.post("/sessions", headers=headers)
-        assert answer.status_code == 403 and "own requests alone" in answer.json["error"], headers
+        told = "answers this machine alone" if len(headers) == 1 else "own requests alone"
+        assert answer.status_code == 403 and told in answer.json["error"], headers
 
 
 def test_headers_and_page(client):
