@@ -31,6 +31,8 @@ from PIL import Image
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fdsl.turning import show
+
 from benchmarks.encoded import Encoded
 from data.catalogue import DATASETS, open_catalogue
 from data.images import mask_to_tensor, open_image, open_mask
@@ -44,7 +46,6 @@ from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
 from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config, window_config
-from fdsl.turning import show
 from models.backbone import Backbone
 from models.detector import Detector
 from models.features import join_score_maps

@@ -29,6 +29,8 @@ from PIL import Image
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from fdsl.turning import show
+
 from benchmarks.judgement import BATCH, Setting, products
 from data.catalogue import DATASETS
 from data.images import open_image
@@ -50,7 +52,6 @@ from fdsl.thresholds import (
     upper_limit,
     what_references_say,
 )
-from fdsl.turning import show
 from models.features import ScoreMaps
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError

@@ -12,63 +12,68 @@ from data.records import stable_seed
 from utils.tile_layout import TileLayout
 
 # How far two photographs of the same part may differ when nobody moved the camera on purpose.
-MOST_TURN = 3.0  # degrees
+MOST_ROTATION = 3.0  # degrees
 MOST_SHIFT = 0.02  # of the sides
 MOST_SCALE = 0.03
 MOST_LIGHT = 0.10  # brightness and contrast
 
 
 def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
-    """The RGB photograph and its copies turned about the centre by 360/count degrees each: `count` in all.
+    """The RGB photograph and its copies rotated about the centre by 360/count degrees each: `count` in all.
 
-    The frame stays as it is; what turns in from outside repeats its edge.
+    The frame stays as it is; what comes in from outside repeats the photograph's edge.
     """
     yield photo
     for step in range(1, count):
-        yield _moved(photo, _turning(photo.size, 360 * step / count), cv2.BORDER_REPLICATE)
+        yield _moved(photo, _rotation(photo.size, 360 * step / count), cv2.BORDER_REPLICATE)
 
 
-def rotated_places(size: tuple[int, int], count: int, grid: int) -> np.ndarray:
-    """(count, grid*grid, 2): for each patch of each copy of `rotated`, the row and column, in patches, where
-    its centre lies on the photograph as it was; `size` is the photograph's (width, height)."""
-    width, height = size
-    rows, columns = np.divmod(np.arange(grid * grid), grid)
-    return _unturned((rows + 0.5) * height / grid, (columns + 0.5) * width / grid, size, count, grid)
-
-
-def rotated_tile_places(size: tuple[int, int], count: int, layout: TileLayout) -> np.ndarray:
-    """(count, T*N, 2): the same of the patches of tiles, in patches of the whole image."""
-    width, height = size
-    down, across = layout.places().T
-    return _unturned(down * height, across * width, size, count, layout.grid)
-
-
-def _unturned(
-    down: np.ndarray, across: np.ndarray, size: tuple[int, int], count: int, grid: int
+def rotated_places(
+    size: tuple[int, int], count: int, grid: int, layout: TileLayout | None = None
 ) -> np.ndarray:
-    """(count, n, 2): where places of each copy, in pixels from its upper left corner, lie on the
-    photograph."""
+    """(count, n, 2): for each of the n patches of each copy of `rotated`, the row and column, in patches of
+    the whole image, where its centre lies on the photograph as it was; outside, on its nearest edge.
+
+    `size`: the photograph's (width, height). n is grid x grid, or with `layout` all patches of its tiles.
+    """
     width, height = size
-    pixels = np.stack([across - 0.5, down - 0.5, np.ones(len(down))])
-    places = []
-    for step in range(count):
-        back = cv2.invertAffineTransform(_turning(size, 360 * step / count))
-        columns, rows = (place.clip(0, side - 1) for place, side in zip(back @ pixels, size))
-        places.append(
-            np.stack([(rows + 0.5) * grid / height - 0.5, (columns + 0.5) * grid / width - 0.5], axis=1)
-        )
-    return np.stack(places)
+    places = _source_places(size, count, grid, layout)
+    rows, columns = places[..., 0].clip(0, height - 1), places[..., 1].clip(0, width - 1)
+    return np.stack([(rows + 0.5) * grid / height - 0.5, (columns + 0.5) * grid / width - 0.5], axis=-1)
+
+
+def rotated_inside(
+    size: tuple[int, int], count: int, grid: int, layout: TileLayout | None = None
+) -> np.ndarray:
+    """(count, n) bool: which patches of each copy of `rotated` show the photograph, by their centre; the
+    others repeat its edge. The arguments are those of `rotated_places`."""
+    rows, columns = np.moveaxis(_source_places(size, count, grid, layout), -1, 0)
+    width, height = size
+    return (rows >= -0.5) & (rows <= height - 0.5) & (columns >= -0.5) & (columns <= width - 0.5)
+
+
+def _source_places(size: tuple[int, int], count: int, grid: int, layout: TileLayout | None) -> np.ndarray:
+    """(count, n, 2): which row and column of the photograph, in pixels, the centre of each patch of each copy
+    shows; beyond its edge where it shows none."""
+    width, height = size
+    if layout is None:
+        rows, columns = (np.stack(np.divmod(np.arange(grid * grid), grid)) + 0.5) / grid
+    else:
+        rows, columns = layout.places().T
+    centres = np.stack([columns * width - 0.5, rows * height - 0.5, np.ones(len(rows))])
+    backs = [cv2.invertAffineTransform(_rotation(size, 360 * step / count)) for step in range(count)]
+    return np.stack([(back @ centres)[::-1].T for back in backs])
 
 
 def varied(photo: Image.Image, count: int, seed: int = 0) -> Iterator[Image.Image]:
-    """`count` copies of the RGB photograph, each moved, turned, scaled and lit a little differently.
+    """`count` copies of the RGB photograph, each shifted, rotated, scaled and lit a little differently.
 
     The same (photograph size, count, seed) gives the same variation in every process.
     """
     generator = np.random.default_rng(stable_seed("varied", seed))
     for _ in range(count):
-        turn, across, down, scale, light, contrast = generator.uniform(-1, 1, 6)
-        matrix = _turning(photo.size, MOST_TURN * turn, 1 + MOST_SCALE * scale)
+        angle, across, down, scale, light, contrast = generator.uniform(-1, 1, 6)
+        matrix = _rotation(photo.size, MOST_ROTATION * angle, 1 + MOST_SCALE * scale)
         matrix[:, 2] += MOST_SHIFT * across * photo.width, MOST_SHIFT * down * photo.height
         pixels = np.asarray(_moved(photo, matrix, cv2.BORDER_REFLECT_101), dtype=np.float32)
         middle = pixels.mean()
@@ -76,7 +81,7 @@ def varied(photo: Image.Image, count: int, seed: int = 0) -> Iterator[Image.Imag
         yield Image.fromarray(np.clip(np.rint(lit), 0, 255).astype(np.uint8))
 
 
-def _turning(size: tuple[int, int], degrees: float, scale: float = 1) -> np.ndarray:
+def _rotation(size: tuple[int, int], degrees: float, scale: float = 1) -> np.ndarray:
     width, height = size
     return cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, scale)
 

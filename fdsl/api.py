@@ -35,6 +35,7 @@ from fdsl.kept_references import (
 from fdsl.learnt import grey_of, restored, sizes_of, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.presets import PRESETS, with_preset
+from fdsl.rotation import fit_references
 from fdsl.run_config import FittedConfig
 from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config
@@ -48,7 +49,6 @@ from fdsl.thresholds import (
     labelled_threshold,
     require_both_kinds,
 )
-from fdsl.turning import show
 from models.backbone import Backbone
 from models.detector import Detector
 from models.features import fuse
@@ -348,7 +348,7 @@ class AnomalyDetector:
         if not photographs:
             return
         with self.scorer.detector.encoding_once():
-            rotations = show(self.scorer, photographs, rotations)
+            rotations = fit_references(self.scorer, photographs, rotations)
             self.config = replace(self.config, rotations=rotations)
             set_scales(self.scorer, photographs, rotations)
             if false_alarm_rate is not None:

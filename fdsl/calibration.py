@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.variants import rotated_places, rotated_tile_places, varied
+from data.variants import rotated_places, varied
 from fdsl.evaluation import fused_scores
 from fdsl.good_parts import above_of
+from fdsl.rotation import inside_of
 from fdsl.scoring import Scorer
 from fdsl.thresholds import APART, COPY, HELD_OUT, LENIENT, STRICT, NormalScores, is_like_others, log_odds
 from models.detector import Detector
@@ -22,6 +23,7 @@ from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
 from utils.config import WindowConfig
 from utils.log import progress
+from utils.tile_layout import TileLayout
 
 BATCH = 4
 COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that stands alone
@@ -51,12 +53,13 @@ class UnknownBatch:
 
 def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> Elsewhere:
     """No patch of a copy of the one reference may match near its own place on it."""
-    size, layout = photograph.size, detector.layout
-    places = torch.from_numpy(rotated_places(size, rotations, detector.grid)).float()
-    if layout is None:
-        return Elsewhere(places)
-    tiles = torch.from_numpy(rotated_tile_places(size, rotations, layout)).float()
-    return Elsewhere(places, Elsewhere(tiles))
+
+    def of(layout: TileLayout | None, inside: Tensor | None, tiles: Elsewhere | None = None) -> Elsewhere:
+        places = rotated_places(photograph.size, rotations, detector.grid, layout)
+        return Elsewhere(torch.from_numpy(places).float(), tiles, inside)
+
+    whole, tiles = inside_of(detector, [photograph], rotations)
+    return of(None, whole, None if detector.layout is None else of(detector.layout, tiles))
 
 
 def as_unknown(

@@ -15,10 +15,10 @@ from data.images import open_image
 from data.records import Record
 from fdsl.calibration import set_scales
 from fdsl.inspected import show_inspected, standing_for_all
+from fdsl.rotation import fit_references
 from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.maps import RunMaps, join_run_maps
-from fdsl.turning import show
 from models.detector import Detector
 from models.features import join_score_maps
 from utils.errors import ModelError
@@ -166,7 +166,7 @@ def remember_shots(
     ]
     try:
         if known is None or not isinstance(rotations, int):
-            turns = show(scorer, photographs, rotations)
+            turns = fit_references(scorer, photographs, rotations)
         else:
             known.detector.matching_once()
             scorer.detector.remember_first(known.detector, len(photographs), known.references)

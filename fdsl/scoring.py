@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.images import photograph_to_pixels
-from models.detector import Detector
+from models.detector import Detector, Inside
 from models.features import ScoreMaps, join_score_maps
 from models.matching import Matching
 from utils.errors import ModelError
@@ -51,11 +51,11 @@ class Scorer:
         side, layout = self.detector.image_size, self.detector.layout
         return torch.stack([photograph_to_pixels(photo, side, layout) for photo in photographs])
 
-    def remember(self, pixels: Tensor) -> None:
-        """Shows the detector its references (K,[1+T,]3,S,S) uint8; raises ConfigError where memory does not
-        hold one."""
+    def remember(self, pixels: Tensor, inside: Inside | None = None) -> None:
+        """Fills the detector's memory from its references (K,[1+T,]3,S,S) uint8, of which the patches
+        `inside` count; raises ConfigError where memory does not hold one."""
         images = self.detector.backbone.normalise(pixels)
-        sparing(lambda: self.detector.remember(images), self.detector.halve_windows)
+        sparing(lambda: self.detector.remember(images, inside), self.detector.halve_windows)
 
     def without(self, reference: int, references: int) -> Scorer:
         """A scorer whose detector has never seen one of its `references` (two or more)."""

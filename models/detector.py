@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,14 @@ logger = logging.getLogger("fdsl")
 QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take time too
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once, to begin with
 NO_WINDOWS = WindowConfig(winmode="nan")
+
+
+class Inside(NamedTuple):
+    """Which patches of K references and their rotated copies show the photograph, bool: of whole images
+    (K,N), and of their tiles (K,T*N) where there are some."""
+
+    whole: Tensor
+    tiles: Tensor | None = None
 
 
 @dataclass
@@ -147,9 +156,9 @@ class Detector(nn.Module):
             self.tile_memory = parts.memory(digests, len(self.layout))
 
     @torch.no_grad()
-    def remember(self, references: Tensor) -> None:
+    def remember(self, references: Tensor, inside: Inside | None = None) -> None:
         """Fills the memory from one category's references (K,[1+T,]3,S,S); what it held before is
-        forgotten."""
+        forgotten. `inside`: which of their patches show the photograph."""
         if not self.method.needs_references:
             return
         if len(references) == 0:
@@ -159,12 +168,14 @@ class Detector(nn.Module):
         if self.beside is not None:
             self.beside.own = None
         if self.layout is not None:
+            seen = inside and inside.tiles
             tiles = (self._encode_tiles(views[None, 1:]) for views in references)
             count = len(references) * len(self.layout) * self.grid**2
-            self.tile_memory = self.method.remember_tiles(tiles, count)
+            self.tile_memory = self.method.remember_tiles(*_inside(tiles, seen, count))
             references = references[:, 0]
         whole = (self.encode(image[None], self.method.want) for image in references)
-        self.memory = self.method.remember(whole, len(references) * self.grid**2)
+        count = len(references) * self.grid**2
+        self.memory = self.method.remember(*_inside(whole, inside and inside.whole, count))
         if self.matches_whole_image:
             self.window_memory = self.memory
         elif self.windows is not None:
@@ -392,6 +403,14 @@ class Detector(nn.Module):
         self.at_once.patches = now // 2 * self.settings.encoded_side**2
         logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
         return True
+
+
+def _inside(parts: Iterable[Features], inside: Tensor | None, count: int) -> tuple[Iterable[Features], int]:
+    """The features of K images one by one, each with its row of `inside` (K,n), and how many of their `count`
+    tokens that leaves."""
+    if inside is None:
+        return parts, count
+    return (part._replace(inside=row[None]) for part, row in zip(parts, inside)), int(inside.sum())
 
 
 def _window_grid(grid: int, windows: WindowConfig) -> WindowGrid | None:

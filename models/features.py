@@ -34,7 +34,8 @@ class Features(NamedTuple):
     before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
     each token is; None: all of them in order. projected (1,B,n,D): patch tokens in the space of the image
     embedding and of text, of unit length, float32 (models/backbones/projection.py). shown: which of the
-    photographs that a detector was shown each of the B is, or None; None: nobody asked.
+    photographs that a detector was shown each of the B is, or None; None: nobody asked. inside (B,n) bool:
+    which tokens show the photograph, of a rotated copy that does not fill its frame; None: all.
     """
 
     tokens: Tensor
@@ -43,6 +44,18 @@ class Features(NamedTuple):
     patches: Tensor | None = None
     projected: Tensor | None = None
     shown: tuple[int | None, ...] | None = None
+    inside: Tensor | None = None
+
+    def kept_tokens(self) -> Tensor:
+        """The tokens (L,M,C) that show a photograph, of all B images in order."""
+        tokens = self.tokens.flatten(1, 2)
+        return tokens if self.inside is None else tokens[:, self.inside.flatten().to(tokens.device)]
+
+    def kept_sizes(self) -> list[int]:
+        """How many of them each image has."""
+        if self.inside is None:
+            return [self.tokens.shape[2]] * self.tokens.shape[1]
+        return [int(count) for count in self.inside.sum(1)]
 
     def wanted_embedding(self) -> Tensor:
         """The embedding; ValueError where the backbone was not asked for it."""

@@ -99,11 +99,13 @@ class Elsewhere(Matching):
 
     places (R,N,2): for each of the bank's R photographs, where its N patches lie on the unturned reference
     (row, column, in patches). The query is a copy of the reference as it stands in the first of them.
-    tiles: the same for the patches of tiles, N then of all of a photograph's, where there are some.
+    inside (R,N) bool: which of them the memory of whole images holds; None: all. tiles: the same for the
+    patches of tiles, N then of all of a photograph's, where there are some.
     """
 
     places: Tensor
     tiles: Elsewhere | None = None
+    inside: Tensor | None = None
 
     def of_tiles(self) -> Elsewhere:
         if self.tiles is None:
@@ -113,8 +115,7 @@ class Elsewhere(Matching):
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         tokens = query.tokens
         own = self.of_query(query).expand(tokens.shape[1], -1, -1)
-        known = self.places.flatten(0, 1).to(tokens.device)
-        rows = None if bank.patches is None else self._rows(bank.patches, len(bank))
+        known = self.of_memory(bank.patches, len(bank)).to(tokens.device)
         if align == "diff2":
             tokens = bank.centre(tokens.flatten(1, 2)).view_as(tokens)
         half_squares = [
@@ -122,7 +123,7 @@ class Elsewhere(Matching):
         ]
         found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
         for image, at in enumerate(own):
-            barred = near(at, known) if rows is None else near(at, known)[:, rows]
+            barred = near(at, known)
             for block, (normal, half_square) in enumerate(zip(bank.centred, half_squares)):
                 found[block, image] = nearest_allowed(tokens[block, image], normal, barred, half_square)
         return found
@@ -136,7 +137,9 @@ class Elsewhere(Matching):
         """Where a memory's `count` tokens lie (count,2), whose patches of their photographs are `patches`
         (count,)."""
         places = self.places.flatten(0, 1)
-        return places if patches is None else places.to(patches.device)[self._rows(patches, count)]
+        if patches is None:
+            return places if self.inside is None else places[self.inside.flatten().to(places.device)]
+        return places.to(patches.device)[self._rows(patches, count)]
 
     def _rows(self, patches: Tensor, count: int) -> Tensor:
         """Which of all places (R*N) those of the memory are."""

@@ -59,46 +59,43 @@ class MemoryBank:
     rounding. That it is the first photograph's mean, and that each photograph is matched by itself, makes
     banks that begin with the same ones agree to the last bit (`beginning`). keys (W,...): of a bank of
     windows, what a strategy of models/matching.py picks them by. patches (M,): which patch of its photograph
-    each token is; None: all in order. photographs: how many the tokens are of, as many of each; 1 where they
-    are matched all at once. known: what was matched for several detectors whose banks begin alike; whoever
+    each token is; None: all in order. sizes: how many tokens each photograph has, in order; they are matched
+    photograph by photograph. known: what was matched for several detectors whose banks begin alike; whoever
     sets it empties it.
     """
 
     mean: Tensor
     centred: Tensor
+    sizes: tuple[int, ...]
     keys: Tensor | None = None
     patches: Tensor | None = None
-    photographs: int = 1
     known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
 
     @classmethod
     def of_tokens(cls, tokens: Tensor, photographs: int = 1) -> MemoryBank:
-        """The bank of tokens (L,M,C) of so many photographs."""
-        centred = tokens.clone()
-        return cls(_centre_in_place(centred, photographs), centred, photographs=photographs)
+        """The bank of tokens (L,M,C) of so many photographs, with as many tokens each."""
+        centred, each = tokens.clone(), tokens.shape[1] // photographs
+        return cls(_centre_in_place(centred, each), centred, (each,) * photographs)
 
     @classmethod
     def collected(cls, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
         """A bank of the parts' tokens, `count` per block in all, of which no second copy is ever held;
         `match` says how it will be searched."""
         centred, filled, window = None, 0, 1
-        embeddings, patches, photographs = [], [], _Photographs()
+        embeddings, patches, sizes = [], [], _Sizes()
         for part in parts:
-            tokens, window = part.tokens.flatten(1, 2), part.tokens.shape[2]
+            tokens, window = part.kept_tokens(), part.tokens.shape[2]
             if centred is None:
                 centred = tokens.new_empty((tokens.shape[0], count, tokens.shape[2]))
             centred[:, filled : filled + tokens.shape[1]] = tokens
             filled += tokens.shape[1]
-            photographs.saw(part)
+            sizes.add(part)
             embeddings += [] if part.embedding is None else [part.embedding]
             patches += [] if part.patches is None else [part.patches.flatten()]
         if centred is None or filled != count:
             raise ValueError(f"The memory bank was to hold {count} tokens per block and was given {filled}.")
         places = torch.cat(patches) if patches else None
-        if count % photographs.count:
-            raise ValueError(f"{count} tokens are not those of {photographs.count} photographs of one size.")
-        mean = _centre_in_place(centred, photographs.count)
-        bank = cls(mean, centred, patches=places, photographs=photographs.count)
+        bank = cls(_centre_in_place(centred, sizes.of[0]), centred, tuple(sizes.of), patches=places)
         return replace(bank, keys=match.keys(bank, torch.cat(embeddings) if embeddings else None, window))
 
     @classmethod
@@ -110,34 +107,38 @@ class MemoryBank:
         keys = taken(state, "keys", None, None) if "keys" in state else None
         if keys is not None and centred.shape[1] % len(keys):
             raise ValueError(f"its {centred.shape[1]} tokens are not those of {len(keys)} windows")
-        return cls(mean, centred, keys, photographs=_counted(state, centred.shape[1]))
+        return cls(mean, centred, _sizes_of(state, centred.shape[1]), keys)
 
     def state(self) -> dict[str, Tensor]:
-        """mean, centred, photographs and, where there are some, keys."""
-        state = {"mean": self.mean, "centred": self.centred, "photographs": torch.tensor([self.photographs])}
+        """mean, centred, sizes and, where there are some, keys."""
+        state = {"mean": self.mean, "centred": self.centred, "sizes": torch.tensor(self.sizes)}
         return state if self.keys is None else {**state, "keys": self.keys}
 
     def without(self, reference: int, references: int) -> MemoryBank:
         """The bank as if one of its `references`, each with its copies in order, had never been seen."""
-        device, left = self.centred.device, self.photographs - self.photographs // references
-        part = replace(self.part(_others(len(self), reference, references, device)), photographs=max(1, left))
+        copies = self.photographs // references
+        first, after = reference * copies, (reference + 1) * copies
+        start, end = sum(self.sizes[:first]), sum(self.sizes[:after])
+        part = self.part(_all_but(start, end, len(self), self.centred.device))
+        part = replace(part, sizes=(*self.sizes[:first], *self.sizes[after:]))
         if self.keys is None:
             return part
-        return replace(part, keys=self.keys[_others(len(self.keys), reference, references, device)])
+        window = self.window
+        rows = _all_but(start // window, end // window, len(self.keys), self.keys.device)
+        return replace(part, keys=self.keys[rows])
 
     def beginning(self, photographs: int) -> MemoryBank:
         """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
         `known`."""
-        rows = photographs * self.rows
+        rows = sum(self.sizes[:photographs])
         keys = None if self.keys is None else self.keys[: rows // self.window]
         patches = None if self.patches is None else self.patches[:rows]
         own = self.centred[:, :rows]
-        return MemoryBank(self.mean, own, keys, patches, photographs, self.known)
+        return MemoryBank(self.mean, own, self.sizes[:photographs], keys, patches, self.known)
 
     @property
-    def rows(self) -> int:
-        """Tokens of each photograph."""
-        return len(self) // self.photographs
+    def photographs(self) -> int:
+        return len(self.sizes)
 
     @property
     def window(self) -> int:
@@ -170,8 +171,8 @@ class MemoryBank:
         """How alike each query token (L,Q) and its nearest one of a photograph are, and the place of that."""
 
         def work() -> tuple[Tensor, Tensor]:
-            first = number * self.rows
-            own = self.centred[:, first : first + self.rows]
+            first = sum(self.sizes[:number])
+            own = self.centred[:, first : first + self.sizes[number]]
             pairs = [nearest_of(block, normal, align) for block, normal in zip(query, own)]
             likeness, place = (torch.stack(part) for part in zip(*pairs))
             return likeness, place + first
@@ -222,7 +223,7 @@ class MemoryBank:
         at_once = max(1, CENTRED_AT_ONCE // patches) * patches
 
         def means(block: Tensor) -> Tensor:
-            parts = [part for own in block.split(self.rows) for part in own.split(at_once)]
+            parts = [part for own in block.split(list(self.sizes)) for part in own.split(at_once)]
             return torch.cat([part.float().unflatten(0, (-1, patches)).mean(1) for part in parts])
 
         return _side_by_side(torch.stack([means(block) for block in self.centred]))
@@ -253,7 +254,7 @@ class MemoryBank:
         """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean; it has no
         keys."""
         patches = None if self.patches is None else self.patches[rows]
-        return MemoryBank(self.mean, self.centred[:, rows], patches=patches)
+        return MemoryBank(self.mean, self.centred[:, rows], (len(rows),), patches=patches)
 
     def centre(self, tokens: Tensor) -> Tensor:
         """Tokens (L,Q,C) relative to the bank's mean."""
@@ -285,51 +286,51 @@ def discrepancy_of(
     return found.view_as(tokens)
 
 
-def _centre_in_place(tokens: Tensor, photographs: int) -> Tensor:
-    """Takes the mean (L,1,C) of the first photograph's, which it returns, away from tokens (L,M,C), chunk by
-    chunk in place."""
+def _centre_in_place(tokens: Tensor, first: int) -> Tensor:
+    """Subtracts the mean (L,1,C) of the `first` tokens, those of the first photograph, which it returns, from
+    tokens (L,M,C), chunk by chunk in place."""
+    start = tokens[:, :first]
     total = tokens.new_zeros((len(tokens), 1, tokens.shape[2]), dtype=torch.float32)
-    first = tokens[:, : tokens.shape[1] // photographs]
-    for chunk in first.split(CENTRED_AT_ONCE, dim=1):
+    for chunk in start.split(CENTRED_AT_ONCE, dim=1):
         total += chunk.float().sum(dim=1, keepdim=True)
-    mean = total / first.shape[1]
+    mean = total / first
     for chunk in tokens.split(CENTRED_AT_ONCE, dim=1):
         chunk.copy_(chunk.float() - mean)
     return mean
 
 
-def _counted(state: Mapping[str, Tensor], tokens: int) -> int:
-    """How many photographs a stored bank's tokens are of; 1 where they are matched all at once."""
-    photographs = state["photographs"]
-    if photographs.numel() != 1 or not 1 <= photographs.item() <= tokens:
-        raise ValueError("photographs is no number of them")
-    found = int(photographs)
-    if tokens % found:
-        raise ValueError(f"its {tokens} tokens are not those of {found} photographs")
-    return found
+def _sizes_of(state: Mapping[str, Tensor], tokens: int) -> tuple[int, ...]:
+    """How many tokens each photograph of a stored bank has; ValueError unless they are `tokens` in all."""
+    stored = state["sizes"]
+    sizes = tuple(stored.tolist()) if stored.dtype == torch.int64 and stored.dim() == 1 else ()
+    if not sizes or min(sizes) < 1 or sum(sizes) != tokens:
+        raise ValueError(f"its {tokens} tokens are not those of the photographs that it names")
+    return sizes
 
 
-class _Photographs:
-    """Counts the photographs that parts are of: whole ones, or windows, of which the next one's begin where
+class _Sizes:
+    """How many tokens each photograph has: whole ones, or windows, of which the next photograph's begin where
     the first one's began."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.of: list[int] = []
         self.first: int | None = None
 
-    def saw(self, part: Features) -> None:
+    def add(self, part: Features) -> None:
         if part.patches is None:
-            self.count += part.tokens.shape[1]
+            self.of += part.kept_sizes()
             return
-        place = int(part.patches.reshape(-1, part.patches.shape[-1])[0, 0])
-        self.first = place if self.first is None else self.first
-        self.count += int(place == self.first)
+        for window in part.patches.reshape(-1, part.patches.shape[-1]).expand(part.tokens.shape[1], -1):
+            place = int(window[0])
+            self.first = place if self.first is None else self.first
+            if place == self.first:
+                self.of.append(0)
+            self.of[-1] += len(window)
 
 
-def _others(rows: int, reference: int, references: int, device: torch.device) -> Tensor:
-    """The rows of all references but one."""
-    own = torch.arange(rows, device=device) // (rows // references)
-    return (own != reference).nonzero()[:, 0]
+def _all_but(start: int, end: int, rows: int, device: torch.device) -> Tensor:
+    """All of so many rows but those from `start` to before `end`."""
+    return torch.cat([torch.arange(start, device=device), torch.arange(end, rows, device=device)])
 
 
 def _side_by_side(means: Tensor) -> Tensor:

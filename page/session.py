@@ -20,9 +20,9 @@ from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import Box, find_boxes
 from fdsl.inspection import draw, finish, row_of, run_config
 from fdsl.report import drawing
+from fdsl.rotation import ROTATIONS
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds import FEWEST_OF_BATCH
-from fdsl.turning import TURNS
 from models.methods.batch import FEWEST
 from page.uploads import Upload, jpeg, plain_name, receive, remove
 from utils.config import AUTO
@@ -257,7 +257,7 @@ class Session:
         """One lesson; False, and nothing is changed, where one of the uploads is gone at its end."""
         other = self.start.another()
         photos = [upload.file for upload in references.values()]
-        too_many = rotations == AUTO and len(photos) * max(TURNS) > MOST_COPIES
+        too_many = rotations == AUTO and len(photos) * ROTATIONS > MOST_COPIES
         try:
             with MODEL:
                 other.remember(

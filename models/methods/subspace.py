@@ -109,7 +109,8 @@ class Subspace(Method[SubspaceMemory]):
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> SubspaceMemory:
         tokens, patches = [], []
         for part in parts:
-            tokens.append(_mean_tokens(part).flatten(0, 1))
+            mean = _mean_tokens(part)
+            tokens.append(mean.flatten(0, 1) if part.inside is None else mean[part.inside.to(mean.device)])
             patches += [] if part.patches is None else [part.patches.flatten()]
         return SubspaceMemory.fitted(torch.cat(tokens), torch.cat(patches) if patches else None)
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from fdsl.turning import show
 from PIL import Image
 
 from fdsl import turning
 from fdsl.calibration import set_scales
 from fdsl.scoring import Scorer
-from fdsl.turning import show
 from models.detector import Detector
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl

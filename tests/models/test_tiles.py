@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from fdsl.turning import show
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
@@ -13,7 +14,6 @@ from data.variants import rotated_places, rotated_tile_places
 from fdsl.calibration import as_unknown
 from fdsl.evaluation import upsample_maps
 from fdsl.scoring import Scorer
-from fdsl.turning import show
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
