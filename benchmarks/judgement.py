@@ -31,8 +31,6 @@ from PIL import Image
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fdsl.turning import show
-
 from benchmarks.encoded import Encoded
 from data.catalogue import DATASETS, open_catalogue
 from data.images import mask_to_tensor, open_image, open_mask
@@ -44,6 +42,7 @@ from fdsl.evaluation import PAPER_SIDE, evaluate_category
 from fdsl.flags.arguments import tile_count, turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
 from fdsl.inspected import show_inspected, standing_for_all
+from fdsl.rotation import fit_references
 from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config, method_config, window_config
 from models.backbone import Backbone
@@ -180,7 +179,7 @@ def judged(
         chosen = standing_for_all(tested)
         show_inspected(scorer, iter(chosen), len(chosen))
     if scorer.detector.method.needs_references:
-        turns = show(scorer, photographs, setting.rotations)
+        turns = fit_references(scorer, photographs, setting.rotations)
         set_scales(scorer, photographs, turns)
     batches = (scorer.to_batch(part) for part in in_batches(tested, BATCH))
     found = join_score_maps([scorer(batch, ["a test image"] * len(batch)) for batch in batches])

@@ -29,8 +29,6 @@ from PIL import Image
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from fdsl.turning import show
-
 from benchmarks.judgement import BATCH, Setting, products
 from data.catalogue import DATASETS
 from data.images import open_image
@@ -41,6 +39,7 @@ from fdsl.evaluation import fused_scores
 from fdsl.flags.arguments import turns, whole
 from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
 from fdsl.good_parts import WITH_TILES, weight_alone
+from fdsl.rotation import fit_references
 from fdsl.scoring import Scorer
 from fdsl.thresholds import (
     APART,
@@ -158,7 +157,7 @@ def of_category(
         for seed in args.seeds:
             drawn = draw_references(catalogue.train[category], shots, seed, category)
             photographs = [open_image(catalogue.root / record.image_path) for record in drawn]
-            turned = show(scorer, photographs, setting.rotations)
+            turned = fit_references(scorer, photographs, setting.rotations)
             set_scales(scorer, photographs, turned)
             values, kinds = among_themselves(scorer, photographs, turned)
             tested = without_references(list(images), drawn)

@@ -37,8 +37,8 @@ from benchmarks.shared import ROOT, peak_bytes
 from data.dataset import InspectionDataset, make_loader
 from data.records import Record
 from fdsl.calibration import normal_scores, set_scales
+from fdsl.rotation import fit_references
 from fdsl.scoring import Scorer
-from fdsl.turning import show
 from models.backbone import Backbone
 from models.backbones.families import load_backbone
 from models.detector import Detector
@@ -385,7 +385,7 @@ def first_photograph(bench: Bench) -> list[Row]:
 
     def learn() -> None:
         with scorer.detector.encoding_once():
-            set_scales(scorer, [known], show(scorer, [known], 1))
+            set_scales(scorer, [known], fit_references(scorer, [known], 1))
             normal_scores(scorer, [known], 1, "max")
 
     before = bench.seconds(learn, warm=False)

@@ -28,8 +28,6 @@ LEARNT: dict[tuple[str, str], dict[int, Above]] = {
         4: Above(0.549, 0.169, 0.5, 1.224),
     },
     ("nearest", "top1"): {1: Above(1.175, 0.225, 1.0, 1.162)},
-    ("plus", "max"): {1: Above(0.545, 0.163, 0.5, 0.935), 4: Above(0.150, 0.131, 0.25, 0.838)},
-    ("plus" + WITH_TILES, "max"): {1: Above(0.227, 0.152, 0.0, 0.243)},
 }
 
 
@@ -43,10 +41,8 @@ def weight_alone(method: str, references: int) -> float:
 def above_of(detector: Detector, image_score: str, references: int) -> Above | None:
     """What was learnt for as many references; None where nothing was, and for a detector whose scores are of
     another kind: through windows, with text or mutual scoring, or with parts left out."""
-    options, of_map = detector.method.options, detector.method.parts_of_map
-    usual = MethodConfig(
-        options.use_nam, leave_out=tuple(part for part in options.leave_out if part in of_map)
-    )
+    options = detector.method.options
+    usual = MethodConfig(options.use_nam)
     if detector.windows is not None or options != usual:
         return None
     name = detector.method.name if detector.layout is None else detector.method.name + WITH_TILES

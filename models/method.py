@@ -48,19 +48,18 @@ def mean_of_highest(maps: Tensor) -> Tensor:
 class Method(nn.Module, ABC, Generic[Remembered]):
     """What turns features into anomaly maps.
 
-    name: as `--method` takes it. words: what it is, for reports. sentence: the same beside a table, after
-    the trained heads' own words where there are some. unlike_paper: why its row is not the paper's.
-    needs_heads: it needs a checkpoint's trained ones. needs_discrepancy: `--fd none` leaves it nothing.
-    want: what it needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that
-    are brought to one scale by what held-out references reach. parts: those that `--leave-out` switches
-    off. parts_of_map: those that a whole photograph's map has and its score has not. own_score: what its
-    image score is where `summarise` is its own. hottest: the map value that pictures show hottest where
-    no reference says better. sees_inspected: what it remembers are the inspected photographs. added_by:
-    of a method that looks at no references, the flag that adds it to one that does. takes_text: `--with-
-    text` is defined for it. reads_text: it needs `directions` (models/directions.py). groups: how many
-    equal groups, of heights of their own, its maps are of. length_of_discrepancy: its map is how long the
-    discrepancy is that trained heads judge. remembers_bank: its memory is a plain MemoryBank, the same as
-    of every such method.
+    name: as `--method` takes it. words: what it is, for reports. sentence: the same beside a table, after the
+    trained heads' own words where there are some. unlike_paper: why its row is not the paper's. needs_heads:
+    it needs a checkpoint's trained ones. needs_discrepancy: `--fd none` leaves it nothing. want: what it
+    needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to
+    one scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score:
+    what its image score is where `summarise` is its own. hottest: the map value that pictures show hottest
+    where no reference says better. sees_inspected: what it remembers are the test images. added_by: of a
+    method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
+    defined for it. reads_text: it needs `directions` (models/directions.py). groups: how many equal groups,
+    of heights of their own, its maps are of. length_of_discrepancy: its map is how long the discrepancy is
+    that trained heads judge. remembers_bank: its memory is a plain MemoryBank, the same as of every such
+    method.
     """
 
     name: str
@@ -80,7 +79,6 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     want: ClassVar[frozenset[str]] = frozenset()
     scales: tuple[str, ...] = ()
     parts: ClassVar[tuple[str, ...]] = ()
-    parts_of_map: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""
     hottest: ClassVar[float] = 1.0
     levels: Tensor

@@ -77,10 +77,17 @@ def test_each_combination_has_the_files_of_its_own_command(case, datasets, backb
 
 def test_two_layouts_of_tiles_in_one_pass(datasets, backbone, tmp_path):
     flags = ["--method", "plus", *backbone, *QUICK]
-    run(datasets[0], tmp_path / "together", flags, "--ablate", "tiles=1,2,3", "leave-out=,self+top")
+    run(
+        datasets[0],
+        tmp_path / "together",
+        flags,
+        "--ablate",
+        "tiles=1,2,3",
+        "leave-out=,self-dissimilarity+top-k",
+    )
     for tiles in "123":
-        for left_out in ([], ["--leave-out", "self", "top"]):
-            run(datasets[0], tmp_path / "alone", flags, "--tiles", tiles, *left_out)
+        for without in ([], ["--leave-out", "self-dissimilarity", "top-k"]):
+            run(datasets[0], tmp_path / "alone", flags, "--tiles", tiles, *without)
     together = files_of(tmp_path / "together")
     assert {name: part for name, part in together.items() if "ablation" not in name} == files_of(
         tmp_path / "alone"

@@ -13,7 +13,7 @@ from tests.support.small_runs import command
 from utils.errors import ConfigError, ModelError
 
 test, predict = command("test"), command("predict")
-CLOSER = ["--tiles", "2", "--rotate-references", "auto", "--leave-out", "self", "smooth"]
+CLOSER = ["--tiles", "2", "--rotate-references", "auto", "--leave-out", "self-dissimilarity", "bilateral"]
 
 
 @pytest.fixture(scope="module")
@@ -34,17 +34,21 @@ def test_a_run_says_how_it_looked_and_is_evaluated_anew(arguments):
     given, folder = arguments
     test.main([*given, *CLOSER])
     (run,) = runs_in(folder)
-    assert "tiles2" in run.name and "turned-auto" in run.name and "no-self_no-smooth" in run.name
+    assert (
+        "tiles2" in run.name
+        and "turned-auto" in run.name
+        and "no-bilateral_no-self-dissimilarity" in run.name
+    )
     config = json.loads((run / "config.json").read_text())
     assert config["windows"]["tiles"] == 2 and config["rotations"] == "auto"
-    assert config["options"]["leave_out"] == ["self", "smooth"]
+    assert config["options"]["leave_out"] == ["bilateral", "self-dissimilarity"]
     plain = load_maps(run / "maps.npz").maps.base
     again = ["--from-maps", str(run), "--image-score", "top1", "--pictures", "0"]
     test.main([*again, "--results", str(folder / "again")])
     (other,) = (folder / "again/fdsl/mvtec/1shot/seed14").iterdir()
     assert "tiles2" in other.name and "top1" in other.name
     assert np.array_equal(load_maps(other / "maps.npz").maps.base, plain)
-    for changed in (["--tiles", "3"], ["--rotate-references", "4"], ["--leave-out", "top"]):
+    for changed in (["--tiles", "3"], ["--rotate-references", "4"], ["--leave-out", "top-k"]):
         with pytest.raises(ConfigError, match=f"{changed[0]} cannot change"):
             test.main([*again, *changed, "--results", str(folder / "never")])
     assert not (folder / "never").exists()
@@ -63,7 +67,7 @@ def test_without_the_flags_the_run_is_the_usual_one(arguments):
     "wrong, error",
     [
         (["--tiles", "2", "--winmode", "mul"], ConfigError),
-        (["--method", "nearest", "--leave-out", "self"], ModelError),
+        (["--method", "nearest", "--leave-out", "top-k"], ModelError),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments, wrong, error):

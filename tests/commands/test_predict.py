@@ -132,9 +132,9 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
 def test_parts_are_left_out_beside_a_checkpoint_too(place, checkpoint, tiny_configs, tmp_path):
     flags = ["--references", str(place / "good"), "--input", str(place / "parts/2.png"), *RUNTIME]
     flags += ["--checkpoint", str(checkpoint), "--model-config", tiny_configs, "--output", str(tmp_path)]
-    predict.main([*flags, "--method", "plus", "--leave-out", "top", "--winmode", "nan"])
+    predict.main([*flags, "--method", "plus", "--leave-out", "top-k", "--winmode", "nan"])
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["options"]["leave_out"] == ["top"]
+    assert config["options"]["leave_out"] == ["top-k"]
 
 
 def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from data.variants import rotated, rotated_places, varied
+from data.variants import rotated, rotated_inside, rotated_places, varied
+from utils.tile_layout import tiles_for
 
 
 def test_rotated_copies_and_where_their_patches_lie():
@@ -18,6 +19,21 @@ def test_rotated_copies_and_where_their_patches_lie():
     assert np.allclose(places[1] @ [4, 1], np.rot90(grid).ravel(), atol=1e-5)
     wide = rotated_places((80, 40), 8, 5)
     assert wide.min() >= -0.51 and wide.max() <= 4.51
+
+
+def test_a_patch_is_inside_where_its_centre_shows_the_photograph():
+    white = Image.new("RGB", (90, 60), "white")
+    framed = Image.new("RGB", (90, 60))
+    framed.paste(white.resize((88, 58)), (1, 1))  # a black edge, which repeats outside
+    inside = rotated_inside((90, 60), 8, 30)
+    assert inside.shape == (8, 900) and inside[0].all() and inside[4].all()
+    for copy, mask in zip(rotated(framed, 8), inside):
+        centres = np.asarray(copy)[1::2, 1::3, 0].ravel() > 127
+        assert (centres == mask).mean() > 0.93  # but for patches on the edge itself
+    assert 0.6 < inside[1].mean() < 0.9 and inside[2].mean() == 2 / 3
+    layout = tiles_for([(90, 60)], 2, 5, 6)
+    tiles = rotated_inside((90, 60), 8, 5, layout)
+    assert tiles.shape == (8, len(layout) * 25) and tiles[0].all() and not tiles[1].all()
 
 
 def test_varied_copies_differ_a_little_and_repeat():

@@ -439,8 +439,33 @@ def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
     for count in (39, 41):
         with pytest.raises((ValueError, RuntimeError)):
             MemoryBank.collected(parts, count)
-    with pytest.raises(ValueError, match="photographs of one size"):
-        MemoryBank.collected([Features(part[:, None]) for part in tokens.split(15, dim=1)], 40)
+    uneven = MemoryBank.collected([Features(part[:, None]) for part in tokens.split(15, dim=1)], 40)
+    assert uneven.sizes == (15, 15, 10) and collected.sizes == (10,) * 4
+
+
+def test_a_bank_leaves_out_patches_that_show_no_photograph():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.nn.functional.normalize(torch.randn(2, 40, 12, generator=generator), dim=-1)
+    inside = torch.rand(4, 10, generator=generator) > 0.4
+    parts = [
+        Features(part[:, None], inside=kept[None]) for part, kept in zip(tokens.split(10, dim=1), inside)
+    ]
+    bank = MemoryBank.collected(parts, int(inside.sum()))
+    assert bank.sizes == tuple(inside.sum(1).tolist())
+    kept = tokens[:, inside.flatten()]
+    assert torch.allclose(bank.centred + bank.mean, kept, atol=1e-6)
+    query = torch.nn.functional.normalize(torch.randn(2, 7, 12, generator=generator), dim=-1)
+    assert torch.equal(bank.index(query), (query @ kept.transpose(1, 2)).argmax(-1))
+    without = bank.without(1, 2)
+    assert without.sizes == bank.sizes[:2]
+    assert torch.equal(without.centred, bank.centred[:, : sum(bank.sizes[:2])])
+    first = bank.beginning(3)
+    assert first.sizes == bank.sizes[:3] and len(first) == sum(bank.sizes[:3])
+    again = MemoryBank.restored(bank.state(), torch.float32, 12, 2)
+    assert again.sizes == bank.sizes and torch.equal(again.centred, bank.centred)
+    for sizes in ([len(bank)] * 2, [], [0, len(bank)], [float(len(bank))]):
+        with pytest.raises(ValueError, match="photographs that it names"):
+            MemoryBank.restored({**bank.state(), "sizes": torch.tensor(sizes)}, torch.float32, 12, 2)
 
 
 @pytest.mark.parametrize("index_memory", INDEX_MEMORIES)

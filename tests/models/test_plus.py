@@ -1,14 +1,16 @@
 """Method plus against the same arithmetic written down in NumPy."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import gaussian_filter
 
 from models.detector import NO_WINDOWS, Detector
-from models.matching import Elsewhere
+from models.matching import EVERYTHING, Elsewhere, Matching
 from models.methods import plus
-from models.methods.plus import BILATERAL, CALM, EARLY_SCORE, SELF, SMOOTH, SPREAD, TOP, Plus
+from models.methods.bilateral import bilateral, nearness
+from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import ModelError
 
@@ -37,7 +39,7 @@ def residuals_of(query, normal):
 
 
 def weights_of(photographs):
-    """The matrix of directions that photographs (P,N,C) give to each other."""
+    """The whitening that images (P,N,C) give to each other."""
     left = []
     for number, own in enumerate(photographs):
         others = [other for place, other in enumerate(photographs) if place != number]
@@ -47,9 +49,9 @@ def weights_of(photographs):
     return directions @ np.diag(np.sqrt(1.3 / (values / values.mean() + 0.3)))
 
 
-def distances_of(query, normal, weights, calm=True):
+def distances_of(query, normal, weights, common_mode=True):
     left = residuals_of(query, normal)
-    if calm:
+    if common_mode:
         order = np.argsort((left**2).sum(1))
         left = left - left[order[: len(left) // 2]].mean(0)
     return ((left if weights is None else left @ weights) ** 2).sum(1) / 4
@@ -85,14 +87,15 @@ def expected(backbone, references, image):
     shown, scored = [], []
     query = tokens_of(backbone, image)
     normal = np.stack([tokens_of(backbone, reference) for reference in references])
-    for block in range(len(query)):
-        weights = weights_of(normal[:, block]) if len(references) > 1 else None
-        distances = distances_of(query[block], np.concatenate(normal[:, block]), weights)
-        shown.append(filtered(query[block], distances.copy()))
-        scored.append(np.sqrt(distances * unlikeness_of(query[block])))
-    highest = np.sort(np.average(scored, 0, np.arange(len(scored), 0, -1)))[::-1]
-    shown = gaussian_filter(np.mean(shown, 0).reshape(GRID, GRID), 0.5, mode="nearest").flatten()
-    return shown, highest[: int(np.ceil(0.005 * len(highest)))].mean()
+    for layer in range(len(query)):
+        weights = weights_of(normal[:, layer]) if len(references) > 1 else None
+        bank = np.concatenate(normal[:, layer])
+        shown.append(filtered(query[layer], distances_of(query[layer], bank, weights)))
+        plain = distances_of(query[layer], bank, weights, common_mode=False)
+        scored.append(np.sqrt(plain * (unlikeness_of(query[layer]) + 0.2)))
+    layers = scored[:-1] if len(scored) > 2 else scored
+    highest = np.sort(np.mean(layers, 0))[::-1]
+    return np.mean(shown, 0), highest[: int(np.ceil(0.005 * len(highest)))].mean()
 
 
 @pytest.mark.parametrize("references", [1, 3])
@@ -108,25 +111,63 @@ def test_map_and_score_are_those_of_the_formulas(tiny_backbone, photos, referenc
 
 def test_the_bilateral_filter_is_that_of_the_formula_beyond_its_reach():
     generator = torch.Generator().manual_seed(3)
-    tokens = torch.randn(32, generator=generator) + 0.3 * torch.randn(2, 1, 16 * 16, 32, generator=generator)
+    tokens = torch.randn(32, generator=generator) + 0.3 * torch.randn(16 * 16, 32, generator=generator)
     tokens = torch.nn.functional.normalize(tokens, dim=-1)
-    distances = torch.rand(2, 1, 16 * 16, generator=generator)
-    found = plus.bilateral(tokens, distances)
-    for block in range(2):
-        expected = filtered(tokens[block, 0].double().numpy(), distances[block, 0].double().numpy())
-        assert found[block, 0].numpy() == pytest.approx(expected, rel=1e-5)
+    distances = torch.rand(16 * 16, generator=generator)
+    found = bilateral(tokens @ tokens.T, distances, nearness(16, torch.device("cpu")))
+    expected = filtered(tokens.double().numpy(), distances.double().numpy())
+    assert found.numpy() == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_score_is_the_mean_of_the_highest_patches(tiny_backbone):
-    method = Plus(tiny_backbone.width, 2)
-    maps = torch.rand(4, 3, 30, 30, generator=torch.Generator().manual_seed(2))
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+def test_the_score_is_the_mean_of_the_highest_patches_without_the_deepest_of_many_layers(layers):
+    method = Plus(32, layers)
+    maps = torch.rand(2 * layers, 3, 30, 30, generator=torch.Generator().manual_seed(2))
     _, score = method.summarise(maps)
-    weighed = (2 * maps[2] + maps[3]) / 3
-    highest = weighed.flatten(1).sort(descending=True).values[:, :5]
+    counted = maps[layers:][: layers - 1 if layers > 2 else layers]
+    highest = counted.mean(0).flatten(1).sort(descending=True).values[:, :5]
     assert torch.allclose(score, highest.mean(1))
-    method.options = MethodConfig(leave_out=(TOP,))
+    method.options = MethodConfig(leave_out=(TOP_K,))
     _, score = method.summarise(maps)
-    assert torch.allclose(score, (2 * maps[2].amax((1, 2)) + maps[3].amax((1, 2))) / 3)
+    assert torch.allclose(score, counted.amax((2, 3)).mean(0))
+
+
+def test_the_score_never_falls_where_the_distance_to_the_references_rises(tiny_backbone, photos):
+    """All patches of an image further from every reference, in the direction that they differ already."""
+    detector = detector_of(tiny_backbone, [SELF_DISSIMILARITY])
+    detector.remember(photos[:2])
+    memory, method = detector.memory, detector.method
+    query = detector.encode(photos[3:4])
+    index = EVERYTHING.index(memory.bank, query, "mulmax")
+    nearest = query.tokens - memory.bank.discrepancy(
+        query.tokens.flatten(1, 2), index.flatten(1), "signed"
+    ).view_as(query.tokens)
+    scores = []
+    for share in (0.0, 0.5, 1.0, 1.5, 2.0):
+        moved = query._replace(tokens=nearest + share * (query.tokens - nearest))
+        raw = method.raw_maps(moved, memory, Fixed(index)).unflatten(-1, (GRID, GRID))
+        scores.append(float(method.summarise(raw)[1]))
+    assert scores == sorted(scores) and scores[0] < scores[-1]
+
+
+def test_a_uniform_image_keeps_its_distance(tiny_backbone, photos):
+    """Its self-dissimilarity is zero, its score is not."""
+    detector, plain = detector_of(tiny_backbone), detector_of(tiny_backbone, [SELF_DISSIMILARITY])
+    for one in (detector, plain):
+        one.remember(photos[:2])
+    black = torch.zeros(1, 3, SIDE, SIDE)
+    distance = float(plain(black).base_score)
+    assert float(detector(black).base_score) >= 0.9 * (0.2 * distance) ** 0.5 > 0
+
+
+@dataclass(frozen=True)
+class Fixed(Matching):
+    """The places that were found before."""
+
+    places: torch.Tensor = None
+
+    def index(self, bank, query, align):
+        return self.places
 
 
 def test_without_all_of_its_parts_it_is_nearest(tiny_backbone, photos):
@@ -140,14 +181,14 @@ def test_without_all_of_its_parts_it_is_nearest(tiny_backbone, photos):
     assert torch.allclose(detector(photos[3:]).base_score, plain(photos[3:]).base_score, atol=1e-6)
 
 
-@pytest.mark.parametrize("part", [CALM, SPREAD, SELF, SMOOTH, TOP, BILATERAL, EARLY_SCORE])
+@pytest.mark.parametrize("part", Plus.parts)
 def test_each_part_can_be_left_out_and_does_something(tiny_backbone, photos, part):
     whole, other = detector_of(tiny_backbone), detector_of(tiny_backbone, [part])
     for one in (whole, other):
         one.remember(photos[:2])
     with_it, without_it = whole(photos[3:]), other(photos[3:])
-    assert torch.equal(with_it.base, without_it.base) == (part in (SELF, TOP, EARLY_SCORE))
-    assert torch.allclose(with_it.base_score, without_it.base_score) == (part in (SMOOTH, BILATERAL))
+    assert torch.equal(with_it.base, without_it.base) == (part in (SELF_DISSIMILARITY, TOP_K))
+    assert torch.equal(with_it.base_score, without_it.base_score) == (part in (COMMON_MODE, BILATERAL))
 
 
 @pytest.mark.parametrize("encoded", [1, 2, 5])
@@ -159,7 +200,7 @@ def test_photographs_are_counted_by_resized_windows_too(tiny_backbone, photos, e
 
 
 def test_windows_have_a_memory_of_their_own(tiny_backbone, photos):
-    detector = detector_of(tiny_backbone, [SMOOTH], WindowConfig("mul", 4, 4))
+    detector = detector_of(tiny_backbone, windows=WindowConfig("mul", 4, 4))
     detector.at_once.patches = 2 * 16  # two windows at once: a photograph comes in parts
     detector.remember(photos[:2])
     assert detector.window_memory.bank.photographs == 2
@@ -177,7 +218,7 @@ def test_windows_have_a_memory_of_their_own(tiny_backbone, photos):
 
 
 def test_leaving_out_a_reference_is_remembering_the_others(tiny_backbone, photos):
-    known = torch.cat([photos[:3], photos[:3].flip(-1)])[[0, 3, 1, 4, 2, 5]]  # each with a turned copy
+    known = torch.cat([photos[:3], photos[:3].flip(-1)])[[0, 3, 1, 4, 2, 5]]  # each with a rotated copy
     detector, other = detector_of(tiny_backbone), detector_of(tiny_backbone)
     detector.remember(known)
     other.remember(known[[0, 1, 4, 5]])
@@ -186,15 +227,15 @@ def test_leaving_out_a_reference_is_remembering_the_others(tiny_backbone, photos
     assert torch.allclose(left(photos[3:]).base, other(photos[3:]).base, atol=1e-6)
 
 
-def test_few_tokens_are_enough_for_the_directions(tiny_backbone, photos, monkeypatch):
-    monkeypatch.setattr(plus, "SPREAD_TOKENS", 64)
+def test_few_tokens_are_enough_for_the_whitening(tiny_backbone, photos, monkeypatch):
+    monkeypatch.setattr(plus, "WHITENING_TOKENS", 64)
     detector = detector_of(tiny_backbone)
     detector.remember(photos[:2])
-    every_second = detector.memory.weights
-    monkeypatch.setattr(plus, "SPREAD_TOKENS", 128)
+    every_second = detector.memory.whitening
+    monkeypatch.setattr(plus, "WHITENING_TOKENS", 128)
     detector.remember(photos[:2])
-    assert every_second.shape == detector.memory.weights.shape
-    assert not torch.allclose(every_second, detector.memory.weights)
+    assert every_second.shape == detector.memory.whitening.shape
+    assert not torch.allclose(every_second, detector.memory.whitening)
 
 
 def test_a_single_reference_is_matched_elsewhere(tiny_backbone, photos):
@@ -207,5 +248,5 @@ def test_a_single_reference_is_matched_elsewhere(tiny_backbone, photos):
 
 
 def test_what_is_no_part_is_refused():
-    with pytest.raises(ModelError, match="heads does not go with --method plus.*calm"):
+    with pytest.raises(ModelError, match="heads does not go with --method plus.*common-mode"):
         Plus.refuse_other_parts(MethodConfig(leave_out=("heads",)))

@@ -128,7 +128,7 @@ def test_the_good_parts_may_say_how_often_they_are_turned(visitor, detector, tmp
     many = Visitor(make_server(detector, tmp_path / "other", limits, []).test_client())
     for seed in range(7):
         many.upload("references", png(seed))
-    monkeypatch.setattr("fdsl.turning.safe_turns", lambda *_: 8)
+    monkeypatch.setattr("fdsl.rotation.rotation_gain", lambda *_: 1.0)
     assert many.ask("POST", "/learn", json={"rotations": "auto"}).json["turned"] == 1
     assert visitor.ask("POST", "/learn", json={"rotations": "auto"}).json["turned"] == 8
     refusal = many.ask("POST", "/learn", 422, json={"rotations": 8}).json["error"]

@@ -1,0 +1,70 @@
+"""Rotated copies of the references: which of their patches count, and when two references do without."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fdsl.rotation import ROTATIONS, fit_references, rotation_gain
+from fdsl.scoring import Scorer
+from models.detector import Detector
+from models.methods.nearest import Nearest
+from utils.config import AUTO, WindowConfig
+
+SIDE = 64
+
+
+def scorer_of(backbone, windows=None):
+    method = Nearest(backbone.width, len(backbone.layers))
+    return Scorer(Detector(backbone, method, SIDE, windows or WindowConfig("nan")))
+
+
+def bar(degrees, noise=0):
+    """A bright bar in the middle of a dark frame, in some direction."""
+    place = np.indices((SIDE, SIDE)) - SIDE / 2 + 0.5
+    angle = np.deg2rad(degrees)
+    along, across = (
+        (place[0] * np.cos(angle) + place[1] * np.sin(angle)),
+        (place[1] * np.cos(angle) - place[0] * np.sin(angle)),
+    )
+    shade = np.where((abs(along) < 24) & (abs(across) < 7), 220 + along * 1.2, 40)
+    shade = shade + np.random.default_rng(noise).normal(0, 3, shade.shape)
+    return Image.fromarray(np.clip(shade, 0, 255).astype(np.uint8)).convert("RGB")
+
+
+def test_parts_that_lie_in_any_direction_are_rotated(tiny_backbone):
+    scorer = scorer_of(tiny_backbone)
+    lying_anyhow, aligned = [bar(0, 1), bar(90, 2)], [bar(0, 1), bar(0, 2)]
+    assert rotation_gain(scorer, lying_anyhow, 8) > 0.3 > rotation_gain(scorer, aligned, 8) >= 0
+    assert fit_references(scorer, lying_anyhow, AUTO) == ROTATIONS
+
+
+def test_parts_that_all_lie_alike_are_not_rotated(tiny_backbone, monkeypatch):
+    monkeypatch.setattr("fdsl.rotation.LEAST_GAIN", 0.25)  # random features see less of a direction
+    scorer = scorer_of(tiny_backbone)
+    assert fit_references(scorer, [bar(0, 1), bar(0, 2)], AUTO) == 1
+    assert scorer.detector.memory.photographs == 2
+
+
+def test_one_reference_is_rotated_and_a_number_is_taken_as_it_is(tiny_backbone):
+    scorer = scorer_of(tiny_backbone)
+    assert fit_references(scorer, [bar(0)], AUTO) == ROTATIONS
+    assert fit_references(scorer, [bar(0)], 3) == 3 == scorer.detector.memory.photographs
+    assert fit_references(scorer, [bar(0), bar(0, 1)], 1) == 1
+
+
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_what_lies_outside_the_photograph_is_not_in_the_bank(tiny_backbone, tiles):
+    scorer = scorer_of(tiny_backbone, WindowConfig("nan", tiles=tiles))
+    fit_references(scorer, [bar(0)], 8)
+    detector = scorer.detector
+    whole = detector.grid**2
+    sizes = detector.memory.sizes
+    assert [size == whole for size in sizes] == [True, False] * 4
+    if tiles > 1:
+        full = len(detector.layout) * whole
+        assert [size == full for size in detector.tile_memory.sizes] == [True, False] * 4
+    again = scorer_of(tiny_backbone, WindowConfig("nan", tiles=tiles)).detector
+    again.remember_as(detector)
+    pixels = scorer.to_batch([bar(0)])
+    assert torch.equal(again(again.normalised(pixels)).base, detector(detector.normalised(pixels)).base)
