@@ -330,7 +330,7 @@ def test_files_that_are_no_detector_are_refused(checkpoint, nearest, tmp_path):
         AnomalyDetector.load(tmp_path / "cut.safetensors")
 
 
-@pytest.mark.parametrize("gone", ["bank.photographs", "references.sizes", "normal.kinds", "normal.floor"])
+@pytest.mark.parametrize("gone", ["bank.sizes", "references.sizes", "normal.kinds", "normal.floor"])
 def test_a_saved_detector_that_lacks_a_tensor_is_refused(nearest, tmp_path, gone):
     tensors = nearest.tensors()
     del tensors[gone]
