@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import tempfile
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
@@ -24,14 +24,7 @@ from fdsl.boxes import Box
 from fdsl.calibration import normal_scores, set_scales
 from fdsl.evaluation import fused_scores
 from fdsl.inspected import show_inspected, standing_for_all
-from fdsl.kept_references import (
-    KeptReference,
-    kept,
-    references_of,
-    tensors_of_references,
-    without_named,
-    written,
-)
+from fdsl.kept_references import KeptReference, kept, references_of, tensors_of_references, without_named
 from fdsl.learnt import grey_of, restored, sizes_of, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.presets import PRESETS, with_preset
@@ -53,6 +46,7 @@ from models.backbone import Backbone
 from models.detector import Detector
 from models.features import fuse
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
+from utils.archives import held_in_memory
 from utils.config import AUTO, BackboneConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
@@ -91,6 +85,14 @@ def _whatever_the_default_device(function: Function) -> Function:
             return function(*args, **named)
 
     return cast(Function, wrapped)
+
+
+def _rate_of(threshold: Threshold | None, normal: NormalScores | None) -> float | None:
+    """The rate for which a detector's own scores of normal images gave its threshold; None for any other."""
+    if threshold is None or normal is None or not normal.gave(threshold):
+        return None
+    found = re.search(r"\brate ([0-9.e-]+)", threshold.source)
+    return float(found[1]) if found else None
 
 
 def _require_rate(rate: float) -> None:
@@ -359,16 +361,21 @@ class AnomalyDetector:
             self.calibrate(false_alarm_rate)
 
     def add_references(
-        self, references: Photograph | Iterable[Photograph], *, false_alarm_rate: float | None = 0.01
+        self, references: Photograph | Iterable[Photograph], *, false_alarm_rate: float | str | None = AUTO
     ) -> None:
-        """Remembers more good parts beside those it knows, as if all had been shown at once, and calibrates
-        anew. Raises as `remember`, and ConfigError for a detector that does not carry its references."""
+        """Remembers more good parts beside those it knows, as if all had been shown at once.
+
+        `false_alarm_rate`: as in `remember`; "auto": the rate that its threshold was made for, or, where the
+        threshold was given or learnt from labels or a batch, this threshold. Raises as `remember`, and
+        ConfigError for a detector that does not carry its references.
+        """
         self._require_kept()
         self._remember_kept(self.kept, list(each_image(references)[0]), false_alarm_rate)
 
-    def forget(self, *names: str, false_alarm_rate: float | None = 0.01) -> None:
-        """Takes references out, by their names or digests (`kept`), as if they had never been shown, and
-        calibrates anew. Raises as `add_references`; ConfigError for a name that none has."""
+    def forget(self, *names: str, false_alarm_rate: float | str | None = AUTO) -> None:
+        """Takes references out, by their names or digests (`kept`), as if they had never been shown.
+        `false_alarm_rate` and errors as in `add_references`; ConfigError for a name that none has, or
+        several."""
         self._require_kept()
         self._remember_kept(without_named(self.kept, names), [], false_alarm_rate)
 
@@ -385,13 +392,17 @@ class AnomalyDetector:
             )
 
     def _remember_kept(
-        self, known: Sequence[KeptReference], more: Sequence[Photograph], rate: float | None
+        self, known: Sequence[KeptReference], more: Sequence[Photograph], rate: float | str | None
     ) -> None:
         """Remembers these references and more; nothing has changed where that fails."""
-        before, other = self.kept, self.another()
-        with tempfile.TemporaryDirectory(prefix="fdsl-references-") as folder:
-            files = written(known, Path(folder))
-            other.remember([*files, *more], rotations=self.config.rotations, false_alarm_rate=rate)
+        before, other, chosen = self.kept, self.another(), self.threshold
+        own = _rate_of(chosen, self.normal)
+        usual = None if self.normal is None else 0.01
+        wanted = (own or usual) if isinstance(rate, str) else rate
+        with held_in_memory([(one.name, one.content) for one in known]) as files:
+            other.remember([*files, *more], rotations=self.config.rotations, false_alarm_rate=wanted)
+        if isinstance(rate, str) and own is None:
+            other.threshold = chosen
         names = {one.digest: one for one in (*before, *kept(more))}
         other.kept = [names.get(one.digest, one) for one in other.kept]
         self.__dict__.update(other.__dict__)

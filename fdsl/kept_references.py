@@ -114,21 +114,18 @@ def _restored(told: Any, content: Tensor) -> KeptReference:
     return KeptReference(name, digest, day, file)
 
 
-def written(references: Sequence[KeptReference], folder: Path) -> list[Path]:
-    """The references as files in an empty folder, in their order, whatever they are called."""
-    paths = []
-    for number, one in enumerate(references):
-        path = folder / f"{number:04}{Path(one.name).suffix[:8]}"
-        path.write_bytes(one.content)
-        paths.append(path)
-    return paths
-
-
 def without_named(references: Sequence[KeptReference], names: Iterable[str]) -> list[KeptReference]:
-    """The references but for those of these names or digests; ConfigError for a name that none has."""
+    """The references but for those of these names or digests; ConfigError for a name that none has, or
+    several."""
     left = list(references)
     for name in names:
         others = [one for one in left if name not in (one.name, one.digest)]
+        if len(others) < len(left) - 1:
+            which = ", ".join(f"{one.digest} ({one.day})" for one in left if one.name == name)
+            raise ConfigError(
+                f"--forget {printable(name)}: which of the {len(left) - len(others)} references of this "
+                f"name? Give a digest: {which}."
+            )
         if len(others) == len(left):
             known = ", ".join(printable(one.name) for one in left[:5])
             raise ConfigError(

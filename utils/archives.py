@@ -1,11 +1,14 @@
 """Files in tar archives, named ARCHIVE/MEMBER, as webdataset lays them: read where they lie, nothing is
-unpacked."""
+unpacked. And files that are held in memory alone."""
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import tarfile
+import uuid
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
@@ -14,6 +17,7 @@ from utils.errors import DataError
 from utils.text import one_line, printable
 
 SUFFIX = ".tar"
+MEMORY = "in memory"
 MOST_LINKS = 16  # from a link to a link
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -127,8 +131,27 @@ def _member(archive: str, name: str) -> Member:
         raise FileNotFoundError(2, "is not in the archive", f"{archive}/{name}") from error
 
 
+_held: dict[str, bytes] = {}
+
+
+@contextlib.contextmanager
+def held_in_memory(files: Sequence[tuple[str, bytes]]) -> Iterator[list[Path]]:
+    """Paths under which (name, content) can be read for the length of the block, in their order: nothing is
+    written that a killed process would leave."""
+    root = f"{MEMORY}-{uuid.uuid4().hex}"
+    paths = [Path(root, str(number), Path(name).name) for number, (name, _) in enumerate(files)]
+    _held.update((os.fspath(path), content) for path, (_, content) in zip(paths, files))
+    try:
+        yield paths
+    finally:
+        for path in paths:
+            del _held[os.fspath(path)]
+
+
 def facts_of(path: str | Path) -> Facts:
     """Of a file or of a member; OSError where it is not there."""
+    if os.fspath(path) in _held:
+        return Facts(len(_held[os.fspath(path)]), 0)
     place = _split(path)
     facts = os.stat(path if place is None else place[0])
     return Facts(facts.st_size if place is None else _member(*place).size, facts.st_mtime_ns)
@@ -136,11 +159,13 @@ def facts_of(path: str | Path) -> Facts:
 
 def is_file(path: str | Path) -> bool:
     """Whether what is there is a regular file or a member."""
-    return _split(path) is not None or os.path.isfile(path)
+    return os.fspath(path) in _held or _split(path) is not None or os.path.isfile(path)
 
 
 def opened(path: str | Path) -> BinaryIO:
     """A file's bytes, or a member's, as a stream; OSError."""
+    if os.fspath(path) in _held:
+        return io.BytesIO(_held[os.fspath(path)])
     place = _split(path)
     if place is None:
         return open(path, "rb")

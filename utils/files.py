@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 TEMPORARY = ".tmp"
+HANDLES = "/proc/self/fd"  # the open files of this process, on Linux
 # Names that are no Unicode are escaped, as JSON reads them back.
 TEXT = {"encoding": "utf-8", "errors": "backslashreplace", "newline": ""}
 LEFTOVER = re.compile(r"\..{1,40}\.[a-z0-9_]{8}\.tmp", re.DOTALL)  # as whole_file names them
@@ -33,17 +35,21 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a temporary file beside `path` that takes its name only when the block ended well and is on the
     disk.
 
-    An OSError (disk full, no permission) names `path`, and what `path` held before is still there.
+    An OSError (disk full, no permission) names `path`, and what `path` held before is still there. Where the
+    system has files without names it gets one only once it is whole: a killed process leaves nothing.
     """
     path, temporary = Path(path), None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=TEMPORARY)
+        handle = _nameless(path.parent)
+        if handle is None:
+            handle, temporary = _named(path)
         with os.fdopen(handle, mode, **({} if "b" in mode else TEXT)) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+            if temporary is None:
+                temporary = _given_a_name(file.fileno(), path)
         os.replace(temporary, path)
     except BaseException as error:
         if temporary is not None:
@@ -57,6 +63,44 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
         if unnamed:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
+
+
+def _nameless(folder: Path) -> int | None:
+    """A handle of a new file in a folder that has no name there; None where there are no such files."""
+    flag = getattr(os, "O_TMPFILE", None)
+    if flag is None or not os.path.isdir(HANDLES):
+        return None
+    try:
+        return os.open(folder, flag | os.O_RDWR, 0o666)
+    except OSError:  # of this file system, or of this folder: that is said when a name is made in it
+        return None
+
+
+def _named(path: Path) -> tuple[int, str]:
+    """A handle of a new file beside `path`, and its name."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=TEMPORARY)
+    os.chmod(temporary, 0o666 & ~_umask())
+    return handle, temporary
+
+
+def _given_a_name(handle: int, path: Path) -> str:
+    """Names a whole file without a name as a temporary one beside `path`."""
+    temporary = os.fspath(path.with_name(f"{_prefix(path)}{uuid.uuid4().hex[:8]}{TEMPORARY}"))
+    try:
+        # With the number of a folder, here of any, Python follows the link to the file.
+        os.link(f"{HANDLES}/{handle}", temporary, src_dir_fd=handle, follow_symlinks=True)
+        return temporary
+    except OSError:
+        copy, temporary = _named(path)
+    try:
+        with os.fdopen(copy, "wb") as file, open(os.dup(handle), "rb") as whole:
+            whole.seek(0)
+            shutil.copyfileobj(whole, file, 2**20)
+            flush_to_disk(file)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return temporary
 
 
 def _prefix(path: Path) -> str:

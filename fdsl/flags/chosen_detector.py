@@ -129,8 +129,10 @@ def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
 
 
 def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> None:
-    """Takes references out of a saved detector and adds others, as the flags ask."""
-    rate = wished_rate(args)
+    """Takes references out of a saved detector and adds others, as the flags ask; it keeps the rate or the
+    threshold that it has, where they ask for no other."""
+    asked = (args.false_alarm_rate, args.threshold, args.threshold_from)
+    rate = AUTO if asked == (None, None, None) else wished_rate(args)
     if args.forget:
         detector.forget(*args.forget, false_alarm_rate=rate)
         logger.info("%d reference(s) are left", detector.config.references)

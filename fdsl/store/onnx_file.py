@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import json
 import logging
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from fdsl.store.onnx_operators import fused_operators, hand_on_thirds
 from models.exported import DetectorGraph
 from utils.errors import ConfigError, ModelError
 from utils.files import TEMPORARY, sampled_digest, sync_folder
+from utils.lock import locked
+from utils.signals import before_leaving
 from utils.text import one_line
 
 OPSET = 18
@@ -195,12 +199,17 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
 
 @contextmanager
 def folder_beside(file: Path) -> Iterator[Path]:
-    """A temporary folder beside `file`, gone after the block; an OSError names `file`."""
+    """A temporary folder beside `file`, gone after the block and at an interruption; what a killed export
+    left is removed. An OSError names `file`; ConfigError where another process writes it."""
     folder = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name[:40]}.", suffix=TEMPORARY))
-        yield folder
+        with locked(file.with_name(f".{file.name}.lock"), str(file), "name another file with --output"):
+            for left in file.parent.glob(f".{glob.escape(file.name[:40])}.????????{TEMPORARY}"):
+                shutil.rmtree(left, ignore_errors=True)  # of an export that was killed
+            folder = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name[:40]}.", suffix=TEMPORARY))
+            before_leaving(partial(shutil.rmtree, folder, ignore_errors=True))
+            yield folder
     except OSError as error:
         if error.errno is None:
             raise

@@ -17,6 +17,7 @@ from tests.support.constants import REAL_BACKBONE
 from tests.support.predictions import TOWER
 from utils.config import WindowConfig
 from utils.errors import ConfigError, ModelError
+from utils.lock import locked
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requirements-export.txt")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
@@ -167,6 +168,23 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_
     beside.write_bytes(content)
     with pytest.raises(Refused, match="part.onnx.data is not the tensors' file that belongs to"):
         graph.Graph(file)
+
+
+def test_what_a_killed_export_left_is_removed(detector, tmp_path, of_nothing):
+    left = tmp_path / ".part.onnx.a1b2c3d4.tmp"
+    left.mkdir()
+    (left / "part.onnx").write_bytes(b"half")
+    (tmp_path / ".part.onnx.mine").write_bytes(b"mine")
+    export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".part.onnx.mine", "part.onnx"]
+
+
+def test_two_exports_to_one_file(detector, tmp_path, of_nothing):
+    with (
+        locked(tmp_path / ".part.onnx.lock", "it", "go"),
+        pytest.raises(ConfigError, match="being written by"),
+    ):
+        export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
 
 
 def test_a_device_that_is_not_there_is_one_sentence(detector, tmp_path):

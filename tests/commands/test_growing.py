@@ -1,6 +1,7 @@
 """A fitted detector that is taught more, or made to forget, is the one that was shown all at once."""
 
 import json
+import tempfile
 from datetime import date
 
 import numpy as np
@@ -127,6 +128,88 @@ def test_damaged_lists_are_refused(good, tiny_configs, damage):
     damage(tensors)
     with pytest.raises(ConfigError, match="list of references"):
         references_of(tensors)
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda made: made.set_threshold(0.123),
+        lambda made: made.learn_threshold([*made.good, made.bad], [False] * len(made.good) + [True]),
+        lambda made: setattr(made, "threshold", None),
+    ],
+    ids=["given", "from labels", "none"],
+)
+def test_a_threshold_that_somebody_chose_stays(good, tiny_configs, tmp_path, choose):
+    made = detector(tiny_configs)
+    made.remember(good[:3])
+    made.good, made.bad = good, tmp_path / "bad.png"
+    Image.new("RGB", (64, 64), "red").save(made.bad)
+    choose(made)
+    chosen = made.threshold
+    made.add_references(good[3])
+    assert made.threshold == chosen and made.normal is not None and made.config.references == 4
+    made.forget("2.png")
+    assert made.threshold == chosen and made.config.references == 3
+    made.add_references(good[1], false_alarm_rate=0.05)
+    assert made.threshold != chosen and "rate 0.05" in made.threshold.source
+
+
+@pytest.mark.parametrize("rate", [0.2, 0.05, 1e-6, None])
+def test_a_rate_that_somebody_chose_stays(good, tiny_configs, rate):
+    grown, whole = detector(tiny_configs), detector(tiny_configs)
+    grown.remember(good[:3], false_alarm_rate=rate)
+    grown.add_references(good[3])
+    whole.remember(good, false_alarm_rate=rate)
+    same(grown, whole)
+    grown.forget("2.png")
+    whole.remember([good[0], *good[2:]], false_alarm_rate=rate)
+    same(grown, whole)
+
+
+def test_the_command_keeps_them_too(good, tiny_configs, tmp_path, told):
+    made, file = detector(tiny_configs), str(tmp_path / "part.safetensors")
+    made.remember(good[:3])
+    for score, flags in ((0.321, []), (0.5, ["--threshold", "0.5"])):
+        made.set_threshold(0.321)
+        made.save(file)
+        predict.main(["--detector", file, "--forget", "1.png", "--save-detector", file, *flags])
+        assert AnomalyDetector.load(file).threshold.score == score
+    made.calibrate(0.2)
+    made.save(file)
+    predict.main(["--detector", file, "--add-references", str(good[3]), "--save-detector", file])
+    assert "rate 0.2 " in AnomalyDetector.load(file).threshold.source
+
+
+def test_a_name_that_two_references_have_is_a_question(good, tiny_configs, tmp_path):
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other/1.png"
+    other.write_bytes(good[1].read_bytes())
+    made = detector(tiny_configs)
+    made.remember([good[0], other, good[2]])
+    with pytest.raises(ConfigError, match="which of the 2 references of this name") as question:
+        made.forget("1.png")
+    digests = [one.digest for one in made.kept if one.name == "1.png"]
+    assert all(digest in str(question.value) for digest in digests) and len(made.kept) == 3
+    made.forget(digests[1])
+    assert [one.digest for one in made.kept if one.name == "1.png"] == digests[:1]
+    made.forget("1.png")
+    assert [one.name for one in made.kept] == ["3.jpg"]
+
+
+def test_references_are_not_unpacked(good, tiny_configs, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    made, seen = detector(tiny_configs), []
+    made.remember(good[:3])
+    plain = AnomalyDetector.remember
+
+    def remember(self, *given, **how):
+        seen.extend(tmp_path.glob("temporary/*"))
+        plain(self, *given, **how)
+
+    monkeypatch.setattr(AnomalyDetector, "remember", remember)
+    made.add_references(good[3])
+    assert seen == [] and [one.name for one in made.kept] == [path.name for path in good]
 
 
 def test_the_command_adds_forgets_and_shows(good, tiny_configs, place, tmp_path, capsys):

@@ -1,8 +1,24 @@
 """Tables that users open."""
 
 import csv
+import os
+import signal
+import subprocess
+import sys
 
-from utils.files import as_file, csv_text, read_json, write_json
+import pytest
+
+from tests.support.constants import ROOT
+from utils.files import (
+    _nameless,
+    as_file,
+    csv_text,
+    read_json,
+    remove_leftovers,
+    whole_file,
+    write_json,
+    write_text,
+)
 
 
 def test_cells_that_a_spreadsheet_would_run_are_neutralised():
@@ -11,6 +27,52 @@ def test_cells_that_a_spreadsheet_would_run_are_neutralised():
     )
     assert rows[0] == ["\ufeffname"]
     assert [row[0] for row in rows[1:]] == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "plain"]
+
+
+KILLED = """
+import os, signal, sys
+from utils import files
+if sys.argv[2] == "no":
+    files._nameless = lambda folder: None
+with files.whole_file(sys.argv[1], "wb") as file:
+    file.write(b"half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("nameless", ["yes", "no"])
+def test_a_killed_process_leaves_the_file_of_before(tmp_path, nameless):
+    file = tmp_path / "part.safetensors"
+    file.write_bytes(b"before")
+    done = subprocess.run([sys.executable, "-c", KILLED, str(file), nameless], cwd=ROOT)
+    assert done.returncode == -signal.SIGKILL and file.read_bytes() == b"before"
+    left = [entry for entry in tmp_path.iterdir() if entry != file]
+    if nameless == "yes" and _nameless(tmp_path) is None:
+        pytest.skip("this file system has no files without names")
+    assert len(left) == (nameless == "no")
+    remove_leftovers(file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("way", ["nameless", "copied", "named"])
+def test_a_whole_file_has_its_name_and_its_rights(tmp_path, monkeypatch, way):
+    if way == "named":
+        monkeypatch.setattr("utils.files._nameless", lambda folder: None)
+    if way == "copied":
+        monkeypatch.setattr(os, "link", lambda *_, **__: (_ for _ in ()).throw(OSError(18, "another device")))
+    before = os.umask(0o027)
+    try:
+        for content in ("one", "two"):
+            write_text(tmp_path / "a.txt", content)
+            assert (tmp_path / "a.txt").read_text() == content
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o640 and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(RuntimeError), whole_file(tmp_path / "a.txt") as file:
+        file.write("three")
+        raise RuntimeError
+    assert (tmp_path / "a.txt").read_text() == "two" and len(list(tmp_path.iterdir())) == 1
 
 
 def test_names_that_are_no_unicode_are_written_and_read_back(tmp_path):
