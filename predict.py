@@ -35,7 +35,8 @@ from fdsl.blockwise import Inspection, inspect_together, is_in_blocks
 from fdsl.doctor import examine, tell
 from fdsl.flags.chosen_detector import change_references, decide, load_or_make, remember
 from fdsl.flags.predict_flags import parse
-from fdsl.inspection import Reading, Row, finish, keep_apart, run_config, score_files
+from fdsl.inspection import Row, finish, keep_apart, run_config, score_files
+from fdsl.reading import Reading
 from fdsl.report.prediction_report import detector_file_as_text
 from fdsl.run_config import PredictionConfig
 from fdsl.store.prediction_folder import LISTED_SKIPPED, PredictionFolder, Totals, skipped_summary

@@ -25,28 +25,23 @@ if __name__ in ("__main__", "fdsl_commands.test"):  # before torch is imported: 
 
     signals.answer(at_once=True)
 
-import argparse
+import contextlib
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from fdsl.ablation import write_ablations
-from fdsl.alike import of_one_backbone
-from fdsl.assembly import build_detector
-from fdsl.detection import Overflow, detect
+from fdsl.detection import Overflow, Problem
+from fdsl.flags.plan_runs import options_of, plan
 from fdsl.flags.test_flags import parse
-from fdsl.planning import Planned, each_once, plan
+from fdsl.one_pass import Detectors, compute_maps, grouped_by_backbone
+from fdsl.planning import EvaluationOptions, PlannedRun, trained_last, unique
 from fdsl.results import write_results
-from fdsl.runs import RunFolder
-from fdsl.sharing import facts_of, share
-from fdsl.store.checkpoint import Checkpoint
+from fdsl.sharing import begin, compute_among, facts_of
 from fdsl.store.maps import RunMaps, load_maps
-from fdsl.tested_set import TestedSet
-from models.detector import Detector
-from models.methods.registry import METHODS
 from utils.command import run_command
-from utils.device import seed_everything, worker_count
+from utils.device import seed_everything
 from utils.errors import ConfigError, DataError, ModelError
+from utils.log import start_logging
 from utils.signals import how_to_continue
 from utils.world import World, connected, find_world
 
@@ -55,98 +50,76 @@ logger = logging.getLogger("fdsl")
 
 def main(argv: list[str] | None = None) -> None:
     several = parse(argv, __doc__)
-    args = several[0]
     with connected(find_world()) as world:
-        restarted = world.restarted()
-        for one in several:
-            one.resume = one.resume or restarted
+        options = options_of(several[0], world.restarted())
         runs = world.agree(lambda: plan(several), facts_of)
-        if args.from_maps and not world.is_first:
-            return
-        *before, last = of_one_backbone(each_once(runs))
-        for group in before:
-            end(group, share(group, world), world)
-        detectors = share(last, world) if not args.from_maps else {}
-    end(last, detectors, world)
-    if args.compared and world.is_first:
-        write_ablations(runs)
+        for group in grouped_by_backbone(unique(runs)):
+            test(group, options, world)
+    if options.compared and world.is_first:
+        write_ablations(runs, options.reading.max_pixels)
 
 
-def end(runs: list[Planned], detectors: Mapping[Path, Detector], world: World) -> None:
-    """Ends the runs that were computed together, in the one process that is to; those with trained heads
-    last, whose reports show the others' pixel scores beside their own."""
-    if not world.is_first:
-        return
-    for run in sorted(runs, key=lambda run: METHODS[run.config.detector.method].needs_heads):
-        test(run, detectors.get(run.drawn.run.path))
-
-
-def test(planned: Planned, detector: Detector | None) -> None:
-    """One run: computed by `detector`, or by one of its own, and evaluated, or evaluated anew."""
-    args, checkpoint, tested = planned.args, planned.checkpoint, planned.tested
-    seed_everything(planned.config.seed)
-    run = planned.drawn.run
-    ended = run.ended_at
-    if not args.force and run.is_finished():
-        if args.pictures == 0 or run.has_report:
-            run.show()
-            return
-        if run.has_maps:
-            args.from_maps = run.draw_from_own_maps()
-    with run.locked():
-        ended_meanwhile = run.ended_at != ended  # by another process
-        if ended_meanwhile and not (args.force or args.from_maps) and run.is_finished():
-            run.show()
-            return
-        if args.from_maps:
-            maps = stored_maps(run, tested, args)
-        else:
-            maps = computed_maps(run, tested, checkpoint, args, detector)
-        how_to_continue(
-            "the same command goes on with tables and pictures: the maps of every category are finished"
-        )
-        write_results(run.path, run.config, maps, tested, args.max_pixels)
-        run.finish()
-
-
-def stored_maps(run: RunFolder, tested: TestedSet, args: argparse.Namespace) -> RunMaps:
-    """The maps of the run that --from-maps names; `run` begins once they are there."""
-    maps = load_maps(args.from_maps / "maps.npz").select(tested.names)
-    run.begin(tested, args.resume, args.from_maps)
-    return maps
+def test(runs: list[PlannedRun], options: EvaluationOptions, world: World) -> None:
+    """Runs on one backbone: the maps that they lack are computed together, by all processes; then the first
+    one evaluates each run."""
+    seed_everything(runs[0].config.seed)
+    missing = {run: "maps" if options.force else run.folder.missing() for run in runs}
+    lacking = [run for run in runs if missing[run] == "maps" and not options.from_maps]
+    detectors = world.agree(lambda: Detectors(lacking))  # before anything is changed: one may be refused
+    with contextlib.ExitStack() as held:
+        begun = begin(lacking, held, options, world)
+        problems = compute_among(begun, detectors, options, world)
+        detectors.release()  # a run in float32 needs the memory
+        for run in trained_last(runs) if world.is_first else ():
+            if run in begun:
+                start_logging(run.folder.log)
+                problem = problems.get(run.folder.path)
+                evaluate(run, computed_maps(run, detectors.fingerprint, problem, options), options)
+            elif run in lacking or missing[run] == "nothing":
+                run.folder.log_numbers()
+            else:
+                again = options.from_maps if missing[run] == "maps" else None
+                with run.folder.locked():
+                    evaluate(run, stored_maps(run, again, options), options)
 
 
 def computed_maps(
-    run: RunFolder,
-    tested: TestedSet,
-    checkpoint: Checkpoint | None,
-    args: argparse.Namespace,
-    detector: Detector | None = None,
+    run: PlannedRun, fingerprint: str, problem: Problem | None, options: EvaluationOptions
 ) -> RunMaps:
-    """The maps of a new run, in float32 where values overflow in the precision asked for.
+    """The maps of a run that were computed, in float32 where values overflowed in the precision asked for;
+    ModelError where they are not finite."""
+    if isinstance(problem, Overflow):
+        logger.warning("%s The run is repeated in float32.", problem)
+        run.folder.fall_back_to_float32()
+    elif problem is not None:
+        raise problem
+    maps = run.finished_maps(fingerprint)
+    if maps is None:  # they are those of another precision, or of a process whose files are not there yet
+        detectors = Detectors([run])
+        for problem in compute_maps([run], detectors, options.reading).values():
+            raise problem
+        maps = run.finished_maps(detectors.fingerprint)
+    if maps is None:
+        raise DataError(f"{run.folder.path}: what was finished is gone; give the same command again.")
+    return maps
 
-    `run` begins once there is a detector: a run that cannot be has changed nothing. Categories that an
-    interrupted run has finished are taken from it.
-    """
-    detector = detector or build_detector(run.config.detector, checkpoint, categories=tested.records)
-    run.begin(tested, args.resume)
-    photographs = tested.root, tested.references, tested.records, run.parts
-    settings = (
-        args.batch_size,
-        worker_count(args.workers),
-        args.max_pixels,
-        run.config.rotations or 1,
-        tested.grey,
+
+def stored_maps(run: PlannedRun, from_maps: Path | None, options: EvaluationOptions) -> RunMaps:
+    """The maps in `from_maps`, by default those that a finished run without pictures has itself; the run
+    begins once they are there."""
+    folder = from_maps or run.folder.take_own_maps()
+    maps = load_maps(folder / "maps.npz").select(run.split.names)
+    run.folder.begin(run.split, options.resume, folder)
+    return maps
+
+
+def evaluate(run: PlannedRun, maps: RunMaps, options: EvaluationOptions) -> None:
+    """Tables, scores, pictures and report of a run from its maps."""
+    how_to_continue(
+        "the same command goes on with tables and pictures: the maps of every category are finished"
     )
-    try:
-        return detect(detector, *photographs, run.config.identity("maps"), *settings)
-    except Overflow as overflow:
-        reason = str(overflow)  # the error itself would hold the detector; the next one needs the memory
-    del detector
-    logger.warning("%s The run is repeated in float32.", reason)
-    run.fall_back_to_float32()
-    detector = build_detector(run.config.detector, checkpoint, categories=tested.records)
-    return detect(detector, *photographs, run.config.identity("maps"), *settings)
+    write_results(run.folder.path, run.config, maps, run.split, options.reading.max_pixels)
+    run.folder.finish()
 
 
 def command() -> None:

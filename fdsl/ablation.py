@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import logging
 import statistics
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,7 @@ from tabulate import tabulate
 from data.records import stable_seed
 from fdsl.evaluation import PAPER_SIDE, image_scores
 from fdsl.metrics.exact import METRIC_NAMES
-from fdsl.planning import Planned
+from fdsl.planning import PlannedRun
 from fdsl.report.tables import UNDEFINED, mean_and_spread
 from fdsl.resampling import RESAMPLED, Counts, counts_of_images, counts_of_pixels, drawn_again, interval
 from fdsl.results import CategoryFiles
@@ -36,7 +35,7 @@ class Row:
     each metric (fractions) the values, and their deviations (R,) with the images drawn again."""
 
     settings: dict[str, str]
-    runs: list[Planned] = field(default_factory=list)
+    runs: list[PlannedRun] = field(default_factory=list)
     found: list[dict[str, float | None]] = field(default_factory=list)
     drawn: list[dict[str, np.ndarray]] = field(default_factory=list)
 
@@ -75,37 +74,39 @@ class Resampled:
     """What the metrics of runs would be with other test images: all runs are given the same drawings, so that
     two of them are paired."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_pixels: int) -> None:
+        """`max_pixels`: of a photograph or mask, from which on it is refused."""
+        self.max_pixels = max_pixels
         self.masks: dict[tuple[Path, str, int], np.ndarray | None] = {}
         self.known: dict[Path, dict[str, np.ndarray]] = {}
 
-    def of(self, run: Planned) -> dict[str, np.ndarray]:
+    def of(self, run: PlannedRun) -> dict[str, np.ndarray]:
         """Metric -> how far it deviates (R,) in each drawing, as a fraction and a mean over categories; empty
         where the run's maps are gone. Computed once for a run that is in several tables."""
-        folder = run.drawn.run.path
+        folder = run.folder.path
         if folder not in self.known:
             self.known[folder] = self._computed(run)
         return self.known[folder]
 
-    def _computed(self, run: Planned) -> dict[str, np.ndarray]:
-        folder, config = run.drawn.run.path, run.drawn.run.config
+    def _computed(self, run: PlannedRun) -> dict[str, np.ndarray]:
+        folder, config = run.folder.path, run.config
         if not (folder / "maps.npz").is_file():
             return {}
-        maps = load_maps(folder / "maps.npz").select(run.tested.names).maps
+        maps = load_maps(folder / "maps.npz").select(run.split.names).maps
         fused, raw = maps.fused(config.detector.windows)
         found: dict[str, list[np.ndarray]] = {}
         start = 0
-        for category, records in run.tested.records.items():
+        for category, records in run.split.records.items():
             part = slice(start, start := start + len(records))
             for name, values in self._of_category(run, category, fused[part], raw[part]).items():
                 found.setdefault(name, []).append(values)
         return {name: np.mean(values, axis=0) for name, values in found.items()}
 
     def _of_category(
-        self, run: Planned, category: str, maps: np.ndarray, raw: np.ndarray
+        self, run: PlannedRun, category: str, maps: np.ndarray, raw: np.ndarray
     ) -> dict[str, np.ndarray]:
         """One category's deviations."""
-        records, config = run.tested.records[category], run.config
+        records, config = run.split.records[category], run.config
         labels = np.array([record.anomalous for record in records])
         if labels.all() or not labels.any():
             return {}
@@ -123,15 +124,15 @@ class Resampled:
             for metric, values in _deviations(counts, drawn).items()
         }
 
-    def _mask(self, run: Planned, category: str, index: int) -> np.ndarray | None:
+    def _mask(self, run: PlannedRun, category: str, index: int) -> np.ndarray | None:
         """A test image's mask at the run's side; read once for all runs."""
-        tested, side = run.tested, run.config.metric_size
+        split, side = run.split, run.config.metric_size
         side = side if isinstance(side, int) else PAPER_SIDE
-        record = tested.records[category][index]
-        key = tested.root, record.image_path, side
+        record = split.records[category][index]
+        key = split.root, record.image_path, side
         if key not in self.masks:
             files = CategoryFiles(
-                tested.root, tested.records[category], run.args.max_pixels, tested.grey.get(category)
+                split.root, split.records[category], self.max_pixels, split.grey.get(category)
             )
             mask = files.mask(index, side)
             self.masks[key] = None if mask is None else np.packbits(mask)
@@ -139,12 +140,12 @@ class Resampled:
         return None if packed is None else np.unpackbits(packed, count=side**2).view(bool).reshape(side, side)
 
 
-def _weights(run: Planned, category: str) -> np.ndarray:
+def _weights(run: PlannedRun, category: str) -> np.ndarray:
     """How often each of the run's images is in each drawing: the same for every run that tests it."""
-    every = run.tested.catalogue.test[category]
+    every = run.split.catalogue.test[category]
     drawn = drawn_again(np.array([record.anomalous for record in every]), stable_seed(category) % 2**32)
     place = {record.image_path: index for index, record in enumerate(every)}
-    return drawn[:, [place[record.image_path] for record in run.tested.records[category]]]
+    return drawn[:, [place[record.image_path] for record in run.split.records[category]]]
 
 
 def _deviations(counts: Counts, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -156,48 +157,45 @@ def _name(metric: str, kind: str) -> str:
     return "aupro" if metric == "pro" else f"{metric}_{kind}"
 
 
-def write_ablations(runs: Sequence[Planned]) -> None:
-    """Writes each table of finished runs as Markdown, CSV and JSON, and says it."""
-    tables: dict[str, list[Planned]] = {}
+def write_ablations(runs: Sequence[PlannedRun], max_pixels: int) -> None:
+    """Writes each table of finished runs as Markdown, CSV and JSON, and logs it; an image of more than
+    `max_pixels` is refused."""
+    tables: dict[str, list[PlannedRun]] = {}
     for run in runs:
-        tables.setdefault(run.args.table, []).append(run)
-    resampled = Resampled()
+        tables.setdefault(run.table, []).append(run)
+    resampled = Resampled(max_pixels)
     for number, (name, part) in enumerate(tables.items(), start=1):
         _write_table(name, part, resampled, f"table {name} ({number}/{len(tables)}), images drawn again")
 
 
-def _write_table(name: str, runs: Sequence[Planned], resampled: Resampled, what: str) -> None:
-    args, config = runs[0].args, runs[0].config
+def _write_table(name: str, runs: Sequence[PlannedRun], resampled: Resampled, what: str) -> None:
+    config, results = runs[0].config, runs[0].folder.results
     rows = _rows(runs)
     every = [(row, run) for row in rows for run in row.runs]
     for row, run in progress(every, len(every), what):
         row.found.append(_metrics_of(run))
         row.drawn.append(resampled.of(run) if len(rows) > 1 else {})
-    file = args.results / config.model_name / config.dataset / f"{name}.md"
+    file = results / config.model_name / config.dataset / f"{name}.md"
     columns = list(rows[0].settings)
     write_text(file, markdown(rows, columns, runs))
     write_text(file.with_name(f"{name}.csv"), csv_text(*_csv(rows, columns)))
-    write_json(file.with_name(f"{name}.json"), _json(rows, args))
+    write_json(file.with_name(f"{name}.json"), _json(rows, results))
     logger.info("%s\n\n%d combinations, %d runs: %s", _table(rows, columns), len(rows), len(runs), file)
 
 
-def _metrics_of(run: Planned) -> dict[str, float | None]:
+def _metrics_of(run: PlannedRun) -> dict[str, float | None]:
     """The means over categories of a finished run's metrics."""
-    values = read_json(run.drawn.run.path / "metrics.json")
+    values = read_json(run.folder.path / "metrics.json")
     if not isinstance(values, dict):
-        raise ConfigError(f"{run.drawn.run.path} has no metrics; give the same command again.")
+        raise ConfigError(f"{run.folder.path} has no metrics; give the same command again.")
     return {name: values["mean"].get(name) for name in METRIC_NAMES}
 
 
-def _rows(runs: Iterable[Planned]) -> list[Row]:
+def _rows(runs: Iterable[PlannedRun]) -> list[Row]:
     """The runs of each checkpoint, combination and number of shots, seed by seed."""
     rows: dict[tuple, Row] = {}
     for run in runs:
-        settings = {
-            **run.args.combination,
-            "checkpoint": run.config.checkpoint,
-            "shots": str(run.config.k_shot),
-        }
+        settings = {**run.combination, "checkpoint": run.config.checkpoint, "shots": str(run.config.k_shot)}
         rows.setdefault(tuple(settings.items()), Row(settings)).runs.append(run)
     found = list(rows.values())
     for name in ("checkpoint", "shots"):
@@ -211,7 +209,7 @@ def _rows(runs: Iterable[Planned]) -> list[Row]:
     return found
 
 
-def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[Planned]) -> str:
+def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[PlannedRun]) -> str:
     """The table, the differences to its first row, and what the numbers are."""
     config, seeds = runs[0].config, list(dict.fromkeys(run.config.seed for run in runs))
     parts = [
@@ -231,7 +229,7 @@ def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[Planned
         ]
     if any(run.config.detector.backbone.untrained for run in runs):
         parts.append("The backbone is UNTRAINED: these numbers show that the code works, nothing else.")
-    if any(run.drawn.run.config.learnt_from_these for run in runs):
+    if any(run.config.learnt_from_these for run in runs):
         parts.append(LEARNT_FROM_THESE)
     parts.append("The command: `" + config.command.replace("`", "'") + "`")
     return "\n\n".join(parts) + "\n"
@@ -279,7 +277,7 @@ def _csv(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[l
     return header, lines
 
 
-def _json(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
+def _json(rows: Sequence[Row], results: Path) -> dict[str, Any]:
     """The same values with all their digits, and each row's folders."""
     return {
         "unit": "per cent",
@@ -288,7 +286,7 @@ def _json(rows: Sequence[Row], args: argparse.Namespace) -> dict[str, Any]:
             {
                 "settings": row.settings,
                 "seeds": row.seeds,
-                "runs": [str(run.drawn.run.path.relative_to(args.results)) for run in row.runs],
+                "runs": [str(run.folder.path.relative_to(results)) for run in row.runs],
                 "metrics": {name: _values(row, rows[0], name) for name in METRIC_NAMES},
             }
             for row in rows

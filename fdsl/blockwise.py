@@ -10,7 +10,8 @@ from pathlib import Path
 
 from data.manifest import Manifest, listed
 from fdsl.api import AnomalyDetector
-from fdsl.inspection import MOST_SAID, Reading, finish, score_items, warning_of_references
+from fdsl.inspection import MOST_SAID, finish, score_items, warning_of_references
+from fdsl.reading import Reading
 from fdsl.run_config import PredictionConfig
 from fdsl.store.blocks import Blocks
 from fdsl.store.prediction_folder import PredictionFolder, Totals

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.images import MAX_PIXELS
 from data.inputs import list_images
 from data.manifest import Listed, Spool, listed
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
+from fdsl.reading import Reading
 from fdsl.reference_files import other_shape
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
@@ -61,16 +61,6 @@ class Keeper(Protocol):
     def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None: ...
 
     def give_way(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Reading:
-    """How photographs are read: how many are scored at once, by how many threads or processes (None: by
-    cores), and the pixels from which on one is refused."""
-
-    batch_size: int = 4
-    workers: int | None = None
-    max_pixels: int = MAX_PIXELS
 
 
 def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -> None:

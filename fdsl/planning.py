@@ -1,100 +1,107 @@
-"""The runs that test.py's flags ask for, before anything is computed."""
+"""The runs of one test.py command, before anything is computed."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
-from fdsl.flags.combinations import told
-from fdsl.flags.run_settings import new_config, rerun_config
-from fdsl.one_pass import Drawn
+from fdsl.reading import Reading
 from fdsl.run_config import RunConfig
 from fdsl.runs import RunFolder
 from fdsl.store.checkpoint import Checkpoint
-from fdsl.tested_set import TestedSet, draw_test_set, of_photographs
+from fdsl.store.maps import RunMaps, join_run_maps
+from fdsl.tested_set import FewShotSplit
 from models.methods.registry import METHODS
-from utils.device import use_threads
-from utils.errors import ConfigError, ModelError
-from utils.log import said_once
+from utils.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Planned:
-    """A run before anything is computed: its flags, configuration, heads and photographs."""
+class EvaluationOptions:
+    """What a command asks of all its runs.
 
-    args: argparse.Namespace
-    config: RunConfig
+    `memory_gib`: what memory banks and encoded batches of several runs may take, None: half of what is free.
+    `force`: finished runs are repeated. `resume`: the finished categories of interrupted runs are taken up.
+    `from_maps`: the folder whose maps are evaluated anew. `compared`: the runs end in tables.
+    """
+
+    reading: Reading
+    memory_gib: float | None
+    force: bool
+    resume: bool
+    from_maps: Path | None
+    compared: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """A run before anything is computed: its folder and configuration, heads, references and test images.
+
+    `table`, `combination`: the table of ablations that it is a part of, and its settings there by their
+    names, as they were typed.
+    """
+
+    folder: RunFolder
     checkpoint: Checkpoint | None
-    tested: TestedSet
-
-    @cached_property
-    def drawn(self) -> Drawn:
-        """Its folder and its photographs; ConfigError where stored maps are of others."""
-        config = of_photographs(self.config, self.tested, self.checkpoint, self.args.from_maps)
-        return Drawn(RunFolder(self.args.results, config), self.tested)
+    split: FewShotSplit
+    table: str = ""
+    combination: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def combination(self) -> str:
+    def config(self) -> RunConfig:
+        """The run's one configuration."""
+        return self.folder.config
+
+    @property
+    def settings(self) -> str:
         """Its ablated settings as they were typed, "" without any."""
-        return " ".join(f"{name}={value}" for name, value in self.args.combination.items() if value)
+        return " ".join(f"{name}={value}" for name, value in self.combination.items() if value)
+
+    def of_categories(self, names: Container[str]) -> PlannedRun:
+        """The run on some of its categories alone."""
+        records = {name: part for name, part in self.split.records.items() if name in names}
+        return replace(self, split=replace(self.split, records=records))
+
+    def key(self, category: str, fingerprint: str) -> dict[str, Any]:
+        """All that the maps of a category depend on; `fingerprint`: of the backbone's weights."""
+        identity = self.config.identity("maps")
+        return {**identity, "weights": fingerprint, **self.split.digests[category]}
+
+    def finished_part(self, category: str, fingerprint: str) -> RunMaps | None:
+        """The maps of a category that its folder holds as finished, or None."""
+        names = [record.image_path for record in self.split.records[category]]
+        return self.folder.parts.load(self.key(category, fingerprint), names)
+
+    def finished_maps(self, fingerprint: str) -> RunMaps | None:
+        """The maps of all its test images, category by category; None where one is not finished."""
+        parts = [self.finished_part(category, fingerprint) for category in self.split.records]
+        found = [part for part in parts if part is not None]
+        return join_run_maps(found) if len(found) == len(parts) else None
 
 
-def plan(several: Sequence[argparse.Namespace]) -> list[Planned]:
-    """The runs that the flags ask for; those that differ in their seed alone share what was read, and those
-    of one draw its photographs. A run that is in several tables comes once for each. ConfigError where two
-    different ones would be written to one folder."""
-    use_threads(several[0].threads)
-    read: dict[str, tuple[RunConfig, Checkpoint | None]] = {}
-    heads: dict[str, Checkpoint | None] = {}
-    drawn: dict[tuple, TestedSet] = {}
-    planned = []
-    with said_once():
-        for args in several:
-            key = told(args, ("seed", "table", "combination"))
-            if key not in read:
-                read[key] = _read(args)
-            config, checkpoint = read[key]
-            checkpoint = heads.setdefault(config.checkpoint_digest, checkpoint)
-            config = config if args.from_maps else replace(config, seed=args.seed)
-            photographs = (config.k_shot, config.seed, METHODS[config.detector.method].sees_inspected)
-            if photographs not in drawn:
-                drawn[photographs] = draw_test_set(config, args.max_pixels)
-            planned.append(Planned(args, config, checkpoint, drawn[photographs]))
-        if len(planned) > 1:
-            _refuse_one_folder(planned)
-        return planned
-
-
-def _read(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
-    """A run's configuration and heads; an error names the combination that it is of."""
-    try:
-        return rerun_config(args) if args.from_maps else new_config(args)
-    except (ConfigError, ModelError) as error:
-        if not args.combination:
-            raise
-        words = " ".join(f"{name}={value}" for name, value in args.combination.items() if value)
-        raise type(error)(f"--ablate {words}: {error}") from error
-
-
-def _refuse_one_folder(planned: Sequence[Planned]) -> None:
-    """ConfigError for two different runs of the same folder."""
-    found: dict[str, Planned] = {}
-    for one in planned:
-        run = one.drawn.run
-        other = found.setdefault(str(run.path), one)
-        if other.drawn.run.config.identity("run") != run.config.identity("run"):
-            names = [which.combination or which.config.checkpoint for which in (other, one)]
-            raise ConfigError(
-                f"{names[0]} and {names[1]} would both be written to {run.path}; give two commands, the "
-                "second with another --results or --model-name."
-            )
-
-
-def each_once(planned: Iterable[Planned]) -> list[Planned]:
+def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     """The runs without those that come again in another table."""
-    found: dict[str, Planned] = {}
-    for one in planned:
-        found.setdefault(str(one.drawn.run.path), one)
+    found: dict[Path, PlannedRun] = {}
+    for run in runs:
+        found.setdefault(run.folder.path, run)
     return list(found.values())
+
+
+def trained_last(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """The runs in the order to evaluate them: reports of trained heads show the pixel scores of others beside
+    their own."""
+    return sorted(runs, key=lambda run: METHODS[run.config.detector.method].needs_heads)
+
+
+def refuse_one_folder(runs: Sequence[PlannedRun]) -> None:
+    """ConfigError for two different runs that would be written to one folder."""
+    found: dict[Path, PlannedRun] = {}
+    for run in runs:
+        other = found.setdefault(run.folder.path, run)
+        if other.config.identity("run") != run.config.identity("run"):
+            names = [which.settings or which.config.checkpoint for which in (other, run)]
+            raise ConfigError(
+                f"{names[0]} and {names[1]} would both be written to {run.folder.path}; give two commands, "
+                "the second with another --results or --model-name."
+            )

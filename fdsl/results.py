@@ -21,7 +21,7 @@ from fdsl.report.run_report import write_report
 from fdsl.report.tables import metrics_table, write_tables
 from fdsl.run_config import RunConfig
 from fdsl.store.maps import RunMaps, save_maps
-from fdsl.tested_set import TestedSet
+from fdsl.tested_set import FewShotSplit
 from fdsl.words import framing
 from models.features import ScoreMaps
 from models.methods.registry import METHODS
@@ -47,19 +47,21 @@ SCORE_COLUMNS = (
 )
 
 
-def write_results(folder: Path, config: RunConfig, run: RunMaps, tested: TestedSet, max_pixels: int) -> None:
-    """Fuses the maps, evaluates each category of `tested` and writes tables, scores, pictures and report.
+def write_results(
+    folder: Path, config: RunConfig, run: RunMaps, split: FewShotSplit, max_pixels: int
+) -> None:
+    """Fuses the maps, evaluates each category of `split` and writes tables, scores, pictures and report.
 
     `config.pictures`: at most so many strips per category, None all, 0 neither pictures nor report.
     """
-    run = run.select(tested.names)
+    run = run.select(split.names)
     fused, score = run.maps.fused(config.detector.windows)
     save_maps(folder / "maps.npz", run, fused, score)
     views, start = [], 0
-    for category, records in tested.records.items():
+    for category, records in split.records.items():
         part = slice(start, start := start + len(records))
-        views.append(evaluate(category, tested, fused[part], score[part], config, max_pixels))
-    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, score_rows(run.maps, score, tested, views)))
+        views.append(evaluate(category, split, fused[part], score[part], config, max_pixels))
+    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, score_rows(run.maps, score, split, views)))
     known = {view.name: overlap.to_json() for view in views for overlap in view.overlaps.values()}
     write_json(folder / OVERLAPS, {"categories": known})
     categories = {view.name: view.metrics for view in views}
@@ -75,11 +77,11 @@ def write_results(folder: Path, config: RunConfig, run: RunMaps, tested: TestedS
 
 
 def score_rows(
-    maps: ScoreMaps, score: np.ndarray, tested: TestedSet, views: Sequence[CategoryView]
+    maps: ScoreMaps, score: np.ndarray, split: FewShotSplit, views: Sequence[CategoryView]
 ) -> list[tuple]:
     """A row of SCORE_COLUMNS for each image; `score` (n,) is the raw one of both branches."""
     rows: list[tuple] = []
-    for view, records in zip(views, tested.records.values()):
+    for view, records in zip(views, split.records.values()):
         for record, image_score in zip(records, view.scores.tolist()):
             number = len(rows)
             raw = float(score[number]), float(maps.base_score[number])
@@ -136,11 +138,16 @@ def doubt_of(mask: np.ndarray) -> str:
 
 
 def evaluate(
-    category: str, tested: TestedSet, maps: np.ndarray, score: np.ndarray, config: RunConfig, max_pixels: int
+    category: str,
+    split: FewShotSplit,
+    maps: np.ndarray,
+    score: np.ndarray,
+    config: RunConfig,
+    max_pixels: int,
 ) -> CategoryView:
     """One category's metrics, with what its pictures need."""
-    records, references = tested.records[category], tested.references[category]
-    files = CategoryFiles(tested.root, records, max_pixels, tested.grey.get(category))
+    records, references = split.records[category], split.references[category]
+    files = CategoryFiles(split.root, records, max_pixels, split.grey.get(category))
     labels = np.array([record.anomalous for record in records])
 
     found = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)

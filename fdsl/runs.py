@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from data.check import find_duplicates
-from fdsl.flags.arguments import name_part
 from fdsl.report.tables import metrics_table
 from fdsl.run_config import DetectorConfig, RunConfig
 from fdsl.settings import WORDS, reads_text
 from fdsl.store.finished_parts import FinishedParts
-from fdsl.tested_set import TestedSet
+from fdsl.tested_set import FewShotSplit
 from fdsl.words import framing
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import (
@@ -34,12 +33,11 @@ from utils.config import (
 )
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
-from utils.lock import locked, locked_for
+from utils.lock import locked
 from utils.log import start_logging, warn
 from utils.signals import command_line
-from utils.text import one_line
+from utils.text import is_folder_name, one_line
 from utils.tile_layout import AUTO_TILES
-from utils.world import World
 
 logger = logging.getLogger("fdsl")
 ELSEWHERE = "name another folder with --results"
@@ -64,19 +62,38 @@ IN_SHORT = {
 
 
 class RunFolder:
-    """results/MODEL/DATASET/Kshot/seedS/RUN of a configuration: looked at, then begun and finished.
-
-    `parts` keeps the finished categories from `begin` on.
-    """
-
-    parts: FinishedParts
+    """RESULTS/MODEL/DATASET/Kshot/seedS/RUN of a configuration: looked at, then begun and finished."""
 
     def __init__(self, results: Path, config: RunConfig) -> None:
-        self.config = config
+        self.results, self.config = results, config
         shots, seed = f"{config.k_shot}shot", f"seed{config.seed}"
         self.path = results / config.model_name / config.dataset / shots / seed / name_of(config)
+        self._ended_at: int | None = None
 
-    def is_finished(self) -> bool:
+    @cached_property
+    def parts(self) -> FinishedParts:
+        """The finished categories of a run that has begun."""
+        return FinishedParts(self.path)
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def missing(self) -> Literal["maps", "report", "nothing"]:
+        """What the folder lacks of a run as it was asked for: all, or its pictures and report alone, or
+        nothing."""
+        self._ended_at = self._wrote_numbers_at()
+        if not self._is_finished():
+            return "maps"
+        if self.config.pictures == 0 or (self.path / "report.html").is_file():
+            return "nothing"
+        return "report" if (self.path / "maps.npz").is_file() else "maps"
+
+    def ended_meanwhile(self) -> bool:
+        """Whether another process has finished the run since `missing` looked."""
+        return self._wrote_numbers_at() != self._ended_at and self._is_finished()
+
+    def _is_finished(self) -> bool:
         """Whether the folder holds a whole run of this configuration, or of it in float32 because values
         overflowed in its precision; a run of other settings that is to be replaced is said."""
         stored = None if FinishedParts.left_in(self.path) else self._stored()
@@ -94,8 +111,7 @@ class RunFolder:
             self._say_replaced("; ".join(other))
         return False
 
-    @property
-    def ended_at(self) -> int | None:
+    def _wrote_numbers_at(self) -> int | None:
         """When the run in the folder wrote its numbers, nanoseconds; None where there are none."""
         try:
             return (self.path / "metrics.json").stat().st_mtime_ns
@@ -126,21 +142,13 @@ class RunFolder:
             why,
         )
 
-    @property
-    def has_report(self) -> bool:
-        return (self.path / "report.html").is_file()
-
-    @property
-    def has_maps(self) -> bool:
-        return (self.path / "maps.npz").is_file()
-
-    def show(self) -> None:
-        """Says the numbers of the finished run."""
+    def log_numbers(self) -> None:
+        """Logs the numbers of the finished run."""
         logger.info("%s is finished: nothing to do (--force repeats it).", self.path)
         table = metrics_table(read_json(self.path / "metrics.json"))
         logger.info("%s\n\nPer cent. %s", table, framing(self.config))
 
-    def draw_from_own_maps(self) -> Path:
+    def take_own_maps(self) -> Path:
         """The finished run is evaluated anew, from its maps and as what made them; returns its folder."""
         logger.info("%s is finished but for its pictures: they are drawn from its maps.", self.path)
         machine = RunConfig.from_json(read_json(self.path / "config.json")).detector.machine
@@ -151,30 +159,26 @@ class RunFolder:
         """The folder for this process alone."""
         return locked(self.path / ".lock", str(self.path), ELSEWHERE)
 
-    def locked_for(self, world: World) -> AbstractContextManager[None]:
-        """The folder for all processes of a world."""
-        return locked_for(world, self.path, ELSEWHERE)
-
-    def begin(self, tested: TestedSet, resume: bool, from_maps: Path | None = None) -> None:
+    def begin(self, split: FewShotSplit, resume: bool, from_maps: Path | None = None) -> None:
         """Makes the folder this run's: an earlier one's results go, but for the maps that this one is made
         from, and with `resume` the categories that an interrupted run has finished."""
-        self.parts = FinishedParts(self.path)
+        parts = self.parts  # its folder is there from now on, until the run has ended
         if not resume:
-            self.parts.clear()
+            parts.clear()
         remove_leftovers(*(self.path / name for name in WRITTEN))
         own_maps = from_maps is not None and from_maps.resolve() == self.path.resolve()
         for name in WRITTEN:
             if name != "config.json" and not (name == "maps.npz" and own_maps):
                 (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "pictures", ignore_errors=True)
-        start_logging(self.path / "log.txt")
+        start_logging(self.log)
         logger.info("%s", command_line())
         write_json(self.path / "config.json", self.config.to_json())
-        drawn = [record for records in tested.references.values() for record in records]
-        lines = [f"{record.category}\t{record.image_path}\n" for record in drawn]
+        references = [record for records in split.references.values() for record in records]
+        lines = [f"{record.category}\t{record.image_path}\n" for record in references]
         write_text(self.path / "references.txt", "".join(lines))
-        for category, records in tested.records.items():
-            warn(find_duplicates(tested.root, tested.references[category], records))
+        for category, records in split.records.items():
+            warn(find_duplicates(split.root, split.references[category], records))
 
     def fall_back_to_float32(self) -> None:
         """From now on it is a run in float32, because values overflowed in the precision asked for."""
@@ -270,8 +274,9 @@ def read_run_config(folder: Path) -> RunConfig:
         raise ConfigError(f"{folder} is not the folder of a test run: it has no config.json.")
     try:
         config = RunConfig.from_json(values)
-        name_part(config.model_name)
-    except (ConfigError, argparse.ArgumentTypeError) as error:
+        if not is_folder_name(config.model_name):
+            raise ConfigError(f"{config.model_name!r} cannot be the name of a folder")
+    except ConfigError as error:
         raise ConfigError(
             f"{file} is not that of a test run ({one_line(error)}); run test.py again."
         ) from error

@@ -1,10 +1,12 @@
-"""The photographs of a test run: which are drawn as references, which are tested, and whose they are."""
+"""The photographs of a test run: which are its references, and which it tests."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from data.catalogue import open_catalogue
 from data.dataset import files_digest
@@ -26,7 +28,7 @@ logger = logging.getLogger("fdsl")
 
 
 @dataclass(frozen=True)
-class TestedSet:
+class FewShotSplit:
     """The photographs of a run: each category's references and test images, a digest of all files, and the
     range of grey values of categories whose references have more than 8 bits (of method batch its test
     images)."""
@@ -46,7 +48,20 @@ class TestedSet:
         """The image paths of all test images, category by category."""
         return [record.image_path for records in self.records.values() for record in records]
 
-    def taught(self, checkpoint: Checkpoint, dataset: str) -> bool:
+    @cached_property
+    def digests(self) -> dict[str, dict[str, Any]]:
+        """Category -> what names its files as they were when first asked for, and the range that they are
+        read in. DataError for one that is missing."""
+        return {
+            category: {
+                "references": files_digest(self.root, self.references[category]),
+                "files": files_digest(self.root, records),
+                **({"grey": [grey.low, grey.high]} if (grey := self.grey.get(category)) else {}),
+            }
+            for category, records in self.records.items()
+        }
+
+    def has_trained(self, checkpoint: Checkpoint, dataset: str) -> bool:
         """Whether heads were trained on these test images: the same files, or the same dataset by name."""
         if checkpoint.config is None:
             return False
@@ -60,9 +75,10 @@ class TestedSet:
         return same_name or here in (training.learnt or "").split(SEVERAL)
 
 
-def draw_test_set(config: RunConfig, max_pixels: int = MAX_PIXELS) -> TestedSet:
-    """The photographs of a run. References of all categories are drawn before anything is computed, so that
-    too few are said at once; a category without test images is left out with a warning. Raises DataError."""
+def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSplit:
+    """The photographs of a run. References of all categories are sampled before anything is computed, so that
+    too few are refused at once; a category without test images is left out with a warning. Raises
+    DataError."""
     catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
     references = {
         category: draw_references(
@@ -84,7 +100,7 @@ def draw_test_set(config: RunConfig, max_pixels: int = MAX_PIXELS) -> TestedSet:
         for name, part in records.items()
     }
     known = {name: found for name, found in grey.items() if found is not None}
-    return TestedSet(catalogue, references, records, files_digest(catalogue.root, everything), known)
+    return FewShotSplit(catalogue, references, records, files_digest(catalogue.root, everything), known)
 
 
 def _range_of(root: Path, references: list[Record], max_pixels: int) -> GreyRange | None:
@@ -108,20 +124,20 @@ def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -
     return {category: records for category, records in tested.items() if records}
 
 
-def of_photographs(
-    config: RunConfig, tested: TestedSet, checkpoint: Checkpoint | None, from_maps: Path | None
+def with_split(
+    config: RunConfig, split: FewShotSplit, checkpoint: Checkpoint | None, from_maps: Path | None
 ) -> RunConfig:
-    """The run of these photographs; ConfigError where the stored maps are of others. Heads that were trained
-    on them are said."""
-    if config.files not in (None, tested.files):
+    """The run of these photographs; ConfigError where the stored maps are of others. Warns of heads that were
+    trained on them."""
+    if config.files not in (None, split.files):
         raise ConfigError(
             f"The photographs in {config.data_path} are not those that the maps of {from_maps} are of; run "
             "test.py without --from-maps."
         )
-    grey = {name: [found.low, found.high] for name, found in tested.grey.items()}
-    config = replace(config, files=tested.files, grey=grey or None)
+    grey = {name: [found.low, found.high] for name, found in split.grey.items()}
+    config = replace(config, files=split.files, grey=grey or None)
     if checkpoint is not None:
-        config = replace(config, learnt_from_these=tested.taught(checkpoint, config.dataset))
+        config = replace(config, learnt_from_these=split.has_trained(checkpoint, config.dataset))
     if config.learnt_from_these:
         logger.warning("warning: %s", LEARNT_FROM_THESE)
     return config

@@ -40,7 +40,7 @@ class _File(logging.FileHandler):
 
 
 def start_logging(file: Path | None = None) -> None:
-    """The log goes to standard error and, from the call that names it on, also to `file`."""
+    """From now on the log goes to standard error, and also to `file` where one is named."""
     logger.setLevel(logging.DEBUG)  # the file gets every step, the console does not
     logger.propagate = False
     if not any(isinstance(handler, _Console) for handler in logger.handlers):
@@ -48,11 +48,11 @@ def start_logging(file: Path | None = None) -> None:
         console.setLevel(logging.INFO)
         console.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(console)
+    for handler in [known for known in logger.handlers if isinstance(known, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        for handler in [known for known in logger.handlers if isinstance(known, logging.FileHandler)]:
-            logger.removeHandler(handler)
-            handler.close()
         log = _File(file, mode="a", encoding="utf-8", errors="backslashreplace")
         log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(log)

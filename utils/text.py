@@ -92,3 +92,8 @@ def in_flags(settings: Mapping[str, Any]) -> str:
 def in_words(value: Any) -> str:
     """A setting's value as it is typed: the parts of several one after the other."""
     return " ".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
+
+
+def is_folder_name(text: str) -> bool:
+    """Whether a text can be the name of one folder of a path."""
+    return text not in ("", ".", "..") and not any(mark in text for mark in "/\\\0\n")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from utils.config import AUTO
 from utils.console import Parser
+from utils.text import is_folder_name
 from utils.tile_layout import AUTO_TILES, MOST_TILES
 from utils.world import speaks
 
@@ -47,7 +48,7 @@ SEED = whole(0, 2**63 - 1)
 
 def name_part(text: str) -> str:
     """An argparse type: a name that is one folder of a path."""
-    if not text or text in (".", "..") or any(mark in text for mark in "/\\\0\n"):
+    if not is_folder_name(text):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
     return text
 

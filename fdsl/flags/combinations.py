@@ -84,11 +84,11 @@ def combinations(
     found: dict[str, argparse.Namespace] = {}
     for values in product(*settings.values()):
         one = _with(args, dict(zip(settings, values)), parser)
-        found.setdefault(told(one), one)
+        found.setdefault(as_text(one), one)
     return list(found.values())
 
 
-def told(args: argparse.Namespace, but_for: tuple[str, ...] = ()) -> str:
+def as_text(args: argparse.Namespace, but_for: tuple[str, ...] = ()) -> str:
     """All that the flags say, as a text that two namespaces share only where they say the same."""
     return repr(sorted((name, repr(value)) for name, value in vars(args).items() if name not in but_for))
 

@@ -83,15 +83,15 @@ def _untrained_config(args: argparse.Namespace) -> RunConfig:
         raise ConfigError(
             f"--k-shot 0 leaves --method {args.method} nothing to compare with; give at least one reference."
         )
-    turned = args.rotate_references not in (None, 1)
-    if added_by and (args.k_shot or turned):
+    rotated = args.rotate_references not in (None, 1)
+    if added_by and (args.k_shot or rotated):
         flag = f"--k-shot {args.k_shot}" if args.k_shot else "--rotate-references"
         raise ConfigError(
             f"{flag} does not go with --method {args.method}, which looks at no references: leave it out, or "
             f"add {added_by} to a method that does."
         )
     refuse_windows_without_mode(vars(args), args.method)
-    args.use_nam, args.winmode = 0, args.winmode or "nan"
+    args = argparse.Namespace(**{**vars(args), "use_nam": 0, "winmode": args.winmode or "nan"})
     options = method_config(vars(args))
     refuse_beside_batch(args.method, options, window_config(vars(args)))
     return _config_of(args, backbone_config(vars(args)), options)

@@ -10,7 +10,7 @@ from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, turns, whole
-from fdsl.flags.combinations import Settings, add_ablate_flags, combinations, read_tables, told
+from fdsl.flags.combinations import Settings, add_ablate_flags, as_text, combinations, read_tables
 from fdsl.flags.groups import (
     add_backbone_flags,
     add_batch_flag,
@@ -96,7 +96,7 @@ def _combined(
         for one in _distinct(args.checkpoint)
     ]
     found = [one for each in made for one in combinations(each, tables[each.table], parser)]
-    return list({told(one): one for one in found}.values())
+    return list({as_text(one): one for one in found}.values())
 
 
 def _filled(args: argparse.Namespace) -> argparse.Namespace:

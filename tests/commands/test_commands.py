@@ -168,7 +168,7 @@ def test_a_finished_run_is_not_repeated(finished, workplace, datasets, monkeypat
     def must_not_run(*_):
         raise AssertionError("the run was repeated")
 
-    monkeypatch.setattr(test, "detect", must_not_run)
+    monkeypatch.setattr("fdsl.one_pass.compute_category", must_not_run)
     run_test(workplace, datasets, *LFE)
     with pytest.raises(AssertionError):
         run_test(workplace, datasets, *LFE, "--force")

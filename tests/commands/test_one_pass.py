@@ -1,7 +1,9 @@
 """Several shots and seeds in one pass: the files of single runs, byte for byte, also when interrupted."""
 
 import pytest
+import torch
 
+from fdsl.scoring import NotFinite, Scorer
 from tests.support.one_pass import files_of, run, test
 from utils.errors import ConfigError
 
@@ -79,6 +81,29 @@ def test_finished_runs_are_not_computed_again(datasets, backbone, tmp_path, imag
     assert between - before == 8 + 2 + 2
     run(datasets[0], tmp_path, flags, *BOTH)
     assert images_encoded() == between and told().count("is finished: nothing to do") == 5
+
+
+def test_values_that_overflow_in_one_run_leave_the_others_as_they_are(
+    datasets, backbone, tmp_path, monkeypatch, told
+):
+    plain = Scorer.__call__
+
+    def scored(self, pixels, names, match=None):
+        dtype = self.detector.backbone.dtype
+        if dtype != torch.float32 and self.detector.memory.photographs == 2:
+            raise NotFinite(names[-1], dtype)
+        return plain(self, pixels, names, match)
+
+    monkeypatch.setattr(Scorer, "__call__", scored)
+    flags = ["--method", "nearest", *backbone, "--precision", "bf16"]
+    run(datasets[0], tmp_path / "together", flags, *BOTH)
+    assert told().count("The run is repeated in float32") == 2, "those of two shots"
+    for shots, seed in RUNS:
+        run(datasets[0], tmp_path / "alone", flags, "--k-shot", str(shots), "--seed", str(seed))
+    together = files_of(tmp_path / "together")
+    assert together == files_of(tmp_path / "alone")
+    used = [part["machine"]["precision"] for name, part in together.items() if name.endswith("config.json")]
+    assert sorted(used) == ["bfloat16", "bfloat16", "float32", "float32"]
 
 
 def test_what_is_refused(datasets, backbone, tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 from data.catalogue import open_catalogue
 from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import load_checkpoint
-from fdsl.tested_set import draw_test_set
+from fdsl.tested_set import sample_split
 from fdsl.training_set import TrainingSet, draw_training_set, join_training_sets
 from tests.support.both_layouts import BACKBONE
 from tests.support.run_config import a_config
@@ -51,9 +51,9 @@ def test_both_are_learnt_from_and_neither_is_a_test_afterwards(datasets, tiny_co
     learnt = sum(len(drawn(name, root).records) for name, root in zip(("mvtec", "visa"), datasets))
     assert sum(checkpoint.config.training.images.values()) == learnt
     for name, root in zip(("mvtec", "visa"), datasets):
-        tested = draw_test_set(RunConfig.from_json(a_config(14, dataset=name, data_path=str(root))))
-        assert tested.taught(checkpoint, name), "by its name"
-        assert tested.taught(checkpoint, "folder"), "by its files"
+        tested = sample_split(RunConfig.from_json(a_config(14, dataset=name, data_path=str(root))))
+        assert tested.has_trained(checkpoint, name), "by its name"
+        assert tested.has_trained(checkpoint, "folder"), "by its files"
 
 
 def test_where_they_lie_changes_nothing(datasets, tiny_configs, tmp_path):

@@ -6,7 +6,7 @@ from data.catalogue import open_catalogue
 from fdsl import begun_training
 from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import load_checkpoint
-from fdsl.tested_set import draw_test_set
+from fdsl.tested_set import sample_split
 from tests.support.both_layouts import BACKBONE
 from tests.support.photographs import draw_parts
 from tests.support.run_config import a_config
@@ -57,7 +57,9 @@ def test_mixed_learns_from_real_defects_too(datasets, tiny_configs, tmp_path):
         checkpoint = load_checkpoint(tmp_path / kind / "fdsl" / "mvtec.safetensors")
         counts.append(sum(checkpoint.config.training.images.values()))
         config = RunConfig.from_json(a_config(14, data_path=str(datasets[0])))
-        assert draw_test_set(config).taught(checkpoint, "mvtec") == (kind == "mixed"), "saw the test images"
+        assert sample_split(config).has_trained(checkpoint, "mvtec") == (kind == "mixed"), (
+            "saw the test images"
+        )
     only, mixed = counts
     catalogue = open_catalogue("mvtec", datasets[0])
     assert only == sum(len(part) - 1 for part in catalogue.train.values()), "all but the one reference"

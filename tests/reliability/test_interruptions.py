@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fdsl import detection, training
+from fdsl import one_pass, training
 from fdsl import results as reporting
 from fdsl.flags.arguments import save_interval
 from fdsl.run_config import RunConfig
@@ -291,11 +291,11 @@ def test_save_intervals():
 def test_an_interrupted_test_run_goes_on_with_the_next_category(place, tmp_path, monkeypatch, told, finished):
     arguments = place.test("--results", str(tmp_path))
     with monkeypatch.context() as patch:
-        after(patch, detection, "detect_category", finished)
+        after(patch, one_pass, "compute_category", finished)
         with pytest.raises(Fault):
             test.main(arguments)
     with monkeypatch.context() as patch:
-        after(patch, detection, "detect_category", 3 - finished)
+        after(patch, one_pass, "compute_category", 3 - finished)
         test.main(arguments)
     assert told().count("taken from what is finished") == finished
     found = place.run_folder(tmp_path)
@@ -310,7 +310,7 @@ def test_a_test_run_may_be_interrupted_while_it_ends(place, tmp_path, monkeypatc
         with pytest.raises(Fault):
             test.main(arguments)
     with monkeypatch.context() as patch:
-        after(patch, detection, "detect_category", 0)
+        after(patch, one_pass, "compute_category", 0)
         test.main(arguments)
     assert files(place.run_folder(tmp_path)) == files(place.run_folder())
     assert (place.run_folder(tmp_path) / "report.html").is_file()
@@ -322,7 +322,7 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
         "--results", str(tmp_path / "results"), "--checkpoint", str(place.weights()), "--pictures", "0"
     )
     with monkeypatch.context() as patch:
-        after(patch, detection, "detect_category", 2)
+        after(patch, one_pass, "compute_category", 2)
         with pytest.raises(Fault):
             test.main(arguments)
     folder = own.run_folder(tmp_path / "results")
@@ -332,14 +332,14 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
     photo = own.data / "cup/test/spot/000.png"
     photo.write_bytes((own.data / "cup/test/spot/001.png").read_bytes() + b"longer")
     with monkeypatch.context() as patch:
-        after(patch, detection, "detect_category", 2)
+        after(patch, one_pass, "compute_category", 2)
         try:
             test.main([*arguments, "--batch-size", "1"])
         except Fault:  # the damaged part is that of the other category
             pass
     assert told().count("taken from") <= 1
     with monkeypatch.context() as patch:
-        after(patch, detection, "detect_category", 0)
+        after(patch, one_pass, "compute_category", 0)
         with pytest.raises(Fault):
             test.main([*arguments, "--force", "--no-resume"])
     assert not list((folder / FinishedParts.NAME).iterdir())

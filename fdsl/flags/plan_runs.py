@@ -1,0 +1,70 @@
+"""From test.py's flags to the runs that they ask for."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import replace
+
+from fdsl.flags.combinations import as_text
+from fdsl.flags.run_settings import new_config, rerun_config
+from fdsl.planning import EvaluationOptions, PlannedRun, refuse_one_folder
+from fdsl.reading import Reading
+from fdsl.run_config import RunConfig
+from fdsl.runs import RunFolder
+from fdsl.store.checkpoint import Checkpoint
+from fdsl.tested_set import FewShotSplit, sample_split, with_split
+from models.methods.registry import METHODS
+from utils.device import use_threads
+from utils.errors import ConfigError, ModelError
+from utils.log import said_once
+
+
+def options_of(args: argparse.Namespace, restarted: bool) -> EvaluationOptions:
+    """What the flags ask of all runs; `restarted`: the command is started again, so its runs go on."""
+    return EvaluationOptions(
+        Reading(args.batch_size, args.workers, args.max_pixels),
+        args.memory,
+        args.force,
+        args.resume or restarted,
+        args.from_maps,
+        args.compared,
+    )
+
+
+def plan(several: Sequence[argparse.Namespace]) -> list[PlannedRun]:
+    """The runs of `several` flags, one for each; those that differ in their seed alone share what was read,
+    and those of the same references their split. A run that is in several tables comes once for each.
+    ConfigError where two different ones would be written to one folder."""
+    use_threads(several[0].threads)
+    read: dict[str, tuple[RunConfig, Checkpoint | None]] = {}
+    heads: dict[str, Checkpoint | None] = {}
+    splits: dict[tuple, FewShotSplit] = {}
+    runs = []
+    with said_once():
+        for args in several:
+            key = as_text(args, ("seed", "table", "combination"))
+            if key not in read:
+                read[key] = _read(args)
+            config, checkpoint = read[key]
+            checkpoint = heads.setdefault(config.checkpoint_digest, checkpoint)
+            config = config if args.from_maps else replace(config, seed=args.seed)
+            sampled = (config.k_shot, config.seed, METHODS[config.detector.method].sees_inspected)
+            if sampled not in splits:
+                splits[sampled] = sample_split(config, args.max_pixels)
+            config = with_split(config, splits[sampled], checkpoint, args.from_maps)
+            folder = RunFolder(args.results, config)
+            runs.append(PlannedRun(folder, checkpoint, splits[sampled], args.table, args.combination))
+        refuse_one_folder(runs)
+        return runs
+
+
+def _read(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
+    """A run's configuration and heads; an error names the combination that it is of."""
+    try:
+        return rerun_config(args) if args.from_maps else new_config(args)
+    except (ConfigError, ModelError) as error:
+        if not args.combination:
+            raise
+        words = " ".join(f"{name}={value}" for name, value in args.combination.items() if value)
+        raise type(error)(f"--ablate {words}: {error}") from error
