@@ -47,7 +47,7 @@ from fdsl_line.photographs import open_image, to_pixels  # noqa: E402
 from benchmarks.shared import tower_of  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.exporting import export_detector  # noqa: E402
-from fdsl.flags.groups import add_backbone_flags  # noqa: E402
+from fdsl.flags.groups import add_options  # noqa: E402
 from models.methods.registry import METHODS  # noqa: E402
 from utils.config import BackboneConfig, WindowConfig  # noqa: E402
 
@@ -79,7 +79,7 @@ def parse() -> argparse.Namespace:
     def command(name: str, work: Callable) -> argparse.ArgumentParser:
         found = works.add_parser(name)
         found.set_defaults(work=work)
-        add_backbone_flags(found)
+        add_options(found, BackboneConfig)
         return found
 
     timed = command("speed", speed)

@@ -3,9 +3,9 @@
     python benchmarks/judgement.py mvtec=DIR visa=DIR --methods nearest plus nearest:image_score=top1
     --weights FILE FILE --model NAME --layers ... --image-size N --seeds 14 15 16 --shots 1 --cache DIR
 
-A method may carry settings, as in `plus:leave_out=self+top,rotations=1`: image_score (max or top1), rotations
-(turned copies of each reference, 1 for none, auto; else --rotations), leave_out (parts of the method),
-tiles (N or auto), with_batch (1: mutual scoring of the test images beside it), winmode, win_size, win_stride.
+A method may carry settings, as in `plus:leave_out=whitening+top-k,rotations=1`: image_score (max or top1),
+rotations (rotated copies of each reference, 1 for none, auto; else --rotations), and any option of methods
+and windows by its field's name, for instance leave_out, tiles (N or auto), with_batch=1 (mutual scoring).
 The first method is what the others are held against.
 
 References are drawn as test.py draws them, and evaluated at 240 px as it does. Photographs are encoded once
@@ -31,6 +31,8 @@ from PIL import Image
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from typing import Any
+
 from benchmarks.encoded import Encoded
 from data.catalogue import DATASETS, open_catalogue
 from data.images import mask_to_tensor, open_image, open_mask
@@ -39,8 +41,8 @@ from data.records import Catalogue, Record, draw_references, without_references
 from fdsl.assembly import load_tower
 from fdsl.calibration import set_scales
 from fdsl.evaluation import PAPER_SIDE, evaluate_category
-from fdsl.flags.arguments import tile_count, turns, whole
-from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
+from fdsl.flags.arguments import turns, whole
+from fdsl.flags.groups import add_options, add_runtime_flags
 from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.rotation import fit_references
 from fdsl.scoring import Scorer
@@ -50,12 +52,24 @@ from models.detector import Detector
 from models.features import join_score_maps
 from models.methods.registry import METHODS
 from utils.command import run_command
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import choose_device, choose_precision
 from utils.errors import ConfigError, DataError, ModelError
+from utils.options import Option, options_of
 
 METRICS = {"auroc_sp": "image AUROC", "ap_px": "pixel AP", "aupro": "PRO"}
 BATCH = 8
 RESAMPLED = 10_000
+
+
+def _read(known: Option, text: str) -> Any:
+    """An option's value as it is typed, several joined by +."""
+    if known.span is not None:
+        return known.words[text] if text in known.words else known.kind(text)
+    return text.split("+") if known.many else text == "1" if known.kind is bool else text
+
+
+OPTIONS = {**options_of(MethodConfig), **options_of(WindowConfig)}
 
 
 @dataclass(frozen=True)
@@ -66,10 +80,7 @@ class Setting:
     method: str
     rotations: int | str
     image_score: str = "max"
-    leave_out: tuple[str, ...] = ()
-    windows: tuple[tuple[str, str], ...] = ()
-    tiles: int = 1
-    with_batch: bool = False
+    given: tuple[tuple[str, Any], ...] = ()
 
     @classmethod
     def read(cls, text: str, rotations: int | str) -> Setting:
@@ -84,25 +95,16 @@ class Setting:
                 setting = replace(setting, rotations=turns(value))
             elif name == "image_score" and value in ("max", "top1"):
                 setting = replace(setting, image_score=value)
-            elif name == "leave_out":
-                setting = replace(setting, leave_out=tuple(value.split("+")))
-            elif name == "with_batch" and value == "1":
-                setting = replace(setting, with_batch=True)
-            elif name == "tiles":
-                setting = replace(setting, tiles=tile_count(value))
-            elif name in ("winmode", "win_size", "win_stride"):
-                setting = replace(setting, windows=(*setting.windows, (name, value)))
+            elif name in OPTIONS:
+                setting = replace(setting, given=(*setting.given, (name, _read(OPTIONS[name], value))))
             else:
                 raise ConfigError(f"--methods {text}: {part} is no setting that this benchmark knows")
         return setting
 
     def detector(self, backbone: Backbone, side: int) -> Detector:
         """The detector of this setting, its memory still empty."""
-        given = {name: value if name == "winmode" else int(value) for name, value in self.windows}
-        windows = window_config({"winmode": "nan", "tiles": self.tiles, **given})
-        options = method_config(
-            {"use_nam": 0, "leave_out": self.leave_out or None, "with_batch": self.with_batch}
-        )
+        windows = window_config({"winmode": "nan", **dict(self.given)})
+        options = method_config({"use_nam": 0, **dict(self.given)})
         method = METHODS[self.method].of_heads(backbone.width, len(backbone.layers), options, None)
         return Detector(backbone, method, side, windows)
 
@@ -137,7 +139,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rotations", type=turns, default=8, help="turned copies (default 8)")
     parser.add_argument("--cache", type=Path, required=True, metavar="DIR")
     parser.add_argument("--json", type=Path, metavar="FILE", help="writes every row too")
-    add_backbone_flags(parser)
+    add_options(parser, BackboneConfig)
     add_runtime_flags(parser)
     return parser.parse_args(argv)
 

@@ -32,7 +32,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.shared import Cost, linked, timed, tower_of
-from fdsl.flags.groups import add_backbone_flags
+from fdsl.flags.groups import add_options
 from fdsl.scoring import Scorer
 from models.backbone import Backbone
 from models.backbones.families import load_backbone
@@ -44,7 +44,7 @@ from models.method import Method
 from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
 from models.windows import WindowGrid
-from utils.config import MethodConfig, WindowConfig
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import choose_precision
 
 SEEDS, SHOTS = (14, 15, 16, 17, 18), (1, 2, 4)
@@ -284,7 +284,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=1, help="the shortest counts")
     parser.add_argument("--data", type=Path, help="a dataset in MVTec AD's layout")
     parser.add_argument("--images", type=int, nargs="+", default=[8, 24], help="test images, about")
-    add_backbone_flags(parser)
+    add_options(parser, BackboneConfig)
     parser.add_argument("--threads", type=int, help="default: all")
     parser.set_defaults(model=MODEL, layers=list(LAYERS), image_size=SIDE)
     args = parser.parse_args()

@@ -37,7 +37,7 @@ from data.records import Catalogue, draw_references, without_references
 from fdsl.calibration import as_unknown, mean_apart, set_scales
 from fdsl.evaluation import fused_scores
 from fdsl.flags.arguments import turns, whole
-from fdsl.flags.groups import add_backbone_flags, add_runtime_flags
+from fdsl.flags.groups import add_options, add_runtime_flags
 from fdsl.good_parts import WITH_TILES, weight_alone
 from fdsl.rotation import fit_references
 from fdsl.scoring import Scorer
@@ -53,6 +53,7 @@ from fdsl.thresholds import (
 )
 from models.features import ScoreMaps
 from utils.command import run_command
+from utils.config import BackboneConfig
 from utils.errors import ConfigError, DataError, ModelError
 
 RATES = (0.05, 0.10)
@@ -122,7 +123,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--defects", type=whole(1), default=30, help="of a product, at most (drawn)")
     parser.add_argument("--cache", type=Path, metavar="DIR")
     parser.add_argument("--rows", type=Path, nargs="+", metavar="FILE")
-    add_backbone_flags(parser)
+    add_options(parser, BackboneConfig)
     add_runtime_flags(parser)
     return parser.parse_args(argv)
 

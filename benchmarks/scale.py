@@ -35,7 +35,7 @@ from data.inputs import list_images
 from data.manifest import Listed, Manifest, Spool, listed
 from data.photographs import read_ahead
 from fdsl.api import AnomalyDetector
-from fdsl.flags.groups import add_backbone_flags
+from fdsl.flags.groups import add_options
 from fdsl.inspection import draw, row_of
 from fdsl.run_config import DetectorConfig, FittedConfig, PredictionConfig
 from fdsl.store.blocks import Blocks
@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=1000, help="rows of a block (default 1000)")
     parser.add_argument("--count", type=int, default=10**6, help="files to list (default 1,000,000)")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
-    add_backbone_flags(parser)
+    add_options(parser, BackboneConfig)
     args = parser.parse_args()
     if args.what in ("speed", "parts") and args.data is None:
         parser.error(f"{args.what} needs --data")

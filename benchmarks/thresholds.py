@@ -30,7 +30,7 @@ from data.records import draw_references, without_references  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.evaluation import image_scores  # noqa: E402
 from fdsl.flags.arguments import real, turns
-from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.metrics.exact import image_metrics  # noqa: E402
 from fdsl.settings import window_config
 from fdsl.thresholds import batch_threshold
@@ -87,9 +87,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--references-alone", action="store_true", help="thresholds without what other products taught"
     )
-    add_window_flags(parser)
-    add_method_flags(parser)
-    add_backbone_flags(parser)
+    add_detector_options(parser)
     add_runtime_flags(parser)
     return parser.parse_args()
 

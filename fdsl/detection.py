@@ -183,6 +183,6 @@ class CategoryJob:
         detector, rotations = self.detector, self.runs[0].config.rotations
         method = detector.method
         alone = not method.remembers_bank or rotations == AUTO
-        windows = replace(detector.settings, winmode="", win_weight=0)
+        windows = replace(detector.settings, winmode="nan", win_weight=0)
         shared = rotations, windows, detector.windows is None, method.needs_references
         return (id(self),) if alone else shared

@@ -15,26 +15,18 @@ from data.catalogue import DATASETS
 from fdsl.settings import refuse_beside_text
 from fdsl.thresholds import Threshold
 from models.methods.registry import METHODS
-from utils.config import (
-    AUTO,
-    IMAGE_SCORES,
-    BackboneConfig,
-    MachineFacts,
-    MethodConfig,
-    WindowConfig,
-    as_stored,
-    from_stored,
-    is_stored_text,
-    without,
-)
+from utils.config import AUTO, IMAGE_SCORES, PLACES, BackboneConfig, MachineFacts, MethodConfig, WindowConfig
 from utils.errors import ConfigError
+from utils.options import WINDOWS, as_stored, from_stored, is_stored_text, options_of, without
 from utils.text import one_line
 
 # What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
 NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
 NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
+# Of windows: what combines finished maps, and what has an effect where there are none.
+FUSED = [name for name, known in options_of(WindowConfig).items() if known.fused and known.needs]
+WITHOUT_WINDOWS = [name for name, known in options_of(WindowConfig).items() if known.needs != WINDOWS]
 OF_A_DETECTOR = ("method", "backbone", "options", "windows", "machine")  # of DetectorConfig.to_json
-PLACES = ("pretrained", "model_config")  # of a backbone: where its files lie
 
 
 @dataclass(frozen=True)
@@ -166,7 +158,7 @@ class RunConfig:
             "method": values["method"],
             "checkpoint": self.checkpoint_digest,
             "options": values["options"],
-            "windows": without(values["windows"], ("win_weight",)),
+            "windows": without(values["windows"], FUSED),
             **without(values["backbone"], PLACES),
             "device": machine.device_of_run,
             "precision": machine.precision,
@@ -182,8 +174,7 @@ class RunConfig:
         flat: dict[str, Any] = {"precision": self.detector.machine.precision}
         for name, value in without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files", "grey")).items():
             if name == "windows" and self.detector.windows.winmode == "nan":
-                flat["windows.winmode"] = "nan"
-                flat["windows.tiles"] = value["tiles"]
+                flat |= {f"windows.{part}": inner for part, inner in value.items() if part in WITHOUT_WINDOWS}
             elif isinstance(value, dict):
                 flat |= {f"{name}.{part}": inner for part, inner in value.items()}
             else:

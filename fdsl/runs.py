@@ -20,24 +20,14 @@ from fdsl.store.finished_parts import FinishedParts
 from fdsl.tested_set import FewShotSplit
 from fdsl.words import framing
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import (
-    AUTO,
-    BY_CATEGORY,
-    OTHER_DATASET,
-    QUARTER,
-    WHOLE_IMAGE,
-    BackboneConfig,
-    MethodConfig,
-    WindowConfig,
-    as_stored,
-)
+from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked
 from utils.log import start_logging, warn
+from utils.options import WINDOWS, as_stored, short_names
 from utils.signals import command_line
 from utils.text import is_folder_name, one_line
-from utils.tile_layout import AUTO_TILES
 
 logger = logging.getLogger("fdsl")
 ELSEWHERE = "name another folder with --results"
@@ -244,22 +234,7 @@ def run_name(
     checkpoint: str = "",
 ) -> str:
     """The window mode and what differs from the defaults, for instance mul_13_2_0.5 or nan_max_full."""
-    parts = [windows.winmode]
-    if windows.winmode != "nan":
-        parts += [str(windows.win_size), str(windows.win_stride), f"{windows.win_weight:g}"]
-        parts += [f"zip{windows.win_zip}"] if windows.win_zip else []
-        parts += {"0": [], "1": ["index"], "window": ["ownindex"]}[windows.index_memory]
-        parts += ["wholebank"] if windows.window_memory == WHOLE_IMAGE else []
-        budget = "" if windows.window_budget == QUARTER else str(windows.window_budget)
-        parts += [f"budget{budget}"] if windows.window_budget else []
-    parts += [] if windows.tiles == 1 else [f"tiles{AUTO if windows.tiles == AUTO_TILES else windows.tiles}"]
-    default = MethodConfig()
-    parts += [] if options.use_nam else ["nonam"]
-    parts += [] if options.fd == default.fd else [f"fd-{options.fd}"]
-    parts += [] if options.align == default.align else [options.align]
-    parts += [f"no-{part}" for part in options.leave_out]
-    parts += ["batch"] if options.with_batch else []
-    parts += ["text"] if options.with_text else []
+    parts = short_names(windows, [] if windows.winmode != "nan" else [WINDOWS]) + short_names(options)
     parts += [] if image_score == "paper" else [image_score]
     parts += [] if metric_size == 240 else [str(metric_size)]
     parts += [checkpoint] if checkpoint else []

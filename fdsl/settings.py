@@ -7,7 +7,7 @@ there, or is there with None, was not given.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,15 +16,15 @@ from models.directions import refuse_strange_words
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import OBJECT, WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
+from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Option, given_of, options_of
 from utils.text import in_words
 
-BACKBONE = ("model", "pretrained", "model_config", "layers", "image_size", "token_norm")
-WORDS = ("object", "normal_words", "damaged_words")
-METHOD = ("use_nam", "fd", "align", "leave_out", "with_batch", "with_text", *WORDS)
-WINDOW_SHAPE = (
-    *("win_size", "win_stride", "win_zip", "win_weight"),
-    *("index_memory", "window_memory", "window_budget"),
-)
+OF_DETECTORS: Mapping[str, Option] = {
+    **options_of(WindowConfig),
+    **options_of(MethodConfig),
+    **options_of(BackboneConfig),
+}
+WORDS = tuple(name for name, known in OF_DETECTORS.items() if known.needs == TEXT)
 
 
 def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
@@ -33,21 +33,18 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
     What was not given follows from the model. `pretrained` and `model_config` may name another place (files
     move): the weights' fingerprint is compared when they are loaded.
     """
-    values = _only(given, BACKBONE)
+    values = given_of(BackboneConfig, given)
     if stored is None and "model" in values:
         base = defaults_of(values["model"], values.get("model_config"))
     else:
         base = stored or BackboneConfig()
-    if "layers" in values:
-        values["layers"] = tuple(sorted(values["layers"]))
-    if stored is not None:
-        for name in ("model", "layers", "image_size", "token_norm"):
-            if name in values and values[name] != getattr(base, name):
-                raise ConfigError(
-                    f"--{name.replace('_', '-')} {in_words(values[name])} does not match the checkpoint, "
-                    f"which was trained with {in_words(getattr(base, name))}; leave the flag out or "
-                    "train again."
-                )
+    for name, value in values.items():
+        known = OF_DETECTORS[name]
+        if stored is not None and not known.place and value != getattr(base, name):
+            raise ConfigError(
+                f"{known.flag} {in_words(value)} does not match the checkpoint, which was trained with "
+                f"{in_words(getattr(base, name))}; leave the flag out or train again."
+            )
     return replace(base, **values)
 
 
@@ -58,12 +55,7 @@ def method_config(
     base = stored or MethodConfig()
     if has_nam is not None:
         base = replace(base, use_nam=base.use_nam and has_nam)
-    values = _only(given, METHOD)
-    if "use_nam" in values:
-        values["use_nam"] = bool(values["use_nam"])
-    if "leave_out" in values:
-        values["leave_out"] = tuple(sorted(set(values["leave_out"])))
-    values |= {name: tuple(sorted(set(values[name]))) for name in WORDS[1:] if name in values}
+    values = given_of(MethodConfig, given)
     for name in values.keys() & set(WORDS):
         refuse_strange_words(name.replace("_", "-"), [values[name]] if name == "object" else values[name])
     if has_nam is False and values.get("use_nam"):
@@ -83,7 +75,7 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
     run can be fused anew, but its windows cannot change.
     """
     base = stored or WindowConfig()
-    values = _only(given, ("winmode", *WINDOW_SHAPE, "tiles"))
+    values = given_of(WindowConfig, given)
     if values.get("tiles", 1) != 1 and "winmode" not in values and stored is None:
         values["winmode"] = "nan"  # tiles take the place of windows
     config = replace(base, **values)
@@ -108,22 +100,20 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
 
 def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
     """ConfigError where the maps of the stored windows `base` cannot serve `config`."""
-    for name in ("win_size", "win_stride", "win_zip", "index_memory", "window_memory", "window_budget"):
-        if base.winmode != "nan" and getattr(config, name) != getattr(base, name):
-            raise ConfigError(
-                f"--{name.replace('_', '-')} cannot change with --from-maps: the stored windows have "
-                f"{getattr(base, name)}; run test.py without --from-maps."
-            )
-    if config.tiles != base.tiles:
-        raise ConfigError(
-            "--tiles cannot change with --from-maps: the stored maps were made otherwise; run test.py "
-            "without --from-maps."
-        )
     if base.winmode == "nan" and config.winmode != "nan":
         raise ConfigError(
             f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "
             "--winmode nan)."
         )
+    for name, known in options_of(WindowConfig).items():
+        stored = getattr(base, name)
+        of_no_effect = known.fused or (known.needs == WINDOWS and base.winmode == "nan")
+        if not of_no_effect and getattr(config, name) != stored:
+            what = "windows" if known.needs == WINDOWS else "maps"
+            raise ConfigError(
+                f"{known.flag} cannot change with --from-maps: the stored {what} have {known.typed(stored)}; "
+                "run test.py without --from-maps."
+            )
 
 
 def refuse_beside_batch(method: str, options: MethodConfig, windows: WindowConfig) -> None:
@@ -187,31 +177,33 @@ def refuse_beside_text(method: str, options: MethodConfig, windows: WindowConfig
 
 def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
     """ConfigError for LFE's settings where a method without trained heads looks through no windows."""
-    names = list(_only(given, WINDOW_SHAPE))
-    if names and not given.get("winmode"):
-        raise ConfigError(
-            f"--{names[0].replace('_', '-')} is for local windows, which method {method} looks through only "
-            "with --winmode mul or onlywin; add one of them, or leave the flag out."
-        )
+    names = [name for name, known in OF_DETECTORS.items() if known.needs == WINDOWS]
+    for name in () if given.get("winmode") else names:
+        if given.get(name) is not None:
+            raise ConfigError(
+                f"{OF_DETECTORS[name].flag} is for local windows, which method {method} looks through only "
+                "with --winmode mul or onlywin; add one of them, or leave the flag out."
+            )
 
 
 def of_no_use(given: Mapping[str, Any]) -> list[str]:
     """The settings that the given method and window mode have no use for: with them a run would be refused,
     or be the same as without."""
     method = METHODS[given.get("method") or WITH_HEADS]
-    closer = given.get("tiles") not in (None, 1)
-    winmode = given.get("winmode") or ("mul" if method.needs_heads and not closer else "nan")
-    names = [] if method.needs_heads else ["use_nam", "fd", "checkpoint"]
-    names += [] if method.matches else ["align", "index_memory"]
-    names += [] if method.parts else ["leave_out"]
+    tiled = given.get("tiles") not in (None, 1)
+    winmode = given.get("winmode") or ("mul" if method.needs_heads and not tiled else "nan")
+    there = {
+        WINDOWS: winmode != "nan",
+        HEADS: method.needs_heads,
+        SEARCH: method.matches,
+        COMPONENTS: bool(method.parts),
+        TEXT: bool(method.reads_text or given.get("with_text")),
+    }
+    names = [name for name, known in OF_DETECTORS.items() if known.needs and not there[known.needs]]
+    names += [] if method.needs_heads else ["checkpoint"]
     names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
     names += ["winmode"] if method.sees_inspected else ["tiles"] if method.added_by else []
     names += [] if method.takes_text else ["with_text"]
-    names += [] if method.reads_text or given.get("with_text") else WORDS
-    names += {"nan": list(WINDOW_SHAPE), "onlywin": ["win_weight"]}.get(winmode, [])
-    return names + (["index_memory"] if given.get("window_memory") == WHOLE_IMAGE else [])
-
-
-def _only(given: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Those of `names` that were given."""
-    return {name: given[name] for name in names if given.get(name) is not None}
+    names += ["win_weight"] if winmode == "onlywin" else []
+    unsearched = not method.matches or given.get("window_memory") == WHOLE_IMAGE
+    return names + (["index_memory"] if unsearched else [])

@@ -5,26 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from types import NoneType
 from typing import Any
 
-from utils.config import (
-    FD_MODES,
-    SYNTHETIC,
-    BackboneConfig,
-    MachineFacts,
-    MethodConfig,
-    as_stored,
-    from_stored,
-    is_stored_text,
-    refuse_other_names,
-    without,
-)
+from utils.config import PLACES, SYNTHETIC, BackboneConfig, MachineFacts, MethodConfig
 from utils.errors import ConfigError
+from utils.options import as_stored, from_stored, is_stored_text, refuse_other_names, without
 from utils.text import one_line
 
 # What decides no heads: where files lie, and the rest of the machine's facts.
-NOT_OF_A_TRAINING = ("machine", "pretrained", "model_config", "files", "learnt")
+NOT_OF_A_TRAINING = ("machine", *PLACES, "files", "learnt")
 
 
 @dataclass(frozen=True)
@@ -101,18 +90,7 @@ class TrainedWith:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"it holds values that no training writes: {one_line(error, 60)}") from error
-        tower, options = config.backbone, config.options
-        right = (
-            all(type(layer) is int and 1 <= layer <= 4096 for layer in tower.layers)
-            and len(tower.layers) > 0
-            and type(tower.image_size) is int
-            and 1 <= tower.image_size <= 8192
-            and isinstance(tower.model_config, (str, NoneType))
-            and options.fd in FD_MODES
-            and options.align in ("mulmax", "diff2")
-            and all(is_stored_text(text) for text in (config.fingerprint, config.dataset))
-        )
-        if not right:
+        if not all(is_stored_text(text) for text in (config.fingerprint, config.dataset)):
             raise ConfigError("it holds values that no training writes")
         return config
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fdsl.run_config import DetectorConfig, RunConfig
-from models.directions import DAMAGED, NORMAL
 from models.methods.batch import Batch
 from models.methods.by_text import ByText
 from models.methods.registry import METHODS
-from utils.config import BY_CATEGORY, OBJECT, QUARTER, WHOLE_IMAGE, MethodConfig, WindowConfig
+from utils.config import (
+    BY_CATEGORY,
+    DAMAGED_WORDS,
+    NORMAL_WORDS,
+    OBJECT,
+    QUARTER,
+    WHOLE_IMAGE,
+    MethodConfig,
+    WindowConfig,
+)
 from utils.text import one_line
 from utils.tile_layout import AUTO_TILES
 
@@ -76,7 +84,7 @@ def text_in_words(options: MethodConfig) -> str:
     """Of what text speaks, and its words for normal and damaged."""
     normal, damaged = (
         ", ".join(state.removeprefix("{}").removesuffix("{}").strip() for state in states)
-        for states in (options.normal_words or NORMAL, options.damaged_words or DAMAGED)
+        for states in (options.normal_words or NORMAL_WORDS, options.damaged_words or DAMAGED_WORDS)
     )
     return one_line(f'"{options.object}": {normal}; or {damaged}', 400)
 

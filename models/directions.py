@@ -11,13 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from utils.config import OBJECT, MethodConfig
+from utils.config import DAMAGED_WORDS, NORMAL_WORDS, OBJECT, MethodConfig
 from utils.errors import ConfigError
 from utils.text import one_line
 
-NORMAL = ("flawless {}", "perfect {}", "unblemished {}", "{} without flaw", "{} without defect",
-          "{} without damage")  # fmt: skip
-DAMAGED = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
 TEMPLATES = (
     "a photo of a {}",
     "a photo of the {}",
@@ -49,7 +46,7 @@ def sentences(thing: str, states: Sequence[str]) -> list[str]:
 def directions(encode: Encode, options: MethodConfig) -> Tensor:
     """The directions (2,D) of normal and of damaged, float32: the mean over their sentences, of unit
     length."""
-    kinds = (options.normal_words or NORMAL), (options.damaged_words or DAMAGED)
+    kinds = (options.normal_words or NORMAL_WORDS), (options.damaged_words or DAMAGED_WORDS)
     means = [encode(sentences(options.object, states)).float().mean(0) for states in kinds]
     return F.normalize(torch.stack(means), dim=-1)
 

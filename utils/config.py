@@ -1,13 +1,26 @@
-"""Settings: dataclasses, the flags that fill them, and the sentences that refuse contradictory ones."""
+"""The options of backbones, methods and windows, each declared once (utils/options.py), and what is known of
+the machine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from utils.errors import ConfigError
+from utils.options import (
+    COMPONENTS,
+    HEADS,
+    SEARCH,
+    TEXT,
+    WINDOWS,
+    Options,
+    is_stored_text,
+    option,
+    options_of,
+    refuse_other_names,
+)
 from utils.text import one_line
 from utils.tile_layout import AUTO_TILES, MOST_TILES
 from utils.world import as_of_first
@@ -26,9 +39,7 @@ SYNTHETIC_IMAGES = 4000  # that heads see by default, half of them with a drawn 
 
 
 IMAGE_SCORES = ("paper", "max", "top1")
-
-
-AUTO = "auto"  # turned copies of the references where they do no harm
+AUTO = "auto"  # rotated copies of the references: as many as the references allow
 
 
 FD_MODES = ("abs", "signed", "context", "none")
@@ -39,86 +50,234 @@ OWN_WINDOWS, WHOLE_IMAGE = WINDOW_MEMORIES = ("windows", "image")
 UNTRAINED = "none"  # as weights: random ones from a fixed seed
 USUAL_SIDE = 518  # pixels that a backbone sees, as near as its patches allow
 OBJECT, BY_CATEGORY = "object", ""  # what photographs show, in the words of text; each category's own name
+NORMAL_WORDS = ("flawless {}", "perfect {}", "unblemished {}", "{} without flaw", "{} without defect",
+                "{} without damage")  # fmt: skip
+DAMAGED_WORDS = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
 RAW, FINAL = "raw", "final"  # tokens: a block's output, or behind the model's last norm
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
-
-
-# What stored values may be, by their names: one of these, or a number (or several) within a span.
-LONGEST_TEXT = 1024  # characters of a stored model, path or name
 PRECISION_NAMES = ("float32", "bfloat16", "float16")
-CHOICES = {
-    "fd": FD_MODES,
-    "align": ALIGNMENTS,
-    "winmode": WINDOW_MODES,
-    "index_memory": INDEX_MEMORIES,
-    "token_norm": (RAW, FINAL),
-    "window_memory": WINDOW_MEMORIES,
-}
-SPANS = {
-    "layers": (1, 10_000),
-    "image_size": (1, 8192),
-    "win_size": (1, 8192),
-    "win_stride": (1, 8192),
-    "win_zip": (0, 8192),
-    "win_weight": (0, 1),
-    "window_budget": (QUARTER, 10**9),
-    "tiles": (AUTO_TILES, MOST_TILES),
-}
+TEXT_FLAGS = "text (CLIP's; --method text, or added to a method with references)"
 
 
 @dataclass(frozen=True)
-class BackboneConfig:
-    """Which frozen image tower, which blocks are tapped (counted from 1), the image side in pixels, and
-    whether tokens are a block's raw output or pass the model's last norm."""
+class BackboneConfig(Options):
+    """Which frozen image encoder, which of its blocks are feature layers (counted from 1), the input size in
+    pixels, and whether tokens are a block's raw output or pass the model's last norm."""
 
-    model: str = "ViT-L-14-336-quickgelu"
-    pretrained: str = "openai"
-    model_config: str | None = None
-    layers: tuple[int, ...] = (6, 12, 18, 24)
-    image_size: int = USUAL_SIDE
-    token_norm: str = RAW
+    group: ClassVar[str] = "backbone"
+
+    model: str = option(
+        "ViT-L-14-336-quickgelu",
+        help="image encoder: a ViT by its name in open_clip, or timm/NAME for one of timm, for instance "
+        "timm/vit_small_patch14_reg4_dinov2.lvd142m (default $default)",
+    )
+    pretrained: str = option(
+        "openai",
+        place=True,
+        metavar="TAG|FILE|none",
+        help="weights: a tag of open_clip or timm, a file, or none for random ones (default $default, or the "
+        "model's own)",
+    )
+    model_config: str | None = option(
+        None, place=True, metavar="DIR", help="folder of further open_clip model JSON files"
+    )
+    layers: tuple[int, ...] = option(
+        (6, 12, 18, 24),
+        span=(1, 4096),
+        metavar="N",
+        help="feature layers: numbers of blocks, counted from 1 (default: at the quarters of the depth, "
+        "$default of 24)",
+    )
+    image_size: int = option(
+        USUAL_SIDE,
+        span=(1, 8192),
+        metavar="PX",
+        help="input size: images are resized to PX x PX; the aspect ratio is not kept (default $default, or "
+        "the nearest multiple of the patch side)",
+    )
+    token_norm: str = option(
+        RAW,
+        choices=(RAW, FINAL),
+        help="features are a block's raw output, or pass the model's final norm (default $default; final for "
+        "DINO)",
+    )
 
     @property
     def untrained(self) -> bool:
         return self.pretrained == UNTRAINED
 
 
+PLACES = tuple(name for name, known in options_of(BackboneConfig).items() if known.place)
+
+
 @dataclass(frozen=True)
-class MethodConfig:
+class MethodConfig(Options):
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
-    own parts (`Method.parts`) are left out, and whether mutual scoring of the inspected photographs or text
-    is added. object (or BY_CATEGORY), normal_words, damaged_words: what text says (models/directions.py);
-    none: the usual words."""
+    components (`Method.parts`) are left out, and whether mutual scoring of the test images or text is added.
+    object (or BY_CATEGORY), normal_words, damaged_words: what text says (models/directions.py); none: the
+    usual words."""
 
-    use_nam: bool = True
-    fd: str = "abs"
-    align: str = "mulmax"
-    leave_out: tuple[str, ...] = ()
-    with_batch: bool = False
-    with_text: bool = False
-    object: str = OBJECT
-    normal_words: tuple[str, ...] = ()
-    damaged_words: tuple[str, ...] = ()
+    group: ClassVar[str] = "method"
+
+    use_nam: bool = option(
+        True, needs=HEADS, trained=True, short={False: "nonam"}, help="neighbour aggregation (default 1)"
+    )
+    fd: str = option(
+        "abs",
+        choices=FD_MODES,
+        needs=HEADS,
+        trained=True,
+        short="fd-{}",
+        help="feature discrepancy that heads are trained on (default $default)",
+    )
+    align: str = option(
+        "mulmax",
+        choices=ALIGNMENTS,
+        needs=SEARCH,
+        trained=True,
+        short="{}",
+        help="how the nearest normal patch is found: mulmax: by the largest dot product; diff2: by the "
+        "smallest difference (default $default)",
+    )
+    leave_out: tuple[str, ...] = option(
+        (),
+        needs=COMPONENTS,
+        short="no-{}",
+        metavar="COMPONENT",
+        help="components of the method that are switched off ($components)",
+    )
+    with_batch: bool = option(
+        False,
+        short="batch",
+        help="add mutual scoring: compare all test images with each other (MuSc). It sees the whole test "
+        "set; most images must be normal",
+    )
+    with_text: bool = option(
+        False,
+        group=TEXT_FLAGS,
+        short="text",
+        help="add text: weigh residuals by CLIP's words for normal and damaged; for $text_methods",
+    )
+    object: str = option(
+        OBJECT,
+        group=TEXT_FLAGS,
+        needs=TEXT,
+        short="",
+        metavar="NAME",
+        help="what the images show, for instance 'metal nut' (default $default; of test.py each category's "
+        "name)",
+    )
+    normal_words: tuple[str, ...] = option(
+        (),
+        group=TEXT_FLAGS,
+        needs=TEXT,
+        short="",
+        metavar="WORD",
+        help="words for a normal object, {} standing for the object (default "
+        f"{', '.join(NORMAL_WORDS).replace('{}', '..')})",
+    )
+    damaged_words: tuple[str, ...] = option(
+        (),
+        group=TEXT_FLAGS,
+        needs=TEXT,
+        short="",
+        metavar="WORD",
+        help="words for a damaged object, {} standing for the object (default "
+        f"{', '.join(DAMAGED_WORDS).replace('{}', '..')})",
+    )
 
 
 @dataclass(frozen=True)
-class WindowConfig:
-    """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; which reference
-    windows are matched ("0" all, "1" picked by any window, "window" own picks); windows encoded per image (0
-    all, QUARTER: see there). tiles, without windows: beside the whole image about tiles x tiles parts of it
-    (1: none, AUTO_TILES: by its size). window_memory: whether windows are matched with the references'
-    windows or with their whole images. win_zip: the side in patches that windows are resized to before they
-    are encoded (0: as they are)."""
+class WindowConfig(Options):
+    """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; the side in
+    patches that windows are resized to before they are encoded (0: as they are); which reference windows are
+    matched ("0" all, "1" picked by any window, "window" own picks), or the references' whole images; windows
+    encoded per image (0 all, QUARTER: see there). tiles, without windows: added to the whole image about
+    tiles x tiles crops of it (1: none, AUTO_TILES: by its size)."""
 
-    winmode: str = "mul"
-    win_size: int = 13
-    win_stride: int = 2
-    win_weight: float = 0.5
-    index_memory: str = "0"
-    window_budget: int = 0
-    tiles: int = 1
-    window_memory: str = OWN_WINDOWS
-    win_zip: int = 0
+    group: ClassVar[str] = "local windows (LFE) and tiles"
+
+    winmode: str = option(
+        "mul",
+        choices=WINDOW_MODES,
+        short="{}",
+        always=True,
+        fused=True,
+        help="nan: no windows; mul: fused with the whole image; onlywin: windows alone (default $default; "
+        "nan where there are no trained heads)",
+    )
+    win_size: int = option(
+        13,
+        span=(1, 8192),
+        needs=WINDOWS,
+        short="{}",
+        always=True,
+        metavar="PATCHES",
+        help="side of a window (default $default)",
+    )
+    win_stride: int = option(
+        2,
+        span=(1, 8192),
+        needs=WINDOWS,
+        short="{}",
+        always=True,
+        metavar="PATCHES",
+        help="step from a window to the next (default $default)",
+    )
+    win_weight: float = option(
+        0.5,
+        span=(0, 1),
+        needs=WINDOWS,
+        short="{}",
+        always=True,
+        fused=True,
+        metavar="0..1",
+        help="weight of the window maps in mul (default $default)",
+    )
+    win_zip: int = option(
+        0,
+        span=(1, 8192),
+        needs=WINDOWS,
+        short="zip{}",
+        metavar="PATCHES",
+        help="resize windows to this side before they are encoded: a smaller one takes less time, a larger "
+        "one zooms in (default: as they are)",
+    )
+    index_memory: str = option(
+        "0",
+        choices=INDEX_MEMORIES,
+        needs=WINDOWS,
+        short={"1": "index", "window": "ownindex"},
+        help="candidates among the reference windows: 0 all; 1 the top k of all windows together, by their "
+        "image embeddings, as published; window: each window's own top k (default $default)",
+    )
+    window_memory: str = option(
+        OWN_WINDOWS,
+        choices=WINDOW_MEMORIES,
+        needs=WINDOWS,
+        short={WHOLE_IMAGE: "wholebank"},
+        help="what windows are matched with: the references' windows, or their whole images, which are "
+        "encoded once and take a twentieth of the memory (default $default)",
+    )
+    window_budget: int = option(
+        0,
+        span=(0, 10**9),
+        words={"": QUARTER},
+        needs=WINDOWS,
+        short="budget{}",
+        metavar="M",
+        help="encode at most M windows per image, chosen where the whole-image map is high; no value: 23 % "
+        "of them (about 4x faster); 0: all (default $default)",
+    )
+    tiles: int = option(
+        1,
+        span=(1, MOST_TILES),
+        words={AUTO: AUTO_TILES},
+        short="tiles{}",
+        metavar="N|auto",
+        help="encode each image in about N x N tiles too, added to the whole image; auto: where it has more "
+        "pixels than the backbone takes (default $default: none)",
+    )
 
     @property
     def encoded_side(self) -> int:
@@ -167,72 +326,6 @@ class MachineFacts:
             if values[name] is not None and values[name] not in PRECISION_NAMES:
                 raise ConfigError(f"the machine's {name} is {one_line(values[name], 60)}, which is none")
         return cls(**values)
-
-
-def refuse_other_names(kind: type, stored: Mapping[str, Any]) -> None:
-    """ConfigError unless the stored names are those of the dataclass `kind`."""
-    names = {item.name for item in fields(kind)}
-    if not isinstance(stored, Mapping) or set(stored) != names:
-        found = ", ".join(sorted(map(str, stored))) if isinstance(stored, Mapping) else repr(stored)
-        raise ConfigError(
-            f"The stored {kind.__name__} has the fields {one_line(found, 200)}, this code expects "
-            f"{', '.join(sorted(names))}; use the version of the code that wrote it."
-        )
-
-
-def from_stored(kind: type, stored: Mapping[str, Any]):
-    """A dataclass from stored values; unknown or missing names and wrong types are a ConfigError."""
-    refuse_other_names(kind, stored)
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
-    default = kind()
-    for name, value in values.items():
-        kept = getattr(default, name)
-        if not _is_like(kept, value):
-            kind_of = type(kept).__name__
-            raise ConfigError(f"The stored {name} is {one_line(repr(value), 60)}, which is no {kind_of}.")
-        if not _may_be(name, value):
-            raise ConfigError(f"The stored {name} is {one_line(repr(value), 60)}, which no flag takes.")
-    return kind(**values)
-
-
-def _is_like(default: Any, value: Any) -> bool:
-    """Whether a stored value is of the default's kind; a place that may be empty holds text otherwise."""
-    if default is None or isinstance(default, str):
-        return is_stored_text(value) or (value is None and default is None)
-    if isinstance(default, float):
-        return type(value) in (int, float)
-    return type(value) is type(default)
-
-
-def is_stored_text(value: Any) -> bool:
-    """Whether a stored value is text of a length that names have."""
-    return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value
-
-
-def _may_be(name: str, value: Any) -> bool:
-    """Whether a stored value is one that the flags take: values become parts of paths and sizes of memory."""
-    if name in CHOICES:
-        return value in CHOICES[name]
-    if name in SPANS:
-        low, high = SPANS[name]
-        numbers = value if isinstance(value, tuple) else (value,)
-        kinds = (int, float) if name == "win_weight" else (int,)
-        return bool(numbers) and all(type(one) in kinds and low <= one <= high for one in numbers)
-    if isinstance(value, tuple):
-        return all(is_stored_text(one) for one in value)
-    return True
-
-
-def as_stored(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON values."""
-    values = asdict(config)
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
-
-
-def without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The values but for those of these names."""
-    left_out = set(names)
-    return {name: value for name, value in values.items() if name not in left_out}
 
 
 def checkpoint_path(folder: Path, model_name: str, dataset: str) -> Path:

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from utils.config import AUTO
 from utils.console import Parser
 from utils.text import is_folder_name
-from utils.tile_layout import AUTO_TILES, MOST_TILES
 from utils.world import speaks
 
 
@@ -56,11 +55,6 @@ def name_part(text: str) -> str:
 def turns(text: str) -> int | str:
     """An argparse type: how many copies of a reference, or AUTO."""
     return text if text == AUTO else whole(1, 360)(text)
-
-
-def tile_count(text: str) -> int:
-    """An argparse type: tiles along a side of a square photograph, or `auto`."""
-    return AUTO_TILES if text == AUTO else whole(1, MOST_TILES)(text)
 
 
 def metric_side(text: str) -> int | str:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Mapping, Sequence
 from itertools import product
 
 from fdsl.flags.arguments import CommandLine, name_part
-from fdsl.settings import BACKBONE, METHOD, WINDOW_SHAPE, of_no_use
+from fdsl.settings import OF_DETECTORS, of_no_use
+from utils.options import nearest_name
 
 Settings = dict[str, list[str]]  # name of a setting -> its values as they were typed
-ABLATED = (
-    *("method", "winmode", *WINDOW_SHAPE, *METHOD, "tiles", "rotate_references"),
-    *("image_score", "metric_size", *BACKBONE),
-)
+ABLATED = ("method", *OF_DETECTORS, "rotate_references", "image_score", "metric_size")
 OWN_FLAGS = {"k-shot": "--k-shot 1 2 4", "seed": "--seed 14 15", "checkpoint": "--checkpoint A B"}
 TABLE = "ablation"
 TOGETHER = "+"  # between the parts of one value: layers=6+12,24
@@ -99,9 +96,7 @@ def _refuse_name(name: str, parser: CommandLine) -> None:
     attribute = name.replace("-", "_")
     if attribute not in ABLATED:
         known = [one.replace("_", "-") for one in ABLATED]
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {near[0]}?" if near else f"; the settings are {', '.join(known)}"
-        parser.error(f"--ablate {name}: there is no such setting{hint}")
+        parser.error(f"--ablate {name}: there is no such setting; {nearest_name(name, known)}")
 
 
 def _parsed(namespace: argparse.Namespace, name: str, value: str, parser: CommandLine) -> argparse.Namespace:

@@ -8,50 +8,17 @@ from pathlib import Path
 
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, turns, whole
-from fdsl.flags.groups import (
-    add_backbone_flags,
-    add_batch_flag,
-    add_method_flags,
-    add_parts_flag,
-    add_runtime_flags,
-    add_text_flags,
-    add_tiles_flag,
-    add_window_flags,
-)
+from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.presets import add_preset_flag, take_preset
+from fdsl.settings import OF_DETECTORS
 from fdsl.thresholds import LOWEST_RATE
 from models.methods.registry import METHODS, METHODS_IN_WORDS
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
     "preset",
-    "model",
-    "layers",
-    "image_size",
-    "token_norm",
-    "use_nam",
-    "fd",
-    "align",
-    "leave_out",
-    "with_batch",
-    "with_text",
-    "object",
-    "normal_words",
-    "damaged_words",
-    "winmode",
-    "win_size",
-    "win_stride",
-    "win_zip",
-    "win_weight",
-    "index_memory",
-    "window_memory",
-    "window_budget",
-    "tiles",
-    "references",
-    "checkpoint",
-    "method",
-    "image_score",
-    "rotate_references",
+    *(name for name, known in OF_DETECTORS.items() if not known.place),
+    *("references", "checkpoint", "method", "image_score", "rotate_references"),
 )
 
 
@@ -195,13 +162,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote"
     )
-    add_window_flags(parser)
-    add_method_flags(parser)
-    add_parts_flag(parser)
-    add_tiles_flag(parser)
-    add_batch_flag(parser)
-    add_text_flags(parser)
-    add_backbone_flags(parser)
+    add_detector_options(parser)
     add_runtime_flags(parser)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from fdsl.run_config import DetectorConfig, RunConfig
 from fdsl.runs import read_run_config
 from fdsl.settings import (
+    OF_DETECTORS,
     backbone_config,
     method_config,
     reads_text,
@@ -27,6 +28,7 @@ from utils.device import choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError
 from utils.files import file_digest, sampled_digest
 from utils.signals import command_line
+from utils.text import in_words
 
 logger = logging.getLogger("fdsl")
 
@@ -157,17 +159,20 @@ def refuse_changes(args: argparse.Namespace, config: RunConfig) -> None:
     """ConfigError for a flag that asks for other maps than the stored ones of `config`."""
     for name, value in _of_the_maps(config).items():
         given = getattr(args, name)
-        given = str(given) if isinstance(given, Path) else sorted(given) if isinstance(given, list) else given
-        if given is not None and given != value:
+        if given is None:
+            continue
+        given = OF_DETECTORS[name].taken(given) if name in OF_DETECTORS else given
+        if (str(given) if isinstance(given, Path) else given) != value:
             raise ConfigError(
-                f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of {value}; "
-                "run test.py without --from-maps."
+                f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of "
+                f"{in_words(value)}; run test.py without --from-maps."
             )
 
 
 def _of_the_maps(config: RunConfig) -> dict[str, Any]:
     """Flag -> the value that a run's stored maps are of."""
     made = config.detector
+    stored = {**vars(made.options), **vars(made.backbone)}
     return {
         "model_name": config.model_name,
         "k_shot": config.k_shot,
@@ -175,18 +180,6 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "method": made.method,
         "dataset": config.dataset,
         "checkpoint": config.checkpoint,
-        "use_nam": made.options.use_nam,
-        "fd": made.options.fd,
-        "align": made.options.align,
         "rotate_references": config.rotations or 1,
-        "leave_out": list(made.options.leave_out),
-        "with_batch": made.options.with_batch,
-        "with_text": made.options.with_text,
-        "object": made.options.object,
-        "normal_words": list(made.options.normal_words),
-        "damaged_words": list(made.options.damaged_words),
-        "model": made.backbone.model,
-        "layers": list(made.backbone.layers),
-        "image_size": made.backbone.image_size,
-        "token_norm": made.backbone.token_norm,
+        **{name: value for name, value in stored.items() if not OF_DETECTORS[name].place},
     }

@@ -11,16 +11,7 @@ from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, turns, whole
 from fdsl.flags.combinations import Settings, add_ablate_flags, as_text, combinations, read_tables
-from fdsl.flags.groups import (
-    add_backbone_flags,
-    add_batch_flag,
-    add_method_flags,
-    add_parts_flag,
-    add_runtime_flags,
-    add_text_flags,
-    add_tiles_flag,
-    add_window_flags,
-)
+from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.presets import add_preset_flag, take_preset
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import IMAGE_SCORES
@@ -50,13 +41,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
         metavar="N",
         help=f"a larger image is refused (default {MAX_PIXELS:,})",
     )
-    add_window_flags(parser)
-    add_method_flags(parser)
-    add_parts_flag(parser)
-    add_tiles_flag(parser)
-    add_batch_flag(parser)
-    add_text_flags(parser)
-    add_backbone_flags(parser)
+    add_detector_options(parser)
     add_ablate_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)

@@ -8,7 +8,7 @@ from pathlib import Path
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
-from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags
+from fdsl.flags.groups import add_options, add_runtime_flags
 from utils.config import (
     AUGMENTATIONS,
     PUBLISHED_EPOCHS,
@@ -16,6 +16,8 @@ from utils.config import (
     SEVERAL,
     SYNTHETIC,
     SYNTHETIC_IMAGES,
+    BackboneConfig,
+    MethodConfig,
 )
 
 
@@ -41,8 +43,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         metavar="N",
         help=f"a larger image is refused (default {MAX_PIXELS:,})",
     )
-    add_method_flags(parser)
-    add_backbone_flags(parser)
+    add_options(parser, MethodConfig, lambda known: known.trained)
+    add_options(parser, BackboneConfig)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
     args.datasets, args.dataset = args.dataset, SEVERAL.join(args.dataset)

@@ -21,9 +21,10 @@ from torch import Tensor
 from fdsl.store.tensor_file import FLOATS, read_tensor_file, refuse_strange
 from fdsl.training_config import TrainedWith
 from models.backbones.weight_files import refused_object
-from utils.config import BackboneConfig, MethodConfig, without
+from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.files import whole_file
+from utils.options import without
 from utils.text import one_line
 
 logger = logging.getLogger("fdsl")

@@ -14,9 +14,9 @@ from torch import Tensor
 from fdsl.run_config import FittedConfig
 from fdsl.store.tensor_file import read_tensor_file
 from fdsl.thresholds import Threshold
-from utils.config import without
 from utils.errors import ConfigError
 from utils.files import whole_file
+from utils.options import without
 from utils.text import one_line
 
 METADATA_KEY = "fdsl_detector"

@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from fdsl.flags.arguments import CommandLine, name_part
-from fdsl.flags.groups import add_backbone_flags, add_method_flags, add_runtime_flags, add_window_flags
+from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.runs import run_name
 from fdsl.settings import backbone_config, method_config, window_config
 from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig
@@ -14,7 +14,7 @@ from utils.errors import ConfigError
 
 def flags(*argv):
     parser = CommandLine("settings")
-    for add in (add_backbone_flags, add_method_flags, add_window_flags, add_runtime_flags):
+    for add in (add_detector_options, add_runtime_flags):
         add(parser)
     return vars(parser.parse_args(argv))
 
@@ -27,7 +27,7 @@ def test_defaults_are_the_papers():
         "ViT-L-14-336-quickgelu", "openai", None, (6, 12, 18, 24), 518
     )
     assert method_config(flags()) == MethodConfig(True, "abs", "mulmax")
-    assert window_config(flags()) == WindowConfig("mul", 13, 2, 0.5, "0", 0)
+    assert window_config(flags()) == WindowConfig("mul", 13, 2, 0.5, index_memory="0", window_budget=0)
     assert PUBLISHED_EPOCHS == {"visa": 11, "mvtec": 5}
 
 

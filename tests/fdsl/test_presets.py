@@ -9,9 +9,10 @@ from fdsl.api import AnomalyDetector
 from fdsl.flags import predict_flags, test_flags
 from fdsl.flags.chosen_detector import take_usual_settings
 from fdsl.presets import PRESETS, take_preset, with_preset
-from fdsl.settings import BACKBONE, backbone_config
+from fdsl.settings import backbone_config
 from utils.config import BackboneConfig
 from utils.errors import ConfigError
+from utils.options import options_of
 
 PREDICT = ["--input", "parts", "--output", "out", "--references", "good"]
 
@@ -25,7 +26,7 @@ def test_every_setting_is_one_that_the_commands_take(name):
     settings = PRESETS[name].settings
     given = argparse.Namespace(**vars(predict_flags.parse(PREDICT, "")))
     assert all(hasattr(given, flag) for flag in settings)
-    assert set(settings) <= set(BACKBONE), "a preset names a backbone, and no method"
+    assert set(settings) <= set(options_of(BackboneConfig)), "a preset names a backbone, and no method"
     tower = backbone_config(settings)
     assert tower.pretrained in ("openai", "lvd142m") and tower.image_size % 14 == 0
 

@@ -9,8 +9,9 @@ import pytest
 from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig, identity_of_prediction
 from fdsl.thresholds import Threshold
 from fdsl.training_config import TrainedWith
-from utils.config import QUARTER, BackboneConfig, MethodConfig, WindowConfig, as_stored, without
+from utils.config import QUARTER, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
+from utils.options import as_stored, without
 
 MACHINE = {
     "device": "cuda:0",
@@ -58,7 +59,7 @@ def a_run(**changes):
 
 NEAREST = {"method": "nearest", "checkpoint": "", "checkpoint_digest": "", "trained_on": None}
 WINDOWS = [
-    {"windows": as_stored(WindowConfig(mode, size, 2, weight, index, budget))}
+    {"windows": as_stored(WindowConfig(mode, size, 2, weight, index_memory=index, window_budget=budget))}
     for mode, size, weight, index, budget in itertools.product(
         ("nan", "mul", "onlywin"), (1, 13), (0.0, 0.3), ("0", "1", "window"), (0, 7, QUARTER)
     )

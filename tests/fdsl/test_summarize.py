@@ -18,6 +18,7 @@ from tests.support.constants import ROOT
 from tests.support.run_config import a_config
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import ConfigError
+from utils.options import from_stored
 
 
 def write_run(
@@ -27,7 +28,10 @@ def write_run(
     seed)."""
     config = a_config(seed, **changes)
     name = run_name(
-        *(kind(**config[part]) for part, kind in (("windows", WindowConfig), ("options", MethodConfig))),
+        *(
+            from_stored(kind, config[part])
+            for part, kind in (("windows", WindowConfig), ("options", MethodConfig))
+        ),
         config["image_score"],
         config["metric_size"],
     )

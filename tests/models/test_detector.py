@@ -74,7 +74,9 @@ def test_full_image_equals_the_plain_path(tiny_backbone, photos, align, fd):
 )
 def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index):
     method = trained_like()
-    detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index))
+    detector = Detector(
+        tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index_memory=index)
+    )
     detector.remember(photos[:2])
     maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
     raw, refined = plain.window_maps(
@@ -88,7 +90,7 @@ def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index
 @pytest.mark.parametrize("size, stride, encoded, index", [(4, 2, 3, "0"), (4, 3, 6, "1"), (3, 2, 1, "0")])
 def test_resized_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, encoded, index):
     method = trained_like()
-    settings = WindowConfig("mul", size, stride, 0.3, index, win_zip=encoded)
+    settings = WindowConfig("mul", size, stride, 0.3, index_memory=index, win_zip=encoded)
     detector = Detector(tiny_backbone, method, SIDE, windows=settings)
     detector.remember(photos[:2])
     maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
@@ -100,7 +102,9 @@ def test_resized_windows_equal_the_plain_path(tiny_backbone, photos, size, strid
     )
     assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5)
     assert torch.allclose(maps.refined[:, 0], refined, atol=1e-5)
-    as_they_are = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index))
+    as_they_are = Detector(
+        tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index_memory=index)
+    )
     as_they_are.remember(photos[:2])
     assert not torch.allclose(as_they_are(photos[2:3]).window, detector(photos[2:3]).window, atol=1e-4)
 
@@ -137,7 +141,9 @@ def test_windows_can_be_matched_with_whole_images(tiny_backbone, photos, size, s
 
 @pytest.mark.parametrize("index", INDEX_MEMORIES)
 def test_a_batch_scores_like_single_images(tiny_backbone, photos, index):
-    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 3, 0.5, index))
+    detector = Detector(
+        tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 3, 0.5, index_memory=index)
+    )
     detector.remember(photos[:2])
     together = detector(photos[2:])
     alone = [detector(photo[None]) for photo in photos[2:]]
@@ -245,7 +251,7 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
             load_backbone("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs),
             trained_like(),
             SIDE,
-            windows=WindowConfig("mul", 4, 2, 0.5, index_memory),
+            windows=WindowConfig("mul", 4, 2, 0.5, index_memory=index_memory),
         )
         for dtype in (torch.float32, torch.bfloat16)
     )
@@ -263,7 +269,9 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
 @pytest.mark.parametrize("align", ALIGNMENTS)
 def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, align, picks):
     method = trained_like(align=align)
-    detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, "window"))
+    detector = Detector(
+        tiny_backbone, method, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, index_memory="window")
+    )
     detector.remember(photos[:2])
     encode = encoders(tiny_backbone)[0]
     gallery = [window for photo in photos[:2] for window in detector.windows.cut(photo, PATCH)]
@@ -296,7 +304,12 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
 def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewhere(
     tiny_backbone, photos, monkeypatch
 ):
-    detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 3, 1, 0.5, "0", 5))
+    detector = Detector(
+        tiny_backbone,
+        trained_like(),
+        SIDE,
+        windows=WindowConfig("mul", 3, 1, 0.5, index_memory="0", window_budget=5),
+    )
     detector.remember(photos[:1])
     full, base = whole(detector, photos[1:2])
     chosen = detector.windows.choose(base[0], 5)
@@ -321,7 +334,12 @@ def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_sca
     """The base map stands in for it, and was brought to that scale already on its own way to the result."""
     method = Both(trained_like(use_nam=False))
     method.set_levels((0.2, 0.01))
-    detector = Detector(tiny_backbone, method, SIDE, windows=WindowConfig("onlywin", 3, 3, 1.0, "0", 1))
+    detector = Detector(
+        tiny_backbone,
+        method,
+        SIDE,
+        windows=WindowConfig("onlywin", 3, 3, 1.0, index_memory="0", window_budget=1),
+    )
     detector.remember(photos[:1])
     found = detector(photos[1:2])
     seen = torch.zeros(64, dtype=torch.bool)
@@ -473,7 +491,7 @@ def test_a_bank_leaves_out_patches_that_show_no_photograph():
 def test_the_bank_of_fewer_references_begins_that_of_more(tiny_configs, photos, dtype, index_memory):
     backbone = load_backbone("ViT-tiny-test", "none", [1, 3], dtype=dtype, model_config=tiny_configs)
     few, more, cut = (
-        Detector(backbone, trained_like(), SIDE, WindowConfig("mul", 4, 2, 0.5, index_memory))
+        Detector(backbone, trained_like(), SIDE, WindowConfig("mul", 4, 2, 0.5, index_memory=index_memory))
         for _ in range(3)
     )
     few.remember(photos[:2])

@@ -42,7 +42,7 @@ class Case:
         checkpoint = load_checkpoint(SHARED / "golden" / case["checkpoint"])
         method = Fdsl.of_heads(checkpoint.width, checkpoint.blocks, MethodConfig(), checkpoint.state)
         self.settings = WindowConfig(
-            "mul", case["win"], case["stride"], case["weight"], str(int(case["index"]))
+            "mul", case["win"], case["stride"], case["weight"], index_memory=str(int(case["index"]))
         )
 
         def prepared(path):

@@ -30,7 +30,9 @@ def elsewhere(query, bank, at, places, align):
 def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_memory):
     torch.manual_seed(0)
     method, images = Fdsl(32, 2, MethodConfig(align=align)).eval(), torch.randn(2, 3, SIDE, SIDE)
-    detector = Detector(tiny_backbone, method, SIDE, WindowConfig("mul", 6, 2, 0.5, index_memory))
+    detector = Detector(
+        tiny_backbone, method, SIDE, WindowConfig("mul", 6, 2, 0.5, index_memory=index_memory)
+    )
     detector.remember(images[:1])
     own = torch.stack([torch.arange(GRID**2) // GRID, torch.arange(GRID**2) % GRID], dim=1).float()
     with torch.no_grad():

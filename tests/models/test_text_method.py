@@ -17,7 +17,7 @@ from fdsl.scoring import Scorer
 from models.backbones.families import load_backbone, text_directions
 from models.backbones.text_tower import read_text_tower, text_encoder
 from models.detector import NO_WINDOWS, Detector
-from models.directions import DAMAGED, NORMAL, TEMPLATES, directions, object_of, sentences
+from models.directions import TEMPLATES, directions, object_of, sentences
 from models.features import EMBEDDING, PROJECTED
 from models.matching import Elsewhere
 from models.methods.registry import METHODS
@@ -25,7 +25,7 @@ from models.tiles import resized, smoothed
 from tests.support.constants import TINY
 from tests.support.photographs import texture
 from tests.support.plain import nearest
-from utils.config import BackboneConfig, MethodConfig, WindowConfig
+from utils.config import DAMAGED_WORDS, NORMAL_WORDS, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import machine_facts
 from utils.errors import ModelError
 
@@ -135,7 +135,7 @@ def test_directions_are_the_means_over_states_and_templates(clips):
     clip, tokenizer = clips.made["ViT-text-plain"], open_clip.get_tokenizer("ViT-text-plain")
     options = MethodConfig(object="metal nut", damaged_words=("rusty", "{} with a crack"))
     (found,) = text_directions(clips.tower(), [options])
-    for row, states in zip(found, (NORMAL, ("rusty {}", "{} with a crack"))):
+    for row, states in zip(found, (NORMAL_WORDS, ("rusty {}", "{} with a crack"))):
         vectors = []
         for state in states:
             for template in TEMPLATES:
@@ -146,8 +146,8 @@ def test_directions_are_the_means_over_states_and_templates(clips):
 
 
 def test_what_is_said_reads_as_it_should():
-    assert "a close-up photo of the flawless metal nut" in sentences(object_of("metal_nut"), NORMAL)
-    assert "a photo of a bolt with damage" in sentences("bolt", DAMAGED)
+    assert "a close-up photo of the flawless metal nut" in sentences(object_of("metal_nut"), NORMAL_WORDS)
+    assert "a photo of a bolt with damage" in sentences("bolt", DAMAGED_WORDS)
     assert sentences("bolt", ["rusty"])[0] == "a photo of a rusty bolt"
     asked = []
 

@@ -23,9 +23,10 @@ from fdsl.store.training_state import Position, TrainingState
 from fdsl.training_config import TrainedWith
 from models.methods.fdsl import Fdsl
 from tests.support.run_config import a_config, trained_with
-from utils.config import WindowConfig, as_stored
+from utils.config import WindowConfig
 from utils.device import seed_everything
 from utils.errors import ConfigError, DataError
+from utils.options import as_stored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES = int(os.environ.get("FDSL_FUZZ", "60"))

@@ -34,13 +34,13 @@ from utils.errors import ConfigError, ModelError
 pytestmark = pytest.mark.usefixtures("one_thread")
 DEEP = "[" * 100_000
 KINDS = {
-    "nearest": {"windows": WindowConfig("mul", 2, 2, 0.5, "window")},
+    "nearest": {"windows": WindowConfig("mul", 2, 2, 0.5, index_memory="window")},
     "plus": {"windows": WindowConfig("nan", tiles=2)},
     "subspace": {},
     "batch": {"windows": WindowConfig("nan", tiles=2)},
     "text": {},
     "nearest with text": {"with_text": True},
-    "nearest with batch": {"with_batch": True, "windows": WindowConfig("mul", 2, 2, 0.5, "1")},
+    "nearest with batch": {"with_batch": True, "windows": WindowConfig("mul", 2, 2, 0.5, index_memory="1")},
 }
 PICTURES = [texture(number) for number in range(1, 4)]
 STRANGE = {

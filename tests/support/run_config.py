@@ -2,7 +2,8 @@
 
 from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig
 from fdsl.training_config import TrainedWith, TrainingSettings
-from utils.config import BackboneConfig, MethodConfig, WindowConfig, as_stored
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
+from utils.options import as_stored
 
 MACHINE = {
     "device": "cuda:0",

@@ -2,8 +2,9 @@
 
 import pytest
 
-from utils.config import BackboneConfig, as_stored, from_stored
+from utils.config import BackboneConfig
 from utils.errors import ConfigError
+from utils.options import as_stored, from_stored
 
 
 def test_stored_settings_are_checked():

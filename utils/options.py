@@ -1,0 +1,224 @@
+"""Options, each declared once: a dataclass field whose metadata say what a flag takes, what a file may hold
+and how the folder of a run is named. Flags (fdsl/flags/groups.py), checks of stored files, the identity and
+the name of a run (fdsl/runs.py), the ablation grid and the keywords of the Python interface follow from it
+(docs/extending.md)."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cache
+from typing import Any, ClassVar
+
+from utils.errors import ConfigError
+from utils.text import in_words, one_line
+
+LONGEST_TEXT = 1024  # characters of a stored model, path or name
+# What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
+# patches, one with components, text. fdsl/settings.py says whether it is there.
+WINDOWS, HEADS, SEARCH, COMPONENTS, TEXT = "windows", "heads", "search", "components", "text"
+
+
+@dataclass(frozen=True)
+class Option:
+    """What is known of an option. `name` and `default` are the field's; the default says the kind: bool, int,
+    float, text (or None), or a tuple of numbers or texts.
+
+    help: of its flag, `$name` standing for what fdsl/flags/groups.py fills in. choices, span: the values
+    that flags take and files hold, one of these, or numbers from low to high. words: word that a flag takes
+    -> value outside the span; "": the flag without a value. metavar: as of argparse. group: of the flags of
+    --help, where it is not the class's. needs: WINDOWS, HEADS, ...: without it the option has no effect.
+    short: what the name of a run's folder says where the value is not the default, {} standing for the value;
+    or value -> text. always: also where it is the default. place: it says where files lie, so it may differ
+    between equal runs. trained: train.py takes it. fused: it combines finished maps, so --from-maps may
+    change it.
+    """
+
+    default: Any
+    name: str = ""
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    span: tuple[float, float] | None = None
+    words: Mapping[str, Any] = field(default_factory=dict)
+    metavar: str | None = None
+    group: str = ""
+    needs: str = ""
+    short: str | Mapping[Any, str] | None = None
+    always: bool = False
+    place: bool = False
+    trained: bool = False
+    fused: bool = False
+
+    @property
+    def flag(self) -> str:
+        """As it is typed: --win-size."""
+        return f"--{self.name.replace('_', '-')}"
+
+    @property
+    def many(self) -> bool:
+        """Whether it holds several values."""
+        return isinstance(self.default, tuple)
+
+    @property
+    def kind(self) -> type:
+        """Of one value: bool, int, float or str."""
+        if self.span is None:
+            return bool if isinstance(self.default, bool) else str
+        return float if isinstance(self.default, float) else int
+
+    def accepts(self, value: Any) -> bool:
+        """Whether it is a value of the option: values become parts of paths and sizes of memory."""
+        if self.many:
+            several = type(value) is tuple and (len(value) > 0 or not self.default)
+            return several and all(map(self._accepts_one, value))
+        return self._accepts_one(value) or (value is None and self.default is None)
+
+    def _accepts_one(self, value: Any) -> bool:
+        if self.span is not None:
+            right = type(value) is int or (self.kind is float and type(value) is float)
+            return right and (
+                self.span[0] <= value <= self.span[1] or value in (self.default, *self.words.values())
+            )
+        if self.kind is bool:
+            return type(value) is bool
+        return value in self.choices if self.choices else is_stored_text(value)
+
+    @property
+    def takes(self) -> str:
+        """Its values in words."""
+        if self.choices:
+            return f"one of {', '.join(self.choices)}"
+        if self.span is None:
+            return "True or False" if self.kind is bool else "a tuple of texts" if self.many else "text"
+        low, high = (f"{limit:g}" if self.kind is float else str(limit) for limit in self.span)
+        what = "a number" if self.kind is float else "a whole number"
+        return f"{what} from {low} to {high}" + "".join(f", or {word}" for word in self.words if word)
+
+    def refuse(self, value: Any) -> None:
+        """ConfigError for a value that it does not take."""
+        if not self.accepts(value):
+            raise ConfigError(f"{self.name} is {one_line(repr(value), 60)}, which is not {self.takes}.")
+
+    def taken(self, value: Any) -> Any:
+        """A given value as it is stored: several ones sorted, each once."""
+        if self.many:
+            return tuple(sorted(set(value))) if isinstance(value, (list, tuple, set)) else value
+        if self.kind is bool:
+            return bool(value)
+        return self.words.get(value, value) if isinstance(value, str) else value
+
+    def typed(self, value: Any) -> str:
+        """A value as it is typed behind the flag."""
+        word = next((word for word, stands_for in self.words.items() if stands_for == value), None)
+        return in_words(value) if word is None else word
+
+    def short_of(self, value: Any) -> list[str]:
+        """The parts that a value adds to the name of a run's folder."""
+        if (value == self.default and not self.always) or self.short == "":
+            return []
+        if isinstance(self.short, Mapping):
+            return [self.short[value]]
+        usual = self.name if self.kind is bool and not self.default else f"{self.name}-{{}}"
+        text = usual if self.short is None else self.short
+        return [text.format(self._in_name(one)) for one in (value if self.many else (value,))]
+
+    def _in_name(self, value: Any) -> str:
+        return f"{value:g}" if isinstance(value, float) else self.typed(value)
+
+
+def option(default: Any, **facts: Any) -> Any:
+    """A dataclass field that is an option; `facts`: those of `Option`."""
+    return field(default=default, metadata={"option": Option(default, **facts)})
+
+
+class Options:
+    """Base of dataclasses of options: ConfigError for a value that no flag takes. `group`: the title of their
+    flags in --help."""
+
+    group: ClassVar[str] = ""
+
+    def __post_init__(self) -> None:
+        for name, known in options_of(type(self)).items():
+            known.refuse(getattr(self, name))
+
+
+def options_of(kind: type) -> Mapping[str, Option]:
+    """Name -> option of the fields of a dataclass that are options, in their order."""
+    return _options_of(kind)
+
+
+@cache
+def _options_of(kind: Any) -> Mapping[str, Option]:
+    return {
+        one.name: replace(one.metadata["option"], name=one.name)
+        for one in fields(kind)
+        if "option" in one.metadata
+    }
+
+
+def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options of `kind` that were given (not None), as they are stored."""
+    return {
+        name: known.taken(given[name])
+        for name, known in options_of(kind).items()
+        if given.get(name) is not None
+    }
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str:
+    """`did you mean ...?` for a name that is not known, or the names there are."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
+
+
+def short_names(config: Any, leave_out: Iterable[str] = ()) -> list[str]:
+    """What the name of a run's folder says of its options, but for those that need one of `leave_out`."""
+    without_effect = set(leave_out)
+    found = [
+        known.short_of(getattr(config, name))
+        for name, known in options_of(type(config)).items()
+        if known.needs not in without_effect
+    ]
+    return [part for parts in found for part in parts]
+
+
+def as_stored(config: Any) -> dict[str, Any]:
+    """A dataclass as JSON values."""
+    values = asdict(config)
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+
+def from_stored(kind: type, stored: Mapping[str, Any]):
+    """A dataclass from stored values; unknown or missing names and values that no flag takes are a
+    ConfigError."""
+    refuse_other_names(kind, stored)
+    try:
+        return kind(
+            **{name: tuple(value) if isinstance(value, list) else value for name, value in stored.items()}
+        )
+    except ConfigError as error:
+        raise ConfigError(f"The stored {error}") from error
+
+
+def refuse_other_names(kind: type, stored: Mapping[str, Any]) -> None:
+    """ConfigError unless the stored names are those of the dataclass `kind`."""
+    names = {item.name for item in fields(kind)}
+    if not isinstance(stored, Mapping) or set(stored) != names:
+        found = ", ".join(sorted(map(str, stored))) if isinstance(stored, Mapping) else repr(stored)
+        raise ConfigError(
+            f"The stored {kind.__name__} has the fields {one_line(found, 200)}, this code expects "
+            f"{', '.join(sorted(names))}; use the version of the code that wrote it."
+        )
+
+
+def is_stored_text(value: Any) -> bool:
+    """Whether a stored value is text of a length that names have."""
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value
+
+
+def without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    """The values but for those of these names."""
+    left_out = set(names)
+    return {name: value for name, value in values.items() if name not in left_out}
