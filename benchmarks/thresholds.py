@@ -32,28 +32,18 @@ from fdsl.evaluation import image_scores  # noqa: E402
 from fdsl.flags.arguments import real, turns
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.metrics.exact import image_metrics  # noqa: E402
-from fdsl.settings import window_config
+from fdsl.settings import OF_HEADS, window_config
 from fdsl.thresholds import batch_threshold
 from models.backbone import NOTHING_MORE  # noqa: E402
 from models.features import Features  # noqa: E402
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS  # noqa: E402
-from utils.config import WindowConfig
+from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.log import start_logging  # noqa: E402
+from utils.options import options_of, without
 
 RATES = (0.01, 0.05, 0.10)
 BATCH_RATES = (0.05, 0.10)
 SCORES = ("max", "top1")
-FLAGS = (
-    "model",
-    "pretrained",
-    "model_config",
-    "layers",
-    "image_size",
-    "token_norm",
-    "align",
-    "device",
-    "precision",
-)
 
 
 def parse() -> argparse.Namespace:
@@ -95,13 +85,14 @@ def parse() -> argparse.Namespace:
 def make(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of the flags, whose backbone encodes an image only once."""
     windows = window_config(vars(args)) if args.winmode else WindowConfig(winmode="nan")
-    flags = {name: getattr(args, name) for name in FLAGS}
+    flags = {
+        name: getattr(args, name) for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)
+    }
+    flags |= {"device": args.device, "precision": args.precision}
     if args.checkpoint:
-        return AnomalyDetector.from_checkpoint(
-            args.checkpoint, method=args.method, windows=windows, use_nam=args.use_nam, fd=args.fd, **flags
-        )
+        return AnomalyDetector.from_checkpoint(args.checkpoint, method=args.method, windows=windows, **flags)
     method = WITHOUT_HEADS if METHODS[args.method].needs_heads else args.method
-    return AnomalyDetector.from_backbone(method=method, windows=windows, **flags)
+    return AnomalyDetector.from_backbone(method=method, windows=windows, **without(flags, OF_HEADS))
 
 
 def encode_once(detector: AnomalyDetector, known: dict[bytes, torch.Tensor]) -> None:

@@ -47,9 +47,10 @@ from models.detector import Detector
 from models.features import fuse
 from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
 from utils.archives import held_in_memory
-from utils.config import AUTO, BackboneConfig, WindowConfig
+from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
+from utils.options import HEADS, takes_options
 from utils.room import Room, in_memory
 from utils.text import printable
 
@@ -123,6 +124,7 @@ class AnomalyDetector:
         ] = []  # (width, height) of each; none where nobody noted them
 
     @classmethod
+    @takes_options(BackboneConfig, MethodConfig)
     @_whatever_the_default_device
     def from_checkpoint(
         cls,
@@ -131,55 +133,19 @@ class AnomalyDetector:
         method: str = WITH_HEADS,
         windows: WindowConfig | None = None,
         image_score: str = "max",
-        model: str | None = None,
-        pretrained: str | None = None,
-        model_config: str | None = None,
-        layers: Sequence[int] | None = None,
-        image_size: int | None = None,
-        token_norm: str | None = None,
-        use_nam: int | None = None,
-        fd: str | None = None,
-        align: str | None = None,
-        leave_out: Sequence[str] | None = None,
-        with_batch: bool | None = None,
-        with_text: bool | None = None,
-        object: str | None = None,
-        normal_words: Sequence[str] | None = None,
-        damaged_words: Sequence[str] | None = None,
         device: str = "auto",
         precision: str = "auto",
+        **options: Any,
     ) -> AnomalyDetector:
         """A detector with trained heads: a checkpoint of train.py, or one of the published code with the
         backbone named.
 
-        `method`: fdsl (the heads), nearest (training-free distance on the checkpoint's backbone) or both. The
-        other arguments are the commands' flags. Raises ConfigError, ModelError for what does not fit the
-        checkpoint.
+        `method`: fdsl (the heads), nearest (training-free distance on the checkpoint's backbone) or both.
+        Raises ConfigError, ModelError for what does not fit the checkpoint, TypeError for an unknown option.
         """
         checkpoint = load_checkpoint(Path(path))
-        tower = backbone_config(
-            {
-                "model": model,
-                "pretrained": pretrained,
-                "model_config": model_config,
-                "layers": layers,
-                "image_size": image_size,
-                "token_norm": token_norm,
-            },
-            checkpoint.backbone,
-        )
-        given = {
-            "use_nam": use_nam,
-            "fd": fd,
-            "align": align,
-            "leave_out": leave_out,
-            "with_batch": with_batch,
-            "with_text": with_text,
-            "object": object,
-            "normal_words": normal_words,
-            "damaged_words": damaged_words,
-        }
-        chosen = method_config(given, checkpoint.options, checkpoint.has_nam)
+        tower = backbone_config(options, checkpoint.backbone)
+        chosen = method_config(options, checkpoint.options, checkpoint.has_nam)
         config = detector_config(
             method, tower, chosen, windows or WindowConfig(), image_score, device, precision
         )
@@ -189,6 +155,7 @@ class AnomalyDetector:
         return cls(build_detector(config.detector, checkpoint), config)
 
     @classmethod
+    @takes_options(BackboneConfig, MethodConfig, but_for=HEADS)
     @_whatever_the_default_device
     def from_backbone(
         cls,
@@ -196,52 +163,19 @@ class AnomalyDetector:
         method: str = WITHOUT_HEADS,
         windows: WindowConfig | None = None,
         image_score: str = "max",
-        model: str | None = None,
-        pretrained: str | None = None,
-        model_config: str | None = None,
-        layers: Sequence[int] | None = None,
-        image_size: int | None = None,
-        token_norm: str | None = None,
-        align: str | None = None,
-        leave_out: Sequence[str] | None = None,
-        with_batch: bool | None = None,
-        with_text: bool | None = None,
-        object: str | None = None,
-        normal_words: Sequence[str] | None = None,
-        damaged_words: Sequence[str] | None = None,
         device: str = "auto",
         precision: str = "auto",
+        **options: Any,
     ) -> AnomalyDetector:
         """A detector without training (method nearest): half the cosine distance to the nearest normal patch.
 
-        Without `windows` it looks at the whole image alone. `leave_out`: parts of the method that are
-        switched off. `with_batch`: mutual scoring of the inspected photographs is added. `with_text`: CLIP's
-        words for normal and damaged are added, of `object` and in words of your own. ConfigError and
-        ModelError as the commands do.
+        Without `windows` it sees the whole image alone. Raises ConfigError and ModelError as the commands do,
+        TypeError for an unknown option.
         """
-        tower = {
-            "model": model,
-            "pretrained": pretrained,
-            "model_config": model_config,
-            "layers": layers,
-            "image_size": image_size,
-            "token_norm": token_norm,
-        }
         config = detector_config(
             method,
-            backbone_config(tower),
-            method_config(
-                {
-                    "use_nam": 0,
-                    "align": align,
-                    "leave_out": leave_out,
-                    "with_batch": with_batch,
-                    "with_text": with_text,
-                    "object": object,
-                    "normal_words": normal_words,
-                    "damaged_words": damaged_words,
-                }
-            ),
+            backbone_config(options),
+            method_config({**options, "use_nam": False}),
             windows or WindowConfig(winmode="nan"),
             image_score,
             device,

@@ -24,7 +24,9 @@ OF_DETECTORS: Mapping[str, Option] = {
     **options_of(MethodConfig),
     **options_of(BackboneConfig),
 }
-WORDS = tuple(name for name, known in OF_DETECTORS.items() if known.needs == TEXT)
+OF_HEADS, WORDS = (
+    tuple(name for name, known in OF_DETECTORS.items() if known.needs == needs) for needs in (HEADS, TEXT)
+)
 
 
 def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:

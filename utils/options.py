@@ -6,14 +6,17 @@ the name of a run (fdsl/runs.py), the ablation grid and the keywords of the Pyth
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import cache
-from typing import Any, ClassVar
+from functools import cache, wraps
+from typing import Any, ClassVar, TypeVar, cast
 
 from utils.errors import ConfigError
 from utils.text import in_words, one_line
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
 # patches, one with components, text. fdsl/settings.py says whether it is there.
@@ -164,6 +167,41 @@ def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
         for name, known in options_of(kind).items()
         if given.get(name) is not None
     }
+
+
+def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Function]:
+    """Decorates a function whose `**options` are those of `kinds`, but for those that need `but_for`. Another
+    keyword is a TypeError that names the nearest one; help() and the signature list them all."""
+    known = [
+        name
+        for kind in kinds
+        for name, one in options_of(kind).items()
+        if not but_for or one.needs != but_for
+    ]
+
+    def decorated(function: Function) -> Function:
+        signature = inspect.signature(function)
+        own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+        names = [*(one.name for one in own if one.name != "cls"), *known]
+
+        @wraps(function)
+        def wrapped(*args: Any, **named: Any) -> Any:
+            for name in named:
+                if name not in names:
+                    raise TypeError(
+                        f"{function.__name__}() has no option {name}; {nearest_name(name, names)}"
+                    )
+            return function(*args, **named)
+
+        listed = textwrap.fill(", ".join(known), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        wrapped.__doc__ = (
+            f"{function.__doc__}\n        Options, as the flags of these names (None: not given):\n{listed}\n"
+        )
+        keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in known]
+        cast(Any, wrapped).__signature__ = signature.replace(parameters=[*own, *keywords])
+        return cast(Function, wrapped)
+
+    return decorated
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str:

@@ -15,15 +15,15 @@ from fdsl.api import AnomalyDetector
 from fdsl.inspected import standing_for_all
 from fdsl.presets import usual_settings
 from fdsl.reference_files import reference_files
-from fdsl.settings import WORDS, refuse_windows_without_mode, window_config
+from fdsl.settings import OF_DETECTORS, OF_HEADS, refuse_windows_without_mode, window_config
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import AUTO, checkpoint_path
+from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig, checkpoint_path
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.log import progress
+from utils.options import options_of, without
 from utils.room import OnDisk
 from utils.text import in_flags
-from utils.tile_layout import AUTO_TILES
 
 logger = logging.getLogger("fdsl")
 
@@ -31,7 +31,7 @@ logger = logging.getLogger("fdsl")
 def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
     use_threads(args.threads)
-    places = {name: getattr(args, name) for name in ("pretrained", "model_config", "device", "precision")}
+    places = {name: getattr(args, name) for name in (*PLACES, "device", "precision")}
     if args.detector:
         detector = AnomalyDetector.load(args.detector, **places)
         method, references = detector.config.detector.method, detector.config.references
@@ -39,26 +39,23 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         return detector
     take_usual_settings(args)
     flags = {
+        **{name: getattr(args, name) for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)},
         **places,
-        **{name: getattr(args, name) for name in ("model", "layers", "image_size", "token_norm", "align")},
         "image_score": args.image_score or "max",
-        **{name: getattr(args, name) for name in ("leave_out", "with_batch", "with_text", *WORDS)},
     }
     checkpoint = args.checkpoint or default_checkpoint(args)
     if checkpoint is None or not wants_heads(args):
-        return make_untrained(args, flags)
+        return make_untrained(args, without(flags, OF_HEADS))
     windows = window_config(vars(args))
     method = args.method or WITH_HEADS
     logger.info("method %s: heads of %s", method, checkpoint)
-    return AnomalyDetector.from_checkpoint(
-        checkpoint, method=method, windows=windows, use_nam=args.use_nam, fd=args.fd, **flags
-    )
+    return AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **flags)
 
 
 def wants_heads(args: argparse.Namespace) -> bool:
     """Whether the flags ask for trained heads, or for what only they have."""
     asked = args.method is not None and METHODS[args.method].needs_heads
-    return asked or args.checkpoint is not None or args.use_nam is not None or args.fd is not None
+    return asked or any(getattr(args, name) is not None for name in ("checkpoint", *OF_HEADS))
 
 
 def take_usual_settings(args: argparse.Namespace) -> None:
@@ -70,8 +67,11 @@ def take_usual_settings(args: argparse.Namespace) -> None:
         for name, value in usual_settings(args.device).items()
         if getattr(args, name) is None and not (name == "tiles" and args.winmode not in (None, "nan"))
     }
-    shown = {name: AUTO if value == AUTO_TILES else value for name, value in filled.items()}
-    logger.info("nothing else was asked for: %s", in_flags(shown))
+    typed = {
+        name: OF_DETECTORS[name].typed(value) if name in OF_DETECTORS else value
+        for name, value in filled.items()
+    }
+    logger.info("nothing else was asked for: %s", in_flags(typed))
     for name, value in filled.items():
         setattr(args, name, value)
     trained = default_checkpoint(args, WITH_HEADS)

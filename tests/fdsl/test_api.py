@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from inspect import signature
 
 import numpy as np
 import pytest
@@ -77,6 +78,17 @@ def test_the_common_case_finds_the_defect_and_passes_the_good(nearest):
     box = bad.boxes[0]
     assert box.x < 66 and box.x + box.width > 50 and box.y < 46 and box.y + box.height > 30
     assert good.boxes == []
+
+
+def test_an_unknown_option_is_named_with_the_nearest_one():
+    with pytest.raises(TypeError, match="has no option imagesize; did you mean image_size?"):
+        AnomalyDetector.from_backbone(imagesize=64)
+    with pytest.raises(TypeError, match="has no option use_nam; "):
+        AnomalyDetector.from_backbone(use_nam=0)
+    with pytest.raises(ConfigError, match="align is 'best', which is not one of mulmax, diff2"):
+        AnomalyDetector.from_backbone(align="best")
+    assert {"use_nam", "leave_out"} <= set(signature(AnomalyDetector.from_checkpoint).parameters)
+    assert "leave_out" in AnomalyDetector.from_backbone.__doc__
 
 
 def test_every_kind_of_image_gives_the_same_scores(nearest, tmp_path):
