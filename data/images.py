@@ -1,5 +1,6 @@
 """From image and mask files to tensors: any mode, depth and orientation in, one kind out."""
 
+import errno
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -198,6 +199,11 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
             f"{name}: is not an image of a known format ({', '.join(FORMATS)}); "
             + (HOW if heif else "convert it to PNG or remove it")
         ) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise DataError(f"{name}: is a link that leads to itself; remove it") from error
+        reason = printable(str(error))
+        raise DataError(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
     except (
         Exception
     ) as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, MemoryError, ...

@@ -25,7 +25,7 @@ from utils.archives import is_file
 from utils.errors import DataError
 from utils.files import FileStamp, stamp_of
 from utils.grey_range import GreyRange
-from utils.text import printable
+from utils.text import one_line, printable
 from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
@@ -46,7 +46,10 @@ def as_photograph(
     if isinstance(image, (str, Path)):
         return open_image(image, max_pixels, grey)
     if isinstance(image, Image.Image):
-        return to_rgb(upright(image), grey)
+        try:
+            return to_rgb(upright(image), grey)
+        except Exception as error:  # it is closed, or read from a damaged file only now
+            raise DataError(f"an image cannot be read ({one_line(error)}); open it again") from error
     if isinstance(image, torch.Tensor):
         image = _tensor_to_array(image)
     if not isinstance(image, np.ndarray):
@@ -66,6 +69,8 @@ def as_photograph(
 
 
 def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+    if tensor.layout is not torch.strided or tensor.is_meta:
+        raise DataError("an image is a tensor without plain values; give a dense one")
     if tensor.ndim != 3 or tensor.shape[0] != 3:
         raise DataError(f"an image is a tensor {tuple(tensor.shape)}; give (3,H,W), or (B,3,H,W) for several")
     if tensor.is_floating_point():

@@ -70,6 +70,7 @@ __all__ = [
 ]
 
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
+MOST_ROTATIONS = 360
 BATCH = 4
 HEAT_RATE = 0.01  # pictures: the level that this share of normal photographs reaches is half-way up
 
@@ -96,10 +97,18 @@ def _rate_of(threshold: Threshold | None, normal: NormalScores | None) -> float 
     return float(found[1]) if found else None
 
 
+def _is_finite(value: object) -> bool:
+    """Whether it is one number that a float can hold."""
+    try:
+        return isinstance(value, (int, float, np.floating, np.integer)) and np.isfinite(float(value))
+    except OverflowError:
+        return False
+
+
 def _require_rate(rate: float) -> None:
-    if not LOWEST_RATE <= rate < 1:
+    if not _is_finite(rate) or not LOWEST_RATE <= rate < 1:
         raise ConfigError(
-            f"--false-alarm-rate {rate} is not a number between 0 and 1 (from {LOWEST_RATE:g} on)."
+            f"--false-alarm-rate {str(rate)[:40]} is not a number between 0 and 1 (from {LOWEST_RATE:g} on)."
         )
 
 
@@ -254,9 +263,11 @@ class AnomalyDetector:
         references alone. None: no threshold, sooner done. A photograph given twice counts once. Raises
         DataError, ModelError.
         """
-        if rotations != AUTO and (not isinstance(rotations, int) or rotations < 1):
+        if false_alarm_rate is not None:
+            _require_rate(false_alarm_rate)
+        if rotations != AUTO and (type(rotations) is not int or not 1 <= rotations <= MOST_ROTATIONS):
             raise ConfigError(
-                f"rotations is {rotations}: 1 leaves the references as they are, more add turned copies, "
+                f"rotations is {str(rotations)[:40]}: 1 leaves the references as they are, more add turned copies, "
                 f"{AUTO} as many as do no harm."
             )
         given, shown = list(each_image(references)[0]), standing_for_all(list(each_image(inspected)[0]))
@@ -364,13 +375,17 @@ class AnomalyDetector:
 
     def set_threshold(self, score: float) -> None:
         """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
-        if not isinstance(score, (int, float, np.number)) or not np.isfinite(score):
-            raise ConfigError(f"--threshold {score} is not a finite number.")
+        if not _is_finite(score):
+            raise ConfigError(f"--threshold {str(score)[:40]} is not a finite number.")
         self.threshold = Threshold(float(score), None, "given")
 
     def learn_threshold(self, images: Iterable[Photograph], labels: Sequence[bool]) -> None:
         """Sets the threshold with the best F1 on labelled photographs (True: anomalous); see
         `labelled_threshold`."""
+        if not isinstance(labels, Iterable):
+            raise ConfigError(
+                f"labels are a {type(labels).__name__}; give True or False for each photograph."
+            )
         require_both_kinds(labels)
         scores = np.array([found.score for found in self.stream(images)])
         if len(scores) != len(labels):
@@ -420,7 +435,7 @@ class AnomalyDetector:
 
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
-        photographs = (as_photograph(image, self.grey, self.max_pixels) for image in images)
+        photographs = (as_photograph(image, self.grey, self.max_pixels) for image in each_image(images)[0])
         for batch in in_batches(photographs, batch_size):
             yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
 

@@ -66,16 +66,16 @@ class Keeper(Protocol):
 def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -> None:
     """ConfigError for an output folder among the references, or for photographs where its pictures will lie:
     pictures of a run must never be taken for photographs, nor photographs for pictures."""
-    target = output.resolve()
+    target = Path(os.path.realpath(output))
     for given in references:
-        if Path(given).is_dir() and target.is_relative_to(Path(given).resolve()):
+        if Path(given).is_dir() and target.is_relative_to(os.path.realpath(given)):
             raise ConfigError(
                 f"--output {output} lies in --references {given}: its pictures would be taken for good "
                 "parts; name another folder."
             )
     for flag, paths in (("--input", inputs), ("--references", references)):
         for given in paths:
-            if Path(given).resolve().is_relative_to(target / "pictures"):
+            if Path(os.path.realpath(given)).is_relative_to(target / "pictures"):
                 raise ConfigError(
                     f"{flag} {given} lies where --output {output} keeps its pictures; name another folder."
                 )

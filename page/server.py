@@ -24,6 +24,7 @@ from fdsl.report.pages import templates
 from page.session import Limits, Session
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError, ModelError
+from utils.files import parsed_json
 from utils.memory import CURE, is_out_of_memory
 
 logger = logging.getLogger("fdsl")
@@ -85,6 +86,10 @@ class Visitors:
             self._sessions.move_to_end(name)
             return session
 
+    def has(self, name: str) -> bool:
+        with self._lock:
+            return name in self._sessions
+
     def close(self, name: str) -> None:
         with self._lock:
             session, _ = self._sessions.pop(name)
@@ -130,7 +135,7 @@ def make_server(
         response.headers.update(HEADERS)
         return response
 
-    app.register_error_handler(Exception, _refusal)
+    app.register_error_handler(Exception, partial(_refusal, visitors))
     route = partial(_add, app)
 
     route("GET", "/", lambda: Response(page, mimetype="text/html"))
@@ -278,7 +283,10 @@ def _file(path: Path, name: str) -> Response:
 
 
 def _asked() -> dict[str, Any]:
-    asked = request.get_json(force=True, silent=True)
+    try:
+        asked = parsed_json(request.get_data())
+    except ValueError:
+        asked = None
     if not isinstance(asked, dict):
         raise ConfigError("the request is not a JSON object")
     return asked
@@ -300,12 +308,14 @@ def _done(_: None) -> Response:
     return jsonify(done=True)
 
 
-def _refusal(error: Exception) -> tuple[Response, int]:
+def _refusal(visitors: Visitors, error: Exception) -> tuple[Response, int]:
     """One sentence with the cause; what nobody expected goes to the log."""
     if isinstance(error, HTTPException):
         sentences = {413: "the file is larger than this page takes", 404: "there is nothing here"}
         return jsonify(error=sentences.get(error.code, error.description)), error.code
-    if isinstance(error, KeyError):
+    name = (request.view_args or {}).get("name")
+    left = isinstance(error, OSError) and name is not None and not visitors.has(name)
+    if isinstance(error, KeyError) or left:  # a visitor's files are gone when he has left meanwhile
         return jsonify(error="it is not here any more; load the page again"), 404
     if isinstance(error, (DataError, ModelError, ConfigError)):
         return jsonify(error=str(error)), 422

@@ -12,7 +12,7 @@ from fdsl.store.prediction_folder import MARKER
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME, rows
 from tests.support.small_runs import command
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -155,3 +155,16 @@ def test_the_output_folder_inside_the_input_is_not_scored(place, detector, tmp_p
     for _ in range(2):
         predict.main(arguments)
         assert [row["image"] for row in rows(tmp_path / "in/out/scores.csv")] == ["1.png"]
+
+
+@pytest.mark.parametrize("more", [(), ("--resume",)])
+def test_a_link_to_itself_is_skipped_by_name(detector, tmp_path, more):
+    draw(tmp_path / "in/1.png", 1)
+    (tmp_path / "in/self.png").symlink_to("self.png")
+    (tmp_path / "in/loop").symlink_to("loop")
+    run(detector, "--input", tmp_path / "in", "--output", tmp_path / "out", *more)
+    (skipped,) = rows(tmp_path / "out/skipped.csv")
+    assert skipped["image"] == "self.png" and "is a link that leads to itself" in skipped["reason"]
+    for given in ("in/self.png", "in/loop"):
+        with pytest.raises(DataError, match="no photograph could be scored"):
+            run(detector, "--input", tmp_path / given, "--output", tmp_path / "other", *more)

@@ -17,7 +17,7 @@ from fdsl.api import AnomalyDetector
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
 from page.server import Visitors, make_server  # noqa: E402
-from page.session import Limits  # noqa: E402
+from page.session import Limits, Session  # noqa: E402
 from page.uploads import PREFIX, plain_name, scratch_folder  # noqa: E402
 from tests.support.detectors import small_detector  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
@@ -99,6 +99,27 @@ def test_who_comes_from_another_machine_is_told_the_way(client):
     assert answer.status_code == 403
     assert "ssh -L 7860:127.0.0.1:7860 USER@" in answer.json["error"]
     assert "--host ADDRESS --token SECRET" in answer.json["error"]
+
+
+@pytest.mark.parametrize("body", [b"[" * 200_000, b'{"a":' * 200_000, b"\xff", b"", b"NaN", b"[]"])
+def test_json_that_is_none_is_one_sentence(visitor, body):
+    limit = {"headers": {"Content-Type": "application/json"}}
+    for path in ("/learn", "/threshold"):
+        method = "POST" if path == "/learn" else "PUT"
+        assert visitor.ask(method, path, 422, data=body[:150_000], **limit).json["error"]
+
+
+def test_a_session_that_closes_while_a_reference_is_taken(visitor, client, monkeypatch):
+    visitor.upload("references", png(1))
+    plain = Session._refuse_known
+
+    def closed_meanwhile(self, content, name):
+        client.delete(visitor.base)
+        plain(self, content, name)
+
+    monkeypatch.setattr(Session, "_refuse_known", closed_meanwhile)
+    answer = visitor.ask("POST", "/references", 404, query_string={"name": "b"}, data=png(1))
+    assert "not here any more" in answer.json["error"]
 
 
 def test_it_says_what_the_detector_says(visitor, detector, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -118,6 +119,11 @@ def opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
             f"{name}: is not an image of a known format ({', '.join(FORMATS)}); "
             + (HOW if heif else "convert it to PNG or remove it")
         ) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise Refused(f"{name}: is a link that leads to itself; remove it") from error
+        reason = printable(str(error))
+        raise Refused(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
     except Exception as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, ...
         reason = printable(str(error)) or type(error).__name__
         raise Refused(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
