@@ -265,10 +265,11 @@ class AnomalyDetector:
         """
         if false_alarm_rate is not None:
             _require_rate(false_alarm_rate)
-        if rotations != AUTO and (type(rotations) is not int or not 1 <= rotations <= MOST_ROTATIONS):
+        counted = type(rotations) is int and 1 <= rotations <= MOST_ROTATIONS
+        if not counted and not (isinstance(rotations, str) and rotations == AUTO):
             raise ConfigError(
-                f"rotations is {str(rotations)[:40]}: 1 leaves the references as they are, more add turned copies, "
-                f"{AUTO} as many as do no harm."
+                f"rotations is {str(rotations)[:40]}: 1 leaves the references as they are, more add rotated "
+                f"copies, {MOST_ROTATIONS} at most, {AUTO} as many as do no harm."
             )
         given, shown = list(each_image(references)[0]), standing_for_all(list(each_image(inspected)[0]))
         grey = find_range(given or shown, self.max_pixels)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from data.manifest import Manifest, listed
 from fdsl.api import AnomalyDetector
-from fdsl.inspection import MOST_SAID, finish, score_items, warning_of_references
+from fdsl.inspection import MOST_SAID, finish, score_items
+from fdsl.known_photographs import KnownPhotographs
 from fdsl.reading import Reading
 from fdsl.run_config import PredictionConfig
 from fdsl.store.blocks import Blocks
@@ -77,7 +78,7 @@ def _begin(wanted: Inspection, resume: bool) -> None:
             "--resume out to start anew."
         )
     if not begun:
-        items = warning_of_references(listed(wanted.inputs, [wanted.output]), wanted.references)
+        items = listed(wanted.inputs, [wanted.output])
         Manifest.write(wanted.partial, items, wanted.inputs, wanted.reading.batch_size)
     how_to_continue("the same command with --resume goes on after the blocks that are done")
 
@@ -86,17 +87,20 @@ def _score_own(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, wo
     """Every N-th block, from this process's number on."""
     if world.joined:
         only_from(logging.INFO if world.is_first else logging.WARNING)
+    known = KnownPhotographs(detector, wanted.references)
     for number in range(world.rank, len(blocks.manifest), world.size):
         if not blocks.holds(number):
-            _score(detector, wanted, blocks, number)
+            _score(detector, wanted, blocks, number, known)
 
 
-def _score(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, number: int) -> None:
+def _score(
+    detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, number: int, known: KnownPhotographs
+) -> None:
     with blocks.writing(number) as block:
         what = f"block {number + 1} of {len(blocks.manifest)}"
         items = list(blocks.manifest.block(number))
         count = sum(item.path is not None for item in items)
-        how = (wanted.pictures, wanted.reading, what, block.note)
+        how = (wanted.pictures, wanted.reading, what, block.note, known)
         for _ in score_items(detector, items, count, block, *how):
             pass  # the block keeps the rows
 
@@ -108,7 +112,7 @@ def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Tota
         if not blocks.is_whole(number):
             logger.warning("warning: block %d is missing or damaged: it is computed again", number + 1)
             blocks.throw_away(number)
-            _score(detector, wanted, blocks, number)
+            _score(detector, wanted, blocks, number, KnownPhotographs(detector, wanted.references))
     for sentence in blocks.notes(MOST_SAID):
         logger.warning("warning: %s", sentence)
     folder.take(blocks)

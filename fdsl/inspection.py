@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from data.inputs import list_images
 from data.manifest import Listed, Spool, listed
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
+from fdsl.known_photographs import KnownPhotographs
 from fdsl.reading import Reading
 from fdsl.reference_files import other_shape
 from fdsl.report.pictures import write_image
@@ -34,7 +34,7 @@ from models.backbones.weights import fingerprint
 from utils.device import worker_count
 from utils.errors import ConfigError
 from utils.files import FileStamp
-from utils.log import progress, warn
+from utils.log import progress
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
@@ -42,7 +42,7 @@ NOT_LEARNT = ("normal.", "references.")  # tensors that decide no map
 Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
 
 
-MOST_SAID = {"doubt": 5, "shape": 1}  # warnings of a kind
+MOST_SAID = {"doubt": 5, "copy": 5, "shape": 1}  # warnings of a kind
 Say = Callable[[str, str], None]  # takes the kind of a warning and its sentence
 
 
@@ -98,13 +98,14 @@ def score_files(
     """
     reading = reading or Reading()
     left_out = [folder.folder] if folder is not None else []
-    spool = Spool(_heard(warning_of_references(listed(inputs, left_out), references), folder))
+    spool = Spool(_heard(listed(inputs, left_out), folder))
     remaining = spool.count
     if folder is not None:
         remaining -= folder.drop_others()
         how_to_continue("the same command with --resume goes on after the photographs that are done")
     waiting = (item for item in spool if folder is None or not folder.has(item.name))
-    yield from score_items(detector, waiting, max(remaining, 0), folder, pictures, reading)
+    known = KnownPhotographs(detector, references)
+    yield from score_items(detector, waiting, max(remaining, 0), folder, pictures, reading, known=known)
 
 
 def score_items(
@@ -116,8 +117,10 @@ def score_items(
     reading: Reading,
     what: str = "photographs",
     say: Say = warn_at_once,
+    known: KnownPhotographs | None = None,
 ) -> Iterator[Row]:
-    """`score_files` of what was listed, `count` photographs. `say`: hears of doubtful photographs."""
+    """`score_files` of what was listed, `count` photographs. `say`: hears of doubtful photographs, and of
+    those that are `known`."""
     unreadable: list[Loaded] = []
 
     def files() -> Iterator[tuple[str, Path]]:
@@ -127,7 +130,7 @@ def score_items(
             else:
                 yield item.name, item.path
 
-    shapes = Shapes(detector.reference_sizes, say)
+    shapes = Shapes(detector.reference_sizes, say, known)
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
     loaded = read_ahead(files(), size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
@@ -150,19 +153,6 @@ def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator
         yield item
 
 
-def warning_of_references(items: Iterable[Listed], references: Sequence[str]) -> Iterator[Listed]:
-    """The items; at their end those are warned of that are among the references."""
-    known = {os.path.realpath(path) for path in list_images(references)} if references else set()
-    shown_again = []
-    for item in items:
-        yield item
-        if known and item.path is not None and os.path.realpath(item.path) in known:
-            shown_again.append(
-                f"{item.name} is one of the references: its score is that of a photograph the detector knows"
-            )
-    warn(shown_again)
-
-
 def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Prediction]:
     if not items:
         return []
@@ -173,15 +163,27 @@ def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Predict
 
 class Shapes:
     """Says once that a photograph has another shape than the references, and of the first few that their grey
-    values are doubtful."""
+    values are doubtful, or that they are `known`."""
 
-    def __init__(self, references: Sequence[tuple[int, int]], say: Say = warn_at_once) -> None:
+    def __init__(
+        self,
+        references: Sequence[tuple[int, int]],
+        say: Say = warn_at_once,
+        known: KnownPhotographs | None = None,
+    ) -> None:
         self.references, self.say, self.told = references, say, dict.fromkeys(MOST_SAID, 0)
+        self.known = known
 
     def look_at(self, items: Sequence[Loaded]) -> None:
         for item in items:
             if item.doubt:
                 self._tell("doubt", item.doubt)
+            if item.photo is not None and self.known and (name := self.known.name_of(item.photo)):
+                self._tell(
+                    "copy",
+                    f"{item.name} is one of the references ({name}): its score is that of a photograph the "
+                    "detector knows",
+                )
             if self.told["shape"] or item.photo is None:
                 continue
             if sentence := other_shape(item.photo.size, self.references):

@@ -280,3 +280,9 @@ def test_archives_and_lists_are_read_as_predict_reads_them(place, file, tmp_path
 def test_an_escape_code_in_a_flag_does_not_reach_the_terminal(file):
     code, printed, told = inspect(file, "x\x1b[2J", "--threads", "\x1b[31m")
     assert code == 2 and "\x1b" not in printed + told
+
+
+@pytest.mark.parametrize("given", ["rtsp://10.0.0.7/x", "0", "/dev/null"])
+def test_a_camera_is_answered_with_what_can_be_done(file, given):
+    code, _, told = inspect(file, given, "--format", "json")
+    assert code == 2 and "cameras and streams are not read yet" in told and told.count("\n") == 1

@@ -4,8 +4,10 @@ deleted or mixed up."""
 import json
 import logging
 import os
+import shutil
 
 import pytest
+from PIL import Image
 
 from data.inputs import DRAWN, PREDICTIONS, find_images, list_images
 from fdsl.store.prediction_folder import MARKER
@@ -168,3 +170,16 @@ def test_a_link_to_itself_is_skipped_by_name(detector, tmp_path, more):
     for given in ("in/self.png", "in/loop"):
         with pytest.raises(DataError, match="no photograph could be scored"):
             run(detector, "--input", tmp_path / given, "--output", tmp_path / "other", *more)
+
+
+def test_a_copy_of_a_reference_is_named(place, detector, tmp_path, told):
+    """Under another name, in another format, by a saved detector too: same pixels, same score as known."""
+    draw(tmp_path / "in/new.png", 90)
+    shutil.copy(place / "good/1.png", tmp_path / "in/copy.png")
+    with Image.open(place / "good/2.png") as photo:
+        photo.save(tmp_path / "in/other.bmp")
+    (tmp_path / "in/link.png").symlink_to(place / "good/3.png")
+    run(detector, "--input", tmp_path / "in", "--output", tmp_path / "out")
+    for name, reference in (("copy.png", "1.png"), ("other.bmp", "2.png"), ("link.png", "3.png")):
+        assert f"{name} is one of the references ({reference}): its score" in told()
+    assert "new.png is one" not in told()

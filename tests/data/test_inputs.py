@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from data.images import open_image
-from data.inputs import find_images, list_images
+from data.inputs import find_images, list_images, refuse_missing
 from tests.support.photographs import draw, draw_parts
 from utils.errors import DataError
 
@@ -95,3 +95,29 @@ def test_inputs_that_overlap_give_each_file_once(place):
     assert sorted(names_of(f"{parts}/**/**/*.png")) == sorted(names_of(f"{parts}/**/*.png"))
     found = names_of(parts, parts / "2.png", parts / "*.png")
     assert found == names_of(parts, parts / "2.png", parts / "*.png") and len(set(found)) == len(found)
+
+
+LIVE = (
+    "rtsp://10.0.0.7/stream?x=[1]",
+    "http://camera/video*",
+    "udp://@:1234",
+    "0",
+    "2",
+    "/dev/null",
+    "gige://x",
+)
+
+
+@pytest.mark.parametrize("given", LIVE)
+def test_cameras_and_streams_are_answered_with_what_can_be_done(given, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for look in (lambda: refuse_missing([given]), lambda: list(find_images([given]))):
+        with pytest.raises(DataError, match="cameras and streams are not read yet; let another program save"):
+            look()
+
+
+def test_a_file_or_folder_that_is_called_like_a_camera(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw(tmp_path / "0" / "1.png", 1)
+    refuse_missing(["0"])
+    assert [name for name, _ in find_images(["0"])] == ["1.png"]

@@ -8,6 +8,7 @@ import glob
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -16,6 +17,7 @@ from fdsl_line.archives import contents_of, is_archive, is_file, refuse_compress
 from fdsl_line.errors import Refused, printable
 from fdsl_line.photographs import HEIF_SUFFIXES, HOW, IMAGE_SUFFIXES
 
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # rtsp://, http://, udp://
 PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
 DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
 UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
@@ -44,6 +46,8 @@ def find_images(
     given_before: set[int] = set()  # by few bytes each
     may_repeat = len(inputs) > 1 or not all(os.path.lexists(given) for given in inputs)
     for text in inputs:
+        if _live(text) and not os.path.isfile(text) and not os.path.isdir(text):
+            raise _missing(text)
         if os.path.isdir(text):
             root, found = text, _walk(text, left_out, problem)
         elif os.path.lexists(text):
@@ -117,7 +121,26 @@ def _is_photograph(name: str) -> bool:
     return not base.startswith(".") and os.path.splitext(base)[1].lower() in IMAGE_SUFFIXES
 
 
+def _live(given: str) -> bool:
+    """Whether an input names a camera or a stream: an address, or a device."""
+    return bool(ADDRESS.match(given)) or given.isdecimal() or is_device(given)
+
+
+def is_device(path: str) -> bool:
+    """Whether a path is that of a camera or another device."""
+    try:
+        return stat.S_ISCHR(os.stat(path).st_mode)
+    except (OSError, ValueError):
+        return False
+
+
 def _missing(given: str) -> Refused:
+    if _live(given):
+        return Refused(
+            f"{printable(given)}: cameras and streams are not read yet; let another program save pictures, "
+            "for instance ffmpeg -i SOURCE -vf fps=1 "
+            "frames/%06d.png, and give their folder again and again"
+        )
     if given.startswith("@"):
         return Refused(f"{printable(given)}: there is no list {printable(given[1:])}; check the path")
     return Refused(

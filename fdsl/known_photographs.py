@@ -1,0 +1,49 @@
+"""The photographs that a detector knows, so that one of them, or a copy, is named among those it inspects."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from data.inputs import list_images
+from data.photographs import as_photograph
+from fdsl.api import AnomalyDetector
+from utils.archives import held_in_memory
+from utils.errors import DataError
+from utils.text import printable
+
+STEP = 16  # every so many pixels are compared first
+MOST = 500  # references that are looked at
+
+
+class KnownPhotographs:
+    """A detector's references by their pixels: copies under other names, and in other files of the same
+    pixels, are found too. Those that it carries, else the files `references` that were given."""
+
+    def __init__(self, detector: AnomalyDetector, references: Sequence[str] = ()) -> None:
+        self._names: dict[bytes, tuple[bytes, str]] = {}
+        kept = [(one.name, one.content) for one in detector.kept[:MOST]]
+        with held_in_memory(kept) as held:
+            for path in held or (list_images(references)[:MOST] if references else ()):
+                try:
+                    photo = as_photograph(path, detector.grey, detector.max_pixels)
+                except DataError:
+                    continue  # it has changed since
+                self._names[_some_of(photo)] = _all_of(photo), printable(path.name)
+
+    def name_of(self, photo: Image.Image) -> str | None:
+        """The name of the reference whose pixels an RGB photograph has; None for any other."""
+        whole, name = self._names.get(_some_of(photo), (b"", None)) if self._names else (b"", None)
+        return name if name is not None and _all_of(photo) == whole else None
+
+
+def _some_of(photo: Image.Image) -> bytes:
+    some = np.ascontiguousarray(np.asarray(photo)[::STEP, ::STEP])
+    return hashlib.blake2b(some.tobytes() + repr(photo.size).encode(), digest_size=16).digest()
+
+
+def _all_of(photo: Image.Image) -> bytes:
+    return hashlib.blake2b(photo.tobytes(), digest_size=16).digest()
