@@ -27,7 +27,7 @@ from typing import NoReturn
 
 from fdsl.api import AnomalyDetector
 from fdsl.flags.arguments import CommandLine, whole
-from fdsl.flags.chosen_detector import load_or_make, remember
+from fdsl.flags.chosen_detector import fit_from_flags, load_or_make
 from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
 from fdsl.presets import take_preset
 from fdsl.report.prediction_report import detector_facts
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
             "are dropped there too: leave --references out."
         )
     if args.references:
-        remember(detector, args)
+        fit_from_flags(detector, args)
     limits = Limits(args.max_upload * MEBIBYTE, args.max_pixels)
     if compares:
         limits = replace(limits, photographs=MOST_COMPARED)

@@ -18,16 +18,15 @@ if __name__ in ("__main__", "fdsl_commands.train"):  # before torch is imported:
 
     signals.answer(at_once=True)
 
-import argparse
 import contextlib
 import logging
 from pathlib import Path
 
 import torch
 
-from fdsl.begun_training import begin, facts_of
+from fdsl.begun_training import Begun, begin, facts_of
 from fdsl.fitting import LOSS_COLUMNS, fit
-from fdsl.flags.train_flags import parse
+from fdsl.flags.train_flags import parse, plan_of
 from fdsl.report.loss_curve import write_loss_curve
 from fdsl.store.checkpoint import is_trained, save_checkpoint
 from fdsl.training import DiscrepancySource
@@ -42,38 +41,38 @@ from utils.signals import command_line
 from utils.world import World, connected, find_world
 
 logger = logging.getLogger("fdsl")
+# What lies beside a checkpoint.
+LOSS_TABLE, LOSS_CURVE, UNFINISHED = ".loss.csv", ".loss.png", ".unfinished.safetensors"
 
 
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv, __doc__)
     target = checkpoint_path(args.checkpoints, args.model_name, args.dataset)
-    lock = target.with_name(f".{target.stem}.lock")
     with connected(find_world()) as world, contextlib.ExitStack() as held:
-        args.resume = world.restarted() or args.resume
-
-        def hold() -> None:
-            if world.is_first:
-                held.enter_context(locked(lock, str(target), "name another folder with --checkpoints"))
-
-        world.agree(hold)
-        train(args, target, world)
+        restarted = world.restarted()
+        world.agree(lambda: take(target, held) if world.is_first else None)
+        unfinished = target.with_suffix(UNFINISHED)
+        begun = world.agree(lambda: begin(plan_of(args, restarted), unfinished), facts_of)
+        train(begun, target, world)
 
 
-def train(args: argparse.Namespace, target: Path, world: World) -> None:
+def take(target: Path, held: contextlib.ExitStack) -> None:
+    """Takes the checkpoint's place until `held` is closed, and begins the log."""
+    lock = target.with_name(f".{target.stem}.lock")
+    held.enter_context(locked(lock, str(target), "name another folder with --checkpoints"))
+    remove_leftovers(target, *(target.with_suffix(suffix) for suffix in (LOSS_TABLE, LOSS_CURVE, UNFINISHED)))
+    start_logging(target.with_suffix(".log.txt"))
+    logger.info("%s", command_line())
+
+
+def train(begun: Begun, target: Path, world: World) -> None:
     """From the settings to the checkpoint `target`; what an interrupted run has done is not done again."""
-    loss_table, loss_curve = target.with_suffix(".loss.csv"), target.with_suffix(".loss.png")
-    unfinished = target.with_suffix(".unfinished.safetensors")
-    if world.is_first:
-        remove_leftovers(target, loss_table, loss_curve, unfinished)
-        start_logging(target.with_suffix(".log.txt"))
-        logger.info("%s", command_line())
-    begun = world.agree(lambda: begin(args, unfinished), facts_of)
-    state, saved, learnt = begun.state, begun.saved, begun.learnt
-    if saved is None and not args.force and is_trained(target, state.config):
+    plan, state, saved, learnt = begun.plan, begun.state, begun.saved, begun.learnt
+    if saved is None and not plan.force and is_trained(target, state.config):
         logger.info("%s is trained with these settings already (--force trains it again).", target)
         return
     learnt.warn_of_duplicates()
-    torch.manual_seed(args.seed)
+    torch.manual_seed(plan.seed)
     backbone, options = begun.backbone, state.config.options
     method = Fdsl(backbone.width, len(backbone.layers), options).to(backbone.device)
     source = DiscrepancySource(
@@ -83,7 +82,7 @@ def train(args: argparse.Namespace, target: Path, world: World) -> None:
         learnt.root,
         learnt.references,
         state.config.backbone.image_size,
-        args.max_pixels,
+        plan.max_pixels,
     )
     position = fit(
         method,
@@ -91,18 +90,19 @@ def train(args: argparse.Namespace, target: Path, world: World) -> None:
         learnt,
         state,
         saved,
-        save_every=args.save_every,
-        workers=args.workers,
-        max_pixels=args.max_pixels,
+        save_every=plan.save_every,
+        workers=plan.workers,
+        max_pixels=plan.max_pixels,
         world=world,
     )
     if not world.is_first:
         return
     save_checkpoint(target, method.state_dict(), state.config)
-    write_text(loss_table, csv_text(LOSS_COLUMNS, position.rows))
-    write_loss_curve(loss_curve, position.rows)
+    table = target.with_suffix(LOSS_TABLE)
+    write_text(table, csv_text(LOSS_COLUMNS, position.rows))
+    write_loss_curve(target.with_suffix(LOSS_CURVE), position.rows)
     state.discard()
-    logger.info("wrote %s, its loss in %s", target, loss_table.name)
+    logger.info("wrote %s, its loss in %s", target, table.name)
 
 
 def command() -> None:

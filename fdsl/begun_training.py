@@ -1,11 +1,10 @@
-"""A training before its first step: what train.py's flags ask for, and where an interrupted one stood."""
+"""A training before its first step: what was asked for, and where an interrupted one stood."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,11 @@ import torch
 from data.catalogue import describe_catalogue, open_catalogue
 from fdsl.assembly import load_tower
 from fdsl.fitting import LOSS_COLUMNS, read_unfinished
-from fdsl.settings import backbone_config, method_config
 from fdsl.store.training_state import SavedTraining, TrainingState
 from fdsl.training_config import TrainedWith, TrainingSettings
 from fdsl.training_set import TrainingSet, draw_training_set, join_training_sets
 from models.backbone import Backbone
-from utils.config import SYNTHETIC_IMAGES, BackboneConfig, MachineFacts
+from utils.config import SEVERAL, SYNTHETIC_IMAGES, BackboneConfig, MachineFacts, MethodConfig
 from utils.device import (
     choose_device,
     choose_precision,
@@ -34,10 +32,43 @@ logger = logging.getLogger("fdsl")
 
 
 @dataclass(frozen=True)
+class TrainingPlan:
+    """What is asked of a training, before anything is read.
+
+    `folders`: of the `datasets`; `meta`: a meta.json that lies elsewhere. `synthetic`: a name of SYNTHETIC,
+    None: no synthetic defects. `epochs`: None: by the number of images. `save_every`: (steps, None) or (None,
+    seconds) between two saved states. `threads`, `workers`: None: by the cores there are. `force`: it is
+    repeated where it is done. `resume`: an interrupted one goes on.
+    """
+
+    datasets: Sequence[str]
+    folders: Sequence[Path]
+    meta: Path | None
+    backbone: BackboneConfig
+    options: MethodConfig
+    synthetic: str | None
+    epochs: int | None
+    k_shot: int
+    batch_size: int
+    learning_rate: float
+    augmentation: str
+    seed: int
+    max_pixels: int
+    save_every: tuple[int | None, float | None]
+    device: str
+    precision: str
+    threads: int | None
+    workers: int | None
+    force: bool
+    resume: bool
+
+
+@dataclass(frozen=True)
 class Begun:
     """A training before its first step: the backbone and how to load it in another precision, what is learnt
     from, and where an interrupted run stood."""
 
+    plan: TrainingPlan
     backbone: Backbone
     load: Callable[[torch.dtype], Backbone]
     learnt: TrainingSet
@@ -45,28 +76,28 @@ class Begun:
     saved: SavedTraining | None
 
 
-def begin(args: argparse.Namespace, unfinished: Path) -> Begun:
-    """Reads everything that a training begins with; nothing is written."""
-    seed_everything(args.seed)
-    use_threads(args.threads)
-    device = choose_device(args.device)
-    options, tower = method_config(vars(args)), backbone_config(vars(args))
-    dtype = choose_precision(args.precision, device)
+def begin(plan: TrainingPlan, unfinished: Path) -> Begun:
+    """Reads everything that a training begins with; nothing is written. `unfinished`: the file of its saved
+    states."""
+    seed_everything(plan.seed)
+    use_threads(plan.threads)
+    device = choose_device(plan.device)
+    dtype = choose_precision(plan.precision, device)
     make_repeatable(device)
 
-    learnt = open_training_set(args, needs_references=options.fd != "none")
-    args.epochs = args.epochs or math.ceil(SYNTHETIC_IMAGES / len(learnt.records))
+    learnt = open_training_set(plan)
     data = learnt.digest()
-    warn_of_untrained(tower)
+    warn_of_untrained(plan.backbone)
 
     def load(precision: torch.dtype) -> Backbone:
-        return load_tower(tower, device, precision)
+        return load_tower(plan.backbone, device, precision)
 
     backbone = load(dtype)
-    training = training_settings(args, learnt, data, machine_facts(device, dtype))
-    config = TrainedWith(tower, options, backbone.fingerprint, args.dataset, training)
+    training = training_settings(plan, learnt, data, machine_facts(device, dtype))
+    dataset = SEVERAL.join(plan.datasets)
+    config = TrainedWith(plan.backbone, plan.options, backbone.fingerprint, dataset, training)
     state = TrainingState(unfinished, config, data, len(LOSS_COLUMNS))
-    return Begun(backbone, load, learnt, state, read_unfinished(state) if args.resume else None)
+    return Begun(plan, backbone, load, learnt, state, read_unfinished(state) if plan.resume else None)
 
 
 def facts_of(begun: Begun) -> dict[str, Any]:
@@ -78,16 +109,16 @@ def facts_of(begun: Begun) -> dict[str, Any]:
     return {**config.identity(), **same, "files": begun.state.data, "unfinished training": place}
 
 
-def open_training_set(args: argparse.Namespace, needs_references: bool) -> TrainingSet:
-    """What is learnt from of the datasets of the flags."""
-    shots = args.k_shot if needs_references else 0
+def open_training_set(plan: TrainingPlan) -> TrainingSet:
+    """What is learnt from of the datasets."""
+    shots = 0 if plan.options.fd == "none" else plan.k_shot
     parts = []
-    for dataset, folder in zip(args.datasets, args.data_path, strict=True):
-        catalogue = open_catalogue(dataset, folder, args.meta)
+    for dataset, folder in zip(plan.datasets, plan.folders, strict=True):
+        catalogue = open_catalogue(dataset, folder, plan.meta)
         logger.info("%s", describe_catalogue(catalogue, dataset))
-        parts.append(draw_training_set(catalogue, shots, args.seed, dataset, args.synthetic))
+        parts.append(draw_training_set(catalogue, shots, plan.seed, dataset, plan.synthetic))
     learnt = parts[0] if len(parts) == 1 else join_training_sets(parts)
-    learnt.refuse_other_sizes(args.max_pixels)
+    learnt.refuse_other_sizes(plan.max_pixels)
     return learnt
 
 
@@ -100,16 +131,16 @@ def warn_of_untrained(tower: BackboneConfig) -> None:
 
 
 def training_settings(
-    args: argparse.Namespace, learnt: TrainingSet, data: str, machine: MachineFacts
+    plan: TrainingPlan, learnt: TrainingSet, data: str, machine: MachineFacts
 ) -> TrainingSettings:
     """What a checkpoint says of its training."""
     return TrainingSettings(
-        epochs=args.epochs,
-        k_shot=args.k_shot,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        augmentation=args.augmentation,
-        seed=args.seed,
+        epochs=plan.epochs or math.ceil(SYNTHETIC_IMAGES / len(learnt.records)),
+        k_shot=plan.k_shot,
+        batch_size=plan.batch_size,
+        learning_rate=plan.learning_rate,
+        augmentation=plan.augmentation,
+        seed=plan.seed,
         learnt=learnt.images_digest(),
         files=data,
         images=learnt.images,

@@ -4,16 +4,12 @@ that one process would leave."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from data.manifest import Manifest, listed
 from fdsl.api import AnomalyDetector
-from fdsl.inspection import MOST_SAID, finish, score_items
+from fdsl.inspection import MOST_SAID, Inspection, finish, score_items
 from fdsl.known_photographs import KnownPhotographs
-from fdsl.reading import Reading
-from fdsl.run_config import PredictionConfig
 from fdsl.store.blocks import Blocks
 from fdsl.store.prediction_folder import PredictionFolder, Totals
 from utils.errors import ConfigError
@@ -27,60 +23,62 @@ ELSEWHERE = "name another folder with --output"
 PARTIAL = ".partial"
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """What is inspected, and how. `references`: files that are warned of among the inputs; `pictures`: "all",
-    "anomalous" or "none"."""
-
-    output: Path
-    inputs: Sequence[str]
-    config: PredictionConfig
-    references: Sequence[str]
-    pictures: str
-    keep_maps: bool
-    reading: Reading
-
-    @property
-    def partial(self) -> Path:
-        return self.output / PARTIAL
-
-    def folder(self, resume: bool) -> PredictionFolder:
-        return PredictionFolder(self.output, self.config, resume, self.keep_maps, in_blocks=True)
-
-
 def is_in_blocks(output: Path) -> bool:
     """Whether a run that was interrupted in this folder goes on block by block."""
     return Manifest.is_in(output / PARTIAL)
 
 
-def inspect_together(
-    detector: AnomalyDetector, wanted: Inspection, world: World, resume: bool
-) -> Totals | None:
+def goes_in_blocks(wanted: Inspection, world: World) -> bool:
+    """Whether the photographs are inspected block by block, as several processes do; where one has begun
+    without, one goes on with it."""
+    if wanted.output is None:
+        return False
+    begun = wanted.resume and PredictionFolder.state_of(wanted.output) != "new"
+    in_blocks = wanted.resume and is_in_blocks(wanted.output)
+    if world.joined and begun and not in_blocks:
+        logger.info("%s is the run of one process: one goes on with it", wanted.output)
+        return False
+    return world.joined or in_blocks
+
+
+def inspect_together(detector: AnomalyDetector, wanted: Inspection, world: World) -> Totals | None:
     """Scores this process's blocks; the totals where it is the one that joins them all, else None."""
-    with locked_for(world, wanted.output, ELSEWHERE):
-        if world.is_first:
-            world.agree(lambda: _begin(wanted, resume))
-        else:
-            world.agree(lambda: None)
-        blocks = Blocks(Manifest.read(wanted.partial), wanted.keep_maps)
+    output = meeting_place(wanted.output)
+    with locked_for(world, output, ELSEWHERE):
+        world.agree(lambda: _begin(detector, wanted) if world.is_first else None)
+        blocks = Blocks(Manifest.read(output / PARTIAL), wanted.keep_maps)
         _score_own(detector, wanted, blocks, world)
         world.wait()
         return _join(detector, wanted, blocks) if world.is_first else None
 
 
-def _begin(wanted: Inspection, resume: bool) -> None:
+def meeting_place(output: Path | None) -> Path:
+    """The folder that several processes share; ConfigError without one."""
+    if output is None:
+        raise ConfigError("Several processes need a folder to meet in: name it with --output DIR.")
+    return output
+
+
+def _begin(detector: AnomalyDetector, wanted: Inspection) -> None:
     """The output folder with its list of photographs; with `resume` those of an earlier run."""
-    begun = resume and Manifest.is_in(wanted.partial)
-    wanted.folder(resume).close()
-    if begun and Manifest.read(wanted.partial).inputs != list(map(str, wanted.inputs)):
+    output = meeting_place(wanted.output)
+    partial = output / PARTIAL
+    begun = wanted.resume and Manifest.is_in(partial)
+    _open(detector, wanted, wanted.resume).close()
+    if begun and Manifest.read(partial).inputs != list(map(str, wanted.inputs)):
         raise ConfigError(
-            f"--resume: the run in {wanted.output} was begun with other --input; give the same, or leave "
+            f"--resume: the run in {output} was begun with other --input; give the same, or leave "
             "--resume out to start anew."
         )
     if not begun:
-        items = listed(wanted.inputs, [wanted.output])
-        Manifest.write(wanted.partial, items, wanted.inputs, wanted.reading.batch_size)
+        items = listed(wanted.inputs, [output])
+        Manifest.write(partial, items, wanted.inputs, wanted.reading.batch_size)
     how_to_continue("the same command with --resume goes on after the blocks that are done")
+
+
+def _open(detector: AnomalyDetector, wanted: Inspection, resume: bool) -> PredictionFolder:
+    config = wanted.config_of(detector)
+    return PredictionFolder(meeting_place(wanted.output), config, resume, wanted.keep_maps, in_blocks=True)
 
 
 def _score_own(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, world: World) -> None:
@@ -107,7 +105,7 @@ def _score(
 
 def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Totals:
     """The files of one process, from all blocks."""
-    folder = wanted.folder(resume=True)
+    folder = _open(detector, wanted, resume=True)
     for number in range(len(blocks.manifest)):
         if not blocks.is_whole(number):
             logger.warning("warning: block %d is missing or damaged: it is computed again", number + 1)

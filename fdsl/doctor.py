@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import platform
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -44,15 +43,16 @@ class Finding(NamedTuple):
         return f"[{mark:>5}] {self.what}: {self.found}{'; ' if self.cure else ''}{self.cure}"
 
 
-def examine(args: argparse.Namespace) -> Iterator[Finding]:
-    """Everything that decides whether and how fast the flags' detector would run, one after the other."""
+def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
+    """Everything that decides whether and how fast a detector would run, one after the other; `flags`: the
+    values of its flags by their names."""
     yield _python()
     yield from packages(REQUIREMENTS)
     try:
-        device = choose_device(args.device)
-        dtype = choose_precision(args.precision, device)
+        device = choose_device(flags["device"])
+        dtype = choose_precision(flags["precision"], device)
     except ConfigError as error:
-        yield Finding("device", args.device, one_line(error, 300), stops=True)
+        yield Finding("device", flags["device"], one_line(error, 300), stops=True)
         return
     slow = (
         "no GPU is visible to PyTorch: if there is one, install its PyTorch" if device.type == "cpu" else ""
@@ -60,12 +60,12 @@ def examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield Finding("device", f"{device}, {describe_device(device)}", slow)
     yield Finding("precision", str(dtype).removeprefix("torch."))
     try:
-        config = backbone_config(vars(args))
+        config = backbone_config(flags)
         known = _weights(config)
         yield known
         yield _timed_pass(config, device, dtype, trained=not known.cure)
     except (ModelError, ConfigError) as error:
-        yield Finding("backbone", args.model or BackboneConfig().model, one_line(error, 300), stops=True)
+        yield Finding("backbone", flags["model"] or BackboneConfig().model, one_line(error, 300), stops=True)
 
 
 def _python() -> Finding:

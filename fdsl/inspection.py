@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +61,32 @@ class Keeper(Protocol):
     def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None: ...
 
     def give_way(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is inspected, and how: `inputs` as they were named. `output`: the folder of all files, None:
+    none are written. `references`: files that are warned of among the inputs. `pictures`: "all", "anomalous"
+    or "none". `resume`: a run of the same settings goes on."""
+
+    inputs: Sequence[str]
+    output: Path | None
+    references: Sequence[str]
+    pictures: str
+    keep_maps: bool
+    resume: bool
+    reading: Reading
+
+    def config_of(self, detector: AnomalyDetector) -> PredictionConfig:
+        """What config.json holds of it, with this detector."""
+        inputs = tuple(map(str, self.inputs))
+        return run_config(detector, pictures=self.pictures, save_maps=self.keep_maps, input=inputs)
+
+    def facts_with(self, detector: AnomalyDetector) -> dict[str, Any]:
+        """What must be the same wherever a part of the photographs is inspected."""
+        machine = detector.config.detector.machine
+        same = {name: getattr(machine, name) for name in ("device_name", "precision", "torch")}
+        return {**self.config_of(detector).identity(), **same}
 
 
 def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -> None:

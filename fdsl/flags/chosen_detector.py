@@ -28,6 +28,23 @@ from utils.text import in_flags
 logger = logging.getLogger("fdsl")
 
 
+def detector_of(args: argparse.Namespace, saves: bool = True) -> AnomalyDetector:
+    """The detector of predict.py's flags, fitted and with its threshold; saved where wanted (`saves`: by this
+    process)."""
+    labelled = read_labels(args.labels) if args.labels else None  # refused before anything is loaded
+    detector = load_or_make(args)
+    detector.max_pixels = args.max_pixels
+    if args.detector:
+        change_references(detector, args)
+    else:
+        fit_from_flags(detector, args)
+    set_threshold(detector, args, labelled)
+    if args.save_detector and saves:
+        detector.save(args.save_detector)
+        logger.info("wrote %s; use it with --detector", args.save_detector)
+    return detector
+
+
 def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
     use_threads(args.threads)
@@ -110,8 +127,8 @@ def default_checkpoint(args: argparse.Namespace, method: str | None = None) -> P
     return next((path for path in found if path.is_file()), None)
 
 
-def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
-    """Shows the detector the references of the flags, and what is inspected where it compares that;
+def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
+    """Fits the detector to the references of the flags, and to the test images where it compares these;
     ConfigError where a false-alarm rate is to be estimated from none."""
     references = reference_files(args.references) if args.references else []
     if not references and args.threshold_from != "batch" and isinstance(args.false_alarm_rate, float):
@@ -120,7 +137,7 @@ def remember(detector: AnomalyDetector, args: argparse.Namespace) -> None:
             "give --threshold-from batch beside it, or --threshold N."
         )
     logger.info("%d reference(s)", len(references))
-    how: dict[str, Any] = {"rotations": args.rotate_references or 1, "false_alarm_rate": wished_rate(args)}
+    how: dict[str, Any] = {"rotations": args.rotate_references or 1, "false_alarm_rate": target_rate(args)}
     if not detector.scorer.detector.looks_at_inspected:
         detector.remember(references, **how)
         return
@@ -132,7 +149,7 @@ def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> No
     """Takes references out of a saved detector and adds others, as the flags ask; it keeps the rate or the
     threshold that it has, where they ask for no other."""
     asked = (args.false_alarm_rate, args.threshold, args.threshold_from)
-    rate = AUTO if asked == (None, None, None) else wished_rate(args)
+    rate = AUTO if asked == (None, None, None) else target_rate(args)
     if args.forget:
         detector.forget(*args.forget, false_alarm_rate=rate)
         logger.info("%d reference(s) are left", detector.config.references)
@@ -158,7 +175,7 @@ def _opens(path: Path, max_pixels: int) -> bool:
     return True
 
 
-def wished_rate(args: argparse.Namespace) -> float | None:
+def target_rate(args: argparse.Namespace) -> float | None:
     """The false-alarm rate to estimate a threshold for; None where another threshold, or none, was asked
     for."""
     elsewhere = args.threshold_from in ("labels", "batch")
@@ -167,12 +184,15 @@ def wished_rate(args: argparse.Namespace) -> float | None:
     return args.false_alarm_rate or 0.01
 
 
-def decide(detector: AnomalyDetector, args: argparse.Namespace) -> None:
-    """Sets the threshold that the flags ask for; a loaded detector keeps its own without any."""
+def set_threshold(
+    detector: AnomalyDetector, args: argparse.Namespace, labelled: tuple[list[Path], list[bool]] | None
+) -> None:
+    """Sets the threshold that the flags ask for; a loaded detector keeps its own without any. `labelled`: the
+    photographs of --labels, and whether they are anomalous."""
     if args.threshold is not None:
         detector.set_threshold(args.threshold)
-    elif args.threshold_from == "labels":
-        paths, labels = args.labelled or read_labels(args.labels)
+    elif labelled is not None and args.threshold_from == "labels":
+        paths, labels = labelled
         detector.learn_threshold(progress(paths, len(paths), "labelled photographs"), labels)
     elif args.threshold_from == "batch":
         paths = readable(args)

@@ -9,7 +9,9 @@ from pathlib import Path
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, turns, whole
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
+from fdsl.inspection import Inspection
 from fdsl.presets import add_preset_flag, take_preset
+from fdsl.reading import Reading
 from fdsl.settings import OF_DETECTORS
 from fdsl.thresholds import LOWEST_RATE
 from models.methods.registry import METHODS, METHODS_IN_WORDS
@@ -51,6 +53,19 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         parser.error(problem)
     take_preset(args)
     return args
+
+
+def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
+    """What the flags ask to inspect; `restarted`: the command is started again, so its run goes on."""
+    return Inspection(
+        args.input,
+        args.output,
+        args.references or (),
+        args.pictures,
+        args.save_maps,
+        args.resume or restarted,
+        Reading(args.batch_size, args.workers, args.max_pixels),
+    )
 
 
 def _add_decision_flags(parser: argparse.ArgumentParser) -> None:

@@ -16,7 +16,7 @@ TINY = ["--model", "timm/test_vit", "--device", "cpu", "--precision", "fp32"]
 
 
 def found(*flags):
-    return {finding.what: finding for finding in examine(parse(["--doctor", *flags], ""))}
+    return {finding.what: finding for finding in examine(vars(parse(["--doctor", *flags], "")))}
 
 
 def test_it_says_what_is_here():
@@ -72,7 +72,7 @@ def test_packages_beside_their_pins(tmp_path):
 )
 def test_what_stops_everything(flags, what, words):
     more = [] if what == "device" else ["--device", "cpu", "--pretrained", "none"]
-    seen = list(examine(parse(["--doctor", *flags, *more], "")))
+    seen = list(examine(vars(parse(["--doctor", *flags, *more], ""))))
     stops = [finding for finding in seen if finding.stops]
     assert len(stops) == 1 and words in stops[0].cure
 
