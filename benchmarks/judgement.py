@@ -1,129 +1,302 @@
-"""Which method judges best, on the photographs and backbones at hand.
+"""How well methods judge, on the products and backbones at hand.
 
-    python benchmarks/judgement.py mvtec=DIR visa=DIR --methods nearest plus nearest:image_score=top1
-    --weights FILE FILE --model NAME --layers ... --image-size N --seeds 14 15 16 --shots 1 --cache DIR
+    python benchmarks/judgement.py mvtec=DIR visa=DIR --weights FILE FILE --model NAME --layers ... \\
+        --image-size N --seeds 14 15 16 17 18 --shots 1 2 4 --images 60 --cache DIR --json rows.json
 
-A method may carry settings, as in `plus:leave_out=whitening+top-k,rotations=1`: image_score (max or top1),
-rotations (rotated copies of each reference, 1 for none, auto; else --rotations), and any option of methods
-and windows by its field's name, for instance leave_out, tiles (N or auto), with_batch=1 (mutual scoring).
-The first method is what the others are held against.
+Rows (`--methods`): `plus` as predict.py uses it by default (`--rotate-references auto`), `nearest` with 8
+rotated copies of each reference, `anomalydino`, with `--checkpoint` trained heads (`fdsl`), or any other
+method. All look at the whole image alone. METHOD:NAME=VALUE,... sets rotations (N or auto), image_score (max
+or top1) or another option of the commands, as in `plus:leave_out=whitening+top-k,tiles=auto`. The first
+method is the baseline.
 
-References are drawn as test.py draws them, and evaluated at 240 px as it does. Photographs are encoded once
-for each file of weights and kept in --cache; further methods only match. Prints Markdown tables: image AUROC,
-pixel AP and PRO of each method, product, backbone and number of references, means over seeds; then the paired
-differences to the first method. The interval holds 95 % of 10,000 bootstrap means in which the draws of
-references (the seeds) of each product and backbone are drawn again.
+`anomalydino` is anomalib's own model with its scores and defaults (no rotation, no masking), on the same
+backbone, image side and references. This project does not require anomalib; that row needs, in its own
+environment, pip install --no-deps anomalib kornia kornia_rs (tried: anomalib 2.7.0, kornia 0.9.0).
+
+References are sampled and maps evaluated at 240 px as in test.py. Frames that show no part, made from the
+first training image, should score above 95 % of the normal test images. Each image is encoded once for each
+file of weights and kept in --cache; seconds are those of scoring alone, without the encoding. --json gets a
+line for each row as it comes, and a row that it holds is not computed again: delete the file after a change
+of a method or of trained heads.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
 from tabulate import tabulate
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from typing import Any
-
-from benchmarks.encoded import Encoded
+from benchmarks.judges import AnomalyDino, Ours, encoded_backbone
 from data.catalogue import DATASETS, open_catalogue
-from data.images import mask_to_tensor, open_image, open_mask
-from data.photographs import in_batches
+from data.images import mask_to_tensor, open_image, open_mask, photograph_to_pixels
 from data.records import Catalogue, Record, draw_references, without_references
-from fdsl.assembly import load_tower
-from fdsl.calibration import set_scales
 from fdsl.evaluation import PAPER_SIDE, evaluate_category
-from fdsl.flags.arguments import turns, whole
+from fdsl.flags.arguments import whole
 from fdsl.flags.groups import add_options, add_runtime_flags
-from fdsl.inspected import show_inspected, standing_for_all
-from fdsl.rotation import fit_references
-from fdsl.scoring import Scorer
-from fdsl.settings import backbone_config, method_config, window_config
-from models.backbone import Backbone
-from models.detector import Detector
-from models.features import join_score_maps
-from models.methods.registry import METHODS
+from fdsl.settings import backbone_config
+from models.methods.fdsl import Fdsl
+from models.methods.nearest import Nearest
+from models.methods.plus import Plus
 from utils.command import run_command
-from utils.config import BackboneConfig, MethodConfig, WindowConfig
-from utils.device import choose_device, choose_precision
+from utils.config import BackboneConfig
+from utils.device import use_threads
 from utils.errors import ConfigError, DataError, ModelError
-from utils.options import Option, options_of
 
 METRICS = {"auroc_sp": "image AUROC", "ap_px": "pixel AP", "aupro": "PRO"}
 BATCH = 8
 RESAMPLED = 10_000
 
 
-def _read(known: Option, text: str) -> Any:
-    """An option's value as it is typed, several joined by +."""
-    if known.span is not None:
-        return known.words[text] if text in known.words else known.kind(text)
-    return text.split("+") if known.many else text == "1" if known.kind is bool else text
-
-
-OPTIONS = {**options_of(MethodConfig), **options_of(WindowConfig)}
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A method and what is not the default of it; `text` is how the command line wrote it."""
-
-    text: str
-    method: str
-    rotations: int | str
-    image_score: str = "max"
-    given: tuple[tuple[str, Any], ...] = ()
-
-    @classmethod
-    def read(cls, text: str, rotations: int | str) -> Setting:
-        """From METHOD or METHOD:NAME=VALUE,...; ConfigError for what is not known."""
-        method, _, rest = text.partition(":")
-        if method not in METHODS or METHODS[method].needs_heads:
-            raise ConfigError(f"--methods {text}: {method} is not a method without trained heads")
-        setting = cls(text, method, rotations)
-        for part in filter(None, rest.split(",")):
-            name, _, value = part.partition("=")
-            if name == "rotations":
-                setting = replace(setting, rotations=turns(value))
-            elif name == "image_score" and value in ("max", "top1"):
-                setting = replace(setting, image_score=value)
-            elif name in OPTIONS:
-                setting = replace(setting, given=(*setting.given, (name, _read(OPTIONS[name], value))))
-            else:
-                raise ConfigError(f"--methods {text}: {part} is no setting that this benchmark knows")
-        return setting
-
-    def detector(self, backbone: Backbone, side: int) -> Detector:
-        """The detector of this setting, its memory still empty."""
-        windows = window_config({"winmode": "nan", **dict(self.given)})
-        options = method_config({"use_nam": 0, **dict(self.given)})
-        method = METHODS[self.method].of_heads(backbone.width, len(backbone.layers), options, None)
-        return Detector(backbone, method, side, windows)
-
-
 @dataclass(frozen=True)
 class Row:
-    """What one method reached on one product with one draw of references; metrics in per cent."""
+    """What one method reached on one product with one sample of references. run: settings of the backbone
+    and number of images. metrics: per cent. seconds: of scoring one image. dead: whether a frame without a
+    part scores above 95 % of the normal test images."""
 
     method: str
     weights: str
     category: str
     shots: int
     seed: int
+    run: str
     metrics: dict[str, float]
+    seconds: float
+    dead: dict[str, bool]
 
     @property
-    def draw(self) -> tuple:
-        """What it shares with another method's row that it is compared with."""
-        return self.weights, self.category, self.shots, self.seed
+    def key(self) -> tuple:
+        return self.method, self.weights, self.category, self.shots, self.seed, self.run
+
+
+class Product:
+    """A product's test images, at most `most` of them, and after them the frames without a part."""
+
+    def __init__(self, catalogue: Catalogue, category: str, most: int | None) -> None:
+        self.root, self.train = catalogue.root, catalogue.train[category]
+        self.records = sampled(without_references(catalogue.test[category], self.train), most)
+        self.labels = np.array([record.anomalous for record in self.records])
+        self.masks = [self._mask(record) for record in self.records]
+        self.frames = dead_frames(self._photograph(self.train[0]))
+        self._pixels: dict[Any, Tensor] = {}
+
+    def _photograph(self, record: Record) -> Image.Image:
+        return open_image(self.root / record.image_path)
+
+    def _mask(self, record: Record) -> np.ndarray | None:
+        """(240,240) bool; None for a defect without a mask."""
+        if record.anomalous and not record.mask_path:
+            return None
+        mask = open_mask(self.root / record.mask_path) if record.mask_path else None
+        return mask_to_tensor(mask, PAPER_SIDE)[0].numpy() > 0
+
+    def pixels(self, side: int, layout: Any) -> Tensor:
+        """All images and frames (n,[1+T,]3,S,S) uint8, made once for each layout of tiles."""
+        if (side, layout) not in self._pixels:
+            images = [*map(self._photograph, self.records), *self.frames.values()]
+            made = [photograph_to_pixels(image, side, layout) for image in images]
+            self._pixels[side, layout] = torch.stack(made)
+        return self._pixels[side, layout]
+
+
+def sampled(records: Sequence[Record], most: int | None) -> list[Record]:
+    """At most `most` records, half of them normal and half defective, by a fixed seed."""
+    chosen: list[Record] = []
+    for kind in (False, True):
+        of_kind = [record for record in records if record.anomalous == kind]
+        order = np.random.default_rng(0).permutation(len(of_kind))
+        chosen += [of_kind[place] for place in sorted(order[: None if most is None else most // 2])]
+    return chosen
+
+
+def dead_frames(photo: Image.Image) -> dict[str, Image.Image]:
+    """What a camera gives that sees no part, or sees it no longer, in the size of a photograph."""
+    pixels, generator = np.asarray(photo), np.random.default_rng(0)
+    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    half = pixels.copy()
+    half[len(half) // 2 :] = 0
+    frames = {
+        "black": np.zeros(pixels.shape),
+        "white": np.full(pixels.shape, 255),
+        "grey": np.full(pixels.shape, 128),
+        "background": np.median(border, axis=0) + generator.normal(0, 4, pixels.shape),
+        "noise": generator.integers(0, 256, pixels.shape),
+        "half black": half,
+        "defocus": cv2.GaussianBlur(pixels, (0, 0), max(photo.size) / 40),
+    }
+    return {name: Image.fromarray(frame.clip(0, 255).astype(np.uint8)) for name, frame in frames.items()}
+
+
+def judged(judge: Ours | AnomalyDino, product: Product, references: Sequence[Record]) -> dict[str, Any]:
+    """The last three fields of a row."""
+    judge.fit([product.root / record.image_path for record in references])
+    batches, normal = product.pixels(judge.side, judge.layout).split(BATCH), ~product.labels
+    started = time.perf_counter() - judge.backbone.seconds
+    found = [judge(batch) for batch in batches]
+    seconds = time.perf_counter() - judge.backbone.seconds - started
+    maps, scores = (np.concatenate(part) for part in zip(*found))
+    tested = scores[: len(normal)]
+    metrics = evaluate_category(
+        maps[: len(normal)], tested, ~normal, lambda place, _: product.masks[place], "max", PAPER_SIDE
+    ).metrics
+    above = scores[len(normal) :] > np.quantile(tested[normal], 0.95)
+    return {
+        "metrics": {name: float("nan") if metrics[name] is None else 100 * metrics[name] for name in METRICS},
+        "seconds": seconds / len(scores),
+        "dead": dict(zip(product.frames, above.tolist())),
+    }
+
+
+def catalogues(args: argparse.Namespace) -> dict[str, Catalogue]:
+    """Each product's name and its dataset's catalogue; ConfigError for a name that comes twice."""
+    found: dict[str, Catalogue] = {}
+    for given in args.data:
+        dataset, _, folder = given.partition("=")
+        catalogue = open_catalogue(dataset, Path(folder))
+        for category in catalogue.test:
+            if category in found:
+                raise ConfigError(f"{given}: there is another product named {category}; rename one")
+            if not args.categories or category in args.categories:
+                found[category] = catalogue
+    return found
+
+
+def towers(args: argparse.Namespace) -> Iterator[tuple[str, BackboneConfig, Path | None]]:
+    """Each backbone's name and settings, and its checkpoint of trained heads."""
+    weights, heads = args.weights or [args.pretrained], args.checkpoint or []
+    if heads and len(heads) != len(weights):
+        raise ConfigError(f"--checkpoint: give one for each of {len(weights)} backbone(s), in their order")
+    for place, file in enumerate(weights):
+        tower = backbone_config({**vars(args), "pretrained": file})
+        yield Path(tower.pretrained).stem, tower, heads[place] if heads else None
+
+
+def judges(
+    args: argparse.Namespace, tower: BackboneConfig, heads: Path | None
+) -> dict[str, Ours | AnomalyDino]:
+    """What computes the rows of each method on one backbone."""
+    backbone, other = encoded_backbone(args, tower), AnomalyDino.name
+    return {
+        text: AnomalyDino(args, tower) if text == other else Ours(text, args, tower, backbone, heads)
+        for text in args.methods
+    }
+
+
+def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
+    """All rows of the command line: those that are there, and the others as they are computed."""
+    products = catalogues(args)
+    for weights, tower, heads in towers(args):
+        facts = (tower.model, tower.layers, tower.image_size, tower.token_norm, args.precision, args.images)
+        run, ready = " ".join(map(str, facts)), None
+        for category, catalogue in products.items():
+            product = None
+            for shots, seed, text in itertools.product(args.shots, args.seeds, args.methods):
+                key = text, weights, category, shots, seed, run
+                if key not in rows:
+                    ready = ready or judges(args, tower, heads)
+                    product = product or Product(catalogue, category, args.images)
+                    references = draw_references(product.train, shots, seed, category)
+                    rows[key] = Row(*key, **judged(ready[text], product, references))
+                    write_row(rows[key], args.json)
+                yield rows[key]
+
+
+def read_rows(file: Path | None) -> dict[tuple, Row]:
+    """The rows of a file that may not be there yet; a line that was cut off is none."""
+    rows = {}
+    for line in file.read_text().splitlines() if file and file.exists() else ():
+        try:
+            row = Row(**json.loads(line))
+        except ValueError:
+            continue
+        rows[row.key] = row
+    return rows
+
+
+def write_row(row: Row, file: Path | None) -> None:
+    print(row, file=sys.stderr, flush=True)
+    if file:
+        cut_off = file.exists() and file.read_text()[-1:] not in ("", "\n")
+        with open(file, "a") as stream:
+            stream.write("\n" * cut_off + json.dumps(asdict(row)) + "\n")
+
+
+def means(rows: Sequence[Row], methods: Sequence[str]) -> str:
+    """A column for each method, a line for each number of references, backbone and product."""
+
+    def cells(shots: int, *place: str) -> list[str]:
+        found = []
+        for method in methods:
+            own = [row for row in rows if (row.method, row.shots) == (method, shots)]
+            if place:
+                own = [row for row in own if (row.weights, row.category) == place]
+            auroc, ap, pro = (np.nanmean([row.metrics[name] for row in own]) for name in METRICS)
+            found.append(f"{auroc:.1f}, {ap:.1f} / {pro:.1f}")
+        return found
+
+    lines = []
+    for shots in dict.fromkeys(row.shots for row in rows):
+        for place in dict.fromkeys((row.weights, row.category) for row in rows):
+            lines.append([shots, *place, *cells(shots, *place)])
+        own = [[row.seconds for row in rows if (row.method, row.shots) == (one, shots)] for one in methods]
+        lines.append([shots, "all", "mean", *cells(shots)])
+        lines.append([shots, "all", "ms an image", *(f"{1000 * np.mean(seconds):.1f}" for seconds in own)])
+    return tabulate(lines, ["references", "backbone", "product", *methods], tablefmt="github")
+
+
+def interval(groups: Sequence[Sequence[float]]) -> str:
+    """The mean over groups of each one's mean, with the 95 % interval of such means where the values within
+    each group are resampled."""
+    generator, arrays = np.random.default_rng(0), [np.array(group) for group in groups]
+    resampled = [one[generator.integers(len(one), size=(RESAMPLED, len(one)))].mean(1) for one in arrays]
+    low, high = np.percentile(np.mean(resampled, axis=0), [2.5, 97.5])
+    return f"{np.mean([one.mean() for one in arrays]):+.1f} [{low:+.1f}, {high:+.1f}]"
+
+
+def differences(rows: Sequence[Row], methods: Sequence[str]) -> str:
+    """Each method minus the first, in points, over all products and backbones; and the product on which it is
+    least, as the mean over backbones."""
+    base = {row.key[1:]: row for row in rows if row.method == methods[0]}
+    lines = []
+    for method, shots in dict.fromkeys((row.method, row.shots) for row in rows if row.method != methods[0]):
+        line: list[Any] = [method, shots]
+        for name in METRICS:
+            groups: dict[tuple[str, str], list[float]] = {}
+            for row in rows:
+                gained = row.metrics[name] - base[row.key[1:]].metrics[name]
+                if (row.method, row.shots) == (method, shots) and not np.isnan(gained):
+                    groups.setdefault((row.category, row.weights), []).append(gained)
+            products: dict[str, list[float]] = {}
+            for (product, _), group in groups.items():
+                products.setdefault(product, []).append(float(np.mean(group)))
+            least = min((np.mean(group), product) for product, group in products.items())
+            line += [interval(list(groups.values())), f"{least[0]:+.1f} ({least[1]})"]
+        lines.append(line)
+    header = ["method", "references", *(word for title in METRICS.values() for word in (title, "least"))]
+    return tabulate(lines, header, tablefmt="github")
+
+
+def dead(rows: Sequence[Row]) -> str:
+    """Which share of the frames without a part scores above 95 % of the normal test images."""
+    lines = []
+    for method, shots in dict.fromkeys((row.method, row.shots) for row in rows):
+        own = [row.dead for row in rows if (row.method, row.shots) == (method, shots)]
+        shares = [np.mean([found[frame] for found in own]) for frame in own[0]]
+        lines.append([method, shots, *(f"{share:.0%}" for share in (*shares, np.mean(shares)))])
+    return tabulate(lines, ["method", "references", *rows[0].dead, "all"], tablefmt="github")
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:
@@ -131,185 +304,35 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", nargs="+", metavar="DATASET=DIR", help=f"one of {', '.join(DATASETS)}")
-    parser.add_argument("--methods", nargs="+", default=["nearest", "plus"], metavar="METHOD[:SETTINGS]")
+    parser.add_argument("--methods", nargs="+", default=[Plus.name, Nearest.name, AnomalyDino.name])
     parser.add_argument("--weights", nargs="+", metavar="FILE", help="several backbones of one --model")
+    parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE", help="heads of each backbone")
     parser.add_argument("--categories", nargs="+", help="only these products")
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15, 16])
     parser.add_argument("--shots", type=whole(1), nargs="+", default=[1])
-    parser.add_argument("--rotations", type=turns, default=8, help="turned copies (default 8)")
+    parser.add_argument("--images", type=whole(2), metavar="N", help="test images of a product, at most")
     parser.add_argument("--cache", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="writes every row too")
+    parser.add_argument("--json", type=Path, metavar="FILE")
     add_options(parser, BackboneConfig)
     add_runtime_flags(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.checkpoint and Fdsl.name not in args.methods:
+        args.methods = [*args.methods, Fdsl.name]
+    return args
 
 
-def encoded_backbone(args: argparse.Namespace, weights: str | None) -> tuple[Backbone, int]:
-    """The backbone of the flags with these weights, which encodes an image once, and its image side."""
-    config = backbone_config({**vars(args), "pretrained": weights or args.pretrained})
-    device = choose_device(args.device)
-    dtype = choose_precision(args.precision, device)
-    loaded = load_tower(config, device, dtype)
-    return Encoded(loaded, args.cache), config.image_size
-
-
-def masks_of(catalogue: Catalogue, tested: Sequence[Record]) -> list[np.ndarray | None]:
-    """Each test image's mask at PAPER_SIDE; None for a defect without one."""
-    found: list[np.ndarray | None] = []
-    for record in tested:
-        if record.anomalous and not record.mask_path:
-            found.append(None)
-            continue
-        mask = open_mask(catalogue.root / record.mask_path) if record.mask_path else None
-        found.append(mask_to_tensor(mask, PAPER_SIDE)[0].numpy() > 0)
-    return found
-
-
-def judged(
-    setting: Setting,
-    backbone: Backbone,
-    side: int,
-    references: Sequence[Path],
-    tested: Sequence[Image.Image],
-    labels: np.ndarray,
-    masks: Sequence[np.ndarray | None],
-) -> dict[str, float]:
-    """The metrics, in per cent, of one setting after it was shown the references."""
-    photographs = [open_image(path) for path in references]
-    scorer = Scorer(setting.detector(backbone, side))
-    if scorer.detector.looks_at_inspected:
-        chosen = standing_for_all(tested)
-        show_inspected(scorer, iter(chosen), len(chosen))
-    if scorer.detector.method.needs_references:
-        turns = fit_references(scorer, photographs, setting.rotations)
-        set_scales(scorer, photographs, turns)
-    batches = (scorer.to_batch(part) for part in in_batches(tested, BATCH))
-    found = join_score_maps([scorer(batch, ["a test image"] * len(batch)) for batch in batches])
-    maps, raw = found.fused(scorer.detector.settings)
-    metrics = evaluate_category(
-        maps, raw, labels, lambda index, _: masks[index], setting.image_score, PAPER_SIDE
-    ).metrics
-    return {name: float("nan") if metrics[name] is None else 100 * metrics[name] for name in METRICS}
-
-
-def products(args: argparse.Namespace) -> Iterator[tuple[str, Backbone, int, Catalogue, str]]:
-    """Backbone by backbone and product by product: the weights' name, the backbone and its image side, the
-    product's catalogue and its name."""
-    for weights in args.weights or [None]:
-        backbone, side = encoded_backbone(args, weights)
-        name = Path(weights or args.pretrained or "default").stem
-        for given in args.data:
-            dataset, _, folder = given.partition("=")
-            catalogue = open_catalogue(dataset, Path(folder))
-            for category in catalogue.test:
-                if not args.categories or category in args.categories:
-                    yield name, backbone, side, catalogue, category
-
-
-def judge(args: argparse.Namespace, settings: Sequence[Setting]) -> Iterator[Row]:
-    """Every row, backbone by backbone and product by product."""
-    for name, backbone, side, catalogue, category in products(args):
-        yield from of_category(args, settings, backbone, side, name, catalogue, category)
-
-
-def of_category(
-    args: argparse.Namespace,
-    settings: Sequence[Setting],
-    backbone: Backbone,
-    side: int,
-    weights: str,
-    catalogue: Catalogue,
-    category: str,
-) -> Iterator[Row]:
-    """The rows of one product with one backbone."""
-    records = catalogue.test[category]
-    photographs = [open_image(catalogue.root / record.image_path) for record in records]
-    masks = masks_of(catalogue, records)
-    for shots in args.shots:
-        for seed in args.seeds:
-            drawn = draw_references(catalogue.train[category], shots, seed, category)
-            kept = [records.index(record) for record in without_references(records, drawn)]
-            labels = np.array([records[index].anomalous for index in kept])
-            tested = [photographs[index] for index in kept]
-            paths = [catalogue.root / record.image_path for record in drawn]
-            for setting in settings:
-                started = time.perf_counter()
-                chosen = [masks[index] for index in kept]
-                metrics = judged(setting, backbone, side, paths, tested, labels, chosen)
-                row = Row(setting.text, weights, category, shots, seed, metrics)
-                seconds = time.perf_counter() - started
-                print(f"{asdict(row)} {seconds:.1f} s", file=sys.stderr, flush=True)
-                yield row
-
-
-def cell(rows: Sequence[Row]) -> str:
-    """Image AUROC | pixel AP / PRO, means over rows."""
-    auroc, ap, pro = (np.mean([row.metrics[name] for row in rows]) for name in METRICS)
-    return f"{auroc:.1f}, {ap:.1f} / {pro:.1f}"
-
-
-def table(rows: Sequence[Row], methods: Sequence[str]) -> str:
-    """A line for each method and number of references, a column for each backbone and product."""
-    columns = list(dict.fromkeys((row.weights, row.category) for row in rows))
-    lines = []
-    for shots in dict.fromkeys(row.shots for row in rows):
-        for method in methods:
-            own = [row for row in rows if row.method == method and row.shots == shots]
-            cells = [cell([row for row in own if (row.weights, row.category) == one]) for one in columns]
-            lines.append([method, shots, *cells, cell(own)])
-    header = ["method", "shots", *(f"{weights}: {category}" for weights, category in columns), "mean"]
-    return tabulate(lines, header, tablefmt="github")
-
-
-def interval(differences: Sequence[np.ndarray]) -> tuple[float, float, float]:
-    """The mean over groups of each group's mean difference, and the 95 % interval of such means with the
-    draws within each group drawn again."""
-    generator = np.random.default_rng(0)
-    means = [
-        group[generator.integers(len(group), size=(RESAMPLED, len(group)))].mean(1) for group in differences
-    ]
-    low, high = np.percentile(np.mean(means, axis=0), [2.5, 97.5])
-    return float(np.mean([group.mean() for group in differences])), float(low), float(high)
-
-
-def differences(rows: Sequence[Row], methods: Sequence[str]) -> str:
-    """What each method gains over the first, in points: over all products and backbones, and on the one where
-    it gains least."""
-    base = {row.draw: row for row in rows if row.method == methods[0]}
-    lines = []
-    for method in methods[1:]:
-        own = [row for row in rows if row.method == method]
-        for shots in dict.fromkeys(row.shots for row in own):
-            line: list = [method, shots]
-            for name in METRICS:
-                groups: dict[tuple[str, str], list[float]] = {}
-                for row in own:
-                    if row.shots == shots:
-                        gained = row.metrics[name] - base[row.draw].metrics[name]
-                        groups.setdefault((row.weights, row.category), []).append(gained)
-                mean, low, high = interval([np.array(group) for group in groups.values()])
-                worst = min(groups, key=lambda one: np.mean(groups[one]))
-                least = f"{np.mean(groups[worst]):+.1f} ({worst[0]}, {worst[1]})"
-                line += [f"{mean:+.1f} [{low:+.1f}, {high:+.1f}]", least]
-            lines.append(line)
-    header = ["method", "shots"]
-    for title in METRICS.values():
-        header += [title, "least"]
-    return tabulate(lines, header, tablefmt="github")
-
-
+@torch.no_grad()
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
-    settings = [Setting.read(text, args.rotations) for text in args.methods]
-    with torch.inference_mode():
-        rows = list(judge(args, settings))
-    if args.json:
-        args.json.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+    use_threads(args.threads)
+    rows = list(computed(args, read_rows(args.json)))
     print("Image AUROC, pixel AP / PRO, per cent, means over seeds.\n")
-    print(table(rows, args.methods))
-    if len(settings) > 1:
-        print(f"\nPoints above `{args.methods[0]}`, paired by draw, with 95 % bootstrap intervals.\n")
+    print(means(rows, args.methods))
+    if len(args.methods) > 1:
+        print(f"\nPoints above `{args.methods[0]}`, paired by references, with 95 % bootstrap intervals.\n")
         print(differences(rows, args.methods))
+    print("\nFrames without a part that score above 95 % of the normal test images.\n")
+    print(dead(rows))
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def scored(each: Sequence[Sequence[Detector]], pixels: Tensor) -> None:
 def product(banks: Sequence[MemoryBank], queries: int) -> None:
     """Nothing but the products of so many query tokens and the banks."""
     for bank in banks:
-        rows = bank.rows
+        rows = bank.centred.shape[1]
         at_once = min(queries, max(1, SIMILARITY_VALUES // rows))
         query = torch.randn(at_once, bank.centred.shape[2]).to(bank.centred.dtype)
         place = query.new_empty(at_once, rows)

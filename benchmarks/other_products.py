@@ -29,7 +29,8 @@ from PIL import Image
 from tabulate import tabulate
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks.judgement import BATCH, Setting, products
+from benchmarks.judgement import BATCH, catalogues, towers
+from benchmarks.judges import Ours, encoded_backbone
 from data.catalogue import DATASETS
 from data.images import open_image
 from data.photographs import in_batches
@@ -123,6 +124,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--defects", type=whole(1), default=30, help="of a product, at most (drawn)")
     parser.add_argument("--cache", type=Path, metavar="DIR")
     parser.add_argument("--rows", type=Path, nargs="+", metavar="FILE")
+    parser.set_defaults(checkpoint=None)
     add_options(parser, BackboneConfig)
     add_runtime_flags(parser)
     return parser.parse_args(argv)
@@ -130,26 +132,25 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
 def collected(args: argparse.Namespace) -> Iterator[Row]:
     """Every row, backbone by backbone and product by product."""
-    settings = [Setting.read(text, args.rotations) for text in args.methods]
-    for name, backbone, side, catalogue, category in products(args):
-        for setting in settings:
-            scorer = Scorer(setting.detector(backbone, side))
-            yield from of_category(args, setting, scorer, name, catalogue, category)
+    for name, tower, _ in towers(args):
+        backbone = encoded_backbone(args, tower)
+        for category, catalogue in catalogues(args).items():
+            for text in args.methods:
+                judge = Ours(text, args, tower, backbone)
+                if "rotations=" not in text:
+                    judge.rotations = args.rotations
+                yield from of_category(args, judge, name, catalogue, category)
 
 
 def of_category(
-    args: argparse.Namespace,
-    setting: Setting,
-    scorer: Scorer,
-    weights: str,
-    catalogue: Catalogue,
-    category: str,
+    args: argparse.Namespace, judge: Ours, weights: str, catalogue: Catalogue, category: str
 ) -> Iterator[Row]:
     """The rows of one method on one product with one backbone."""
     good = [record for record in catalogue.test[category] if not record.anomalous]
     bad = [record for record in catalogue.test[category] if record.anomalous]
     chosen = np.random.default_rng(0).permutation(len(bad))[: args.defects]
-    method = setting.method + (WITH_TILES if setting.tiles != 1 else "")
+    scorer = judge.scorer
+    method = judge.method + (WITH_TILES if scorer.detector.settings.tiles != 1 else "")
     images = {
         record: open_image(catalogue.root / record.image_path)
         for record in [*good, *(bad[index] for index in chosen)]
@@ -158,13 +159,13 @@ def of_category(
         for seed in args.seeds:
             drawn = draw_references(catalogue.train[category], shots, seed, category)
             photographs = [open_image(catalogue.root / record.image_path) for record in drawn]
-            turned = fit_references(scorer, photographs, setting.rotations)
+            turned = fit_references(scorer, photographs, judge.rotations)
             set_scales(scorer, photographs, turned)
             values, kinds = among_themselves(scorer, photographs, turned)
             tested = without_references(list(images), drawn)
             found = scores_of(scorer, [images[record] for record in tested])
             labels = np.array([record.anomalous for record in tested])
-            print(weights, category, setting.text, shots, seed, turned, file=sys.stderr, flush=True)
+            print(weights, category, method, shots, seed, turned, file=sys.stderr, flush=True)
             for score, reached in found.items():
                 yield Row(
                     *(method, score, weights, category, shots, seed),

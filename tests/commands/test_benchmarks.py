@@ -1,8 +1,11 @@
 """The benchmarks run and write what they measured; what they measured is not judged here."""
 
 import json
+import shutil
 import subprocess
 import sys
+
+import numpy as np
 
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
@@ -123,3 +126,53 @@ def test_an_exported_detector_is_compared_with_pytorch(datasets, backbone):
     header, _, row = run_benchmark("exported.py", "agreement", "--data", datasets[0] / "plate", *tower, *few)
     assert header[:4] == ["method", "windows", "references", "photographs"]
     assert row[:4] == ["nearest", "", "1", "2"] and float(row[4]) < 1e-5 and row[6] == "0"
+
+
+def test_methods_are_judged_and_an_interrupted_run_goes_on(datasets, backbone, checkpoint, tmp_path):
+    file, methods = tmp_path / "rows.json", ["plus", "nearest", "plus:leave_out=top-k,rotations=1"]
+    words = ["judgement.py", f"mvtec={datasets[0]}", *backbone, "--cache", tmp_path / "cache", "--json", file]
+    words += ["--images", 4, "--seeds", 1, 2, "--methods", *methods, "--checkpoint", checkpoint]
+    methods.append("fdsl")
+    printed = printed_by(*words)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["category"], row["seed"], row["method"]) for row in rows] == [
+        ("plate", seed, method) for seed in (1, 2) for method in methods
+    ]
+    for row in rows:
+        assert all(0 <= value <= 100 for value in row["metrics"].values()) and row["seconds"] > 0
+        assert len(row["dead"]) == 7
+    assert len({json.dumps(row["metrics"]) for row in rows}) > 1
+    parts = [part.splitlines() for part in printed.split("\n\n") if part.startswith("|")]
+    means, gains, dead = (
+        [[cell.strip() for cell in line.split("|")[1:-1]] for line in part] for part in parts
+    )
+    assert means[0] == ["references", "backbone", "product", *methods]
+    assert [line[1:3] for line in means[2:]] == [["none", "plate"], ["all", "mean"], ["all", "ms an image"]]
+    mean = np.mean([row["metrics"]["auroc_sp"] for row in rows if row["method"] == "nearest"])
+    assert means[2][4].startswith(f"{mean:.1f},")
+    assert [line[:2] for line in gains[2:]] == [[method, "1"] for method in methods[1:]]
+    assert dead[0][2:-1] == list(rows[0]["dead"]) and [line[0] for line in dead[2:]] == methods
+
+    lines = file.read_text().splitlines(keepends=True)
+    kept = {**rows[0], "metrics": dict.fromkeys(rows[0]["metrics"], 42.0)}
+    file.write_text(json.dumps(kept) + "\n" + "".join(lines[1:3]) + lines[3][:50])
+    resumed = printed_by(*words)
+    again = [json.loads(line) for line in file.read_text().splitlines() if line != lines[3][:50]]
+    assert again[0] == kept and again[1:3] == rows[1:3], "rows that are there are taken as they are"
+    assert [row["metrics"] for row in again[3:]] == [row["metrics"] for row in rows[3:]]
+    shutil.rmtree(tmp_path / "cache")
+    assert printed_by(*words) == resumed and not (tmp_path / "cache").exists(), "nothing is encoded any more"
+
+
+def test_the_row_of_anomalib_says_what_it_needs(datasets, backbone, tmp_path):
+    (tmp_path / "anomalib").mkdir()
+    (tmp_path / "anomalib/__init__.py").write_text("raise ImportError('no anomalib')")
+    words = [f"mvtec={datasets[0]}", *backbone, "--cache", tmp_path / "cache", "--methods", "anomalydino"]
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/judgement.py"), *map(str, words)],
+        capture_output=True,
+        text=True,
+        env={**environment(), "PYTHONPATH": str(tmp_path)},
+        timeout=300,
+    )
+    assert ran.returncode == 2 and "pip install --no-deps anomalib" in ran.stderr

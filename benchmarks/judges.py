@@ -1,0 +1,210 @@
+"""The detectors that judgement.py compares: this project's and anomalib's AnomalyDINO, on a backbone that
+encodes each image once."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from data.images import open_image, photograph_to_pixels
+from fdsl.api import AnomalyDetector
+from fdsl.assembly import build_detector, detector_config, load_tower
+from fdsl.evaluation import fused_scores
+from fdsl.flags.arguments import turns
+from fdsl.presets import usual_settings
+from fdsl.rotation import ROTATIONS
+from fdsl.settings import backbone_config, method_config, window_config
+from fdsl.store.checkpoint import load_checkpoint
+from models.backbone import NOTHING_MORE, Backbone
+from models.backbones.families import defaults_of
+from models.detector import Detector
+from models.features import Features
+from models.methods.nearest import Nearest
+from models.methods.plus import Plus
+from models.methods.registry import METHODS
+from utils.config import FINAL, BackboneConfig, MethodConfig, WindowConfig
+from utils.device import choose_device, choose_precision
+from utils.errors import ConfigError
+from utils.files import whole_file
+from utils.options import options_of
+
+COPIES = {Plus.name: usual_settings("cpu")["rotate_references"], Nearest.name: ROTATIONS}  # of others 1
+OPTIONS = {**options_of(MethodConfig), **options_of(WindowConfig)}
+COMPONENTS = "anomalib.models.components"
+
+
+class Encoded:
+    """A `Backbone` that keeps the tokens (L,N,C) of each image in a folder, in its own precision.
+
+    A file's name is a digest of the pixels, the weights, the feature layers and the precision. What is wanted
+    beside tokens is not kept. seconds: spent on encoding and reading so far.
+    """
+
+    def __init__(self, backbone: Backbone, folder: Path) -> None:
+        self.backbone, self.seconds = backbone, 0.0
+        about = f"{backbone.fingerprint} {backbone.layers} {backbone.dtype}"
+        self.key = hashlib.blake2b(about.encode()).digest()
+        self.folder = folder / self.key.hex()[:16]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.backbone, name)
+
+    def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+        """As the backbone's own, image by image."""
+        started = time.perf_counter()
+        if want:
+            found = self.backbone.encode(images, want)
+        else:
+            found = Features(torch.stack([self._tokens(image) for image in images], 1).to(self.device))
+        self.seconds += time.perf_counter() - started
+        return found
+
+    def _tokens(self, image: Tensor) -> Tensor:
+        digest = hashlib.blake2b(image.cpu().contiguous().numpy().tobytes(), key=self.key, digest_size=20)
+        file = self.folder / f"{digest.hexdigest()}.safetensors"
+        if not file.exists():
+            tokens = self.backbone.encode(image[None]).tokens[:, 0].cpu().contiguous()
+            with whole_file(file, "wb") as stream:
+                stream.write(save({"tokens": tokens}))
+        return load_file(file)["tokens"]
+
+
+def encoded_backbone(args: argparse.Namespace, tower: BackboneConfig) -> Encoded:
+    device = choose_device(args.device)
+    return Encoded(load_tower(tower, device, choose_precision(args.precision, device)), args.cache)
+
+
+class Ours:
+    """This project's detector, as METHOD or METHOD:NAME=VALUE,... says; ConfigError and ModelError as the
+    commands. `heads`: the checkpoint of a method that needs trained ones."""
+
+    def __init__(
+        self,
+        text: str,
+        args: argparse.Namespace,
+        tower: BackboneConfig,
+        backbone: Encoded,
+        heads: Path | None = None,
+    ) -> None:
+        self.backbone, self.side = backbone, tower.image_size
+        self.method, given = read_setting(text)
+        self.rotations = given.get("rotations", COPIES.get(self.method, 1))
+        checkpoint, method = None, method_config({"use_nam": 0, **given})
+        if heads and METHODS[self.method].needs_heads:
+            checkpoint = load_checkpoint(heads)
+            tower = backbone_config(asdict(tower), checkpoint.backbone)
+            method = method_config(given, checkpoint.options, checkpoint.has_nam)
+        windows = window_config({"winmode": "nan", **given})
+        score = given.get("image_score", "max")
+        config = detector_config(self.method, tower, method, windows, score, args.device, args.precision)
+        like = Detector(backbone, Nearest(backbone.width, len(backbone.layers)), self.side)
+        self.detector = AnomalyDetector(build_detector(config.detector, checkpoint, like), config)
+        self.scorer = self.detector.scorer
+
+    @property
+    def layout(self) -> Any:
+        """How photographs are cut into tiles; None: they are not."""
+        return self.scorer.detector.layout
+
+    def fit(self, references: Sequence[Path]) -> None:
+        self.detector.remember(references, rotations=self.rotations, false_alarm_rate=None)
+
+    def __call__(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Images (B,[1+T,]3,S,S) uint8 -> maps (B,G,G) and image scores (B,)."""
+        found = self.scorer(pixels, ["a test image"] * len(pixels))
+        return fused_scores(found, self.scorer.detector.settings, self.detector.config.image_score)
+
+
+def read_setting(text: str) -> tuple[str, dict[str, Any]]:
+    """METHOD:NAME=VALUE,... -> the method and what was given, several values joined by +; ConfigError."""
+    method, _, rest = text.partition(":")
+    pairs = dict(pair.partition("=")[::2] for pair in filter(None, rest.split(",")))
+    if method not in METHODS or not pairs.keys() <= {"rotations", "image_score", *OPTIONS}:
+        raise ConfigError(f"--methods {text}: give METHOD or METHOD:NAME=VALUE,... with a name of an option")
+    try:
+        return method, {name: _value(name, value) for name, value in pairs.items()}
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        raise ConfigError(f"--methods {text}: {error}") from None
+
+
+def _value(name: str, text: str) -> Any:
+    if name not in OPTIONS:
+        return turns(text) if name == "rotations" else text
+    known = OPTIONS[name]
+    if known.many:
+        return text.split("+")
+    if known.span is None:
+        return text == "1" if known.kind is bool else text
+    return known.words[text] if text in known.words else known.kind(text)
+
+
+class AnomalyDino:
+    """anomalib's AnomalyDINOModel with its defaults, of which the backbone alone is ours: the tokens of the
+    last block behind the final norm, in float32."""
+
+    name, layout = "anomalydino", None
+
+    def __init__(self, args: argparse.Namespace, tower: BackboneConfig) -> None:
+        module = anomaly_dino_module()
+        last = defaults_of(tower.model, tower.model_config).layers[-1]
+        self.backbone = encoded_backbone(args, replace(tower, layers=(last,), token_norm=FINAL))
+        self.side = tower.image_size
+        extractor = SimpleNamespace(patch_size=self.backbone.patch_size)
+        module.TimmFeatureExtractor = lambda **_: extractor  # it would fetch DINOv2's weights
+        self.model = module.AnomalyDINOModel().to(self.backbone.device)
+        self.model.extract_features = lambda images: self.backbone.encode(images).tokens[-1].float()
+
+    def fit(self, references: Sequence[Path]) -> None:
+        self.model.train()
+        self.model(self._images([photograph_to_pixels(open_image(path), self.side) for path in references]))
+        self.model.fit()
+        self.model.eval()
+
+    def __call__(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Images (B,3,S,S) uint8 -> maps (B,S,S) and image scores (B,)."""
+        found = self.model(self._images(list(pixels)))
+        return found.anomaly_map[:, 0].cpu().numpy(), found.pred_score[:, 0].double().cpu().numpy()
+
+    def _images(self, pixels: list[Tensor]) -> Tensor:
+        return self.backbone.normalise(torch.stack(pixels)).to(self.backbone.device)
+
+
+def anomaly_dino_module() -> Any:
+    """anomalib's models/image/anomaly_dino/torch_model.py. Its packages stay empty but for what it uses: they
+    would import Lightning, data sets and all other models."""
+    try:
+        root = Path(importlib.import_module("anomalib").__path__[0])
+        for name in (
+            *("models", "models.components", "models.components.base", "models.image"),
+            *("models.image.anomaly_dino", "models.image.patchcore"),
+            *("data", "data.dataclasses", "data.dataclasses.torch"),
+        ):
+            package: Any = ModuleType(f"anomalib.{name}")
+            package.__path__ = [str(root / name.replace(".", "/"))]
+            sys.modules[package.__name__] = package
+        for package, source, name in (
+            (COMPONENTS, f"{COMPONENTS}.filters.blur", "GaussianBlur2d"),
+            (COMPONENTS, f"{COMPONENTS}.base.dynamic_buffer", "DynamicBufferMixin"),
+            ("anomalib.data", "anomalib.data.dataclasses.torch.base", "InferenceBatch"),
+        ):
+            setattr(sys.modules[package], name, getattr(importlib.import_module(source), name))
+        sys.modules[COMPONENTS].KCenterGreedy = None  # of its coreset, which is off by default
+        return importlib.import_module("anomalib.models.image.anomaly_dino.torch_model")
+    except ImportError as error:
+        raise ConfigError(
+            f"--methods {AnomalyDino.name} needs anomalib ({error}): pip install --no-deps anomalib kornia "
+            "kornia_rs, or leave that row out."
+        ) from error
