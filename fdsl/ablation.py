@@ -17,7 +17,7 @@ from fdsl.evaluation import PAPER_SIDE, image_scores
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.planning import PlannedRun
 from fdsl.report.tables import UNDEFINED, mean_and_spread
-from fdsl.resampling import RESAMPLED, Counts, counts_of_images, counts_of_pixels, drawn_again, interval
+from fdsl.resampling import RESAMPLED, Counts, bootstrap_weights, counts_of_images, counts_of_pixels, interval
 from fdsl.results import CategoryFiles
 from fdsl.store.maps import load_maps
 from fdsl.words import LEARNT_FROM_THESE, SEES
@@ -32,12 +32,12 @@ VALUES = ("mean", "std", "above_first", "low", "high")  # of each metric, in CSV
 @dataclass
 class Row:
     """A combination with one number of shots: its settings as typed, its runs (one for each seed), and for
-    each metric (fractions) the values, and their deviations (R,) with the images drawn again."""
+    each metric (fractions) the values, and their deviations (R,) with resampled images."""
 
     settings: dict[str, str]
     runs: list[PlannedRun] = field(default_factory=list)
     found: list[dict[str, float | None]] = field(default_factory=list)
-    drawn: list[dict[str, np.ndarray]] = field(default_factory=list)
+    deviations: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     @property
     def seeds(self) -> list[int]:
@@ -53,20 +53,25 @@ class Row:
     def above(self, first: Row, name: str) -> tuple[float, float, float] | None:
         """Points above the first row, mean over the seeds of both, and the 95 % interval; None where the
         metric is not defined for all of them, or the maps are not there any more."""
-        differences, deviations = [], []
-        for seed, own, drawn in zip(self.seeds, self.found, self.drawn):
+        differences, resampled = [], []
+        for seed, own, deviations in zip(self.seeds, self.found, self.deviations):
             if seed not in first.seeds:
                 continue
             other = first.seeds.index(seed)
             value, against = own[name], first.found[other][name]
-            if value is None or against is None or name not in drawn or name not in first.drawn[other]:
+            if (
+                value is None
+                or against is None
+                or name not in deviations
+                or name not in first.deviations[other]
+            ):
                 return None
             differences.append(100 * (value - against))
-            deviations.append(100 * (drawn[name] - first.drawn[other][name]))
+            resampled.append(100 * (deviations[name] - first.deviations[other][name]))
         if not differences:
             return None
         mean = statistics.fmean(differences)
-        low, high = interval(np.mean(deviations, axis=0))
+        low, high = interval(np.mean(resampled, axis=0))
         return mean, mean + low, mean + high
 
 
@@ -120,8 +125,8 @@ class Resampled:
             found["px"] = counts_of_pixels(maps[known], chosen), weights[:, known]
         return {
             _name(metric, kind): values
-            for kind, (counts, drawn) in found.items()
-            for metric, values in _deviations(counts, drawn).items()
+            for kind, (counts, weights) in found.items()
+            for metric, values in _deviations(counts, weights).items()
         }
 
     def _mask(self, run: PlannedRun, category: str, index: int) -> np.ndarray | None:
@@ -141,11 +146,13 @@ class Resampled:
 
 
 def _weights(run: PlannedRun, category: str) -> np.ndarray:
-    """How often each of the run's images is in each drawing: the same for every run that tests it."""
+    """How often each of the run's images is in each sample: the same for every run that tests it."""
     every = run.split.catalogue.test[category]
-    drawn = drawn_again(np.array([record.anomalous for record in every]), stable_seed(category) % 2**32)
+    weights = bootstrap_weights(
+        np.array([record.anomalous for record in every]), stable_seed(category) % 2**32
+    )
     place = {record.image_path: index for index, record in enumerate(every)}
-    return drawn[:, [place[record.image_path] for record in run.split.records[category]]]
+    return weights[:, [place[record.image_path] for record in run.split.records[category]]]
 
 
 def _deviations(counts: Counts, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -165,7 +172,7 @@ def write_ablations(runs: Sequence[PlannedRun], max_pixels: int) -> None:
         tables.setdefault(run.table, []).append(run)
     resampled = Resampled(max_pixels)
     for number, (name, part) in enumerate(tables.items(), start=1):
-        _write_table(name, part, resampled, f"table {name} ({number}/{len(tables)}), images drawn again")
+        _write_table(name, part, resampled, f"table {name} ({number}/{len(tables)}), bootstrap")
 
 
 def _write_table(name: str, runs: Sequence[PlannedRun], resampled: Resampled, what: str) -> None:
@@ -174,7 +181,7 @@ def _write_table(name: str, runs: Sequence[PlannedRun], resampled: Resampled, wh
     every = [(row, run) for row in rows for run in row.runs]
     for row, run in progress(every, len(every), what):
         row.found.append(_metrics_of(run))
-        row.drawn.append(resampled.of(run) if len(rows) > 1 else {})
+        row.deviations.append(resampled.of(run) if len(rows) > 1 else {})
     file = results / config.model_name / config.dataset / f"{name}.md"
     columns = list(rows[0].settings)
     write_text(file, markdown(rows, columns, runs))
@@ -222,9 +229,9 @@ def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[Planned
     if len(rows) > 1:
         parts += [
             "Points above the first row, mean over seeds, with the interval that holds 95 % of "
-            f"{RESAMPLED} means in which the test images of each category are drawn again, good and "
+            f"{RESAMPLED} means in which the test images of each category are resampled, normal and "
             "defective ones apart, the same ones for both rows. It says how much hangs on the images that "
-            "were tested, not on the references that were drawn.",
+            "were tested, not on the references that were sampled.",
             _differences(rows, columns),
         ]
     if any(run.config.detector.backbone.untrained for run in runs):

@@ -3,8 +3,6 @@ detector where nothing was asked for."""
 
 from __future__ import annotations
 
-import argparse
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,10 +10,8 @@ import torch
 
 from models.methods.plus import Plus
 from utils.config import AUTO, BackboneConfig
-from utils.text import in_flags
 from utils.tile_layout import AUTO_TILES
 
-logger = logging.getLogger("fdsl")
 PAPER = BackboneConfig()
 
 
@@ -53,27 +49,6 @@ def usual_settings(device: str) -> dict[str, Any]:
     there = torch.cuda.is_available() or torch.backends.mps.is_available()
     slow = device == "cpu" or (device == "auto" and not there)
     return {"method": Plus.name, "rotate_references": AUTO, **({} if slow else {"tiles": AUTO_TILES})}
-
-
-def add_preset_flag(parser: argparse._ActionsContainer) -> None:
-    """The flag itself; `take_preset` fills what it stands for."""
-    listed = "; ".join(f"{name}: {preset.words}" for name, preset in PRESETS.items())
-    parser.add_argument(
-        "--preset",
-        choices=PRESETS,
-        help=f"a backbone with its layers and image size ({listed}). The values are printed; flags that are "
-        "given explicitly override them",
-    )
-
-
-def take_preset(args: argparse.Namespace) -> None:
-    """Fills what `--preset` sets and no flag gave, and says so."""
-    if args.preset is None:
-        return
-    filled = with_preset(args.preset, vars(args))
-    logger.info("preset %s: %s", args.preset, in_flags(filled))
-    for name, value in filled.items():
-        setattr(args, name, value)
 
 
 def with_preset(name: str, given: dict[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""How sure a difference between two runs is: the seven metrics with the test images drawn again.
+"""How sure a difference between two runs is: a bootstrap of the seven metrics over the test images.
 
 Each image is kept as counts of its scores in bins, normal and defective pixels apart, so that a metric of
-images drawn again is one of weighted sums of counts. Good and defective images are drawn apart, so that
-every metric stays defined. Two runs whose images are drawn alike are paired.
+resampled images is one of weighted sums of counts. Normal and defective images are resampled apart, so that
+every metric stays defined. Two runs with the same samples are paired.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Counts:
     regions: np.ndarray | None = None
 
     def metrics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """The metrics (R,) of R drawings, in which image i counts weights[r, i] times."""
+        """The metrics (R,) of R samples, in which image i counts weights[r, i] times."""
         normal, defects = (_from_highest(weights @ part) for part in (self.normal, self.defects))
         hits, alarms = defects.cumsum(1), normal.cumsum(1)
         every, normals = hits[:, -1], alarms[:, -1]
@@ -102,15 +102,15 @@ def _beside(maps: np.ndarray, masks: Sequence[np.ndarray]) -> Iterator[tuple[np.
         yield upsample_maps(single[None], mask.shape)[0], mask
 
 
-def drawn_again(labels: np.ndarray, seed: int, drawings: int = RESAMPLED) -> np.ndarray:
-    """How often each image (n,) is in each drawing (drawings,n) float32; as many good and as many defective
+def bootstrap_weights(labels: np.ndarray, seed: int, samples: int = RESAMPLED) -> np.ndarray:
+    """How often each image (n,) is in each sample (samples,n) float32; as many normal and as many defective
     ones as there are."""
     generator = np.random.default_rng(seed)
-    weights = np.zeros((drawings, len(labels)), np.float32)
+    weights = np.zeros((samples, len(labels)), np.float32)
     for kind in (False, True):
         own = np.flatnonzero(labels == kind)
         if own.size:
-            weights[:, own] = generator.multinomial(own.size, np.full(own.size, 1 / own.size), drawings)
+            weights[:, own] = generator.multinomial(own.size, np.full(own.size, 1 / own.size), samples)
     return weights
 
 

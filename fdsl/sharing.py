@@ -69,20 +69,20 @@ def compute_among(
 
 
 def own_categories(runs: Iterable[PlannedRun], world: World) -> set[str]:
-    """The categories that this process computes, for all of the runs: dealt by their test images."""
+    """The categories that this process computes, for all of the runs: sharded by their test images."""
     sizes: dict[str, int] = {}
     for run in runs:
         for category, records in run.split.records.items():
             sizes[category] = sizes.get(category, 0) + len(records)
-    return dealt(sizes, world.size)[world.rank]
+    return shards_of(sizes, world.size)[world.rank]
 
 
-def dealt(sizes: Mapping[str, int], hands: int) -> list[set[str]]:
-    """Names by their sizes to so many hands: the largest first, each to the hand that holds least."""
-    found: list[set[str]] = [set() for _ in range(hands)]
-    held = [0] * hands
+def shards_of(sizes: Mapping[str, int], count: int) -> list[set[str]]:
+    """Names in so many shards by their sizes: the largest first, each to the shard that holds least."""
+    shards: list[set[str]] = [set() for _ in range(count)]
+    held = [0] * count
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        hand = held.index(min(held))
-        found[hand].add(name)
-        held[hand] += sizes[name]
-    return found
+        least = held.index(min(held))
+        shards[least].add(name)
+        held[least] += sizes[name]
+    return shards

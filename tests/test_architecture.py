@@ -143,6 +143,19 @@ def test_tests_and_benchmarks_do_not_need_each_other():
     assert [file for file in files if "benchmarks" in imported(file)] == []
 
 
+def test_what_a_command_line_said_ends_in_flags():
+    """Elsewhere it is typed settings: nothing handles what argparse gives but an entry script's main."""
+    scripts = {ROOT / "app.py", ROOT / "data" / "prepare.py", ROOT / "utils" / "console.py"}
+    flags = {*(ROOT / "fdsl" / "flags").glob("*.py"), *scripts}
+    assert {file for file in PRODUCT if "argparse" in imported(file)} <= flags
+    readers = set()
+    for name in ("test", "predict", "train", "export"):
+        for function in ast.parse((ROOT / f"{name}.py").read_text()).body:
+            names = {getattr(node, "id", getattr(node, "arg", "")) for node in ast.walk(function)}
+            readers |= {f"{name}.{getattr(function, 'name', '')}"} if names & {"args", "several"} else set()
+    assert readers == {"test.main", "predict.main", "train.main", "export.main"}
+
+
 def test_imports_do_not_go_round():
     graph = {file: needs(file) for file in set(MODULES.values())}
     assert sum(map(len, graph.values())) > len(graph), "the imports are found at all"

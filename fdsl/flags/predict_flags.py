@@ -9,8 +9,8 @@ from pathlib import Path
 from data.images import MAX_PIXELS
 from fdsl.flags.arguments import CommandLine, name_part, turns, whole
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
+from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from fdsl.inspection import Inspection
-from fdsl.presets import add_preset_flag, take_preset
 from fdsl.reading import Reading
 from fdsl.settings import OF_DETECTORS
 from fdsl.thresholds import LOWEST_RATE

@@ -8,7 +8,8 @@ import pytest
 from fdsl.api import AnomalyDetector
 from fdsl.flags import predict_flags, test_flags
 from fdsl.flags.chosen_detector import take_usual_settings
-from fdsl.presets import PRESETS, take_preset, with_preset
+from fdsl.flags.preset_flag import take_preset
+from fdsl.presets import PRESETS, with_preset
 from fdsl.settings import backbone_config
 from utils.config import BackboneConfig
 from utils.errors import ConfigError

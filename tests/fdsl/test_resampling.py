@@ -1,11 +1,11 @@
-"""Metrics with the test images drawn again, beside the exact ones of images that are there so many times."""
+"""Metrics with the test images resampled, beside the exact ones of images that are there so many times."""
 
 import numpy as np
 import pytest
 
 from fdsl.evaluation import upsample_maps
 from fdsl.metrics.exact import PixelMetrics, image_metrics
-from fdsl.resampling import Counts, counts_of_images, counts_of_pixels, drawn_again, interval
+from fdsl.resampling import Counts, bootstrap_weights, counts_of_images, counts_of_pixels, interval
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +29,9 @@ def exactly(maps, masks, times):
     return pixels.compute()
 
 
-def test_pixels_drawn_again_are_those_of_images_that_are_there_so_often(images):
+def test_resampled_pixels_are_those_of_images_that_are_there_so_often(images):
     maps, masks = images
-    weights = drawn_again(masks.any((1, 2)), 3, drawings=5)
+    weights = bootstrap_weights(masks.any((1, 2)), 3, samples=5)
     found = counts_of_pixels(maps, masks).metrics(weights)
     for number, times in enumerate(weights):
         exact = exactly(maps, masks, times)
@@ -44,7 +44,7 @@ def test_image_scores_are_exact_also_where_some_are_equal():
     noise = np.random.default_rng(1)
     labels = np.arange(30) % 3 == 0
     scores = np.round(noise.normal(labels * 0.5, 1), 1)
-    weights = drawn_again(labels, 5, drawings=4)
+    weights = bootstrap_weights(labels, 5, samples=4)
     found = counts_of_images(scores, labels).metrics(weights)
     for number, times in enumerate(weights.astype(int)):
         exact = image_metrics(np.repeat(scores, times), np.repeat(labels, times))
@@ -55,14 +55,14 @@ def test_image_scores_are_exact_also_where_some_are_equal():
 
 def test_good_and_defective_images_are_drawn_apart():
     labels = np.arange(9) < 2
-    weights = drawn_again(labels, 0)
+    weights = bootstrap_weights(labels, 0)
     assert (weights[:, labels].sum(1) == 2).all() and (weights[:, ~labels].sum(1) == 7).all()
-    assert np.array_equal(weights, drawn_again(labels, 0)) and weights.std(0).min() > 0.5
+    assert np.array_equal(weights, bootstrap_weights(labels, 0)) and weights.std(0).min() > 0.5
 
 
 def test_paired_drawings_hold_the_difference_of_two_runs_tighter(images):
     maps, masks = images
-    weights = drawn_again(masks.any((1, 2)), 3)
+    weights = bootstrap_weights(masks.any((1, 2)), 3)
     other = maps + np.random.default_rng(5).normal(0, 0.02, maps.shape).astype(np.float32)
     one, two = (counts_of_pixels(part, masks).metrics(weights)["ap"] for part in (maps, other))
     paired, apart = interval(one - two), interval(one - np.roll(two, 1))
