@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from fdsl.run_config import DetectorConfig, FittedConfig
-from fdsl.settings import refuse_beside_batch, refuse_beside_text
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
 from models.backbones.families import load_backbone, text_directions
@@ -108,43 +107,33 @@ def detector_config(
     precision: str,
 ) -> FittedConfig:
     """What a detector without references is made of; contradictions are refused before anything is loaded."""
-    _refuse_contradictions(method, options, windows, image_score)
+    _refuse_other_kinds(windows, image_score)
+    chosen = choose_device(device)
+    machine = machine_facts(chosen, choose_precision(precision, chosen))
+    made = DetectorConfig(method, tower, options, windows, machine)
     if tower.untrained:
         logger.warning(
             "The backbone is untrained (--pretrained none): results show that everything runs, "
             "not how good the method is."
         )
-    chosen = choose_device(device)
     if chosen.type == "cpu" and windows.winmode != "nan" and not windows.window_budget:
         logger.info(
             "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
             "about four times as fast, --winmode nan leaves them out"
         )
-    machine = machine_facts(chosen, choose_precision(precision, chosen))
-    return FittedConfig(DetectorConfig(method, tower, options, windows, machine), image_score)
+    return FittedConfig(made, image_score)
 
 
-def _refuse_contradictions(
-    method: str, options: MethodConfig, windows: WindowConfig, image_score: str
-) -> None:
-    """ConfigError for what is not known, or does not go together."""
+def _refuse_other_kinds(windows: WindowConfig, image_score: str) -> None:
+    """ConfigError for what are no windows, or no image score that one image has by itself."""
     if not isinstance(windows, WindowConfig):
         raise ConfigError(
             f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan')."
         )
-    if method not in METHODS:
-        raise ConfigError(f"--method {method} is not known; choose one of {', '.join(METHODS)}.")
     if image_score not in SINGLE_IMAGE_SCORES:
         raise ConfigError(
             f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
             "paper's needs a whole test set)."
-        )
-    METHODS[method].refuse_other_parts(options)
-    refuse_beside_batch(method, options, windows)
-    refuse_beside_text(method, options, windows)
-    if METHODS[method].needs_discrepancy and options.fd == "none":
-        raise ConfigError(
-            f"--method {method} needs a discrepancy, and these heads were trained on --fd none."
         )
 
 

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from data.catalogue import DATASETS
-from fdsl.settings import refuse_beside_text
+from fdsl.contradictions import refuse_contradictions
 from fdsl.thresholds import Threshold
 from models.methods.registry import METHODS
 from utils.config import AUTO, IMAGE_SCORES, PLACES, BackboneConfig, MachineFacts, MethodConfig, WindowConfig
@@ -39,6 +39,9 @@ class DetectorConfig:
     windows: WindowConfig
     machine: MachineFacts
 
+    def __post_init__(self) -> None:
+        refuse_contradictions(self.method, self.options, self.windows)
+
     def to_json(self) -> dict[str, Any]:
         return {
             "method": self.method,
@@ -49,6 +52,11 @@ class DetectorConfig:
         }
 
     @property
+    def reads_text(self) -> bool:
+        """Whether CLIP's words have a say."""
+        return self.options.with_text or METHODS[self.method].reads_text
+
+    @property
     def sees_test_set(self) -> bool:
         """Whether the photographs that are inspected decide about each other."""
         return self.options.with_batch or METHODS[self.method].sees_inspected
@@ -57,20 +65,13 @@ class DetectorConfig:
     def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
         """From a whole config.json or a saved detector's values, which may hold more; ConfigError, KeyError,
         TypeError or AttributeError for what none of them holds."""
-        method = values["method"]
-        if not isinstance(method, str) or method not in METHODS:
-            raise ConfigError(f"there is no method {one_line(repr(method), 60)}")
-        config = cls(
-            method,
+        return cls(
+            values["method"],
             from_stored(BackboneConfig, values["backbone"]),
             from_stored(MethodConfig, values["options"]),
             from_stored(WindowConfig, values["windows"]),
             MachineFacts.from_json(values["machine"]),
         )
-        if not set(config.options.leave_out) <= set(METHODS[method].parts):
-            raise ConfigError(f"method {method} has no such parts to leave out")
-        refuse_beside_text(method, config.options, config.windows)
-        return config
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,10 @@ class RunConfig:
     learnt_from_these: bool | None = None
     rotations: int | str | None = None
     grey: dict[str, list[float]] | None = None
+
+    def __post_init__(self) -> None:
+        made = self.detector
+        refuse_contradictions(made.method, made.options, made.windows, self.k_shot, self.rotations)
 
     def to_json(self) -> dict[str, Any]:
         """What config.json holds."""

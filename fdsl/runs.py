@@ -15,7 +15,7 @@ from typing import Any, Literal
 from data.check import find_duplicates
 from fdsl.report.tables import metrics_table
 from fdsl.run_config import DetectorConfig, RunConfig
-from fdsl.settings import WORDS, reads_text
+from fdsl.settings import WORDS
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.tested_set import FewShotSplit
 from fdsl.words import framing
@@ -222,7 +222,7 @@ def _backbone_digest(config: RunConfig) -> str:
 def _words_digest(made: DetectorConfig) -> str:
     """Short digest of what text says; "" where it says the usual of each category's name, or nothing."""
     said = [getattr(made.options, name) for name in WORDS]
-    usual = said == [BY_CATEGORY, (), ()] or not reads_text(made.method, made.options)
+    usual = said == [BY_CATEGORY, (), ()] or not made.reads_text
     return "" if usual else short_digest(json.dumps(said))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from models.backbones.families import defaults_of
 from models.directions import refuse_strange_words
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import OBJECT, WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
+from utils.config import WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Option, given_of, options_of
 from utils.text import in_words
@@ -71,11 +71,8 @@ def method_config(
 
 
 def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) -> WindowConfig:
-    """LFE's settings: what was given on top of a `stored` run's or the defaults.
-
-    Windows further apart than they are wide are refused here, not in the middle of a run; maps of a stored
-    run can be fused anew, but its windows cannot change.
-    """
+    """LFE's settings: what was given on top of a `stored` run's or the defaults. Maps of a stored run can be
+    fused anew, but its windows cannot change."""
     base = stored or WindowConfig()
     values = given_of(WindowConfig, given)
     if values.get("tiles", 1) != 1 and "winmode" not in values and stored is None:
@@ -83,20 +80,8 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
     config = replace(base, **values)
     if config.win_zip == config.win_size:
         config = replace(config, win_zip=0)
-    if config.tiles != 1 and config.winmode != "nan":
-        raise ConfigError("--tiles does not go with local windows: both look closer; give --winmode nan.")
     if stored is not None:
         _refuse_other_windows(config, base)
-    if config.window_memory == WHOLE_IMAGE and config.index_memory != "0":
-        raise ConfigError(
-            f"--window-memory image does not go with --index-memory {config.index_memory}: there are no "
-            "windows of references to choose from; leave one out."
-        )
-    if config.winmode != "nan" and config.win_stride > config.win_size:
-        raise ConfigError(
-            f"--win-stride {config.win_stride} is larger than --win-size {config.win_size}: "
-            "patches between the windows would not be seen; give a stride up to the size."
-        )
     return config
 
 
@@ -118,63 +103,14 @@ def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
             )
 
 
-def refuse_beside_batch(method: str, options: MethodConfig, windows: WindowConfig) -> None:
-    """ConfigError for what does not go with a method that compares whole inspected photographs."""
-    if not METHODS[method].sees_inspected:
-        return
-    given = [
-        flag
-        for flag, there in (
-            (f"--winmode {windows.winmode}", windows.winmode != "nan"),
-            ("--with-batch", options.with_batch),
-        )
-        if there
-    ]
-    if given:
-        raise ConfigError(
-            f"{given[0]} does not go with --method {method}, which compares whole photographs and tiles with "
-            "each other: leave it out."
-        )
-
-
-def reads_text(method: str, options: MethodConfig) -> bool:
-    """Whether CLIP's words have a say."""
-    return options.with_text or METHODS[method].reads_text
-
-
-def refuse_beside_text(method: str, options: MethodConfig, windows: WindowConfig) -> None:
-    """ConfigError for what does not go with text, and for words where there is none."""
-    kind = METHODS[method]
-    if not reads_text(method, options):
-        if (options.object, options.normal_words, options.damaged_words) != (OBJECT, (), ()):
+def refuse_of_heads(given: Mapping[str, Any], method: str) -> None:
+    """ConfigError for settings of trained heads with a method that has none."""
+    for name in () if METHODS[method].needs_heads else OF_HEADS:
+        if given.get(name):
             raise ConfigError(
-                "--object, --normal-words and --damaged-words are what text says: add --with-text, take "
-                "--method text, or leave them out."
+                f"{OF_DETECTORS[name].flag} {given[name]} does not go with --method {method}, which has no "
+                "trained heads: leave it out."
             )
-        return
-    defined = [name for name, other in METHODS.items() if other.takes_text]
-    if options.with_text and not kind.takes_text:
-        raise ConfigError(
-            f"--with-text does not go with --method {method}: it is defined for {', '.join(defined)}."
-        )
-    if options.with_text and options.fd == "none":
-        raise ConfigError(
-            "--with-text looks at residuals from references, and these heads were trained on --fd none."
-        )
-    if options.with_text and windows.index_memory != "0":
-        raise ConfigError(
-            f"--with-text does not go with --index-memory {windows.index_memory}: text is matched with all "
-            "reference windows; leave one out."
-        )
-    if not options.with_text and options.with_batch:
-        raise ConfigError(
-            f"--with-batch does not go with --method {method}: it is added to a method that looks at "
-            "references."
-        )
-    if not options.with_text and windows.tiles != 1:
-        raise ConfigError(
-            f"--tiles does not go with --method {method}: the references' size decides how many there are."
-        )
 
 
 def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:

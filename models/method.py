@@ -106,14 +106,6 @@ class Method(nn.Module, ABC, Generic[Remembered]):
         method.load_state_dict(state)
         return method
 
-    @classmethod
-    def refuse_other_parts(cls, options: MethodConfig) -> None:
-        """ModelError where `options` leave out what is no part of it."""
-        other = [part for part in options.leave_out if part not in cls.parts]
-        if other:
-            known = f"its parts are {', '.join(cls.parts)}" if cls.parts else "it has no parts to leave out"
-            raise ModelError(f"--leave-out {other[0]} does not go with --method {cls.name}: {known}.")
-
     @property
     def needs_references(self) -> bool:
         """Whether it can say anything before it has seen good parts."""

@@ -96,6 +96,7 @@ class Option:
             return "True or False" if self.kind is bool else "a tuple of texts" if self.many else "text"
         low, high = (f"{limit:g}" if self.kind is float else str(limit) for limit in self.span)
         what = "a number" if self.kind is float else "a whole number"
+        what = "a tuple of whole numbers" if self.many else what
         return f"{what} from {low} to {high}" + "".join(f", or {word}" for word in self.words if word)
 
     def refuse(self, value: Any) -> None:
@@ -104,9 +105,11 @@ class Option:
             raise ConfigError(f"{self.name} is {one_line(repr(value), 60)}, which is not {self.takes}.")
 
     def taken(self, value: Any) -> Any:
-        """A given value as it is stored: several ones sorted, each once."""
+        """A given value as it is stored: several ones sorted, texts once each."""
         if self.many:
-            return tuple(sorted(set(value))) if isinstance(value, (list, tuple, set)) else value
+            if not isinstance(value, (list, tuple, set)):
+                return value
+            return tuple(sorted(value if self.span else set(value)))
         if self.kind is bool:
             return bool(value)
         return self.words.get(value, value) if isinstance(value, str) else value

@@ -15,7 +15,7 @@ from fdsl.api import AnomalyDetector
 from fdsl.inspected import standing_for_all
 from fdsl.presets import usual_settings
 from fdsl.reference_files import reference_files
-from fdsl.settings import OF_DETECTORS, OF_HEADS, refuse_windows_without_mode, window_config
+from fdsl.settings import OF_DETECTORS, OF_HEADS, refuse_of_heads, refuse_windows_without_mode, window_config
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig, checkpoint_path
 from utils.device import use_threads
@@ -107,10 +107,7 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
             f"--method {wanted} needs trained heads, and there are none in {trained_in}; name them with "
             "--checkpoint FILE or train them."
         )
-    if args.use_nam:
-        raise ConfigError(
-            f"--use-nam 1 needs trained heads: method {wanted} has nothing to aggregate; leave it out."
-        )
+    refuse_of_heads(vars(args), wanted)
     refuse_windows_without_mode(vars(args), wanted)
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
     logger.info("method %s: no trained heads asked for, %s", wanted, method.sentence)

@@ -235,7 +235,4 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return "--threshold-from labels and --labels DIR|CSV belong together"
     if args.threshold is not None and not math.isfinite(args.threshold):
         return "--threshold must be a finite number"
-    untrained = args.method is not None and not METHODS[args.method].needs_heads
-    if untrained and args.checkpoint is None and args.fd not in (None, "abs"):
-        return f"--method {args.method} has no trained heads: --fd does not apply"
     return None

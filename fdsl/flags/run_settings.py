@@ -14,9 +14,7 @@ from fdsl.settings import (
     OF_DETECTORS,
     backbone_config,
     method_config,
-    reads_text,
-    refuse_beside_batch,
-    refuse_beside_text,
+    refuse_of_heads,
     refuse_windows_without_mode,
     window_config,
 )
@@ -36,26 +34,12 @@ logger = logging.getLogger("fdsl")
 def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
     """The run that the flags ask for, and its checkpoint (None without trained heads)."""
     method = METHODS[args.method]
-    method.refuse_other_parts(method_config({"leave_out": args.leave_out}))
     if not method.needs_heads:
         return _untrained_config(args), None
     path = args.checkpoint or _default_checkpoint(args)
     checkpoint = load_checkpoint(path)
     backbone = backbone_config(vars(args), checkpoint.backbone)
     options = method_config(vars(args), checkpoint.options, checkpoint.has_nam)
-    if method.needs_discrepancy and options.fd == "none":
-        raise ConfigError(
-            f"--method {args.method} needs a discrepancy, and these heads were trained on --fd none."
-        )
-    if args.k_shot == 0 and options.fd != "none":
-        raise ConfigError(
-            "--k-shot 0 works only with heads trained on --fd none; give at least one reference."
-        )
-    if args.k_shot == 0 and options.with_batch:
-        raise ConfigError(
-            "--with-batch is added to a method that looks at references: give at least one with --k-shot, "
-            "or compare the test images alone with --method batch."
-        )
     config = _config_of(args, backbone, options)
     return replace(
         config, checkpoint=str(path), checkpoint_digest=file_digest(path), trained_on=checkpoint.trained_on
@@ -74,29 +58,14 @@ def _default_checkpoint(args: argparse.Namespace) -> Path:
 
 def _untrained_config(args: argparse.Namespace) -> RunConfig:
     """A run without trained heads; ConfigError for flags that only such heads have a use for."""
-    for_heads = {"checkpoint": args.checkpoint, "use-nam 1": args.use_nam or None, "fd": args.fd}
-    given = [name for name, value in for_heads.items() if value is not None]
-    if given:
+    if args.checkpoint is not None:
         raise ConfigError(
-            f"--{given[0]} does not go with --method {args.method}, which has no trained heads."
+            f"--checkpoint does not go with --method {args.method}, which has no trained heads: leave it out."
         )
-    added_by = METHODS[args.method].added_by
-    if args.k_shot == 0 and not added_by:
-        raise ConfigError(
-            f"--k-shot 0 leaves --method {args.method} nothing to compare with; give at least one reference."
-        )
-    rotated = args.rotate_references not in (None, 1)
-    if added_by and (args.k_shot or rotated):
-        flag = f"--k-shot {args.k_shot}" if args.k_shot else "--rotate-references"
-        raise ConfigError(
-            f"{flag} does not go with --method {args.method}, which looks at no references: leave it out, or "
-            f"add {added_by} to a method that does."
-        )
+    refuse_of_heads(vars(args), args.method)
     refuse_windows_without_mode(vars(args), args.method)
     args = argparse.Namespace(**{**vars(args), "use_nam": 0, "winmode": args.winmode or "nan"})
-    options = method_config(vars(args))
-    refuse_beside_batch(args.method, options, window_config(vars(args)))
-    return _config_of(args, backbone_config(vars(args)), options)
+    return _config_of(args, backbone_config(vars(args)), method_config(vars(args)))
 
 
 def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: MethodConfig) -> RunConfig:
@@ -109,10 +78,9 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
             "not how good the method is."
         )
     machine = machine_facts(device, dtype)
-    windows = window_config(vars(args))
-    refuse_beside_text(args.method, options, windows)
-    if reads_text(args.method, options) and args.object is None:
-        options = replace(options, object=BY_CATEGORY)
+    detector = DetectorConfig(args.method, backbone, options, window_config(vars(args)), machine)
+    if detector.reads_text and args.object is None:
+        detector = replace(detector, options=replace(options, object=BY_CATEGORY))
     return RunConfig(
         dataset=args.dataset,
         data_path=str(args.data_path or Path("data") / args.dataset),
@@ -120,7 +88,7 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
         model_name=args.model_name,
         k_shot=args.k_shot,
         seed=args.seed,
-        detector=DetectorConfig(args.method, backbone, options, windows, machine),
+        detector=detector,
         checkpoint="",
         checkpoint_digest="",
         trained_on=None,

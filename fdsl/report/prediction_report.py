@@ -16,7 +16,6 @@ from fdsl.report import charts, drawing
 from fdsl.report.pages import templates
 from fdsl.report.pictures import safe_name, write_image
 from fdsl.run_config import FittedConfig
-from fdsl.settings import reads_text
 from fdsl.store.detector_file import load_detector
 from fdsl.store.prediction_folder import Totals
 from fdsl.thresholds import Threshold
@@ -107,7 +106,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     looked_through += f", resized to {windows.win_zip}" if windows.win_zip else ""
     return [
         ("Method", f"{made.method}: {METHODS[made.method].words}{beside_in_words(made.options)}"),
-        *([("Text", text_in_words(made.options))] if reads_text(made.method, made.options) else []),
+        *([("Text", text_in_words(made.options))] if made.reads_text else []),
         ("References", f"{config.references}{turned}"),
         ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
         ("Local windows", "none" if windows.winmode == "nan" else looked_through),

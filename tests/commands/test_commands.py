@@ -450,7 +450,7 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
     for more, words in (
         (["--checkpoint", "c"], "--checkpoint does not go"),
         (["--use-nam", "1"], "--use-nam 1 does not go"),
-        (["--fd", "abs"], "--fd does not go"),
+        (["--fd", "abs"], "--fd abs does not go"),
         (["--k-shot", "0"], "nothing to compare with"),
     ):
         with pytest.raises(ConfigError, match=words):

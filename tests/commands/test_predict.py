@@ -352,7 +352,7 @@ def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, told, 
         (["--index-memory", "window"], "--index-memory is for local windows"),
         (["--window-budget"], "--window-budget is for local windows"),
         (["--use-nam", "1"], "needs trained heads, and there are none"),
-        (["--method", "nearest", "--use-nam", "1"], "--use-nam 1 needs trained heads"),
+        (["--method", "nearest", "--use-nam", "1"], "--use-nam 1 does not go with --method nearest"),
     ],
 )
 def test_flags_that_mean_nothing_without_trained_heads_are_refused(place, backbone, tmp_path, flags, words):

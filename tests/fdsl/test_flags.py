@@ -76,12 +76,6 @@ def test_windows_of_a_stored_run_can_be_fused_anew_but_not_changed():
         window_config(flags("--winmode", "mul"), WindowConfig("nan"))
 
 
-def test_a_stride_larger_than_the_window_is_refused_unless_there_is_no_lfe():
-    with pytest.raises(ConfigError, match="--win-stride 9 is larger than --win-size 5"):
-        window_config(flags("--win-size", "5", "--win-stride", "9"))
-    assert window_config(flags("--winmode", "nan", "--win-size", "5", "--win-stride", "9")).winmode == "nan"
-
-
 @pytest.mark.parametrize(
     "argv",
     [
@@ -139,10 +133,8 @@ def test_resized_windows_are_named_and_cannot_change_with_stored_maps():
         window_config(flags("--win-zip", "9"), WindowConfig())
 
 
-def test_windows_matched_with_whole_images_have_none_to_choose_from():
+def test_windows_matched_with_whole_images():
     assert window_config(flags("--window-memory", "image")).window_memory == "image"
-    with pytest.raises(ConfigError, match="does not go with --index-memory 1"):
-        window_config(flags("--window-memory", "image", "--index-memory", "1"))
     with pytest.raises(ConfigError, match="--window-memory cannot change with --from-maps"):
         window_config(flags("--window-memory", "image"), WindowConfig())
     assert (

@@ -183,7 +183,7 @@ def test_rows_that_see_the_test_set_say_so_in_a_column(tmp_path):
     summarize.main([str(tmp_path)])
     assert "sees the test set" not in (tmp_path / "summary.md").read_text(encoding="utf-8")
     write_run(tmp_path, 14, options__with_batch=True)
-    write_run(tmp_path, 14, k_shot=0, method="batch", run="nan_batch")
+    write_run(tmp_path, 14, k_shot=0, method="batch", windows__winmode="nan", run="nan_batch")
     summarize.main([str(tmp_path)])
     head, _, *lines = table_lines((tmp_path / "summary.md").read_text(encoding="utf-8"))
     place = head.index("sees the test set")

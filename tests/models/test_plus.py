@@ -12,7 +12,6 @@ from models.methods import plus
 from models.methods.bilateral import bilateral, nearness
 from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus
 from utils.config import MethodConfig, WindowConfig
-from utils.errors import ModelError
 
 SIDE, PATCH, GRID = 64, 8, 8
 EXACT = {"rel": 2e-4, "abs": 1e-6}
@@ -245,8 +244,3 @@ def test_a_single_reference_is_matched_elsewhere(tiny_backbone, photos):
     match = Elsewhere(places.reshape(1, -1, 2).float())
     assert float(detector(photos[:1]).base.max()) < 1e-5
     assert float(detector(photos[:1], match).base.min()) > 1e-5
-
-
-def test_what_is_no_part_is_refused():
-    with pytest.raises(ModelError, match="heads does not go with --method plus.*common-mode"):
-        Plus.refuse_other_parts(MethodConfig(leave_out=("heads",)))

@@ -1,0 +1,68 @@
+"""What does not go together is refused in one place, each rule by its own sentence."""
+
+from dataclasses import replace
+
+import pytest
+
+from fdsl.contradictions import RULES, Combined, refuse_contradictions
+from fdsl.run_config import DetectorConfig
+from tests.support.run_config import MACHINE
+from utils.config import BackboneConfig, MachineFacts, MethodConfig, WindowConfig
+from utils.errors import ConfigError
+
+WHOLE = WindowConfig("nan")
+CASES = [
+    ("plus", {"leave_out": ("heads",)}, WHOLE, {}, "heads does not go with --method plus.*common-mode"),
+    ("nearest", {"leave_out": ("top-k",)}, WHOLE, {}, "it has no components to leave out"),
+    ("both", {"fd": "none"}, WHOLE, {}, "--method both needs a discrepancy"),
+    ("nearest", {}, WindowConfig("mul", tiles=2), {}, "--tiles does not go with local windows"),
+    ("fdsl", {}, WindowConfig("mul", 5, 9), {}, "--win-stride 9 is larger than --win-size 5"),
+    ("fdsl", {}, WindowConfig(window_memory="image", index_memory="1"), {}, "with --index-memory 1"),
+    ("batch", {}, WindowConfig("mul"), {}, "--winmode mul does not go with --method batch"),
+    ("batch", {"with_batch": True}, WHOLE, {}, "--with-batch does not go with --method batch"),
+    ("nearest", {"object": "nut"}, WHOLE, {}, "are what text says"),
+    ("subspace", {"with_text": True}, WHOLE, {}, "defined for fdsl, nearest, plus"),
+    ("fdsl", {"with_text": True, "fd": "none"}, WHOLE, {}, "trained on --fd none"),
+    ("fdsl", {"with_text": True}, WindowConfig(index_memory="1"), {}, "with --index-memory 1"),
+    ("text", {"with_batch": True}, WHOLE, {}, "--with-batch does not go with --method text"),
+    ("text", {}, WindowConfig("nan", tiles=2), {}, "--tiles does not go with --method text"),
+    ("batch", {}, WHOLE, {"k_shot": 1}, "--k-shot 1 does not go with --method batch"),
+    ("text", {}, WHOLE, {"k_shot": 0, "rotations": 4}, "add --with-text to a method that does"),
+    ("nearest", {"with_batch": True}, WHOLE, {"k_shot": 0}, "give at least one with --k-shot"),
+    ("fdsl", {}, WHOLE, {"k_shot": 0}, "only with heads trained on --fd none"),
+    ("nearest", {}, WHOLE, {"k_shot": 0}, "leaves --method nearest nothing to compare with"),
+]
+
+
+@pytest.mark.parametrize("method, options, windows, run, words", CASES)
+def test_a_contradiction_is_refused(method, options, windows, run, words):
+    with pytest.raises(ConfigError, match=words) as refused:
+        refuse_contradictions(method, MethodConfig(**options), windows, **run)
+    assert str(refused.value).startswith("--") and str(refused.value).endswith(".")
+    if not run:
+        tower, machine = BackboneConfig(), MachineFacts(**MACHINE)
+        with pytest.raises(ConfigError, match=words):
+            DetectorConfig(method, tower, MethodConfig(**options), windows, machine)
+
+
+def test_every_rule_has_a_case():
+    for applies, sentence in RULES:
+        cases = [
+            Combined(name, MethodConfig(**given), windows, **run) for name, given, windows, run, _ in CASES
+        ]
+        assert any(map(applies, cases)), sentence
+
+
+def test_what_goes_together_is_made_and_cannot_be_changed_to_what_does_not():
+    for name, options, windows, run in (
+        ("plus", {"leave_out": ("top-k",)}, WindowConfig("nan", tiles=2), {"k_shot": 1, "rotations": "auto"}),
+        ("fdsl", {"with_text": True, "object": "nut"}, WindowConfig(), {"k_shot": 4}),
+        ("batch", {}, WindowConfig("nan", 5, 9, tiles=2), {"k_shot": 0, "rotations": 1}),
+        ("fdsl", {"fd": "none"}, WindowConfig(), {"k_shot": 0}),
+    ):
+        refuse_contradictions(name, MethodConfig(**options), windows, **run)
+    made = DetectorConfig("plus", BackboneConfig(), MethodConfig(), WHOLE, MachineFacts(**MACHINE))
+    with pytest.raises(ConfigError, match="--tiles does not go with local windows"):
+        replace(made, windows=WindowConfig("mul", tiles=2))
+    with pytest.raises(ConfigError, match="--method magic is not known; choose one of fdsl, nearest"):
+        replace(made, method="magic")
