@@ -23,7 +23,7 @@ from data.images import open_image, photograph_to_pixels
 from fdsl.api import AnomalyDetector
 from fdsl.assembly import build_detector, detector_config, load_tower
 from fdsl.evaluation import fused_scores
-from fdsl.flags.arguments import turns
+from fdsl.flags.arguments import rotation_count
 from fdsl.presets import usual_settings
 from fdsl.rotation import ROTATIONS
 from fdsl.settings import backbone_config, method_config, window_config
@@ -142,7 +142,7 @@ def read_setting(text: str) -> tuple[str, dict[str, Any]]:
 
 def _value(name: str, text: str) -> Any:
     if name not in OPTIONS:
-        return turns(text) if name == "rotations" else text
+        return rotation_count(text) if name == "rotations" else text
     known = OPTIONS[name]
     if known.many:
         return text.split("+")

@@ -37,7 +37,7 @@ from data.photographs import in_batches
 from data.records import Catalogue, draw_references, without_references
 from fdsl.calibration import as_unknown, mean_apart, set_scales
 from fdsl.evaluation import fused_scores
-from fdsl.flags.arguments import turns, whole
+from fdsl.flags.arguments import rotation_count, whole
 from fdsl.flags.groups import add_options, add_runtime_flags
 from fdsl.good_parts import WITH_TILES, weight_alone
 from fdsl.rotation import fit_references
@@ -120,7 +120,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--categories", nargs="+", help="only these products")
     parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15, 16, 17, 18])
     parser.add_argument("--shots", type=whole(1), nargs="+", default=[1, 2, 4])
-    parser.add_argument("--rotations", type=turns, default=1, help="turned copies (default 1: none)")
+    parser.add_argument("--rotations", type=rotation_count, default=1, help="turned copies (default 1: none)")
     parser.add_argument("--defects", type=whole(1), default=30, help="of a product, at most (drawn)")
     parser.add_argument("--cache", type=Path, metavar="DIR")
     parser.add_argument("--rows", type=Path, nargs="+", metavar="FILE")

@@ -29,7 +29,7 @@ from data.images import image_to_pixels, open_image  # noqa: E402
 from data.records import draw_references, without_references  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.evaluation import image_scores  # noqa: E402
-from fdsl.flags.arguments import real, turns
+from fdsl.flags.arguments import real, rotation_count
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.metrics.exact import image_metrics  # noqa: E402
 from fdsl.settings import OF_HEADS, window_config
@@ -59,7 +59,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rotations", type=int, nargs="+", default=[1, 8])
-    parser.add_argument("--turned", type=turns, default=1, help="turned references in the first table")
+    parser.add_argument(
+        "--turned", type=rotation_count, default=1, help="copies of references in the first table"
+    )
     parser.add_argument(
         "--tables",
         choices=("thresholds", "rotations", "batch"),

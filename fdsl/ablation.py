@@ -230,7 +230,7 @@ def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[Planned
         parts += [
             "Points above the first row, mean over seeds, with the interval that holds 95 % of "
             f"{RESAMPLED} means in which the test images of each category are resampled, normal and "
-            "defective ones apart, the same ones for both rows. It says how much hangs on the images that "
+            "defective ones apart, the same ones for both rows. It shows how much depends on the images that "
             "were tested, not on the references that were sampled.",
             _differences(rows, columns),
         ]

@@ -85,7 +85,8 @@ class RunFolder:
 
     def _is_finished(self) -> bool:
         """Whether the folder holds a whole run of this configuration, or of it in float32 because values
-        overflowed in its precision; a run of other settings that is to be replaced is said."""
+        overflowed in its precision; a run of other settings that is to be replaced is named in a
+        warning."""
         stored = None if FinishedParts.left_in(self.path) else self._stored()
         if stored is None:
             return False
@@ -98,7 +99,7 @@ class RunFolder:
         if before == {**now, "files": before.get("files")}:
             logger.info("%s is of other photographs than lie there now: the run is repeated.", self.path)
         elif other := _differences(before, now):
-            self._say_replaced("; ".join(other))
+            self._warn_replaced("; ".join(other))
         return False
 
     def _wrote_numbers_at(self) -> int | None:
@@ -117,14 +118,14 @@ class RunFolder:
             config = RunConfig.from_json(values)
             metrics_table(read_json(self.path / "metrics.json"))
         except ConfigError as error:
-            self._say_replaced(one_line(error))
+            self._warn_replaced(one_line(error))
             return None
         except (AttributeError, KeyError, TypeError, ValueError):
-            self._say_replaced("its metrics.json is damaged")
+            self._warn_replaced("its metrics.json is damaged")
             return None
         return config
 
-    def _say_replaced(self, why: str) -> None:
+    def _warn_replaced(self, why: str) -> None:
         logger.warning(
             "warning: %s holds a run of other settings, which this one replaces (%s); --results or "
             "--model-name keeps both.",
@@ -197,8 +198,8 @@ def name_of(config: RunConfig) -> str:
     parts = [] if made.method == WITH_HEADS else [made.method]
     digest = _heads_digest(config) if METHODS[made.method].needs_heads else _backbone_digest(config)
     parts += [digest] if digest else []
-    parts += [f"turned-{config.rotations}"] if config.rotations else []
-    parts += [f"says-{said}"] if (said := _words_digest(made)) else []
+    parts += [f"rotated-{config.rotations}"] if config.rotations else []
+    parts += [f"words-{words}"] if (words := _words_digest(made)) else []
     if config.dataset == "folder" and (folder := Path(config.data_path).resolve().name):
         parts += [folder]
     return run_name(made.windows, made.options, config.image_score, config.metric_size, "_".join(parts))
@@ -220,10 +221,11 @@ def _backbone_digest(config: RunConfig) -> str:
 
 
 def _words_digest(made: DetectorConfig) -> str:
-    """Short digest of what text says; "" where it says the usual of each category's name, or nothing."""
-    said = [getattr(made.options, name) for name in WORDS]
-    usual = said == [BY_CATEGORY, (), ()] or not made.reads_text
-    return "" if usual else short_digest(json.dumps(said))
+    """Short digest of the prompts' words; "" for the usual ones with each category's name, and without
+    text."""
+    words = [getattr(made.options, name) for name in WORDS]
+    usual = words == [BY_CATEGORY, (), ()] or not made.reads_text
+    return "" if usual else short_digest(json.dumps(words))
 
 
 def run_name(

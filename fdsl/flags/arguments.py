@@ -52,8 +52,8 @@ def name_part(text: str) -> str:
     return text
 
 
-def turns(text: str) -> int | str:
-    """An argparse type: how many copies of a reference, or AUTO."""
+def rotation_count(text: str) -> int | str:
+    """An argparse type: how many rotated copies of a reference, or AUTO."""
     return text if text == AUTO else whole(1, 360)(text)
 
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 
 from data.images import MAX_PIXELS
-from fdsl.flags.arguments import CommandLine, name_part, turns, whole
+from fdsl.flags.arguments import CommandLine, name_part, rotation_count, whole
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from fdsl.inspection import Inspection
@@ -74,8 +74,8 @@ def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
         "--false-alarm-rate",
         type=_rate,
         metavar="0..1|none",
-        help="how often a good part may be called anomalous, estimated from the references alone; none: no "
-        "threshold",
+        help="target false-positive rate: how often a normal image may be called anomalous, estimated from "
+        "the references alone; none: no threshold",
     )
     decision.add_argument(
         "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
@@ -127,9 +127,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """What makes or loads a detector, and where it runs."""
     group = parser.add_argument_group("detector")
     add_preset_flag(group)
-    group.add_argument(
-        "--references", nargs="+", metavar="DIR|FILE", help="photographs of good parts: one is enough"
-    )
+    group.add_argument("--references", nargs="+", metavar="DIR|FILE", help="normal images: one is enough")
     group.add_argument(
         "--max-pixels",
         type=whole(1),
@@ -160,16 +158,16 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--rotate-references",
-        type=turns,
+        type=rotation_count,
         metavar="N|auto",
-        help="remember N turned copies of each; never where the part's orientation is the defect; auto: as "
-        "many as do no harm, by the references themselves (default 1)",
+        help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, "
+        "or 1 where the references show that rotation brings nothing (default 1)",
     )
     group.add_argument(
         "--add-references",
         nargs="+",
         metavar="DIR|FILE",
-        help="with --detector: remember more good parts beside those it knows, and calibrate anew",
+        help="with --detector: add more normal images to its references, and calibrate anew",
     )
     group.add_argument(
         "--forget", nargs="+", metavar="NAME", help="with --detector: take references out, by name or digest"

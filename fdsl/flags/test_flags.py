@@ -9,7 +9,7 @@ from typing import Any
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
 from fdsl.evaluation import PAPER_SIDE
-from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, turns, whole
+from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, rotation_count, whole
 from fdsl.flags.combinations import Settings, add_ablate_flags, as_text, combinations, read_tables
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
@@ -134,17 +134,17 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--rotate-references",
-        type=turns,
+        type=rotation_count,
         metavar="N|auto",
-        help="remember N turned copies of each; auto: as many as do no harm, by the references themselves "
-        "(default 1)",
+        help="store N rotated copies of each reference; auto: 8, or 1 where the references show that "
+        "rotation brings nothing (default 1)",
     )
     parser.add_argument(
         "--seed",
         type=SEED,
         nargs="+",
         metavar="S",
-        help="draws the references (default 14); several as above",
+        help="samples the references (default 14); several as above",
     )
     parser.add_argument(
         "--memory",

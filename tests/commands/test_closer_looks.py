@@ -36,7 +36,7 @@ def test_a_run_says_how_it_looked_and_is_evaluated_anew(arguments):
     (run,) = runs_in(folder)
     assert (
         "tiles2" in run.name
-        and "turned-auto" in run.name
+        and "rotated-auto" in run.name
         and "no-bilateral_no-self-dissimilarity" in run.name
     )
     config = json.loads((run / "config.json").read_text())
