@@ -46,6 +46,18 @@ def test_each_test_image_is_encoded_once(datasets, backbone, tmp_path, images_en
     assert images_encoded() == 8 + references
 
 
+def test_an_interrupted_pass_leaves_no_results_of_the_runs_before(datasets, backbone, tmp_path, monkeypatch):
+    flags = ["--method", "nearest", *backbone, "--pictures", "0"]
+    run(datasets[0], tmp_path, flags, *BOTH)
+    logs = [file.read_text() for file in tmp_path.rglob("log.txt")]
+    assert len(logs) == 4 and all(text.count("results in ") == 1 for text in logs), "a log for each run"
+    monkeypatch.setattr("fdsl.one_pass.compute_category", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(datasets[0], tmp_path, flags, *BOTH, "--force")
+    left = {file.name for file in tmp_path.rglob("*") if file.is_file()}
+    assert left == {"config.json", "references.txt", "log.txt"}
+
+
 def test_a_stopped_pass_goes_on_also_with_more_seeds(two_plates, backbone, tmp_path, monkeypatch):
     flags = ["--method", "nearest", *backbone]
     for shots, seed in RUNS:
