@@ -26,7 +26,7 @@ from fdsl.flags.groups import add_runtime_flags
 from fdsl.scoring import Scorer
 from fdsl.settings import backbone_config
 from models.detector import Detector
-from models.methods.registry import METHODS, WITHOUT_HEADS
+from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig
 from utils.device import choose_device, choose_precision
 
@@ -49,7 +49,7 @@ class Timed:
         side_px = self.config.image_size
         self.backbone = load_tower(self.config, device, dtype)
         self.bare_tower = load_tower(self.config, device, torch.float32).visual.to(dtype)
-        method = METHODS[WITHOUT_HEADS].of_heads(
+        method = METHODS["nearest"].of_heads(
             self.backbone.width, len(self.backbone.layers), MethodConfig(), None
         )
         self.scorer = Scorer(Detector(self.backbone, method, side_px))

@@ -14,10 +14,10 @@ backbone, image side and references. This project does not require anomalib; tha
 environment, pip install --no-deps anomalib kornia kornia_rs (tried: anomalib 2.7.0, kornia 0.9.0).
 
 References are sampled and maps evaluated at 240 px as in test.py. Frames that show no part, made from the
-first training image, should score above 95 % of the normal test images. Each image is encoded once for each
-file of weights and kept in --cache; seconds are those of scoring alone, without the encoding. --json gets a
-line for each row as it comes, and a row that it holds is not computed again: delete the file after a change
-of a method or of trained heads.
+first training image, should be flagged: scored above 95 % of the normal test images, or given a reason. Each
+image is encoded once for each file of weights and kept in --cache; seconds are those of scoring alone,
+without the encoding. --json gets a line for each row as it comes, and a row that it holds is not computed
+again: delete the file after a change of a method or of heads.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ RESAMPLED = 10_000
 class Row:
     """What one method reached on one product with one sample of references. run: settings of the backbone
     and number of images. metrics: per cent. seconds: of scoring one image. dead: whether a frame without a
-    part scores above 95 % of the normal test images."""
+    part is flagged: it scores above 95 % of the normal test images, or a reason is given."""
 
     method: str
     weights: str
@@ -152,11 +152,14 @@ def judged(judge: Ours | AnomalyDino, product: Product, references: Sequence[Rec
     metrics = evaluate_category(
         maps[: len(normal)], tested, ~normal, lambda place, _: product.masks[place], "max", PAPER_SIDE
     ).metrics
-    above = scores[len(normal) :] > np.quantile(tested[normal], 0.95)
+    limit, frames = np.quantile(tested[normal], 0.95), product.pixels(judge.side, judge.layout)[len(normal) :]
+    flagged = [
+        bool(score > limit or judge.has_reason(frame)) for score, frame in zip(scores[len(normal) :], frames)
+    ]
     return {
         "metrics": {name: float("nan") if metrics[name] is None else 100 * metrics[name] for name in METRICS},
         "seconds": seconds / len(scores),
-        "dead": dict(zip(product.frames, above.tolist())),
+        "dead": dict(zip(product.frames, flagged)),
     }
 
 
@@ -290,7 +293,7 @@ def differences(rows: Sequence[Row], methods: Sequence[str]) -> str:
 
 
 def dead(rows: Sequence[Row]) -> str:
-    """Which share of the frames without a part scores above 95 % of the normal test images."""
+    """Which share of the frames without a part is flagged."""
     lines = []
     for method, shots in dict.fromkeys((row.method, row.shots) for row in rows):
         own = [row.dead for row in rows if (row.method, row.shots) == (method, shots)]
@@ -331,7 +334,7 @@ def main(argv: list[str] | None = None) -> None:
     if len(args.methods) > 1:
         print(f"\nPoints above `{args.methods[0]}`, paired by references, with 95 % bootstrap intervals.\n")
         print(differences(rows, args.methods))
-    print("\nFrames without a part that score above 95 % of the normal test images.\n")
+    print("\nFrames without a part that are flagged (above 95 % of the normal test images, or a reason).\n")
     print(dead(rows))
 
 

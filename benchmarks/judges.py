@@ -24,7 +24,6 @@ from fdsl.api import AnomalyDetector
 from fdsl.assembly import build_detector, detector_config, load_tower
 from fdsl.evaluation import fused_scores
 from fdsl.flags.arguments import rotation_count
-from fdsl.presets import usual_settings
 from fdsl.rotation import ROTATIONS
 from fdsl.settings import backbone_config, method_config, window_config
 from fdsl.store.checkpoint import load_checkpoint
@@ -39,9 +38,10 @@ from utils.config import FINAL, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import choose_device, choose_precision
 from utils.errors import ConfigError
 from utils.files import whole_file
+from utils.image_statistics import reason_of, statistics_of
 from utils.options import options_of
 
-COPIES = {Plus.name: usual_settings("cpu")["rotate_references"], Nearest.name: ROTATIONS}  # of others 1
+COPIES = {Plus.name: Plus.rotations, Nearest.name: ROTATIONS}  # of others 1
 OPTIONS = {**options_of(MethodConfig), **options_of(WindowConfig)}
 COMPONENTS = "anomalib.models.components"
 
@@ -122,6 +122,11 @@ class Ours:
     def fit(self, references: Sequence[Path]) -> None:
         self.detector.remember(references, rotations=self.rotations, false_alarm_rate=None)
 
+    def has_reason(self, pixels: Tensor) -> bool:
+        """Whether an image ([1+T,]3,S,S) uint8 cannot be judged normal whatever its score."""
+        whole = pixels if pixels.dim() == 3 else pixels[0]
+        return bool(reason_of(statistics_of(whole.numpy()), self.detector.statistics))
+
     def __call__(self, pixels: Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Images (B,[1+T,]3,S,S) uint8 -> maps (B,G,G) and image scores (B,)."""
         found = self.scorer(pixels, ["a test image"] * len(pixels))
@@ -177,6 +182,9 @@ class AnomalyDino:
         """Images (B,3,S,S) uint8 -> maps (B,S,S) and image scores (B,)."""
         found = self.model(self._images(list(pixels)))
         return found.anomaly_map[:, 0].cpu().numpy(), found.pred_score[:, 0].double().cpu().numpy()
+
+    def has_reason(self, pixels: Tensor) -> bool:
+        return False
 
     def _images(self, pixels: list[Tensor]) -> Tensor:
         return self.backbone.normalise(torch.stack(pixels)).to(self.backbone.device)

@@ -1,263 +1,289 @@
-"""How well a threshold from references alone keeps its false-alarm rate, and what rotated references bring.
+"""How thresholds hold: from references alone, from calibration images, from the test images' own bulk.
 
-    python benchmarks/thresholds.py --dataset mvtec --data-path DIR --model ... --pretrained FILE --layers ...
-    --image-size N
+    python benchmarks/thresholds.py mvtec=DIR visa=DIR --weights FILE FILE --model NAME --layers ...
+    --image-size N --seeds 14 15 16 17 18 --shots 1 2 --cache DIR --json rows.json
 
-Per category, number of references and seed: the references are drawn as test.py draws them, the threshold
-comes from them alone, and the test images say how many good ones it calls anomalous (found) and how many
-defective ones (caught). Prints two Markdown tables, and with `--tables batch` a third: thresholds from the
-inspected photographs' own bulk. Images are encoded once and their tokens kept, with LFE
-those of every window too: 22 MB per image with the default backbone, 2.4 MB with one of width 192 at 448 px,
-about 20 times as much with LFE 13/2.
+Per product, backbone, number of references and seed: references are drawn as test.py draws them, the detector
+is fitted with its defaults, and the test images are scored. Prints
+
+- the priors of fdsl/threshold_prior.py: offset and spread of normal images above what the left-out references
+  score, over all products;
+- how thresholds hold: the observed false-positive rate (mean over products and backbones, and the highest),
+  and the recall at the threshold divided by the recall that the same scores reach at the target rate, where
+  that is above 5 %. The prior of a product is that of the *other* products;
+- calibration images: all training images that are no references; in how many products the observed
+  false-positive rate lies within the 95 % interval of such rates (beta-binomial) for the target;
+- the bulk: the normal test images and a tenth as many defective ones.
+
+Rows are added to --json as they come, and those that are there are not computed again.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import json
 import sys
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.stats import betabinom
 from tabulate import tabulate
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.catalogue import DATASETS, open_catalogue  # noqa: E402
-from data.images import image_to_pixels, open_image  # noqa: E402
-from data.records import draw_references, without_references  # noqa: E402
-from fdsl.api import AnomalyDetector  # noqa: E402
-from fdsl.evaluation import image_scores  # noqa: E402
-from fdsl.flags.arguments import real, rotation_count
-from fdsl.flags.groups import add_detector_options, add_runtime_flags
-from fdsl.metrics.exact import image_metrics  # noqa: E402
-from fdsl.settings import OF_HEADS, window_config
-from fdsl.thresholds import batch_threshold
-from models.backbone import NOTHING_MORE  # noqa: E402
-from models.features import Features  # noqa: E402
-from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS  # noqa: E402
-from utils.config import BackboneConfig, MethodConfig, WindowConfig
-from utils.log import start_logging  # noqa: E402
-from utils.options import options_of, without
+if __package__ in (None, ""):
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-RATES = (0.01, 0.05, 0.10)
-BATCH_RATES = (0.05, 0.10)
-SCORES = ("max", "top1")
+from benchmarks.judgement import BATCH, Product, catalogues, towers
+from benchmarks.judges import Ours, encoded_backbone
+from data.images import open_image
+from data.records import draw_references
+from fdsl.calibration import calibration_scores, normal_scores
+from fdsl.flags.arguments import whole
+from fdsl.flags.groups import add_options, add_runtime_flags
+from fdsl.thresholds import (
+    CALIBRATION,
+    LEAVE_COPY_OUT,
+    LEAVE_ONE_OUT,
+    NormalScores,
+    Prior,
+    batch_threshold,
+    log_odds,
+)
+from utils.command import run_command
+from utils.config import BackboneConfig
+from utils.errors import ConfigError, DataError, ModelError
+
+RATES = (0.01, 0.05)
+CALIBRATION_RATE = 0.1  # the products have 9 to 39 calibration images
+DEFECTS = 0.1  # of the batch whose bulk gives a threshold
+LEAST_RECALL = 0.05
 
 
-def parse() -> argparse.Namespace:
+@dataclass(frozen=True)
+class Row:
+    """One sample of references. known, peaks, kinds: what they say (NormalScores). calibration, normal,
+    defective: (image score, highest map value) of calibration images and of test images."""
+
+    method: str
+    weights: str
+    category: str
+    shots: int
+    seed: int
+    rotated: bool
+    known: list[float]
+    peaks: list[float]
+    kinds: list[int]
+    calibration: list[list[float]]
+    normal: list[list[float]]
+    defective: list[list[float]]
+
+    @property
+    def key(self) -> tuple:
+        return self.method, self.weights, self.category, self.shots, self.seed
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.weights, self.category
+
+    def left_out(self, values: Sequence[float]) -> float:
+        """The mean log-odds of the left-out references, as a threshold with a prior takes them."""
+        kinds = np.array(self.kinds)
+        kind = LEAVE_COPY_OUT if LEAVE_COPY_OUT in kinds else LEAVE_ONE_OUT
+        return float(log_odds(np.array(values))[kinds == kind].mean())
+
+    def scores(self, prior: Prior | None) -> NormalScores:
+        return NormalScores(np.array(self.known), np.array(self.peaks), np.array(self.kinds), 0.0, prior)
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--dataset", choices=DATASETS, required=True)
-    parser.add_argument("--data-path", type=Path, required=True)
-    parser.add_argument("--checkpoint", type=Path, help="trained heads; without it method nearest")
-    parser.add_argument(
-        "--method", choices=METHODS, default=WITH_HEADS, help="default: fdsl with --checkpoint, else nearest"
-    )
-    parser.add_argument("--shots", type=int, nargs="+", default=[1, 2, 4])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--rotations", type=int, nargs="+", default=[1, 8])
-    parser.add_argument(
-        "--turned", type=rotation_count, default=1, help="copies of references in the first table"
-    )
-    parser.add_argument(
-        "--tables",
-        choices=("thresholds", "rotations", "batch"),
-        nargs="+",
-        default=["thresholds", "rotations"],
-    )
-    parser.add_argument(
-        "--defects",
-        type=real(0, 0.5),
-        nargs="+",
-        default=[0.1, 0.2, 0.3],
-        metavar="SHARE",
-        help="of the photographs that the batch's own threshold is taken from",
-    )
-    parser.add_argument(
-        "--references-alone", action="store_true", help="thresholds without what other products taught"
-    )
-    add_detector_options(parser)
+    parser.add_argument("data", nargs="+", metavar="DATASET=DIR")
+    parser.add_argument("--methods", nargs="+", default=["plus"], metavar="METHOD")
+    parser.add_argument("--weights", nargs="+", metavar="FILE", help="several backbones of one --model")
+    parser.add_argument("--categories", nargs="+", help="only these products")
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15, 16, 17, 18])
+    parser.add_argument("--shots", type=whole(1), nargs="+", default=[1])
+    parser.add_argument("--images", type=whole(4), help="test images of each product at most")
+    parser.add_argument("--cache", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="rows are added to it, one a line")
+    parser.set_defaults(checkpoint=None)
+    add_options(parser, BackboneConfig)
     add_runtime_flags(parser)
-    return parser.parse_args()
+    return parser.parse_args(argv)
 
 
-def make(args: argparse.Namespace) -> AnomalyDetector:
-    """The detector of the flags, whose backbone encodes an image only once."""
-    windows = window_config(vars(args)) if args.winmode else WindowConfig(winmode="nan")
-    flags = {
-        name: getattr(args, name) for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)
-    }
-    flags |= {"device": args.device, "precision": args.precision}
-    if args.checkpoint:
-        return AnomalyDetector.from_checkpoint(args.checkpoint, method=args.method, windows=windows, **flags)
-    method = WITHOUT_HEADS if METHODS[args.method].needs_heads else args.method
-    return AnomalyDetector.from_backbone(method=method, windows=windows, **without(flags, OF_HEADS))
+def measured(judge: Ours, product: Product, key: tuple) -> Row:
+    """The row of one sample of references."""
+    _, _, category, shots, seed = key
+    records = draw_references(product.train, shots, seed, category)
+    detector = judge.detector
+    judge.fit([product.root / record.image_path for record in records])
+    rotations, score = detector.config.rotations, detector.config.image_score
+    photographs = [open_image(product.root / record.image_path) for record in records]
+    known = normal_scores(judge.scorer, photographs, rotations, score)
+    others = [record for record in product.train if record not in records]
+    images = [open_image(product.root / record.image_path) for record in others]
+    calibration = calibration_scores(judge.scorer, images, len(images), score)
+    count = len(product.labels)
+    maps, scores = zip(
+        *(judge(part) for part in product.pixels(judge.side, judge.layout)[:count].split(BATCH))
+    )
+    tested = np.stack([np.concatenate(scores), np.concatenate(maps).max((1, 2))], axis=1).astype(float)
+    return Row(
+        *key,
+        rotations > 1,
+        known.scores.tolist(),
+        known.peaks.tolist(),
+        known.kinds.tolist(),
+        np.stack([calibration.scores, calibration.peaks], axis=1).tolist(),
+        tested[~product.labels].tolist(),
+        tested[product.labels].tolist(),
+    )
 
 
-def encode_once(detector: AnomalyDetector, known: dict[bytes, torch.Tensor]) -> None:
-    """Makes the backbone look tokens up in `known` by the image's content."""
-    plain = detector.backbone.encode
+def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
+    """All rows of the command line: those that are there, and the others as they are computed."""
+    for weights, tower, _ in towers(args):
+        backbone = None
+        for category, catalogue in catalogues(args).items():
+            product = None
+            for method in args.methods:
+                for shots, seed in ((shots, seed) for shots in args.shots for seed in args.seeds):
+                    key = method, weights, category, shots, seed
+                    if key not in rows:
+                        backbone = backbone or encoded_backbone(args, tower)
+                        product = product or Product(catalogue, category, args.images)
+                        rows[key] = measured(Ours(method, args, tower, backbone), product, key)
+                        if args.json:
+                            with open(args.json, "a") as stream:
+                                stream.write(json.dumps(asdict(rows[key])) + "\n")
+                        print(*key, file=sys.stderr, flush=True)
+                    yield rows[key]
 
-    def encode(images: torch.Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
-        if want:
-            return plain(images, want)
-        keys = [hashlib.blake2b(image.contiguous().numpy().tobytes()).digest() for image in images.cpu()]
-        for key, image in zip(keys, images):
-            if key not in known:
-                known[key] = plain(image[None]).tokens
-        return Features(torch.cat([known[key] for key in keys], dim=1))
 
-    detector.backbone.encode = encode
-
-
-def main() -> None:
-    args = parse()
-    start_logging()
-    catalogue = open_catalogue(args.dataset, args.data_path)
-    thresholds, rotations, batches = [], [], []
-    for category in catalogue.test:
-        known: dict[bytes, torch.Tensor] = {}
-        detector = make(args)
-        photographs = {
-            record: image_to_pixels(open_image(catalogue.root / record.image_path), detector.image_size)
-            for record in catalogue.test[category]
-        }
-        encode_once(detector, known)
-        for shots in args.shots if "thresholds" in args.tables else ():
-            thresholds += threshold_rows(detector, catalogue, category, photographs, shots, args)
-        for shots in args.shots if "batch" in args.tables else ():
-            batches += batch_rows(detector, catalogue, category, photographs, shots, args)
-        for count in args.rotations if "rotations" in args.tables else ():
-            rotations += rotation_rows(detector, catalogue, category, photographs, count, args.seeds)
-    if thresholds:
-        print(
-            tabulate(
-                thresholds,
-                ["category", "score", "k", *(f"wished {rate:.0%}: found (worst), caught" for rate in RATES)],
-                tablefmt="github",
+def prior_of(rows: Sequence[Row]) -> Prior:
+    """Offset and spread over the rows' products and backbones, each of which counts alike."""
+    places = dict.fromkeys(row.place for row in rows)
+    found = []
+    for column, known in ((0, lambda row: row.known), (1, lambda row: row.peaks)):
+        gaps = [
+            np.concatenate(
+                [
+                    log_odds(np.array(row.normal)[:, column]) - row.left_out(known(row))
+                    for row in rows
+                    if row.place == place
+                ]
             )
-        )
-    if batches:
-        wished = (f"wished {rate:.0%}: found (worst), caught" for rate in BATCH_RATES)
-        print(tabulate(batches, ["category", "score", "k", "defects", *wished], tablefmt="github"))
-    if rotations:
-        print()
-        print(
-            tabulate(
-                rotations,
-                ["category", "score", "rotations", "image AUROC, one shot", "lowest", "highest"],
-                tablefmt="github",
-                floatfmt=".3f",
-            )
-        )
+            for place in places
+        ]
+        offset = float(np.mean([gap.mean() for gap in gaps]))
+        found += [offset, float(np.sqrt(np.mean([((gap - offset) ** 2).mean() for gap in gaps])))]
+    return Prior(*found)
 
 
-def drawn(
-    detector: AnomalyDetector,
-    catalogue,
-    category: str,
-    photographs: dict,
-    shots: int,
-    seed: int,
-    rotations: int = 1,
-    calibrated: bool = True,
-) -> tuple[dict, dict, np.ndarray]:
-    """Remembers one draw; returns, for each image score, the test images' scores and the references' held-out
-    ones, and the test images' labels."""
-    references = draw_references(catalogue.train[category], shots, seed, category)
-    normal = {}
-    for kind in SCORES if calibrated else SCORES[:1]:
-        detector.config = replace(detector.config, image_score=kind)
-        detector.remember(
-            [catalogue.root / record.image_path for record in references],
-            rotations=rotations,
-            false_alarm_rate=0.01 if calibrated else None,
-        )
-        normal[kind] = detector.normal
-    tested = without_references(catalogue.test[category], references)
-    maps, raw = [], []
-    for start in range(0, len(tested), 8):
-        batch = torch.stack([photographs[record] for record in tested[start : start + 8]])
-        for found in detector.predict_batch(batch, [(1, 1)] * len(batch)):
-            maps.append(found.patch_map)
-            raw.append(detector.fuse(np.float32(found.base_score), found.window_score))
-    scores = {kind: image_scores(np.stack(maps), np.array(raw), kind) for kind in SCORES}
-    return scores, normal, np.array([record.anomalous for record in tested])
+def held(rows: Sequence[Row], rate: float, way: str, column: int) -> list[str]:
+    """How thresholds of one way hold: observed false-positive rates and recalls beside those at the target
+    rate."""
+    rates, ratios, missed = [], [], 0
+    for place in dict.fromkeys(row.place for row in rows):
+        own = [row for row in rows if row.place == place]
+        prior = prior_of([row for row in rows if row.category != place[1]])
+        false, found, best = [], [], []
+        for row in own:
+            normal, defective = np.array(row.normal)[:, column], np.array(row.defective)[:, column]
+            limit = threshold_of(row, rate, way, column, prior)
+            false.append((normal >= limit).mean())
+            found.append((defective >= limit).mean())
+            best.append((defective > np.quantile(normal, 1 - rate, method="higher")).mean())
+        rates.append(np.mean(false))
+        if np.mean(best) > LEAST_RECALL:
+            ratios.append(min(1.0, np.mean(found) / np.mean(best)))
+        missed += np.mean(best) >= 0.5 and np.mean(found) == 0
+    ratio = f"{np.mean(ratios):.2f}" if ratios else "-"
+    return [f"{100 * np.mean(rates):.1f} % ({100 * max(rates):.0f} %)", ratio, str(missed)]
 
 
-def threshold_rows(
-    detector: AnomalyDetector,
-    catalogue,
-    category: str,
-    photographs: dict,
-    shots: int,
-    args: argparse.Namespace,
-) -> list:
-    found = {kind: [] for kind in SCORES}
-    for seed in range(args.seeds):
-        scores, normal, labels = drawn(detector, catalogue, category, photographs, shots, seed, args.turned)
-        for kind, values in scores.items():
-            own = replace(normal[kind], above=None) if args.references_alone else normal[kind]
-            limits = [own.threshold(rate).score for rate in RATES]
-            found[kind].append(
-                [((values[~labels] >= limit).mean(), (values[labels] >= limit).mean()) for limit in limits]
-            )
-    tables = {kind: np.array(rows) for kind, rows in found.items()}  # (seeds, rates, 2)
-    return [[category, kind, shots, *_shown(table)] for kind, table in tables.items()]
+def threshold_of(row: Row, rate: float, way: str, column: int, prior: Prior) -> float:
+    """The threshold of scores (column 0) or maps (1) by one way."""
+    if way == "test images' bulk":
+        normal, defective = np.array(row.normal), np.array(row.defective)
+        count = round(DEFECTS / (1 - DEFECTS) * len(normal))
+        order = np.random.default_rng(row.seed).permutation(len(defective))
+        values = np.concatenate([normal, defective[order[:count]]])
+        found = batch_threshold(values[:, 0], values[:, 1], rate)
+    elif way == "calibration images":
+        scores, peaks = np.array(row.calibration).T
+        found = NormalScores(scores, peaks, np.full(len(scores), CALIBRATION), 0.0).threshold(rate)
+    else:
+        found = row.scores(prior).threshold(rate)
+    return found.score if column == 0 else float(found.level or 0.0)
 
 
-def batch_rows(
-    detector: AnomalyDetector,
-    catalogue,
-    category: str,
-    photographs: dict,
-    shots: int,
-    args: argparse.Namespace,
-) -> list:
-    """The same where the threshold is taken from the inspected photographs themselves: all good ones and a
-    drawn share of defective ones."""
-    found: dict[tuple[str, float], list] = {(kind, share): [] for kind in SCORES for share in args.defects}
-    for seed in range(args.seeds):
-        scores, _, labels = drawn(
-            detector, catalogue, category, photographs, shots, seed, args.turned, calibrated=False
-        )
-        for (kind, share), rows in found.items():
-            good, bad = scores[kind][~labels], scores[kind][labels]
-            count = min(len(bad), round(len(good) * share / (1 - share)))
-            bad = np.random.default_rng(seed).permutation(bad)[:count]
-            seen = np.concatenate([good, bad]).astype(np.float64)
-            limits = [batch_threshold(seen, seen, rate).score for rate in BATCH_RATES]
-            rows.append([((good >= limit).mean(), (bad >= limit).mean()) for limit in limits])
-    return [
-        [category, kind, shots, f"{share:.0%}", *_shown(np.array(rows))]
-        for (kind, share), rows in found.items()
-    ]
+def within_interval(rows: Sequence[Row], column: int) -> str:
+    """In how many samples of references the observed false-positive rate of calibrated thresholds lies within
+    the 95 % interval of what exchangeable images give."""
+    inside = 0
+    for row in rows:
+        count, normal = len(row.calibration), np.array(row.normal)[:, column]
+        rank = min(count, int(np.ceil((count + 1) * (1 - CALIBRATION_RATE) - 1e-9)))
+        limit = np.sort(np.array(row.calibration)[:, column])[rank - 1]
+        law = betabinom(len(normal), count + 1 - rank, rank)
+        low, high = law.ppf([0.025, 0.975])
+        inside += low <= (normal > limit).sum() <= high
+    return f"{inside} of {len(rows)}"
 
 
-def _shown(table: np.ndarray) -> list[str]:
-    """(seeds, rates, 2) shares of good and of defective ones that are called anomalous -> a text per rate."""
-    means, worst = table.mean(0), table.max(0)
-    return [f"{mean[0]:.1%} ({high[0]:.0%}), {mean[1]:.0%}" for mean, high in zip(means, worst)]
+def tables(rows: Sequence[Row]) -> None:
+    kinds = dict.fromkeys((row.method, row.rotated, row.shots) for row in rows)
+    print("Priors: offset and spread of image scores and of highest map values, in log-odds.\n")
+    lines: list[list] = []
+    for method, rotated, shots in kinds:
+        own = [row for row in rows if (row.method, row.rotated, row.shots) == (method, rotated, shots)]
+        numbers = asdict(prior_of(own)).values()
+        products = len({row.category for row in own})
+        lines.append([method, rotated, shots, products, *(f"{number:.2f}" for number in numbers)])
+    header = ["method", "rotated", "shots", "products", "offset", "spread", "map offset", "map spread"]
+    print(tabulate(lines, header, tablefmt="github"))
+    print(
+        "\nObserved false-positive rate, mean (highest) over products and backbones; recall divided by the "
+        "recall at the target rate; places where no defect is found though half could be.\n"
+    )
+    lines = []
+    for method, rotated, shots in kinds:
+        own = [row for row in rows if (row.method, row.rotated, row.shots) == (method, rotated, shots)]
+        if len({row.category for row in own}) < 3:
+            continue
+        for way in ("references", "test images' bulk", "calibration images"):
+            for rate in RATES if way != "calibration images" else (CALIBRATION_RATE,):
+                for column, what in enumerate(("image score", "map")):
+                    lines.append([method, shots, way, what, f"{rate:.0%}", *held(own, rate, way, column)])
+    header = ["method", "shots", "threshold from", "of", "target", "observed", "recall ratio", "none found"]
+    print(tabulate(lines, header, tablefmt="github"))
+    print(
+        f"\nCalibration images, target {CALIBRATION_RATE:.0%}: observed rates within their 95 % interval.\n"
+    )
+    lines = []
+    for method, _, shots in kinds:
+        own = [row for row in rows if (row.method, row.shots) == (method, shots)]
+        for category in dict.fromkeys(row.category for row in own):
+            part = [row for row in own if row.category == category]
+            count = len(part[0].calibration)
+            cells = [within_interval(part, column) for column in (0, 1)]
+            lines.append([method, shots, category, count, *cells])
+    print(tabulate(lines, ["method", "shots", "product", "images", "scores", "maps"], tablefmt="github"))
 
 
-def rotation_rows(
-    detector: AnomalyDetector, catalogue, category: str, photographs: dict, count: int, seeds: int
-) -> list:
-    found = {kind: [] for kind in SCORES}
-    for seed in range(seeds):
-        scores, _, labels = drawn(
-            detector, catalogue, category, photographs, 1, seed, count, calibrated=False
-        )
-        for kind, values in scores.items():
-            found[kind].append(image_metrics(values, labels)["auroc_sp"])
-    return [
-        [category, kind, count, np.mean(values), min(values), max(values)] for kind, values in found.items()
-    ]
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    known = args.json.read_text().splitlines() if args.json and args.json.exists() else []
+    rows = {row.key: row for row in (Row(**json.loads(line)) for line in known)}
+    with torch.inference_mode():
+        tables(list(computed(args, rows)))
 
 
 if __name__ == "__main__":
-    with torch.inference_mode():
-        main()
+    run_command(main, (DataError, ModelError, ConfigError))

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import hashlib
 import logging
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,18 +176,3 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
             batch = []
     if batch:
         yield batch
-
-
-def without_copies(photographs: Sequence[Image.Image]) -> list[Image.Image]:
-    """Each photograph once: one that is there twice would be held out against itself, as if good parts were
-    all alike."""
-    kept: dict[tuple, Image.Image] = {}
-    for photo in photographs:
-        kept.setdefault((photo.size, hashlib.sha256(photo.tobytes()).digest()), photo)
-    found = list(kept.values())
-    if len(found) < len(photographs):
-        logger.warning(
-            "%d reference(s) show exactly what another one shows and are left out.",
-            len(photographs) - len(found),
-        )
-    return found

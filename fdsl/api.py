@@ -18,16 +18,17 @@ from torch import Tensor
 
 from data.grey import find_range
 from data.images import MAX_PIXELS
-from data.photographs import as_photograph, each_image, in_batches, without_copies
+from data.photographs import as_photograph, each_image, in_batches
 from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
-from fdsl.calibration import normal_scores, set_scales
+from fdsl.calibration import calibration_scores, normal_scores, set_scales
 from fdsl.evaluation import fused_scores
 from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.kept_references import KeptReference, kept, references_of, tensors_of_references, without_named
-from fdsl.learnt import grey_of, restored, sizes_of, tensors_of
+from fdsl.learnt import STATISTICS, grey_of, restored, sizes_of, statistics_in, tensors_of
 from fdsl.prediction import Prediction
 from fdsl.presets import PRESETS, with_preset
+from fdsl.reference_checks import statistics_of_references, usable_references
 from fdsl.rotation import fit_references
 from fdsl.run_config import FittedConfig
 from fdsl.scoring import Scorer
@@ -45,11 +46,13 @@ from fdsl.thresholds import (
 from models.backbone import Backbone
 from models.detector import Detector
 from models.features import fuse
-from models.methods.registry import METHODS, WITH_HEADS, WITHOUT_HEADS
+from models.method import Method
+from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.archives import held_in_memory
 from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
+from utils.image_statistics import reason_of, statistics_of
 from utils.options import HEADS, takes_options
 from utils.room import Room, in_memory
 from utils.text import printable
@@ -112,6 +115,19 @@ def _require_rate(rate: float) -> None:
         )
 
 
+def _name_of(image: Photograph, number: int) -> str:
+    """What messages call the `number`-th of several images."""
+    return printable(Path(image).name) if isinstance(image, (str, Path)) else f"image {number}"
+
+
+def _outlier_sentence(given: Sequence[Photograph], number: int) -> str:
+    return (
+        f"{_name_of(given[number], number + 1)} scores far above the other references; it may show a defect. "
+        "It is ignored for the threshold but stays in the memory bank, so that similar defects will be "
+        "missed. Remove it if it is defective."
+    )
+
+
 class AnomalyDetector:
     """Finds defects in photographs of one kind of part, from a few photographs of good ones.
 
@@ -126,6 +142,7 @@ class AnomalyDetector:
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
         self.grey: GreyRange | None = None  # of photographs of more than 8 bits
+        self.statistics = np.empty((0, 4))  # of each reference, which photographs are held against
         self.kept: list[KeptReference] = []  # the references' files, so that others can be added to them
         self.max_pixels = MAX_PIXELS  # of a file that is opened: a larger one is a DataError
         self.reference_sizes: list[
@@ -169,7 +186,7 @@ class AnomalyDetector:
     def from_backbone(
         cls,
         *,
-        method: str = WITHOUT_HEADS,
+        method: str = DEFAULT,
         windows: WindowConfig | None = None,
         image_score: str = "max",
         device: str = "auto",
@@ -214,6 +231,10 @@ class AnomalyDetector:
         return self.scorer.detector.backbone
 
     @property
+    def method(self) -> Method:
+        return self.scorer.detector.method
+
+    @property
     def image_size(self) -> int:
         """The side in pixels that photographs are squashed to."""
         return self.scorer.detector.image_size
@@ -239,7 +260,7 @@ class AnomalyDetector:
         other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
         other.reference_sizes, other.grey, other.kept = self.reference_sizes, self.grey, self.kept
-        other.max_pixels = self.max_pixels
+        other.max_pixels, other.statistics = self.max_pixels, self.statistics
         return other
 
     @_whatever_the_default_device
@@ -247,35 +268,40 @@ class AnomalyDetector:
         self,
         references: Photograph | Iterable[Photograph] = (),
         *,
-        rotations: int | str = 1,
+        rotations: int | str | None = None,
         false_alarm_rate: float | None = 0.01,
         inspected: Photograph | Iterable[Photograph] = (),
         room: Room = in_memory,
     ) -> None:
-        """Learns what good parts look like; what it remembered before is forgotten.
+        """Fits the memory bank to references; what it held before is forgotten.
 
         `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of
-        each, turned by 360/rotations degrees (not for parts whose orientation is the defect); "auto": as many
-        as do no harm, by the references themselves. `inspected`: for method batch and `with_batch`, the
-        photographs that will be inspected, two or more; of many, 200 are drawn. `room`: where their tokens
-        are kept (utils/room.py).
-        `false_alarm_rate`: how often a good part may be called anomalous; the threshold comes from the
-        references alone. None: no threshold, sooner done. A photograph given twice counts once. Raises
+        each, rotated by 360/rotations degrees, itself among them; "auto": see fdsl/rotation.py; None: auto
+        for `plus`, else 1. Take 1 where a wrong orientation is a defect. `false_alarm_rate`: target
+        false-positive rate of the threshold, which comes from the references alone (better: `calibrate` with
+        normal images); None: no threshold, sooner done. `inspected`: for method batch and `with_batch`, the
+        test images, two or more; of many, 200 are drawn. `room`: where their tokens are kept (utils/room.py).
+        Near copies count once, and a reference that shows no part is left out, with a warning. Raises
         DataError, ModelError.
         """
         if false_alarm_rate is not None:
             _require_rate(false_alarm_rate)
+        if rotations is None:
+            rotations = self.method.rotations
         counted = type(rotations) is int and 1 <= rotations <= MOST_ROTATIONS
         if not counted and not (isinstance(rotations, str) and rotations == AUTO):
             raise ConfigError(
                 f"rotations is {str(rotations)[:40]}: 1 leaves the references as they are, more add rotated "
-                f"copies, {MOST_ROTATIONS} at most, {AUTO} as many as do no harm."
+                f"copies, {MOST_ROTATIONS} at most, {AUTO} chooses by the references."
             )
         given, shown = list(each_image(references)[0]), standing_for_all(list(each_image(inspected)[0]))
         grey = find_range(given or shown, self.max_pixels)
-        photographs = without_copies([as_photograph(image, grey, self.max_pixels) for image in given])
+        photographs = [as_photograph(image, grey, self.max_pixels) for image in given]
+        names = [_name_of(image, number) for number, image in enumerate(given, start=1)]
+        usable = usable_references(photographs, names, self.image_size)
+        given, photographs = [given[place] for place in usable], [photographs[place] for place in usable]
         if not photographs and self.scorer.detector.method.needs_references:
-            raise DataError("there is no reference photograph; give at least one of a good part")
+            raise DataError("there is no reference photograph; give at least one normal image")
         if photographs and (flag := self.scorer.detector.method.added_by):
             raise ConfigError(
                 f"--method {self.config.detector.method} looks at no references: leave them out, or add "
@@ -288,6 +314,7 @@ class AnomalyDetector:
             )
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
+        self.statistics = statistics_of_references(photographs, self.image_size)
         self.kept = kept(given, self.kept)
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if self.scorer.detector.looks_at_inspected:
@@ -302,9 +329,13 @@ class AnomalyDetector:
             if false_alarm_rate is not None:
                 self.normal = normal_scores(self.scorer, photographs, rotations, self.config.image_score)
         if self.normal is not None and false_alarm_rate is not None:
-            if self.normal.unlike is not None:
-                logger.warning("warning: %s", self._unlike_sentence(given, self.normal.unlike))
+            if self.normal.outlier is not None:
+                logger.warning("warning: %s", _outlier_sentence(given, self.normal.outlier))
             self.calibrate(false_alarm_rate)
+
+    def _reason(self, statistics: np.ndarray) -> str:
+        """Why a photograph of these statistics cannot be judged; "" where it can, or nobody knows."""
+        return reason_of(statistics, self.statistics) if len(self.statistics) else ""
 
     def add_references(
         self, references: Photograph | Iterable[Photograph], *, false_alarm_rate: float | str | None = AUTO
@@ -353,26 +384,38 @@ class AnomalyDetector:
         other.kept = [names.get(one.digest, one) for one in other.kept]
         self.__dict__.update(other.__dict__)
 
-    def _unlike_sentence(self, given: Sequence[Photograph], number: int) -> str:
-        known = len(given) == self.config.references and isinstance(given[number], (str, Path))
-        name = printable(Path(str(given[number])).name) if known else f"reference {number + 1}"
-        return (
-            f"{name} is unlike the other references, as a broken part would be: the threshold does not "
-            "follow it, but what is like it is taken for good; leave it out if it is no good part."
-        )
+    def calibrate(
+        self, false_alarm_rate: float, images: Photograph | Iterable[Photograph] | None = None
+    ) -> None:
+        """Sets the threshold for a target false-positive rate.
 
-    def calibrate(self, false_alarm_rate: float) -> None:
-        """Sets the threshold for another false-alarm rate, from what the references scored when held out.
-
-        Raises ConfigError for a rate outside 0 to 1, or where `remember` ran with false_alarm_rate None.
+        `images`: calibration images, normal ones that are no references, of which a rate of 1 / (n + 1) takes
+        n; the threshold is their conformal quantile (fdsl/thresholds.py). None: from the scores that are
+        known, of earlier calibration images or of the references. Raises ConfigError for a rate outside 0 to
+        1, or where no scores are known; DataError where no image can be judged.
         """
         _require_rate(false_alarm_rate)
+        if images is not None:
+            self.normal = self._calibration_scores(list(each_image(images)[0]))
         if self.normal is None:
             raise ConfigError(
-                "This detector has no held-out scores of references, so no false-alarm rate can be "
-                "promised; remember the references with a false-alarm rate, or set a threshold."
+                "No scores of normal images are known, so no false-positive rate can be aimed at: give "
+                "calibration images, fit the references with a rate, or set a threshold."
             )
         self.threshold = self.normal.threshold(false_alarm_rate)
+
+    def _calibration_scores(self, images: Sequence[Photograph]) -> NormalScores:
+        """Scores of calibration images; those that cannot be judged are left out with a warning."""
+        photographs = [as_photograph(image, self.grey, self.max_pixels) for image in images]
+        reasons = [self._reason(one) for one in statistics_of_references(photographs, self.image_size)]
+        for number, (image, reason) in enumerate(zip(images, reasons), start=1):
+            if reason:
+                name = _name_of(image, number)
+                logger.warning("warning: %s is left out of the calibration: %s", name, reason)
+        kept = [photo for photo, reason in zip(photographs, reasons) if not reason]
+        if not kept:
+            raise DataError("no calibration image shows what the references show; give some")
+        return calibration_scores(self.scorer, kept, len(kept), self.config.image_score)
 
     def set_threshold(self, score: float) -> None:
         """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
@@ -459,6 +502,8 @@ class AnomalyDetector:
         limit, level = None, None
         if self.threshold is not None:
             limit, level = self.threshold.score, self.threshold.level
+        whole = batch if batch.dim() == 4 else batch[:, 0]
+        reasons = [self._reason(statistics_of(pixels.cpu().numpy())) for pixels in whole]
         return [
             Prediction(
                 float(scores[i]),
@@ -468,6 +513,7 @@ class AnomalyDetector:
                 maps[i],
                 level,
                 None if self.normal is None else self.normal.percentile(float(scores[i])),
+                reasons[i],
             )
             for i, (width, height) in enumerate(sizes)
         ]
@@ -493,7 +539,8 @@ class AnomalyDetector:
         """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
         thresholds, and the references' sizes."""
         learnt = tensors_of(self.scorer.detector, self.normal, self.reference_sizes, self.grey)
-        return learnt | tensors_of_references(self.kept)
+        statistics = {STATISTICS: torch.from_numpy(self.statistics)}
+        return learnt | statistics | tensors_of_references(self.kept)
 
     @classmethod
     @_whatever_the_default_device
@@ -518,6 +565,7 @@ class AnomalyDetector:
         self.threshold, self.normal = threshold, normal
         try:
             self.reference_sizes, self.grey = sizes_of(tensors), grey_of(tensors)
+            self.statistics = statistics_in(tensors)
             self.kept = references_of(tensors)
         except ConfigError as error:
             raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error

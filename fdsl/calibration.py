@@ -4,7 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,23 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data.photographs import in_batches
 from data.variants import rotated_places, varied
 from fdsl.evaluation import fused_scores
-from fdsl.good_parts import above_of
 from fdsl.rotation import inside_of
 from fdsl.scoring import Scorer
-from fdsl.thresholds import APART, COPY, HELD_OUT, LENIENT, STRICT, NormalScores, is_like_others, log_odds
+from fdsl.threshold_prior import prior_of
+from fdsl.thresholds import (
+    AUGMENTED,
+    CALIBRATION,
+    FEWEST,
+    LEAVE_COPY_OUT,
+    LEAVE_ONE_OUT,
+    MASKED,
+    SELF_MATCH,
+    NormalScores,
+    log_odds,
+)
 from models.detector import Detector
 from models.features import ScoreMaps
 from models.matching import Elsewhere, Matching
@@ -34,7 +45,7 @@ OF_A_PHOTOGRAPH = 0.5  # of the time that one takes, for copies that are looked 
 class UnknownBatch:
     """Photographs of good parts (B,3,S,S) uint8, and the scorer and matching for which they are unknown.
 
-    kinds (B,): HELD_OUT, COPY, LENIENT or STRICT (fdsl/thresholds.py).
+    kinds (B,): LEAVE_ONE_OUT, AUGMENTED, SELF_MATCH or MASKED (fdsl/thresholds.py).
     """
 
     scorer: Scorer
@@ -75,12 +86,12 @@ def as_unknown(
     if len(photographs) == 1 and known:
         barred = elsewhere(scorer.detector, photographs[0], rotations)
         for part in scorer.to_batch(varied(photographs[0], copies, 0)).split(BATCH):
-            yield UnknownBatch(scorer, part, [LENIENT] * len(part))
-            yield UnknownBatch(scorer, part, [STRICT] * len(part), barred)
+            yield UnknownBatch(scorer, part, [SELF_MATCH] * len(part))
+            yield UnknownBatch(scorer, part, [MASKED] * len(part), barred)
         return
     for index, photo in enumerate(photographs):
         other = scorer.without(index, len(photographs)) if known else scorer
-        kinds = [HELD_OUT] + [COPY] * COPIES
+        kinds = [LEAVE_ONE_OUT] + [AUGMENTED] * COPIES
         for part in scorer.to_batch([photo, *varied(photo, COPIES, index)]).split(BATCH):
             yield UnknownBatch(other, part, kinds[: len(part)])
             kinds = kinds[len(part) :]
@@ -111,31 +122,49 @@ def levels_of(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int
 def normal_scores(
     scorer: Scorer, photographs: Sequence[Image.Image], rotations: int, image_score: str
 ) -> NormalScores:
-    """What good parts score that the detector does not know, from the references it remembers; NotFinite."""
+    """What normal images score that the detector does not know, from the references in its memory;
+    NotFinite."""
+    prior = prior_of(scorer.detector, image_score, len(photographs), rotations)
+    if prior is not None:
+        found, kinds = _scored(
+            _left_out(scorer, photographs, rotations), scorer.detector.settings, image_score
+        )
+        return NormalScores(found.scores, found.peaks, kinds, found.floor, prior)
     if len(photographs) == 1 and looks_slowly(scorer.detector):
         return _scores_of_few(scorer, photographs[0], rotations, image_score)
     looks = 2 * SINGLE_COPIES if len(photographs) == 1 else len(photographs) * (1 + COPIES)
     batches = _said(as_unknown(scorer, photographs, rotations), looks)
     found, kinds = _scored(batches, scorer.detector.settings, image_score)
-    above = above_of(scorer.detector, image_score, len(photographs))
-    if above is None:
-        return NormalScores(found.scores, found.peaks, kinds, found.floor)
-    apart = np.array([mean_apart(scorer, photo) for photo in photographs])
-    scores, peaks = (np.concatenate([values, apart]) for values in (found.scores, found.peaks))
-    kinds_of_all = np.concatenate([kinds, np.full(len(apart), APART)])
-    if not is_like_others(log_odds(scores), kinds_of_all, above):
-        return NormalScores(found.scores, found.peaks, kinds, found.floor)
-    return NormalScores(scores, peaks, kinds_of_all, found.floor, above)
+    return NormalScores(found.scores, found.peaks, kinds, found.floor)
 
 
-def mean_apart(scorer: Scorer, photograph: Image.Image) -> float:
-    """The mean of a reference's map for a detector that knows it alone, not turned and without tiles, where
-    no patch may match near its own place: how unlike those elsewhere on it its patches are. NotFinite."""
-    detector = scorer.detector
-    one = Scorer(detector.another(replace(detector.settings, tiles=1)), scorer)
-    pixels = one.to_batch([photograph])
-    one.remember(pixels)
-    return float(one(pixels, ["a reference"], elsewhere(one.detector, photograph, 1)).base.mean())
+def calibration_scores(
+    scorer: Scorer, photographs: Iterable[Image.Image], count: int, image_score: str
+) -> NormalScores:
+    """What `count` normal images score that are in no memory bank; NotFinite."""
+    batches = (
+        UnknownBatch(scorer, scorer.to_batch(part), [CALIBRATION] * len(part))
+        for part in in_batches(photographs, BATCH)
+    )
+    found, kinds = _scored(
+        progress(batches, count, "calibration images", lambda one: len(one.kinds)),
+        scorer.detector.settings,
+        image_score,
+    )
+    return NormalScores(found.scores, found.peaks, kinds, found.floor)
+
+
+def _left_out(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> Iterator[UnknownBatch]:
+    """Each reference, for a detector without its unrotated copy; where they are not rotated, or enough that
+    one may be an outlier, for one without the whole reference."""
+    count = len(photographs)
+    if rotations == 1 or count >= FEWEST:
+        for index, photo in enumerate(photographs):
+            yield UnknownBatch(scorer.without(index, count), scorer.to_batch([photo]), [LEAVE_ONE_OUT])
+    if rotations > 1:
+        for index, photo in enumerate(photographs):
+            other = scorer.without(index * rotations, count * rotations)
+            yield UnknownBatch(other, scorer.to_batch([photo]), [LEAVE_COPY_OUT])
 
 
 def _said(batches: Iterable[UnknownBatch], looks: int) -> Iterator[UnknownBatch]:
@@ -180,7 +209,7 @@ def _scores_of_few(scorer: Scorer, photograph: Image.Image, rotations: int, imag
 
     def as_through_windows(own: np.ndarray, others: np.ndarray) -> np.ndarray:
         odds, found = log_odds(others), np.empty(len(others))
-        for kind in (LENIENT, STRICT):
+        for kind in (SELF_MATCH, MASKED):
             same = other_kinds == kind
             found[same] = odds[same] - odds[same][0] + log_odds(own[kinds == kind])[0]
         return 1 / (1 + np.exp(-found))

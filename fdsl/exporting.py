@@ -51,8 +51,8 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "threshold": None if limit is None else limit.score,
         "map_threshold": None if limit is None else limit.level,
         "threshold_source": None if limit is None else limit.source,
-        "normal_mean": None if normal is None else normal.bulk[0],
-        "normal_deviation": None if normal is None else normal.bulk[1],
+        "normal_mean": None if normal is None else normal.distribution[0],
+        "normal_deviation": None if normal is None else normal.distribution[1],
         "grey_low": None if grey is None else grey.low,
         "grey_high": None if grey is None else grey.high,
         "heat_low": low,
@@ -63,6 +63,7 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "std": " ".join(map(repr, detector.backbone.std.tolist())),
         "tiles": None if layout is None else json.dumps(tiles_of(layout)),
         "reference_sizes": json.dumps(detector.reference_sizes),
+        "reference_statistics": json.dumps(detector.statistics.tolist()),
         "settings": json.dumps(detector.config.to_json(), sort_keys=True),
     }
     return {name: "" if value is None else str(value) for name, value in facts.items()}

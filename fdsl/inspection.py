@@ -255,6 +255,7 @@ def row_of(name: str, found: Prediction) -> Row:
         "normal_percentile": found.normal_percentile,
         "threshold": found.threshold,
         "anomalous": found.is_anomalous,
+        "reason": found.reason or None,
         "boxes": [asdict(box) for box in found.boxes],
         "width": found.size[0],
         "height": found.size[1],

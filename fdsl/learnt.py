@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fdsl.assembly import assemble, saved_method, tower_of
 from fdsl.run_config import FittedConfig
-from fdsl.thresholds import APART, Above, NormalScores, is_normal
+from fdsl.thresholds import LEAVE_COPY_OUT, LEAVE_ONE_OUT, NormalScores, Prior, is_normal
 from models.detector import Detector
 from models.matching import EVERYTHING, OwnPicks, PickedByAny
 from models.methods.batch import BatchMemory
@@ -22,8 +22,8 @@ from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 # What tensors that are not all there, or of other shapes, raise.
 UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
-ABOVE = "above"  # of NormalScores, where other products taught something
-SIZES, GREY = "references.sizes", "grey.range"
+PRIOR = "prior"  # of NormalScores, where there is one
+SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
 # Name in the file -> the detector's.
 MEMORIES = {"bank": "memory", "window_bank": "window_memory", "tile_bank": "tile_memory"}
 
@@ -51,9 +51,9 @@ def tensors_of(
     if detector.layout is not None:
         tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
-        values = {name: np.atleast_1d(value) for name, value in vars(normal).items() if name != ABOVE}
-        if normal.above is not None:
-            values[ABOVE] = np.array(list(vars(normal.above).values()))
+        values = {name: np.atleast_1d(value) for name, value in vars(normal).items() if name != PRIOR}
+        if normal.prior is not None:
+            values[PRIOR] = np.array(list(vars(normal.prior).values()))
         tensors |= {f"normal.{name}": torch.from_numpy(value) for name, value in values.items()}
     return tensors
 
@@ -199,6 +199,14 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
     return [(int(width), int(height)) for width, height in sizes.tolist()]
 
 
+def statistics_in(tensors: Mapping[str, Tensor]) -> np.ndarray:
+    """The references' statistics (K,4); ConfigError for what is none."""
+    found = tensors.get(STATISTICS)
+    if found is None or found.dim() != 2 or found.shape[1] != 4 or not bool(found.isfinite().all()):
+        raise ConfigError("the statistics of its references are none")
+    return found.double().numpy()
+
+
 def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
     """The range of photographs of more than 8 bits; None where there was none."""
     if GREY not in tensors:
@@ -217,17 +225,16 @@ def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
     scores, peaks, kinds, floor = (state[name].numpy() for name in ("scores", "peaks", "kinds", "floor"))
     if floor.size != 1 or not is_normal(scores, peaks, kinds):
         raise ConfigError("its held-out scores are none")
-    return NormalScores(scores, peaks, kinds, float(floor.item()), _above_of(state, kinds))
+    return NormalScores(scores, peaks, kinds, float(floor.item()), _prior_of(state, kinds))
 
 
-def _above_of(state: Mapping[str, Tensor], kinds: np.ndarray) -> Above | None:
-    """What was learnt on other products, None where nothing was; ConfigError for what cannot be."""
-    if ABOVE not in state:
+def _prior_of(state: Mapping[str, Tensor], kinds: np.ndarray) -> Prior | None:
+    """What was measured on other products, None where nothing was; ConfigError for what cannot be."""
+    if PRIOR not in state:
         return None
-    found = state[ABOVE].double()
-    if found.shape != (4,) or not bool(found.isfinite().all()) or not found[1] > 0:
-        raise ConfigError("what other products taught is no shift, spread, weight and step")
-    if APART not in kinds:
-        raise ConfigError("what its references say of themselves is missing")
-    shift, spread, alone, step = found.tolist()
-    return Above(shift, spread, alone, step)
+    found = state[PRIOR].double()
+    if found.shape != (4,) or not bool(found.isfinite().all()) or not bool((found[[1, 3]] > 0).all()):
+        raise ConfigError("its prior of other products is no offset and spread")
+    if not np.isin((LEAVE_ONE_OUT, LEAVE_COPY_OUT), kinds).any():
+        raise ConfigError("its references' scores without themselves are missing")
+    return Prior(*found.tolist())

@@ -19,8 +19,9 @@ class Prediction:
     score: higher is more anomalous. threshold: the score from which on it is called anomalous, or None. size:
     (width, height) of the photograph in pixels. maps: the whole image's and the windows' maps and raw scores.
     patch_map (G,G) float32 in [0,1]: their fusion, on the patch grid. map_threshold: the map value from which
-    on a patch is boxed, or None. normal_percentile: so many of a hundred good parts would score less, by what
-    the held-out references say; None where they say nothing.
+    on a patch is boxed, or None. normal_percentile: so many of a hundred normal images would score less;
+    None where nothing says it. reason: why it cannot be judged normal whatever its score
+    (utils/image_statistics.py); "" where it can.
     """
 
     score: float
@@ -30,6 +31,7 @@ class Prediction:
     patch_map: np.ndarray
     map_threshold: float | None = None
     normal_percentile: float | None = None
+    reason: str = ""
 
     @property
     def base_map(self) -> np.ndarray:
@@ -53,7 +55,10 @@ class Prediction:
 
     @property
     def is_anomalous(self) -> bool | None:
-        """Whether the score reaches the threshold; None where there is no threshold."""
+        """Whether the score reaches the threshold, or there is a `reason`; None where there is neither reason
+        nor threshold."""
+        if self.reason:
+            return True
         return None if self.threshold is None else self.score >= self.threshold
 
     @cached_property
@@ -63,6 +68,10 @@ class Prediction:
 
     @cached_property
     def boxes(self) -> list[Box]:
-        """The hot regions in the photograph's own pixels, the hottest first; none where it is not
-        anomalous."""
-        return [] if self.is_anomalous is False else find_boxes(self.anomaly_map, self.map_threshold)
+        """The hot regions in the photograph's own pixels, the hottest first; none where it is not anomalous,
+        or shows no part that could have some."""
+        return (
+            []
+            if self.is_anomalous is False or self.reason
+            else find_boxes(self.anomaly_map, self.map_threshold)
+        )

@@ -1,16 +1,11 @@
-"""Backbones by short names (`--preset` of the commands, `AnomalyDetector.from_preset`), and the settings of a
-detector where nothing was asked for."""
+"""Backbones by short names: `--preset` of the commands, `AnomalyDetector.from_preset`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from models.methods.plus import Plus
-from utils.config import AUTO, BackboneConfig
-from utils.tile_layout import AUTO_TILES
+from utils.config import BackboneConfig
 
 PAPER = BackboneConfig()
 
@@ -38,17 +33,6 @@ PRESETS = {
         {"model": "timm/vit_large_patch14_reg4_dinov2.lvd142m", "layers": (14, 17)},
     ),
 }
-
-
-def usual_settings(device: str) -> dict[str, Any]:
-    """What predict.py and the page take where neither a method nor heads were asked for, on this device.
-
-    What judged best of all that was measured (docs/measurements.md). Tiles, which find small defects more
-    exactly and call no photograph otherwise, cost four more passes of the backbone: not without a GPU.
-    """
-    there = torch.cuda.is_available() or torch.backends.mps.is_available()
-    slow = device == "cpu" or (device == "auto" and not there)
-    return {"method": Plus.name, "rotate_references": AUTO, **({} if slow else {"tiles": AUTO_TILES})}
 
 
 def with_preset(name: str, given: dict[str, Any]) -> dict[str, Any]:

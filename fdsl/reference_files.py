@@ -1,4 +1,4 @@
-"""The references that --references names: what lies in them that is no good part, and what was left out."""
+"""The normal images that a flag names: what lies among them that is none, and what was left out."""
 
 from __future__ import annotations
 
@@ -20,39 +20,35 @@ NOT_GOOD = {*MASK_FOLDERS, "mask", "test", "test_public", "bad", "defect", "defe
 ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is said
 
 
-def reference_files(given: Sequence[str]) -> list[Path]:
-    """The photographs of good parts in files, folders and patterns, each once; what is skipped is named.
+def reference_files(given: Sequence[str], flag: str = "--references") -> list[Path]:
+    """The normal images in files, folders and patterns that `flag` names, each once; what is skipped is
+    named.
 
     DataError where there is none, and for a folder that holds a whole dataset: masks and defects would be
-    taken for good parts.
+    taken for normal images.
     """
+    what = "reference" if flag == "--references" else "calibration image"
     for one in given:
         if os.path.isdir(one):
-            _refuse_dataset(Path(one))
+            _refuse_dataset(Path(one), flag)
     problems: list[str] = []
     for _ in find_images(given, problem=lambda name, reason: problems.append(f"{name}: {reason}")):
         pass
-    warn([f"among the references {problem}" for problem in problems])
+    warn([f"among the {what}s {problem}" for problem in problems])
     found = list_images(list(given))
     pages = [(path, pages_left_out(path)) for path in found]
-    warn(
-        [
-            f"of reference {printable(path.name)} {count} page(s) are left out"
-            for path, count in pages
-            if count
-        ]
-    )
+    warn([f"of {what} {printable(path.name)} {count} page(s) are left out" for path, count in pages if count])
     return found
 
 
-def _refuse_dataset(folder: Path) -> None:
+def _refuse_dataset(folder: Path, flag: str) -> None:
     """DataError where the folder, or one in it, holds folders of masks or of defects."""
     for inner in [folder, *(folder / name for name in list_folders(folder))]:
         found = [name for name in list_folders(inner) if name.casefold() in NOT_GOOD]
         if found:
             raise DataError(
-                f"--references {printable(folder)}: {printable(inner / found[0])}/ lies inside, which holds "
-                f"no good parts; give the folder of good photographs{_better(inner)}"
+                f"{flag} {printable(folder)}: {printable(inner / found[0])}/ lies inside, which holds "
+                f"no normal images; give the folder of normal ones{_better(inner)}"
             )
 
 
@@ -74,6 +70,6 @@ def other_shape(size: tuple[int, int], references: Sequence[tuple[int, int]]) ->
         return None
     width, height = references[0]
     return (
-        f"it is {size[0]} x {size[1]} pixels, of another shape than the references ({width} x {height}): "
-        "squashed, its parts look unlike theirs; cut it to their shape"
+        f"it is {size[0]} x {size[1]} pixels, of another aspect ratio than the references "
+        f"({width} x {height}): resizing distorts it. Crop it to their shape"
     )

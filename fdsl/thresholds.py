@@ -1,7 +1,8 @@
-"""From scores of good parts to a decision."""
+"""From scores of normal images to a decision."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -12,21 +13,23 @@ import numpy as np
 from fdsl.metrics.exact import image_metrics
 from utils.errors import ConfigError
 
-LOWEST_RATE = 1e-9  # of false alarms: below it a normal distribution says nothing
+LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution says nothing
 TINY = 1e-6  # scores are kept this far from 0 and 1
-# The kinds of scores, as saved detectors hold them.
-HELD_OUT, LENIENT, STRICT, COPY, APART = 0, 1, 2, 3, 4
-FEWEST = 3  # references, from which on one may be unlike the others
-ODDS_APART, SPREADS_APART = 0.45, 3.0  # log-odds, and times their spread, that it lies above them
-FEWEST_OF_BATCH = 8  # photographs whose bulk says something
-COPY_WEIGHT = 3  # degrees of freedom that the copies of two or more references stand for
-LIKE_OTHERS = 3.0  # spreads that references may lie from the step that was learnt
-LEARNT_WEIGHT = 12  # and those that the spread learnt on other products stands for
+# The kinds of scores, as saved detectors hold them: a reference scored by the others; a single reference by
+# itself, as it is and without its own place; varied copies of a reference, by the others; a reference by the
+# memory bank without its own unrotated copy; normal images that are in no memory bank.
+LEAVE_ONE_OUT, SELF_MATCH, MASKED, AUGMENTED, LEAVE_COPY_OUT, CALIBRATION = range(6)
+KINDS = range(6)
+FEWEST = 3  # references, from which on one may be an outlier
+OUTLIER_GAP, OUTLIER_SPREADS = 0.45, 3.0  # log-odds, and times their spread, that it lies above the others
+FEWEST_OF_BATCH = 8  # test images whose bulk says something
+AUGMENTED_WEIGHT = 3  # degrees of freedom that the varied copies of two or more references stand for
+PRIOR_WEIGHT = 12  # and those that the spread over other products stands for
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """From `score` on a photograph is anomalous, from `level` on a patch is (None: not known); `source` says
+    """From `score` on an image is anomalous, from `level` on a patch is (None: not known); `source` says
     why."""
 
     score: float
@@ -46,100 +49,130 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class Above:
-    """How far new good parts lie above what references say of themselves, in log-odds: the mean and the
-    standard deviation over other products, references and good parts (fdsl/good_parts.py). alone: the weight
-    of what each reference says alone; its scores against the others, of a single one those of its copies
-    against it, have the rest. step: what `step_of` says."""
+class Prior:
+    """How far new normal images lie above what references score when left out, on other products: offset and
+    spread (standard deviation) in log-odds, of image scores and of highest map values
+    (fdsl/threshold_prior.py)."""
 
-    shift: float
+    offset: float
     spread: float
-    alone: float
-    step: float
+    map_offset: float
+    map_spread: float
 
 
 @dataclass(frozen=True)
 class NormalScores:
-    """What photographs of good parts score when the detector does not know them.
+    """What normal images score that the detector does not know.
 
-    scores, peaks (n,): image score and highest map value. kinds (n,): HELD_OUT, a reference against the
-    others, and COPY, its varied copies, the same number for each reference in turn; of a single reference
-    LENIENT, against itself, and STRICT, against itself elsewhere. Of each reference in turn, where other
-    products taught something, APART, the mean of its map against itself elsewhere. floor: the median of all
-    their map values. above: what other products taught of the scores; the peaks go by the references
-    alone.
+    scores, peaks (n,): image score and highest map value. kinds (n,): one of KINDS each; AUGMENTED ones come
+    as many for each reference in turn. floor: the median of all their map values. prior: of these kinds on
+    other products, None where it was not measured.
     """
 
     scores: np.ndarray
     peaks: np.ndarray
     kinds: np.ndarray
     floor: float
-    above: Above | None = None
+    prior: Prior | None = None
 
     def threshold(self, rate: float) -> Threshold:
-        """The threshold that normal photographs reach at the wished `rate`, 0 < rate < 1."""
-        source = f"false-alarm rate {rate:g} ({self._origin})"
-        return Threshold(upper_limit(self.scores, self.kinds, rate, self.above), self.level(rate), source)
+        """The threshold that normal images reach at the target false-positive `rate`, 0 < rate < 1."""
+        source = f"target false-positive rate {rate:g} ({self._origin}{self._short_of(rate)})"
+        return Threshold(self._limit(self.scores, self._prior, rate), self.level(rate), source)
+
+    def level(self, rate: float) -> float:
+        """The map value that normal images reach at the target `rate`."""
+        prior = None if self.prior is None else (self.prior.map_offset, self.prior.map_spread)
+        return self._limit(self.peaks, prior, rate)
+
+    def _limit(self, values: np.ndarray, prior: tuple[float, float] | None, rate: float) -> float:
+        if self.is_calibrated:
+            return conformal_limit(values, rate)
+        return _upper(*normal_distribution(values, self.kinds, prior), rate)
+
+    @property
+    def _prior(self) -> tuple[float, float] | None:
+        """Offset and spread of the image scores."""
+        return None if self.prior is None else (self.prior.offset, self.prior.spread)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether they are scores of normal images beside the references."""
+        return CALIBRATION in self.kinds
+
+    @property
+    def references(self) -> int:
+        """How many references they are of."""
+        counts = [int((self.kinds == kind).sum()) for kind in (LEAVE_ONE_OUT, LEAVE_COPY_OUT)]
+        return max(1, *counts)
 
     @property
     def _origin(self) -> str:
         count = len(self.kinds)
-        if self.above is not None:
-            return (
-                f"{count} scores of the references among themselves, and what other products' good parts do"
-            )
-        if HELD_OUT in self.kinds:
-            return f"leave-one-out of the references and their copies, {count} scores"
+        if self.is_calibrated:
+            return f"{count} calibration images"
+        if self.prior is not None:
+            return f"{_counted(self.references)}, each scored without itself, and a prior of other products"
+        if LEAVE_ONE_OUT in self.kinds:
+            return f"leave-one-out of {_counted(self.references)} and varied copies, {count} scores"
+        return f"varied copies of one reference, {count} scores"
+
+    def _short_of(self, rate: float) -> str:
+        """What to say where there are too few calibration images for the rate."""
+        count = len(self.scores)
+        if not self.is_calibrated or rate >= 1 / (count + 1):
+            return ""
         return (
-            f"copies and tiles of the one reference, {count} scores; rough, two references make it far better"
+            f", which guarantee {1 / (count + 1):.2g} at best; {math.ceil(1 / rate) - 1} guarantee {rate:g}"
         )
 
     def gave(self, threshold: Threshold) -> bool:
         """Whether a threshold is of these scores, and neither given nor learnt elsewhere."""
-        return threshold.source.endswith(f"({self._origin})")
+        return f"({self._origin}" in threshold.source
 
     @property
-    def sureness(self) -> str:
-        """How far a threshold of these is to be trusted, as measured (docs/measurements.md)."""
-        own = int((self.kinds == HELD_OUT).sum())
-        if self.above is not None and own == 0:
+    def trust(self) -> str:
+        """How far a threshold of these holds, and what makes it hold better (docs/measurements.md)."""
+        count = len(self.scores)
+        if self.is_calibrated:
             return (
-                "not sure: with one reference false alarms came out at up to six times the wish on "
-                "average, for single references at up to eleven times; give two or more, or "
-                "--threshold-from batch"
+                f"From {count} calibration images: the target rate holds on average over such sets of images."
             )
-        if own == 0:
+        cure = "Add normal images with --calibration to make it reliable."
+        if self.prior is not None and self.references < 4:
             return (
-                "not sure: one reference cannot say how good parts differ; give two or more, or "
-                "--threshold-from batch"
+                f"From {_counted(self.references)}: at a target of 1 %, expect 0 to 25 false alarms in 100 "
+                f"normal images. {cure}"
             )
-        if own < 4:
-            return "fairly sure: single draws of references come out several times as high"
-        return "rather sure: on average within a few times the wish, single draws above it"
+        if self.references < 2:
+            return f"From 1 reference: it cannot show how normal images differ from each other. {cure}"
+        return (
+            f"From {_counted(self.references)}: expect several times the target rate for some draws. {cure}"
+        )
 
     @property
-    def unlike(self) -> int | None:
-        """The number of the reference whose score is unlike the others'; None where there is none."""
-        return unlike(log_odds(self.scores), self.kinds) if HELD_OUT in self.kinds else None
+    def outlier(self) -> int | None:
+        """The number of the reference whose score lies far above the others'; None where there is none."""
+        return outlier(log_odds(self.scores), self.kinds)
 
     def percentile(self, score: float) -> float:
-        """How unusual an image score is among good parts: so many of a hundred would score less, by the
+        """How unusual an image score is among normal images: so many of a hundred would score less, by the
         distribution that the threshold rests on."""
-        mean, deviation = self.bulk
-        apart = float(log_odds(np.array([score]))[0]) - mean
+        mean, deviation = self.distribution
+        gap = float(log_odds(np.array([score]))[0]) - mean
         if deviation == 0:
-            return 50.0 if apart == 0 else 100.0 * (apart > 0)
-        return 100 * NormalDist().cdf(apart / deviation)
+            return 50.0 if gap == 0 else 100.0 * (gap > 0)
+        return 100 * NormalDist().cdf(gap / deviation)
 
     @property
-    def bulk(self) -> tuple[float, float]:
-        """Mean and standard deviation of good parts' scores, in log-odds."""
-        mean, variance = normal_parts(self.scores, self.kinds, self.above)
+    def distribution(self) -> tuple[float, float]:
+        """Mean and standard deviation of normal images' scores, in log-odds."""
+        mean, variance = normal_distribution(self.scores, self.kinds, self._prior)
         return mean, variance**0.5
 
-    def level(self, rate: float) -> float:
-        """The map value that normal photographs reach at the wished `rate`."""
-        return upper_limit(self.peaks, self.kinds, rate)
+
+def _counted(references: int) -> str:
+    return f"{references} reference{'s' if references > 1 else ''}"
 
 
 def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
@@ -148,13 +181,15 @@ def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
         return False
     if scores.dtype.kind != "f" or peaks.dtype.kind != "f" or kinds.dtype.kind not in "iu":
         return False
-    if not np.isin(kinds, (HELD_OUT, LENIENT, STRICT, COPY, APART)).all():
+    if not np.isin(kinds, KINDS).all():
         return False
-    own, copies, apart = (int((kinds == kind).sum()) for kind in (HELD_OUT, COPY, APART))
-    if apart not in (0, max(1, own)):
-        return False
-    others = len(kinds) - apart
-    return copies % own == 0 and own + copies == others if own else copies < others
+    count = {kind: int((kinds == kind).sum()) for kind in KINDS}
+    if count[CALIBRATION]:
+        return count[CALIBRATION] == len(kinds)
+    own, copies = count[LEAVE_ONE_OUT], count[AUGMENTED]
+    if count[LEAVE_COPY_OUT]:
+        return own in (0, count[LEAVE_COPY_OUT]) and own + count[LEAVE_COPY_OUT] == len(kinds)
+    return copies % own == 0 and own + copies == len(kinds) if own else copies == 0
 
 
 def _is_finite(value: Any) -> bool:
@@ -162,31 +197,43 @@ def _is_finite(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) < 1e300
 
 
-def upper_limit(values: np.ndarray, kinds: np.ndarray, rate: float, above: Above | None = None) -> float:
-    """The value in (0,1) that normal photographs exceed at the rate wished, from held-out values (n,) in
-    [0,1] of these kinds (n,).
+def conformal_limit(values: np.ndarray, rate: float) -> float:
+    """The smallest value that a new normal image reaches at most at the target rate, from those (n,) of n
+    normal images: just above the ceil((n + 1)(1 - rate))-th lowest (split conformal prediction).
 
-    The log-odds are taken as normal. A reference that is `unlike` the others is left out with its copies.
-    HELD_OUT references give the mean; their variance is shrunk towards that of COPY values about each
-    reference's own mean, which counts as COPY_WEIGHT degrees of freedom, and grows
-    by 1 + 1/K for a new photograph. A single reference's LENIENT and STRICT values bound the mean from below
-    and above: it lies anywhere between them alike, which adds (distance)^2 / 12 to the variance within each.
-    With `above` (what other products taught) the mean and the variance are those of `_as_learnt`, where the
-    references are like theirs.
+    A new image exceeds that one with a probability of at most `rate`, if it and the n are exchangeable. Where
+    n is smaller than 1 / rate - 1 the highest stands in, which holds for a rate of 1 / (n + 1).
     """
-    mean, variance = normal_parts(values, kinds, above)
-    return _upper(mean, variance, rate)
+    rank = min(len(values), math.ceil((len(values) + 1) * (1 - rate) - 1e-9))
+    return float(np.nextafter(np.sort(values)[max(rank, 1) - 1], np.inf))
 
 
-def normal_parts(values: np.ndarray, kinds: np.ndarray, above: Above | None = None) -> tuple[float, float]:
-    """Mean and variance of what a new good part's log-odds are; the arguments are those of `upper_limit`."""
+def normal_distribution(
+    values: np.ndarray, kinds: np.ndarray, prior: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """Mean and variance of a new normal image's log-odds, from values (n,) in [0,1] of these kinds (n,).
+
+    The log-odds are taken as normal. An outlier among the references is left out. `prior`: offset and spread
+    over other products. With it, the mean is that of the left-out references plus the offset; the variance
+    is the prior's, which counts as PRIOR_WEIGHT degrees of freedom, and the references' own. Without it,
+    LEAVE_ONE_OUT values give the mean; their variance is shrunk towards that of AUGMENTED values about each
+    reference's own mean and grows by 1 + 1/K for a new image. A single reference's SELF_MATCH and MASKED
+    values bound the mean from below and above: it lies anywhere between them alike, which adds
+    (distance)^2 / 12 to the variance within each.
+    """
     odds = log_odds(values)
-    if (kept := _like_the_others(odds, kinds)) is not None:
+    if CALIBRATION in kinds:
+        return float(odds.mean()), float(odds.var(ddof=1)) if len(odds) > 1 else 0.0
+    if (number := outlier(odds, kinds)) is not None:
+        kept = _but(number, kinds)
         odds, kinds = odds[kept], kinds[kept]
-    if above is not None and is_like_others(odds, kinds, above):
-        return _as_learnt(odds, kinds, above)
-    odds, kinds = odds[kinds != APART], kinds[kinds != APART]
-    return (_of_several if HELD_OUT in kinds else _of_one)(odds, kinds)
+    if prior is not None:
+        own = odds[kinds == (LEAVE_COPY_OUT if LEAVE_COPY_OUT in kinds else LEAVE_ONE_OUT)]
+        offset, spread = prior
+        between = float(((own - own.mean()) ** 2).sum())
+        variance = (PRIOR_WEIGHT * spread**2 + between) / (PRIOR_WEIGHT + len(own) - 1)
+        return float(own.mean()) + offset, variance
+    return (_of_several if LEAVE_ONE_OUT in kinds else _of_one)(odds, kinds)
 
 
 def _upper(mean: float, variance: float, rate: float) -> float:
@@ -201,88 +248,48 @@ def log_odds(values: np.ndarray) -> np.ndarray:
     return np.log(clean / (1 - clean))
 
 
-def unlike(odds: np.ndarray, kinds: np.ndarray) -> int | None:
-    """The number of the reference that is unlike the others, perhaps a broken part; None where there is none.
+def outlier(odds: np.ndarray, kinds: np.ndarray) -> int | None:
+    """The number of the reference that the others do not explain, perhaps a defective part; None where there
+    is none.
 
-    From FEWEST references on, the one with the highest HELD_OUT log-odds: it must lie ODDS_APART above the
-    median of the others, and SPREADS_APART times as far as they spread, copies counted (`_of_several`). The
-    figures are chosen so that good references are rarely named (docs/measurements.md).
+    From FEWEST references on, the one with the highest LEAVE_ONE_OUT log-odds: it must lie OUTLIER_GAP above
+    the median of the others, and OUTLIER_SPREADS times their spread.
     """
-    own = odds[kinds == HELD_OUT]
+    own = odds[kinds == LEAVE_ONE_OUT]
     if len(own) < FEWEST:
         return None
     highest = int(own.argmax())
-    apart = own[highest] - np.median(np.delete(own, highest))
+    gap = own[highest] - np.median(np.delete(own, highest))
     kept = _but(highest, kinds)
     _, variance = _of_several(odds[kept], kinds[kept])
-    return highest if apart > max(ODDS_APART, SPREADS_APART * variance**0.5) else None
-
-
-def _like_the_others(odds: np.ndarray, kinds: np.ndarray) -> np.ndarray | None:
-    """Which values are not of a reference that is `unlike` the others; None where all are."""
-    number = unlike(odds, kinds) if HELD_OUT in kinds else None
-    return None if number is None else _but(number, kinds)
+    return highest if gap > max(OUTLIER_GAP, OUTLIER_SPREADS * variance**0.5) else None
 
 
 def _but(number: int, kinds: np.ndarray) -> np.ndarray:
     """Which values (n,) are not of that reference nor of its copies."""
-    count = int((kinds == HELD_OUT).sum())
-    copies = int((kinds == COPY).sum()) // count
+    count = int((kinds == LEAVE_ONE_OUT).sum())
+    copies = int((kinds == AUGMENTED).sum()) // count
     whose = np.empty(len(kinds), int)
-    for kind, of_each in ((HELD_OUT, 1), (COPY, copies), (APART, 1)):
+    for kind, of_each in ((LEAVE_ONE_OUT, 1), (AUGMENTED, copies), (LEAVE_COPY_OUT, 1)):
         if kind in kinds:
             whose[kinds == kind] = np.repeat(np.arange(count), of_each)
     return whose != number
 
 
-def step_of(odds: np.ndarray, kinds: np.ndarray, alone: float) -> float:
-    """How far above what each says alone the references come for each other, a single one for itself
-    elsewhere; where what it says alone has no weight, how far above what its copies score against it."""
-    among = odds[kinds == (HELD_OUT if HELD_OUT in kinds else STRICT)]
-    below = odds[kinds == (APART if alone > 0 or LENIENT not in kinds else LENIENT)]
-    return float(among.mean() - below.mean())
-
-
-def is_like_others(odds: np.ndarray, kinds: np.ndarray, above: Above) -> bool:
-    """Whether references are as those that something was learnt from: with another backbone, or photographs
-    that nobody thought of, they may not be."""
-    return (
-        APART in kinds and abs(step_of(odds, kinds, above.alone) - above.step) <= LIKE_OTHERS * above.spread
-    )
-
-
-def what_references_say(odds: np.ndarray, kinds: np.ndarray, alone: float) -> float:
-    """Where good parts' log-odds lie, but for a shift that other products teach, from those (n,) of these
-    kinds: what each reference says alone (APART) has that weight, their HELD_OUT scores the rest, of a single
-    one its LENIENT scores."""
-    apart, beside = odds[kinds == APART], odds[kinds == (HELD_OUT if HELD_OUT in kinds else LENIENT)]
-    return float(alone * apart.mean() + ((1 - alone) * beside.mean() if len(beside) else 0.0))
-
-
-def _as_learnt(odds: np.ndarray, kinds: np.ndarray, above: Above) -> tuple[float, float]:
-    """Mean and variance of a new good part's log-odds: what the references say, and how far above it other
-    products' good parts lie. What was learnt counts as LEARNT_WEIGHT degrees of freedom beside the HELD_OUT
-    references' own variance."""
-    own = odds[kinds == HELD_OUT]
-    between = float(((own - own.mean()) ** 2).sum()) if len(own) else 0.0
-    freedom = LEARNT_WEIGHT + max(0, len(own) - 1)
-    variance = (LEARNT_WEIGHT * above.spread**2 + between) / freedom
-    return what_references_say(odds, kinds, above.alone) + above.shift, variance
-
-
 def _of_several(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
-    """Mean and variance of what a new good part's log-odds are, from HELD_OUT ones and their COPY ones."""
-    own, copies = odds[kinds == HELD_OUT], odds[kinds == COPY].reshape(int((kinds == HELD_OUT).sum()), -1)
+    """Mean and variance of a new normal image's log-odds, from LEAVE_ONE_OUT and AUGMENTED ones."""
+    own = odds[kinds == LEAVE_ONE_OUT]
+    copies = odds[kinds == AUGMENTED].reshape(len(own), -1)
     mean, between = float(own.mean()), float(((own - own.mean()) ** 2).sum())
     within, weight = 0.0, 0
     if copies.shape[1] > 1:
-        within, weight = float(copies.var(axis=1, ddof=1).mean()), COPY_WEIGHT
+        within, weight = float(copies.var(axis=1, ddof=1).mean()), AUGMENTED_WEIGHT
     freedom = len(own) - 1 + weight
     return mean, (between + weight * within) / freedom * (1 + 1 / len(own)) if freedom else 0.0
 
 
 def _of_one(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
-    """The same from the LENIENT and STRICT log-odds of a single reference."""
+    """The same from the SELF_MATCH and MASKED log-odds of a single reference."""
     groups = [odds[kinds == kind] for kind in np.unique(kinds)]
     means = [group.mean() for group in groups]
     within = float(np.mean([group.var(ddof=1) if len(group) > 1 else 0.0 for group in groups]))
@@ -290,19 +297,19 @@ def _of_one(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
 
 
 def batch_threshold(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Threshold:
-    """The threshold from the inspected photographs' own bulk: scores and highest map values (n,), of which
-    most are of good parts; 0 < rate < 1. ConfigError for fewer than FEWEST_OF_BATCH.
+    """The threshold from the test images' own bulk: scores and highest map values (n,), most of them of
+    normal images; 0 < rate < 1. ConfigError for fewer than FEWEST_OF_BATCH.
 
-    The log-odds of good ones are taken as normal: the median is their mean, and the root mean square of what
-    lies below it their deviation.
+    The log-odds of normal ones are taken as normal: the median is their mean, and the root mean square of
+    what lies below it their deviation.
     """
     if len(scores) < FEWEST_OF_BATCH:
         raise ConfigError(
-            f"--threshold-from batch needs {FEWEST_OF_BATCH} photographs or more; there are {len(scores)}."
+            f"--threshold-from batch needs {FEWEST_OF_BATCH} images or more; there are {len(scores)}."
         )
     source = (
-        f"false-alarm rate {rate:g} (median and lower half of the {len(scores)} inspected photographs' own "
-        "scores; it looks at what it judges, and holds where most of them are good)"
+        f"target false-positive rate {rate:g} (median and lower half of the scores of {len(scores)} test "
+        "images; it sees what it judges, and holds where most of them are normal)"
     )
     return Threshold(_bulk_limit(scores, rate), _bulk_limit(peaks, rate), source)
 

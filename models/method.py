@@ -53,7 +53,8 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     it needs a checkpoint's trained ones. needs_discrepancy: `--fd none` leaves it nothing. want: what it
     needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to
     one scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score:
-    what its image score is where `summarise` is its own. hottest: the map value that pictures show hottest
+    what its image score is where `summarise` is its own. rotations: copies of each reference where nobody
+    asks for others. hottest: the map value that pictures show hottest
     where no reference says better. sees_inspected: what it remembers are the test images. added_by: of a
     method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
     defined for it. reads_text: it needs `directions` (models/directions.py). groups: how many equal groups,
@@ -80,6 +81,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     scales: tuple[str, ...] = ()
     parts: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""
+    rotations: ClassVar[int | str] = 1
     hottest: ClassVar[float] = 1.0
     levels: Tensor
     directions: Tensor

@@ -64,7 +64,8 @@ class Session:
         """`rotations`: how many copies of good parts are asked for until a visitor asks for others; None: as
         many as the detector came with."""
         self.start, self.folder, self.limits = detector, folder, limits
-        self.usual: int | str = detector.config.rotations if rotations is None else rotations
+        own = detector.config.rotations if detector.config.references else detector.method.rotations
+        self.usual: int | str = own if rotations is None else rotations
         self.references: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
         self._count = 0

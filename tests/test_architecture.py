@@ -137,10 +137,8 @@ def test_what_is_printed_goes_through_one_writer():
 
 
 def test_tests_and_benchmarks_do_not_need_each_other():
-    """Benchmarks are run as commands. Those of thresholds are not yet: their tests import them."""
-    of_thresholds = ROOT / "tests" / "fdsl" / "test_good_parts.py"
-    files = [file for file in files_of("tests") if file != of_thresholds]
-    assert [file for file in files if "benchmarks" in imported(file)] == []
+    """Benchmarks are run as commands."""
+    assert [file for file in files_of("tests") if "benchmarks" in imported(file)] == []
 
 
 def test_what_a_command_line_said_ends_in_flags():

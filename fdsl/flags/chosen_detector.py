@@ -13,17 +13,15 @@ from data.inputs import find_images
 from data.labels import read_labels
 from fdsl.api import AnomalyDetector
 from fdsl.inspected import standing_for_all
-from fdsl.presets import usual_settings
 from fdsl.reference_files import reference_files
-from fdsl.settings import OF_DETECTORS, OF_HEADS, refuse_of_heads, refuse_windows_without_mode, window_config
-from models.methods.registry import METHODS, WITH_HEADS
+from fdsl.settings import OF_HEADS, refuse_of_heads, refuse_windows_without_mode, window_config
+from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig, checkpoint_path
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.log import progress
 from utils.options import options_of, without
 from utils.room import OnDisk
-from utils.text import in_flags
 
 logger = logging.getLogger("fdsl")
 
@@ -54,7 +52,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         method, references = detector.config.detector.method, detector.config.references
         logger.info("detector %s: method %s, %d reference(s)", args.detector, method, references)
         return detector
-    take_usual_settings(args)
+    take_default_method(args)
     flags = {
         **{name: getattr(args, name) for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)},
         **places,
@@ -75,22 +73,11 @@ def wants_heads(args: argparse.Namespace) -> bool:
     return asked or any(getattr(args, name) is not None for name in ("checkpoint", *OF_HEADS))
 
 
-def take_usual_settings(args: argparse.Namespace) -> None:
-    """Fills what is taken where neither a method nor heads were asked for, and says so."""
+def take_default_method(args: argparse.Namespace) -> None:
+    """Fills the method that is taken where neither one nor heads were asked for, and says so."""
     if args.method is not None or wants_heads(args):
         return
-    filled = {
-        name: value
-        for name, value in usual_settings(args.device).items()
-        if getattr(args, name) is None and not (name == "tiles" and args.winmode not in (None, "nan"))
-    }
-    typed = {
-        name: OF_DETECTORS[name].typed(value) if name in OF_DETECTORS else value
-        for name, value in filled.items()
-    }
-    logger.info("nothing else was asked for: %s", in_flags(typed))
-    for name, value in filled.items():
-        setattr(args, name, value)
+    args.method = DEFAULT
     trained = default_checkpoint(args, WITH_HEADS)
     if trained is not None:
         logger.info("%s is not used: heads are for --method %s", trained, WITH_HEADS)
@@ -134,7 +121,7 @@ def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
             "give --threshold-from batch beside it, or --threshold N."
         )
     logger.info("%d reference(s)", len(references))
-    how: dict[str, Any] = {"rotations": args.rotate_references or 1, "false_alarm_rate": target_rate(args)}
+    how: dict[str, Any] = {"rotations": args.rotate_references, "false_alarm_rate": target_rate(args)}
     if not detector.scorer.detector.looks_at_inspected:
         detector.remember(references, **how)
         return
@@ -176,7 +163,7 @@ def target_rate(args: argparse.Namespace) -> float | None:
     """The false-alarm rate to estimate a threshold for; None where another threshold, or none, was asked
     for."""
     elsewhere = args.threshold_from in ("labels", "batch")
-    if args.false_alarm_rate == "none" or args.threshold is not None or elsewhere:
+    if args.false_alarm_rate == "none" or args.threshold is not None or elsewhere or args.calibration:
         return None
     return args.false_alarm_rate or 0.01
 
@@ -194,6 +181,9 @@ def set_threshold(
     elif args.threshold_from == "batch":
         paths = readable(args)
         detector.learn_threshold_from_batch(paths, args.false_alarm_rate or 0.01)
+    elif args.calibration:
+        files = reference_files(args.calibration, "--calibration")
+        detector.calibrate(args.false_alarm_rate or 0.01, files)
     elif args.false_alarm_rate == "none":
         detector.threshold = None
     elif args.detector and args.false_alarm_rate is not None:
@@ -201,6 +191,6 @@ def set_threshold(
     if detector.threshold:
         logger.info("threshold %.6g from %s", detector.threshold.score, detector.threshold.source)
         if detector.normal is not None and detector.normal.gave(detector.threshold):
-            logger.info("this threshold is %s", detector.normal.sureness)
+            logger.info("%s", detector.normal.trust)
     else:
         logger.info("no threshold: scores only")

@@ -69,13 +69,20 @@ def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
 
 
 def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
-    decision = parser.add_argument_group("threshold (by default a false-alarm rate of 0.01)")
+    decision = parser.add_argument_group("threshold (by default a target false-positive rate of 0.01)")
     decision.add_argument(
         "--false-alarm-rate",
         type=_rate,
         metavar="0..1|none",
-        help="target false-positive rate: how often a normal image may be called anomalous, estimated from "
-        "the references alone; none: no threshold",
+        help="target false-positive rate: how often a normal image may be called anomalous; from "
+        "--calibration, or else estimated from the references alone; none: no threshold",
+    )
+    decision.add_argument(
+        "--calibration",
+        nargs="+",
+        metavar="DIR|FILE",
+        help="normal images that are no references: the threshold is their conformal quantile; a rate of "
+        "0.01 takes 99 of them, 0.05 takes 19",
     )
     decision.add_argument(
         "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
@@ -83,8 +90,8 @@ def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
     decision.add_argument(
         "--threshold-from",
         choices=("references", "labels", "batch"),
-        help="labels: the best F1 on --labels; batch: the bulk of the inspected photographs themselves, most "
-        "of which must be good",
+        help="labels: the best F1 on --labels; batch: the bulk of the input images themselves, most of which "
+        "must be normal",
     )
     decision.add_argument(
         "--labels",
@@ -227,6 +234,10 @@ def _contradiction(args: argparse.Namespace) -> str | None:
         return "--threshold-from batch and --false-alarm-rate none contradict each other: leave one out"
     ways = [flag for flag in ways if not (of_batch and flag == "false_alarm_rate")]
     ways += ["threshold_from"] if args.threshold_from in ("labels", "batch") else []
+    if args.calibration:
+        if args.false_alarm_rate == "none":
+            return "--calibration and --false-alarm-rate none contradict each other: leave one out"
+        ways = ["calibration", *(way for way in ways if way != "false_alarm_rate")]
     if len(ways) > 1:
         return f"--{ways[0].replace('_', '-')} and --{ways[1].replace('_', '-')} are two thresholds: give one"
     if (args.threshold_from == "labels") != (args.labels is not None):

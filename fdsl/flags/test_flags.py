@@ -17,14 +17,7 @@ from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import IMAGE_SCORES
 
 # Not set by argparse: with --from-maps the stored run decides.
-DEFAULTS = {
-    "model_name": "fdsl",
-    "k_shot": 1,
-    "seed": 14,
-    "method": WITH_HEADS,
-    "image_score": "paper",
-    "metric_size": PAPER_SIDE,
-}
+DEFAULTS = {"model_name": "fdsl", "k_shot": 1, "seed": 14, "method": WITH_HEADS, "metric_size": PAPER_SIDE}
 
 
 def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
@@ -91,6 +84,10 @@ def _filled(args: argparse.Namespace) -> argparse.Namespace:
             args.k_shot = args.k_shot or [0]
         for name, value in DEFAULTS.items():
             setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
+        if args.image_score is None:
+            args.image_score = "paper" if args.method == WITH_HEADS else "max"
+        if args.rotate_references is None:
+            args.rotate_references = METHODS[args.method].rotations
     return args
 
 

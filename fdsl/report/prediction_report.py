@@ -79,6 +79,7 @@ def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool
         sheet[y : y + small.shape[0], x : x + small.shape[1]] = small
         colour = drawing.PREDICTION_COLOUR if row["anomalous"] else drawing.TEXT_COLOUR
         verdict = {None: "", False: ", normal", True: ", anomalous"}[row["anomalous"]]
+        verdict += f": {row['reason']}" if row["reason"] else ""
         texts += [
             (left + 4, top + CELL + 2, f"{row['score']:.4f}{verdict}", colour, CELL - 8),
             (left + 4, top + CELL + 21, row["image"], drawing.MUTED_COLOUR, CELL - 8),

@@ -234,6 +234,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "normal_percentile": _is_number_or_none,
     "threshold": _is_number_or_none,
     "anomalous": lambda value: value is None or isinstance(value, bool),
+    "reason": lambda value: value is None or isinstance(value, str),
     "boxes": lambda value: isinstance(value, list),
     "width": _is_size,
     "height": _is_size,

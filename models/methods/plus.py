@@ -24,11 +24,13 @@ from models.method import Method, mean_of_highest
 from models.methods.bilateral import bilateral, nearness
 from models.stored import taken
 from models.tiles import resized, smoothed
+from utils.config import AUTO
 from utils.errors import ModelError
 
 COMMON_MODE, WHITENING, BILATERAL = "common-mode", "whitening", "bilateral"
 SELF_DISSIMILARITY, TOP_K = "self-dissimilarity", "top-k"
-WHITENING_TOKENS = 8192  # of each layer, at most, from which the whitening is estimated
+SAMPLES = 8  # residuals of a layer per dimension, at most, from which the whitening is estimated
+FEW = 1 / 8  # of the images: what is left out without the whitening being estimated anew
 REGULARISATION = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
 NEIGHBOURS = 5  # most similar patches of the same image
 SELF_FLOOR = 0.2  # added to the self-dissimilarity, so that a uniform image keeps its distance
@@ -95,15 +97,18 @@ class PlusMemory:
         return state if self.whitening is None else {**state, "whitening": self.whitening}
 
     def without(self, reference: int, references: int) -> PlusMemory:
-        """The memory as if one of its `references`, each with its copies in order, had never been seen."""
+        """The memory as if one of its `references`, each with its copies in order, had never been seen; where
+        that is FEW of the images the whitening stays."""
         bank = self.bank.without(reference, references)
-        return PlusMemory(bank, None) if self.whitening is None else PlusMemory.of_bank(bank)
+        if self.whitening is None or references * FEW >= 1:
+            return PlusMemory(bank, self.whitening)
+        return PlusMemory.of_bank(bank)
 
 
 def _among_themselves(centred: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> Tensor:
     """A bank's tokens (M,C), relative to its `mean` (1,C), of images of these sizes -> residuals (m,C) of an
     even sample of them, each from its nearest token in another image."""
-    step = max(1, math.ceil(len(centred) / WHITENING_TOKENS))
+    step = max(1, math.ceil(len(centred) / (SAMPLES * centred.shape[1])))
     residuals, start = [], 0
     for size in sizes:
         own = centred[start : start + size][::step].float()
@@ -125,6 +130,7 @@ class Plus(Method[PlusMemory]):
     own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     hottest = 0.5
     takes_text = True
+    rotations = AUTO
     groups = 2
     parts = (COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K)
 

@@ -15,4 +15,5 @@ METHODS: dict[str, type[Method]] = {
     method.name: method for method in (Fdsl, Nearest, Both, Subspace, Plus, Batch, ByText)
 }
 METHODS_IN_WORDS = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())
-WITH_HEADS, WITHOUT_HEADS = Fdsl.name, Nearest.name  # what is taken where no method was asked for
+WITH_HEADS = Fdsl.name  # what is taken where heads, and no method, were asked for
+DEFAULT = Plus.name  # and where neither was

@@ -86,23 +86,24 @@ def run_benchmark(name, *arguments):
     return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
 
 
-def test_thresholds_of_the_inspected_bulk_are_measured(datasets, backbone):
-    data = ["--dataset", "mvtec", "--data-path", datasets[0], "--method", "nearest"]
-    header, _, *rows = run_benchmark(
+def test_thresholds_are_measured(datasets, backbone, tmp_path):
+    file = tmp_path / "rows.json"
+    words = [
         "thresholds.py",
-        *data,
-        *backbone[:-2],
-        "--tables",
-        "batch",
-        "--shots",
-        1,
-        "--seeds",
-        1,
-        "--defects",
-        0.5,
-    )
-    assert header[:4] == ["category", "score", "k", "defects"] and len(header) == 6
-    assert [row[:4] for row in rows] == [["plate", kind, "1", "50%"] for kind in ("max", "top1")]
+        f"mvtec={datasets[0]}",
+        *backbone,
+        "--cache",
+        tmp_path / "cache",
+        "--json",
+        file,
+    ]
+    words += ["--seeds", "0", "1", "--shots", "1", "2", "--images", "6"]
+    printed = printed_by(*words)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(row["shots"], row["seed"], row["rotated"]) for row in rows][:2] == [(1, 0, True), (1, 1, True)]
+    assert len(rows) == 4 and all(row["known"] and row["calibration"] and row["normal"] for row in rows)
+    assert "| plus" in printed and "map offset" in printed and "within their 95 % interval" in printed
+    assert printed_by(*words) == printed and len(file.read_text().splitlines()) == 4
 
 
 def test_backbones_are_timed_beside_the_bare_tower():

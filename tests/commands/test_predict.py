@@ -11,9 +11,6 @@ import torch
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
-from fdsl.flags.chosen_detector import take_usual_settings
-from fdsl.flags.predict_flags import parse
-from fdsl.presets import usual_settings
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
 from models.methods.fdsl import Fdsl
@@ -22,7 +19,6 @@ from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME, rows
 from tests.support.small_runs import command
 from utils.errors import ConfigError, DataError
-from utils.tile_layout import AUTO_TILES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -78,22 +74,44 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     assert json.loads((out / "config.json").read_text())["method"] == "nearest"
 
 
-def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, tmp_path, monkeypatch, told):
-    """What judged best, tiles only on a GPU; trained heads that lie about are named and not taken."""
+def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, tmp_path, told):
+    """Trained heads that lie about are named and not taken."""
     given = ["--references", str(place / "good"), "--input", str(place / "parts/2.png")]
     given += ["--output", str(tmp_path / "out"), "--checkpoints", str(checkpoint.parents[1]), *backbone]
     assert predict.main(given) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["method"] == "plus" and config["windows"]["tiles"] == 1
-    assert "nothing else was asked for: --method plus --rotate-references auto" in told()
     assert "visa.safetensors is not used: heads are for --method fdsl" in told()
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    assert usual_settings("auto")["tiles"] == AUTO_TILES and "tiles" not in usual_settings("cpu")
-    take_usual_settings(parse([*given[:6], "--device", "auto"], ""))
-    assert "nothing else was asked for: --method plus --rotate-references auto --tiles auto" in told()
     assert predict.main([*given, "--tiles", "2", "--rotate-references", "1"]) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["windows"]["tiles"] == 2 and config["rotations"] == 1
+
+
+def test_calibration_images_give_the_threshold_and_a_reason_is_in_every_row(place, backbone, tmp_path, told):
+    Image.new("RGB", (80, 60)).save(place / "black.png")
+    common = ["--input", str(place / "black.png"), str(place / "parts/10.png")]
+    given = ["--references", str(place / "good/1.png"), "--output", str(tmp_path / "out"), *common, *backbone]
+    calibration = ["--calibration", str(place / "good/2.png"), str(place / "good/3.png")]
+    saved = ["--save-detector", str(tmp_path / "part.safetensors")]
+    assert predict.main([*given, *calibration, *saved, "--exit-code"]) == 1
+    assert "2 calibration images, which guarantee 0.33 at best; 99 guarantee 0.01" in told()
+    black, part = [json.loads(line) for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()]
+    assert black["anomalous"] and black["reason"] == "no part in the picture" and black["boxes"] == []
+    assert part["reason"] is None
+    table = {row["image"]: row for row in rows(tmp_path / "out" / "scores.csv")}
+    assert sorted(row["reason"] for row in table.values()) == ["", "no part in the picture"]
+    assert "anomalous: no part in the picture" in (tmp_path / "out/report.html").read_text()
+    detector = AnomalyDetector.load(tmp_path / "part.safetensors")
+    before = detector.threshold
+    again = ["--detector", str(tmp_path / "part.safetensors"), *common, "--output", str(tmp_path / "again")]
+    again += ["--model-config", backbone[backbone.index("--model-config") + 1], *RUNTIME]
+    assert (
+        predict.main([*again, "--calibration", str(place / "good/2.png"), "--false-alarm-rate", "0.5"]) == 0
+    )
+    score = json.loads((tmp_path / "again/scores.jsonl").read_text().splitlines()[0])["threshold"]
+    assert score != before.score
+    with pytest.raises(SystemExit):
+        predict.main([*given, *calibration, "--threshold", "0.5"])
 
 
 def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint, tiny_configs, tmp_path):

@@ -184,7 +184,7 @@ def test_a_reference_given_twice_counts_once(configs, told):
     wanted = detector.threshold
     detector.remember([texture(1), texture(2), texture(1), texture(3), texture(3)])
     assert detector.threshold == wanted and detector.config.references == 3
-    assert "2 reference(s) show exactly what another one shows" in told()
+    assert told().count("they count as one reference") == 2
 
 
 def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tiny_configs, monkeypatch, told):
@@ -371,7 +371,7 @@ def test_thresholds_given_wished_learnt_and_none(nearest, configs):
     detector.remember(texture(1), false_alarm_rate=None)
     found = detector.predict(texture(3))
     assert found.is_anomalous is None and found.threshold is None and found.boxes
-    with pytest.raises(ConfigError, match="held-out"):
+    with pytest.raises(ConfigError, match="No scores of normal images"):
         detector.calibrate(0.1)
     detector.set_threshold(found.score)
     assert detector.predict(texture(3)).is_anomalous is True
@@ -434,8 +434,8 @@ def test_top1_is_steadier_than_the_maximum(configs):
 
 def test_a_saved_detector_says_of_which_kind_each_score_is(nearest):
     state = nearest.tensors()
-    assert state["normal.kinds"].tolist() == nearest.normal.kinds.tolist() == [0, 3, 3, 3, 3] * 3
-    assert normal_scores_of(state).kinds.tolist() == [0, 3, 3, 3, 3] * 3
+    assert state["normal.kinds"].tolist() == nearest.normal.kinds.tolist() == [0] * 3 + [4] * 3
+    assert normal_scores_of(state).kinds.tolist() == [0] * 3 + [4] * 3
 
 
 @pytest.mark.parametrize("method", ["fdsl", "both"])

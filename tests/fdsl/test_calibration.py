@@ -24,7 +24,7 @@ def detector(tiny_configs, windows, **more):
 
 def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photographs, monkeypatch):
     monkeypatch.setattr("fdsl.calibration.OF_A_PHOTOGRAPH", 4.0)
-    monkeypatch.setattr("fdsl.good_parts.LEARNT", {})  # it counts for whole images alone
+    monkeypatch.setattr("fdsl.threshold_prior.PRIORS", {})  # they count for whole images alone
     none, some = (
         detector(tiny_configs, one) for one in (WindowConfig("nan"), WindowConfig("mul", 4, 2, 0.0))
     )
@@ -62,7 +62,7 @@ def test_the_start_takes_no_longer_than_three_photographs(
         return encode(images, want)
 
     monkeypatch.setattr(made.backbone, "encode", counted)
-    made.remember(photographs[:1])
+    made.remember(photographs[:1], rotations=1)
     start = sum(patches)
     patches.clear()
     made.predict(photographs[1:])

@@ -7,7 +7,7 @@ import pytest
 
 from fdsl.api import AnomalyDetector
 from fdsl.flags import predict_flags, test_flags
-from fdsl.flags.chosen_detector import take_usual_settings
+from fdsl.flags.chosen_detector import take_default_method
 from fdsl.flags.preset_flag import take_preset
 from fdsl.presets import PRESETS, with_preset
 from fdsl.settings import backbone_config
@@ -62,8 +62,8 @@ def test_it_makes_a_detector_and_does_not_go_with_a_saved_one(capsys):
 
 def test_a_preset_leaves_the_method_to_its_default(caplog):
     args = predict_flags.parse([*PREDICT, "--preset", "dinov2-small", "--device", "cpu"], "")
-    take_usual_settings(args)
-    assert (args.method, args.rotate_references, args.tiles) == ("plus", "auto", None)
+    take_default_method(args)
+    assert (args.method, args.rotate_references, args.tiles) == ("plus", None, None)
 
 
 def test_presets_in_python(tiny_configs):

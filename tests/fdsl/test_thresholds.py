@@ -5,16 +5,24 @@ import pytest
 from hypothesis import example, given, settings, strategies
 
 from fdsl.thresholds import (
-    COPY,
-    HELD_OUT,
-    LENIENT,
-    STRICT,
+    AUGMENTED,
+    CALIBRATION,
+    LEAVE_COPY_OUT,
+    LEAVE_ONE_OUT,
+    MASKED,
+    SELF_MATCH,
     NormalScores,
+    Prior,
     batch_threshold,
+    conformal_limit,
+    is_normal,
     labelled_threshold,
-    upper_limit,
 )
 from utils.errors import ConfigError
+
+
+def upper_limit(values, kinds, rate, prior=None):
+    return NormalScores(values, values, kinds, 0.1, prior).threshold(rate).score
 
 
 def normal(scores, kinds=None, peaks=None):
@@ -22,17 +30,17 @@ def normal(scores, kinds=None, peaks=None):
     return NormalScores(
         scores,
         scores if peaks is None else np.asarray(peaks, float),
-        np.full(len(scores), HELD_OUT) if kinds is None else np.asarray(kinds),
+        np.full(len(scores), LEAVE_ONE_OUT) if kinds is None else np.asarray(kinds),
         0.1,
     )
 
 
-def test_threshold_keeps_the_wished_rate_where_its_assumption_holds():
+def test_threshold_keeps_the_target_rate_where_its_assumption_holds():
     generator = np.random.default_rng(0)
     odds = generator.normal(-1.5, 0.2, 20_000)
     scores = 1 / (1 + np.exp(-odds))
     for rate in (0.01, 0.1, 0.5):
-        limit = upper_limit(scores[:10_000], np.full(10_000, HELD_OUT), rate)
+        limit = upper_limit(scores[:10_000], np.full(10_000, LEAVE_ONE_OUT), rate)
         assert (scores[10_000:] >= limit).mean() == pytest.approx(rate, abs=0.35 * rate)
 
 
@@ -41,14 +49,15 @@ def test_threshold_keeps_the_wished_rate_where_its_assumption_holds():
 @settings(max_examples=60, deadline=None)
 def test_threshold_is_a_score_and_falls_with_the_rate(scores, rate):
     strict, loose = (
-        upper_limit(np.array(scores), np.full(len(scores), HELD_OUT), r) for r in (rate, min(0.9, 2 * rate))
+        upper_limit(np.array(scores), np.full(len(scores), LEAVE_ONE_OUT), r)
+        for r in (rate, min(0.9, 2 * rate))
     )
     assert 0 < loose <= strict < 1
 
 
 def test_a_single_reference_is_bounded_from_both_sides():
     lenient, strict = np.full(8, 0.10), np.full(8, 0.20)
-    kinds = np.repeat([LENIENT, STRICT], 8)
+    kinds = np.repeat([SELF_MATCH, MASKED], 8)
     assert 0.10 < upper_limit(np.concatenate([lenient, strict]), kinds, 0.5) < 0.20
     wide = upper_limit(np.concatenate([lenient, strict]), kinds, 0.01)
     narrow = upper_limit(np.concatenate([lenient + 0.045, strict - 0.045]), kinds, 0.01)
@@ -56,11 +65,11 @@ def test_a_single_reference_is_bounded_from_both_sides():
 
 
 def test_copies_widen_the_spread_but_do_not_move_the_mean():
-    kinds = np.array([HELD_OUT, COPY, COPY] * 3)
+    kinds = np.array([LEAVE_ONE_OUT, AUGMENTED, AUGMENTED] * 3)
     own, spread = np.array([0.10, 0.11, 0.12]), np.array([-0.05, 0.05])
     values = np.concatenate([[score, *(0.4 + spread)] for score in own])
     narrow = np.concatenate([[score, *(0.4 + spread / 10)] for score in own])
-    assert upper_limit(values, kinds, 0.5) == pytest.approx(upper_limit(own, np.full(3, HELD_OUT), 0.5))
+    assert upper_limit(values, kinds, 0.5) == pytest.approx(upper_limit(own, np.full(3, LEAVE_ONE_OUT), 0.5))
     assert upper_limit(values, kinds, 0.01) > upper_limit(narrow, kinds, 0.01)
     assert upper_limit(narrow, kinds, 0.01) < 0.3, (
         "copies that look strange do not push the threshold up by themselves"
@@ -69,14 +78,14 @@ def test_copies_widen_the_spread_but_do_not_move_the_mean():
 
 def test_one_held_out_score_gives_itself_without_a_warning():
     with np.errstate(all="raise"):
-        assert upper_limit(np.array([0.3]), np.array([HELD_OUT]), 0.01) == pytest.approx(0.3)
+        assert upper_limit(np.array([0.3]), np.array([LEAVE_ONE_OUT]), 0.01) == pytest.approx(0.3)
 
 
 def test_threshold_says_where_it_comes_from_and_serves_maps_too():
     found = normal([0.1, 0.2, 0.3], peaks=[0.05, 0.1, 0.15]).threshold(0.05)
     assert "0.05" in found.source and "leave-one-out" in found.source
     assert found.level < found.score
-    assert "one reference" in normal([0.1, 0.2], kinds=[LENIENT, STRICT]).threshold(0.05).source
+    assert "one reference" in normal([0.1, 0.2], kinds=[SELF_MATCH, MASKED]).threshold(0.05).source
 
 
 def test_labels_give_the_best_f1_with_room_below():
@@ -101,13 +110,13 @@ def test_the_bulk_of_a_batch_gives_a_threshold_that_defects_hardly_move(share):
     found = batch_threshold(np.concatenate([good, bad]), np.concatenate([good, bad]), 0.05)
     assert found.level == found.score and found.score < 0.9
     assert (0.035 if share == 0 else 0.01) < (good >= found.score).mean() < 0.065
-    assert "looks at what it judges" in found.source
+    assert "sees what it judges" in found.source
 
 
 def test_a_batch_that_is_too_small_is_refused():
-    with pytest.raises(ConfigError, match="needs 8 photographs"):
+    with pytest.raises(ConfigError, match="needs 8 images"):
         batch_threshold(np.full(7, 0.3), np.full(7, 0.3), 0.05)
-    with pytest.raises(ConfigError, match="needs 8 photographs"):
+    with pytest.raises(ConfigError, match="needs 8 images"):
         batch_threshold(np.empty(0), np.empty(0), 0.05)
 
 
@@ -115,15 +124,82 @@ def test_equal_scores_are_their_own_threshold():
     assert batch_threshold(np.full(9, 0.3), np.full(9, 0.3), 0.05).score == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize("references, words", [(1, "not sure"), (2, "fairly sure"), (4, "rather sure")])
-def test_the_threshold_says_how_sure_it_is(references, words):
-    kinds = [LENIENT, STRICT] if references == 1 else [HELD_OUT] * references
+@pytest.mark.parametrize(
+    "kinds, prior, words",
+    [
+        ([SELF_MATCH, MASKED], None, "From 1 reference: it cannot show"),
+        ([LEAVE_COPY_OUT], Prior(0.2, 0.1, 0.3, 0.2), "From 1 reference: at a target of 1 %"),
+        ([LEAVE_COPY_OUT] * 2, Prior(0.2, 0.1, 0.3, 0.2), "From 2 references: at a target of 1 %"),
+        ([LEAVE_ONE_OUT] * 4, None, "From 4 references: expect several times"),
+        ([CALIBRATION] * 19, None, "From 19 calibration images: the target rate holds"),
+    ],
+)
+def test_it_says_how_far_a_threshold_is_to_be_trusted(kinds, prior, words):
     values = np.linspace(0.2, 0.25, len(kinds))
-    assert words in NormalScores(values, values, np.array(kinds), 0.1).sureness
+    found = NormalScores(values, values, np.array(kinds), 0.1, prior)
+    assert words in found.trust and ("--calibration" in found.trust) == (CALIBRATION not in kinds)
+    assert found.gave(found.threshold(0.05)) and is_normal(values, values, found.kinds)
 
 
-@pytest.mark.parametrize("kinds", [[HELD_OUT, HELD_OUT, COPY, COPY, COPY, COPY], [LENIENT, STRICT] * 3])
-def test_percentiles_are_the_thresholds_turned_round(kinds):
+def test_with_a_prior_the_left_out_references_give_the_mean_and_it_the_rest():
+    odds = lambda value: np.log(value / (1 - value))
+    prior = Prior(0.2, 0.1, 0.5, 0.3)
+    scores, peaks = np.array([0.2, 0.24]), np.array([0.15, 0.18])
+    found = NormalScores(scores, peaks, np.array([LEAVE_COPY_OUT] * 2), 0.1, prior).threshold(0.05)
+    for limit, values, offset, spread in ((found.score, scores, 0.2, 0.1), (found.level, peaks, 0.5, 0.3)):
+        own = odds(values)
+        variance = (12 * spread**2 + ((own - own.mean()) ** 2).sum()) / 13
+        assert odds(limit) == pytest.approx(own.mean() + offset + 1.6449 * variance**0.5, abs=1e-4)
+    many = np.array([0.2, 0.21, 0.19, 0.5])
+    kinds = np.array([LEAVE_ONE_OUT] * 4 + [LEAVE_COPY_OUT] * 4)
+    with_outlier = NormalScores(np.tile(many, 2), np.tile(many, 2), kinds, 0.1, prior)
+    without = NormalScores(many[:3], many[:3], kinds[4:7], 0.1, prior)
+    assert with_outlier.outlier == 3 and without.outlier is None
+    assert with_outlier.threshold(0.05).score == pytest.approx(without.threshold(0.05).score)
+
+
+@pytest.mark.parametrize("count, rate", [(19, 0.05), (99, 0.05), (99, 0.01), (30, 0.1)])
+def test_calibration_images_guarantee_the_rate_on_average(count, rate):
+    """Whatever the scores' distribution: the probability that a new one reaches the limit is at most rate."""
+    generator = np.random.default_rng(3)
+    draws = generator.gamma(2, 1, (4000, count + 1))
+    reached = [new >= conformal_limit(known, rate) for *known, new in draws]
+    assert rate - 1.5 / (count + 1) < np.mean(reached) < rate + 3 * (rate / 4000) ** 0.5
+
+
+def test_too_few_calibration_images_say_which_rate_they_guarantee():
+    scores = np.linspace(0.1, 0.3, 9)
+    few = NormalScores(scores, scores, np.full(9, CALIBRATION), 0.05)
+    found = few.threshold(0.01)
+    assert found.score == np.nextafter(0.3, 1) and "guarantee 0.1 at best; 99 guarantee 0.01" in found.source
+    assert "guarantee" not in few.threshold(0.1).source and few.gave(found)
+    assert few.threshold(0.5).score == np.nextafter(scores[4], 1)
+
+
+@pytest.mark.parametrize(
+    "kinds, fits",
+    [
+        ([CALIBRATION] * 3, True),
+        ([CALIBRATION, LEAVE_ONE_OUT], False),
+        ([LEAVE_ONE_OUT, LEAVE_COPY_OUT], True),
+        ([LEAVE_ONE_OUT] * 2 + [LEAVE_COPY_OUT], False),
+        ([LEAVE_COPY_OUT, AUGMENTED], False),
+        ([LEAVE_ONE_OUT, AUGMENTED, AUGMENTED], True),
+        ([SELF_MATCH, MASKED], True),
+        ([SELF_MATCH, AUGMENTED], False),
+        ([6], False),
+    ],
+)
+def test_kinds_of_a_file_are_those_of_references_or_of_calibration_images(kinds, fits):
+    values = np.full(len(kinds), 0.2)
+    assert is_normal(values, values, np.array(kinds)) == fits
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [[LEAVE_ONE_OUT, LEAVE_ONE_OUT, AUGMENTED, AUGMENTED, AUGMENTED, AUGMENTED], [SELF_MATCH, MASKED] * 3],
+)
+def test_percentiles_are_the_inverse_of_thresholds(kinds):
     scores = np.linspace(0.2, 0.4, 6)
     normal = NormalScores(scores, scores, np.array(kinds), 0.1)
     for rate in (0.5, 0.1, 0.01, 1e-4):
@@ -132,8 +208,8 @@ def test_percentiles_are_the_thresholds_turned_round(kinds):
     assert found == sorted(found) and 0 <= found[0] and found[-1] <= 100
 
 
-def test_percentiles_of_good_parts_that_are_all_alike():
+def test_percentiles_of_normal_images_that_all_score_the_same():
     normal = NormalScores(
-        np.full(5, 0.25), np.full(5, 0.25), np.array([LENIENT, STRICT, STRICT, LENIENT, STRICT]), 0.1
+        np.full(5, 0.25), np.full(5, 0.25), np.array([SELF_MATCH, MASKED, MASKED, SELF_MATCH, MASKED]), 0.1
     )
     assert [normal.percentile(score) for score in (0.2, 0.25, 0.3)] == [0, 50, 100]

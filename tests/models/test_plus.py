@@ -227,11 +227,11 @@ def test_leaving_out_a_reference_is_remembering_the_others(tiny_backbone, photos
 
 
 def test_few_tokens_are_enough_for_the_whitening(tiny_backbone, photos, monkeypatch):
-    monkeypatch.setattr(plus, "WHITENING_TOKENS", 64)
+    monkeypatch.setattr(plus, "SAMPLES", 1)
     detector = detector_of(tiny_backbone)
     detector.remember(photos[:2])
     every_second = detector.memory.whitening
-    monkeypatch.setattr(plus, "WHITENING_TOKENS", 128)
+    monkeypatch.setattr(plus, "SAMPLES", 8)
     detector.remember(photos[:2])
     assert every_second.shape == detector.memory.whitening.shape
     assert not torch.allclose(every_second, detector.memory.whitening)

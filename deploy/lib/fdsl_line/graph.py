@@ -16,6 +16,7 @@ from PIL import Image
 
 from fdsl_line.boxes import Box, find_boxes, upsample
 from fdsl_line.errors import Refused, one_line, printable
+from fdsl_line.image_statistics import reason_of, statistics_of
 from fdsl_line.photographs import GreyRange, Tiles, to_pixels
 
 FORMAT = "1"
@@ -42,6 +43,7 @@ class Found:
     normal_percentile: float | None
     threshold: float | None
     anomalous: bool | None
+    reason: str
     patch_map: np.ndarray
     boxes: list[Box]
 
@@ -55,6 +57,7 @@ class Found:
             "normal_percentile": self.normal_percentile,
             "threshold": self.threshold,
             "anomalous": self.anomalous,
+            "reason": self.reason or None,
             "boxes": [asdict(box) for box in self.boxes],
             "width": self.size[0],
             "height": self.size[1],
@@ -167,6 +170,9 @@ class Graph:
         self.reference_sizes = pairs(
             "reference_sizes", json.loads(self.facts["reference_sizes"]), largest=LARGEST_PHOTO
         )
+        self.statistics = np.array(json.loads(self.facts["reference_statistics"]), np.float64).reshape(-1, 4)
+        if not np.isfinite(self.statistics).all():
+            raise ValueError("reference_statistics hold what is no number")
         self.tiles = self._tiles(json.loads(self.facts["tiles"] or "null"))
         self.settings = json.loads(self.facts["settings"])
         if not isinstance(self.settings, dict):
@@ -250,8 +256,12 @@ class Graph:
             raise Refused(f"{name}: its anomaly map is not finite; check the photograph and the detector.")
         score, window = float(given["score"]), given.get("window_score")
         anomalous = None if self.threshold is None else score >= self.threshold
+        reason = ""
+        if len(self.statistics):
+            whole = pixels[0] if self.tiles is None else pixels[0, 0]
+            reason = reason_of(statistics_of(whole), self.statistics)
         boxes: list[Box] = []
-        if anomalous is not False:
+        if anomalous is not False and not reason:
             boxes = find_boxes(upsample(given["map"], photo.height, photo.width), self.level)
         return Found(
             photo.size,
@@ -260,7 +270,8 @@ class Graph:
             None if window is None else float(window),
             self._percentile(score),
             self.threshold,
-            anomalous,
+            True if reason else anomalous,
+            reason,
             given["map"],
             boxes,
         )

@@ -4,11 +4,15 @@ import numpy as np
 import pytest
 
 from fdsl.api import AnomalyDetector, WindowConfig
-from fdsl.thresholds import COPY, HELD_OUT, log_odds, unlike, upper_limit
+from fdsl.thresholds import AUGMENTED, LEAVE_ONE_OUT, NormalScores, log_odds, outlier
 from tests.fdsl.test_api import TINY
 from tests.support.photographs import draw, texture
 
 COPIES = 4
+
+
+def upper_limit(values, kinds, rate):
+    return NormalScores(values, values, kinds, 0.1).threshold(rate).score
 
 
 def values_of(own, seed=0):
@@ -18,7 +22,7 @@ def values_of(own, seed=0):
     for score in own:
         copies = score + generator.normal(0, 0.005, COPIES)
         values += [score, *copies]
-        kinds += [HELD_OUT] + [COPY] * COPIES
+        kinds += [LEAVE_ONE_OUT] + [AUGMENTED] * COPIES
     return np.array(values), np.array(kinds)
 
 
@@ -34,9 +38,9 @@ def values_of(own, seed=0):
         ((0.16, 0.15, 0.17, 0.05), None),  # better than the others
     ],
 )
-def test_the_one_that_lies_far_above_the_others_is_unlike(own, expected):
+def test_the_one_that_lies_far_above_the_others_is_an_outlier(own, expected):
     values, kinds = values_of(own)
-    assert unlike(log_odds(values), kinds) == expected
+    assert outlier(log_odds(values), kinds) == expected
 
 
 def test_the_limit_is_that_of_the_others_alone():
@@ -53,9 +57,9 @@ def test_a_broken_reference_is_named(tiny_configs, tmp_path, told):
         draw(tmp_path / f"{number}.png", number)
     detector.remember(tmp_path)
     limit = detector.threshold.score
-    assert "unlike" not in told()
+    assert "far above" not in told()
     draw(tmp_path / "bröken.png", 9, defect=True)
     detector.remember(tmp_path)
-    assert "bröken.png is unlike the other references" in told()
+    assert "bröken.png scores far above the other references" in told()
     assert detector.threshold.score < 1.2 * limit
     assert detector.predict(texture(11, defect=True)).score > 0

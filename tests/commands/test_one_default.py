@@ -1,0 +1,53 @@
+"""The commands, the Python interface and the page have the same defaults: the same scores for the same
+photographs."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from fdsl.api import AnomalyDetector
+from page.session import Limits, Session
+from tests.support.predictions import TOWER
+from tests.support.small_runs import command
+
+predict, test = command("predict"), command("test")
+
+
+@pytest.mark.parametrize("shots", [1, 2])
+def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_path, shots):
+    root, _ = datasets
+    run = ["--dataset", "mvtec", "--data-path", str(root), "--method", "plus", "--k-shot", str(shots)]
+    test.main([*run, "--results", str(tmp_path / "results"), "--pictures", "0", *backbone])
+    (scored,) = (tmp_path / "results").rglob("scores.csv")
+    config = json.loads((scored.parent / "config.json").read_text())
+    assert (config["image_score"], config["rotations"]) == ("max", "auto")
+    lines = (scored.parent / "references.txt").read_text().splitlines()
+    references = [str(root / line.split("\t")[-1]) for line in lines if line.strip()]
+    assert len(references) == shots
+    with open(scored, encoding="utf-8-sig", newline="") as rows:
+        table = list(csv.DictReader(rows))
+    images, tested = [root / row["image"] for row in table], [float(row["score"]) for row in table]
+
+    arguments = ["--references", *references, "--input", *map(str, images)]
+    predict.main([*arguments, "--output", str(tmp_path / "out"), "--pictures", "none", *backbone])
+    predicted = [
+        json.loads(line)["score"] for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()
+    ]
+
+    settings = {**TOWER, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
+    detector = AnomalyDetector.from_backbone(**settings)
+    detector.remember(references)
+    found = [one.score for one in detector.predict(images)]
+
+    limits = Limits(file_bytes=10**7, max_pixels=10**7, references=9, photographs=99)
+    session = Session(AnomalyDetector.from_backbone(**settings), tmp_path / "page", limits)
+    for file in references:
+        session.add_reference(Path(file).read_bytes(), Path(file).name)
+    session.learn(session.state()["rotations"])
+    assert session.detector.config.rotations == detector.config.rotations
+    shown = [one.score for one in session.detector.predict(images)]
+
+    assert found == pytest.approx(tested, abs=1e-6)
+    assert predicted == pytest.approx(found, abs=1e-6) and shown == pytest.approx(found, abs=1e-6)

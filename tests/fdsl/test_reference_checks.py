@@ -1,0 +1,92 @@
+"""References that count once or not at all, and photographs that cannot be judged."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fdsl.api import AnomalyDetector
+from fdsl.reference_checks import usable_references
+from tests.support.photographs import texture as drawn
+from tests.support.predictions import TOWER
+from utils.errors import DataError
+from utils.image_statistics import NO_PART
+
+
+@pytest.fixture
+def detector(tiny_configs):
+    return AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
+
+
+def texture(seed):
+    return Image.fromarray(drawn(seed, height=180, width=240))
+
+
+def noisy(photo, seed, deviation=2):
+    values = np.asarray(photo, float) + np.random.default_rng(seed).normal(0, deviation, np.shape(photo))
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def as_jpeg(photo):
+    stream = io.BytesIO()
+    photo.save(stream, "JPEG", quality=85)
+    return Image.open(stream).convert("RGB")
+
+
+def test_near_copies_count_once(told):
+    one, two = texture(1), texture(2)
+    given = [one, noisy(one, 1), as_jpeg(one), one, two]
+    assert usable_references(given, list("abcde"), 64) == [0, 4]
+    assert told().count("they count as one reference") == 3 and "b shows the same as a" in told()
+    assert usable_references([one, one.resize((50, 40))], ["a", "b"], 64) == [0, 1]
+
+
+def test_frames_of_a_part_at_rest_are_one_reference(detector):
+    frames = [noisy(texture(1), seed) for seed in range(4)]
+    detector.remember(frames)
+    at_rest = detector.threshold.score
+    assert detector.config.references == 1
+    detector.remember(frames[:1])
+    assert detector.threshold.score == at_rest
+
+
+def test_a_reference_that_shows_no_part_is_named_and_left_out(detector, told):
+    parts, black = [texture(seed) for seed in range(3)], Image.new("RGB", texture(0).size)
+    detector.remember(parts)
+    limit = detector.threshold.score
+    detector.remember([*parts[:2], black, parts[2]])
+    assert f"image 3 is left out of the references: {NO_PART}" in told()
+    assert detector.config.references == 3 and detector.threshold.score == limit
+
+
+def test_a_frame_that_shows_no_part_is_anomalous_with_a_reason(detector, tmp_path):
+    detector.remember([texture(1), texture(2)])
+    found = detector.predict(Image.new("RGB", texture(0).size))
+    assert found.is_anomalous and found.reason == NO_PART and found.boxes == []
+    assert detector.predict(texture(3)).reason == ""
+    detector.threshold = None
+    assert detector.predict(Image.new("RGB", texture(0).size)).is_anomalous
+    assert detector.predict(texture(3)).is_anomalous is None
+    detector.save(tmp_path / "part.safetensors")
+    again = AnomalyDetector.load(tmp_path / "part.safetensors")
+    assert again.predict(Image.new("RGB", texture(0).size)).reason == NO_PART
+
+
+def test_calibration_images_give_the_threshold(detector, tmp_path, told):
+    detector.remember([texture(1)], false_alarm_rate=None)
+    normal = [texture(seed) for seed in range(2, 11)]
+    black = Image.new("RGB", texture(0).size)
+    detector.calibrate(0.1, [*normal, black])
+    assert f"image 10 is left out of the calibration: {NO_PART}" in told()
+    scores = sorted(found.score for found in detector.predict(normal))
+    assert detector.threshold.score == np.nextafter(scores[-1], 1)
+    assert "9 calibration images" in detector.threshold.source
+    detector.calibrate(0.5)
+    assert detector.threshold.score == np.nextafter(scores[4], 1)
+    detector.save(tmp_path / "part.safetensors")
+    again = AnomalyDetector.load(tmp_path / "part.safetensors")
+    again.calibrate(0.1)
+    assert again.threshold.score == np.nextafter(scores[-1], 1)
+    with pytest.raises(DataError, match="no calibration image shows"):
+        detector.calibrate(0.1, [black])
