@@ -13,12 +13,12 @@ import numpy as np
 from tabulate import tabulate
 
 from data.records import stable_seed
-from fdsl.evaluation import PAPER_SIDE, image_scores
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.planning import PlannedRun
 from fdsl.report.tables import UNDEFINED, mean_and_spread
 from fdsl.resampling import RESAMPLED, Counts, bootstrap_weights, counts_of_images, counts_of_pixels, interval
 from fdsl.results import CategoryFiles
+from fdsl.scoring import PAPER_SIDE, image_scores
 from fdsl.store.maps import load_maps
 from fdsl.words import LEARNT_FROM_THESE, SEES
 from utils.errors import ConfigError

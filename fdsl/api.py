@@ -22,7 +22,6 @@ from data.photographs import as_photograph, each_image, in_batches
 from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
 from fdsl.calibration import calibration_scores, normal_scores, set_scales
-from fdsl.evaluation import fused_scores
 from fdsl.inspected import show_inspected, standing_for_all
 from fdsl.kept_references import KeptReference, kept, references_of, tensors_of_references, without_named
 from fdsl.learnt import STATISTICS, grey_of, restored, sizes_of, statistics_in, tensors_of
@@ -31,7 +30,7 @@ from fdsl.presets import PRESETS, with_preset
 from fdsl.reference_checks import statistics_of_references, usable_references
 from fdsl.rotation import fit_references
 from fdsl.run_config import FittedConfig
-from fdsl.scoring import Scorer
+from fdsl.scoring import Scorer, fused_scores
 from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector

@@ -8,15 +8,13 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from data.photographs import in_batches
-from data.variants import rotated_places, varied
-from fdsl.evaluation import fused_scores
-from fdsl.rotation import inside_of
-from fdsl.scoring import Scorer
+from data.variants import varied
+from fdsl.rotation import elsewhere
+from fdsl.scoring import Scorer, fused_scores
 from fdsl.threshold_prior import prior_of
 from fdsl.thresholds import (
     AUGMENTED,
@@ -31,10 +29,9 @@ from fdsl.thresholds import (
 )
 from models.detector import Detector
 from models.features import ScoreMaps
-from models.matching import Elsewhere, Matching
+from models.matching import Matching
 from utils.config import WindowConfig
 from utils.log import progress
-from utils.tile_layout import TileLayout
 
 BATCH = 4
 COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that stands alone
@@ -60,17 +57,6 @@ class UnknownBatch:
     def scale_maps(self) -> np.ndarray:
         """One map (B,S,G,G) for each of the method's scales; raises NotFinite."""
         return self.scorer.scale_maps(self.pixels, ["a reference"] * len(self.pixels), self.match)
-
-
-def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> Elsewhere:
-    """No patch of a copy of the one reference may match near its own place on it."""
-
-    def of(layout: TileLayout | None, inside: Tensor | None, tiles: Elsewhere | None = None) -> Elsewhere:
-        places = rotated_places(photograph.size, rotations, detector.grid, layout)
-        return Elsewhere(torch.from_numpy(places).float(), tiles, inside)
-
-    whole, tiles = inside_of(detector, [photograph], rotations)
-    return of(None, whole, None if detector.layout is None else of(detector.layout, tiles))
 
 
 def as_unknown(

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fdsl.evaluation import upsample_maps
 from fdsl.metrics.exact import PRO_LIMIT
 from fdsl.metrics.pixel_scores import region_areas
+from fdsl.scoring import upsample_maps
 
 RESAMPLED = 1000
 PERCENTILES = (2.5, 97.5)

@@ -16,7 +16,8 @@ from data.records import Record
 from fdsl.evaluation import evaluate_category
 from fdsl.metrics.overlap import Overlap
 from fdsl.paper import row_beside
-from fdsl.report.pictures import CategoryView, write_pictures
+from fdsl.report.category_view import CategoryView
+from fdsl.report.pictures import write_pictures
 from fdsl.report.run_report import write_report
 from fdsl.report.tables import metrics_table, write_tables
 from fdsl.run_config import RunConfig

@@ -9,9 +9,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from data.variants import rotated, rotated_inside
+from data.variants import rotated, rotated_inside, rotated_places
 from fdsl.scoring import Scorer
 from models.detector import Detector, Inside
+from models.matching import Elsewhere
 from models.memory_bank import nearest_of
 from utils.config import AUTO
 from utils.tile_layout import TileLayout
@@ -51,6 +52,17 @@ def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations:
         return torch.cat([torch.from_numpy(mask) for mask in found])
 
     return Inside(masks(None), None if detector.layout is None else masks(detector.layout))
+
+
+def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> Elsewhere:
+    """No patch of a copy of the one reference may match near its own place on it."""
+
+    def of(layout: TileLayout | None, inside: Tensor | None, tiles: Elsewhere | None = None) -> Elsewhere:
+        places = rotated_places(photograph.size, rotations, detector.grid, layout)
+        return Elsewhere(torch.from_numpy(places).float(), tiles, inside)
+
+    whole, tiles = inside_of(detector, [photograph], rotations)
+    return of(None, whole, None if detector.layout is None else of(detector.layout, tiles))
 
 
 @torch.no_grad()

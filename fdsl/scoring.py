@@ -1,24 +1,29 @@
-"""The one road from pixels to finite score maps: test.py, predict.py, the page, the Python interface and the
-benchmarks take it.
+"""The one road from pixels to finite score maps and image scores: test.py, predict.py, the page, the Python
+interface and the benchmarks take it.
 
 What is short of memory is halved here, what is not finite is refused here, and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from data.images import photograph_to_pixels
 from models.detector import Detector, Inside
-from models.features import ScoreMaps, join_score_maps
+from models.features import TOP1_SHARE, ScoreMaps, join_score_maps
 from models.matching import Matching
+from utils.config import WindowConfig
 from utils.errors import ModelError
 from utils.memory import Halving, sparing
+
+PAPER_SIDE = 240  # the published evaluation's map side, pixels
+BATCH_VALUES = 2**24  # map values upsampled at once
 
 
 class NotFinite(ModelError):
@@ -89,3 +94,47 @@ def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> S
 def _scale_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> np.ndarray:
     found = detector.scale_maps(detector.backbone.normalise(pixels), match)
     return found.transpose(0, 1).float().cpu().numpy()
+
+
+def upsample_maps(maps: np.ndarray, side: int | tuple[int, int]) -> np.ndarray:
+    """(n,G,G) float32 -> (n,H,W) float32, bilinear with corners aligned; `side` is H = W or (H, W)."""
+    size = (side, side) if isinstance(side, int) else side
+    return F.interpolate(torch.from_numpy(maps)[:, None], size=size, mode="bilinear", align_corners=True)[
+        :, 0
+    ].numpy()
+
+
+def map_batches(count: int, side: int) -> Iterator[slice]:
+    """Slices of `count` maps, few enough to be upsampled at once to (side, side)."""
+    step = max(1, BATCH_VALUES // side**2)
+    return (slice(start, min(start + step, count)) for start in range(0, count, step))
+
+
+def image_scores(maps: np.ndarray, raw_scores: np.ndarray, kind: str) -> np.ndarray:
+    """The image score (n,) float64 of fused maps (n,G,G) and raw scores (n,).
+
+    max: the detector's raw score. top1: mean of the highest 1 % of patch scores. paper: half the raw score
+    and half the maximum of the 240 px map, min-max scaled over all images given (the category's whole test
+    set).
+    """
+    raw = raw_scores.astype(np.float64)
+    if kind == "max":
+        return raw
+    if kind == "top1":
+        flat = np.sort(maps.reshape(len(maps), -1), axis=1)
+        return flat[:, -max(1, round(TOP1_SHARE * flat.shape[1])) :].mean(axis=1, dtype=np.float64)
+    peak = np.concatenate(
+        [
+            upsample_maps(maps[part], PAPER_SIDE).max(axis=(1, 2))
+            for part in map_batches(len(maps), PAPER_SIDE)
+        ]
+    )
+    peak = peak.astype(np.float64)
+    spread = peak.max() - peak.min()
+    return 0.5 * (raw + (peak - peak.min()) / spread if spread > 0 else raw)
+
+
+def fused_scores(found: ScoreMaps, windows: WindowConfig, kind: str) -> tuple[np.ndarray, np.ndarray]:
+    """Score maps of B images -> maps (B,G,G) float32 of both branches, and their image scores (B,)."""
+    maps, raw_scores = found.fused(windows)
+    return maps, image_scores(maps, raw_scores, kind)

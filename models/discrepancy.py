@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
+
+AT_ONCE = 64  # rows at a time, of about a thousand numbers
 
 
 def feature_discrepancy(tokens: Tensor, nearest: Tensor | None, mode: str = "abs") -> Tensor:
@@ -22,3 +27,11 @@ def of_difference(tokens: Tensor, difference: Tensor, mode: str) -> Tensor:
     if mode == "context":
         return tokens.float() + difference.abs()
     return difference.abs() if mode == "abs" else difference
+
+
+def in_rows(values: Tensor) -> Sequence[Tensor]:
+    """Values (n,...), a few rows at a time on a CPU, so that its cache holds what is done with them; whole on
+    other devices, and in a graph, which has no loop over data."""
+    if values.device.type != "cpu" or torch.compiler.is_compiling():
+        return [values]
+    return values.split(AT_ONCE)

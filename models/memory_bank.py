@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.discrepancy import feature_discrepancy, of_difference
+from models.discrepancy import feature_discrepancy, in_rows, of_difference
 from models.features import Features
-from models.in_rows import in_rows
 from models.matching import EVERYTHING, Matching
 from models.stored import taken
 from utils.config import ALIGNMENTS, MethodConfig

@@ -8,11 +8,11 @@ from typing import Any
 
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
-from fdsl.evaluation import PAPER_SIDE
 from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, rotation_count, whole
 from fdsl.flags.combinations import Settings, add_ablate_flags, as_text, combinations, read_tables
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
+from fdsl.scoring import PAPER_SIDE
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import IMAGE_SCORES
 

@@ -3,15 +3,11 @@ picture."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import cv2
 import numpy as np
 
 from fdsl.report import drawing
-
-if TYPE_CHECKING:
-    from fdsl.report.pictures import CategorySummary
+from fdsl.report.category_view import CategorySummary
 
 CELLS_PER_BLOCK = 12
 COLUMNS = 4

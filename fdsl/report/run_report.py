@@ -17,8 +17,9 @@ from markupsafe import Markup
 
 from fdsl.paper import DATASET_TITLES, dataset_title
 from fdsl.report import charts, drawing
+from fdsl.report.category_view import CategorySummary, CategoryView
 from fdsl.report.pages import TEMPLATES, templates
-from fdsl.report.pictures import CONTACT_SHEET, PLOTS, CategorySummary, CategoryView, write_pictures
+from fdsl.report.pictures import CONTACT_SHEET, PLOTS, write_pictures
 from fdsl.run_config import RunConfig
 from fdsl.words import (
     LEARNT_FROM_THESE,

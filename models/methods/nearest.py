@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
+from models.discrepancy import in_rows
 from models.features import Features
-from models.in_rows import in_rows
 from models.matching import EVERYTHING, Matching
 from models.memory_bank import MemoryBank, discrepancy_of
 from models.method import Method

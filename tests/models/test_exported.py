@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fdsl.evaluation import image_scores
+from fdsl.scoring import image_scores
 from models.detector import Detector
 from models.exported import DetectorGraph, StitchInOne, nearest_in_parts
 from models.memory_bank import nearest_index

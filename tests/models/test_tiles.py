@@ -9,9 +9,8 @@ from scipy.ndimage import gaussian_filter
 from data.images import image_to_pixels, photograph_to_pixels
 from data.variants import rotated_places
 from fdsl.calibration import as_unknown
-from fdsl.evaluation import upsample_maps
 from fdsl.rotation import fit_references
-from fdsl.scoring import Scorer
+from fdsl.scoring import Scorer, upsample_maps
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest

@@ -1,0 +1,71 @@
+"""What pictures and report show of one category: before its pictures are written, and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from fdsl.metrics.overlap import Overlap
+
+THUMB_FOLDER = "thumbnails"
+
+
+@dataclass
+class CategoryView:
+    """All that pictures and report show of one category; photos and masks are read one at a time.
+
+    labels (n,) bool, scores (n,) float64 (the image score of the table), maps (n,G,G) float32 in [0,1];
+    `metrics` has the seven names of metrics.json as fractions or None. `read_photo(i)` gives (H,W,3) uint8
+    RGB, `read_mask(i)` (H,W) bool or None, `reference_photo(j)` the photo of `references[j]`. The thresholds
+    are those of F1-max. `overlaps`: what stands over each picture of pixel scores -> their distributions.
+    """
+
+    name: str
+    image_paths: list[str]
+    defects: list[str]
+    labels: np.ndarray
+    scores: np.ndarray
+    maps: np.ndarray
+    metrics: dict[str, float | None]
+    map_threshold: float | None
+    score_threshold: float | None
+    references: list[str]
+    read_photo: Callable[[int], np.ndarray]
+    read_mask: Callable[[int], np.ndarray | None]
+    reference_photo: Callable[[int], np.ndarray]
+    overlaps: dict[str, Overlap] = field(default_factory=dict)
+
+
+@dataclass
+class CategorySummary:
+    """What the report needs of a category once its pictures are written: no maps, no photos.
+
+    `files[i]` is the name of image i's pictures without ending: `folder/FILE.jpg` is its strip (where
+    `has_strip[i]`), `folder/thumbnails/FILE.webp` its thumbnail: four panels side by side, each of aspect
+    `panel_sizes[i]` (h, w).
+    """
+
+    name: str
+    folder: Path
+    image_paths: list[str]
+    defects: list[str]
+    labels: np.ndarray
+    scores: np.ndarray
+    metrics: dict[str, float | None]
+    map_threshold: float | None
+    score_threshold: float | None
+    scale: tuple[float, float]
+    files: list[str]
+    panel_sizes: list[tuple[int, int]]
+    has_strip: list[bool]
+    references: list[str]
+    reference_files: list[str]
+    problems: list[str] = field(default_factory=list)
+    overlaps: dict[str, Overlap] = field(default_factory=dict)
+
+    def thumbnail(self, file: str) -> Path:
+        """Where the thumbnail of an image or reference lies."""
+        return self.folder / THUMB_FOLDER / f"{file}.webp"
