@@ -154,8 +154,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--method",
         choices=METHODS,
-        help=f"{METHODS_IN_WORDS} (default plus with --rotate-references auto, on a GPU --tiles auto too; "
-        "fdsl where --checkpoint is given)",
+        help=f"{METHODS_IN_WORDS} (default plus; fdsl where --checkpoint is given)",
     )
     group.add_argument(
         "--image-score",
@@ -168,7 +167,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
         type=rotation_count,
         metavar="N|auto",
         help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, "
-        "or 1 where the references show that rotation brings nothing (default 1)",
+        "or 1 where the references show that rotation brings nothing (default auto for plus, else 1)",
     )
     group.add_argument(
         "--add-references",

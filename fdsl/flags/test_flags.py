@@ -134,7 +134,7 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=rotation_count,
         metavar="N|auto",
         help="store N rotated copies of each reference; auto: 8, or 1 where the references show that "
-        "rotation brings nothing (default 1)",
+        "rotation brings nothing (default auto for plus, else 1)",
     )
     parser.add_argument(
         "--seed",
