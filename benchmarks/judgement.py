@@ -47,13 +47,12 @@ from data.records import Catalogue, Record, draw_references, without_references
 from fdsl.evaluation import evaluate_category
 from fdsl.flags.arguments import whole
 from fdsl.flags.groups import add_options, add_runtime_flags
-from fdsl.scoring import PAPER_SIDE
 from fdsl.settings import backbone_config
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
 from utils.command import run_command
-from utils.config import BackboneConfig
+from utils.config import PAPER_SIDE, BackboneConfig
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError, ModelError
 

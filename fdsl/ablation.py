@@ -18,9 +18,10 @@ from fdsl.planning import PlannedRun
 from fdsl.report.tables import UNDEFINED, mean_and_spread
 from fdsl.resampling import RESAMPLED, Counts, bootstrap_weights, counts_of_images, counts_of_pixels, interval
 from fdsl.results import CategoryFiles
-from fdsl.scoring import PAPER_SIDE, image_scores
+from fdsl.scoring import image_scores
 from fdsl.store.maps import load_maps
 from fdsl.words import LEARNT_FROM_THESE, SEES
+from utils.config import PAPER_SIDE
 from utils.errors import ConfigError
 from utils.files import csv_text, read_json, write_json, write_text
 from utils.log import progress

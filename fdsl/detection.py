@@ -110,7 +110,7 @@ class CategoryJob:
             if self.detector.looks_at_inspected:
                 self._look_at_test_images(f"{what}, looked at beforehand")
             if len(self.shots):
-                fit_shots(self.scorer, self.shots, self.runs[0].config.rotations or 1, larger)
+                fit_shots(self.scorer, self.shots, self.runs[0].config.rotations, larger)
         except NotFinite as error:
             self.give_up(error)
         self.tested.layout = self.detector.layout

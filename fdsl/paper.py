@@ -13,7 +13,7 @@ from typing import Any
 
 from fdsl.run_config import RunConfig
 from models.methods.registry import METHODS
-from utils.config import OTHER_DATASET, BackboneConfig, MethodConfig, WindowConfig
+from utils.config import OTHER_DATASET, PAPER_SIDE, BackboneConfig, MethodConfig, WindowConfig
 
 COLUMNS = ("auroc_sp", "f1_sp", "ap_sp", "auroc_px", "f1_px", "ap_px")
 RIVAL_COLUMNS = (*COLUMNS, "aupro")
@@ -30,7 +30,6 @@ PAPER_MODELS = (
     "ViT-L-14-336-quickgelu",
     "ViT-L-14-336",
 )  # the right name for the weights; the published behaviour
-PAPER_METRIC_SIZE = 240
 DATASET_TITLES = {"mvtec": "MVTec AD", "visa": "VisA"}
 CATEGORIES = {  # what the papers' means are over
     "mvtec": (
@@ -259,7 +258,7 @@ def unlike_the_paper(config: RunConfig) -> list[str]:
         found.append("text beside it")
     if config.image_score != "paper":
         found.append(f"image score {config.image_score}")
-    if config.metric_size != PAPER_METRIC_SIZE:
+    if config.metric_size != PAPER_SIDE:
         found.append(f"maps evaluated at {config.metric_size}")
     if config.trained_on not in (None, OTHER_DATASET.get(config.dataset)):
         found.append(f"heads trained on {config.trained_on}")

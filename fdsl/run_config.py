@@ -8,24 +8,57 @@ training's are in fdsl/training_config.py.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal
 
 from data.catalogue import DATASETS
 from fdsl.contradictions import refuse_contradictions
 from fdsl.thresholds import Threshold
-from models.methods.registry import METHODS
-from utils.config import AUTO, IMAGE_SCORES, PLACES, BackboneConfig, MachineFacts, MethodConfig, WindowConfig
+from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
+from utils.config import (
+    AUTO,
+    FULL,
+    IMAGE_SCORES,
+    PAPER_SIDE,
+    PLACES,
+    SINGLE_IMAGE_SCORES,
+    BackboneConfig,
+    MachineFacts,
+    MethodConfig,
+    WindowConfig,
+)
 from utils.errors import ConfigError
-from utils.options import WINDOWS, as_stored, from_stored, is_stored_text, options_of, without
+from utils.options import (
+    WINDOWS,
+    Option,
+    Options,
+    as_option,
+    as_stored,
+    from_stored,
+    option,
+    options_of,
+    without,
+)
 from utils.text import one_line
 
-# What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
-NOT_OF_A_RUN = ("machine", "command", "data_path", "meta", "checkpoint", "pictures")
-NOT_OF_A_PREDICTION = ("machine", "command", "input", "checkpoint", "references")
 # Of windows: what combines finished maps, and what has an effect where there are none.
 FUSED = [name for name, known in options_of(WindowConfig).items() if known.fused and known.needs]
 WITHOUT_WINDOWS = [name for name, known in options_of(WindowConfig).items() if known.needs != WINDOWS]
+SCORES_IN_WORDS = (
+    "max: the method's own image score, or the mean over layers of the highest value of each one's map; "
+    "top1: the mean of the highest 1 % of the map"
+)
+ROTATIONS = Option(
+    1,
+    span=(1, 360),
+    words={AUTO: AUTO},
+    short="rotated-{}",
+    group="references",
+    flag_name="rotate-references",
+    metavar="N|auto",
+    help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, or 1 "
+    "where the references show that rotation brings nothing (default auto for plus, else $default)",
+)
 OF_A_DETECTOR = ("method", "backbone", "options", "windows", "machine")  # of DetectorConfig.to_json
 
 
@@ -33,7 +66,9 @@ OF_A_DETECTOR = ("method", "backbone", "options", "windows", "machine")  # of De
 class DetectorConfig:
     """What a detector is put together from: the method's name, its parts' settings, and the machine."""
 
-    method: str
+    method: str = field(
+        metadata=as_option(WITH_HEADS, choices=tuple(METHODS), help=f"{METHODS_IN_WORDS} (default $default)")
+    )
     backbone: BackboneConfig
     options: MethodConfig
     windows: WindowConfig
@@ -75,43 +110,95 @@ class DetectorConfig:
 
 
 @dataclass(frozen=True)
-class RunConfig:
+class RunConfig(Options):
     """A test run: config.json of its folder.
 
     `trained_on`: the heads' training set, None where that is not known. `weights`, `files`: digests of the
     backbone's weights and of the photographs. `learnt_from_these`: whether the heads were trained on the very
-    test images, None without heads. `rotations`:
-    turned copies of each reference, AUTO where the references decide; None: as they are. `grey`: the range
-    (low, high) of each category whose references have more than 8 bits.
+    test images, None without heads. `rotations`: copies of each reference, rotated ones with it, AUTO where
+    the references decide; 1: as they are. `grey`: the range (low, high) of each category whose references
+    have more than 8 bits.
     """
 
-    dataset: str
-    data_path: str
-    meta: str | None
-    model_name: str
-    k_shot: int
-    seed: int
+    group: ClassVar[str] = "evaluation"
+
+    dataset: str = field(metadata=as_option("", choices=tuple(DATASETS)))
+    data_path: str = field(metadata=as_option("", place=True))
+    meta: str | None = field(metadata=as_option(None, place=True))
+    model_name: str = field(metadata=as_option("fdsl"))
+    k_shot: int = field(
+        metadata=as_option(
+            1,
+            span=(0, 2**63 - 1),
+            several=True,
+            short="",
+            group="references",
+            metavar="K",
+            help="references of each category (default $default; 0 with --method batch or text); several: a "
+            "run for each, and each test image is encoded once for all",
+        )
+    )
+    seed: int = field(
+        metadata=as_option(
+            14,
+            span=(0, 2**63 - 1),
+            several=True,
+            short="",
+            group="references",
+            metavar="S",
+            help="samples the references (default $default); several: as above",
+        )
+    )
     detector: DetectorConfig
-    checkpoint: str
-    checkpoint_digest: str
-    trained_on: str | None
-    weights: str | None
-    image_score: str
-    metric_size: int | str
-    pictures: int | None
+    checkpoint: str = field(metadata=as_option("", place=True))
+    checkpoint_digest: str = field(metadata=as_option(""))
+    trained_on: str | None = field(metadata=as_option(None))
+    weights: str | None = field(metadata=as_option(None))
+    image_score: str = field(
+        metadata=as_option(
+            "paper",
+            choices=IMAGE_SCORES,
+            fused=True,
+            short="{}",
+            help=f"paper: scaled over the whole test set, as published; {SCORES_IN_WORDS} (default $default "
+            f"for {WITH_HEADS}, else max)",
+        )
+    )
+    metric_size: int | str = field(
+        metadata=as_option(
+            PAPER_SIDE,
+            span=(2, 8192),
+            words={FULL: FULL},
+            fused=True,
+            short="{}",
+            metavar="PX|full",
+            help="resolution in pixels for pixel metrics (default $default); full: each mask's own "
+            "resolution",
+        )
+    )
+    pictures: int | None = field(
+        metadata=as_option(
+            None,
+            span=(0, 10**9),
+            place=True,
+            metavar="N",
+            help="at most N picture strips per category (default all); 0: no pictures and no report",
+        )
+    )
     command: str
-    files: str | None = None
+    files: str | None = option(None)
     learnt_from_these: bool | None = None
-    rotations: int | str | None = None
+    rotations: int | str = field(default=1, metadata={"option": ROTATIONS})
     grey: dict[str, list[float]] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         made = self.detector
         refuse_contradictions(made.method, made.options, made.windows, self.k_shot, self.rotations)
 
     def to_json(self) -> dict[str, Any]:
         """What config.json holds."""
-        return {**{name: getattr(self, name) for name in RUN_TYPES}, **self.detector.to_json()}
+        return {**without(vars(self), ["detector"]), **self.detector.to_json()}
 
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:
@@ -119,7 +206,8 @@ class RunConfig:
         try:
             own = without(values, OF_A_DETECTOR)
             config = cls(
-                detector=DetectorConfig.from_json(values), **{name: own.pop(name) for name in RUN_TYPES}
+                detector=DetectorConfig.from_json(values),
+                **{name: own.pop(name) for name in _beside_detector(cls)},
             )
             if own:
                 raise ConfigError(f"no run writes {one_line(', '.join(map(str, own)), 60)}")
@@ -127,20 +215,13 @@ class RunConfig:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"it holds values that no run writes: {one_line(error, 60)}") from error
-        wrong = [name for name, kinds in RUN_TYPES.items() if type(getattr(config, name)) not in kinds]
-        wrong += [name for name in RUN_TYPES if name != "command" and _is_odd_text(getattr(config, name))]
-        wrong += [] if config.dataset in DATASETS else ["dataset"]
-        wrong += [] if config.image_score in IMAGE_SCORES else ["image_score"]
-        wrong += (
-            [] if config.metric_size == "full" or _within(config.metric_size, 2, 8192) else ["metric_size"]
+        right = (
+            isinstance(config.command, str)
+            and config.learnt_from_these in (None, False, True)
+            and (config.grey is None or _is_grey(config.grey))
         )
-        wrong += [] if config.grey is None or _is_grey(config.grey) else ["grey"]
-        wrong += [name for name in ("k_shot", "seed") if not _within(getattr(config, name), 0, 2**63 - 1)]
-        wrong += (
-            [] if config.rotations in (None, AUTO) or _within(config.rotations, 2, 360) else ["rotations"]
-        )
-        if wrong:
-            raise ConfigError(f"it holds values that no run writes: {', '.join(dict.fromkeys(wrong))}")
+        if not right:
+            raise ConfigError("its command, learnt_from_these or grey is none that a run writes")
         return config
 
     def in_float32(self) -> RunConfig:
@@ -187,13 +268,13 @@ class RunConfig:
         return flat
 
 
-def _is_odd_text(value: Any) -> bool:
-    """Whether a stored text is longer than names are, or none."""
-    return isinstance(value, str) and not is_stored_text(value)
+# What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
+NOT_OF_A_RUN = ("machine", "command", *(name for name, known in options_of(RunConfig).items() if known.place))
 
 
-def _within(value: Any, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high
+def _beside_detector(kind: type) -> list[str]:
+    """The fields of a run or of a fitted detector beside those of what it is made of."""
+    return [one.name for one in fields(kind) if one.name != "detector"]
 
 
 def _is_grey(values: Any) -> bool:
@@ -207,29 +288,8 @@ def _is_grey(values: Any) -> bool:
     )
 
 
-TEXT, NUMBER, NOTHING = str, int, type(None)
-RUN_TYPES = {
-    **dict.fromkeys(("dataset", "data_path", "model_name"), (TEXT,)),
-    "meta": (TEXT, NOTHING),
-    **dict.fromkeys(("k_shot", "seed"), (NUMBER,)),
-    "rotations": (NUMBER, TEXT, NOTHING),
-    **dict.fromkeys(("checkpoint", "checkpoint_digest"), (TEXT,)),
-    "trained_on": (TEXT, NOTHING),
-    "learnt_from_these": (bool, NOTHING),
-    **dict.fromkeys(("weights", "files"), (TEXT, NOTHING)),
-    "grey": (dict, NOTHING),
-    "image_score": (TEXT,),
-    "metric_size": (NUMBER, TEXT),
-    "pictures": (NUMBER, NOTHING),
-    "command": (TEXT,),
-}
-
-
-FITTED_VALUES = ("image_score", "checkpoint", "trained_on", "fingerprint", "references", "rotations")
-
-
 @dataclass(frozen=True)
-class FittedConfig:
+class FittedConfig(Options):
     """A detector of the Python interface: what it is made of and what it was shown.
 
     `checkpoint`, `trained_on`: where trained heads come from. `fingerprint`: of the backbone's weights.
@@ -237,41 +297,33 @@ class FittedConfig:
     """
 
     detector: DetectorConfig
-    image_score: str
-    checkpoint: str | None = None
-    trained_on: str | None = None
-    fingerprint: str = ""
-    references: int = 0
-    rotations: int = 1
+    image_score: str = field(
+        metadata=as_option("max", choices=SINGLE_IMAGE_SCORES, help=f"{SCORES_IN_WORDS} (default $default)")
+    )
+    checkpoint: str | None = option(None, place=True)
+    trained_on: str | None = option(None)
+    fingerprint: str = option("")
+    references: int = option(0, span=(0, 10**6), place=True)
+    rotations: int = option(1, span=(1, 360))
 
     def to_json(self) -> dict[str, Any]:
         """The values of a saved detector, and of predict.py's config.json beside others."""
-        return {**self.detector.to_json(), **{name: getattr(self, name) for name in FITTED_VALUES}}
+        return {**self.detector.to_json(), **without(vars(self), ["detector"])}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FittedConfig:
         """From a saved detector's values; ConfigError for what `save` did not write."""
         try:
             own = without(values, OF_A_DETECTOR)
-            config = cls(DetectorConfig.from_json(values), *(own.pop(name) for name in FITTED_VALUES))
+            config = cls(
+                DetectorConfig.from_json(values), **{name: own.pop(name) for name in _beside_detector(cls)}
+            )
             if own:
                 raise ConfigError(f"no detector has {one_line(', '.join(map(str, own)), 60)}")
         except KeyError as error:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"it holds values that no detector has: {one_line(error, 60)}") from error
-        texts = [
-            config.fingerprint,
-            *filter(lambda one: one is not None, (config.checkpoint, config.trained_on)),
-        ]
-        right = (
-            all(is_stored_text(text) for text in texts)
-            and config.image_score in IMAGE_SCORES[1:]
-            and _within(config.references, 0, 10**6)
-            and _within(config.rotations, 1, 360)
-        )
-        if not right:
-            raise ConfigError("it holds values that no detector has")
         return config
 
 
@@ -307,6 +359,12 @@ class PredictionConfig:
         return identity_of_prediction(self.to_json())
 
 
+NOT_OF_A_PREDICTION = (
+    *("machine", "command", "input", "made_by"),
+    *(name for name, known in options_of(FittedConfig).items() if known.place),
+)
+
+
 def identity_of_prediction(values: Mapping[str, Any]) -> dict[str, Any]:
     """`PredictionConfig.identity` of a config.json as it was read."""
-    return without(values, (*NOT_OF_A_PREDICTION, "made_by"))
+    return without(values, NOT_OF_A_PREDICTION)

@@ -198,11 +198,10 @@ def name_of(config: RunConfig) -> str:
     parts = [] if made.method == WITH_HEADS else [made.method]
     digest = _heads_digest(config) if METHODS[made.method].needs_heads else _backbone_digest(config)
     parts += [digest] if digest else []
-    parts += [f"rotated-{config.rotations}"] if config.rotations else []
     parts += [f"words-{words}"] if (words := _words_digest(made)) else []
     if config.dataset == "folder" and (folder := Path(config.data_path).resolve().name):
         parts += [folder]
-    return run_name(made.windows, made.options, config.image_score, config.metric_size, "_".join(parts))
+    return run_name(made.windows, made.options, *short_names(config), *parts)
 
 
 def _heads_digest(config: RunConfig) -> str:
@@ -228,19 +227,10 @@ def _words_digest(made: DetectorConfig) -> str:
     return "" if usual else short_digest(json.dumps(words))
 
 
-def run_name(
-    windows: WindowConfig,
-    options: MethodConfig,
-    image_score: str,
-    metric_size: int | str,
-    checkpoint: str = "",
-) -> str:
-    """The window mode and what differs from the defaults, for instance mul_13_2_0.5 or nan_max_full."""
-    parts = short_names(windows, [] if windows.winmode != "nan" else [WINDOWS]) + short_names(options)
-    parts += [] if image_score == "paper" else [image_score]
-    parts += [] if metric_size == 240 else [str(metric_size)]
-    parts += [checkpoint] if checkpoint else []
-    return "_".join(parts)
+def run_name(windows: WindowConfig, options: MethodConfig, *more: str) -> str:
+    """The window mode, what differs from the defaults, and `more`, for instance mul_13_2_0.5."""
+    windowless = [] if windows.winmode != "nan" else [WINDOWS]
+    return "_".join([*short_names(windows, windowless), *short_names(options), *more])
 
 
 def read_run_config(folder: Path) -> RunConfig:

@@ -18,11 +18,10 @@ from data.images import photograph_to_pixels
 from models.detector import Detector, Inside
 from models.features import TOP1_SHARE, ScoreMaps, join_score_maps
 from models.matching import Matching
-from utils.config import WindowConfig
+from utils.config import PAPER_SIDE, WindowConfig
 from utils.errors import ModelError
 from utils.memory import Halving, sparing
 
-PAPER_SIDE = 240  # the published evaluation's map side, pixels
 BATCH_VALUES = 2**24  # map values upsampled at once
 
 

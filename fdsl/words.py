@@ -108,7 +108,7 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     made, backbone = config.detector, config.detector.backbone
     text = (
         f"{config.dataset}, {config.k_shot} shot(s), seed {' '.join(map(str, seeds or [config.seed]))}, "
-        f"{windows_in_words(made.windows)}, {heads_in_words(config)}{_turned(config)}; "
+        f"{windows_in_words(made.windows)}, {heads_in_words(config)}{_rotated(config)}; "
         f"image score {config.image_score} ({image_score_in_words(config)}); "
         f"maps evaluated at {config.metric_size}{'' if config.metric_size == 'full' else ' px'}; "
         f"backbone {backbone.model} at {backbone.image_size} px, "
@@ -124,10 +124,10 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     return text
 
 
-def _turned(config: RunConfig) -> str:
-    if config.rotations is None:
+def _rotated(config: RunConfig) -> str:
+    if config.rotations == 1:
         return ""
-    return f"; references turned ({config.rotations})"
+    return f"; references rotated ({config.rotations})"
 
 
 def image_score_in_words(config: RunConfig) -> str:

@@ -38,7 +38,10 @@ SYNTHETIC = {"only": "synthetic", "mixed": "mixed"}  # value of --synthetic -> a
 SYNTHETIC_IMAGES = 4000  # that heads see by default, half of them with a drawn defect
 
 
+PAPER_SIDE = 240  # the published evaluation's map side, pixels
+FULL = "full"  # as a side of evaluated maps: each mask's own resolution
 IMAGE_SCORES = ("paper", "max", "top1")
+SINGLE_IMAGE_SCORES = IMAGE_SCORES[1:]  # those that one image has by itself
 AUTO = "auto"  # rotated copies of the references: as many as the references allow
 
 

@@ -33,9 +33,10 @@ class Option:
     -> value outside the span; "": the flag without a value. metavar: as of argparse. group: of the flags of
     --help, where it is not the class's. needs: WINDOWS, HEADS, ...: without it the option has no effect.
     short: what the name of a run's folder says where the value is not the default, {} standing for the value;
-    or value -> text. always: also where it is the default. place: it says where files lie, so it may differ
-    between equal runs. trained: train.py takes it. fused: it combines finished maps, so --from-maps may
-    change it.
+    or value -> text. always: also where it is the default. place: it decides no result, as where files lie,
+    so it may differ between equal runs. trained: train.py takes it. fused: it combines or evaluates finished
+    maps, so --from-maps may change it. several: test.py makes a run for each of several values. flag_name:
+    where the flag has another name than the field. Without a help text it is stored, and has no flag.
     """
 
     default: Any
@@ -52,11 +53,18 @@ class Option:
     place: bool = False
     trained: bool = False
     fused: bool = False
+    several: bool = False
+    flag_name: str = ""
 
     @property
     def flag(self) -> str:
         """As it is typed: --win-size."""
-        return f"--{self.name.replace('_', '-')}"
+        return f"--{self.flag_name or self.name.replace('_', '-')}"
+
+    @property
+    def dest(self) -> str:
+        """What argparse calls it: win_size."""
+        return self.flag.removeprefix("--").replace("-", "_")
 
     @property
     def many(self) -> bool:
@@ -78,11 +86,11 @@ class Option:
         return self._accepts_one(value) or (value is None and self.default is None)
 
     def _accepts_one(self, value: Any) -> bool:
+        if any(type(value) is type(one) and value == one for one in self.words.values()):
+            return True
         if self.span is not None:
             right = type(value) is int or (self.kind is float and type(value) is float)
-            return right and (
-                self.span[0] <= value <= self.span[1] or value in (self.default, *self.words.values())
-            )
+            return right and (self.span[0] <= value <= self.span[1] or value == self.default)
         if self.kind is bool:
             return type(value) is bool
         return value in self.choices if self.choices else is_stored_text(value)
@@ -121,7 +129,7 @@ class Option:
 
     def short_of(self, value: Any) -> list[str]:
         """The parts that a value adds to the name of a run's folder."""
-        if (value == self.default and not self.always) or self.short == "":
+        if (value == self.default and not self.always) or self.short == "" or self.place or not self.help:
             return []
         if isinstance(self.short, Mapping):
             return [self.short[value]]
@@ -135,7 +143,13 @@ class Option:
 
 def option(default: Any, **facts: Any) -> Any:
     """A dataclass field that is an option; `facts`: those of `Option`."""
-    return field(default=default, metadata={"option": Option(default, **facts)})
+    return field(default=default, metadata=as_option(default, **facts))
+
+
+def as_option(default: Any, **facts: Any) -> dict[str, Option]:
+    """The metadata of a dataclass field that is an option; alone where the default is the flag's, and whoever
+    makes the dataclass gives a value."""
+    return {"option": Option(default, **facts)}
 
 
 class Options:

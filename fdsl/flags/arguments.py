@@ -57,11 +57,6 @@ def rotation_count(text: str) -> int | str:
     return text if text == AUTO else whole(1, 360)(text)
 
 
-def metric_side(text: str) -> int | str:
-    """An argparse type: the side of evaluated maps in pixels, or `full` (each mask's own resolution)."""
-    return text if text == "full" else whole(2, 8192)(text)
-
-
 SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 

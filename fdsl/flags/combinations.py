@@ -7,11 +7,19 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 from fdsl.flags.arguments import CommandLine, name_part
+from fdsl.run_config import RunConfig
 from fdsl.settings import OF_DETECTORS, of_no_use
-from utils.options import nearest_name
+from utils.options import nearest_name, options_of
 
 Settings = dict[str, list[str]]  # name of a setting -> its values as they were typed
-ABLATED = ("method", *OF_DETECTORS, "rotate_references", "image_score", "metric_size")
+ABLATED = (
+    *("method", *OF_DETECTORS),
+    *(
+        known.dest
+        for known in options_of(RunConfig).values()
+        if known.help and not (known.several or known.place)
+    ),
+)
 OWN_FLAGS = {"k-shot": "--k-shot 1 2 4", "seed": "--seed 14 15", "checkpoint": "--checkpoint A B"}
 TABLE = "ablation"
 TOGETHER = "+"  # between the parts of one value: layers=6+12,24

@@ -23,15 +23,21 @@ OF_METHODS = {
 
 def add_options(
     parser: argparse.ArgumentParser, kind: type[Options], only: Callable[[Option], bool] = lambda known: True
-) -> None:
-    """The flags of the options of `kind`, the same in every command. Not given, they are None: a checkpoint,
-    a stored run or the defaults decide."""
+) -> dict[str | None, argparse._ArgumentGroup]:
+    """The flags of the options of `kind`, the same in every command; returns the groups by their titles. Not
+    given, flags are None: a checkpoint, a stored run or the defaults decide."""
     groups = {group.title: group for group in parser._action_groups}
-    for known in (one for one in options_of(kind).values() if only(one)):
+    for known in (one for one in options_of(kind).values() if one.help and only(one)):
         title = known.group or kind.group
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        groups[title].add_argument(known.flag, **_of_argparse(known))
+        add_option(groups[title], known)
+    return groups
+
+
+def add_option(group: argparse._ActionsContainer, known: Option, default: str | None = None) -> None:
+    """The flag of one option; `default`: in words, where the command has another than the option's own."""
+    group.add_argument(known.flag, **_of_argparse(known, default))
 
 
 def add_detector_options(parser: argparse.ArgumentParser) -> None:
@@ -40,9 +46,10 @@ def add_detector_options(parser: argparse.ArgumentParser) -> None:
         add_options(parser, kind)
 
 
-def _of_argparse(known: Option) -> dict[str, Any]:
+def _of_argparse(known: Option, default: str | None = None) -> dict[str, Any]:
     """The arguments of `add_argument` for an option."""
-    default = known.typed(known.default) if known.default is not None else ""
+    if default is None and known.default is not None:
+        default = known.typed(known.default)
     text = Template(known.help).substitute(OF_METHODS, default=default).replace("%", "%%")
     if known.kind is bool and not known.default:
         return {"action": "store_true", "default": None, "help": text}
@@ -53,7 +60,7 @@ def _of_argparse(known: Option) -> dict[str, Any]:
         found["choices"] = known.choices
     if known.span is not None:
         found["type"] = _number_or_word(known)
-    if known.many:
+    if known.many or known.several:
         found["nargs"] = "+"
     if "" in known.words:
         found |= {"nargs": "?", "const": known.words[""]}

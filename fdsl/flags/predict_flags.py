@@ -7,14 +7,16 @@ import math
 from pathlib import Path
 
 from data.images import MAX_PIXELS
-from fdsl.flags.arguments import CommandLine, name_part, rotation_count, whole
-from fdsl.flags.groups import add_detector_options, add_runtime_flags
+from fdsl.flags.arguments import CommandLine, name_part, whole
+from fdsl.flags.groups import add_detector_options, add_option, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from fdsl.inspection import Inspection
 from fdsl.reading import Reading
+from fdsl.run_config import DetectorConfig, FittedConfig, RunConfig
 from fdsl.settings import OF_DETECTORS
 from fdsl.thresholds import LOWEST_RATE
-from models.methods.registry import METHODS, METHODS_IN_WORDS
+from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
+from utils.options import options_of
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
@@ -151,24 +153,10 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     group.add_argument("--model-name", type=name_part, default="fdsl", help="where the default is looked up")
-    group.add_argument(
-        "--method",
-        choices=METHODS,
-        help=f"{METHODS_IN_WORDS} (default plus; fdsl where --checkpoint is given)",
-    )
-    group.add_argument(
-        "--image-score",
-        choices=("max", "top1"),
-        help="the mean over blocks of each one's highest "
-        "value, or the mean of the map's highest 1 %% (default max)",
-    )
-    group.add_argument(
-        "--rotate-references",
-        type=rotation_count,
-        metavar="N|auto",
-        help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, "
-        "or 1 where the references show that rotation brings nothing (default auto for plus, else 1)",
-    )
+    method = f"{DEFAULT}; {WITH_HEADS} where --checkpoint is given"
+    add_option(group, options_of(DetectorConfig)["method"], method)
+    add_option(group, options_of(FittedConfig)["image_score"])
+    add_option(group, options_of(RunConfig)["rotations"])
     group.add_argument(
         "--add-references",
         nargs="+",

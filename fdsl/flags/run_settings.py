@@ -25,6 +25,7 @@ from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfi
 from utils.device import choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError
 from utils.files import file_digest, sampled_digest
+from utils.options import options_of
 from utils.signals import command_line
 from utils.text import in_words
 
@@ -97,7 +98,7 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
         metric_size=args.metric_size,
         pictures=args.pictures,
         command=command_line(),
-        rotations=None if args.rotate_references == 1 else args.rotate_references,
+        rotations=args.rotate_references or 1,
     )
 
 
@@ -116,8 +117,11 @@ def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
         data_path=str(args.data_path) if args.data_path else config.data_path,
         meta=str(args.meta) if args.meta else config.meta,
         detector=replace(config.detector, windows=windows),
-        image_score=args.image_score or config.image_score,
-        metric_size=args.metric_size or config.metric_size,
+        **{
+            name: getattr(args, known.dest) or getattr(config, name)
+            for name, known in options_of(RunConfig).items()
+            if known.fused
+        },
         pictures=args.pictures,
         command=command_line(),
     ), None
@@ -148,6 +152,6 @@ def _of_the_maps(config: RunConfig) -> dict[str, Any]:
         "method": made.method,
         "dataset": config.dataset,
         "checkpoint": config.checkpoint,
-        "rotate_references": config.rotations or 1,
+        "rotate_references": config.rotations,
         **{name: value for name, value in stored.items() if not OF_DETECTORS[name].place},
     }

@@ -8,16 +8,20 @@ from typing import Any
 
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
-from fdsl.flags.arguments import SEED, CommandLine, metric_side, name_part, real, rotation_count, whole
+from fdsl.flags.arguments import CommandLine, name_part, real, whole
 from fdsl.flags.combinations import Settings, add_ablate_flags, as_text, combinations, read_tables
-from fdsl.flags.groups import add_detector_options, add_runtime_flags
+from fdsl.flags.groups import add_detector_options, add_option, add_options, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
-from fdsl.scoring import PAPER_SIDE
-from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
-from utils.config import IMAGE_SCORES
+from fdsl.run_config import DetectorConfig, RunConfig
+from models.methods.registry import METHODS, WITH_HEADS
+from utils.options import options_of
 
 # Not set by argparse: with --from-maps the stored run decides.
-DEFAULTS = {"model_name": "fdsl", "k_shot": 1, "seed": 14, "method": WITH_HEADS, "metric_size": PAPER_SIDE}
+DEFAULTS = {
+    "model_name": options_of(RunConfig)["model_name"].default,
+    "method": options_of(DetectorConfig)["method"].default,
+    **{known.dest: known.default for known in options_of(RunConfig).values() if known.help},
+}
 
 
 def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
@@ -80,14 +84,14 @@ def _combined(
 def _filled(args: argparse.Namespace) -> argparse.Namespace:
     """The flags with their defaults; with --from-maps the stored run decides instead."""
     if args.from_maps is None:
-        if args.method is not None and METHODS[args.method].added_by:
-            args.k_shot = args.k_shot or [0]
-        for name, value in DEFAULTS.items():
+        method = METHODS[args.method or WITH_HEADS]
+        of_method = {
+            "k_shot": 0 if method.added_by else DEFAULTS["k_shot"],
+            "image_score": "paper" if method.name == WITH_HEADS else "max",
+            "rotate_references": method.rotations,
+        }
+        for name, value in {**DEFAULTS, **of_method}.items():
             setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
-        if args.image_score is None:
-            args.image_score = "paper" if args.method == WITH_HEADS else "max"
-        if args.rotate_references is None:
-            args.rotate_references = METHODS[args.method].rotations
     return args
 
 
@@ -118,31 +122,9 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors; several: a run for each",
     )
-    parser.add_argument("--method", choices=METHODS, help=f"{METHODS_IN_WORDS} (default {WITH_HEADS})")
+    add_option(parser, options_of(DetectorConfig)["method"])
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
-    parser.add_argument(
-        "--k-shot",
-        type=whole(0),
-        nargs="+",
-        metavar="K",
-        help="references of each category (default 1; 0 with --method batch or text); several: a run for "
-        "each, and each test image is encoded once for all",
-    )
-    parser.add_argument(
-        "--rotate-references",
-        type=rotation_count,
-        metavar="N|auto",
-        help="store N rotated copies of each reference; auto: 8, or 1 where the references show that "
-        "rotation brings nothing (default auto for plus, else 1)",
-    )
-    parser.add_argument(
-        "--seed",
-        type=SEED,
-        nargs="+",
-        metavar="S",
-        help="samples the references (default 14); several as above",
-    )
     parser.add_argument(
         "--memory",
         type=real(0, above=True),
@@ -154,25 +136,8 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     """How maps are evaluated, and what is taken from runs before."""
-    group = parser.add_argument_group("evaluation")
-    group.add_argument(
-        "--image-score",
-        choices=IMAGE_SCORES,
-        help="paper: scaled over the whole test set, as published; max, top1: not (default paper)",
-    )
-    group.add_argument(
-        "--metric-size",
-        type=metric_side,
-        metavar="PX|full",
-        help="side at which maps meet masks (default 240); full: each mask's own resolution",
-    )
+    group = add_options(parser, RunConfig)[RunConfig.group]
     group.add_argument("--from-maps", type=Path, metavar="DIR", help="evaluate a finished run's maps anew")
-    group.add_argument(
-        "--pictures",
-        type=whole(0),
-        metavar="N",
-        help="at most N picture strips per category (default all); 0: no pictures and no report",
-    )
     group.add_argument("--force", action="store_true", help="repeat a run that is finished")
     group.add_argument(
         "--resume",

@@ -59,7 +59,7 @@ def test_without_the_flags_the_run_is_the_usual_one(arguments):
     test.main([*given, "--tiles", "1", "--rotate-references", "1"])
     run = next(run for run in runs_in(folder) if "tiles" not in run.name)
     config = json.loads((run / "config.json").read_text())
-    assert config["windows"]["tiles"] == 1 and config["rotations"] is None
+    assert config["windows"]["tiles"] == 1 and config["rotations"] == 1
     assert config["options"]["leave_out"] == []
 
 

@@ -119,12 +119,12 @@ def test_names_that_are_no_folder_are_refused(name):
 def test_a_window_budget_needs_no_number(given, budget, name):
     windows = window_config(flags(*given))
     assert windows.window_budget == budget
-    assert run_name(windows, MethodConfig(), "paper", 240) == name
+    assert run_name(windows, MethodConfig()) == name
 
 
 def test_resized_windows_are_named_and_cannot_change_with_stored_maps():
     windows = window_config(flags("--win-zip", "9"))
-    assert run_name(windows, MethodConfig(), "paper", 240) == "mul_13_2_0.5_zip9"
+    assert run_name(windows, MethodConfig()) == "mul_13_2_0.5_zip9"
     assert window_config(flags("--win-zip", "13")) == WindowConfig() and windows.encoded_side == 9
     assert window_config(flags("--win-zip", "9"), windows) == windows
     with pytest.raises(
@@ -137,7 +137,4 @@ def test_windows_matched_with_whole_images():
     assert window_config(flags("--window-memory", "image")).window_memory == "image"
     with pytest.raises(ConfigError, match="--window-memory cannot change with --from-maps"):
         window_config(flags("--window-memory", "image"), WindowConfig())
-    assert (
-        run_name(WindowConfig(window_memory="image"), MethodConfig(), "paper", 240)
-        == "mul_13_2_0.5_wholebank"
-    )
+    assert run_name(WindowConfig(window_memory="image"), MethodConfig()) == "mul_13_2_0.5_wholebank"

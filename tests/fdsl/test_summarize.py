@@ -13,12 +13,13 @@ import pytest
 
 from fdsl import paper, summarize
 from fdsl.metrics.exact import METRIC_NAMES
+from fdsl.run_config import RunConfig
 from fdsl.runs import run_name
 from tests.support.constants import ROOT
 from tests.support.run_config import a_config
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import ConfigError
-from utils.options import from_stored
+from utils.options import from_stored, options_of
 
 
 def write_run(
@@ -32,8 +33,11 @@ def write_run(
             from_stored(kind, config[part])
             for part, kind in (("windows", WindowConfig), ("options", MethodConfig))
         ),
-        config["image_score"],
-        config["metric_size"],
+        *(
+            part
+            for name in ("image_score", "metric_size")
+            for part in options_of(RunConfig)[name].short_of(config[name])
+        ),
     )
     folder = results / config["dataset"] / f"{config['k_shot']}shot" / f"seed{seed}" / (run or name)
     folder.mkdir(parents=True)

@@ -26,7 +26,7 @@ def a_config(seed: int, **changes) -> dict:
         "model_name": "fdsl",
         "k_shot": 1,
         "seed": seed,
-        "rotations": None,
+        "rotations": 1,
         "method": "fdsl",
         "checkpoint": "checkpoints/fdsl/visa.safetensors",
         "checkpoint_digest": "ab" * 32,
