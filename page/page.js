@@ -3,7 +3,7 @@
 (() => {
   const $ = id => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
-  const state = { base: "", references: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
+  const state = { base: "", references: [], calibration: [], calibrated: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
     limits: {}, learnt: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
   const KEY = "fdsl-visitor";
 
@@ -31,9 +31,9 @@
     } catch {
       throw Object.assign(new Error("app.py does not answer any more; start it again and load this page again"), { status: 0 });
     }
-    const told = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw Object.assign(new Error(told.error || `that failed (${answer.status})`), { status: answer.status });
-    return told;
+    const content = await answer.json().catch(() => ({}));
+    if (!answer.ok) throw Object.assign(new Error(content.error || `that failed (${answer.status})`), { status: answer.status });
+    return content;
   }
   const asJson = (method, path, value) => ask(method, path, JSON.stringify(value), { "Content-Type": "application/json" });
   const uploadUrl = (number, kind) => `${state.base}/uploads/${number}/${kind}.jpg`;
@@ -73,13 +73,13 @@
     else await scoreAll();
   }
 
-  function take(told) {
-    Object.assign(state, told);
+  function take(answer) {
+    Object.assign(state, answer);
     const known = [...$("rotations").options].map(option => option.value);
     if (!known.includes(String(state.rotations))) $("rotations").append(make("option", { value: state.rotations, textContent: state.rotations }));
     $("rotations").value = state.rotations;
     $("learnt").textContent = state.learnt.length
-      ? `Knows ${state.learnt.length} good part${state.learnt.length > 1 ? "s" : ""}${turned()}.` : "";
+      ? `Fitted to ${counted(state.learnt.length, "reference")}${rotated()}.` : "";
     show();
   }
   const photographed = number => state.photographs.find(photo => photo.number === number);
@@ -118,10 +118,10 @@
     else await scoreAll();
   }
 
-  // What the good parts themselves said to turned copies, where they were asked.
-  function turned() {
+  // What "auto" came to.
+  function rotated() {
     if (state.rotations !== "auto") return "";
-    return state.turned > 1 ? `, each in ${state.turned} turned copies` : ", not turned";
+    return state.rotated > 1 ? `, each in ${state.rotated} rotated copies` : ", not rotated";
   }
 
   const gone = error => error.status === 0 || error.status === 404;
@@ -137,14 +137,14 @@
     await flush();
     const asked = $("rotations").value, rotations = asked === "auto" ? asked : Number(asked);
     const rate = state.rate ?? 0.01;
-    $("learnt").textContent = "Learning what good parts look like…";
+    $("learnt").textContent = "Fitting to the references…";
     if (state.compares) $("progress").textContent = "Looking at all photographs";
     state.busy++;
     $("decision").inert = $("learn").disabled = true;
     try {
-      const told = await asJson("POST", `${state.base}/learn`, { rotations, rate });
+      const answer = await asJson("POST", `${state.base}/learn`, { rotations, rate });
       state.version++;
-      take(told);
+      take(answer);
     } catch (error) {
       take(await ask("GET", state.base));
       throw error;
@@ -158,22 +158,43 @@
   }
 
   function waitForMore() {
-    const what = [...(state.takesReferences && !state.references.length ? ["a good part"] : []),
+    const what = [...(state.takesReferences && !state.references.length ? ["a reference"] : []),
       ...(state.photographs.length < state.fewest.compared ? [`${state.fewest.compared} photographs to compare`] : [])];
     $("progress").textContent = state.photographs.length || state.references.length ? `Waits for ${what.join(" and ")}` : "";
+  }
+
+  // Whether other calibration images are here than the threshold is of.
+  const uncalibrated = () => state.ready && state.calibration.length > 0
+    && (state.calibration.length !== state.calibrated.length || state.calibration.some(item => !state.calibrated.includes(item.number)));
+
+  async function calibrate() {
+    await flush();
+    $("progress").textContent = "Scoring the calibration images";
+    state.busy++;
+    $("decision").inert = true;
+    try {
+      const answer = await asJson("POST", `${state.base}/calibrate`, { rate: state.rate ?? 0.01 });
+      state.version++;
+      take(answer);
+    } finally {
+      state.busy--;
+      $("decision").inert = false;
+      $("progress").textContent = "";
+    }
   }
 
   async function scoreAll() {
     if (stale()) return comparable() ? learn() : waitForMore();
     if (!state.ready) return;
-    const waiting = state.photographs.filter(photo => photo.score === null).map(photo => photo.number);
     const problems = [];
+    if (uncalibrated()) await calibrate().catch(error => problems.push(error.message));
+    const waiting = state.photographs.filter(photo => photo.score === null).map(photo => photo.number);
     for (const [index, number] of waiting.entries()) {
       if (!photographed(number)) continue;
       $("progress").textContent = `Scoring ${index + 1} of ${waiting.length}`;
       try {
-        const told = await ask("POST", `${state.base}/photographs/${number}/score`);
-        if (photographed(number)) Object.assign(photographed(number), told, { failed: "" });
+        const row = await ask("POST", `${state.base}/photographs/${number}/score`);
+        if (photographed(number)) Object.assign(photographed(number), row, { failed: "" });
       } catch (error) {
         if (photographed(number)) problems.push(`${photographed(number).name}: ${error.message}`);
         if (error.status === 0) break;
@@ -184,31 +205,37 @@
     $("progress").textContent = "";
     if (problems.length) complain(...problems);
     if (state.fewest.bulk && state.threshold === null && scored().length >= state.fewest.bulk) {
-      wish = { rate: 0.01 };    // no good part says what is normal: the photographs' own bulk does
+      pending = { rate: 0.01 };    // there is no normal image: the threshold is of the photographs' own bulk
       await flush();
     }
   }
 
   async function forget(kind, number) {
-    const shown = $(kind === "references" ? "references" : "cards"), items = [...shown.children];
+    const shown = $(kind === "photographs" ? "cards" : kind), items = [...shown.children];
     const at = items.findIndex(item => item.dataset.number === String(number));
     const next = (items[at + 1] || items[at - 1])?.dataset.number;
     complain();
     await flush();
-    const told = await ask("DELETE", `${state.base}/uploads/${number}`);
-    if (kind === "references") state.version++;
-    take(told);
+    const answer = await ask("DELETE", `${state.base}/uploads/${number}`);
+    if (kind !== "photographs") state.version++;
+    take(answer);
     if (document.activeElement === document.body)    // the keyboard goes on where it was
       (shown.querySelector(`[data-number="${next}"] .forget`) || document.querySelector(`.drop[data-kind=${kind}] input`)).focus();
-    if (kind === "references") await (state.references.length ? learn() : scoreAll());
+    if (kind === "references" && state.references.length) await learn();
+    else if (kind !== "photographs") await scoreAll();
   }
 
   // ---- what is shown
   const scored = () => state.photographs.filter(photo => photo.score !== null);
-  const isAnomalous = photo => state.threshold !== null && photo.score >= state.threshold.score;
+  const isAnomalous = photo => photo.reason !== "" || (state.threshold !== null && photo.score >= state.threshold.score);
+  const isJudged = photo => photo.reason !== "" || state.threshold !== null;
+  const verdict = photo => !isAnomalous(photo) ? "normal" : photo.reason ? `anomalous: ${photo.reason}` : "anomalous";
+  const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
   const shortly = value => Number(value.toPrecision(4)).toString();
 
   function show() {
+    showNormal("references");
+    showNormal("calibration");
     showReferences();
     $("results").hidden = state.photographs.length === 0;
     const findings = scored();
@@ -219,26 +246,31 @@
     $("decision").hidden = findings.length === 0 || state.threshold === null;
     $("compare").hidden = !stale() || !comparable() || findings.length === 0;
     $("sees").hidden = !state.compares || findings.length === 0;
-    $("sees").textContent = "These scores see the inspected photographs: each one is compared with the others, and most of them must be good."
+    $("sees").textContent = "These scores see the inspected photographs: each one is compared with the others, and most of them must be normal."
       + (stale() ? " What was taken out counts until all are compared again." : "")
       + (state.fewest.bulk && findings.length < state.fewest.bulk ? ` From ${state.fewest.bulk} on they give a threshold.` : "");
     showCards();
     if (!$("decision").hidden) showDecision();
   }
 
+  function showNormal(kind) {
+    const shown = [...$(kind).children].map(node => Number(node.dataset.number));
+    if (shown.join() !== state[kind].map(item => item.number).join())
+      $(kind).replaceChildren(...state[kind].map(item => thumbnail(kind, item)));
+  }
   function showReferences() {
-    const shown = [...$("references").children].map(node => Number(node.dataset.number));
-    if (shown.join() !== state.references.map(item => item.number).join())
-      $("references").replaceChildren(...state.references.map(reference));
     $("learn").disabled = state.references.length === 0 || state.busy > 0;
     $("built-in").hidden = state.builtIn === 0;
-    $("built-in").textContent = `It already knows ${state.builtIn} good part${state.builtIn > 1 ? "s" : ""}; others take their place.`;
+    $("built-in").textContent = `It is fitted to ${counted(state.builtIn, "reference")} already; others take their place.`;
+    const given = state.calibrated.length, used = state.calibrationScores;
+    $("calibrated").textContent = uncalibrated() || !state.calibration.length ? "" : given === used || !given
+      ? "" : `${used} of ${given} count; the others cannot be judged by the references.`;
   }
 
-  function reference(item) {
-    const node = make("li", {}, make("img", { src: uploadUrl(item.number, "photo"), alt: item.name, title: item.name }),
+  function thumbnail(kind, item) {
+    const node = make("li", {}, make("img", { src: uploadUrl(item.number, "photo"), loading: "lazy", alt: item.name, title: item.name }),
       make("button", { className: "forget", type: "button", textContent: "×", ariaLabel: `Remove ${item.name}`,
-        onclick: () => inTurn(tried(() => forget("references", item.number))) }));
+        onclick: () => inTurn(tried(() => forget(kind, item.number))) }));
     node.dataset.number = item.number;
     return node;
   }
@@ -266,13 +298,13 @@
 
   const cards = new Map();    // number -> its card, made anew only when the finding or the picture changes
   function card(photo) {
-    const key = [photo.score, state.version, mode(), photo.failed, state.ready, JSON.stringify(photo.boxes)].join();
+    const key = [photo.score, photo.reason, state.version, mode(), photo.failed, state.ready, JSON.stringify(photo.boxes)].join();
     const known = cards.get(photo.number);
     if (known && known.key === key) return known.node;
     const node = make("li", { className: photo.score === null ? "card waiting" : "card" });
     node.dataset.number = photo.number;
     const frame = make("span", { className: "frame" });
-    const words = photo.failed ? "could not be scored" : state.ready || !state.takesReferences ? "waiting" : "needs good parts";
+    const words = photo.failed ? "could not be scored" : state.ready || !state.takesReferences ? "waiting" : "needs references";
     frame.append(photo.score !== null ? picture(photo, mode()) : mode() === "photo" ? picture(photo, "photo") : words);
     node.append(make("button", { className: "open", type: "button", disabled: photo.score === null,
       onclick: () => open(photo.number) }, frame, make("span", { className: "line" },
@@ -302,8 +334,8 @@
       const node = cards.get(photo.number)?.node;
       if (!node || photo.score === null) continue;
       const badge = node.querySelector(".badge"), alarm = isAnomalous(photo);
-      badge.hidden = state.threshold === null;
-      badge.textContent = alarm ? "anomalous" : "normal";
+      badge.hidden = !isJudged(photo);
+      badge.textContent = verdict(photo);
       badge.classList.toggle("alarm", alarm);
       const overlay = node.querySelector(".boxes");
       if (overlay) overlay.toggleAttribute("hidden", !$("show-boxes").checked || (state.threshold !== null && !alarm));
@@ -331,6 +363,7 @@
     slider.value = value;
     if (document.activeElement !== $("threshold")) $("threshold").value = Number(value.toPrecision(6));
     $("source").textContent = state.threshold.source;
+    $("trust").textContent = state.trust;
     $("rate").parentElement.hidden = state.rates.length === 0;
     if ($("rate").options.length !== state.rates.length + 1) {
       const named = state.rates.map(rate => make("option", { value: rate, textContent: `about ${shortly(100 * rate)} %` }));
@@ -360,26 +393,26 @@
     $("highest").textContent = shortly(high);
   }
 
-  // The browser decides at once; the server, which makes the downloads, hears of the last wish, one request at a time.
-  let settling, wish = null, sending = Promise.resolve();
+  // The browser decides at once; the server, which makes the downloads, hears of the last change, one request at a time.
+  let settling, pending = null, sending = Promise.resolve();
   function moveThreshold(score) {
     if (!isFinite(score) || state.threshold === null) return;
-    Object.assign(state, { threshold: { ...state.threshold, score, source: "set by hand" }, rate: null });
+    Object.assign(state, { threshold: { ...state.threshold, score, source: "set by hand" }, rate: null, trust: "" });
     showDecision();
-    wish = { score };
+    pending = { score };
     clearTimeout(settling);
     settling = setTimeout(tried(flush), 250);
   }
   function flush() {
     clearTimeout(settling);
     return sending = sending.catch(() => {}).then(async () => {
-      while (wish) {
-        const asked = wish;
-        wish = null;
-        const told = await asJson("PUT", `${state.base}/threshold`, asked);
-        if (wish) continue;
-        Object.assign(state, { threshold: told.threshold, rate: told.rate });
-        for (const row of told.photographs) Object.assign(photographed(row.number) ?? {}, row);    // boxes may follow it
+      while (pending) {
+        const asked = pending;
+        pending = null;
+        const answer = await asJson("PUT", `${state.base}/threshold`, asked);
+        if (pending) continue;
+        Object.assign(state, { threshold: answer.threshold, rate: answer.rate, trust: answer.trust });
+        for (const row of answer.photographs) Object.assign(photographed(row.number) ?? {}, row);    // boxes may follow it
         show();
       }
     });
@@ -396,11 +429,12 @@
     if (!photo || photo.score === null) return $("viewer").close();
     const alarm = isAnomalous(photo), boxes = state.threshold !== null && !alarm ? [] : photo.boxes;
     $("viewer-title").textContent = photo.name;
-    $("viewer-good").hidden = !state.takesReferences;
+    $("viewer-normal").hidden = !state.takesReferences;
     const percentile = photo.normal_percentile;
     $("viewer-score").textContent = [`score ${photo.score.toFixed(4)}`,
-      ...(percentile === null ? [] : [`higher than ${percentile.toFixed(percentile > 99 ? 2 : 0)} % of good parts`]),
-      ...(state.threshold === null ? [] : [`threshold ${shortly(state.threshold.score)}`, alarm ? "anomalous" : "normal"]),
+      ...(percentile === null ? [] : [`higher than ${percentile.toFixed(percentile > 99 ? 2 : 0)} % of normal images`]),
+      ...(state.threshold === null ? [] : [`threshold ${shortly(state.threshold.score)}`]),
+      ...(isJudged(photo) ? [verdict(photo)] : []),
       `${photo.width} × ${photo.height} px`].join(" · ");
     const key = `${photo.number},${state.version}`;
     if ($("viewer-pictures").dataset.key !== key) {
@@ -451,7 +485,7 @@
   });
   $("rate").addEventListener("change", tried(async () => {
     if (!$("rate").value) return showDecision();
-    wish = { rate: Number($("rate").value) };
+    pending = { rate: Number($("rate").value) };
     await flush();
   }));
   for (const input of document.querySelectorAll("input[name=mode]")) input.addEventListener("change", show);
@@ -460,13 +494,13 @@
   $("viewer").addEventListener("click", event => { if (event.target === $("viewer")) $("viewer").close(); });
   $("viewer-previous").addEventListener("click", () => step(-1));
   $("viewer-next").addEventListener("click", () => step(1));
-  $("viewer-good").addEventListener("click", () => {
+  $("viewer-normal").addEventListener("click", () => {
     const number = state.opened;
     $("viewer").close();
     complain();
     inTurn(tried(async () => {
       await flush();
-      take(await ask("POST", `${state.base}/photographs/${number}/good`));
+      take(await ask("POST", `${state.base}/photographs/${number}/reference`));
       await learn();
     }));
   });
@@ -485,7 +519,7 @@
     if ($(id).getAttribute("aria-disabled") === "true") return;
     tried(async () => {
       await flush();
-      await ask("GET", state.base);    // a refusal is said here; the answer to what follows is an attachment: the page stays
+      await ask("GET", state.base);    // a refusal is shown here; the answer to what follows is an attachment: the page stays
       location.assign($(id).href);
     })();
   });

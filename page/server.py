@@ -21,7 +21,7 @@ from werkzeug.exceptions import HTTPException
 
 from fdsl.api import AnomalyDetector
 from fdsl.report.pages import templates
-from page.session import Limits, Session
+from page.session import KINDS, Limits, Session
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError, ModelError
 from utils.files import parsed_json
@@ -106,7 +106,7 @@ def make_server(
 ) -> Flask:
     """The WSGI application. Visitors get copies of `detector`; uploads go to `folder` and nowhere else.
 
-    `facts` are shown on the page, `rotations` chosen on it at first (see Session). It answers requests that
+    `facts` are on the page, `rotations` chosen on it at first (see Session). It answers requests that
     name this machine alone, or with a `token` those that bring it, and none that another site's page makes.
     """
     app = Flask("fdsl", static_folder=None)
@@ -144,7 +144,7 @@ def make_server(
     route("POST", "/sessions", lambda: jsonify(name=visitors.new()))
     route("GET", "/sessions/<name>", lambda name: jsonify(visitors[name].state()))
     route("DELETE", "/sessions/<name>", lambda name: _done(visitors.close(name)))
-    for kind in ("references", "photographs"):
+    for kind in KINDS:
         route("POST", f"/sessions/<name>/{kind}", partial(_upload, visitors, kind), kind)
     route(
         "DELETE",
@@ -153,6 +153,7 @@ def make_server(
     )
 
     route("POST", "/sessions/<name>/learn", in_turn(lambda name: _learn(visitors[name])))
+    route("POST", "/sessions/<name>/calibrate", in_turn(lambda name: _calibrate(visitors[name])))
     route(
         "POST",
         "/sessions/<name>/photographs/<int:number>/score",
@@ -160,8 +161,8 @@ def make_server(
     )
     route(
         "POST",
-        "/sessions/<name>/photographs/<int:number>/good",
-        lambda name, number: jsonify(visitors[name].take_as_good(number)),
+        "/sessions/<name>/photographs/<int:number>/reference",
+        lambda name, number: jsonify(visitors[name].take_as_reference(number)),
     )
     route("PUT", "/sessions/<name>/threshold", in_turn(lambda name: _decide(visitors[name])))
     for kind in ("photo", "heat"):
@@ -248,18 +249,33 @@ def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]
 
 def _upload(visitors: Visitors, kind: str, name: str) -> Response:
     session = visitors[name]
-    add = session.add_reference if kind == "references" else session.add_photograph
-    return jsonify(add(request.get_data(cache=False), request.args.get("name", "")))
+    add = {
+        "references": session.add_reference,
+        "calibration": session.add_calibration,
+        "photographs": session.add_photograph,
+    }
+    return jsonify(add[kind](request.get_data(cache=False), request.args.get("name", "")))
 
 
 def _learn(session: Session) -> Response:
     asked = _asked()
-    rotations, rate = asked.get("rotations", 1), asked.get("rate", 0.01)
-    turned = rotations == AUTO or (type(rotations) is int and 1 <= rotations <= 36)
-    if not turned or not _is_number(rate) or not 0 < rate < 1:
-        raise ConfigError(f"rotations are 1 to 36 or {AUTO}, a false-alarm rate lies between 0 and 1")
-    session.learn(rotations, rate)
+    rotations = asked.get("rotations", 1)
+    if rotations != AUTO and not (type(rotations) is int and 1 <= rotations <= 36):
+        raise ConfigError(f"rotations are 1 to 36 or {AUTO}")
+    session.learn(rotations, _rate_in(asked))
     return jsonify(session.state())
+
+
+def _calibrate(session: Session) -> Response:
+    session.calibrate(_rate_in(_asked()))
+    return jsonify(session.state())
+
+
+def _rate_in(asked: dict[str, Any]) -> float:
+    rate = asked.get("rate", 0.01)
+    if not _is_number(rate) or not 0 < rate < 1:
+        raise ConfigError("a target false-positive rate lies between 0 and 1")
+    return float(rate)
 
 
 def _decide(session: Session) -> Response:

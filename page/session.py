@@ -1,4 +1,5 @@
-"""What one visitor of the page has: references, photographs, and a detector of their own."""
+"""What one visitor of the page has: references, calibration images, photographs, and a detector of their
+own."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from fdsl.inspection import draw, finish, row_of, run_config
 from fdsl.report import drawing
 from fdsl.rotation import ROTATIONS
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.thresholds import FEWEST_OF_BATCH
+from fdsl.thresholds import FEWEST_OF_BATCH, NormalScores
 from models.methods.batch import FEWEST
 from page.uploads import Upload, jpeg, plain_name, receive, remove
 from utils.config import AUTO
@@ -35,11 +36,13 @@ MOST_PHOTOGRAPHS = 200
 MOST_COMPARED = 50  # with each other: their tokens lie on the disk, and each is compared with all others
 MOST_COPIES = 48  # references times rotations: each is a part of the memory bank
 RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
+KINDS = ("references", "calibration", "photographs")  # of uploads
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a visitor may upload: bytes per file, pixels per photograph, how many of each kind."""
+    """What a visitor may upload: bytes per file, pixels per photograph, how many of each kind; calibration
+    images as many as photographs."""
 
     file_bytes: int
     max_pixels: int = MAX_PIXELS
@@ -49,7 +52,7 @@ class Limits:
 
 @dataclass
 class Photograph(Upload):
-    """An upload to inspect and, once scored with what the detector knows now, what was found."""
+    """An upload to inspect and, once scored by the detector as it is now, what was found."""
 
     found: Prediction | None = None
     boxes: list[Box] = field(default_factory=list)
@@ -61,15 +64,16 @@ class Session:
     def __init__(
         self, detector: AnomalyDetector, folder: Path, limits: Limits, rotations: int | str | None = None
     ) -> None:
-        """`rotations`: how many copies of good parts are asked for until a visitor asks for others; None: as
-        many as the detector came with."""
+        """`rotations`: how many rotated copies of references are asked for until a visitor asks for others;
+        None: as many as the detector came with."""
         self.start, self.folder, self.limits = detector, folder, limits
         own = detector.config.rotations if detector.config.references else detector.method.rotations
         self.usual: int | str = own if rotations is None else rotations
         self.references: dict[int, Upload] = {}
+        self.calibration: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
         self._count = 0
-        self._coming = {"references": 0, "photographs": 0}  # uploads that are being received
+        self._coming = dict.fromkeys(KINDS, 0)  # uploads that are being received
         self._lock = RLock()  # what is here
         self._work = Lock()  # the detector
         self._take(detector.another(), [], None, self.usual)
@@ -83,47 +87,85 @@ class Session:
         rotations: int | str,
         compared: Iterable[int] = (),
     ) -> None:
-        """From now on this detector, which knows the references `learnt` in the `rotations` that were asked
-        for, and the photographs `compared` where it compares them; what another one found is forgotten."""
-        self.detector, self.learnt, self.rate, self.rotations = detector, learnt, rate, rotations
+        """From now on this detector, fitted to the references `learnt` in the `rotations` that were asked
+        for, and to the photographs `compared` where it compares them, with a threshold that is of no
+        calibration images; what another one found is forgotten."""
+        self.detector, self.learnt, self.rotations = detector, learnt, rotations
         self.compared = set(compared)
-        self.level = (
-            None if detector.threshold is None else detector.threshold.level
-        )  # from which a patch is boxed
         for photograph in self.photographs.values():
             photograph.found, photograph.boxes = None, []
+        self.own = detector.normal, detector.threshold, rate
+        self._judge_by(detector.normal, detector.threshold, rate)
+
+    def _judge_by(
+        self,
+        normal: NormalScores | None,
+        threshold: Threshold | None,
+        rate: float | None,
+        calibrated: Iterable[int] = (),
+    ) -> None:
+        """From now on these scores of normal images and this threshold, which are of the calibration images
+        `calibrated`; scores of photographs stay, percentiles and boxes follow."""
+        self.detector.normal, self.detector.threshold, self.rate = normal, threshold, rate
+        self.calibrated = set(calibrated)
+        self.level = None if threshold is None else threshold.level  # from which a patch is boxed
+        for photograph in self.photographs.values():
+            if (found := photograph.found) is not None:
+                percentile = None if normal is None else normal.percentile(found.score)
+                photograph.found = replace(found, normal_percentile=percentile)
+                photograph.boxes = self._boxes(found)
+
+    def _judge_by_references(self) -> None:
+        """Back to the threshold without calibration images, at the rate that is chosen now."""
+        normal, threshold, rate = self.own
+        if normal is not None and rate is not None:
+            rate = self.rate or rate
+            threshold = normal.threshold(rate)
+        self._judge_by(normal, threshold, rate)
 
     def state(self) -> dict[str, Any]:
         """All that the page shows, as JSON values."""
         with self._lock:
-            threshold = self.detector.threshold
+            threshold, normal = self.detector.threshold, self.detector.normal
             return {
                 "references": [_listed(one) for one in self.references.values()],
+                "calibration": [_listed(one) for one in self.calibration.values()],
+                "calibrated": sorted(self.calibrated),
+                "calibrationScores": len(normal.scores) if normal and normal.is_calibrated else 0,
                 "photographs": [self._row(one) for one in self.photographs.values()],
                 "builtIn": 0 if self.learnt else self.detector.config.references,
                 "learnt": self.learnt,
                 "ready": self.ready,
                 "rate": self.rate,
-                "rates": RATES if self.detector.normal or self.has_bulk else (),
+                "rates": RATES if normal or self.has_bulk else (),
                 "compares": self.compares,
                 "takesReferences": self.takes_references,
                 "compared": sorted(self.compared),
                 "fewest": {"compared": FEWEST, "bulk": FEWEST_OF_BATCH if self.has_bulk else None},
                 "rotations": self.rotations,
-                "turned": self.detector.config.rotations,
+                "rotated": self.detector.config.rotations,
                 "threshold": None if threshold is None else asdict(threshold),
+                "trust": self._trust(),
                 "limits": asdict(self.limits),
             }
+
+    def _trust(self) -> str:
+        """How far the threshold is to be trusted; "" where it is not of scores of normal images."""
+        normal, threshold = self.detector.normal, self.detector.threshold
+        if normal is None or threshold is None or not normal.gave(threshold):
+            return ""
+        return normal.trust.replace("with --calibration", "as calibration images")
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing was uploaded, so that nothing is lost when its visitor has to come again."""
         with self._lock:
-            return not (self.references or self.photographs or any(self._coming.values()))
+            uploads = (self.references, self.calibration, self.photographs)
+            return not any(uploads) and not any(self._coming.values())
 
     @property
     def ready(self) -> bool:
-        """Whether the detector knows good parts, or the photographs that it compares."""
+        """Whether the detector is fitted to references, or to the photographs that it compares."""
         return self.detector.ready and not (self.compares and not self.compared)
 
     @property
@@ -134,24 +176,40 @@ class Session:
 
     @property
     def takes_references(self) -> bool:
-        """Whether the method looks at good parts."""
+        """Whether the method looks at references."""
         return not self.start.scorer.detector.method.added_by
 
     @property
     def has_bulk(self) -> bool:
-        """Whether a threshold comes from the photographs' own bulk: no good part says what is normal."""
-        return self.compares and not self.takes_references
+        """Whether a threshold comes from the photographs' own bulk: there is neither a reference nor a
+        calibration image."""
+        return self.compares and not self.takes_references and not self.calibrated
 
     def add_reference(self, content: bytes, name: str) -> dict[str, Any]:
-        """Takes a photograph of a good part; `learn` shows it to the detector. DataError for what is no
-        photograph, and where the method looks at no good parts."""
+        """Takes a normal image as a reference; `learn` fits the detector to it. DataError for what is no
+        photograph, and where the method looks at no references."""
         if not self.takes_references:
-            raise DataError("this method looks at no good parts: add photographs to inspect")
-        enough = f"{self.limits.references} good parts are enough; remove one first"
-        with self._place("references", self.references, self.limits.references, enough) as number:
+            raise DataError("this method looks at no references: add photographs to inspect")
+        most = self.limits.references
+        enough = f"{most} references are enough; remove one first"
+        return self._add_normal("references", self.references, most, enough, content, name)
+
+    def add_calibration(self, content: bytes, name: str) -> dict[str, Any]:
+        """Takes a normal image that is no reference; `learn` or `calibrate` takes the threshold from it.
+        DataError for what is no photograph."""
+        if any(known.content == content for known in self.start.kept):
+            raise DataError(f"{plain_name(name)}: is among the references already")
+        most = self.limits.photographs
+        enough = f"{most} calibration images are as many as this page holds; remove some, or use predict.py"
+        return self._add_normal("calibration", self.calibration, most, enough, content, name)
+
+    def _add_normal(
+        self, kind: str, known: dict[int, Upload], most: int, enough: str, content: bytes, name: str
+    ) -> dict[str, Any]:
+        with self._place(kind, known, most, enough) as number:
             with self._lock:
                 self._refuse_known(content, name)
-                _refuse_mask(name, self.references.values())
+                _refuse_mask(name, known.values())
             upload = receive(content, number, name, self.folder, self.limits.max_pixels)
             with self._lock:
                 try:
@@ -159,12 +217,12 @@ class Session:
                 except DataError:
                     upload.file.unlink(missing_ok=True)
                     raise
-                self.references[number] = upload
+                known[number] = upload
         return _listed(upload)
 
-    def take_as_good(self, number: int) -> dict[str, Any]:
-        """Takes an inspected photograph as one of the good parts, beside those that the detector came with;
-        `learn` shows them. Returns the new state; KeyError where there is none, DataError as
+    def take_as_reference(self, number: int) -> dict[str, Any]:
+        """Takes an inspected photograph as one of the references, with those that the detector came with;
+        `learn` fits it to them. Returns the new state; KeyError where there is none, DataError as
         `add_reference`."""
         with self._lock:
             photograph = self.photographs[number]
@@ -175,10 +233,11 @@ class Session:
         return self.state()
 
     def _refuse_known(self, content: bytes, name: str) -> None:
-        """DataError for a good part that is here already: it would be held out against itself."""
-        for known in self.references.values():
-            if known.file.stat().st_size == len(content) and known.file.read_bytes() == content:
-                raise DataError(f"{plain_name(name)}: is among the good parts already")
+        """DataError for a normal image that is here already: it would be scored by itself."""
+        known = {"references": self.references, "calibration images": self.calibration}
+        for kind, uploads in known.items():
+            if any(_holds(one, content) for one in uploads.values()):
+                raise DataError(f"{plain_name(name)}: is among the {kind} already")
 
     @contextmanager
     def _place(self, kind: str, known: Mapping[int, Upload], most: int, enough: str) -> Iterator[int]:
@@ -209,20 +268,36 @@ class Session:
         return self._row(photograph)
 
     def remove(self, number: int) -> None:
-        """Forgets one upload of either kind; KeyError where there is none. Without references it is as it
-        started."""
+        """Forgets one upload of any kind; KeyError where there is none. Without references it is as it
+        started; without calibration images the threshold is that of the references."""
         with self._lock:
-            upload = self.references.pop(number, None) or self.photographs.pop(number)
+            kinds: tuple[dict[int, Any], ...] = (self.references, self.calibration, self.photographs)
+            upload = next(kind for kind in kinds if number in kind or kind is self.photographs).pop(number)
             upload.file.unlink(missing_ok=True)
-            forgotten = not self.references and bool(self.learnt)
-        if forgotten:
-            with self._work, self._lock:
+            settled = not self._is_unfit and not self._is_uncalibrated
+        if settled:
+            return
+        with self._work, self._lock:  # others may have come while the detector was at work
+            if self._is_unfit:
                 self._take(self.start.another(), [], None, self.usual)
+            elif self._is_uncalibrated:
+                self._judge_by_references()
+
+    @property
+    def _is_unfit(self) -> bool:
+        """Whether all references of the detector are removed."""
+        return not self.references and bool(self.learnt)
+
+    @property
+    def _is_uncalibrated(self) -> bool:
+        """Whether all calibration images of the threshold are removed."""
+        return not self.calibration and bool(self.calibrated)
 
     def learn(self, rotations: int | str = 1, rate: float = 0.01) -> None:
-        """Shows the references to a new detector and estimates the threshold; all photographs have to be
-        scored anew. Where photographs are compared with each other, it is shown them too. Where some are
-        removed meanwhile, the lesson begins again without them.
+        """Fits a new detector to the references and takes the threshold for the target false-positive `rate`
+        from the calibration images, or where there are none from the references; all photographs have to be
+        scored anew. Where photographs are compared with each other, it is fitted to them too. Where some
+        uploads are removed meanwhile, it begins again without them.
 
         AUTO leaves references as they are where there are many: then they differ by themselves. Raises
         DataError without references or with too few photographs to compare, ConfigError for too many copies,
@@ -233,29 +308,31 @@ class Session:
             while True:
                 with self._lock:
                     references = dict(self.references)
+                    calibration = dict(self.calibration)
                     inspected = dict(self.photographs) if looks_at_inspected else {}
                 if self.takes_references and not references:
-                    raise DataError("there is no photograph of a good part yet")
+                    raise DataError("there is no reference yet")
                 if looks_at_inspected and len(inspected) < FEWEST:
                     raise DataError(
                         f"photographs are compared with each other: add {FEWEST} or more to inspect"
                     )
                 if isinstance(rotations, int) and len(references) * rotations > MOST_COPIES:
                     raise ConfigError(
-                        f"{len(references)} good parts with {rotations} rotated copies each are more than "
-                        f"{MOST_COPIES}: remove some, or turn them less"
+                        f"{len(references)} references with {rotations} rotated copies each are more than "
+                        f"{MOST_COPIES}: remove some, or take fewer copies"
                     )
-                if self._learn_these(references, inspected, rotations, rate):
+                if self._learn_these(references, calibration, inspected, rotations, rate):
                     return
 
     def _learn_these(
         self,
         references: dict[int, Upload],
+        calibration: dict[int, Upload],
         inspected: dict[int, Photograph],
         rotations: int | str,
         rate: float,
     ) -> bool:
-        """One lesson; False, and nothing is changed, where one of the uploads is gone at its end."""
+        """One fit; False, and nothing is changed, where one of the uploads is gone at its end."""
         other = self.start.another()
         photos = [upload.file for upload in references.values()]
         too_many = rotations == AUTO and len(photos) * ROTATIONS > MOST_COPIES
@@ -268,25 +345,52 @@ class Session:
                     inspected=[upload.file for upload in inspected.values()],
                     room=OnDisk(self.folder, "Tokens of the photographs", "inspect fewer at once"),
                 )
+            calibrated = _calibrated(other, calibration, rate) if calibration else None
         except DataError:
-            if self._has(references, inspected):
+            if self._has(references, calibration, inspected):
                 raise
             return False
         names = {upload.file.name: upload.name for upload in references.values()}
         other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
         with self._lock:
-            if not self._has(references, inspected):
+            if not self._has(references, calibration, inspected):
                 return False
             self._take(other, list(references), rate if other.threshold else None, rotations, inspected)
+            if calibrated is not None:
+                self._judge_by(calibrated.normal, calibrated.threshold, rate, calibration)
         return True
 
-    def _has(self, references: Mapping[int, Upload], inspected: Mapping[int, Upload]) -> bool:
+    def calibrate(self, rate: float = 0.01) -> None:
+        """Takes the threshold for the target false-positive `rate` from the calibration images that are here
+        now; photographs keep their scores. DataError without any, or where the detector is not fitted yet;
+        then everything is as it was."""
+        with self._work:
+            while True:
+                with self._lock:
+                    images = dict(self.calibration)
+                if not images:
+                    raise DataError("there is no calibration image yet")
+                if not self.ready:
+                    raise DataError("there is no reference yet: calibration images need a fitted detector")
+                try:
+                    calibrated = _calibrated(self.detector, images, rate)
+                except DataError:
+                    if self._has(images):
+                        raise
+                    continue
+                with self._lock:
+                    if self._has(images):
+                        self._judge_by(calibrated.normal, calibrated.threshold, rate, images)
+                        return
+
+    def _has(self, *uploads: Mapping[int, Upload]) -> bool:
         """Whether all of these are still here."""
         with self._lock:
-            return references.keys() <= self.references.keys() and inspected.keys() <= self.photographs.keys()
+            here = {*self.references, *self.calibration, *self.photographs}
+            return all(here.issuperset(some) for some in uploads)
 
     def score(self, number: int) -> dict[str, Any]:
-        """Scores one photograph with what the detector knows now; KeyError where there is none, DataError for
+        """Scores one photograph by the detector as it is now; KeyError where there is none, DataError for
         one that was not among those that are compared."""
         with self._work:
             with self._lock:
@@ -304,11 +408,15 @@ class Session:
                 return self._row(photograph)
 
     def _boxes(self, found: Prediction) -> list[Box]:
+        """The hot regions, shown where it is anomalous; none where no part could have some."""
+        if found.reason:
+            return []
         return find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self.level)
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
-        """Sets the threshold to a score, or to what good parts reach at a rate, by the good parts or by the
-        bulk of the photographs that are compared; the new state."""
+        """Sets the threshold to a score, or to what normal images reach at a target false-positive rate, by
+        the calibration images, the references or the bulk of the photographs that are compared; the new
+        state."""
         with self._work, self._lock:
             if rate is not None and self.has_bulk:
                 self._take_bulk(rate)
@@ -319,7 +427,7 @@ class Session:
             elif score is not None and np.isfinite(score):
                 decided = Threshold(float(score), None, "set by hand")
             else:
-                raise ConfigError("a threshold is a score or a false-alarm rate between 0 and 1")
+                raise ConfigError("a threshold is a score or a target false-positive rate between 0 and 1")
             self.detector.threshold, self.rate = replace(decided, level=self.level), rate
             return self.state()
 
@@ -370,10 +478,10 @@ class Session:
             return _zipped(folder, self.folder / f"{self._next()}.zip")
 
     def saved_detector(self) -> Path:
-        """The detector as predict.py --detector takes it; DataError where it knows no good parts."""
+        """The detector as predict.py --detector takes it; DataError where it is not fitted."""
         with self._work:
             if not self.ready:
-                raise DataError("the detector knows no good parts yet")
+                raise DataError("the detector has no references yet")
             file = self.folder / f"{self._next()}.safetensors"
             self.detector.save(file)
             return file
@@ -401,6 +509,7 @@ class Session:
         return _listed(photograph) | {
             "score": None if found is None else found.score,
             "normal_percentile": None if found is None else found.normal_percentile,
+            "reason": "" if found is None else found.reason,
             "boxes": [] if found is None else [asdict(box) for box in photograph.boxes],
         }
 
@@ -414,12 +523,25 @@ class Session:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+def _calibrated(detector: AnomalyDetector, images: Mapping[int, Upload], rate: float) -> AnomalyDetector:
+    """Another one with the threshold of calibration images; DataError where one is gone or none can be
+    judged."""
+    other = detector.another()
+    with MODEL:
+        other.calibrate(rate, [upload.file for upload in images.values()])
+    return other
+
+
 def _refuse_mask(name: str, others: Iterable[Upload]) -> None:
     """DataError for a file that is called as the mask of a photograph which is here: it is none itself."""
     stem = unmarked(Path(plain_name(name)).stem)
     photo = next((one.name for one in others if stem and key(Path(one.name).stem) == key(stem)), None)
     if photo is not None:
         raise DataError(f"{plain_name(name)}: is called as the mask of {photo}; only photographs are taken")
+
+
+def _holds(upload: Upload, content: bytes) -> bool:
+    return upload.file.stat().st_size == len(content) and upload.file.read_bytes() == content
 
 
 def _listed(upload: Upload) -> dict[str, Any]:

@@ -99,7 +99,7 @@ def test_their_own_bulk_gives_a_threshold_which_boxes_follow(made, tmp_path):
     before = visitor.ask("GET", "").json
     state = visitor.ask("PUT", "/threshold", json={"rate": 0.05}).json
     assert state["threshold"]["score"] == batch_threshold(found, found, 0.05).score and state["rate"] == 0.05
-    assert "looks at what it judges" in state["threshold"]["source"] and state["rates"]
+    assert "it sees what it judges" in state["threshold"]["source"] and state["rates"]
     assert [one["boxes"] for one in state["photographs"]] != [one["boxes"] for one in before["photographs"]]
     visitor.ask("PUT", "/threshold", 422, json={"rate": 2})
     archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
@@ -109,7 +109,7 @@ def test_their_own_bulk_gives_a_threshold_which_boxes_follow(made, tmp_path):
     assert b"sees the test set" in archive.read("report.html")
 
 
-def test_it_is_added_to_a_method_with_good_parts(made, tmp_path):
+def test_it_is_added_to_a_method_with_references(made, tmp_path):
     detector = made(method="nearest", with_batch=True)
     visitor = visiting(detector, tmp_path / "page")
     for seed in (1, 2):
@@ -132,13 +132,13 @@ def test_a_saved_detector_compares_with_the_photographs_that_it_saw(made, tmp_pa
     assert visitor.scored(png(2))["score"] == found[1].score
 
 
-def test_the_page_says_what_is_compared_and_asks_for_no_good_parts(made, tmp_path):
+def test_the_page_says_what_is_compared_and_asks_for_no_references(made, tmp_path):
     for method, more, asks in (("batch", {}, False), ("nearest", {"with_batch": True}, True)):
         visitor = visiting(made(method=method, **more), tmp_path / f"page-{method}")
         text = visitor.client.get("/").text
         assert "They are compared with each other" in text and "1 MiB of disk for 10" in text
-        assert ('aria-labelledby="good-title" hidden' in text) is not asks
+        assert ('aria-labelledby="references-title" hidden' in text) is not asks
     told = visiting(made(method="batch"), tmp_path / "other").upload("references", png(1), expected=422)
-    assert told["error"].startswith("this method looks at no good parts")
+    assert told["error"].startswith("this method looks at no references")
     text = visiting(made(method="nearest"), tmp_path / "plain").client.get("/").text
     assert "compared" not in text

@@ -127,7 +127,7 @@ def click(driver, selector):
 
 def learn_and_score(driver, gears, parts):
     give(driver, "references", gears / "good0.png", gears / "good1.png")
-    wait_for(driver, "document.getElementById('learnt').textContent.startsWith('Knows 2 good parts')")
+    wait_for(driver, "document.getElementById('learnt').textContent.startsWith('Fitted to 2 references')")
     give(driver, "photographs", *(gears / name for name in parts))
     wait_for(driver, f"document.querySelectorAll('.card:not(.waiting)').length === {len(parts)}")
 
@@ -177,7 +177,9 @@ def test_from_photographs_to_a_decision(page, gears):
     assert read(page, "document.getElementById('rate').value") == ""
     page.execute_script("""const rate = document.getElementById('rate');
         rate.value = '0.05'; rate.dispatchEvent(new Event('change'))""")
-    wait_for(page, "document.getElementById('source').textContent.startsWith('false-alarm rate 0.05')")
+    wait_for(
+        page, "document.getElementById('source').textContent.startsWith('target false-positive rate 0.05')"
+    )
 
 
 def test_the_large_view_and_its_keys(page, gears):
@@ -289,7 +291,7 @@ def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
 def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     give(page, "references", tmp_path / "notes.png", gears / "good0.png")
-    wait_for(page, "document.getElementById('learnt').textContent.startsWith('Knows 1 good part')")
+    wait_for(page, "document.getElementById('learnt').textContent.startsWith('Fitted to 1 reference')")
     problem = "document.getElementById('problem').textContent"
     assert "notes.png: is not an image of a known format" in read(page, problem)
     assert read(page, "document.querySelectorAll('#references li').length") == 1
@@ -311,7 +313,7 @@ def test_dropped_files_a_reload_and_starting_over(page, gears, address):
     wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
     assert shown(page) == before and "dropped.jpg" in before
     click(page, "#references .forget")
-    wait_for(page, "document.getElementById('learnt').textContent.startsWith('Knows 1 good part')")
+    wait_for(page, "document.getElementById('learnt').textContent.startsWith('Fitted to 1 reference')")
     wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
     wait_for(
         page, "[...document.querySelectorAll('.card img')].every(image => image.complete)"
@@ -331,8 +333,8 @@ def test_narrow_screens_and_names_of_controls(page, gears):
     assert read(page, f"{controls}.filter(element => !({named})).length") == 0
 
 
-def test_a_finding_becomes_a_good_part(page, gears):
-    """The button beside it adds it, learns anew and scores everything again."""
+def test_a_finding_becomes_a_reference(page, gears):
+    """The button beside it adds it, fits anew and scores everything again."""
     learn_and_score(page, gears, PARTS[:3])
     before = {name: score for name, (score, _) in shown(page).items()}
     worst, known = (
@@ -341,9 +343,9 @@ def test_a_finding_becomes_a_good_part(page, gears):
     )
     click(page, ".card .open")
     wait_for(page, "document.getElementById('viewer').open")
-    click(page, "#viewer-good")
+    click(page, "#viewer-normal")
     wait_for(
-        page, f"document.getElementById('learnt').textContent.startsWith('Knows {known + 1} good parts')"
+        page, f"document.getElementById('learnt').textContent.startsWith('Fitted to {known + 1} references')"
     )
     wait_for(page, "document.querySelectorAll('.card.waiting').length === 0")
     assert shown(page)[worst][0] < before[worst]

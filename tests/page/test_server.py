@@ -6,13 +6,14 @@ import re
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
+from fdsl.boxes import find_boxes
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
@@ -134,11 +135,11 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     assert not detector.ready, "visitors have detectors of their own"
 
 
-def test_the_good_parts_may_say_how_often_they_are_turned(visitor, detector, tmp_path, monkeypatch):
+def test_the_references_may_choose_how_often_they_are_rotated(visitor, detector, tmp_path, monkeypatch):
     state = visitor.learnt(1, 2, rotations="auto")
     plain = detector.another()
     plain.remember([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations="auto")
-    assert state["rotations"] == "auto" and state["turned"] == plain.config.rotations
+    assert state["rotations"] == "auto" and state["rotated"] == plain.config.rotations
     assert state["threshold"]["score"] == plain.threshold.score
     visitor.ask("POST", "/learn", json={"rotations": 1})
     assert visitor.ask("GET", "").json["rotations"] == 1
@@ -150,18 +151,18 @@ def test_the_good_parts_may_say_how_often_they_are_turned(visitor, detector, tmp
     for seed in range(7):
         many.upload("references", png(seed))
     monkeypatch.setattr("fdsl.rotation.rotation_gain", lambda *_: 1.0)
-    assert many.ask("POST", "/learn", json={"rotations": "auto"}).json["turned"] == 1
-    assert visitor.ask("POST", "/learn", json={"rotations": "auto"}).json["turned"] == 8
+    assert many.ask("POST", "/learn", json={"rotations": "auto"}).json["rotated"] == 1
+    assert visitor.ask("POST", "/learn", json={"rotations": "auto"}).json["rotated"] == 8
     refusal = many.ask("POST", "/learn", 422, json={"rotations": 8}).json["error"]
-    assert "7 good parts with 8 rotated copies each are more than 48" in refusal
+    assert "7 references with 8 rotated copies each are more than 48" in refusal
 
 
-def test_the_same_good_part_twice_is_refused_and_changes_nothing(visitor):
-    """It would be held out against itself: the threshold would be far too high."""
+def test_the_same_reference_twice_is_refused_and_changes_nothing(visitor):
+    """It would be scored by itself: the threshold would be far too high."""
     state = visitor.learnt(1, 2)
     assert (
         visitor.upload("references", png(2), "again.png", 422)["error"]
-        == "again.png: is among the good parts already"
+        == "again.png: is among the references already"
     )
     again = visitor.ask("POST", "/learn", json={"rotations": 1, "rate": 0.01}).json
     assert again["threshold"] == state["threshold"]
@@ -230,7 +231,7 @@ BAD_UPLOADS = {
 }
 
 
-@pytest.mark.parametrize("kind", ("references", "photographs"))
+@pytest.mark.parametrize("kind", ("references", "calibration", "photographs"))
 @pytest.mark.parametrize("name", BAD_UPLOADS)
 def test_uploads_that_are_no_photographs(visitor, tmp_path, name, kind):
     content, sentence = BAD_UPLOADS[name]
@@ -289,7 +290,7 @@ def test_names_are_labels_and_never_paths(visitor, tmp_path, name):
 
 def test_what_is_asked_in_vain(visitor, client):
     visitor.ask("POST", "/learn", 422, json={})
-    assert "no good parts" in visitor.ask("GET", "/detector.safetensors", 422).json["error"]
+    assert "no references" in visitor.ask("GET", "/detector.safetensors", 422).json["error"]
     assert "no photograph is scored" in visitor.ask("GET", "/results.zip", 422).json["error"]
     visitor.upload("references", png(1))
     for asked in (
@@ -406,7 +407,7 @@ def test_eight_visitors_at_once(client):
         with client.application.test_client() as own:
             visitor = Visitor(own)
             visitor.learnt(number, number + 100)
-            answers.append([visitor.scored(png(7, True))["score"] for _ in range(3)])
+            answers.append([visitor.scored(png(50))["score"] for _ in range(3)])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(visit, range(8)))
@@ -489,7 +490,7 @@ def test_without_its_last_reference_it_is_as_it_started(visitor):
     assert visitor.ask("GET", "").json == start
 
 
-def test_a_detector_that_knows_good_parts_serves_at_once_and_comes_back(detector, tmp_path):
+def test_a_detector_with_references_serves_at_once_and_comes_back(detector, tmp_path):
     taught = detector.another()
     taught.remember([Image.open(io.BytesIO(png(1)))], false_alarm_rate=0.2)
     visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
@@ -502,28 +503,28 @@ def test_a_detector_that_knows_good_parts_serves_at_once_and_comes_back(detector
     assert visitor.ask("POST", "/photographs/1/score").json["score"] == score
 
 
-def test_a_false_alarm_becomes_a_good_part(visitor):
-    """It is added to the good parts, and its score falls once they are learnt."""
+def test_a_false_alarm_becomes_a_reference(visitor):
+    """It is added to the references, and its score falls once they are fitted."""
     visitor.learnt(1, 2)
     row = visitor.scored(png(3, True), "alarm.png")
-    state = visitor.ask("POST", f"/photographs/{row['number']}/good").json
+    state = visitor.ask("POST", f"/photographs/{row['number']}/reference").json
     assert [one["name"] for one in state["references"]] == ["part.png", "part.png", "alarm.png"]
     visitor.learnt()
     again = visitor.ask("POST", f"/photographs/{row['number']}/score").json
     assert again["score"] < row["score"] and again["normal_percentile"] < row["normal_percentile"]
-    refused = visitor.ask("POST", f"/photographs/{row['number']}/good", 422).json["error"]
-    assert "3 good parts are enough" in refused
-    visitor.ask("POST", "/photographs/99/good", 404)
+    refused = visitor.ask("POST", f"/photographs/{row['number']}/reference", 422).json["error"]
+    assert "3 references are enough" in refused
+    visitor.ask("POST", "/photographs/99/reference", 404)
 
 
-def test_good_parts_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_path):
+def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_path):
     """They appear as references, so that each can be removed; the lesson is that of all photographs."""
     taught = detector.another()
     shown = [Image.open(io.BytesIO(png(seed))) for seed in (1, 2)]
     taught.remember(shown, rotations=1)
     visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
     row = visitor.scored(png(3, True), "alarm.png")
-    state = visitor.ask("POST", f"/photographs/{row['number']}/good").json
+    state = visitor.ask("POST", f"/photographs/{row['number']}/reference").json
     assert [one["name"] for one in state["references"]] == [
         "photograph 1.png",
         "photograph 2.png",
@@ -554,7 +555,7 @@ def test_a_mask_beside_its_photograph_is_no_photograph(visitor):
     assert visitor.upload("photographs", png(3), "8_mask.png")["name"] == "8_mask.png"
 
 
-def test_a_good_part_removed_while_it_is_learnt_is_not_known_afterwards(visitor, monkeypatch):
+def test_a_reference_removed_while_it_is_fitted_does_not_count_afterwards(visitor, monkeypatch):
     for seed in (1, 2):
         visitor.upload("references", png(seed))
     plain, lessons = AnomalyDetector.remember, []
@@ -570,7 +571,7 @@ def test_a_good_part_removed_while_it_is_learnt_is_not_known_afterwards(visitor,
     assert lessons == [2, 1] and state["learnt"] == [2]
 
 
-def test_when_all_good_parts_are_removed_while_they_are_learnt_none_is_known(visitor, monkeypatch):
+def test_when_all_references_are_removed_while_they_are_fitted_none_counts(visitor, monkeypatch):
     visitor.upload("references", png(1))
     plain = AnomalyDetector.remember
 
@@ -579,9 +580,182 @@ def test_when_all_good_parts_are_removed_while_they_are_learnt_none_is_known(vis
         visitor.ask("DELETE", "/uploads/1")
 
     monkeypatch.setattr(AnomalyDetector, "remember", remember)
-    assert "no photograph of a good part" in visitor.ask("POST", "/learn", 422, json={}).json["error"]
+    assert "there is no reference yet" in visitor.ask("POST", "/learn", 422, json={}).json["error"]
     state = visitor.ask("GET", "").json
     assert not state["ready"] and state["learnt"] == []
+
+
+CALIBRATION = (11, 12, 13)
+
+
+def calibrated(visitor, *seeds, rate=0.05):
+    for seed in seeds or CALIBRATION:
+        visitor.upload("calibration", png(seed), f"normal {seed}.png")
+    return visitor.ask("POST", "/calibrate", json={"rate": rate}).json
+
+
+def images(*seeds):
+    return [Image.open(io.BytesIO(png(seed))) for seed in seeds]
+
+
+@pytest.mark.parametrize("first", ("references", "calibration"))
+def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
+    """Whichever was uploaded first; a score stays, its percentile and its boxes follow."""
+    plain = detector.another()
+    plain.remember(images(1, 2), rotations=1, false_alarm_rate=0.05)
+    if first == "references":
+        before = visitor.learnt(1, 2, rate=0.05)
+        row = visitor.scored(png(3))
+        assert before["threshold"]["score"] == plain.threshold.score and before["calibrated"] == []
+        state = calibrated(visitor)
+    else:
+        for seed in CALIBRATION:
+            visitor.upload("calibration", png(seed), f"normal {seed}.png")
+        row = None
+        state = visitor.learnt(1, 2, rate=0.05)
+    plain.calibrate(0.05, images(*CALIBRATION))
+    found = plain.predict(Image.open(io.BytesIO(png(3))))
+    assert state["threshold"] == {
+        "score": plain.threshold.score,
+        "level": plain.threshold.level,
+        "source": plain.threshold.source,
+    }
+    assert "3 calibration images" in state["threshold"]["source"] and state["rate"] == 0.05
+    assert state["calibrated"] == [one["number"] for one in state["calibration"]]
+    assert state["calibrationScores"] == 3 and state["trust"] == plain.normal.trust
+    if row is not None:
+        after = state["photographs"][0]
+        assert after["score"] == row["score"] and after["normal_percentile"] != row["normal_percentile"]
+    else:
+        after = visitor.scored(png(3))
+    assert after["score"] == found.score and after["normal_percentile"] == found.normal_percentile
+    assert after["boxes"] == [asdict(box) for box in find_boxes(found.anomaly_map, plain.threshold.level)]
+
+
+def test_another_rate_is_of_the_calibration_images(visitor):
+    visitor.learnt(1, 2)
+    before = calibrated(visitor)
+    state = visitor.ask("PUT", "/threshold", json={"rate": 0.5}).json
+    assert state["threshold"]["score"] < before["threshold"]["score"] and state["rate"] == 0.5
+    assert "3 calibration images" in state["threshold"]["source"]
+    by_hand = visitor.ask("PUT", "/threshold", json={"score": 0.5}).json
+    assert by_hand["trust"] == "" and by_hand["rate"] is None and state["trust"]
+
+
+def test_without_calibration_images_it_is_the_references_threshold_again(visitor):
+    start = visitor.learnt(1, 2, rate=0.05)
+    score = visitor.scored(png(3, True))
+    state = calibrated(visitor)
+    numbers = [one["number"] for one in state["calibration"]]
+    for number in numbers[:-1]:
+        visitor.ask("DELETE", f"/uploads/{number}")
+        left = visitor.ask("GET", "").json
+        assert left["threshold"] == state["threshold"], "until the page calibrates anew"
+    fewer = visitor.ask("POST", "/calibrate", json={"rate": 0.05}).json
+    assert fewer["calibrated"] == numbers[-1:] and "1 calibration image" in fewer["threshold"]["source"]
+    visitor.ask("DELETE", f"/uploads/{numbers[-1]}")
+    after = visitor.ask("GET", "").json
+    assert after["threshold"] == start["threshold"] and after["trust"] == start["trust"]
+    assert after["photographs"] == [score] and after["calibrated"] == [] and after["rate"] == 0.05
+    assert "no calibration image" in visitor.ask("POST", "/calibrate", 422, json={}).json["error"]
+
+
+def test_a_saved_detector_and_results_have_the_threshold_of_calibration_images(visitor, tmp_path):
+    visitor.learnt(1, 2)
+    visitor.scored(png(3, True))
+    state = calibrated(visitor)
+    file = tmp_path / "part.safetensors"
+    file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
+    saved = AnomalyDetector.load(file, device="cpu")
+    assert saved.threshold.score == state["threshold"]["score"] and saved.normal.is_calibrated
+    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
+    (row,) = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+    assert row["threshold"] == state["threshold"]["score"]
+
+
+def test_a_detector_with_references_is_calibrated_without_others(detector, tmp_path):
+    fitted = detector.another()
+    fitted.remember(images(1, 2), false_alarm_rate=0.2)
+    visitor = Visitor(make_server(fitted, tmp_path, LIMITS, []).test_client())
+    start = visitor.ask("GET", "").json
+    same = fitted.kept[0].content
+    assert "among the references" in visitor.upload("calibration", same, expected=422)["error"]
+    state = calibrated(visitor)
+    assert "3 calibration images" in state["threshold"]["source"] and state["builtIn"] == 2
+    for one in state["calibration"]:
+        visitor.ask("DELETE", f"/uploads/{one['number']}")
+    assert visitor.ask("GET", "").json == start
+
+
+def test_the_same_normal_image_is_in_one_place_once(visitor):
+    visitor.upload("references", png(1))
+    visitor.upload("calibration", png(2))
+    assert "among the references" in visitor.upload("calibration", png(1), expected=422)["error"]
+    for kind in ("references", "calibration"):
+        assert "among the calibration images" in visitor.upload(kind, png(2), expected=422)["error"]
+    for seed in (3, 4, 5):
+        visitor.upload("calibration", png(seed))
+    refused = visitor.upload("calibration", png(6), expected=422)["error"]
+    assert "4 calibration images are as many as this page holds" in refused
+    assert "no reference yet" in visitor.ask("POST", "/calibrate", 422, json={}).json["error"]
+    for asked in ({"rate": 0}, {"rate": "x"}, {"rate": None}, {"rate": 1.5}):
+        assert (
+            "target false-positive rate" in visitor.ask("POST", "/calibrate", 422, json=asked).json["error"]
+        )
+
+
+def test_a_calibration_image_removed_while_it_is_scored_does_not_count(visitor, monkeypatch):
+    visitor.learnt(1, 2)
+    number = visitor.upload("calibration", png(11))["number"]
+    plain, counts = AnomalyDetector.calibrate, []
+
+    def calibrate(self, rate, images=None):
+        counts.append(len(images))
+        plain(self, rate, images)
+        if len(counts) == 1:
+            visitor.ask("DELETE", f"/uploads/{number}")
+
+    monkeypatch.setattr(AnomalyDetector, "calibrate", calibrate)
+    state = calibrated(visitor, 12, 13)
+    assert counts == [3, 2] and number not in state["calibrated"] and len(state["calibrated"]) == 2
+
+
+def grey(value=128, size=(44, 36)):
+    file = io.BytesIO()
+    Image.new("RGB", size, (value,) * 3).save(file, "PNG")
+    return file.getvalue()
+
+
+def test_a_photograph_without_a_part_says_so(visitor):
+    visitor.learnt(1, 2)
+    row = visitor.scored(grey(), "empty.png")
+    assert row["reason"] == "no part in the picture" and row["boxes"] == []
+    assert visitor.scored(png(3), "part.png")["reason"] == ""
+    assert visitor.ask("PUT", "/threshold", json={"score": 5}).json["photographs"][0] == row
+    archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
+    empty, part = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
+    assert empty["anomalous"] and empty["reason"] == row["reason"] and not part["anomalous"]
+
+
+def test_calibration_images_without_a_part_do_not_count(visitor):
+    before = visitor.learnt(1, 2, rate=0.05)
+    visitor.upload("calibration", grey(), "empty.png")
+    refused = visitor.ask("POST", "/calibrate", 422, json={}).json["error"]
+    assert "no calibration image shows what the references show" in refused
+    assert visitor.ask("GET", "").json["threshold"] == before["threshold"]
+    state = calibrated(visitor)
+    assert len(state["calibrated"]) == 4 and state["calibrationScores"] == 3
+
+
+def test_the_page_has_the_words_of_its_parts(visitor, client):
+    state = visitor.learnt(1, 2)
+    assert state["trust"].startswith("From 2 references: ") and "--" not in state["trust"]
+    assert "Add normal images as calibration images" in state["trust"]
+    text, script = client.get("/").text, client.get("/page.js").text
+    assert 'data-kind="calibration"' in text and "Normal images that are no references" in text
+    assert "This is a normal part" in text and 'id="trust"' in text
+    assert "good part" not in (text + script).lower()
+    assert "photo.reason" in script and "state.trust" in script
 
 
 def test_uploads_at_once_are_never_more_than_there_are_places(client, visitor, monkeypatch):
@@ -601,13 +775,14 @@ def test_uploads_at_once_are_never_more_than_there_are_places(client, visitor, m
             return own.post(path, query_string={"name": f"{seed}.png"}, data=png(seed)).status_code
 
     with ThreadPoolExecutor(8) as pool:
-        for kind, most in (("references", 3), ("photographs", 4)):
-            codes = list(pool.map(lambda seed, kind=kind: upload(kind, seed), range(8)))
+        for kind, most, first in (("references", 3, 0), ("calibration", 4, 20), ("photographs", 4, 0)):
+            seeds = range(first, first + 8)
+            codes = list(pool.map(lambda seed, kind=kind: upload(kind, seed), seeds))
             assert codes.count(200) == most == len(visitor.ask("GET", "").json[kind]), codes
     visitor.ask("DELETE", "/uploads/1")
     with ThreadPoolExecutor(8) as pool:
         codes = list(pool.map(lambda _: upload("references", 50), range(8)))
-    assert codes.count(200) == 1, "the same good part at once is kept once"
+    assert codes.count(200) == 1, "the same reference at once is kept once"
 
 
 def test_lessons_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypatch):
