@@ -27,7 +27,7 @@ from typing import NoReturn
 
 from fdsl.api import AnomalyDetector
 from fdsl.flags.arguments import CommandLine, whole
-from fdsl.flags.chosen_detector import fit_from_flags, load_or_make
+from fdsl.flags.detector_from_flags import fit_from_flags, load_or_make
 from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
 from fdsl.flags.preset_flag import take_preset
 from fdsl.report.prediction_report import detector_facts

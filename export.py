@@ -19,9 +19,9 @@ if __name__ in ("__main__", "fdsl_commands.export"):  # before torch is imported
 import logging
 
 from fdsl.api import AnomalyDetector
-from fdsl.exporting import export_detector
+from fdsl.export.export_detector import export_detector
+from fdsl.export.onnx_file import require_packages
 from fdsl.flags.export_flags import parse
-from fdsl.store.onnx_file import require_packages
 from utils.command import run_command
 from utils.errors import ConfigError, DataError, ModelError
 

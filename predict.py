@@ -25,13 +25,13 @@ from collections.abc import Callable, Iterator
 from data.images import IMAGE_SUFFIXES
 from data.inputs import refuse_missing
 from fdsl.api import AnomalyDetector
-from fdsl.blockwise import goes_in_blocks, inspect_together, meeting_place
-from fdsl.doctor import examine, tell
-from fdsl.flags.chosen_detector import detector_of
+from fdsl.flags.detector_from_flags import detector_of
 from fdsl.flags.predict_flags import inspection_of, parse
-from fdsl.inspection import Inspection, Row, finish, keep_apart, score_files
+from fdsl.inspection.diagnostics import examine, tell
+from fdsl.inspection.row_stream import emit, print_rows
+from fdsl.inspection.score_files import Inspection, Row, finish, keep_apart, score_files
+from fdsl.parallel.by_block import goes_in_blocks, inspect_together, meeting_place
 from fdsl.report.prediction_report import detector_file_as_text
-from fdsl.row_stream import emit, print_rows
 from fdsl.store.prediction_folder import PredictionFolder, Totals, skipped_summary
 from utils.command import run_command
 from utils.console import put_line

@@ -29,14 +29,14 @@ import contextlib
 import logging
 from pathlib import Path
 
-from fdsl.ablation import write_ablations
-from fdsl.detection import Overflow, Problem
+from fdsl.evaluation.ablation_table import write_ablations
+from fdsl.evaluation.compute_maps import Overflow, Problem
+from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, trained_last, unique
+from fdsl.evaluation.single_pass import Detectors, compute_maps, grouped_by_backbone
+from fdsl.evaluation.write_results import write_results
+from fdsl.flags.evaluate_flags import parse
 from fdsl.flags.plan_runs import options_of, plan
-from fdsl.flags.test_flags import parse
-from fdsl.one_pass import Detectors, compute_maps, grouped_by_backbone
-from fdsl.planning import EvaluationOptions, PlannedRun, trained_last, unique
-from fdsl.results import write_results
-from fdsl.sharing import begin, compute_among, facts_of
+from fdsl.parallel.by_category import begin, compute_among, facts_of
 from fdsl.store.maps import RunMaps, load_maps
 from utils.command import run_command
 from utils.device import seed_everything

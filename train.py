@@ -24,12 +24,12 @@ from pathlib import Path
 
 import torch
 
-from fdsl.begun_training import Begun, begin, facts_of
-from fdsl.fitting import LOSS_COLUMNS, fit
 from fdsl.flags.train_flags import parse, plan_of
 from fdsl.report.loss_curve import write_loss_curve
 from fdsl.store.checkpoint import is_trained, save_checkpoint
-from fdsl.training import DiscrepancySource
+from fdsl.training.loop import LOSS_COLUMNS, fit
+from fdsl.training.setup import Begun, begin, facts_of
+from fdsl.training.step import DiscrepancySource
 from models.methods.fdsl import Fdsl
 from utils.command import run_command
 from utils.config import checkpoint_path

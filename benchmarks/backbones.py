@@ -20,11 +20,11 @@ if __name__ == "__main__":  # run as a script: import from the project's root
 import torch
 from tabulate import tabulate
 
-from fdsl.assembly import load_tower
+from fdsl.config.resolve import backbone_config
+from fdsl.factory import load_tower
 from fdsl.flags.arguments import CommandLine, whole
 from fdsl.flags.groups import add_runtime_flags
 from fdsl.scoring import Scorer
-from fdsl.settings import backbone_config
 from models.detector import Detector
 from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig

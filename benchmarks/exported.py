@@ -46,7 +46,7 @@ from fdsl_line.photographs import open_image, to_pixels  # noqa: E402
 
 from benchmarks.shared import tower_of  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
-from fdsl.exporting import export_detector  # noqa: E402
+from fdsl.export.export_detector import export_detector  # noqa: E402
 from fdsl.flags.groups import add_options  # noqa: E402
 from models.methods.registry import METHODS  # noqa: E402
 from utils.config import BackboneConfig, WindowConfig  # noqa: E402

@@ -44,10 +44,10 @@ from benchmarks.judges import AnomalyDino, Ours, encoded_backbone
 from data.catalogue import DATASETS, open_catalogue
 from data.images import mask_to_tensor, open_image, open_mask, photograph_to_pixels
 from data.records import Catalogue, Record, draw_references, without_references
-from fdsl.evaluation import evaluate_category
+from fdsl.config.resolve import backbone_config
+from fdsl.evaluation.category_metrics import evaluate_category
 from fdsl.flags.arguments import whole
 from fdsl.flags.groups import add_options, add_runtime_flags
-from fdsl.settings import backbone_config
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus

@@ -21,14 +21,14 @@ from torch import Tensor
 
 from data.images import open_image, photograph_to_pixels
 from fdsl.api import AnomalyDetector
-from fdsl.assembly import build_detector, detector_config, load_tower
+from fdsl.config.resolve import backbone_config, method_config, window_config
+from fdsl.factory import build_detector, detector_config, load_tower
 from fdsl.flags.arguments import rotation_count
-from fdsl.rotation import ROTATIONS
+from fdsl.references.rotation import ROTATIONS
 from fdsl.scoring import fused_scores
-from fdsl.settings import backbone_config, method_config, window_config
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbone import NOTHING_MORE, Backbone
-from models.backbones.families import defaults_of
+from models.backbones.backbone_registry import defaults_of
 from models.detector import Detector
 from models.features import Features
 from models.methods.nearest import Nearest

@@ -35,15 +35,15 @@ from benchmarks.shared import Cost, linked, timed, tower_of
 from fdsl.flags.groups import add_options
 from fdsl.scoring import Scorer
 from models.backbone import Backbone
-from models.backbones.families import load_backbone
+from models.backbones.backbone_registry import load_backbone
 from models.detector import NO_WINDOWS, Detector
-from models.encoded_once import EncodedOnce
+from models.encoding_cache import EncodedOnce
 from models.features import Features
-from models.memory_bank import SIMILARITY_VALUES, MemoryBank
+from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.method import Method
 from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
-from models.windows import WindowGrid
+from models.views.sliding_windows import WindowGrid
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import choose_precision
 

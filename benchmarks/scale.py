@@ -35,13 +35,13 @@ from data.inputs import list_images
 from data.manifest import Listed, Manifest, Spool, listed
 from data.photographs import read_ahead
 from fdsl.api import AnomalyDetector
+from fdsl.config.run_config import DetectorConfig, FittedConfig, PredictionConfig
 from fdsl.flags.groups import add_options
-from fdsl.inspection import draw, row_of
-from fdsl.run_config import DetectorConfig, FittedConfig, PredictionConfig
+from fdsl.inspection.score_files import draw, row_of
 from fdsl.store.blocks import Blocks
 from fdsl.store.journal import Journal
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.taken_up import stamp_values
+from fdsl.store.resume_index import stamp_values
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import machine_facts
 

@@ -36,16 +36,16 @@ if __name__ == "__main__":  # run as a script: import from the project's root
 from benchmarks.shared import ROOT, peak_bytes
 from data.dataset import InspectionDataset, make_loader
 from data.records import Record
-from fdsl.calibration import normal_scores, set_scales
-from fdsl.rotation import fit_references
+from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer
+from fdsl.thresholds.leave_one_out import normal_scores, set_scales
 from models.backbone import Backbone
-from models.backbones.families import load_backbone
+from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.features import Features
 from models.losses import map_losses
-from models.matching import EVERYTHING
-from models.memory_bank import MemoryBank, discrepancy_of
+from models.matching.candidates import EVERYTHING
+from models.matching.memory_bank import MemoryBank, discrepancy_of
 from models.methods.fdsl import Fdsl
 from utils.config import QUARTER, WindowConfig
 from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts

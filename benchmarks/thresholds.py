@@ -6,8 +6,8 @@
 Per product, backbone, number of references and seed: references are drawn as test.py draws them, the detector
 is fitted with its defaults, and the test images are scored. Prints
 
-- the priors of fdsl/threshold_prior.py: offset and spread of normal images above what the left-out references
-  score, over all products;
+- the priors of fdsl/thresholds/threshold_prior.py: offset and spread of normal images above what the left-out
+  references score, over all products;
 - how thresholds hold: the observed false-positive rate (mean over products and backbones, and the highest),
   and the recall at the threshold divided by the recall that the same scores reach at the target rate, where
   that is above 5 %. The prior of a product is that of the *other* products;
@@ -39,10 +39,10 @@ from benchmarks.judgement import BATCH, Product, catalogues, towers
 from benchmarks.judges import Ours, encoded_backbone
 from data.images import open_image
 from data.records import draw_references
-from fdsl.calibration import calibration_scores, normal_scores
 from fdsl.flags.arguments import whole
 from fdsl.flags.groups import add_options, add_runtime_flags
-from fdsl.thresholds import (
+from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores
+from fdsl.thresholds.threshold import (
     CALIBRATION,
     LEAVE_COPY_OUT,
     LEAVE_ONE_OUT,

@@ -19,22 +19,28 @@ from torch import Tensor
 from data.grey import find_range
 from data.images import MAX_PIXELS
 from data.photographs import as_photograph, each_image, in_batches
-from fdsl.assembly import build_detector, detector_config, moved_config
 from fdsl.boxes import Box
-from fdsl.calibration import calibration_scores, normal_scores, set_scales
-from fdsl.inspected import show_inspected, standing_for_all
-from fdsl.kept_references import KeptReference, kept, references_of, tensors_of_references, without_named
-from fdsl.learnt import STATISTICS, grey_of, restored, sizes_of, statistics_in, tensors_of
+from fdsl.config.presets import PRESETS, with_preset
+from fdsl.config.resolve import backbone_config, method_config
+from fdsl.config.run_config import FittedConfig
+from fdsl.detector_state import STATISTICS, grey_of, restored, sizes_of, statistics_in, tensors_of
+from fdsl.factory import build_detector, detector_config, moved_config
 from fdsl.prediction import Prediction
-from fdsl.presets import PRESETS, with_preset
-from fdsl.reference_checks import statistics_of_references, usable_references
-from fdsl.rotation import fit_references
-from fdsl.run_config import FittedConfig
+from fdsl.references.reference_checks import statistics_of_references, usable_references
+from fdsl.references.reference_store import (
+    KeptReference,
+    kept,
+    references_of,
+    tensors_of_references,
+    without_named,
+)
+from fdsl.references.rotation import fit_references
+from fdsl.references.transductive import show_inspected, standing_for_all
 from fdsl.scoring import Scorer, fused_scores
-from fdsl.settings import backbone_config, method_config
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
-from fdsl.thresholds import (
+from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set_scales
+from fdsl.thresholds.threshold import (
     LOWEST_RATE,
     NormalScores,
     Threshold,
@@ -275,13 +281,13 @@ class AnomalyDetector:
         """Fits the memory bank to references; what it held before is forgotten.
 
         `references`: a folder, or one or more photographs as `predict` takes them. `rotations`: copies of
-        each, rotated by 360/rotations degrees, itself among them; "auto": see fdsl/rotation.py; None: auto
-        for `plus`, else 1. Take 1 where a wrong orientation is a defect. `false_alarm_rate`: target
-        false-positive rate of the threshold, which comes from the references alone (better: `calibrate` with
-        normal images); None: no threshold, sooner done. `inspected`: for method batch and `with_batch`, the
-        test images, two or more; of many, 200 are drawn. `room`: where their tokens are kept (utils/room.py).
-        Near copies count once, and a reference that shows no part is left out, with a warning. Raises
-        DataError, ModelError.
+        each, rotated by 360/rotations degrees, itself among them; "auto": see fdsl/references/rotation.py;
+        None: auto for `plus`, else 1. Take 1 where a wrong orientation is a defect. `false_alarm_rate`:
+        target false-positive rate of the threshold, which comes from the references alone (better:
+        `calibrate` with normal images); None: no threshold, sooner done. `inspected`: for method batch and
+        `with_batch`, the test images, two or more; of many, 200 are drawn. `room`: where their tokens are
+        kept (utils/room.py). Near copies count once, and a reference that shows no part is left out, with a
+        warning. Raises DataError, ModelError.
         """
         if false_alarm_rate is not None:
             _require_rate(false_alarm_rate)
@@ -389,9 +395,9 @@ class AnomalyDetector:
         """Sets the threshold for a target false-positive rate.
 
         `images`: calibration images, normal ones that are no references, of which a rate of 1 / (n + 1) takes
-        n; the threshold is their conformal quantile (fdsl/thresholds.py). None: from the scores that are
-        known, of earlier calibration images or of the references. Raises ConfigError for a rate outside 0 to
-        1, or where no scores are known; DataError where no image can be judged.
+        n; the threshold is their conformal quantile (fdsl/thresholds/threshold.py). None: from the scores
+        that are known, of earlier calibration images or of the references. Raises ConfigError for a rate
+        outside 0 to 1, or where no scores are known; DataError where no image can be judged.
         """
         _require_rate(false_alarm_rate)
         if images is not None:

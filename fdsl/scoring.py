@@ -17,7 +17,7 @@ from torch import Tensor
 from data.images import photograph_to_pixels
 from models.detector import Detector, Inside
 from models.features import TOP1_SHARE, ScoreMaps, join_score_maps
-from models.matching import Matching
+from models.matching.candidates import Matching
 from utils.config import PAPER_SIDE, WindowConfig
 from utils.errors import ModelError
 from utils.memory import Halving, sparing

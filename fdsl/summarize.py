@@ -16,12 +16,12 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from fdsl.config.describe import SEES
+from fdsl.evaluation.summary_rows import Row, find_runs, table_rows
 from fdsl.flags.arguments import CommandLine
 from fdsl.metrics.exact import METRIC_NAMES
-from fdsl.paper import DATASET_TITLES
+from fdsl.report.published import DATASET_TITLES
 from fdsl.report.tables import UNDEFINED, mean_and_spread
-from fdsl.summary_rows import Row, find_runs, table_rows
-from fdsl.words import SEES
 from utils.command import run_command
 from utils.console import put
 from utils.errors import ConfigError

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, Backbone
-from models.beside import Beside
-from models.encoded_once import EncodedOnce
+from models.encoding_cache import EncodedOnce
+from models.ensemble.mutual_scoring import Beside
 from models.features import Features, ScoreMaps
-from models.matching import EVERYTHING, Matching, window_matching
-from models.memory_bank import MemoryBank
+from models.matching.candidates import EVERYTHING, Matching, window_matching
+from models.matching.memory_bank import MemoryBank
 from models.method import Memory, Method
 from models.methods.batch import BatchMemory, Kept, digest_of
-from models.tiles import FINER, join_tiles
-from models.windows import WindowGrid
+from models.views.sliding_windows import WindowGrid
+from models.views.tile_maps import FINER, join_tiles
 from utils.config import QUARTER, WHOLE_IMAGE, WindowConfig
 from utils.errors import ModelError
 from utils.room import Room, in_memory

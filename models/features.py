@@ -33,7 +33,7 @@ class Features(NamedTuple):
     embedding (B,D): the image embedding, of unit length, float32. raw_tokens (L,B,n,C): the same tokens
     before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
     each token is; None: all of them in order. projected (1,B,n,D): patch tokens in the space of the image
-    embedding and of text, of unit length, float32 (models/backbones/projection.py). shown: which of the
+    embedding and of text, of unit length, float32 (models/backbones/text/projection.py). shown: which of the
     photographs that a detector was shown each of the B is, or None; None: nobody asked. inside (B,n) bool:
     which tokens show the photograph, of a rotated copy that does not fill its frame; None: all.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.tiles import resized
+from models.views.tile_maps import resized
 
 FOCAL_GAMMA = 2
 FOCAL_SMOOTHING = 1e-5  # as published: the one-hot target is smoothed by it, and it is added to p_t

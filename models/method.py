@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from models.features import Features
-from models.matching import EVERYTHING, Matching
-from models.tiles import resized, smoothed
+from models.matching.candidates import EVERYTHING, Matching
+from models.views.tile_maps import resized, smoothed
 from utils.config import MethodConfig
 from utils.errors import ModelError
 
@@ -57,10 +57,10 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     asks for others. hottest: the map value that pictures show hottest
     where no reference says better. sees_inspected: what it remembers are the test images. added_by: of a
     method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
-    defined for it. reads_text: it needs `directions` (models/directions.py). groups: how many equal groups,
-    of heights of their own, its maps are of. length_of_discrepancy: its map is how long the discrepancy is
-    that trained heads judge. remembers_bank: its memory is a plain MemoryBank, the same as of every such
-    method.
+    defined for it. reads_text: it needs `directions` (models/backbones/text/prompts.py). groups: how many
+    equal groups, of heights of their own, its maps are of. length_of_discrepancy: its map is how long the
+    discrepancy is that trained heads judge. remembers_bank: its memory is a plain MemoryBank, the same as of
+    every such method.
     """
 
     name: str

@@ -19,11 +19,11 @@ from data.images import MAX_PIXELS
 from data.masks import key, unmarked
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import Box, find_boxes
-from fdsl.inspection import draw, finish, row_of, run_config
+from fdsl.inspection.score_files import draw, finish, row_of, run_config
+from fdsl.references.rotation import ROTATIONS
 from fdsl.report import drawing
-from fdsl.rotation import ROTATIONS
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.thresholds import FEWEST_OF_BATCH, NormalScores
+from fdsl.thresholds.threshold import FEWEST_OF_BATCH, NormalScores
 from models.methods.batch import FEWEST
 from page.uploads import Upload, jpeg, plain_name, receive, remove
 from utils.config import AUTO

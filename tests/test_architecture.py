@@ -194,7 +194,7 @@ def required(file: str) -> set[str]:
 
 APP = [ROOT / "app.py", *files_of("page")]
 ALONE = "fdsl_line"  # the package of deploy/, which needs nothing else of ours
-EXPORT = [ROOT / "export.py", *sorted((ROOT / "fdsl" / "store").glob("onnx_*.py"))]
+EXPORT = [ROOT / "export.py", *sorted((ROOT / "fdsl" / "export").glob("onnx_*.py"))]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Options, each declared once: a dataclass field whose metadata say what a flag takes, what a file may hold
 and how the folder of a run is named. Flags (fdsl/flags/groups.py), checks of stored files, the identity and
-the name of a run (fdsl/runs.py), the ablation grid and the keywords of the Python interface follow from it
-(docs/extending.md)."""
+the name of a run (fdsl/evaluation/run_folder.py), the ablation grid and the keywords of the Python interface
+follow from it (docs/extending.md)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.text import in_words, one_line
 Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
-# patches, one with components, text. fdsl/settings.py says whether it is there.
+# patches, one with components, text. fdsl/config/resolve.py says whether it is there.
 WINDOWS, HEADS, SEARCH, COMPONENTS, TEXT = "windows", "heads", "search", "components", "text"
 
 

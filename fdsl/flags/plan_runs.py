@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 
-from fdsl.flags.combinations import as_text
-from fdsl.flags.run_settings import new_config, rerun_config
-from fdsl.planning import EvaluationOptions, PlannedRun, refuse_one_folder
-from fdsl.reading import Reading
-from fdsl.run_config import RunConfig
-from fdsl.runs import RunFolder
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.few_shot_split import FewShotSplit, sample_split, with_split
+from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, refuse_one_folder
+from fdsl.evaluation.run_folder import RunFolder
+from fdsl.flags.ablation_grid import as_text
+from fdsl.flags.run_from_flags import new_config, rerun_config
+from fdsl.inspection.reading import Reading
 from fdsl.store.checkpoint import Checkpoint
-from fdsl.tested_set import FewShotSplit, sample_split, with_split
 from models.methods.registry import METHODS
 from utils.device import use_threads
 from utils.errors import ConfigError, ModelError

@@ -7,14 +7,14 @@ import math
 from pathlib import Path
 
 from data.images import MAX_PIXELS
+from fdsl.config.resolve import OF_DETECTORS
+from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
 from fdsl.flags.arguments import CommandLine, name_part, whole
 from fdsl.flags.groups import add_detector_options, add_option, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
-from fdsl.inspection import Inspection
-from fdsl.reading import Reading
-from fdsl.run_config import DetectorConfig, FittedConfig, RunConfig
-from fdsl.settings import OF_DETECTORS
-from fdsl.thresholds import LOWEST_RATE
+from fdsl.inspection.reading import Reading
+from fdsl.inspection.score_files import Inspection
+from fdsl.thresholds.threshold import LOWEST_RATE
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.options import options_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 
-from fdsl.presets import PRESETS, with_preset
+from fdsl.config.presets import PRESETS, with_preset
 from utils.text import in_flags
 
 logger = logging.getLogger("fdsl")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from data.catalogue import DATASETS
 from data.images import MAX_PIXELS
-from fdsl.begun_training import TrainingPlan
+from fdsl.config.resolve import backbone_config, method_config
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
 from fdsl.flags.groups import add_options, add_runtime_flags
-from fdsl.settings import backbone_config, method_config
+from fdsl.training.setup import TrainingPlan
 from utils.config import (
     AUGMENTATIONS,
     PUBLISHED_EPOCHS,

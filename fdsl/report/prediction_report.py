@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 
 from fdsl.boxes import Box
-from fdsl.kept_references import KeptReference, references_of
+from fdsl.config.describe import beside_in_words, score_in_words, text_in_words, tiles_in_words
+from fdsl.config.run_config import FittedConfig
+from fdsl.references.reference_store import KeptReference, references_of
 from fdsl.report import charts, drawing
 from fdsl.report.pages import templates
 from fdsl.report.pictures import safe_name, write_image
-from fdsl.run_config import FittedConfig
 from fdsl.store.detector_file import load_detector
 from fdsl.store.prediction_folder import Totals
-from fdsl.thresholds import Threshold
-from fdsl.words import beside_in_words, score_in_words, text_in_words, tiles_in_words
+from fdsl.thresholds.threshold import Threshold
 from models.methods.registry import METHODS
 from utils.errors import ConfigError
 from utils.files import whole_file

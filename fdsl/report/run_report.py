@@ -15,13 +15,7 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
-from fdsl.paper import DATASET_TITLES, dataset_title
-from fdsl.report import charts, drawing
-from fdsl.report.category_view import CategorySummary, CategoryView
-from fdsl.report.pages import TEMPLATES, templates
-from fdsl.report.pictures import CONTACT_SHEET, PLOTS, write_pictures
-from fdsl.run_config import RunConfig
-from fdsl.words import (
+from fdsl.config.describe import (
     LEARNT_FROM_THESE,
     SEES,
     heads_in_words,
@@ -29,6 +23,12 @@ from fdsl.words import (
     method_in_words,
     windows_in_words,
 )
+from fdsl.config.run_config import RunConfig
+from fdsl.report import charts, drawing
+from fdsl.report.category_view import CategorySummary, CategoryView
+from fdsl.report.pages import TEMPLATES, templates
+from fdsl.report.pictures import CONTACT_SHEET, PLOTS, write_pictures
+from fdsl.report.published import DATASET_TITLES, dataset_title
 from models.methods.registry import METHODS
 from utils.files import whole_file
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from fdsl.config.describe import framing
+from fdsl.config.run_config import RunConfig
 from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
-from fdsl.run_config import RunConfig
-from fdsl.words import framing
 from utils.files import csv_text, write_json, write_text
 
 UNDEFINED = "-"

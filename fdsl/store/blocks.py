@@ -17,7 +17,7 @@ import numpy as np
 
 from data.manifest import Manifest
 from fdsl.store.journal import NOTES, ROWS, SKIPPED, Journal
-from fdsl.store.taken_up import PARTS, maps_digest, parsed, parsed_skipped, same_file
+from fdsl.store.resume_index import PARTS, maps_digest, parsed, parsed_skipped, same_file
 from utils.files import FileStamp, sync_folder
 
 PICTURES = "pictures"

@@ -18,9 +18,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from fdsl.config.training_config import TrainedWith
 from fdsl.store.tensor_file import FLOATS, read_tensor_file, refuse_strange
-from fdsl.training_config import TrainedWith
-from models.backbones.weight_files import refused_object
+from models.backbones.weights_io.read_weights import refused_object
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.files import whole_file

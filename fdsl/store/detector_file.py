@@ -11,9 +11,9 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from fdsl.run_config import FittedConfig
+from fdsl.config.run_config import FittedConfig
 from fdsl.store.tensor_file import read_tensor_file
-from fdsl.thresholds import Threshold
+from fdsl.thresholds.threshold import Threshold
 from utils.errors import ConfigError
 from utils.files import whole_file
 from utils.options import without

@@ -9,7 +9,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from fdsl.store.taken_up import PARTS, maps_digest, stamp_values
+from fdsl.store.resume_index import PARTS, maps_digest, stamp_values
 from utils.files import FileStamp, flush_to_disk
 
 ROWS, SKIPPED, NOTES = "rows.jsonl", "skipped.jsonl", "notes.jsonl"

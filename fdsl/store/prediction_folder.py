@@ -22,11 +22,11 @@ from typing import Any
 import numpy as np
 
 from data.photographs import in_batches
-from fdsl.run_config import PredictionConfig, identity_of_prediction
+from fdsl.config.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.blocks import Blocks
 from fdsl.store.journal import ROWS, SKIPPED, Journal
 from fdsl.store.maps import RunMaps, load_maps, save_maps
-from fdsl.store.taken_up import PARTS, TakenUp, parsed
+from fdsl.store.resume_index import PARTS, TakenUp, parsed
 from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import (

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from models.stored import is_plain
 from utils.files import parsed_json
+from utils.plain_tensors import is_plain
 from utils.text import one_line
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)

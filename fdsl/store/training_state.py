@@ -16,8 +16,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from fdsl.config.training_config import TrainedWith
 from fdsl.store.tensor_file import read_tensor_file
-from fdsl.training_config import TrainedWith
 from utils.errors import ConfigError
 from utils.files import sync_folder, whole_file
 from utils.text import one_line

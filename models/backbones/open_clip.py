@@ -16,8 +16,9 @@ from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, Backbone
-from models.backbones.attention import narrow_products, pack_attention
-from models.backbones.open_clip_towers import (
+from models.backbones.cpu_attention import narrow_products, pack_attention
+from models.backbones.frozen_vit import FrozenTower, nearest_multiple, quarters, unit_tokens
+from models.backbones.open_clip_loading import (
     downloaded_tower,
     normalisation_of,
     register_model_configs,
@@ -26,9 +27,8 @@ from models.backbones.open_clip_towers import (
     tower_of_file,
     untrained_tower,
 )
-from models.backbones.projection import projected_tokens, refuse_without_projection, what_enters
+from models.backbones.text.projection import projected_tokens, refuse_without_projection, what_enters
 from models.backbones.timm import TimmBackbone
-from models.backbones.tower import FrozenTower, nearest_multiple, quarters, unit_tokens
 from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 from utils.config import RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError

@@ -14,8 +14,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE
+from models.backbones.frozen_vit import FrozenTower, nearest_multiple, quarters, unit_tokens
 from models.backbones.timm_attention import pack_attention
-from models.backbones.timm_towers import (
+from models.backbones.timm_loading import (
     PREFIX,
     Tower,
     downloaded_tower,
@@ -25,7 +26,6 @@ from models.backbones.timm_towers import (
     tower_of_file,
     untrained_tower,
 )
-from models.backbones.tower import FrozenTower, nearest_multiple, quarters, unit_tokens
 from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 from utils.config import FINAL, RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError

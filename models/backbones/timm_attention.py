@@ -8,7 +8,7 @@ import torch
 from timm.layers import Attention
 from torch import Tensor, nn
 
-from models.backbones.attention import attention_by_products, kernel_is_slow
+from models.backbones.cpu_attention import attention_by_products, kernel_is_slow
 
 
 class AttentionByProducts(nn.Module):

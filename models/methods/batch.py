@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.features import Features
-from models.matching import EVERYTHING, Matching
+from models.matching.candidates import EVERYTHING, Matching
 from models.method import Method, mean_of_highest
-from models.stored import taken
 from utils.errors import ModelError
+from utils.plain_tensors import taken
 from utils.room import Room, in_memory
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from models.discrepancy import in_rows
 from models.features import Features
-from models.matching import EVERYTHING, Matching
-from models.memory_bank import MemoryBank, discrepancy_of
+from models.matching.candidates import EVERYTHING, Matching
+from models.matching.discrepancy import in_rows
+from models.matching.memory_bank import MemoryBank, discrepancy_of
 from models.method import Method
 
 

@@ -18,14 +18,14 @@ import torch
 from torch import Tensor
 
 from models.features import Features
-from models.matching import EVERYTHING, Matching
-from models.memory_bank import MemoryBank, nearest_index
+from models.matching.candidates import EVERYTHING, Matching
+from models.matching.memory_bank import MemoryBank, nearest_index
 from models.method import Method, mean_of_highest
 from models.methods.bilateral import bilateral, nearness
-from models.stored import taken
-from models.tiles import resized, smoothed
+from models.views.tile_maps import resized, smoothed
 from utils.config import AUTO
 from utils.errors import ModelError
+from utils.plain_tensors import taken
 
 COMMON_MODE, WHITENING, BILATERAL = "common-mode", "whitening", "bilateral"
 SELF_DISSIMILARITY, TOP_K = "self-dissimilarity", "top-k"
@@ -161,7 +161,7 @@ class Plus(Method[PlusMemory]):
             return torch.stack([bilateral(similarity, heights, near) if smooth else heights, plain])
 
         def of_layer(*layer: Tensor) -> Tensor:
-            if torch.compiler.is_compiling():  # a graph has no loop over images (models/exported.py)
+            if torch.compiler.is_compiling():  # a graph has no loop over images (models/onnx_graph.py)
                 return of_images(*layer)
             return torch.stack([of_images(*image) for image in zip(*layer)], dim=1)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from models.method import Method
 from models.methods.batch import Batch
 from models.methods.both import Both
-from models.methods.by_text import ByText
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
 from models.methods.subspace import Subspace
+from models.methods.zero_shot_text import ByText
 
 METHODS: dict[str, type[Method]] = {
     method.name: method for method in (Fdsl, Nearest, Both, Subspace, Plus, Batch, ByText)

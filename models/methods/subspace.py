@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from models.features import RAW_TOKENS, Features
-from models.matching import EVERYTHING, Elsewhere, Matching
+from models.matching.candidates import EVERYTHING, Elsewhere, Matching
 from models.method import Method
-from models.stored import taken
 from utils.errors import ModelError
+from utils.plain_tensors import taken
 
 EXPLAINED = 0.99  # of the references' variance
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fdsl.store.checkpoint import save_checkpoint
-from models import memory_bank
+from models.matching import memory_bank
 from models.methods.fdsl import Fdsl
 from tests.support.one_pass import files_of, run, test
 from tests.support.predictions import TOWER
@@ -156,7 +156,7 @@ def test_a_stopped_pass_goes_on_with_more_values(two_plates, backbone, tmp_path,
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fdsl.one_pass.how_to_continue", stop)
+        patched.setattr("fdsl.evaluation.single_pass.how_to_continue", stop)
         with pytest.raises(KeyboardInterrupt):
             run(two_plates, tmp_path / "together", flags, "--ablate", "winmode=mul,nan")
     assert not any(tmp_path.glob("together/**/metrics.json"))

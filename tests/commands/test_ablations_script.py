@@ -2,7 +2,7 @@
 
 import pytest
 
-from fdsl.flags.test_flags import parse
+from fdsl.flags.evaluate_flags import parse
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_a_finished_run_is_not_repeated(finished, workplace, datasets, monkeypat
     def must_not_run(*_):
         raise AssertionError("the run was repeated")
 
-    monkeypatch.setattr("fdsl.one_pass.compute_category", must_not_run)
+    monkeypatch.setattr("fdsl.evaluation.single_pass.compute_category", must_not_run)
     run_test(workplace, datasets, *LFE)
     with pytest.raises(AssertionError):
         run_test(workplace, datasets, *LFE, "--force")
@@ -323,7 +323,7 @@ def test_what_cannot_run_is_one_sentence(workplace, datasets, tiny_configs, more
 def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tiny_configs, tmp_path):
     from safetensors.torch import save_file
 
-    from models.backbones.families import load_backbone
+    from models.backbones.backbone_registry import load_backbone
 
     state = load_backbone("ViT-tiny-test", "none", [1], model_config=tiny_configs).visual.state_dict()
     save_file(

@@ -10,9 +10,8 @@ import torch
 from PIL import Image
 
 import export
-from fdsl import exporting
 from fdsl.api import AnomalyDetector
-from fdsl.store import onnx_file
+from fdsl.export import export_detector, onnx_file
 from tests.support.constants import REAL_BACKBONE
 from tests.support.predictions import TOWER
 from utils.config import WindowConfig
@@ -90,7 +89,7 @@ def test_onnxruntime_says_what_the_detector_says(
 
 
 def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
-    exporting.export_detector(AnomalyDetector.load(detector, device="cpu"), tmp_path / "part.onnx")
+    export_detector.export_detector(AnomalyDetector.load(detector, device="cpu"), tmp_path / "part.onnx")
     nodes = onnx.load(tmp_path / "part.onnx").graph.node
     operators = [node.op_type for node in nodes]
     assert operators.count("MultiHeadAttention") == operators.count("Gelu") == max(TOWER["layers"])
@@ -130,7 +129,7 @@ def test_real_photographs_and_weights(shared, tmp_path):
     files = [sorted(kind.iterdir())[0] for kind in (bottle / "test").iterdir()]
     scores = [found.score for found in made.predict(files)]
     made.set_threshold(sum(scores) / len(scores))
-    exporting.export_detector(made, tmp_path / "bottle.onnx")
+    export_detector.export_detector(made, tmp_path / "bottle.onnx")
     assert_same(tmp_path / "bottle.onnx", made, files)
 
 
@@ -248,14 +247,14 @@ def test_what_cannot_be_exported_is_refused(place, tiny_configs, tmp_path):
     made = AnomalyDetector.from_backbone(method="batch", model_config=tiny_configs, **TOWER, **CPU)
     made.remember(inspected=[place / "parts/2.png", place / "parts/10.png"])
     with pytest.raises(ModelError, match="compares the inspected photographs .* cannot be exported"):
-        exporting.export_detector(made, tmp_path / "part.onnx")
+        export_detector.export_detector(made, tmp_path / "part.onnx")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_detector_that_knows_nothing_is_refused(tiny_configs, tmp_path):
     made = AnomalyDetector.from_backbone(model_config=tiny_configs, **TOWER, **CPU)
     with pytest.raises(ModelError, match="call remember"):
-        exporting.export_detector(made, tmp_path / "part.onnx")
+        export_detector.export_detector(made, tmp_path / "part.onnx")
 
 
 @pytest.mark.parametrize("output, words", (("part", "does not end in .onnx"), ("part.onnx", "is a folder")))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.backbones.families import load_backbone
+from models.backbones.backbone_registry import load_backbone
 from tests.support.both_layouts import BACKBONE
 from tests.support.small_runs import command
 from utils.errors import ConfigError, ModelError
@@ -109,7 +109,9 @@ def test_an_interrupted_run_leaves_no_results_of_the_one_before(place, tmp_path,
     arguments, run = place
     test.main(arguments("--force"))
     assert (run / "report.html").is_file() and (run / "pictures").is_dir()
-    monkeypatch.setattr("fdsl.one_pass.compute_category", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "fdsl.evaluation.single_pass.compute_category", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         test.main(arguments("--force"))
     assert set(content(run)) == {"config.json", "references.txt"}
@@ -119,7 +121,7 @@ def test_pictures_are_drawn_later_from_the_maps_and_old_ones_do_not_stay(place, 
     arguments, run = place
     numbers = (run / "metrics.json").read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr("fdsl.one_pass.build_detector", None)
+        patch.setattr("fdsl.evaluation.single_pass.build_detector", None)
         test.main(arguments())
     assert "they are drawn from its maps" in told()
     assert (

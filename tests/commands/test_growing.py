@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors import safe_open
 
 from fdsl.api import AnomalyDetector
-from fdsl.kept_references import FILE, LIST, kept, references_of
+from fdsl.references.reference_store import FILE, LIST, kept, references_of
 from tests.support.predictions import RUNTIME, TOWER, rows
 from tests.support.small_runs import command
 from utils.config import WindowConfig
@@ -102,7 +102,7 @@ def test_a_failed_lesson_changes_nothing(good, tiny_configs, tmp_path):
 
 def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypatch, told):
     made = detector(tiny_configs)
-    monkeypatch.setattr("fdsl.kept_references.MOST_BYTES", 10)
+    monkeypatch.setattr("fdsl.references.reference_store.MOST_BYTES", 10)
     made.remember(good)
     assert made.kept == [] and "does not carry them" in told()
     for change in (lambda: made.add_references(good), lambda: made.forget("1.png")):

@@ -4,8 +4,8 @@ import pytest
 
 from data.grey import find_range
 from data.images import image_size
+from fdsl.flags.evaluate_flags import parse
 from fdsl.flags.plan_runs import plan
-from fdsl.flags.test_flags import parse
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
 from tests.support.small_runs import Place, command
@@ -55,7 +55,7 @@ def test_the_range_of_grey_values_opens_no_larger_file(parts):
 
 def test_the_range_of_a_test_run_opens_no_larger_file(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr("fdsl.tested_set.find_range", lambda files, limit: asked.append(limit))
+    monkeypatch.setattr("fdsl.evaluation.few_shot_split.find_range", lambda files, limit: asked.append(limit))
     place = Place(tmp_path)
     arguments = place.test("--method", "nearest", "--winmode", "mul", "--max-pixels", "100")
     where = arguments.index("--checkpoint")

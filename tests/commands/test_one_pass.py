@@ -51,7 +51,9 @@ def test_an_interrupted_pass_leaves_no_results_of_the_runs_before(datasets, back
     run(datasets[0], tmp_path, flags, *BOTH)
     logs = [file.read_text() for file in tmp_path.rglob("log.txt")]
     assert len(logs) == 4 and all(text.count("results in ") == 1 for text in logs), "a log for each run"
-    monkeypatch.setattr("fdsl.one_pass.compute_category", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(
+        "fdsl.evaluation.single_pass.compute_category", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
     with pytest.raises(KeyboardInterrupt):
         run(datasets[0], tmp_path, flags, *BOTH, "--force")
     left = {file.name for file in tmp_path.rglob("*") if file.is_file()}
@@ -67,7 +69,7 @@ def test_a_stopped_pass_goes_on_also_with_more_seeds(two_plates, backbone, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fdsl.one_pass.how_to_continue", stop)
+        patched.setattr("fdsl.evaluation.single_pass.how_to_continue", stop)
         with pytest.raises(KeyboardInterrupt):
             run(two_plates, tmp_path / "together", flags, "--k-shot", "1", "2", "--seed", "14")
     run(two_plates, tmp_path / "together", flags, *BOTH)

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from fdsl.runs import RunFolder
+from fdsl.evaluation.run_folder import RunFolder
 from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.finished_parts import FinishedParts
 from tests.support.constants import ROOT

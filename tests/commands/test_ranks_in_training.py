@@ -6,8 +6,8 @@ import signal
 import pytest
 import torch
 
-from fdsl import fitting
-from fdsl.training import DiscrepancySource
+from fdsl.training import loop
+from fdsl.training.step import DiscrepancySource
 from tests.support.ranks import as_command, in_ranks
 from tests.support.small_runs import Place, command, files
 from utils.lock import locked
@@ -76,7 +76,7 @@ def test_values_that_overflow_go_on_in_float32_from_the_same_batch(place, monkey
 def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     arguments = place.train(*SHORT, "--save-every", "1", checkpoints="killed")
-    plain = fitting.take_step
+    plain = loop.take_step
 
     def action(rank):
         def take_step(step, batch, found, position, state):
@@ -84,7 +84,7 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
                 os.kill(os.getpid(), signal.SIGKILL)
             plain(step, batch, found, position, state)
 
-        fitting.take_step = take_step
+        loop.take_step = take_step
         as_command(train.main, arguments)
 
     codes, said = of_ranks(place, 2, "killed", action=action)
@@ -96,14 +96,14 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
 
 def test_processes_that_drift_apart_are_stopped(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
-    plain = fitting.take_step
+    plain = loop.take_step
 
     def action(rank):
         def take_step(step, batch, found, position, state):
             plain(step, batch, found, position, state)
             step.method.heads[0].layers[0].weight.data += 1e-3 * rank
 
-        fitting.take_step = take_step
+        loop.take_step = take_step
         as_command(train.main, place.train(*SHORT, checkpoints="drifting"))
 
     codes, said = of_ranks(place, 2, "drifting", action=action)

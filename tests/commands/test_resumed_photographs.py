@@ -9,7 +9,7 @@ import pytest
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.taken_up import TakenUp, maps_digest, stamp_values
+from fdsl.store.resume_index import TakenUp, maps_digest, stamp_values
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
 from tests.support.small_runs import command

@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from data.catalogue import open_catalogue
-from fdsl.run_config import RunConfig
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.few_shot_split import sample_split
 from fdsl.store.checkpoint import load_checkpoint
-from fdsl.tested_set import sample_split
-from fdsl.training_set import TrainingSet, draw_training_set, join_training_sets
+from fdsl.training.training_set import TrainingSet, draw_training_set, join_training_sets
 from tests.support.both_layouts import BACKBONE
 from tests.support.run_config import a_config
 from tests.support.small_runs import command

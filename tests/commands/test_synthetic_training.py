@@ -3,10 +3,10 @@
 import pytest
 
 from data.catalogue import open_catalogue
-from fdsl import begun_training
-from fdsl.run_config import RunConfig
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.few_shot_split import sample_split
 from fdsl.store.checkpoint import load_checkpoint
-from fdsl.tested_set import sample_split
+from fdsl.training import setup
 from tests.support.both_layouts import BACKBONE
 from tests.support.photographs import draw_parts
 from tests.support.run_config import a_config
@@ -68,7 +68,7 @@ def test_mixed_learns_from_real_defects_too(datasets, tiny_configs, tmp_path):
 
 
 def test_without_epochs_as_many_as_show_enough_images(good, tiny_configs, tmp_path, monkeypatch):
-    monkeypatch.setattr(begun_training, "SYNTHETIC_IMAGES", 7)
+    monkeypatch.setattr(setup, "SYNTHETIC_IMAGES", 7)
     count = len(list((good / "train" / "good").iterdir())) - 1
     train.main(
         ["--dataset", "folder", "--data-path", str(good), "--checkpoints", str(tmp_path), "--synthetic"]

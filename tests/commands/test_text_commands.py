@@ -26,7 +26,7 @@ def no_text_tower(monkeypatch):
         def never(*_):
             raise AssertionError("a text tower was asked for")
 
-        monkeypatch.setattr("fdsl.assembly.text_directions", never)
+        monkeypatch.setattr("fdsl.factory.text_directions", never)
 
     return forbid
 

@@ -12,7 +12,7 @@ from PIL import Image
 from data.images import open_image
 from data.photographs import as_photograph
 from fdsl.api import AnomalyDetector, ConfigError, DataError, ModelError, WindowConfig
-from fdsl.learnt import normal_scores_of
+from fdsl.detector_state import normal_scores_of
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.detector_file import save_detector
 from models.backbones.open_clip import OpenClipBackbone
@@ -290,7 +290,7 @@ def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(
 
 @pytest.mark.parametrize("index_memory", ["1", "window"])
 def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path, monkeypatch, index_memory):
-    monkeypatch.setattr("models.matching.PICKS", 2)
+    monkeypatch.setattr("models.matching.candidates.PICKS", 2)
     windows = WindowConfig("mul", 4, 3, 0.5, index_memory=index_memory)
     detector = from_checkpoint(checkpoint, tiny_configs, windows=windows)
     detector.remember([texture(1), texture(2)])

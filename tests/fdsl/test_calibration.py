@@ -23,8 +23,8 @@ def detector(tiny_configs, windows, **more):
 
 
 def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photographs, monkeypatch):
-    monkeypatch.setattr("fdsl.calibration.OF_A_PHOTOGRAPH", 4.0)
-    monkeypatch.setattr("fdsl.threshold_prior.PRIORS", {})  # they count for whole images alone
+    monkeypatch.setattr("fdsl.thresholds.leave_one_out.OF_A_PHOTOGRAPH", 4.0)
+    monkeypatch.setattr("fdsl.thresholds.threshold_prior.PRIORS", {})  # they count for whole images alone
     none, some = (
         detector(tiny_configs, one) for one in (WindowConfig("nan"), WindowConfig("mul", 4, 2, 0.0))
     )
@@ -41,7 +41,7 @@ def test_the_first_copy_is_looked_at_through_windows(tiny_configs, photographs, 
     windows = WindowConfig("onlywin", 4, 2)
     few = detector(tiny_configs, windows)
     few.remember(photographs[:1])
-    monkeypatch.setattr("fdsl.calibration.looks_slowly", lambda _: False)
+    monkeypatch.setattr("fdsl.thresholds.leave_one_out.looks_slowly", lambda _: False)
     many = detector(tiny_configs, windows)
     many.remember(photographs[:1])
     firsts = [int(np.flatnonzero(many.normal.kinds == kind)[0]) for kind in few.normal.kinds[:2]]

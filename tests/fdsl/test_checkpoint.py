@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from fdsl.config.training_config import TrainedWith
 from fdsl.store.checkpoint import is_trained, load_checkpoint, published_name, save_checkpoint
-from fdsl.training_config import TrainedWith
 from models.methods.fdsl import Fdsl
 from tests.support.run_config import trained_with
 from utils.errors import ConfigError

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from fdsl.contradictions import RULES, Combined, refuse_contradictions
-from fdsl.run_config import DetectorConfig
+from fdsl.config.contradictions import RULES, Combined, refuse_contradictions
+from fdsl.config.run_config import DetectorConfig
 from tests.support.run_config import MACHINE
 from utils.config import BackboneConfig, MachineFacts, MethodConfig, WindowConfig
 from utils.errors import ConfigError

@@ -5,10 +5,10 @@ import sys
 
 import pytest
 
-from fdsl.doctor import examine, packages
 from fdsl.flags.predict_flags import parse
-from models.backbones import weight_files
-from models.backbones.families import cached_weights
+from fdsl.inspection.diagnostics import examine, packages
+from models.backbones.backbone_registry import cached_weights
+from models.backbones.weights_io import read_weights
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
 
@@ -42,7 +42,7 @@ def test_weights_are_looked_for_in_the_caches(monkeypatch, tmp_path):
         "timm/test_vit.r160_in1k",
         "timm/vit_large_patch14_clip_336.openai",
     ]
-    assert weight_files.first_in_cache("a/b", ["c.bin"]) is None
+    assert read_weights.first_in_cache("a/b", ["c.bin"]) is None
 
 
 def test_missing_weights_have_a_cure_and_the_pass_is_timed_all_the_same(monkeypatch):

@@ -4,10 +4,10 @@ import argparse
 
 import pytest
 
+from fdsl.config.resolve import backbone_config, method_config, window_config
+from fdsl.evaluation.run_folder import run_name
 from fdsl.flags.arguments import CommandLine, name_part
 from fdsl.flags.groups import add_detector_options, add_runtime_flags
-from fdsl.runs import run_name
-from fdsl.settings import backbone_config, method_config, window_config
 from utils.config import PUBLISHED_EPOCHS, QUARTER, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 

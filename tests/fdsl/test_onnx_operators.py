@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from fdsl.store import onnx_operators
+from fdsl.export import onnx_operators
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requirements-export.txt")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fdsl.flags.combinations import ABLATED
+from fdsl.flags.ablation_grid import ABLATED
 from fdsl.flags.predict_flags import MAKING_FLAGS
 from tests.support.constants import ROOT
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
@@ -31,20 +31,20 @@ exec(compile(source.replace(BEFORE, FIELD + BEFORE), "utils/config.py", "exec"),
 from dataclasses import replace
 
 from fdsl.api import AnomalyDetector
-from fdsl.flags import predict_flags, test_flags
-from fdsl.flags.combinations import ABLATED
-from fdsl.flags.run_settings import refuse_changes
-from fdsl.run_config import RunConfig
-from fdsl.runs import name_of
-from fdsl.settings import method_config
-from fdsl.training_config import TrainedWith
+from fdsl.flags import predict_flags, evaluate_flags
+from fdsl.flags.ablation_grid import ABLATED
+from fdsl.flags.run_from_flags import refuse_changes
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.run_folder import name_of
+from fdsl.config.resolve import method_config
+from fdsl.config.training_config import TrainedWith
 from tests.support.run_config import a_config, trained_with
 from utils.errors import ConfigError
 
 predict = ["--input", "new", "--references", "good", "--output", "out", "--gain", "2"]
 assert predict_flags.parse(predict, "").gain == 2.0
 assert "gain" in predict_flags.MAKING_FLAGS and "gain" in ABLATED
-runs = test_flags.parse(["--dataset", "mvtec", "--method", "nearest", "--ablate", "gain=1,3"], "")
+runs = evaluate_flags.parse(["--dataset", "mvtec", "--method", "nearest", "--ablate", "gain=1,3"], "")
 assert [run.gain for run in runs] == [1.0, 3.0]
 assert method_config(vars(runs[1])).gain == 3.0
 

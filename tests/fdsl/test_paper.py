@@ -1,9 +1,9 @@
 """The papers' numbers: plausible, with a source, and what keeps a run from standing beside them."""
 
 from data import mvtec
-from fdsl import paper
+from fdsl.config.run_config import RunConfig
 from fdsl.metrics.exact import METRIC_NAMES
-from fdsl.run_config import RunConfig
+from fdsl.report import published
 from tests.support.run_config import a_config
 
 
@@ -13,9 +13,9 @@ def a_run(*seed, **changes):
 
 def test_published_numbers_are_plausible_and_have_a_source():
     for dataset in ("mvtec", "visa"):
-        rows = {shots: paper.published_rows(dataset, shots) for shots in (1, 2, 4)}
+        rows = {shots: published.published_rows(dataset, shots) for shots in (1, 2, 4)}
         assert [[row["method"] for row in found] for found in rows.values()] == [
-            ["FDSL", *(rival.method for rival in paper.RIVALS)]
+            ["FDSL", *(rival.method for rival in published.RIVALS)]
         ] * 3
         for found in rows.values():
             for row in found:
@@ -28,32 +28,32 @@ def test_published_numbers_are_plausible_and_have_a_source():
             assert all(
                 more[name][0] > less[name][0] - 1 for name in METRIC_NAMES if less[name] and more[name]
             )
-    assert paper.published_rows("folder", 1) == paper.published_rows("mvtec", 3) == []
-    assert paper.paper_row("visa", 8) is None
-    assert paper.paper_row("visa", 2)["auroc_sp"] == (93.0, 0.3)
-    assert [len(paper.CATEGORIES[name]) for name in ("mvtec", "visa")] == [15, 12]
-    assert set(paper.CATEGORIES["mvtec"]) == set(mvtec.OFFICIAL_COUNTS)
+    assert published.published_rows("folder", 1) == published.published_rows("mvtec", 3) == []
+    assert published.paper_row("visa", 8) is None
+    assert published.paper_row("visa", 2)["auroc_sp"] == (93.0, 0.3)
+    assert [len(published.CATEGORIES[name]) for name in ("mvtec", "visa")] == [15, 12]
+    assert set(published.CATEGORIES["mvtec"]) == set(mvtec.OFFICIAL_COUNTS)
 
 
 def test_the_papers_row_in_a_report_says_what_does_not_compare():
-    every = paper.CATEGORIES["mvtec"]
-    alike = paper.row_beside(a_run(14), every)
-    assert alike["auroc_px"] == (96.8, 0.2) and alike["source"] == f"{paper.SOURCE}."
-    told = paper.row_beside(a_run(14, backbone__image_size=448, image_score="max"), every[:2])["source"]
+    every = published.CATEGORIES["mvtec"]
+    alike = published.row_beside(a_run(14), every)
+    assert alike["auroc_px"] == (96.8, 0.2) and alike["source"] == f"{published.SOURCE}."
+    told = published.row_beside(a_run(14, backbone__image_size=448, image_score="max"), every[:2])["source"]
     assert "This run is not comparable with the published rows: 2 of MVTec AD's 15 categories" in told
     assert "Unlike the paper: backbone ViT-L-14-336-quickgelu at 448 px, image score max." in told
-    assert paper.row_beside(a_run(14, backbone__pretrained="none"), every) is None
-    assert paper.row_beside(a_run(14, k_shot=3), every) is None
+    assert published.row_beside(a_run(14, backbone__pretrained="none"), every) is None
+    assert published.row_beside(a_run(14, k_shot=3), every) is None
 
 
 def test_only_a_datasets_own_categories_are_called_by_its_name():
     assert (
-        paper.dataset_title("mvtec", ["bottle", "gear"])
+        published.dataset_title("mvtec", ["bottle", "gear"])
         == "MVTec AD"
-        == paper.dataset_title("mvtec", ["zipper"])
+        == published.dataset_title("mvtec", ["zipper"])
     )
-    assert paper.dataset_title("visa", ["circuit"]) == "Products in VisA's layout"
+    assert published.dataset_title("visa", ["circuit"]) == "Products in VisA's layout"
     assert (
-        paper.dataset_title("mvtec", []) == "Products in MVTec AD's layout"
-        and paper.dataset_title("–", ["a"]) == "–"
+        published.dataset_title("mvtec", []) == "Products in MVTec AD's layout"
+        and published.dataset_title("–", ["a"]) == "–"
     )

@@ -6,11 +6,11 @@ import logging
 import pytest
 
 from fdsl.api import AnomalyDetector
-from fdsl.flags import predict_flags, test_flags
-from fdsl.flags.chosen_detector import take_default_method
+from fdsl.config.presets import PRESETS, with_preset
+from fdsl.config.resolve import backbone_config
+from fdsl.flags import evaluate_flags, predict_flags
+from fdsl.flags.detector_from_flags import take_default_method
 from fdsl.flags.preset_flag import take_preset
-from fdsl.presets import PRESETS, with_preset
-from fdsl.settings import backbone_config
 from utils.config import BackboneConfig
 from utils.errors import ConfigError
 from utils.options import options_of
@@ -47,7 +47,7 @@ def test_what_it_sets_is_said_and_flags_win(caplog):
 
 
 def test_a_test_run_takes_the_presets_layers():
-    (args,) = test_flags.parse(["--dataset", "mvtec", "--preset", "dinov2-large"], "")
+    (args,) = evaluate_flags.parse(["--dataset", "mvtec", "--preset", "dinov2-large"], "")
     assert (args.image_score, args.method, args.layers) == ("paper", "fdsl", (14, 17))
     plain = argparse.Namespace(preset=None, model=None)
     take_preset(plain)

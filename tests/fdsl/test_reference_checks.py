@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
-from fdsl.reference_checks import usable_references
+from fdsl.references.reference_checks import usable_references
 from tests.support.photographs import texture as drawn
 from tests.support.predictions import TOWER
 from utils.errors import DataError

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fdsl.reference_files import other_shape, reference_files
+from fdsl.references.reference_files import other_shape, reference_files
 from tests.support.photographs import draw
 from utils.errors import DataError
 

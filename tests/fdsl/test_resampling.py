@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fdsl.evaluation.bootstrap import Counts, bootstrap_weights, counts_of_images, counts_of_pixels, interval
 from fdsl.metrics.exact import PixelMetrics, image_metrics
-from fdsl.resampling import Counts, bootstrap_weights, counts_of_images, counts_of_pixels, interval
 from fdsl.scoring import upsample_maps
 
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fdsl.rotation import ROTATIONS, fit_references, rotation_gain
+from fdsl.references.rotation import ROTATIONS, fit_references, rotation_gain
 from fdsl.scoring import Scorer
 from models.detector import Detector
 from models.methods.nearest import Nearest
@@ -40,7 +40,9 @@ def test_parts_that_lie_in_any_direction_are_rotated(tiny_backbone):
 
 
 def test_parts_that_all_lie_alike_are_not_rotated(tiny_backbone, monkeypatch):
-    monkeypatch.setattr("fdsl.rotation.LEAST_GAIN", 0.25)  # random features see less of a direction
+    monkeypatch.setattr(
+        "fdsl.references.rotation.LEAST_GAIN", 0.25
+    )  # random features see less of a direction
     scorer = scorer_of(tiny_backbone)
     assert fit_references(scorer, [bar(0, 1), bar(0, 2)], AUTO) == 1
     assert scorer.detector.memory.photographs == 2

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fdsl import paper, summarize
+from fdsl import summarize
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.run_folder import run_name
 from fdsl.metrics.exact import METRIC_NAMES
-from fdsl.run_config import RunConfig
-from fdsl.runs import run_name
+from fdsl.report import published
 from tests.support.constants import ROOT
 from tests.support.run_config import a_config
 from utils.config import MethodConfig, WindowConfig
@@ -23,7 +24,7 @@ from utils.options import from_stored, options_of
 
 
 def write_run(
-    results: Path, seed: int, values=None, categories=paper.CATEGORIES["mvtec"], run=None, **changes
+    results: Path, seed: int, values=None, categories=published.CATEGORIES["mvtec"], run=None, **changes
 ) -> Path:
     """A finished run's two files; `values`: metric -> the fraction that every category has (default by the
     seed)."""
@@ -86,7 +87,7 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
     write_run(tmp_path, 14)
     write_run(tmp_path, 16)
     write_run(tmp_path, 14, k_shot=2)
-    write_run(tmp_path, 14, dataset="visa", trained_on="mvtec", categories=paper.CATEGORIES["visa"])
+    write_run(tmp_path, 14, dataset="visa", trained_on="mvtec", categories=published.CATEGORIES["visa"])
     summarize.main([str(tmp_path)])
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text and "Warnings" not in text
@@ -177,8 +178,8 @@ def test_published_rows_stand_beside_ours(tmp_path):
         and lines["WinCLIP+ (published)"]["ap_px"] == "-"
     )
     assert lines["APRIL-GAN (published)"]["ap_px"] == "54.5"
-    assert len(lines) == 2 + len(paper.RIVALS) == len(table_lines(text)) - 2
-    for rival in paper.RIVALS:
+    assert len(lines) == 2 + len(published.RIVALS) == len(table_lines(text)) - 2
+    for rival in published.RIVALS:
         assert rival.source in text and rival.quoted in text
 
 
@@ -220,14 +221,14 @@ def test_no_published_rows_for_other_photographs(tmp_path):
 
 
 def test_warnings_of_what_cannot_be_compared(tmp_path, caplog, capsys):
-    write_run(tmp_path, 14, categories=paper.CATEGORIES["mvtec"][1:])
-    write_run(tmp_path, 14, k_shot=2, categories=(*paper.CATEGORIES["mvtec"], "tire"))
+    write_run(tmp_path, 14, categories=published.CATEGORIES["mvtec"][1:])
+    write_run(tmp_path, 14, k_shot=2, categories=(*published.CATEGORIES["mvtec"], "tire"))
     write_run(tmp_path, 14, k_shot=4, backbone__pretrained="none")
     write_run(
         tmp_path,
         14,
         dataset="visa",
-        categories=paper.CATEGORIES["visa"],
+        categories=published.CATEGORIES["visa"],
         image_score="max",
         metric_size=128,
         windows__winmode="nan",

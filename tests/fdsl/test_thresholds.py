@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings, strategies
 
-from fdsl.thresholds import (
+from fdsl.thresholds.threshold import (
     AUGMENTED,
     CALIBRATION,
     LEAVE_COPY_OUT,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fdsl.training import HeadsStep, losses
+from fdsl.training.step import HeadsStep, losses
 from models.methods.fdsl import Fdsl
 from utils.config import MethodConfig
 from utils.world import World

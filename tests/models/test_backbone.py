@@ -8,11 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.backbones import attention, open_clip_towers
-from models.backbones.families import load_backbone
+from models.backbones import cpu_attention, open_clip_loading
+from models.backbones.backbone_registry import load_backbone
 from models.backbones.open_clip import OpenClipBackbone, resize_position_table
-from models.backbones.open_clip_towers import UNTRAINED_SEED, _new_tower
-from models.backbones.weights import fingerprint
+from models.backbones.open_clip_loading import UNTRAINED_SEED, _new_tower
+from models.backbones.weights_io.check_weights import fingerprint
 from models.features import EMBEDDING
 from tests.support import plain
 from tests.support.constants import TINY
@@ -51,7 +51,7 @@ def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tm
         visual.register_buffer("angles", torch.ones(3), persistent=False)
         return visual
 
-    monkeypatch.setattr(open_clip_towers, "_new_tower", with_buffer)
+    monkeypatch.setattr(open_clip_loading, "_new_tower", with_buffer)
     visual = tower(tiny_configs, pretrained=str(tmp_path / "tower.safetensors")).visual
     assert torch.equal(visual.angles, torch.ones(3)) and all(
         torch.equal(visual.state_dict()[name], state[name]) for name in state
@@ -131,23 +131,25 @@ def test_only_the_products_of_the_blocks_are_narrow(tiny_configs):
 
 @pytest.mark.parametrize("images, tokens", [(1, 5), (3, 197), (2, 400)])
 def test_attention_by_products_is_attention(images, tokens, monkeypatch):
-    monkeypatch.setattr(attention, "ATTENTION_SCORES", 2 * 192 * 400)  # so that images come one by one too
+    monkeypatch.setattr(
+        cpu_attention, "ATTENTION_SCORES", 2 * 192 * 400
+    )  # so that images come one by one too
     query, key, value = torch.randn(3, images, 2, tokens, 16)
-    found = attention.attention_by_products(query, key, value)
+    found = cpu_attention.attention_by_products(query, key, value)
     assert torch.allclose(
         found, torch.nn.functional.scaled_dot_product_attention(query, key, value), atol=1e-6
     )
-    narrow = attention.attention_by_products(*(part.bfloat16() for part in (query, key, value)))
+    narrow = cpu_attention.attention_by_products(*(part.bfloat16() for part in (query, key, value)))
     assert torch.allclose(narrow.float(), found, atol=0.03)
 
 
 def test_attention_by_products_is_for_bf16_on_a_cpu_without_amx(monkeypatch):
-    monkeypatch.setattr(attention, "has_amx", lambda: False)
-    assert attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
-    assert not attention.products_beat_the_kernel(torch.empty(1))
-    assert not attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16, device="meta"))
-    monkeypatch.setattr(attention, "has_amx", lambda: True)
-    assert not attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+    monkeypatch.setattr(cpu_attention, "has_amx", lambda: False)
+    assert cpu_attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
+    assert not cpu_attention.products_beat_the_kernel(torch.empty(1))
+    assert not cpu_attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16, device="meta"))
+    monkeypatch.setattr(cpu_attention, "has_amx", lambda: True)
+    assert not cpu_attention.products_beat_the_kernel(torch.empty(1, dtype=torch.bfloat16))
 
 
 def test_untrained_weights_come_from_a_fixed_seed_and_leave_the_global_one_alone(tiny_configs):

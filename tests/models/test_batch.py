@@ -8,14 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from fdsl.calibration import set_scales
-from fdsl.inspected import MOST, show_inspected, standing_for_all
+from fdsl.references.transductive import MOST, show_inspected, standing_for_all
 from fdsl.scoring import Scorer
+from fdsl.thresholds.leave_one_out import set_scales
 from models.detector import NO_WINDOWS, Detector
 from models.methods.batch import Batch, mutual_scores
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
-from models.tiles import join_tiles, resized, smoothed
+from models.views.tile_maps import join_tiles, resized, smoothed
 from tests.support.photographs import texture
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import DataError, ModelError

@@ -5,15 +5,15 @@ import dataclasses
 import pytest
 import torch
 
-from models import memory_bank as memory
-from models.backbones.families import load_backbone
+from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.features import EMBEDDING, Features, ScoreMaps, fuse
-from models.matching import EVERYTHING, OwnPicks
-from models.memory_bank import MemoryBank, discrepancy_of, nearest_index
+from models.matching import memory_bank as memory
+from models.matching.candidates import EVERYTHING, OwnPicks
+from models.matching.memory_bank import MemoryBank, discrepancy_of, nearest_index
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl
-from models.windows import WindowGrid, window_origins
+from models.views.sliding_windows import WindowGrid, window_origins
 from tests.support import plain
 from tests.support.tokens import unit_tokens
 from utils.config import ALIGNMENTS, FD_MODES, INDEX_MEMORIES, QUARTER, MethodConfig, WindowConfig
@@ -442,7 +442,7 @@ def test_cutting_takes_the_right_pixels():
 
 
 def test_a_bank_collected_from_parts_is_the_bank_of_their_whole(monkeypatch):
-    monkeypatch.setattr("models.memory_bank.CENTRED_AT_ONCE", 7)
+    monkeypatch.setattr("models.matching.memory_bank.CENTRED_AT_ONCE", 7)
     tokens = torch.nn.functional.normalize(
         torch.randn(2, 40, 12, generator=torch.Generator().manual_seed(0)), dim=-1
     )

@@ -5,8 +5,8 @@ import torch
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
-from models import encoded_once
-from models.encoded_once import EncodedOnce
+from models import encoding_cache
+from models.encoding_cache import EncodedOnce
 from models.features import EMBEDDING, RAW_TOKENS
 from tests.support.predictions import TOWER
 from utils.config import WindowConfig
@@ -32,8 +32,8 @@ def test_a_batch_is_known_by_all_its_values(tiny_backbone):
 
 
 def test_the_tensor_that_came_last_is_not_looked_at_again(tiny_backbone, monkeypatch):
-    looked, digest = [], encoded_once._digest
-    monkeypatch.setattr(encoded_once, "_digest", lambda images: looked.append(images) or digest(images))
+    looked, digest = [], encoding_cache._digest
+    monkeypatch.setattr(encoding_cache, "_digest", lambda images: looked.append(images) or digest(images))
     once = EncodedOnce(tiny_backbone.encode)
     pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
     images = once.normalised(pixels, tiny_backbone.normalise)

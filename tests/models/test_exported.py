@@ -6,10 +6,10 @@ import torch
 
 from fdsl.scoring import image_scores
 from models.detector import Detector
-from models.exported import DetectorGraph, StitchInOne, nearest_in_parts
-from models.memory_bank import nearest_index
+from models.matching.memory_bank import nearest_index
 from models.methods.registry import METHODS
-from models.windows import WindowGrid
+from models.onnx_graph import DetectorGraph, StitchInOne, nearest_in_parts
+from models.views.sliding_windows import WindowGrid
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import ModelError
 
@@ -59,8 +59,8 @@ WINDOWS = [
 def test_the_graph_gives_what_the_detector_gives(
     tiny_backbone, plain_pixels, method, align, windows, monkeypatch
 ):
-    monkeypatch.setattr("models.exported.SIMILARITY_VALUES", 3000)  # banks are compared in several parts
-    monkeypatch.setattr("models.matching.PICKS", 3)
+    monkeypatch.setattr("models.onnx_graph.SIMILARITY_VALUES", 3000)  # banks are compared in several parts
+    monkeypatch.setattr("models.matching.candidates.PICKS", 3)
     detector = made(tiny_backbone, method, windows, align=align)
     found = detector(plain_pixels)
     maps, scores = found.fused(windows)
@@ -145,7 +145,7 @@ def test_what_cannot_be_a_graph_is_refused(tiny_backbone, method, options, windo
 
 
 def test_a_detector_in_bfloat16_is_refused(tiny_configs):
-    from models.backbones.families import load_backbone
+    from models.backbones.backbone_registry import load_backbone
 
     backbone = load_backbone("ViT-tiny-test", "none", [1, 3], "cpu", torch.bfloat16, tiny_configs)
     detector = Detector(backbone, METHODS["nearest"](32, 2), SIDE)

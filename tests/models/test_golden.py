@@ -18,12 +18,12 @@ from data.images import image_to_pixels, mask_to_tensor, open_image, open_mask
 from data.meta import write_meta
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbones.timm import TimmBackbone
-from models.backbones.timm_towers import tower_of_file
+from models.backbones.timm_loading import tower_of_file
 from models.detector import Detector
 from models.features import EMBEDDING
 from models.losses import map_losses
 from models.methods.fdsl import Fdsl
-from models.tiles import resized
+from models.views.tile_maps import resized
 from tests.support.constants import REAL_BACKBONE, SHARED
 from tests.support.small_runs import command
 from utils.config import MethodConfig, WindowConfig

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from models.detector import Detector
-from models.matching import NEAR, Elsewhere
-from models.memory_bank import ALIGNMENTS
+from models.matching.candidates import NEAR, Elsewhere
+from models.matching.memory_bank import ALIGNMENTS
 from models.methods.fdsl import Fdsl
 from tests.support import plain
 from utils.config import MethodConfig, WindowConfig

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from models.discrepancy import feature_discrepancy
 from models.losses import dice_loss, focal_loss, map_losses
+from models.matching.discrepancy import feature_discrepancy
 from models.methods.fdsl import AnomalyScoreHead, Fdsl, NeighbourAggregation
-from models.tiles import resized
+from models.views.tile_maps import resized
 
 
 def test_focal_by_hand():

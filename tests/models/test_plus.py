@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.detector import NO_WINDOWS, Detector
-from models.matching import EVERYTHING, Elsewhere, Matching
+from models.matching.candidates import EVERYTHING, Elsewhere, Matching
 from models.methods import plus
 from models.methods.bilateral import bilateral, nearness
 from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus

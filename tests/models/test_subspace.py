@@ -6,7 +6,7 @@ import torch
 
 from models.detector import NO_WINDOWS, Detector
 from models.features import RAW_TOKENS
-from models.matching import Elsewhere
+from models.matching.candidates import Elsewhere
 from models.methods.subspace import EXPLAINED, Subspace
 from utils.config import WindowConfig
 from utils.errors import ModelError

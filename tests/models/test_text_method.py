@@ -10,18 +10,18 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
 
-from fdsl.assembly import build_detector, make_method
-from fdsl.calibration import set_scales
-from fdsl.run_config import DetectorConfig
+from fdsl.config.run_config import DetectorConfig
+from fdsl.factory import build_detector, make_method
 from fdsl.scoring import Scorer
-from models.backbones.families import load_backbone, text_directions
-from models.backbones.text_tower import read_text_tower, text_encoder
+from fdsl.thresholds.leave_one_out import set_scales
+from models.backbones.backbone_registry import load_backbone, text_directions
+from models.backbones.text.prompts import TEMPLATES, directions, object_of, sentences
+from models.backbones.text.text_encoder import read_text_tower, text_encoder
 from models.detector import NO_WINDOWS, Detector
-from models.directions import TEMPLATES, directions, object_of, sentences
 from models.features import EMBEDDING, PROJECTED
-from models.matching import Elsewhere
+from models.matching.candidates import Elsewhere
 from models.methods.registry import METHODS
-from models.tiles import resized, smoothed
+from models.views.tile_maps import resized, smoothed
 from tests.support.constants import TINY
 from tests.support.photographs import texture
 from tests.support.plain import nearest

@@ -8,15 +8,15 @@ from scipy.ndimage import gaussian_filter
 
 from data.images import image_to_pixels, photograph_to_pixels
 from data.variants import rotated_places
-from fdsl.calibration import as_unknown
-from fdsl.rotation import fit_references
+from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer, upsample_maps
+from fdsl.thresholds.leave_one_out import as_unknown
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import TILE_WEIGHT, Plus
 from models.methods.subspace import Subspace
-from models.tiles import join_tiles, smoothed
+from models.views.tile_maps import join_tiles, smoothed
 from utils.config import WindowConfig
 from utils.tile_layout import AUTO_TILES, TileLayout, tiles_for
 

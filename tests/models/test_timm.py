@@ -12,9 +12,9 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch.nn import functional as F
 
-from models.backbones import attention, timm_towers
-from models.backbones.families import defaults_of, load_backbone
-from models.backbones.open_clip_towers import untrained_tower
+from models.backbones import cpu_attention, timm_loading
+from models.backbones.backbone_registry import defaults_of, load_backbone
+from models.backbones.open_clip_loading import untrained_tower
 from models.backbones.timm import TimmBackbone
 from models.backbones.timm_attention import AttentionByProducts
 from models.features import EMBEDDING, RAW_TOKENS
@@ -97,7 +97,7 @@ def test_each_grid_is_taken_from_the_native_table(kind):
 @pytest.mark.parametrize("amx", [True, False])
 @pytest.mark.parametrize("kind", KINDS)
 def test_narrow_products_beside_sums_in_float32(kind, amx, monkeypatch):
-    monkeypatch.setattr(attention, "has_amx", lambda: amx)
+    monkeypatch.setattr(cpu_attention, "has_amx", lambda: amx)
     exact, narrow = adapted(kind), adapted(kind, torch.bfloat16)
     plain = kind in ("plain", "registers", "siglip")
     by_products = [isinstance(block.attn, AttentionByProducts) for block in narrow.visual.blocks]
@@ -159,7 +159,7 @@ def test_what_timm_is_asked_for(monkeypatch):
         asked.append((name, pretrained, options))
         return real(name, pretrained=False, **options)
 
-    monkeypatch.setattr(timm_towers.timm, "create_model", create)
+    monkeypatch.setattr(timm_loading.timm, "create_model", create)
     backbone = load_backbone(f"{SMALL}.r160_in1k", "r160_in1k", [1])
     assert asked[-1] == ("test_vit.r160_in1k", True, {"num_classes": 0, "dynamic_img_size": True})
     trained_with = timm.data.resolve_model_data_config(real("test_vit.r160_in1k"))
@@ -184,7 +184,7 @@ def test_a_file_in_timms_names_fills_the_tower(tmp_path):
     trained = timm.create_model("test_vit", num_classes=7)
     file = saved(trained.state_dict(), tmp_path / "weights.safetensors")
     found = load_backbone(SMALL, file, [1, 2])
-    own = timm_towers.untrained_tower(SMALL).state_dict()
+    own = timm_loading.untrained_tower(SMALL).state_dict()
     assert set(own) == set(found.visual.state_dict())
     assert all(torch.equal(found.visual.state_dict()[name], trained.state_dict()[name]) for name in own)
     torch.save(
@@ -197,7 +197,7 @@ def test_a_file_in_timms_names_fills_the_tower(tmp_path):
 def test_metas_own_dinov2_names_are_converted(tmp_path, monkeypatch):
     """Registers, a class entry in the position table, a mask token: as Meta writes them."""
     visual = timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=0, depth=1, dynamic_img_size=True)
-    monkeypatch.setattr(timm_towers, "_new_tower", lambda *_: visual)
+    monkeypatch.setattr(timm_loading, "_new_tower", lambda *_: visual)
     state = {name: torch.randn_like(value) for name, value in visual.state_dict().items()}
     metas = {
         name: value for name, value in state.items() if name not in ("cls_token", "reg_token", "pos_embed")
@@ -246,7 +246,7 @@ def test_a_hub_that_gives_nothing(monkeypatch, reason, cure):
             raise OSError(f"{reason}\nmore of it")
         return real(name, **options)
 
-    monkeypatch.setattr(timm_towers.timm, "create_model", create)
+    monkeypatch.setattr(timm_loading.timm, "create_model", create)
     with pytest.raises(ModelError) as error:
         load_backbone("timm/vit_small_patch14_reg4_dinov2.lvd142m", "lvd142m", [1])
     assert "download model.safetensors of timm/vit_small_patch14_reg4_dinov2.lvd142m" in str(error.value)
@@ -383,6 +383,6 @@ def test_the_names_that_transformers_gives_vits_are_read(kind, prefix, tmp_path,
     save_file(
         {f"{prefix}{n}": v.contiguous().clone() for n, v in theirs.items()}, tmp_path / "model.safetensors"
     )
-    monkeypatch.setattr(timm_towers, "shape_of_tower", lambda _: of_authors(kind))
-    found = timm_towers.tower_of_file("timm/any", tmp_path / "model.safetensors").state_dict()
+    monkeypatch.setattr(timm_loading, "shape_of_tower", lambda _: of_authors(kind))
+    found = timm_loading.tower_of_file("timm/any", tmp_path / "model.safetensors").state_dict()
     assert all(torch.equal(found[name], value) for name, value in wanted.state_dict().items())

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from fdsl.store.checkpoint import load_checkpoint
-from models.backbones.families import load_backbone
-from models.backbones.weights import fingerprint
+from models.backbones.backbone_registry import load_backbone
+from models.backbones.weights_io.check_weights import fingerprint
 from utils.errors import ConfigError, ModelError
 
 often = settings(

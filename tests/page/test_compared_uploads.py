@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
-from fdsl.thresholds import batch_threshold
+from fdsl.thresholds.threshold import batch_threshold
 from utils.room import OnDisk
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")

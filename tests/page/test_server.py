@@ -150,7 +150,7 @@ def test_the_references_may_choose_how_often_they_are_rotated(visitor, detector,
     many = Visitor(make_server(detector, tmp_path / "other", limits, []).test_client())
     for seed in range(7):
         many.upload("references", png(seed))
-    monkeypatch.setattr("fdsl.rotation.rotation_gain", lambda *_: 1.0)
+    monkeypatch.setattr("fdsl.references.rotation.rotation_gain", lambda *_: 1.0)
     assert many.ask("POST", "/learn", json={"rotations": "auto"}).json["rotated"] == 1
     assert visitor.ask("POST", "/learn", json={"rotations": "auto"}).json["rotated"] == 8
     refusal = many.ask("POST", "/learn", 422, json={"rotations": 8}).json["error"]

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from safetensors.torch import save, save_file
 
 from data.meta import read_meta
-from fdsl.runs import read_run_config
+from fdsl.config.training_config import TrainedWith
+from fdsl.evaluation.run_folder import read_run_config
 from fdsl.store.checkpoint import load_checkpoint, save_checkpoint
 from fdsl.store.training_state import Position, TrainingState
-from fdsl.training_config import TrainedWith
 from models.methods.fdsl import Fdsl
 from tests.support.run_config import a_config, trained_with
 from utils.config import WindowConfig

@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from fdsl import one_pass, training
-from fdsl import results as reporting
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation import single_pass
+from fdsl.evaluation import write_results as reporting
 from fdsl.flags.arguments import save_interval
-from fdsl.run_config import RunConfig
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.finished_parts import FinishedParts
 from fdsl.store.training_state import Position, TrainingState
+from fdsl.training import step as training_step
 from tests.support.run_config import heads_of
 from tests.support.small_runs import Place, command, files
 from utils.config import BackboneConfig, MethodConfig
@@ -50,7 +51,7 @@ def after(monkeypatch, owner, name, calls, error=Fault):
 def test_an_interrupted_training_ends_in_the_same_bytes(place, tmp_path, monkeypatch, steps, every):
     arguments = place.train("--save-every", every, "--checkpoints", str(tmp_path))
     with monkeypatch.context() as patch:
-        after(patch, training.HeadsStep, "__call__", steps)
+        after(patch, training_step.HeadsStep, "__call__", steps)
         with pytest.raises(Fault):
             train.main(arguments)
     assert not (tmp_path / "m/mvtec.safetensors").exists()
@@ -63,7 +64,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(place, tmp_path, monkeyp
 def test_a_training_may_be_interrupted_at_every_step(place, tmp_path, monkeypatch, told):
     for _ in range(20):
         with monkeypatch.context() as patch:
-            after(patch, training.HeadsStep, "__call__", 1)
+            after(patch, training_step.HeadsStep, "__call__", 1)
             try:
                 train.main(place.train("--save-every", "1", "--checkpoints", str(tmp_path)))
                 break
@@ -85,7 +86,7 @@ def test_a_training_may_be_interrupted_while_it_ends(place, tmp_path, monkeypatc
 
 def interrupted(place, folder, monkeypatch, *more):
     with monkeypatch.context() as patch:
-        after(patch, training.HeadsStep, "__call__", 3)
+        after(patch, training_step.HeadsStep, "__call__", 3)
         with pytest.raises(Fault):
             train.main(place.train("--save-every", "1", "--checkpoints", str(folder), *more))
     return folder / "m/mvtec.unfinished.safetensors"
@@ -291,11 +292,11 @@ def test_save_intervals():
 def test_an_interrupted_test_run_goes_on_with_the_next_category(place, tmp_path, monkeypatch, told, finished):
     arguments = place.test("--results", str(tmp_path))
     with monkeypatch.context() as patch:
-        after(patch, one_pass, "compute_category", finished)
+        after(patch, single_pass, "compute_category", finished)
         with pytest.raises(Fault):
             test.main(arguments)
     with monkeypatch.context() as patch:
-        after(patch, one_pass, "compute_category", 3 - finished)
+        after(patch, single_pass, "compute_category", 3 - finished)
         test.main(arguments)
     assert told().count("taken from what is finished") == finished
     found = place.run_folder(tmp_path)
@@ -310,7 +311,7 @@ def test_a_test_run_may_be_interrupted_while_it_ends(place, tmp_path, monkeypatc
         with pytest.raises(Fault):
             test.main(arguments)
     with monkeypatch.context() as patch:
-        after(patch, one_pass, "compute_category", 0)
+        after(patch, single_pass, "compute_category", 0)
         test.main(arguments)
     assert files(place.run_folder(tmp_path)) == files(place.run_folder())
     assert (place.run_folder(tmp_path) / "report.html").is_file()
@@ -322,7 +323,7 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
         "--results", str(tmp_path / "results"), "--checkpoint", str(place.weights()), "--pictures", "0"
     )
     with monkeypatch.context() as patch:
-        after(patch, one_pass, "compute_category", 2)
+        after(patch, single_pass, "compute_category", 2)
         with pytest.raises(Fault):
             test.main(arguments)
     folder = own.run_folder(tmp_path / "results")
@@ -332,14 +333,14 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
     photo = own.data / "cup/test/spot/000.png"
     photo.write_bytes((own.data / "cup/test/spot/001.png").read_bytes() + b"longer")
     with monkeypatch.context() as patch:
-        after(patch, one_pass, "compute_category", 2)
+        after(patch, single_pass, "compute_category", 2)
         try:
             test.main([*arguments, "--batch-size", "1"])
         except Fault:  # the damaged part is that of the other category
             pass
     assert told().count("taken from") <= 1
     with monkeypatch.context() as patch:
-        after(patch, one_pass, "compute_category", 0)
+        after(patch, single_pass, "compute_category", 0)
         with pytest.raises(Fault):
             test.main([*arguments, "--force", "--no-resume"])
     assert not list((folder / FinishedParts.NAME).iterdir())

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fdsl import training
 from fdsl.store.checkpoint import load_checkpoint
+from fdsl.training import step as training_step
 from models.backbones.open_clip import OpenClipBackbone
 from models.detector import Detector
 from models.features import Features
@@ -102,7 +102,7 @@ def test_a_training_that_overflowed_is_resumed_in_float32(place, tmp_path, monke
 
 
 def stop_at_step(monkeypatch, step):
-    original, count = training.HeadsStep.__call__, [0]
+    original, count = training_step.HeadsStep.__call__, [0]
 
     def counted(self, *arguments):
         count[0] += 1
@@ -110,7 +110,7 @@ def stop_at_step(monkeypatch, step):
             raise KeyboardInterrupt
         return original(self, *arguments)
 
-    monkeypatch.setattr(training.HeadsStep, "__call__", counted)
+    monkeypatch.setattr(training_step.HeadsStep, "__call__", counted)
 
 
 # Not finite -------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def stop_at_step(monkeypatch, step):
 def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state(
     place, tmp_path, monkeypatch
 ):
-    original, count = training.DiscrepancySource.__call__, [0]
+    original, count = training_step.DiscrepancySource.__call__, [0]
 
     def spoilt(self, batch):
         count[0] += 1
@@ -127,7 +127,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state
 
     arguments = place.train("--checkpoints", str(tmp_path), "--save-every", "2")
     with monkeypatch.context() as patch:
-        patch.setattr(training.DiscrepancySource, "__call__", spoilt)
+        patch.setattr(training_step.DiscrepancySource, "__call__", spoilt)
         with pytest.raises(ModelError) as caught:
             train.main(arguments)
     said = str(caught.value)

@@ -18,12 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from fdsl.api import AnomalyDetector, WindowConfig
-from fdsl.runs import read_run_config
+from fdsl.evaluation.run_folder import read_run_config
 from fdsl.scoring import NotFinite
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.detector_file import METADATA_KEY
 from fdsl.store.maps import load_maps
-from fdsl.store.taken_up import TakenUp
+from fdsl.store.resume_index import TakenUp
 from fdsl.store.training_state import METADATA_KEY as UNFINISHED
 from fdsl.store.training_state import TrainingState
 from models.methods.fdsl import Fdsl

@@ -11,10 +11,10 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from fdsl.config.run_config import RunConfig  # noqa: E402
 from fdsl.report.category_view import CategorySummary, CategoryView  # noqa: E402
 from fdsl.report.pictures import write_pictures  # noqa: E402
 from fdsl.report.run_report import write_report  # noqa: E402
-from fdsl.run_config import RunConfig  # noqa: E402
 from tests.support.run_config import a_config  # noqa: E402
 
 COMMAND = (

@@ -1,7 +1,7 @@
 """Stored settings of made-up runs and trainings."""
 
-from fdsl.run_config import FittedConfig, PredictionConfig, RunConfig
-from fdsl.training_config import TrainedWith, TrainingSettings
+from fdsl.config.run_config import FittedConfig, PredictionConfig, RunConfig
+from fdsl.config.training_config import TrainedWith, TrainingSettings
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.options import as_stored
 

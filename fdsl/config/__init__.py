@@ -1,0 +1,1 @@
+"""Typed settings: validated, identified and described."""

@@ -1,0 +1,166 @@
+"""Settings in words, for tables, reports and summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fdsl.config.run_config import DetectorConfig, RunConfig
+from models.methods.batch import Batch
+from models.methods.registry import METHODS
+from models.methods.zero_shot_text import ByText
+from utils.config import (
+    BY_CATEGORY,
+    DAMAGED_WORDS,
+    NORMAL_WORDS,
+    OBJECT,
+    QUARTER,
+    WHOLE_IMAGE,
+    MethodConfig,
+    WindowConfig,
+)
+from utils.text import one_line
+from utils.tile_layout import AUTO_TILES
+
+
+def _tiles(windows: WindowConfig) -> str:
+    if windows.tiles == 1:
+        return ""
+    return f", {tiles_in_words(windows)} beside the whole image"
+
+
+def tiles_in_words(windows: WindowConfig) -> str:
+    """How many tiles a photograph is encoded in."""
+    if windows.tiles == AUTO_TILES:
+        return "tiles where it is large"
+    return "none" if windows.tiles == 1 else f"{windows.tiles} x {windows.tiles} tiles"
+
+
+def windows_in_words(windows: WindowConfig) -> str:
+    """LFE's settings for a reader: mode, size and stride, and what is not exact."""
+    if windows.winmode == "nan":
+        return f"no LFE{_tiles(windows)}"
+    words = f"LFE {windows.winmode}, windows of {windows.win_size} patches, stride {windows.win_stride}"
+    words += f", resized to {windows.win_zip}" if windows.win_zip else ""
+    words += f", weight {windows.win_weight:g}" if windows.winmode == "mul" else ""
+    words += {"0": "", "1": ", reference windows picked as published"}.get(
+        windows.index_memory, ", each window's own picks"
+    )
+    words += ", matched with whole images" if windows.window_memory == WHOLE_IMAGE else ""
+    budget = windows.window_budget
+    return words + (f", window budget {'a quarter' if budget == QUARTER else budget}" if budget else "")
+
+
+def method_in_words(options: MethodConfig) -> str:
+    """NAM, and what of FD and alignment is not the default."""
+    words = f"NAM {'on' if options.use_nam else 'off'}"
+    words += {
+        MethodConfig().fd: "",
+        "none": ", features instead of discrepancies (no reference is looked at)",
+    }.get(options.fd, f", {options.fd} discrepancies")
+    return words + _alignment(options)
+
+
+def _left_out(options: MethodConfig) -> str:
+    return f", without {' and '.join(options.leave_out)}" if options.leave_out else ""
+
+
+def beside_in_words(options: MethodConfig) -> str:
+    """That mutual scoring or text is added, where it is."""
+    added = [Batch.sentence] if options.with_batch else []
+    added += [f"{ByText.sentence}{_said(options)}"] if options.with_text else []
+    return "".join(f"; beside {what}" for what in added)
+
+
+def _said(options: MethodConfig) -> str:
+    """What text says that is not the usual."""
+    named = {OBJECT: "", BY_CATEGORY: " of each category's name"}.get(
+        options.object, f' of "{one_line(options.object, 60)}"'
+    )
+    own = " in words of its own" if options.normal_words or options.damaged_words else ""
+    return named + own
+
+
+def text_in_words(options: MethodConfig) -> str:
+    """Of what text speaks, and its words for normal and damaged."""
+    normal, damaged = (
+        ", ".join(state.removeprefix("{}").removesuffix("{}").strip() for state in states)
+        for states in (options.normal_words or NORMAL_WORDS, options.damaged_words or DAMAGED_WORDS)
+    )
+    return one_line(f'"{options.object}": {normal}; or {damaged}', 400)
+
+
+def _alignment(options: MethodConfig) -> str:
+    return "" if options.align == MethodConfig().align else f", alignment {options.align}"
+
+
+IMAGE_SCORE_MEANING = {
+    "paper": "half of it scaled over the category's whole test set, as published",
+    "max": "mean over blocks of the map's maximum, no test-set scaling",
+    "top1": "mean of the highest 1 % of patch scores, no test-set scaling",
+}
+
+
+def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
+    """One paragraph that says what a table's numbers are: score, sizes, shots, seed, backbone.
+
+    `seeds`: those that the numbers are means over, where they are more than the run's own.
+    """
+    made, backbone = config.detector, config.detector.backbone
+    text = (
+        f"{config.dataset}, {config.k_shot} shot(s), seed {' '.join(map(str, seeds or [config.seed]))}, "
+        f"{windows_in_words(made.windows)}, {heads_in_words(config)}{_rotated(config)}; "
+        f"image score {config.image_score} ({image_score_in_words(config)}); "
+        f"maps evaluated at {config.metric_size}{'' if config.metric_size == 'full' else ' px'}; "
+        f"backbone {backbone.model} at {backbone.image_size} px, "
+        f"blocks {' '.join(map(str, backbone.layers))}, {made.machine.precision}."
+    )
+    if backbone.untrained:
+        text += (
+            " The backbone is UNTRAINED (random weights): these numbers show that the code works, not how "
+            "good FDSL is."
+        )
+    if config.learnt_from_these:
+        text += f" {LEARNT_FROM_THESE}"
+    return text
+
+
+def _rotated(config: RunConfig) -> str:
+    if config.rotations == 1:
+        return ""
+    return f"; references rotated ({config.rotations})"
+
+
+def image_score_in_words(config: RunConfig) -> str:
+    """What a run's image score is: of `max` the method's own words, where it has a score of its own."""
+    return score_in_words(config.detector, config.image_score, IMAGE_SCORE_MEANING[config.image_score])
+
+
+def score_in_words(made: DetectorConfig, kind: str, usual: str) -> str:
+    """What a detector's image score of this kind is; `usual`: in words, where the method has none of its
+    own."""
+    if kind != "max":
+        return usual
+    own = METHODS[made.method].own_score or usual
+    added = ["mutual scoring"] if made.options.with_batch else []
+    added += ["text"] if made.options.with_text else []
+    return own + "".join(f"; half of it, and half that of {what}, on one scale" for what in reversed(added))
+
+
+def heads_in_words(config: RunConfig) -> str:
+    """Which heads made a run's maps, and how."""
+    method, options = METHODS[config.detector.method], config.detector.options
+    if not method.needs_heads:
+        alignment = _alignment(options) if method.matches else ""
+        said = _said(options) if method.reads_text else ""
+        parts = _left_out(options) + beside_in_words(options)
+        return f"no trained heads: {method.sentence}{said}{alignment}{parts}"
+    beside = (f"; {method.sentence}" if method.sentence else "") + beside_in_words(options)
+    return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
+
+
+SEES = "sees the test set"  # heads the column of tables in which some rows do
+
+LEARNT_FROM_THESE = (
+    "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they remember, not how good they "
+    "are on others."
+)

@@ -1,0 +1,147 @@
+"""From given values, and what a checkpoint or a run has stored, to settings; what does not go together is
+refused.
+
+`given` is a mapping of a setting's name to the value that a flag or an argument gave it; a name that is not
+there, or is there with None, was not given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from models.backbones.backbone_registry import defaults_of
+from models.backbones.text.prompts import refuse_strange_words
+from models.methods.registry import METHODS, WITH_HEADS
+from utils.config import WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
+from utils.errors import ConfigError
+from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Option, given_of, options_of
+from utils.text import in_words
+
+OF_DETECTORS: Mapping[str, Option] = {
+    **options_of(WindowConfig),
+    **options_of(MethodConfig),
+    **options_of(BackboneConfig),
+}
+OF_HEADS, WORDS = (
+    tuple(name for name, known in OF_DETECTORS.items() if known.needs == needs) for needs in (HEADS, TEXT)
+)
+
+
+def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
+    """The backbone that was given, or a checkpoint's `stored` one with which what was given must agree.
+
+    What was not given follows from the model. `pretrained` and `model_config` may name another place (files
+    move): the weights' fingerprint is compared when they are loaded.
+    """
+    values = given_of(BackboneConfig, given)
+    if stored is None and "model" in values:
+        base = defaults_of(values["model"], values.get("model_config"))
+    else:
+        base = stored or BackboneConfig()
+    for name, value in values.items():
+        known = OF_DETECTORS[name]
+        if stored is not None and not known.place and value != getattr(base, name):
+            raise ConfigError(
+                f"{known.flag} {in_words(value)} does not match the checkpoint, which was trained with "
+                f"{in_words(getattr(base, name))}; leave the flag out or train again."
+            )
+    return replace(base, **values)
+
+
+def method_config(
+    given: Mapping[str, Any], stored: MethodConfig | None = None, has_nam: bool | None = None
+) -> MethodConfig:
+    """What was given on top of a checkpoint's `stored` method; what the heads cannot do is refused."""
+    base = stored or MethodConfig()
+    if has_nam is not None:
+        base = replace(base, use_nam=base.use_nam and has_nam)
+    values = given_of(MethodConfig, given)
+    for name in values.keys() & set(WORDS):
+        refuse_strange_words(name.replace("_", "-"), [values[name]] if name == "object" else values[name])
+    if has_nam is False and values.get("use_nam"):
+        raise ConfigError("--use-nam 1 needs a checkpoint that was trained with NAM; this one was not.")
+    if stored is not None and "fd" in values and values["fd"] != base.fd:
+        raise ConfigError(
+            f"--fd {values['fd']} does not match the checkpoint, whose heads were trained on "
+            f"--fd {base.fd}; train again with it."
+        )
+    return replace(base, **values)
+
+
+def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) -> WindowConfig:
+    """LFE's settings: what was given on top of a `stored` run's or the defaults. Maps of a stored run can be
+    fused anew, but its windows cannot change."""
+    base = stored or WindowConfig()
+    values = given_of(WindowConfig, given)
+    if values.get("tiles", 1) != 1 and "winmode" not in values and stored is None:
+        values["winmode"] = "nan"  # tiles take the place of windows
+    config = replace(base, **values)
+    if config.win_zip == config.win_size:
+        config = replace(config, win_zip=0)
+    if stored is not None:
+        _refuse_other_windows(config, base)
+    return config
+
+
+def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
+    """ConfigError where the maps of the stored windows `base` cannot serve `config`."""
+    if base.winmode == "nan" and config.winmode != "nan":
+        raise ConfigError(
+            f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "
+            "--winmode nan)."
+        )
+    for name, known in options_of(WindowConfig).items():
+        stored = getattr(base, name)
+        of_no_effect = known.fused or (known.needs == WINDOWS and base.winmode == "nan")
+        if not of_no_effect and getattr(config, name) != stored:
+            what = "windows" if known.needs == WINDOWS else "maps"
+            raise ConfigError(
+                f"{known.flag} cannot change with --from-maps: the stored {what} have {known.typed(stored)}; "
+                "run test.py without --from-maps."
+            )
+
+
+def refuse_of_heads(given: Mapping[str, Any], method: str) -> None:
+    """ConfigError for settings of trained heads with a method that has none."""
+    for name in () if METHODS[method].needs_heads else OF_HEADS:
+        if given.get(name):
+            raise ConfigError(
+                f"{OF_DETECTORS[name].flag} {given[name]} does not go with --method {method}, which has no "
+                "trained heads: leave it out."
+            )
+
+
+def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
+    """ConfigError for LFE's settings where a method without trained heads looks through no windows."""
+    names = [name for name, known in OF_DETECTORS.items() if known.needs == WINDOWS]
+    for name in () if given.get("winmode") else names:
+        if given.get(name) is not None:
+            raise ConfigError(
+                f"{OF_DETECTORS[name].flag} is for local windows, which method {method} looks through only "
+                "with --winmode mul or onlywin; add one of them, or leave the flag out."
+            )
+
+
+def of_no_use(given: Mapping[str, Any]) -> list[str]:
+    """The settings that the given method and window mode have no use for: with them a run would be refused,
+    or be the same as without."""
+    method = METHODS[given.get("method") or WITH_HEADS]
+    tiled = given.get("tiles") not in (None, 1)
+    winmode = given.get("winmode") or ("mul" if method.needs_heads and not tiled else "nan")
+    there = {
+        WINDOWS: winmode != "nan",
+        HEADS: method.needs_heads,
+        SEARCH: method.matches,
+        COMPONENTS: bool(method.parts),
+        TEXT: bool(method.reads_text or given.get("with_text")),
+    }
+    names = [name for name, known in OF_DETECTORS.items() if known.needs and not there[known.needs]]
+    names += [] if method.needs_heads else ["checkpoint"]
+    names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
+    names += ["winmode"] if method.sees_inspected else ["tiles"] if method.added_by else []
+    names += [] if method.takes_text else ["with_text"]
+    names += ["win_weight"] if winmode == "onlywin" else []
+    unsearched = not method.matches or given.get("window_memory") == WHOLE_IMAGE
+    return names + (["index_memory"] if unsearched else [])

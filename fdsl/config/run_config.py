@@ -1,0 +1,370 @@
+"""What a detector and a run are made of: typed settings, their JSON values, and what makes two the same.
+
+`to_json` gives the values of config.json or of a saved detector, `from_json` is their one
+validator, and `identity` holds what decides the result: two of one identity are the same run. A
+training's are in fdsl/config/training_config.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, ClassVar, Literal
+
+from data.catalogue import DATASETS
+from fdsl.config.contradictions import refuse_contradictions
+from fdsl.thresholds.threshold import Threshold
+from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
+from utils.config import (
+    AUTO,
+    FULL,
+    IMAGE_SCORES,
+    PAPER_SIDE,
+    PLACES,
+    SINGLE_IMAGE_SCORES,
+    BackboneConfig,
+    MachineFacts,
+    MethodConfig,
+    WindowConfig,
+)
+from utils.errors import ConfigError
+from utils.options import (
+    WINDOWS,
+    Option,
+    Options,
+    as_option,
+    as_stored,
+    from_stored,
+    option,
+    options_of,
+    without,
+)
+from utils.text import one_line
+
+# Of windows: what combines finished maps, and what has an effect where there are none.
+FUSED = [name for name, known in options_of(WindowConfig).items() if known.fused and known.needs]
+WITHOUT_WINDOWS = [name for name, known in options_of(WindowConfig).items() if known.needs != WINDOWS]
+SCORES_IN_WORDS = (
+    "max: the method's own image score, or the mean over layers of the highest value of each one's map; "
+    "top1: the mean of the highest 1 % of the map"
+)
+ROTATIONS = Option(
+    1,
+    span=(1, 360),
+    words={AUTO: AUTO},
+    short="rotated-{}",
+    group="references",
+    flag_name="rotate-references",
+    metavar="N|auto",
+    help="store N rotated copies of each reference; not where a wrong orientation is a defect; auto: 8, or 1 "
+    "where the references show that rotation brings nothing (default auto for plus, else $default)",
+)
+OF_A_DETECTOR = ("method", "backbone", "options", "windows", "machine")  # of DetectorConfig.to_json
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What a detector is put together from: the method's name, its parts' settings, and the machine."""
+
+    method: str = field(
+        metadata=as_option(WITH_HEADS, choices=tuple(METHODS), help=f"{METHODS_IN_WORDS} (default $default)")
+    )
+    backbone: BackboneConfig
+    options: MethodConfig
+    windows: WindowConfig
+    machine: MachineFacts
+
+    def __post_init__(self) -> None:
+        refuse_contradictions(self.method, self.options, self.windows)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "method": self.method,
+            "backbone": as_stored(self.backbone),
+            "options": as_stored(self.options),
+            "windows": as_stored(self.windows),
+            "machine": self.machine.to_json(),
+        }
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether CLIP's words have a say."""
+        return self.options.with_text or METHODS[self.method].reads_text
+
+    @property
+    def sees_test_set(self) -> bool:
+        """Whether the photographs that are inspected decide about each other."""
+        return self.options.with_batch or METHODS[self.method].sees_inspected
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
+        """From a whole config.json or a saved detector's values, which may hold more; ConfigError, KeyError,
+        TypeError or AttributeError for what none of them holds."""
+        return cls(
+            values["method"],
+            from_stored(BackboneConfig, values["backbone"]),
+            from_stored(MethodConfig, values["options"]),
+            from_stored(WindowConfig, values["windows"]),
+            MachineFacts.from_json(values["machine"]),
+        )
+
+
+@dataclass(frozen=True)
+class RunConfig(Options):
+    """A test run: config.json of its folder.
+
+    `trained_on`: the heads' training set, None where that is not known. `weights`, `files`: digests of the
+    backbone's weights and of the photographs. `learnt_from_these`: whether the heads were trained on the very
+    test images, None without heads. `rotations`: copies of each reference, rotated ones with it, AUTO where
+    the references decide; 1: as they are. `grey`: the range (low, high) of each category whose references
+    have more than 8 bits.
+    """
+
+    group: ClassVar[str] = "evaluation"
+
+    dataset: str = field(metadata=as_option("", choices=tuple(DATASETS)))
+    data_path: str = field(metadata=as_option("", place=True))
+    meta: str | None = field(metadata=as_option(None, place=True))
+    model_name: str = field(metadata=as_option("fdsl"))
+    k_shot: int = field(
+        metadata=as_option(
+            1,
+            span=(0, 2**63 - 1),
+            several=True,
+            short="",
+            group="references",
+            metavar="K",
+            help="references of each category (default $default; 0 with --method batch or text); several: a "
+            "run for each, and each test image is encoded once for all",
+        )
+    )
+    seed: int = field(
+        metadata=as_option(
+            14,
+            span=(0, 2**63 - 1),
+            several=True,
+            short="",
+            group="references",
+            metavar="S",
+            help="samples the references (default $default); several: as above",
+        )
+    )
+    detector: DetectorConfig
+    checkpoint: str = field(metadata=as_option("", place=True))
+    checkpoint_digest: str = field(metadata=as_option(""))
+    trained_on: str | None = field(metadata=as_option(None))
+    weights: str | None = field(metadata=as_option(None))
+    image_score: str = field(
+        metadata=as_option(
+            "paper",
+            choices=IMAGE_SCORES,
+            fused=True,
+            short="{}",
+            help=f"paper: scaled over the whole test set, as published; {SCORES_IN_WORDS} (default $default "
+            f"for {WITH_HEADS}, else max)",
+        )
+    )
+    metric_size: int | str = field(
+        metadata=as_option(
+            PAPER_SIDE,
+            span=(2, 8192),
+            words={FULL: FULL},
+            fused=True,
+            short="{}",
+            metavar="PX|full",
+            help="resolution in pixels for pixel metrics (default $default); full: each mask's own "
+            "resolution",
+        )
+    )
+    pictures: int | None = field(
+        metadata=as_option(
+            None,
+            span=(0, 10**9),
+            place=True,
+            metavar="N",
+            help="at most N picture strips per category (default all); 0: no pictures and no report",
+        )
+    )
+    command: str
+    files: str | None = option(None)
+    learnt_from_these: bool | None = None
+    rotations: int | str = field(default=1, metadata={"option": ROTATIONS})
+    grey: dict[str, list[float]] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        made = self.detector
+        refuse_contradictions(made.method, made.options, made.windows, self.k_shot, self.rotations)
+
+    def to_json(self) -> dict[str, Any]:
+        """What config.json holds."""
+        return {**without(vars(self), ["detector"]), **self.detector.to_json()}
+
+    @classmethod
+    def from_json(cls, values: Any) -> RunConfig:
+        """From config.json; ConfigError says in a few words what is wrong."""
+        try:
+            own = without(values, OF_A_DETECTOR)
+            config = cls(
+                detector=DetectorConfig.from_json(values),
+                **{name: own.pop(name) for name in _beside_detector(cls)},
+            )
+            if own:
+                raise ConfigError(f"no run writes {one_line(', '.join(map(str, own)), 60)}")
+        except KeyError as error:
+            raise ConfigError(f"{error.args[0]} is missing") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"it holds values that no run writes: {one_line(error, 60)}") from error
+        right = (
+            isinstance(config.command, str)
+            and config.learnt_from_these in (None, False, True)
+            and (config.grey is None or _is_grey(config.grey))
+        )
+        if not right:
+            raise ConfigError("its command, learnt_from_these or grey is none that a run writes")
+        return config
+
+    def in_float32(self) -> RunConfig:
+        """The run whose values overflowed in the precision that was asked for."""
+        machine = self.detector.machine.in_precision("float32")
+        return replace(self, detector=replace(self.detector, machine=machine))
+
+    def identity(self, of: Literal["maps", "run", "row"]) -> dict[str, Any]:
+        """What must be equal for two runs to have the same maps (of the same files), to be the same run, or
+        to share a row of a summary.
+
+        A run is the same wherever its files lie and whatever command asked. A row's runs differ in their seed
+        and therefore in their photographs; its settings are flat, for instance `windows.win_size`.
+        """
+        return {"maps": self._of_maps, "run": self._of_run, "row": self._of_row}[of]()
+
+    def _of_maps(self) -> dict[str, Any]:
+        values, machine = self.to_json(), self.detector.machine
+        return {
+            "method": values["method"],
+            "checkpoint": self.checkpoint_digest,
+            "options": values["options"],
+            "windows": without(values["windows"], FUSED),
+            **without(values["backbone"], PLACES),
+            "device": machine.device_of_run,
+            "precision": machine.precision,
+            "rotations": self.rotations,
+        }
+
+    def _of_run(self) -> dict[str, Any]:
+        machine = self.detector.machine
+        kept = without(self.to_json(), NOT_OF_A_RUN)
+        return {**kept, "precision": machine.precision, "device": machine.device_of_run}
+
+    def _of_row(self) -> dict[str, Any]:
+        flat: dict[str, Any] = {"precision": self.detector.machine.precision}
+        for name, value in without(self.to_json(), (*NOT_OF_A_RUN, "seed", "files", "grey")).items():
+            if name == "windows" and self.detector.windows.winmode == "nan":
+                flat |= {f"windows.{part}": inner for part, inner in value.items() if part in WITHOUT_WINDOWS}
+            elif isinstance(value, dict):
+                flat |= {f"{name}.{part}": inner for part, inner in value.items()}
+            else:
+                flat[name] = value
+        return flat
+
+
+# What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
+NOT_OF_A_RUN = ("machine", "command", *(name for name, known in options_of(RunConfig).items() if known.place))
+
+
+def _beside_detector(kind: type) -> list[str]:
+    """The fields of a run or of a fitted detector beside those of what it is made of."""
+    return [one.name for one in fields(kind) if one.name != "detector"]
+
+
+def _is_grey(values: Any) -> bool:
+    """Whether stored ranges of grey values are category -> (low, high), low below high."""
+    return isinstance(values, dict) and all(
+        isinstance(pair, list)
+        and len(pair) == 2
+        and all(type(one) in (int, float) and abs(one) < 1e300 for one in pair)
+        and pair[0] < pair[1]
+        for pair in values.values()
+    )
+
+
+@dataclass(frozen=True)
+class FittedConfig(Options):
+    """A detector of the Python interface: what it is made of and what it was shown.
+
+    `checkpoint`, `trained_on`: where trained heads come from. `fingerprint`: of the backbone's weights.
+    `references`: how many it remembers, each in `rotations` copies.
+    """
+
+    detector: DetectorConfig
+    image_score: str = field(
+        metadata=as_option("max", choices=SINGLE_IMAGE_SCORES, help=f"{SCORES_IN_WORDS} (default $default)")
+    )
+    checkpoint: str | None = option(None, place=True)
+    trained_on: str | None = option(None)
+    fingerprint: str = option("")
+    references: int = option(0, span=(0, 10**6), place=True)
+    rotations: int = option(1, span=(1, 360))
+
+    def to_json(self) -> dict[str, Any]:
+        """The values of a saved detector, and of predict.py's config.json beside others."""
+        return {**self.detector.to_json(), **without(vars(self), ["detector"])}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> FittedConfig:
+        """From a saved detector's values; ConfigError for what `save` did not write."""
+        try:
+            own = without(values, OF_A_DETECTOR)
+            config = cls(
+                DetectorConfig.from_json(values), **{name: own.pop(name) for name in _beside_detector(cls)}
+            )
+            if own:
+                raise ConfigError(f"no detector has {one_line(', '.join(map(str, own)), 60)}")
+        except KeyError as error:
+            raise ConfigError(f"{error.args[0]} is missing") from error
+        except (TypeError, AttributeError) as error:
+            raise ConfigError(f"it holds values that no detector has: {one_line(error, 60)}") from error
+        return config
+
+
+@dataclass(frozen=True)
+class PredictionConfig:
+    """What predict.py's config.json holds: all that decides what comes out, and what a reader wants to know.
+
+    `digest`: of everything the detector has learnt. `pictures`, `save_maps`, `input`: the flags, None where
+    no command asked.
+    """
+
+    fitted: FittedConfig
+    digest: str
+    threshold: Threshold | None
+    command: str
+    pictures: str | None = None
+    save_maps: bool | None = None
+    input: tuple[str, ...] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            **self.fitted.to_json(),
+            "detector": self.digest,
+            "threshold": None if self.threshold is None else asdict(self.threshold),
+            "pictures": self.pictures,
+            "save_maps": self.save_maps,
+            "input": None if self.input is None else list(self.input),
+            "command": self.command,
+        }
+
+    def identity(self) -> dict[str, Any]:
+        """What must be equal for a run to go on after another one's photographs."""
+        return identity_of_prediction(self.to_json())
+
+
+NOT_OF_A_PREDICTION = (
+    *("machine", "command", "input", "made_by"),
+    *(name for name, known in options_of(FittedConfig).items() if known.place),
+)
+
+
+def identity_of_prediction(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`PredictionConfig.identity` of a config.json as it was read."""
+    return without(values, NOT_OF_A_PREDICTION)

@@ -1,0 +1,240 @@
+"""What a detector has learnt, as the tensors of a saved detector, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fdsl.config.run_config import FittedConfig
+from fdsl.factory import assemble, saved_method, tower_of
+from fdsl.thresholds.threshold import LEAVE_COPY_OUT, LEAVE_ONE_OUT, NormalScores, Prior, is_normal
+from models.detector import Detector
+from models.matching.candidates import EVERYTHING, OwnPicks, PickedByAny
+from models.methods.batch import BatchMemory
+from utils.errors import ConfigError, ModelError
+from utils.grey_range import GreyRange
+from utils.text import one_line
+from utils.tile_layout import MOST_IN_ALL, TileLayout
+
+# What tensors that are not all there, or of other shapes, raise.
+UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
+PRIOR = "prior"  # of NormalScores, where there is one
+SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
+# Name in the file -> the detector's.
+MEMORIES = {"bank": "memory", "window_bank": "window_memory", "tile_bank": "tile_memory"}
+
+
+def tensors_of(
+    detector: Detector,
+    normal: NormalScores | None,
+    sizes: Sequence[tuple[int, int]] = (),
+    grey: GreyRange | None = None,
+) -> dict[str, Tensor]:
+    """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*` for
+    thresholds."""
+    tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
+    for name, attribute in MEMORIES.items():
+        memory = getattr(detector, attribute)
+        if memory is not None and not (name == "window_bank" and detector.matches_whole_image):
+            tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
+    beside = detector.beside
+    if beside is not None and beside.memory and beside.levels and beside.own:
+        tensors |= {f"inspected.{name}": value for name, value in beside.memory.state().items()}
+        tensors["inspected.levels"] = torch.tensor([*beside.levels, *beside.own], dtype=torch.float64)
+    tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
+    if grey is not None:
+        tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
+    if detector.layout is not None:
+        tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
+    if normal is not None:
+        values = {name: np.atleast_1d(value) for name, value in vars(normal).items() if name != PRIOR}
+        if normal.prior is not None:
+            values[PRIOR] = np.array(list(vars(normal.prior).values()))
+        tensors |= {f"normal.{name}": torch.from_numpy(value) for name, value in values.items()}
+    return tensors
+
+
+def restored(
+    file: str | Path, config: FittedConfig, tensors: Mapping[str, Tensor]
+) -> tuple[Detector, NormalScores | None]:
+    """The detector whose `tensors_of` these are, read from `file`, and what good parts scored.
+
+    Raises ModelError for another backbone, ConfigError for tensors that are missing or have other shapes.
+    """
+    backbone = tower_of(config.detector)
+    _refuse_other_weights(backbone.fingerprint, config.fingerprint, file)
+    try:
+        method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
+        detector = assemble(config.detector, backbone, method)
+    except UNFIT as error:
+        raise _not_whole(file, error) from error
+    try:
+        _refuse_other_directions(detector)
+        restore_memories(detector, tensors)
+        restore_layout(detector, tensors)
+        restore_inspected(detector, tensors)
+        return detector, normal_scores_of(tensors)
+    except (ConfigError, ModelError, *UNFIT) as error:
+        raise _not_whole(file, error) from error
+
+
+def _not_whole(file: str | Path, error: Exception) -> ConfigError:
+    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return ConfigError(f"{file} is not a whole detector ({one_line(what)}); save it again.")
+
+
+def _refuse_other_weights(found: str, expected: str, file: str | Path) -> None:
+    """ModelError where a backbone's fingerprint is not the one that a file was made with."""
+    if found != expected:
+        raise ModelError(
+            f"The backbone's weights ({found}) are not those that {file} was made with ({expected}); give "
+            "the same weights with --pretrained."
+        )
+
+
+def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors `name.*`, without that prefix."""
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the detector the memories that it looks into; KeyError where a part is missing, ValueError where
+    one has another shape."""
+    backbone = detector.backbone
+    for name, attribute in MEMORIES.items():
+        state = {key: value.to(backbone.device) for key, value in part_of(tensors, name).items()}
+        if not state and _wants(detector, name):
+            raise ValueError(f"it has no {name}")
+        if name == "window_bank" and state:
+            _refuse_other_windows(detector, state)
+        if state:
+            setattr(detector, attribute, detector.method.restored(state, backbone.dtype))
+    if detector.matches_whole_image:
+        detector.window_memory = detector.memory
+
+
+def _wants(detector: Detector, name: str) -> bool:
+    """Whether the detector cannot score without this memory."""
+    method = detector.method
+    if not (method.needs_references or method.sees_inspected):
+        return False
+    own_windows = detector.windows is not None and not detector.matches_whole_image
+    return name == "bank" or (name == "window_bank" and own_windows)
+
+
+def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> None:
+    """ValueError where a bank's windows are not those that the detector looks through."""
+    match, keys = detector.window_match, state.get("keys")
+    if detector.windows is None or match is EVERYTHING:
+        return
+    if keys is None or keys.dim() != 2:
+        raise ValueError("window_bank has no keys")
+    if len(keys) * detector.settings.encoded_side**2 != state["centred"].shape[1]:
+        raise ValueError("window_bank holds windows of another size")
+    method = detector.method
+    own = isinstance(match, OwnPicks)
+    if keys.shape[1] != (method.width * method.blocks if own else _embedding_width(detector)):
+        raise ValueError("the keys of window_bank have another length")
+
+
+def _refuse_other_directions(detector: Detector) -> None:
+    """ValueError where directions of text lie in another space than the backbone's embeddings; ModelError for
+    a backbone that has none of its patches there."""
+    method = detector.method
+    if method.reads_text and method.directions.shape[1] != _embedding_width(detector, method.want):
+        raise ValueError("its directions of text have another length")
+    if method.reads_text and not bool(method.directions.isfinite().all()):
+        raise ValueError("its directions of text are not finite")
+
+
+def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> int:
+    """D of the backbone's image embeddings, which it tells by making one of a window, or of a single patch;
+    `want`: what else it is to be able to give."""
+    patches = 1 if detector.windows is None else detector.settings.encoded_side
+    side = patches * detector.backbone.patch_size
+    window = torch.zeros(1, 3, side, side, device=detector.backbone.device)
+    return detector.backbone.encode(window, PickedByAny.want | want).wanted_embedding().shape[1]
+
+
+def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the detector its layout of tiles, where it has one; ConfigError for one that cannot be."""
+    if "tiles.layout" not in tensors:
+        return
+    found = tensors["tiles.layout"]
+    if found.shape != (2,) or found.is_floating_point() or detector.tile_memory is None:
+        raise ConfigError("its tiles are not told")
+    rows, columns = map(int, found.tolist())
+    if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
+        raise ConfigError(f"it has {rows} x {columns} tiles")
+    known = detector.tile_memory
+    if isinstance(known, BatchMemory) and known.tiles != rows * columns:
+        raise ConfigError(f"it has {rows} x {columns} tiles, and remembers {known.tiles}")
+    detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
+
+
+def restore_inspected(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the detector the inspected photographs that it compares with, where it has some; KeyError where
+    a part is missing."""
+    if detector.beside is None:
+        return
+    levels = tensors["inspected.levels"]
+    if levels.shape != (4,) or not bool((levels > 0).all()):
+        raise ConfigError("its levels are not those of inspected photographs")
+    map_level, score_level, own_map, own_score = levels.double().tolist()
+    memory = detector.beside.batch.restored(part_of(tensors, "inspected"), detector.backbone.dtype)
+    detector.beside.memory, detector.beside.levels = memory, (map_level, score_level)
+    detector.beside.set_own(own_map, own_score)
+
+
+def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
+    """The references' (width, height); ConfigError for what is none."""
+    sizes = tensors.get(SIZES)
+    if sizes is None or sizes.dim() != 2 or sizes.shape[1] != 2 or not bool((sizes > 0).all()):
+        raise ConfigError("the sizes of its references are none")
+    return [(int(width), int(height)) for width, height in sizes.tolist()]
+
+
+def statistics_in(tensors: Mapping[str, Tensor]) -> np.ndarray:
+    """The references' statistics (K,4); ConfigError for what is none."""
+    found = tensors.get(STATISTICS)
+    if found is None or found.dim() != 2 or found.shape[1] != 4 or not bool(found.isfinite().all()):
+        raise ConfigError("the statistics of its references are none")
+    return found.double().numpy()
+
+
+def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
+    """The range of photographs of more than 8 bits; None where there was none."""
+    if GREY not in tensors:
+        return None
+    if tensors[GREY].shape != (2,) or not bool(tensors[GREY][0] < tensors[GREY][1]):
+        raise ConfigError("its range of grey values is none")
+    low, high = tensors[GREY].double().tolist()
+    return GreyRange(low, high)
+
+
+def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
+    """What good parts scored when held out; None where the detector was fitted without a threshold."""
+    state = part_of(tensors, "normal")
+    if "scores" not in state:
+        return None
+    scores, peaks, kinds, floor = (state[name].numpy() for name in ("scores", "peaks", "kinds", "floor"))
+    if floor.size != 1 or not is_normal(scores, peaks, kinds):
+        raise ConfigError("its held-out scores are none")
+    return NormalScores(scores, peaks, kinds, float(floor.item()), _prior_of(state, kinds))
+
+
+def _prior_of(state: Mapping[str, Tensor], kinds: np.ndarray) -> Prior | None:
+    """What was measured on other products, None where nothing was; ConfigError for what cannot be."""
+    if PRIOR not in state:
+        return None
+    found = state[PRIOR].double()
+    if found.shape != (4,) or not bool(found.isfinite().all()) or not bool((found[[1, 3]] > 0).all()):
+        raise ConfigError("its prior of other products is no offset and spread")
+    if not np.isin((LEAVE_ONE_OUT, LEAVE_COPY_OUT), kinds).any():
+        raise ConfigError("its references' scores without themselves are missing")
+    return Prior(*found.tolist())

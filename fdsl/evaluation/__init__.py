@@ -1,0 +1,1 @@
+"""Test runs: which, on which images, their maps, metrics and tables."""

@@ -1,0 +1,314 @@
+"""The table that `test.py --ablate` ends in: a row a combination, beside the first row."""
+
+from __future__ import annotations
+
+import logging
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tabulate import tabulate
+
+from data.records import stable_seed
+from fdsl.config.describe import LEARNT_FROM_THESE, SEES
+from fdsl.evaluation.bootstrap import (
+    RESAMPLED,
+    Counts,
+    bootstrap_weights,
+    counts_of_images,
+    counts_of_pixels,
+    interval,
+)
+from fdsl.evaluation.plan import PlannedRun
+from fdsl.evaluation.write_results import CategoryFiles
+from fdsl.metrics.exact import METRIC_NAMES
+from fdsl.report.tables import UNDEFINED, mean_and_spread
+from fdsl.scoring import image_scores
+from fdsl.store.maps import load_maps
+from utils.config import PAPER_SIDE
+from utils.errors import ConfigError
+from utils.files import csv_text, read_json, write_json, write_text
+from utils.log import progress
+
+logger = logging.getLogger("fdsl")
+VALUES = ("mean", "std", "above_first", "low", "high")  # of each metric, in CSV and JSON
+
+
+@dataclass
+class Row:
+    """A combination with one number of shots: its settings as typed, its runs (one for each seed), and for
+    each metric (fractions) the values, and their deviations (R,) with resampled images."""
+
+    settings: dict[str, str]
+    runs: list[PlannedRun] = field(default_factory=list)
+    found: list[dict[str, float | None]] = field(default_factory=list)
+    deviations: list[dict[str, np.ndarray]] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        return [run.config.seed for run in self.runs]
+
+    def mean(self, name: str) -> tuple[float, float | None] | None:
+        """A metric's mean over seeds and its sample standard deviation, per cent."""
+        values = [100 * value for part in self.found if (value := part[name]) is not None]
+        if not values:
+            return None
+        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+    def above(self, first: Row, name: str) -> tuple[float, float, float] | None:
+        """Points above the first row, mean over the seeds of both, and the 95 % interval; None where the
+        metric is not defined for all of them, or the maps are not there any more."""
+        differences, resampled = [], []
+        for seed, own, deviations in zip(self.seeds, self.found, self.deviations):
+            if seed not in first.seeds:
+                continue
+            other = first.seeds.index(seed)
+            value, against = own[name], first.found[other][name]
+            if (
+                value is None
+                or against is None
+                or name not in deviations
+                or name not in first.deviations[other]
+            ):
+                return None
+            differences.append(100 * (value - against))
+            resampled.append(100 * (deviations[name] - first.deviations[other][name]))
+        if not differences:
+            return None
+        mean = statistics.fmean(differences)
+        low, high = interval(np.mean(resampled, axis=0))
+        return mean, mean + low, mean + high
+
+
+class Resampled:
+    """What the metrics of runs would be with other test images: all runs are given the same drawings, so that
+    two of them are paired."""
+
+    def __init__(self, max_pixels: int) -> None:
+        """`max_pixels`: of a photograph or mask, from which on it is refused."""
+        self.max_pixels = max_pixels
+        self.masks: dict[tuple[Path, str, int], np.ndarray | None] = {}
+        self.known: dict[Path, dict[str, np.ndarray]] = {}
+
+    def of(self, run: PlannedRun) -> dict[str, np.ndarray]:
+        """Metric -> how far it deviates (R,) in each drawing, as a fraction and a mean over categories; empty
+        where the run's maps are gone. Computed once for a run that is in several tables."""
+        folder = run.folder.path
+        if folder not in self.known:
+            self.known[folder] = self._computed(run)
+        return self.known[folder]
+
+    def _computed(self, run: PlannedRun) -> dict[str, np.ndarray]:
+        folder, config = run.folder.path, run.config
+        if not (folder / "maps.npz").is_file():
+            return {}
+        maps = load_maps(folder / "maps.npz").select(run.split.names).maps
+        fused, raw = maps.fused(config.detector.windows)
+        found: dict[str, list[np.ndarray]] = {}
+        start = 0
+        for category, records in run.split.records.items():
+            part = slice(start, start := start + len(records))
+            for name, values in self._of_category(run, category, fused[part], raw[part]).items():
+                found.setdefault(name, []).append(values)
+        return {name: np.mean(values, axis=0) for name, values in found.items()}
+
+    def _of_category(
+        self, run: PlannedRun, category: str, maps: np.ndarray, raw: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """One category's deviations."""
+        records, config = run.split.records[category], run.config
+        labels = np.array([record.anomalous for record in records])
+        if labels.all() or not labels.any():
+            return {}
+        weights = _weights(run, category)
+        scores = image_scores(maps, raw, config.image_score)
+        found = {"sp": (counts_of_images(scores, labels), weights)}
+        masks = [self._mask(run, category, index) for index in range(len(records))]
+        known = [index for index, mask in enumerate(masks) if mask is not None]
+        chosen = [mask for mask in masks if mask is not None]
+        if any(mask.any() for mask in chosen):
+            found["px"] = counts_of_pixels(maps[known], chosen), weights[:, known]
+        return {
+            _name(metric, kind): values
+            for kind, (counts, weights) in found.items()
+            for metric, values in _deviations(counts, weights).items()
+        }
+
+    def _mask(self, run: PlannedRun, category: str, index: int) -> np.ndarray | None:
+        """A test image's mask at the run's side; read once for all runs."""
+        split, side = run.split, run.config.metric_size
+        side = side if isinstance(side, int) else PAPER_SIDE
+        record = split.records[category][index]
+        key = split.root, record.image_path, side
+        if key not in self.masks:
+            files = CategoryFiles(
+                split.root, split.records[category], self.max_pixels, split.grey.get(category)
+            )
+            mask = files.mask(index, side)
+            self.masks[key] = None if mask is None else np.packbits(mask)
+        packed = self.masks[key]
+        return None if packed is None else np.unpackbits(packed, count=side**2).view(bool).reshape(side, side)
+
+
+def _weights(run: PlannedRun, category: str) -> np.ndarray:
+    """How often each of the run's images is in each sample: the same for every run that tests it."""
+    every = run.split.catalogue.test[category]
+    weights = bootstrap_weights(
+        np.array([record.anomalous for record in every]), stable_seed(category) % 2**32
+    )
+    place = {record.image_path: index for index, record in enumerate(every)}
+    return weights[:, [place[record.image_path] for record in run.split.records[category]]]
+
+
+def _deviations(counts: Counts, weights: np.ndarray) -> dict[str, np.ndarray]:
+    usual = counts.metrics(np.ones((1, weights.shape[1]), np.float32))
+    return {metric: values - usual[metric] for metric, values in counts.metrics(weights).items()}
+
+
+def _name(metric: str, kind: str) -> str:
+    return "aupro" if metric == "pro" else f"{metric}_{kind}"
+
+
+def write_ablations(runs: Sequence[PlannedRun], max_pixels: int) -> None:
+    """Writes each table of finished runs as Markdown, CSV and JSON, and logs it; an image of more than
+    `max_pixels` is refused."""
+    tables: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        tables.setdefault(run.table, []).append(run)
+    resampled = Resampled(max_pixels)
+    for number, (name, part) in enumerate(tables.items(), start=1):
+        _write_table(name, part, resampled, f"table {name} ({number}/{len(tables)}), bootstrap")
+
+
+def _write_table(name: str, runs: Sequence[PlannedRun], resampled: Resampled, what: str) -> None:
+    config, results = runs[0].config, runs[0].folder.results
+    rows = _rows(runs)
+    every = [(row, run) for row in rows for run in row.runs]
+    for row, run in progress(every, len(every), what):
+        row.found.append(_metrics_of(run))
+        row.deviations.append(resampled.of(run) if len(rows) > 1 else {})
+    file = results / config.model_name / config.dataset / f"{name}.md"
+    columns = list(rows[0].settings)
+    write_text(file, markdown(rows, columns, runs))
+    write_text(file.with_name(f"{name}.csv"), csv_text(*_csv(rows, columns)))
+    write_json(file.with_name(f"{name}.json"), _json(rows, results))
+    logger.info("%s\n\n%d combinations, %d runs: %s", _table(rows, columns), len(rows), len(runs), file)
+
+
+def _metrics_of(run: PlannedRun) -> dict[str, float | None]:
+    """The means over categories of a finished run's metrics."""
+    values = read_json(run.folder.path / "metrics.json")
+    if not isinstance(values, dict):
+        raise ConfigError(f"{run.folder.path} has no metrics; give the same command again.")
+    return {name: values["mean"].get(name) for name in METRIC_NAMES}
+
+
+def _rows(runs: Iterable[PlannedRun]) -> list[Row]:
+    """The runs of each checkpoint, combination and number of shots, seed by seed."""
+    rows: dict[tuple, Row] = {}
+    for run in runs:
+        settings = {**run.combination, "checkpoint": run.config.checkpoint, "shots": str(run.config.k_shot)}
+        rows.setdefault(tuple(settings.items()), Row(settings)).runs.append(run)
+    found = list(rows.values())
+    for name in ("checkpoint", "shots"):
+        if len({row.settings[name] for row in found} - {""}) <= 1:
+            for row in found:
+                del row.settings[name]
+    sees = [row.runs[0].config.detector.sees_test_set for row in found]
+    if any(sees):
+        for row, does in zip(found, sees):
+            row.settings[SEES] = "yes" if does else "no"
+    return found
+
+
+def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[PlannedRun]) -> str:
+    """The table, the differences to its first row, and what the numbers are."""
+    config, seeds = runs[0].config, list(dict.fromkeys(run.config.seed for run in runs))
+    parts = [
+        f"# Ablation: {config.model_name} on {config.dataset}",
+        f"Per cent, means over categories; mean ± sample standard deviation over the seeds "
+        f"{' '.join(map(str, seeds))}{'' if len(seeds) > 1 else ' (one seed: no ±)'}. {UNDEFINED}: not "
+        "defined, or of no use for the combination.",
+        _table(rows, columns),
+    ]
+    if len(rows) > 1:
+        parts += [
+            "Points above the first row, mean over seeds, with the interval that holds 95 % of "
+            f"{RESAMPLED} means in which the test images of each category are resampled, normal and "
+            "defective ones apart, the same ones for both rows. It shows how much depends on the images that "
+            "were tested, not on the references that were sampled.",
+            _differences(rows, columns),
+        ]
+    if any(run.config.detector.backbone.untrained for run in runs):
+        parts.append("The backbone is UNTRAINED: these numbers show that the code works, nothing else.")
+    if any(run.config.learnt_from_these for run in runs):
+        parts.append(LEARNT_FROM_THESE)
+    parts.append("The command: `" + config.command.replace("`", "'") + "`")
+    return "\n\n".join(parts) + "\n"
+
+
+def _labels(row: Row, columns: Sequence[str]) -> list[str]:
+    return [row.settings[name].replace("|", "\\|") or UNDEFINED for name in columns]
+
+
+def _table(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    lines = [
+        [*_labels(row, columns), *(mean_and_spread(row.mean(name)) for name in METRIC_NAMES)] for row in rows
+    ]
+    return _aligned(lines, columns)
+
+
+def _aligned(lines: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
+    return tabulate(
+        lines,
+        headers=[*columns, *METRIC_NAMES],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=[*["left"] * len(columns), *["right"] * len(METRIC_NAMES)],
+    )
+
+
+def _differences(rows: Sequence[Row], columns: Sequence[str]) -> str:
+    def cell(row: Row, name: str) -> str:
+        found = row.above(rows[0], name)
+        return UNDEFINED if found is None else f"{found[0]:+.1f} [{found[1]:+.1f}, {found[2]:+.1f}]"
+
+    lines = [[*_labels(row, columns), *(cell(row, name) for name in METRIC_NAMES)] for row in rows[1:]]
+    return _aligned(lines, columns)
+
+
+def _csv(rows: Sequence[Row], columns: Sequence[str]) -> tuple[list[str], list[list[object]]]:
+    """The header and the lines: settings, seeds, and of each metric mean, spread, difference and interval."""
+    header = [*columns, "seeds", *(f"{name}_{part}" for name in METRIC_NAMES for part in VALUES)]
+    lines: list[list[object]] = []
+    for row in rows:
+        line: list[object] = [*(row.settings[name] for name in columns), " ".join(map(str, row.seeds))]
+        for name in METRIC_NAMES:
+            line += _values(row, rows[0], name).values()
+        lines.append(line)
+    return header, lines
+
+
+def _json(rows: Sequence[Row], results: Path) -> dict[str, Any]:
+    """The same values with all their digits, and each row's folders."""
+    return {
+        "unit": "per cent",
+        "resampled": RESAMPLED,
+        "rows": [
+            {
+                "settings": row.settings,
+                "seeds": row.seeds,
+                "runs": [str(run.folder.path.relative_to(results)) for run in row.runs],
+                "metrics": {name: _values(row, rows[0], name) for name in METRIC_NAMES},
+            }
+            for row in rows
+        ],
+    }
+
+
+def _values(row: Row, first: Row, name: str) -> dict[str, float | None]:
+    above = None if row is first else row.above(first, name)
+    return dict(zip(VALUES, (*(row.mean(name) or (None, None)), *(above or (None, None, None)))))

@@ -1,0 +1,143 @@
+"""The photographs of a test run: which are its references, and which it tests."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from data.catalogue import open_catalogue
+from data.dataset import files_digest
+from data.grey import find_range
+from data.images import MAX_PIXELS
+from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
+from fdsl.config.describe import LEARNT_FROM_THESE
+from fdsl.config.run_config import RunConfig
+from fdsl.references.transductive import standing_for_all
+from fdsl.store.checkpoint import Checkpoint
+from models.methods.registry import METHODS
+from utils.config import OTHER_DATASET, SEVERAL, SYNTHETIC
+from utils.errors import ConfigError, DataError
+from utils.grey_range import GreyRange
+from utils.log import warn
+from utils.text import printable
+
+logger = logging.getLogger("fdsl")
+
+
+@dataclass(frozen=True)
+class FewShotSplit:
+    """The photographs of a run: each category's references and test images, a digest of all files, and the
+    range of grey values of categories whose references have more than 8 bits (of method batch its test
+    images)."""
+
+    catalogue: Catalogue
+    references: dict[str, list[Record]]
+    records: dict[str, list[Record]]
+    files: str
+    grey: dict[str, GreyRange] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        return self.catalogue.root
+
+    @property
+    def names(self) -> list[str]:
+        """The image paths of all test images, category by category."""
+        return [record.image_path for records in self.records.values() for record in records]
+
+    @cached_property
+    def digests(self) -> dict[str, dict[str, Any]]:
+        """Category -> what names its files as they were when first asked for, and the range that they are
+        read in. DataError for one that is missing."""
+        return {
+            category: {
+                "references": files_digest(self.root, self.references[category]),
+                "files": files_digest(self.root, records),
+                **({"grey": [grey.low, grey.high]} if (grey := self.grey.get(category)) else {}),
+            }
+            for category, records in self.records.items()
+        }
+
+    def has_trained(self, checkpoint: Checkpoint, dataset: str) -> bool:
+        """Whether heads were trained on these test images: the same files, or the same dataset by name."""
+        if checkpoint.config is None:
+            return False
+        here = files_digest(
+            self.root, (record for part in self.catalogue.test.values() for record in with_masks(part))
+        )
+        training = checkpoint.config.training
+        if training.augmentation == SYNTHETIC["only"]:
+            return False
+        same_name = dataset in checkpoint.config.dataset.split(SEVERAL) and dataset in OTHER_DATASET
+        return same_name or here in (training.learnt or "").split(SEVERAL)
+
+
+def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSplit:
+    """The photographs of a run. References of all categories are sampled before anything is computed, so that
+    too few are refused at once; a category without test images is left out with a warning. Raises
+    DataError."""
+    catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
+    references = {
+        category: draw_references(
+            catalogue.train.get(category, []),
+            config.k_shot,
+            config.seed,
+            category,
+            draw_key(config.dataset, catalogue, category),
+        )
+        for category in catalogue.test
+    }
+    records = _tested_records(catalogue, references)
+    everything = [record for part in (*references.values(), *records.values()) for record in part]
+    sees_inspected = METHODS[config.detector.method].sees_inspected
+    grey = {
+        name: _range_of(
+            catalogue.root, standing_for_all(part) if sees_inspected else references[name], max_pixels
+        )
+        for name, part in records.items()
+    }
+    known = {name: found for name, found in grey.items() if found is not None}
+    return FewShotSplit(catalogue, references, records, files_digest(catalogue.root, everything), known)
+
+
+def _range_of(root: Path, references: list[Record], max_pixels: int) -> GreyRange | None:
+    return find_range([root / record.image_path for record in references], max_pixels)
+
+
+def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -> dict[str, list[Record]]:
+    tested = {
+        category: without_references(records, references[category])
+        for category, records in catalogue.test.items()
+    }
+    warn(
+        [
+            f"category {printable(category)} has no test image and is left out"
+            for category in tested
+            if not tested[category]
+        ]
+    )
+    if not any(tested.values()):
+        raise DataError(f"{catalogue.root}: there is no image to test; check --data-path, or lower --k-shot.")
+    return {category: records for category, records in tested.items() if records}
+
+
+def with_split(
+    config: RunConfig, split: FewShotSplit, checkpoint: Checkpoint | None, from_maps: Path | None
+) -> RunConfig:
+    """The run of these photographs; ConfigError where the stored maps are of others. Warns of heads that were
+    trained on them."""
+    if config.files not in (None, split.files):
+        raise ConfigError(
+            f"The photographs in {config.data_path} are not those that the maps of {from_maps} are of; run "
+            "test.py without --from-maps."
+        )
+    grey = {name: [found.low, found.high] for name, found in split.grey.items()}
+    config = replace(config, files=split.files, grey=grey or None)
+    if checkpoint is not None:
+        config = replace(config, learnt_from_these=split.has_trained(checkpoint, config.dataset))
+    if config.learnt_from_these:
+        logger.warning("warning: %s", LEARNT_FROM_THESE)
+    return config

@@ -1,0 +1,107 @@
+"""The runs of one test.py command, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.few_shot_split import FewShotSplit
+from fdsl.evaluation.run_folder import RunFolder
+from fdsl.inspection.reading import Reading
+from fdsl.store.checkpoint import Checkpoint
+from fdsl.store.maps import RunMaps, join_run_maps
+from models.methods.registry import METHODS
+from utils.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What a command asks of all its runs.
+
+    `memory_gib`: what memory banks and encoded batches of several runs may take, None: half of what is free.
+    `force`: finished runs are repeated. `resume`: the finished categories of interrupted runs are taken up.
+    `from_maps`: the folder whose maps are evaluated anew. `compared`: the runs end in tables.
+    """
+
+    reading: Reading
+    memory_gib: float | None
+    force: bool
+    resume: bool
+    from_maps: Path | None
+    compared: bool
+
+
+@dataclass(frozen=True, eq=False)
+class PlannedRun:
+    """A run before anything is computed: its folder and configuration, heads, references and test images.
+
+    `table`, `combination`: the table of ablations that it is a part of, and its settings there by their
+    names, as they were typed.
+    """
+
+    folder: RunFolder
+    checkpoint: Checkpoint | None
+    split: FewShotSplit
+    table: str = ""
+    combination: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def config(self) -> RunConfig:
+        """The run's one configuration."""
+        return self.folder.config
+
+    @property
+    def settings(self) -> str:
+        """Its ablated settings as they were typed, "" without any."""
+        return " ".join(f"{name}={value}" for name, value in self.combination.items() if value)
+
+    def of_categories(self, names: Container[str]) -> PlannedRun:
+        """The run on some of its categories alone."""
+        records = {name: part for name, part in self.split.records.items() if name in names}
+        return replace(self, split=replace(self.split, records=records))
+
+    def key(self, category: str, fingerprint: str) -> dict[str, Any]:
+        """All that the maps of a category depend on; `fingerprint`: of the backbone's weights."""
+        identity = self.config.identity("maps")
+        return {**identity, "weights": fingerprint, **self.split.digests[category]}
+
+    def finished_part(self, category: str, fingerprint: str) -> RunMaps | None:
+        """The maps of a category that its folder holds as finished, or None."""
+        names = [record.image_path for record in self.split.records[category]]
+        return self.folder.parts.load(self.key(category, fingerprint), names)
+
+    def finished_maps(self, fingerprint: str) -> RunMaps | None:
+        """The maps of all its test images, category by category; None where one is not finished."""
+        parts = [self.finished_part(category, fingerprint) for category in self.split.records]
+        found = [part for part in parts if part is not None]
+        return join_run_maps(found) if len(found) == len(parts) else None
+
+
+def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """The runs without those that come again in another table."""
+    found: dict[Path, PlannedRun] = {}
+    for run in runs:
+        found.setdefault(run.folder.path, run)
+    return list(found.values())
+
+
+def trained_last(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
+    """The runs in the order to evaluate them: reports of trained heads show the pixel scores of others beside
+    their own."""
+    return sorted(runs, key=lambda run: METHODS[run.config.detector.method].needs_heads)
+
+
+def refuse_one_folder(runs: Sequence[PlannedRun]) -> None:
+    """ConfigError for two different runs that would be written to one folder."""
+    found: dict[Path, PlannedRun] = {}
+    for run in runs:
+        other = found.setdefault(run.folder.path, run)
+        if other.config.identity("run") != run.config.identity("run"):
+            names = [which.settings or which.config.checkpoint for which in (other, run)]
+            raise ConfigError(
+                f"{names[0]} and {names[1]} would both be written to {run.folder.path}; give two commands, "
+                "the second with another --results or --model-name."
+            )

@@ -1,0 +1,250 @@
+"""A test run's folder and what it is about: its name, whether it is finished, and how it begins and ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from data.check import find_duplicates
+from fdsl.config.describe import framing
+from fdsl.config.resolve import WORDS
+from fdsl.config.run_config import DetectorConfig, RunConfig
+from fdsl.evaluation.few_shot_split import FewShotSplit
+from fdsl.report.tables import metrics_table
+from fdsl.store.finished_parts import FinishedParts
+from models.methods.registry import METHODS, WITH_HEADS
+from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfig, WindowConfig
+from utils.errors import ConfigError
+from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
+from utils.lock import locked
+from utils.log import start_logging, warn
+from utils.options import WINDOWS, as_stored, short_names
+from utils.signals import command_line
+from utils.text import is_folder_name, one_line
+
+logger = logging.getLogger("fdsl")
+ELSEWHERE = "name another folder with --results"
+WRITTEN = (
+    "metrics.json",
+    "config.json",
+    "references.txt",
+    "maps.npz",
+    "scores.csv",
+    "metrics.csv",
+    "table.md",
+    "pixels.json",
+    "report.html",
+)  # metrics.json, which says that a run is whole, goes first
+IN_SHORT = {
+    "checkpoint_digest": "another checkpoint",
+    "weights": "other weights of the backbone",
+    "windows": "other windows",
+    "method": "another method",
+    "backbone": "another backbone",
+}  # what would be too long with its values
+
+
+class RunFolder:
+    """RESULTS/MODEL/DATASET/Kshot/seedS/RUN of a configuration: looked at, then begun and finished."""
+
+    def __init__(self, results: Path, config: RunConfig) -> None:
+        self.results, self.config = results, config
+        shots, seed = f"{config.k_shot}shot", f"seed{config.seed}"
+        self.path = results / config.model_name / config.dataset / shots / seed / name_of(config)
+        self._ended_at: int | None = None
+
+    @cached_property
+    def parts(self) -> FinishedParts:
+        """The finished categories of a run that has begun."""
+        return FinishedParts(self.path)
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    def missing(self) -> Literal["maps", "report", "nothing"]:
+        """What the folder lacks of a run as it was asked for: all, or its pictures and report alone, or
+        nothing."""
+        self._ended_at = self._wrote_numbers_at()
+        if not self._is_finished():
+            return "maps"
+        if self.config.pictures == 0 or (self.path / "report.html").is_file():
+            return "nothing"
+        return "report" if (self.path / "maps.npz").is_file() else "maps"
+
+    def ended_meanwhile(self) -> bool:
+        """Whether another process has finished the run since `missing` looked."""
+        return self._wrote_numbers_at() != self._ended_at and self._is_finished()
+
+    def _is_finished(self) -> bool:
+        """Whether the folder holds a whole run of this configuration, or of it in float32 because values
+        overflowed in its precision; a run of other settings that is to be replaced is named in a
+        warning."""
+        stored = None if FinishedParts.left_in(self.path) else self._stored()
+        if stored is None:
+            return False
+        asked = stored.detector.machine.precision_asked
+        fell_back = asked == self.config.detector.machine.precision
+        wanted = self.config.in_float32() if fell_back else self.config
+        before, now = stored.identity("run"), wanted.identity("run")
+        if before == now:
+            return True
+        if before == {**now, "files": before.get("files")}:
+            logger.info("%s is of other photographs than lie there now: the run is repeated.", self.path)
+        elif other := _differences(before, now):
+            self._warn_replaced("; ".join(other))
+        return False
+
+    def _wrote_numbers_at(self) -> int | None:
+        """When the run in the folder wrote its numbers, nanoseconds; None where there are none."""
+        try:
+            return (self.path / "metrics.json").stat().st_mtime_ns
+        except OSError:
+            return None
+
+    def _stored(self) -> RunConfig | None:
+        """The configuration of the finished run in the folder, or None."""
+        values = read_json(self.path / "config.json")
+        if not (self.path / "metrics.json").is_file() or not isinstance(values, dict):
+            return None
+        try:
+            config = RunConfig.from_json(values)
+            metrics_table(read_json(self.path / "metrics.json"))
+        except ConfigError as error:
+            self._warn_replaced(one_line(error))
+            return None
+        except (AttributeError, KeyError, TypeError, ValueError):
+            self._warn_replaced("its metrics.json is damaged")
+            return None
+        return config
+
+    def _warn_replaced(self, why: str) -> None:
+        logger.warning(
+            "warning: %s holds a run of other settings, which this one replaces (%s); --results or "
+            "--model-name keeps both.",
+            self.path,
+            why,
+        )
+
+    def log_numbers(self) -> None:
+        """Logs the numbers of the finished run."""
+        logger.info("%s is finished: nothing to do (--force repeats it).", self.path)
+        table = metrics_table(read_json(self.path / "metrics.json"))
+        logger.info("%s\n\nPer cent. %s", table, framing(self.config))
+
+    def take_own_maps(self) -> Path:
+        """The finished run is evaluated anew, from its maps and as what made them; returns its folder."""
+        logger.info("%s is finished but for its pictures: they are drawn from its maps.", self.path)
+        machine = RunConfig.from_json(read_json(self.path / "config.json")).detector.machine
+        self.config = replace(self.config, detector=replace(self.config.detector, machine=machine))
+        return self.path
+
+    def locked(self) -> AbstractContextManager[None]:
+        """The folder for this process alone."""
+        return locked(self.path / ".lock", str(self.path), ELSEWHERE)
+
+    def begin(self, split: FewShotSplit, resume: bool, from_maps: Path | None = None) -> None:
+        """Makes the folder this run's: an earlier one's results go, but for the maps that this one is made
+        from, and with `resume` the categories that an interrupted run has finished."""
+        parts = self.parts  # its folder is there from now on, until the run has ended
+        if not resume:
+            parts.clear()
+        remove_leftovers(*(self.path / name for name in WRITTEN))
+        own_maps = from_maps is not None and from_maps.resolve() == self.path.resolve()
+        for name in WRITTEN:
+            if name != "config.json" and not (name == "maps.npz" and own_maps):
+                (self.path / name).unlink(missing_ok=True)
+        shutil.rmtree(self.path / "pictures", ignore_errors=True)
+        start_logging(self.log)
+        logger.info("%s", command_line())
+        write_json(self.path / "config.json", self.config.to_json())
+        references = [record for records in split.references.values() for record in records]
+        lines = [f"{record.category}\t{record.image_path}\n" for record in references]
+        write_text(self.path / "references.txt", "".join(lines))
+        for category, records in split.records.items():
+            warn(find_duplicates(split.root, split.references[category], records))
+
+    def fall_back_to_float32(self) -> None:
+        """From now on it is a run in float32, because values overflowed in the precision asked for."""
+        self.config = self.config.in_float32()
+        write_json(self.path / "config.json", self.config.to_json())
+
+    def finish(self) -> None:
+        """The results are written: the finished categories, which nobody needs any more, go."""
+        self.parts.discard()
+        report = "" if self.config.pictures == 0 else f"; open {self.path / 'report.html'}"
+        logger.info("results in %s%s", self.path, report)
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what the settings of a finished run differ from those of this one, in words."""
+    names = [
+        name for name in now if before.get(name) != now[name] and name not in ("files", "learnt_from_these")
+    ]
+    return [IN_SHORT.get(name, f"{name} {before.get(name)}, now {now[name]}") for name in names]
+
+
+def name_of(config: RunConfig) -> str:
+    """RUN: `run_name` with what tells one method, its heads or backbone, and one folder of photographs from
+    another."""
+    made = config.detector
+    parts = [] if made.method == WITH_HEADS else [made.method]
+    digest = _heads_digest(config) if METHODS[made.method].needs_heads else _backbone_digest(config)
+    parts += [digest] if digest else []
+    parts += [f"words-{words}"] if (words := _words_digest(made)) else []
+    if config.dataset == "folder" and (folder := Path(config.data_path).resolve().name):
+        parts += [folder]
+    return run_name(made.windows, made.options, *short_names(config), *parts)
+
+
+def _heads_digest(config: RunConfig) -> str:
+    """Short digest of a checkpoint; "" for the default one."""
+    default = (config.model_name, f"{OTHER_DATASET.get(config.dataset)}.safetensors")
+    return "" if Path(config.checkpoint).parts[-2:] == default else short_digest(config.checkpoint_digest)
+
+
+def _backbone_digest(config: RunConfig) -> str:
+    """Short digest of a backbone that no checkpoint names, wherever its files lie; "" for the default one."""
+    backbone = config.detector.backbone
+    tower = replace(backbone, model_config=None, pretrained=config.weights or backbone.pretrained)
+    if tower == BackboneConfig():
+        return ""
+    return short_digest(json.dumps(as_stored(tower), sort_keys=True))
+
+
+def _words_digest(made: DetectorConfig) -> str:
+    """Short digest of the prompts' words; "" for the usual ones with each category's name, and without
+    text."""
+    words = [getattr(made.options, name) for name in WORDS]
+    usual = words == [BY_CATEGORY, (), ()] or not made.reads_text
+    return "" if usual else short_digest(json.dumps(words))
+
+
+def run_name(windows: WindowConfig, options: MethodConfig, *more: str) -> str:
+    """The window mode, what differs from the defaults, and `more`, for instance mul_13_2_0.5."""
+    windowless = [] if windows.winmode != "nan" else [WINDOWS]
+    return "_".join([*short_names(windows, windowless), *short_names(options), *more])
+
+
+def read_run_config(folder: Path) -> RunConfig:
+    """A finished run's config.json; ConfigError for one that no run writes."""
+    file = folder / "config.json"
+    values = read_json(file)
+    if not isinstance(values, dict) or "windows" not in values:
+        raise ConfigError(f"{folder} is not the folder of a test run: it has no config.json.")
+    try:
+        config = RunConfig.from_json(values)
+        if not is_folder_name(config.model_name):
+            raise ConfigError(f"{config.model_name!r} cannot be the name of a folder")
+    except ConfigError as error:
+        raise ConfigError(
+            f"{file} is not that of a test run ({one_line(error)}); run test.py again."
+        ) from error
+    return config

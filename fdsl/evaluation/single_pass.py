@@ -1,0 +1,271 @@
+"""The maps of one or several test runs on one backbone: each batch of test images is encoded once for all.
+
+What a run gets beside others is byte for byte what it gets by itself: the same batches go through the same
+backbone, and each run matches them against its own memory. The maps of a category are left in each run's
+folder as a finished part (fdsl/store/finished_parts.py), which an interrupted command takes up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data.dataset import make_loader
+from data.grey import doubts_of
+from fdsl.evaluation.compute_maps import CategoryJob, LargerBank, Problem, problem_of
+from fdsl.evaluation.plan import PlannedRun
+from fdsl.factory import build_detector
+from fdsl.inspection.reading import Reading
+from fdsl.scoring import NotFinite, Scorer
+from models.detector import Detector
+from models.encoding_cache import EncodedOnce
+from utils.device import worker_count
+from utils.log import progress, warn
+from utils.memory import free_bytes
+from utils.signals import how_to_continue
+from utils.text import printable
+from utils.tile_layout import AUTO_TILES, MOST_TILES
+
+logger = logging.getLogger("fdsl")
+GIB = 2**30
+
+
+def grouped_by_backbone(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
+    """The runs in groups that share the backbone's work: the same backbone, feature layers, image side and
+    machine."""
+    groups: dict[str, list[PlannedRun]] = {}
+    for run in runs:
+        values = run.config.detector.to_json()
+        key = [values[name] for name in ("backbone", "machine")]
+        groups.setdefault(json.dumps(key, sort_keys=True), []).append(run)
+    return list(groups.values())
+
+
+class Detectors:
+    """The scorers of runs of one group, their memories still empty. What two of them share is there once: the
+    backbone for all, and the heads for those that differ in their windows alone."""
+
+    def __init__(self, runs: Iterable[PlannedRun]) -> None:
+        """Makes those of `runs`; ModelError as build_detector."""
+        self._made: dict[str, Detector] = {}
+        self._scorers = {run.folder.path: Scorer(self._detector_of(run)) for run in runs}
+        self.fingerprint = next((one.backbone.fingerprint for one in self._made.values()), "")
+
+    def of(self, run: PlannedRun) -> Scorer:
+        return self._scorers[run.folder.path]
+
+    def release(self) -> None:
+        """Frees them; the fingerprint of the backbone's weights stays."""
+        self._made.clear()
+        self._scorers.clear()
+
+    def _detector_of(self, run: PlannedRun) -> Detector:
+        made = run.config.detector
+        values = made.to_json()
+        key = json.dumps([values["method"], values["options"], run.config.checkpoint_digest], sort_keys=True)
+        if key not in self._made:
+            like = next(iter(self._made.values()), None)
+            self._made[key] = build_detector(made, run.checkpoint, like, run.split.catalogue.test)
+        known = self._made[key]
+        return known if known.settings == made.windows else known.another(made.windows)
+
+
+def compute_maps(
+    runs: Sequence[PlannedRun], detectors: Detectors, reading: Reading, memory_gib: float | None = None
+) -> dict[Path, Problem]:
+    """Computes what the folders of runs of one group lack of their maps; returns why a run has none, by its
+    folder.
+
+    Runs share one pass over the test images. `memory_gib`: what memory banks and encoded batches may take, by
+    default half of what is free. Banks that do not fit are taken one after the other; where not even one
+    batch fits, each run has a pass of its own. So has one that compares the test images with each other, and
+    one whose maps were not finite in a pass with others.
+
+    Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
+    raises DataError for one that cannot be read.
+    """
+    sharing = [run for run in runs if not detectors.of(run).detector.looks_at_inspected]
+    shared = [detectors.of(run).detector for run in sharing]
+    done: set[PlannedRun] = set()
+    if len(sharing) > 1 and (budget := _budget(shared, reading.batch_size, memory_gib)):
+        with _encoding_once(shared, budget.encoded):
+            failed = SinglePass(sharing, detectors, reading, budget.banks).go()
+        done = set(sharing) - set(failed)
+    problems: dict[Path, Problem] = {}
+    for run in runs:
+        if run not in done:
+            failed = SinglePass([run], detectors, reading).go()
+            if run in failed:
+                problems[run.folder.path] = problem_of(failed[run])
+    return problems
+
+
+class Budget(NamedTuple):
+    """Bytes that a pass may hold of encoded batches and of memory banks."""
+
+    encoded: int
+    banks: int
+
+
+def _budget(detectors: Sequence[Detector], batch_size: int, memory_gib: float | None) -> Budget | None:
+    """What a pass with all of these detectors may hold; None where not even one batch fits."""
+    most = int(GIB * memory_gib) if memory_gib else free_bytes(detectors[0].backbone.device) // 2
+    batch = max(_bytes_of_a_batch(detector, batch_size) for detector in detectors)
+    if batch > most:
+        logger.info(
+            "one encoded batch takes %.1f GiB, --memory gives %.1f: each run encodes for itself",
+            batch / GIB,
+            most / GIB,
+        )
+        return None
+    return Budget(2 * batch, max(most - 2 * batch, 1))
+
+
+def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
+    """What the tokens of so many images take at most, with their windows or tiles."""
+    backbone, size = detector.backbone, detector.backbone.dtype.itemsize
+    patches = detector.grid**2 * (1 + _most_tiles(detector.settings.tiles))
+    if detector.windows is not None:
+        patches += len(detector.windows) * detector.settings.encoded_side**2
+    raw = 4 * bool(detector.method.want)
+    return batch_size * patches * backbone.width * len(backbone.layers) * (size + raw)
+
+
+def _most_tiles(tiles: int) -> int:
+    """About as many tiles as a photograph that is not square has at most."""
+    along = MOST_TILES if tiles == AUTO_TILES else tiles
+    return 0 if tiles == 1 else 2 * along**2
+
+
+@contextlib.contextmanager
+def _encoding_once(detectors: Sequence[Detector], most: int) -> Iterator[None]:
+    """Within it what one of the detectors has encoded serves all, up to so many bytes of it; also what they
+    encode of their references."""
+    once = EncodedOnce(detectors[0].backbone.encode, most)
+    for detector in detectors:
+        detector.once = once
+    try:
+        yield
+    finally:
+        for detector in detectors:
+            detector.once = None
+
+
+class SinglePass:
+    """One pass over the test images for runs of one group, category by category; what is finished is not
+    computed again. `budget`: bytes for memory banks, if there are several."""
+
+    def __init__(
+        self, runs: Sequence[PlannedRun], detectors: Detectors, reading: Reading, budget: int = 1
+    ) -> None:
+        self.runs, self.detectors, self.reading, self.budget = runs, detectors, reading, budget
+        self.failed: dict[PlannedRun, NotFinite] = {}
+
+    def go(self) -> dict[PlannedRun, NotFinite]:
+        """Computes all categories; returns the runs that were given up, and why."""
+        categories = list(dict.fromkeys(name for run in self.runs for name in run.split.records))
+        for number, category in enumerate(categories, start=1):
+            what = f"{printable(category)} ({number}/{len(categories)})"
+            waiting = self._jobs(category, what)
+            while waiting:
+                fitted = self._fitted(waiting, what)
+                waiting = waiting[len(fitted) :]
+                if waiting:
+                    logger.info("%s: the banks of %d more runs wait for another pass", what, len(waiting))
+                label = self._label(what, sum(len(job.runs) for job in fitted))
+                compute_category(fitted, self.reading, label, self.detectors.fingerprint)
+                self.failed |= {run: job.error for job in fitted if job.error for run in job.runs}
+            if len(self.failed) == len(self.runs):
+                break
+            how_to_continue(f"the same command goes on after {number} of {len(categories)} categories")
+        return self.failed
+
+    def _label(self, what: str, count: int) -> str:
+        """`what` in the log; of how many runs, where there are several."""
+        return what if len(self.runs) == 1 else f"{what}, {count} runs"
+
+    def _jobs(self, category: str, what: str) -> list[CategoryJob]:
+        """What is still to be computed of a category, in the order to do it; runs that need the same maps
+        have one job. Those without windows find theirs among those with some."""
+        jobs: dict[str, CategoryJob] = {}
+        finished = 0
+        for run in sorted(self.runs, key=lambda run: run.config.detector.windows.winmode == "nan"):
+            if category not in run.split.records or run in self.failed:
+                continue
+            if run.finished_part(category, self.detectors.fingerprint) is not None:
+                finished += 1
+                continue
+            same = _same_maps(run.key(category, self.detectors.fingerprint), jobs)
+            if same in jobs:
+                jobs[same].runs.append(run)
+            else:
+                scorer = self.detectors.of(run)
+                own = Scorer(scorer.detector.another(), scorer)
+                jobs[same] = CategoryJob.of(run, category, own, self.reading)
+        if finished:
+            logger.info("%s: taken from what is finished.", self._label(what, finished))
+        return sorted(jobs.values(), key=lambda job: job.order)
+
+    def _fitted(self, jobs: Sequence[CategoryJob], what: str) -> list[CategoryJob]:
+        """The first of the jobs whose banks fit into the budget, at least one, fitted to their references.
+        Those that one bank serves have it together."""
+        taken: list[CategoryJob] = []
+        banks: list[CategoryJob] = []
+        held = 0
+        for job in jobs:
+            larger = next((one for one in banks if one.begins_with(job)), None)
+            if larger is None and banks and held + held // len(banks) > self.budget:
+                break
+            job.fit(what, None if larger is None else LargerBank(larger.detector, len(larger.shots)))
+            if larger is None and job.error is None:
+                banks.append(job)
+                held += job.detector.memory_bytes
+            taken.append(job)
+        for job in taken:
+            job.detector.forget_matched()
+        return taken
+
+
+def _same_maps(key: Mapping[str, Any], known: Iterable[str]) -> str:
+    """What the job of one category that serves a part of this key is called: the one of `known` whose maps of
+    whole images are its own where it has no windows, else all that its maps depend on."""
+    windows = key["windows"]
+    base = json.dumps({**key, "windows": {"tiles": windows["tiles"]}}, sort_keys=True, default=str)
+    if windows["winmode"] != "nan":
+        return base + json.dumps({**windows, "winmode": ""}, sort_keys=True)
+    return next((one for one in known if one.startswith(base)), base)
+
+
+def compute_category(jobs: Sequence[CategoryJob], reading: Reading, what: str, fingerprint: str) -> None:
+    """Scores the test images of one category for all fitted jobs, and keeps their maps."""
+    groups: dict[tuple, list[CategoryJob]] = {}
+    for job in jobs:
+        if job.error is None:
+            groups.setdefault(job.same_images, []).append(job)
+    for group in groups.values():
+        images = group[0].tested
+        paths = [images.root / record.image_path for record in images.records]
+        warn(doubts_of(paths, images.grey, images.max_pixels))
+        pin = group[0].detector.backbone.device.type == "cuda"
+        loader = make_loader(images, reading.batch_size, worker_count(reading.workers), pin=pin)
+        going = group
+        for batch in progress(loader, len(images), what, lambda batch: len(batch["path"])):
+            _score(going, batch)
+            going = [job for job in going if job.error is None]
+            if not going:
+                break
+        for job in group:
+            job.keep(fingerprint)
+            job.release()
+
+
+def _score(jobs: Sequence[CategoryJob], batch: dict) -> None:
+    """Scores a batch for all jobs. What was matched is forgotten once the next one has another bank."""
+    for job, following in zip(jobs, [*jobs[1:], None]):
+        job.score(batch)
+        if following is None or not job.begins_with(following):
+            job.detector.forget_matched()

@@ -1,0 +1,202 @@
+"""From a test run's maps to everything it leaves: tables, scores, pictures and the report."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.check import MOST_DEFECT
+from data.images import image_size, mask_to_tensor, open_image, open_mask, size_doubt
+from data.records import Record
+from fdsl.config.describe import framing
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.category_metrics import evaluate_category
+from fdsl.evaluation.few_shot_split import FewShotSplit
+from fdsl.metrics.overlap import Overlap
+from fdsl.report.category_view import CategoryView
+from fdsl.report.pictures import write_pictures
+from fdsl.report.published import row_beside
+from fdsl.report.run_report import write_report
+from fdsl.report.tables import metrics_table, write_tables
+from fdsl.store.maps import RunMaps, save_maps
+from models.features import ScoreMaps
+from models.methods.registry import METHODS
+from utils.errors import ConfigError
+from utils.files import as_file, csv_text, read_json, write_json, write_text
+from utils.grey_range import GreyRange
+from utils.log import progress, warn
+from utils.text import printable
+
+logger = logging.getLogger("fdsl")
+OVERLAPS = "pixels.json"  # of a run: how the scores of normal and of defective pixels are distributed
+OWN_SCORES = "Pixel scores of this run"
+DISTANCES = "Length of the discrepancy, without heads"
+SCORE_COLUMNS = (
+    "image",
+    "category",
+    "defect",
+    "anomalous",
+    "image_score",
+    "score",
+    "base_score",
+    "window_score",
+)
+
+
+def write_results(
+    folder: Path, config: RunConfig, run: RunMaps, split: FewShotSplit, max_pixels: int
+) -> None:
+    """Fuses the maps, evaluates each category of `split` and writes tables, scores, pictures and report.
+
+    `config.pictures`: at most so many strips per category, None all, 0 neither pictures nor report.
+    """
+    run = run.select(split.names)
+    fused, score = run.maps.fused(config.detector.windows)
+    save_maps(folder / "maps.npz", run, fused, score)
+    views, start = [], 0
+    for category, records in split.records.items():
+        part = slice(start, start := start + len(records))
+        views.append(evaluate(category, split, fused[part], score[part], config, max_pixels))
+    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, score_rows(run.maps, score, split, views)))
+    known = {view.name: overlap.to_json() for view in views for overlap in view.overlaps.values()}
+    write_json(folder / OVERLAPS, {"categories": known})
+    categories = {view.name: view.metrics for view in views}
+    metrics = write_tables(folder, categories, config)
+    logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
+    if config.pictures != 0:
+        add_distances(views, folder, config)
+        summaries = [
+            write_pictures(view, folder / "pictures", config.pictures)
+            for view in progress(views, len(views), "pictures")
+        ]
+        write_report(folder, summaries, config, metrics, row_beside(config, list(categories)))
+
+
+def score_rows(
+    maps: ScoreMaps, score: np.ndarray, split: FewShotSplit, views: Sequence[CategoryView]
+) -> list[tuple]:
+    """A row of SCORE_COLUMNS for each image; `score` (n,) is the raw one of both branches."""
+    rows: list[tuple] = []
+    for view, records in zip(views, split.records.values()):
+        for record, image_score in zip(records, view.scores.tolist()):
+            number = len(rows)
+            raw = float(score[number]), float(maps.base_score[number])
+            window = None if maps.window_score is None else float(maps.window_score[number])
+            named = as_file(record.image_path), view.name, record.defect, int(record.anomalous)
+            rows.append((*named, image_score, *raw, window))
+    return rows
+
+
+@dataclass(frozen=True)
+class CategoryFiles:
+    """The photographs and masks of one category's test images, read one at a time. `doubtful`: what is odd
+    about the masks of defects that were read, by the image's number."""
+
+    root: Path
+    records: Sequence[Record]
+    max_pixels: int
+    grey: GreyRange | None = None
+    doubtful: dict[int, str] = field(default_factory=dict)
+
+    def mask(self, index: int, side: int | str) -> np.ndarray | None:
+        """A test image's mask (H,W) bool at `side`, "full": its own size; None for a defect without one."""
+        record = self.records[index]
+        if record.anomalous and not record.mask_path:
+            return None
+        mask = open_mask(self.root / record.mask_path, self.max_pixels) if record.mask_path else None
+        if mask is not None and record.anomalous:
+            self._look_at(index, mask)
+        if isinstance(side, int):
+            return mask_to_tensor(mask, side)[0].numpy() > 0
+        if mask is None:
+            return np.zeros(image_size(self.root / record.image_path, max_pixels=self.max_pixels)[::-1], bool)
+        return np.asarray(mask) > 0
+
+    def _look_at(self, index: int, mask: Image.Image) -> None:
+        record = self.records[index]
+        size = image_size(self.root / record.image_path, max_pixels=self.max_pixels)
+        if doubt := size_doubt(mask.size, size) or doubt_of(np.asarray(mask) > 0):
+            self.doubtful[index] = f"{printable(record.mask_path)}: {doubt}"
+
+    def photo(self, record: Record) -> np.ndarray:
+        """(H,W,3) uint8 RGB."""
+        return np.asarray(open_image(self.root / record.image_path, self.max_pixels, self.grey))
+
+
+def doubt_of(mask: np.ndarray) -> str:
+    """What is odd about a defect's mask (H,W) bool; "" for nothing."""
+    share = float(mask.mean())
+    if share == 0:
+        return "the mask of a defect is empty; if the defect was not marked, remove the mask"
+    if share > MOST_DEFECT:
+        return f"{share:.0%} of the mask is defect; if black marks the defect, turn the mask's colours round"
+    return ""
+
+
+def evaluate(
+    category: str,
+    split: FewShotSplit,
+    maps: np.ndarray,
+    score: np.ndarray,
+    config: RunConfig,
+    max_pixels: int,
+) -> CategoryView:
+    """One category's metrics, with what its pictures need."""
+    records, references = split.records[category], split.references[category]
+    files = CategoryFiles(split.root, records, max_pixels, split.grey.get(category))
+    labels = np.array([record.anomalous for record in records])
+
+    found = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)
+    warn(list(files.doubtful.values()))
+    return CategoryView(
+        name=category,
+        image_paths=[record.image_path for record in records],
+        defects=[record.defect for record in records],
+        labels=labels,
+        scores=found.scores,
+        maps=maps,
+        metrics=found.metrics,
+        map_threshold=found.map_threshold,
+        score_threshold=found.score_threshold,
+        references=[record.image_path for record in references],
+        read_photo=lambda index: files.photo(records[index]),
+        read_mask=lambda index: files.mask(index, "full"),
+        reference_photo=lambda index: files.photo(references[index]),
+        overlaps={} if found.overlap is None else {OWN_SCORES: found.overlap},
+    )
+
+
+def add_distances(views: Sequence[CategoryView], folder: Path, config: RunConfig) -> None:
+    """Beside the pixel scores of trained heads those of the discrepancy's length alone, where a finished run
+    on the same references and windows has them."""
+    if not METHODS[config.detector.method].needs_heads:
+        return
+    for file in sorted(folder.parent.glob(f"*/{OVERLAPS}")):
+        if not _is_length_of(file.parent, config):
+            continue
+        known = read_json(file)
+        found = known.get("categories") if isinstance(known, dict) else None
+        for view in views:
+            overlap = Overlap.from_json(found.get(view.name)) if isinstance(found, dict) else None
+            if overlap is not None:
+                view.overlaps[f"{DISTANCES}: {file.parent.name}"] = overlap
+        return
+
+
+def _is_length_of(folder: Path, config: RunConfig) -> bool:
+    """Whether a folder holds a finished run of the discrepancy's length, all else as in `config`."""
+    try:
+        other = RunConfig.from_json(read_json(folder / "config.json"))
+    except ConfigError:
+        return False
+    if not METHODS[other.detector.method].length_of_discrepancy or not (folder / "metrics.json").is_file():
+        return False
+    made, wanted = other.detector, config.detector
+    alike = (made.windows, made.backbone.layers, made.backbone.image_size, made.backbone.model)
+    theirs = (wanted.windows, wanted.backbone.layers, wanted.backbone.image_size, wanted.backbone.model)
+    return (alike, other.files, other.rotations) == (theirs, config.files, config.rotations)

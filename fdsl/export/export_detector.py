@@ -1,0 +1,76 @@
+"""From a fitted detector to one ONNX file, and what the file says of itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from fdsl.api import AnomalyDetector
+from fdsl.export.onnx_file import Written, require_packages, write_graph
+from models.onnx_graph import DetectorGraph
+from utils.errors import ModelError
+from utils.tile_layout import TileLayout
+
+FORMAT = "1"
+
+
+def export_detector(
+    detector: AnomalyDetector, file: str | Path, halved: bool = False, standard: bool = False
+) -> Written:
+    """Writes the detector to an ONNX file, whole or not at all; docs/deploy.md says what is in it. `halved`:
+    weights and memory are kept in float16, in half the size. `standard`: with the operators of ONNX alone,
+    without onnxruntime's own.
+
+    ModelError for a detector that cannot be exported, or before `remember`.
+    """
+    require_packages()
+    if not detector.ready:
+        raise ModelError("The detector has no references yet: call remember() before it is exported.")
+    graph = DetectorGraph(detector.scorer.detector, detector.config.image_score)
+    metadata = {
+        **metadata_of(detector),
+        "weights": "float16" if halved else "float32",
+        "operators": "onnx" if standard else "onnxruntime",
+    }
+    return write_graph(Path(file), graph, metadata, halved, standard)
+
+
+def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
+    """All that a reader of the graph has to know, as texts; "" where there is nothing to say."""
+    made, limit, grey = detector.config.detector, detector.threshold, detector.grey
+    normal = detector.normal
+    low, high = detector.heat_scale
+    layout = detector.scorer.detector.layout
+    facts = {
+        "fdsl_format": FORMAT,
+        "method": made.method,
+        "image_size": detector.image_size,
+        "grid": detector.grid,
+        "image_score": detector.config.image_score,
+        "threshold": None if limit is None else limit.score,
+        "map_threshold": None if limit is None else limit.level,
+        "threshold_source": None if limit is None else limit.source,
+        "normal_mean": None if normal is None else normal.distribution[0],
+        "normal_deviation": None if normal is None else normal.distribution[1],
+        "grey_low": None if grey is None else grey.low,
+        "grey_high": None if grey is None else grey.high,
+        "heat_low": low,
+        "heat_high": high,
+        "fusion": made.windows.winmode,
+        "window_weight": made.windows.win_weight,
+        "mean": " ".join(map(repr, detector.backbone.mean.tolist())),
+        "std": " ".join(map(repr, detector.backbone.std.tolist())),
+        "tiles": None if layout is None else json.dumps(tiles_of(layout)),
+        "reference_sizes": json.dumps(detector.reference_sizes),
+        "reference_statistics": json.dumps(detector.statistics.tolist()),
+        "settings": json.dumps(detector.config.to_json(), sort_keys=True),
+    }
+    return {name: "" if value is None else str(value) for name, value in facts.items()}
+
+
+def tiles_of(layout: TileLayout) -> dict[str, Any]:
+    """What a photograph is squashed to before its tiles are cut, and where they begin (top, left): pixels."""
+    patch = layout.patch_size
+    origins = [[row * patch, column * patch] for row, column in layout.origins]
+    return {"width": layout.width * patch, "height": layout.height * patch, "origins": origins}

@@ -1,0 +1,233 @@
+"""A detector's graph as an ONNX file that needs no PyTorch: written, compared with it, then named."""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+import json
+import logging
+import math
+import os
+import shutil
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fdsl.export.onnx_operators import fused_operators, hand_on_thirds
+from models.onnx_graph import DetectorGraph
+from utils.errors import ConfigError, ModelError
+from utils.files import TEMPORARY, sampled_digest, sync_folder
+from utils.lock import locked
+from utils.signals import before_leaving
+from utils.text import one_line
+
+OPSET = 18
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+CURE = "pip install -r requirements-export.txt"
+LARGEST = 2**31 - 2**24  # bytes of tensors that one ONNX file holds; protobuf ends at 2 GiB
+CLOSE = {False: 1e-4, True: 1e-2}  # how far maps and scores of both may lie apart; with halved weights
+TIES = 0.005  # of a map's patches, for which two remembered ones are equally near up to rounding
+WORTH_HALVING = 1024  # values of a tensor, at least
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Written:
+    """What was written: its bytes, the file of tensors beside it (None: all in one) and how far graph and
+    detector lie apart."""
+
+    size: int
+    beside: Path | None
+    apart: float
+
+
+def require_packages() -> None:
+    """ConfigError where a package that export needs is missing."""
+    missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"Export needs {', '.join(missing)}: {CURE}.")
+
+
+def write_graph(
+    file: Path,
+    graph: DetectorGraph,
+    metadata: Mapping[str, str],
+    halved: bool = False,
+    standard: bool = False,
+) -> Written:
+    """Writes the graph to `file`, whole or not at all. `halved`: weights and memory are kept in float16.
+    `standard`: with the operators of ONNX alone, without onnxruntime's own.
+
+    ModelError, and nothing is written, where onnxruntime gives other maps or scores than the detector.
+    """
+    program = traced(graph, standard)
+    if halved:
+        halve_tensors(program.model.graph)
+    program.model.metadata_props.update(metadata)
+    values = [value.const_value for value in program.model.graph.initializers.values()]
+    large = sum(value.nbytes for value in values if value is not None) > LARGEST
+    with folder_beside(file) as folder:
+        program.save(folder / file.name, external_data=large)
+        del program, values
+        if large:
+            note_tensors(folder / file.name)
+        found = difference(folder / file.name, graph)
+        if not found <= CLOSE[halved]:
+            raise ModelError(
+                f"onnxruntime's maps and scores lie {found:.1e} from the detector's, more than "
+                f"{CLOSE[halved]:g}: "
+                "nothing was written; please report it with the versions of torch and onnxruntime."
+            )
+        parts = sorted(folder.iterdir(), key=lambda part: part.name == file.name)  # the file itself last
+        size = sum(part.stat().st_size for part in parts)
+        for part in parts:
+            with open(part, "rb") as content:
+                os.fsync(content.fileno())
+            os.replace(part, file.with_name(part.name))
+    sync_folder(file.parent)
+    return Written(size, file.with_name(parts[0].name) if large else None, found)
+
+
+def traced(graph: DetectorGraph, standard: bool = False) -> Any:
+    """The graph as a torch.onnx.ONNXProgram, for any number of photographs at once; ModelError for one that
+    torch cannot trace. `standard`: see write_graph."""
+    device = graph.detector.backbone.mean.device
+    graph(
+        photographs(1, graph.shape).to(device)
+    )  # the backbone's tables of positions are made now, not while it is traced
+    try:
+        with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
+            warnings.simplefilter("ignore")
+            program: Any = torch.onnx.export(
+                graph,
+                (photographs(2, graph.shape).to(device),),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=["pixels"],
+                output_names=list(graph.outputs),
+                dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+                custom_translation_table={} if standard else fused_operators(),
+                verbose=False,
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = one_line(error.__cause__ or error)
+        raise ModelError(
+            f"This detector cannot be written as a graph ({reason}); inspect with predict.py, or make it "
+            "with another --model."
+        ) from error
+    hand_on_thirds(program.model)
+    return program
+
+
+def note_tensors(file: Path) -> None:
+    """Writes the digest of the tensors beside `file` into its metadata: whoever copies one of both alone is
+    told so."""
+    import onnx
+
+    model = onnx.load(file, load_external_data=False)
+    for beside in file.parent.iterdir():
+        if beside != file:
+            tensors = {"file": beside.name, "digest": sampled_digest(beside)}
+            model.metadata_props.add(key="tensors", value=json.dumps(tensors))
+    onnx.save(model, file)
+
+
+def halve_tensors(graph: Any) -> None:
+    """Keeps the large float32 tensors of an onnx_ir graph in float16; they are cast back before anything is
+    computed."""
+    import onnx_ir
+
+    first = graph[0]
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size < WORTH_HALVING:
+            continue
+        kept = onnx_ir.tensor(tensor.numpy().astype(np.float16), name=f"{name}.half")
+        half = onnx_ir.Value(
+            name=kept.name, shape=value.shape, type=onnx_ir.TensorType(kept.dtype), const_value=kept
+        )
+        cast = onnx_ir.node("Cast", [half], {"to": onnx_ir.DataType.FLOAT.value})
+        onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
+        del graph.initializers[name]
+        graph.register_initializer(half)
+        graph.insert_before(first, cast)
+
+
+def photographs(count: int, shape: Sequence[int]) -> Tensor:
+    """Pictures (count,*shape) uint8 of soft patches and noise, the same every time."""
+    generator, size = torch.Generator().manual_seed(SEED), (count, *shape)
+    soft = torch.rand(math.prod(size[:-2]), 1, 8, 8, generator=generator)
+    soft = torch.nn.functional.interpolate(soft, size[-2:], mode="bilinear").view(size)
+    return (255 * (0.8 * soft + 0.2 * torch.rand(size, generator=generator))).to(torch.uint8)
+
+
+def difference(file: Path, graph: DetectorGraph) -> float:
+    """How far any score of onnxruntime lies from the detector's, and any map but for the share TIES of its
+    patches; of one photograph and of two."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    device = graph.detector.backbone.mean.device
+    found = 0.0
+    for count in (1, 2):
+        pixels = photographs(count, graph.shape)
+        given = session.run(None, {"pixels": pixels.numpy()})
+        for ours, theirs in zip(graph.plain(pixels.to(device)), given, strict=True):
+            found = max(found, apart(ours.cpu(), torch.from_numpy(theirs)))
+    return found
+
+
+def apart(ours: Tensor, theirs: Tensor) -> float:
+    """How far maps (B,G,G), but for the share TIES of each one's patches, or scores (B,) lie apart;
+    infinitely where a value is not finite."""
+    gaps = (ours - theirs).abs().reshape(len(ours), -1).sort(-1).values
+    if not bool(gaps.isfinite().all()):
+        return math.inf
+    return float(gaps[:, math.ceil((1 - TIES) * gaps.shape[1]) - 1].max())
+
+
+@contextmanager
+def folder_beside(file: Path) -> Iterator[Path]:
+    """A temporary folder beside `file`, gone after the block and at an interruption; what a killed export
+    left is removed. An OSError names `file`; ConfigError where another process writes it."""
+    folder = None
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with locked(file.with_name(f".{file.name}.lock"), str(file), "name another file with --output"):
+            for left in file.parent.glob(f".{glob.escape(file.name[:40])}.????????{TEMPORARY}"):
+                shutil.rmtree(left, ignore_errors=True)  # of an export that was killed
+            folder = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name[:40]}.", suffix=TEMPORARY))
+            before_leaving(partial(shutil.rmtree, folder, ignore_errors=True))
+            yield folder
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from error
+    finally:
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def quiet(*names: str) -> Iterator[None]:
+    """Loggers whose words are for this program's authors."""
+    loggers = [logging.getLogger(name) for name in names]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -1,0 +1,176 @@
+"""How detectors are put together from configurations, checkpoints and saved files: joins data, models and
+utils."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fdsl.config.run_config import DetectorConfig, FittedConfig
+from fdsl.store.checkpoint import Checkpoint
+from models.backbone import Backbone
+from models.backbones.backbone_registry import load_backbone, text_directions
+from models.backbones.text.prompts import object_of
+from models.detector import Detector
+from models.ensemble.text_residuals import WithText
+from models.method import Method
+from models.methods.registry import METHODS
+from utils.config import BY_CATEGORY, BackboneConfig, MethodConfig, WindowConfig
+from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
+from utils.errors import ConfigError, ModelError
+
+logger = logging.getLogger("fdsl")
+OWN = "own."  # begins the names of a method beside which text is read
+SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
+
+
+def build_detector(
+    config: DetectorConfig,
+    checkpoint: Checkpoint | None,
+    like: Detector | None = None,
+    categories: Iterable[str] = (),
+) -> Detector:
+    """The detector that a configuration describes, its memory still empty; with the backbone of `like`, a
+    detector of the same one.
+
+    Without a checkpoint it is that of a method without trained heads. `categories`: those that it is going to
+    `speak_of`, where text takes its object from their names. Raises ModelError for a backbone whose weights
+    are not those that the checkpoint was trained with.
+    """
+    detector = _unspoken(config, checkpoint, like)
+    if detector.method.reads_text and config.options.object == BY_CATEGORY:
+        names = list(categories)
+        named = [replace(config.options, object=object_of(name)) for name in names]
+        detector.spoken = dict(zip(names, text_directions(config.backbone, named)))
+    return detector
+
+
+def _unspoken(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None) -> Detector:
+    """The same, before it knows of what text speaks in each category."""
+    backbone = tower_of(config) if like is None else like.backbone
+    if checkpoint is None:
+        own = make_method(config, backbone.width, len(backbone.layers))
+        return assemble(config, backbone, own)
+    expected = backbone.fingerprint if checkpoint.config is None else checkpoint.config.fingerprint
+    if backbone.fingerprint != expected:
+        raise ModelError(
+            f"The backbone's weights ({backbone.fingerprint}) are not those that {checkpoint.path} was "
+            f"trained with ({expected}); give the same weights with --pretrained."
+        )
+    method = make_method(config, checkpoint.width, checkpoint.blocks, checkpoint.state)
+    return assemble(config, backbone, method)
+
+
+def make_method(
+    config: DetectorConfig, width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
+) -> Method:
+    """The method of a configuration for tokens (L,n,C) of `blocks` and `width`, with trained `heads`; one
+    that reads text has its directions. ModelError where the backbone has no text tower."""
+    method = METHODS[config.method].of_heads(width, blocks, config.options, heads)
+    if config.options.with_text:
+        method = WithText(method)
+    if method.reads_text and config.options.object != BY_CATEGORY:
+        (method.directions,) = text_directions(config.backbone, [config.options])
+    return method
+
+
+def tower_of(config: DetectorConfig) -> Backbone:
+    """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
+    machine = config.machine
+    return load_tower(config.backbone, torch.device(machine.device), getattr(torch, machine.precision))
+
+
+def load_tower(tower: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """The backbone of these settings; ModelError as load_backbone."""
+    return load_backbone(
+        tower.model, tower.pretrained, tower.layers, device, dtype, tower.model_config, tower.token_norm
+    )
+
+
+def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Detector:
+    """Backbone and method as the detector of a configuration, its memory still empty."""
+    return Detector(backbone, method, config.backbone.image_size, config.windows)
+
+
+def detector_config(
+    method: str,
+    tower: BackboneConfig,
+    options: MethodConfig,
+    windows: WindowConfig,
+    image_score: str,
+    device: str,
+    precision: str,
+) -> FittedConfig:
+    """What a detector without references is made of; contradictions are refused before anything is loaded."""
+    _refuse_other_kinds(windows, image_score)
+    chosen = choose_device(device)
+    machine = machine_facts(chosen, choose_precision(precision, chosen))
+    made = DetectorConfig(method, tower, options, windows, machine)
+    if tower.untrained:
+        logger.warning(
+            "The backbone is untrained (--pretrained none): results show that everything runs, "
+            "not how good the method is."
+        )
+    if chosen.type == "cpu" and windows.winmode != "nan" and not windows.window_budget:
+        logger.info(
+            "local windows: all of them, which takes long on a CPU; --index-memory window --window-budget is "
+            "about four times as fast, --winmode nan leaves them out"
+        )
+    return FittedConfig(made, image_score)
+
+
+def _refuse_other_kinds(windows: WindowConfig, image_score: str) -> None:
+    """ConfigError for what are no windows, or no image score that one image has by itself."""
+    if not isinstance(windows, WindowConfig):
+        raise ConfigError(
+            f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan')."
+        )
+    if image_score not in SINGLE_IMAGE_SCORES:
+        raise ConfigError(
+            f"--image-score {image_score} is not one of {', '.join(SINGLE_IMAGE_SCORES)} (the "
+            "paper's needs a whole test set)."
+        )
+
+
+def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
+    """The method of a saved detector with its `state`; RuntimeError for a state that is not its own."""
+    kind, blocks = METHODS[config.method], len(backbone.layers)
+    if not config.options.with_text:
+        return kind.of_state(backbone.width, blocks, config.options, state)
+    inner = {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}
+    return WithText.restored_from(kind.of_state(backbone.width, blocks, config.options, inner), state)
+
+
+def moved_config(
+    config: FittedConfig,
+    file: str | Path,
+    pretrained: str | None,
+    model_config: str | None,
+    device: str,
+    precision: str | None,
+) -> FittedConfig:
+    """A saved detector's configuration on this machine.
+
+    Its precision is part of it and cannot change, save that one of a GPU's float16 goes on in float32 where
+    there is no GPU: CPUs take float16 many times slower.
+    """
+    stored, chosen = config.detector.machine.precision, choose_device(device)
+    dtype = getattr(torch, stored)
+    if precision not in (None, "auto") and PRECISIONS[precision] != dtype:
+        raise ConfigError(
+            f"--precision {precision}: {file} was made in {stored}; leave the flag out or make it again."
+        )
+    if dtype == torch.float16 and chosen.type == "cpu":
+        dtype = torch.float32
+        logger.info("detector %s: made in float16, used in float32 on this CPU", file)
+    tower = config.detector.backbone
+    tower = replace(
+        tower, pretrained=pretrained or tower.pretrained, model_config=model_config or tower.model_config
+    )
+    detector = replace(config.detector, backbone=tower, machine=machine_facts(chosen, dtype))
+    return replace(config, detector=detector)

@@ -1,0 +1,150 @@
+"""`--ablate winmode=nan,mul use-nam=0,1`: from one command line to the flags of every combination."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from itertools import product
+
+from fdsl.config.resolve import OF_DETECTORS, of_no_use
+from fdsl.config.run_config import RunConfig
+from fdsl.flags.arguments import CommandLine, name_part
+from utils.options import nearest_name, options_of
+
+Settings = dict[str, list[str]]  # name of a setting -> its values as they were typed
+ABLATED = (
+    *("method", *OF_DETECTORS),
+    *(
+        known.dest
+        for known in options_of(RunConfig).values()
+        if known.help and not (known.several or known.place)
+    ),
+)
+OWN_FLAGS = {"k-shot": "--k-shot 1 2 4", "seed": "--seed 14 15", "checkpoint": "--checkpoint A B"}
+TABLE = "ablation"
+TOGETHER = "+"  # between the parts of one value: layers=6+12,24
+
+
+def add_ablate_flags(parser: argparse.ArgumentParser) -> None:
+    """`--ablate` and the name of the table that it ends in."""
+    group = parser.add_argument_group("ablations")
+    group.add_argument(
+        "--ablate",
+        action="append",
+        nargs="+",
+        metavar="NAME=V1,V2",
+        help="a run for each combination of the values of these flags, for instance winmode=nan,mul "
+        f"use-nam=0,1 (parts of one value are joined by {TOGETHER}: layers=6+12,24), and a table of all; "
+        "what shares the backbone's work is encoded once. Given again: more combinations, with a table of "
+        "their own",
+    )
+    group.add_argument(
+        "--table",
+        type=name_part,
+        nargs="+",
+        metavar="NAME",
+        help="the table is RESULTS/MODEL/DATASET/NAME.md, .csv and .json (default ablation; of several "
+        "ablation_SETTING), a name for each --ablate; without --ablate a table of shots and checkpoints",
+    )
+
+
+def read_tables(args: argparse.Namespace, parser: CommandLine) -> dict[str, Settings]:
+    """Name of a table -> its settings and their values, in the order of `--ablate`; without any, the name
+    that a table of checkpoints alone would have. Ends as for any flag where one cannot be."""
+    found = [_read_settings(texts, parser) for texts in args.ablate or ()] or [{}]
+    for name in set.intersection(*map(set, found)):
+        if getattr(args, name.replace("-", "_")) is not None:
+            parser.error(f"--ablate {name} and --{name} both say it: leave one of them out")
+    usual = [TABLE] if len(found) == 1 else [f"{TABLE}_{'_'.join(settings)}" for settings in found]
+    names = args.table or usual
+    if len(names) != len(found) or len(set(names)) < len(names):
+        parser.error(f"there are {len(found)} tables: give --table as many names, each another")
+    return dict(zip(names, found))
+
+
+def _read_settings(texts: Sequence[str], parser: CommandLine) -> Settings:
+    """The settings of one `--ablate` and their values."""
+    settings: Settings = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        name = name.strip().replace("_", "-")
+        if not equals or not name or not values:
+            parser.error(f"--ablate {text}: give NAME=VALUE,VALUE, for instance use-nam=0,1")
+        _refuse_name(name, parser)
+        if name in settings:
+            parser.error(f"--ablate names {name} twice: give all its values at once, {name}=V1,V2")
+        settings[name] = list(dict.fromkeys(values.split(",")))
+        for value in settings[name]:
+            _parsed(argparse.Namespace(), name, value, parser)
+    return settings
+
+
+def combinations(
+    args: argparse.Namespace, settings: Settings, parser: CommandLine
+) -> list[argparse.Namespace]:
+    """The flags of each combination, in the order of the values. `combination` holds its settings, name by
+    name as typed ("" where one has no use for it); combinations that mean the same run are one."""
+    if not settings:
+        return [argparse.Namespace(**vars(args), combination={})]
+    found: dict[str, argparse.Namespace] = {}
+    for values in product(*settings.values()):
+        one = _with(args, dict(zip(settings, values)), parser)
+        found.setdefault(as_text(one), one)
+    return list(found.values())
+
+
+def as_text(args: argparse.Namespace, but_for: tuple[str, ...] = ()) -> str:
+    """All that the flags say, as a text that two namespaces share only where they say the same."""
+    return repr(sorted((name, repr(value)) for name, value in vars(args).items() if name not in but_for))
+
+
+def _refuse_name(name: str, parser: CommandLine) -> None:
+    if name in OWN_FLAGS:
+        parser.error(f"--ablate {name}: it has a flag of its own for several values, {OWN_FLAGS[name]}")
+    attribute = name.replace("-", "_")
+    if attribute not in ABLATED:
+        known = [one.replace("_", "-") for one in ABLATED]
+        parser.error(f"--ablate {name}: there is no such setting; {nearest_name(name, known)}")
+
+
+def _parsed(namespace: argparse.Namespace, name: str, value: str, parser: CommandLine) -> argparse.Namespace:
+    """The namespace with one setting, read as the flag reads it."""
+    return parser.parse_args(_words(name, value, parser), namespace)
+
+
+def _words(name: str, value: str, parser: CommandLine) -> list[str]:
+    """A setting's value as the words of its flag; none where it leaves the flag out."""
+    flag = f"--{name}"
+    action = parser._option_string_actions[flag]
+    if action.nargs == 0:
+        if value not in ("0", "1"):
+            parser.error(f"--ablate {name}={value}: give 0 (without it) or 1 (with it)")
+        return [flag] if value == "1" else []
+    if action.nargs == "+":
+        return [flag, *value.split(TOGETHER)] if value else []
+    if not value:
+        parser.error(f"--ablate {name}: one of its values is empty")
+    return [f"{flag}={value}"]
+
+
+def _with(args: argparse.Namespace, values: Mapping[str, str], parser: CommandLine) -> argparse.Namespace:
+    """The flags of one combination, without those that it has no use for."""
+    one = argparse.Namespace(**vars(args))
+    for name, value in values.items():
+        _parsed(one, name, value, parser)
+    unused = _without_use(one)
+    one.combination = {
+        name: "" if name.replace("-", "_") in unused else value for name, value in values.items()
+    }
+    return one
+
+
+def _without_use(args: argparse.Namespace) -> set[str]:
+    """Takes out the flags that the rest has no use for, again and again, as one may hang on another; returns
+    their names."""
+    taken: set[str] = set()
+    while names := {name for name in of_no_use(vars(args)) if getattr(args, name) is not None}:
+        for name in names:
+            setattr(args, name, None)
+        taken |= names
+    return taken

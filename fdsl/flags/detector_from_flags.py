@@ -1,0 +1,196 @@
+"""The detector that the flags of predict.py and app.py ask for, with its references and its threshold."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from data.images import open_image
+from data.inputs import find_images
+from data.labels import read_labels
+from fdsl.api import AnomalyDetector
+from fdsl.config.resolve import OF_HEADS, refuse_of_heads, refuse_windows_without_mode, window_config
+from fdsl.references.reference_files import reference_files
+from fdsl.references.transductive import standing_for_all
+from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
+from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig, checkpoint_path
+from utils.device import use_threads
+from utils.errors import ConfigError, DataError
+from utils.log import progress
+from utils.options import options_of, without
+from utils.room import OnDisk
+
+logger = logging.getLogger("fdsl")
+
+
+def detector_of(args: argparse.Namespace, saves: bool = True) -> AnomalyDetector:
+    """The detector of predict.py's flags, fitted and with its threshold; saved where wanted (`saves`: by this
+    process)."""
+    labelled = read_labels(args.labels) if args.labels else None  # refused before anything is loaded
+    detector = load_or_make(args)
+    detector.max_pixels = args.max_pixels
+    if args.detector:
+        change_references(detector, args)
+    else:
+        fit_from_flags(detector, args)
+    set_threshold(detector, args, labelled)
+    if args.save_detector and saves:
+        detector.save(args.save_detector)
+        logger.info("wrote %s; use it with --detector", args.save_detector)
+    return detector
+
+
+def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
+    """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
+    use_threads(args.threads)
+    places = {name: getattr(args, name) for name in (*PLACES, "device", "precision")}
+    if args.detector:
+        detector = AnomalyDetector.load(args.detector, **places)
+        method, references = detector.config.detector.method, detector.config.references
+        logger.info("detector %s: method %s, %d reference(s)", args.detector, method, references)
+        return detector
+    take_default_method(args)
+    flags = {
+        **{name: getattr(args, name) for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)},
+        **places,
+        "image_score": args.image_score or "max",
+    }
+    checkpoint = args.checkpoint or default_checkpoint(args)
+    if checkpoint is None or not wants_heads(args):
+        return make_untrained(args, without(flags, OF_HEADS))
+    windows = window_config(vars(args))
+    method = args.method or WITH_HEADS
+    logger.info("method %s: heads of %s", method, checkpoint)
+    return AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **flags)
+
+
+def wants_heads(args: argparse.Namespace) -> bool:
+    """Whether the flags ask for trained heads, or for what only they have."""
+    asked = args.method is not None and METHODS[args.method].needs_heads
+    return asked or any(getattr(args, name) is not None for name in ("checkpoint", *OF_HEADS))
+
+
+def take_default_method(args: argparse.Namespace) -> None:
+    """Fills the method that is taken where neither one nor heads were asked for, and says so."""
+    if args.method is not None or wants_heads(args):
+        return
+    args.method = DEFAULT
+    trained = default_checkpoint(args, WITH_HEADS)
+    if trained is not None:
+        logger.info("%s is not used: heads are for --method %s", trained, WITH_HEADS)
+    if args.preset is None:
+        logger.info("--preset dinov2-small takes DINOv2's features, published to judge better than CLIP's")
+
+
+def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
+    """The detector without trained heads; ConfigError for flags that mean nothing without them."""
+    wanted = args.method or WITH_HEADS
+    method, trained_in = METHODS[wanted], args.checkpoints / args.model_name
+    if method.needs_heads or args.fd == "none":
+        raise ConfigError(
+            f"--method {wanted} needs trained heads, and there are none in {trained_in}; name them with "
+            "--checkpoint FILE or train them."
+        )
+    refuse_of_heads(vars(args), wanted)
+    refuse_windows_without_mode(vars(args), wanted)
+    windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
+    logger.info("method %s: no trained heads asked for, %s", wanted, method.sentence)
+    return AnomalyDetector.from_backbone(method=wanted, windows=windows, **flags)
+
+
+def default_checkpoint(args: argparse.Namespace, method: str | None = None) -> Path | None:
+    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for a
+    method (that of the flags) without trained heads."""
+    wanted = method or args.method
+    untrained = wanted is not None and not METHODS[wanted].needs_heads
+    names = () if untrained else ("visa", "mvtec")
+    found = (checkpoint_path(args.checkpoints, args.model_name, name) for name in names)
+    return next((path for path in found if path.is_file()), None)
+
+
+def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
+    """Fits the detector to the references of the flags, and to the test images where it compares these;
+    ConfigError where a false-alarm rate is to be estimated from none."""
+    references = reference_files(args.references) if args.references else []
+    if not references and args.threshold_from != "batch" and isinstance(args.false_alarm_rate, float):
+        raise ConfigError(
+            f"--false-alarm-rate {args.false_alarm_rate:g} is estimated from references, and there are none: "
+            "give --threshold-from batch beside it, or --threshold N."
+        )
+    logger.info("%d reference(s)", len(references))
+    how: dict[str, Any] = {"rotations": args.rotate_references, "false_alarm_rate": target_rate(args)}
+    if not detector.scorer.detector.looks_at_inspected:
+        detector.remember(references, **how)
+        return
+    room = OnDisk(args.output or Path(tempfile.gettempdir()), "Tokens of the inspected photographs")
+    detector.remember(references, **how, inspected=readable(args), room=room)
+
+
+def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> None:
+    """Takes references out of a saved detector and adds others, as the flags ask; it keeps the rate or the
+    threshold that it has, where they ask for no other."""
+    asked = (args.false_alarm_rate, args.threshold, args.threshold_from)
+    rate = AUTO if asked == (None, None, None) else target_rate(args)
+    if args.forget:
+        detector.forget(*args.forget, false_alarm_rate=rate)
+        logger.info("%d reference(s) are left", detector.config.references)
+    if args.add_references:
+        detector.add_references(reference_files(args.add_references), false_alarm_rate=rate)
+        logger.info("%d reference(s) now", detector.config.references)
+
+
+def readable(args: argparse.Namespace) -> list[Path]:
+    """Those of the inspected photographs that stand for all, but for what cannot be read."""
+    left_out = [args.output] if args.output else []
+    found = standing_for_all([path for _, path in find_images(args.input, left_out)])
+    chosen = [path for path in found if _opens(path, args.max_pixels)]
+    logger.info("%d photograph(s) are looked at beforehand: most of them are to be good", len(chosen))
+    return chosen
+
+
+def _opens(path: Path, max_pixels: int) -> bool:
+    try:
+        open_image(path, max_pixels)
+    except DataError:
+        return False
+    return True
+
+
+def target_rate(args: argparse.Namespace) -> float | None:
+    """The false-alarm rate to estimate a threshold for; None where another threshold, or none, was asked
+    for."""
+    elsewhere = args.threshold_from in ("labels", "batch")
+    if args.false_alarm_rate == "none" or args.threshold is not None or elsewhere or args.calibration:
+        return None
+    return args.false_alarm_rate or 0.01
+
+
+def set_threshold(
+    detector: AnomalyDetector, args: argparse.Namespace, labelled: tuple[list[Path], list[bool]] | None
+) -> None:
+    """Sets the threshold that the flags ask for; a loaded detector keeps its own without any. `labelled`: the
+    photographs of --labels, and whether they are anomalous."""
+    if args.threshold is not None:
+        detector.set_threshold(args.threshold)
+    elif labelled is not None and args.threshold_from == "labels":
+        paths, labels = labelled
+        detector.learn_threshold(progress(paths, len(paths), "labelled photographs"), labels)
+    elif args.threshold_from == "batch":
+        paths = readable(args)
+        detector.learn_threshold_from_batch(paths, args.false_alarm_rate or 0.01)
+    elif args.calibration:
+        files = reference_files(args.calibration, "--calibration")
+        detector.calibrate(args.false_alarm_rate or 0.01, files)
+    elif args.false_alarm_rate == "none":
+        detector.threshold = None
+    elif args.detector and args.false_alarm_rate is not None:
+        detector.calibrate(args.false_alarm_rate)
+    if detector.threshold:
+        logger.info("threshold %.6g from %s", detector.threshold.score, detector.threshold.source)
+        if detector.normal is not None and detector.normal.gave(detector.threshold):
+            logger.info("%s", detector.normal.trust)
+    else:
+        logger.info("no threshold: scores only")

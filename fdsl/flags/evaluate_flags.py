@@ -1,0 +1,147 @@
+"""test.py's flags: which there are, and their defaults."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from data.catalogue import DATASETS
+from data.images import MAX_PIXELS
+from fdsl.config.run_config import DetectorConfig, RunConfig
+from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
+from fdsl.flags.arguments import CommandLine, name_part, real, whole
+from fdsl.flags.groups import add_detector_options, add_option, add_options, add_runtime_flags
+from fdsl.flags.preset_flag import add_preset_flag, take_preset
+from models.methods.registry import METHODS, WITH_HEADS
+from utils.options import options_of
+
+# Not set by argparse: with --from-maps the stored run decides.
+DEFAULTS = {
+    "model_name": options_of(RunConfig)["model_name"].default,
+    "method": options_of(DetectorConfig)["method"].default,
+    **{known.dest: known.default for known in options_of(RunConfig).values() if known.help},
+}
+
+
+def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
+    """Reads and checks the command line: the flags of each run, one for each checkpoint, combination of
+    ablated settings, number of shots and seed."""
+    parser = CommandLine(description)
+    add_preset_flag(parser)
+    _add_run_flags(parser)
+    _add_evaluation_flags(parser)
+    parser.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"a larger image is refused (default {MAX_PIXELS:,})",
+    )
+    add_detector_options(parser)
+    add_ablate_flags(parser)
+    add_runtime_flags(parser)
+    args = parser.parse_args(argv)
+    _refuse_several_maps(args, parser)
+    tables = read_tables(args, parser)
+    take_preset(args)
+    return [run for one in _combined(args, tables, parser) for run in one_by_one(_filled(one))]
+
+
+def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
+    """Stored maps are of one run."""
+    if args.from_maps is None:
+        if args.dataset is None:
+            parser.error("--dataset is needed (or --from-maps DIR)")
+        return
+    if args.ablate or args.table:
+        parser.error("--from-maps names one run: a table is of several, and what is finished is not repeated")
+    several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
+    if several:
+        parser.error(f"--from-maps names one run: give one --{several[0].replace('_', '-')}")
+
+
+def ends_in_table(args: argparse.Namespace) -> bool:
+    """Whether the flags, as they were typed, ask for runs that are to be compared."""
+    return bool(args.ablate or args.table) or len(_distinct(args.checkpoint)) > 1
+
+
+def _combined(
+    args: argparse.Namespace, tables: dict[str, Settings], parser: CommandLine
+) -> list[argparse.Namespace]:
+    """The flags of each combination, table by table, and in it those of each checkpoint together."""
+    made = [
+        argparse.Namespace(
+            **{**vars(args), "checkpoint": one, "table": name, "compared": ends_in_table(args)}
+        )
+        for name in tables
+        for one in _distinct(args.checkpoint)
+    ]
+    found = [one for each in made for one in combinations(each, tables[each.table], parser)]
+    return list({as_text(one): one for one in found}.values())
+
+
+def _filled(args: argparse.Namespace) -> argparse.Namespace:
+    """The flags with their defaults; with --from-maps the stored run decides instead."""
+    if args.from_maps is None:
+        method = METHODS[args.method or WITH_HEADS]
+        of_method = {
+            "k_shot": 0 if method.added_by else DEFAULTS["k_shot"],
+            "image_score": "paper" if method.name == WITH_HEADS else "max",
+            "rotate_references": method.rotations,
+        }
+        for name, value in {**DEFAULTS, **of_method}.items():
+            setattr(args, name, value if getattr(args, name) is None else getattr(args, name))
+    return args
+
+
+def one_by_one(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The flags of each run: seed after seed, and for each all numbers of shots."""
+    shots, seeds = (_distinct(getattr(args, name)) for name in ("k_shot", "seed"))
+    values = vars(args)
+    return [argparse.Namespace(**{**values, "k_shot": k, "seed": seed}) for seed in seeds for k in shots]
+
+
+def _distinct(given: list | Any) -> list:
+    """What was given, each once, in order."""
+    return list(dict.fromkeys(given)) if isinstance(given, list) else [given]
+
+
+def _add_run_flags(parser: argparse.ArgumentParser) -> None:
+    """What is tested, with which heads, and where the results go."""
+    parser.add_argument("--dataset", choices=DATASETS, help="needed unless --from-maps names a run")
+    parser.add_argument("--data-path", type=Path, help="the dataset's folder (default data/DATASET)")
+    parser.add_argument(
+        "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
+    )
+    parser.add_argument("--model-name", type=name_part, help="names checkpoints and results (default fdsl)")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors; several: a run for each",
+    )
+    add_option(parser, options_of(DetectorConfig)["method"])
+    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument(
+        "--memory",
+        type=real(0, above=True),
+        metavar="GIB",
+        help="what several runs may take for memory banks and encoded images (default half of what is free)",
+    )
+    parser.add_argument("--batch-size", type=whole(1), default=4)
+
+
+def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+    """How maps are evaluated, and what is taken from runs before."""
+    group = add_options(parser, RunConfig)[RunConfig.group]
+    group.add_argument("--from-maps", type=Path, metavar="DIR", help="evaluate a finished run's maps anew")
+    group.add_argument("--force", action="store_true", help="repeat a run that is finished")
+    group.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on after the finished categories of an interrupted run (default), or start it anew",
+    )

@@ -1,0 +1,157 @@
+"""From test.py's flags to the run they ask for: a new one, or a finished one's maps evaluated anew."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fdsl.config.resolve import (
+    OF_DETECTORS,
+    backbone_config,
+    method_config,
+    refuse_of_heads,
+    refuse_windows_without_mode,
+    window_config,
+)
+from fdsl.config.run_config import DetectorConfig, RunConfig
+from fdsl.evaluation.run_folder import read_run_config
+from fdsl.store.checkpoint import Checkpoint, load_checkpoint
+from fdsl.store.finished_parts import FinishedParts
+from models.methods.registry import METHODS
+from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
+from utils.device import choose_device, choose_precision, machine_facts
+from utils.errors import ConfigError
+from utils.files import file_digest, sampled_digest
+from utils.options import options_of
+from utils.signals import command_line
+from utils.text import in_words
+
+logger = logging.getLogger("fdsl")
+
+
+def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
+    """The run that the flags ask for, and its checkpoint (None without trained heads)."""
+    method = METHODS[args.method]
+    if not method.needs_heads:
+        return _untrained_config(args), None
+    path = args.checkpoint or _default_checkpoint(args)
+    checkpoint = load_checkpoint(path)
+    backbone = backbone_config(vars(args), checkpoint.backbone)
+    options = method_config(vars(args), checkpoint.options, checkpoint.has_nam)
+    config = _config_of(args, backbone, options)
+    return replace(
+        config, checkpoint=str(path), checkpoint_digest=file_digest(path), trained_on=checkpoint.trained_on
+    ), checkpoint
+
+
+def _default_checkpoint(args: argparse.Namespace) -> Path:
+    trained_on = OTHER_DATASET.get(args.dataset)
+    if trained_on is None:
+        raise ConfigError(
+            f"--dataset {args.dataset} has no default checkpoint; name one with --checkpoint FILE, or test "
+            "without trained heads with --method nearest."
+        )
+    return checkpoint_path(args.checkpoints, args.model_name, trained_on)
+
+
+def _untrained_config(args: argparse.Namespace) -> RunConfig:
+    """A run without trained heads; ConfigError for flags that only such heads have a use for."""
+    if args.checkpoint is not None:
+        raise ConfigError(
+            f"--checkpoint does not go with --method {args.method}, which has no trained heads: leave it out."
+        )
+    refuse_of_heads(vars(args), args.method)
+    refuse_windows_without_mode(vars(args), args.method)
+    args = argparse.Namespace(**{**vars(args), "use_nam": 0, "winmode": args.winmode or "nan"})
+    return _config_of(args, backbone_config(vars(args)), method_config(vars(args)))
+
+
+def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: MethodConfig) -> RunConfig:
+    """The run of the flags, as yet without heads and photographs."""
+    device = choose_device(args.device)
+    dtype = choose_precision(args.precision, device)
+    if backbone.untrained:
+        logger.warning(
+            "The backbone is untrained (--pretrained none): results show that everything runs, "
+            "not how good the method is."
+        )
+    machine = machine_facts(device, dtype)
+    detector = DetectorConfig(args.method, backbone, options, window_config(vars(args)), machine)
+    if detector.reads_text and args.object is None:
+        detector = replace(detector, options=replace(options, object=BY_CATEGORY))
+    return RunConfig(
+        dataset=args.dataset,
+        data_path=str(args.data_path or Path("data") / args.dataset),
+        meta=str(args.meta) if args.meta else None,
+        model_name=args.model_name,
+        k_shot=args.k_shot,
+        seed=args.seed,
+        detector=detector,
+        checkpoint="",
+        checkpoint_digest="",
+        trained_on=None,
+        weights=sampled_digest(Path(backbone.pretrained)),
+        image_score=args.image_score,
+        metric_size=args.metric_size,
+        pictures=args.pictures,
+        command=command_line(),
+        rotations=args.rotate_references or 1,
+    )
+
+
+def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
+    """A finished run, fused and evaluated as the flags ask; it needs no checkpoint."""
+    config = read_run_config(args.from_maps)
+    if FinishedParts.left_in(args.from_maps) or not (args.from_maps / "metrics.json").is_file():
+        raise ConfigError(
+            f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py "
+            "to its end first."
+        )
+    refuse_changes(args, config)
+    windows = window_config(vars(args), config.detector.windows)
+    return replace(
+        config,
+        data_path=str(args.data_path) if args.data_path else config.data_path,
+        meta=str(args.meta) if args.meta else config.meta,
+        detector=replace(config.detector, windows=windows),
+        **{
+            name: getattr(args, known.dest) or getattr(config, name)
+            for name, known in options_of(RunConfig).items()
+            if known.fused
+        },
+        pictures=args.pictures,
+        command=command_line(),
+    ), None
+
+
+def refuse_changes(args: argparse.Namespace, config: RunConfig) -> None:
+    """ConfigError for a flag that asks for other maps than the stored ones of `config`."""
+    for name, value in _of_the_maps(config).items():
+        given = getattr(args, name)
+        if given is None:
+            continue
+        given = OF_DETECTORS[name].taken(given) if name in OF_DETECTORS else given
+        if (str(given) if isinstance(given, Path) else given) != value:
+            raise ConfigError(
+                f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of "
+                f"{in_words(value)}; run test.py without --from-maps."
+            )
+
+
+def _of_the_maps(config: RunConfig) -> dict[str, Any]:
+    """Flag -> the value that a run's stored maps are of."""
+    made = config.detector
+    stored = {**vars(made.options), **vars(made.backbone)}
+    return {
+        "model_name": config.model_name,
+        "k_shot": config.k_shot,
+        "seed": config.seed,
+        "method": made.method,
+        "dataset": config.dataset,
+        "checkpoint": config.checkpoint,
+        "rotate_references": config.rotations,
+        **{name: value for name, value in stored.items() if not OF_DETECTORS[name].place},
+    }

@@ -1,0 +1,1 @@
+"""Photographs of a user: read, scored and written down."""

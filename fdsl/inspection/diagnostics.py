@@ -1,0 +1,135 @@
+"""What is on this machine, and what to do about what is not: `predict.py --doctor`."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from fdsl.config.resolve import backbone_config
+from fdsl.factory import load_tower
+from models.backbones.backbone_registry import cached_weights
+from utils.config import UNTRAINED, BackboneConfig
+from utils.console import put_line
+from utils.device import choose_device, choose_precision, describe_device
+from utils.errors import ConfigError, ModelError
+from utils.text import one_line
+
+REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
+OLDEST = (3, 11)
+PASSES = 3
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at. `cure`: what to do, "" where it is as it should be; `stops`: nothing runs
+    before that is done."""
+
+    what: str
+    found: str
+    cure: str = ""
+    stops: bool = False
+
+    @property
+    def line(self) -> str:
+        mark = "stops" if self.stops else "note" if self.cure else "ok"
+        return f"[{mark:>5}] {self.what}: {self.found}{'; ' if self.cure else ''}{self.cure}"
+
+
+def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
+    """Everything that decides whether and how fast a detector would run, one after the other; `flags`: the
+    values of its flags by their names."""
+    yield _python()
+    yield from packages(REQUIREMENTS)
+    try:
+        device = choose_device(flags["device"])
+        dtype = choose_precision(flags["precision"], device)
+    except ConfigError as error:
+        yield Finding("device", flags["device"], one_line(error, 300), stops=True)
+        return
+    slow = (
+        "no GPU is visible to PyTorch: if there is one, install its PyTorch" if device.type == "cpu" else ""
+    )
+    yield Finding("device", f"{device}, {describe_device(device)}", slow)
+    yield Finding("precision", str(dtype).removeprefix("torch."))
+    try:
+        config = backbone_config(flags)
+        known = _weights(config)
+        yield known
+        yield _timed_pass(config, device, dtype, trained=not known.cure)
+    except (ModelError, ConfigError) as error:
+        yield Finding("backbone", flags["model"] or BackboneConfig().model, one_line(error, 300), stops=True)
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()}, {platform.platform()}"
+    if sys.version_info[:2] >= OLDEST:
+        return Finding("Python", found)
+    return Finding("Python", found, "install Python 3.11 or newer", stops=True)
+
+
+def packages(file: Path) -> Iterator[Finding]:
+    """The packages that a requirements file names, beside the versions that it pins."""
+    if not file.is_file():
+        yield Finding("packages", "installed as a package, with what it asks for")
+        return
+    for line in file.read_text(encoding="utf-8").splitlines():
+        pinned = re.fullmatch(r"([A-Za-z0-9_.-]+)==([^\s;#]+).*", line.strip())
+        if pinned:
+            yield _package(pinned[1], pinned[2])
+
+
+def _package(name: str, pinned: str) -> Finding:
+    try:
+        found = version(name)
+    except PackageNotFoundError:
+        return Finding(name, "is missing", f"pip install {name}=={pinned}", stops=True)
+    if found.partition("+")[0] == pinned:
+        return Finding(name, found)
+    return Finding(name, found, f"tested with {pinned}: pip install {name}=={pinned} where something fails")
+
+
+def _weights(config: BackboneConfig) -> Finding:
+    """Whether the backbone's weights are here, or how to get them."""
+    what = f"weights of {config.model}"
+    if config.untrained:
+        return Finding(what, "none: random ones", "leave --pretrained none out for real results")
+    if Path(config.pretrained).is_file():
+        return Finding(what, config.pretrained)
+    place = cached_weights(config.model, config.pretrained)
+    if place is not None:
+        return Finding(what, f"{config.pretrained}, in the cache ({place})")
+    return Finding(
+        what,
+        f"{config.pretrained}, not in the cache",
+        "they are fetched on the first use; without a network give --pretrained FILE",
+    )
+
+
+def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype, trained: bool) -> Finding:
+    """How long one photograph takes in the backbone; with random weights where others are not here."""
+    known = config if trained else replace(config, pretrained=UNTRAINED)
+    tower = load_tower(known, device, dtype)
+    image = torch.zeros(1, 3, config.image_size, config.image_size)
+    best = float("inf")
+    for _ in range(PASSES):
+        start = time.perf_counter()
+        tower.encode(image).tokens.cpu()
+        best = min(best, time.perf_counter() - start)
+    return Finding(f"one photograph at {config.image_size} px", f"{best:.2f} s in the backbone")
+
+
+def tell(findings: Iterable[Finding]) -> int:
+    """Prints what was found on the machine; returns the exit code: 2 where something stops everything."""
+    stopped = False
+    for finding in findings:
+        put_line(finding.line)
+        stopped |= finding.stops
+    return 2 if stopped else 0

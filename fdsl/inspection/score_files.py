@@ -1,0 +1,292 @@
+"""Inspecting photographs with a detector: from files to rows, pictures and a finished output folder."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+
+from data.manifest import Listed, Spool, listed
+from data.photographs import Loaded, in_batches, read_ahead
+from fdsl.api import AnomalyDetector, Prediction
+from fdsl.config.run_config import PredictionConfig
+from fdsl.inspection.known_photographs import KnownPhotographs
+from fdsl.inspection.reading import Reading
+from fdsl.references.reference_files import other_shape
+from fdsl.report.pictures import write_image
+from fdsl.report.prediction_report import (
+    detector_facts,
+    draw_prediction,
+    picture_name,
+    write_contact_sheet,
+    write_prediction_report,
+)
+from fdsl.store.prediction_folder import PredictionFolder, Totals
+from fdsl.store.resume_index import stamp_values
+from models.backbones.weights_io.check_weights import fingerprint
+from utils.device import worker_count
+from utils.errors import ConfigError
+from utils.files import FileStamp
+from utils.log import progress
+from utils.signals import command_line, how_to_continue
+
+logger = logging.getLogger("fdsl")
+NOT_LEARNT = ("normal.", "references.")  # tensors that decide no map
+Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
+
+
+MOST_SAID = {"doubt": 5, "copy": 5, "shape": 1}  # warnings of a kind
+Say = Callable[[str, str], None]  # takes the kind of a warning and its sentence
+
+
+def warn_at_once(_kind: str, sentence: str) -> None:
+    logger.warning("warning: %s", sentence)
+
+
+class Keeper(Protocol):
+    """What keeps the rows, maps and pictures of photographs."""
+
+    @property
+    def folder(self) -> Path: ...
+
+    def add(self, row: Row, base: np.ndarray, window: np.ndarray | None) -> None: ...
+
+    def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None: ...
+
+    def give_way(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is inspected, and how: `inputs` as they were named. `output`: the folder of all files, None:
+    none are written. `references`: files that are warned of among the inputs. `pictures`: "all", "anomalous"
+    or "none". `resume`: a run of the same settings goes on."""
+
+    inputs: Sequence[str]
+    output: Path | None
+    references: Sequence[str]
+    pictures: str
+    keep_maps: bool
+    resume: bool
+    reading: Reading
+
+    def config_of(self, detector: AnomalyDetector) -> PredictionConfig:
+        """What config.json holds of it, with this detector."""
+        inputs = tuple(map(str, self.inputs))
+        return run_config(detector, pictures=self.pictures, save_maps=self.keep_maps, input=inputs)
+
+    def facts_with(self, detector: AnomalyDetector) -> dict[str, Any]:
+        """What must be the same wherever a part of the photographs is inspected."""
+        machine = detector.config.detector.machine
+        same = {name: getattr(machine, name) for name in ("device_name", "precision", "torch")}
+        return {**self.config_of(detector).identity(), **same}
+
+
+def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -> None:
+    """ConfigError for an output folder among the references, or for photographs where its pictures will lie:
+    pictures of a run must never be taken for photographs, nor photographs for pictures."""
+    target = Path(os.path.realpath(output))
+    for given in references:
+        if Path(given).is_dir() and target.is_relative_to(os.path.realpath(given)):
+            raise ConfigError(
+                f"--output {output} lies in --references {given}: its pictures would be taken for good "
+                "parts; name another folder."
+            )
+    for flag, paths in (("--input", inputs), ("--references", references)):
+        for given in paths:
+            if Path(os.path.realpath(given)).is_relative_to(target / "pictures"):
+                raise ConfigError(
+                    f"{flag} {given} lies where --output {output} keeps its pictures; name another folder."
+                )
+
+
+def score_files(
+    detector: AnomalyDetector,
+    inputs: Sequence[str],
+    folder: PredictionFolder | None = None,
+    *,
+    references: Sequence[str] = (),
+    pictures: str = "all",
+    reading: Reading | None = None,
+) -> Iterator[Row]:
+    """Scores photograph by photograph and yields each one's row; one that cannot be read is a row with
+    `error`.
+
+    `folder` keeps rows, maps and pictures ("all", "anomalous" or "none"); what it holds already is not scored
+    again. `references`: the files that the detector knows, which are warned of among the `inputs`.
+    """
+    reading = reading or Reading()
+    left_out = [folder.folder] if folder is not None else []
+    spool = Spool(_heard(listed(inputs, left_out), folder))
+    remaining = spool.count
+    if folder is not None:
+        remaining -= folder.drop_others()
+        how_to_continue("the same command with --resume goes on after the photographs that are done")
+    waiting = (item for item in spool if folder is None or not folder.has(item.name))
+    known = KnownPhotographs(detector, references)
+    yield from score_items(detector, waiting, max(remaining, 0), folder, pictures, reading, known=known)
+
+
+def score_items(
+    detector: AnomalyDetector,
+    items: Iterable[Listed],
+    count: int,
+    folder: Keeper | None,
+    pictures: str,
+    reading: Reading,
+    what: str = "photographs",
+    say: Say = warn_at_once,
+    known: KnownPhotographs | None = None,
+) -> Iterator[Row]:
+    """`score_files` of what was listed, `count` photographs. `say`: hears of doubtful photographs, and of
+    those that are `known`."""
+    unreadable: list[Loaded] = []
+
+    def files() -> Iterator[tuple[str, Path]]:
+        for item in items:
+            if item.path is None:
+                unreadable.append(Loaded(item.name, reason=item.reason))
+            else:
+                yield item.name, item.path
+
+    shapes = Shapes(detector.reference_sizes, say, known)
+    ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
+    size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
+    loaded = read_ahead(files(), size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
+    for batch in in_batches(progress(loaded, count, what), reading.batch_size):
+        readable = [item for item in batch if not item.reason]
+        found = _predict(detector, readable)
+        shapes.look_at(readable)
+        unreadable += [item for item in batch if item.reason]
+        yield from _skipped(unreadable, folder)
+        for item, prediction in zip(readable, found):
+            yield _kept(detector, item, prediction, folder, pictures)
+    yield from _skipped(unreadable, folder)
+
+
+def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator[Listed]:
+    """The items, of each of which the folder has heard."""
+    for item in items:
+        if folder is not None and item.path is not None:
+            folder.holds(item.name, item.path)
+        yield item
+
+
+def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Prediction]:
+    if not items:
+        return []
+    tensors = [item.tensor for item in items if item.tensor is not None]
+    sizes = [item.photo.size for item in items if item.photo is not None]
+    return detector.predict_batch(torch.stack(tensors), sizes, [item.name for item in items])
+
+
+class Shapes:
+    """Says once that a photograph has another shape than the references, and of the first few that their grey
+    values are doubtful, or that they are `known`."""
+
+    def __init__(
+        self,
+        references: Sequence[tuple[int, int]],
+        say: Say = warn_at_once,
+        known: KnownPhotographs | None = None,
+    ) -> None:
+        self.references, self.say, self.told = references, say, dict.fromkeys(MOST_SAID, 0)
+        self.known = known
+
+    def look_at(self, items: Sequence[Loaded]) -> None:
+        for item in items:
+            if item.doubt:
+                self._tell("doubt", item.doubt)
+            if item.photo is not None and self.known and (name := self.known.name_of(item.photo)):
+                self._tell(
+                    "copy",
+                    f"{item.name} is one of the references ({name}): its score is that of a photograph the "
+                    "detector knows",
+                )
+            if self.told["shape"] or item.photo is None:
+                continue
+            if sentence := other_shape(item.photo.size, self.references):
+                self._tell("shape", f"{item.name}: {sentence} (and perhaps others)")
+
+    def _tell(self, kind: str, sentence: str) -> None:
+        if self.told[kind] < MOST_SAID[kind]:
+            self.told[kind] += 1
+            self.say(kind, sentence)
+
+
+def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:
+    """A row for each one with its reason, which the folder hears of too; empties the list."""
+    for item in unreadable:
+        if folder is not None:
+            folder.skip(item.name, item.reason, item.stamp)
+        yield {"image": item.name, "error": item.reason}
+    unreadable.clear()
+
+
+def _kept(
+    detector: AnomalyDetector, item: Loaded, found: Prediction, folder: Keeper | None, pictures: str
+) -> Row:
+    """A photograph's row, in the folder together with its maps and the picture that is wanted of it."""
+    row = row_of(item.name, found)
+    if folder is not None and item.photo is not None:
+        folder.give_way()
+        if pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False):
+            row["picture"] = draw(detector, item.name, item.photo, found, folder.folder)
+        if item.stamp is not None:
+            row["file"] = stamp_values(item.stamp)
+        folder.add(row, found.base_map, found.window_map)
+    return row
+
+
+def row_of(name: str, found: Prediction) -> Row:
+    """A photograph's line of scores.jsonl; boxes in its own pixels."""
+    return {
+        "image": name,
+        "score": found.score,
+        "base_score": found.base_score,
+        "window_score": found.window_score,
+        "normal_percentile": found.normal_percentile,
+        "threshold": found.threshold,
+        "anomalous": found.is_anomalous,
+        "reason": found.reason or None,
+        "boxes": [asdict(box) for box in found.boxes],
+        "width": found.size[0],
+        "height": found.size[1],
+        "grid": len(found.patch_map),
+        "picture": None,
+    }
+
+
+def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Prediction, output: Path) -> str:
+    """Writes a photograph's heat map with boxes; returns its place in the output folder."""
+    place = picture_name(name)
+    (output / place).parent.mkdir(exist_ok=True)
+    write_image(
+        output / place,
+        draw_prediction(np.asarray(photo), found.anomaly_map, found.boxes, detector.heat_scale),
+    )
+    return place
+
+
+def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
+    """config.json: all that decides what comes out, and what a reader wants to know beside it."""
+    state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_LEARNT)}
+    digest = fingerprint(state) if state else ""
+    return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)
+
+
+def finish(detector: AnomalyDetector, folder: PredictionFolder) -> Totals:
+    """Everything that needs the whole run: tables, maps, contact sheet, report."""
+    totals = folder.finish(detector.grid, detector.fuse)
+    if totals.scored:
+        has_sheet = write_contact_sheet(folder.folder, totals.top)
+        facts = detector_facts(detector.config)
+        write_prediction_report(folder.folder, totals, detector.threshold, facts, command_line(), has_sheet)
+    return totals

@@ -1,0 +1,117 @@
+"""Inspecting photographs in blocks, among several processes: from a list of the inputs to the output folder
+that one process would leave."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from data.manifest import Manifest, listed
+from fdsl.api import AnomalyDetector
+from fdsl.inspection.known_photographs import KnownPhotographs
+from fdsl.inspection.score_files import MOST_SAID, Inspection, finish, score_items
+from fdsl.store.blocks import Blocks
+from fdsl.store.prediction_folder import PredictionFolder, Totals
+from utils.errors import ConfigError
+from utils.lock import locked_for
+from utils.log import only_from
+from utils.signals import how_to_continue
+from utils.world import World
+
+logger = logging.getLogger("fdsl")
+ELSEWHERE = "name another folder with --output"
+PARTIAL = ".partial"
+
+
+def is_in_blocks(output: Path) -> bool:
+    """Whether a run that was interrupted in this folder goes on block by block."""
+    return Manifest.is_in(output / PARTIAL)
+
+
+def goes_in_blocks(wanted: Inspection, world: World) -> bool:
+    """Whether the photographs are inspected block by block, as several processes do; where one has begun
+    without, one goes on with it."""
+    if wanted.output is None:
+        return False
+    begun = wanted.resume and PredictionFolder.state_of(wanted.output) != "new"
+    in_blocks = wanted.resume and is_in_blocks(wanted.output)
+    if world.joined and begun and not in_blocks:
+        logger.info("%s is the run of one process: one goes on with it", wanted.output)
+        return False
+    return world.joined or in_blocks
+
+
+def inspect_together(detector: AnomalyDetector, wanted: Inspection, world: World) -> Totals | None:
+    """Scores this process's blocks; the totals where it is the one that joins them all, else None."""
+    output = meeting_place(wanted.output)
+    with locked_for(world, output, ELSEWHERE):
+        world.agree(lambda: _begin(detector, wanted) if world.is_first else None)
+        blocks = Blocks(Manifest.read(output / PARTIAL), wanted.keep_maps)
+        _score_own(detector, wanted, blocks, world)
+        world.wait()
+        return _join(detector, wanted, blocks) if world.is_first else None
+
+
+def meeting_place(output: Path | None) -> Path:
+    """The folder that several processes share; ConfigError without one."""
+    if output is None:
+        raise ConfigError("Several processes need a folder to meet in: name it with --output DIR.")
+    return output
+
+
+def _begin(detector: AnomalyDetector, wanted: Inspection) -> None:
+    """The output folder with its list of photographs; with `resume` those of an earlier run."""
+    output = meeting_place(wanted.output)
+    partial = output / PARTIAL
+    begun = wanted.resume and Manifest.is_in(partial)
+    _open(detector, wanted, wanted.resume).close()
+    if begun and Manifest.read(partial).inputs != list(map(str, wanted.inputs)):
+        raise ConfigError(
+            f"--resume: the run in {output} was begun with other --input; give the same, or leave "
+            "--resume out to start anew."
+        )
+    if not begun:
+        items = listed(wanted.inputs, [output])
+        Manifest.write(partial, items, wanted.inputs, wanted.reading.batch_size)
+    how_to_continue("the same command with --resume goes on after the blocks that are done")
+
+
+def _open(detector: AnomalyDetector, wanted: Inspection, resume: bool) -> PredictionFolder:
+    config = wanted.config_of(detector)
+    return PredictionFolder(meeting_place(wanted.output), config, resume, wanted.keep_maps, in_blocks=True)
+
+
+def _score_own(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, world: World) -> None:
+    """Every N-th block, from this process's number on."""
+    if world.joined:
+        only_from(logging.INFO if world.is_first else logging.WARNING)
+    known = KnownPhotographs(detector, wanted.references)
+    for number in range(world.rank, len(blocks.manifest), world.size):
+        if not blocks.holds(number):
+            _score(detector, wanted, blocks, number, known)
+
+
+def _score(
+    detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, number: int, known: KnownPhotographs
+) -> None:
+    with blocks.writing(number) as block:
+        what = f"block {number + 1} of {len(blocks.manifest)}"
+        items = list(blocks.manifest.block(number))
+        count = sum(item.path is not None for item in items)
+        how = (wanted.pictures, wanted.reading, what, block.note, known)
+        for _ in score_items(detector, items, count, block, *how):
+            pass  # the block keeps the rows
+
+
+def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Totals:
+    """The files of one process, from all blocks."""
+    folder = _open(detector, wanted, resume=True)
+    for number in range(len(blocks.manifest)):
+        if not blocks.is_whole(number):
+            logger.warning("warning: block %d is missing or damaged: it is computed again", number + 1)
+            blocks.throw_away(number)
+            _score(detector, wanted, blocks, number, KnownPhotographs(detector, wanted.references))
+    for sentence in blocks.notes(MOST_SAID):
+        logger.warning("warning: %s", sentence)
+    folder.take(blocks)
+    return finish(detector, folder)

@@ -1,0 +1,88 @@
+"""The work of test runs among several processes: each computes whole categories, which are left as the
+finished parts of an interrupted run.
+
+A category is the smallest unit, with all its shots and seeds, so its batches are the same whoever computes
+it. Which process that was leaves no trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fdsl.evaluation.compute_maps import Problem
+from fdsl.evaluation.plan import EvaluationOptions, PlannedRun
+from fdsl.evaluation.single_pass import Detectors, compute_maps
+from utils.log import only_from, start_logging
+from utils.world import World
+
+
+def facts_of(runs: list[PlannedRun]) -> dict[str, Any]:
+    """What must be the same wherever a part of the runs is computed."""
+    found: dict[str, list[Any]] = {}
+    for run in runs:
+        machine = run.config.detector.machine
+        own = {"device name": machine.device_name, "torch": machine.torch}
+        for name, value in {**run.config.identity("run"), **own}.items():
+            found.setdefault(name, []).append(value)
+    return found
+
+
+def begin(
+    runs: Sequence[PlannedRun], held: contextlib.ExitStack, options: EvaluationOptions, world: World
+) -> list[PlannedRun]:
+    """The first process takes the runs' folders, until `held` is closed, and begins them. Returns the runs
+    without those that another command has finished before the folder was had."""
+
+    def take() -> list[Path]:
+        if not world.is_first:
+            return []
+        for run in sorted(runs, key=lambda run: run.folder.path):
+            held.enter_context(run.folder.locked())
+        begun = [run for run in runs if options.force or not run.folder.ended_meanwhile()]
+        for run in begun:
+            run.folder.begin(run.split, options.resume)
+        if len(begun) > 1:
+            start_logging()  # what is logged of all of them is in no run's own log
+        return [run.folder.path for run in begun]
+
+    begun = world.gathered(world.agree(take))[0]
+    return [run for run in runs if run.folder.path in begun]
+
+
+def compute_among(
+    runs: Sequence[PlannedRun], detectors: Detectors, options: EvaluationOptions, world: World
+) -> dict[Path, Problem]:
+    """compute_maps, by all processes: each computes its own categories of every run."""
+    if not world.joined:
+        return compute_maps(runs, detectors, options.reading, options.memory_gib)
+    only_from(logging.INFO if world.is_first else logging.WARNING)
+    chosen = own_categories(runs, world)
+    own = [run.of_categories(chosen) for run in runs]
+    found = compute_maps(
+        [run for run in own if run.split.records], detectors, options.reading, options.memory_gib
+    )
+    return {path: problem for part in world.gathered(found) for path, problem in part.items()}
+
+
+def own_categories(runs: Iterable[PlannedRun], world: World) -> set[str]:
+    """The categories that this process computes, for all of the runs: sharded by their test images."""
+    sizes: dict[str, int] = {}
+    for run in runs:
+        for category, records in run.split.records.items():
+            sizes[category] = sizes.get(category, 0) + len(records)
+    return shards_of(sizes, world.size)[world.rank]
+
+
+def shards_of(sizes: Mapping[str, int], count: int) -> list[set[str]]:
+    """Names in so many shards by their sizes: the largest first, each to the shard that holds least."""
+    shards: list[set[str]] = [set() for _ in range(count)]
+    held = [0] * count
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        least = held.index(min(held))
+        shards[least].add(name)
+        held[least] += sizes[name]
+    return shards

@@ -1,0 +1,1 @@
+"""The references: which files, which count, and how they are rotated."""

@@ -1,0 +1,96 @@
+"""Rotated copies of the references in the memory bank: how many, and which of their patches count."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from data.variants import rotated, rotated_inside, rotated_places
+from fdsl.scoring import Scorer
+from models.detector import Detector, Inside
+from models.matching.candidates import Elsewhere
+from models.matching.memory_bank import nearest_of
+from utils.config import AUTO
+from utils.tile_layout import TileLayout
+
+logger = logging.getLogger("fdsl")
+ROTATIONS = 8  # copies of each reference that AUTO takes, itself among them
+LEAST_GAIN = 0.03  # of the references' distance from each other, which the copies must take away
+
+
+def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int | str) -> int:
+    """Fills the detector's memory with the references, each in `rotations` rotated copies; returns how many
+    those are.
+
+    AUTO takes ROTATIONS copies, unless two or more references show that they bring nothing: where the
+    references come less than LEAST_GAIN closer to each other by the copies, all parts lie alike, and the
+    copies would only hide defects. Raises NotFinite, and ConfigError where memory does not hold one.
+    """
+    scorer.detector.lay_tiles([photo.size for photo in photographs])
+    if rotations == AUTO:
+        rotations = ROTATIONS
+        if len(photographs) > 1 and rotation_gain(scorer, photographs, ROTATIONS) < LEAST_GAIN:
+            logger.info("references are not rotated: rotated copies bring them no closer to each other")
+            rotations = 1
+    copies = (copy for photo in photographs for copy in rotated(photo, int(rotations)))
+    inside = None
+    if int(rotations) > 1:
+        inside = inside_of(scorer.detector, photographs, int(rotations))
+    scorer.remember(scorer.to_batch(copies), inside)
+    return int(rotations)
+
+
+def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> Inside:
+    """Which patches of the rotated copies show the photographs."""
+
+    def masks(layout: TileLayout | None) -> Tensor:
+        found = [rotated_inside(photo.size, rotations, detector.grid, layout) for photo in photographs]
+        return torch.cat([torch.from_numpy(mask) for mask in found])
+
+    return Inside(masks(None), None if detector.layout is None else masks(detector.layout))
+
+
+def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> Elsewhere:
+    """No patch of a copy of the one reference may match near its own place on it."""
+
+    def of(layout: TileLayout | None, inside: Tensor | None, tiles: Elsewhere | None = None) -> Elsewhere:
+        places = rotated_places(photograph.size, rotations, detector.grid, layout)
+        return Elsewhere(torch.from_numpy(places).float(), tiles, inside)
+
+    whole, tiles = inside_of(detector, [photograph], rotations)
+    return of(None, whole, None if detector.layout is None else of(detector.layout, tiles))
+
+
+@torch.no_grad()
+def rotation_gain(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> float:
+    """By which share two or more references come closer to each other when each is also there in its rotated
+    copies: 1 - (mean distance of a reference's tokens to the others' with copies) / (the same without).
+
+    Near 0 where all parts lie alike; about 0.1 and more where they lie in any direction, or look the same
+    from several.
+    """
+    detector = scorer.detector
+    tokens: list[list[Tensor]] = []  # of each photograph, of each of its copies: (L,n,C)
+    for photo in photographs:
+        kept = inside_of(detector, [photo], rotations).whole
+        images = scorer.to_batch(rotated(photo, rotations))
+        whole = images if images.dim() == 4 else images[:, 0]
+        encoded = [detector.encode(detector.normalised(image[None])).tokens[:, 0] for image in whole]
+        tokens.append([one[:, mask.to(one.device)] for one, mask in zip(encoded, kept)])
+    plain, closer = 0.0, 0.0
+    for number, own in enumerate(tokens):
+        others = [copies for place, copies in enumerate(tokens) if place != number]
+        banks = [torch.cat([copies[copy] for copies in others], 1) for copy in range(rotations)]
+        likeness = [_similarity(own[0], bank) for bank in banks]
+        plain += float((1 - likeness[0]).mean())
+        closer += float((1 - torch.stack(likeness).amax(0)).mean())
+    return 1 - closer / plain if plain > 0 else 0.0
+
+
+def _similarity(query: Tensor, bank: Tensor) -> Tensor:
+    """Tokens (L,n,C) and (L,M,C) -> the cosine (L,n) float32 of each and its most similar one."""
+    return torch.stack([nearest_of(one, other)[0].float() for one, other in zip(query, bank)])

@@ -1,0 +1,1 @@
+"""From scores of normal images to thresholds."""

@@ -1,0 +1,210 @@
+"""References as photographs that their detector does not know: thresholds and the scales of methods rest on
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from data.photographs import in_batches
+from data.variants import varied
+from fdsl.references.rotation import elsewhere
+from fdsl.scoring import Scorer, fused_scores
+from fdsl.thresholds.threshold import (
+    AUGMENTED,
+    CALIBRATION,
+    FEWEST,
+    LEAVE_COPY_OUT,
+    LEAVE_ONE_OUT,
+    MASKED,
+    SELF_MATCH,
+    NormalScores,
+    log_odds,
+)
+from fdsl.thresholds.threshold_prior import prior_of
+from models.detector import Detector
+from models.features import ScoreMaps
+from models.matching.candidates import Matching
+from utils.config import WindowConfig
+from utils.log import progress
+
+BATCH = 4
+COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that stands alone
+OF_A_PHOTOGRAPH = 0.5  # of the time that one takes, for copies that are looked at without windows
+
+
+@dataclass(frozen=True)
+class UnknownBatch:
+    """Photographs of good parts (B,3,S,S) uint8, and the scorer and matching for which they are unknown.
+
+    kinds (B,): LEAVE_ONE_OUT, AUGMENTED, SELF_MATCH or MASKED (fdsl/thresholds/threshold.py).
+    """
+
+    scorer: Scorer
+    pixels: Tensor
+    kinds: list[int]
+    match: Matching | None = None
+
+    def score(self) -> ScoreMaps:
+        """Raises NotFinite."""
+        return self.scorer(self.pixels, ["a reference"] * len(self.pixels), self.match)
+
+    def scale_maps(self) -> np.ndarray:
+        """One map (B,S,G,G) for each of the method's scales; raises NotFinite."""
+        return self.scorer.scale_maps(self.pixels, ["a reference"] * len(self.pixels), self.match)
+
+
+def as_unknown(
+    scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1, copies: int = SINGLE_COPIES
+) -> Iterator[UnknownBatch]:
+    """The references and slightly varied copies, each for a detector that has not seen it.
+
+    The scorer's detector remembers `photographs`, each with its `rotations`. With two or more each is held
+    out in turn. A single one stands against itself twice, in so many `copies`: as it is, which is too
+    lenient, and with every patch barred from matching near its own place, which is too strict.
+    """
+    known = scorer.detector.memory is not None
+    if len(photographs) == 1 and known:
+        barred = elsewhere(scorer.detector, photographs[0], rotations)
+        for part in scorer.to_batch(varied(photographs[0], copies, 0)).split(BATCH):
+            yield UnknownBatch(scorer, part, [SELF_MATCH] * len(part))
+            yield UnknownBatch(scorer, part, [MASKED] * len(part), barred)
+        return
+    for index, photo in enumerate(photographs):
+        other = scorer.without(index, len(photographs)) if known else scorer
+        kinds = [LEAVE_ONE_OUT] + [AUGMENTED] * COPIES
+        for part in scorer.to_batch([photo, *varied(photo, COPIES, index)]).split(BATCH):
+            yield UnknownBatch(other, part, kinds[: len(part)])
+            kinds = kinds[len(part) :]
+
+
+def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1) -> None:
+    """Brings the method's maps to one scale, by the mean height that held-out references reach on each; then
+    its maps and scores to that of mutual scoring, where this is added.
+
+    Nothing is done for a method without scales. Raises NotFinite, and ModelError where a height is zero.
+    """
+    method, beside = scorer.detector.method, scorer.detector.beside
+    if method.scales:
+        peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
+        heights = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
+        method.set_levels([float(height.mean()) for height in heights])
+    if beside is not None:
+        beside.set_own(*levels_of(scorer, photographs, rotations))
+
+
+def levels_of(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> tuple[float, float]:
+    """The mean height of the maps and of the scores of held-out references; NotFinite."""
+    found = [batch.score() for batch in as_unknown(scorer, photographs, rotations)]
+    peak = np.concatenate([part.base.max((1, 2)) for part in found]).mean()
+    return float(peak), float(np.concatenate([part.base_score for part in found]).mean())
+
+
+def normal_scores(
+    scorer: Scorer, photographs: Sequence[Image.Image], rotations: int, image_score: str
+) -> NormalScores:
+    """What normal images score that the detector does not know, from the references in its memory;
+    NotFinite."""
+    prior = prior_of(scorer.detector, image_score, len(photographs), rotations)
+    if prior is not None:
+        found, kinds = _scored(
+            _left_out(scorer, photographs, rotations), scorer.detector.settings, image_score
+        )
+        return NormalScores(found.scores, found.peaks, kinds, found.floor, prior)
+    if len(photographs) == 1 and looks_slowly(scorer.detector):
+        return _scores_of_few(scorer, photographs[0], rotations, image_score)
+    looks = 2 * SINGLE_COPIES if len(photographs) == 1 else len(photographs) * (1 + COPIES)
+    batches = _said(as_unknown(scorer, photographs, rotations), looks)
+    found, kinds = _scored(batches, scorer.detector.settings, image_score)
+    return NormalScores(found.scores, found.peaks, kinds, found.floor)
+
+
+def calibration_scores(
+    scorer: Scorer, photographs: Iterable[Image.Image], count: int, image_score: str
+) -> NormalScores:
+    """What `count` normal images score that are in no memory bank; NotFinite."""
+    batches = (
+        UnknownBatch(scorer, scorer.to_batch(part), [CALIBRATION] * len(part))
+        for part in in_batches(photographs, BATCH)
+    )
+    found, kinds = _scored(
+        progress(batches, count, "calibration images", lambda one: len(one.kinds)),
+        scorer.detector.settings,
+        image_score,
+    )
+    return NormalScores(found.scores, found.peaks, kinds, found.floor)
+
+
+def _left_out(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> Iterator[UnknownBatch]:
+    """Each reference, for a detector without its unrotated copy; where they are not rotated, or enough that
+    one may be an outlier, for one without the whole reference."""
+    count = len(photographs)
+    if rotations == 1 or count >= FEWEST:
+        for index, photo in enumerate(photographs):
+            yield UnknownBatch(scorer.without(index, count), scorer.to_batch([photo]), [LEAVE_ONE_OUT])
+    if rotations > 1:
+        for index, photo in enumerate(photographs):
+            other = scorer.without(index * rotations, count * rotations)
+            yield UnknownBatch(other, scorer.to_batch([photo]), [LEAVE_COPY_OUT])
+
+
+def _said(batches: Iterable[UnknownBatch], looks: int) -> Iterator[UnknownBatch]:
+    """The batches, with progress."""
+    return progress(batches, looks, "the threshold, from the references", lambda one: len(one.kinds))
+
+
+class _Found(NamedTuple):
+    """Image scores and highest map values (n,) float64, and the median of all map values."""
+
+    scores: np.ndarray
+    peaks: np.ndarray
+    floor: float
+
+
+def _scored(
+    batches: Iterable[UnknownBatch], windows: WindowConfig, image_score: str
+) -> tuple[_Found, np.ndarray]:
+    """What the photographs of the batches score, and of which kind (n,) each is."""
+    kinds: list[int] = []
+    maps, scores = [], []
+    for batch in batches:
+        fused, raw = fused_scores(batch.score(), windows, image_score)
+        maps.append(fused)
+        scores.append(raw)
+        kinds += batch.kinds
+    every = np.concatenate(maps)
+    peaks = every.max((1, 2)).astype(np.float64)
+    found = _Found(np.concatenate(scores).astype(np.float64), peaks, float(np.median(every)))
+    return found, np.array(kinds)
+
+
+def _scores_of_few(scorer: Scorer, photograph: Image.Image, rotations: int, image_score: str) -> NormalScores:
+    """What one reference says where looking through windows takes long: one copy of it is looked at through
+    windows, and how other copies differ from that one is taken from whole images, in log-odds."""
+    detector, windows = scorer.detector, scorer.detector.settings
+    own, kinds = _scored(_said(as_unknown(scorer, [photograph], rotations, 1), 2), windows, image_score)
+    whole = detector.of_whole_images()
+    copies = min(SINGLE_COPIES, max(1, int(OF_A_PHOTOGRAPH * detector.looks_longer)))
+    batches = as_unknown(Scorer(whole, scorer), [photograph], rotations, copies)
+    others, other_kinds = _scored(batches, whole.settings, image_score)
+
+    def as_through_windows(own: np.ndarray, others: np.ndarray) -> np.ndarray:
+        odds, found = log_odds(others), np.empty(len(others))
+        for kind in (SELF_MATCH, MASKED):
+            same = other_kinds == kind
+            found[same] = odds[same] - odds[same][0] + log_odds(own[kinds == kind])[0]
+        return 1 / (1 + np.exp(-found))
+
+    scores, peaks = (as_through_windows(one, other) for one, other in zip(own[:2], others[:2]))
+    return NormalScores(scores, peaks, other_kinds, own.floor)
+
+
+def looks_slowly(detector: Detector) -> bool:
+    """Whether a photograph takes it so long that those before the first one count: through windows, without a
+    GPU."""
+    return detector.windows is not None and detector.backbone.device.type == "cpu"

@@ -1,0 +1,341 @@
+"""From scores of normal images to a decision."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from fdsl.metrics.exact import image_metrics
+from utils.errors import ConfigError
+
+LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution says nothing
+TINY = 1e-6  # scores are kept this far from 0 and 1
+# The kinds of scores, as saved detectors hold them: a reference scored by the others; a single reference by
+# itself, as it is and without its own place; varied copies of a reference, by the others; a reference by the
+# memory bank without its own unrotated copy; normal images that are in no memory bank.
+LEAVE_ONE_OUT, SELF_MATCH, MASKED, AUGMENTED, LEAVE_COPY_OUT, CALIBRATION = range(6)
+KINDS = range(6)
+FEWEST = 3  # references, from which on one may be an outlier
+OUTLIER_GAP, OUTLIER_SPREADS = 0.45, 3.0  # log-odds, and times their spread, that it lies above the others
+FEWEST_OF_BATCH = 8  # test images whose bulk says something
+AUGMENTED_WEIGHT = 3  # degrees of freedom that the varied copies of two or more references stand for
+PRIOR_WEIGHT = 12  # and those that the spread over other products stands for
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From `score` on an image is anomalous, from `level` on a patch is (None: not known); `source` says
+    why."""
+
+    score: float
+    level: float | None
+    source: str
+
+    @classmethod
+    def from_json(cls, values: Any) -> Threshold:
+        """From stored values; ConfigError for what no detector has."""
+        if not isinstance(values, dict) or set(values) != {"score", "level", "source"}:
+            raise ConfigError("its threshold does not say score, level and source")
+        found = cls(values["score"], values["level"], values["source"])
+        numbers = [found.score] if found.level is None else [found.score, found.level]
+        if not all(_is_finite(number) for number in numbers) or not isinstance(found.source, str):
+            raise ConfigError("its threshold is no number")
+        return found
+
+
+@dataclass(frozen=True)
+class Prior:
+    """How far new normal images lie above what references score when left out, on other products: offset and
+    spread (standard deviation) in log-odds, of image scores and of highest map values
+    (fdsl/thresholds/threshold_prior.py)."""
+
+    offset: float
+    spread: float
+    map_offset: float
+    map_spread: float
+
+
+@dataclass(frozen=True)
+class NormalScores:
+    """What normal images score that the detector does not know.
+
+    scores, peaks (n,): image score and highest map value. kinds (n,): one of KINDS each; AUGMENTED ones come
+    as many for each reference in turn. floor: the median of all their map values. prior: of these kinds on
+    other products, None where it was not measured.
+    """
+
+    scores: np.ndarray
+    peaks: np.ndarray
+    kinds: np.ndarray
+    floor: float
+    prior: Prior | None = None
+
+    def threshold(self, rate: float) -> Threshold:
+        """The threshold that normal images reach at the target false-positive `rate`, 0 < rate < 1."""
+        source = f"target false-positive rate {rate:g} ({self._origin}{self._short_of(rate)})"
+        return Threshold(self._limit(self.scores, self._prior, rate), self.level(rate), source)
+
+    def level(self, rate: float) -> float:
+        """The map value that normal images reach at the target `rate`."""
+        prior = None if self.prior is None else (self.prior.map_offset, self.prior.map_spread)
+        return self._limit(self.peaks, prior, rate)
+
+    def _limit(self, values: np.ndarray, prior: tuple[float, float] | None, rate: float) -> float:
+        if self.is_calibrated:
+            return conformal_limit(values, rate)
+        return _upper(*normal_distribution(values, self.kinds, prior), rate)
+
+    @property
+    def _prior(self) -> tuple[float, float] | None:
+        """Offset and spread of the image scores."""
+        return None if self.prior is None else (self.prior.offset, self.prior.spread)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether they are scores of normal images beside the references."""
+        return CALIBRATION in self.kinds
+
+    @property
+    def references(self) -> int:
+        """How many references they are of."""
+        counts = [int((self.kinds == kind).sum()) for kind in (LEAVE_ONE_OUT, LEAVE_COPY_OUT)]
+        return max(1, *counts)
+
+    @property
+    def _origin(self) -> str:
+        count = len(self.kinds)
+        if self.is_calibrated:
+            return f"{count} calibration images"
+        if self.prior is not None:
+            return f"{_counted(self.references)}, each scored without itself, and a prior of other products"
+        if LEAVE_ONE_OUT in self.kinds:
+            return f"leave-one-out of {_counted(self.references)} and varied copies, {count} scores"
+        return f"varied copies of one reference, {count} scores"
+
+    def _short_of(self, rate: float) -> str:
+        """What to say where there are too few calibration images for the rate."""
+        count = len(self.scores)
+        if not self.is_calibrated or rate >= 1 / (count + 1):
+            return ""
+        return (
+            f", which guarantee {1 / (count + 1):.2g} at best; {math.ceil(1 / rate) - 1} guarantee {rate:g}"
+        )
+
+    def gave(self, threshold: Threshold) -> bool:
+        """Whether a threshold is of these scores, and neither given nor learnt elsewhere."""
+        return f"({self._origin}" in threshold.source
+
+    @property
+    def trust(self) -> str:
+        """How far a threshold of these holds, and what makes it hold better (docs/measurements.md)."""
+        count = len(self.scores)
+        if self.is_calibrated:
+            return (
+                f"From {count} calibration images: the target rate holds on average over such sets of images."
+            )
+        cure = "Add normal images with --calibration to make it reliable."
+        if self.prior is not None and self.references < 4:
+            return (
+                f"From {_counted(self.references)}: at a target of 1 %, expect 0 to 25 false alarms in 100 "
+                f"normal images. {cure}"
+            )
+        if self.references < 2:
+            return f"From 1 reference: it cannot show how normal images differ from each other. {cure}"
+        return (
+            f"From {_counted(self.references)}: expect several times the target rate for some draws. {cure}"
+        )
+
+    @property
+    def outlier(self) -> int | None:
+        """The number of the reference whose score lies far above the others'; None where there is none."""
+        return outlier(log_odds(self.scores), self.kinds)
+
+    def percentile(self, score: float) -> float:
+        """How unusual an image score is among normal images: so many of a hundred would score less, by the
+        distribution that the threshold rests on."""
+        mean, deviation = self.distribution
+        gap = float(log_odds(np.array([score]))[0]) - mean
+        if deviation == 0:
+            return 50.0 if gap == 0 else 100.0 * (gap > 0)
+        return 100 * NormalDist().cdf(gap / deviation)
+
+    @property
+    def distribution(self) -> tuple[float, float]:
+        """Mean and standard deviation of normal images' scores, in log-odds."""
+        mean, variance = normal_distribution(self.scores, self.kinds, self._prior)
+        return mean, variance**0.5
+
+
+def _counted(references: int) -> str:
+    return f"{references} reference{'s' if references > 1 else ''}"
+
+
+def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
+    """Whether arrays from a file can be those of NormalScores."""
+    if not scores.ndim == 1 <= len(scores) or not scores.shape == peaks.shape == kinds.shape:
+        return False
+    if scores.dtype.kind != "f" or peaks.dtype.kind != "f" or kinds.dtype.kind not in "iu":
+        return False
+    if not np.isin(kinds, KINDS).all():
+        return False
+    count = {kind: int((kinds == kind).sum()) for kind in KINDS}
+    if count[CALIBRATION]:
+        return count[CALIBRATION] == len(kinds)
+    own, copies = count[LEAVE_ONE_OUT], count[AUGMENTED]
+    if count[LEAVE_COPY_OUT]:
+        return own in (0, count[LEAVE_COPY_OUT]) and own + count[LEAVE_COPY_OUT] == len(kinds)
+    return copies % own == 0 and own + copies == len(kinds) if own else copies == 0
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a stored value is a number that a float holds."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
+def conformal_limit(values: np.ndarray, rate: float) -> float:
+    """The smallest value that a new normal image reaches at most at the target rate, from those (n,) of n
+    normal images: just above the ceil((n + 1)(1 - rate))-th lowest (split conformal prediction).
+
+    A new image exceeds that one with a probability of at most `rate`, if it and the n are exchangeable. Where
+    n is smaller than 1 / rate - 1 the highest stands in, which holds for a rate of 1 / (n + 1).
+    """
+    rank = min(len(values), math.ceil((len(values) + 1) * (1 - rate) - 1e-9))
+    return float(np.nextafter(np.sort(values)[max(rank, 1) - 1], np.inf))
+
+
+def normal_distribution(
+    values: np.ndarray, kinds: np.ndarray, prior: tuple[float, float] | None = None
+) -> tuple[float, float]:
+    """Mean and variance of a new normal image's log-odds, from values (n,) in [0,1] of these kinds (n,).
+
+    The log-odds are taken as normal. An outlier among the references is left out. `prior`: offset and spread
+    over other products. With it, the mean is that of the left-out references plus the offset; the variance
+    is the prior's, which counts as PRIOR_WEIGHT degrees of freedom, and the references' own. Without it,
+    LEAVE_ONE_OUT values give the mean; their variance is shrunk towards that of AUGMENTED values about each
+    reference's own mean and grows by 1 + 1/K for a new image. A single reference's SELF_MATCH and MASKED
+    values bound the mean from below and above: it lies anywhere between them alike, which adds
+    (distance)^2 / 12 to the variance within each.
+    """
+    odds = log_odds(values)
+    if CALIBRATION in kinds:
+        return float(odds.mean()), float(odds.var(ddof=1)) if len(odds) > 1 else 0.0
+    if (number := outlier(odds, kinds)) is not None:
+        kept = _but(number, kinds)
+        odds, kinds = odds[kept], kinds[kept]
+    if prior is not None:
+        own = odds[kinds == (LEAVE_COPY_OUT if LEAVE_COPY_OUT in kinds else LEAVE_ONE_OUT)]
+        offset, spread = prior
+        between = float(((own - own.mean()) ** 2).sum())
+        variance = (PRIOR_WEIGHT * spread**2 + between) / (PRIOR_WEIGHT + len(own) - 1)
+        return float(own.mean()) + offset, variance
+    return (_of_several if LEAVE_ONE_OUT in kinds else _of_one)(odds, kinds)
+
+
+def _upper(mean: float, variance: float, rate: float) -> float:
+    """The value whose log-odds a normal distribution exceeds at the rate."""
+    limit = float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5))))
+    return min(np.nextafter(1.0, 0.0).item(), limit)
+
+
+def log_odds(values: np.ndarray) -> np.ndarray:
+    """Values (n,) in [0,1] -> their log-odds, kept TINY away from both ends."""
+    clean = np.clip(np.asarray(values, np.float64), TINY, 1 - TINY)
+    return np.log(clean / (1 - clean))
+
+
+def outlier(odds: np.ndarray, kinds: np.ndarray) -> int | None:
+    """The number of the reference that the others do not explain, perhaps a defective part; None where there
+    is none.
+
+    From FEWEST references on, the one with the highest LEAVE_ONE_OUT log-odds: it must lie OUTLIER_GAP above
+    the median of the others, and OUTLIER_SPREADS times their spread.
+    """
+    own = odds[kinds == LEAVE_ONE_OUT]
+    if len(own) < FEWEST:
+        return None
+    highest = int(own.argmax())
+    gap = own[highest] - np.median(np.delete(own, highest))
+    kept = _but(highest, kinds)
+    _, variance = _of_several(odds[kept], kinds[kept])
+    return highest if gap > max(OUTLIER_GAP, OUTLIER_SPREADS * variance**0.5) else None
+
+
+def _but(number: int, kinds: np.ndarray) -> np.ndarray:
+    """Which values (n,) are not of that reference nor of its copies."""
+    count = int((kinds == LEAVE_ONE_OUT).sum())
+    copies = int((kinds == AUGMENTED).sum()) // count
+    whose = np.empty(len(kinds), int)
+    for kind, of_each in ((LEAVE_ONE_OUT, 1), (AUGMENTED, copies), (LEAVE_COPY_OUT, 1)):
+        if kind in kinds:
+            whose[kinds == kind] = np.repeat(np.arange(count), of_each)
+    return whose != number
+
+
+def _of_several(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of a new normal image's log-odds, from LEAVE_ONE_OUT and AUGMENTED ones."""
+    own = odds[kinds == LEAVE_ONE_OUT]
+    copies = odds[kinds == AUGMENTED].reshape(len(own), -1)
+    mean, between = float(own.mean()), float(((own - own.mean()) ** 2).sum())
+    within, weight = 0.0, 0
+    if copies.shape[1] > 1:
+        within, weight = float(copies.var(axis=1, ddof=1).mean()), AUGMENTED_WEIGHT
+    freedom = len(own) - 1 + weight
+    return mean, (between + weight * within) / freedom * (1 + 1 / len(own)) if freedom else 0.0
+
+
+def _of_one(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
+    """The same from the SELF_MATCH and MASKED log-odds of a single reference."""
+    groups = [odds[kinds == kind] for kind in np.unique(kinds)]
+    means = [group.mean() for group in groups]
+    within = float(np.mean([group.var(ddof=1) if len(group) > 1 else 0.0 for group in groups]))
+    return float(np.mean(means)), within + (max(means) - min(means)) ** 2 / 12
+
+
+def batch_threshold(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Threshold:
+    """The threshold from the test images' own bulk: scores and highest map values (n,), most of them of
+    normal images; 0 < rate < 1. ConfigError for fewer than FEWEST_OF_BATCH.
+
+    The log-odds of normal ones are taken as normal: the median is their mean, and the root mean square of
+    what lies below it their deviation.
+    """
+    if len(scores) < FEWEST_OF_BATCH:
+        raise ConfigError(
+            f"--threshold-from batch needs {FEWEST_OF_BATCH} images or more; there are {len(scores)}."
+        )
+    source = (
+        f"target false-positive rate {rate:g} (median and lower half of the scores of {len(scores)} test "
+        "images; it sees what it judges, and holds where most of them are normal)"
+    )
+    return Threshold(_bulk_limit(scores, rate), _bulk_limit(peaks, rate), source)
+
+
+def _bulk_limit(values: np.ndarray, rate: float) -> float:
+    odds = log_odds(values)
+    below = odds[odds <= np.median(odds)] - np.median(odds)
+    return _upper(float(np.median(odds)), float(np.square(below).mean()), rate)
+
+
+def require_both_kinds(labels: Sequence[bool] | np.ndarray) -> None:
+    """ConfigError unless there are both good and anomalous labels."""
+    if all(labels) or not any(labels):
+        raise ConfigError(
+            "--threshold-from labels needs both good and anomalous photographs among the labelled ones."
+        )
+
+
+def labelled_threshold(scores: np.ndarray, labels: np.ndarray) -> Threshold:
+    """The threshold with the best F1 on labelled photographs: scores (n,), labels (n,) bool.
+
+    Half-way between the lowest score that is called anomalous and the next one below. ConfigError unless
+    there are both good and anomalous ones.
+    """
+    require_both_kinds(labels)
+    best: dict[str, Any] = image_metrics(scores, labels)
+    below = scores[scores < best["f1_threshold_sp"]]
+    score = float(best["f1_threshold_sp"] + below.max()) / 2 if len(below) else float(best["f1_threshold_sp"])
+    return Threshold(score, None, f"labels: F1 {best['f1_sp']:.3f} on {len(labels)} labelled photographs")

@@ -1,0 +1,1 @@
+"""Fitting the heads: setup, training set, batches, step and loop."""

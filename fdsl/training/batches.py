@@ -1,0 +1,92 @@
+"""A training's batches, one after the other, by one process or by several.
+
+Several take the epoch in rounds: each encodes and matches a whole batch of its own, as one process would have
+done it, and then all have the batches of the round in their order. The frozen tower does not depend on the
+heads, so it may run ahead of their steps. Every process takes every step (fdsl/training/step.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.dataset import EpochSampler, OwnBatches, TrainingDataset, make_loader
+from fdsl.training.step import DiscrepancySource
+from utils.device import worker_count
+from utils.world import World
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A batch as the heads see it: discrepancies (L,B,N,C) and masks (B,1,S,S) on the device, and the images'
+    paths."""
+
+    features: Tensor
+    mask: Tensor
+    paths: list[str]
+
+
+class Batches:
+    """The prepared batches of an epoch, from where an interrupted training stood."""
+
+    def __init__(
+        self,
+        dataset: TrainingDataset,
+        source: DiscrepancySource,
+        batch_size: int,
+        seed: int,
+        workers: int | None,
+        world: World,
+    ) -> None:
+        self.dataset, self.source, self.batch_size, self.world = dataset, source, batch_size, world
+        self.sampler = EpochSampler(len(dataset), seed)
+        own = OwnBatches(self.sampler, batch_size, world.rank, world.size)
+        on_gpu = source.backbone.device.type == "cuda"
+        self.loader = make_loader(dataset, batch_size, worker_count(workers), own, pin=on_gpu)
+
+    def of(self, epoch: int, done: int) -> Iterator[Prepared]:
+        """The batches of an epoch but for the first `done`."""
+        self.sampler.set_epoch(epoch, start=done * self.batch_size)
+        if self.world.size == 1:
+            for batch in self.loader:
+                yield Prepared(
+                    self.source(batch), batch["mask"].to(self.source.backbone.device), batch["path"]
+                )
+            return
+        loaded, keys = iter(self.loader), list(self.sampler)
+        batches = [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
+        for first in range(0, len(batches), self.world.size):
+            round_ = batches[first : first + self.world.size]
+            own = next(loaded) if self.world.rank < len(round_) else None
+            yield from self._of_round(round_, own)
+
+    def _of_round(self, keys: list[list[int]], own: dict[str, Any] | None) -> Iterator[Prepared]:
+        """The round's batches in their order; where one of them overflows, it and those after it are computed
+        in float32, as if they had come one by one."""
+        found, masks = self._gathered(own), self._gathered_masks(own)
+        for number, part in enumerate(keys):
+            paths = [self.dataset.records[key % len(self.dataset)].image_path for key in part]
+            if self.source.overflowed(found[number][:, : len(part)]):
+                self.source.fall_back(paths)
+                found = self._gathered(own)
+            features = found[number][:, : len(part)].contiguous()
+            yield Prepared(features, masks[number, : len(part)], paths)
+
+    def _gathered(self, own: dict[str, Any] | None) -> Tensor:
+        """Every process's discrepancies (R,L,B,N,C), with zeros where it has no image."""
+        device = self.source.backbone.device
+        value = torch.zeros(self.source.shape_of(self.batch_size), device=device)
+        if own is not None:
+            value[:, : len(own["path"])] = self.source.discrepancy(own)
+        return self.world.gathered_tensor(value)
+
+    def _gathered_masks(self, own: dict[str, Any] | None) -> Tensor:
+        side = self.source.image_size
+        value = torch.zeros((self.batch_size, 1, side, side), device=self.source.backbone.device)
+        if own is not None:
+            value[: len(own["path"])] = own["mask"].to(value.device)
+        return self.world.gathered_tensor(value)

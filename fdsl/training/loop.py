@@ -1,0 +1,148 @@
+"""Fitting the heads, step by step: from where an interrupted training stood to the last epoch."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from data.dataset import TrainingDataset
+from fdsl.store.checkpoint import differences
+from fdsl.store.training_state import Position, SavedTraining, TrainingState
+from fdsl.training.batches import Batches, Prepared
+from fdsl.training.step import DiscrepancySource, HeadsStep
+from fdsl.training.training_set import TrainingSet
+from models.backbones.weights_io.check_weights import fingerprint
+from models.methods.fdsl import Fdsl
+from utils.errors import ConfigError, ModelError
+from utils.log import progress
+from utils.signals import how_to_continue
+from utils.text import printable
+from utils.world import World
+
+logger = logging.getLogger("fdsl")
+ADAM_BETAS = (0.5, 0.999)
+LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")
+
+
+def read_unfinished(state: TrainingState) -> SavedTraining | None:
+    """The unfinished training of these settings and images, or None; one of others is a ConfigError, not
+    overwritten."""
+    if not state.file.exists():
+        return None
+    saved = state.read()
+    if changed := differences(saved.config, state.config):
+        raise ConfigError(
+            f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
+            f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume."
+        )
+    if saved.data != state.data:
+        raise ConfigError(
+            f"{state.file} holds an unfinished training on other files: the dataset has changed since; "
+            "put the files back, or start anew with --no-resume."
+        )
+    logger.info(
+        "Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step
+    )
+    how_to_continue(f"the same command goes on after step {saved.position.step}")
+    then, now = saved.config.training.machine, state.config.training.machine
+    if other := [name for name in ("device_name", "torch") if getattr(then, name) != getattr(now, name)]:
+        logger.warning(
+            "It began with another %s: the weights can differ in their last bits.", " and ".join(other)
+        )
+    return saved
+
+
+def fit(
+    method: Fdsl,
+    source: DiscrepancySource,
+    learnt: TrainingSet,
+    state: TrainingState,
+    saved: SavedTraining | None,
+    *,
+    save_every: tuple[int | None, float | None],
+    workers: int | None,
+    max_pixels: int,
+    world: World = World(),  # noqa: B008 - frozen
+) -> Position:
+    """Trains the heads in place with the settings of `state`, from where `saved` stood on; the position it
+    ends at has a LOSS_COLUMNS row per step. `save_every`: (steps, None) or (None, seconds) between two saved
+    states; `workers`: processes that load images (None: by cores); `max_pixels`: a larger image is refused.
+
+    Of the processes of a `world` each prepares its part of the batches and finds the gradients of its part of
+    the heads, all take every step, and the first keeps the state.
+    """
+    training = state.config.training
+    optimizer = torch.optim.Adam(method.parameters(), lr=training.learning_rate, betas=ADAM_BETAS)
+    position = saved.restore(method, optimizer) if saved else Position()
+    if saved and saved.precision != source.precision:
+        source.use_float32()
+    dataset = TrainingDataset(
+        learnt.root, learnt.records, source.image_size, training.augmentation, training.seed, max_pixels
+    )
+    batches = Batches(dataset, source, training.batch_size, training.seed, workers, world)
+    step = HeadsStep(method, optimizer, world)
+    method.train()
+    while position.epoch < training.epochs:
+        what = f"epoch {position.epoch + 1}/{training.epochs}"
+        left = len(dataset) - position.batch * training.batch_size
+        prepared = batches.of(position.epoch, position.batch)
+        for batch in progress(prepared, left, what, _images, lambda: f"loss {position.rows[-1][2]:.4f}"):
+            found = step(batch.features, batch.mask)
+            with world.same_everywhere():
+                take_step(step, batch, found, position, state)
+            if world.is_first and state.due(position.step, save_every):
+                keep(state, step, position, source.precision)
+        log_loss(what, position)
+        with world.same_everywhere():
+            refuse_drift(world, method, position)
+        position.epoch, position.batch = position.epoch + 1, 0
+        if world.is_first:
+            keep(state, step, position, source.precision)
+    return position
+
+
+def _images(batch: Prepared) -> int:
+    return len(batch.paths)
+
+
+def refuse_drift(world: World, method: Fdsl, position: Position) -> None:
+    """ModelError unless the heads' weights are the same in every process."""
+    found = world.gathered(fingerprint(method.state_dict())) if world.joined else []
+    if any(one != found[0] for one in found):
+        raise ModelError(
+            f"The processes have come to different weights after step {position.step}; start them on "
+            "machines of one kind, with the same packages."
+        )
+
+
+def take_step(
+    step: HeadsStep, batch: Prepared, found: tuple[float, float], position: Position, state: TrainingState
+) -> None:
+    """One optimizer step and its row of losses, which `step` has found; ModelError, before the weights are
+    touched, where the loss is not finite."""
+    number = position.step + 1
+    focal, dice = found
+    if not step.finite:
+        raise ModelError(
+            f"The loss is not finite at step {number} (images {printable(', '.join(batch.paths))}); "
+            f"check these files, or lower --learning-rate; {state.kept()}."
+        )
+    step.optimizer.step()
+    position.rows.append((number, position.epoch + 1, focal + dice, focal, dice))
+    logger.debug("step %d: loss %.4f (focal %.4f, dice %.4f)", number, focal + dice, focal, dice)
+    position.batch += 1
+
+
+def keep(state: TrainingState, step: HeadsStep, position: Position, precision: str) -> None:
+    """Saves the state, from which the same command goes on."""
+    state.config = state.config.in_precision(precision)
+    state.save(step.method, step.optimizer, position, precision)
+    how_to_continue(f"the same command goes on after step {position.step}")
+
+
+def log_loss(what: str, position: Position) -> None:
+    """Logs the mean losses of the epoch that is done."""
+    done = [row for row in position.rows if row[1] == position.epoch + 1]
+    mean = [sum(column) / len(column) for column in zip(*(row[2:] for row in done))]
+    logger.info("%s: loss %.4f (focal %.4f, dice %.4f)", what, *mean)

@@ -1,0 +1,77 @@
+"""The families of backbones there are: the only place where a model's name decides which one it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from models.backbone import Backbone
+from models.backbones.open_clip import defaults_of_open_clip, load_open_clip
+from models.backbones.open_clip_loading import weights_of_open_clip
+from models.backbones.text.prompts import Encode, directions
+from models.backbones.text.text_encoder import text_encoder
+from models.backbones.timm import defaults_of_timm, load_timm, refuse_texts
+from models.backbones.timm_loading import PREFIX, weights_of_timm
+from utils.config import RAW, BackboneConfig, MethodConfig
+
+
+class Family(NamedTuple):
+    """What loads a model; what it is used with where nothing is said (of its name and the folder of further
+    model configurations); where the weights of a name and a tag lie, if they were fetched before; and the
+    encoder of sentences."""
+
+    load: Callable[..., Backbone]
+    defaults: Callable[[str, str | None], BackboneConfig]
+    cached: Callable[[str, str], Path | None]
+    text_encoder: Callable[[str, str, str | None], Encode]
+
+
+# Prefix of --model -> its family; the first that fits is taken.
+FAMILIES: dict[str, Family] = {
+    PREFIX: Family(load_timm, defaults_of_timm, weights_of_timm, refuse_texts),
+    "": Family(load_open_clip, defaults_of_open_clip, weights_of_open_clip, text_encoder),
+}
+
+
+def load_backbone(
+    model: str,
+    pretrained: str,
+    layers: Sequence[int],
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    model_config: str | None = None,
+    token_norm: str = RAW,
+) -> Backbone:
+    """The frozen backbone `model` with the weights `pretrained`, `layers` tapped, on `device`, in `dtype`.
+
+    `pretrained`: a tag of the family's library (downloaded and cached by it), a FILE, or "none" (untrained
+    weights from a fixed seed). `token_norm`: "raw" or "final", see BackboneConfig. Raises ModelError, one
+    sentence with the cure, for what cannot be had.
+    """
+    return family_of(model).load(model, pretrained, layers, device, dtype, model_config, token_norm)
+
+
+def defaults_of(model: str, model_config: str | None = None) -> BackboneConfig:
+    """What a model is used with where nothing is said: weights, tapped blocks, image side, token norm."""
+    return family_of(model).defaults(model, model_config)
+
+
+def cached_weights(model: str, tag: str) -> Path | None:
+    """Where the weights `tag` of a model lie on this machine; None where they would be fetched."""
+    return family_of(model).cached(model, tag)
+
+
+def text_directions(tower: BackboneConfig, wanted: Sequence[MethodConfig]) -> list[Tensor]:
+    """The directions (2,D) of normal and damaged in the words of each of `wanted`; the text tower is there
+    only as long as they are made. ModelError for a backbone without one."""
+    encode = family_of(tower.model).text_encoder(tower.model, tower.pretrained, tower.model_config)
+    return [directions(encode, options) for options in wanted]
+
+
+def family_of(model: str) -> Family:
+    """The family that a model's name belongs to."""
+    return next(family for prefix, family in FAMILIES.items() if model.startswith(prefix))

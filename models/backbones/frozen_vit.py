@@ -1,0 +1,85 @@
+"""What the image towers of all families have in common: frozen, square patches, one precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.backbone import normalise
+from models.backbones.weights_io.check_weights import fingerprint
+from utils.config import FINAL
+from utils.errors import ModelError
+
+
+class FrozenTower(nn.Module):
+    """The part of a `Backbone` (models/backbone.py) that no family does otherwise.
+
+    `blocks`: how many the tower has. `layers`: those that are tapped, counted from 1. `token_norm`: FINAL
+    where tokens pass the model's last norm, else they are the raw output of a block. `state`: the weights,
+    for the fingerprint, of which `token_norm` is a part. Raises ModelError for blocks that are not there.
+    """
+
+    def __init__(
+        self,
+        blocks: int,
+        layers: Sequence[int],
+        patch_size: int,
+        width: int,
+        token_norm: str,
+        state: dict[str, Tensor],
+        dtype: torch.dtype,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        super().__init__()
+        if not layers or len(set(layers)) != len(layers) or any(not 1 <= layer <= blocks for layer in layers):
+            raise ModelError(
+                f"--layers {' '.join(map(str, layers))}: give distinct blocks between 1 and {blocks}."
+            )
+        self.layers = tuple(sorted(layers))
+        self.patch_size, self.width, self.dtype = patch_size, width, dtype
+        self.final = token_norm == FINAL
+        self.fingerprint = fingerprint(state) + (f"-{FINAL}" if self.final else "")
+        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+
+    def train(self, mode: bool = True) -> FrozenTower:
+        """Frozen: stays in eval mode whatever the caller asks."""
+        return super().train(False)
+
+    def grid(self, side: int) -> int:
+        """Patches along one side of an image of `side` pixels; ModelError unless it is a whole number."""
+        if side < self.patch_size or side % self.patch_size:
+            near = nearest_multiple(side, self.patch_size)
+            raise ModelError(
+                f"--image-size {side} is not a multiple of the patch side {self.patch_size}; "
+                f"{near} is the nearest that is."
+            )
+        return side // self.patch_size
+
+    def normalise(self, pixels: Tensor) -> Tensor:
+        """Pixels (...,3,H,W) uint8 -> float32 with the weights' mean and standard deviation."""
+        return normalise(pixels, self.mean, self.std)
+
+
+def unit_tokens(blocks: Sequence[Tensor], dtype: torch.dtype) -> Tensor:
+    """Tokens of L blocks (B,N,C) float32 -> (L,B,N,C) of unit length in `dtype`, written to their place at
+    once; stacked where a graph is traced, which would copy all blocks for each one that is written."""
+    if torch.compiler.is_compiling():
+        return torch.stack([F.normalize(block, dim=-1).to(dtype) for block in blocks])
+    tokens = blocks[0].new_empty((len(blocks), *blocks[0].shape), dtype=dtype)
+    for place, block in zip(tokens, blocks):
+        place.copy_(F.normalize(block, dim=-1))
+    return tokens
+
+
+def nearest_multiple(side: int, patch_size: int) -> int:
+    """The multiple of the patch side, at least one, that is nearest to `side`."""
+    return max(1, round(side / patch_size)) * patch_size
+
+
+def quarters(blocks: int) -> tuple[int, ...]:
+    """The blocks at a quarter, a half, three quarters and all of the depth: 6 12 18 24 of 24."""
+    return tuple(sorted({max(1, round(blocks * part / 4)) for part in (1, 2, 3, 4)}))

@@ -1,0 +1,188 @@
+"""open_clip's image towers: their weights from a hub, a file or a fixed seed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import open_clip
+import torch
+from open_clip.timm_model import TimmModel
+from open_clip.transformer import VisionTransformer
+from torch import nn
+
+from models.backbones.timm_loading import PREFIX, require_plain_vit, shape_of_tower
+from models.backbones.weights_io.check_weights import fill_image_tower, read_image_tower
+from models.backbones.weights_io.read_weights import first_in_cache
+from utils.errors import ModelError
+from utils.text import first_line
+
+logger = logging.getLogger("fdsl")
+UNTRAINED_SEED = 2025
+HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+# No text tower is used here: where its weights are not loaded, the smallest possible one is built.
+TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+
+
+def register_model_configs(folder: str) -> None:
+    """Adds every open_clip model JSON of `folder` to open_clip's list."""
+    if not list(Path(folder).glob("*.json")):
+        raise ModelError(f"--model-config {folder} holds no open_clip model file (*.json).")
+    try:
+        open_clip.add_model_config(folder)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"--model-config {folder}: a model file in it cannot be read ({error}).") from error
+
+
+def untrained_tower(model: str) -> VisionTransformer:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        return _new_tower(model, "cpu")
+
+
+def _new_tower(model: str, device: str) -> VisionTransformer:
+    try:
+        with open_clip_quiet():
+            visual = open_clip.create_model(
+                model,
+                pretrained=None,
+                precision="fp32",
+                device=device,
+                text_cfg=TINY_TEXT_TOWER,
+                force_custom_text=False,
+            ).visual
+    except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"--model {model} cannot be built from its open_clip configuration ({first_line(error)})."
+        ) from error
+    require_vit(visual, model)
+    return visual
+
+
+def require_vit(visual: nn.Module, model: str) -> None:
+    """ModelError for an image tower that is neither open_clip's own ViT nor a plain one of timm."""
+    if isinstance(visual, TimmModel):
+        require_plain_vit(visual.trunk, model)
+    else:
+        require_square_vit(visual)
+
+
+def shape_of_config(model: str) -> tuple[int, int] | None:
+    """Blocks and patch side in pixels by a model's configuration; None where it does not say, or is not
+    known."""
+    config = open_clip.get_model_config(model) if model in open_clip.list_models() else None
+    vision = (config or {}).get("vision_cfg")
+    if not isinstance(vision, dict):
+        return None
+    if "timm_model_name" in vision:
+        try:
+            trunk = shape_of_tower(f"{PREFIX}{vision['timm_model_name']}")
+        except ModelError:  # no ViT: said when it is built
+            return None
+        return len(trunk.blocks), trunk.patch_embed.patch_size[0]
+    blocks, patch = vision.get("layers", 12), vision.get("patch_size", 16)
+    return (blocks, patch) if type(blocks) is int and type(patch) is int and min(blocks, patch) > 0 else None
+
+
+def require_square_vit(visual: nn.Module) -> None:
+    """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and
+    patches."""
+    if not isinstance(visual, VisionTransformer):
+        raise ModelError(
+            f"The image tower is a {type(visual).__name__}, not a Vision Transformer; choose for instance "
+            "ViT-L-14-336-quickgelu or ViT-B-16-quickgelu."
+        )
+    for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):
+        if height != width:
+            raise ModelError(
+                f"The image tower takes {what} of {height} x {width} px; only square ones work here."
+            )
+
+
+def tower_of_file(model: str, file: Path) -> VisionTransformer:
+    """The image tower with the file's weights, made without any of its own: drawing random ones takes
+    seconds."""
+    state = read_image_tower(file)
+    with torch.device("meta"):
+        visual = _new_tower(model, "meta")
+    fill_image_tower(visual, state, str(file))
+    if any(
+        tensor.is_meta for tensor in (*visual.parameters(), *visual.buffers())
+    ):  # a buffer that no file holds
+        visual = untrained_tower(model)
+        fill_image_tower(visual, state, str(file))
+    return visual
+
+
+def downloaded_tower(model: str, tag: str) -> VisionTransformer:
+    return downloaded_clip(model, tag).visual
+
+
+def downloaded_clip(model: str, tag: str) -> open_clip.CLIP:
+    """The whole CLIP with the weights of a tag; ModelError where they cannot be had."""
+    source = open_clip.get_pretrained_cfg(model, tag)
+    if not source:
+        tags = open_clip.list_pretrained_tags_by_model(model)
+        raise ModelError(
+            f"--pretrained {tag} is neither a file nor a tag of {model} "
+            f"(tags: {', '.join(tags) or 'none'}; or give a FILE, or none for untrained weights)."
+        )
+    if source.get("quick_gelu", False) and not model.endswith("-quickgelu"):
+        logger.warning(
+            "%s runs the %s weights with plain GELU, though they were trained with QuickGELU; "
+            "%s-quickgelu is right for them.",
+            model,
+            tag,
+            model,
+        )
+    try:
+        with open_clip_quiet():
+            return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu")
+    except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
+        where = source.get("hf_hub", "").strip("/") or source.get("url", "")
+        raise ModelError(
+            f"The weights {tag} of {model} could not be fetched ({first_line(error)}); download "
+            f"open_clip_model.safetensors of {where} where there is a network and pass it as "
+            "--pretrained FILE."
+        ) from error
+
+
+def weights_of_open_clip(model: str, tag: str) -> Path | None:
+    """Where the weights `tag` of a model lie in open_clip's caches; None where they do not."""
+    source = open_clip.get_pretrained_cfg(model, tag)
+    repository, _, name = source.get("hf_hub", "").rpartition("/")
+    if repository:
+        return first_in_cache(repository, [name] if name else HUB_FILES)
+    file = Path("~/.cache/clip").expanduser() / Path(source.get("url", "") or "nothing").name
+    return file if file.is_file() else None
+
+
+def normalisation_of(model: str, tag: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation (3,) that the weights `tag` were trained with; OpenAI's where they name
+    none. Of a file or untrained ones: what a tower of timm has been trained with, by the model's first
+    tag."""
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    of_timm = "timm_model_name" in (open_clip.get_model_config(model) or {}).get("vision_cfg", {})
+    if tag not in tags and of_timm and tags:
+        tag = tags[0]
+    source = open_clip.get_pretrained_cfg(model, tag)
+    mean = tuple(source.get("mean") or open_clip.OPENAI_DATASET_MEAN)
+    std = tuple(source.get("std") or open_clip.OPENAI_DATASET_STD)
+    return mean, std
+
+
+@contextlib.contextmanager
+def open_clip_quiet() -> Iterator[None]:
+    """open_clip reports to the root logger and by warnings; what matters of it is said by this module."""
+    root = logging.getLogger()
+    before = root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+            yield
+    finally:
+        logging.disable(before)

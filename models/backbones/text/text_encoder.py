@@ -1,0 +1,160 @@
+"""CLIP's text tower, as long as sentences are encoded: built, filled, used and let go.
+
+It is a whole CLIP of open_clip with the smallest possible image tower, so that open_clip's own `encode_text`
+does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+
+import open_clip
+import torch
+from torch import Tensor
+
+from models.backbones.open_clip_loading import (
+    UNTRAINED_SEED,
+    downloaded_clip,
+    open_clip_quiet,
+    register_model_configs,
+)
+from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
+from models.backbones.weights_io.read_weights import read_state, refuse_other_numbers
+from models.backbones.weights_io.transformers_names import is_of_transformers, text_to_open_clip
+from utils.config import UNTRAINED
+from utils.errors import ModelError
+from utils.text import first_line, one_line
+
+TINY_IMAGE_TOWER = {"image_size": 8, "layers": 1, "width": 8, "head_width": 8, "patch_size": 8}
+AT_ONCE = 64  # sentences
+VOCABULARY = "token_embedding.weight"
+NOT_OF_TEXT = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
+CURE = "take a CLIP of open_clip whose text tower is its own, for instance ViT-L-14-336-quickgelu"
+
+
+def text_encoder(
+    model: str, pretrained: str, model_config: str | None = None
+) -> Callable[[Sequence[str]], Tensor]:
+    """What gives the text embeddings (n,D) of sentences, of unit length, float32, on the CPU; the tower lives
+    as long as it does.
+
+    The arguments are those of `load_open_clip`: one set of weights holds both towers. Raises ModelError for a
+    model without such a text tower, weights that hold none or cannot be fetched.
+    """
+    if model_config is not None:
+        register_model_configs(model_config)
+    _refuse_other_towers(model)
+    if pretrained == UNTRAINED:
+        clip = untrained_clip(model)
+    elif Path(pretrained).is_file():
+        clip = clip_of_file(model, Path(pretrained))
+    else:
+        clip = downloaded_clip(model, pretrained)
+    clip.eval().requires_grad_(False)
+    tokenizer = tokenizer_of(model)
+
+    def encode(sentences: Sequence[str]) -> Tensor:
+        parts = tokenizer(list(sentences)).split(AT_ONCE)
+        return torch.cat([clip.encode_text(part, normalize=True) for part in parts])
+
+    return encode
+
+
+def _refuse_other_towers(model: str) -> None:
+    """ModelError for a model whose towers are not both open_clip's own."""
+    config = open_clip.get_model_config(model) if model in open_clip.list_models() else {}
+    text, vision = config.get("text_cfg", {}), config.get("vision_cfg", {})
+    strange = [
+        what
+        for what, there in (
+            ("an image tower of timm", "timm_model_name" in vision),
+            ("a text tower or a tokenizer that open_clip does not hold", any("hf_" in name for name in text)),
+            ("a text tower that writes captions", "multimodal_cfg" in config),
+        )
+        if there
+    ]
+    if strange:
+        raise ModelError(f"--model {one_line(model, 120)} has {strange[0]}; for text {CURE}.")
+
+
+def untrained_clip(model: str) -> open_clip.CLIP:
+    """A CLIP whose text tower is random, always the same."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        return _new_clip(model)
+
+
+def _new_clip(model: str) -> open_clip.CLIP:
+    """A CLIP with its own text tower and the smallest image tower; ModelError where its vocabulary is not
+    that of open_clip's tokenizer."""
+    try:
+        with open_clip_quiet():
+            clip = open_clip.create_model(
+                model, pretrained=None, precision="fp32", device="cpu", vision_cfg=TINY_IMAGE_TOWER
+            )
+    except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"--model {model}: its text tower cannot be built from its open_clip configuration "
+            f"({first_line(error)})."
+        ) from error
+    known, needed = len(of_text(clip.state_dict())[VOCABULARY]), tokenizer_of(model).vocab_size
+    if known != needed:
+        raise ModelError(
+            f"--model {model}: its text tower knows {known} tokens, and open_clip's tokenizer has {needed}; "
+            f"{CURE}."
+        )
+    return clip
+
+
+@cache
+def tokenizer_of(model: str) -> open_clip.SimpleTokenizer:
+    """open_clip's tokenizer for a model, whose vocabulary is a file of the package."""
+    with open_clip_quiet():
+        return open_clip.get_tokenizer(model)
+
+
+def of_text(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a whole CLIP's state dict, in open_clip's names, is of its text tower: without `visual.*`, and
+    without the prefix `text.` of later models."""
+    prefix = _prefix(state)
+    return {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if name.startswith(prefix) and not name.startswith(VISUAL) and name not in NOT_OF_TEXT
+    }
+
+
+def _prefix(state: dict[str, Tensor]) -> str:
+    """What the names of the text tower begin with."""
+    return "text." if any(name.startswith("text.") for name in state) else ""
+
+
+def read_text_tower(file: Path) -> dict[str, Tensor]:
+    """The text tower's state dict in open_clip's names, from the file of a whole CLIP: see read_image_tower.
+
+    Nothing in the file is executed. Raises ModelError, one sentence that names the file.
+    """
+    state = {name.removeprefix("module."): value for name, value in read_state(file).items()}
+    tower = text_to_open_clip(state) if is_of_transformers(state) else of_text(state)
+    if VOCABULARY not in tower:
+        raise ModelError(
+            f"--pretrained {one_line(file, 300)} holds no text tower: --method text and --with-text need the "
+            "weights of a whole CLIP."
+        )
+    refuse_other_numbers(tower, file)
+    return tower
+
+
+def clip_of_file(model: str, file: Path) -> open_clip.CLIP:
+    """A CLIP whose text tower has the file's weights."""
+    tower, clip = read_text_tower(file), untrained_clip(model)
+    whole = clip.state_dict()
+    own = _prefix(whole)
+    text = of_text(whole)
+    kept = {name: value for name, value in whole.items() if name.removeprefix(own) not in text}
+    fill_strictly(
+        clip, kept | {f"{own}{name}": value for name, value in tower.items()}, str(file), "text tower"
+    )
+    return clip

@@ -1,0 +1,1 @@
+"""Weights read from files without executing anything, checked and named."""

@@ -1,0 +1,150 @@
+"""State dicts from weights files of strangers: nothing in them is executed, and what comes back is plain."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import torch
+from torch import Tensor
+
+from models.backbones.weights_io.torchscript import is_script_archive, read_script_archive
+from utils.errors import ModelError
+from utils.plain_tensors import is_plain
+from utils.text import one_line
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+FETCH = "fetch the model's .safetensors file, or save its tensors alone"
+# Where trainings keep a model's tensors, the averaged ones first, as timm takes them.
+WRAPPINGS = (
+    *("state_dict_ema", "model_ema", "ema", "teacher", "target_encoder", "state_dict", "model_state_dict"),
+    *(
+        "model_state",
+        "model",
+        "module",
+        "network",
+        "net",
+        "backbone",
+        "encoder",
+        "student",
+        "weights",
+        "params",
+    ),
+)
+DEEPEST = 4  # dictionaries within dictionaries
+AVERAGED = re.compile(r"\b(teacher|ema|target)")
+# The patches' weights by the names of open_clip, of timm and Meta, and of transformers.
+PATCHES = (
+    *("visual.trunk.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "visual.conv1.weight"),
+    *("vision_model.embeddings.patch_embedding.weight", "patch_embed.proj.weight"),
+    *("embeddings.patch_embeddings.projection.weight", "embeddings.patch_embeddings.weight", "conv1.weight"),
+)
+logger = logging.getLogger("fdsl")
+
+
+def read_state(file: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Name -> dense tensor in memory, of a safetensors or torch file or a TorchScript archive; of the last
+    those with `prefix`, where there are some. What a training wraps a model in (`model`, `teacher`,
+    `backbone.`, `module.`, `_orig_mod.`) is taken off.
+
+    Raises ModelError, one sentence that names the file.
+    """
+    from safetensors import SafetensorError
+
+    where = f"--pretrained {one_line(file, 300)}"
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of torch, on kinds of tensors that are refused here
+            state = _read(file, prefix)
+    except (SafetensorError, BadZipFile, RuntimeError, OSError, ValueError, EOFError, LookupError) as error:
+        raise ModelError(f"{where} is not a plain weights file ({_reason(error)}); {FETCH}.") from error
+    except Exception as error:  # pickle.UnpicklingError and its kin
+        raise ModelError(f"{where} was refused: {refused_object(error)}; {FETCH}.") from error
+    state, keys = _unwrapped(state)
+    if not isinstance(state, dict) or not state:
+        raise ModelError(f"{where} holds no state dict of tensors; {FETCH}.")
+    if all(isinstance(name, str) for name in state) and (prefix_of_model := _prefix(state)):
+        keys.append(prefix_of_model.rstrip("."))
+        cut = len(prefix_of_model)
+        state = {name[cut:]: value for name, value in state.items() if name.startswith(prefix_of_model)}
+    if keys:
+        logger.info(
+            "%s: the weights under %s are taken", one_line(file, 300), one_line(" / ".join(keys), 120)
+        )
+    strange = [name for name, value in state.items() if not isinstance(name, str) or not is_plain(value)]
+    if strange:
+        raise ModelError(
+            f"{where} holds no state dict of plain tensors ({one_line(strange[0], 60)} is none); {FETCH}."
+        )
+    return state
+
+
+def _unwrapped(content: Any) -> tuple[Any, list[str]]:
+    """The innermost of the dictionaries that a training keeps a model's tensors in, and the keys on the
+    way."""
+    keys: list[str] = []
+    while isinstance(content, dict) and len(keys) < DEEPEST:
+        inner = next((key for key in WRAPPINGS if isinstance(content.get(key), dict)), None)
+        if inner is None:
+            break
+        keys.append(inner)
+        content = content[inner]
+    return content, keys
+
+
+def _prefix(state: Mapping[str, Any]) -> str:
+    """What stands before each name of the image model, or of the CLIP that it is part of; "" for nothing. Of
+    a teacher and its student the teacher's, which their authors publish."""
+    for last in PATCHES:
+        found = [name.removesuffix(last) for name in state if name == last or name.endswith(f".{last}")]
+        if found:
+            return min(found, key=lambda one: (not AVERAGED.search(one) and one != "", len(one), one))
+    return ""
+
+
+def refused_object(error: BaseException) -> str:
+    """What a torch file holds beside tensors, in our own words: PyTorch's advise to run it."""
+    named = re.search(r"GLOBAL ([A-Za-z_][\w.]{0,80})", str(error))
+    if named:
+        return f"it holds a Python object ({named[1]}), and nothing in a file is executed here"
+    advice = "weights_only" in str(error)
+    return "it holds more than tensors" + ("" if advice else f" ({_reason(error)})")
+
+
+def _read(file: Path, prefix: str) -> Any:
+    from safetensors.torch import load_file
+
+    if file.suffix == ".safetensors":
+        return load_file(file)
+    if is_script_archive(file):
+        return read_script_archive(file, prefix)
+    return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def first_in_cache(repository: str, names: Sequence[str]) -> Path | None:
+    """The first of these files of a hub's repository that was fetched before; None where none was."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = (try_to_load_from_cache(repository, name) for name in names)
+    return next((Path(place) for place in found if isinstance(place, str)), None)
+
+
+def refuse_other_numbers(state: dict[str, Tensor], file: Path) -> None:
+    """ModelError for weights that are no floats of 16, 32 or 64 bits, by name."""
+    for name, value in state.items():
+        if value.dtype not in FLOATS:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"--pretrained {one_line(file, 300)} holds {kind} in {one_line(name, 60)}, where floats of "
+                f"16 or 32 bits are wanted; {FETCH} in one of these."
+            )
+
+
+def _reason(error: BaseException) -> str:
+    """The first sentence of an error's text."""
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0] if lines else type(error).__name__, 160)

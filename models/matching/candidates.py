@@ -1,0 +1,170 @@
+"""Which of a memory bank's tokens a query token may match: a strategy that a method hands on to its bank."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from models.features import EMBEDDING, Features
+
+if TYPE_CHECKING:
+    from models.matching.memory_bank import MemoryBank
+
+PICKS = 52  # reference windows that a query window is matched against by OwnPicks
+NEAR = (
+    2.0  # patches: a match this near to the patch's own place, in rows and in columns, is barred by Elsewhere
+)
+
+
+class Matching:
+    """Every token of the bank may be matched."""
+
+    want: ClassVar[frozenset[str]] = frozenset()  # of the backbone, for references and queries alike
+
+    def keys(self, bank: MemoryBank, embeddings: Tensor | None, window: int) -> Tensor | None:
+        """What the bank keeps of each of its windows (W,...) so that this strategy can choose among them:
+        windows of `window` tokens, whose image embeddings are `embeddings`."""
+        return None
+
+    def over(self, parts: Iterable[Features]) -> Iterator[tuple[Features, Matching]]:
+        """The parts of one image's windows, each with the strategy to match it by."""
+        return ((part, self) for part in parts)
+
+    def of_tiles(self) -> Matching:
+        """The same strategy for a photograph's tiles and the bank of tiles."""
+        return self
+
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
+        """Query tokens (L,B,n,C) -> (L,B,n), the place in the bank of each one's nearest token that it may
+        match."""
+        tokens = query.tokens
+        return bank.index(tokens.flatten(1, 2), align).view(tokens.shape[:3])
+
+
+EVERYTHING = Matching()
+
+
+@dataclass(frozen=True)
+class PickedByAny(Matching):
+    """Only the bank's windows that any window of the query picks by its image embedding (published;
+    docs/design.md, section 2.10). `embeddings` (W,D): of all windows of the query image."""
+
+    want: ClassVar[frozenset[str]] = frozenset({EMBEDDING})
+    embeddings: Tensor | None = None
+
+    def keys(self, bank: MemoryBank, embeddings: Tensor | None, window: int) -> Tensor | None:
+        return embeddings
+
+    def over(self, parts: Iterable[Features]) -> Iterator[tuple[Features, Matching]]:
+        parts = list(parts)  # every window picks before the first one is matched
+        match = replace(self, embeddings=torch.cat([part.wanted_embedding() for part in parts]))
+        return ((part, match) for part in parts)
+
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
+        rows = self.rows(bank)
+        return rows[super().index(bank.part(rows), query, align)]
+
+    def rows(self, bank: MemoryBank) -> Tensor:
+        """The bank's tokens of the windows that were picked, by their places in it."""
+        if self.embeddings is None:
+            raise ValueError("No window has picked yet: `over` comes before `index`.")
+        picked = (self.embeddings @ bank.window_keys.to(self.embeddings.dtype).t()).argmax(-1).unique()
+        patches = torch.arange(bank.window, device=picked.device)
+        return (picked[:, None] * bank.window + patches).flatten()
+
+
+@dataclass(frozen=True)
+class OwnPicks(Matching):
+    """Each window within the bank's `most` windows whose mean tokens are most like its own: far fewer
+    products, for a loss that docs/measurements.md shows."""
+
+    most: int = PICKS
+
+    def keys(self, bank: MemoryBank, embeddings: Tensor | None, window: int) -> Tensor | None:
+        return bank.keys_of_own(window)
+
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
+        likeness = bank.keys_of(query.tokens) @ bank.window_keys.float().t()
+        picked = likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
+        return bank.index_within(query.tokens, picked, align)
+
+
+@dataclass(frozen=True)
+class Elsewhere(Matching):
+    """No patch may match near its own place: how one reference is scored as if it were unknown.
+
+    places (R,N,2): for each of the bank's R photographs, where its N patches lie on the unturned reference
+    (row, column, in patches). The query is a copy of the reference as it stands in the first of them.
+    inside (R,N) bool: which of them the memory of whole images holds; None: all. tiles: the same for the
+    patches of tiles, N then of all of a photograph's, where there are some.
+    """
+
+    places: Tensor
+    tiles: Elsewhere | None = None
+    inside: Tensor | None = None
+
+    def of_tiles(self) -> Elsewhere:
+        if self.tiles is None:
+            raise ValueError("Nobody has said where the patches of tiles lie.")
+        return self.tiles
+
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
+        tokens = query.tokens
+        own = self.of_query(query).expand(tokens.shape[1], -1, -1)
+        known = self.of_memory(bank.patches, len(bank)).to(tokens.device)
+        if align == "diff2":
+            tokens = bank.centre(tokens.flatten(1, 2)).view_as(tokens)
+        half_squares = [
+            normal.float().square().sum(-1) / 2 if align == "diff2" else None for normal in bank.centred
+        ]
+        found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+        for image, at in enumerate(own):
+            barred = near(at, known)
+            for block, (normal, half_square) in enumerate(zip(bank.centred, half_squares)):
+                found[block, image] = nearest_allowed(tokens[block, image], normal, barred, half_square)
+        return found
+
+    def of_query(self, query: Features) -> Tensor:
+        """Where the query's patches lie: (n,2) or (B,n,2)."""
+        places = self.places[0].to(query.tokens.device)
+        return places if query.patches is None else places[query.patches]
+
+    def of_memory(self, patches: Tensor | None, count: int) -> Tensor:
+        """Where a memory's `count` tokens lie (count,2), whose patches of their photographs are `patches`
+        (count,)."""
+        places = self.places.flatten(0, 1)
+        if patches is None:
+            return places if self.inside is None else places[self.inside.flatten().to(places.device)]
+        return places.to(patches.device)[self._rows(patches, count)]
+
+    def _rows(self, patches: Tensor, count: int) -> Tensor:
+        """Which of all places (R*N) those of the memory are."""
+        photographs = torch.arange(count, device=patches.device) // (count // len(self.places))
+        return photographs * self.places.shape[1] + patches
+
+
+def near(one: Tensor, other: Tensor) -> Tensor:
+    """Places (n,2) and (m,2) -> (n,m), whether they lie no further apart than NEAR in rows and in columns."""
+    rows, columns = ((one[:, None, axis] - other[None, :, axis]).abs_() <= NEAR for axis in (0, 1))
+    return rows.logical_and_(columns)
+
+
+def nearest_allowed(query: Tensor, bank: Tensor, barred: Tensor, half_square: Tensor | None = None) -> Tensor:
+    """(Q,C) and (M,C) -> (Q,), the index of the nearest token that is not barred (Q,M).
+
+    `half_square` (M,), half the tokens' squared lengths, asks for diff2's distance. See
+    memory_bank.nearest_index.
+    """
+    similarity = query @ bank.t()
+    if half_square is not None:
+        similarity = similarity.float() - half_square
+    return similarity.masked_fill_(barred, -torch.inf).max(-1).indices
+
+
+def window_matching(index_memory: str) -> Matching:
+    """How windows are matched: `--index-memory` 0 all, 1 those that any window picks, window own picks."""
+    return {"0": EVERYTHING, "1": PickedByAny(), "window": OwnPicks(PICKS)}[index_memory]

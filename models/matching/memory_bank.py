@@ -1,0 +1,336 @@
+"""The memory bank of normal patch tokens: how a query token finds its nearest one, and what differs between
+them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.features import Features
+from models.matching.candidates import EVERYTHING, Matching
+from models.matching.discrepancy import feature_discrepancy, in_rows, of_difference
+from utils.config import ALIGNMENTS, MethodConfig
+from utils.errors import ModelError
+from utils.plain_tensors import taken
+
+CENTRED_AT_ONCE = 4096  # tokens of each block
+SIMILARITY_VALUES = 2**24  # of one chunk of the similarity matrix; the whole of it is never held
+
+
+def nearest_index(query: Tensor, bank: Tensor, align: str = "mulmax") -> Tensor:
+    """(Q,C) queries and (M,C) normal tokens -> (Q,) index of the nearest normal token.
+
+    mulmax: argmax_j <q, m_j>. diff2: argmin_j ||q - m_j||, found as the argmax of <q, m_j> - ||m_j||^2 / 2.
+    One matrix product and one maximum per chunk of SIMILARITY_VALUES. docs/design.md, section 2.3.
+    """
+    return nearest_of(query, bank, align)[1]
+
+
+def nearest_of(query: Tensor, bank: Tensor, align: str = "mulmax") -> tuple[Tensor, Tensor]:
+    """As nearest_index; before the index the value (Q,) whose maximum it is."""
+    if align not in ALIGNMENTS:
+        raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}.")
+    if bank.shape[0] == 0:
+        raise ValueError("The memory bank is empty: remember the references first.")
+    half_square = bank.float().square().sum(-1) / 2 if align == "diff2" else None
+    found = []
+    for chunk in query.split(max(1, SIMILARITY_VALUES // bank.shape[0])):
+        similarity = chunk @ bank.t()
+        if half_square is not None:
+            similarity = similarity.float() - half_square
+        found.append(similarity.max(-1))
+    values, indices = zip(*found)
+    return torch.cat(values), torch.cat(indices)
+
+
+@dataclass(frozen=True)
+class MemoryBank:
+    """Normal tokens of one category: the mean (L,1,C) of the first photograph's, and what all of them differ
+    from it, `centred` (L,M,C).
+
+    <q, m - mean> has the same maximum over m as <q, m>, and |(q - mean) - (m - mean)| is |q - m|; but the
+    differences are small numbers, which a bf16 product can still tell apart. In float32 nothing changes but
+    rounding. That it is the first photograph's mean, and that each photograph is matched by itself, makes
+    banks that begin with the same ones agree to the last bit (`beginning`). keys (W,...): of a bank of
+    windows, what a strategy of models/matching/candidates.py picks them by. patches (M,): which patch of its
+    photograph each token is; None: all in order. sizes: how many tokens each photograph has, in order; they
+    are matched photograph by photograph. known: what was matched for several detectors whose banks begin
+    alike; whoever sets it empties it.
+    """
+
+    mean: Tensor
+    centred: Tensor
+    sizes: tuple[int, ...]
+    keys: Tensor | None = None
+    patches: Tensor | None = None
+    known: dict[tuple, tuple[Any, Tensor]] | None = field(default=None, compare=False)
+
+    @classmethod
+    def of_tokens(cls, tokens: Tensor, photographs: int = 1) -> MemoryBank:
+        """The bank of tokens (L,M,C) of so many photographs, with as many tokens each."""
+        centred, each = tokens.clone(), tokens.shape[1] // photographs
+        return cls(_centre_in_place(centred, each), centred, (each,) * photographs)
+
+    @classmethod
+    def collected(cls, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
+        """A bank of the parts' tokens, `count` per block in all, of which no second copy is ever held;
+        `match` says how it will be searched."""
+        centred, filled, window = None, 0, 1
+        embeddings, patches, sizes = [], [], _Sizes()
+        for part in parts:
+            tokens, window = part.kept_tokens(), part.tokens.shape[2]
+            if centred is None:
+                centred = tokens.new_empty((tokens.shape[0], count, tokens.shape[2]))
+            centred[:, filled : filled + tokens.shape[1]] = tokens
+            filled += tokens.shape[1]
+            sizes.add(part)
+            embeddings += [] if part.embedding is None else [part.embedding]
+            patches += [] if part.patches is None else [part.patches.flatten()]
+        if centred is None or filled != count:
+            raise ValueError(f"The memory bank was to hold {count} tokens per block and was given {filled}.")
+        places = torch.cat(patches) if patches else None
+        bank = cls(_centre_in_place(centred, sizes.of[0]), centred, tuple(sizes.of), patches=places)
+        return replace(bank, keys=match.keys(bank, torch.cat(embeddings) if embeddings else None, window))
+
+    @classmethod
+    def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype, width: int, blocks: int) -> MemoryBank:
+        """The bank whose `state` this is, to the last bit where it was kept in `dtype`, of tokens of `blocks`
+        and `width`. KeyError or ValueError for a state that is none."""
+        mean = taken(state, "mean", blocks, 1, width).float()
+        centred = taken(state, "centred", blocks, None, width).to(dtype)
+        keys = taken(state, "keys", None, None) if "keys" in state else None
+        if keys is not None and centred.shape[1] % len(keys):
+            raise ValueError(f"its {centred.shape[1]} tokens are not those of {len(keys)} windows")
+        return cls(mean, centred, _sizes_of(state, centred.shape[1]), keys)
+
+    def state(self) -> dict[str, Tensor]:
+        """mean, centred, sizes and, where there are some, keys."""
+        state = {"mean": self.mean, "centred": self.centred, "sizes": torch.tensor(self.sizes)}
+        return state if self.keys is None else {**state, "keys": self.keys}
+
+    def without(self, reference: int, references: int) -> MemoryBank:
+        """The bank as if one of its `references`, each with its copies in order, had never been seen."""
+        copies = self.photographs // references
+        first, after = reference * copies, (reference + 1) * copies
+        start, end = sum(self.sizes[:first]), sum(self.sizes[:after])
+        part = self.part(_all_but(start, end, len(self), self.centred.device))
+        part = replace(part, sizes=(*self.sizes[:first], *self.sizes[after:]))
+        if self.keys is None:
+            return part
+        window = self.window
+        rows = _all_but(start // window, end // window, len(self.keys), self.keys.device)
+        return replace(part, keys=self.keys[rows])
+
+    def beginning(self, photographs: int) -> MemoryBank:
+        """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
+        `known`."""
+        rows = sum(self.sizes[:photographs])
+        keys = None if self.keys is None else self.keys[: rows // self.window]
+        patches = None if self.patches is None else self.patches[:rows]
+        own = self.centred[:, :rows]
+        return MemoryBank(self.mean, own, self.sizes[:photographs], keys, patches, self.known)
+
+    @property
+    def photographs(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def window(self) -> int:
+        """Tokens of each of the windows that have keys."""
+        return len(self) // len(self.window_keys)
+
+    @property
+    def window_keys(self) -> Tensor:
+        """The keys (W,...) of its windows; ValueError for a bank that has none."""
+        if self.keys is None:
+            raise ValueError("The memory bank holds no windows that could be picked.")
+        return self.keys
+
+    def __len__(self) -> int:
+        return self.centred.shape[1]
+
+    def index(self, tokens: Tensor, align: str = "mulmax") -> Tensor:
+        """Query tokens (L,Q,C) -> (L,Q) index of each one's nearest normal token of the same block: the
+        running maximum over photographs, the first of equal ones."""
+        query = self.centre(tokens) if align == "diff2" else tokens
+        likeness, found = self._in_photograph(0, tokens, query, align)
+        for number in range(1, self.photographs):
+            other, place = self._in_photograph(number, tokens, query, align)
+            better = (other > likeness) | other.isnan()  # what is no number is found, and refused later
+            likeness = torch.where(better, other, likeness)
+            found = torch.where(better, place, found)
+        return found
+
+    def _in_photograph(self, number: int, tokens: Tensor, query: Tensor, align: str) -> tuple[Tensor, Tensor]:
+        """How alike each query token (L,Q) and its nearest one of a photograph are, and the place of that."""
+
+        def work() -> tuple[Tensor, Tensor]:
+            first = sum(self.sizes[:number])
+            own = self.centred[:, first : first + self.sizes[number]]
+            pairs = [nearest_of(block, normal, align) for block, normal in zip(query, own)]
+            likeness, place = (torch.stack(part) for part in zip(*pairs))
+            return likeness, place + first
+
+        return self._once(tokens, (number, align), work)
+
+    def _once(self, tokens: Tensor, about: tuple, work: Callable[[], Any]) -> Any:
+        """What `work` gives; while `known` is there it works once for each kind `about` of the same
+        tokens."""
+        if self.known is None:
+            return work()
+        key = (tokens.data_ptr(), tokens.shape, tokens.stride(), *about)
+        if key not in self.known:
+            self.known[key] = work(), tokens  # as long as they are held, no others have their place
+        return self.known[key][0]
+
+    def index_within(self, tokens: Tensor, picked: Tensor, align: str = "mulmax") -> Tensor:
+        """Window tokens (L,W,n,C), each window matched within those of the bank's windows that it `picked`
+        (W,P), a window being n tokens of the bank -> index (L,W,n); of equally near ones that of the window
+        that it picked first.
+
+        One window at a time: on a CPU a batched product takes twice as long, and fresh memory for each one's
+        candidates too.
+        """
+        patches = tokens.shape[2]
+        query = self.centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
+        windows = self.centred.unflatten(1, (-1, patches))
+        found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+        candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
+        for block, normal in enumerate(windows):
+            for window, own in enumerate(picked):
+                torch.index_select(normal, 0, own, out=candidates)
+                best = nearest_index(query[block, window], candidates.flatten(0, 1), align)
+                found[block, window] = own[best // patches] * patches + best % patches
+        return found
+
+    def keys_of(self, tokens: Tensor) -> Tensor:
+        """What windows (L,W,n,C) look like as a whole, as unit vectors of each block side by side: (W,L*C)
+        float32.
+
+        A block's vector points from the bank's `mean` to the window's mean token; the product of two keys
+        says how alike two windows are.
+        """
+        return self._once(tokens, ("keys",), lambda: _side_by_side(tokens.float().mean(2) - self.mean))
+
+    def keys_of_own(self, patches: int) -> Tensor:
+        """The keys (W,L*C) of the bank's own windows, which have `patches` tokens each; see keys_of."""
+        at_once = max(1, CENTRED_AT_ONCE // patches) * patches
+
+        def means(block: Tensor) -> Tensor:
+            parts = [part for own in block.split(list(self.sizes)) for part in own.split(at_once)]
+            return torch.cat([part.float().unflatten(0, (-1, patches)).mean(1) for part in parts])
+
+        return _side_by_side(torch.stack([means(block) for block in self.centred]))
+
+    def discrepancy(
+        self, tokens: Tensor, index: Tensor, fd: str = "abs", dtype: torch.dtype = torch.float32
+    ) -> Tensor:
+        """Query tokens (L,Q,C) -> their discrepancies (L,Q,C) from the bank's tokens at `index` (L,Q), in
+        `dtype`. A few rows at a time, each step of which a processor keeps in its cache."""
+        blocks = zip(self.centred, self.mean, tokens, index)
+        if torch.compiler.is_compiling():  # a graph would copy all blocks for each one that is written
+            return torch.stack([_away(query, normal[at], mean, fd) for normal, mean, query, at in blocks]).to(
+                dtype
+            )
+        found = torch.empty_like(tokens, dtype=dtype)
+        for (normal, mean, *parts), block in zip(blocks, found):
+            for query, matched, place in zip(*map(in_rows, (*parts, block))):
+                place.copy_(_away(query, normal.index_select(0, matched), mean, fd))
+        return found
+
+    def matched(self, query: Features, match: Matching, align: str) -> Tensor:
+        """The place (L,B,n) of each query token's nearest one by `match`; found once for tokens that come
+        again while `known` is there."""
+        about = (match, align, self.photographs)
+        return self._once(query.tokens, about, lambda: match.index(self, query, align))
+
+    def part(self, rows: Tensor) -> MemoryBank:
+        """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean; it has no
+        keys."""
+        patches = None if self.patches is None else self.patches[rows]
+        return MemoryBank(self.mean, self.centred[:, rows], (len(rows),), patches=patches)
+
+    def centre(self, tokens: Tensor) -> Tensor:
+        """Tokens (L,Q,C) relative to the bank's mean."""
+        return (tokens.float() - self.mean).to(tokens.dtype)
+
+
+def _away(query: Tensor, nearest: Tensor, mean: Tensor, fd: str) -> Tensor:
+    """The discrepancies (n,C) float32 of tokens (n,C) from their nearest ones, which are relative to the
+    `mean` (1,C)."""
+    difference = (query.float() - mean).to(query.dtype).float()
+    difference -= nearest.float()
+    return of_difference(query, difference, fd)
+
+
+def discrepancy_of(
+    query: Features, memory: MemoryBank | None, match: Matching, options: MethodConfig
+) -> Tensor:
+    """A query's discrepancies (L,B,n,C) from the bank's tokens that `match` finds, in the tokens' precision.
+
+    `options.fd` "none" looks at no bank. Raises ModelError where there is none otherwise.
+    """
+    tokens = query.tokens
+    if options.fd == "none":
+        return feature_discrepancy(tokens, None, "none").to(tokens.dtype)
+    if memory is None:
+        raise ModelError("The detector has no references yet: call remember() first.")
+    index = memory.matched(query, match, options.align)
+    found = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd, tokens.dtype)
+    return found.view_as(tokens)
+
+
+def _centre_in_place(tokens: Tensor, first: int) -> Tensor:
+    """Subtracts the mean (L,1,C) of the `first` tokens, those of the first photograph, which it returns, from
+    tokens (L,M,C), chunk by chunk in place."""
+    start = tokens[:, :first]
+    total = tokens.new_zeros((len(tokens), 1, tokens.shape[2]), dtype=torch.float32)
+    for chunk in start.split(CENTRED_AT_ONCE, dim=1):
+        total += chunk.float().sum(dim=1, keepdim=True)
+    mean = total / first
+    for chunk in tokens.split(CENTRED_AT_ONCE, dim=1):
+        chunk.copy_(chunk.float() - mean)
+    return mean
+
+
+def _sizes_of(state: Mapping[str, Tensor], tokens: int) -> tuple[int, ...]:
+    """How many tokens each photograph of a stored bank has; ValueError unless they are `tokens` in all."""
+    stored = state["sizes"]
+    sizes = tuple(stored.tolist()) if stored.dtype == torch.int64 and stored.dim() == 1 else ()
+    if not sizes or min(sizes) < 1 or sum(sizes) != tokens:
+        raise ValueError(f"its {tokens} tokens are not those of the photographs that it names")
+    return sizes
+
+
+class _Sizes:
+    """How many tokens each photograph has: whole ones, or windows, of which the next photograph's begin where
+    the first one's began."""
+
+    def __init__(self) -> None:
+        self.of: list[int] = []
+        self.first: int | None = None
+
+    def add(self, part: Features) -> None:
+        if part.patches is None:
+            self.of += part.kept_sizes()
+            return
+        for window in part.patches.reshape(-1, part.patches.shape[-1]).expand(part.tokens.shape[1], -1):
+            place = int(window[0])
+            self.first = place if self.first is None else self.first
+            if place == self.first:
+                self.of.append(0)
+            self.of[-1] += len(window)
+
+
+def _all_but(start: int, end: int, rows: int, device: torch.device) -> Tensor:
+    """All of so many rows but those from `start` to before `end`."""
+    return torch.cat([torch.arange(start, device=device), torch.arange(end, rows, device=device)])
+
+
+def _side_by_side(means: Tensor) -> Tensor:
+    return F.normalize(means, dim=-1).transpose(0, 1).flatten(1)

@@ -1,0 +1,74 @@
+"""Text alone, no photograph of a good part: how much more like "damaged" than like "normal" a photograph is.
+
+WinCLIP's image level (Jeong et al., CVPR 2023), and the same for each patch by its projected token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from models.features import EMBEDDING, PROJECTED, Features
+from models.matching.candidates import EVERYTHING, Matching
+from models.method import Memory, Method
+from utils.config import MethodConfig
+from utils.errors import ModelError
+from utils.plain_tensors import taken
+
+SHARPNESS = 100  # of the softmax: what CLIP was trained with at its end
+
+
+def damaged_share(embeddings: Tensor, directions: Tensor) -> Tensor:
+    """Unit embeddings (...,D) and the directions (2,D) of normal and damaged -> the probability (...) of
+    damaged: softmax(SHARPNESS [g . t_normal, g . t_damaged])[1]."""
+    return (SHARPNESS * (embeddings @ directions.T)).softmax(-1)[..., 1]
+
+
+class ByText(Method[Memory]):
+    """Two maps: the share of damaged of each patch, and that of the whole image (window, tile) in all of its
+    patches, from which the score comes."""
+
+    name = "text"
+    words = "CLIP's words for normal and damaged; no references, no training"
+    sentence = "likeness to words for damaged rather than for normal"
+    unlike_paper = "no references and no trained heads"
+    own_score = "that likeness for the image as a whole, of local windows the highest, no test-set scaling"
+    added_by = "--with-text"
+    reads_text = True
+    matches = False
+    want = frozenset({EMBEDDING, PROJECTED})
+
+    def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:
+        super().__init__(width, blocks, options)
+        self.register_buffer("directions", torch.zeros(2, 0))
+
+    @classmethod
+    def of_state(cls, width: int, blocks: int, options: MethodConfig, state: Mapping[str, Tensor]) -> ByText:
+        method = cls(width, blocks, options)
+        method.directions = taken(state, "directions", 2, None).float()
+        method.load_state_dict(state)
+        return method
+
+    @property
+    def needs_references(self) -> bool:
+        return False
+
+    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> NoReturn:
+        raise ModelError("Method text looks at no references; --with-text adds it to a method that does.")
+
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> NoReturn:
+        raise ValueError("method text remembers nothing")
+
+    def raw_maps(self, query: Features, memory: Memory | None, match: Matching = EVERYTHING) -> Tensor:
+        patches = damaged_share(query.wanted_projected(), self.directions)
+        photographs, count = patches.shape[1:]
+        whole = damaged_share(query.wanted_embedding(), self.directions).view(photographs, -1)
+        return torch.cat([patches, whole.repeat_interleave(count // whole.shape[1], dim=1)[None]])
+
+    def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """The patches' map (B,G,G), and the highest value of the image's own (B,)."""
+        shown, whole = maps
+        return shown, whole.flatten(1).amax(-1)

@@ -1,0 +1,230 @@
+"""A fitted detector as one graph, from pixels to fused map and scores: its `forward` without loops whose
+length depends on data.
+
+Only the way it is cut into pieces differs from models/detector.py: here a bank is compared part by part,
+there the queries are. All windows of a photograph are encoded at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from models.detector import Detector
+from models.features import EMBEDDING, TOP1_SHARE, Features, ScoreMaps
+from models.matching.candidates import PICKS, Matching, OwnPicks, PickedByAny
+from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
+from models.views.sliding_windows import WindowGrid
+from utils.errors import ModelError
+
+OUTPUTS = ("map", "score", "base_score", "window_score")
+
+
+@dataclass(frozen=True)
+class InParts(Matching):
+    """Every token of the bank may be matched; the query are `windows` windows of each photograph (1: it is
+    whole)."""
+
+    windows: int = 1
+
+    def allowed(self, bank: MemoryBank, query: Features) -> Tensor | None:
+        """Which windows of the bank each of the query's may match (B,P) bool; None: all."""
+        return None
+
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
+        tokens = query.tokens
+        if align == "diff2":
+            tokens = bank.centre(tokens.flatten(1, 2)).view(tokens.shape)
+        allowed = self.allowed(bank, query)
+        window = 1 if allowed is None else bank.window
+        step = max(1, SIMILARITY_VALUES // (self.windows * tokens.shape[2] * window)) * window
+        found = [
+            nearest_in_parts(block, normal, align, step, allowed)
+            for block, normal in zip(tokens, bank.centred)
+        ]
+        return torch.stack(found)
+
+
+@dataclass(frozen=True)
+class PickedInParts(InParts):
+    """As PickedByAny."""
+
+    want: ClassVar[frozenset[str]] = frozenset({EMBEDDING})
+
+    def allowed(self, bank: MemoryBank, query: Features) -> Tensor:
+        picked = (query.wanted_embedding() @ bank.window_keys.t()).argmax(-1)
+        known = torch.arange(len(bank.window_keys))
+        of_photograph = (picked.view(-1, self.windows, 1) == known).any(1, keepdim=True)
+        return of_photograph.expand(-1, self.windows, -1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class OwnPicksInParts(InParts):
+    """As OwnPicks."""
+
+    most: int = PICKS
+
+    def allowed(self, bank: MemoryBank, query: Features) -> Tensor:
+        likeness = bank.keys_of(query.tokens) @ bank.window_keys.t()
+        picked = likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
+        return torch.zeros_like(likeness, dtype=torch.bool).scatter(1, picked, True)
+
+
+def nearest_in_parts(
+    query: Tensor, bank: Tensor, align: str, step: int, allowed: Tensor | None = None
+) -> Tensor:
+    """Query tokens (B,n,C) and normal ones (M,C) -> the index (B,n) of each one's nearest, `step` normal
+    tokens at a time.
+
+    `allowed` (B,P): which of the bank's P windows may be matched. The first of equal ones is taken, as
+    memory_bank.nearest_index does.
+    """
+    window = 1 if allowed is None else len(bank) // allowed.shape[1]
+    best, place = None, None
+    for start in range(0, len(bank), step):
+        part = bank[start : start + step]
+        similarity = query @ part.t()
+        if align == "diff2":
+            similarity = similarity - part.square().sum(-1) / 2
+        if allowed is not None:
+            barred = ~allowed[:, start // window : (start + len(part)) // window]
+            similarity = similarity.unflatten(-1, (-1, window)).masked_fill(
+                barred[:, None, :, None], -torch.inf
+            )
+            similarity = similarity.flatten(-2)
+        value, index = similarity.max(-1)
+        if best is None or place is None:
+            best, place = value, index
+        else:
+            place = torch.where(value > best, index + start, place)
+            best = torch.maximum(value, best)
+    if place is None:
+        raise ValueError("The memory bank is empty: remember the references first.")
+    return place
+
+
+class StitchInOne(nn.Module):
+    """WindowGrid.stitch of all windows, as one look-up: which windows' values each patch is the mean of."""
+
+    index: Tensor
+    share: Tensor
+
+    def __init__(self, grid: WindowGrid) -> None:
+        super().__init__()
+        self.side = grid.grid
+        order = grid.patches.flatten().argsort(stable=True)
+        count = grid.patches.flatten().bincount(minlength=self.side**2)
+        first = count.cumsum(0) - count
+        slots = torch.arange(int(count.max()))
+        there = slots < count[:, None]
+        places = (first[:, None] + slots).clamp(max=len(order) - 1)
+        self.register_buffer("index", order[places])
+        self.register_buffer("share", there / count[:, None])
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Window maps (M,B,W,n) -> (M,B,G,G)."""
+        values = maps.flatten(2)[:, :, self.index.flatten()].unflatten(-1, tuple(self.index.shape))
+        return (values * self.share).sum(-1).unflatten(-1, (self.side, self.side))
+
+
+class DetectorGraph(nn.Module):
+    """Pixels (B,[1+T,]3,S,S) uint8 RGB -> the fused map (B,G,G), the image score (B,), the whole image's raw
+    score (B,) and, where there are local windows, theirs (B,). `shape`: what it takes of one photograph."""
+
+    def __init__(self, detector: Detector, image_score: str) -> None:
+        """ModelError for a detector that cannot be one graph."""
+        super().__init__()
+        refuse_what_is_no_graph(detector)
+        self.detector, self.image_score = detector.eval().requires_grad_(False), image_score
+        self.shape = shape_of(detector)
+        self.outputs = OUTPUTS if detector.windows is not None else OUTPUTS[:3]
+        if detector.windows is not None:
+            self.stitch = StitchInOne(detector.windows)
+            self.match = in_parts(detector.window_match, len(detector.windows))
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return self._outputs(self._score_maps(self.detector.backbone.normalise(pixels)))
+
+    def plain(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The same from the detector's own `forward`."""
+        return self._outputs(self.detector(self.detector.backbone.normalise(pixels)))
+
+    def _outputs(self, found: ScoreMaps) -> tuple[Tensor, ...]:
+        fused, raw = found.fused(self.detector.settings)
+        score = raw if self.image_score == "max" else mean_of_top_percent(fused)
+        return tuple([fused, score, found.base_score, found.window_score][: len(self.outputs)])
+
+    def _score_maps(self, images: Tensor) -> ScoreMaps:
+        """As Detector.forward, all windows at once."""
+        detector, method = self.detector, self.detector.method
+        if detector.windows is None:
+            return detector(images, InParts())
+        whole = method.summarise(detector.final_maps(detector.raw_maps(images, InParts())))
+        windows = method.summarise(detector.final_maps(self._raw_window_maps(images, detector.windows)))
+        return ScoreMaps(*whole, *windows)
+
+    def _raw_window_maps(self, images: Tensor, grid: WindowGrid) -> Tensor:
+        """Images (B,3,S,S) -> raw maps stitched from all their windows (M,B,G,G)."""
+        detector, method = self.detector, self.detector.method
+        patch = detector.backbone.patch_size
+        side = grid.size * patch
+        cut = [
+            images[:, :, row * patch : row * patch + side, column * patch : column * patch + side]
+            for row, column in grid.origins
+        ]
+        features = detector.backbone.encode(
+            torch.stack(cut, dim=1).flatten(0, 1), method.want | self.match.want
+        )
+        raw = method.raw_maps(features, detector.window_memory, self.match)
+        return self.stitch(raw.unflatten(1, (-1, len(grid))))
+
+
+def shape_of(detector: Detector) -> tuple[int, ...]:
+    """What a detector takes of one photograph: (3,S,S), with tiles (1+T,3,S,S)."""
+    side, layout = detector.image_size, detector.layout
+    return (3, side, side) if layout is None else (1 + len(layout), 3, side, side)
+
+
+def in_parts(match: Matching, windows: int) -> InParts:
+    """The strategy of a detector's windows, as the graph goes about it."""
+    if isinstance(match, PickedByAny):
+        return PickedInParts(windows)
+    return OwnPicksInParts(windows, match.most) if isinstance(match, OwnPicks) else InParts(windows)
+
+
+def mean_of_top_percent(maps: Tensor) -> Tensor:
+    """The image score `top1` of maps (B,G,G): the mean (B,) of the highest 1 % of patches."""
+    flat = maps.flatten(1)
+    return flat.topk(max(1, round(TOP1_SHARE * flat.shape[1])), -1).values.mean(-1)
+
+
+def refuse_what_is_no_graph(detector: Detector) -> None:
+    """ModelError for a detector whose way depends on other photographs, or on what it finds on the way."""
+    cure = "leave {} out when you make the detector, or inspect with predict.py"
+    if detector.looks_at_inspected:
+        raise ModelError(
+            "A detector that compares the inspected photographs with each other cannot be exported: "
+            f"{cure.format('--with-batch or --method batch')}."
+        )
+    if detector.method.reads_text:
+        raise ModelError(
+            "A detector that looks at words too cannot be exported: "
+            f"{cure.format('--with-text or --method text')}."
+        )
+    if detector.budget:
+        raise ModelError(
+            "A detector that chooses its windows while it looks cannot be exported: "
+            f"{cure.format('--window-budget')}."
+        )
+    if detector.windows is not None and detector.settings.win_zip:
+        raise ModelError(
+            f"A detector that resizes its windows cannot be exported: {cure.format('--win-zip')}."
+        )
+    if detector.backbone.dtype != torch.float32:
+        raise ModelError(
+            f"The detector was made in {str(detector.backbone.dtype).removeprefix('torch.')} and a graph "
+            "computes in float32: make it again with --precision fp32."
+        )
