@@ -6,6 +6,7 @@ floats. Scaled by the file's depth, few grey levels are left; scaled picture by 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from PIL import Image
 from data.images import MAX_PIXELS, is_wide, open_wide
 from utils.grey_range import FEW_LEVELS, GreyRange
 
+logger = logging.getLogger("fdsl")
 NARROW = 8  # a band of values this many times narrower than its nominal range is taken by itself,
 MARGIN = 0.25  # with so much room below and above it, as shares of it
 ABOVE_ONE = 1.5  # floats up to here are those of 0 to 1, with gain
@@ -35,7 +37,17 @@ def find_range(
             lows.append(float(values.min()))
             highs.append(float(values.max()))
             whole = whole and values.dtype.kind in "iu"
-    return range_of(min(lows), max(highs), whole) if lows else None
+    if not lows:
+        return None
+    found = range_of(min(lows), max(highs), whole)
+    logger.info(
+        "images of more than 8 bits: the references' values lie between %g and %g; %g becomes black, %g white",
+        min(lows),
+        max(highs),
+        found.low,
+        found.high,
+    )
+    return found
 
 
 def _wide_values(item: object, max_pixels: int) -> np.ndarray | None:

@@ -81,7 +81,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     scales: tuple[str, ...] = ()
     parts: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""
-    rotations: ClassVar[int | str] = 1
+    rotations: int | str = 1
     hottest: ClassVar[float] = 1.0
     levels: Tensor
     directions: Tensor

@@ -57,7 +57,7 @@ class WithText(Method[TextMemory]):
     def __init__(self, own: Method, directions: Tensor | None = None) -> None:
         self.scales = (*(f"group {number} of the maps" for number in range(own.groups)), "the text's maps")
         super().__init__(own.width, own.blocks, own.options)
-        self.name, self.own = f"{own.name} --with-text", own
+        self.name, self.own, self.rotations = f"{own.name} --with-text", own, own.rotations
         self.register_buffer("directions", torch.zeros(2, 0) if directions is None else directions)
 
     @classmethod
