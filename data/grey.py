@@ -41,7 +41,7 @@ def find_range(
         return None
     found = range_of(min(lows), max(highs), whole)
     logger.info(
-        "images of more than 8 bits: the references' values lie between %g and %g; %g becomes black, %g white",
+        "images of more than 8 bits: the references lie between %g and %g; %g becomes black, %g white",
         min(lows),
         max(highs),
         found.low,

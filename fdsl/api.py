@@ -198,7 +198,7 @@ class AnomalyDetector:
         precision: str = "auto",
         **options: Any,
     ) -> AnomalyDetector:
-        """A detector without training (method nearest): half the cosine distance to the nearest normal patch.
+        """A detector without training, by default method `plus`.
 
         Without `windows` it sees the whole image alone. Raises ConfigError and ModelError as the commands do,
         TypeError for an unknown option.
@@ -385,6 +385,11 @@ class AnomalyDetector:
             other.remember([*files, *more], rotations=self.config.rotations, false_alarm_rate=wanted)
         if isinstance(rate, str) and own is None:
             other.threshold = chosen
+        elif self.normal is not None and self.normal.is_calibrated and wanted is not None:
+            logger.warning(
+                "warning: the calibration was of the references before; the threshold now comes from the "
+                "references alone: give the calibration images again."
+            )
         names = {one.digest: one for one in (*before, *kept(more))}
         other.kept = [names.get(one.digest, one) for one in other.kept]
         self.__dict__.update(other.__dict__)

@@ -207,7 +207,9 @@ def _contradiction(args: argparse.Namespace) -> str | None:
     if args.show:
         return None if args.detector else "--show is for --detector FILE"
     if not args.input:
-        if args.save_detector and (args.add_references or args.forget):
+        if args.save_detector and (
+            args.add_references or args.forget or (args.detector and args.calibration)
+        ):
             return None
         return "--input is needed: the photographs to look at"
     alone = args.fd == "none" or (args.method is not None and METHODS[args.method].added_by)

@@ -88,5 +88,7 @@ def test_calibration_images_give_the_threshold(detector, tmp_path, told):
     again = AnomalyDetector.load(tmp_path / "part.safetensors")
     again.calibrate(0.1)
     assert again.threshold.score == np.nextafter(scores[-1], 1)
+    again.add_references(texture(12))
+    assert "give the calibration images again" in told() and "reference" in again.threshold.source
     with pytest.raises(DataError, match="no calibration image shows"):
         detector.calibrate(0.1, [black])
