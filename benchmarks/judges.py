@@ -22,8 +22,8 @@ from torch import Tensor
 from data.images import open_image, photograph_to_pixels
 from fdsl.api import AnomalyDetector
 from fdsl.config.resolve import backbone_config, method_config, window_config
+from fdsl.config.run_config import RunConfig
 from fdsl.factory import build_detector, detector_config, load_tower
-from fdsl.flags.arguments import rotation_count
 from fdsl.references.rotation import ROTATIONS
 from fdsl.scoring import fused_scores
 from fdsl.store.checkpoint import load_checkpoint
@@ -42,7 +42,11 @@ from utils.image_statistics import reason_of, statistics_of
 from utils.options import options_of
 
 COPIES = {Plus.name: Plus.rotations, Nearest.name: ROTATIONS}  # of others 1
-OPTIONS = {**options_of(MethodConfig), **options_of(WindowConfig)}
+OPTIONS = {
+    **options_of(MethodConfig),
+    **options_of(WindowConfig),
+    "rotations": options_of(RunConfig)["rotations"],
+}
 COMPONENTS = "anomalib.models.components"
 
 
@@ -137,7 +141,7 @@ def read_setting(text: str) -> tuple[str, dict[str, Any]]:
     """METHOD:NAME=VALUE,... -> the method and what was given, several values joined by +; ConfigError."""
     method, _, rest = text.partition(":")
     pairs = dict(pair.partition("=")[::2] for pair in filter(None, rest.split(",")))
-    if method not in METHODS or not pairs.keys() <= {"rotations", "image_score", *OPTIONS}:
+    if method not in METHODS or not pairs.keys() <= {"image_score", *OPTIONS}:
         raise ConfigError(f"--methods {text}: give METHOD or METHOD:NAME=VALUE,... with a name of an option")
     try:
         return method, {name: _value(name, value) for name, value in pairs.items()}
@@ -147,7 +151,7 @@ def read_setting(text: str) -> tuple[str, dict[str, Any]]:
 
 def _value(name: str, text: str) -> Any:
     if name not in OPTIONS:
-        return rotation_count(text) if name == "rotations" else text
+        return text
     known = OPTIONS[name]
     if known.many:
         return text.split("+")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 
-from utils.config import AUTO
 from utils.console import Parser
 from utils.text import is_folder_name
 from utils.world import speaks
@@ -50,11 +49,6 @@ def name_part(text: str) -> str:
     if not is_folder_name(text):
         raise argparse.ArgumentTypeError(f"{text!r} cannot be the name of a folder")
     return text
-
-
-def rotation_count(text: str) -> int | str:
-    """An argparse type: how many rotated copies of a reference, or AUTO."""
-    return text if text == AUTO else whole(1, 360)(text)
 
 
 SECONDS = {"s": 1, "m": 60, "h": 3600}

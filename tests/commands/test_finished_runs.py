@@ -63,7 +63,7 @@ def another_photograph(tmp_path):
 def test_the_training_free_method_looks_at_the_whole_image_unless_it_is_told_otherwise(place):
     arguments, run = place
     assert (
-        run.name.startswith("nan_nonam_nearest_")
+        run.name.startswith("nan_nonam_max_nearest_")
         and json.loads((run / "config.json").read_text())["windows"]["winmode"] == "nan"
     )
     with pytest.raises(ConfigError, match="--win-size is for local windows"):
