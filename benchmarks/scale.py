@@ -152,6 +152,7 @@ def made_up_row(number: int, score: float) -> dict:
         "normal_percentile": None,
         "threshold": 0.9,
         "anomalous": score > 0.9,
+        "reason": None,
         "boxes": [{"x": 1, "y": 2, "width": 3, "height": 4, "area": 12, "peak": score}]
         if score > 0.9
         else [],

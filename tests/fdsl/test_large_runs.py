@@ -13,6 +13,7 @@ def row(number):
         "score": (number * 37 % 1000) / 1000,
         **dict.fromkeys(("base_score", "window_score", "normal_percentile", "threshold")),
         "anomalous": False,
+        "reason": None,
         "boxes": [],
         "grid": 4,
         "picture": None,
