@@ -72,7 +72,7 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
             made.backbone, "encode", lambda images, want: passes.append(len(images)) or encode(images, want)
         )
         monkeypatch.setattr("models.detector.EncodedOnce", lambda plain: EncodedOnce(plain, at_most))
-        made.remember(photo)
+        made.remember(photo, rotations=1)
         assert made.scorer.detector.once is None
         return sum(passes), made
 
