@@ -96,7 +96,7 @@ def a_row(folder, name, maps=()):
     return {
         "image": name,
         **dict.fromkeys(("score", "base_score", "threshold"), 0.5),
-        **dict.fromkeys(("window_score", "normal_percentile", "picture")),
+        **dict.fromkeys(("window_score", "normal_percentile", "picture", "reason")),
         "anomalous": True,
         "boxes": [box],
         "width": 80,
@@ -144,6 +144,7 @@ WRONG = [
     *((name, "x") for name in ("window_score", "normal_percentile", "threshold", "anomalous", "boxes")),
     *((name, MISSING) for name in ("window_score", "normal_percentile", "threshold", "anomalous", "boxes")),
     *(("anomalous", value) for value in (0, 1, 0.0)),
+    *(("reason", value) for value in (MISSING, 5, ["dark"])),
     *(("boxes", value) for value in ([1], [{}], [{"x": 1}], {}, [[1, 2, 3, 4]])),
     *((name, value) for name in ("width", "height", "grid") for value in (MISSING, 0, -3, 2.0, "2", 10**30)),
     *(("picture", value) for value in (MISSING, "../x.jpg", "/x.jpg", 5, "pictures/../../x.jpg")),
@@ -299,7 +300,7 @@ def test_another_shape_than_the_references_is_said_once(detector, tmp_path, told
     for number in range(2):
         draw(tmp_path / "parts" / f"{number}.png", number, size=(240, 60))
     run(detector, tmp_path / "parts", tmp_path / "out")
-    assert told().count("of another shape than the references") == told().count("device cpu:") > 0
+    assert told().count("of another aspect ratio than the references") == told().count("device cpu:") > 0
 
 
 def test_inputs_that_overlap_give_the_same_rows_when_they_are_resumed(detector, photographs, tmp_path):

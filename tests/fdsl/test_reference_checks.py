@@ -38,7 +38,8 @@ def test_near_copies_count_once(told):
     one, two = texture(1), texture(2)
     given = [one, noisy(one, 1), as_jpeg(one), one, two]
     assert usable_references(given, list("abcde"), 64) == [0, 4]
-    assert told().count("they count as one reference") == 3 and "b shows the same as a" in told()
+    for name in "bcd":
+        assert f"{name} shows the same as a: they count as one reference" in told()
     assert usable_references([one, one.resize((50, 40))], ["a", "b"], 64) == [0, 1]
 
 

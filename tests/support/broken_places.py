@@ -84,7 +84,9 @@ def pipe(path):
 
 def not_finite(path):
     def break_it(place):
-        Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(place.data / "nan.tiff")
+        with Image.open(place.data / path) as image:  # masks are held against its size
+            width, height = image.size
+        Image.fromarray(np.full((height, width), np.nan, np.float32)).save(place.data / "nan.tiff")
         os.replace(place.data / "nan.tiff", place.data / path)
 
     return break_it
