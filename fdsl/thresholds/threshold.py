@@ -141,7 +141,7 @@ class NormalScores:
         cure = "Add normal images with --calibration to make it reliable."
         if self.prior is not None and self.references < 4:
             return (
-                f"From {_counted(self.references)}: at a target of 1 %, expect 0 to 25 false alarms in 100 "
+                f"From {_counted(self.references)}: at a target of 1 %, expect 0 to 17 false alarms in 100 "
                 f"normal images. {cure}"
             )
         if self.references < 2:

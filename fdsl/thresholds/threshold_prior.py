@@ -12,8 +12,7 @@ from utils.config import MethodConfig
 
 # (method, whether the references are rotated) -> for so many references, and for more, short of twice as many
 PRIORS: dict[tuple[str, bool], dict[int, Prior]] = {
-    ("plus", True): {1: Prior(0.21, 0.15, 0.40, 0.31), 2: Prior(0.12, 0.13, 0.23, 0.24)},
-    ("nearest", True): {1: Prior(0.15, 0.22, 0.15, 0.22), 2: Prior(0.13, 0.16, 0.13, 0.16)},
+    ("plus", True): {1: Prior(0.18, 0.14, 0.33, 0.29), 2: Prior(0.12, 0.13, 0.23, 0.24)},
 }
 
 

@@ -198,8 +198,8 @@ def rows_of(
         if not told and other_shape(photo.size, graph.reference_sizes):
             told = True
             say(
-                f"warning: {name} (and perhaps others) is of another shape than the references: squashed, "
-                "its parts look unlike theirs; cut it to their shape"
+                f"warning: {name} (and perhaps others) is of another aspect ratio than the references: "
+                "resizing distorts it. Crop it to their shape"
             )
         yield graph.look_at(photo, name).row(name)
     yield from unreadable
