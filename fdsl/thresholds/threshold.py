@@ -139,10 +139,11 @@ class NormalScores:
                 f"From {count} calibration images: the target rate holds on average over such sets of images."
             )
         cure = "Add normal images with --calibration to make it reliable."
-        if self.prior is not None and self.references < 4:
+        if self.prior is not None:
+            most = 17 if self.references == 1 else 8
             return (
-                f"From {_counted(self.references)}: at a target of 1 %, expect 0 to 17 false alarms in 100 "
-                f"normal images. {cure}"
+                f"From {_counted(self.references)}: at a target of 1 %, expect 0 to {most} false alarms in "
+                f"100 normal images. {cure}"
             )
         if self.references < 2:
             return f"From 1 reference: it cannot show how normal images differ from each other. {cure}"

@@ -150,6 +150,10 @@ FACTS = [
     {"normal_mean": "nan"},
     {"grey_low": "5", "grey_high": "5"},
     {"grey_low": "9", "grey_high": "-9"},
+    *(
+        {"reference_statistics": value}
+        for value in ("", "5", "[[1]]", '[["a", 1, 2, 3]]', "[[1e400, 1, 2, 3]]")
+    ),
     *({"reference_sizes": value} for value in ("", "5", "null", "[[0, 5]]", "[[5]]", "[5]", '[["a", 5]]')),
     *({"reference_sizes": value} for value in ("[" * 100_000, "[[1e400, 1]]", "[[true, 5]]", '{"a": 1}')),
     *({"tiles": value} for value in ("", "5", "[]", "{}", '{"width": 1}', "[" * 100_000)),
@@ -214,6 +218,7 @@ def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels", kind=None):
     facts = dict.fromkeys(("threshold", "map_threshold", "normal_mean", "normal_deviation"), "")
     facts |= {"grey_low": "", "grey_high": "", "tiles": "", "settings": "{}"}
     facts |= {"fdsl_format": "1", "image_size": "8", "reference_sizes": "[]"}
+    facts["reference_statistics"] = "[]"
     for key, value in facts.items():
         model.metadata_props.add(key=key, value=value)
     return model
