@@ -29,6 +29,7 @@ from fdsl.prediction import Prediction
 from fdsl.references.reference_checks import statistics_of_references, usable_references
 from fdsl.references.reference_store import (
     KeptReference,
+    digest_of,
     kept,
     references_of,
     tensors_of_references,
@@ -415,7 +416,17 @@ class AnomalyDetector:
         self.threshold = self.normal.threshold(false_alarm_rate)
 
     def _calibration_scores(self, images: Sequence[Photograph]) -> NormalScores:
-        """Scores of calibration images; those that cannot be judged are left out with a warning."""
+        """Scores of calibration images, each once; references, and those that cannot be judged, are left out
+        with a warning."""
+        known, once = {one.digest for one in self.kept}, dict[str, Photograph]()
+        for number, image in enumerate(images, start=1):
+            digest = digest_of(image, number)
+            if digest in known:
+                name = _name_of(image, number)
+                logger.warning("warning: %s is a reference, and is left out of the calibration", name)
+            else:
+                once.setdefault(digest, image)
+        images = list(once.values())
         photographs = [as_photograph(image, self.grey, self.max_pixels) for image in images]
         reasons = [self._reason(one) for one in statistics_of_references(photographs, self.image_size)]
         for number, (image, reason) in enumerate(zip(images, reasons), start=1):

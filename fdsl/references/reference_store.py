@@ -54,7 +54,7 @@ def kept(photographs: Iterable[Photograph], known: Sequence[KeptReference] = ())
     size = 0
     for number, photograph in enumerate(photographs, start=1):
         name, content = _file_of(photograph, number)
-        digest = hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
+        digest = _digest(content)
         if digest in found:
             continue
         day = days.get(digest, date.today().isoformat())
@@ -68,6 +68,15 @@ def kept(photographs: Iterable[Photograph], known: Sequence[KeptReference] = ())
             )
             return []
     return list(found.values())
+
+
+def digest_of(photograph: Photograph, number: int = 1) -> str:
+    """The digest by which a photograph is known; `number`: its place among several, for errors."""
+    return _digest(_file_of(photograph, number)[1])
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:DIGEST_DIGITS]
 
 
 def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:

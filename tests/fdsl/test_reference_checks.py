@@ -78,8 +78,9 @@ def test_calibration_images_give_the_threshold(detector, tmp_path, told):
     detector.remember([texture(1)], false_alarm_rate=None)
     normal = [texture(seed) for seed in range(2, 11)]
     black = Image.new("RGB", texture(0).size)
-    detector.calibrate(0.1, [*normal, black])
+    detector.calibrate(0.1, [*normal, normal[0], black, texture(1)])
     assert f"image 10 is left out of the calibration: {NO_PART}" in told()
+    assert "image 12 is a reference, and is left out of the calibration" in told()
     scores = sorted(found.score for found in detector.predict(normal))
     assert detector.threshold.score == np.nextafter(scores[-1], 1)
     assert "9 calibration images" in detector.threshold.source
