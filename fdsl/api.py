@@ -305,6 +305,10 @@ class AnomalyDetector:
         photographs = [as_photograph(image, grey, self.max_pixels) for image in given]
         names = [_name_of(image, number) for number, image in enumerate(given, start=1)]
         usable = usable_references(photographs, names, self.image_size)
+        files = kept(given, self.kept)
+        if len(usable) < len(given):
+            digests = {digest_of(given[place], place + 1) for place in usable}
+            files = [one for one in files if one.digest in digests]
         given, photographs = [given[place] for place in usable], [photographs[place] for place in usable]
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one normal image")
@@ -321,7 +325,7 @@ class AnomalyDetector:
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
         self.statistics = statistics_of_references(photographs, self.image_size)
-        self.kept = kept(given, self.kept)
+        self.kept = files
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if self.scorer.detector.looks_at_inspected:
             seen = (as_photograph(image, grey, self.max_pixels) for image in shown)
