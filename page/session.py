@@ -444,7 +444,8 @@ class Session:
         """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is
         none."""
         with self._lock:
-            upload = self.references.get(number) or self.photographs[number]
+            normal = self.references.get(number) or self.calibration.get(number)
+            upload = normal or self.photographs[number]
             found, detector = getattr(upload, "found", None), self.detector
         if kind == "heat" and found is None:
             raise KeyError(number)

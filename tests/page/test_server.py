@@ -622,6 +622,8 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
     }
     assert "3 calibration images" in state["threshold"]["source"] and state["rate"] == 0.05
     assert state["calibrated"] == [one["number"] for one in state["calibration"]]
+    for number in state["calibrated"]:
+        assert visitor.ask("GET", f"/uploads/{number}/photo.jpg").mimetype == "image/jpeg"
     assert state["calibrationScores"] == 3 and state["trust"] == plain.normal.trust
     if row is not None:
         after = state["photographs"][0]
