@@ -37,8 +37,8 @@ SCORES = {
     "top1": "mean of the map's highest 1 %",
 }
 HEAT_MAPS = (
-    "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of good "
-    "parts reach; where it comes from the inspected photographs, where boxes begin"
+    "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of "
+    "normal images reach; where it comes from the test images, where boxes begin"
 )
 
 
