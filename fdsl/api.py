@@ -302,14 +302,7 @@ class AnomalyDetector:
             )
         given, shown = list(each_image(references)[0]), standing_for_all(list(each_image(inspected)[0]))
         grey = find_range(given or shown, self.max_pixels)
-        photographs = [as_photograph(image, grey, self.max_pixels) for image in given]
-        names = [_name_of(image, number) for number, image in enumerate(given, start=1)]
-        usable = usable_references(photographs, names, self.image_size)
-        files = kept(given, self.kept)
-        if len(usable) < len(given):
-            digests = {digest_of(given[place], place + 1) for place in usable}
-            files = [one for one in files if one.digest in digests]
-        given, photographs = [given[place] for place in usable], [photographs[place] for place in usable]
+        given, photographs, files = self._usable(given, grey)
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one normal image")
         if photographs and (flag := self.scorer.detector.method.added_by):
@@ -343,6 +336,19 @@ class AnomalyDetector:
                 logger.warning("warning: %s", _outlier_sentence(given, self.normal.outlier))
             self.calibrate(false_alarm_rate)
 
+    def _usable(
+        self, given: Sequence[Photograph], grey: GreyRange | None
+    ) -> tuple[list[Photograph], list[Image.Image], list[KeptReference]]:
+        """The references that count (fdsl/references/reference_checks.py): as given, as RGB photographs and
+        as files."""
+        photographs = [as_photograph(image, grey, self.max_pixels) for image in given]
+        names = [_name_of(image, number) for number, image in enumerate(given, start=1)]
+        usable, files = usable_references(photographs, names, self.image_size), kept(given, self.kept)
+        if len(usable) < len(given):
+            digests = {digest_of(given[place], place + 1) for place in usable}
+            files = [one for one in files if one.digest in digests]
+        return [given[place] for place in usable], [photographs[place] for place in usable], files
+
     def _reason(self, statistics: np.ndarray) -> str:
         """Why a photograph of these statistics cannot be judged; "" where it can, or nobody knows."""
         return reason_of(statistics, self.statistics) if len(self.statistics) else ""
@@ -350,7 +356,7 @@ class AnomalyDetector:
     def add_references(
         self, references: Photograph | Iterable[Photograph], *, false_alarm_rate: float | str | None = AUTO
     ) -> None:
-        """Remembers more good parts beside those it knows, as if all had been shown at once.
+        """Adds references to those it has, as if all had been given at once.
 
         `false_alarm_rate`: as in `remember`; "auto": the rate that its threshold was made for, or, where the
         threshold was given or learnt from labels or a batch, this threshold. Raises as `remember`, and

@@ -140,10 +140,10 @@ class NormalScores:
             )
         cure = "Add normal images with --calibration to make it reliable."
         if self.prior is not None:
-            most = 17 if self.references == 1 else 8
+            most = 17 if self.references == 1 else 11
             return (
-                f"From {_counted(self.references)}: at a target of 1 %, expect 0 to {most} false alarms in "
-                f"100 normal images. {cure}"
+                f"From {_counted(self.references)}: at a target of 1 %, other products had 0 to {most} false "
+                f"alarms in 100 normal images. {cure}"
             )
         if self.references < 2:
             return f"From 1 reference: it cannot show how normal images differ from each other. {cure}"
