@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -39,7 +40,7 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
     copies = (copy for photo in photographs for copy in rotated(photo, int(rotations)))
     inside = None
     if int(rotations) > 1:
-        inside = inside_of(scorer.detector, photographs, int(rotations))
+        inside = in_bank(scorer.detector, photographs, int(rotations))
     scorer.remember(scorer.to_batch(copies), inside)
     return int(rotations)
 
@@ -54,6 +55,22 @@ def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations:
     return Inside(masks(None), None if detector.layout is None else masks(detector.layout))
 
 
+def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> Inside:
+    """Which patches the memory bank holds: of each reference all, of its rotated copies those that show the
+    photograph and lie on the dark squares of a chessboard. Neighbouring patches are alike, so that half of
+    them find nearly the same distances in half the time (docs/measurements.md)."""
+    row, column = np.divmod(np.arange(detector.grid**2), detector.grid)
+    dark = torch.from_numpy((row + column) % 2 == 0)
+
+    def thinned(inside: Tensor) -> Tensor:
+        kept = inside & dark.repeat(inside.shape[1] // len(dark))
+        kept[::rotations] = inside[::rotations]
+        return kept
+
+    whole, tiles = inside_of(detector, photographs, rotations)
+    return Inside(thinned(whole), None if tiles is None else thinned(tiles))
+
+
 def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> Elsewhere:
     """No patch of a copy of the one reference may match near its own place on it."""
 
@@ -61,7 +78,7 @@ def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> El
         places = rotated_places(photograph.size, rotations, detector.grid, layout)
         return Elsewhere(torch.from_numpy(places).float(), tiles, inside)
 
-    whole, tiles = inside_of(detector, [photograph], rotations)
+    whole, tiles = in_bank(detector, [photograph], rotations)
     return of(None, whole, None if detector.layout is None else of(detector.layout, tiles))
 
 

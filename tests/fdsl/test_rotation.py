@@ -56,16 +56,18 @@ def test_one_reference_is_rotated_and_a_number_is_taken_as_it_is(tiny_backbone):
 
 
 @pytest.mark.parametrize("tiles", [1, 2])
-def test_what_lies_outside_the_photograph_is_not_in_the_bank(tiny_backbone, tiles):
+def test_half_of_the_copies_patches_that_show_the_photograph_are_in_the_bank(tiny_backbone, tiles):
     scorer = scorer_of(tiny_backbone, WindowConfig("nan", tiles=tiles))
     fit_references(scorer, [bar(0)], 8)
     detector = scorer.detector
     whole = detector.grid**2
     sizes = detector.memory.sizes
-    assert [size == whole for size in sizes] == [True, False] * 4
+    assert sizes[0] == whole and sizes[2::2] == (whole // 2,) * 3
+    assert all(0 < size < whole // 2 for size in sizes[1::2])
     if tiles > 1:
         full = len(detector.layout) * whole
-        assert [size == full for size in detector.tile_memory.sizes] == [True, False] * 4
+        assert detector.tile_memory.sizes[0] == full and detector.tile_memory.sizes[2::2] == (full // 2,) * 3
+        assert all(0 < size < full // 2 for size in detector.tile_memory.sizes[1::2])
     again = scorer_of(tiny_backbone, WindowConfig("nan", tiles=tiles)).detector
     again.remember_as(detector)
     pixels = scorer.to_batch([bar(0)])
