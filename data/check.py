@@ -56,7 +56,7 @@ def check_catalogue(
 
 
 def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, limit: dict) -> list[str]:
-    from data.images import image_size, open_mask, size_doubt
+    from data.images import image_size, open_mask, rotation_doubt, size_doubt
 
     problems, size = [], None
     try:
@@ -76,7 +76,10 @@ def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, lim
             )
         if mask.getextrema()[1] == 0:
             problems.append(f"{printable(root / record.mask_path)}: empty mask of an anomalous image")
-        if size is not None and (doubt := size_doubt(mask.size, size)):
+        doubt = "" if size is None else size_doubt(mask.size, size)
+        if size is not None:
+            doubt = doubt or rotation_doubt(root / record.mask_path, root / record.image_path, **limit)
+        if doubt:
             problems.append(f"{printable(root / record.mask_path)}: {doubt}")
     return problems
 

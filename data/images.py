@@ -26,6 +26,17 @@ IMAGE_SUFFIXES = frozenset(
     (*JPEG_SUFFIXES, ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
     + (HEIF_SUFFIXES if HEIF else ())
 )
+UPRIGHT = 1  # EXIF's orientations: as it is, or
+TURNS = {
+    2: "mirrored",
+    3: "rotated by 180 degrees",
+    4: "upside down",
+    5: "mirrored and rotated by 90 degrees",
+    6: "rotated by 90 degrees",
+    7: "mirrored and rotated by 270 degrees",
+    8: "rotated by 270 degrees",
+}
+SWAPPED_SIDES = (5, 6, 7, 8)
 
 Image.MAX_IMAGE_PIXELS = (
     None  # Pillow's own limit, warning and error: `_opened` holds the limit in their place.
@@ -90,6 +101,37 @@ def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
     return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, turned)
 
 
+def rotation_doubt(mask: Path, photo: Path, max_pixels: int = MAX_PIXELS) -> str:
+    """What their sizes, which are the same, do not show: EXIF data turn the photograph upright, and its mask
+    has none. "" where nothing turns the photograph, its size tells, or the mask is a folder."""
+    if mask.is_dir() or (turn := orientation(photo, max_pixels)) not in TURNS:
+        return ""
+    width, height = image_size(photo, False, max_pixels)
+    told_by_size = turn in SWAPPED_SIDES and width != height
+    if told_by_size or orientation(mask, max_pixels) != UPRIGHT:
+        return ""
+    return (
+        f"EXIF data of its image {printable(photo.name)} say {TURNS[turn]}, and the mask has no such data; "
+        "check that it was marked on the upright image"
+    )
+
+
+def orientation(path: Path, max_pixels: int = MAX_PIXELS) -> int:
+    """The EXIF orientation of an image file, 1 to 8; 1 where it has none. DataError as from open_image."""
+    with _opened(path, max_pixels) as image:
+        return _orientation_of(image)
+
+
+def _orientation_of(image: Image.Image) -> int:
+    if image.format == "PNG" and "exif" not in image.info:
+        return UPRIGHT  # Pillow would decode the PNG to look for it
+    try:
+        found = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # as in `upright`
+        return UPRIGHT
+    return found if found in TURNS else UPRIGHT
+
+
 def mask_files(path: Path) -> list[Path]:
     """The files of a mask: itself, or those in a folder of masks, in order."""
     if not path.is_dir():
@@ -126,11 +168,7 @@ def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIX
     with _opened(path, max_pixels) as image:
         if decode or image.format == "TIFF":  # Pillow turns a TIFF only when it loads it
             return upright(image).size
-        known = (
-            image.format != "PNG" or "exif" in image.info
-        )  # else Pillow would decode the PNG to look for it
-        orientation = image.getexif().get(ExifTags.Base.Orientation) if known else None
-        return image.size[::-1] if orientation in (5, 6, 7, 8) else image.size
+        return image.size[::-1] if _orientation_of(image) in SWAPPED_SIDES else image.size
 
 
 def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:

@@ -61,7 +61,7 @@ from utils.grey_range import GreyRange
 from utils.image_statistics import reason_of, statistics_of
 from utils.options import HEADS, takes_options
 from utils.room import Room, in_memory
-from utils.text import printable
+from utils.text import as_file, as_text, printable
 
 logger = logging.getLogger("fdsl")
 
@@ -175,7 +175,7 @@ class AnomalyDetector:
         `method`: fdsl (the heads), nearest (training-free distance on the checkpoint's backbone) or both.
         Raises ConfigError, ModelError for what does not fit the checkpoint, TypeError for an unknown option.
         """
-        checkpoint = load_checkpoint(Path(path))
+        checkpoint = load_checkpoint(as_file("checkpoint", path))
         tower = backbone_config(options, checkpoint.backbone)
         chosen = method_config(options, checkpoint.options, checkpoint.has_nam)
         config = detector_config(
@@ -225,7 +225,7 @@ class AnomalyDetector:
         `settings`: arguments of `from_backbone`, or with a `checkpoint` of trained heads those of
         `from_checkpoint`; they override the preset's. ConfigError for a name that there is not.
         """
-        if name not in PRESETS:
+        if as_text("--preset", name) not in PRESETS:
             raise ConfigError(f"--preset {name} is not known; choose one of {', '.join(PRESETS)}.")
         chosen = {**settings, **with_preset(name, settings)}
         if checkpoint is None:
@@ -480,6 +480,8 @@ class AnomalyDetector:
     def take_threshold_of_bulk(self, found: Sequence[Prediction], false_alarm_rate: float = 0.01) -> None:
         """`learn_threshold_from_batch` from what was found already."""
         _require_rate(false_alarm_rate)
+        if not isinstance(found, Sequence) or not all(isinstance(one, Prediction) for one in found):
+            raise ConfigError("found is no list of predictions; give what predict returned.")
         scores = np.array([one.score for one in found])
         peaks = np.array([one.patch_map.max() for one in found], np.float64)
         self.threshold = batch_threshold(scores, peaks, false_alarm_rate)
@@ -557,13 +559,13 @@ class AnomalyDetector:
         """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
         all.
 
-        Raises ModelError before `remember`.
+        Raises ModelError before `remember`, ConfigError for what is no file's name, OSError where it cannot
+        be written.
         """
+        path = as_file("detector", file)
         if not self.ready:
             raise ModelError("The detector has no references yet: call remember() before save().")
-        save_detector(
-            Path(file), self.tensors(), self.config, self.threshold, [one.told for one in self.kept]
-        )
+        save_detector(path, self.tensors(), self.config, self.threshold, [one.told for one in self.kept])
 
     @_whatever_the_default_device
     def tensors(self) -> dict[str, Tensor]:
@@ -589,7 +591,7 @@ class AnomalyDetector:
         `pretrained` and `model_config` say where the backbone's files lie now. Raises ModelError for another
         backbone, ConfigError for another precision or a file that `save` did not write.
         """
-        tensors, config, threshold = load_detector(Path(file))
+        tensors, config, threshold = load_detector(as_file("detector", file))
         config = moved_config(config, file, pretrained, model_config, device, precision)
         detector, normal = restored(file, config, tensors)
         self = cls(detector, config)

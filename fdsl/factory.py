@@ -23,6 +23,7 @@ from models.methods.registry import METHODS
 from utils.config import BY_CATEGORY, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError, ModelError
+from utils.text import as_text
 
 logger = logging.getLogger("fdsl")
 OWN = "own."  # begins the names of a method beside which text is read
@@ -161,7 +162,7 @@ def moved_config(
     """
     stored, chosen = config.detector.machine.precision, choose_device(device)
     dtype = getattr(torch, stored)
-    if precision not in (None, "auto") and PRECISIONS[precision] != dtype:
+    if precision not in (None, "auto") and PRECISIONS.get(as_text("--precision", precision)) != dtype:
         raise ConfigError(
             f"--precision {precision}: {file} was made in {stored}; leave the flag out or make it again."
         )

@@ -13,6 +13,7 @@ import torch
 
 from utils.config import MachineFacts
 from utils.errors import ConfigError
+from utils.text import as_text
 from utils.world import neighbours, own_gpu
 
 logger = logging.getLogger("fdsl")
@@ -27,6 +28,7 @@ MOST_WORKERS = 8
 def choose_device(name: str) -> torch.device:
     """auto, cpu, cuda, mps or a CUDA device's number -> the device; ConfigError says what is there. Of
     several processes on a machine each takes the GPU of its own number."""
+    name = as_text("--device", name)
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
     mps = torch.backends.mps.is_available()
     if name == "auto":
@@ -108,7 +110,7 @@ def bf16_in_hardware() -> str | None:
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """auto, fp32, bf16 or fp16 -> the dtype of the backbone's products; says why."""
-    if name == "auto":
+    if as_text("--precision", name) == "auto":
         if device.type == "cuda":
             name, reason = "fp16", "a GPU multiplies it as fast as bf16, and it is eight times as fine"
         elif device.type == "cpu" and (unit := bf16_in_hardware()):

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import codecs
+import os
 import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from utils.errors import ConfigError
+
+LONGEST_NAME = 255  # bytes of a file's name, on all usual file systems
 LONGEST_SENTENCE = 2000  # characters
 # UTF-32's mark before UTF-16's, which it begins with.
 MARKS = (
@@ -35,6 +39,21 @@ def decoded(content: bytes, errors: str = "strict") -> str:
             "is no text in UTF-8 (it holds zeros, as UTF-16 without a mark does); save it as UTF-8"
         )
     return text
+
+
+def as_text(what: str, value: Any) -> str:
+    """A value that is to be text, named `what` in the ConfigError for anything else."""
+    if not isinstance(value, str):
+        raise ConfigError(f"{what} {one_line(repr(value), 40)} is no text.")
+    return value
+
+
+def as_file(what: str, value: Any) -> Path:
+    """A value that is to be the path of a file, named `what` in the ConfigError for anything else."""
+    path = Path(value) if isinstance(value, (str, os.PathLike)) else None
+    if path is None or not path.name or "\0" in path.name or len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise ConfigError(f"{what} {one_line(repr(value), 40)} is no name of a file.")
+    return path
 
 
 def one_line(text: object, limit: int = 160) -> str:

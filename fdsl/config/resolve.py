@@ -17,7 +17,7 @@ from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Option, given_of, options_of
-from utils.text import in_words
+from utils.text import as_text, in_words
 
 OF_DETECTORS: Mapping[str, Option] = {
     **options_of(WindowConfig),
@@ -37,7 +37,7 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
     """
     values = given_of(BackboneConfig, given)
     if stored is None and "model" in values:
-        base = defaults_of(values["model"], values.get("model_config"))
+        base = defaults_of(as_text("--model", values["model"]), values.get("model_config"))
     else:
         base = stored or BackboneConfig()
     for name, value in values.items():

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from data.check import MOST_DEFECT
-from data.images import image_size, mask_to_tensor, open_image, open_mask, size_doubt
+from data.images import image_size, mask_to_tensor, open_image, open_mask, rotation_doubt, size_doubt
 from data.records import Record
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
@@ -119,8 +119,9 @@ class CategoryFiles:
 
     def _look_at(self, index: int, mask: Image.Image) -> None:
         record = self.records[index]
-        size = image_size(self.root / record.image_path, max_pixels=self.max_pixels)
-        if doubt := size_doubt(mask.size, size) or doubt_of(np.asarray(mask) > 0):
+        file, photo = self.root / record.mask_path, self.root / record.image_path
+        doubt = size_doubt(mask.size, image_size(photo, max_pixels=self.max_pixels))
+        if doubt := doubt or doubt_of(np.asarray(mask) > 0) or rotation_doubt(file, photo, self.max_pixels):
             self.doubtful[index] = f"{printable(record.mask_path)}: {doubt}"
 
     def photo(self, record: Record) -> np.ndarray:

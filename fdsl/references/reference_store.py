@@ -19,7 +19,7 @@ from torch import Tensor
 
 from data.photographs import as_photograph
 from utils.archives import opened
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 from utils.files import parsed_json
 from utils.text import one_line, printable
 
@@ -82,7 +82,11 @@ def _digest(content: bytes) -> str:
 def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
     """A photograph's file name and bytes; of one that is no file those of a PNG."""
     if isinstance(photograph, (str, Path)):
-        return Path(photograph).name, opened(photograph).read()
+        try:
+            return Path(photograph).name, opened(photograph).read()
+        except (OSError, ValueError) as error:  # ValueError: the name holds a zero
+            reason = one_line(getattr(error, "strerror", None) or error)
+            raise DataError(f"{printable(photograph)}: cannot be read ({reason}); check the path") from error
     stream = io.BytesIO()
     as_photograph(photograph).save(stream, "PNG", compress_level=1)
     return f"photograph {number}.png", stream.getvalue()

@@ -118,7 +118,7 @@ def open_training_set(plan: TrainingPlan) -> TrainingSet:
         logger.info("%s", describe_catalogue(catalogue, dataset))
         parts.append(draw_training_set(catalogue, shots, plan.seed, dataset, plan.synthetic))
     learnt = parts[0] if len(parts) == 1 else join_training_sets(parts)
-    learnt.refuse_other_sizes(plan.max_pixels)
+    learnt.check_masks(plan.max_pixels)
     return learnt
 
 

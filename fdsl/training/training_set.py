@@ -10,7 +10,7 @@ from pathlib import Path
 
 from data.check import find_duplicates
 from data.dataset import files_digest
-from data.images import image_size, open_mask, size_doubt
+from data.images import image_size, open_mask, rotation_doubt, size_doubt
 from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
 from utils.config import SEVERAL
 from utils.errors import DataError
@@ -42,16 +42,21 @@ class TrainingSet:
             return SEVERAL.join(part.images_digest() for part in self.parts)
         return files_digest(self.root, self.records)
 
-    def refuse_other_sizes(self, max_pixels: int) -> None:
-        """DataError for a mask of another size than its photograph, which would mark another place. Headers
-        alone are read."""
+    def check_masks(self, max_pixels: int) -> None:
+        """DataError for a mask of another size than its photograph, which would mark another place; warns of
+        those that EXIF data may have left behind. Headers alone are read."""
+        doubtful = []
         for record in self.records:
             if not record.mask_path:
                 continue
             mask = self.root / record.mask_path
             size = open_mask(mask, max_pixels).size if mask.is_dir() else image_size(mask, False, max_pixels)
-            if doubt := size_doubt(size, image_size(self.root / record.image_path, False, max_pixels)):
+            photo = self.root / record.image_path
+            if doubt := size_doubt(size, image_size(photo, False, max_pixels)):
                 raise DataError(f"{printable(mask)}: {doubt}")
+            if doubt := rotation_doubt(mask, photo, max_pixels):
+                doubtful.append(f"{printable(mask)}: {doubt}")
+        warn(doubtful)
 
     def warn_of_duplicates(self) -> None:
         """Warns of references that are among the images to learn from."""

@@ -72,3 +72,30 @@ def test_a_mask_of_another_size_is_named_by_the_test_and_refused_by_the_training
     assert not (tmp_path / "checkpoints").exists() or not list(
         (tmp_path / "checkpoints").rglob("*.safetensors")
     )
+
+
+def exif_of_half_a_turn(root):
+    """The first defect's photograph as a camera upside down writes it: its size says nothing of it."""
+    mask = sorted(root.glob("*/ground_truth/*/*.png"))[0]
+    photo = root / mask.parts[-4] / "test" / mask.parts[-2] / mask.name.replace("_mask", "")
+    with Image.open(photo) as image:
+        exif = image.getexif()
+        exif[0x0112] = 3
+        image.save(photo, exif=exif)
+    return mask, f"{mask.name}: EXIF data of its image {photo.name} say rotated by 180 degrees"
+
+
+def test_a_mask_that_exif_data_may_have_left_behind_is_named(datasets, tiny_configs, tmp_path, told):
+    root = shutil.copytree(datasets[0], tmp_path / "mvtec")
+    mask, sentence = exif_of_half_a_turn(root)
+    given = ["--data-path", str(root), "--model-config", tiny_configs, "--dataset", "mvtec", *BACKBONE]
+    test.main([*given, "--method", "nearest", "--pictures", "0", "--results", str(tmp_path / "results")])
+    assert told().count(sentence) == 1
+    assert any(sentence in problem for problem in check_catalogue(open_catalogue("mvtec", root)))
+    train.main([*given, "--k-shot", "2", "--epochs", "1", "--checkpoints", str(tmp_path / "checkpoints")])
+    assert told().count(sentence) == 2
+    with Image.open(mask) as image:  # a mask that is turned too belongs to its photograph
+        exif = image.getexif()
+        exif[0x0112] = 3
+        image.save(mask, exif=exif)
+    assert check_catalogue(open_catalogue("mvtec", root)) == []

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images import image_size, image_to_pixels, mask_to_tensor, open_image, open_mask
+from data.images import image_size, image_to_pixels, mask_to_tensor, open_image, open_mask, rotation_doubt
 from tests.support.constants import SHARED
 from utils.errors import DataError
 
@@ -334,3 +334,23 @@ def test_prepared_photographs_equal_the_published_ones():
         assert abs(found.numpy() - golden["pixels"]).max() < 1e-5, case["file"]
         mask = mask_to_tensor(open_mask(SHARED / case["mask"]), 448)
         assert int(mask.sum()) == int(golden["mask_pixels"]), case["file"]
+
+
+@pytest.mark.parametrize(
+    "turn, size, of_mask, doubted",
+    [
+        (1, (6, 6), 1, False),
+        (6, (6, 6), 1, True),
+        (6, (8, 6), 1, False),  # the size tells
+        (3, (8, 6), 1, True),
+        (6, (6, 6), 6, False),
+        (99, (6, 6), 1, False),
+    ],
+)
+def test_a_mask_is_doubted_where_exif_data_turn_its_photograph_alone(tmp_path, turn, size, of_mask, doubted):
+    for name, orientation in (("photo.jpg", turn), ("mask.png", of_mask)):
+        image = Image.new("L", size)
+        exif = image.getexif()
+        exif[0x0112] = orientation
+        image.save(tmp_path / name, exif=exif)
+    assert bool(rotation_doubt(tmp_path / "mask.png", tmp_path / "photo.jpg")) == doubted

@@ -85,3 +85,55 @@ def test_what_is_no_image(made, tmp_path, kind):
 def test_labels_that_are_none(made):
     with pytest.raises(ConfigError, match="labels are a NoneType"):
         made.learn_threshold([texture(1), texture(2)], None)
+
+
+NO_TEXT = (None, 1, b"x", [], {}, object())
+NO_FILE = (*NO_TEXT, "", "/", "a\0b", "x" * 300)
+
+
+@pytest.mark.parametrize("value", NO_FILE, ids=lambda value: str(value)[:9].replace("\0", "0"))
+def test_what_is_no_name_of_a_file(made, value):
+    for refuse in (
+        lambda: made.save(value),
+        lambda: AnomalyDetector.load(value),
+        lambda: AnomalyDetector.from_checkpoint(value),
+    ):
+        with pytest.raises(ConfigError, match="is no name of a file"):
+            refuse()
+
+
+@pytest.mark.parametrize("value", NO_TEXT, ids=lambda value: type(value).__name__)
+def test_what_is_no_text(made, tiny_configs, tmp_path, value):
+    made.save(tmp_path / "part.safetensors")
+    files = {"model_config": tiny_configs, **TOWER}
+    for name, refuse in {
+        "device": lambda: AnomalyDetector.from_backbone(**files, device=value),
+        "precision": lambda: AnomalyDetector.from_backbone(**files, precision=value),
+        "preset": lambda: AnomalyDetector.from_preset(value),
+        "model": lambda: AnomalyDetector.from_backbone(**{**files, "model": value}),
+    }.items():
+        if name == "model" and value is None:
+            continue  # not given
+        with pytest.raises(ConfigError, match=f"--{name} .* is no text"):
+            refuse()
+    if value is not None:
+        with pytest.raises(ConfigError, match="--precision .* is no text"):
+            AnomalyDetector.load(tmp_path / "part.safetensors", precision=value)
+
+
+def test_a_precision_that_there_is_not(made, tmp_path):
+    made.save(tmp_path / "part.safetensors")
+    with pytest.raises(ConfigError, match="--precision fp8: .* was made in float32"):
+        AnomalyDetector.load(tmp_path / "part.safetensors", precision="fp8")
+
+
+@pytest.mark.parametrize("value", ["nowhere.png", "", "a\0b"])
+def test_calibration_images_that_are_not_there(made, value):
+    with pytest.raises(DataError, match="cannot be read"):
+        made.calibrate(0.01, value)
+
+
+@pytest.mark.parametrize("value", [None, 1, "x", [1], object()])
+def test_predictions_that_are_none(made, value):
+    with pytest.raises(ConfigError, match="no list of predictions"):
+        made.take_threshold_of_bulk(value)
