@@ -2,11 +2,11 @@
 
     python predict.py --references good/ --input parts/ --output results --precision fp32 --save-detector FILE
     python export.py --detector FILE --output part.onnx
-    python deploy/inspect.py part.onnx parts/ --output results      # needs onnxruntime, numpy and pillow
+    python inspect.pyz part.onnx parts/ --output results      # needs onnxruntime, numpy and pillow
 
-The file holds image model, memory bank, heads, fusion, threshold and the names of all settings
-(docs/deploy.md). It is compared with the detector before it takes its name. Exit code 0 when done, 2 on an
-error.
+The file holds image encoder, memory bank, heads, fusion, threshold and the names of all settings
+(docs/deploy.md). It is compared with the detector before it takes its name. inspect.pyz, the program that
+runs it, is written beside it. Exit code 0 when done, 2 on an error.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import logging
 
 from fdsl.api import AnomalyDetector
 from fdsl.export.export_detector import export_detector
+from fdsl.export.inspect_archive import write_inspect_archive
 from fdsl.export.onnx_file import require_packages
 from fdsl.flags.export_flags import parse
 from utils.command import run_command
@@ -44,6 +45,11 @@ def main(argv: list[str] | None = None) -> int:
         beside,
         written.size / 1e6,
         max(written.apart, 1e-7),
+    )
+    program = args.output.with_name("inspect.pyz")
+    write_inspect_archive(program)
+    logger.info(
+        "wrote %s: copy both, then python %s %s PHOTOS --output DIR", program, program.name, args.output.name
     )
     if detector.threshold is None:
         logger.info("the detector has no threshold: nothing is decided, only scored")

@@ -40,11 +40,10 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from tabulate import tabulate
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "deploy" / "lib")]
-from fdsl_line.graph import Graph  # noqa: E402
-from fdsl_line.photographs import open_image, to_pixels  # noqa: E402
-
+sys.path.insert(0, str(ROOT))
 from benchmarks.shared import tower_of  # noqa: E402
+from data.images import open_image, photograph_to_array  # noqa: E402
+from deploy.graph import Graph  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
 from fdsl.export.export_detector import export_detector  # noqa: E402
 from fdsl.flags.groups import add_options  # noqa: E402
@@ -309,7 +308,7 @@ def judged(graphs: dict[str, Graph], photographs: list[Path], data: Path) -> lis
     for photo in photographs:
         image = open_image(photo)
         for name, graph in graphs.items():
-            pixels, begun = to_pixels(image, graph.side), time.perf_counter()
+            pixels, begun = photograph_to_array(image, graph.side)[None], time.perf_counter()
             patch_map, score, *_ = graph.session.run(None, {"pixels": pixels})
             seconds[name].append(time.perf_counter() - begun)
             maps[name].append(patch_map[0])

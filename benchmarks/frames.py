@@ -19,8 +19,9 @@ if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from data.catalogue import open_catalogue
-from data.images import image_to_pixels, open_image
+from data.images import open_image
 from data.records import Record
+from data.tensors import image_to_pixels
 from fdsl.flags.arguments import whole
 from utils.command import run_command
 from utils.errors import DataError

@@ -42,8 +42,9 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.judges import AnomalyDino, Ours, encoded_backbone
 from data.catalogue import DATASETS, open_catalogue
-from data.images import mask_to_tensor, open_image, open_mask, photograph_to_pixels
+from data.images import open_image, open_mask
 from data.records import Catalogue, Record, draw_references, without_references
+from data.tensors import mask_to_tensor, photograph_to_pixels
 from fdsl.config.resolve import backbone_config
 from fdsl.evaluation.category_metrics import evaluate_category
 from fdsl.flags.arguments import whole

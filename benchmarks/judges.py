@@ -19,7 +19,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from data.images import open_image, photograph_to_pixels
+from data.images import open_image
+from data.tensors import photograph_to_pixels
 from fdsl.api import AnomalyDetector
 from fdsl.config.resolve import backbone_config, method_config, window_config
 from fdsl.config.run_config import RunConfig

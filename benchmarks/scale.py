@@ -37,13 +37,14 @@ from data.photographs import read_ahead
 from fdsl.api import AnomalyDetector
 from fdsl.config.run_config import DetectorConfig, FittedConfig, PredictionConfig
 from fdsl.flags.groups import add_options
-from fdsl.inspection.score_files import draw, row_of
+from fdsl.inspection.score_files import draw
 from fdsl.store.blocks import Blocks
 from fdsl.store.journal import Journal
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.store.resume_index import stamp_values
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import machine_facts
+from utils.score_rows import row_of
 
 
 def left_in(folder: Path) -> dict[str, bytes]:

@@ -18,17 +18,10 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data.augment import chance, mosaic, random_crop
-from data.images import (
-    MAX_PIXELS,
-    image_to_pixels,
-    mask_files,
-    mask_to_tensor,
-    open_image,
-    open_mask,
-    photograph_to_pixels,
-)
+from data.images import MAX_PIXELS, mask_files, open_image, open_mask
 from data.records import Record, stable_seed, with_masks
 from data.synthetic import draw_defect
+from data.tensors import image_to_pixels, mask_to_tensor, photograph_to_pixels
 from utils.config import SYNTHETIC
 from utils.errors import DataError
 from utils.grey_range import GreyRange

@@ -1,4 +1,5 @@
-"""From image and mask files to tensors: any mode, depth and orientation in, one kind out."""
+"""From image and mask files to RGB and to arrays: any mode, depth and orientation in, one kind out. Without
+PyTorch, for deploy/ uses it."""
 
 import errno
 import sys
@@ -7,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageChops, ImageOps, UnidentifiedImageError
 
 from data.heif import HEIF_SUFFIXES, HOW, can_read_heif
@@ -15,7 +15,7 @@ from utils.archives import facts_of, is_file, opened
 from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.text import printable
-from utils.tile_layout import TileLayout
+from utils.tile_layout import Crops
 
 MAX_PIXELS = 100_000_000
 STRIP = 2**20  # pixels that are scaled at once
@@ -171,37 +171,20 @@ def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIX
         return image.size[::-1] if _orientation_of(image) in SWAPPED_SIDES else image.size
 
 
-def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
-    """(3, size, size) uint8: the image squashed by PIL's bicubic filter."""
-    squashed = image.resize((size, size), Image.Resampling.BICUBIC)
-    return torch.from_numpy(np.array(squashed)).permute(2, 0, 1).contiguous()
+def image_to_array(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """(3, height, width) uint8: the image resized by PIL's bicubic filter, its aspect ratio not kept."""
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    return np.array(np.asarray(resized).transpose(2, 0, 1), order="C")
 
 
-def photograph_to_pixels(image: Image.Image, size: int, layout: TileLayout | None = None) -> torch.Tensor:
-    """What a detector looks at: the squashed image (3,size,size) uint8; with tiles (1+T,3,size,size), first
-    the whole image and then its tiles, cut from the image squashed to the layout's size."""
-    whole = image_to_pixels(image, size)
-    if layout is None:
+def photograph_to_array(image: Image.Image, size: int, crops: Crops | None = None) -> np.ndarray:
+    """What a detector takes: the resized image (3,size,size) uint8; with tiles (1+T,3,size,size), first the
+    whole image and then its tiles, cut from the image resized to `crops.width` x `crops.height`."""
+    whole = image_to_array(image, size, size)
+    if crops is None:
         return whole
-    patch = layout.patch_size
-    squashed = image.resize((layout.width * patch, layout.height * patch), Image.Resampling.BICUBIC)
-    large = torch.from_numpy(np.array(squashed)).permute(2, 0, 1)
-    tiles = [
-        large[:, row * patch : row * patch + size, column * patch : column * patch + size]
-        for row, column in layout.origins
-    ]
-    return torch.stack([whole, *tiles])
-
-
-def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:
-    """(1, size, size) float32 of 0 and 1: squashed by PIL's bilinear filter, defect above half of full scale.
-
-    None, the mask of a normal image, gives zeros.
-    """
-    if mask is None:
-        return torch.zeros(1, size, size)
-    squashed = mask.resize((size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(squashed) > 127.5).float().unsqueeze(0)
+    large = image_to_array(image, crops.width, crops.height)
+    return np.stack([whole, *(large[:, top : top + size, left : left + size] for top, left in crops.origins)])
 
 
 @contextmanager

@@ -18,8 +18,9 @@ import torch
 from PIL import Image
 
 from data.grey import doubts_of
-from data.images import MAX_PIXELS, open_image, pages_left_out, photograph_to_pixels, to_rgb, upright
+from data.images import MAX_PIXELS, open_image, pages_left_out, to_rgb, upright
 from data.inputs import list_images
+from data.tensors import photograph_to_pixels
 from utils.archives import is_file
 from utils.errors import DataError
 from utils.files import FileStamp, stamp_of

@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from data.augment import chance
-from data.images import mask_to_tensor
+from data.tensors import mask_to_tensor
 
 SMALLEST, LARGEST = 0.0005, 0.08  # of the photograph's area
 OPAQUE = 0.5, 1.0  # how much of the filling is seen

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from data.images import photograph_to_pixels
+from data.tensors import photograph_to_pixels
 from models.detector import Detector, Inside
 from models.features import TOP1_SHARE, ScoreMaps, join_score_maps
 from models.matching.candidates import Matching

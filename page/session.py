@@ -19,7 +19,7 @@ from data.images import MAX_PIXELS
 from data.masks import key, unmarked
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import Box, find_boxes
-from fdsl.inspection.score_files import draw, finish, row_of, run_config
+from fdsl.inspection.score_files import draw, finish, run_config
 from fdsl.references.rotation import ROTATIONS
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
@@ -29,6 +29,7 @@ from page.uploads import Upload, jpeg, plain_name, receive, remove
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError
 from utils.room import OnDisk
+from utils.score_rows import row_of
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
 MOST_REFERENCES = 16

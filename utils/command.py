@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import signal
 import sys
 import traceback
@@ -13,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from utils import signals
-from utils.console import put
+from utils.console import open_what_is_closed, put
 from utils.log import only_from, start_logging
 from utils.memory import CURE, is_out_of_memory
 from utils.text import one_line, shortened
@@ -51,7 +50,7 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     (exit code 130) and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was
     told.
     """
-    _open_what_is_closed()
+    open_what_is_closed()
     start_logging()
     if not speaks():
         only_from(logging.ERROR)
@@ -73,19 +72,6 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
         logger.error("error: %s", sentence or unexpected(error))
     logging.shutdown()
     sys.exit(code)
-
-
-def _open_what_is_closed() -> None:
-    """Standard streams that the caller has closed lead nowhere: else the next file would take their place,
-    and the log would go to standard output."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def unexpected(error: Exception) -> str:

@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from typing import IO, Any
 
 from utils.text import without_controls
+
+
+def open_what_is_closed() -> None:
+    """Standard streams that the caller has closed lead nowhere: else the next file would take their place,
+    and the log would go to standard output."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def put(text: str, to: IO[str] | None = None) -> None:

@@ -168,15 +168,20 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """CSV with a header, for a UTF-8 file: it begins with the mark that spreadsheets look for. Text cells
-    that a spreadsheet would run as a formula get a leading apostrophe."""
-    buffer = io.StringIO()
-    buffer.write(BYTE_ORDER_MARK)
-    writer = csv.writer(buffer, lineterminator="\n")
+def write_csv(out: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Writes CSV with a header to a UTF-8 file, row by row: first the mark that spreadsheets look for. Text
+    cells that a spreadsheet would run as a formula get a leading apostrophe."""
+    out.write(BYTE_ORDER_MARK)
+    writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
         writer.writerow([_cell(value) for value in row])
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """What `write_csv` writes, as a text."""
+    buffer = io.StringIO()
+    write_csv(buffer, columns, rows)
     return buffer.getvalue()
 
 

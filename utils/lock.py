@@ -13,7 +13,6 @@ from pathlib import Path
 
 from utils.errors import ConfigError
 from utils.files import parsed_json
-from utils.world import World
 
 try:
     import fcntl
@@ -56,13 +55,6 @@ def locked(file: Path, what: str, cure: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             file.unlink()
         os.close(handle)
-
-
-@contextlib.contextmanager
-def locked_for(world: World, folder: Path, cure: str) -> Iterator[None]:
-    """A folder for all processes of a world, held by the first one."""
-    with locked(folder / ".lock", str(folder), cure) if world.is_first else contextlib.nullcontext():
-        yield
 
 
 def _take(file: Path, what: str, cure: str) -> int:

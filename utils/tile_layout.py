@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,6 +15,15 @@ AUTO_TILES = -1  # as a number of tiles: the photographs' size decides
 MOST_TILES = 4  # along a side of a square photograph
 MOST_IN_ALL = 64  # tiles of one photograph
 OVERLAP = 2  # patches that neighbours share
+
+
+class Crops(NamedTuple):
+    """How tiles are cut, in pixels: the photograph is resized to `width` x `height`, and each tile begins at
+    one of the `origins` (top, left)."""
+
+    width: int
+    height: int
+    origins: tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +60,12 @@ class TileLayout:
         """The first patch (row, column) of each tile, row by row."""
         for row in range(self.rows):
             yield from ((row * self.step, column * self.step) for column in range(self.columns))
+
+    @property
+    def crops(self) -> Crops:
+        patch = self.patch_size
+        origins = tuple((row * patch, column * patch) for row, column in self.origins)
+        return Crops(self.width * patch, self.height * patch, origins)
 
     def places(self) -> np.ndarray:
         """(T*N,2): where the centre of each patch lies, in shares of the photograph's height and width."""

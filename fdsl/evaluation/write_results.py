@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from data.check import MOST_DEFECT
-from data.images import image_size, mask_to_tensor, open_image, open_mask, rotation_doubt, size_doubt
+from data.images import image_size, open_image, open_mask, rotation_doubt, size_doubt
 from data.records import Record
+from data.tensors import mask_to_tensor
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.category_metrics import evaluate_category

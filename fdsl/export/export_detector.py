@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from fdsl.api import AnomalyDetector
 from fdsl.export.onnx_file import Written, require_packages, write_graph
 from models.onnx_graph import DetectorGraph
 from utils.errors import ModelError
-from utils.tile_layout import TileLayout
 
 FORMAT = "1"
 
@@ -61,16 +59,9 @@ def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
         "window_weight": made.windows.win_weight,
         "mean": " ".join(map(repr, detector.backbone.mean.tolist())),
         "std": " ".join(map(repr, detector.backbone.std.tolist())),
-        "tiles": None if layout is None else json.dumps(tiles_of(layout)),
+        "tiles": None if layout is None else json.dumps(layout.crops._asdict()),
         "reference_sizes": json.dumps(detector.reference_sizes),
         "reference_statistics": json.dumps(detector.statistics.tolist()),
         "settings": json.dumps(detector.config.to_json(), sort_keys=True),
     }
     return {name: "" if value is None else str(value) for name, value in facts.items()}
-
-
-def tiles_of(layout: TileLayout) -> dict[str, Any]:
-    """What a photograph is squashed to before its tiles are cut, and where they begin (top, left): pixels."""
-    patch = layout.patch_size
-    origins = [[row * patch, column * patch] for row, column in layout.origins]
-    return {"width": layout.width * patch, "height": layout.height * patch, "origins": origins}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ from utils.device import worker_count
 from utils.errors import ConfigError
 from utils.files import FileStamp
 from utils.log import progress
+from utils.score_rows import row_of
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
@@ -243,25 +244,6 @@ def _kept(
             row["file"] = stamp_values(item.stamp)
         folder.add(row, found.base_map, found.window_map)
     return row
-
-
-def row_of(name: str, found: Prediction) -> Row:
-    """A photograph's line of scores.jsonl; boxes in its own pixels."""
-    return {
-        "image": name,
-        "score": found.score,
-        "base_score": found.base_score,
-        "window_score": found.window_score,
-        "normal_percentile": found.normal_percentile,
-        "threshold": found.threshold,
-        "anomalous": found.is_anomalous,
-        "reason": found.reason or None,
-        "boxes": [asdict(box) for box in found.boxes],
-        "width": found.size[0],
-        "height": found.size[1],
-        "grid": len(found.patch_map),
-        "picture": None,
-    }
 
 
 def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Prediction, output: Path) -> str:

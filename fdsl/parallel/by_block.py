@@ -4,6 +4,7 @@ that one process would leave."""
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 
 from data.manifest import Manifest, listed
@@ -13,7 +14,7 @@ from fdsl.inspection.score_files import MOST_SAID, Inspection, finish, score_ite
 from fdsl.store.blocks import Blocks
 from fdsl.store.prediction_folder import PredictionFolder, Totals
 from utils.errors import ConfigError
-from utils.lock import locked_for
+from utils.lock import locked
 from utils.log import only_from
 from utils.signals import how_to_continue
 from utils.world import World
@@ -44,7 +45,7 @@ def goes_in_blocks(wanted: Inspection, world: World) -> bool:
 def inspect_together(detector: AnomalyDetector, wanted: Inspection, world: World) -> Totals | None:
     """Scores this process's blocks; the totals where it is the one that joins them all, else None."""
     output = meeting_place(wanted.output)
-    with locked_for(world, output, ELSEWHERE):
+    with locked(output / ".lock", str(output), ELSEWHERE) if world.is_first else nullcontext():
         world.agree(lambda: _begin(detector, wanted) if world.is_first else None)
         blocks = Blocks(Manifest.read(output / PARTIAL), wanted.keep_maps)
         _score_own(detector, wanted, blocks, world)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from data.images import image_to_pixels
+from data.tensors import image_to_pixels
 from utils.image_statistics import implausible_references, reason_of, statistics_of
 
 logger = logging.getLogger("fdsl")

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from data.photographs import in_batches
 from fdsl.config.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.blocks import Blocks
 from fdsl.store.journal import ROWS, SKIPPED, Journal
@@ -33,32 +32,18 @@ from utils.files import (
     LEFTOVER,
     FileStamp,
     as_file,
-    csv_text,
     read_json,
     remove_leftovers,
     remove_leftovers_in,
     whole_file,
+    write_csv,
     write_json,
 )
 from utils.log import warn
+from utils.score_rows import COLUMNS, csv_row
 
 logger = logging.getLogger("fdsl")
-BOX_COLUMNS = ("x", "y", "width", "height", "area")
-COLUMNS = (
-    "image",
-    "score",
-    "base_score",
-    "window_score",
-    "normal_percentile",
-    "threshold",
-    "anomalous",
-    "reason",
-    *BOX_COLUMNS,
-    "boxes",
-    "picture",
-)
 RANKED = 500  # rows that the report shows,
-ROWS_AT_ONCE = 1000  # that are written to scores.csv
 SAMPLE = 100  # and where there are more, so many of all
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
@@ -237,14 +222,12 @@ class PredictionFolder:
         if totals.skipped:
             with whole_file(self.folder / "skipped.csv") as out:
                 skipped = ((as_file(name), reason) for name, reason, _ in _lines(self.partial / SKIPPED))
-                out.write(csv_text(("image", "reason"), skipped))
+                write_csv(out, ("image", "reason"), skipped)
         if totals.scored:
             if self.keep_maps:
                 self._save_maps(totals.scored, grid, fused)
             with whole_file(self.folder / "scores.csv") as out:
-                out.write(csv_text(COLUMNS, []))
-                for rows in in_batches(self._read(), ROWS_AT_ONCE):
-                    out.write(csv_text(COLUMNS, map(csv_row, rows)).split("\n", 1)[1])
+                write_csv(out, COLUMNS, map(csv_row, self._read()))
             os.replace(self.partial / ROWS, self.folder / "scores.jsonl")
         shutil.rmtree(self.partial, ignore_errors=True)
         return totals
@@ -327,20 +310,6 @@ class Drawn:
     @property
     def items(self) -> list[Any]:
         return [item for _, item in sorted(self._kept, key=lambda kept: kept[0])]
-
-
-def csv_row(row: Mapping[str, Any]) -> list[Any]:
-    """A row of scores.csv: of the boxes the hottest one, and how many there are."""
-    first = row["boxes"][0] if row["boxes"] else {}
-    return [
-        as_file(row["image"]),
-        *(row[name] for name in COLUMNS[1:6]),
-        None if row["anomalous"] is None else int(row["anomalous"]),
-        row["reason"],
-        *(first.get(name) for name in BOX_COLUMNS),
-        len(row["boxes"]),
-        row["picture"],
-    ]
 
 
 def _is_ours(config: Path) -> bool:

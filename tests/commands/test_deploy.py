@@ -7,27 +7,20 @@ import sys
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import export
 import predict
-from data.images import open_image
-from data.inputs import find_images
 from fdsl.api import AnomalyDetector
 from fdsl.boxes import find_boxes
 from fdsl.report.drawing import upsample
-from tests.support.constants import ROOT
-from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME, TOWER, rows
 from utils.config import WindowConfig
-from utils.errors import DataError
-from utils.grey_range import GreyRange
+from utils.errors import ConfigError
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
-from fdsl_line import boxes, graph, inputs, photographs  # noqa: E402
-from fdsl_line.errors import Refused  # noqa: E402
+from deploy import boxes, graph  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +38,19 @@ def exported(place, tiny_configs, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory):
-    """The folder deploy/ as it is copied to a machine that has nothing else of ours."""
-    return shutil.copytree(ROOT / "deploy", tmp_path_factory.mktemp("machine") / "deploy")
+def alone(exported, tmp_path_factory):
+    """A folder with inspect.pyz alone, as on a machine that has nothing else of ours, and without PyTorch."""
+    folder = tmp_path_factory.mktemp("machine")
+    shutil.copy(exported[1].with_name("inspect.pyz"), folder)
+    for name in ("torch", "cv2", "scipy", "tqdm"):
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is not here')")
+    return folder
 
 
 def inspect(alone, *arguments, **more):
-    """Runs deploy/inspect.py elsewhere; exit code, output and errors."""
-    command = [sys.executable, str(alone / "inspect.py"), *map(str, arguments)]
+    """Runs inspect.pyz elsewhere; exit code, output and errors."""
+    command = [sys.executable, str(alone / "inspect.pyz"), *map(str, arguments)]
+    more.setdefault("env", {"PYTHONPATH": str(alone)})
     done = subprocess.run(command, cwd=alone, capture_output=True, text=True, timeout=120, **more)
     return done.returncode, done.stdout, done.stderr
 
@@ -135,7 +133,7 @@ def test_a_missing_package_is_one_sentence(exported, place, alone, tmp_path, pac
     found = inspect(
         alone, exported[1], place / "parts", "--format", "json", env={"PYTHONPATH": str(tmp_path)}
     )
-    one_sentence(found, f"No module named {package}): pip install -r deploy/requirements.txt")
+    one_sentence(found, f"No module named {package}): pip install onnxruntime numpy pillow")
 
 
 def test_wrong_input_and_output_are_one_sentence(exported, place, alone, tmp_path):
@@ -156,7 +154,7 @@ def test_wrong_input_and_output_are_one_sentence(exported, place, alone, tmp_pat
     "flags, words",
     (
         (("--precision", "bf16"), "--precision bf16 is OpenVINO's: add --provider openvino"),
-        (("--provider", "openvino"), "pip install -r deploy/requirements-openvino.txt"),
+        (("--provider", "openvino"), "pip install onnxruntime-openvino"),
     ),
 )
 def test_what_cannot_compute_is_one_sentence(exported, place, alone, tmp_path, flags, words):
@@ -189,7 +187,7 @@ def test_openvino_is_told_precision_and_threads(exported, monkeypatch):
     hints = json.loads(told[1][0][1]["load_config"])["CPU"]
     assert hints["INFERENCE_PRECISION_HINT"] == "f32" and "INFERENCE_NUM_THREADS" not in hints
     started.remove(graph.OPENVINO)
-    with pytest.raises(Refused, match="OpenVINO could not be started"):
+    with pytest.raises(ConfigError, match="OpenVINO could not be started"):
         graph.Graph(exported[1], 0, "openvino")
 
 
@@ -233,83 +231,3 @@ def test_boxes_are_those_of_opencv(seed):
 
 def test_a_map_without_variation_has_no_box():
     assert boxes.find_boxes(np.full((9, 9), 0.5, np.float32), 0.1) == []
-
-
-def odd_photographs(folder):
-    """Files of every kind that needs care."""
-    generator = np.random.default_rng(0)
-    colours = generator.integers(0, 256, (20, 30, 3), np.uint8)
-    wide = generator.integers(500, 3000, (20, 30)).astype(np.uint16)
-    photo = Image.fromarray(colours)
-    turned = photo.getexif()
-    turned[274] = 6
-    photo.save(folder / "turned.jpg", exif=turned)
-    photo.convert("CMYK").save(folder / "cmyk.jpg")
-    photo.convert("P").save(folder / "palette.gif")
-    photo.convert("L").save(folder / "grey.bmp")
-    Image.fromarray(np.dstack([colours, colours[..., 0]])).save(folder / "seen_through.png")
-    Image.fromarray(wide).save(folder / "wide.png")
-    Image.fromarray(wide.astype(np.int32)).save(folder / "integers.tif")
-    Image.fromarray((wide / 3000).astype(np.float32)).save(folder / "floats.tif")
-    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(folder / "nothing.tif")
-    (folder / "empty.png").touch()
-    (folder / "half.png").write_bytes((folder / "wide.png").read_bytes()[:60])
-    return sorted(folder.iterdir())
-
-
-def test_photographs_are_read_as_predict_reads_them(tmp_path):
-    for path in odd_photographs(tmp_path):
-        for low, high in ((None, None), (400.0, 3100.0)):
-            ours = None if low is None else photographs.GreyRange(low, high)
-            theirs = None if low is None else GreyRange(low, high)
-            try:
-                wanted = open_image(path, grey=theirs)
-            except DataError as refused:
-                with pytest.raises(Refused) as told:
-                    photographs.open_image(path, grey=ours)
-                assert str(told.value) == str(refused)
-                continue
-            given = photographs.open_image(path, grey=ours)
-            assert np.array_equal(np.asarray(given), np.asarray(wanted)) and given.mode == "RGB"
-    with pytest.raises(Refused, match="above the limit of 10 pixels"):
-        photographs.open_image(tmp_path / "grey.bmp", 10)
-
-
-class Words(list):
-    """Hears of what cannot be read."""
-
-    def add(self, name, reason):
-        self.append((name, reason))
-
-
-def test_files_are_found_as_predict_finds_them(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in (
-        "10.png",
-        "2.png",
-        "a/1.png",
-        "a/b/3.JPG",
-        "a/.hidden/4.png",
-        "[c]/5.png",
-        "back\\slash.png",
-        "done/pictures/6.png",
-    ):
-        draw(tmp_path / name, 1)
-    (tmp_path / "a" / "raw.dng").touch()
-    (tmp_path / "done" / "config.json").write_text('{"made_by": "predict"}')
-    for given in (
-        ["."],
-        ["a"],
-        ["2.png"],
-        ["**/*.png"],
-        ["a/*"],
-        ["[c]/*.png"],
-        ["a", "2.png"],
-        ["*.png", "*"],
-    ):
-        wanted_problems, problems = Words(), Words()
-        wanted = list(find_images(given, ["a/b"], wanted_problems.add))
-        assert list(inputs.find_images(given, ["a/b"], problems.add)) == wanted
-        assert problems == wanted_problems and wanted
-    with pytest.raises(Refused, match="check the path"):
-        list(inputs.find_images(["nowhere"]))

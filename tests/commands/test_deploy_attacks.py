@@ -23,8 +23,8 @@ from utils.lock import locked
 pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
-from fdsl_line import graph, results  # noqa: E402
-from fdsl_line.errors import Refused  # noqa: E402
+from deploy import graph, results  # noqa: E402
+from utils.errors import ConfigError  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def test_what_a_file_says_of_itself_is_checked(file, tmp_path, facts):
         for entry in model.metadata_props:
             entry.value = facts.get(entry.key, entry.value)
 
-    with pytest.raises(Refused) as told:
+    with pytest.raises(ConfigError) as told:
         graph.Graph(changed(file, tmp_path / "odd.onnx", change))
     sentence = str(told.value)
     assert "odd.onnx" in sentence and sentence.isprintable() and len(sentence) < 600
@@ -196,7 +196,7 @@ def test_what_a_file_does_not_say_is_missed(file, tmp_path, missing):
         del model.metadata_props[:]
         model.metadata_props.extend(kept)
 
-    with pytest.raises(Refused, match="is not whole .*" + missing):
+    with pytest.raises(ConfigError, match="is not whole .*" + missing):
         graph.Graph(changed(file, tmp_path / "odd.onnx", change))
 
 
@@ -260,7 +260,7 @@ def test_a_small_graph_is_taken(tmp_path, place):
 )
 def test_a_graph_that_is_no_detectors_is_one_sentence(tmp_path, place, model):
     onnx.save(model, tmp_path / "odd.onnx")
-    with pytest.raises(Refused) as told, Image.open(place / "good/1.png") as photo:
+    with pytest.raises(ConfigError) as told, Image.open(place / "good/1.png") as photo:
         graph.Graph(tmp_path / "odd.onnx").look_at(photo.convert("RGB"), "1.png")
     assert str(told.value).isprintable() and "\n" not in str(told.value)
 

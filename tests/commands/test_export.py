@@ -21,8 +21,9 @@ from utils.lock import locked
 onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requirements-export.txt")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
-from fdsl_line import graph, photographs  # noqa: E402
-from fdsl_line.errors import Refused  # noqa: E402
+from data.images import photograph_to_array  # noqa: E402
+from deploy import graph  # noqa: E402
+from utils.tile_layout import Crops  # noqa: E402
 
 CPU = {"device": "cpu", "precision": "fp32"}
 
@@ -31,18 +32,18 @@ def photographs_of(place):
     return [place / "parts" / name for name in ("2.png", "10.png", "line b/x,1.png", "line b/deep/7.JPG")]
 
 
-def squashed(file, facts):
-    """A photograph (1,[1+T,]3,S,S) uint8 as every program that runs the graph squashes it."""
-    tiles = photographs.Tiles(**json.loads(facts["tiles"])) if facts["tiles"] else None
+def resized(file, facts):
+    """A photograph (1,[1+T,]3,S,S) uint8 as every program that runs the graph resizes it."""
+    tiles = Crops(**json.loads(facts["tiles"])) if facts["tiles"] else None
     with Image.open(file) as photo:
-        return photographs.to_pixels(photo.convert("RGB"), int(facts["image_size"]), tiles)
+        return photograph_to_array(photo.convert("RGB"), int(facts["image_size"]), tiles)[None]
 
 
 def assert_same(file, detector, files):
     """onnxruntime gives the detector's map, scores and decision of photographs, alone and together."""
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
-    pixels = [squashed(photo, facts) for photo in files]
+    pixels = [resized(photo, facts) for photo in files]
     names = [output.name for output in session.get_outputs()]
     together = dict(zip(names, session.run(None, {"pixels": np.concatenate(pixels)})))
     for number, (photo, one) in enumerate(zip(files, pixels)):
@@ -115,7 +116,7 @@ def test_halved_weights_take_half_the_room(place, detector, tmp_path):
     facts = session.get_modelmeta().custom_metadata_map
     assert facts["weights"] == "float16"
     photo = photographs_of(place)[2]
-    patch_map, score, *_ = session.run(None, {"pixels": squashed(photo, facts)})
+    patch_map, score, *_ = session.run(None, {"pixels": resized(photo, facts)})
     wanted = AnomalyDetector.load(detector, device="cpu").predict(photo)
     np.testing.assert_allclose(patch_map[0], wanted.patch_map, rtol=0, atol=5e-3)
     assert abs(score[0] - wanted.score) < 5e-3
@@ -167,7 +168,7 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_
     content = bytearray(beside.read_bytes())
     content[len(content) // 2] ^= 1  # as that of another export, of the same size
     beside.write_bytes(content)
-    with pytest.raises(Refused, match="part.onnx.data is not the tensors' file that belongs to"):
+    with pytest.raises(ConfigError, match="part.onnx.data is not the tensors' file that belongs to"):
         graph.Graph(file)
 
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from data.augment import mosaic, random_crop
 from data.dataset import AUGMENTATIONS, EpochSampler, InspectionDataset, TrainingDataset, make_loader
-from data.images import image_to_pixels, mask_to_tensor, open_image, open_mask
+from data.images import open_image, open_mask
 from data.records import Record
+from data.tensors import image_to_pixels, mask_to_tensor
 from tests.support.photographs import save
 from utils.errors import DataError
 

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from data.images import image_size, image_to_pixels, mask_to_tensor, open_image, open_mask, rotation_doubt
+from data.images import image_size, open_image, open_mask, rotation_doubt
+from data.tensors import image_to_pixels, mask_to_tensor
 from tests.support.constants import SHARED
 from utils.errors import DataError
 

@@ -14,8 +14,9 @@ import pytest
 import torch
 
 from data.catalogue import open_catalogue
-from data.images import image_to_pixels, mask_to_tensor, open_image, open_mask
+from data.images import open_image, open_mask
 from data.meta import write_meta
+from data.tensors import image_to_pixels, mask_to_tensor
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbones.timm import TimmBackbone
 from models.backbones.timm_loading import tower_of_file

@@ -1,9 +1,5 @@
 """Which images cannot show what the references show."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
@@ -21,7 +17,6 @@ from utils.image_statistics import (
 )
 
 SIDE = 96
-DEPLOYED = Path(__file__).parents[2] / "deploy" / "lib" / "fdsl_line" / "image_statistics.py"
 
 
 def part(seed=0, light=1.0):
@@ -99,14 +94,3 @@ def test_a_black_reference_is_named_among_several_and_never_all():
     assert implausible_references(np.stack([black, statistics[0]])) == [0]
     assert implausible_references(np.stack(statistics)) == []
     assert implausible_references(np.stack([black])) == [] == implausible_references(np.stack([black, black]))
-
-
-def test_where_pytorch_is_missing_the_same_is_computed(monkeypatch):
-    spec = importlib.util.spec_from_file_location("deployed_statistics", DEPLOYED)
-    deployed = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, deployed)
-    spec.loader.exec_module(deployed)
-    known = np.stack([statistics_of(part(1))])
-    for image, _ in CASES.values():
-        assert np.array_equal(deployed.statistics_of(image), statistics_of(image))
-        assert deployed.reason_of(statistics_of(image), known) == reason_of(statistics_of(image), known)

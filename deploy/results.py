@@ -2,39 +2,26 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fdsl_line.errors import Refused, printable
+from utils.errors import ConfigError
+from utils.files import as_file, flush_to_disk, read_json, write_csv
+from utils.score_rows import COLUMNS, csv_row
+from utils.text import printable
 
-BOX_COLUMNS = ("x", "y", "width", "height", "area")
-COLUMNS = (
-    "image",
-    "score",
-    "base_score",
-    "window_score",
-    "normal_percentile",
-    "threshold",
-    "anomalous",
-    "reason",
-    *BOX_COLUMNS,
-    "boxes",
-    "picture",
-)
 MARKER = "deploy/inspect.py"
 PARTIAL = ".partial-inspect"  # predict.py's own is called .partial
 BEGUN = "config.json.tmp"
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv")
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 
 
 class Folder:
     """An output folder that is being filled: `add`, then `finish`; nobody else may be writing to it. What an
-    earlier run of this program left there gives way once there is something in its place. Refused for a
+    earlier run of this program left there gives way once there is something in its place. ConfigError for a
     folder with such files of somebody else."""
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
@@ -53,7 +40,7 @@ class Folder:
         self.count = 0
 
     def _refuse(self, what: str) -> NoReturn:
-        raise Refused(
+        raise ConfigError(
             f"--output {printable(self.folder)} holds {what}, which {MARKER} did not write; "
             "name another folder."
         )
@@ -81,13 +68,13 @@ class Folder:
     def finish(self) -> bool:
         """Gives the tables their names. Where nothing was scored there is skipped.csv alone, and that only
         where no earlier run's results lie. Returns whether anything was written."""
-        self.rows.flush()
-        os.fsync(self.rows.fileno())
+        flush_to_disk(self.rows)
         self.rows.close()
         has_results = any((self.folder / name).exists() for name in WRITTEN)
         made = ["config.json"]
         if self.skipped:
-            write_table(self.partial / "skipped.csv", ("image", "reason"), map(skipped_row, self.skipped))
+            skipped = ((as_file(name), reason) for name, reason in self.skipped)
+            write_table(self.partial / "skipped.csv", ("image", "reason"), skipped)
             made.append("skipped.csv")
         if self.count:
             write_table(self.partial / "scores.csv", COLUMNS, map(csv_row, self._read()))
@@ -111,51 +98,12 @@ class Folder:
 
 def is_ours(folder: Path) -> bool:
     """Whether this program wrote the config.json in a folder."""
-    try:
-        stored = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return False
+    stored = read_json(folder / "config.json")
     return isinstance(stored, dict) and stored.get("made_by") == MARKER
 
 
-def skipped_row(one: tuple[str, str]) -> tuple[str, str]:
-    """A row of skipped.csv."""
-    return as_file(one[0]), one[1]
-
-
-def as_file(name: str) -> str:
-    """A photograph's name as a cell of a table: one that a spreadsheet would run begins with ./ and so still
-    names the file."""
-    return f"./{name}" if name.startswith(FORMULA_STARTS) else name
-
-
-def csv_row(row: dict[str, Any]) -> list[Any]:
-    """A row of scores.csv: of the boxes the hottest one, and how many there are."""
-    first = row["boxes"][0] if row["boxes"] else {}
-    return [
-        as_file(row["image"]),
-        *(row[name] for name in COLUMNS[1:6]),
-        None if row["anomalous"] is None else int(row["anomalous"]),
-        row["reason"],
-        *(first.get(name) for name in BOX_COLUMNS),
-        len(row["boxes"]),
-        row["picture"],
-    ]
-
-
 def write_table(file: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """A CSV file with a header, in UTF-8 with its mark, which spreadsheets look for."""
-    with open(file, "w", encoding="utf-8-sig", newline="") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(columns)
-        for row in rows:
-            writer.writerow([cell(value) for value in row])
-        out.flush()
-        os.fsync(out.fileno())
-
-
-def cell(value: Any) -> Any:
-    """A value of a table; text that a spreadsheet would run as a formula gets a leading apostrophe."""
-    if isinstance(value, float):
-        return repr(value)
-    return "'" + value if isinstance(value, str) and value.startswith(FORMULA_STARTS) else value
+    """Writes a CSV file that is on the disk when this returns."""
+    with open(file, "w", encoding="utf-8", newline="") as out:
+        write_csv(out, columns, rows)
+        flush_to_disk(out)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -14,10 +13,14 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
-from fdsl_line.boxes import Box, find_boxes, upsample
-from fdsl_line.errors import Refused, one_line, printable
-from fdsl_line.image_statistics import reason_of, statistics_of
-from fdsl_line.photographs import GreyRange, Tiles, to_pixels
+from data.images import photograph_to_array
+from deploy.boxes import Box, find_boxes, upsample
+from utils.errors import ConfigError
+from utils.files import sampled_digest
+from utils.grey_range import GreyRange
+from utils.image_statistics import reason_of, statistics_of
+from utils.text import one_line, printable
+from utils.tile_layout import MOST_IN_ALL, Crops
 
 FORMAT = "1"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
@@ -27,8 +30,6 @@ TINY = 1e-6  # scores are kept this far from 0 and 1
 LARGEST_SIDE = 8192  # pixels of what a detector looks at,
 LARGEST_PHOTO = 2**31  # and of a reference
 MOST_SIZES = 100_000  # references whose sizes they hold
-MOST_TILES = 64
-SAMPLES, SAMPLE_BYTES = 256, 4096  # what the digest of the tensors' file is made of, as export.py makes it
 
 
 @dataclass(frozen=True)
@@ -42,28 +43,10 @@ class Found:
     window_score: float | None
     normal_percentile: float | None
     threshold: float | None
-    anomalous: bool | None
+    is_anomalous: bool | None
     reason: str
     patch_map: np.ndarray
     boxes: list[Box]
-
-    def row(self, name: str) -> dict[str, Any]:
-        """Its line of scores.jsonl, as predict.py writes it."""
-        return {
-            "image": name,
-            "score": self.score,
-            "base_score": self.base_score,
-            "window_score": self.window_score,
-            "normal_percentile": self.normal_percentile,
-            "threshold": self.threshold,
-            "anomalous": self.anomalous,
-            "reason": self.reason or None,
-            "boxes": [asdict(box) for box in self.boxes],
-            "width": self.size[0],
-            "height": self.size[1],
-            "grid": len(self.patch_map),
-            "picture": None,
-        }
 
 
 def whole(name: str, value: object, smallest: int = 1, largest: int = LARGEST_SIDE) -> int:
@@ -87,29 +70,16 @@ def pairs(
     )
 
 
-def sampled_digest(file: Path) -> str:
-    """Hex digest of a file's size and of 256 pieces of it; "" where there is no file."""
-    if not file.is_file():
-        return ""
-    size = file.stat().st_size
-    digest = hashlib.sha256(str(size).encode())
-    with open(file, "rb") as content:
-        for piece in range(SAMPLES):
-            content.seek(size * piece // SAMPLES)
-            digest.update(content.read(SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
-
-
 def providers_of(provider: str, precision: str, threads: int) -> list[Any]:
-    """What onnxruntime is told to compute with; Refused for what it cannot."""
+    """What onnxruntime is told to compute with; ConfigError for what it cannot."""
     if provider == "cpu" and precision == "fp32":
         return [CPU]
     if provider == "cpu":
-        raise Refused(f"--precision {precision} is OpenVINO's: add --provider openvino, or leave it out.")
+        raise ConfigError(f"--precision {precision} is OpenVINO's: add --provider openvino, or leave it out.")
     if OPENVINO not in onnxruntime.get_available_providers():
-        raise Refused(
+        raise ConfigError(
             "This onnxruntime has no OpenVINO: make an environment for it and there "
-            "pip install -r deploy/requirements-openvino.txt, or leave --provider out."
+            "pip install onnxruntime-openvino numpy pillow, or leave --provider out."
         )
     hints = {
         "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
@@ -124,14 +94,14 @@ class Graph:
     """A detector that export.py wrote.
 
     `threads`: how many it computes with; 0: by cores. `provider`: cpu or openvino, which may compute in
-    bf16 too (`precision`). Refused for any other file, for a damaged one, for one that says of itself what no
-    detector is, and where OpenVINO is missing.
+    bf16 too (`precision`). ConfigError for any other file, a damaged one, one whose metadata no detector has,
+    and where OpenVINO is missing.
     """
 
     def __init__(self, file: Path, threads: int = 0, provider: str = "cpu", precision: str = "fp32") -> None:
         self.file, self.name = file, printable(file)
         if not file.is_file():
-            raise Refused(f"There is no file {self.name}; make it with export.py.")
+            raise ConfigError(f"There is no file {self.name}; make it with export.py.")
         providers = providers_of(provider, precision, threads)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
@@ -139,24 +109,24 @@ class Graph:
             self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
             self.facts: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
-            raise Refused(
+            raise ConfigError(
                 f"{self.name} is not a whole ONNX file, or its tensors' file is not beside it "
                 f"({one_line(error)}); copy or export it again."
             ) from error
         if len(self.session.get_providers()) < len(providers):  # onnxruntime goes on without it
-            raise Refused("OpenVINO could not be started: install it again, or leave --provider out.")
+            raise ConfigError("OpenVINO could not be started: install it again, or leave --provider out.")
         if "fdsl_format" not in self.facts:
-            raise Refused(f"{self.name} was not written by export.py; name a file that was.")
+            raise ConfigError(f"{self.name} was not written by export.py; name a file that was.")
         if self.facts["fdsl_format"] != FORMAT:
-            raise Refused(
+            raise ConfigError(
                 f"{self.name} has format {printable(self.facts['fdsl_format'][:40])}, this program reads "
-                f"{FORMAT}; use the folder deploy/ of the version that wrote it."
+                f"{FORMAT}; use the inspect.pyz that lay beside it."
             )
         try:
             self._read_facts()
             self._check_graph()
         except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
-            raise Refused(
+            raise ConfigError(
                 f"{self.name}: what it says of itself is not whole ({one_line(error)}); export it again."
             ) from error
 
@@ -184,25 +154,25 @@ class Graph:
         if tensors := json.loads(self.facts.get("tensors", "null")):
             self._check_tensors(tensors["file"], tensors["digest"])
 
-    def _tiles(self, given: Any) -> Tiles | None:
+    def _tiles(self, given: Any) -> Crops | None:
         if given is None:
             return None
         if not isinstance(given, dict) or set(given) != {"width", "height", "origins"}:
             raise ValueError("tiles are no width, height and origins")
         ((width, height),) = pairs(
-            "tiles", [[given["width"], given["height"]]], largest=MOST_TILES * self.side
+            "tiles", [[given["width"], given["height"]]], largest=MOST_IN_ALL * self.side
         )
-        origins = pairs("the tiles' origins", given["origins"], 0, MOST_TILES * self.side)
+        origins = pairs("the tiles' origins", given["origins"], 0, MOST_IN_ALL * self.side)
         inside = all(top + self.side <= height and left + self.side <= width for top, left in origins)
-        if not 0 < len(origins) <= MOST_TILES or not inside:
+        if not 0 < len(origins) <= MOST_IN_ALL or not inside:
             raise ValueError("a tile lies outside the photograph")
-        return Tiles(width, height, origins)
+        return Crops(width, height, origins)
 
     def _check_tensors(self, name: str, digest: str) -> None:
-        """Refused where the tensors' file beside this one is another one's."""
+        """ConfigError where the tensors' file beside this one is another one's."""
         beside = self.file.with_name(name)
         if sampled_digest(beside) != digest:
-            raise Refused(
+            raise ConfigError(
                 f"{printable(beside)} is not the tensors' file that belongs to {self.name}; copy both again."
             )
 
@@ -236,9 +206,9 @@ class Graph:
         return 100 * NormalDist().cdf(apart / self.normal_deviation)
 
     def look_at(self, photo: Image.Image, name: str) -> Found:
-        """What is said of an RGB photograph; Refused, with its `name`, where its map is not finite, and where
-        the graph fails or gives something else than a map and scores."""
-        pixels = to_pixels(photo, self.side, self.tiles)
+        """The result of an RGB photograph; ConfigError, with its `name`, where its map is not finite, and
+        where the graph fails or gives something else than a map and scores."""
+        pixels = photograph_to_array(photo, self.side, self.tiles)[None]
         try:
             values = self.session.run(None, {"pixels": pixels})
             given = {output: value[0] for output, value in zip(self.outputs, values)}
@@ -247,13 +217,17 @@ class Graph:
         except Exception as error:  # onnxruntime raises a class of its own for each kind of failure
             if "memory" in str(error).lower() or "bad_alloc" in str(error):
                 raise MemoryError from error
-            raise Refused(f"{self.name}: its graph fails ({one_line(error)}); export it again.") from error
+            raise ConfigError(
+                f"{self.name}: its graph fails ({one_line(error)}); export it again."
+            ) from error
         side = shapes["map"][0] if len(shapes["map"]) == 2 else 0
         scalars = [output for output in ("score", "base_score", "window_score") if output in shapes]
         if not numbers or shapes["map"] != (side, side) or side == 0 or any(shapes[o] for o in scalars):
-            raise Refused(f"{self.name}: its graph gives no map and scores; export it again.")
+            raise ConfigError(f"{self.name}: its graph gives no map and scores; export it again.")
         if not all(np.isfinite(value).all() for value in given.values()):
-            raise Refused(f"{name}: its anomaly map is not finite; check the photograph and the detector.")
+            raise ConfigError(
+                f"{name}: its anomaly map is not finite; check the photograph and the detector."
+            )
         score, window = float(given["score"]), given.get("window_score")
         anomalous = None if self.threshold is None else score >= self.threshold
         reason = ""

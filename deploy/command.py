@@ -18,13 +18,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from fdsl_line.errors import Refused, one_line, printable
+from utils.console import open_what_is_closed
+from utils.errors import ConfigError, DataError
+from utils.score_rows import row_of
+from utils.text import one_line, printable
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from fdsl_line.graph import Graph
-    from fdsl_line.results import Folder
+    from deploy.graph import Graph
+    from deploy.results import Folder
 
 AHEAD = 2  # photographs that are read before they are asked for
 LISTED_SKIPPED = 20  # lines about skipped files at the end; skipped.csv has them all
@@ -47,7 +50,7 @@ def command() -> None:
     answer_signals()
     try:
         code = main()
-    except Refused as refused:
+    except (ConfigError, DataError) as refused:
         code = failed(str(refused), 2)
     except MemoryError:
         code = failed("There is not enough memory; close other programs.", 2)
@@ -67,18 +70,6 @@ def command() -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(code)  # threads that read photographs are not waited for
-
-
-def open_what_is_closed() -> None:
-    """Standard streams that the caller has closed lead nowhere: else the next file would take their place."""
-    for number in (0, 1, 2):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
 
 
 def answer_signals() -> None:
@@ -116,10 +107,10 @@ def say(line: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     require_packages()
-    from fdsl_line.graph import Graph
-    from fdsl_line.inputs import find_images
-    from fdsl_line.lock import locked
-    from fdsl_line.results import Folder
+    from data.inputs import find_images
+    from deploy.graph import Graph
+    from deploy.results import Folder
+    from utils.lock import locked
 
     next(find_images(args.input), None)  # an input that is not there is said before anything is loaded
     graph = Graph(args.detector, args.threads, args.provider, args.precision)
@@ -133,21 +124,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.output is None:
         return inspect(graph, None, args)
     if args.output.exists() and not args.output.is_dir():
-        raise Refused(f"--output {printable(args.output)} is a file; name a folder.")
+        raise ConfigError(f"--output {printable(args.output)} is a file; name a folder.")
     facts = {"detector": str(args.detector), "threshold": graph.threshold, "settings": graph.settings}
     with locked(args.output / ".lock", printable(args.output), "name another folder with --output"):
         return inspect(graph, Folder(args.output, facts), args)
 
 
 def require_packages() -> None:
-    """Refused where onnxruntime, numpy or pillow cannot be imported."""
+    """ConfigError where onnxruntime, numpy or pillow cannot be imported."""
     try:
         import numpy  # noqa: F401
         import onnxruntime  # noqa: F401
         import PIL.Image  # noqa: F401
     except ImportError as error:
-        raise Refused(
-            f"A package is missing ({one_line(error)}): pip install -r deploy/requirements.txt."
+        raise ConfigError(
+            f"A package is missing ({one_line(error)}): pip install onnxruntime numpy pillow."
         ) from error
 
 
@@ -170,7 +161,7 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
     written = folder if folder is not None and folder.finish() else None
     say_skipped(skipped, written)
     if not scored:
-        raise Refused(f"{printable(' '.join(args.input))}: no photograph could be scored; give image files")
+        raise DataError(f"{printable(' '.join(args.input))}: no photograph could be scored; give image files")
     limit = graph.threshold
     found = f", {anomalous} anomalous at threshold {limit:.4f}" if limit is not None else ""
     say(f"{scored} photograph(s) scored{found}")
@@ -181,7 +172,7 @@ def rows_of(
     graph: Graph, inputs: Sequence[str], folder: Folder | None, max_pixels: int
 ) -> Iterator[dict[str, Any]]:
     """Each photograph's row; one that cannot be read is {"image", "error"}."""
-    from fdsl_line.inputs import find_images
+    from data.inputs import find_images
 
     unreadable: list[dict[str, Any]] = []
     left_out = [folder.folder] if folder is not None else []
@@ -201,7 +192,7 @@ def rows_of(
                 f"warning: {name} (and perhaps others) is of another aspect ratio than the references: "
                 "resizing distorts it. Crop it to their shape"
             )
-        yield graph.look_at(photo, name).row(name)
+        yield row_of(name, graph.look_at(photo, name))
     yield from unreadable
 
 
@@ -209,12 +200,12 @@ def read_ahead(
     files: Iterator[tuple[str, Path]], graph: Graph, max_pixels: int
 ) -> Iterator[tuple[str, Image.Image | None, str]]:
     """Name, photograph and, where it cannot be read, the reason; the next ones are read meanwhile."""
-    from fdsl_line.photographs import open_image
+    from data.images import open_image
 
     def read(name: str, path: Path) -> tuple[str, Image.Image | None, str]:
         try:
             return name, open_image(path, max_pixels, graph.grey), ""
-        except Refused as refused:
+        except DataError as refused:
             return name, None, str(refused).removeprefix(f"{printable(path)}: ")
 
     with ThreadPoolExecutor(1, "read") as pool:
@@ -258,7 +249,7 @@ def say_skipped(skipped: Sequence[tuple[str, str]], folder: Folder | None) -> No
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Refused(f"{message}; --help lists the flags")
+        raise ConfigError(f"{message}; --help lists the flags")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -299,7 +290,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("cpu", "openvino"),
         default="cpu",
         help="openvino: faster on Intel's processors, with a file of export.py --operators onnx "
-        "(deploy/requirements-openvino.txt; default cpu)",
+        "(pip install onnxruntime-openvino; default cpu)",
     )
     parser.add_argument(
         "--precision",
