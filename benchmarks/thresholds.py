@@ -59,6 +59,7 @@ RATES = (0.01, 0.05)
 CALIBRATION_RATE = 0.1  # the products have 9 to 39 calibration images
 DEFECTS = 0.1  # of the batch whose bulk gives a threshold
 LEAST_RECALL = 0.05
+LEAST_PRODUCTS = 3  # of which one is left out
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,17 @@ def held(rows: Sequence[Row], rate: float, way: str, column: int) -> list[str]:
     return [f"{100 * np.mean(rates):.1f} % ({100 * max(rates):.0f} %)", ratio, str(missed)]
 
 
+def of_samples(rows: Sequence[Row], rate: float) -> Sequence[float]:
+    """The observed false-positive rates of image scores, a threshold from references alone: what half and
+    95 % of the samples do not exceed, and the highest. The prior of a product is that of the others."""
+    observed = []
+    for row in rows:
+        prior = prior_of([other for other in rows if other.category != row.category])
+        limit = threshold_of(row, rate, "references", 0, prior)
+        observed.append((np.array(row.normal)[:, 0] >= limit).mean())
+    return [float(level) for level in np.quantile(observed, [0.5, 0.95, 1], method="higher")]
+
+
 def threshold_of(row: Row, rate: float, way: str, column: int, prior: Prior) -> float:
     """The threshold of scores (column 0) or maps (1) by one way."""
     if way == "test images' bulk":
@@ -239,10 +251,10 @@ def within_interval(rows: Sequence[Row], column: int) -> str:
 
 def tables(rows: Sequence[Row]) -> None:
     kinds = dict.fromkeys((row.method, row.rotated, row.shots) for row in rows)
+    groups = {kind: [row for row in rows if (row.method, row.rotated, row.shots) == kind] for kind in kinds}
     print("Priors: offset and spread of image scores and of highest map values, in log-odds.\n")
     lines: list[list] = []
-    for method, rotated, shots in kinds:
-        own = [row for row in rows if (row.method, row.rotated, row.shots) == (method, rotated, shots)]
+    for (method, rotated, shots), own in groups.items():
         numbers = asdict(prior_of(own)).values()
         products = len({row.category for row in own})
         lines.append([method, rotated, shots, products, *(f"{number:.2f}" for number in numbers)])
@@ -253,21 +265,30 @@ def tables(rows: Sequence[Row]) -> None:
         "recall at the target rate; places where no defect is found though half could be.\n"
     )
     lines = []
-    for method, rotated, shots in kinds:
-        own = [row for row in rows if (row.method, row.rotated, row.shots) == (method, rotated, shots)]
-        if len({row.category for row in own}) < 3:
+    for (method, rotated, shots), own in groups.items():
+        if len({row.category for row in own}) < LEAST_PRODUCTS:
             continue
         for way in ("references", "test images' bulk", "calibration images"):
             for rate in RATES if way != "calibration images" else (CALIBRATION_RATE,):
                 for column, what in enumerate(("image score", "map")):
-                    lines.append([method, shots, way, what, f"{rate:.0%}", *held(own, rate, way, column)])
-    header = ["method", "shots", "threshold from", "of", "target", "observed", "recall ratio", "none found"]
+                    lines.append(
+                        [method, rotated, shots, way, what, f"{rate:.0%}", *held(own, rate, way, column)]
+                    )
+    header = ["threshold from", "of", "target", "observed", "recall ratio", "none found"]
+    print(tabulate(lines, ["method", "rotated", "shots", *header], tablefmt="github"))
+    print(f"\nImage scores, references alone, target {RATES[0]:.0%}: observed false-positive rate of a sample.\n")
+    lines = [
+        [*kind, len(own), *(f"{rate:.0%}" for rate in of_samples(own, RATES[0]))]
+        for kind, own in groups.items()
+        if len({row.category for row in own}) >= LEAST_PRODUCTS
+    ]
+    header = ["method", "rotated", "shots", "samples", "half at most", "95 % at most", "worst"]
     print(tabulate(lines, header, tablefmt="github"))
     print(
         f"\nCalibration images, target {CALIBRATION_RATE:.0%}: observed rates within their 95 % interval.\n"
     )
     lines = []
-    for method, _, shots in kinds:
+    for method, shots in dict.fromkeys((row.method, row.shots) for row in rows):
         own = [row for row in rows if (row.method, row.shots) == (method, shots)]
         for category in dict.fromkeys(row.category for row in own):
             part = [row for row in own if row.category == category]

@@ -140,7 +140,7 @@ class NormalScores:
             )
         cure = "Add normal images with --calibration to make it reliable."
         if self.prior is not None:
-            most = 17 if self.references == 1 else 11
+            most = 27 if self.references == 1 else 10
             return (
                 f"From {_counted(self.references)}: at a target of 1 %, other products had 0 to {most} false "
                 f"alarms in 100 normal images. {cure}"
