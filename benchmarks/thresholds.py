@@ -276,7 +276,7 @@ def tables(rows: Sequence[Row]) -> None:
                     )
     header = ["threshold from", "of", "target", "observed", "recall ratio", "none found"]
     print(tabulate(lines, ["method", "rotated", "shots", *header], tablefmt="github"))
-    print(f"\nImage scores, references alone, target {RATES[0]:.0%}: observed false-positive rate of a sample.\n")
+    print(f"\nReferences alone, target {RATES[0]:.0%}: observed false-positive rate of one sample of them.\n")
     lines = [
         [*kind, len(own), *(f"{rate:.0%}" for rate in of_samples(own, RATES[0]))]
         for kind, own in groups.items()
