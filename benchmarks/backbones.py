@@ -25,6 +25,7 @@ from fdsl.factory import load_tower
 from fdsl.flags.arguments import CommandLine, whole
 from fdsl.flags.groups import add_runtime_flags
 from fdsl.scoring import Scorer
+from models.backbone import normalise
 from models.detector import Detector
 from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig
@@ -55,7 +56,7 @@ class Timed:
         self.scorer = Scorer(Detector(self.backbone, method, side_px))
         torch.manual_seed(0)
         self.pixels = torch.randint(0, 256, (2, 3, side_px, side_px), dtype=torch.uint8)
-        self.photo = self.backbone.normalise(self.pixels[:1]).to(device, dtype)
+        self.photo = normalise(self.pixels[:1].to(device), self.backbone.mean, self.backbone.std).to(dtype)
         if hasattr(self.backbone, "position_table"):
             grid = self.backbone.grid(side_px)
             table = self.backbone.position_table(grid).to(dtype)
@@ -63,7 +64,7 @@ class Timed:
         self.scorer.remember(self.pixels[1:])
         self.works: dict[str, Callable[[], object]] = {
             "bare tower": self.bare,
-            "encode": lambda: self.backbone.encode(self.photo.float()),
+            "encode": lambda: self.backbone.encode(self.pixels[:1]),
             "image to map": lambda: self.scorer(self.pixels[:1], ["a photograph"]),
         }
         self.best = dict.fromkeys(self.works, float("inf"))

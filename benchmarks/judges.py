@@ -67,11 +67,13 @@ class Encoded:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backbone, name)
 
-    def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+    def encode(
+        self, images: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
+    ) -> Features:
         """As the backbone's own, image by image."""
         started = time.perf_counter()
-        if want:
-            found = self.backbone.encode(images, want)
+        if want or side not in (None, images.shape[-1]):
+            found = self.backbone.encode(images, want, side)
         else:
             found = Features(torch.stack([self._tokens(image) for image in images], 1).to(self.device))
         self.seconds += time.perf_counter() - started
@@ -175,7 +177,7 @@ class AnomalyDino:
         extractor = SimpleNamespace(patch_size=self.backbone.patch_size)
         module.TimmFeatureExtractor = lambda **_: extractor  # it would fetch DINOv2's weights
         self.model = module.AnomalyDINOModel().to(self.backbone.device)
-        self.model.extract_features = lambda images: self.backbone.encode(images).tokens[-1].float()
+        self.model.extract_features = lambda pixels: self.backbone.encode(pixels.byte()).tokens[-1].float()
 
     def fit(self, references: Sequence[Path]) -> None:
         self.model.train()
@@ -192,7 +194,7 @@ class AnomalyDino:
         return False
 
     def _images(self, pixels: list[Tensor]) -> Tensor:
-        return self.backbone.normalise(torch.stack(pixels)).to(self.backbone.device)
+        return torch.stack(pixels).to(self.backbone.device, torch.float32)
 
 
 def anomaly_dino_module() -> Any:

@@ -78,8 +78,8 @@ def random_tokens(backbone: Backbone) -> Callable[..., Features]:
     """Stands in for a backbone: random unit tokens, at each call in another order."""
     known: dict[int, Tensor] = {}
 
-    def encode(images: Tensor, want: frozenset[str]) -> Features:
-        patches = backbone.grid(images.shape[-1]) ** 2
+    def encode(images: Tensor, want: frozenset[str], side: int | None = None) -> Features:
+        patches = backbone.grid(side or images.shape[-1]) ** 2
         if patches not in known:
             tokens = torch.randn(len(backbone.layers), patches, backbone.width, dtype=torch.float32)
             known[patches] = F.normalize(tokens, dim=-1).to(backbone.dtype)
@@ -96,7 +96,7 @@ def knowing(backbone: Backbone, method: Method, side: int, windows: WindowConfig
         detectors = [Detector(backbone, method, side, windows) for _ in SHOTS]
         most = detectors[0]
         most.once = EncodedOnce(random_tokens(backbone), 0)
-        most.remember(torch.rand(max(SHOTS), 3, side, side))
+        most.remember(torch.zeros(max(SHOTS), 3, side, side, dtype=torch.uint8))
         most.matching_once()
         for detector, shots in zip(detectors[1:], sorted(SHOTS, reverse=True)[1:]):
             detector.remember_first(most, shots, max(SHOTS))
@@ -192,9 +192,8 @@ def measured(args: argparse.Namespace, each: Sequence[Sequence[Detector]], look:
     found: list[list[Taken]] = [[], [], [], []]
     for _ in range(args.repeats):
         pixels = torch.randint(0, 256, (1, 3, args.image_size, args.image_size), dtype=torch.uint8)
-        images = first.backbone.normalise(pixels)
         works: list[Callable[[], object]] = [
-            partial(encoded, first, images),
+            partial(encoded, first, pixels),
             partial(scored, one, pixels),
             partial(scored, each, pixels),
             partial(products_of, each, look),

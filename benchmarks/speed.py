@@ -39,7 +39,7 @@ from data.records import Record
 from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer
 from fdsl.thresholds.leave_one_out import normal_scores, set_scales
-from models.backbone import Backbone
+from models.backbone import Backbone, normalise
 from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.features import Features
@@ -96,7 +96,7 @@ class Bench:
         self.method = Fdsl(self.backbone.width, len(args.layers)).eval()
         size = (PHOTOS, 3, args.image_size, args.image_size)
         self.pixels = torch.randint(0, 256, size, dtype=torch.uint8)
-        self.photos = self.backbone.normalise(self.pixels)
+        self.photos = normalise(self.pixels.to(self.device), self.backbone.mean, self.backbone.std)
 
     def seconds(self, work: Callable[[], object], warm: bool = True) -> float:
         """The shortest of `repeats` runs, after one that is not counted."""
@@ -263,7 +263,7 @@ def windows(bench: Bench) -> list[Row]:
 def training(bench: Bench) -> list[Row]:
     """One step: batch of 8, 10 references, against the bare backbone's forward of the batch."""
     bare = bench.seconds(lambda: bench.bare(bench.photos))
-    tokens = bench.backbone.encode(bench.photos[:1]).tokens[:, 0]
+    tokens = bench.backbone.encode(bench.pixels[:1]).tokens[:, 0]
     bank = MemoryBank.of_tokens(torch.cat([tokens] * TRAINING_SHOTS, dim=1))
     method = Fdsl(bench.backbone.width, len(bench.args.layers)).to(bench.device)
     optimizer = torch.optim.Adam(method.parameters(), lr=1e-3)
@@ -271,7 +271,7 @@ def training(bench: Bench) -> list[Row]:
     mask = (torch.rand(PHOTOS, 1, side, side) > 0.95).float().to(bench.device)
 
     def step() -> None:
-        tokens = bench.backbone.encode(bench.photos).tokens
+        tokens = bench.backbone.encode(bench.pixels).tokens
         found = [bank.discrepancy(part, bank.index(part)) for part in tokens.unbind(1)]
         features = torch.stack(found, dim=1)
         loss = sum(part.sum() for maps in method(features) for part in map_losses(maps, mask))
@@ -314,10 +314,10 @@ def fill(bench: Bench, shots: int) -> None:
     scorer = bench.scorer(index_memory="0")
     scorer.remember(bench.pixels[:1].expand(shots, -1, -1, -1))
     detector = scorer.detector
-    windows = detector.windows.cut(bench.photos[1], bench.backbone.patch_size)[: detector.chunk]
+    windows = detector.windows.cut(bench.pixels[1], bench.backbone.patch_size)[: detector.chunk]
     detector.method.raw_maps(bench.backbone.encode(windows), detector.window_memory)
     detector.window_memory = None  # the rest of the windows would need no more; the whole image needs less
-    detector.raw_maps(bench.photos[1:2])
+    detector.raw_maps(bench.pixels[1:2])
 
 
 def loading(bench: Bench) -> list[Row]:

@@ -157,7 +157,7 @@ def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> 
     `want`: what else it is to be able to give."""
     patches = 1 if detector.windows is None else detector.settings.encoded_side
     side = patches * detector.backbone.patch_size
-    window = torch.zeros(1, 3, side, side, device=detector.backbone.device)
+    window = torch.zeros(1, 3, side, side, dtype=torch.uint8)
     return detector.backbone.encode(window, PickedByAny.want | want).wanted_embedding().shape[1]
 
 

@@ -58,8 +58,7 @@ class Scorer:
     def remember(self, pixels: Tensor, inside: Inside | None = None) -> None:
         """Fills the detector's memory from its references (K,[1+T,]3,S,S) uint8, of which the patches
         `inside` count; raises ConfigError where memory does not hold one."""
-        images = self.detector.backbone.normalise(pixels)
-        sparing(lambda: self.detector.remember(images, inside), self.detector.halve_windows)
+        sparing(lambda: self.detector.remember(pixels, inside), self.detector.halve_windows)
 
     def without(self, reference: int, references: int) -> Scorer:
         """A scorer whose detector has never seen one of its `references` (two or more)."""
@@ -86,12 +85,12 @@ class Scorer:
 
 
 def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> ScoreMaps:
-    found = detector(detector.normalised(pixels), match)
+    found = detector(pixels, match)
     return found.each(lambda part: part.float().cpu().numpy())
 
 
 def _scale_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> np.ndarray:
-    found = detector.scale_maps(detector.backbone.normalise(pixels), match)
+    found = detector.scale_maps(pixels, match)
     return found.transpose(0, 1).float().cpu().numpy()
 
 

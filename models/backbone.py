@@ -36,15 +36,15 @@ class Backbone(Protocol):
     def grid(self, side: int) -> int:
         """Patches along one side of an image of `side` pixels; ModelError unless it is a whole number."""
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels (...,3,H,W) uint8 -> float32, normalised as its weights expect."""
-
-    def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
-        """Features of normalised images (B,3,H,H), H a multiple of the patch side; `want` names what is
+    def encode(
+        self, pixels: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
+    ) -> Features:
+        """Features of images (B,3,H,H) uint8, which it brings to its device and normalises; `side`: pixels
+        that they are resized to first, a multiple of the patch side (None: H is one). `want` names what is
         needed beside the tokens (models/features.py)."""
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Pixels (...,3,H,W) uint8 -> float32: brought to [0,1], then by mean and std (3,) of each channel."""
-    mean, std = (values.to(pixels.device).view(3, 1, 1) for values in (mean, std))
-    return pixels.float().div(255).sub(mean).div(std)
+    """Pixels (...,3,H,W) uint8 -> float32: brought to [0,1], then by mean and std (3,) of each channel, on
+    their device."""
+    return pixels.float().div_(255).sub_(mean.view(3, 1, 1)).div_(std.view(3, 1, 1))

@@ -54,8 +54,8 @@ class AtOnce:
 class Detector(nn.Module):
     """A frozen backbone, a method, and the method's memory of one category's references.
 
-    `remember` comes before `forward`, unless the method needs no references. Images are normalised ones
-    (B,3,S,S); with a `layout` of tiles (B,1+T,3,S,S), each image before its tiles.
+    `remember` comes before `forward`, unless the method needs no references. Images are pixels of
+    uint8 (B,3,S,S); with a `layout` of tiles (B,1+T,3,S,S), each image before its tiles.
     """
 
     def __init__(
@@ -82,14 +82,11 @@ class Detector(nn.Module):
         self.once: EncodedOnce | None = None
         self.spoken: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
 
-    def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
-        """The backbone's features of normalised images (B,3,S,S)."""
-        return (self.once or self.backbone.encode)(images, want)
-
-    def normalised(self, pixels: Tensor) -> Tensor:
-        """Pixels (B,[1+T,]3,S,S) uint8 as `forward` takes them."""
-        plain = self.backbone.normalise
-        return plain(pixels) if self.once is None else self.once.normalised(pixels, plain)
+    def encode(
+        self, images: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
+    ) -> Features:
+        """The backbone's features of images (B,3,H,H), resized to `side` pixels."""
+        return (self.once or self.backbone.encode)(images, want, side)
 
     @contextmanager
     def encoding_once(self) -> Iterator[None]:
@@ -263,7 +260,8 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor, match: Matching | None = None) -> ScoreMaps:
-        """Anomaly maps and raw scores of images (B,3,S,S); what one image gets does not depend on the others.
+        """Anomaly maps and raw scores of images (B,[1+T,]3,S,S) uint8; what one image gets does not depend on
+        the others.
 
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
@@ -377,9 +375,9 @@ class Detector(nn.Module):
         grid = self.window_grid
         windows = grid.cut(image.to(self.backbone.device), self.backbone.patch_size, chosen)
         patches = grid.seen if chosen is None else grid.seen[chosen]
+        side = grid.encoded * self.backbone.patch_size
         for part, at in zip(windows.split(self.chunk), patches.split(self.chunk)):
-            shown = grid.as_encoded(part, self.backbone.patch_size)
-            features = self.encode(shown, self.method.want | match.want)
+            features = self.encode(part, self.method.want | match.want, side)
             yield features.at(at.to(self.backbone.device))
 
     @property

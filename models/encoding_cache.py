@@ -25,18 +25,19 @@ class EncodedOnce:
 
     def __init__(self, encode: Encode, most: int = KEPT_BYTES) -> None:
         self.encode, self.most, self.held = encode, most, 0
-        self.shown: tuple[Tensor, Tensor] | None = None
         self.last: tuple[Tensor, bytes] | None = None
-        self.known: OrderedDict[bytes, tuple[Features, frozenset[str]]] = OrderedDict()
+        self.known: OrderedDict[tuple[bytes, int | None], tuple[Features, frozenset[str]]] = OrderedDict()
 
-    def __call__(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+    def __call__(
+        self, pixels: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
+    ) -> Features:
         """As the backbone's own."""
-        key = self._key(images)
+        key = self._digest(pixels), side
         found, held = self.known.pop(key, (None, NOTHING_MORE))
         if found is None or not want <= held:
             self.held -= _size(found)
             held = want | held
-            found = self.encode(images, held)
+            found = self.encode(pixels, held, side)
             self.held += _size(found)
         self.known[key] = found, held
         while self.held > self.most:
@@ -44,15 +45,9 @@ class EncodedOnce:
             self.held -= _size(oldest)
         return _only(found, want)
 
-    def normalised(self, pixels: Tensor, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-        """The pixels as `normalise` makes them, once for the very tensor that came last."""
-        if self.shown is None or self.shown[0] is not pixels:
-            self.shown = pixels, normalise(pixels)
-        return self.shown[1]
-
-    def _key(self, images: Tensor) -> bytes:
-        if self.last is None or self.last[0] is not images:
-            self.last = images, _digest(images)
+    def _digest(self, pixels: Tensor) -> bytes:
+        if self.last is None or self.last[0] is not pixels:
+            self.last = pixels, _digest(pixels)
         return self.last[1]
 
 
@@ -65,9 +60,9 @@ def _only(features: Features, want: frozenset[str]) -> Features:
     )
 
 
-def _digest(images: Tensor) -> bytes:
-    values = images.detach().cpu().contiguous().numpy().data
-    about = f"{tuple(images.shape)}".encode()
+def _digest(pixels: Tensor) -> bytes:
+    values = pixels.cpu().contiguous().numpy().data
+    about = f"{tuple(pixels.shape)}".encode()
     return hashlib.blake2b(values, key=hashlib.blake2b(about).digest(), digest_size=20).digest()
 
 

@@ -146,33 +146,33 @@ class DetectorGraph(nn.Module):
             self.match = in_parts(detector.window_match, len(detector.windows))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return self._outputs(self._score_maps(self.detector.backbone.normalise(pixels)))
+        return self._outputs(self._score_maps(pixels))
 
     def plain(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """The same from the detector's own `forward`."""
-        return self._outputs(self.detector(self.detector.backbone.normalise(pixels)))
+        return self._outputs(self.detector(pixels))
 
     def _outputs(self, found: ScoreMaps) -> tuple[Tensor, ...]:
         fused, raw = found.fused(self.detector.settings)
         score = raw if self.image_score == "max" else mean_of_top_percent(fused)
         return tuple([fused, score, found.base_score, found.window_score][: len(self.outputs)])
 
-    def _score_maps(self, images: Tensor) -> ScoreMaps:
+    def _score_maps(self, pixels: Tensor) -> ScoreMaps:
         """As Detector.forward, all windows at once."""
         detector, method = self.detector, self.detector.method
         if detector.windows is None:
-            return detector(images, InParts())
-        whole = method.summarise(detector.final_maps(detector.raw_maps(images, InParts())))
-        windows = method.summarise(detector.final_maps(self._raw_window_maps(images, detector.windows)))
+            return detector(pixels, InParts())
+        whole = method.summarise(detector.final_maps(detector.raw_maps(pixels, InParts())))
+        windows = method.summarise(detector.final_maps(self._raw_window_maps(pixels, detector.windows)))
         return ScoreMaps(*whole, *windows)
 
-    def _raw_window_maps(self, images: Tensor, grid: WindowGrid) -> Tensor:
-        """Images (B,3,S,S) -> raw maps stitched from all their windows (M,B,G,G)."""
+    def _raw_window_maps(self, pixels: Tensor, grid: WindowGrid) -> Tensor:
+        """Images (B,3,S,S) uint8 -> raw maps stitched from all their windows (M,B,G,G)."""
         detector, method = self.detector, self.detector.method
         patch = detector.backbone.patch_size
         side = grid.size * patch
         cut = [
-            images[:, :, row * patch : row * patch + side, column * patch : column * patch + side]
+            pixels[:, :, row * patch : row * patch + side, column * patch : column * patch + side]
             for row, column in grid.origins
         ]
         features = detector.backbone.encode(

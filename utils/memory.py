@@ -80,9 +80,9 @@ class Halving(Generic[Result]):
 
     def __call__(self, batch: Tensor, *more: Any, **named: Any) -> Result:
         def attempt() -> Result:
-            parts = [
-                self.function(part, *more, **named) for part in batch.split(self.limit or max(1, len(batch)))
-            ]
+            fits = self.limit is None or self.limit >= len(batch)
+            pieces = [batch] if fits else batch.split(self.limit)
+            parts = [self.function(part, *more, **named) for part in pieces]
             return parts[0] if len(parts) == 1 else self.join(parts)
 
         return sparing(attempt, lambda: self._halve(len(batch)) or self.smaller())

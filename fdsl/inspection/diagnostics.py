@@ -117,7 +117,7 @@ def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype
     """How long one photograph takes in the backbone; with random weights where others are not here."""
     known = config if trained else replace(config, pretrained=UNTRAINED)
     tower = load_tower(known, device, dtype)
-    image = torch.zeros(1, 3, config.image_size, config.image_size)
+    image = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
     best = float("inf")
     for _ in range(PASSES):
         start = time.perf_counter()

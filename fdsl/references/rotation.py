@@ -96,7 +96,7 @@ def rotation_gain(scorer: Scorer, photographs: Sequence[Image.Image], rotations:
         kept = inside_of(detector, [photo], rotations).whole
         images = scorer.to_batch(rotated(photo, rotations))
         whole = images if images.dim() == 4 else images[:, 0]
-        encoded = [detector.encode(detector.normalised(image[None])).tokens[:, 0] for image in whole]
+        encoded = [detector.encode(image[None]).tokens[:, 0] for image in whole]
         tokens.append([one[:, mask.to(one.device)] for one, mask in zip(encoded, kept)])
     plain, closer = 0.0, 0.0
     for number, own in enumerate(tokens):

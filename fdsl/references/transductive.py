@@ -42,10 +42,10 @@ def show_inspected(
         raise DataError(
             f"{count} photograph(s) to inspect: they are compared with each other, so give {FEWEST} or more"
         )
-    normalise, photographs = scorer.detector.backbone.normalise, iter(photographs)
+    photographs = iter(photographs)
     if scorer.detector.method.sees_inspected:  # no references say how tiles lie: the first photograph does
         first = next(photographs)
         scorer.detector.lay_tiles([first.size])
         photographs = chain([first], photographs)
     seen = in_batches(progress(photographs, count, what), BATCH)
-    scorer.detector.look_at((normalise(scorer.to_batch(part)) for part in seen), count, room)
+    scorer.detector.look_at((scorer.to_batch(part) for part in seen), count, room)

@@ -57,7 +57,7 @@ class DiscrepancySource:
 
     def use(self, backbone: Backbone) -> None:
         """Encodes the references anew with `backbone`: category -> memory bank (L,K*N,C)."""
-        self.backbone, self.encode = backbone, Halving(_encoder(backbone), join_features)
+        self.backbone, self.encode = backbone, Halving(backbone.encode, join_features)
         self.banks = {}
         for category, shots in progress(self.shots.items(), len(self.shots), "references"):
             parts = (self.encode(shots[index]["image"][None]) for index in range(len(shots)))
@@ -112,11 +112,6 @@ class DiscrepancySource:
     def _against(self, bank: MemoryBank, tokens: Tensor) -> Tensor:
         """One image's tokens (L,N,C) -> discrepancies (L,N,C)."""
         return bank.discrepancy(tokens, bank.index(tokens, self.options.align), self.options.fd)
-
-
-def _encoder(backbone: Backbone) -> Callable[[Tensor], Features]:
-    """Pixels (B,3,S,S) uint8 -> features."""
-    return lambda pixels: backbone.encode(backbone.normalise(pixels))
 
 
 def join_features(parts: Sequence[Features]) -> Features:

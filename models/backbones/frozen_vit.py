@@ -8,19 +8,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.backbone import normalise
+from models.backbone import NOTHING_MORE, normalise
 from models.backbones.weights_io.check_weights import fingerprint
+from models.features import Features
 from utils.config import FINAL
 from utils.errors import ModelError
 
 
 class FrozenTower(nn.Module):
-    """The part of a `Backbone` (models/backbone.py) that no family does otherwise.
+    """The part of a `Backbone` (models/backbone.py) that no family does otherwise; a family gives
+    `encode_normalised`.
 
     `blocks`: how many the tower has. `layers`: those that are tapped, counted from 1. `token_norm`: FINAL
     where tokens pass the model's last norm, else they are the raw output of a block. `state`: the weights,
     for the fingerprint, of which `token_norm` is a part. Raises ModelError for blocks that are not there.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -30,6 +35,7 @@ class FrozenTower(nn.Module):
         width: int,
         token_norm: str,
         state: dict[str, Tensor],
+        device: torch.device,
         dtype: torch.dtype,
         mean: Sequence[float],
         std: Sequence[float],
@@ -43,7 +49,8 @@ class FrozenTower(nn.Module):
         self.patch_size, self.width, self.dtype = patch_size, width, dtype
         self.final = token_norm == FINAL
         self.fingerprint = fingerprint(state) + (f"-{FINAL}" if self.final else "")
-        self.mean, self.std = torch.tensor(mean), torch.tensor(std)
+        self.register_buffer("mean", torch.tensor(mean, device=device), persistent=False)
+        self.register_buffer("std", torch.tensor(std, device=device), persistent=False)
 
     def train(self, mode: bool = True) -> FrozenTower:
         """Frozen: stays in eval mode whatever the caller asks."""
@@ -59,9 +66,29 @@ class FrozenTower(nn.Module):
             )
         return side // self.patch_size
 
-    def normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels (...,3,H,W) uint8 -> float32 with the weights' mean and standard deviation."""
-        return normalise(pixels, self.mean, self.std)
+    @property
+    def device(self) -> torch.device:
+        return self.mean.device
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def encode(
+        self, pixels: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
+    ) -> Features:
+        """Features of images (B,3,H,H) uint8; `side`: pixels that they are resized to once they are
+        normalised, bicubic and antialiased (None: as they are). ValueError for other values than uint8."""
+        if pixels.dtype != torch.uint8:
+            raise ValueError(f"A backbone takes pixels of uint8, not of {pixels.dtype}.")
+        self.grid(side or pixels.shape[-1])
+        pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
+        images = normalise(pixels, self.mean, self.std)
+        if side is not None and side != images.shape[-1]:
+            images = F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False)
+        return self.encode_normalised(images, want)
+
+    def encode_normalised(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+        """Features of normalised images (B,3,H,H) float32, H a multiple of the patch side."""
+        raise NotImplementedError
 
 
 def unit_tokens(blocks: Sequence[Tensor], dtype: torch.dtype) -> Tensor:

@@ -55,28 +55,19 @@ class OpenClipBackbone(FrozenTower):
         require_square_vit(visual)
         blocks = len(visual.transformer.resblocks)
         patch, width, state = visual.patch_size[0], visual.conv1.out_channels, visual.state_dict()
-        super().__init__(blocks, layers, patch, width, token_norm, state, dtype, mean, std)
+        super().__init__(blocks, layers, patch, width, token_norm, state, device, dtype, mean, std)
         self.native_table = visual.positional_embedding.detach().float()
         self.visual = narrow_products(pack_attention(visual).requires_grad_(False).to(device), dtype)
         self._tables: dict[tuple[int, torch.device], nn.Parameter] = {}
         self.train(False)
 
-    @property
-    def device(self) -> torch.device:
-        return self.visual.conv1.weight.device
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
-        """Features of normalised images (B,3,H,H); H a multiple of the patch side.
-
-        Where neither an embedding nor projected tokens are wanted the pass stops after the last tapped block.
-        ModelError for projected tokens of a tower that is not CLIP's.
-        """
+    def encode_normalised(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+        """Where neither an embedding nor projected tokens are wanted the pass stops after the last tapped
+        block. ModelError for projected tokens of a tower that is not CLIP's."""
         if PROJECTED in want:
             refuse_without_projection(self.visual)
             with what_enters(self.visual.transformer.resblocks[-1]) as entered:
-                features = self.encode(images, (want - {PROJECTED}) | {EMBEDDING})
+                features = self.encode_normalised(images, (want - {PROJECTED}) | {EMBEDDING})
             return features._replace(projected=projected_tokens(self.visual, entered[0])[None])
         embedding = EMBEDDING in want
         self.visual.positional_embedding = self.position_table(self.grid(images.shape[-1]))

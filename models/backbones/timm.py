@@ -58,26 +58,18 @@ class TimmBackbone(FrozenTower):
         patch, width = visual.patch_embed.patch_size[0], visual.embed_dim
         head = head or nn.Identity()
         state = {**visual.state_dict(), **{f"head.{name}": part for name, part in head.state_dict().items()}}
-        super().__init__(len(visual.blocks), layers, patch, width, token_norm, state, dtype, mean, std)
+        super().__init__(
+            len(visual.blocks), layers, patch, width, token_norm, state, device, dtype, mean, std
+        )
         self.visual: Tower = narrow_blocks(visual.requires_grad_(False).to(device), dtype)
         self.head = head.requires_grad_(False).to(device)
         self.train(False)
 
-    @property
-    def device(self) -> torch.device:
-        return self.visual.patch_embed.proj.weight.device
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def encode(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
-        """Features of normalised images (B,3,H,H); H a multiple of the patch side.
-
-        Where no embedding is wanted the pass stops after the last tapped block. ModelError for projected
-        tokens.
-        """
+    def encode_normalised(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
+        """Where no embedding is wanted the pass stops after the last tapped block. ModelError for projected
+        tokens."""
         if PROJECTED in want:
             raise ModelError(NO_TEXT)
-        self.grid(images.shape[-1])
         embedding = EMBEDDING in want
         out = self.visual.forward_intermediates(
             images.to(self.device, self.visual.patch_embed.proj.weight.dtype),

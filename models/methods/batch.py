@@ -51,7 +51,7 @@ class BatchMemory:
         return {bytes(digest.tolist()): number for number, digest in enumerate(self.digests)}
 
     def of(self, images: Tensor) -> tuple[int | None, ...]:
-        """Which of its photographs normalised images (B,3,S,S) are."""
+        """Which of its photographs images (B,3,S,S) uint8 are."""
         return tuple(self.numbers.get(digest_of(image)) for image in images)
 
     def without(self, reference: int, references: int) -> BatchMemory:
@@ -87,9 +87,8 @@ class Kept:
 
 
 def digest_of(image: Tensor) -> bytes:
-    """What tells a normalised image (3,S,S) from others."""
-    values = image.detach().cpu().contiguous().numpy().tobytes()
-    return hashlib.blake2b(values, digest_size=DIGEST).digest()
+    """What tells an image (3,S,S) uint8 from others."""
+    return hashlib.blake2b(image.cpu().contiguous().numpy().data, digest_size=DIGEST).digest()
 
 
 def averaged(tokens: Tensor, side: int, tiles: int = 1) -> Tensor:

@@ -68,14 +68,14 @@ class WindowGrid:
             ]
         )
 
-    def as_encoded(self, windows: Tensor, patch_size: int) -> Tensor:
-        """Windows (W,3,h,h) as they were cut -> at the side that the backbone sees, bicubic and
-        antialiased."""
-        return _at_side(windows, self.encoded * patch_size, "bicubic")
-
     def as_cut(self, maps: Tensor) -> Tensor:
-        """Maps of windows as they were encoded (M,W,encoded*encoded) -> (M,W,size,size), bilinear."""
-        return _at_side(maps.unflatten(-1, (self.encoded, self.encoded)), self.size, "bilinear")
+        """Maps of windows as they were encoded (M,W,encoded*encoded) -> (M,W,size,size), bilinear and
+        antialiased where that is another size."""
+        maps = maps.unflatten(-1, (self.encoded, self.encoded))
+        if self.encoded == self.size:
+            return maps
+        size = (self.size, self.size)
+        return F.interpolate(maps, size=size, mode="bilinear", antialias=True, align_corners=False)
 
     def stitch(
         self, maps: Tensor, chosen: Sequence[int] | None = None, elsewhere: Tensor | None = None
@@ -120,13 +120,6 @@ class WindowGrid:
             free[best] = False
             count.view(-1)[self.patches[best]] += inside
         return (~free).nonzero()[:, 0].tolist()
-
-
-def _at_side(images: Tensor, side: int, mode: str) -> Tensor:
-    """Images (...,C,H,W) -> (...,C,side,side); as they are where that is their side."""
-    if images.shape[-1] == side:
-        return images
-    return F.interpolate(images, size=(side, side), mode=mode, antialias=True, align_corners=False)
 
 
 def _few_that_see_all(origins: Sequence[int], size: int) -> set[int]:

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 
+from models.backbone import normalise
 from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.features import EMBEDDING, Features, ScoreMaps, fuse
@@ -15,7 +16,7 @@ from models.methods.both import Both
 from models.methods.fdsl import Fdsl
 from models.views.sliding_windows import WindowGrid, window_origins
 from tests.support import plain
-from tests.support.tokens import unit_tokens
+from tests.support.tokens import noise, unit_tokens
 from utils.config import ALIGNMENTS, FD_MODES, INDEX_MEMORIES, QUARTER, MethodConfig, WindowConfig
 from utils.errors import ModelError
 
@@ -36,7 +37,7 @@ def trained_like(seed=3, **options):
 
 @pytest.fixture(scope="module")
 def photos():
-    return torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return noise(5, 3, SIDE, SIDE, seed=1)
 
 
 def whole(detector, images):
@@ -44,10 +45,15 @@ def whole(detector, images):
     return detector.raw_maps(images), detector(images).base
 
 
+def normalised(backbone, photos):
+    """As the plain path takes them."""
+    return normalise(photos, backbone.mean, backbone.std)
+
+
 def encoders(backbone):
     return (
-        lambda image: backbone.encode(image[None]).tokens[:, 0],
-        lambda image: backbone.encode(image[None], frozenset({EMBEDDING})).embedding[0],
+        lambda image: backbone.encode_normalised(image[None]).tokens[:, 0],
+        lambda image: backbone.encode_normalised(image[None], frozenset({EMBEDDING})).embedding[0],
     )
 
 
@@ -58,8 +64,9 @@ def test_full_image_equals_the_plain_path(tiny_backbone, photos, align, fd):
     detector = Detector(tiny_backbone, method, SIDE)
     detector.remember(photos[:2])
     maps = method.maps_of(detector.raw_maps(photos[2:3]))
+    images = normalised(tiny_backbone, photos)
     raw, refined = plain.full_maps(
-        encoders(tiny_backbone)[0], method, photos[2], [] if fd == "none" else photos[:2], align, fd
+        encoders(tiny_backbone)[0], method, images[2], [] if fd == "none" else images[:2], align, fd
     )
     assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5) and torch.allclose(
         maps.refined[:, 0], refined, atol=1e-5
@@ -79,8 +86,9 @@ def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index
     )
     detector.remember(photos[:2])
     maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
-        *encoders(tiny_backbone), method, photos[2], photos[:2], size, stride, PATCH, index=index == "1"
+        *encoders(tiny_backbone), method, images[2], images[:2], size, stride, PATCH, index=index == "1"
     )
     assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5) and torch.allclose(
         maps.refined[:, 0], refined, atol=1e-5
@@ -94,9 +102,10 @@ def test_resized_windows_equal_the_plain_path(tiny_backbone, photos, size, strid
     detector = Detector(tiny_backbone, method, SIDE, windows=settings)
     detector.remember(photos[:2])
     maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
         *encoders(tiny_backbone),
-        *(method, photos[2], photos[:2], size, stride, PATCH),
+        *(method, images[2], images[:2], size, stride, PATCH),
         index=index == "1",
         encoded=encoded,
     )
@@ -128,8 +137,9 @@ def test_windows_can_be_matched_with_whole_images(tiny_backbone, photos, size, s
     detector.remember(photos[:2])
     assert detector.window_memory is detector.memory
     maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
-        *encoders(tiny_backbone), method, photos[2], photos[:2], size, stride, PATCH, whole=True
+        *encoders(tiny_backbone), method, images[2], images[:2], size, stride, PATCH, whole=True
     )
     assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5)
     assert torch.allclose(maps.refined[:, 0], refined, atol=1e-5)
@@ -273,7 +283,10 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
         tiny_backbone, method, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, index_memory="window")
     )
     detector.remember(photos[:2])
-    encode = encoders(tiny_backbone)[0]
+
+    def encode(window):
+        return tiny_backbone.encode(window[None]).tokens[:, 0]
+
     gallery = [window for photo in photos[:2] for window in detector.windows.cut(photo, PATCH)]
     own = gallery[: len(detector.windows)]  # of the first reference
     middle = torch.cat([encode(window) for window in own], dim=1).mean(1)
@@ -320,7 +333,7 @@ def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewher
     monkeypatch.setattr(
         tiny_backbone,
         "encode",
-        lambda images, want=frozenset(): encoded.append(len(images)) or encode(images, want),
+        lambda images, want, side=None: encoded.append(len(images)) or encode(images, want, side),
     )
     raw = detector.raw_window_maps(photos[1:2], full, base)
     assert sum(encoded) == len(chosen) == 5

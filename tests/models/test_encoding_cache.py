@@ -9,43 +9,41 @@ from models import encoding_cache
 from models.encoding_cache import EncodedOnce
 from models.features import EMBEDDING, RAW_TOKENS
 from tests.support.predictions import TOWER
+from tests.support.tokens import noise
 from utils.config import WindowConfig
 
 
 def test_a_batch_is_known_by_all_its_values(tiny_backbone):
     asked = []
 
-    def encode(images, want=frozenset()):
+    def encode(images, want=frozenset(), side=None):
         asked.append((images.shape, want))
-        return tiny_backbone.encode(images, want)
+        return tiny_backbone.encode(images, want, side)
 
     once = EncodedOnce(encode)
-    images = torch.randn(2, 3, 32, 32)
+    images = noise(2, 3, 32, 32)
     first = once(images)
     assert once(images.clone()).tokens is first.tokens and len(asked) == 1
     assert once(images, frozenset({RAW_TOKENS})).raw_tokens is not None and len(asked) == 2
     assert once(images, frozenset({EMBEDDING})).embedding is not None and len(asked) == 3
     other = images.clone()
-    other[1, 2, 31, 31] += 1e-3
+    other[1, 2, 31, 31] ^= 1
     assert not torch.equal(once(other).tokens, first.tokens)
     assert once(images[:1]).tokens.shape[1] == 1 and len(asked) == 5
+    assert once(images, side=16).tokens.shape[2] == 4 and len(asked) == 6
 
 
 def test_the_tensor_that_came_last_is_not_looked_at_again(tiny_backbone, monkeypatch):
     looked, digest = [], encoding_cache._digest
     monkeypatch.setattr(encoding_cache, "_digest", lambda images: looked.append(images) or digest(images))
     once = EncodedOnce(tiny_backbone.encode)
-    pixels = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    images = once.normalised(pixels, tiny_backbone.normalise)
-    assert torch.equal(images, tiny_backbone.normalise(pixels))
-    assert once.normalised(pixels, tiny_backbone.normalise) is images
-    assert once(images).tokens is once(images).tokens and len(looked) == 1
-    other = once.normalised(255 - pixels, tiny_backbone.normalise)
-    assert not torch.equal(once(other).tokens, once(images).tokens) and len(looked) == 3
+    pixels = noise(2, 3, 32, 32)
+    assert once(pixels).tokens is once(pixels).tokens and len(looked) == 1
+    assert not torch.equal(once(255 - pixels).tokens, once(pixels).tokens) and len(looked) == 3
 
 
 def test_no_more_is_kept_than_may_be(tiny_backbone):
-    images = torch.randn(5, 1, 3, 32, 32)
+    images = noise(5, 1, 3, 32, 32)
     size = tiny_backbone.encode(images[0]).tokens.numel() * 4
     once = EncodedOnce(tiny_backbone.encode, most=2 * size)
     for image in images:
@@ -69,7 +67,9 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
         )
         passes, encode = [], made.backbone.encode
         monkeypatch.setattr(
-            made.backbone, "encode", lambda images, want: passes.append(len(images)) or encode(images, want)
+            made.backbone,
+            "encode",
+            lambda images, want, side: passes.append(len(images)) or encode(images, want, side),
         )
         monkeypatch.setattr("models.detector.EncodedOnce", lambda plain: EncodedOnce(plain, at_most))
         made.remember(photo, rotations=1)

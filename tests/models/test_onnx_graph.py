@@ -10,6 +10,7 @@ from models.matching.memory_bank import nearest_index
 from models.methods.registry import METHODS
 from models.onnx_graph import DetectorGraph, StitchInOne, nearest_in_parts
 from models.views.sliding_windows import WindowGrid
+from tests.support.tokens import noise
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import ModelError
 
@@ -31,13 +32,11 @@ def made(backbone, name, windows, references=2, lay=(), **options):
 
 
 def pictures(count, seed=2):
-    return torch.rand(count, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(seed))
+    return noise(count, 3, SIDE, SIDE, seed=seed)
 
 
 @pytest.fixture
-def plain_pixels(tiny_backbone, monkeypatch):
-    """Photographs whose pixels are not normalised, so that the graph and the detector are shown the same."""
-    monkeypatch.setattr(tiny_backbone, "normalise", lambda pixels: pixels)
+def pixels():
     return pictures(3)
 
 
@@ -56,17 +55,15 @@ WINDOWS = [
 @pytest.mark.parametrize("align", ("mulmax", "diff2"))
 @pytest.mark.parametrize("method", ("nearest", "fdsl", "both", "subspace", "plus"))
 @torch.no_grad()
-def test_the_graph_gives_what_the_detector_gives(
-    tiny_backbone, plain_pixels, method, align, windows, monkeypatch
-):
+def test_the_graph_gives_what_the_detector_gives(tiny_backbone, pixels, method, align, windows, monkeypatch):
     monkeypatch.setattr("models.onnx_graph.SIMILARITY_VALUES", 3000)  # banks are compared in several parts
     monkeypatch.setattr("models.matching.candidates.PICKS", 3)
     detector = made(tiny_backbone, method, windows, align=align)
-    found = detector(plain_pixels)
+    found = detector(pixels)
     maps, scores = found.fused(windows)
     wanted = [maps, scores, found.base_score, found.window_score]
     graph = DetectorGraph(detector, "max")
-    given = graph(plain_pixels)
+    given = graph(pixels)
     assert len(given) == len(graph.outputs) == (3 if windows.winmode == "nan" else 4)
     for ours, theirs in zip(wanted, given):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=2e-6)
@@ -75,7 +72,7 @@ def test_the_graph_gives_what_the_detector_gives(
 
 @pytest.mark.parametrize("method", ("nearest", "both", "plus"))
 @torch.no_grad()
-def test_tiles_are_part_of_the_graph(tiny_backbone, plain_pixels, method):
+def test_tiles_are_part_of_the_graph(tiny_backbone, pixels, method):
     windows = WindowConfig("nan", tiles=2)
     detector = made(tiny_backbone, method, windows, lay=[(120, 90)])
     assert len(detector.layout) == 4
@@ -92,21 +89,18 @@ def test_resized_windows_are_refused(tiny_backbone):
 
 
 @torch.no_grad()
-def test_top1_is_the_mean_of_the_highest_patches(tiny_backbone, plain_pixels):
+def test_top1_is_the_mean_of_the_highest_patches(tiny_backbone, pixels):
     detector = made(tiny_backbone, "nearest", WINDOWS[0])
-    maps, score, *_ = DetectorGraph(detector, "top1")(plain_pixels)
+    maps, score, *_ = DetectorGraph(detector, "top1")(pixels)
     wanted = image_scores(maps.numpy(), np.zeros(3, np.float32), "top1")
     np.testing.assert_allclose(score.numpy(), wanted, rtol=1e-6)
 
 
 @torch.no_grad()
-def test_heads_without_references_are_a_graph_too(tiny_backbone, plain_pixels):
+def test_heads_without_references_are_a_graph_too(tiny_backbone, pixels):
     detector = made(tiny_backbone, "fdsl", WINDOWS[1], fd="none")
     torch.testing.assert_close(
-        DetectorGraph(detector, "max")(plain_pixels)[0],
-        detector(plain_pixels).fused(WINDOWS[1])[0],
-        rtol=0,
-        atol=2e-6,
+        DetectorGraph(detector, "max")(pixels)[0], detector(pixels).fused(WINDOWS[1])[0], rtol=0, atol=2e-6
     )
 
 

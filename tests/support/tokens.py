@@ -1,4 +1,4 @@
-"""Random tokens, always alike."""
+"""Random pixels and tokens, always alike."""
 
 import torch
 
@@ -8,3 +8,8 @@ def unit_tokens(count, seed=0):
     return torch.nn.functional.normalize(
         torch.randn(count, 64, generator=torch.Generator().manual_seed(seed)), dim=-1
     )
+
+
+def noise(*size, seed=0):
+    """Pixels of this size, uint8."""
+    return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))

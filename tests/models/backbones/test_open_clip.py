@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from models.backbone import normalise
 from models.backbones import cpu_attention, open_clip_loading
 from models.backbones.backbone_registry import load_backbone
 from models.backbones.open_clip import OpenClipBackbone, resize_position_table
@@ -16,6 +17,7 @@ from models.backbones.weights_io.check_weights import fingerprint
 from models.features import EMBEDDING
 from tests.support import plain
 from tests.support.constants import TINY
+from tests.support.tokens import noise
 from utils.errors import ModelError
 
 
@@ -31,7 +33,7 @@ def tower(configs, **changes):
 
 def test_tokens_are_the_raw_normalised_block_outputs(tiny_backbone):
     image = torch.randn(3, 32, 32)
-    found = tiny_backbone.encode(image[None], frozenset({EMBEDDING}))
+    found = tiny_backbone.encode_normalised(image[None], frozenset({EMBEDDING}))
     expected = plain.tokens_of(tiny_backbone.visual, image, (1, 3))
     assert found.tokens.shape == (2, 1, 16, 32)
     assert torch.allclose(found.tokens[:, 0], expected, atol=1e-5)
@@ -61,22 +63,24 @@ def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tm
 def test_stopping_early_does_not_change_the_tokens(tiny_configs):
     early = tower(tiny_configs, layers=[1, 2])
     images = torch.randn(2, 3, 32, 32)
-    assert torch.equal(early.encode(images).tokens, early.encode(images, frozenset({EMBEDDING})).tokens)
-    assert early.encode(images).embedding is None
+    assert torch.equal(
+        early.encode_normalised(images).tokens, early.encode_normalised(images, frozenset({EMBEDDING})).tokens
+    )
+    assert early.encode_normalised(images).embedding is None
 
 
 def test_a_batch_gives_what_single_images_give(tiny_backbone):
     images = torch.randn(3, 3, 48, 48)
-    together = tiny_backbone.encode(images).tokens
-    alone = torch.cat([tiny_backbone.encode(image[None]).tokens for image in images], dim=1)
+    together = tiny_backbone.encode_normalised(images).tokens
+    alone = torch.cat([tiny_backbone.encode_normalised(image[None]).tokens for image in images], dim=1)
     assert torch.allclose(together, alone, atol=1e-6)
 
 
 def test_one_set_of_weights_serves_every_grid_and_keeps_its_native_table(tiny_backbone):
     small, large = torch.randn(1, 3, 16, 16), torch.randn(1, 3, 64, 64)
-    first = tiny_backbone.encode(large).tokens
-    assert tiny_backbone.encode(small).tokens.shape[2] == 4
-    assert torch.equal(tiny_backbone.encode(large).tokens, first)
+    first = tiny_backbone.encode_normalised(large).tokens
+    assert tiny_backbone.encode_normalised(small).tokens.shape[2] == 4
+    assert torch.equal(tiny_backbone.encode_normalised(large).tokens, first)
     assert len(tiny_backbone.native_table) == 17
 
 
@@ -97,16 +101,16 @@ def test_frozen_whatever_the_caller_does(tiny_backbone):
     tiny_backbone.train()
     assert not any(module.training for module in tiny_backbone.modules())
     assert not any(parameter.requires_grad for parameter in tiny_backbone.parameters())
-    assert not tiny_backbone.encode(torch.randn(1, 3, 32, 32, requires_grad=True)).tokens.requires_grad
+    assert not tiny_backbone.encode(noise(1, 3, 32, 32)).tokens.requires_grad
 
 
 def test_bf16_tokens_are_near_float32_ones(tiny_configs):
     exact, rough = tower(tiny_configs), tower(tiny_configs, dtype=torch.bfloat16)
     images = torch.randn(2, 3, 32, 32)
-    assert rough.encode(images).tokens.dtype == torch.bfloat16
+    assert rough.encode_normalised(images).tokens.dtype == torch.bfloat16
     assert (
         torch.nn.functional.cosine_similarity(
-            exact.encode(images).tokens, rough.encode(images).tokens.float(), dim=-1
+            exact.encode_normalised(images).tokens, rough.encode_normalised(images).tokens.float(), dim=-1
         ).min()
         > 0.999
     )
@@ -122,9 +126,10 @@ def test_only_the_products_of_the_blocks_are_narrow(tiny_configs):
     assert block.attn.in_proj_weight.dtype == block.mlp.c_fc.weight.dtype == torch.bfloat16
     assert block.ln_1.weight.dtype == mixed.visual.conv1.weight.dtype == torch.float32
     images = torch.randn(4, 3, 32, 32)
-    right = exact.encode(images).tokens
+    right = exact.encode_normalised(images).tokens
     error, error_of_whole = (
-        (tower.encode(images).tokens.float() - right).norm(dim=-1).mean() for tower in (mixed, whole)
+        (tower.encode_normalised(images).tokens.float() - right).norm(dim=-1).mean()
+        for tower in (mixed, whole)
     )
     assert error < 0.8 * error_of_whole
 
@@ -224,7 +229,8 @@ def test_a_file_with_another_native_grid_is_taken(tmp_path, tiny_configs):
     save_file(state, tmp_path / "w.safetensors")
     backbone = tower(tiny_configs, pretrained=str(tmp_path / "w.safetensors"))
     assert (
-        len(backbone.native_table) == 10 and backbone.encode(torch.randn(1, 3, 32, 32)).tokens.shape[2] == 16
+        len(backbone.native_table) == 10
+        and backbone.encode_normalised(torch.randn(1, 3, 32, 32)).tokens.shape[2] == 16
     )
 
 
@@ -246,7 +252,7 @@ def test_a_file_of_narrow_weights_is_worked_with_as_one_of_float32(tmp_path, tin
     )
     images = torch.randn(2, 3, 32, 32)
     assert (
-        torch.equal(found.encode(images).tokens, wanted.encode(images).tokens)
+        torch.equal(found.encode_normalised(images).tokens, wanted.encode_normalised(images).tokens)
         and found.fingerprint == wanted.fingerprint
     )
 
@@ -350,21 +356,34 @@ def test_images_are_normalised_as_the_weights_were_trained_with(monkeypatch, tin
     assert other.mean.tolist() == other.std.tolist() == [0.5, 0.5, 0.5]
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     right = (pixels / 255 - own.mean.view(3, 1, 1)) / own.std.view(3, 1, 1)
-    assert torch.allclose(own.normalise(pixels), right, atol=1e-6)
-    assert torch.allclose(other.normalise(pixels), pixels / 127.5 - 1, atol=1e-6)
+    for tower, expected in ((own, right), (other, pixels / 127.5 - 1)):
+        assert torch.allclose(normalise(pixels, tower.mean, tower.std), expected, atol=1e-6)
+
+
+def test_pixels_are_normalised_and_resized_where_they_are_encoded(tiny_backbone):
+    pixels = noise(2, 3, 48, 48)
+    images = normalise(pixels, tiny_backbone.mean, tiny_backbone.std)
+    expected = tiny_backbone.encode_normalised(images).tokens
+    assert torch.equal(tiny_backbone.encode(pixels).tokens, expected)
+    assert torch.equal(tiny_backbone.encode(pixels, side=48).tokens, expected)
+    smaller = torch.nn.functional.interpolate(images, (32, 32), mode="bicubic", antialias=True)
+    found = tiny_backbone.encode(pixels, side=32).tokens
+    assert torch.equal(found, tiny_backbone.encode_normalised(smaller).tokens)
+    with pytest.raises(ValueError, match="uint8, not of torch.float32"):
+        tiny_backbone.encode(images)
 
 
 def test_the_position_table_follows_the_tower_to_another_device(tiny_configs):
     backbone = tower(tiny_configs)
-    backbone.encode(torch.randn(1, 3, 32, 32))
+    backbone.encode(noise(1, 3, 32, 32))
     backbone.to("meta")
-    assert backbone.encode(torch.randn(1, 3, 32, 32)).tokens.is_meta
+    assert backbone.encode(noise(1, 3, 32, 32)).tokens.is_meta
 
 
 def test_a_side_that_is_no_multiple_of_the_patch_is_refused(tiny_backbone):
     assert isinstance(tiny_backbone, OpenClipBackbone)
     with pytest.raises(ModelError, match="--image-size 35 .* 32 is the nearest"):
-        tiny_backbone.encode(torch.zeros(1, 3, 35, 35))
+        tiny_backbone.encode(noise(1, 3, 35, 35))
 
 
 def test_empty_model_config_folder_is_said(tmp_path):

@@ -74,13 +74,13 @@ def test_the_adapter_gives_what_timm_gives(kind, grid, token_norm):
     visual, prefix = small(kind)
     side = grid * backbone.patch_size
     images = torch.randn(2, 3, side, side)
-    found = backbone.encode(images, EVERYTHING)
+    found = backbone.encode_normalised(images, EVERYTHING)
     blocks, pooled = tokens_of_timm(visual, prefix, images, (1, 3), token_norm == "final")
     assert found.tokens.shape == (2, 2, grid**2, 32) and backbone.grid(side) == grid
     assert torch.allclose(found.raw_tokens, blocks, atol=1e-5)
     assert torch.allclose(found.tokens, F.normalize(blocks, dim=-1), atol=1e-5)
     assert torch.allclose(found.embedding, F.normalize(pooled, dim=-1), atol=1e-5)
-    early = backbone.encode(images)
+    early = backbone.encode_normalised(images)
     assert torch.equal(early.tokens, found.tokens) and early.embedding is None
 
 
@@ -89,9 +89,9 @@ def test_each_grid_is_taken_from_the_native_table(kind):
     """Windows and whole images take turns: no table is resampled from a resampled one."""
     backbone = adapted(kind)
     images = torch.randn(1, 3, 7 * backbone.patch_size, 7 * backbone.patch_size)
-    first = backbone.encode(images).tokens
-    backbone.encode(images[..., : 2 * backbone.patch_size, : 2 * backbone.patch_size])
-    assert torch.equal(backbone.encode(images).tokens, first)
+    first = backbone.encode_normalised(images).tokens
+    backbone.encode_normalised(images[..., : 2 * backbone.patch_size, : 2 * backbone.patch_size])
+    assert torch.equal(backbone.encode_normalised(images).tokens, first)
 
 
 @pytest.mark.parametrize("amx", [True, False])
@@ -104,8 +104,8 @@ def test_narrow_products_beside_sums_in_float32(kind, amx, monkeypatch):
     assert all(by_products) if plain and not amx else not any(by_products)
     whole = small(kind)[0].eval().to(torch.bfloat16)
     images = torch.randn(2, 3, 5 * exact.patch_size, 5 * exact.patch_size)
-    truth = exact.encode(images, EVERYTHING)
-    found = narrow.encode(images, EVERYTHING)
+    truth = exact.encode_normalised(images, EVERYTHING)
+    found = narrow.encode_normalised(images, EVERYTHING)
     rough = whole.forward_intermediates(
         images.to(torch.bfloat16), [0, 2], output_fmt="NLC", intermediates_only=True
     )
@@ -132,7 +132,7 @@ def test_the_real_deit_is_the_same_in_both_families(shared):
     ours = load_backbone("DeiT-Ti-16", str(file), layers, model_config=str(configs))
     for side in (448, 208):
         images = torch.randn(1, 3, side, side)
-        expected, found = (one.encode(images, EVERYTHING) for one in (ours, theirs))
+        expected, found = (one.encode_normalised(images, EVERYTHING) for one in (ours, theirs))
         assert torch.allclose(found.tokens, expected.tokens, atol=1e-5)
         assert torch.allclose(found.raw_tokens, expected.raw_tokens, atol=1e-5)
         assert torch.allclose(found.embedding, expected.embedding, atol=1e-5)
@@ -293,9 +293,9 @@ def test_towers_that_open_clip_takes_from_timm(tmp_path):
     own = untrained_tower("ViT-of-timm-test").eval()
     with torch.no_grad():
         pooled = F.normalize(own(images), dim=-1)
-    given = found.encode(images, EVERYTHING)
+    given = found.encode_normalised(images, EVERYTHING)
     assert given.embedding.shape == (2, 16) and torch.allclose(given.embedding, pooled, atol=1e-5)
-    assert found.encode(torch.randn(1, 3, 48, 48)).tokens.shape == (2, 1, 9, 64)
+    assert found.encode_normalised(torch.randn(1, 3, 48, 48)).tokens.shape == (2, 1, 9, 64)
     file = saved({f"visual.{n}": v for n, v in own.state_dict().items()}, tmp_path / "clip.safetensors")
     assert load_backbone("ViT-of-timm-test", file, [1, 2]).fingerprint == found.fingerprint
     assert open_clip.get_model_config("ViT-of-timm-test")["vision_cfg"]["timm_model_name"] == "test_vit"
@@ -312,7 +312,7 @@ def test_rotary_positions_that_were_made_for_one_size_serve_all(tmp_path):
     for side in (224, 70):
         images = torch.randn(1, 3, side, side)
         expected, _ = tokens_of_timm(dynamic, 1, images, (1, 12), False)
-        assert np.allclose(found.encode(images, EVERYTHING).raw_tokens, expected, atol=1e-4)
+        assert np.allclose(found.encode_normalised(images, EVERYTHING).raw_tokens, expected, atol=1e-4)
 
 
 def in_names_of_transformers(kind, own):

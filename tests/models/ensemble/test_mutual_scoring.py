@@ -17,6 +17,7 @@ from models.methods.nearest import Nearest
 from models.methods.plus import Plus
 from models.views.tile_maps import join_tiles, resized, smoothed
 from tests.support.photographs import texture
+from tests.support.tokens import noise
 from utils.config import MethodConfig, WindowConfig
 from utils.errors import DataError, ModelError
 from utils.room import OnDisk, in_memory
@@ -27,7 +28,7 @@ EXACT = {"rel": 2e-4, "abs": 1e-6}
 
 @pytest.fixture(scope="module")
 def photos():
-    return torch.randn(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    return noise(6, 3, SIDE, SIDE, seed=3)
 
 
 def detector_of(backbone, method=Batch, windows=NO_WINDOWS, **options):
@@ -87,7 +88,7 @@ def test_tiles_are_compared_with_the_others_tiles(tiny_backbone, photos):
     detector = detector_of(tiny_backbone, windows=WindowConfig("nan", tiles=2))
     detector.lay_tiles([(128, 128)])
     tiles = len(detector.layout)
-    views = torch.randn(4, 1 + tiles, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(7))
+    views = noise(4, 1 + tiles, 3, SIDE, SIDE, seed=7)
     detector.look_at(iter(views.split(3)), 4)
     tokens = np.stack([[tokens_of(tiny_backbone, tile) for tile in view[1:]] for view in views])  # R T L N C
     for number in range(2):
@@ -120,9 +121,9 @@ class Counted:
     def __init__(self, backbone, monkeypatch):
         self.images, encode = 0, backbone.encode
 
-        def counted(images, want=frozenset()):
+        def counted(images, want=frozenset(), side=None):
             self.images += len(images)
-            return encode(images, want)
+            return encode(images, want, side)
 
         monkeypatch.setattr(backbone, "encode", counted)
 

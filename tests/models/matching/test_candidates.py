@@ -8,6 +8,7 @@ from models.matching.candidates import NEAR, Elsewhere
 from models.matching.memory_bank import ALIGNMENTS
 from models.methods.fdsl import Fdsl
 from tests.support import plain
+from tests.support.tokens import noise
 from utils.config import MethodConfig, WindowConfig
 
 SIDE, PATCH, GRID = 64, 8, 8
@@ -29,7 +30,7 @@ def elsewhere(query, bank, at, places, align):
 @pytest.mark.parametrize("index_memory", ["0", "window"])
 def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_memory):
     torch.manual_seed(0)
-    method, images = Fdsl(32, 2, MethodConfig(align=align)).eval(), torch.randn(2, 3, SIDE, SIDE)
+    method, images = Fdsl(32, 2, MethodConfig(align=align)).eval(), noise(2, 3, SIDE, SIDE)
     detector = Detector(
         tiny_backbone, method, SIDE, WindowConfig("mul", 6, 2, 0.5, index_memory=index_memory)
     )

@@ -11,6 +11,7 @@ from models.matching.candidates import EVERYTHING, Elsewhere, Matching
 from models.methods import plus
 from models.methods.bilateral import bilateral, nearness
 from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus
+from tests.support.tokens import noise
 from utils.config import MethodConfig, WindowConfig
 
 SIDE, PATCH, GRID = 64, 8, 8
@@ -19,7 +20,7 @@ EXACT = {"rel": 2e-4, "abs": 1e-6}
 
 @pytest.fixture(scope="module")
 def photos():
-    return torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return noise(5, 3, SIDE, SIDE, seed=1)
 
 
 def detector_of(backbone, leave_out=(), windows=NO_WINDOWS):
@@ -154,7 +155,7 @@ def test_a_uniform_image_keeps_its_distance(tiny_backbone, photos):
     detector, plain = detector_of(tiny_backbone), detector_of(tiny_backbone, [SELF_DISSIMILARITY])
     for one in (detector, plain):
         one.remember(photos[:2])
-    black = torch.zeros(1, 3, SIDE, SIDE)
+    black = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
     distance = float(plain(black).base_score)
     assert float(detector(black).base_score) >= 0.9 * (0.2 * distance) ** 0.5 > 0
 

@@ -8,6 +8,7 @@ from models.detector import NO_WINDOWS, Detector
 from models.features import RAW_TOKENS
 from models.matching.candidates import Elsewhere
 from models.methods.subspace import EXPLAINED, Subspace
+from tests.support.tokens import noise
 from utils.config import WindowConfig
 from utils.errors import ModelError
 
@@ -16,7 +17,7 @@ SIDE, PATCH, GRID = 64, 8, 8
 
 @pytest.fixture(scope="module")
 def photos():
-    return torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    return noise(5, 3, SIDE, SIDE, seed=1)
 
 
 def detector_of(backbone, windows=NO_WINDOWS):

@@ -14,6 +14,7 @@ from fdsl.config.run_config import DetectorConfig
 from fdsl.factory import build_detector, make_method
 from fdsl.scoring import Scorer
 from fdsl.thresholds.leave_one_out import set_scales
+from models.backbone import normalise
 from models.backbones.backbone_registry import load_backbone, text_directions
 from models.backbones.text.prompts import TEMPLATES, directions, object_of, sentences
 from models.backbones.text.text_encoder import read_text_tower, text_encoder
@@ -25,6 +26,7 @@ from models.views.tile_maps import resized, smoothed
 from tests.support.constants import TINY
 from tests.support.photographs import texture
 from tests.support.plain import nearest
+from tests.support.tokens import noise
 from utils.config import DAMAGED_WORDS, NORMAL_WORDS, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import machine_facts
 from utils.errors import ModelError
@@ -75,7 +77,7 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photos():
-    return torch.randn(5, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    return noise(5, 3, SIDE, SIDE, seed=3)
 
 
 def plain_projection(visual, image):
@@ -116,11 +118,12 @@ def test_sentences_are_encoded_as_open_clip_does(clips, name):
 def test_the_embedding_is_open_clips_and_projected_tokens_are_the_plain_ones(clips, photos, name):
     backbone = clips.backbone(name)
     found = backbone.encode(photos, frozenset({EMBEDDING, PROJECTED}))
-    expected = clips.made[name].encode_image(photos, normalize=True)
+    images = normalise(photos, backbone.mean, backbone.std)
+    expected = clips.made[name].encode_image(images, normalize=True)
     torch.testing.assert_close(found.embedding, expected, **EXACT)
     assert found.projected.shape == (1, len(photos), GRID**2, 24)
-    for number, photo in enumerate(photos):
-        plain = plain_projection(clips.made[name].visual, photo)
+    for number, image in enumerate(images):
+        plain = plain_projection(clips.made[name].visual, image)
         torch.testing.assert_close(found.projected[0, number], plain, **EXACT)
     torch.testing.assert_close(found.tokens, backbone.encode(photos).tokens, **EXACT)
 
@@ -175,14 +178,15 @@ def test_text_alone_is_the_softmax_of_both_directions(clips, photos, windows):
     def damaged(vectors):
         return torch.stack([torch.exp(100 * (vector @ towards.T)).double() for vector in vectors])
 
-    for number, photo in enumerate(photos):
-        parts = damaged(plain_projection(clip.visual, photo))
+    backbone = clips.backbone()
+    for number, image in enumerate(normalise(photos, backbone.mean, backbone.std)):
+        parts = damaged(plain_projection(clip.visual, image))
         shown = (parts[:, 1] / parts.sum(1)).float().view(GRID, GRID)
         torch.testing.assert_close(found.base[number], shown, rtol=0, atol=1e-3)
-        whole = damaged(clip.encode_image(photo[None], normalize=True))[0]
+        whole = damaged(clip.encode_image(image[None], normalize=True))[0]
         assert float(found.base_score[number]) == pytest.approx(float(whole[1] / whole.sum()), abs=1e-3)
     if windows != NO_WINDOWS:  # the score of windows: the highest mean over those that a patch lies in
-        backbone, total, count = clips.backbone(), torch.zeros(GRID, GRID), torch.zeros(GRID, GRID)
+        total, count = torch.zeros(GRID, GRID), torch.zeros(GRID, GRID)
         for row in range(3):
             for column in range(3):
                 window = photos[0][:, row * 8 : row * 8 + 16, column * 8 : column * 8 + 16]
@@ -216,7 +220,8 @@ def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method
     detector = Detector(backbone, made, SIDE)
     detector.remember(photos[:2])
     clip, (towards,) = clips.made["ViT-text-plain"], text_directions(clips.tower(), [config.options])
-    said = [plain_text_map(clip, photo, photos[:2], towards) for photo in photos[2:]]
+    images = normalise(photos, backbone.mean, backbone.std)
+    said = [plain_text_map(clip, image, images[:2], towards) for image in images[2:]]
     raw = detector.raw_maps(photos[2:])
     for number, shown in enumerate(said):
         for block in (-2, -1):
@@ -247,7 +252,7 @@ def test_levels_come_from_held_out_references(clips, windows, with_batch):
     scorer = Scorer(detector)
     detector.lay_tiles([photographs[0].size])
     if with_batch:
-        detector.look_at(iter([detector.backbone.normalise(scorer.to_batch(photographs))]), 4)
+        detector.look_at(iter([scorer.to_batch(photographs)]), 4)
     scorer.remember(scorer.to_batch(photographs[:2]))
     before = scorer.scale_maps(scorer.to_batch(photographs[2:]), ["a", "b"])
     assert before.shape == (2, 3, GRID, GRID)
@@ -274,7 +279,7 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
         scorer.detector.lay_tiles([photograph[0].size])
         scorer.remember(scorer.to_batch(references))
     both.detector.method.set_levels(levels)
-    batch = both.detector.backbone.normalise(both.to_batch(photograph))
+    batch = both.to_batch(photograph)
     whole, tiles = own.detector.raw_maps(batch[:, 0]), own.detector._tile_maps(batch[:, 1:], None)
     scaled = torch.stack([one / (one + levels[place // 2]) for place, one in enumerate(whole)])
     side = both.detector.side
@@ -296,7 +301,8 @@ def test_the_only_reference_is_matched_elsewhere_in_text_too(clips, photos):
         -1, 2
     )
     found = detector.raw_maps(photos[:1], Elsewhere(places[None].float()))[-1, 0].flatten()
-    tokens = plain_projection(clips.made["ViT-text-plain"].visual, photos[0])
+    image = normalise(photos[0], detector.backbone.mean, detector.backbone.std)
+    tokens = plain_projection(clips.made["ViT-text-plain"].visual, image)
     (towards,) = text_directions(clips.tower(), [config.options])
     direction = F.normalize(towards[1] - towards[0], dim=0)
     for number, (token, place) in enumerate(zip(tokens, places)):
@@ -377,7 +383,7 @@ def test_a_tower_of_timm_has_no_text(photos):
         text_directions(BackboneConfig("timm/test_vit", "none"), [MethodConfig()])
     backbone = load_backbone("timm/test_vit", "none", [2, 4])
     with pytest.raises(ModelError, match="need a CLIP of open_clip"):
-        backbone.encode(torch.zeros(1, 3, 160, 160), frozenset({PROJECTED}))
+        backbone.encode(noise(1, 3, 160, 160), frozenset({PROJECTED}))
 
 
 def test_a_tower_that_pools_otherwise_is_refused(clips, photos):

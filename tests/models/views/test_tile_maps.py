@@ -87,7 +87,7 @@ def distances(query, normal):
 
 def encoded(backbone, views):
     """A photograph's views (V,3,S,S) uint8 -> tokens (V,L,N,C)."""
-    found = [backbone.encode(backbone.normalise(view[None])).tokens[:, 0] for view in views]
+    found = [backbone.encode(view[None]).tokens[:, 0] for view in views]
     return torch.stack(found).double().numpy()
 
 
@@ -133,7 +133,7 @@ def test_plus_with_tiles(tiny_backbone):
     for one in (scorer, alone):
         fit_references(one, photographs[:2], 1)
     views = photograph_to_pixels(photographs[2], SIDE, scorer.detector.layout)
-    of_layers = scorer.detector._tile_maps(tiny_backbone.normalise(views[None, 1:]), None).numpy()
+    of_layers = scorer.detector._tile_maps(views[None, 1:], None).numpy()
     fine = gaussian_filter(enlarged(of_layers.mean(0), 2 * GRID), (0, 0.7, 0.7), mode="nearest")
     whole = alone(views[None, 0], ["x"])
     expected = (1 - TILE_WEIGHT) * enlarged(whole.base, 2 * GRID) + TILE_WEIGHT * fine
