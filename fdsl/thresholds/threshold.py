@@ -21,6 +21,8 @@ TINY = 1e-6  # scores are kept this far from 0 and 1
 LEAVE_ONE_OUT, SELF_MATCH, MASKED, AUGMENTED, LEAVE_COPY_OUT, CALIBRATION = range(6)
 KINDS = range(6)
 FEWEST = 3  # references, from which on one may be an outlier
+FALSE_OF_ROTATED = {1: 27, 2: 10}  # of 100 normal images at a target of 1 %, by the number of references:
+FALSE_OF_UNROTATED = 45  # most in 95 % of the samples that were measured (docs/measurements.md)
 OUTLIER_GAP, OUTLIER_SPREADS = 0.45, 3.0  # log-odds, and times their spread, that it lies above the others
 FEWEST_OF_BATCH = 8  # test images whose bulk says something
 AUGMENTED_WEIGHT = 3  # degrees of freedom that the varied copies of two or more references stand for
@@ -140,7 +142,8 @@ class NormalScores:
             )
         cure = "Add normal images with --calibration to make it reliable."
         if self.prior is not None:
-            most = 27 if self.references == 1 else 10
+            rotated = LEAVE_COPY_OUT in self.kinds
+            most = FALSE_OF_ROTATED[min(self.references, 2)] if rotated else FALSE_OF_UNROTATED
             return (
                 f"From {_counted(self.references)}: at a target of 1 %, other products had 0 to {most} false "
                 f"alarms in 100 normal images. {cure}"
