@@ -6,7 +6,7 @@
 
     python app.py --host 0.0.0.0 --token SECRET     # in a container, or for other machines
 
-It listens on 127.0.0.1 unless --host says another address, which needs --token. Uploads lie in a temporary
+It listens on 127.0.0.1 unless --host gives another address, which needs --token. Uploads lie in a temporary
 folder and are gone when the page is closed (Ctrl-C).
 """
 
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
     compares = detector.scorer.detector.looks_at_inspected and not args.detector
     if args.references and compares:
         raise ConfigError(
-            "The page compares the photographs that are dropped on it, and with --with-batch the good parts "
+            "The page compares the photographs that are dropped on it, and with --with-batch the references "
             "are dropped there too: leave --references out."
         )
     if args.references:
@@ -126,7 +126,7 @@ def _connections() -> int:
 
 
 def shown_facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
-    """What the page says of the detector: what does not change while it is open."""
+    """The detector's facts on the page, which do not change while it is open."""
     facts = detector_facts(detector.config)
     return [(name, value) for name, value in facts if name not in ("References", "Precision")]
 
@@ -160,7 +160,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     args.address = address_of(args.host)
     if args.token is None and not ipaddress.ip_address(args.address).is_loopback:
         parser.error(
-            f"--host {args.host} lets other machines in: give --token SECRET beside it, or leave it out and "
+            f"--host {args.host} lets other machines in: also give --token SECRET, or leave it out and "
             f"come by ssh -L {args.port}:{HOST}:{args.port} USER@{socket.gethostname()}"
         )
     if args.token is not None and (len(args.token) < SHORTEST_TOKEN or not args.token.isascii()):

@@ -6,7 +6,7 @@
 
 The file holds image encoder, memory bank, heads, fusion, threshold and the names of all settings
 (docs/deploy.md). It is compared with the detector before it takes its name. inspect.pyz, the program that
-runs it, is written beside it. Exit code 0 when done, 2 on an error.
+runs it, is written with it. Exit code 0 when done, 2 on an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     written = export_detector(
         detector, args.output, halved=args.weights == "fp16", standard=args.operators == "onnx"
     )
-    beside = f" and {written.beside}, which belongs beside it" if written.beside else ""
+    beside = f" and {written.beside}, which belongs next to it" if written.beside else ""
     logger.info(
         "wrote %s%s (%.1f MB); onnxruntime's maps and scores lie within %.0e of the detector's",
         args.output,

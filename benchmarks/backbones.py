@@ -1,4 +1,4 @@
-"""Speed of several backbones: from one photograph to its map, beside the bare tower.
+"""Speed of several backbones: from one photograph to its map, compared with the bare tower.
 
     python benchmarks/backbones.py timm/vit_small_patch14_reg4_dinov2@448 ViT-L-14-336@518
 
@@ -82,9 +82,9 @@ class Timed:
     def row(self) -> list[str]:
         """Milliseconds of each work, and the tower's share of them."""
         times = [self.best[name] for name in self.works]
-        shown = [f"{1000 * seconds:.0f}" for seconds in times]
+        cells = [f"{1000 * seconds:.0f}" for seconds in times]
         over = self.best["encode"] / self.best["bare tower"]
-        return [self.config.model, f"{self.config.image_size} px", *shown, f"{over:.2f}"]
+        return [self.config.model, f"{self.config.image_size} px", *cells, f"{over:.2f}"]
 
 
 def main(argv: list[str] | None = None) -> None:

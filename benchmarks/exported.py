@@ -1,4 +1,4 @@
-"""An exported detector beside PyTorch: its speed and size, how far its results lie apart, and what narrower
+"""An exported detector compared with PyTorch: speed, size, how far its results differ, and what narrower
 numbers cost.
 
     python benchmarks/exported.py speed                              # ViT-L-14-336-quickgelu at 518 px
@@ -10,8 +10,8 @@ speed: seconds of a photograph, start to first result, memory, and what both ins
 photographs and weights are random. agreement: the largest difference of maps and scores from PyTorch's on
 real photographs, and decisions that differ at the median score; without a checkpoint the methods with trained
 heads are left out. precision: float16 weights and int8 products (onnxruntime's dynamic quantisation, channel
-by channel) beside float32, of method nearest with one reference; maps and masks on the patch grid. DATA has
-train/good, test and ground_truth; --photographs of test are taken evenly. --provider openvino (needs
+by channel) compared with float32, of method nearest with one reference; maps and masks on the patch grid.
+DATA has train/good, test and ground_truth; --photographs of test are taken evenly. --provider openvino (needs
 deploy/requirements-openvino.txt): OpenVINO's float32 and bfloat16.
 """
 
@@ -206,7 +206,7 @@ def starts(commands: list[list[str]], repeats: int) -> list[tuple[float, float]]
 
 
 def size_of(file: Path) -> float:
-    """MB of a file and of the tensors beside it."""
+    """MB of a file and of its tensors' file."""
     return sum(part.stat().st_size for part in file.parent.glob(f"{file.name}*")) / 1e6
 
 

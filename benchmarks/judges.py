@@ -55,7 +55,7 @@ class Encoded:
     """A `Backbone` that keeps the tokens (L,N,C) of each image in a folder, in its own precision.
 
     A file's name is a digest of the pixels, the weights, the feature layers and the precision. What is wanted
-    beside tokens is not kept. seconds: spent on encoding and reading so far.
+    else than tokens is not kept. seconds: spent on encoding and reading so far.
     """
 
     def __init__(self, backbone: Backbone, folder: Path) -> None:
@@ -95,7 +95,7 @@ def encoded_backbone(args: argparse.Namespace, tower: BackboneConfig) -> Encoded
 
 
 class Ours:
-    """This project's detector, as METHOD or METHOD:NAME=VALUE,... says; ConfigError and ModelError as the
+    """This project's detector, as METHOD or METHOD:NAME=VALUE,...; ConfigError and ModelError as the
     commands. `heads`: the checkpoint of a method that needs trained ones."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Speed and memory of the pixel metrics beside scikit-learn's three calls and the common PRO loop.
+"""Speed and memory of the pixel metrics compared with scikit-learn's three calls and the common PRO loop.
 
     python benchmarks/metrics.py [--sizes 240 518] [--images 83] [--real]
     python benchmarks/metrics.py stream [--images 3700] [--exact]

@@ -1,4 +1,4 @@
-"""What several runs in one pass cost beside one: 1, 2 and 4 shots of five seeds beside 4 shots of one.
+"""What several runs in one pass cost: 1, 2 and 4 shots of five seeds compared with 4 shots of one seed.
 
     python benchmarks/one_pass.py image [none own whole] [--windows 8 24]
     python benchmarks/one_pass.py commands --data DIR [--images 8 24]

@@ -1,4 +1,4 @@
-"""Two processes against one, what a photograph costs step by step, and what a large run costs beside its
+"""Two processes against one, what a photograph costs step by step, and what a large run costs apart from its
 photographs.
 
     python benchmarks/scale.py speed --data DIR [--most 24] --model ... --pretrained FILE --layers ...
@@ -8,7 +8,7 @@ photographs.
 
 DATA is a dataset in MVTec AD's layout. speed: test.py, predict.py and train.py, every process with one
 thread. The seconds are those of whole commands; those of the same command where all is done already, which
-only starts and ends, are beside them. On a machine that others use too the processor's seconds of the busiest
+only starts and ends, are printed too. On a machine that others use too the processor's seconds of the busiest
 process say more. join, list: seconds, and the largest memory before and after. Linux only.
 """
 

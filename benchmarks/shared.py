@@ -68,18 +68,18 @@ def timed(name: str, arguments: list[str], processes: int) -> Cost:
     begun = time.monotonic()
     peaks: dict[int, int] = {}
     busy: dict[int, float] = {}
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as printed:
         words = command(name, arguments, processes)
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=said, stderr=said)
+        process = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=printed, stderr=printed)
         while process.poll() is None:
             for one in (process.pid, *descendants(process.pid)):
                 peaks[one] = max(peaks.get(one, 0), peak_bytes(one))
                 busy[one] = max(busy.get(one, 0.0), cpu_seconds(one))
             time.sleep(POLL)
         seconds = time.monotonic() - begun
-        said.seek(0)
-        assert process.returncode == 0, said.read()
+        printed.seek(0)
+        assert process.returncode == 0, printed.read()
     return Cost(seconds, max(busy.values()), max(peaks.values()) / 2**30)
 
 

@@ -1,4 +1,4 @@
-"""Speed and memory beside the bare backbone: `python benchmarks/speed.py [--json FILE] [rows...]`.
+"""Speed and memory compared with the bare backbone: `python benchmarks/speed.py [--json FILE] [rows...]`.
 
 The bare backbone is the same open_clip tower, every value of it in the same precision, on the same batches,
 with nothing around it. Weights are untrained, images random: neither changes the work. Ratios are what
@@ -56,7 +56,7 @@ PHOTOS = 8  # as many as a training batch
 TURNS = 10  # of works that are compared with each other
 TRAINING_SHOTS = 10
 MIB = 2**20
-Row = tuple[str, float, float | None]  # what, its value, and that of what stands beside it
+Row = tuple[str, float, float | None]  # what, its value, and that of what it is compared with
 
 
 def parse() -> argparse.Namespace:
@@ -136,7 +136,7 @@ class Bench:
         )
 
     def scorer(self, side: int | None = None, **windows) -> Scorer:
-        """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) says so."""
+        """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) has it."""
         lfe = {"winmode": "mul", "win_size": self.args.win_size, "win_stride": self.args.win_stride}
         settings = WindowConfig(**{**lfe, **windows}) if windows else WindowConfig("nan")
         return Scorer(Detector(self.backbone, self.method, side or self.args.image_size, settings))
@@ -166,7 +166,7 @@ def plain(bench: Bench) -> list[Row]:
 
 
 def ceiling(bench: Bench) -> list[Row]:
-    """TFLOP/s in the ViT over a chunk of windows, beside those of one large matrix product."""
+    """TFLOP/s in the ViT over a chunk of windows, compared with those of one large matrix product."""
     visual, side = bench.backbone.visual, bench.args.win_size * bench.backbone.patch_size
     count = bench.scorer(win_size=bench.args.win_size).detector.chunk
     tokens, width = bench.args.win_size**2 + 1, bench.backbone.width
@@ -181,14 +181,14 @@ def ceiling(bench: Bench) -> list[Row]:
     place = torch.empty_like(left)
     taken = bench.seconds(lambda: [torch.mm(left, right, out=place) for _ in range(repeats)])
     product = 2 * size**3 * repeats / taken / 1e12
-    return [(f"TFLOP/s in the ViT, {count} windows (beside it: one matrix product)", vit, product)]
+    return [(f"TFLOP/s in the ViT, {count} windows (compared: one matrix product)", vit, product)]
 
 
 @torch.no_grad()
 def matching(bench: Bench) -> list[Row]:
-    """Each patch's nearest one in a bank, and the whole way to discrepancies, beside one matrix product of
-    the same size; the banks of 1, 2 and 4 shots of five seeds beside one product with their union. Random
-    tokens: it makes no difference how alike they are."""
+    """Each patch's nearest one in a bank, and the whole way to discrepancies, compared with one matrix
+    product of the same size; the banks of 1, 2 and 4 shots of five seeds compared with one product with their
+    union. Random tokens: it makes no difference how alike they are."""
     patches, width = bench.backbone.grid(bench.args.image_size) ** 2, bench.backbone.width
     found, blocks = [], len(bench.args.layers)
 
@@ -204,11 +204,11 @@ def matching(bench: Bench) -> list[Row]:
             partial(bank.index, query),
             partial(discrepancy_of, Features(query[:, None]), bank, EVERYTHING, bench.method.options),
         )
-        found.append((f"nearest patches, {shots} shot(s) (beside it: one matrix product)", index, bare))
-        found.append((f"discrepancies, {shots} shot(s) (beside it: one matrix product)", way, bare))
+        found.append((f"nearest patches, {shots} shot(s) (compared: one matrix product)", index, bare))
+        found.append((f"discrepancies, {shots} shot(s) (compared: one matrix product)", way, bare))
     banks = [MemoryBank.of_tokens(tokens(4 * patches), 4) for _ in range(5)]
     bare, index = bench.in_turns(partial(one_product, query, banks), partial(in_one_pass, query, banks))
-    return [*found, ("nearest patches in 15 banks (beside it: one product with their union)", index, bare)]
+    return [*found, ("nearest patches in 15 banks (compared: one product with their union)", index, bare)]
 
 
 def one_product(query: Tensor, banks: list[MemoryBank]) -> None:
@@ -332,7 +332,7 @@ def loading(bench: Bench) -> list[Row]:
         records = [Record(f"{number}.png", "", "c", "good", False) for number in range(count)]
         loader = make_loader(InspectionDataset(folder, records, bench.args.image_size), 4, 2)
         taken = bench.seconds(lambda: [None for _ in loader]) / count
-    return [("loading an image, 2 workers, beside the backbone", taken, bare)]
+    return [("loading an image, 2 workers, compared with the backbone", taken, bare)]
 
 
 OWN_LOAD = """
@@ -347,8 +347,8 @@ visual.to(getattr(torch, sys.argv[4]))
 
 
 def start(bench: Bench) -> list[Row]:
-    """From the command to the first result with the weights on the disk, beside open_clip's own import and
-    load."""
+    """From the command to the first result with the weights on the disk, compared with open_clip's own import
+    and load."""
     args, visual = bench.args, bench.backbone.visual
     with tempfile.TemporaryDirectory() as folder:
         weights = f"{folder}/weights.safetensors"
@@ -371,14 +371,14 @@ def start(bench: Bench) -> list[Row]:
         )
     passes = 2 * bench.seconds(lambda: bench.bare(bench.photos[:1]))
     return [
-        ("start to first result, one reference (beside it: the model's own load)", whole, load),
-        ("beyond the load (beside it: two passes of the bare backbone)", whole - load, passes),
+        ("start to first result, one reference (compared: the model's own load)", whole, load),
+        ("beyond the load (compared: two passes of the bare backbone)", whole - load, passes),
     ]
 
 
 def first_photograph(bench: Bench) -> list[Row]:
     """With heads and local windows: all that is done before the first photograph, from one reference to the
-    threshold, beside one photograph."""
+    threshold, compared with one photograph."""
     known = Image.effect_noise((900, 900), 40).convert("RGB")
     scorer = bench.scorer(win_size=bench.args.win_size)
     score = partial(bench.score, scorer)
@@ -390,7 +390,7 @@ def first_photograph(bench: Bench) -> list[Row]:
 
     before = bench.seconds(learn, warm=False)
     one = bench.seconds(score, warm=False)
-    return [("LFE, before the first photograph, one reference (beside it: one photograph)", before, one)]
+    return [("LFE, before the first photograph, one reference (compared: one photograph)", before, one)]
 
 
 def growth(bench: Bench) -> list[Row]:
@@ -461,10 +461,10 @@ def main() -> None:
     ]
     facts = machine_facts(bench.device, bench.dtype).to_json()
     facts["bf16 in the CPU"] = bf16_in_hardware() or "no"
-    columns = ["what", "seconds (or as said)", "bare backbone", "ratio"]
+    columns = ["what", "seconds (or as named)", "bare backbone", "ratio"]
     print(tabulate(table, columns, "github", disable_numparse=True))
-    told = ", ".join(f"{name} {value}" for name, value in facts.items())
-    print(f"\n{args.model}, {args.image_size} px, model loaded in {loaded:.1f} s; {told}")
+    listed = ", ".join(f"{name} {value}" for name, value in facts.items())
+    print(f"\n{args.model}, {args.image_size} px, model loaded in {loaded:.1f} s; {listed}")
     if args.json:
         rows = [{"what": what, "value": value, "bare_s": bare} for what, value, bare in found]
         args.json.write_text(json.dumps({"machine": facts, "loaded_s": loaded, "rows": rows}, indent=1))

@@ -187,7 +187,7 @@ def prior_of(rows: Sequence[Row]) -> Prior:
 
 
 def held(rows: Sequence[Row], rate: float, way: str, column: int) -> list[str]:
-    """How thresholds of one way hold: observed false-positive rates and recalls beside those at the target
+    """How thresholds of one way hold: observed false-positive rates and recalls, and those at the target
     rate."""
     rates, ratios, missed = [], [], 0
     for place in dict.fromkeys(row.place for row in rows):

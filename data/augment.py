@@ -14,7 +14,7 @@ from data.tensors import image_to_pixels, mask_to_tensor
 
 SMALL_CROP_PROBABILITY = 0.6  # of a defective image's crops
 GOOD_CROP_PROBABILITY = 0.5
-SMALL_CROP, LARGE_CROP = 50, 100  # pixels of the squashed image
+SMALL_CROP, LARGE_CROP = 50, 100  # pixels of the resized image
 
 
 def chance(probability: float, generator: torch.Generator) -> bool:
@@ -26,7 +26,7 @@ def mosaic(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Four photographs with their masks as a 2x2 mosaic, row by row: (3,size,size) uint8 and (1,size,size).
 
-    Each tile is squashed to half the side; where the side is odd the right and lower tiles are one pixel
+    Each tile is resized to half the side; where the side is odd the right and lower tiles are one pixel
     larger.
     """
     edges = (0, size // 2, size)
@@ -46,10 +46,10 @@ def mosaic(
 def random_crop(
     pixels: torch.Tensor, mask: torch.Tensor, anomalous: bool, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A square crop of a squashed image (3,S,S) uint8 and its mask (1,S,S), resized back to S.
+    """A square crop of a resized image (3,S,S) uint8 and its mask (1,S,S), resized back to S.
 
     A defective image's crop always holds part of the defect; a good image is cropped with probability 0.5.
-    What comes back unchanged: good images otherwise, and defects too small to leave a pixel in the squashed
+    What comes back unchanged: normal images otherwise, and defects too small to leave a pixel in the resized
     mask.
     """
     side = pixels.shape[-1]

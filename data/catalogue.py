@@ -43,25 +43,25 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
 
 
 def _warn_of_categories_beside(found: Catalogue, root: Path) -> None:
-    """Says which folders look like categories that meta.json does not know: datasets are often completed bit
+    """Logs folders that look like categories and are not in meta.json: datasets are often completed bit
     by bit."""
-    beside = sorted(
+    unlisted = sorted(
         entry.name
         for entry in root.iterdir()
         if entry.name not in {*found.train, *found.test}
         and ((entry / "train").is_dir() and (entry / "test").is_dir() or (entry / "Data" / "Images").is_dir())
     )
-    if beside:
+    if unlisted:
         logger.warning(
             "warning: %s lists %d of %d categories: %s left out; delete it or write it again.",
             root / "meta.json",
             len({*found.train, *found.test}),
-            len({*found.train, *found.test}) + len(beside),
-            ", ".join(map(printable, beside)),
+            len({*found.train, *found.test}) + len(unlisted),
+            ", ".join(map(printable, unlisted)),
         )
 
 
 def describe_catalogue(catalogue: Catalogue, dataset: str) -> str:
-    """A table of image and mask counts per category, split and defect, beside the dataset's official counts
+    """A table of image and mask counts per category, split and defect, with the dataset's official counts
     where it has some."""
     return table_of_counts(catalogue, LAYOUTS[dataset].official)

@@ -13,7 +13,7 @@ from utils.text import natural_key, printable
 
 def table_of_counts(catalogue: Catalogue, official: Mapping[str, Counts] = NO_COUNTS) -> str:
     """A table of image and mask counts per category, split and defect; where there are `official` ones,
-    beside them: "complete" or "n of m"."""
+    with them: "complete" or "n of m"."""
     rows = []
     for category in catalogue.categories:
         counts = official.get(category)

@@ -31,12 +31,12 @@ from utils.tile_layout import TileLayout
 AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC.values())
 MOSAIC_PROBABILITY = 0.3
 CROP_PROBABILITY = 0.6
-DEFECT_PROBABILITY = 0.5  # of a good photograph, with drawn defects
+DEFECT_PROBABILITY = 0.5  # of a normal image, with synthetic defects
 
 
 class InspectionDataset(Dataset):
     """The records as they are. Items: image (3,S,S), with a `layout` of tiles (1+T,3,S,S), mask (1,M,M),
-    category, path; M is S unless mask_size says else.
+    category, path; M is S unless mask_size is given.
 
     A record without a mask has a mask of zeros. An unreadable file raises DataError when its item is taken.
     """
@@ -52,7 +52,7 @@ class InspectionDataset(Dataset):
     ):
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
         self.image_size, self.mask_size, self.grey = image_size, mask_size or image_size, grey
-        self.layout: TileLayout | None = None  # set once the references have said how they are cut
+        self.layout: TileLayout | None = None  # set once the references are known
 
     def __len__(self) -> int:
         return len(self.records)
@@ -208,7 +208,7 @@ class OwnBatches(Sampler[int]):
 def make_loader(
     dataset: Dataset, batch_size: int, workers: int = 0, sampler: Sampler | None = None, pin: bool = False
 ) -> DataLoader:
-    """Batches of the dataset, in order unless a sampler says otherwise; workers stay alive between epochs.
+    """Batches of the dataset, in order unless a sampler is given; workers stay alive between epochs.
 
     A worker's DataError arrives here as DataError with its own sentence. The global random state is not
     touched.

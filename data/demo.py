@@ -96,7 +96,7 @@ def generator(seed: int, *names: object) -> np.random.Generator:
 
 
 def draw_good(product: Product, seed: int, name: str) -> np.ndarray:
-    """The photograph (H,W,3) uint8 RGB of one whole piece; `name` says which."""
+    """The photograph (H,W,3) uint8 RGB of one whole piece; `name`: which."""
     surface = product.draw(generator(seed, name, "piece"), product.shape)
     camera = Camera.draw(generator(seed, name, "camera"))
     return camera.develop(camera.expose(surface))
@@ -149,7 +149,7 @@ def defect_list(product: Product, count: int) -> list[tuple[str, float]]:
 
 
 def save(path: Path, image: np.ndarray) -> None:
-    """Write an RGB or grey uint8 picture; the suffix says the format (JPEG at quality 95)."""
+    """Write an RGB or grey uint8 picture; the suffix decides the format (JPEG at quality 95)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
     if not cv2.imwrite(str(path), ordered, [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".JPG" else []):
@@ -206,7 +206,7 @@ def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20)
     """Draw both datasets into `folder`, all or nothing; False if the very same are already there.
 
     Per category: `good` training images, `good` good test images, `defective` defective ones. Drawn into a
-    temporary folder beside it, which takes its name when complete. Raises FileExistsError if `folder` is not
+    temporary folder next to it, which takes its name when complete. Raises FileExistsError if `folder` is not
     a demo.
     """
     passport = {"version": VERSION, "seed": seed, "good": good, "defective": defective}

@@ -4,16 +4,16 @@
                                          the test
     CATEGORY/DEFECT/...                  any number of defect folders, any names
     CATEGORY/masks/DEFECT/NAME.png       optional; ground_truth/DEFECT/NAME_mask.png is the same, and so are
-                                         masks/NAME.png and DEFECT/NAME_mask.png beside its photograph
+                                         masks/NAME.png and DEFECT/NAME_mask.png next to its image
 
     CATEGORY/train/good/...              where there is train/: references are drawn from here alone
     CATEGORY/test/good/..., test/DEFECT/...
     CATEGORY/masks/DEFECT/NAME.png       optional, as above
 
 The same with the folders of public datasets: several masks of one photograph in masks/DEFECT/NAME/ are
-joined (MVTec LOCO); photographs in train/ and test/ themselves, each with NAME_GT.png beside it, are good
+joined (MVTec LOCO); photographs in train/ and test/ themselves, each with NAME_GT.png next to it, are good
 where that mask is black (KolektorSDD2); folders of samples in good/ and in ng/DEFECT/ are read to their
-bottom, a PNG beside a JPEG of its name being its mask (Real-IAD).
+bottom, a PNG next to a JPEG of its name being its mask (Real-IAD).
 
 good may also be called ok or normal, and test test_public; all folders in any case. As a script it shows how
 a folder is understood and writes nothing: python data/folder.py DIR
@@ -157,7 +157,7 @@ def _note_masks(reading: Reading, masks: Masks) -> None:
     """Say what can be measured, and name the masks that belong to no image."""
     if reading.views:
         reading.unused.append(
-            f"{reading.views} views without a mask beside them are not used, where other views of the "
+            f"{reading.views} views without a mask next to them are not used, where other views of the "
             f"defective part have one: they may show no defect, the first {printable(reading.first_view)}"
         )
     reading.rules = list(dict.fromkeys(reading.rules))

@@ -20,7 +20,7 @@ logger = logging.getLogger("fdsl")
 NARROW = 8  # a band of values this many times narrower than its nominal range is taken by itself,
 MARGIN = 0.25  # with so much room below and above it, as shares of it
 ABOVE_ONE = 1.5  # floats up to here are those of 0 to 1, with gain
-LEFT = 0.001  # of a photograph's pixels: more than that outside the range is said
+LEFT = 0.001  # of a photograph's pixels: more than that outside the range is reported
 
 
 def find_range(

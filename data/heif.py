@@ -11,7 +11,7 @@ HOW = "install pillow-heif (pip install pillow-heif), or convert it to PNG or JP
 
 @functools.cache
 def can_read_heif() -> bool:
-    """Whether Pillow reads HEIC files here; where pillow-heif is installed it is told to."""
+    """Whether Pillow reads HEIC files here; where pillow-heif is installed it is registered."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
     except (ImportError, OSError, AttributeError):  # missing, or its library is

@@ -79,7 +79,7 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     its value.
 
     Palette masks go by index where index 0 is black, else by colour. JPEG masks go by half of full scale
-    where they reach it, since compression leaves noise beside edges. The masks in a folder are joined. Raises
+    where they reach it, since compression leaves noise at edges. The masks in a folder are joined. Raises
     DataError as open_image does.
     """
     if Path(path).is_dir():
@@ -97,13 +97,15 @@ def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
     for one of the same."""
     if mask == photo:
         return ""
-    turned = "turn it upright, as EXIF data turn the photograph" if mask == photo[::-1] else "mark it again"
+    turned = (
+        "rotate it upright, as EXIF data rotate the photograph" if mask == photo[::-1] else "mark it again"
+    )
     return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, turned)
 
 
 def rotation_doubt(mask: Path, photo: Path, max_pixels: int = MAX_PIXELS) -> str:
     """What their sizes, which are the same, do not show: EXIF data turn the photograph upright, and its mask
-    has none. "" where nothing turns the photograph, its size tells, or the mask is a folder."""
+    has none. "" where nothing rotates the photograph, its size shows it, or the mask is a folder."""
     if mask.is_dir() or (turn := orientation(photo, max_pixels)) not in TURNS:
         return ""
     width, height = image_size(photo, False, max_pixels)
@@ -155,7 +157,7 @@ def _joined_mask(folder: Path, max_pixels: int) -> Image.Image:
         mask = open_mask(file, max_pixels)
         if mask.size != joined.size:
             raise DataError(
-                f"{printable(file)}: is of another size than the masks beside it, which belong to the same "
+                f"{printable(file)}: is of another size than the masks next to it, which belong to the same "
                 "photograph; put the right mask there"
             )
         joined = ImageChops.lighter(joined, mask)
@@ -166,7 +168,7 @@ def image_size(path: str | Path, decode: bool = False, max_pixels: int = MAX_PIX
     """(width, height) of the upright image; decode=True also decodes every pixel. DataError as from
     open_image."""
     with _opened(path, max_pixels) as image:
-        if decode or image.format == "TIFF":  # Pillow turns a TIFF only when it loads it
+        if decode or image.format == "TIFF":  # Pillow rotates a TIFF only when it loads it
             return upright(image).size
         return image.size[::-1] if _orientation_of(image) in SWAPPED_SIDES else image.size
 
@@ -233,7 +235,7 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """The decoded first frame, turned as its EXIF orientation says; broken EXIF data turn nothing."""
+    """The decoded first frame, rotated upright by its EXIF orientation; broken EXIF data rotate nothing."""
     image.load()
     try:
         return ImageOps.exif_transpose(image)
@@ -242,7 +244,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, grey: GreyRange | None = None) -> Image.Image:
-    """Any mode as RGB; of more than 8 bits by the range `grey`, or as `open_image` says."""
+    """Any mode as RGB; of more than 8 bits by the range `grey`, or as `open_image` does."""
     if is_wide(image):
         values = np.asarray(image)
         sixteen = image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM"))
@@ -254,7 +256,7 @@ def to_rgb(image: Image.Image, grey: GreyRange | None = None) -> Image.Image:
 
 
 def _own_range(values: np.ndarray, sixteen: bool) -> GreyRange:
-    """The range of (H,W) numbers that no reference says anything of. 16-bit files: their depth. Others by the
+    """The range of (H,W) numbers without references. 16-bit files: their depth. Others by the
     range their values lie in: floats of 0..1, 0..255, 0..65535, anything else from its minimum to its
     maximum."""
     low, high = float(values.min()), float(values.max())
@@ -283,7 +285,7 @@ def _to_eight_bits(values: np.ndarray, grey: GreyRange) -> np.ndarray:
 
 
 def _mask_values(image: Image.Image) -> np.ndarray:
-    """(H,W) numbers, zero where the mask says normal; nothing is scaled, so small class numbers survive."""
+    """(H,W) numbers, zero where the mask is normal; nothing is scaled, so small class numbers survive."""
     if image.mode == "P":
         black_first = not any((image.getpalette("RGB") or [0, 0, 0])[:3])
         if black_first:

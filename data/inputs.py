@@ -21,7 +21,7 @@ from utils.text import as_key, decoded, natural_key, printable
 
 logger = logging.getLogger("fdsl")
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # rtsp://, http://, udp://
-PREDICTIONS = "predict"  # what config.json says of a folder that predict.py wrote,
+PREDICTIONS = "predict"  # `made_by` in the config.json of a folder that predict.py wrote,
 DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
 _warned: set[str] = set()
 Problem = Callable[[str, str], None]  # takes a name and the reason
@@ -36,8 +36,8 @@ def find_images(
     A generator: only one folder's names are held at a time, in natural order. Names are relative to the one
     input folder, or the paths as given where there are several inputs. Folders in `without` are not entered,
     nor hidden ones, the pictures that predict.py has drawn are passed over, and no file is given twice.
-    Raises DataError for an input that is not there; `problem` hears of folders that cannot be read and of
-    photographs of a kind that is not.
+    Raises DataError for an input that is not there; `problem` is called with folders that cannot be read and
+    of photographs of a kind that is not.
     """
     left_out = {os.path.realpath(folder) for folder in without}
     given_before: set[int] = set()
@@ -209,7 +209,7 @@ def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
 
 
 def _holds_results(folder: str) -> bool:
-    """Whether predict.py wrote into the folder; says so once."""
+    """Whether predict.py wrote into the folder; logged once."""
     config = read_json(Path(folder, "config.json"))
     found = isinstance(config, dict) and config.get("made_by") == PREDICTIONS
     if found and os.path.realpath(folder) not in _warned:

@@ -61,7 +61,7 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
 
 
 def anomalous(labels: Sequence[str]) -> list[bool]:
-    """Whether each label says that its photograph is anomalous; logs how each was read.
+    """Whether each label means an anomalous photograph; logs how each was read.
 
     Words in any case: GOOD_LABELS and ANOMALOUS_LABELS. Numbers: 0 is good, others are not; where there is a
     -1, that is anomalous and 1 is good, as scikit-learn's detectors have it. DataError for any other word:
@@ -71,7 +71,7 @@ def anomalous(labels: Sequence[str]) -> list[bool]:
     numbers = {label: number for label in set(clean) if (number := _number(label)) is not None}
     signed = -1 in numbers.values()
     if signed and not set(numbers.values()) <= {-1, 1}:
-        raise DataError("its labels hold -1 beside other numbers than 1; write good and anomalous instead")
+        raise DataError("its labels hold -1 and other numbers than 1; write good and anomalous instead")
     meaning: dict[str, bool] = {}
     unknown = []
     for label in dict.fromkeys(clean):

@@ -1,4 +1,4 @@
-"""What a dataset's own module says of it; data/catalogue.py gathers these."""
+"""What a dataset's own module declares; data/catalogue.py gathers these."""
 
 from __future__ import annotations
 

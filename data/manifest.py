@@ -29,14 +29,14 @@ def listed(inputs: Sequence[str | Path], left_out: Sequence[Path] = ()) -> Itera
     """What `find_images` gives and what it has to say, in one stream; the inputs are walked once."""
     problems: list[tuple[str, str]] = []
 
-    def said() -> Iterator[Listed]:
+    def read() -> Iterator[Listed]:
         yield from (Listed(name, None, reason) for name, reason in problems)
         problems.clear()
 
     for name, path in find_images(inputs, left_out, lambda *problem: problems.append(problem)):
-        yield from said()
+        yield from read()
         yield Listed(name, path)
-    yield from said()
+    yield from read()
 
 
 def batches_of_a_block(batches: int, batch_size: int) -> int:
@@ -83,7 +83,7 @@ class Spool:
 @dataclass(frozen=True)
 class Manifest:
     """The items of a run in FOLDER/inputs.jsonl, cut into blocks: `offsets` say where each begins and the
-    last one ends. inputs.json, which is written last, says that it is whole."""
+    last one ends. inputs.json, which is written last, marks it as whole."""
 
     folder: Path
     inputs: list[str]

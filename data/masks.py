@@ -51,7 +51,7 @@ def masks_in(root: Path, folder: str, with_folders: bool = True) -> dict[str, st
     return inside | plain | marked
 
 
-def beside(images: Iterable[str]) -> dict[str, str]:
+def masks_next_to(images: Iterable[str]) -> dict[str, str]:
     """Names of a folder's images that are masks of others in it -> the name of the photograph."""
     images = list(images)
     by_key = {key(Path(name).stem): name for name in images}
@@ -64,7 +64,7 @@ def beside(images: Iterable[str]) -> dict[str, str]:
 
 
 def of_same_name(images: Iterable[str]) -> dict[str, str]:
-    """Names of the PNG files beside a JPEG of the same stem -> the JPEG: in a defect's folder they are
+    """Names of the PNG files next to a JPEG of the same stem -> the JPEG: in a defect's folder they are
     masks."""
     images = list(images)
     photos = {key(Path(name).stem): name for name in images if Path(name).suffix.lower() in (".jpg", ".jpeg")}

@@ -1,6 +1,6 @@
 """MVTec AD's layout: CATEGORY/train/good, CATEGORY/test/DEFECT, CATEGORY/ground_truth/DEFECT/NAME_mask.png.
 
-As a script it writes ROOT/meta.json and says what it found: python data/mvtec.py [ROOT] [--meta FILE]
+As a script it writes ROOT/meta.json and prints what it found: python data/mvtec.py [ROOT] [--meta FILE]
 [--quick]
 """
 
@@ -13,7 +13,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
 
 from data.layout import Layout
 from data.listing import list_folders, list_images, unread_below
-from data.masks import beside, is_mask_folder
+from data.masks import is_mask_folder, masks_next_to
 from data.parts import Masks
 from data.prepare import run_script
 from data.records import Catalogue, Record
@@ -75,7 +75,7 @@ def scan_split(root: Path, category: str, split: str) -> list[Record]:
     for defect in list_folders(folder) if folder.is_dir() else []:
         anomalous = defect != "good"
         place, names = f"{category}/{split}/{defect}", list_images(folder / defect)
-        marked = beside(names)
+        marked = masks_next_to(names)
         own = {photo: f"{place}/{mask}" for mask, photo in marked.items()}
         for name in names:
             if name not in marked:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.listing import list_folders, list_images
-from data.masks import beside, is_mask_folder, key, masks_in, of_same_name
+from data.masks import is_mask_folder, key, masks_in, masks_next_to, of_same_name
 from data.records import Record
 from utils.errors import DataError
 from utils.text import natural_key, printable
@@ -38,7 +38,7 @@ class Reading:
     test: list[Record] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
-    views: int = 0  # of defective parts, without the mask that others have beside them
+    views: int = 0  # of defective parts, without the mask that others have
     first_view: str = ""
 
 
@@ -69,7 +69,7 @@ class Masks:
 
 def read_part(root: Path, prefix: str, category: str, masks: Masks, reading: Reading) -> list[Record]:
     """Records of the normal and defect folders in root/prefix, in natural order; of loose photographs where
-    masks lie beside them."""
+    masks lie next to them."""
     loose = list_images(root / prefix)
     folders = [name for name in list_folders(root / prefix) if not is_mask_folder(name)]
     if loose and not folders and (found := _records_of_loose(root, prefix, category, reading)):
@@ -87,7 +87,7 @@ def _records_in(
 ) -> list[Record]:
     """Records of the photographs that lie in root/place itself: good ones where there is no `defect`."""
     names = list_images(root / place)
-    marked = beside(names)
+    marked = masks_next_to(names)
     if not defect:
         good = [name for name in names if name not in marked]
         return [Record(f"{place}/{name}", "", category, "good", False) for name in good]
@@ -103,11 +103,11 @@ def _records_in(
     ]
 
 
-SAME_NAME = "a PNG beside a JPEG of its name in a defect's folder is its mask"
+SAME_NAME = "a PNG next to a JPEG of its name in a defect's folder is its mask"
 
 
 def _with_own_mask(images: list[str], own: dict[str, str], place: str, reading: Reading) -> list[str]:
-    """Those that have a mask: where one view of a part has its mask beside it, a view without shows no
+    """Those that have a mask: where one view of a part has its mask, a view without shows no
     defect."""
     without = [name for name in images if name not in own]
     if without:
@@ -148,12 +148,12 @@ def _folders_with_images(root: Path, folder: str, above: tuple[str, ...] = ()) -
 
 
 def _records_of_loose(root: Path, prefix: str, category: str, reading: Reading) -> list[Record]:
-    """Records of photographs in root/prefix itself whose masks lie beside them: a black mask means good.
+    """Records of photographs in root/prefix itself whose masks lie next to them: a black mask means good.
     None where no masks do."""
     from data.images import open_mask
 
     names = list_images(root / prefix)
-    marked = beside(names)
+    marked = masks_next_to(names)
     own = {photo: mask for mask, photo in marked.items()}
     records = []
     for name, mask in own.items():
@@ -166,11 +166,11 @@ def _records_of_loose(root: Path, prefix: str, category: str, reading: Reading) 
     left = [name for name in names if name not in marked and name not in own]
     if records:
         reading.rules.append(
-            f"{printable(prefix)}: each image has its mask beside it, a black mask means good"
+            f"{printable(prefix)}: each image has its mask next to it, a black mask means good"
         )
     if records and left:
         reading.unused.append(
-            f"{len(left)} images in {printable(prefix)} have no mask beside them and are not used, the first "
+            f"{len(left)} images in {printable(prefix)} have no mask next to them: left out, the first "
             f"{printable(left[0])}"
         )
     return sorted(records, key=lambda record: natural_key(record.image_path))

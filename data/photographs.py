@@ -105,7 +105,7 @@ def each_image(images: object) -> tuple[Iterable, bool]:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A photograph that was read: its name, the RGB picture, and what a detector looks at (3,S,S), with tiles
+    """A photograph that was read: its name, the RGB picture, and what a detector takes (3,S,S), with tiles
     (1+T,3,S,S); or why it could not be. stamp: of its file, where it was asked for. doubt: what there is to
     say of its grey values."""
 

@@ -72,5 +72,5 @@ def print_catalogue(catalogue: Catalogue, layout: Layout, options: argparse.Name
         )
     except KeyboardInterrupt:
         sys.exit(f"data/{layout.name}.py: the check was stopped; --quick checks only headers")
-    said = f"{len(problems)} problems:" if problems else "no problems found"
-    put_line("\n".join([said, *(f"  {problem}" for problem in problems)]))
+    heading = f"{len(problems)} problems:" if problems else "no problems found"
+    put_line("\n".join([heading, *(f"  {problem}" for problem in problems)]))

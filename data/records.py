@@ -75,8 +75,8 @@ def draw_references(
 
 
 def draw_key(dataset: str, catalogue: Catalogue, category: str) -> str:
-    """What a category's draw is seeded by beside the seed: its name, as published; of somebody's own folder,
-    which may be renamed, the names and sizes of its good photographs."""
+    """What a category's draw is seeded by in addition to the seed: its name, as published; of somebody's own
+    folder, which may be renamed, the names and sizes of its normal images."""
     if dataset != "folder":
         return category
     good = [record for record in catalogue.train.get(category, []) if not record.anomalous]

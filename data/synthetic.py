@@ -1,4 +1,4 @@
-"""Drawn defects on photographs of good parts, with their masks: heads can learn without a defective part.
+"""Synthetic defects on normal images, with their masks: heads can be trained without a defective part.
 
 A defect is a shape (a patch, a noise-shaped spot, a thin line) filled with something that does not belong
 there: another place of the same photograph, another photograph, or the place itself made darker or brighter.
@@ -24,7 +24,7 @@ TRIES = 5  # until a defect is visible
 
 
 def draw_defect(pixels: Tensor, foreign: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """A good photograph (3,S,S) uint8 and another one -> the first with a drawn defect, and its mask (1,S,S)
+    """A normal image (3,S,S) uint8 and another one -> the first with a synthetic defect, and its mask (1,S,S)
     float32 of 0 and 1. The mask holds what can be seen; it is empty where nothing could be, on a photograph
     of one colour for instance."""
     for _ in range(TRIES):
@@ -51,7 +51,7 @@ def _shape(side: int, generator: torch.Generator) -> Tensor:
 
 
 def _patch(side: int, area: float, generator: torch.Generator) -> Tensor:
-    """A turned rectangle, up to four times as long as wide."""
+    """A rotated rectangle, up to four times as long as wide."""
     ratio = math.exp(_between(0, math.log(4), generator))
     half = torch.tensor([math.sqrt(area * ratio), math.sqrt(area / ratio)]) / 2
     along, across = _turned_places(side, generator)

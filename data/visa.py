@@ -1,7 +1,7 @@
 """VisA's layout: images and masks as ROOT/split_csv/1cls.csv lists them (columns object, split, label, image,
 mask).
 
-As a script it writes ROOT/meta.json and says what it found: python data/visa.py [ROOT] [--split-csv FILE]
+As a script it writes ROOT/meta.json and prints what it found: python data/visa.py [ROOT] [--split-csv FILE]
 [--meta FILE]
 """
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 AHEAD = 2  # photographs that are read before they are asked for
 LISTED_SKIPPED = 20  # lines about skipped files at the end; skipped.csv has them all
-ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is said
+ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
 HELP = """Inspects photographs with a detector that export.py wrote.
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from deploy.results import Folder
     from utils.lock import locked
 
-    next(find_images(args.input), None)  # an input that is not there is said before anything is loaded
+    next(find_images(args.input), None)  # an input that is not there is reported before anything is loaded
     graph = Graph(args.detector, args.threads, args.provider, args.precision)
     if args.provider == "openvino" and graph.facts.get("operators") != "onnx":
         say(
@@ -143,7 +143,7 @@ def require_packages() -> None:
 
 
 def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> int:
-    """Looks at everything, prints and writes what was asked for, says what became of it; returns the exit
+    """Scores everything, prints and writes what was asked for, reports the counts; returns the exit
     code."""
     scored, anomalous, skipped = 0, 0, []
     as_json = args.format == "json"
@@ -176,7 +176,7 @@ def rows_of(
 
     unreadable: list[dict[str, Any]] = []
     left_out = [folder.folder] if folder is not None else []
-    told = False
+    warned = False
     files = find_images(
         inputs, left_out, lambda name, reason: unreadable.append({"image": name, "error": reason})
     )
@@ -186,8 +186,8 @@ def rows_of(
         if photo is None:
             yield {"image": name, "error": reason}
             continue
-        if not told and other_shape(photo.size, graph.reference_sizes):
-            told = True
+        if not warned and other_shape(photo.size, graph.reference_sizes):
+            warned = True
             say(
                 f"warning: {name} (and perhaps others) is of another aspect ratio than the references: "
                 "resizing distorts it. Crop it to their shape"

@@ -1,4 +1,4 @@
-"""The ONNX file of export.py: what it says of itself, and what it says of a photograph."""
+"""The ONNX file of export.py: its metadata, and its result for a photograph."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 OUTPUTS = (["base_score", "map", "score"], ["base_score", "map", "score", "window_score"])
 TINY = 1e-6  # scores are kept this far from 0 and 1
-LARGEST_SIDE = 8192  # pixels of what a detector looks at,
+LARGEST_SIDE = 8192  # pixels of what a detector takes,
 LARGEST_PHOTO = 2**31  # and of a reference
 MOST_SIZES = 100_000  # references whose sizes they hold
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is said of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
+    """The result of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
     anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first."""
 
     size: tuple[int, int]
@@ -71,7 +71,7 @@ def pairs(
 
 
 def providers_of(provider: str, precision: str, threads: int) -> list[Any]:
-    """What onnxruntime is told to compute with; ConfigError for what it cannot."""
+    """What onnxruntime computes with; ConfigError for what it cannot."""
     if provider == "cpu" and precision == "fp32":
         return [CPU]
     if provider == "cpu":
@@ -110,7 +110,7 @@ class Graph:
             self.facts: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
             raise ConfigError(
-                f"{self.name} is not a whole ONNX file, or its tensors' file is not beside it "
+                f"{self.name} is not a whole ONNX file, or its tensors' file is not next to it "
                 f"({one_line(error)}); copy or export it again."
             ) from error
         if len(self.session.get_providers()) < len(providers):  # onnxruntime goes on without it
@@ -120,14 +120,14 @@ class Graph:
         if self.facts["fdsl_format"] != FORMAT:
             raise ConfigError(
                 f"{self.name} has format {printable(self.facts['fdsl_format'][:40])}, this program reads "
-                f"{FORMAT}; use the inspect.pyz that lay beside it."
+                f"{FORMAT}; use the inspect.pyz that was written with it."
             )
         try:
             self._read_facts()
             self._check_graph()
         except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
             raise ConfigError(
-                f"{self.name}: what it says of itself is not whole ({one_line(error)}); export it again."
+                f"{self.name}: its metadata is not whole ({one_line(error)}); export it again."
             ) from error
 
     def _read_facts(self) -> None:
@@ -169,11 +169,11 @@ class Graph:
         return Crops(width, height, origins)
 
     def _check_tensors(self, name: str, digest: str) -> None:
-        """ConfigError where the tensors' file beside this one is another one's."""
-        beside = self.file.with_name(name)
-        if sampled_digest(beside) != digest:
+        """ConfigError where the tensors' file is another one's."""
+        tensors = self.file.with_name(name)
+        if sampled_digest(tensors) != digest:
             raise ConfigError(
-                f"{printable(beside)} is not the tensors' file that belongs to {self.name}; copy both again."
+                f"{printable(tensors)} is not the tensors' file that belongs to {self.name}; copy both again."
             )
 
     def _check_graph(self) -> None:
@@ -196,14 +196,15 @@ class Graph:
         return value
 
     def _percentile(self, score: float) -> float | None:
-        """So many of a hundred good parts would score less; None where the detector does not know."""
+        """So many of a hundred normal images would score less; None where the detector has no scores of
+        them."""
         if self.normal_mean is None or self.normal_deviation is None:
             return None
         clean = min(max(score, TINY), 1 - TINY)
-        apart = math.log(clean / (1 - clean)) - self.normal_mean
+        gap = math.log(clean / (1 - clean)) - self.normal_mean
         if self.normal_deviation == 0:
-            return 50.0 if apart == 0 else 100.0 * (apart > 0)
-        return 100 * NormalDist().cdf(apart / self.normal_deviation)
+            return 50.0 if gap == 0 else 100.0 * (gap > 0)
+        return 100 * NormalDist().cdf(gap / self.normal_deviation)
 
     def look_at(self, photo: Image.Image, name: str) -> Found:
         """The result of an RGB photograph; ConfigError, with its `name`, where its map is not finite, and

@@ -1,4 +1,4 @@
-"""The output folder: scores.csv, scores.jsonl and skipped.csv, written whole when everything is inspected."""
+"""The output folder: scores.csv, scores.jsonl and skipped.csv, written whole when everything is scored."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Folder:
         known = {"config.json", BEGUN, *WRITTEN}
         if not found <= known or found - {BEGUN} and not is_ours(self.partial):
             self._refuse(PARTIAL)
-        for name in sorted(found, key="config.json".__eq__):  # the one that says whose it is last
+        for name in sorted(found, key="config.json".__eq__):  # the one that names the owner last
             (self.partial / name).unlink()
         self.partial.rmdir()
 

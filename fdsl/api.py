@@ -307,12 +307,12 @@ class AnomalyDetector:
             raise DataError("there is no reference photograph; give at least one normal image")
         if photographs and (flag := self.scorer.detector.method.added_by):
             raise ConfigError(
-                f"--method {self.config.detector.method} looks at no references: leave them out, or add "
+                f"--method {self.config.detector.method} takes no references: leave them out, or add "
                 f"{flag} to a method that does."
             )
         if not photographs and self.config.detector.options.with_batch:
             raise ConfigError(
-                "--with-batch is added to a method that looks at references: give at least one, or compare "
+                "--with-batch is added to a method with references: give at least one, or compare "
                 "the inspected photographs alone with --method batch."
             )
         self.threshold = self.normal = None

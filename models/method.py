@@ -56,7 +56,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     what its image score is where `summarise` is its own. rotations: copies of each reference where nobody
     asks for others. hottest: the map value that pictures show hottest
     where no reference says better. sees_inspected: what it remembers are the test images. added_by: of a
-    method that looks at no references, the flag that adds it to one that does. takes_text: `--with-text` is
+    method that takes no references, the flag that adds it to one that does. takes_text: `--with-text` is
     defined for it. reads_text: it needs `directions` (models/backbones/text/prompts.py). groups: how many
     equal groups, of heights of their own, its maps are of. length_of_discrepancy: its map is how long the
     discrepancy is that trained heads judge. remembers_bank: its memory is a plain MemoryBank, the same as of

@@ -246,7 +246,7 @@
     $("decision").hidden = findings.length === 0 || state.threshold === null;
     $("compare").hidden = !stale() || !comparable() || findings.length === 0;
     $("sees").hidden = !state.compares || findings.length === 0;
-    $("sees").textContent = "These scores see the inspected photographs: each one is compared with the others, and most of them must be normal."
+    $("sees").textContent = "These scores see the test images: each one is compared with the others, and most of them must be normal."
       + (stale() ? " What was taken out counts until all are compared again." : "")
       + (state.fewest.bulk && findings.length < state.fewest.bulk ? ` From ${state.fewest.bulk} on they give a threshold.` : "");
     showCards();
@@ -343,7 +343,7 @@
   }
 
   // ---- the threshold
-  // Of the scores and the threshold that was learnt: one set by hand moves within it, so that the plot stands still meanwhile.
+  // Of the scores and the threshold that was calibrated: one set by hand moves within it, so that the plot stands still meanwhile.
   const range = () => {
     const values = [...scored().map(photo => photo.score), state.anchor];
     const low = Math.min(...values), high = Math.max(...values), room = (high - low) * .06 || 1e-3;

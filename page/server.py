@@ -202,7 +202,7 @@ def _admitted(proof: str) -> Response | None:
 
 
 def _from_elsewhere() -> str:
-    """What somebody is told who comes from another machine, as a container's ports and proxies let him."""
+    """The answer to somebody who comes from another machine, as a container's ports and proxies let him."""
     port = request.environ.get("SERVER_PORT", "PORT")
     here = f"127.0.0.1:{port}"
     return (
@@ -338,4 +338,6 @@ def _refusal(visitors: Visitors, error: Exception) -> tuple[Response, int]:
     if is_out_of_memory(error):
         return jsonify(error=f"there is not enough memory; {CURE}"), 507
     logger.error("the page could not answer %s %s", request.method, request.path, exc_info=error)
-    return jsonify(error=f"that failed ({type(error).__name__}); the window that runs app.py says more"), 500
+    return jsonify(
+        error=f"that failed ({type(error).__name__}); the window that runs app.py has the details"
+    ), 500

@@ -177,7 +177,7 @@ class Session:
 
     @property
     def takes_references(self) -> bool:
-        """Whether the method looks at references."""
+        """Whether the method takes references."""
         return not self.start.scorer.detector.method.added_by
 
     @property
@@ -188,9 +188,9 @@ class Session:
 
     def add_reference(self, content: bytes, name: str) -> dict[str, Any]:
         """Takes a normal image as a reference; `learn` fits the detector to it. DataError for what is no
-        photograph, and where the method looks at no references."""
+        photograph, and where the method takes no references."""
         if not self.takes_references:
-            raise DataError("this method looks at no references: add photographs to inspect")
+            raise DataError("this method takes no references: add photographs to inspect")
         most = self.limits.references
         enough = f"{most} references are enough; remove one first"
         return self._add_normal("references", self.references, most, enough, content, name)
@@ -409,7 +409,7 @@ class Session:
                 return self._row(photograph)
 
     def _boxes(self, found: Prediction) -> list[Box]:
-        """The hot regions, shown where it is anomalous; none where no part could have some."""
+        """The hot regions, displayed where it is anomalous; none where no part could have some."""
         if found.reason:
             return []
         return find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self.level)

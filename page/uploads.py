@@ -1,4 +1,4 @@
-"""Uploaded photographs: checked, kept in a temporary folder, shown again as small JPEGs."""
+"""Uploaded photographs: checked, stored in a temporary folder, sent back as small JPEGs."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def refuse_compressed(path: str | Path) -> None:
 
 
 def contents_of(archive: str | Path) -> Contents:
-    """What is in an archive. Names are relative to it, whatever it says: of an absolute one and of `..` the
+    """What is in an archive. Names are relative to it: of an absolute one and of `..` the
     part inside. Links are followed within it. DataError for one that is not whole."""
     facts = os.stat(archive)
     return _contents(os.path.abspath(archive), facts.st_size, facts.st_mtime_ns)

@@ -46,7 +46,7 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     traceback).
 
     So are a full disk, a folder without permission, a lost GPU and too little memory. What nobody expected is
-    one sentence too, and exit code UNEXPECTED: never 1, which says that a photograph is anomalous. Ctrl-C
+    one sentence too, and exit code UNEXPECTED: never 1, which means that a photograph is anomalous. Ctrl-C
     (exit code 130) and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was
     told.
     """
@@ -62,7 +62,7 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
         if debug:
             put(traceback.format_exc(), sys.stderr)
         with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()  # what --format json has said so far
+            sys.stdout.flush()  # what --format json has printed so far
         signals.leave(getattr(stopped, "number", signal.SIGINT), lambda line: logger.error("%s", line))
     except Exception as error:
         if debug:

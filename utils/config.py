@@ -117,8 +117,8 @@ PLACES = tuple(name for name, known in options_of(BackboneConfig).items() if kno
 class MethodConfig(Options):
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
     components (`Method.parts`) are left out, and whether mutual scoring of the test images or text is added.
-    object (or BY_CATEGORY), normal_words, damaged_words: what text says (models/backbones/text/prompts.py);
-    none: the usual words."""
+    object (or BY_CATEGORY), normal_words, damaged_words: the sentences of text
+    (models/backbones/text/prompts.py); none: the usual words."""
 
     group: ClassVar[str] = "method"
 

@@ -26,7 +26,7 @@ MOST_WORKERS = 8
 
 
 def choose_device(name: str) -> torch.device:
-    """auto, cpu, cuda, mps or a CUDA device's number -> the device; ConfigError says what is there. Of
+    """auto, cpu, cuda, mps or a CUDA device's number -> the device; ConfigError names what is there. Of
     several processes on a machine each takes the GPU of its own number."""
     name = as_text("--device", name)
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -56,7 +56,7 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.ones(1, device=device).sum().item()
     except (RuntimeError, AssertionError) as error:
-        fault = (str(error).splitlines() or ["no reason told"])[0][:120]
+        fault = (str(error).splitlines() or ["no reason given"])[0][:120]
         raise ConfigError(
             f"--device {name} is there but does not work ({fault}); use --device cpu, or mend the driver."
         ) from error
@@ -109,7 +109,7 @@ def bf16_in_hardware() -> str | None:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """auto, fp32, bf16 or fp16 -> the dtype of the backbone's products; says why."""
+    """auto, fp32, bf16 or fp16 -> the dtype of the backbone's products; logs why."""
     if as_text("--precision", name) == "auto":
         if device.type == "cuda":
             name, reason = "fp16", "a GPU multiplies it as fast as bf16, and it is eight times as fine"

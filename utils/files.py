@@ -32,7 +32,7 @@ LEFTOVER = re.compile(r"\..{1,40}\.[a-z0-9_]{8}\.tmp", re.DOTALL)  # as whole_fi
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file beside `path` that takes its name only when the block ended well and is on the
+    """Opens a temporary file next to `path` that takes its name only when the block ended well and is on the
     disk.
 
     An OSError (disk full, no permission) names `path`, and what `path` held before is still there. Where the
@@ -72,19 +72,19 @@ def _nameless(folder: Path) -> int | None:
         return None
     try:
         return os.open(folder, flag | os.O_RDWR, 0o666)
-    except OSError:  # of this file system, or of this folder: that is said when a name is made in it
+    except OSError:  # of this file system, or of this folder: reported when a name is made in it
         return None
 
 
 def _named(path: Path) -> tuple[int, str]:
-    """A handle of a new file beside `path`, and its name."""
+    """A handle of a new file next to `path`, and its name."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=TEMPORARY)
     os.chmod(temporary, 0o666 & ~_umask())
     return handle, temporary
 
 
 def _given_a_name(handle: int, path: Path) -> str:
-    """Names a whole file without a name as a temporary one beside `path`."""
+    """Names a whole file without a name as a temporary one next to `path`."""
     temporary = os.fspath(path.with_name(f"{_prefix(path)}{uuid.uuid4().hex[:8]}{TEMPORARY}"))
     try:
         # With the number of a folder, here of any, Python follows the link to the file.
@@ -108,7 +108,7 @@ def _prefix(path: Path) -> str:
 
 
 def remove_leftovers(*paths: Path) -> None:
-    """Removes the temporary files that a killed process left beside `paths`; nobody else may be writing
+    """Removes the temporary files that a killed process left next to `paths`; nobody else may be writing
     them."""
     for path in paths:
         with contextlib.suppress(OSError):
@@ -210,7 +210,7 @@ def short_digest(value: str) -> str:
 
 
 def parsed_json(text: str | bytes) -> Any:
-    """What a JSON text says; ValueError for what is none, also for one that is nested too deeply to be
+    """The value of a JSON text; ValueError for what is none, also for one that is nested too deeply to be
     read."""
     try:
         return json.loads(text)

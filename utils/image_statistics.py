@@ -1,5 +1,5 @@
 """Whether an image can show what the references show: its brightness, contrast, sharpness and uniform area
-beside theirs. NumPy alone; deploy/ has the same arithmetic.
+compared with theirs.
 
 The bounds are wide: they are for frames that show no part, lost half of it or are out of focus. On real
 photographs of six products none is exceeded (docs/measurements.md).

@@ -134,7 +134,7 @@ def _lives(holder: dict) -> bool:
 
 
 def _begun(number: int) -> str:
-    """When a process started, in the system's own count; "" where that is not told. Ids are used again, this
+    """When a process started, in the system's own count; "" where it is not known. Ids are used again, this
     is not."""
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]

@@ -59,7 +59,7 @@ def start_logging(file: Path | None = None) -> None:
 
 
 def only_from(level: int) -> None:
-    """Standard error shows what is of this level or above: of several processes one says what all would."""
+    """Standard error shows what is of this level or above: of several processes one logs what all would."""
     for handler in logger.handlers:
         if isinstance(handler, _Console):
             handler.setLevel(level)
@@ -80,11 +80,11 @@ def warn(sentences: Sequence[str], most: int = 5) -> None:
 @contextmanager
 def said_once() -> Iterator[None]:
     """Within it a line that was logged already is not logged again."""
-    said: set[str] = set()
+    logged: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
         line = record.getMessage()
-        return not (line in said or said.add(line))
+        return not (line in logged or logged.add(line))
 
     logger.addFilter(is_new)
     try:
@@ -102,7 +102,7 @@ def progress(
 ) -> Iterator[Item]:
     """Passes `items` on with a bar (items/s and time left); without a terminal, as plain lines now and then.
 
-    `total` and the rate count `size(item)`, for instance the images of a batch; `note()` is shown beside
+    `total` and the rate count `size(item)`, for instance the images of a batch; `note()` is displayed after
     them.
     """
     if not _shown(logging.INFO):

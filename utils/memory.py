@@ -26,7 +26,7 @@ CURE = "use a smaller --batch-size or --image-size, --precision bf16, or another
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory, a device's or the machine's, was not enough."""
+    """Whether an error means that memory, a device's or the machine's, was not enough."""
     return (
         isinstance(error, (torch.OutOfMemoryError, MemoryError))
         or isinstance(error, RuntimeError)

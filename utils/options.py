@@ -19,24 +19,25 @@ from utils.text import in_words, one_line
 Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
-# patches, one with components, text. fdsl/config/resolve.py says whether it is there.
+# patches, one with components, text. fdsl/config/resolve.py knows whether it is there.
 WINDOWS, HEADS, SEARCH, COMPONENTS, TEXT = "windows", "heads", "search", "components", "text"
 
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of an option. `name` and `default` are the field's; the default says the kind: bool, int,
-    float, text (or None), or a tuple of numbers or texts.
+    """What is known of an option. `name` and `default` are the field's; the default decides the kind: bool,
+    int, float, text (or None), or a tuple of numbers or texts.
 
-    help: of its flag, `$name` standing for what fdsl/flags/groups.py fills in. choices, span: the values
-    that flags take and files hold, one of these, or numbers from low to high. words: word that a flag takes
-    -> value outside the span; "": the flag without a value. metavar: as of argparse. group: of the flags of
+    help: of its flag, `$name` standing for what fdsl/flags/groups.py fills in. choices, span: the values that
+    flags take and files hold, one of these, or numbers from low to high. words: word that a flag takes ->
+    value outside the span; "": the flag without a value. metavar: as of argparse. group: of the flags of
     --help, where it is not the class's. needs: WINDOWS, HEADS, ...: without it the option has no effect.
-    short: what the name of a run's folder says where the value is not the default, {} standing for the value;
-    or value -> text. always: also where it is the default. place: it decides no result, as where files lie,
-    so it may differ between equal runs. trained: train.py takes it. fused: it combines or evaluates finished
-    maps, so --from-maps may change it. several: test.py makes a run for each of several values. flag_name:
-    where the flag has another name than the field. Without a help text it is stored, and has no flag.
+    short: what stands in the name of a run's folder where the value is not the default, {} standing for the
+    value; or value -> text. always: also where it is the default. place: it decides no result, as where files
+    lie, so it may differ between equal runs. trained: train.py takes it. fused: it combines or evaluates
+    finished maps, so --from-maps may change it. several: test.py makes a run for each of several values.
+    flag_name: where the flag has another name than the field. Without a help text it is stored, and has no
+    flag.
     """
 
     default: Any
@@ -229,7 +230,7 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
 
 
 def short_names(config: Any, leave_out: Iterable[str] = ()) -> list[str]:
-    """What the name of a run's folder says of its options, but for those that need one of `leave_out`."""
+    """The options in the name of a run's folder, but for those that need one of `leave_out`."""
     without_effect = set(leave_out)
     found = [
         known.short_of(getattr(config, name))

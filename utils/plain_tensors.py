@@ -26,7 +26,7 @@ def taken(state: Mapping[str, Tensor], name: str, *shape: int | None) -> Tensor:
 
 def is_plain(value: object) -> bool:
     """Whether it is a dense tensor in memory, with no more values than its memory holds: a few bytes may be
-    said to be a billion values."""
+    claimed to be a billion values."""
     if not isinstance(value, Tensor) or value.is_nested or value.layout != torch.strided:
         return False
     if value.is_meta or value.is_quantized:

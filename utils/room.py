@@ -66,7 +66,7 @@ class OnDisk:
         handle, name = tempfile.mkstemp(prefix=".fdsl-", suffix=".tmp", dir=self.folder)
         try:
             if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, 0, size)  # a full disk is said now, not while it is written to
+                os.posix_fallocate(handle, 0, size)  # a full disk is reported now, not while it is written to
             else:
                 os.truncate(handle, size)
             mapped = mmap.mmap(handle, size)

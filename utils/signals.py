@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: one line that says how to continue, within a second, whatever the process is doing.
+"""Ctrl-C and SIGTERM: one line on how to continue, within a second, whatever the process is doing.
 
 Imports nothing heavy, so that an entry point can call `answer` before it imports torch.
 """
@@ -45,7 +45,7 @@ class Stopped(KeyboardInterrupt):
 
 
 def how_to_continue(sentence: str) -> None:
-    """What the line at an interruption says from now on, for instance: the same command goes on after step
+    """Sets the line at an interruption, for instance: the same command goes on after step
     40."""
     global _how_to_continue
     _how_to_continue = sentence
@@ -76,7 +76,7 @@ def answer(at_once: bool = False) -> None:
     """Answers SIGINT and SIGTERM from now on. Call it from the main thread.
 
     The main thread gets `Stopped`. Where it has not ended GRACE seconds later, because a library's call holds
-    it, a second thread says the line and ends the process: every file is written whole or not at all, so
+    it, a second thread logs the line and ends the process: every file is written whole or not at all, so
     nothing is harmed. `at_once`: nothing is raised, the process ends; for the time of the imports, which turn
     what is raised into errors. In a process that loads images for another one it does nothing: that one
     answers.
@@ -117,7 +117,7 @@ def _watch(wake: socket.socket) -> None:
 
 
 def leave(number: int, say: Callable[[str], object]) -> NoReturn:
-    """Says the line, ends the processes that load images, and ends this one, at once."""
+    """Logs the line, ends the processes that load images, and ends this one, at once."""
     if _leaving.acquire(blocking=False):
         if speaks():
             say(f"Interrupted; {_how_to_continue}: {command_line()}")

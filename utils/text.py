@@ -25,7 +25,7 @@ MARKS = (
 
 
 def decoded(content: bytes, errors: str = "strict") -> str:
-    """A text file's content as text, as editors write it: UTF-8, or what its byte order mark says.
+    """A text file's content as text, as editors write it: UTF-8, or as its byte order mark has it.
 
     ValueError, in words, for what is no text in that encoding, and for UTF-16 without a mark.
     """

@@ -1,4 +1,4 @@
-"""Geometry of tiles: how a photograph with more pixels than the tower takes is cut, and where its patches
+"""Geometry of tiles: how a photograph with more pixels than the backbone takes is cut, and where its patches
 lie."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Crops(NamedTuple):
 @dataclass(frozen=True)
 class TileLayout:
     """rows x columns tiles of grid x grid patches, `patch_size` pixels each; neighbours share OVERLAP
-    patches. A tile is as large as the tower's image: the photograph is squashed to `height` x `width`
+    patches. A tile is as large as the backbone's input: the photograph is resized to `height` x `width`
     patches."""
 
     rows: int
@@ -81,8 +81,8 @@ def tiles_for(sizes: Sequence[tuple[int, int]], count: int, grid: int, patch_siz
     """The tiles of photographs of these sizes (width, height): about count x count, more along the longer
     side; None for no tiles.
 
-    AUTO_TILES takes two along a side, or as many as the median photograph has times the tower's pixels along
-    a side, where that photograph has more pixels than the tower takes.
+    AUTO_TILES takes two along a side, or as many as the median photograph has times the backbone's pixels
+    along a side, where that photograph has more pixels than the backbone takes.
     """
     side = grid * patch_size
     width, height = (median(size[axis] for size in sizes) for axis in (0, 1))

@@ -106,7 +106,7 @@ class World:
 
     @contextlib.contextmanager
     def same_everywhere(self) -> Iterator[None]:
-        """For a block that every process goes through alike: its errors are said once."""
+        """For a block that every process goes through alike: its errors are logged once."""
         try:
             yield
         except Exception:
@@ -147,7 +147,7 @@ def _lost(error: RuntimeError) -> Exception:
     if not speaks():
         end_quietly()
     return ConfigError(
-        f"Another rank has ended ({one_line(error, 80)}), and what it said stands above; give the same "
+        f"Another rank has ended ({one_line(error, 80)}), its message stands above; give the same "
         "command again."
     )
 
@@ -169,7 +169,7 @@ def _number(environ: Mapping[str, str], name: str) -> int:
 
 
 def speaks(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process says what all of torchrun's would say alike."""
+    """Whether this process logs what all of torchrun's would say alike."""
     return "MASTER_ADDR" not in environ or environ.get("RANK", "0") == "0"
 
 

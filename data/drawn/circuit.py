@@ -76,7 +76,7 @@ class Drawing:
 
 
 def box(x: float, y: float, half_x: float, half_y: float, angle: float, offset: tuple = (0, 0)) -> np.ndarray:
-    """Corners (4,2) of a box; `offset` moves it in the frame turned by `angle` radians about (x, y)."""
+    """Corners (4,2) of a box; `offset` moves it in the frame rotated by `angle` radians about (x, y)."""
     corners = np.array([(-half_x, -half_y), (half_x, -half_y), (half_x, half_y), (-half_x, half_y)]) + offset
     turn = np.array([(np.cos(angle), np.sin(angle)), (-np.sin(angle), np.cos(angle))])
     return corners @ turn + (x, y)
@@ -181,8 +181,8 @@ def component(
 
 
 def components(drawing: Drawing, rng: Rng, flaw: Flaw | None) -> None:
-    """All components, each placed a little off; a flaw leaves one out, turns it, or fits another kind in its
-    place."""
+    """All components, each placed a little off; a flaw leaves one out, rotates it, or fits another kind in
+    its place."""
     small = [index for index, entry in enumerate(LAYOUT) if entry[0] in ("resistor", "capacitor", "led")]
     large = [
         index

@@ -125,7 +125,7 @@ def dent(surface: Surface, rng: Rng, size: float) -> Surface:
 def hair(
     surface: Surface, rng: Rng, size: float, tone: tuple = (0.80, 0.77, 0.70), width: float = 2.0
 ) -> Surface:
-    """A hair or a loose thread lying on top, curled, with its shadow beside it."""
+    """A hair or a loose thread lying on top, curled, with its shadow."""
     middle = place(surface, rng)
     line = centred(curve(rng, middle, rng.uniform(75, 105) * size, 1.1), middle)
     thread = stroke(surface.shape, line, width)

@@ -28,7 +28,7 @@ class Flaw:
 def pose_grid(
     rng: Rng, shape: tuple[int, int], shift: float, turn: float, zoom: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates x, y (H,W) from the centre: moved by up to `shift` px, turned by `turn` degrees, scaled by
+    """Coordinates x, y (H,W) from the centre: moved by up to `shift` px, rotated by `turn` degrees, scaled by
     `zoom`."""
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
     x, y = x - shape[1] / 2 - rng.uniform(-shift, shift), y - shape[0] / 2 - rng.uniform(-shift, shift)
@@ -104,7 +104,7 @@ def leather(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surfa
 
 
 def gear(rng: Rng, shape: tuple[int, int], flaw: Flaw | None = None) -> Surface:
-    """A turned steel gear on a pale mat: teeth, rim, web with six holes, hub with bore and keyway.
+    """A lathe-turned steel gear on a pale mat: teeth, rim, web with six holes, hub with bore and keyway.
 
     `broken_tooth`: one tooth, or three in a row, snapped off; the fracture is dark.
     """

@@ -57,7 +57,7 @@ class ByText(Method[Memory]):
         return False
 
     def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> NoReturn:
-        raise ModelError("Method text looks at no references; --with-text adds it to a method that does.")
+        raise ModelError("Method text takes no references; --with-text adds it to a method that does.")
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> NoReturn:
         raise ValueError("method text remembers nothing")

@@ -89,7 +89,7 @@ def test_flags_that_are_refused(arguments, tmp_path, capsys):
         (["--max-upload", "0"], "--max-upload"),
         (["--save-detector", "x"], "unrecognized"),
         (["--detector", "x", "--method", "both"], "does not go with"),
-        (["--host", "0.0.0.0"], "lets other machines in: give --token SECRET beside it"),
+        (["--host", "0.0.0.0"], "lets other machines in: also give --token SECRET"),
         (["--host", "0.0.0.0", "--token", "short"], "--token needs at least 16"),
         (["--host", "no such host"], "--host"),
         (["--references", str(tmp_path / "nowhere")], "nowhere"),

@@ -152,7 +152,7 @@ def test_a_run_says_that_it_sees_the_test_set(datasets, tiny_configs, tmp_path):
     [
         (["--method", "batch", "--winmode", "mul"], ConfigError, "--winmode mul does not go"),
         (["--method", "batch", "--with-batch"], ConfigError, "--with-batch does not go"),
-        (["--method", "batch", "--references", "good"], ConfigError, "looks at no references"),
+        (["--method", "batch", "--references", "good"], ConfigError, "takes no references"),
         (["--method", "batch", "--input", "parts/1.png"], DataError, "give 2 or more"),
         (["--method", "batch", "--input", "parts/1.png", "parts/2.png", "--threshold-from", "batch"],
          ConfigError, "needs 8 images"),
@@ -195,7 +195,7 @@ def test_without_references_it_is_not_added_to_a_method(datasets, tiny_configs, 
         device="cpu",
         precision="fp32",
     )
-    with pytest.raises(ConfigError, match="--with-batch is added to a method that looks at references"):
+    with pytest.raises(ConfigError, match="--with-batch is added to a method with references"):
         made.remember([], inspected=[texture(1), texture(2)])
 
 

@@ -159,7 +159,7 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_
     file, beside = tmp_path / "part.onnx", tmp_path / "part.onnx.data"
     export.main(["--detector", str(detector), "--output", str(file), "--device", "cpu"])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["part.onnx", "part.onnx.data"]
-    assert "part.onnx.data, which belongs beside it" in told()
+    assert "part.onnx.data, which belongs next to it" in told()
     with Image.open(place / "good/1.png") as photo:
         found = graph.Graph(file).look_at(photo.convert("RGB"), "1.png")
     assert found.score == pytest.approx(

@@ -190,7 +190,7 @@ def test_the_page_takes_it(place, tiny_configs, tmp_path, method):
     session = Session(made, tmp_path / "visitor", Limits(200_000))
     assert session.ready == (method == "text")
     if method == "text":
-        with pytest.raises(DataError, match="looks at no references"):
+        with pytest.raises(DataError, match="takes no references"):
             session.add_reference(png(texture(1)), "good.png")
     else:
         session.add_reference(png(texture(1)), "good.png")

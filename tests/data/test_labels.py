@@ -36,7 +36,7 @@ def test_an_unknown_word_is_a_question(unknown):
 
 
 def test_a_minus_beside_other_numbers_is_refused():
-    with pytest.raises(DataError, match="-1 beside other numbers"):
+    with pytest.raises(DataError, match="-1 and other numbers"):
         anomalous(["-1", "0", "1"])
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from data import folder
-from data.masks import beside, masks_in, unmarked
+from data.masks import masks_in, masks_next_to, unmarked
 from utils.errors import DataError
 
 
@@ -23,8 +23,8 @@ def test_marks_of_masks(tmp_path, name):
     assert unmarked(name) == "7" and unmarked("7") is None
     picture(tmp_path / "m" / f"{name}.png")
     assert masks_in(tmp_path, "m") == {"7": f"m/{name}.png", name.casefold(): f"m/{name}.png"}
-    assert beside([f"{name}.png", "7.png"]) == {f"{name}.png": "7.png"}
-    assert beside([f"{name}.png", "8.png"]) == {}
+    assert masks_next_to([f"{name}.png", "7.png"]) == {f"{name}.png": "7.png"}
+    assert masks_next_to([f"{name}.png", "8.png"]) == {}
 
 
 def records_of(root):
@@ -92,4 +92,4 @@ def test_a_refusal_names_what_was_found(tmp_path):
 
 
 def test_the_mask_of_a_name_with_a_line_break():
-    assert unmarked("a\nb_mask") == "a\nb" and beside(["a\nb.png", "a\nb_mask.png"])
+    assert unmarked("a\nb_mask") == "a\nb" and masks_next_to(["a\nb.png", "a\nb_mask.png"])

@@ -133,7 +133,7 @@ def test_joined_masks_of_two_sizes_are_refused(tmp_path):
     root = loco(tmp_path / "set")
     place = root / "juice_bottle/ground_truth/logical_anomalies/001"
     Image.new("L", (3, 3), 255).save(place / "001.png")
-    with pytest.raises(DataError, match="001.png: is of another size than the masks beside it"):
+    with pytest.raises(DataError, match="001.png: is of another size than the masks next to it"):
         open_mask(place)
     for file in place.iterdir():
         file.unlink()
@@ -144,8 +144,8 @@ def test_joined_masks_of_two_sizes_are_refused(tmp_path):
 def test_what_of_a_public_dataset_is_not_used_is_said(tmp_path):
     assert "1 defective images in train/ are not used" in notes(ksdd2(tmp_path / "ksdd2"))
     photograph(tmp_path / "ksdd2/test/30000.png")
-    assert "1 images in test/ have no mask beside them" in notes(tmp_path / "ksdd2")
-    assert "2 views without a mask beside them are not used" in notes(real_iad(tmp_path / "iad"))
+    assert "1 images in test/ have no mask next to them" in notes(tmp_path / "ksdd2")
+    assert "2 views without a mask next to them are not used" in notes(real_iad(tmp_path / "iad"))
     assert "juice_bottle/validation/ is not used" in notes(loco(tmp_path / "loco"))
 
 

@@ -139,6 +139,6 @@ def test_the_page_says_what_is_compared_and_asks_for_no_references(made, tmp_pat
         assert "They are compared with each other" in text and "1 MiB of disk for 10" in text
         assert ('aria-labelledby="references-title" hidden' in text) is not asks
     told = visiting(made(method="batch"), tmp_path / "other").upload("references", png(1), expected=422)
-    assert told["error"].startswith("this method looks at no references")
+    assert told["error"].startswith("this method takes no references")
     text = visiting(made(method="nearest"), tmp_path / "plain").client.get("/").text
     assert "compared" not in text

@@ -363,7 +363,7 @@ def test_photographs_are_compared_with_each_other(browser, gears, tmp_path):
         found = shown(browser)
         assert max(found, key=lambda name: found[name][0]) == "bad0.png"
         said = browser.find_element("id", "sees").text
-        assert "see the inspected photographs" in said and "From 8 on they give a threshold" in said
+        assert "see the test images" in said and "From 8 on they give a threshold" in said
         click(browser, ".card[data-number] .forget")
         wait_for(browser, "!document.getElementById('compare').hidden")
         click(browser, "#compare")
