@@ -23,7 +23,6 @@ MAY_IMPORT = {
     "models": {"models", "utils"},
     "fdsl": LOWER,
     "page": LOWER | {"page"},
-    "examples": LOWER,
     "deploy": {"deploy", "data", "utils"},  # inspect.pyz holds these alone
     "benchmarks": LOWER | {"benchmarks", "deploy"},
     ".": LOWER | {"page"},  # the commands
@@ -201,7 +200,7 @@ EXPORT = [ROOT / "export.py", *sorted((ROOT / "fdsl" / "export").glob("onnx_*.py
 @pytest.mark.parametrize(
     "file, importing",
     [
-        ("requirements.txt", sorted({*PRODUCT, *files_of("examples")} - {*APP, *EXPORT})),
+        ("requirements.txt", sorted(set(PRODUCT) - {*APP, *EXPORT})),
         ("requirements-app.txt", APP),
         ("requirements-export.txt", EXPORT),
         ("deploy/requirements.txt", ON_THE_LINE),
@@ -221,6 +220,7 @@ def test_what_is_imported_is_required(file, importing):
             assert packages & names, f"{path.relative_to(ROOT)} imports {module}, which {file} does not list"
 
 
+@pytest.mark.slow
 def test_predict_does_not_wait_for_scikit_learn():
     """It takes a second to import, and only photographs with labels have curves to draw."""
     code = "import sys, predict; sys.exit('sklearn' in sys.modules or 'scipy' in sys.modules)"
