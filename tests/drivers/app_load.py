@@ -15,9 +15,7 @@ import argparse
 import io
 import json
 import os
-import re
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -30,11 +28,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
 if __name__ == "__main__":
-    sys.path[0] = str(ROOT)
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from tests.drivers.soak import MODEL  # noqa: E402 - only from here on is the root on the path
+from tests.drivers.soak import MODEL
+from tests.support.served import served
 
 REFERENCES, PHOTOGRAPHS = 2, 4
 
@@ -96,47 +94,15 @@ def measure(visitors: int, seconds: float) -> dict:
     """Runs the page and its visitors; returns what is printed."""
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "ViT-soak.json").write_text(json.dumps(MODEL))
-        command = [
-            sys.executable,
-            str(ROOT / "app.py"),
-            "--port",
-            "0",
-            "--model",
-            "ViT-soak",
-            "--model-config",
-            folder,
-            "--pretrained",
-            "none",
-            "--layers",
-            "1",
-            "3",
-            "--image-size",
-            "32",
-            "--device",
-            "cpu",
-            "--precision",
-            "fp32",
-            "--checkpoints",
-            folder,
-        ]
-        environment = {**os.environ, "TMPDIR": folder, "OMP_NUM_THREADS": "1"}
-        server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-        try:
-            lines = []
-            for line in server.stderr:
-                lines.append(line)
-                if found := re.search(r"open (http://\S+)", line):
-                    break
-            else:
-                raise RuntimeError("".join(lines))
-            threading.Thread(target=lambda: lines.extend(server.stderr), daemon=True).start()
-            result = visit_for(Load(found[1]), visitors, seconds, server.pid)
-            server.send_signal(signal.SIGINT)
-            result["exit_code"] = server.wait(10)
-        finally:
-            server.kill()
+        flags = f"--model ViT-soak --model-config {folder} --pretrained none --layers 1 3 --image-size 32"
+        flags += f" --device cpu --precision fp32 --checkpoints {folder}"
+        with served(*flags.split(), TMPDIR=folder) as page:
+            before = len(page.log)
+            result = visit_for(Load(page.address), visitors, seconds, page.process.pid)
+            page.process.send_signal(signal.SIGINT)
+            result["exit_code"] = page.process.wait(10)
         result["left_behind"] = len(list(Path(folder).glob("fdsl-page-*")))
-        result["log"] = lines[lines.index(line) + 1 :]
+        result["log"] = page.log[before:]
     return result
 
 

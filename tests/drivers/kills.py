@@ -16,7 +16,7 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
@@ -126,14 +126,15 @@ def at_events(place: Place, name: str, kills: int, work: Path) -> dict:
     return {"command": f"{name}.py", "events": count, "kills": killed}
 
 
-def measure(kills: int) -> list[dict]:
-    """All three commands, each killed at `kills` events."""
+def measure(kills: int) -> Iterator[dict]:
+    """All three commands, each killed at `kills` events; a row as soon as a command is done."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         place = Place(work / "place")
         status, _ = forked(command("train").main, place.train(), work / "none", work / "log", None)
         assert status == 0, (work / "log").read_text()
-        return [at_events(place, name, kills, work) for name in NAMES]
+        for name in NAMES:
+            yield at_events(place, name, kills, work)
 
 
 def main() -> None:
@@ -143,7 +144,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=40, help="of each command (default 40)")
     for row in measure(parser.parse_args().kills):
         print(
-            f"{row['command']}: {row['kills']} kills at {row['events']} events; all ended in the same files"
+            f"{row['command']}: {row['kills']} kills at {row['events']} events; all ended in the same files",
+            flush=True,
         )
 
 

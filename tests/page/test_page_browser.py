@@ -1,12 +1,7 @@
 """The page in a real browser, served by app.py, with the demo's drawn gears."""
 
-import contextlib
 import io
 import json
-import re
-import subprocess
-import sys
-import threading
 import time
 import zipfile
 
@@ -16,10 +11,10 @@ from PIL import Image
 from data import demo
 from tests.support.chromium import chromium, missing_browser, read, resize, wait_for
 from tests.support.constants import ROOT
-from tests.support.small_runs import environment
+from tests.support.served import served
 
 no_browser = missing_browser()
-pytestmark = pytest.mark.skipif(bool(no_browser), reason=no_browser)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(no_browser), reason=no_browser)]
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
 BACKBONE = (
@@ -56,37 +51,10 @@ def gears(tmp_path_factory):
     return folder
 
 
-@contextlib.contextmanager
-def served(folder, *flags):
-    """The address of an app.py of its own."""
-    command = [sys.executable, str(ROOT / "app.py"), *BACKBONE, "--port", "0", "--checkpoints", str(folder)]
-    process = subprocess.Popen(
-        [*command, *flags],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        text=True,
-        cwd=ROOT,
-        env=environment(),
-    )
-    lines = []
-    try:
-        for line in process.stderr:
-            lines.append(line)
-            if found := re.search(r"open (http://127\.0\.0\.1:\d+)", line):
-                threading.Thread(target=process.stderr.read, daemon=True).start()
-                yield found[1]
-                break
-        else:
-            raise AssertionError("".join(lines))
-    finally:
-        process.kill()
-        process.wait()
-
-
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with served(tmp_path_factory.mktemp("none")) as found:
-        yield found
+    with served(*BACKBONE, "--checkpoints", tmp_path_factory.mktemp("none")) as page:
+        yield page.address
 
 
 @pytest.fixture(scope="module")
@@ -352,8 +320,8 @@ def test_a_finding_becomes_a_reference(page, gears):
 
 
 def test_photographs_are_compared_with_each_other(browser, gears, tmp_path):
-    with served(tmp_path, "--method", "batch") as address:
-        browser.get(address)
+    with served(*BACKBONE, "--checkpoints", tmp_path, "--method", "batch") as page:
+        browser.get(page.address)
         wait_for(browser, "document.querySelector('#progress') !== null")
         assert not browser.find_element("id", "references").is_displayed()
         give(browser, "photographs", gears / "good0.png")
