@@ -4,6 +4,7 @@ clone."""
 import json
 import logging
 import os
+import sys
 from pathlib import Path
 
 import hypothesis
@@ -17,6 +18,27 @@ from tests.support.constants import REAL_BACKBONE, SHARED, TINY
 hypothesis.settings.register_profile("repeatable", derandomize="FDSL_FUZZ" not in os.environ)
 hypothesis.settings.load_profile("repeatable")
 torch.set_num_threads(min(2, int(os.environ.get("OMP_NUM_THREADS") or 2)))
+fast_test = ""  # the name of the test that runs, where it is not marked slow
+
+
+def _refuses_python_and_browsers(event, given):
+    """An audit hook: each start of Python costs seconds, so fast tests do without."""
+    if fast_test and event == "subprocess.Popen":
+        program = os.path.basename(os.fsdecode(given[0] or given[1][0]))
+        assert not program.startswith(("python", "chrom")), (
+            f"{fast_test} starts {program}: call the command's main, or mark the test slow"
+        )
+
+
+sys.addaudithook(_refuses_python_and_browsers)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    global fast_test
+    fast_test = "" if item.get_closest_marker("slow") else item.nodeid
+    yield
+    fast_test = ""
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -19,7 +19,7 @@ pytest.importorskip("flask", reason="flask is not installed (requirements-app.tx
 
 from page.uploads import PREFIX  # noqa: E402
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture

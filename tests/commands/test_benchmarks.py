@@ -6,9 +6,12 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
+
+pytestmark = pytest.mark.slow
 
 ROWS = {"plain": 2, "windows": 4, "training": 1, "memory": 1, "loading": 1, "ceiling": 1, "matching": 5}
 

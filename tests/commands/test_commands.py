@@ -335,6 +335,7 @@ def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tin
         )
 
 
+@pytest.mark.slow
 def test_errors_exit_with_2_and_one_line(datasets):
     ran = subprocess.run(
         [
@@ -508,6 +509,7 @@ def test_both_methods_together_are_evaluated_as_predict_scores_them(
     assert (again / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
 
 
+@pytest.mark.slow
 def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, told):
     shutil.copytree(datasets[0], tmp_path / "mvtec")
     subprocess.run(

@@ -71,6 +71,7 @@ def assert_same_row(given, wanted):
             assert value == wanted[name]
 
 
+@pytest.mark.slow
 def test_rows_tables_and_exit_codes_are_those_of_predict(place, exported, alone, tmp_path):
     saved, file = exported
     theirs, ours = tmp_path / "predict", tmp_path / "deploy"
@@ -109,6 +110,7 @@ def one_sentence(found, words):
     assert told.startswith("error: ") and told.count("\n") == 1 and "Traceback" not in told
 
 
+@pytest.mark.slow
 def test_what_is_no_graph_of_ours_is_one_sentence(place, exported, alone, tmp_path):
     content = exported[1].read_bytes()
     (tmp_path / "half.onnx").write_bytes(content[: len(content) // 2])
@@ -127,6 +129,7 @@ def test_what_is_no_graph_of_ours_is_one_sentence(place, exported, alone, tmp_pa
         assert not output.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("package", ("onnxruntime", "numpy"))
 def test_a_missing_package_is_one_sentence(exported, place, alone, tmp_path, package):
     (tmp_path / f"{package}.py").write_text(f"raise ImportError('No module named {package}')")
@@ -136,6 +139,7 @@ def test_a_missing_package_is_one_sentence(exported, place, alone, tmp_path, pac
     one_sentence(found, f"No module named {package}): pip install onnxruntime numpy pillow")
 
 
+@pytest.mark.slow
 def test_wrong_input_and_output_are_one_sentence(exported, place, alone, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "taken").mkdir()
@@ -150,6 +154,7 @@ def test_wrong_input_and_output_are_one_sentence(exported, place, alone, tmp_pat
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["config.json", "skipped.csv"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flags, words",
     (
@@ -191,6 +196,7 @@ def test_openvino_is_told_precision_and_threads(exported, monkeypatch):
         graph.Graph(exported[1], 0, "openvino")
 
 
+@pytest.mark.slow
 def test_openvino_says_what_predict_says(place, exported, alone, tmp_path):
     if graph.OPENVINO not in onnxruntime.get_available_providers():
         pytest.skip("needs deploy/requirements-openvino.txt")

@@ -26,6 +26,8 @@ onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt"
 from deploy import graph, results  # noqa: E402
 from utils.errors import ConfigError  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def file(place, tiny_configs, tmp_path_factory):

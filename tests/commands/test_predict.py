@@ -253,6 +253,7 @@ def test_nothing_to_score_is_an_error(place, detector, tmp_path):
     assert not (tmp_path / "out/scores.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_process_says_what_it_skipped_and_its_exit_code(place, detector, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     run = subprocess.run(

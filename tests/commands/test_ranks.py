@@ -50,7 +50,7 @@ def of_ranks(place, size, results, *more, action=None):
     )
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_gives_the_files_of_one_process(place, size):
     codes, said = of_ranks(place, size, f"ranks{size}")
     assert codes == [0] * size, said
@@ -77,6 +77,7 @@ def table(place):
     return tables_and_files(place.folder / "table")
 
 
+@pytest.mark.slow
 def test_an_ablation_has_the_files_and_the_table_of_one_process(place, table):
     codes, said = of_ranks(place, 2, "ablated", *ABLATED)
     assert codes == [0, 0], said
@@ -85,6 +86,7 @@ def test_an_ablation_has_the_files_and_the_table_of_one_process(place, table):
     assert said[0].count("8 runs: ") == 1 and "8 runs: " not in said[1]
 
 
+@pytest.mark.slow
 def test_ranks_go_from_one_backbone_to_the_next_together(place):
     flags = ("--pictures", "0", "--method", "nearest", "--winmode", "nan", "--ablate", "layers=1+3,3")
 
@@ -104,6 +106,7 @@ def test_ranks_go_from_one_backbone_to_the_next_together(place):
     assert tables_and_files(place.folder / "towers-of-ranks") == tables_and_files(place.folder / "towers")
 
 
+@pytest.mark.slow
 def test_a_killed_rank_of_an_ablation_leaves_what_is_finished(place, table, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     arguments, plain = place.test(*ABLATED, results="broken"), FinishedParts.save
@@ -123,6 +126,7 @@ def test_a_killed_rank_of_an_ablation_leaves_what_is_finished(place, table, monk
     assert tables_and_files(place.folder / "broken") == table
 
 
+@pytest.mark.slow
 def test_each_category_is_computed_by_one_process(place, monkeypatch):
     saved, plain = place.folder / "saved", FinishedParts.save
     saved.mkdir()
@@ -137,6 +141,7 @@ def test_each_category_is_computed_by_one_process(place, monkeypatch):
     assert len(by) == 3 and sorted(map(by.count, set(by))) == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     arguments, plain = place.test(*SEVERAL, results="killed"), FinishedParts.save
@@ -157,6 +162,7 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
     assert files(place.folder / "killed") == files(place.folder / "results")
 
 
+@pytest.mark.slow
 def test_values_that_overflow_are_repeated_in_float32_by_the_first(place, monkeypatch):
     plain = Scorer.__call__
 
@@ -176,6 +182,7 @@ def test_values_that_overflow_are_repeated_in_float32_by_the_first(place, monkey
     assert left[0] == left[1] and any(name.endswith("maps.npz") for name in left[0])
 
 
+@pytest.mark.slow
 def test_torchrun_starts_it(place):
     code, told = in_torchrun(2, "test", place.test(*SEVERAL, results="torchrun"))
     assert code == 0, told
@@ -183,6 +190,7 @@ def test_torchrun_starts_it(place):
     assert files(place.folder / "torchrun") == files(place.folder / "results")
 
 
+@pytest.mark.slow
 def test_another_one_ends_it_before_the_lock_is_had(place, monkeypatch, told):
     plain = RunFolder.locked
 
@@ -197,6 +205,7 @@ def test_another_one_ends_it_before_the_lock_is_had(place, monkeypatch, told):
     assert "is finished: nothing to do" in told() and "results in " not in told()
 
 
+@pytest.mark.slow
 def test_two_jobs_on_one_folder_are_refused(place):
     results = place.folder / "busy"
     folder = next((place.folder / "results").rglob("config.json")).parent.relative_to(
@@ -207,6 +216,7 @@ def test_two_jobs_on_one_folder_are_refused(place):
         assert codes == [2, 2] and "is being written by process" in said[0] and said[1] == ""
 
 
+@pytest.mark.slow
 def test_only_the_first_evaluates_stored_maps(place, told):
     folder = str(next((place.folder / "results").rglob("config.json")).parent)
     arguments = ["--from-maps", folder, "--data-path", str(place.data), "--image-score", "max"]

@@ -65,7 +65,7 @@ def of_ranks(place, size, output, *more, action=None):
     return in_ranks(size, action, place.folder / f"{output}-said")
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_gives_the_files_of_one_process(place, size):
     codes, said = of_ranks(place, size, f"ranks{size}")
     assert codes == [0] * size, said
@@ -75,6 +75,7 @@ def test_it_gives_the_files_of_one_process(place, size):
     assert "3 file(s) skipped" in said[0] and said[1] == ""
 
 
+@pytest.mark.slow
 def test_references_and_odd_photographs_are_said_once(place):
     for output in ("plain", "warned"):
         said = of_ranks(place, 1 if output == "plain" else 3, output, "--pictures", "none")[1]
@@ -85,6 +86,7 @@ def test_references_and_odd_photographs_are_said_once(place):
     assert found == wanted
 
 
+@pytest.mark.slow
 def test_each_block_is_scored_by_one_process(place, monkeypatch):
     written, plain = place.folder / "written", Blocks.writing
     written.mkdir()
@@ -118,6 +120,7 @@ def killing(place, output, number, *more):
     return action
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_all_and_resume_goes_on_with_any_number(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     codes, said = of_ranks(place, 2, "killed", action=killing(place, "killed", 5))
@@ -130,12 +133,14 @@ def test_a_killed_rank_ends_all_and_resume_goes_on_with_any_number(place, monkey
     assert files(place.folder / "killed") == place.whole
 
 
+@pytest.mark.slow
 def test_one_process_goes_on_with_blocks(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     of_ranks(place, 2, "left", action=killing(place, "left", 3))
     assert predicted(place, "left", "--resume") == place.whole
 
 
+@pytest.mark.slow
 def test_a_restart_by_torchrun_resumes_without_the_flag(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     of_ranks(place, 2, "restarted", action=killing(place, "restarted", 5))
@@ -162,6 +167,7 @@ def test_a_restart_by_torchrun_resumes_without_the_flag(place, monkeypatch):
     assert files(place.folder / "restarted") == place.whole
 
 
+@pytest.mark.slow
 def test_killed_while_joining(place, monkeypatch):
     """Pictures are in their places in part, and the list of rows is there."""
     plain = os.replace
@@ -185,6 +191,7 @@ def test_killed_while_joining(place, monkeypatch):
     assert files(place.folder / "joining") == place.whole
 
 
+@pytest.mark.slow
 def test_a_photograph_that_changed_is_scored_again(place, monkeypatch, tmp_path):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     other = Place(tmp_path / "place")
@@ -195,6 +202,7 @@ def test_a_photograph_that_changed_is_scored_again(place, monkeypatch, tmp_path)
     assert files(other.folder / "out") == predicted(other, "anew")
 
 
+@pytest.mark.slow
 def test_a_photograph_that_was_half_written_is_scored_once_it_is_whole(place, monkeypatch, tmp_path):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     other = Place(tmp_path / "place")
@@ -240,6 +248,7 @@ DAMAGE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("when", ["it is taken up", "blocks are joined"])
 def test_a_damaged_block_is_computed_again(place, monkeypatch, tmp_path, damage, when):
@@ -262,6 +271,7 @@ def test_a_damaged_block_is_computed_again(place, monkeypatch, tmp_path, damage,
     assert files(place.folder / f"{damage} later") == place.whole
 
 
+@pytest.mark.slow
 def test_blocks_keep_the_results_of_the_run_before_until_they_are_joined(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     predicted(place, "before")
@@ -274,6 +284,7 @@ def test_blocks_keep_the_results_of_the_run_before_until_they_are_joined(place, 
     assert files(place.folder / "before") == predicted(place, "after", "--threshold", "0.9")
 
 
+@pytest.mark.slow
 def test_rows_are_printed_at_the_end_by_the_one_that_joins(place):
     codes, said = of_ranks(place, 2, "printed", "--format", "json", "--pictures", "none")
     assert codes == [0, 0]
@@ -282,6 +293,7 @@ def test_rows_are_printed_at_the_end_by_the_one_that_joins(place):
     assert "{" not in said[1]
 
 
+@pytest.mark.slow
 def test_members_of_an_archive_are_scored_as_their_files(place):
     """Also after it was made anew, of the same photographs."""
     archive, folder = place.folder / "cup.tar", place.data / "cup/test/good"
@@ -301,6 +313,7 @@ def test_members_of_an_archive_are_scored_as_their_files(place):
     assert outputs[0] == outputs[1] and len(outputs[0]) == 2
 
 
+@pytest.mark.slow
 def test_what_is_refused(place, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(ConfigError, match="need a folder to meet in"):
         patched.setattr(predict, "find_world", lambda: World(0, 2))
@@ -313,6 +326,7 @@ def test_what_is_refused(place, monkeypatch):
         predict.main(words)
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_one_process_is_one_processs_to_resume(place):
     predicted(place, "finished")
     codes, said = of_ranks(place, 2, "finished", "--resume")

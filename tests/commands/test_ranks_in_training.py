@@ -30,7 +30,7 @@ def of_ranks(place, size, checkpoints, *more, action=None):
     return in_ranks(size, action, place.folder / f"{checkpoints}-said")
 
 
-@pytest.mark.parametrize("size", [2, 3])
+@pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_gives_the_files_of_one_process(place, size):
     codes, said = of_ranks(place, size, f"ranks{size}")
     assert codes == [0] * size, said
@@ -39,6 +39,7 @@ def test_it_gives_the_files_of_one_process(place, size):
     assert said[0].count("epoch 2/2") == 1 and "epoch" not in said[1]
 
 
+@pytest.mark.slow
 def test_each_batch_is_encoded_by_one_process(place, monkeypatch):
     encoded, plain = place.folder / "encoded", DiscrepancySource.discrepancy
     encoded.mkdir()
@@ -56,6 +57,7 @@ def test_each_batch_is_encoded_by_one_process(place, monkeypatch):
     assert sum(images.values()) == 18 and len(images) == 2 and min(images.values()) >= 5
 
 
+@pytest.mark.slow
 def test_values_that_overflow_go_on_in_float32_from_the_same_batch(place, monkeypatch):
     plain = DiscrepancySource.discrepancy
 
@@ -73,6 +75,7 @@ def test_values_that_overflow_go_on_in_float32_from_the_same_batch(place, monkey
     assert files(place.folder / "narrow2") == files(place.folder / "narrow3") == wanted
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     arguments = place.train(*SHORT, "--save-every", "1", checkpoints="killed")
@@ -94,6 +97,7 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
     assert files(place.folder / "killed") == files(place.folder / "one")
 
 
+@pytest.mark.slow
 def test_processes_that_drift_apart_are_stopped(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
     plain = loop.take_step
@@ -112,6 +116,7 @@ def test_processes_that_drift_apart_are_stopped(place, monkeypatch):
     assert not place.weights("drifting").exists()
 
 
+@pytest.mark.slow
 def test_two_trainings_of_one_checkpoint_are_refused(place):
     codes, said = of_ranks(place, 2, "busy", action=lambda rank: lock_and_train(place, rank))
     assert codes == [2, 2] and "is being written by process" in said[0] and said[1] == ""

@@ -10,6 +10,8 @@ import pytest
 from tests.support.constants import ROOT
 from tests.support.predictions import RUNTIME
 
+pytestmark = pytest.mark.slow
+
 
 def started(detector, place, *more, **streams):
     command = [sys.executable, "predict.py", "--detector", str(detector), "--input", str(place / "parts")]

@@ -169,6 +169,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["photographs.txt"]
 
 
+@pytest.mark.slow
 def test_runs_as_a_script_from_its_own_folder():
     script = Path(demo.__file__)
     done = subprocess.run(

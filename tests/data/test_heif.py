@@ -32,6 +32,7 @@ print([path.name for path in list_images(sys.argv[1])], open_image(sys.argv[1] +
 """
 
 
+@pytest.mark.slow
 def test_where_the_package_is_installed_they_are_photographs(tmp_path):
     (tmp_path / "packages").mkdir()
     (tmp_path / "packages/pillow_heif.py").write_text(STAND_IN)

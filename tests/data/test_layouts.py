@@ -275,6 +275,7 @@ def test_script_fails_with_one_sentence(tmp_path, capsys):
     assert sorted(os.listdir(tmp_path / "root")) == ["cup"]
 
 
+@pytest.mark.slow
 def test_script_runs_inside_the_data_folder_beside_its_dataset(tmp_path):
     for package in ("data", "utils"):
         (tmp_path / package).mkdir()
@@ -287,6 +288,7 @@ def test_script_runs_inside_the_data_folder_beside_its_dataset(tmp_path):
     assert set(json.loads((tmp_path / "data/mvtec/meta.json").read_text())["train"]) == {"bottle"}
 
 
+@pytest.mark.slow
 @real
 def test_script_of_visa_runs_from_anywhere(tmp_path):
     done = subprocess.run(

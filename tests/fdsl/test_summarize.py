@@ -339,6 +339,7 @@ def test_unusable_folders_are_one_sentence(tmp_path):
         summarize.main([str(tmp_path / "m"), "--output", str(tmp_path / "file" / "sub")])
 
 
+@pytest.mark.slow
 def test_command_line(tmp_path):
     """Exit 2 with one line for a bad folder; exit 0, Markdown on stdout and nothing else for a good one."""
 

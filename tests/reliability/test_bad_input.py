@@ -577,6 +577,7 @@ def test_decompression_bombs_stay_out(place, tmp_path, monkeypatch, capsys):
     assert "20000x20000 px is above the limit of 100,000,000 pixels" in told and "--max-pixels" in told
 
 
+@pytest.mark.slow
 def test_a_stranger_s_process_sees_one_sentence(place):
     """The whole way through a real process, with a name that needs quoting."""
     (place.data / "cup/test/good/a 'b'\nc.png").write_bytes(b"")

@@ -12,6 +12,8 @@ import pytest
 from tests.support.constants import ROOT
 from tests.support.small_runs import Place, environment, files, run, start
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("train", "predict")
 
 

@@ -9,6 +9,8 @@ import pytest
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_runs_killed_at_events_go_on_to_the_same_files():

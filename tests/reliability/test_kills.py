@@ -12,6 +12,8 @@ import pytest
 
 from tests.support.small_runs import Place, files, start
 
+pytestmark = pytest.mark.slow
+
 KILLS = int(os.environ.get("FDSL_KILLS", "3"))
 SEED = int(os.environ.get("FDSL_KILL_SEED", "1"))
 HIDDEN_NEVER_LEFT = (".tmp", ".lock", ".parts", ".partial", ".unfinished.safetensors")

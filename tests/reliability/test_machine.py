@@ -140,6 +140,7 @@ def test_a_full_disk_at_any_write_leaves_whole_files_and_a_run_that_goes_on(
     assert files(found) == files(wanted)
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_grow_is_one_sentence_and_exit_code_2(place, tmp_path):
     process = start(
         "train",
@@ -153,6 +154,7 @@ def test_a_file_that_may_not_grow_is_one_sentence_and_exit_code_2(place, tmp_pat
     assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_killed_helper_of_a_run_is_one_sentence(place, tmp_path):
     process = start("train", place.train("--epochs", "900", "--workers", "1", "--checkpoints", str(tmp_path)))
     line_with(process, "epoch 1/900: loss")

@@ -17,7 +17,7 @@ from utils import lock
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 train, test = command("train"), command("test")
 
 HOLDER = (

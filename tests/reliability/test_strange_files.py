@@ -31,7 +31,7 @@ from tests.reliability.test_fuzz import STATE, TRAINED_WITH, answers, changed, d
 from tests.support.photographs import texture
 from utils.errors import ConfigError, ModelError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 DEEP = "[" * 100_000
 KINDS = {
     "nearest": {"windows": WindowConfig("mul", 2, 2, 0.5, index_memory="window")},

@@ -41,6 +41,7 @@ with files.whole_file(sys.argv[1], "wb") as file:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nameless", ["yes", "no"])
 def test_a_killed_process_leaves_the_file_of_before(tmp_path, nameless):
     file = tmp_path / "part.safetensors"

@@ -71,6 +71,7 @@ assert "gain" in signature(AnomalyDetector.from_backbone).parameters
 '''
 
 
+@pytest.mark.slow
 def test_a_new_option_is_one_field():
     """utils/config.py with one more field, and nothing else changed."""
     done = subprocess.run([sys.executable, "-c", A_NEW_OPTION], cwd=ROOT, capture_output=True, text=True)

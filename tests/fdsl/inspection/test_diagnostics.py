@@ -77,6 +77,7 @@ def test_what_stops_everything(flags, what, words):
     assert len(stops) == 1 and words in stops[0].cure
 
 
+@pytest.mark.slow
 def test_the_command_ends_with_an_exit_code():
     flags = [*TINY, "--pretrained", "none", "--image-size", "64"]
     command = [sys.executable, str(ROOT / "predict.py"), "--doctor"]

@@ -328,6 +328,7 @@ def test_long_streams_agree_with_the_exact_mode(streams, name):
         assert kept[metric] == pytest.approx(exact[metric], abs=2e-5), metric  # 1e-4 is promised
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_stream():
     rng = np.random.default_rng(0)
     scores, mask = rng.random((512, 512), dtype=np.float32), np.zeros((512, 512), bool)

@@ -11,7 +11,7 @@ from tests.support.chromium import chromium, missing_browser, read, resize, wait
 from tests.support.make_fake_run import ATTACK, ATTACK_NAME, CONFIG, hostile_run, many, run_metrics
 
 no_browser = missing_browser()
-pytestmark = pytest.mark.skipif(bool(no_browser), reason=no_browser)
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(no_browser), reason=no_browser)]
 
 
 @pytest.fixture(scope="module")
