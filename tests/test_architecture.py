@@ -225,3 +225,9 @@ def test_predict_does_not_wait_for_scikit_learn():
     """It takes a second to import, and only photographs with labels have curves to draw."""
     code = "import sys, predict; sys.exit('sklearn' in sys.modules or 'scipy' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_a_fast_test_starts_no_python():
+    """tests/conftest.py refuses it, so that the fast tests stay fast."""
+    with pytest.raises(AssertionError, match="test_a_fast_test_starts_no_python starts python"):
+        subprocess.run([sys.executable, "-c", ""])
