@@ -80,7 +80,7 @@ def test_onnxruntime_says_what_the_detector_says(
     made.save(tmp_path / "part.safetensors")
     file = tmp_path / "out" / "part.onnx"
     assert export.main(["--detector", str(tmp_path / "part.safetensors"), "--output", str(file)]) == 0
-    assert [entry.name for entry in file.parent.iterdir()] == ["part.onnx"]
+    assert sorted(entry.name for entry in file.parent.iterdir()) == ["inspect.pyz", "part.onnx"]
     facts = assert_same(file, made, photographs_of(place))
     assert (facts["method"], facts["fusion"]) == (method, windows.winmode)
     assert float(facts["threshold"]) == made.threshold.score
@@ -158,7 +158,7 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_
     monkeypatch.setattr(onnx_file, "LARGEST", -1)
     file, beside = tmp_path / "part.onnx", tmp_path / "part.onnx.data"
     export.main(["--detector", str(detector), "--output", str(file), "--device", "cpu"])
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["part.onnx", "part.onnx.data"]
+    assert {file.name for file in tmp_path.iterdir()} == {"inspect.pyz", "part.onnx", "part.onnx.data"}
     assert "part.onnx.data, which belongs next to it" in told()
     with Image.open(place / "good/1.png") as photo:
         found = graph.Graph(file).look_at(photo.convert("RGB"), "1.png")
@@ -178,7 +178,7 @@ def test_what_a_killed_export_left_is_removed(detector, tmp_path, of_nothing):
     (left / "part.onnx").write_bytes(b"half")
     (tmp_path / ".part.onnx.mine").write_bytes(b"mine")
     export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".part.onnx.mine", "part.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".part.onnx.mine", "inspect.pyz", "part.onnx"]
 
 
 def test_two_exports_to_one_file(detector, tmp_path, of_nothing):
