@@ -61,7 +61,7 @@ class Timed:
             grid = self.backbone.grid(side_px)
             table = self.backbone.position_table(grid).to(dtype)
             self.bare_tower.positional_embedding = torch.nn.Parameter(table, requires_grad=False)
-        self.scorer.remember(self.pixels[1:])
+        self.scorer.fit(self.pixels[1:])
         self.works: dict[str, Callable[[], object]] = {
             "bare tower": self.bare,
             "encode": lambda: self.backbone.encode(self.pixels[:1]),

@@ -109,9 +109,9 @@ def made(args: argparse.Namespace, method: str = "nearest", **more: Any) -> Anom
     return AnomalyDetector.from_backbone(**flags)
 
 
-def remember(detector: AnomalyDetector, data: Path, references: int) -> AnomalyDetector:
+def fit(detector: AnomalyDetector, data: Path, references: int) -> AnomalyDetector:
     good = sorted((data / "train" / "good").iterdir())
-    detector.remember(good[:references], false_alarm_rate=None)
+    detector.fit(good[:references], false_alarm_rate=None)
     return detector
 
 
@@ -149,7 +149,7 @@ def timed_rows(args: argparse.Namespace, folder: Path) -> tuple[list[list], int]
     for precision in ("fp32", "bf16"):
         windows = WindowConfig("mul" if args.windows else "nan")
         detector = made(args, args.method, windows=windows, precision=precision)
-        detector.remember(folder / "good.png", false_alarm_rate=None)
+        detector.fit(folder / "good.png", false_alarm_rate=None)
         detector.set_threshold(0.5)
         saved[precision] = folder / f"{precision}.safetensors"
         detector.save(saved[precision])
@@ -244,7 +244,7 @@ def agreement(args: argparse.Namespace) -> None:
         for windows in (False, True) if args.windows else (False,):
             for references in args.references:
                 looks = WindowConfig("mul" if windows else "nan", win_stride=args.win_stride)
-                detector = remember(made(args, method, windows=looks), args.data, references)
+                detector = fit(made(args, method, windows=looks), args.data, references)
                 found = compared(detector, chosen(args.data, args.photographs))
                 rows.append([method, "LFE" if windows else "", references, *found])
     print(tabulate(rows, AGREEMENT, "pipe", floatfmt=".1e"))
@@ -274,7 +274,7 @@ def precision(args: argparse.Namespace) -> None:
 
 def written_for_openvino(args: argparse.Namespace, folder: Path) -> dict[str, Graph]:
     """The same detector as onnxruntime and as OpenVINO compute it."""
-    detector = remember(made(args), args.data, 1)
+    detector = fit(made(args), args.data, 1)
     own, standard = folder / "own.onnx", folder / "standard.onnx"
     export_detector(detector, own)
     export_detector(detector, standard, standard=True)
@@ -284,7 +284,7 @@ def written_for_openvino(args: argparse.Namespace, folder: Path) -> dict[str, Gr
 
 def written(args: argparse.Namespace, folder: Path) -> dict[str, Graph]:
     """The same detector as three files."""
-    detector = remember(made(args), args.data, 1)
+    detector = fit(made(args), args.data, 1)
     files = {name: folder / f"{name}.onnx" for name in ("float32", "float16", "int8")}
     export_detector(detector, files["float32"])
     export_detector(detector, files["float16"], halved=True)

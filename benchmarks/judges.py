@@ -127,7 +127,7 @@ class Ours:
         return self.scorer.detector.layout
 
     def fit(self, references: Sequence[Path]) -> None:
-        self.detector.remember(references, rotations=self.rotations, false_alarm_rate=None)
+        self.detector.fit(references, rotations=self.rotations, false_alarm_rate=None)
 
     def has_reason(self, pixels: Tensor) -> bool:
         """Whether an image ([1+T,]3,S,S) uint8 cannot be judged normal whatever its score."""

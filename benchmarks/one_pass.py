@@ -96,10 +96,10 @@ def knowing(backbone: Backbone, method: Method, side: int, windows: WindowConfig
         detectors = [Detector(backbone, method, side, windows) for _ in SHOTS]
         most = detectors[0]
         most.once = EncodedOnce(random_tokens(backbone), 0)
-        most.remember(torch.zeros(max(SHOTS), 3, side, side, dtype=torch.uint8))
+        most.fit(torch.zeros(max(SHOTS), 3, side, side, dtype=torch.uint8))
         most.matching_once()
         for detector, shots in zip(detectors[1:], sorted(SHOTS, reverse=True)[1:]):
-            detector.remember_first(most, shots, max(SHOTS))
+            detector.take_first_references(most, shots, max(SHOTS))
         found.append(detectors)
     return found
 

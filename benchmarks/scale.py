@@ -110,7 +110,7 @@ def parts(args: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     detector = AnomalyDetector.from_backbone(device="cpu", precision="fp32", **tower_of(args))
     references = next(args.data.glob("*/train/good"))
-    detector.remember(references, false_alarm_rate=None)
+    detector.fit(references, false_alarm_rate=None)
     photographs = list_images(references.parents[1] / "test")[::4]
     taken: dict[str, list[float]] = {"reading": [], "scoring": [], "picture": [], "row and map": []}
     with tempfile.TemporaryDirectory() as work:

@@ -147,10 +147,10 @@ class Bench:
         for number in range(images):
             scorer(self.pixels[number : number + 1, :, :side, :side], ["a photograph"])
 
-    def remember(self, scorer: Scorer, shots: int) -> None:
+    def fit(self, scorer: Scorer, shots: int) -> None:
         """Shows the scorer so many references, which all look alike where that makes no difference."""
         side = scorer.detector.image_size
-        scorer.remember(self.pixels[1:2, :, :side, :side].expand(shots, -1, -1, -1))
+        scorer.fit(self.pixels[1:2, :, :side, :side].expand(shots, -1, -1, -1))
 
 
 def plain(bench: Bench) -> list[Row]:
@@ -159,7 +159,7 @@ def plain(bench: Bench) -> list[Row]:
     found = []
     for shots in (1, 4):
         scorer = bench.scorer()
-        bench.remember(scorer, shots)
+        bench.fit(scorer, shots)
         taken = bench.seconds(partial(bench.score, scorer))
         found.append((f"image to map, no LFE, {shots} shot(s)", taken, bare))
     return found
@@ -252,7 +252,7 @@ def windows(bench: Bench) -> list[Row]:
         ("own picks, budget", 1, {"index_memory": "window", "window_budget": bench.args.window_budget}),
     ):
         scorer = bench.scorer(**options)
-        bench.remember(scorer, shots)
+        bench.fit(scorer, shots)
         before = bare_windows(bench, scorer.detector)
         taken = bench.seconds(partial(bench.score, scorer), warm=False)
         bare = (before + bare_windows(bench, scorer.detector)) / 2
@@ -312,7 +312,7 @@ def grown_by(args: argparse.Namespace, shots: int) -> int:
 def fill(bench: Bench, shots: int) -> None:
     """What a detector with LFE keeps at most: its window bank, and a chunk of windows matched with it."""
     scorer = bench.scorer(index_memory="0")
-    scorer.remember(bench.pixels[:1].expand(shots, -1, -1, -1))
+    scorer.fit(bench.pixels[:1].expand(shots, -1, -1, -1))
     detector = scorer.detector
     windows = detector.windows.cut(bench.pixels[1], bench.backbone.patch_size)[: detector.chunk]
     detector.method.raw_maps(bench.backbone.encode(windows), detector.window_memory)
@@ -400,17 +400,17 @@ def growth(bench: Bench) -> list[Row]:
     patch, largest = bench.backbone.patch_size, bench.args.image_size
     bare = bench.seconds(lambda: bench.bare(bench.photos[:1]))
     scorer = bench.scorer()
-    bench.remember(scorer, 1)
+    bench.fit(scorer, 1)
     for count in (1, 2, 4):
         taken = bench.seconds(partial(bench.score, scorer, count))
         found.append((f"no LFE, images: {count}", taken, bare))
     for shots in (1, 2, 4, 8):
-        bench.remember(scorer, shots)
+        bench.fit(scorer, shots)
         found.append((f"no LFE, shots: {shots}", bench.seconds(partial(bench.score, scorer)), bare))
     sides = {round(side / patch) * patch for side in (224, 336, 448, largest) if side <= largest}
     for side in sorted(sides):
         smaller = bench.scorer(side)
-        bench.remember(smaller, 1)
+        bench.fit(smaller, 1)
         bare_here = bench.seconds(partial(bench.bare, bench.photos[:1, :, :side, :side]))
         found.append((f"no LFE, image size: {side}", bench.seconds(partial(bench.score, smaller)), bare_here))
     return found + growth_of_windows(bench)
@@ -421,13 +421,13 @@ def growth_of_windows(bench: Bench) -> list[Row]:
     found, size = [], bench.args.win_size
     for stride in (size, size // 2, size // 3):
         scorer = bench.scorer(win_stride=stride, index_memory="window")
-        bench.remember(scorer, 1)
+        bench.fit(scorer, 1)
         what = f"LFE, window stride: {stride} ({len(scorer.detector.windows)} windows)"
         taken = bench.seconds(partial(bench.score, scorer), warm=False)
         found.append((what, taken, bare_windows(bench, scorer.detector)))
     for shots in (1, 2, 4):
         scorer = bench.scorer(win_stride=size // 2)
-        bench.remember(scorer, shots)
+        bench.fit(scorer, shots)
         what = f"LFE {size}/{size // 2}, whole bank, shots: {shots}"
         taken = bench.seconds(partial(bench.score, scorer), warm=False)
         found.append((what, taken, bare_windows(bench, scorer.detector)))

@@ -4,7 +4,7 @@ Three lines make one and use it:
 
     from fdsl import AnomalyDetector
     detector = AnomalyDetector.from_checkpoint("checkpoints/fdsl/visa.safetensors")
-    detector.remember(["good/1.png", "good/2.png"])
+    detector.fit(["good/1.png", "good/2.png"])
     for found in detector.predict(["parts/7.png", "parts/8.png"]):
         print(found.score, found.is_anomalous, found.boxes)
 

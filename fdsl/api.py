@@ -137,8 +137,8 @@ def _outlier_sentence(given: Sequence[Photograph], number: int) -> str:
 class AnomalyDetector:
     """Finds defects in photographs of one kind of part, from a few photographs of good ones.
 
-    Make one with `from_checkpoint`, `from_backbone` or `load`; `remember` the references; `predict`.
-    `threshold` (None: no decision) is set by `remember`, `calibrate`, `set_threshold` or `learn_threshold`.
+    Make one with `from_checkpoint`, `from_backbone` or `load`; `fit` the references; `predict`.
+    `threshold` (None: no decision) is set by `fit`, `calibrate`, `set_threshold` or `learn_threshold`.
     Not thread-safe.
     """
 
@@ -262,7 +262,7 @@ class AnomalyDetector:
         backbone's weights."""
         known = self.scorer.detector
         detector = known.empty_copy(deepcopy(known.method))
-        detector.remember_as(known)
+        detector.take_memory(known)
         other = AnomalyDetector(detector, self.config)
         other.threshold, other.normal = self.threshold, self.normal
         other.reference_sizes, other.grey, other.kept = self.reference_sizes, self.grey, self.kept
@@ -270,7 +270,7 @@ class AnomalyDetector:
         return other
 
     @_whatever_the_default_device
-    def remember(
+    def fit(
         self,
         references: Photograph | Iterable[Photograph] = (),
         *,
@@ -358,19 +358,19 @@ class AnomalyDetector:
     ) -> None:
         """Adds references to those it has, as if all had been given at once.
 
-        `false_alarm_rate`: as in `remember`; "auto": the rate that its threshold was made for, or, where the
-        threshold was given or learnt from labels or a batch, this threshold. Raises as `remember`, and
+        `false_alarm_rate`: as in `fit`; "auto": the rate that its threshold was made for, or, where the
+        threshold was given or learnt from labels or a batch, this threshold. Raises as `fit`, and
         ConfigError for a detector that does not carry its references.
         """
         self._require_kept()
-        self._remember_kept(self.kept, list(each_image(references)[0]), false_alarm_rate)
+        self._refit(self.kept, list(each_image(references)[0]), false_alarm_rate)
 
     def forget(self, *names: str, false_alarm_rate: float | str | None = AUTO) -> None:
         """Takes references out, by their names or digests (`kept`), as if they had never been shown.
         `false_alarm_rate` and errors as in `add_references`; ConfigError for a name that none has, or
         several."""
         self._require_kept()
-        self._remember_kept(without_named(self.kept, names), [], false_alarm_rate)
+        self._refit(without_named(self.kept, names), [], false_alarm_rate)
 
     def _require_kept(self) -> None:
         if not self.kept:
@@ -384,16 +384,16 @@ class AnomalyDetector:
                 "references and theirs."
             )
 
-    def _remember_kept(
+    def _refit(
         self, known: Sequence[KeptReference], more: Sequence[Photograph], rate: float | str | None
     ) -> None:
-        """Remembers these references and more; nothing has changed where that fails."""
+        """Fits these references and more; nothing has changed where that fails."""
         before, other, chosen = self.kept, self.another(), self.threshold
         own = _rate_of(chosen, self.normal)
         usual = None if self.normal is None else 0.01
         wanted = (own or usual) if isinstance(rate, str) else rate
         with held_in_memory([(one.name, one.content) for one in known]) as files:
-            other.remember([*files, *more], rotations=self.config.rotations, false_alarm_rate=wanted)
+            other.fit([*files, *more], rotations=self.config.rotations, false_alarm_rate=wanted)
         if isinstance(rate, str) and own is None:
             other.threshold = chosen
         elif self.normal is not None and self.normal.is_calibrated and wanted is not None:
@@ -504,7 +504,7 @@ class AnomalyDetector:
         """What is wrong with each photograph: one Prediction for one, a list for several (or a folder).
 
         Takes paths, PIL images, arrays (H,W,3) uint8 RGB, tensors (3,H,W) uint8 or float in [0,1], stacks of
-        them, or any iterable. Raises DataError for what is no photograph, ModelError before `remember`.
+        them, or any iterable. Raises DataError for what is no photograph, ModelError before `fit`.
         """
         items, single = each_image(images)
         found = list(self.stream(items, batch_size))
@@ -559,12 +559,12 @@ class AnomalyDetector:
         """Writes memory bank, heads, threshold and configuration to one safetensors file, whole or not at
         all.
 
-        Raises ModelError before `remember`, ConfigError for what is no file's name, OSError where it cannot
+        Raises ModelError before `fit`, ConfigError for what is no file's name, OSError where it cannot
         be written.
         """
         path = as_file("detector", file)
         if not self.ready:
-            raise ModelError("The detector has no references yet: call remember() before save().")
+            raise ModelError("The detector has no references yet: call fit() before save().")
         save_detector(path, self.tensors(), self.config, self.threshold, [one.told for one in self.kept])
 
     @_whatever_the_default_device

@@ -173,7 +173,7 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
         raise ConfigError(f"it has {rows} x {columns} tiles")
     known = detector.tile_memory
     if isinstance(known, BatchMemory) and known.tiles != rows * columns:
-        raise ConfigError(f"it has {rows} x {columns} tiles, and remembers {known.tiles}")
+        raise ConfigError(f"it has {rows} x {columns} tiles, and its memory bank {known.tiles}")
     detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
 
 

@@ -55,10 +55,10 @@ class Scorer:
         side, layout = self.detector.image_size, self.detector.layout
         return torch.stack([photograph_to_pixels(photo, side, layout) for photo in photographs])
 
-    def remember(self, pixels: Tensor, inside: Inside | None = None) -> None:
+    def fit(self, pixels: Tensor, inside: Inside | None = None) -> None:
         """Fills the detector's memory from its references (K,[1+T,]3,S,S) uint8, of which the patches
         `inside` count; raises ConfigError where memory does not hold one."""
-        sparing(lambda: self.detector.remember(pixels, inside), self.detector.halve_windows)
+        sparing(lambda: self.detector.fit(pixels, inside), self.detector.halve_windows)
 
     def without(self, reference: int, references: int) -> Scorer:
         """A scorer whose detector has never seen one of its `references` (two or more)."""

@@ -54,7 +54,7 @@ class AtOnce:
 class Detector(nn.Module):
     """A frozen backbone, a method, and the method's memory of one category's references.
 
-    `remember` comes before `forward`, unless the method needs no references. Images are pixels of
+    `fit` comes before `forward`, unless the method needs no references. Images are pixels of
     uint8 (B,3,S,S); with a `layout` of tiles (B,1+T,3,S,S), each image before its tiles.
     """
 
@@ -109,8 +109,8 @@ class Detector(nn.Module):
         return self.grid if self.settings.tiles == 1 else FINER * self.grid
 
     def lay_tiles(self, sizes: Sequence[tuple[int, int]]) -> None:
-        """Decides how photographs are cut into tiles from the references' sizes (width, height); forgets what
-        it remembers."""
+        """Decides how photographs are cut into tiles from the references' sizes (width, height); forgets
+        its memory."""
         self.memory = self.window_memory = self.tile_memory = None
         patch = self.backbone.patch_size
         self.layout = tiles_for(sizes, self.settings.tiles, self.grid, patch) if sizes else None
@@ -153,13 +153,13 @@ class Detector(nn.Module):
             self.tile_memory = parts.memory(digests, len(self.layout))
 
     @torch.no_grad()
-    def remember(self, references: Tensor, inside: Inside | None = None) -> None:
+    def fit(self, references: Tensor, inside: Inside | None = None) -> None:
         """Fills the memory from one category's references (K,[1+T,]3,S,S); what it held before is
         forgotten. `inside`: which of their patches show the photograph."""
         if not self.method.needs_references:
             return
         if len(references) == 0:
-            raise ModelError("There is no reference photograph to remember; only --fd none works without.")
+            raise ModelError("There is no reference; only --fd none works without.")
         self.memory = self.window_memory = self.tile_memory = None  # free them before the new ones are made
         self.method.forget()
         if self.beside is not None:
@@ -168,17 +168,17 @@ class Detector(nn.Module):
             seen = inside and inside.tiles
             tiles = (self._encode_tiles(views[None, 1:]) for views in references)
             count = len(references) * len(self.layout) * self.grid**2
-            self.tile_memory = self.method.remember_tiles(*_inside(tiles, seen, count))
+            self.tile_memory = self.method.fit_tiles(*_inside(tiles, seen, count))
             references = references[:, 0]
         whole = (self.encode(image[None], self.method.want) for image in references)
         count = len(references) * self.grid**2
-        self.memory = self.method.remember(*_inside(whole, inside and inside.whole, count))
+        self.memory = self.method.fit(*_inside(whole, inside and inside.whole, count))
         if self.matches_whole_image:
             self.window_memory = self.memory
         elif self.windows is not None:
             parts = (part for image in references for part in self._encode_windows(image, self.window_match))
             count = len(references) * len(self.windows) * self.settings.encoded_side**2
-            self.window_memory = self.method.remember(parts, count, self.window_match)
+            self.window_memory = self.method.fit(parts, count, self.window_match)
 
     def without(self, reference: int, references: int) -> Detector:
         """A detector as this one, but for one of its `references`, which it has never seen."""
@@ -189,16 +189,16 @@ class Detector(nn.Module):
             setattr(other, name, None if memory is None else memory.without(reference, references))
         return other
 
-    def remember_as(self, other: Detector) -> None:
-        """Takes over what another detector of the same backbone and settings remembers."""
+    def take_memory(self, other: Detector) -> None:
+        """Takes over the memory of another detector of the same backbone and settings."""
         self.memory, self.window_memory = other.memory, other.window_memory
         self.tile_memory, self.layout = other.tile_memory, other.layout
         self.beside = copy(other.beside)
 
-    def remember_first(self, other: Detector, references: int, of: int) -> None:
-        """As remember_as, but the first of its references alone, of which there are so many; all memories are
+    def take_first_references(self, other: Detector, references: int, of: int) -> None:
+        """As take_memory, but the first of its references alone, of which there are so many; all memories are
         plain banks, and there are no tiles, or these are all of them."""
-        self.remember_as(other)
+        self.take_memory(other)
         self.memory, self.window_memory, self.tile_memory = (
             one.beginning(one.photographs * references // of) if isinstance(one, MemoryBank) else one
             for one in (self.memory, self.window_memory, self.tile_memory)
@@ -218,8 +218,8 @@ class Detector(nn.Module):
                 memory.known.clear()
 
     def another(self, windows: WindowConfig | None = None) -> Detector:
-        """A detector of the same backbone and settings, or with other `windows`, that remembers nothing and
-        shares nothing that it learns; trained heads are shared."""
+        """A detector of the same backbone and settings, or with other `windows`, without memory;
+        trained heads are shared."""
         heads = {id(part): part for part in self.method.parameters()}
         other = Detector(
             self.backbone, deepcopy(self.method, heads), self.image_size, windows or self.settings
@@ -234,14 +234,14 @@ class Detector(nn.Module):
 
     @property
     def memory_bytes(self) -> int:
-        """What it remembers takes so much memory."""
+        """Bytes of its memory."""
         windows = None if self.matches_whole_image else self.window_memory
         memories = [self.memory, windows, self.tile_memory]
         held = [part for memory in memories if memory is not None for part in memory.state().values()]
         return sum(part.numel() * part.element_size() for part in held)
 
     def of_whole_images(self) -> Detector:
-        """It without windows, and with what it remembers of whole images."""
+        """It without windows, and with its memory of whole images."""
         other = self.another(NO_WINDOWS)
         other.memory = self.memory
         return other
@@ -253,7 +253,7 @@ class Detector(nn.Module):
         return windows * self.settings.encoded_side**2 / self.grid**2
 
     def empty_copy(self, method: Method) -> Detector:
-        """A detector of the same backbone and settings that remembers nothing yet."""
+        """A detector of the same backbone and settings without memory."""
         other = Detector(self.backbone, method, self.image_size, self.settings)
         other.at_once, other.once, other.spoken = self.at_once, self.once, self.spoken
         return other

@@ -36,7 +36,7 @@ class Memory(Protocol):
 TOP_SHARE = 0.005  # of a photograph's patches
 TILE_SIGMA = 1.0  # patches: of the Gauss filter over the maps of tiles
 
-Remembered = TypeVar("Remembered", bound=Memory)  # a method's own kind of memory
+OwnMemory = TypeVar("OwnMemory", bound=Memory)  # a method's own kind of memory
 
 
 def mean_of_highest(maps: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ def mean_of_highest(maps: Tensor) -> Tensor:
     return flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)
 
 
-class Method(nn.Module, ABC, Generic[Remembered]):
+class Method(nn.Module, ABC, Generic[OwnMemory]):
     """What turns features into anomaly maps.
 
     name: as `--method` takes it. words: what it is, for reports. sentence: the same beside a table, after the
@@ -55,11 +55,11 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     one scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score:
     what its image score is where `summarise` is its own. rotations: copies of each reference where nobody
     asks for others. hottest: the map value that pictures show hottest
-    where no reference says better. sees_inspected: what it remembers are the test images. added_by: of a
+    where no reference says better. sees_inspected: its memory is of the test images. added_by: of a
     method that takes no references, the flag that adds it to one that does. takes_text: `--with-text` is
     defined for it. reads_text: it needs `directions` (models/backbones/text/prompts.py). groups: how many
     equal groups, of heights of their own, its maps are of. length_of_discrepancy: its map is how long the
-    discrepancy is that trained heads judge. remembers_bank: its memory is a plain MemoryBank, the same as of
+    discrepancy is that trained heads judge. plain_bank: its memory is a plain MemoryBank, the same as of
     every such method.
     """
 
@@ -76,7 +76,7 @@ class Method(nn.Module, ABC, Generic[Remembered]):
     reads_text: ClassVar[bool] = False
     groups: ClassVar[int] = 1
     length_of_discrepancy: ClassVar[bool] = False
-    remembers_bank: ClassVar[bool] = False
+    plain_bank: ClassVar[bool] = False
     want: ClassVar[frozenset[str]] = frozenset()
     scales: tuple[str, ...] = ()
     parts: ClassVar[tuple[str, ...]] = ()
@@ -114,17 +114,17 @@ class Method(nn.Module, ABC, Generic[Remembered]):
         return True
 
     @abstractmethod
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> Remembered:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> OwnMemory:
         """A memory of normal parts whose features come in `parts`, `count` tokens per block in all; `match`
         says how it will be searched."""
 
     @abstractmethod
-    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> Remembered:
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> OwnMemory:
         """The memory whose `state` this is, on the state's device, its tokens in `dtype`; KeyError where a
         part is missing, ValueError where one has another shape."""
 
     @abstractmethod
-    def raw_maps(self, query: Features, memory: Remembered | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: OwnMemory | None, match: Matching = EVERYTHING) -> Tensor:
         """The query's anomaly maps (M,B,n) before they look at their neighbours: in [0,1], or not negative
         where the method has `scales`."""
 
@@ -151,17 +151,17 @@ class Method(nn.Module, ABC, Generic[Remembered]):
         return maps.mean(0), maps.flatten(2).amax(-1).mean(0)
 
     def forget(self) -> None:
-        """Forgets what references have set beside its memory: other ones are going to be remembered."""
+        """Forgets what references have set beside its memory: other ones are going to be fitted."""
         if self.scales:
             self.levels.zero_()
 
-    def remember_tiles(self, parts: Iterable[Features], count: int) -> Remembered:
-        """A memory of the tiles of normal parts, as `remember`; the tokens of a photograph's tiles come one
+    def fit_tiles(self, parts: Iterable[Features], count: int) -> OwnMemory:
+        """A memory of the tiles of normal parts, as `fit`; the tokens of a photograph's tiles come one
         tile after the other."""
-        return self.remember(parts, count)
+        return self.fit(parts, count)
 
     def raw_tile_maps(
-        self, query: Features, memory: Remembered | None, match: Matching = EVERYTHING
+        self, query: Features, memory: OwnMemory | None, match: Matching = EVERYTHING
     ) -> Tensor:
         """The raw maps (M,B,T*N) of photographs' tiles, whose tokens come one tile after the other; `memory`
         holds those of the references' tiles."""

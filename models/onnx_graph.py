@@ -102,7 +102,7 @@ def nearest_in_parts(
             place = torch.where(value > best, index + start, place)
             best = torch.maximum(value, best)
     if place is None:
-        raise ValueError("The memory bank is empty: remember the references first.")
+        raise ValueError("The memory bank is empty: fit the references first.")
     return place
 
 

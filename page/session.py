@@ -302,7 +302,7 @@ class Session:
 
         AUTO leaves references as they are where there are many: then they differ by themselves. Raises
         DataError without references or with too few photographs to compare, ConfigError for too many copies,
-        and as `AnomalyDetector.remember`; then everything is as it was.
+        and as `AnomalyDetector.fit`; then everything is as it was.
         """
         looks_at_inspected = self.start.scorer.detector.looks_at_inspected
         with self._work:
@@ -339,7 +339,7 @@ class Session:
         too_many = rotations == AUTO and len(photos) * ROTATIONS > MOST_COPIES
         try:
             with MODEL:
-                other.remember(
+                other.fit(
                     photos,
                     rotations=1 if too_many else rotations,
                     false_alarm_rate=rate,

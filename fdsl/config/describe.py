@@ -161,6 +161,6 @@ def heads_in_words(config: RunConfig) -> str:
 SEES = "sees the test set"  # heads the column of tables in which some rows do
 
 LEARNT_FROM_THESE = (
-    "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they remember, not how good they "
+    "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they memorised, not how good they "
     "are on others."
 )

@@ -293,7 +293,7 @@ class FittedConfig(Options):
     """A detector of the Python interface: what it is made of and what it was shown.
 
     `checkpoint`, `trained_on`: where trained heads come from. `fingerprint`: of the backbone's weights.
-    `references`: how many it remembers, each in `rotations` copies.
+    `references`: how many its memory bank holds, each in `rotations` copies.
     """
 
     detector: DetectorConfig

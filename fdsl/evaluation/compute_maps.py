@@ -58,7 +58,7 @@ def fit_shots(
             rotations = fit_references(scorer, photographs, rotations)
         else:
             larger.detector.matching_once()
-            scorer.detector.remember_first(larger.detector, len(photographs), larger.references)
+            scorer.detector.take_first_references(larger.detector, len(photographs), larger.references)
         set_scales(scorer, photographs, rotations)
     except NotFinite as error:
         error.name = f"a reference of {shots.records[0].category}"
@@ -182,7 +182,7 @@ class CategoryJob:
         """Jobs that are equal in this have the same bank of the same references."""
         detector, rotations = self.detector, self.runs[0].config.rotations
         method = detector.method
-        alone = not method.remembers_bank or rotations == AUTO
+        alone = not method.plain_bank or rotations == AUTO
         windows = replace(detector.settings, winmode="nan", win_weight=0)
         shared = rotations, windows, detector.windows is None, method.needs_references
         return (id(self),) if alone else shared

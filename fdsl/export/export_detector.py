@@ -20,11 +20,11 @@ def export_detector(
     weights and memory are kept in float16, in half the size. `standard`: with the operators of ONNX alone,
     without onnxruntime's own.
 
-    ModelError for a detector that cannot be exported, or before `remember`.
+    ModelError for a detector that cannot be exported, or before `fit`.
     """
     require_packages()
     if not detector.ready:
-        raise ModelError("The detector has no references yet: call remember() before it is exported.")
+        raise ModelError("The detector has no references yet: call fit() before it is exported.")
     graph = DetectorGraph(detector.scorer.detector, detector.config.image_score)
     metadata = {
         **metadata_of(detector),

@@ -35,7 +35,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CURE = "pip install -r requirements-export.txt"
 LARGEST = 2**31 - 2**24  # bytes of tensors that one ONNX file holds; protobuf ends at 2 GiB
 CLOSE = {False: 1e-4, True: 1e-2}  # how far maps and scores of both may lie apart; with halved weights
-TIES = 0.005  # of a map's patches, for which two remembered ones are equally near up to rounding
+TIES = 0.005  # of a map's patches, for which two of the memory bank are equally near up to rounding
 WORTH_HALVING = 1024  # values of a tensor, at least
 SEED = 0
 

@@ -123,10 +123,10 @@ def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
     logger.info("%d reference(s)", len(references))
     how: dict[str, Any] = {"rotations": args.rotate_references, "false_alarm_rate": target_rate(args)}
     if not detector.scorer.detector.looks_at_inspected:
-        detector.remember(references, **how)
+        detector.fit(references, **how)
         return
     room = OnDisk(args.output or Path(tempfile.gettempdir()), "Tokens of the inspected photographs")
-    detector.remember(references, **how, inspected=readable(args), room=room)
+    detector.fit(references, **how, inspected=readable(args), room=room)
 
 
 def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> None:

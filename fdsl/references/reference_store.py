@@ -33,7 +33,7 @@ Photograph = str | Path | Image.Image | np.ndarray | Tensor
 @dataclass(frozen=True)
 class KeptReference:
     """One photograph of a good part: its file's name and bytes, their digest, and the day on which it was
-    remembered (YYYY-MM-DD)."""
+    fitted (YYYY-MM-DD)."""
 
     name: str
     digest: str
@@ -123,7 +123,7 @@ def _restored(told: Any, content: Tensor) -> KeptReference:
         raise ValueError("it holds what no reference is")
     file = content.numpy().tobytes()
     if hashlib.sha256(file).hexdigest()[:DIGEST_DIGITS] != digest:
-        raise ValueError(f"{one_line(printable(name), 60)} is not the file that was remembered")
+        raise ValueError(f"{one_line(printable(name), 60)} is not the file that was fitted")
     return KeptReference(name, digest, day, file)
 
 

@@ -41,7 +41,7 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
     inside = None
     if int(rotations) > 1:
         inside = in_bank(scorer.detector, photographs, int(rotations))
-    scorer.remember(scorer.to_batch(copies), inside)
+    scorer.fit(scorer.to_batch(copies), inside)
     return int(rotations)
 
 

@@ -20,7 +20,7 @@ from utils.options import without
 from utils.text import one_line
 
 METADATA_KEY = "fdsl_detector"
-REMEMBERED = "remembered"
+REFERENCE_FILES = "reference_files"
 FORMAT_VERSION = 1
 
 
@@ -37,7 +37,7 @@ def save_detector(
         "format": FORMAT_VERSION,
         **config.to_json(),
         "threshold": None if threshold is None else asdict(threshold),
-        REMEMBERED: list(references),
+        REFERENCE_FILES: list(references),
     }
     passport = json.dumps(values, sort_keys=True, allow_nan=False)
     content = save(
@@ -57,7 +57,7 @@ def load_detector(path: Path) -> tuple[dict[str, Tensor], FittedConfig, Threshol
         config, tensors = read_tensor_file(path, METADATA_KEY)
     except ValueError as error:
         raise ConfigError(f"{path} {error}; save the detector again.") from error
-    if not isinstance(config, dict) or not {"format", "threshold", REMEMBERED} <= set(config):
+    if not isinstance(config, dict) or not {"format", "threshold", REFERENCE_FILES} <= set(config):
         raise ConfigError(f"{path} is not a saved detector (a checkpoint of train.py goes to --checkpoint).")
     if config["format"] != FORMAT_VERSION:
         raise ConfigError(
@@ -67,7 +67,7 @@ def load_detector(path: Path) -> tuple[dict[str, Tensor], FittedConfig, Threshol
     try:
         stored = config["threshold"]
         threshold = None if stored is None else Threshold.from_json(stored)
-        made = FittedConfig.from_json(without(config, ("format", "threshold", REMEMBERED)))
+        made = FittedConfig.from_json(without(config, ("format", "threshold", REFERENCE_FILES)))
         return tensors, made, threshold
     except ConfigError as error:
         raise ConfigError(f"{path} is not a whole detector ({one_line(error)}); save it again.") from error

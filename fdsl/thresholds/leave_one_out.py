@@ -64,7 +64,7 @@ def as_unknown(
 ) -> Iterator[UnknownBatch]:
     """The references and slightly varied copies, each for a detector that has not seen it.
 
-    The scorer's detector remembers `photographs`, each with its `rotations`. With two or more each is held
+    The scorer's detector is fitted to `photographs`, each with its `rotations`. With two or more each is held
     out in turn. A single one stands against itself twice, in so many `copies`: as it is, which is too
     lenient, and with every patch barred from matching near its own place, which is too strict.
     """

@@ -35,7 +35,7 @@ def residual_and_text(tokens: Tensor, residuals: Tensor, towards: Tensor) -> Ten
 
 @dataclass(frozen=True)
 class TextMemory:
-    """What the method itself remembers, and the bank of projected normal tokens, of one block."""
+    """The memory of the method itself, and the bank of projected normal tokens, of one block."""
 
     own: Memory
     bank: MemoryBank
@@ -74,14 +74,14 @@ class WithText(Method[TextMemory]):
         normal, damaged = self.directions
         return F.normalize(damaged - normal, dim=-1)
 
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> TextMemory:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> TextMemory:
         seen = _Seen(parts)
-        own = self.own.remember(seen, count, match)
+        own = self.own.fit(seen, count, match)
         return TextMemory(own, MemoryBank.collected(seen.projected, count))
 
-    def remember_tiles(self, parts: Iterable[Features], count: int) -> TextMemory:
+    def fit_tiles(self, parts: Iterable[Features], count: int) -> TextMemory:
         seen = _Seen(parts)
-        own = self.own.remember_tiles(seen, count)
+        own = self.own.fit_tiles(seen, count)
         return TextMemory(own, MemoryBank.collected(seen.projected, count))
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> TextMemory:
@@ -160,5 +160,5 @@ def _half_and_half(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> 
 
 def _known(memory: TextMemory | None) -> TextMemory:
     if memory is None:
-        raise ModelError("The detector has no references yet: call remember() first.")
+        raise ModelError("The detector has no references yet: call fit() first.")
     return memory

@@ -36,7 +36,7 @@ def nearest_of(query: Tensor, bank: Tensor, align: str = "mulmax") -> tuple[Tens
     if align not in ALIGNMENTS:
         raise ValueError(f"align is {align!r}; it must be one of {', '.join(ALIGNMENTS)}.")
     if bank.shape[0] == 0:
-        raise ValueError("The memory bank is empty: remember the references first.")
+        raise ValueError("The memory bank is empty: fit the references first.")
     half_square = bank.float().square().sum(-1) / 2 if align == "diff2" else None
     found = []
     for chunk in query.split(max(1, SIMILARITY_VALUES // bank.shape[0])):
@@ -279,7 +279,7 @@ def discrepancy_of(
     if options.fd == "none":
         return feature_discrepancy(tokens, None, "none").to(tokens.dtype)
     if memory is None:
-        raise ModelError("The detector has no references yet: call remember() first.")
+        raise ModelError("The detector has no references yet: call fit() first.")
     index = memory.matched(query, match, options.align)
     found = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd, tokens.dtype)
     return found.view_as(tokens)

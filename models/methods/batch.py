@@ -169,7 +169,7 @@ class Batch(Method[BatchMemory]):
     def needs_references(self) -> bool:
         return False
 
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> BatchMemory:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> BatchMemory:
         """`count` tokens per block in all, of photographs of equal size, kept in memory."""
         kept: Kept | None = None
         for part in parts:

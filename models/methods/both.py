@@ -25,7 +25,7 @@ class Both(Method[MemoryBank]):
     sentence = "their maps fused with the distance to the nearest normal patch"
     unlike_paper = "fused with the nearest distance"
     needs_heads = True
-    remembers_bank = True
+    plain_bank = True
     scales = ("the heads' maps", "the distances")
 
     def __init__(self, trained: Fdsl) -> None:
@@ -45,7 +45,7 @@ class Both(Method[MemoryBank]):
         method.load_state_dict(state)
         return method
 
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
         return MemoryBank.collected(parts, count, match)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:

@@ -80,7 +80,7 @@ class Fdsl(Method[MemoryBank]):
     words = "trained heads"
     needs_heads = True
     needs_discrepancy = False
-    remembers_bank = True
+    plain_bank = True
     takes_text = True
 
     def __init__(
@@ -111,7 +111,7 @@ class Fdsl(Method[MemoryBank]):
     def needs_references(self) -> bool:
         return self.options.fd != "none"
 
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
         return MemoryBank.collected(parts, count, match)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:

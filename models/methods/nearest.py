@@ -34,9 +34,9 @@ class Nearest(Method[MemoryBank]):
     hottest = 0.5
     takes_text = True
     length_of_discrepancy = True
-    remembers_bank = True
+    plain_bank = True
 
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
         return MemoryBank.collected(parts, count, match)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:

@@ -134,10 +134,10 @@ class Plus(Method[PlusMemory]):
     groups = 2
     parts = (COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K)
 
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
         return PlusMemory.of_bank(MemoryBank.collected(parts, count, match))
 
-    def remember_tiles(self, parts: Iterable[Features], count: int) -> PlusMemory:
+    def fit_tiles(self, parts: Iterable[Features], count: int) -> PlusMemory:
         return PlusMemory(MemoryBank.collected(parts, count), None)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> PlusMemory:
@@ -181,7 +181,7 @@ class Plus(Method[PlusMemory]):
         common-mode removal and for the image score without it: the score of an image that differs as a
         whole must not fall."""
         if memory is None:
-            raise ModelError("The detector has no references yet: call remember() first.")
+            raise ModelError("The detector has no references yet: call fit() first.")
         tokens, left_out = query.tokens, self.options.leave_out
         index = match.index(memory.bank, query, self.options.align)
         residuals = memory.bank.discrepancy(tokens.flatten(1, 2), index.flatten(1), "signed").view(

@@ -106,7 +106,7 @@ class Subspace(Method[SubspaceMemory]):
     want = frozenset({RAW_TOKENS})
     scales = ("the residuals",)
 
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> SubspaceMemory:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> SubspaceMemory:
         tokens, patches = [], []
         for part in parts:
             mean = _mean_tokens(part)
@@ -122,7 +122,7 @@ class Subspace(Method[SubspaceMemory]):
         self, query: Features, memory: SubspaceMemory | None, match: Matching = EVERYTHING
     ) -> Tensor:
         if memory is None:
-            raise ModelError("The detector has no references yet: call remember() first.")
+            raise ModelError("The detector has no references yet: call fit() first.")
         tokens = _mean_tokens(query)
         if isinstance(match, Elsewhere):
             return memory.residual_elsewhere(tokens, query, match)[None]

@@ -56,11 +56,11 @@ class ByText(Method[Memory]):
     def needs_references(self) -> bool:
         return False
 
-    def remember(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> NoReturn:
+    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> NoReturn:
         raise ModelError("Method text takes no references; --with-text adds it to a method that does.")
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> NoReturn:
-        raise ValueError("method text remembers nothing")
+        raise ValueError("method text has no memory")
 
     def raw_maps(self, query: Features, memory: Memory | None, match: Matching = EVERYTHING) -> Tensor:
         patches = damaged_share(query.wanted_projected(), self.directions)

@@ -78,7 +78,7 @@ def detector(place, tiny_configs, tmp_path_factory):
     """A saved detector of method nearest."""
     file = tmp_path_factory.mktemp("detector") / "part.safetensors"
     made = AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
-    made.remember(place / "good")
+    made.fit(place / "good")
     made.save(file)
     return file
 

@@ -116,7 +116,7 @@ def test_a_saved_detector_compares_with_what_it_was_shown(
     )
     references = [] if method == "batch" else [line / "good" / "1.png", line / "good" / "2.png"]
     shown = sorted((line / "parts").glob("[0-9x].png"))
-    made.remember(references, inspected=shown)
+    made.fit(references, inspected=shown)
     made.save(tmp_path / "part.safetensors")
     loaded = AnomalyDetector.load(tmp_path / "part.safetensors", model_config=tiny_configs, device="cpu")
     known, again = (one.scorer.detector for one in (made, loaded))
@@ -196,7 +196,7 @@ def test_without_references_it_is_not_added_to_a_method(datasets, tiny_configs, 
         precision="fp32",
     )
     with pytest.raises(ConfigError, match="--with-batch is added to a method with references"):
-        made.remember([], inspected=[texture(1), texture(2)])
+        made.fit([], inspected=[texture(1), texture(2)])
 
 
 def test_photographs_of_12_bits_are_read_in_one_range(tiny_configs, tmp_path):
@@ -231,7 +231,7 @@ def test_pictures_are_hottest_at_twice_the_level_of_a_threshold_from_the_batch(l
         method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
     )
     shown = sorted((line / "parts").glob("[0-9x].png"))
-    made.remember(inspected=shown)
+    made.fit(inspected=shown)
     assert made.heat_scale == (0.0, 0.5)
     made.learn_threshold_from_batch(shown, 0.05)
     assert made.heat_scale == (0.0, 2 * made.threshold.level)

@@ -446,7 +446,7 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
         model_config=tiny_configs,
     )
     reference, maps = (run / "references.txt").read_text().split()[1], load_maps(run / "maps.npz")
-    detector.remember(datasets[0] / reference, false_alarm_rate=None)
+    detector.fit(datasets[0] / reference, false_alarm_rate=None)
     found = detector.predict([datasets[0] / path for path in maps.names])
     assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.base))
     for more, words in (
@@ -499,7 +499,7 @@ def test_both_methods_together_are_evaluated_as_predict_scores_them(
     )
     maps = load_maps(run / "maps.npz")
     references = [line.split("\t")[1] for line in (run / "references.txt").read_text().splitlines()]
-    detector.remember([datasets[0] / path for path in references], false_alarm_rate=None)
+    detector.fit([datasets[0] / path for path in references], false_alarm_rate=None)
     found = detector.predict([datasets[0] / path for path in maps.names])
     assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.base))
     assert all(np.allclose(one.window_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.window))

@@ -31,7 +31,7 @@ def exported(place, tiny_configs, tmp_path_factory):
     made = AnomalyDetector.from_backbone(
         windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
     )
-    made.remember(place / "good")
+    made.fit(place / "good")
     made.save(folder / "part.safetensors")
     export.main(["--detector", str(folder / "part.safetensors"), "--output", str(folder / "part.onnx")])
     return folder / "part.safetensors", folder / "part.onnx"

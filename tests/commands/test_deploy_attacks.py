@@ -35,7 +35,7 @@ def file(place, tiny_configs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     tower = {**TOWER, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
     made = AnomalyDetector.from_backbone(windows=WindowConfig("nan", tiles=2), **tower)
-    made.remember(place / "good")
+    made.fit(place / "good")
     made.save(folder / "part.safetensors")
     export.main(["--detector", str(folder / "part.safetensors"), "--output", str(folder / "part.onnx")])
     return folder / "part.onnx"

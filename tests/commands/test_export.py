@@ -76,7 +76,7 @@ def test_onnxruntime_says_what_the_detector_says(
     else:
         made = AnomalyDetector.from_backbone(method=method, windows=windows, **tower)
     good = [*sorted((place / "good").iterdir()), place / "parts" / "2.png"]
-    made.remember(good[:references])
+    made.fit(good[:references])
     made.save(tmp_path / "part.safetensors")
     file = tmp_path / "out" / "part.onnx"
     assert export.main(["--detector", str(tmp_path / "part.safetensors"), "--output", str(file)]) == 0
@@ -126,7 +126,7 @@ def test_real_photographs_and_weights(shared, tmp_path):
     """DeiT-Tiny at 448 px on bottles: the same maps, scores and decisions."""
     made = AnomalyDetector.from_backbone(method="nearest", **REAL_BACKBONE, **CPU)
     bottle = shared / "data" / "mvtec" / "bottle"
-    made.remember(sorted((bottle / "train" / "good").iterdir())[:2], false_alarm_rate=None)
+    made.fit(sorted((bottle / "train" / "good").iterdir())[:2], false_alarm_rate=None)
     files = [sorted(kind.iterdir())[0] for kind in (bottle / "test").iterdir()]
     scores = [found.score for found in made.predict(files)]
     made.set_threshold(sum(scores) / len(scores))
@@ -246,7 +246,7 @@ def test_missing_packages_are_one_sentence(detector, tmp_path, monkeypatch):
 
 def test_what_cannot_be_exported_is_refused(place, tiny_configs, tmp_path):
     made = AnomalyDetector.from_backbone(method="batch", model_config=tiny_configs, **TOWER, **CPU)
-    made.remember(inspected=[place / "parts/2.png", place / "parts/10.png"])
+    made.fit(inspected=[place / "parts/2.png", place / "parts/10.png"])
     with pytest.raises(ModelError, match="compares the inspected photographs .* cannot be exported"):
         export_detector.export_detector(made, tmp_path / "part.onnx")
     assert not list(tmp_path.iterdir())
@@ -254,7 +254,7 @@ def test_what_cannot_be_exported_is_refused(place, tiny_configs, tmp_path):
 
 def test_a_detector_that_knows_nothing_is_refused(tiny_configs, tmp_path):
     made = AnomalyDetector.from_backbone(model_config=tiny_configs, **TOWER, **CPU)
-    with pytest.raises(ModelError, match="call remember"):
+    with pytest.raises(ModelError, match="call fit"):
         export_detector.export_detector(made, tmp_path / "part.onnx")
 
 

@@ -51,44 +51,44 @@ def same(one, other):
 )
 def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs, tmp_path, more):
     grown, whole = detector(tiny_configs, **more), detector(tiny_configs, **more)
-    grown.remember(good[:2], rotations=2)
+    grown.fit(good[:2], rotations=2)
     grown.save(tmp_path / "part.safetensors")
     grown = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
     grown.add_references(good[2:])
-    whole.remember(good, rotations=2)
+    whole.fit(good, rotations=2)
     assert [one.name for one in grown.kept] == [path.name for path in good]
     same(grown, whole)
     grown.forget("2.png", grown.kept[3].digest)
-    whole.remember([good[0], good[2]], rotations=2)
+    whole.fit([good[0], good[2]], rotations=2)
     same(grown, whole)
 
 
 def test_no_control_character_of_a_references_name_is_printed(good, tiny_configs, tmp_path, capsys):
     good[0].rename(hostile := good[0].with_name("\x1b[2J\x07.png"))
     made = detector(tiny_configs)
-    made.remember([hostile])
+    made.fit([hostile])
     made.save(tmp_path / "part.safetensors")
     assert predict.main(["--detector", str(tmp_path / "part.safetensors"), "--show"]) == 0
     printed = capsys.readouterr().out
     assert "[2J" in printed and "\x1b" not in printed and "\x07" not in printed
 
 
-def test_what_was_remembered_is_listed(good, tiny_configs, tmp_path):
+def test_what_was_fitted_is_listed(good, tiny_configs, tmp_path):
     made = detector(tiny_configs)
-    made.remember([*good[:2], good[0], Image.open(good[3])])
+    made.fit([*good[:2], good[0], Image.open(good[3])])
     assert [one.name for one in made.kept] == ["1.png", "2.png", "photograph 4.png"]
     assert {one.day for one in made.kept} == {date.today().isoformat()}
     file = tmp_path / "part.safetensors"
     made.save(file)
     with safe_open(file, framework="pt") as saved:
-        listed = json.loads(saved.metadata()["fdsl_detector"])["remembered"]
+        listed = json.loads(saved.metadata()["fdsl_detector"])["reference_files"]
     assert listed == [list(one.told) for one in made.kept]
     assert AnomalyDetector.load(file, device="cpu").kept == made.kept
 
 
 def test_a_failed_lesson_changes_nothing(good, tiny_configs, tmp_path):
     made = detector(tiny_configs)
-    made.remember(good[:2])
+    made.fit(good[:2])
     before = made.tensors()
     (tmp_path / "broken.png").write_bytes(b"no photograph")
     with pytest.raises(DataError):
@@ -103,7 +103,7 @@ def test_a_failed_lesson_changes_nothing(good, tiny_configs, tmp_path):
 def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypatch, told):
     made = detector(tiny_configs)
     monkeypatch.setattr("fdsl.references.reference_store.MOST_BYTES", 10)
-    made.remember(good)
+    made.fit(good)
     assert made.kept == [] and "does not carry them" in told()
     for change in (lambda: made.add_references(good), lambda: made.forget("1.png")):
         with pytest.raises(ConfigError, match="does not carry its references"):
@@ -123,7 +123,7 @@ def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypat
 )
 def test_damaged_lists_are_refused(good, tiny_configs, damage):
     made = detector(tiny_configs)
-    made.remember(good[:1])
+    made.fit(good[:1])
     tensors = made.tensors()
     damage(tensors)
     with pytest.raises(ConfigError, match="list of references"):
@@ -141,7 +141,7 @@ def test_damaged_lists_are_refused(good, tiny_configs, damage):
 )
 def test_a_threshold_that_somebody_chose_stays(good, tiny_configs, tmp_path, choose):
     made = detector(tiny_configs)
-    made.remember(good[:3])
+    made.fit(good[:3])
     made.good, made.bad = good, tmp_path / "bad.png"
     Image.new("RGB", (64, 64), "red").save(made.bad)
     choose(made)
@@ -157,18 +157,18 @@ def test_a_threshold_that_somebody_chose_stays(good, tiny_configs, tmp_path, cho
 @pytest.mark.parametrize("rate", [0.2, 0.05, 1e-6, None])
 def test_a_rate_that_somebody_chose_stays(good, tiny_configs, rate):
     grown, whole = detector(tiny_configs), detector(tiny_configs)
-    grown.remember(good[:3], false_alarm_rate=rate)
+    grown.fit(good[:3], false_alarm_rate=rate)
     grown.add_references(good[3])
-    whole.remember(good, false_alarm_rate=rate)
+    whole.fit(good, false_alarm_rate=rate)
     same(grown, whole)
     grown.forget("2.png")
-    whole.remember([good[0], *good[2:]], false_alarm_rate=rate)
+    whole.fit([good[0], *good[2:]], false_alarm_rate=rate)
     same(grown, whole)
 
 
 def test_the_command_keeps_them_too(good, tiny_configs, tmp_path, told):
     made, file = detector(tiny_configs), str(tmp_path / "part.safetensors")
-    made.remember(good[:3])
+    made.fit(good[:3])
     for score, flags in ((0.321, []), (0.5, ["--threshold", "0.5"])):
         made.set_threshold(0.321)
         made.save(file)
@@ -185,7 +185,7 @@ def test_a_name_that_two_references_have_is_a_question(good, tiny_configs, tmp_p
     other = tmp_path / "other/1.png"
     other.write_bytes(good[1].read_bytes())
     made = detector(tiny_configs)
-    made.remember([good[0], other, good[2]])
+    made.fit([good[0], other, good[2]])
     with pytest.raises(ConfigError, match="which of the 2 references of this name") as question:
         made.forget("1.png")
     digests = [one.digest for one in made.kept if one.name == "1.png"]
@@ -200,14 +200,14 @@ def test_references_are_not_unpacked(good, tiny_configs, tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     made, seen = detector(tiny_configs), []
-    made.remember(good[:3])
-    plain = AnomalyDetector.remember
+    made.fit(good[:3])
+    plain = AnomalyDetector.fit
 
-    def remember(self, *given, **how):
+    def fit(self, *given, **how):
         seen.extend(tmp_path.glob("temporary/*"))
         plain(self, *given, **how)
 
-    monkeypatch.setattr(AnomalyDetector, "remember", remember)
+    monkeypatch.setattr(AnomalyDetector, "fit", fit)
     made.add_references(good[3])
     assert seen == [] and [one.name for one in made.kept] == [path.name for path in good]
 

@@ -38,7 +38,7 @@ def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_pat
 
     settings = {**TOWER, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
     detector = AnomalyDetector.from_backbone(**settings)
-    detector.remember(references)
+    detector.fit(references)
     found = [one.score for one in detector.predict(images)]
 
     limits = Limits(file_bytes=10**7, max_pixels=10**7, references=9, photographs=99)

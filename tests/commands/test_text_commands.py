@@ -170,7 +170,7 @@ def test_it_is_not_exported(place, tiny_configs, tmp_path):
     made = AnomalyDetector.from_backbone(
         with_text=True, model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
     )
-    made.remember(place / "good", false_alarm_rate=None)
+    made.fit(place / "good", false_alarm_rate=None)
     made.save(tmp_path / "part.safetensors")
     places = ["--detector", str(tmp_path / "part.safetensors"), "--output", str(tmp_path / "part.onnx")]
     with pytest.raises(ModelError, match="looks at words too cannot be exported"):

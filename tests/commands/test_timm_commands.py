@@ -64,6 +64,6 @@ def test_the_python_interface_takes_it_with_heads(heads, place):
         device="cpu",
         precision="fp32",
     )
-    made.remember(place / "good")
+    made.fit(place / "good")
     found = made.predict(place / "good")
     assert made.backbone.fingerprint.endswith("-final") and all(np.isfinite(one.score) for one in found)

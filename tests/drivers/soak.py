@@ -49,7 +49,7 @@ def open_files() -> int:
 
 
 def make_detector(folder: Path) -> AnomalyDetector:
-    """A detector without training, with windows, that remembers two of the folder's photographs."""
+    """A detector without training, with windows, fitted to two of the folder's photographs."""
     (folder / "ViT-soak.json").write_text(json.dumps(MODEL))
     detector = AnomalyDetector.from_backbone(
         model="ViT-soak",
@@ -61,7 +61,7 @@ def make_detector(folder: Path) -> AnomalyDetector:
         precision="fp32",
         windows=WindowConfig(win_size=2, win_stride=2),
     )
-    detector.remember([folder / "0.png", folder / "1.png"])
+    detector.fit([folder / "0.png", folder / "1.png"])
     return detector
 
 

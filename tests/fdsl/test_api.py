@@ -58,7 +58,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
 @pytest.fixture(scope="module")
 def nearest(configs):
     detector = AnomalyDetector.from_backbone(**configs)
-    detector.remember([texture(1), texture(2), texture(3)])
+    detector.fit([texture(1), texture(2), texture(3)])
     return detector
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_photograph_is_refused_in_words(nearest, image, told):
         nearest.predict(image)
 
 
-@pytest.mark.parametrize("when", ["remembering", "predicting"])
+@pytest.mark.parametrize("when", ["fitting", "predicting"])
 def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs, monkeypatch, when):
     """As float16 leaves one where it overflows."""
     detector = from_checkpoint(checkpoint, tiny_configs)
@@ -160,15 +160,13 @@ def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs,
         return found
 
     narrow = from_checkpoint(checkpoint, tiny_configs, precision="bf16")
-    narrow.remember([texture(1), texture(2)], false_alarm_rate=None)
+    narrow.fit([texture(1), texture(2)], false_alarm_rate=None)
     if when == "predicting":
-        detector.remember([texture(1), texture(2)])
+        detector.fit([texture(1), texture(2)])
     monkeypatch.setattr(OpenClipBackbone, "encode", overflowing)
     with pytest.raises(ModelError, match="not finite in float32; check the photograph"):
-        detector.remember([texture(1), texture(2)]) if when == "remembering" else detector.predict(
-            [texture(8)]
-        )
-    assert (detector.threshold is None) == (when == "remembering")
+        detector.fit([texture(1), texture(2)]) if when == "fitting" else detector.predict([texture(8)])
+    assert (detector.threshold is None) == (when == "fitting")
     if when == "predicting":
         with pytest.raises(
             ModelError,
@@ -180,9 +178,9 @@ def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs,
 def test_a_reference_given_twice_counts_once(configs, told):
     """Held out against itself it would score nothing at all, and the threshold would be far too high."""
     detector = AnomalyDetector.from_backbone(**configs)
-    detector.remember([texture(1), texture(2), texture(3)])
+    detector.fit([texture(1), texture(2), texture(3)])
     wanted = detector.threshold
-    detector.remember([texture(1), texture(2), texture(1), texture(3), texture(3)])
+    detector.fit([texture(1), texture(2), texture(1), texture(3), texture(3)])
     assert detector.threshold == wanted and detector.config.references == 3
     assert "image 3 shows the same as image 1" in told() and "image 5 shows the same as image 4" in told()
 
@@ -200,7 +198,7 @@ def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tin
     for detector in (wanted, found):
         if detector is found:
             monkeypatch.setattr(OpenClipBackbone, "encode", small_memory)
-        detector.remember([texture(1)])
+        detector.fit([texture(1)])
     photo = texture(9, defect=True)
     assert "9 windows at once: going on with 4" in told() and "going on with 1 " in told().replace(".", " ")
     assert found.threshold.score == pytest.approx(wanted.threshold.score, abs=1e-5)
@@ -217,20 +215,20 @@ def test_slips_are_answered_in_words(configs):
     with pytest.raises(ConfigError, match="windows is a dict; give a WindowConfig"):
         AnomalyDetector.from_backbone(**configs, windows={"winmode": "nan"})
     detector = AnomalyDetector.from_backbone(**configs)
-    with pytest.raises(ModelError, match="remember.. before save"):
+    with pytest.raises(ModelError, match="fit.. before save"):
         detector.save("never.safetensors")
     with pytest.raises(ConfigError, match="rotations is 0"):
-        detector.remember(texture(1), rotations=0)
+        detector.fit(texture(1), rotations=0)
     with pytest.raises(ConfigError, match="not a finite number"):
         detector.set_threshold("a")
 
 
-def test_no_references_and_prediction_before_remembering_are_refused(configs):
+def test_no_references_and_prediction_before_fitting_are_refused(configs):
     detector = AnomalyDetector.from_backbone(**configs)
-    with pytest.raises(ModelError, match="remember"):
+    with pytest.raises(ModelError, match="fit"):
         detector.predict(texture(1))
     with pytest.raises(DataError, match="no reference"):
-        detector.remember([])
+        detector.fit([])
 
 
 def test_nearest_distance_is_half_the_cosine_distance():
@@ -254,7 +252,7 @@ def test_rotations_recognise_a_rotated_part(configs):
     maps = []
     for rotations in (1, 4):
         detector = AnomalyDetector.from_backbone(method="nearest", **configs)
-        detector.remember(part, rotations=rotations, false_alarm_rate=None)
+        detector.fit(part, rotations=rotations, false_alarm_rate=None)
         maps.append(detector.predict(rotated).maps.base)
     assert (maps[1] < 0.01 * maps[0]).mean() == 0.5
 
@@ -265,7 +263,7 @@ def test_a_saved_detector_gives_the_same_scores_to_the_last_bit(
     checkpoint, tiny_configs, tmp_path, method, references
 ):
     detector = from_checkpoint(checkpoint, tiny_configs, method=method)
-    detector.remember([texture(seed) for seed in range(references)], rotations=2, false_alarm_rate=0.05)
+    detector.fit([texture(seed) for seed in range(references)], rotations=2, false_alarm_rate=0.05)
     photos = [texture(7), texture(8, defect=True), texture(9)]
     before = detector.predict(photos)
     detector.save(tmp_path / "part.safetensors")
@@ -294,7 +292,7 @@ def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path, monkeypa
     monkeypatch.setattr("models.matching.candidates.PICKS", 2)
     windows = WindowConfig("mul", 4, 3, 0.5, index_memory=index_memory)
     detector = from_checkpoint(checkpoint, tiny_configs, windows=windows)
-    detector.remember([texture(1), texture(2)])
+    detector.fit([texture(1), texture(2)])
     detector.save(tmp_path / "part.safetensors")
     again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
     assert again.predict(texture(3)).score == detector.predict(texture(3)).score
@@ -302,7 +300,7 @@ def test_window_picks_are_saved_too(checkpoint, tiny_configs, tmp_path, monkeypa
 
 def test_a_detector_of_a_gpu_goes_on_in_float32_on_a_cpu(checkpoint, tiny_configs, tmp_path):
     detector = from_checkpoint(checkpoint, tiny_configs)
-    detector.remember([texture(1), texture(2)])
+    detector.fit([texture(1), texture(2)])
     narrow = {
         name: value.half() if name.endswith(".centred") else value
         for name, value in detector.tensors().items()
@@ -355,12 +353,12 @@ def test_a_saved_detector_that_lacks_a_tensor_is_refused(nearest, tmp_path, gone
 def test_leaving_out_forgets_one_reference_with_its_copies_and_changes_nothing(checkpoint, tiny_configs):
     detector = from_checkpoint(checkpoint, tiny_configs, method="nearest")
     photos = [texture(1), texture(2), texture(3)]
-    detector.remember(photos, rotations=2, false_alarm_rate=None)
+    detector.fit(photos, rotations=2, false_alarm_rate=None)
     whole = detector.predict(photos[1])
     photo = detector.to_batch([as_photograph(photos[1])])
     held = detector.scorer.without(1, 3)(photo, ["held out"])
     fewer = from_checkpoint(checkpoint, tiny_configs, method="nearest")
-    fewer.remember([photos[0], photos[2]], rotations=2, false_alarm_rate=None)
+    fewer.fit([photos[0], photos[2]], rotations=2, false_alarm_rate=None)
     expected = fewer.predict(photos[1])
     assert held.base_score[0] == pytest.approx(expected.base_score, abs=1e-5)
     assert held.window_score[0] == pytest.approx(expected.window_score, abs=1e-5)
@@ -369,7 +367,7 @@ def test_leaving_out_forgets_one_reference_with_its_copies_and_changes_nothing(c
 
 def test_thresholds_given_wished_learnt_and_none(nearest, configs):
     detector = AnomalyDetector.from_backbone(**configs)
-    detector.remember(texture(1), false_alarm_rate=None)
+    detector.fit(texture(1), false_alarm_rate=None)
     found = detector.predict(texture(3))
     assert found.is_anomalous is None and found.threshold is None and found.boxes
     with pytest.raises(ConfigError, match="No scores of normal images"):
@@ -416,9 +414,9 @@ def test_heads_without_discrepancy_need_no_references(checkpoint, tiny_configs, 
         replace(stored.config, options=MethodConfig(fd="none")),
     )
     detector = from_checkpoint(tmp_path / "plain.safetensors", tiny_configs)
-    detector.remember([])
+    detector.fit([])
     assert detector.predict(texture(1)).is_anomalous is None
-    detector.remember([texture(1), texture(2)])
+    detector.fit([texture(1), texture(2)])
     assert detector.predict(texture(1)).threshold is not None
 
 
@@ -426,7 +424,7 @@ def test_top1_is_steadier_than_the_maximum(configs):
     found = {}
     for image_score in ("max", "top1"):
         detector = AnomalyDetector.from_backbone(image_score=image_score, **{**configs, "image_size": 128})
-        detector.remember(texture(1), false_alarm_rate=None)
+        detector.fit(texture(1), false_alarm_rate=None)
         found[image_score] = detector.predict(texture(2, defect=True))
     patches = np.sort(found["top1"].patch_map.ravel())
     assert found["top1"].score == pytest.approx(patches[-3:].mean(), rel=1e-5)
@@ -448,7 +446,7 @@ def test_a_method_of_trained_heads_says_that_there_are_none(configs, method):
 @pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
 def test_a_saved_detector_knows_its_tiles(configs, tmp_path, method):
     detector = AnomalyDetector.from_backbone(method=method, windows=WindowConfig("nan", tiles=2), **configs)
-    detector.remember([texture(1), texture(2)], rotations=2)
+    detector.fit([texture(1), texture(2)], rotations=2)
     photos = [texture(7), texture(8, defect=True)]
     detector.save(tmp_path / "part.safetensors")
     again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
@@ -464,7 +462,7 @@ def test_a_default_device_of_somebody_else_changes_nothing(configs, tmp_path):
         detector = AnomalyDetector.from_backbone(
             method="plus", windows=WindowConfig("nan", tiles=2), **configs
         )
-        detector.remember([texture(1), texture(2)], rotations="auto")
+        detector.fit([texture(1), texture(2)], rotations="auto")
         detector.save(tmp_path / "part.safetensors")
         again = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
         return [found.score for found in again.predict([texture(3), texture(4, defect=True)])]
@@ -479,7 +477,7 @@ def test_a_default_device_of_somebody_else_changes_nothing(configs, tmp_path):
 
 def test_a_detector_can_be_sent_to_another_process(configs):
     detector = AnomalyDetector.from_backbone(**configs)
-    detector.remember([texture(1), texture(2)])
+    detector.fit([texture(1), texture(2)])
     again = pickle.loads(pickle.dumps(detector))
     for photo in (texture(3), texture(4, defect=True)):
         assert again.predict(photo).score == detector.predict(photo).score
@@ -495,7 +493,7 @@ def test_a_rate_that_nobody_can_promise_is_refused(nearest, rate):
 @pytest.mark.parametrize("windows", [WindowConfig("nan", tiles=2), WindowConfig("nan"), LFE])
 def test_another_detector_knows_the_same(configs, windows):
     detector = AnomalyDetector.from_backbone(windows=windows, **configs)
-    detector.remember([texture(1), texture(2)])
+    detector.fit([texture(1), texture(2)])
     photo = texture(3, defect=True)
     other = detector.another()
     assert other.predict(photo).score == detector.predict(photo).score

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def made(tiny_configs):
     found = AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
-    found.remember([texture(1), texture(2)])
+    found.fit([texture(1), texture(2)])
     return found
 
 
@@ -29,8 +29,8 @@ def test_what_is_no_number(made, value):
     for refuse in (
         lambda: made.set_threshold(value),
         lambda: made.calibrate(value),
-        lambda: made.remember([texture(1), texture(2)], false_alarm_rate=value),
-        lambda: made.remember([texture(1)], rotations=value),
+        lambda: made.fit([texture(1), texture(2)], false_alarm_rate=value),
+        lambda: made.fit([texture(1)], rotations=value),
         lambda: made.learn_threshold_from_batch(photographs, value),
     ):
         with pytest.raises(ConfigError) as refused:
@@ -41,7 +41,7 @@ def test_what_is_no_number(made, value):
 @pytest.mark.parametrize("rotations", [0, -1, 361, 10**9, 2.0, True])
 def test_rotations_that_there_are_not(made, rotations):
     with pytest.raises(ConfigError, match="rotations is"):
-        made.remember([texture(1)], rotations=rotations)
+        made.fit([texture(1)], rotations=rotations)
 
 
 def closed(folder):

@@ -62,7 +62,7 @@ def encoders(backbone):
 def test_full_image_equals_the_plain_path(tiny_backbone, photos, align, fd):
     method = trained_like(fd=fd, align=align)
     detector = Detector(tiny_backbone, method, SIDE)
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     maps = method.maps_of(detector.raw_maps(photos[2:3]))
     images = normalised(tiny_backbone, photos)
     raw, refined = plain.full_maps(
@@ -84,7 +84,7 @@ def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index
     detector = Detector(
         tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index_memory=index)
     )
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
     images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
@@ -100,7 +100,7 @@ def test_resized_windows_equal_the_plain_path(tiny_backbone, photos, size, strid
     method = trained_like()
     settings = WindowConfig("mul", size, stride, 0.3, index_memory=index, win_zip=encoded)
     detector = Detector(tiny_backbone, method, SIDE, windows=settings)
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
     images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
@@ -114,7 +114,7 @@ def test_resized_windows_equal_the_plain_path(tiny_backbone, photos, size, strid
     as_they_are = Detector(
         tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index_memory=index)
     )
-    as_they_are.remember(photos[:2])
+    as_they_are.fit(photos[:2])
     assert not torch.allclose(as_they_are(photos[2:3]).window, detector(photos[2:3]).window, atol=1e-4)
 
 
@@ -130,11 +130,11 @@ def test_each_patch_of_a_resized_window_knows_where_it_lies():
 
 @pytest.mark.parametrize("size, stride", [(4, 2), (3, 3)])
 def test_windows_can_be_matched_with_whole_images(tiny_backbone, photos, size, stride):
-    """The references are encoded once, and what is remembered is remembered once."""
+    """The references are encoded once, and the memory is made once."""
     method = trained_like()
     settings = WindowConfig("mul", size, stride, 0.3, window_memory="image")
     detector = Detector(tiny_backbone, method, SIDE, windows=settings)
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     assert detector.window_memory is detector.memory
     maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
     images = normalised(tiny_backbone, photos)
@@ -144,7 +144,7 @@ def test_windows_can_be_matched_with_whole_images(tiny_backbone, photos, size, s
     assert torch.allclose(maps.raw[:, 0], raw, atol=1e-5)
     assert torch.allclose(maps.refined[:, 0], refined, atol=1e-5)
     other = Detector(tiny_backbone, method, SIDE, windows=settings)
-    other.remember(photos[1:2])
+    other.fit(photos[1:2])
     left = detector.without(0, 2)(photos[2:3]).window
     assert torch.allclose(left, other(photos[2:3]).window, atol=1e-5)
 
@@ -154,26 +154,26 @@ def test_a_batch_scores_like_single_images(tiny_backbone, photos, index):
     detector = Detector(
         tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 3, 0.5, index_memory=index)
     )
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     together = detector(photos[2:])
     alone = [detector(photo[None]) for photo in photos[2:]]
     for part, singles in zip(together.arrays, zip(*(found.arrays for found in alone))):
         assert torch.allclose(part, torch.cat(singles), atol=1e-6)
 
 
-def test_remembering_another_category_forgets_the_first(tiny_backbone, photos):
+def test_fitting_another_category_forgets_the_first(tiny_backbone, photos):
     detector = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 4))
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     first = detector(photos[4:])
-    detector.remember(photos[2:4])
+    detector.fit(photos[2:4])
     assert not torch.allclose(detector(photos[4:]).base, first.base)
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     assert torch.equal(detector(photos[4:]).window, first.window)
 
 
 def test_a_reference_shown_again_has_no_discrepancy(tiny_backbone, photos):
     detector = Detector(tiny_backbone, trained_like(), SIDE)
-    detector.remember(photos[:1])
+    detector.fit(photos[:1])
     found = discrepancy_of(tiny_backbone.encode(photos[:1]), detector.memory, EVERYTHING, MethodConfig())
     assert found.max() < 1e-6
 
@@ -181,7 +181,7 @@ def test_a_reference_shown_again_has_no_discrepancy(tiny_backbone, photos):
 def test_without_nam_the_raw_maps_decide(tiny_backbone, photos):
     with_nam, without = (Detector(tiny_backbone, trained_like(use_nam=used), SIDE) for used in (True, False))
     for detector in (with_nam, without):
-        detector.remember(photos[:1])
+        detector.fit(photos[:1])
     assert torch.equal(without(photos[1:2]).base, without.raw_maps(photos[1:2]).mean(0))
     assert not torch.allclose(with_nam(photos[1:2]).base, without(photos[1:2]).base)
 
@@ -192,10 +192,10 @@ def test_what_cannot_work_is_refused(tiny_backbone, photos):
     with pytest.raises(ModelError, match="--win-size 9 does not fit a grid of 8"):
         Detector(tiny_backbone, Fdsl(32, 2), SIDE, windows=WindowConfig("mul", 9, 2))
     detector = Detector(tiny_backbone, Fdsl(32, 2), SIDE)
-    with pytest.raises(ModelError, match="remember"):
+    with pytest.raises(ModelError, match="fit"):
         detector(photos)
     with pytest.raises(ModelError, match="no reference"):
-        detector.remember(photos[:0])
+        detector.fit(photos[:0])
 
 
 def test_fusion():
@@ -266,7 +266,7 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
         for dtype in (torch.float32, torch.bfloat16)
     )
     for detector in (exact, narrow):
-        detector.remember(photos[:2])
+        detector.fit(photos[:2])
     assert (
         discrepancy_of(narrow.backbone.encode(photos[2:3]), narrow.memory, EVERYTHING, MethodConfig()).dtype
         == torch.bfloat16
@@ -282,7 +282,7 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
     detector = Detector(
         tiny_backbone, method, SIDE, windows=WindowConfig("mul", 4, 4, 0.5, index_memory="window")
     )
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
 
     def encode(window):
         return tiny_backbone.encode(window[None]).tokens[:, 0]
@@ -323,7 +323,7 @@ def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewher
         SIDE,
         windows=WindowConfig("mul", 3, 1, 0.5, index_memory="0", window_budget=5),
     )
-    detector.remember(photos[:1])
+    detector.fit(photos[:1])
     full, base = whole(detector, photos[1:2])
     chosen = detector.windows.choose(base[0], 5)
     seen = torch.zeros(64, dtype=torch.bool)
@@ -353,7 +353,7 @@ def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_sca
         SIDE,
         windows=WindowConfig("onlywin", 3, 3, 1.0, index_memory="0", window_budget=1),
     )
-    detector.remember(photos[:1])
+    detector.fit(photos[:1])
     found = detector(photos[1:2])
     seen = torch.zeros(64, dtype=torch.bool)
     seen[detector.windows.patches[detector.windows.choose(found.base[0], 1)].flatten()] = True
@@ -368,7 +368,7 @@ def test_a_budget_of_all_windows_is_exact(tiny_backbone, photos):
     exact = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 2))
     budget = Detector(tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 4, 2, window_budget=9))
     for detector in (exact, budget):
-        detector.remember(photos[:1])
+        detector.fit(photos[:1])
     assert torch.equal(exact(photos[1:2]).window, budget(photos[1:2]).window)
 
 
@@ -379,7 +379,7 @@ def test_a_budget_without_a_number_is_less_than_a_quarter(tiny_backbone, photos)
     )
     assert len(quarter.windows) == 9 and QUARTER == QUARTER
     for detector in (quarter, three):
-        detector.remember(photos[:1])
+        detector.fit(photos[:1])
     assert torch.equal(quarter(photos[1:2]).window, three(photos[1:2]).window)
     assert (
         Detector(
@@ -507,10 +507,10 @@ def test_the_bank_of_fewer_references_begins_that_of_more(tiny_configs, photos, 
         Detector(backbone, trained_like(), SIDE, WindowConfig("mul", 4, 2, 0.5, index_memory=index_memory))
         for _ in range(3)
     )
-    few.remember(photos[:2])
-    more.remember(photos[:4])
+    few.fit(photos[:2])
+    more.fit(photos[:4])
     more.matching_once()
-    cut.remember_first(more, 2, 4)
+    cut.take_first_references(more, 2, 4)
     for one, other in ((few.memory, cut.memory), (few.window_memory, cut.window_memory)):
         assert torch.equal(one.mean, other.mean) and torch.equal(one.centred, other.centred)
         assert (one.keys is None and other.keys is None) or torch.equal(one.keys, other.keys)

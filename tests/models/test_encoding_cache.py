@@ -72,7 +72,7 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
             lambda images, want, side: passes.append(len(images)) or encode(images, want, side),
         )
         monkeypatch.setattr("models.detector.EncodedOnce", lambda plain: EncodedOnce(plain, at_most))
-        made.remember(photo, rotations=1)
+        made.fit(photo, rotations=1)
         assert made.scorer.detector.once is None
         return sum(passes), made
 

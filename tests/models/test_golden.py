@@ -53,7 +53,7 @@ class Case:
         self.image = prepared(case["query"])
         self.mask = mask_to_tensor(open_mask(SHARED / case["mask"]), SIDE)[None]
         self.detector = Detector(backbone, method, SIDE, self.settings)
-        self.detector.remember(torch.stack([prepared(path) for path in case["references"]]))
+        self.detector.fit(torch.stack([prepared(path) for path in case["references"]]))
         self.features = backbone.encode(self.image[None], frozenset({EMBEDDING}))
         raw = self.detector.raw_maps(self.image[None])
         self.maps = method.maps_of(raw)

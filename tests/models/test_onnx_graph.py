@@ -18,12 +18,12 @@ SIDE = 64
 
 
 def made(backbone, name, windows, references=2, lay=(), **options):
-    """A detector of random heads that remembers random photographs."""
+    """A detector of random heads fitted to random photographs."""
     torch.manual_seed(0)
     chosen, heads = MethodConfig(**options), METHODS["fdsl"](32, 2, MethodConfig(**options)).state_dict()
     detector = Detector(backbone, METHODS[name].of_heads(32, 2, chosen, heads), SIDE, windows)
     detector.lay_tiles(lay)
-    detector.remember(
+    detector.fit(
         torch.stack([pictures(references, 5 + n) for n in range(5)], 1) if lay else pictures(references, 1)
     )
     if detector.method.scales:

@@ -127,7 +127,7 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     state = visitor.learnt(1, 2, rotations=2, rate=0.05)
     told = [visitor.scored(png(3, spot), f"{spot}.png") for spot in (False, True)]
     plain = detector.another()
-    plain.remember([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations=2, false_alarm_rate=0.05)
+    plain.fit([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations=2, false_alarm_rate=0.05)
     found = plain.predict([Image.open(io.BytesIO(png(3, spot))) for spot in (False, True)])
     assert state["threshold"]["score"] == plain.threshold.score and state["rate"] == 0.05
     assert [row["score"] for row in told] == [one.score for one in found]
@@ -138,7 +138,7 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
 def test_the_references_may_choose_how_often_they_are_rotated(visitor, detector, tmp_path, monkeypatch):
     state = visitor.learnt(1, 2, rotations="auto")
     plain = detector.another()
-    plain.remember([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations="auto")
+    plain.fit([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations="auto")
     assert state["rotations"] == "auto" and state["rotated"] == plain.config.rotations
     assert state["threshold"]["score"] == plain.threshold.score
     visitor.ask("POST", "/learn", json={"rotations": 1})
@@ -492,7 +492,7 @@ def test_without_its_last_reference_it_is_as_it_started(visitor):
 
 def test_a_detector_with_references_serves_at_once_and_comes_back(detector, tmp_path):
     taught = detector.another()
-    taught.remember([Image.open(io.BytesIO(png(1)))], false_alarm_rate=0.2)
+    taught.fit([Image.open(io.BytesIO(png(1)))], false_alarm_rate=0.2)
     visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
     state = visitor.ask("GET", "").json
     assert state["builtIn"] == 1 and state["ready"] and state["threshold"]["score"] == taught.threshold.score
@@ -521,7 +521,7 @@ def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_
     """They appear as references, so that each can be removed; the lesson is that of all photographs."""
     taught = detector.another()
     shown = [Image.open(io.BytesIO(png(seed))) for seed in (1, 2)]
-    taught.remember(shown, rotations=1)
+    taught.fit(shown, rotations=1)
     visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
     row = visitor.scored(png(3, True), "alarm.png")
     state = visitor.ask("POST", f"/photographs/{row['number']}/reference").json
@@ -558,28 +558,28 @@ def test_a_mask_beside_its_photograph_is_no_photograph(visitor):
 def test_a_reference_removed_while_it_is_fitted_does_not_count_afterwards(visitor, monkeypatch):
     for seed in (1, 2):
         visitor.upload("references", png(seed))
-    plain, lessons = AnomalyDetector.remember, []
+    plain, lessons = AnomalyDetector.fit, []
 
-    def remember(self, photos, **more):
+    def fit(self, photos, **more):
         lessons.append(len(photos))
         if len(lessons) == 1:
             visitor.ask("DELETE", "/uploads/1")
         plain(self, photos, **more)
 
-    monkeypatch.setattr(AnomalyDetector, "remember", remember)
+    monkeypatch.setattr(AnomalyDetector, "fit", fit)
     state = visitor.ask("POST", "/learn", json={}).json
     assert lessons == [2, 1] and state["learnt"] == [2]
 
 
 def test_when_all_references_are_removed_while_they_are_fitted_none_counts(visitor, monkeypatch):
     visitor.upload("references", png(1))
-    plain = AnomalyDetector.remember
+    plain = AnomalyDetector.fit
 
-    def remember(self, photos, **more):
+    def fit(self, photos, **more):
         plain(self, photos, **more)
         visitor.ask("DELETE", "/uploads/1")
 
-    monkeypatch.setattr(AnomalyDetector, "remember", remember)
+    monkeypatch.setattr(AnomalyDetector, "fit", fit)
     assert "there is no reference yet" in visitor.ask("POST", "/learn", 422, json={}).json["error"]
     state = visitor.ask("GET", "").json
     assert not state["ready"] and state["learnt"] == []
@@ -602,7 +602,7 @@ def images(*seeds):
 def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
     """Whichever was uploaded first; a score stays, its percentile and its boxes follow."""
     plain = detector.another()
-    plain.remember(images(1, 2), rotations=1, false_alarm_rate=0.05)
+    plain.fit(images(1, 2), rotations=1, false_alarm_rate=0.05)
     if first == "references":
         before = visitor.learnt(1, 2, rate=0.05)
         row = visitor.scored(png(3))
@@ -677,7 +677,7 @@ def test_a_saved_detector_and_results_have_the_threshold_of_calibration_images(v
 
 def test_a_detector_with_references_is_calibrated_without_others(detector, tmp_path):
     fitted = detector.another()
-    fitted.remember(images(1, 2), false_alarm_rate=0.2)
+    fitted.fit(images(1, 2), false_alarm_rate=0.2)
     visitor = Visitor(make_server(fitted, tmp_path, LIMITS, []).test_client())
     start = visitor.ask("GET", "").json
     same = fitted.kept[0].content

@@ -58,7 +58,7 @@ def test_a_test_run_that_overflows_is_repeated_in_float32(place, tmp_path, monke
 
 
 def test_references_of_both_methods_that_overflow_are_repeated_in_float32(place, tmp_path, monkeypatch, told):
-    overflow_in(monkeypatch, torch.bfloat16, 1)  # remembered well, then scored
+    overflow_in(monkeypatch, torch.bfloat16, 1)  # fitted well, then scored
     test.main(
         place.test("--pictures", "0", "--precision", "bf16", "--method", "both", "--results", str(tmp_path))
     )

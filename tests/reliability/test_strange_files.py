@@ -79,9 +79,9 @@ def detectors(tiny_configs):
         )
         inspected = PICTURES if detector.scorer.detector.looks_at_inspected else ()
         if name in ("batch", "text"):
-            detector.remember((), inspected=inspected)
+            detector.fit((), inspected=inspected)
         else:
-            detector.remember(PICTURES, false_alarm_rate=0.01, inspected=inspected)
+            detector.fit(PICTURES, false_alarm_rate=0.01, inspected=inspected)
         with tempfile.TemporaryDirectory() as folder:
             detector.save(Path(folder) / "d.safetensors")
             with safe_open(Path(folder) / "d.safetensors", "pt") as file:

@@ -45,24 +45,24 @@ def test_near_copies_count_once(told):
 
 def test_frames_of_a_part_at_rest_are_one_reference(detector):
     frames = [noisy(texture(1), seed) for seed in range(4)]
-    detector.remember(frames)
+    detector.fit(frames)
     at_rest = detector.threshold.score
     assert detector.config.references == 1
-    detector.remember(frames[:1])
+    detector.fit(frames[:1])
     assert detector.threshold.score == at_rest
 
 
 def test_a_reference_that_shows_no_part_is_named_and_left_out(detector, told):
     parts, black = [texture(seed) for seed in range(3)], Image.new("RGB", texture(0).size)
-    detector.remember(parts)
+    detector.fit(parts)
     limit = detector.threshold.score
-    detector.remember([*parts[:2], black, parts[2]])
+    detector.fit([*parts[:2], black, parts[2]])
     assert f"image 3 is left out of the references: {NO_PART}" in told()
     assert detector.config.references == 3 and detector.threshold.score == limit
 
 
 def test_a_frame_that_shows_no_part_is_anomalous_with_a_reason(detector, tmp_path):
-    detector.remember([texture(1), texture(2)])
+    detector.fit([texture(1), texture(2)])
     found = detector.predict(Image.new("RGB", texture(0).size))
     assert found.is_anomalous and found.reason == NO_PART and found.boxes == []
     assert detector.predict(texture(3)).reason == ""
@@ -75,7 +75,7 @@ def test_a_frame_that_shows_no_part_is_anomalous_with_a_reason(detector, tmp_pat
 
 
 def test_calibration_images_give_the_threshold(detector, tmp_path, told):
-    detector.remember([texture(1)], false_alarm_rate=None)
+    detector.fit([texture(1)], false_alarm_rate=None)
     normal = [texture(seed) for seed in range(2, 11)]
     black = Image.new("RGB", texture(0).size)
     detector.calibrate(0.1, [*normal, normal[0], black, texture(1)])

@@ -69,6 +69,6 @@ def test_half_of_the_copies_patches_that_show_the_photograph_are_in_the_bank(tin
         assert detector.tile_memory.sizes[0] == full and detector.tile_memory.sizes[2::2] == (full // 2,) * 3
         assert all(0 < size < full // 2 for size in detector.tile_memory.sizes[1::2])
     again = scorer_of(tiny_backbone, WindowConfig("nan", tiles=tiles)).detector
-    again.remember_as(detector)
+    again.take_memory(detector)
     pixels = scorer.to_batch([bar(0)])
     assert torch.equal(again(pixels).base, detector(pixels).base)

@@ -29,7 +29,7 @@ def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photograph
         detector(tiny_configs, one) for one in (WindowConfig("nan"), WindowConfig("mul", 4, 2, 0.0))
     )
     for one in (none, some):
-        one.remember(photographs[:1])
+        one.fit(photographs[:1])
     assert len(some.normal.scores) == 16
     assert some.normal.kinds.tolist() == none.normal.kinds.tolist()
     assert some.normal.scores == pytest.approx(none.normal.scores, abs=1e-6)
@@ -40,10 +40,10 @@ def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photograph
 def test_the_first_copy_is_looked_at_through_windows(tiny_configs, photographs, monkeypatch):
     windows = WindowConfig("onlywin", 4, 2)
     few = detector(tiny_configs, windows)
-    few.remember(photographs[:1])
+    few.fit(photographs[:1])
     monkeypatch.setattr("fdsl.thresholds.leave_one_out.looks_slowly", lambda _: False)
     many = detector(tiny_configs, windows)
-    many.remember(photographs[:1])
+    many.fit(photographs[:1])
     firsts = [int(np.flatnonzero(many.normal.kinds == kind)[0]) for kind in few.normal.kinds[:2]]
     assert len(few.normal.kinds) == 2 and len(many.normal.kinds) == 16
     assert few.normal.scores == pytest.approx(many.normal.scores[firsts], abs=1e-6)
@@ -62,7 +62,7 @@ def test_the_start_takes_no_longer_than_three_photographs(
         return encode(images, want)
 
     monkeypatch.setattr(made.backbone, "encode", counted)
-    made.remember(photographs[:1], rotations=1)
+    made.fit(photographs[:1], rotations=1)
     start = sum(patches)
     patches.clear()
     made.predict(photographs[1:])

@@ -55,11 +55,11 @@ def test_a_broken_reference_is_named(tiny_configs, tmp_path, told):
     detector = AnomalyDetector.from_backbone(windows=WindowConfig("nan"), **settings)
     for number in range(3):
         draw(tmp_path / f"{number}.png", number)
-    detector.remember(tmp_path)
+    detector.fit(tmp_path)
     limit = detector.threshold.score
     assert "far above" not in told()
     draw(tmp_path / "bröken.png", 9, defect=True)
-    detector.remember(tmp_path)
+    detector.fit(tmp_path)
     assert "bröken.png scores far above the other references" in told()
     assert detector.threshold.score < 1.2 * limit
     assert detector.predict(texture(11, defect=True)).score > 0

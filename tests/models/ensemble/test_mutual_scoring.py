@@ -154,7 +154,7 @@ def test_what_it_was_shown_is_compared_once(tiny_backbone, photos, monkeypatch, 
     detector = detector_of(tiny_backbone, Nearest if with_batch else Batch, with_batch=with_batch)
     look_at(detector, photos[:4])
     if with_batch:
-        detector.remember(photos[4:])
+        detector.fit(photos[4:])
         detector.beside.set_own(0.2, 0.3)
     first = detector(photos[:4])
     assert sum(asked) == 4
@@ -170,7 +170,7 @@ def test_beside_a_method_tokens_serve_only_where_they_are_exact(tiny_backbone, p
     for room, encoded in ((in_memory, 0), (OnDisk(tmp_path, "Tokens"), 4)):
         detector = detector_of(tiny_backbone, Nearest, with_batch=True)
         detector.look_at(iter(photos[:4].split(2)), 4, room)
-        detector.remember(photos[4:])
+        detector.fit(photos[4:])
         before = counted.images
         detector(photos[:4])
         assert counted.images == before + encoded
@@ -217,7 +217,7 @@ def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, wi
     show_inspected(beside, photographs[2:], 4)
     for scorer in (plain, beside):
         scorer.detector.lay_tiles([photographs[0].size])
-        scorer.remember(scorer.to_batch(photographs[:2]))
+        scorer.fit(scorer.to_batch(photographs[:2]))
     names = ["a", "b", "c", "d"]
     pixels = plain.to_batch(photographs[2:])
     before = beside(pixels, names)

@@ -34,7 +34,7 @@ def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_
     detector = Detector(
         tiny_backbone, method, SIDE, WindowConfig("mul", 6, 2, 0.5, index_memory=index_memory)
     )
-    detector.remember(images[:1])
+    detector.fit(images[:1])
     own = torch.stack([torch.arange(GRID**2) // GRID, torch.arange(GRID**2) % GRID], dim=1).float()
     with torch.no_grad():
         found = detector(images, Elsewhere(own[None]))

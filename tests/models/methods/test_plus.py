@@ -101,7 +101,7 @@ def expected(backbone, references, image):
 @pytest.mark.parametrize("references", [1, 3])
 def test_map_and_score_are_those_of_the_formulas(tiny_backbone, photos, references):
     detector = detector_of(tiny_backbone)
-    detector.remember(photos[:references])
+    detector.fit(photos[:references])
     found = detector(photos[3:5])
     for number in range(2):
         shown, score = expected(tiny_backbone, photos[:references], photos[3 + number])
@@ -135,7 +135,7 @@ def test_the_score_is_the_mean_of_the_highest_patches_without_the_deepest_of_man
 def test_the_score_never_falls_where_the_distance_to_the_references_rises(tiny_backbone, photos):
     """All patches of an image further from every reference, in the direction that they differ already."""
     detector = detector_of(tiny_backbone, [SELF_DISSIMILARITY])
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     memory, method = detector.memory, detector.method
     query = detector.encode(photos[3:4])
     index = EVERYTHING.index(memory.bank, query, "mulmax")
@@ -154,7 +154,7 @@ def test_a_uniform_image_keeps_its_distance(tiny_backbone, photos):
     """Its self-dissimilarity is zero, its score is not."""
     detector, plain = detector_of(tiny_backbone), detector_of(tiny_backbone, [SELF_DISSIMILARITY])
     for one in (detector, plain):
-        one.remember(photos[:2])
+        one.fit(photos[:2])
     black = torch.zeros(1, 3, SIDE, SIDE, dtype=torch.uint8)
     distance = float(plain(black).base_score)
     assert float(detector(black).base_score) >= 0.9 * (0.2 * distance) ** 0.5 > 0
@@ -176,7 +176,7 @@ def test_without_all_of_its_parts_it_is_nearest(tiny_backbone, photos):
     plain = Detector(tiny_backbone, Nearest(tiny_backbone.width, 2), SIDE, NO_WINDOWS)
     detector = detector_of(tiny_backbone, Plus.parts)
     for one in (plain, detector):
-        one.remember(photos[:2])
+        one.fit(photos[:2])
     assert torch.allclose(detector(photos[3:]).base, plain(photos[3:]).base, atol=1e-6)
     assert torch.allclose(detector(photos[3:]).base_score, plain(photos[3:]).base_score, atol=1e-6)
 
@@ -185,7 +185,7 @@ def test_without_all_of_its_parts_it_is_nearest(tiny_backbone, photos):
 def test_each_part_can_be_left_out_and_does_something(tiny_backbone, photos, part):
     whole, other = detector_of(tiny_backbone), detector_of(tiny_backbone, [part])
     for one in (whole, other):
-        one.remember(photos[:2])
+        one.fit(photos[:2])
     with_it, without_it = whole(photos[3:]), other(photos[3:])
     assert torch.equal(with_it.base, without_it.base) == (part in (SELF_DISSIMILARITY, TOP_K))
     assert torch.equal(with_it.base_score, without_it.base_score) == (part in (COMMON_MODE, BILATERAL))
@@ -195,14 +195,14 @@ def test_each_part_can_be_left_out_and_does_something(tiny_backbone, photos, par
 def test_photographs_are_counted_by_resized_windows_too(tiny_backbone, photos, encoded):
     detector = detector_of(tiny_backbone, windows=WindowConfig("mul", 4, 4, win_zip=encoded))
     detector.at_once.patches = 2 * encoded**2
-    detector.remember(photos[:3])
+    detector.fit(photos[:3])
     assert detector.window_memory.bank.photographs == 3
 
 
 def test_windows_have_a_memory_of_their_own(tiny_backbone, photos):
     detector = detector_of(tiny_backbone, windows=WindowConfig("mul", 4, 4))
     detector.at_once.patches = 2 * 16  # two windows at once: a photograph comes in parts
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     assert detector.window_memory.bank.photographs == 2
     cuts = [detector.windows.cut(photo, PATCH) for photo in photos[:3]]
     tokens = [np.stack([tokens_of(tiny_backbone, window) for window in cut], axis=1) for cut in cuts]
@@ -217,11 +217,11 @@ def test_windows_have_a_memory_of_their_own(tiny_backbone, photos):
         assert part == pytest.approx(np.mean(maps, 0), **EXACT)
 
 
-def test_leaving_out_a_reference_is_remembering_the_others(tiny_backbone, photos):
+def test_leaving_out_a_reference_is_fitting_the_others(tiny_backbone, photos):
     known = torch.cat([photos[:3], photos[:3].flip(-1)])[[0, 3, 1, 4, 2, 5]]  # each with a rotated copy
     detector, other = detector_of(tiny_backbone), detector_of(tiny_backbone)
-    detector.remember(known)
-    other.remember(known[[0, 1, 4, 5]])
+    detector.fit(known)
+    other.fit(known[[0, 1, 4, 5]])
     left = detector.without(1, 3)
     assert left.memory.bank.photographs == 4
     assert torch.allclose(left(photos[3:]).base, other(photos[3:]).base, atol=1e-6)
@@ -230,17 +230,17 @@ def test_leaving_out_a_reference_is_remembering_the_others(tiny_backbone, photos
 def test_few_tokens_are_enough_for_the_whitening(tiny_backbone, photos, monkeypatch):
     monkeypatch.setattr(plus, "SAMPLES", 1)
     detector = detector_of(tiny_backbone)
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     every_second = detector.memory.whitening
     monkeypatch.setattr(plus, "SAMPLES", 8)
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     assert every_second.shape == detector.memory.whitening.shape
     assert not torch.allclose(every_second, detector.memory.whitening)
 
 
 def test_a_single_reference_is_matched_elsewhere(tiny_backbone, photos):
     detector = detector_of(tiny_backbone)
-    detector.remember(photos[:1])
+    detector.fit(photos[:1])
     places = torch.stack(torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij"), -1)
     match = Elsewhere(places.reshape(1, -1, 2).float())
     assert float(detector(photos[:1]).base.max()) < 1e-5

@@ -48,7 +48,7 @@ def residual(query, subspace):
 
 def test_the_map_is_the_residual_outside_the_principal_directions(tiny_backbone, photos):
     detector = detector_of(tiny_backbone)
-    detector.remember(photos[:3])
+    detector.fit(photos[:3])
     normal = np.concatenate([tokens_of(tiny_backbone, photo) for photo in photos[:3]])
     expected = residual(tokens_of(tiny_backbone, photos[3]), fitted(normal))
     assert 0 < detector.memory.directions.shape[1] == fitted(normal)[1].shape[1] < 32
@@ -63,7 +63,7 @@ def test_the_map_is_the_residual_outside_the_principal_directions(tiny_backbone,
 
 def test_windows_have_a_subspace_of_their_own(tiny_backbone, photos):
     detector = detector_of(tiny_backbone, WindowConfig("mul", 4, 4))
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     cuts = [detector.windows.cut(photo, PATCH) for photo in photos[:3]]
     normal = np.concatenate([tokens_of(tiny_backbone, window) for cut in cuts[:2] for window in cut])
     expected = np.stack([residual(tokens_of(tiny_backbone, window), fitted(normal)) for window in cuts[2]])
@@ -75,16 +75,16 @@ def test_windows_have_a_subspace_of_their_own(tiny_backbone, photos):
 
 def test_leaving_out_a_reference_is_fitting_to_the_others(tiny_backbone, photos):
     detector, others = detector_of(tiny_backbone), detector_of(tiny_backbone)
-    detector.remember(photos[:3])
+    detector.fit(photos[:3])
     before = detector(photos[1:2]).base
-    others.remember(photos[[0, 2]])
+    others.fit(photos[[0, 2]])
     assert torch.allclose(detector.without(1, 3)(photos[1:2]).base, others(photos[1:2]).base, atol=1e-5)
     assert torch.equal(detector(photos[1:2]).base, before)
 
 
 def test_a_single_reference_is_measured_quarter_by_quarter(tiny_backbone, photos):
     detector = detector_of(tiny_backbone)
-    detector.remember(photos[:1])
+    detector.fit(photos[:1])
     places = torch.stack([torch.arange(GRID**2) // GRID, torch.arange(GRID**2) % GRID], dim=1).float()
     found = detector.raw_maps(photos[:1], Elsewhere(places[None])).flatten().numpy()
     own = tokens_of(tiny_backbone, photos[0])
@@ -99,7 +99,7 @@ def test_what_it_cannot_do_is_said(tiny_backbone, photos):
     detector = detector_of(tiny_backbone)
     with pytest.raises(ModelError, match="no references yet"):
         detector(photos[:1])
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     loaded = detector.method.restored(detector.memory.state(), torch.float32)
     assert torch.equal(loaded.residual(torch.ones(32)), detector.memory.residual(torch.ones(32)))
     with pytest.raises(ModelError, match="show it the references again"):

@@ -218,7 +218,7 @@ def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method
     backbone = clips.backbone()
     made = make_method(config, 32, 2, heads)
     detector = Detector(backbone, made, SIDE)
-    detector.remember(photos[:2])
+    detector.fit(photos[:2])
     clip, (towards,) = clips.made["ViT-text-plain"], text_directions(clips.tower(), [config.options])
     images = normalise(photos, backbone.mean, backbone.std)
     said = [plain_text_map(clip, image, images[:2], towards) for image in images[2:]]
@@ -227,7 +227,7 @@ def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method
         for block in (-2, -1):
             torch.testing.assert_close(raw[block, number], shown, **EXACT)
     own = Detector(backbone, METHODS[method].of_heads(32, 2, MethodConfig(use_nam=False), heads), SIDE)
-    own.remember(photos[:2])
+    own.fit(photos[:2])
     groups = METHODS[method].groups
     levels = [0.3, 0.2, 0.7][: groups + 1]
     made.set_levels(levels)
@@ -253,7 +253,7 @@ def test_levels_come_from_held_out_references(clips, windows, with_batch):
     detector.lay_tiles([photographs[0].size])
     if with_batch:
         detector.look_at(iter([scorer.to_batch(photographs)]), 4)
-    scorer.remember(scorer.to_batch(photographs[:2]))
+    scorer.fit(scorer.to_batch(photographs[:2]))
     before = scorer.scale_maps(scorer.to_batch(photographs[2:]), ["a", "b"])
     assert before.shape == (2, 3, GRID, GRID)
     set_scales(scorer, photographs[:2])
@@ -277,7 +277,7 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
     levels = [0.2, 0.3, 0.8][: groups + 1]
     for scorer in (own, both):
         scorer.detector.lay_tiles([photograph[0].size])
-        scorer.remember(scorer.to_batch(references))
+        scorer.fit(scorer.to_batch(references))
     both.detector.method.set_levels(levels)
     batch = both.to_batch(photograph)
     whole, tiles = own.detector.raw_maps(batch[:, 0]), own.detector._tile_maps(batch[:, 1:], None)
@@ -296,7 +296,7 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
 def test_the_only_reference_is_matched_elsewhere_in_text_too(clips, photos):
     config = config_of(clips, "nearest", with_text=True, object="bolt")
     detector = build_detector(config, None)
-    detector.remember(photos[:1])
+    detector.fit(photos[:1])
     places = torch.stack(torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij"), -1).view(
         -1, 2
     )
