@@ -19,7 +19,7 @@ pytest.importorskip("flask", reason="flask is not installed (requirements-app.tx
 
 from page.uploads import PREFIX  # noqa: E402
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -43,6 +43,7 @@ def opened(process):
     raise AssertionError(f"app.py ended with {process.wait()}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", (signal.SIGINT, signal.SIGTERM))
 def test_it_listens_on_loopback_alone_and_leaves_nothing(arguments, tmp_path, monkeypatch, number):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
@@ -70,6 +71,7 @@ def test_it_listens_on_loopback_alone_and_leaves_nothing(arguments, tmp_path, mo
     assert not list(tmp_path.glob(f"{PREFIX}*")), "uploads are gone at exit"
 
 
+@pytest.mark.slow
 def test_eight_visitors_for_some_seconds():
     """The short version of `python tests/drivers/app_load.py`."""
     result = measure(8, 3)
@@ -78,12 +80,16 @@ def test_eight_visitors_for_some_seconds():
     assert result["exit_code"] == 130 and len(said) == 1, result["log"]
 
 
-def test_flags_that_are_refused(arguments, tmp_path, capsys):
+@pytest.mark.slow
+def test_a_port_that_is_taken_is_one_sentence(arguments):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         code, told = run("app", [*arguments, "--port", str(taken.getsockname()[1])])
     assert code == 2 and "cannot be had" in told and "Traceback" not in told
+
+
+def test_flags_that_are_refused(arguments, tmp_path, capsys):
     for more, sentence in (
         (["--port", "99999"], "--port"),
         (["--max-upload", "0"], "--max-upload"),
@@ -100,6 +106,7 @@ def test_flags_that_are_refused(arguments, tmp_path, capsys):
         assert ended.value.code == 2 and sentence in told and "Traceback" not in told, told
 
 
+@pytest.mark.slow
 def test_others_are_let_in_by_a_token(arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     secret = "a long enough secret"
@@ -120,6 +127,7 @@ def test_others_are_let_in_by_a_token(arguments, tmp_path, monkeypatch):
         process.kill()
 
 
+@pytest.mark.slow
 def test_idle_connections_shut_nobody_out(arguments, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     process, idle = start("app", [*arguments, "--port", "0"]), []

@@ -3,19 +3,18 @@
 import csv
 import json
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
+from data import mvtec
 from data.catalogue import open_catalogue
+from data.prepare import run_script
 from fdsl.api import AnomalyDetector
 from fdsl.store.maps import load_maps
 from tests.support.both_layouts import BACKBONE
-from tests.support.constants import ROOT
 from tests.support.small_runs import command
 from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
@@ -335,27 +334,6 @@ def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tin
         )
 
 
-@pytest.mark.slow
-def test_errors_exit_with_2_and_one_line(datasets):
-    ran = subprocess.run(
-        [
-            sys.executable,
-            str(ROOT / "test.py"),
-            "--dataset",
-            "mvtec",
-            "--data-path",
-            "/nowhere",
-            "--checkpoint",
-            "nowhere.safetensors",
-        ],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-    )
-    assert ran.returncode == 2 and "Traceback" not in ran.stderr
-    assert len([line for line in ran.stderr.splitlines() if line.startswith("error: ")]) == 1
-
-
 def test_other_photographs_under_the_same_name_are_not_taken_for_those_of_a_finished_run(
     workplace, datasets, tiny_configs, tmp_path, told
 ):
@@ -509,14 +487,9 @@ def test_both_methods_together_are_evaluated_as_predict_scores_them(
     assert (again / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
 
 
-@pytest.mark.slow
 def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, told):
     shutil.copytree(datasets[0], tmp_path / "mvtec")
-    subprocess.run(
-        [sys.executable, str(ROOT / "data/mvtec.py"), str(tmp_path / "mvtec")],
-        check=True,
-        capture_output=True,
-    )
+    assert run_script(mvtec.LAYOUT, tmp_path, "", [str(tmp_path / "mvtec")]) == 0
     open_catalogue("mvtec", tmp_path / "mvtec")
     assert "meta.json" not in told()
     shutil.copytree(tmp_path / "mvtec/plate", tmp_path / "mvtec/nut")

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 
 import export
+import predict
 from fdsl.api import AnomalyDetector
 from fdsl.export import export_detector, onnx_file
 from tests.support.constants import REAL_BACKBONE
-from tests.support.predictions import TOWER
+from tests.support.predictions import RUNTIME, TOWER, rows
 from utils.config import WindowConfig
 from utils.errors import ConfigError, ModelError
 from utils.lock import locked
@@ -22,6 +23,7 @@ onnxruntime = pytest.importorskip("onnxruntime", reason="export needs requiremen
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
 from data.images import photograph_to_array  # noqa: E402
+from deploy import command as on_the_line  # noqa: E402
 from deploy import graph  # noqa: E402
 from utils.tile_layout import Crops  # noqa: E402
 
@@ -96,6 +98,21 @@ def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
     assert operators.count("MultiHeadAttention") == operators.count("Gelu") == max(TOWER["layers"])
     assert not {"Softmax", "Erf", "ScatterElements"} & set(operators)
     assert {len(node.input) for node in nodes if node.op_type == "MultiHeadAttention"} == {4}
+
+
+def test_on_the_line_the_rows_are_those_of_predict(place, detector, tmp_path):
+    """deploy/ within this process; tests/commands/test_deploy.py runs it alone."""
+    export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
+    given = str(place / "parts"), "--output"
+    assert on_the_line.main([str(tmp_path / "part.onnx"), *given, str(tmp_path / "ours")]) == 0
+    predict.main(["--detector", str(detector), "--input", *given, str(tmp_path / "theirs"), *RUNTIME])
+    ours, theirs = (
+        {row["image"]: row for row in rows(tmp_path / name / "scores.csv")} for name in ("ours", "theirs")
+    )
+    assert len(ours) == 4 and len({row["anomalous"] for row in ours.values()}) == 2
+    for name, row in theirs.items():
+        assert ours[name]["anomalous"] == row["anomalous"]
+        assert abs(float(ours[name]["score"]) - float(row["score"])) < 1e-4
 
 
 def test_operators_of_the_standard_alone(place, detector, tmp_path):

@@ -11,6 +11,7 @@ from tests.support.constants import ROOT
 from tests.support.predictions import RUNTIME
 
 pytestmark = pytest.mark.slow
+ANOMALOUS = ("--threshold", "0", "--exit-code")
 
 
 def started(detector, place, *more, **streams):
@@ -32,11 +33,14 @@ def test_a_reader_that_has_seen_enough(place, detector, tmp_path, with_output):
         assert len(list(csv.DictReader(open(tmp_path / "out/scores.csv")))) == 4
 
 
-@pytest.mark.parametrize("streams", ["2> >(exit)", "2>&-", "1>&- 2>&-", "2> >(exit) 1> >(exit)"])
 @pytest.mark.parametrize(
-    "more, wanted", [(("--threshold", "0", "--exit-code"), 1), (("--batch-size", "x"), 2)]
+    "more, wanted, streams",
+    [
+        *((ANOMALOUS, 1, each) for each in ("2> >(exit)", "2>&-", "1>&- 2>&-", "2> >(exit) 1> >(exit)")),
+        (("--batch-size", "x"), 2, "1>&- 2>&-"),
+    ],
 )
-def test_broken_and_closed_streams_change_no_exit_code(place, detector, tmp_path, streams, more, wanted):
+def test_broken_and_closed_streams_change_no_exit_code(place, detector, tmp_path, more, wanted, streams):
     words = [
         "--detector",
         detector,
