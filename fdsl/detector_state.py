@@ -17,6 +17,7 @@ from models.matching.candidates import EVERYTHING, OwnPicks, PickedByAny
 from models.methods.batch import BatchMemory
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
+from utils.memory import is_out_of_memory
 from utils.text import one_line
 from utils.tile_layout import MOST_IN_ALL, TileLayout
 
@@ -78,8 +79,17 @@ def restored(
         restore_layout(detector, tensors)
         restore_inspected(detector, tensors)
         return detector, normal_scores_of(tensors)
-    except (ConfigError, ModelError, *UNFIT) as error:
+    except (ConfigError, ModelError, MemoryError, *UNFIT) as error:
+        if is_out_of_memory(error):
+            raise _too_large(file, detector.backbone.device, error) from error
         raise _not_whole(file, error) from error
+
+
+def _too_large(file: str | Path, device: torch.device, error: BaseException) -> ConfigError:
+    return ConfigError(
+        f"{file} does not fit into the memory of {device} ({one_line(error, 120)}); free some of it, or use "
+        "another --device."
+    )
 
 
 def _not_whole(file: str | Path, error: Exception) -> ConfigError:
@@ -107,7 +117,9 @@ def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     one has another shape."""
     backbone = detector.backbone
     for name, attribute in MEMORIES.items():
-        state = {key: value.to(backbone.device) for key, value in part_of(tensors, name).items()}
+        state = part_of(tensors, name)
+        if not detector.method.sees_inspected:  # what compares test images keeps them on the CPU
+            state = {key: value.to(backbone.device) for key, value in state.items()}
         if not state and _wants(detector, name):
             raise ValueError(f"it has no {name}")
         if name == "window_bank" and state:

@@ -45,8 +45,8 @@ class Scorer:
         """`like`: a scorer on the same device, which knows how much fits into its memory."""
         self.detector = detector
         if like is None:
-            self._maps = Halving(_score_maps, join_score_maps, detector.halve_windows)
-            self._scales = Halving(_scale_maps, np.concatenate, detector.halve_windows)
+            self._maps = Halving(_score_maps, join_score_maps, detector.spare)
+            self._scales = Halving(_scale_maps, np.concatenate, detector.spare)
         else:
             self._maps, self._scales = like._maps, like._scales
 
@@ -58,11 +58,13 @@ class Scorer:
     def fit(self, pixels: Tensor, inside: Inside | None = None) -> None:
         """Fills the detector's memory from its references (K,[1+T,]3,S,S) uint8, of which the patches
         `inside` count; raises ConfigError where memory does not hold one."""
-        sparing(lambda: self.detector.fit(pixels, inside), self.detector.halve_windows)
+        sparing(lambda: self.detector.fit(pixels, inside), self.detector.spare)
 
     def without(self, reference: int, references: int) -> Scorer:
-        """A scorer whose detector has never seen one of its `references` (two or more)."""
-        return Scorer(self.detector.without(reference, references), self)
+        """A scorer whose detector has never seen one of its `references` (two or more); raises ConfigError
+        where memory does not hold the rest of its bank beside it."""
+        other = sparing(lambda: self.detector.without(reference, references), self.detector.spare)
+        return Scorer(other, self)
 
     def __call__(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> ScoreMaps:
         """Score maps of photographs (B,[1+T,]3,S,S) uint8, as float32 arrays; NotFinite calls them by their

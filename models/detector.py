@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -26,6 +27,7 @@ from models.views.sliding_windows import WindowGrid
 from models.views.tile_maps import FINER, join_tiles
 from utils.config import QUARTER, WHOLE_IMAGE, WindowConfig
 from utils.errors import ModelError
+from utils.memory import Halving
 from utils.room import Room, in_memory
 from utils.tile_layout import TileLayout, tiles_for
 
@@ -137,12 +139,14 @@ class Detector(nn.Module):
         what it saw before is forgotten. Their tokens are kept in `room`."""
         want = self.method.want if self.beside is None else self.beside.batch.want
         whole, parts, digests = Kept(count, room), Kept(count, room), []
+        encode = Halving(lambda views: self.encode(views, want).tokens, _join_tokens)
+        encode_tiles = Halving(lambda tiles: self._encode_tiles(tiles).tokens, _join_tokens)
         for images in inspected:
             views, tiles = self._views(images)
             digests += [digest_of(image) for image in views]
-            whole.add(self.encode(views, want).tokens)
+            whole.add(encode(views))
             if tiles is not None and self.beside is None:
-                parts.add(self._encode_tiles(tiles).tokens)
+                parts.add(encode_tiles(tiles))
         memory = whole.memory(digests)
         if self.beside is not None:
             like = torch.empty(0, dtype=self.backbone.dtype, device=self.backbone.device)
@@ -265,8 +269,9 @@ class Detector(nn.Module):
 
         `match` stands in for the usual ways of matching, for whole images, windows and tiles.
         """
-        whole, tiles = self._views(images)
-        features = self._features(whole)
+        there = self._moved(images)
+        whole, tiles = self._views(there)
+        features = self._features(whole, self._views(images)[0])
         raw = self._raw_maps(features, match)
         final = self.final_maps(raw)
         if tiles is not None:
@@ -281,26 +286,30 @@ class Detector(nn.Module):
             found = ScoreMaps(found.base, found.base_score, *self.method.summarise(self.final_maps(stitched)))
         return found if self.beside is None else self.beside.added(found, features)
 
-    def _features(self, whole: Tensor) -> Features:
-        """The features of whole images; of those that it was shown the tokens are kept, and serve where no
-        more than tokens is wanted and their precision is that of the backbone, or where nothing else looks
-        at them."""
+    def _moved(self, images: Tensor) -> Tensor:
+        """The images on the backbone's device."""
+        device = self.backbone.device
+        if self.once is not None:
+            return self.once.moved(images, device)
+        return images.to(device, non_blocking=device.type == "cuda")
+
+    def _features(self, whole: Tensor, images: Tensor) -> Features:
+        """The features of whole images, which are `images` where they came from. Of those that it was shown
+        the tokens are kept, and serve where no more than tokens is wanted and their precision is that of the
+        backbone, or where nothing else looks at them."""
         shown = self.memory if self.beside is None else self.beside.memory
         if not isinstance(shown, BatchMemory):
             return self.encode(whole, self.method.want)
-        numbers = shown.of(whole)
+        numbers = shown.of(images)
         exact = not self.method.want and shown.tokens.dtype == self.backbone.dtype
         new = [place for place, number in enumerate(numbers) if number is None]
         if len(new) == len(numbers) or not (exact or self.method.sees_inspected):
             return self.encode(whole, self.method.want)._replace(shown=numbers)
-        size = len(self.backbone.layers), len(numbers), *shown.tokens.shape[2:]
-        tokens = torch.empty(size, dtype=self.backbone.dtype, device=self.backbone.device)
-        if new:
-            tokens[:, new] = self.encode(whole[new]).tokens
-        for place, number in enumerate(numbers):
-            if number is not None:
-                tokens[:, place] = shown.tokens[number].to(tokens)
-        return Features(tokens, shown=numbers)
+        like = torch.empty(0, dtype=self.backbone.dtype, device=self.backbone.device)
+        encoded = iter(self.encode(whole[new]).tokens.unbind(1) if new else ())
+        known = shown.tokens_for(like)
+        tokens = [next(encoded) if number is None else known[number].to(like) for number in numbers]
+        return Features(torch.stack(tokens, 1), shown=numbers)
 
     @torch.no_grad()
     def raw_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
@@ -322,10 +331,13 @@ class Detector(nn.Module):
         raw maps stand where none is.
         """
         found, grid = [], self.window_grid
+        if not self.budget:
+            found = [self._score_windows(image, None, match) for image in images]
+            return grid.stitch(torch.stack(found, dim=1))
         for number, image in enumerate(images):
-            chosen = grid.choose(base[number], self.budget) if self.budget else None
-            stand_in = None if chosen is None else raw[:, number]
-            found.append(grid.stitch(self._score_windows(image, chosen, match), chosen, stand_in))
+            chosen = grid.choose(base[number], self.budget)
+            maps = self._score_windows(image, chosen, match)
+            found.append(grid.stitch(maps, chosen, raw[:, number]))
         return torch.stack(found, dim=1)
 
     @torch.no_grad()
@@ -342,7 +354,10 @@ class Detector(nn.Module):
     def _encode_tiles(self, tiles: Tensor) -> Features:
         """Tiles (B,T,3,S,S) -> their features, the tokens of an image's tiles one after the other
         (L,B,T*N,C)."""
-        features = self.encode(tiles.flatten(0, 1), self.method.want)
+        if self.once is None:
+            features = self.encode(tiles.flatten(0, 1), self.method.want)
+        else:
+            features = self.once.of(tiles, (), lambda: tiles.flatten(0, 1), self.method.want)
         return features.each_tokens(lambda tokens: tokens.unflatten(1, tiles.shape[:2]).flatten(2, 3))
 
     def _tile_maps(
@@ -372,13 +387,17 @@ class Detector(nn.Module):
         self, image: Tensor, match: Matching, chosen: Sequence[int] | None = None
     ) -> Iterator[Features]:
         """Image (3,S,S) -> features of its windows, chunk by chunk."""
-        grid = self.window_grid
-        windows = grid.cut(image.to(self.backbone.device), self.backbone.patch_size, chosen)
-        patches = grid.seen if chosen is None else grid.seen[chosen]
-        side = grid.encoded * self.backbone.patch_size
-        for part, at in zip(windows.split(self.chunk), patches.split(self.chunk)):
-            features = self.encode(part, self.method.want | match.want, side)
-            yield features.at(at.to(self.backbone.device))
+        grid, patch, want = self.window_grid, self.backbone.patch_size, self.method.want | match.want
+        there, side = image.to(self.backbone.device), grid.encoded * patch
+        numbers = range(len(grid)) if chosen is None else chosen
+        for start in range(0, len(numbers), self.chunk):
+            which = tuple(numbers[start : start + self.chunk])
+            cut = partial(grid.cut, there, patch, which)
+            if self.once is None:
+                features = self.encode(cut(), want, side)
+            else:
+                features = self.once.of(image, (grid.size, *which), cut, want, side)
+            yield features.at(grid.seen_in(which, there.device))
 
     @property
     def window_grid(self) -> WindowGrid:
@@ -392,15 +411,24 @@ class Detector(nn.Module):
         """Windows encoded at once."""
         return max(1, self.at_once.patches // self.settings.encoded_side**2)
 
-    def halve_windows(self) -> bool:
-        """Half as many windows are encoded at once from now on; False where it is one already or there are
-        none."""
+    def spare(self, images: int = 0) -> bool:
+        """Takes less memory from now on: what was encoded is forgotten, or half as many windows are encoded
+        at once. False where it is one window already, there are none, or they have fewer patches than so
+        many whole images that are encoded at once."""
+        if self.once is not None and self.once.forget():
+            logger.warning("Out of memory: going on without what was encoded before.")
+            return True
         now = min(self.chunk, len(self.windows)) if self.windows is not None else 0
-        if now <= 1:
+        if now <= 1 or now * self.settings.encoded_side**2 < images * self.grid**2:
             return False
         self.at_once.patches = now // 2 * self.settings.encoded_side**2
         logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
         return True
+
+
+def _join_tokens(parts: Sequence[Tensor]) -> Tensor:
+    """Tokens (L,b,n,C) of several batches as those of one."""
+    return torch.cat(tuple(parts), dim=1)
 
 
 def _inside(parts: Iterable[Features], inside: Tensor | None, count: int) -> tuple[Iterable[Features], int]:

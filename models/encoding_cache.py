@@ -6,6 +6,7 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 from models.backbone import NOTHING_MORE
@@ -19,36 +20,70 @@ class EncodedOnce:
     """`encode` of a backbone, with what it gave for the last batches, up to `most` bytes of it.
 
     A batch is known again by its values as a whole: what one image gets may depend, in its last bit, on the
-    images beside it. What was encoded with more than is wanted serves too, without the rest. The very tensor
-    that came last, which nobody changes, is not looked at again.
+    images beside it. What was encoded with more than is wanted serves too, without the rest. Windows are
+    known again by their image's values and by which they are. The very tensor that was `moved` last, which
+    nobody changes, is not looked at again.
     """
 
     def __init__(self, encode: Encode, most: int = KEPT_BYTES) -> None:
         self.encode, self.most, self.held = encode, most, 0
-        self.last: tuple[Tensor, bytes] | None = None
-        self.known: OrderedDict[tuple[bytes, int | None], tuple[Features, frozenset[str]]] = OrderedDict()
+        self.last: tuple[Tensor, Tensor] | None = None
+        self.digests: dict[tuple, bytes] = {}  # of what `moved` gave last, by its place in memory
+        self.known: OrderedDict[tuple, tuple[Features, frozenset[str]]] = OrderedDict()
 
     def __call__(
         self, pixels: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
     ) -> Features:
         """As the backbone's own."""
-        key = self._digest(pixels), side
+        return self._once((self.digest(pixels), side), lambda: pixels, want, side)
+
+    def of(
+        self,
+        images: Tensor,
+        which: tuple[int, ...],
+        pixels: Callable[[], Tensor],
+        want: frozenset[str],
+        side: int | None = None,
+    ) -> Features:
+        """The features of what `pixels` cuts out of images (...,3,H,W); `which` names it."""
+        return self._once((self.digest(images), which, side), pixels, want, side)
+
+    def moved(self, images: Tensor, device: torch.device) -> Tensor:
+        """The images on the device, moved once for the very tensor that came last; looked at where they came
+        from."""
+        if self.last is None or self.last[0] is not images:
+            there = images.to(device, non_blocking=device.type == "cuda")
+            pairs = zip(images.flatten(0, -4), there.flatten(0, -4))
+            self.digests = {_place(moved): _digest(image) for image, moved in pairs}
+            self.last = images, there
+        return self.last[1]
+
+    def forget(self) -> bool:
+        """Frees what it holds; whether that was anything."""
+        held, self.held = self.held, 0
+        self.known.clear()
+        return held > 0
+
+    def digest(self, pixels: Tensor) -> bytes:
+        """What tells images (...,3,H,W) from others."""
+        if pixels.dim() > 3:
+            return b"".join(map(self.digest, pixels))
+        return self.digests.get(_place(pixels)) or _digest(pixels)
+
+    def _once(
+        self, key: tuple, pixels: Callable[[], Tensor], want: frozenset[str], side: int | None
+    ) -> Features:
         found, held = self.known.pop(key, (None, NOTHING_MORE))
         if found is None or not want <= held:
             self.held -= _size(found)
             held = want | held
-            found = self.encode(pixels, held, side)
+            found = self.encode(pixels(), held, side)
             self.held += _size(found)
         self.known[key] = found, held
         while self.held > self.most:
             _, (oldest, _) = self.known.popitem(last=False)
             self.held -= _size(oldest)
         return _only(found, want)
-
-    def _digest(self, pixels: Tensor) -> bytes:
-        if self.last is None or self.last[0] is not pixels:
-            self.last = pixels, _digest(pixels)
-        return self.last[1]
 
 
 def _only(features: Features, want: frozenset[str]) -> Features:
@@ -60,9 +95,13 @@ def _only(features: Features, want: frozenset[str]) -> Features:
     )
 
 
-def _digest(pixels: Tensor) -> bytes:
-    values = pixels.cpu().contiguous().numpy().data
-    about = f"{tuple(pixels.shape)}".encode()
+def _place(image: Tensor) -> tuple:
+    return image.data_ptr(), image.shape, image.stride()
+
+
+def _digest(image: Tensor) -> bytes:
+    values = image.cpu().contiguous().numpy().data
+    about = f"{tuple(image.shape)}".encode()
     return hashlib.blake2b(values, key=hashlib.blake2b(about).digest(), digest_size=20).digest()
 
 

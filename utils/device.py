@@ -63,6 +63,10 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what waits for "the" GPU, or pins memory, means this one
         torch.backends.cudnn.allow_tf32 = False  # else float32 convolutions keep 10 bits of their factors
+        matmul = (
+            torch.backends.cuda.matmul
+        )  # else parts of a long sum may be rounded to its factors' precision
+        matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
     logger.info("device %s: %s, %s", device, describe_device(device), reason)
     return device
 

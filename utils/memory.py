@@ -64,16 +64,17 @@ class Halving(Generic[Result]):
     """Calls `function` with a batch (B,...), and in halves, quarters, ... from the first time on that memory
     is short.
 
-    `join` puts the results of the parts together in order. `smaller` is asked once single items do not fit
-    either. `function` must treat items alone (no batch statistics): then the results are those of the whole
-    batch.
+    `join` puts the results of the parts together in order. `smaller` makes other things smaller, and says
+    whether it did: it is asked first, with the number of items that were tried at once, where these things
+    may take more memory than the items; and with 0 once single items do not fit either. `function` must treat
+    items alone (no batch statistics): then the results are those of the whole batch.
     """
 
     def __init__(
         self,
         function: Callable[..., Result],
         join: Callable[[Sequence[Result]], Result],
-        smaller: Callable[[], bool] = lambda: False,
+        smaller: Callable[[int], bool] = lambda _: False,
     ) -> None:
         self.function, self.join, self.smaller = function, join, smaller
         self.limit: int | None = None
@@ -85,10 +86,14 @@ class Halving(Generic[Result]):
             parts = [self.function(part, *more, **named) for part in pieces]
             return parts[0] if len(parts) == 1 else self.join(parts)
 
-        return sparing(attempt, lambda: self._halve(len(batch)) or self.smaller())
+        return sparing(attempt, lambda: self._spare(len(batch)))
 
-    def _halve(self, size: int) -> bool:
+    def _spare(self, size: int) -> bool:
+        """Whether the next attempt needs less memory."""
         now = min(self.limit or size, size)
+        return self.smaller(now) or self._halve(now) or self.smaller(0)
+
+    def _halve(self, now: int) -> bool:
         if now <= 1:
             return False
         self.limit = now // 2

@@ -33,10 +33,10 @@ class Beside:
         device of `like`, and not again."""
         found = [
             self._scored(Features(photograph[:, None].to(like), shown=(number,)), grid, memory)
-            for number, photograph in enumerate(memory.tokens)
+            for number, photograph in enumerate(memory.tokens_for(like))
         ]
-        peaks = torch.tensor([float(shown.max()) for shown, _ in found])
-        scores = torch.cat([score.cpu() for _, score in found])
+        peaks = torch.stack([shown.max() for shown, _ in found]).cpu()
+        scores = torch.cat([score for _, score in found]).cpu()
         self.memory, self.levels = memory, (_level(peaks.quantile(0.5)), _level(scores.quantile(0.5)))
 
     def set_own(self, peak: float, score: float) -> None:

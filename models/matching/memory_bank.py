@@ -118,13 +118,10 @@ class MemoryBank:
         copies = self.photographs // references
         first, after = reference * copies, (reference + 1) * copies
         start, end = sum(self.sizes[:first]), sum(self.sizes[:after])
-        part = self.part(_all_but(start, end, len(self), self.centred.device))
-        part = replace(part, sizes=(*self.sizes[:first], *self.sizes[after:]))
-        if self.keys is None:
-            return part
-        window = self.window
-        rows = _all_but(start // window, end // window, len(self.keys), self.keys.device)
-        return replace(part, keys=self.keys[rows])
+        keys = None if self.keys is None else _all_but(self.keys, start // self.window, end // self.window)
+        patches = None if self.patches is None else _all_but(self.patches, start, end)
+        rest = _all_but(self.centred, start, end, 1)
+        return MemoryBank(self.mean, rest, (*self.sizes[:first], *self.sizes[after:]), keys, patches)
 
     def beginning(self, photographs: int) -> MemoryBank:
         """The bank of its first photographs alone, to the last bit; it shares their tokens, and what is
@@ -319,17 +316,21 @@ class _Sizes:
         if part.patches is None:
             self.of += part.kept_sizes()
             return
-        for window in part.patches.reshape(-1, part.patches.shape[-1]).expand(part.tokens.shape[1], -1):
-            place = int(window[0])
+        windows, patches = part.tokens.shape[1:3]
+        for place in part.patches.reshape(-1, patches).expand(windows, -1)[:, 0].tolist():
             self.first = place if self.first is None else self.first
             if place == self.first:
                 self.of.append(0)
-            self.of[-1] += len(window)
+            self.of[-1] += patches
 
 
-def _all_but(start: int, end: int, rows: int, device: torch.device) -> Tensor:
-    """All of so many rows but those from `start` to before `end`."""
-    return torch.cat([torch.arange(start, device=device), torch.arange(end, rows, device=device)])
+def _all_but(values: Tensor, start: int, end: int, dim: int = 0) -> Tensor:
+    """Values without the rows from `start` to before `end` of a dimension; no copy of them where those are
+    its first or its last ones."""
+    before, after = values.narrow(dim, 0, start), values.narrow(dim, end, values.shape[dim] - end)
+    if start == 0 or end == values.shape[dim]:
+        return after if start == 0 else before
+    return torch.cat([before, after], dim)
 
 
 def _side_by_side(means: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
 from models.method import Method, mean_of_highest
 from utils.errors import ModelError
+from utils.memory import free_bytes
 from utils.plain_tensors import taken
 from utils.room import Room, in_memory
 
@@ -28,6 +29,7 @@ LOWEST = 0.3  # of the other photographs: those that are most like a patch say h
 SAME = 1e-3  # mean distance of the patches in place, up to which two photographs count as one
 FEWEST = 2  # photographs that can be compared
 DIGEST = 20  # bytes
+HELD_SHARE = 0.5  # of a device's free memory
 UNIT = 0.05  # that the length of a stored token may lie from 1
 
 
@@ -35,15 +37,28 @@ UNIT = 0.05  # that the length of a stored token may lie from 1
 class BatchMemory:
     """The inspected photographs' unit tokens (R,L,N,C), of R photographs that stand for all.
 
-    digests (R,DIGEST) uint8: by which each one is known again. found: the maps (L,N) of those that were
-    compared already, by their numbers. tiles: the N tokens of each are those of so many square parts, one
+    They lie on the CPU, of which they may take gigabytes, or in a file. digests (R,DIGEST) uint8: by which
+    each one is known again. found: the maps (L,N) of those that were compared already, by their numbers.
+    held: the tokens on another device. tiles: the N tokens of each are those of so many square parts, one
     after the other.
     """
 
     tokens: Tensor
     digests: Tensor = field(default_factory=lambda: torch.zeros(0, DIGEST, dtype=torch.uint8))
     found: dict[int, Tensor] = field(default_factory=dict, compare=False)
+    held: dict[torch.device, Tensor] = field(default_factory=dict, compare=False)
     tiles: int = 1
+
+    def tokens_for(self, query: Tensor) -> Tensor:
+        """The tokens as what is matched on the query's device: there already, where HELD_SHARE of its free
+        memory holds them all."""
+        device = query.device
+        if device.type == "cpu" or device in self.held:
+            return self.held.get(device, self.tokens)
+        if self.tokens.numel() * query.element_size() > HELD_SHARE * free_bytes(device):
+            return self.tokens
+        self.held[device] = self.tokens.to(query)
+        return self.held[device]
 
     @cached_property
     def numbers(self) -> dict[bytes, int]:
@@ -112,44 +127,61 @@ def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
 
     A photograph of the memory that is the same one (`SAME`) is no other. ModelError where there is none.
     """
-    known = memory.tokens
+    known, tiles = memory.tokens_for(tokens), memory.tiles
     if known.shape[2:] != tokens.shape[2:]:
         raise ModelError("The inspected photographs were looked at in another size than this one has.")
-    same = _the_same(tokens[0], known[:, 0])
+    blocks, images, patches, _ = tokens.shape
+    own = [_averaged_blocks(tokens, side, tiles) for side in SURROUNDINGS]
+    distances = torch.empty((len(own), len(known), blocks, images, patches), device=tokens.device)
+    same = torch.empty((len(known), images), dtype=torch.bool, device=tokens.device)
+    for number, photograph in enumerate(known):
+        other = photograph.to(tokens)
+        same[number] = _is_same(tokens[0], other[0])
+        for side, queries, found in zip(SURROUNDINGS, own, distances):
+            found[number] = _nearest_distances(queries, averaged(other, side, tiles))
     if same.all(0).any():
         raise ModelError(
             f"Photographs are compared with each other, and there are no {FEWEST} different ones."
         )
-    found, tiles = torch.zeros(tokens.shape[:3], device=tokens.device), memory.tiles
-    for side in SURROUNDINGS:
-        for block, own in enumerate(tokens):
-            found[block] += _of_one_block(averaged(own, side, tiles), known[:, block], side, same, tiles)
-    return found / len(SURROUNDINGS)
+    total = torch.zeros(tokens.shape[:3], device=tokens.device)
+    for of_side in distances:
+        for block in range(blocks):
+            total[block] += _mean_of_lowest(of_side[:, block], same)
+    return total / len(SURROUNDINGS)
 
 
-def _of_one_block(own: Tensor, known: Tensor, side: int, same: Tensor, tiles: int) -> Tensor:
-    """Averaged tokens (B,N,C) against the photographs (R,N,C) that are not the `same` (R,B), of so many
-    `tiles` -> (B,N)."""
-    distances = torch.empty((len(known), *own.shape[:2]), device=own.device)
-    for number, photograph in enumerate(known):
-        other = averaged(photograph[None].to(own), side, tiles)[0]
-        nearest = torch.stack([(patches @ other.T).amax(-1) for patches in own])
-        distances[number] = ((1 - nearest.float()) / 2).clamp(0, 1)
-    distances.masked_fill_(same[..., None], math.inf)
-    ordered = distances.sort(0).values
+def _averaged_blocks(tokens: Tensor, side: int, tiles: int) -> Tensor:
+    """Tokens (L,B,N,C), each block's `averaged`."""
+    if side == 1:
+        return tokens
+    return torch.stack([averaged(block, side, tiles) for block in tokens])
+
+
+def _nearest_distances(queries: Tensor, other: Tensor) -> Tensor:
+    """Averaged tokens (L,B,N,C) against another photograph's (L,N,C) -> (L,B,N), half the cosine distance of
+    each to its nearest. A CPU takes the images of a block one by one, a GPU all at once."""
+
+    def highest(block: Tensor, normal: Tensor) -> Tensor:
+        if block.device.type == "cpu":
+            return torch.stack([(patches @ normal.T).amax(-1) for patches in block])
+        return (block.flatten(0, 1) @ normal.T).amax(-1).view(block.shape[:2])
+
+    nearest = torch.stack([highest(*pair) for pair in zip(queries, other)])
+    return ((1 - nearest.float()) / 2).clamp(0, 1)
+
+
+def _mean_of_lowest(distances: Tensor, same: Tensor) -> Tensor:
+    """Distances (R,B,N) from R photographs, of which some are the `same` (R,B) -> (B,N), the mean of the
+    LOWEST share of those from the others."""
+    ordered = distances.masked_fill(same[..., None], math.inf).sort(0).values
     asked = ((~same).sum(0) * LOWEST).ceil().long()
-    counted = torch.arange(len(known), device=own.device)[:, None] < asked
+    counted = torch.arange(len(distances), device=distances.device)[:, None] < asked
     return ordered.masked_fill(~counted[..., None], 0).sum(0) / asked[:, None]
 
 
-def _the_same(own: Tensor, known: Tensor) -> Tensor:
-    """Tokens (B,N,C) and (R,N,C) of one block -> (R,B): which photographs are the same but for rounding."""
-    return torch.stack(
-        [
-            (own.float() - photograph.to(own.device).float()).square().sum(-1).mean(-1) / 4 <= SAME
-            for photograph in known
-        ]
-    )
+def _is_same(own: Tensor, photograph: Tensor) -> Tensor:
+    """Tokens (B,N,C) and (N,C) of one block -> (B,): which are of the same photograph but for rounding."""
+    return (own.float() - photograph.float()).square().sum(-1).mean(-1) / 4 <= SAME
 
 
 class Batch(Method[BatchMemory]):
@@ -194,16 +226,21 @@ class Batch(Method[BatchMemory]):
             raise ModelError("Nobody has shown the detector the inspected photographs: call look_at() first.")
         shown = query.shown or (None,) * query.tokens.shape[1]
         new = [place for place, number in enumerate(shown) if number not in memory.found]
-        maps = query.tokens.new_empty(query.tokens.shape[:3], dtype=torch.float32)
-        for place, number in enumerate(shown):
-            if number in memory.found:
-                maps[:, place] = memory.found[number].to(maps)
+        scored: dict[int, Tensor] = {}
         if new:
-            maps[:, new] = mutual_scores(query.tokens[:, new], memory)
+            images = query.tokens.unbind(1)
+            maps = mutual_scores(torch.stack([images[place] for place in new], 1), memory)
+            scored = dict(zip(new, maps.unbind(1)))
         memory.found.update(
-            {number: maps[:, place].cpu() for place in new if (number := shown[place]) is not None}
+            {number: scored[place].clone() for place in new if (number := shown[place]) is not None}
         )
-        return maps
+        return torch.stack(
+            [
+                scored[place] if number is None or place in scored else memory.found[number]
+                for place, number in enumerate(shown)
+            ],
+            1,
+        )
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of maps (L,B,G,G), and of its highest patches (B,)."""

@@ -48,6 +48,8 @@ class WindowGrid:
             ((rows[:, None, None] + at[:, None]) * grid + columns[:, None, None] + at).flatten(1)
             for at in (offset, middle)
         )
+        self._counts: dict[torch.device, Tensor] = {}
+        self._seen: dict[torch.device, Tensor] = {}
 
     def __len__(self) -> int:
         return len(self.origins)
@@ -68,6 +70,16 @@ class WindowGrid:
             ]
         )
 
+    def seen_in(self, which: Sequence[int], device: torch.device) -> Tensor:
+        """`seen` of some of the windows, on a device that is told once."""
+        if device not in self._seen:
+            self._seen[device] = self.seen.to(device)
+        there = self._seen[device]
+        first, last = which[0], which[-1] + 1
+        if last - first == len(which):
+            return there[first:last]  # they are in order: no list of them has to cross
+        return there[torch.tensor(which).to(device, non_blocking=True)]
+
     def as_cut(self, maps: Tensor) -> Tensor:
         """Maps of windows as they were encoded (M,W,encoded*encoded) -> (M,W,size,size), bilinear and
         antialiased where that is another size."""
@@ -86,16 +98,25 @@ class WindowGrid:
         of `elsewhere` (...,G,G). Adds window after window, so that the result does not depend on a device's
         atomics.
         """
-        chosen = range(len(self)) if chosen is None else chosen
         total = maps.new_zeros((*maps.shape[:-3], self.grid, self.grid))
-        count = maps.new_zeros((self.grid, self.grid))
-        for number, window in enumerate(chosen):
+        for number, window in enumerate(range(len(self)) if chosen is None else chosen):
             row, column = self.origins[window]
-            part = (..., slice(row, row + self.size), slice(column, column + self.size))
-            total[part] += maps[..., number, :, :]
-            count[part] += 1
+            part = total[..., row : row + self.size, column : column + self.size]
+            part.add_(maps[..., number, :, :])
+        count = self._count(chosen, maps)
         mean = total / count.clamp(min=1)
         return mean if elsewhere is None else torch.where(count > 0, mean, elsewhere)
+
+    def _count(self, chosen: Sequence[int] | None, like: Tensor) -> Tensor:
+        """How many of the windows, all or the chosen ones, cover each patch (G,G); of all windows a device is
+        told once."""
+        if chosen is None and like.device in self._counts:
+            return self._counts[like.device]
+        patches = self.patches if chosen is None else self.patches[list(chosen)]
+        count = patches.flatten().bincount(minlength=self.grid**2).view(self.grid, self.grid).to(like)
+        if chosen is None:
+            self._counts[like.device] = count
+        return count
 
     def choose(self, weight: Tensor, budget: int) -> list[int]:
         """At most `budget` windows for a map of weights (G,G), in the order of `origins`.

@@ -21,8 +21,8 @@ def join_tiles(maps: Tensor, layout: TileLayout) -> Tensor:
     count = maps.new_zeros((layout.height, layout.width))
     for number, (row, column) in enumerate(layout.origins):
         part = (..., slice(row, row + layout.grid), slice(column, column + layout.grid))
-        total[part] += tiles[..., number, :, :]
-        count[part] += 1
+        total[part].add_(tiles[..., number, :, :])  # += would copy the part onto itself as well
+        count[part].add_(1)
     return total / count
 
 

@@ -36,10 +36,34 @@ def test_a_batch_is_known_by_all_its_values(tiny_backbone):
 def test_the_tensor_that_came_last_is_not_looked_at_again(tiny_backbone, monkeypatch):
     looked, digest = [], encoding_cache._digest
     monkeypatch.setattr(encoding_cache, "_digest", lambda images: looked.append(images) or digest(images))
+    once, cpu = EncodedOnce(tiny_backbone.encode), torch.device("cpu")
+    pixels = noise(2, 3, 3, 32, 32)
+    there = once.moved(pixels, cpu)
+    assert len(looked) == 6 and once.moved(pixels, cpu) is there
+    assert once(there[:, 0]).tokens is once(there[:, 0]).tokens and len(looked) == 6
+    assert not torch.equal(once(255 - pixels[:, 0]).tokens, once(there[:, 0]).tokens) and len(looked) == 8
+
+
+def test_windows_are_known_without_being_cut(tiny_backbone):
+    once, image, cut = EncodedOnce(tiny_backbone.encode), noise(3, 32, 32), []
+
+    def of(image, *which):
+        return once.of(
+            image, which, lambda: cut.append(which) or image[None, :, : 8 * which[0], :16], frozenset()
+        )
+
+    first = of(image, 2, 0).tokens
+    assert torch.equal(first, tiny_backbone.encode(image[None, :, :16, :16]).tokens)
+    assert of(image.clone(), 2, 0).tokens is first and cut == [(2, 0)]
+    assert not torch.equal(of(255 - image, 2, 0).tokens, first) and len(cut) == 2
+    assert of(image, 2, 1).tokens is not first and len(cut) == 3
+
+
+def test_what_it_holds_is_forgotten_where_memory_is_short(tiny_backbone):
     once = EncodedOnce(tiny_backbone.encode)
-    pixels = noise(2, 3, 32, 32)
-    assert once(pixels).tokens is once(pixels).tokens and len(looked) == 1
-    assert not torch.equal(once(255 - pixels).tokens, once(pixels).tokens) and len(looked) == 3
+    assert not once.forget()
+    once(noise(1, 3, 32, 32))
+    assert once.forget() and not once.forget() and not once.known
 
 
 def test_no_more_is_kept_than_may_be(tiny_backbone):

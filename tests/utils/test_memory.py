@@ -33,6 +33,25 @@ def test_halves_are_put_together_in_order_and_other_errors_pass():
         Halving(lambda _: (_ for _ in ()).throw(RuntimeError("something else")), torch.cat)(torch.zeros(4))
 
 
+def test_what_takes_more_is_made_smaller_first():
+    asked, room = [], [10]
+
+    def smaller(items):
+        asked.append(items)
+        if items and room[0] <= 2:
+            return False
+        room[0] //= 2
+        return room[0] > 0
+
+    def work(batch):
+        if len(batch) > 1 or room[0] > 1:
+            raise MemoryError
+        return batch
+
+    found = Halving(work, torch.cat, smaller)(torch.arange(4))
+    assert found.tolist() == [0, 1, 2, 3] and asked == [4, 4, 4, 2, 1, 0]
+
+
 def test_what_counts_as_out_of_memory():
     assert is_out_of_memory(torch.OutOfMemoryError("x")) and is_out_of_memory(MemoryError())
     assert is_out_of_memory(RuntimeError("MPS backend out of memory")) and not is_out_of_memory(

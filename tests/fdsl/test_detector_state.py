@@ -1,0 +1,84 @@
+"""A saved detector that memory does not hold."""
+
+import numpy as np
+import pytest
+import torch
+
+from fdsl.api import AnomalyDetector, ConfigError
+from models.detector import Detector
+from models.matching.memory_bank import MemoryBank
+from tests.support.photographs import texture
+from tests.support.predictions import TOWER
+from utils.config import WindowConfig
+
+
+@pytest.fixture
+def detector(tiny_configs):
+    found = AnomalyDetector.from_backbone(
+        method="nearest",
+        windows=WindowConfig("mul", 4, 2),
+        model_config=tiny_configs,
+        device="cpu",
+        precision="fp32",
+        **TOWER,
+    )
+    found.fit(np.stack([texture(number) for number in (1, 2, 3)]), false_alarm_rate=None)
+    return found
+
+
+def too_large(*_, **__):
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+
+def test_a_file_that_does_not_fit_is_not_called_broken(detector, tiny_configs, tmp_path, monkeypatch):
+    detector.save(tmp_path / "saved.safetensors")
+    monkeypatch.setattr(MemoryBank, "restored", too_large)
+    with pytest.raises(ConfigError, match="does not fit into the memory of cpu .*another --device") as found:
+        AnomalyDetector.load(tmp_path / "saved.safetensors", model_config=tiny_configs, device="cpu")
+    assert "save it again" not in str(found.value)
+
+
+def test_a_bank_that_fits_once_but_not_twice_is_one_sentence(detector, monkeypatch):
+    monkeypatch.setattr(Detector, "without", too_large)
+    with pytest.raises(ConfigError, match="not enough memory"):
+        detector.scorer.without(1, 3)
+
+
+def test_a_bank_without_its_first_or_last_reference_is_no_copy(detector):
+    bank = detector.scorer.detector.window_memory
+    place = bank.centred.untyped_storage().data_ptr()
+    for reference in range(3):
+        rest = bank.without(reference, 3)
+        assert rest.sizes == bank.sizes[:2]
+        assert (rest.centred.untyped_storage().data_ptr() == place) == (reference != 1)
+        kept = [one for number, one in enumerate(bank.centred.chunk(3, 1)) if number != reference]
+        assert torch.equal(rest.centred, torch.cat(kept, 1))
+
+
+def test_where_memory_is_short_what_takes_most_is_made_smaller(detector):
+    made = detector.scorer.detector
+    windows, patches = len(made.windows), made.settings.encoded_side**2
+    made.at_once.patches = windows * patches
+    assert not made.spare(windows * patches // made.grid**2 + 1) and made.chunk == windows
+    assert made.spare(1) and made.chunk == windows // 2
+    with made.encoding_once():
+        made.encode(torch.zeros(1, 3, made.image_size, made.image_size, dtype=torch.uint8))
+        assert made.spare(1) and made.chunk == windows // 2 and not made.once.known
+        assert made.spare(1) and made.chunk == windows // 4
+
+
+def test_photographs_that_are_looked_at_come_in_halves_where_memory_is_short(tiny_configs, monkeypatch):
+    made = AnomalyDetector.from_backbone(
+        method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
+    )
+    photographs = np.stack([texture(number) for number in range(5)])
+    made.fit(inspected=photographs, false_alarm_rate=None)
+    wanted = made.scorer.detector.memory.tokens
+    encode = made.backbone.encode
+
+    def short(pixels, *more):
+        return too_large() if len(pixels) > 2 else encode(pixels, *more)
+
+    monkeypatch.setattr(made.backbone, "encode", short)
+    made.fit(inspected=photographs, false_alarm_rate=None)
+    assert torch.allclose(made.scorer.detector.memory.tokens, wanted, atol=1e-6)
