@@ -18,12 +18,8 @@ if __name__ in ("__main__", "fdsl_commands.export"):  # before torch is imported
 
 import logging
 
-from fdsl.api import AnomalyDetector
-from fdsl.export.export_detector import export_detector
-from fdsl.export.inspect_archive import write_inspect_archive
-from fdsl.export.onnx_file import require_packages
 from fdsl.flags.export_flags import parse
-from utils.command import run_command
+from utils.command import loading, run_command
 from utils.errors import ConfigError, DataError, ModelError
 
 logger = logging.getLogger("fdsl")
@@ -31,6 +27,12 @@ logger = logging.getLogger("fdsl")
 
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv, __doc__)
+    with loading("the detector"):
+        from fdsl.api import AnomalyDetector
+        from fdsl.export.export_detector import export_detector
+        from fdsl.export.inspect_archive import write_inspect_archive
+        from fdsl.export.onnx_file import require_packages
+
     require_packages()
     detector = AnomalyDetector.load(
         args.detector, pretrained=args.pretrained, model_config=args.model_config, device=args.device

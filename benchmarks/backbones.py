@@ -50,8 +50,10 @@ class Timed:
         side_px = self.config.image_size
         self.backbone = load_tower(self.config, device, dtype)
         self.bare_tower = load_tower(self.config, device, torch.float32).visual.to(dtype)
-        method = METHODS["nearest"].of_heads(
-            self.backbone.width, len(self.backbone.layers), MethodConfig(), None
+        method = (
+            METHODS["nearest"]
+            .load()
+            .of_heads(self.backbone.width, len(self.backbone.layers), MethodConfig(), None)
         )
         self.scorer = Scorer(Detector(self.backbone, method, side_px))
         torch.manual_seed(0)

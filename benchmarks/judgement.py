@@ -41,7 +41,8 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.judges import AnomalyDino, Ours, encoded_backbone
-from data.catalogue import DATASETS, open_catalogue
+from data.catalogue import open_catalogue
+from data.datasets import DATASETS
 from data.images import open_image, open_mask
 from data.records import Catalogue, Record, draw_references, without_references
 from data.tensors import mask_to_tensor, photograph_to_pixels

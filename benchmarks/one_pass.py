@@ -151,7 +151,7 @@ def image(args: argparse.Namespace) -> None:
     dtype = choose_precision(args.precision, torch.device("cpu"))
     backbone = load_backbone(*tower, torch.device("cpu"), dtype, args.model_config)
     torch.manual_seed(0)
-    made = METHODS[args.method]
+    made = METHODS[args.method].load()
     heads = Fdsl(backbone.width, len(args.layers)).state_dict() if made.needs_heads else None
     method = made.of_heads(backbone.width, len(args.layers), MethodConfig(), heads).eval()
     rows = [row_of(args, backbone, method, look) for look in args.looks or LOOKS]

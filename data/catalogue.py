@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from data import folder, mvtec, visa
 from data.counts import table_of_counts
+from data.datasets import DATASETS, layout_of
 from data.meta import read_meta
 from data.records import Catalogue
 from utils.errors import DataError
@@ -15,10 +15,6 @@ from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 
-# Every dataset that there is: its module's layout. How to add one: docs/extending.md.
-LAYOUTS = {layout.name: layout for layout in (mvtec.LAYOUT, visa.LAYOUT, folder.LAYOUT)}
-DATASETS = tuple(LAYOUTS)
-
 
 def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None = None) -> Catalogue:
     """The catalogue of a dataset (one of DATASETS): from meta_file, else root/meta.json, else by scanning.
@@ -26,8 +22,8 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
     Nothing is written, so a read-only root will do. Raises DataError.
     """
     root = Path(root)
-    if dataset not in LAYOUTS:
-        raise DataError(f"--dataset {printable(dataset)}: is not known; choose one of {', '.join(LAYOUTS)}")
+    if dataset not in DATASETS:
+        raise DataError(f"--dataset {printable(dataset)}: is not known; choose one of {', '.join(DATASETS)}")
     if not root.is_dir():
         raise DataError(
             f"{printable(root)}: is not a folder; give the {dataset} dataset's root with --data-path DIR"
@@ -37,7 +33,7 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
         if meta_file is None:
             _warn_of_categories_beside(found, root)
         return found
-    found = LAYOUTS[dataset].scan(root)
+    found = layout_of(dataset).scan(root)
     warn(found.unused)
     return found
 
@@ -64,4 +60,4 @@ def _warn_of_categories_beside(found: Catalogue, root: Path) -> None:
 def describe_catalogue(catalogue: Catalogue, dataset: str) -> str:
     """A table of image and mask counts per category, split and defect, with the dataset's official counts
     where it has some."""
-    return table_of_counts(catalogue, LAYOUTS[dataset].official)
+    return table_of_counts(catalogue, layout_of(dataset).official)

@@ -14,10 +14,10 @@ from data.heif import HEIF_SUFFIXES, HOW, can_read_heif
 from utils.archives import facts_of, is_file, opened
 from utils.errors import DataError
 from utils.grey_range import GreyRange
+from utils.limits import MAX_PIXELS
 from utils.text import printable
 from utils.tile_layout import Crops
 
-MAX_PIXELS = 100_000_000
 STRIP = 2**20  # pixels that are scaled at once
 HEIF = can_read_heif()
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "GIF", "PPM", "JPEG2000", *(("HEIF",) if HEIF else ()))

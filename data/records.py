@@ -8,8 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from utils.errors import DataError
 from utils.text import natural_key, printable
 
@@ -61,6 +59,8 @@ def draw_references(
     The order of the records does not matter, and the draw of k begins with the draw of k - 1. Raises
     DataError where the category has fewer than k.
     """
+    import torch  # its generator alone: whoever only lists photographs does not wait for it
+
     normal = {r.image_path: r for r in records if not r.anomalous and r.category == category}
     if k < 0:
         raise DataError(f"--k-shot {k}: must not be negative; give the number of references to draw")

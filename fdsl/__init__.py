@@ -11,18 +11,21 @@ Three lines make one and use it:
 `predict` takes paths, PIL images, arrays and tensors.
 """
 
-from fdsl.api import (
-    AnomalyDetector,
-    BackboneConfig,
-    Box,
-    ConfigError,
-    DataError,
-    ModelError,
-    Prediction,
-    Threshold,
-    WindowConfig,
-    build_detector,
-)
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fdsl.api import (
+        AnomalyDetector,
+        BackboneConfig,
+        Box,
+        ConfigError,
+        DataError,
+        ModelError,
+        Prediction,
+        Threshold,
+        WindowConfig,
+        build_detector,
+    )
 
 __all__ = [
     "AnomalyDetector",
@@ -36,3 +39,13 @@ __all__ = [
     "WindowConfig",
     "build_detector",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """The interface is loaded, and PyTorch with it, when it is first asked for: commands parse their flags
+    before."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from fdsl import api
+
+    return getattr(api, name)

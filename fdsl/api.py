@@ -20,6 +20,7 @@ from data.grey import find_range
 from data.images import MAX_PIXELS
 from data.photographs import as_photograph, each_image, in_batches
 from fdsl.boxes import Box
+from fdsl.config.decision import LOWEST_RATE, Threshold
 from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config, method_config
 from fdsl.config.run_config import FittedConfig
@@ -41,14 +42,7 @@ from fdsl.scoring import Scorer, fused_scores
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set_scales
-from fdsl.thresholds.threshold import (
-    LOWEST_RATE,
-    NormalScores,
-    Threshold,
-    batch_threshold,
-    labelled_threshold,
-    require_both_kinds,
-)
+from fdsl.thresholds.threshold import NormalScores, batch_threshold, labelled_threshold, require_both_kinds
 from models.backbone import Backbone
 from models.detector import Detector
 from models.features import fuse

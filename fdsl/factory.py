@@ -72,7 +72,7 @@ def make_method(
 ) -> Method:
     """The method of a configuration for tokens (L,n,C) of `blocks` and `width`, with trained `heads`; one
     that reads text has its directions. ModelError where the backbone has no text tower."""
-    method = METHODS[config.method].of_heads(width, blocks, config.options, heads)
+    method = METHODS[config.method].load().of_heads(width, blocks, config.options, heads)
     if config.options.with_text:
         method = WithText(method)
     if method.reads_text and config.options.object != BY_CATEGORY:
@@ -140,7 +140,7 @@ def _refuse_other_kinds(windows: WindowConfig, image_score: str) -> None:
 
 def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
     """The method of a saved detector with its `state`; RuntimeError for a state that is not its own."""
-    kind, blocks = METHODS[config.method], len(backbone.layers)
+    kind, blocks = METHODS[config.method].load(), len(backbone.layers)
     if not config.options.with_text:
         return kind.of_state(backbone.width, blocks, config.options, state)
     inner = {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
+from models.method_facts import MethodFacts
 from models.views.tile_maps import resized, smoothed
 from utils.config import MethodConfig
 from utils.errors import ModelError
@@ -45,43 +46,20 @@ def mean_of_highest(maps: Tensor) -> Tensor:
     return flat.topk(max(1, math.ceil(TOP_SHARE * flat.shape[1])), -1).values.mean(-1)
 
 
-class Method(nn.Module, ABC, Generic[OwnMemory]):
+class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     """What turns features into anomaly maps.
 
-    name: as `--method` takes it. words: what it is, for reports. sentence: the same beside a table, after the
-    trained heads' own words where there are some. unlike_paper: why its row is not the paper's. needs_heads:
-    it needs a checkpoint's trained ones. needs_discrepancy: `--fd none` leaves it nothing. want: what it
-    needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are brought to
-    one scale by what held-out references reach. parts: those that `--leave-out` switches off. own_score:
-    what its image score is where `summarise` is its own. rotations: copies of each reference where nobody
-    asks for others. hottest: the map value that pictures show hottest
-    where no reference says better. sees_inspected: its memory is of the test images. added_by: of a
-    method that takes no references, the flag that adds it to one that does. takes_text: `--with-text` is
-    defined for it. reads_text: it needs `directions` (models/backbones/text/prompts.py). groups: how many
-    equal groups, of heights of their own, its maps are of. length_of_discrepancy: its map is how long the
-    discrepancy is that trained heads judge. plain_bank: its memory is a plain MemoryBank, the same as of
-    every such method.
+    want: what it needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are
+    brought to one scale by what held-out references reach. hottest: the map value that pictures show hottest
+    where no reference says better. groups: how many equal groups, of heights of their own, its maps are of.
+    plain_bank: its memory is a plain MemoryBank, the same as of every such method. All else is in its
+    facts.
     """
 
-    name: str
-    words: ClassVar[str]
-    sentence: ClassVar[str] = ""
-    unlike_paper: ClassVar[str] = ""
-    needs_heads: ClassVar[bool] = False
-    needs_discrepancy: ClassVar[bool] = True
-    matches: ClassVar[bool] = True
-    sees_inspected: ClassVar[bool] = False
-    added_by: ClassVar[str] = ""
-    takes_text: ClassVar[bool] = False
-    reads_text: ClassVar[bool] = False
     groups: ClassVar[int] = 1
-    length_of_discrepancy: ClassVar[bool] = False
     plain_bank: ClassVar[bool] = False
     want: ClassVar[frozenset[str]] = frozenset()
     scales: tuple[str, ...] = ()
-    parts: ClassVar[tuple[str, ...]] = ()
-    own_score: ClassVar[str] = ""
-    rotations: int | str = 1
     hottest: ClassVar[float] = 1.0
     levels: Tensor
     directions: Tensor

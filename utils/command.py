@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utils import signals
@@ -23,6 +24,9 @@ UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
 
 GPU_FAULTS = ("CUDA error", "CUDA driver", "cuDNN error", "CUBLAS_STATUS", "HIP error", "MPS backend")
 
+ROOT = Path(__file__).resolve().parents[1]
+OURS = ("data", "fdsl", "fdsl_commands", "models", "page", "utils")
+EXTRAS = {"app": ("flask", "waitress"), "export": ("onnx", "onnxscript", "onnxruntime")}  # not for all
 
 OS_CURES = {
     errno.ENOSPC: "the disk is full: free some space, then give the same command again",
@@ -74,6 +78,14 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     sys.exit(code)
 
 
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """For the imports that take seconds: says so first."""
+    logger.info("loading %s ...", what)
+    with signals.ending_at_once():
+        yield
+
+
 def unexpected(error: Exception) -> str:
     """One sentence about a fault of the program, with the place where it came up."""
     place = traceback.extract_tb(error.__traceback__)[-1:]
@@ -84,10 +96,30 @@ def unexpected(error: Exception) -> str:
     )
 
 
+def without_package(error: ImportError) -> str | None:
+    """One sentence for a package that is missing or cannot be loaded, None for a module of ours."""
+    name = (error.name or "").partition(".")[0]
+    if name in ("", *OURS):
+        return None
+    if not isinstance(error, ModuleNotFoundError):
+        return f"The package {name} cannot be loaded ({one_line(error)}); install it anew."
+    extra = next((extra for extra, names in EXTRAS.items() if name in names), "")
+    file, environment = ROOT / f"requirements{extra and f'-{extra}'}.txt", ROOT / ".venv"
+    if environment.is_dir() and Path(sys.prefix).resolve() != environment.resolve():
+        cure = f"activate the environment first, source {os.path.relpath(environment)}/bin/activate"
+    elif file.is_file():
+        cure = f"activate the environment that has it, or pip install -r {os.path.relpath(file)}"
+    else:
+        cure = f"pip install 'fdsl{extra and f'[{extra}]'}'"
+    return f"The package {name} is missing: {cure}."
+
+
 def explain(error: Exception) -> str | None:
     """One sentence with the cure for what the machine refuses (disk, permission, memory, GPU), None for
     anything else."""
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    if isinstance(error, ImportError):
+        return without_package(error)
     if isinstance(error, OSError):
         cure = OS_CURES.get(error.errno, "mend it, then give the same command again")
         return f"{error.filename or 'a file'}: {error.strerror or reason}; {cure}."

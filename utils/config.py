@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from utils.errors import ConfigError
+from utils.limits import AUTO_TILES, MOST_TILES
 from utils.options import (
     COMPONENTS,
     HEADS,
@@ -22,7 +23,6 @@ from utils.options import (
     refuse_other_names,
 )
 from utils.text import one_line
-from utils.tile_layout import AUTO_TILES, MOST_TILES
 from utils.world import as_of_first
 
 OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}

@@ -11,8 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm import tqdm
-
+from utils.console import put_line
 from utils.text import without_controls
 
 logger = logging.getLogger("fdsl")
@@ -29,7 +28,11 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody may be reading it any more
-            tqdm.write(without_controls(self.format(record)), file=sys.stderr)
+            bars = sys.modules.get("tqdm")  # where it was not imported, no bar is shown
+            if bars is None:
+                put_line(self.format(record), sys.stderr)
+            else:
+                bars.tqdm.write(without_controls(self.format(record)), file=sys.stderr)
 
 
 class _File(logging.FileHandler):
@@ -109,6 +112,8 @@ def progress(
         yield from items
         return
     if sys.stderr.isatty():
+        from tqdm import tqdm
+
         with tqdm(total=total, desc=what, unit="image", leave=False, dynamic_ncols=True) as bar:
             for item in items:
                 yield item

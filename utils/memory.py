@@ -5,14 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Generic, TypeVar
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from utils.errors import ConfigError
 from utils.world import neighbours
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
@@ -27,8 +29,11 @@ CURE = "use a smaller --batch-size or --image-size, --precision bf16, or another
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory, a device's or the machine's, was not enough."""
+    torch = sys.modules.get("torch")  # what did not import it ran out of the machine's memory
     return (
-        isinstance(error, (torch.OutOfMemoryError, MemoryError))
+        isinstance(error, MemoryError)
+        or torch is not None
+        and isinstance(error, torch.OutOfMemoryError)
         or isinstance(error, RuntimeError)
         and any(word in str(error).lower() for word in WORDS)
     )
@@ -53,6 +58,8 @@ def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Resul
 
 def free_memory() -> None:
     """Gives back what PyTorch keeps for later."""
+    import torch
+
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -104,6 +111,8 @@ class Halving(Generic[Result]):
 def free_bytes(device: torch.device) -> int:
     """How much memory is free on a device: a GPU's own, or this process's share of the machine's."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:

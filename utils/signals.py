@@ -15,7 +15,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
@@ -94,6 +94,18 @@ def answer(at_once: bool = False) -> None:
         end.setblocking(end is _wake[0])
     signal.set_wakeup_fd(_wake[1].fileno(), warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(_wake[0],), name="signals", daemon=True).start()
+
+
+@contextlib.contextmanager
+def ending_at_once() -> Iterator[None]:
+    """Within it an interruption ends the process and nothing is raised: for imports, which turn what is
+    raised into errors of their own."""
+    global _at_once
+    before, _at_once = _at_once, True
+    try:
+        yield
+    finally:
+        _at_once = before
 
 
 def _raise(number: int, _frame: FrameType | None) -> NoReturn:

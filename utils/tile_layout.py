@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-AUTO_TILES = -1  # as a number of tiles: the photographs' size decides
-MOST_TILES = 4  # along a side of a square photograph
+from utils.limits import AUTO_TILES, MOST_TILES
+
 MOST_IN_ALL = 64  # tiles of one photograph
 OVERLAP = 2  # patches that neighbours share
 

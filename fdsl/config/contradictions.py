@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from models.method import Method
+from models.method_facts import MethodFacts
 from models.methods.registry import METHODS
 from utils.config import OBJECT, WHOLE_IMAGE, MethodConfig, WindowConfig
 from utils.errors import ConfigError
@@ -24,7 +24,7 @@ class Combined:
     rotations: int | str | None = None
 
     @property
-    def method(self) -> type[Method]:
+    def method(self) -> type[MethodFacts]:
         return METHODS[self.name]
 
     @property

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fdsl.config.run_config import DetectorConfig, RunConfig
-from models.methods.batch import Batch
-from models.methods.registry import METHODS
-from models.methods.zero_shot_text import ByText
+from models.methods.registry import METHODS, BatchFacts, TextFacts
 from utils.config import (
     BY_CATEGORY,
     DAMAGED_WORDS,
@@ -18,8 +16,8 @@ from utils.config import (
     MethodConfig,
     WindowConfig,
 )
+from utils.limits import AUTO_TILES
 from utils.text import one_line
-from utils.tile_layout import AUTO_TILES
 
 
 def _tiles(windows: WindowConfig) -> str:
@@ -66,8 +64,8 @@ def _left_out(options: MethodConfig) -> str:
 
 def beside_in_words(options: MethodConfig) -> str:
     """That mutual scoring or text is added, where it is."""
-    added = [Batch.sentence] if options.with_batch else []
-    added += [f"{ByText.sentence}{_said(options)}"] if options.with_text else []
+    added = [BatchFacts.sentence] if options.with_batch else []
+    added += [f"{TextFacts.sentence}{_said(options)}"] if options.with_text else []
     return "".join(f"; beside {what}" for what in added)
 
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from models.backbones.backbone_registry import defaults_of
-from models.backbones.text.prompts import refuse_strange_words
 from models.methods.registry import METHODS, WITH_HEADS
 from utils.config import WHOLE_IMAGE, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
@@ -37,6 +35,8 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
     """
     values = given_of(BackboneConfig, given)
     if stored is None and "model" in values:
+        from models.backbones.backbone_registry import defaults_of  # PyTorch: not before flags are parsed
+
         base = defaults_of(as_text("--model", values["model"]), values.get("model_config"))
     else:
         base = stored or BackboneConfig()
@@ -59,6 +59,8 @@ def method_config(
         base = replace(base, use_nam=base.use_nam and has_nam)
     values = given_of(MethodConfig, given)
     for name in values.keys() & set(WORDS):
+        from models.backbones.text.prompts import refuse_strange_words
+
         refuse_strange_words(name.replace("_", "-"), [values[name]] if name == "object" else values[name])
     if has_nam is False and values.get("use_nam"):
         raise ConfigError("--use-nam 1 needs a checkpoint that was trained with NAM; this one was not.")

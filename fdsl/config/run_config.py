@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal
 
-from data.catalogue import DATASETS
+from data.datasets import DATASETS
 from fdsl.config.contradictions import refuse_contradictions
-from fdsl.thresholds.threshold import Threshold
+from fdsl.config.decision import Threshold
 from models.methods.registry import METHODS, METHODS_IN_WORDS, WITH_HEADS
 from utils.config import (
     AUTO,

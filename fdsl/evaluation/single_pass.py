@@ -24,11 +24,11 @@ from fdsl.scoring import NotFinite, Scorer
 from models.detector import Detector
 from models.encoding_cache import EncodedOnce
 from utils.device import worker_count
+from utils.limits import AUTO_TILES, MOST_TILES
 from utils.log import progress, warn
 from utils.memory import free_bytes
 from utils.signals import how_to_continue
 from utils.text import printable
-from utils.tile_layout import AUTO_TILES, MOST_TILES
 
 logger = logging.getLogger("fdsl")
 GIB = 2**30

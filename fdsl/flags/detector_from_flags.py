@@ -13,6 +13,8 @@ from data.inputs import find_images
 from data.labels import read_labels
 from fdsl.api import AnomalyDetector
 from fdsl.config.resolve import OF_HEADS, refuse_of_heads, refuse_windows_without_mode, window_config
+from fdsl.inspection.reading import Reading
+from fdsl.inspection.score_files import Inspection
 from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
@@ -41,6 +43,36 @@ def detector_of(args: argparse.Namespace, saves: bool = True) -> AnomalyDetector
         detector.save(args.save_detector)
         logger.info("wrote %s; use it with --detector", args.save_detector)
     return detector
+
+
+def page_detector(args: argparse.Namespace) -> AnomalyDetector:
+    """The detector of app.py's flags; ConfigError for references of one that compares what is dropped on the
+    page."""
+    detector = load_or_make(args)
+    detector.max_pixels = args.max_pixels
+    if args.detector:
+        change_references(detector, args)
+    elif args.references:
+        if detector.scorer.detector.looks_at_inspected:
+            raise ConfigError(
+                "The page compares the photographs that are dropped on it, and with --with-batch the normal "
+                "images are dropped there too: leave --references out."
+            )
+        fit_from_flags(detector, args)
+    return detector
+
+
+def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
+    """What the flags ask to inspect; `restarted`: the command is started again, so its run goes on."""
+    return Inspection(
+        args.input,
+        args.output,
+        args.references or (),
+        args.pictures,
+        args.save_maps,
+        args.resume or restarted,
+        Reading(args.batch_size, args.workers, args.max_pixels),
+    )
 
 
 def load_or_make(args: argparse.Namespace) -> AnomalyDetector:

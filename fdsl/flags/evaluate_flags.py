@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from data.catalogue import DATASETS
-from data.images import MAX_PIXELS
+from data.datasets import DATASETS
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
 from fdsl.flags.arguments import CommandLine, name_part, real, whole
 from fdsl.flags.groups import add_detector_options, add_option, add_options, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from models.methods.registry import METHODS, WITH_HEADS
+from utils.limits import MAX_PIXELS
 from utils.options import options_of
 
 # Not set by argparse: with --from-maps the stored run decides.

@@ -6,16 +6,14 @@ import argparse
 import math
 from pathlib import Path
 
-from data.images import MAX_PIXELS
+from fdsl.config.decision import LOWEST_RATE
 from fdsl.config.resolve import OF_DETECTORS
 from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
 from fdsl.flags.arguments import CommandLine, name_part, whole
 from fdsl.flags.groups import add_detector_options, add_option, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
-from fdsl.inspection.reading import Reading
-from fdsl.inspection.score_files import Inspection
-from fdsl.thresholds.threshold import LOWEST_RATE
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
+from utils.limits import MAX_PIXELS
 from utils.options import options_of
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
@@ -55,19 +53,6 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         parser.error(problem)
     take_preset(args)
     return args
-
-
-def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
-    """What the flags ask to inspect; `restarted`: the command is started again, so its run goes on."""
-    return Inspection(
-        args.input,
-        args.output,
-        args.references or (),
-        args.pictures,
-        args.save_maps,
-        args.resume or restarted,
-        Reading(args.batch_size, args.workers, args.max_pixels),
-    )
 
 
 def _add_decision_flags(parser: argparse.ArgumentParser) -> None:

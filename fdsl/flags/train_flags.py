@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import fields
 from pathlib import Path
 
-from data.catalogue import DATASETS
-from data.images import MAX_PIXELS
-from fdsl.config.resolve import backbone_config, method_config
+from data.datasets import DATASETS
 from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
 from fdsl.flags.groups import add_options, add_runtime_flags
-from fdsl.training.setup import TrainingPlan
 from utils.config import (
     AUGMENTATIONS,
     PUBLISHED_EPOCHS,
@@ -22,6 +18,7 @@ from utils.config import (
     BackboneConfig,
     MethodConfig,
 )
+from utils.limits import MAX_PIXELS
 
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
@@ -118,20 +115,4 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         default=save_interval("1m"),
         metavar="N|TIME",
         help="keep the state each N steps (50) or TIME (30s, 5m, 1h), and each epoch (default 1m)",
-    )
-
-
-def plan_of(args: argparse.Namespace, restarted: bool) -> TrainingPlan:
-    """The training of the flags; `restarted`: the command is started again, so it goes on. ConfigError for a
-    backbone that cannot be."""
-    values = vars(args)
-    same = {field.name: values[field.name] for field in fields(TrainingPlan) if field.name in values}
-    return TrainingPlan(
-        **{
-            **same,
-            "folders": args.data_path,
-            "backbone": backbone_config(values),
-            "options": method_config(values),
-            "resume": args.resume or restarted,
-        }
     )

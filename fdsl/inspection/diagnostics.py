@@ -10,18 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fdsl.config.resolve import backbone_config
-from fdsl.factory import load_tower
-from models.backbones.backbone_registry import cached_weights
 from utils.config import UNTRAINED, BackboneConfig
 from utils.console import put_line
-from utils.device import choose_device, choose_precision, describe_device
 from utils.errors import ConfigError, ModelError
 from utils.text import one_line
+
+if TYPE_CHECKING:
+    import torch
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 OLDEST = (3, 11)
@@ -47,7 +45,12 @@ def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
     """Everything that decides whether and how fast a detector would run, one after the other; `flags`: the
     values of its flags by their names."""
     yield _python()
-    yield from packages(REQUIREMENTS)
+    found = list(packages(REQUIREMENTS))
+    yield from found
+    if any(package.stops for package in found):
+        return
+    from utils.device import choose_device, choose_precision, describe_device  # PyTorch: it is here
+
     try:
         device = choose_device(flags["device"])
         dtype = choose_precision(flags["precision"], device)
@@ -103,6 +106,8 @@ def _weights(config: BackboneConfig) -> Finding:
         return Finding(what, "none: random ones", "leave --pretrained none out for real results")
     if Path(config.pretrained).is_file():
         return Finding(what, config.pretrained)
+    from models.backbones.backbone_registry import cached_weights
+
     place = cached_weights(config.model, config.pretrained)
     if place is not None:
         return Finding(what, f"{config.pretrained}, in the cache ({place})")
@@ -115,6 +120,10 @@ def _weights(config: BackboneConfig) -> Finding:
 
 def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype, trained: bool) -> Finding:
     """How long one photograph takes in the backbone; with random weights where others are not here."""
+    import torch
+
+    from fdsl.factory import load_tower
+
     known = config if trained else replace(config, pretrained=UNTRAINED)
     tower = load_tower(known, device, dtype)
     image = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
@@ -127,9 +136,12 @@ def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype
 
 
 def tell(findings: Iterable[Finding]) -> int:
-    """Prints what was found on the machine; returns the exit code: 2 where something stops everything."""
-    stopped = False
+    """Prints what was found on the machine, and last what is to be done; returns the exit code: 2 where
+    something stops everything."""
+    to_do = []
     for finding in findings:
         put_line(finding.line)
-        stopped |= finding.stops
-    return 2 if stopped else 0
+        to_do += [f"{finding.what}: {finding.cure}"] if finding.stops else []
+    things = f"{len(to_do)} thing{'s' if len(to_do) > 1 else ''} to do"
+    put_line(f"{things}: {'; '.join(to_do)}." if to_do else "Ready.")
+    return 2 if to_do else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from data.images import MAX_PIXELS
+from utils.limits import MAX_PIXELS
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,13 @@ from PIL import Image
 from data.manifest import Listed, Spool, listed
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
+from fdsl.config.describe_detector import detector_facts
 from fdsl.config.run_config import PredictionConfig
 from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.reading import Reading
 from fdsl.references.reference_files import other_shape
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
-    detector_facts,
     draw_prediction,
     picture_name,
     write_contact_sheet,

@@ -11,19 +11,12 @@ import cv2
 import numpy as np
 
 from fdsl.boxes import Box
-from fdsl.config.describe import beside_in_words, score_in_words, text_in_words, tiles_in_words
-from fdsl.config.run_config import FittedConfig
-from fdsl.references.reference_store import KeptReference, references_of
+from fdsl.config.decision import Threshold
 from fdsl.report import charts, drawing
 from fdsl.report.pages import templates
 from fdsl.report.pictures import safe_name, write_image
-from fdsl.store.detector_file import load_detector
 from fdsl.store.prediction_folder import Totals
-from fdsl.thresholds.threshold import Threshold
-from models.methods.registry import METHODS
-from utils.errors import ConfigError
 from utils.files import whole_file
-from utils.text import printable
 
 PICTURES = "pictures"
 SHEET_CELLS = 60  # photographs on the contact sheet and with a thumbnail on the page
@@ -32,14 +25,6 @@ CELL = 220  # pixels
 CELL_TEXT = 44
 BOX_COLOUR = (64, 224, 208)
 BARS = 40  # of the histogram
-SCORES = {
-    "max": "mean over blocks of each one's highest patch, at or above the peak of the map",
-    "top1": "mean of the map's highest 1 %",
-}
-HEAT_MAPS = (
-    "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of "
-    "normal images reach; where it comes from the test images, where boxes begin"
-)
 
 
 def picture_name(name: str) -> str:
@@ -94,50 +79,6 @@ def _read(folder: Path, row: Mapping[str, Any]) -> np.ndarray | None:
     content = np.frombuffer((folder / row["picture"]).read_bytes(), np.uint8)
     picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
     return None if picture is None else picture[..., ::-1]
-
-
-def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
-    """What the report says of a detector's configuration."""
-    made = config.detector
-    tower, windows = made.backbone, made.windows
-    turned = f", {config.rotations} rotations each" if config.rotations > 1 else ""
-    untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
-    score = score_in_words(made, config.image_score, SCORES[config.image_score])
-    looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
-    looked_through += f", resized to {windows.win_zip}" if windows.win_zip else ""
-    return [
-        ("Method", f"{made.method}: {METHODS[made.method].words}{beside_in_words(made.options)}"),
-        *([("Text", text_in_words(made.options))] if made.reads_text else []),
-        ("References", f"{config.references}{turned}"),
-        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
-        ("Local windows", "none" if windows.winmode == "nan" else looked_through),
-        *([] if windows.tiles == 1 else [("Tiles", tiles_in_words(windows))]),
-        ("Image score", f"{config.image_score}: {score}"),
-        ("Heat maps", HEAT_MAPS),
-        ("Precision", made.machine.precision),
-    ]
-
-
-def detector_as_text(config: FittedConfig, threshold: Threshold | None, kept: Sequence[KeptReference]) -> str:
-    """What a saved detector holds, in lines: its settings, its threshold, and the references it carries."""
-    facts = [
-        *detector_facts(config),
-        ("Threshold", "none" if threshold is None else f"{threshold.score:.6g}, {threshold.source}"),
-    ]
-    lines = [f"{name}: {value}" for name, value in facts]
-    lines += [f"  {one.day}  {one.digest}  {printable(one.name)}" for one in kept]
-    if not kept and config.references:
-        lines.append("  (it does not carry its references: none can be added or taken out)")
-    return "\n".join(lines)
-
-
-def detector_file_as_text(file: Path) -> str:
-    """What a saved detector holds, in lines; neither its backbone nor its weights are needed."""
-    tensors, config, threshold = load_detector(file)
-    try:
-        return detector_as_text(config, threshold, references_of(tensors))
-    except ConfigError as error:
-        raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
 
 
 def write_prediction_report(

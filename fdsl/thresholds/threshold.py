@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from fdsl.config.decision import Threshold
 from fdsl.metrics.exact import image_metrics
 from utils.errors import ConfigError
 
-LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution says nothing
 TINY = 1e-6  # scores are kept this far from 0 and 1
 # The kinds of scores, as saved detectors hold them: a reference scored by the others; a single reference by
 # itself, as it is and without its own place; varied copies of a reference, by the others; a reference by the
@@ -27,27 +27,6 @@ OUTLIER_GAP, OUTLIER_SPREADS = 0.45, 3.0  # log-odds, and times their spread, th
 FEWEST_OF_BATCH = 8  # test images whose bulk says something
 AUGMENTED_WEIGHT = 3  # degrees of freedom that the varied copies of two or more references stand for
 PRIOR_WEIGHT = 12  # and those that the spread over other products stands for
-
-
-@dataclass(frozen=True)
-class Threshold:
-    """From `score` on an image is anomalous, from `level` on a patch is (None: not known); `source` says
-    why."""
-
-    score: float
-    level: float | None
-    source: str
-
-    @classmethod
-    def from_json(cls, values: Any) -> Threshold:
-        """From stored values; ConfigError for what no detector has."""
-        if not isinstance(values, dict) or set(values) != {"score", "level", "source"}:
-            raise ConfigError("its threshold does not say score, level and source")
-        found = cls(values["score"], values["level"], values["source"])
-        numbers = [found.score] if found.level is None else [found.score, found.level]
-        if not all(_is_finite(number) for number in numbers) or not isinstance(found.source, str):
-            raise ConfigError("its threshold is no number")
-        return found
 
 
 @dataclass(frozen=True)
@@ -194,11 +173,6 @@ def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
     if count[LEAVE_COPY_OUT]:
         return own in (0, count[LEAVE_COPY_OUT]) and own + count[LEAVE_COPY_OUT] == len(kinds)
     return copies % own == 0 and own + copies == len(kinds) if own else copies == 0
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether a stored value is a number that a float holds."""
-    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def conformal_limit(values: np.ndarray, rate: float) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor
 from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
 from models.method import Method, mean_of_highest
+from models.methods.registry import BatchFacts
 from utils.errors import ModelError
 from utils.memory import free_bytes
 from utils.plain_tensors import taken
@@ -184,18 +185,10 @@ def _is_same(own: Tensor, photograph: Tensor) -> Tensor:
     return (own.float() - photograph.float()).square().sum(-1).mean(-1) / 4 <= SAME
 
 
-class Batch(Method[BatchMemory]):
+class Batch(BatchFacts, Method[BatchMemory]):
     """L maps: for each block how unlike the other inspected photographs each patch is."""
 
-    name = "batch"
-    words = "the inspected photographs compared with each other; no references, sees the test set"
-    sentence = "the inspected photographs compared with each other (sees the test set)"
-    unlike_paper = "no references and no trained heads; sees the test set"
-    own_score = "mean of the highest 0.5 % of patches of its map, no test-set scaling"
     hottest = 0.5
-    sees_inspected = True
-    added_by = "--with-batch"
-    matches = False
 
     @property
     def needs_references(self) -> bool:

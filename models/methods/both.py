@@ -13,18 +13,14 @@ from models.matching.memory_bank import MemoryBank, discrepancy_of
 from models.method import Method
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance
+from models.methods.registry import BothFacts
 from utils.config import MethodConfig
 
 
-class Both(Method[MemoryBank]):
+class Both(BothFacts, Method[MemoryBank]):
     """2L maps: the heads' probabilities and the distances, each measured against what normal parts reach, so
     that both count alike in the mean."""
 
-    name = "both"
-    words = "trained heads and nearest"
-    sentence = "their maps fused with the distance to the nearest normal patch"
-    unlike_paper = "fused with the nearest distance"
-    needs_heads = True
     plain_bank = True
     scales = ("the heads' maps", "the distances")
 

@@ -15,6 +15,7 @@ from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.memory_bank import MemoryBank, discrepancy_of
 from models.method import Method
+from models.methods.registry import FdslFacts
 from utils.config import MethodConfig
 from utils.errors import ModelError
 
@@ -67,7 +68,7 @@ class NeighbourAggregation(nn.Module):
         return logits.softmax(dim=1)[:, 1].unflatten(0, raw.shape[:-2])
 
 
-class Fdsl(Method[MemoryBank]):
+class Fdsl(FdslFacts, Method[MemoryBank]):
     """Trained heads: one ASL head per tapped block and one NAM shared by them (docs/design.md, sections 2.5
     and 2.6).
 
@@ -76,12 +77,7 @@ class Fdsl(Method[MemoryBank]):
     references.
     """
 
-    name = "fdsl"
-    words = "trained heads"
-    needs_heads = True
-    needs_discrepancy = False
     plain_bank = True
-    takes_text = True
 
     def __init__(
         self, width: int, blocks: int, options: MethodConfig | None = None, with_nam: bool | None = None

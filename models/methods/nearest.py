@@ -12,6 +12,7 @@ from models.matching.candidates import EVERYTHING, Matching
 from models.matching.discrepancy import in_rows
 from models.matching.memory_bank import MemoryBank, discrepancy_of
 from models.method import Method
+from models.methods.registry import NearestFacts
 
 
 def nearest_distance(discrepancy: Tensor) -> Tensor:
@@ -24,16 +25,10 @@ def nearest_distance(discrepancy: Tensor) -> Tensor:
     return found.view(discrepancy.shape[:-1])
 
 
-class Nearest(Method[MemoryBank]):
+class Nearest(NearestFacts, Method[MemoryBank]):
     """Nothing is trained: a block's map is each patch's `nearest_distance`."""
 
-    name = "nearest"
-    words = "nearest normal patch, no training"
-    sentence = "distance to the nearest normal patch"
-    unlike_paper = "no trained heads"
     hottest = 0.5
-    takes_text = True
-    length_of_discrepancy = True
     plain_bank = True
 
     def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:

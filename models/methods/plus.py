@@ -22,13 +22,12 @@ from models.matching.candidates import EVERYTHING, Matching
 from models.matching.memory_bank import MemoryBank, nearest_index
 from models.method import Method, mean_of_highest
 from models.methods.bilateral import bilateral, nearness
+from models.methods.registry import PlusFacts
 from models.views.tile_maps import resized, smoothed
-from utils.config import AUTO
 from utils.errors import ModelError
 from utils.plain_tensors import taken
 
-COMMON_MODE, WHITENING, BILATERAL = "common-mode", "whitening", "bilateral"
-SELF_DISSIMILARITY, TOP_K = "self-dissimilarity", "top-k"
+COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K = PlusFacts.parts
 SAMPLES = 8  # residuals of a layer per dimension, at most, from which the whitening is estimated
 FEW = 1 / 8  # of the images: what is left out without the whitening being estimated anew
 REGULARISATION = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
@@ -120,19 +119,11 @@ def _among_themselves(centred: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> 
     return torch.cat(residuals)
 
 
-class Plus(Method[PlusMemory]):
+class Plus(PlusFacts, Method[PlusMemory]):
     """2L maps: each layer's distances for the map, then each layer's for the image score."""
 
-    name = "plus"
-    words = "whitened distance to the nearest normal patch, with an image score of its own; no training"
-    sentence = "whitened distance to the nearest normal patch"
-    unlike_paper = "no trained heads"
-    own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
     hottest = 0.5
-    takes_text = True
-    rotations = AUTO
     groups = 2
-    parts = (COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K)
 
     def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
         return PlusMemory.of_bank(MemoryBank.collected(parts, count, match))

@@ -1,19 +1,89 @@
-"""The methods there are: the only place where a method's name is compared with anything."""
+"""The methods there are, and the facts of each. Nothing heavy is imported: `METHODS[name].load()` gives the
+method itself. The only place where a method's name is compared with anything."""
 
 from __future__ import annotations
 
-from models.method import Method
-from models.methods.batch import Batch
-from models.methods.both import Both
-from models.methods.fdsl import Fdsl
-from models.methods.nearest import Nearest
-from models.methods.plus import Plus
-from models.methods.subspace import Subspace
-from models.methods.zero_shot_text import ByText
+from models.method_facts import MethodFacts
+from utils.config import AUTO
 
-METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (Fdsl, Nearest, Both, Subspace, Plus, Batch, ByText)
+
+class FdslFacts(MethodFacts):
+    home = "fdsl.Fdsl"
+    name = "fdsl"
+    words = "trained heads"
+    needs_heads = True
+    needs_discrepancy = False
+    takes_text = True
+
+
+class NearestFacts(MethodFacts):
+    home = "nearest.Nearest"
+    name = "nearest"
+    words = "nearest normal patch, no training"
+    sentence = "distance to the nearest normal patch"
+    unlike_paper = "no trained heads"
+    takes_text = True
+    length_of_discrepancy = True
+
+
+class BothFacts(MethodFacts):
+    home = "both.Both"
+    name = "both"
+    words = "trained heads and nearest"
+    sentence = "their maps fused with the distance to the nearest normal patch"
+    unlike_paper = "fused with the nearest distance"
+    needs_heads = True
+
+
+class SubspaceFacts(MethodFacts):
+    home = "subspace.Subspace"
+    name = "subspace"
+    words = "residual outside the references' subspace, no training"
+    sentence = "squared residual outside the references' principal directions"
+    unlike_paper = "no trained heads"
+    matches = False
+
+
+class PlusFacts(MethodFacts):
+    home = "plus.Plus"
+    name = "plus"
+    words = "whitened distance to the nearest normal patch, with an image score of its own; no training"
+    sentence = "whitened distance to the nearest normal patch"
+    unlike_paper = "no trained heads"
+    own_score = "mean of the highest 0.5 % of patches of a map of its own, no test-set scaling"
+    takes_text = True
+    rotations = AUTO
+    parts = ("common-mode", "whitening", "bilateral", "self-dissimilarity", "top-k")
+
+
+class BatchFacts(MethodFacts):
+    home = "batch.Batch"
+    name = "batch"
+    words = "the inspected photographs compared with each other; no references, sees the test set"
+    sentence = "the inspected photographs compared with each other (sees the test set)"
+    unlike_paper = "no references and no trained heads; sees the test set"
+    own_score = "mean of the highest 0.5 % of patches of its map, no test-set scaling"
+    sees_inspected = True
+    added_by = "--with-batch"
+    matches = False
+
+
+class TextFacts(MethodFacts):
+    home = "zero_shot_text.ByText"
+    name = "text"
+    words = "CLIP's words for normal and damaged; no references, no training"
+    sentence = "likeness to words for damaged rather than for normal"
+    unlike_paper = "no references and no trained heads"
+    own_score = "that likeness for the image as a whole, of local windows the highest, no test-set scaling"
+    added_by = "--with-text"
+    reads_text = True
+    matches = False
+
+
+METHODS: dict[str, type[MethodFacts]] = {
+    facts.name: facts
+    for facts in (FdslFacts, NearestFacts, BothFacts, SubspaceFacts, PlusFacts, BatchFacts, TextFacts)
 }
-METHODS_IN_WORDS = "; ".join(f"{name}: {method.words}" for name, method in METHODS.items())
-WITH_HEADS = Fdsl.name  # what is taken where heads, and no method, were asked for
-DEFAULT = Plus.name  # and where neither was
+METHODS_IN_WORDS = "; ".join(f"{name}: {facts.words}" for name, facts in METHODS.items())
+WITH_HEADS = FdslFacts.name  # what is taken where heads, and no method, were asked for
+DEFAULT = PlusFacts.name  # and where neither was

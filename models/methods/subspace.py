@@ -16,6 +16,7 @@ from torch import Tensor
 from models.features import RAW_TOKENS, Features
 from models.matching.candidates import EVERYTHING, Elsewhere, Matching
 from models.method import Method
+from models.methods.registry import SubspaceFacts
 from utils.errors import ModelError
 from utils.plain_tensors import taken
 
@@ -94,15 +95,10 @@ class SubspaceMemory:
         return self.tokens
 
 
-class Subspace(Method[SubspaceMemory]):
+class Subspace(SubspaceFacts, Method[SubspaceMemory]):
     """One map for all blocks: each patch's squared residual outside the references' principal directions,
     against the level that held-out references reach."""
 
-    name = "subspace"
-    words = "residual outside the references' subspace, no training"
-    sentence = "squared residual outside the references' principal directions"
-    unlike_paper = "no trained heads"
-    matches = False
     want = frozenset({RAW_TOKENS})
     scales = ("the residuals",)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from models.features import EMBEDDING, PROJECTED, Features
 from models.matching.candidates import EVERYTHING, Matching
 from models.method import Memory, Method
+from models.methods.registry import TextFacts
 from utils.config import MethodConfig
 from utils.errors import ModelError
 from utils.plain_tensors import taken
@@ -27,18 +28,10 @@ def damaged_share(embeddings: Tensor, directions: Tensor) -> Tensor:
     return (SHARPNESS * (embeddings @ directions.T)).softmax(-1)[..., 1]
 
 
-class ByText(Method[Memory]):
+class ByText(TextFacts, Method[Memory]):
     """Two maps: the share of damaged of each patch, and that of the whole image (window, tile) in all of its
     patches, from which the score comes."""
 
-    name = "text"
-    words = "CLIP's words for normal and damaged; no references, no training"
-    sentence = "likeness to words for damaged rather than for normal"
-    unlike_paper = "no references and no trained heads"
-    own_score = "that likeness for the image as a whole, of local windows the highest, no test-set scaling"
-    added_by = "--with-text"
-    reads_text = True
-    matches = False
     want = frozenset({EMBEDDING, PROJECTED})
 
     def __init__(self, width: int, blocks: int, options: MethodConfig | None = None) -> None:

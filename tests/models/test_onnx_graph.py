@@ -20,8 +20,9 @@ SIDE = 64
 def made(backbone, name, windows, references=2, lay=(), **options):
     """A detector of random heads fitted to random photographs."""
     torch.manual_seed(0)
-    chosen, heads = MethodConfig(**options), METHODS["fdsl"](32, 2, MethodConfig(**options)).state_dict()
-    detector = Detector(backbone, METHODS[name].of_heads(32, 2, chosen, heads), SIDE, windows)
+    chosen = MethodConfig(**options)
+    heads = METHODS["fdsl"].load()(32, 2, chosen).state_dict()
+    detector = Detector(backbone, METHODS[name].load().of_heads(32, 2, chosen, heads), SIDE, windows)
     detector.lay_tiles(lay)
     detector.fit(
         torch.stack([pictures(references, 5 + n) for n in range(5)], 1) if lay else pictures(references, 1)
@@ -132,7 +133,7 @@ def test_windows_are_stitched_as_one_after_the_other(grid, size, stride):
     ),
 )
 def test_what_cannot_be_a_graph_is_refused(tiny_backbone, method, options, windows, words):
-    heads = METHODS[method].of_heads(32, 2, MethodConfig(**options), None)
+    heads = METHODS[method].load().of_heads(32, 2, MethodConfig(**options), None)
     with pytest.raises(ModelError, match=words) as told:
         DetectorGraph(Detector(tiny_backbone, heads, SIDE, windows), "max")
     assert str(told.value).count(". ") == 0 and str(told.value).endswith(".")
@@ -142,6 +143,6 @@ def test_a_detector_in_bfloat16_is_refused(tiny_configs):
     from models.backbones.backbone_registry import load_backbone
 
     backbone = load_backbone("ViT-tiny-test", "none", [1, 3], "cpu", torch.bfloat16, tiny_configs)
-    detector = Detector(backbone, METHODS["nearest"](32, 2), SIDE)
+    detector = Detector(backbone, METHODS["nearest"].load()(32, 2), SIDE)
     with pytest.raises(ModelError, match="made in bfloat16 .* --precision fp32"):
         DetectorGraph(detector, "max")

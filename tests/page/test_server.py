@@ -788,10 +788,9 @@ def test_uploads_at_once_are_never_more_than_there_are_places(client, visitor, m
 
 
 def test_lessons_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypatch):
-    import app
-    from page import server, session
+    from page import serve, server, session
 
-    assert app.THREADS >= server.WAITING + 4
+    assert serve.THREADS >= server.WAITING + 4
     monkeypatch.setattr(server, "WAITING", 3)
     visitors = []
     page = make_server(detector, tmp_path / "more", LIMITS, []).test_client()

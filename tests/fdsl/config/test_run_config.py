@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from fdsl.config.decision import Threshold
 from fdsl.config.run_config import FittedConfig, PredictionConfig, RunConfig, identity_of_prediction
 from fdsl.config.training_config import TrainedWith
-from fdsl.thresholds.threshold import Threshold
 from utils.config import QUARTER, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.options import as_stored, without

@@ -213,7 +213,7 @@ def plain_text_map(clip, photo, references, towards):
 @pytest.mark.parametrize("method", ["nearest", "plus", "fdsl"])
 def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method):
     torch.manual_seed(1)
-    heads = METHODS["fdsl"](32, 2, MethodConfig(use_nam=False)).state_dict()
+    heads = METHODS["fdsl"].load()(32, 2, MethodConfig(use_nam=False)).state_dict()
     config = config_of(clips, method, with_text=True, object="bolt")
     backbone = clips.backbone()
     made = make_method(config, 32, 2, heads)
@@ -226,9 +226,9 @@ def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method
     for number, shown in enumerate(said):
         for block in (-2, -1):
             torch.testing.assert_close(raw[block, number], shown, **EXACT)
-    own = Detector(backbone, METHODS[method].of_heads(32, 2, MethodConfig(use_nam=False), heads), SIDE)
+    own = Detector(backbone, METHODS[method].load().of_heads(32, 2, MethodConfig(use_nam=False), heads), SIDE)
     own.fit(photos[:2])
-    groups = METHODS[method].groups
+    groups = METHODS[method].load().groups
     levels = [0.3, 0.2, 0.7][: groups + 1]
     made.set_levels(levels)
     found = detector(photos[2:])
@@ -273,7 +273,7 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
         Scorer(build_detector(config_of(clips, method, WindowConfig("nan", tiles=2), with_text=text), None))
         for text in (False, True)
     )
-    groups = METHODS[method].groups
+    groups = METHODS[method].load().groups
     levels = [0.2, 0.3, 0.8][: groups + 1]
     for scorer in (own, both):
         scorer.detector.lay_tiles([photograph[0].size])

@@ -18,7 +18,8 @@ from models.methods.plus import TILE_WEIGHT, Plus
 from models.methods.subspace import Subspace
 from models.views.tile_maps import join_tiles, smoothed
 from utils.config import WindowConfig
-from utils.tile_layout import AUTO_TILES, TileLayout, tiles_for
+from utils.limits import AUTO_TILES
+from utils.tile_layout import TileLayout, tiles_for
 
 SIDE, PATCH, GRID = 64, 8, 8
 TWO = WindowConfig(winmode="nan", tiles=2)

@@ -1,0 +1,84 @@
+"""test.py behind its flags: from planned runs to maps, tables, pictures and reports."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+from fdsl.evaluation.compute_maps import Overflow, Problem
+from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, trained_last
+from fdsl.evaluation.single_pass import Detectors, compute_maps
+from fdsl.evaluation.write_results import write_results
+from fdsl.parallel.by_category import begin, compute_among
+from fdsl.store.maps import RunMaps, load_maps
+from utils.device import seed_everything
+from utils.errors import DataError
+from utils.log import start_logging
+from utils.signals import how_to_continue
+from utils.world import World
+
+logger = logging.getLogger("fdsl")
+
+
+def evaluate_runs(runs: list[PlannedRun], options: EvaluationOptions, world: World) -> None:
+    """Runs on one backbone: the maps that they lack are computed together, by all processes; then the first
+    one evaluates each run."""
+    seed_everything(runs[0].config.seed)
+    missing = {run: "maps" if options.force else run.folder.missing() for run in runs}
+    lacking = [run for run in runs if missing[run] == "maps" and not options.from_maps]
+    detectors = world.agree(lambda: Detectors(lacking))  # before anything is changed: one may be refused
+    with contextlib.ExitStack() as held:
+        begun = begin(lacking, held, options, world)
+        problems = compute_among(begun, detectors, options, world)
+        detectors.release()  # a run in float32 needs the memory
+        for run in trained_last(runs) if world.is_first else ():
+            if run in begun:
+                start_logging(run.folder.log)
+                problem = problems.get(run.folder.path)
+                evaluate(run, computed_maps(run, detectors.fingerprint, problem, options), options)
+            elif run in lacking or missing[run] == "nothing":
+                run.folder.log_numbers()
+            else:
+                again = options.from_maps if missing[run] == "maps" else None
+                with run.folder.locked():
+                    evaluate(run, stored_maps(run, again, options), options)
+
+
+def computed_maps(
+    run: PlannedRun, fingerprint: str, problem: Problem | None, options: EvaluationOptions
+) -> RunMaps:
+    """The maps of a run that were computed, in float32 where values overflowed in the precision asked for;
+    ModelError where they are not finite."""
+    if isinstance(problem, Overflow):
+        logger.warning("%s The run is repeated in float32.", problem)
+        run.folder.fall_back_to_float32()
+    elif problem is not None:
+        raise problem
+    maps = run.finished_maps(fingerprint)
+    if maps is None:  # they are those of another precision, or of a process whose files are not there yet
+        detectors = Detectors([run])
+        for problem in compute_maps([run], detectors, options.reading).values():
+            raise problem
+        maps = run.finished_maps(detectors.fingerprint)
+    if maps is None:
+        raise DataError(f"{run.folder.path}: what was finished is gone; give the same command again.")
+    return maps
+
+
+def stored_maps(run: PlannedRun, from_maps: Path | None, options: EvaluationOptions) -> RunMaps:
+    """The maps in `from_maps`, by default those that a finished run without pictures has itself; the run
+    begins once they are there."""
+    folder = from_maps or run.folder.take_own_maps()
+    maps = load_maps(folder / "maps.npz").select(run.split.names)
+    run.folder.begin(run.split, options.resume, folder)
+    return maps
+
+
+def evaluate(run: PlannedRun, maps: RunMaps, options: EvaluationOptions) -> None:
+    """Tables, scores, pictures and report of a run from its maps."""
+    how_to_continue(
+        "the same command goes on with tables and pictures: the maps of every category are finished"
+    )
+    write_results(run.folder.path, run.config, maps, run.split, options.reading.max_pixels)
+    run.folder.finish()

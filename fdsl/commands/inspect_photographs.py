@@ -1,0 +1,86 @@
+"""predict.py behind its flags: from the photographs that were named to rows, files and a summary."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+from data.images import IMAGE_SUFFIXES
+from data.inputs import refuse_missing
+from fdsl.api import AnomalyDetector
+from fdsl.inspection.row_stream import emit, print_rows
+from fdsl.inspection.score_files import Inspection, Row, finish, keep_apart, score_files
+from fdsl.parallel.by_block import goes_in_blocks, inspect_together, meeting_place
+from fdsl.store.prediction_folder import PredictionFolder, Totals, skipped_summary
+from utils.errors import DataError
+from utils.lock import locked
+from utils.world import World
+
+logger = logging.getLogger("fdsl")
+
+
+def prepare(
+    wanted: Inspection, make: Callable[[], AnomalyDetector], world: World
+) -> tuple[AnomalyDetector, bool]:
+    """The detector, and whether the photographs are inspected block by block, as several processes do."""
+    if world.joined:
+        meeting_place(wanted.output)
+    refuse_missing(wanted.inputs)  # before anything is loaded
+    if wanted.output:
+        keep_apart(wanted.output, wanted.inputs, wanted.references)
+    return make(), goes_in_blocks(wanted, world)
+
+
+def inspect_in_blocks(
+    detector: AnomalyDetector, wanted: Inspection, world: World, as_json: bool
+) -> Totals | None:
+    """Scores this process's blocks; the one that joins them all prints their rows and gives the totals."""
+    totals = inspect_together(detector, wanted, world)
+    if totals is not None and totals.scored and as_json:
+        print_rows(meeting_place(wanted.output))
+    return totals
+
+
+def inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> Totals:
+    """Scores everything in this process and writes what was asked for."""
+    if wanted.output is None:
+        return emit(score(detector, wanted), as_json, keep_on=False)
+    with locked(wanted.output / ".lock", str(wanted.output), "name another folder with --output"):
+        config = wanted.config_of(detector)
+        folder = PredictionFolder(wanted.output, config, wanted.resume, wanted.keep_maps)
+        emit(score(detector, wanted, folder), as_json, keep_on=True)
+        return finish(detector, folder)
+
+
+def score(
+    detector: AnomalyDetector, wanted: Inspection, folder: PredictionFolder | None = None
+) -> Iterator[Row]:
+    """The rows of all photographs, which the folder keeps."""
+    return score_files(
+        detector,
+        wanted.inputs,
+        folder,
+        references=wanted.references,
+        pictures=wanted.pictures,
+        reading=wanted.reading,
+    )
+
+
+def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> None:
+    """Logs what was skipped and what came out; DataError where nothing could be scored."""
+    for line in skipped_summary(totals, wanted.output):
+        logger.warning("%s", line)
+    if totals.keeps_earlier:
+        logger.info("%s keeps the results of the run before", wanted.output)
+    if totals.scored == 0:
+        raise DataError(
+            f"{' '.join(map(str, wanted.inputs))}: no photograph could be scored; give image files "
+            f"({' '.join(sorted(IMAGE_SUFFIXES))})"
+        )
+    threshold = detector.threshold
+    logger.info(
+        "%d photograph(s) scored%s%s",
+        totals.scored,
+        f", {totals.anomalous} anomalous at threshold {threshold.score:.4f}" if threshold else "",
+        f"; open {wanted.output / 'report.html'}" if wanted.output else "",
+    )

@@ -1,0 +1,74 @@
+"""train.py behind its flags: from the training set to the checkpoint and its loss curve."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+import torch
+
+from fdsl.report.loss_curve import write_loss_curve
+from fdsl.store.checkpoint import is_trained, save_checkpoint
+from fdsl.training.loop import LOSS_COLUMNS, fit
+from fdsl.training.setup import Begun
+from fdsl.training.step import DiscrepancySource
+from models.methods.fdsl import Fdsl
+from utils.files import csv_text, remove_leftovers, write_text
+from utils.lock import locked
+from utils.log import start_logging
+from utils.signals import command_line
+from utils.world import World
+
+logger = logging.getLogger("fdsl")
+# What lies beside a checkpoint.
+LOSS_TABLE, LOSS_CURVE, UNFINISHED = ".loss.csv", ".loss.png", ".unfinished.safetensors"
+
+
+def take(target: Path, held: contextlib.ExitStack) -> None:
+    """Takes the checkpoint's place until `held` is closed, and begins the log."""
+    lock = target.with_name(f".{target.stem}.lock")
+    held.enter_context(locked(lock, str(target), "name another folder with --checkpoints"))
+    remove_leftovers(target, *(target.with_suffix(suffix) for suffix in (LOSS_TABLE, LOSS_CURVE, UNFINISHED)))
+    start_logging(target.with_suffix(".log.txt"))
+    logger.info("%s", command_line())
+
+
+def train_heads(begun: Begun, target: Path, world: World) -> None:
+    """From the settings to the checkpoint `target`; what an interrupted run has done is not done again."""
+    plan, state, saved, learnt = begun.plan, begun.state, begun.saved, begun.learnt
+    if saved is None and not plan.force and is_trained(target, state.config):
+        logger.info("%s is trained with these settings already (--force trains it again).", target)
+        return
+    learnt.warn_of_duplicates()
+    torch.manual_seed(plan.seed)
+    backbone, options = begun.backbone, state.config.options
+    method = Fdsl(backbone.width, len(backbone.layers), options).to(backbone.device)
+    source = DiscrepancySource(
+        begun.load,
+        backbone,
+        options,
+        learnt.root,
+        learnt.references,
+        state.config.backbone.image_size,
+        plan.max_pixels,
+    )
+    position = fit(
+        method,
+        source,
+        learnt,
+        state,
+        saved,
+        save_every=plan.save_every,
+        workers=plan.workers,
+        max_pixels=plan.max_pixels,
+        world=world,
+    )
+    if not world.is_first:
+        return
+    save_checkpoint(target, method.state_dict(), state.config)
+    table = target.with_suffix(LOSS_TABLE)
+    write_text(table, csv_text(LOSS_COLUMNS, position.rows))
+    write_loss_curve(target.with_suffix(LOSS_CURVE), position.rows)
+    state.discard()
+    logger.info("wrote %s, its loss in %s", target, table.name)

@@ -1,0 +1,36 @@
+"""The threshold that decides, as it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from utils.errors import ConfigError
+
+LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution says nothing
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """From `score` on an image is anomalous, from `level` on a patch is (None: not known); `source` says
+    why."""
+
+    score: float
+    level: float | None
+    source: str
+
+    @classmethod
+    def from_json(cls, values: Any) -> Threshold:
+        """From stored values; ConfigError for what no detector has."""
+        if not isinstance(values, dict) or set(values) != {"score", "level", "source"}:
+            raise ConfigError("its threshold does not say score, level and source")
+        found = cls(values["score"], values["level"], values["source"])
+        numbers = [found.score] if found.level is None else [found.score, found.level]
+        if not all(_is_finite(number) for number in numbers) or not isinstance(found.source, str):
+            raise ConfigError("its threshold is no number")
+        return found
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether a stored value is a number that a float holds."""
+    return type(value) in (int, float) and abs(value) < 1e300

@@ -1,0 +1,38 @@
+"""A fitted detector in words, for its reports, the page and `predict.py --show`."""
+
+from __future__ import annotations
+
+from fdsl.config.describe import beside_in_words, score_in_words, text_in_words, tiles_in_words
+from fdsl.config.run_config import FittedConfig
+from models.methods.registry import METHODS
+
+SCORES = {
+    "max": "mean over blocks of each one's highest patch, at or above the peak of the map",
+    "top1": "mean of the map's highest 1 %",
+}
+HEAT_MAPS = (
+    "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of "
+    "normal images reach; where it comes from the test images, where boxes begin"
+)
+
+
+def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
+    """What the report says of a detector's configuration."""
+    made = config.detector
+    tower, windows = made.backbone, made.windows
+    turned = f", {config.rotations} rotations each" if config.rotations > 1 else ""
+    untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
+    score = score_in_words(made, config.image_score, SCORES[config.image_score])
+    looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
+    looked_through += f", resized to {windows.win_zip}" if windows.win_zip else ""
+    return [
+        ("Method", f"{made.method}: {METHODS[made.method].words}{beside_in_words(made.options)}"),
+        *([("Text", text_in_words(made.options))] if made.reads_text else []),
+        ("References", f"{config.references}{turned}"),
+        ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
+        ("Local windows", "none" if windows.winmode == "nan" else looked_through),
+        *([] if windows.tiles == 1 else [("Tiles", tiles_in_words(windows))]),
+        ("Image score", f"{config.image_score}: {score}"),
+        ("Heat maps", HEAT_MAPS),
+        ("Precision", made.machine.precision),
+    ]

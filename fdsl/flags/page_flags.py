@@ -1,0 +1,63 @@
+"""app.py's flags."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import socket
+
+from fdsl.flags.arguments import CommandLine, whole
+from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
+from fdsl.flags.preset_flag import take_preset
+from utils.errors import ConfigError
+
+HOST = "127.0.0.1"
+PORT = 7860
+SHORTEST_TOKEN = 16  # characters
+
+
+def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
+    """Reads and checks the command line."""
+    parser = CommandLine(description)
+    page = parser.add_argument_group("page")
+    page.add_argument(
+        "--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free"
+    )
+    page.add_argument(
+        "--host",
+        default=HOST,
+        metavar="ADDRESS",
+        help=f"where it listens, 0.0.0.0 for all addresses of this machine; needs --token (default {HOST})",
+    )
+    page.add_argument(
+        "--token",
+        metavar="SECRET",
+        help="who opens the page has to know it: http://ADDRESS:PORT/?token=SECRET; "
+        f"at least {SHORTEST_TOKEN} characters",
+    )
+    page.add_argument(
+        "--max-upload", type=whole(1, 4096), default=64, metavar="MIB", help="largest file (default 64 MiB)"
+    )
+    add_detector_flags(parser)
+    args = parser.parse_args(argv)
+    if problem := saved_detector_problem(args):
+        parser.error(problem)
+    args.address = address_of(args.host)
+    if args.token is None and not ipaddress.ip_address(args.address).is_loopback:
+        parser.error(
+            f"--host {args.host} lets other machines in: also give --token SECRET, or leave it out and "
+            f"come by ssh -L {args.port}:{HOST}:{args.port} USER@{socket.gethostname()}"
+        )
+    if args.token is not None and (len(args.token) < SHORTEST_TOKEN or not args.token.isascii()):
+        parser.error(f"--token needs at least {SHORTEST_TOKEN} letters, digits and signs of ASCII")
+    take_preset(args)
+    args.false_alarm_rate = args.threshold = args.threshold_from = None  # chosen on the page
+    return args
+
+
+def address_of(host: str) -> str:
+    """A host's address, in digits; ConfigError for one that has none."""
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--host {host} is no address of this machine; give 0.0.0.0 for all.") from error

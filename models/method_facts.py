@@ -1,0 +1,47 @@
+"""What is known of a method before it is loaded: flags, help and checks need no PyTorch."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from models.method import Method
+
+
+class MethodFacts:
+    """The facts of a method; its class inherits them (models/methods/registry.py has all of them).
+
+    home: MODULE.CLASS below models/methods/. name: as `--method` takes it. words: what it is, for reports.
+    sentence: the same beside a table, after the trained heads' own words where there are some. unlike_paper:
+    why its row is not the paper's. needs_heads: it needs a checkpoint's trained ones. needs_discrepancy:
+    `--fd none` leaves it nothing. matches: it searches for nearest normal patches. sees_inspected: what it
+    fits are the test images. added_by: of a method that takes no references, the flag that adds it to
+    one that does. takes_text: `--with-text` is defined for it. reads_text: it needs `directions`
+    (models/backbones/text/prompts.py). length_of_discrepancy: its map is how long the discrepancy is that
+    trained heads judge. parts: components that `--leave-out` switches off. own_score: what its image score is
+    where `summarise` is its own. rotations: copies of each reference where nobody asks for others.
+    """
+
+    home: ClassVar[str]
+    name: str
+    words: ClassVar[str]
+    sentence: ClassVar[str] = ""
+    unlike_paper: ClassVar[str] = ""
+    needs_heads: ClassVar[bool] = False
+    needs_discrepancy: ClassVar[bool] = True
+    matches: ClassVar[bool] = True
+    sees_inspected: ClassVar[bool] = False
+    added_by: ClassVar[str] = ""
+    takes_text: ClassVar[bool] = False
+    reads_text: ClassVar[bool] = False
+    length_of_discrepancy: ClassVar[bool] = False
+    parts: ClassVar[tuple[str, ...]] = ()
+    own_score: ClassVar[str] = ""
+    rotations: int | str = 1
+
+    @classmethod
+    def load(cls) -> type[Method]:
+        """The method itself, imported now."""
+        module, _, name = cls.home.rpartition(".")
+        return getattr(import_module(f"models.methods.{module}"), name)
