@@ -22,7 +22,8 @@ from tabulate import tabulate
 
 from fdsl.config.resolve import backbone_config
 from fdsl.factory import load_tower
-from fdsl.flags.arguments import CommandLine, whole
+from fdsl.flags.arguments import whole
+from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_runtime_flags
 from fdsl.scoring import Scorer
 from models.backbone import normalise

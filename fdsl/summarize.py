@@ -18,7 +18,7 @@ from tabulate import tabulate
 
 from fdsl.config.describe import SEES
 from fdsl.evaluation.summary_rows import Row, find_runs, table_rows
-from fdsl.flags.arguments import CommandLine
+from fdsl.flags.command_line import CommandLine
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.report.published import DATASET_TITLES
 from fdsl.report.tables import UNDEFINED, mean_and_spread

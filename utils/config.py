@@ -71,15 +71,15 @@ class BackboneConfig(Options):
 
     model: str = option(
         "ViT-L-14-336-quickgelu",
-        help="image encoder: a ViT by its name in open_clip, or timm/NAME for one of timm, for instance "
+        help="image encoder: a ViT of open_clip, or timm/NAME for one of timm; for instance "
         "timm/vit_small_patch14_reg4_dinov2.lvd142m (default $default)",
     )
     pretrained: str = option(
         "openai",
         place=True,
         metavar="TAG|FILE|none",
-        help="weights: a tag of open_clip or timm, a file, or none for random ones (default $default, or the "
-        "model's own)",
+        help="weights: a tag, a file, or none for random ones; a tag of open_clip or timm (default $default, "
+        "or the model's own)",
     )
     model_config: str | None = option(
         None, place=True, metavar="DIR", help="folder of further open_clip model JSON files"

@@ -42,9 +42,12 @@ class Parser(argparse.ArgumentParser):
     """A command's flags: its module's docstring as the description. Messages repeat what was typed, and go
     through `put`."""
 
-    def __init__(self, description: str | None, prog: str | None = None) -> None:
+    def __init__(self, description: str | None, prog: str | None = None, add_help: bool = True) -> None:
         super().__init__(
-            prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+            prog=prog,
+            description=description,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            add_help=add_help,
         )
 
     def _print_message(self, message: str, file: Any = None) -> None:

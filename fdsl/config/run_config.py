@@ -67,7 +67,11 @@ class DetectorConfig:
     """What a detector is put together from: the method's name, its parts' settings, and the machine."""
 
     method: str = field(
-        metadata=as_option(WITH_HEADS, choices=tuple(METHODS), help=f"{METHODS_IN_WORDS} (default $default)")
+        metadata=as_option(
+            WITH_HEADS,
+            choices=tuple(METHODS),
+            help=f"how images are compared (default $default); {METHODS_IN_WORDS}",
+        )
     )
     backbone: BackboneConfig
     options: MethodConfig

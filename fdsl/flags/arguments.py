@@ -1,20 +1,11 @@
-"""What a command line is made of: the parser, and the types of its values."""
+"""The types of a command line's values."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
 
-from utils.console import Parser
 from utils.text import is_folder_name
-from utils.world import speaks
-
-
-class CommandLine(Parser):
-    """A command's flags, with one sentence for what cannot be read."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {message}; --help lists the flags\n" if speaks() else None)
 
 
 def whole(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -55,8 +55,8 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
     elif args.references:
         if detector.scorer.detector.looks_at_inspected:
             raise ConfigError(
-                "The page compares the photographs that are dropped on it, and with --with-batch the normal "
-                "images are dropped there too: leave --references out."
+                "The page compares the photographs that are dropped on it, and with --with-batch the "
+                "references are dropped there too: leave --references out."
             )
         fit_from_flags(detector, args)
     return detector

@@ -9,7 +9,8 @@ from typing import Any
 from data.datasets import DATASETS
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
-from fdsl.flags.arguments import CommandLine, name_part, real, whole
+from fdsl.flags.arguments import name_part, real, whole
+from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_detector_options, add_option, add_options, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from models.methods.registry import METHODS, WITH_HEADS
@@ -23,11 +24,16 @@ DEFAULTS = {
     **{known.dest: known.default for known in options_of(RunConfig).values() if known.help},
 }
 
+COMMON = (  # what --help shows
+    *("dataset", "data-path", "method", "checkpoint", "model-name", "k-shot", "seed", "preset", "results"),
+    *("ablate", "from-maps", "device", "config"),
+)
+
 
 def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     """Reads and checks the command line: the flags of each run, one for each checkpoint, combination of
     ablated settings, number of shots and seed."""
-    parser = CommandLine(description)
+    parser = CommandLine(description, common=COMMON)
     add_preset_flag(parser)
     _add_run_flags(parser)
     _add_evaluation_flags(parser)
@@ -44,6 +50,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     args = parser.parse_args(argv)
     _refuse_several_maps(args, parser)
     tables = read_tables(args, parser)
+    parser.save_settings(args)
     take_preset(args)
     return [run for one in _combined(args, tables, parser) for run in one_by_one(_filled(one))]
 

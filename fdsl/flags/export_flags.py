@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdsl.flags.arguments import CommandLine
+from fdsl.flags.command_line import CommandLine
+
+COMMON = ("detector", "output", "weights", "operators", "pretrained", "config")  # what --help shows
 
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = CommandLine(description)
+    parser = CommandLine(description, common=COMMON)
     parser.add_argument(
         "--detector",
         type=Path,
@@ -51,4 +53,5 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         parser.error(f"--output {args.output} does not end in .onnx: name the file so")
     if args.output.is_dir():
         parser.error(f"--output {args.output} is a folder: name a file in it")
+    parser.save_settings(args)
     return args

@@ -78,7 +78,9 @@ def _number_or_word(known: Option) -> Callable[[str], Any]:
 def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
     """Where and how it runs."""
     group = parser.add_argument_group("runtime")
-    group.add_argument("--device", default="auto", metavar="auto|cpu|cuda|mps|N")
+    group.add_argument(
+        "--device", default="auto", metavar="auto|cpu|cuda|mps|N", help="where it runs (default auto)"
+    )
     group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
     group.add_argument(
         "--workers", type=whole(0, 64), metavar="N", help="processes that load images (default: by cores)"

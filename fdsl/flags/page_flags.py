@@ -6,7 +6,8 @@ import argparse
 import ipaddress
 import socket
 
-from fdsl.flags.arguments import CommandLine, whole
+from fdsl.flags.arguments import whole
+from fdsl.flags.command_line import CommandLine
 from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
 from fdsl.flags.preset_flag import take_preset
 from utils.errors import ConfigError
@@ -15,10 +16,14 @@ HOST = "127.0.0.1"
 PORT = 7860
 SHORTEST_TOKEN = 16  # characters
 
+COMMON = (  # what --help shows
+    *("detector", "references", "add-references", "preset", "port", "host", "token", "device", "config"),
+)
+
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = CommandLine(description)
+    parser = CommandLine(description, common=COMMON)
     page = parser.add_argument_group("page")
     page.add_argument(
         "--port", type=whole(0, 65535), default=PORT, help=f"default {PORT}; 0: any that is free"
@@ -50,6 +55,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         )
     if args.token is not None and (len(args.token) < SHORTEST_TOKEN or not args.token.isascii()):
         parser.error(f"--token needs at least {SHORTEST_TOKEN} letters, digits and signs of ASCII")
+    parser.save_settings(args)
     take_preset(args)
     args.false_alarm_rate = args.threshold = args.threshold_from = None  # chosen on the page
     return args

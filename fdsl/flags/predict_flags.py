@@ -9,7 +9,8 @@ from pathlib import Path
 from fdsl.config.decision import LOWEST_RATE
 from fdsl.config.resolve import OF_DETECTORS
 from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
-from fdsl.flags.arguments import CommandLine, name_part, whole
+from fdsl.flags.arguments import name_part, whole
+from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_detector_options, add_option, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
@@ -23,10 +24,15 @@ MAKING_FLAGS = (
     *("references", "checkpoint", "method", "image_score", "rotate_references"),
 )
 
+COMMON = (  # what --help shows
+    *("references", "input", "output", "calibration", "false-alarm-rate", "preset", "save-detector"),
+    *("detector", "add-references", "format", "device", "show", "doctor", "config"),
+)
+
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = CommandLine(description)
+    parser = CommandLine(description, common=COMMON)
     what = parser.add_argument_group("what to look at")
     what.add_argument(
         "--input",
@@ -36,21 +42,26 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "file with a path on each line",
     )
     what.add_argument(
-        "--show", action="store_true", help="say what --detector holds and which references it knows, and end"
+        "--show",
+        action="store_true",
+        help="say what --detector holds, and end; also which references it knows",
     )
     what.add_argument(
         "--doctor",
         action="store_true",
-        help="say what is on this machine (packages, GPU, precision, weights, a timed pass), what to do "
-        "about what is not, and end",
+        help="check this machine, say what is to be done, and end; packages, GPU, precision, weights and a "
+        "timed pass",
     )
-    what.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
+    what.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder of the results (needed unless --format json)"
+    )
     add_detector_flags(parser)
     _add_decision_flags(parser)
     _add_output_flags(parser)
     args = parser.parse_args(argv)
     if problem := _contradiction(args):
         parser.error(problem)
+    parser.save_settings(args)
     take_preset(args)
     return args
 
@@ -68,7 +79,7 @@ def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         nargs="+",
         metavar="DIR|FILE",
-        help="normal images that are no references: the threshold is their conformal quantile; a rate of "
+        help="further normal images: a more reliable threshold; it is their conformal quantile: a rate of "
         "0.01 takes 99 of them, 0.05 takes 19",
     )
     decision.add_argument(
@@ -96,7 +107,7 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("text", "json"),
         default="text",
-        help="json: one JSON object per line on standard output, as it goes",
+        help="json: one JSON object per line on standard output; as it goes",
     )
     written.add_argument(
         "--save-detector", type=Path, metavar="FILE", help="write everything that later runs need"
@@ -121,7 +132,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
     """What makes or loads a detector, and where it runs."""
     group = parser.add_argument_group("detector")
     add_preset_flag(group)
-    group.add_argument("--references", nargs="+", metavar="DIR|FILE", help="normal images: one is enough")
+    group.add_argument("--references", nargs="+", metavar="DIR|FILE", help="normal images (one is enough)")
     group.add_argument(
         "--max-pixels",
         type=whole(1),
@@ -146,7 +157,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
         "--add-references",
         nargs="+",
         metavar="DIR|FILE",
-        help="with --detector: add more normal images to its references, and calibrate anew",
+        help="with --detector: add normal images to its references; its threshold is estimated anew",
     )
     group.add_argument(
         "--forget", nargs="+", metavar="NAME", help="with --detector: take references out, by name or digest"

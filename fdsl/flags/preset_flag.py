@@ -17,8 +17,8 @@ def add_preset_flag(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--preset",
         choices=PRESETS,
-        help=f"a backbone with its layers and image size ({listed}). The values are printed; flags that are "
-        "given explicitly override them",
+        help=f"a backbone by name: {', '.join(PRESETS)}; with its layers and image size ({listed}). The "
+        "values are printed; flags that are given explicitly override them",
     )
 
 

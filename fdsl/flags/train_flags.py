@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 
 from data.datasets import DATASETS
-from fdsl.flags.arguments import SEED, CommandLine, name_part, real, save_interval, whole
+from fdsl.flags.arguments import SEED, name_part, real, save_interval, whole
+from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_options, add_runtime_flags
 from utils.config import (
     AUGMENTATIONS,
@@ -20,10 +21,15 @@ from utils.config import (
 )
 from utils.limits import MAX_PIXELS
 
+COMMON = (  # what --help shows
+    *("dataset", "data-path", "model-name", "checkpoints", "epochs", "batch-size", "synthetic", "seed"),
+    *("model", "pretrained", "device", "config"),
+)
+
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line; what is published for the dataset is filled in."""
-    parser = CommandLine(description)
+    parser = CommandLine(description, common=COMMON)
     parser.add_argument(
         "--dataset", choices=DATASETS, nargs="+", required=True, help="one, or several to learn from together"
     )
@@ -57,6 +63,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     published = AUGMENTATIONS.get(args.dataset, "none")
     args.augmentation = SYNTHETIC.get(args.synthetic) or args.augmentation or published
     args.k_shot = args.k_shot or (1 if args.synthetic else PUBLISHED_SHOTS)
+    parser.save_settings(args)
     return args
 
 
@@ -96,7 +103,7 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SYNTHETIC),
         nargs="?",
         const="only",
-        help="learn from defects drawn on good training photographs, which need no masks; mixed: from the "
+        help="learn from defects drawn on normal training images; they need no masks; mixed: from the "
         "defects with masks too",
     )
     training.add_argument("--seed", type=SEED, default=111)

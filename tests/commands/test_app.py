@@ -93,7 +93,7 @@ def test_flags_that_are_refused(arguments, tmp_path, capsys):
     for more, sentence in (
         (["--port", "99999"], "--port"),
         (["--max-upload", "0"], "--max-upload"),
-        (["--save-detector", "x"], "unrecognized"),
+        (["--save-detector", "x"], "there is no --save-detector"),
         (["--detector", "x", "--method", "both"], "does not go with"),
         (["--host", "0.0.0.0"], "lets other machines in: also give --token SECRET"),
         (["--host", "0.0.0.0", "--token", "short"], "--token needs at least 16"),

@@ -106,7 +106,7 @@ def test_calibration_images_give_the_threshold_and_a_reason_is_in_every_row(plac
     again = ["--detector", str(tmp_path / "part.safetensors"), *common, "--output", str(tmp_path / "again")]
     again += ["--model-config", backbone[backbone.index("--model-config") + 1], *RUNTIME]
     assert (
-        predict.main([*again, "--calibration", str(place / "good/2.png"), "--false-alarm-rate", "0.5"]) == 0
+        predict.main([*again, "--calibration", str(place / "good/3.png"), "--false-alarm-rate", "0.5"]) == 0
     )
     score = json.loads((tmp_path / "again/scores.jsonl").read_text().splitlines()[0])["threshold"]
     assert score != before.score

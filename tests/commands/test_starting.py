@@ -9,6 +9,7 @@ import pytest
 from tests.support.constants import ROOT
 from tests.support.small_runs import environment
 
+pytestmark = pytest.mark.slow
 COMMANDS = ("predict", "test", "train", "export", "app")
 LOADED = "import runpy, sys, atexit; atexit.register(lambda: print('torch' in sys.modules)); "
 NEEDED = {

@@ -1,0 +1,189 @@
+"""A command's flags: what --help shows, what a typo is told, and settings from a file."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import difflib
+import logging
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from fdsl.flags.settings_file import Setting, Words, add_settings_flags, read_settings, write_settings
+from utils.console import Parser, put
+from utils.errors import ConfigError
+from utils.world import speaks
+
+logger = logging.getLogger("fdsl")
+YES, NO = "true", "false"  # in a file, of a flag that takes no value
+SHOWN_EXAMPLES = 3  # lines of a command's description that --help repeats
+LONG_CHOICES = 20  # characters, from which on it does not list a flag's values
+
+
+class CommandLine(Parser):
+    """A command's flags, with one sentence for what cannot be read.
+
+    `common`: names of the flags that --help shows, in its order, each up to the first semicolon or bracket
+    of its text;
+    --help-all shows all of them. With `common` there are --config FILE and --save-config FILE too
+    (fdsl/flags/settings_file.py).
+    """
+
+    def __init__(self, description: str | None, prog: str | None = None, common: Sequence[str] = ()) -> None:
+        super().__init__(description, prog, add_help=not common)
+        self.common = tuple(common)
+        self.typed: dict[str, Words] = {}  # of the flags that were given: name -> the words behind it
+        self._settings: list[Setting] = []
+        if common:
+            ending: dict[str, Any] = {"action": _Help, "nargs": 0, "default": argparse.SUPPRESS}
+            self.add_argument("-h", "--help", **ending, help="show the usual flags, and end")
+            self.add_argument("--help-all", **ending, help="show all flags, by groups, and end")
+            add_settings_flags(self)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}; --help lists the flags\n" if speaks() else None)
+
+    def parse_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As argparse's. With a namespace it is one more flag of a command line that was read before."""
+        if namespace is not None:
+            return super().parse_args(args, namespace)
+        words = sys.argv[1:] if args is None else list(args)
+        self._refuse_unknown(words)
+        self._settings = self._take_settings(words) if self.common else []
+        self.typed = {}
+        return super().parse_args(words)
+
+    def save_settings(self, args: argparse.Namespace) -> None:
+        """Writes what the flags and --config gave to the file of --save-config, where one is named."""
+        if args.save_config is None or not speaks():
+            return
+        typed = {setting.name: setting.words for setting in self._settings} | self.typed
+        for name in typed:
+            if self.flag(name).nargs == 0:
+                typed[name] = [YES if getattr(args, self.flag(name).dest) else NO]
+        for secret in write_settings(args.save_config, typed, self.prog):
+            logger.info("--%s is a secret: it is not written", secret)
+        logger.info("wrote %s; use it with --config", args.save_config)
+
+    @property
+    def names(self) -> list[str]:
+        """Of all flags, without --."""
+        return [_name(action) for action in self._actions if action.option_strings]
+
+    def flag(self, name: str) -> argparse.Action:
+        """The flag --NAME."""
+        return self._option_string_actions[f"--{name}"]
+
+    def named(self, word: str) -> str | None:
+        """The flag that a word names, in full or by its beginning; None for none, and for several."""
+        found = [flag for flag in self._option_string_actions if flag.startswith(word)]
+        return word if word in found else found[0] if word.startswith("--") and len(found) == 1 else None
+
+    def format_short(self) -> str:
+        """What --help prints: the first sentence, the first examples, and the usual flags."""
+        summary, examples = _beginning(self.description or "")
+        formatter = argparse.RawDescriptionHelpFormatter(self.prog, max_help_position=36)
+        formatter.add_text(summary)
+        formatter.add_text(examples)
+        formatter.start_section("usual flags")
+        formatter.add_arguments([_brief(self.flag(name)) for name in self.common])
+        formatter.end_section()
+        formatter.add_text(f"All {len(self.names)} flags, by groups: --help-all")
+        return formatter.format_help()
+
+    def _take_settings(self, words: Sequence[str]) -> list[Setting]:
+        """The settings of the --config among the words of a command line, as defaults. Ends, as for any flag,
+        where one cannot be."""
+        given = {self.named(word.partition("=")[0]): place for place, word in enumerate(words)}
+        if "--config" not in given:
+            return []
+        place = given["--config"]
+        _, equals, file = words[place].partition("=")
+        file = file if equals else next(iter(words[place + 1 : place + 2]), "")
+        try:
+            settings = read_settings(Path(file), self.names, self.prog)
+        except ConfigError as error:
+            self.error(str(error))
+        for setting in settings:
+            action = self.flag(setting.name)
+            action.required = False
+            if not (isinstance(action, argparse._AppendAction) and f"--{setting.name}" in given):
+                self.set_defaults(**{action.dest: self._value_of(setting, action)})
+        return settings
+
+    def _value_of(self, setting: Setting, action: argparse.Action) -> Any:
+        """What argparse would make of a setting's words behind its flag."""
+        name, words, place = setting
+        if isinstance(action, argparse._AppendAction):
+            times = words if any(isinstance(one, list) for one in words) else [words]
+            return [self._read(action, [one] if isinstance(one, str) else one, place) for one in times]
+        if action.nargs != 0:
+            return self._read(action, words, place)
+        if words not in ([YES], [NO]):
+            self.error(f"{place}: {name} is {YES} or {NO}")
+        return words == [YES] or (False if isinstance(action, argparse.BooleanOptionalAction) else None)
+
+    def _read(self, action: argparse.Action, words: Words, place: str) -> Any:
+        """The value of words behind a flag; ends where they mean nothing."""
+        fewest, most = {None: (1, 1), "?": (0, 1), "+": (1, sys.maxsize)}[action.nargs]  # type: ignore[index]
+        if not fewest <= len(words) <= most or any(isinstance(word, list) for word in words):
+            self.error(f"{place}: {_name(action)} takes {'one value' if most == 1 else 'values'}")
+        try:
+            return self._get_values(action, words)
+        except argparse.ArgumentError as error:
+            self.error(f"{place}: {_name(action)}: {error.message}")
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if isinstance(action, argparse._AppendAction):
+            self.typed.setdefault(_name(action), []).append(list(arg_strings))
+        elif action.option_strings:
+            self.typed[_name(action)] = list(arg_strings)
+        return super()._get_values(action, arg_strings)  # type: ignore[misc]
+
+    def _refuse_unknown(self, words: Sequence[str]) -> None:
+        """Ends with the nearest flag where one is not known, before anything else is complained of."""
+        for word in words:
+            if word == "--":
+                return
+            flag, known = word.partition("=")[0], self._option_string_actions
+            if flag.startswith("--") and not any(name.startswith(flag) for name in known):
+                near = difflib.get_close_matches(flag, known, n=1)
+                self.error(f"there is no {flag}" + (f": did you mean {near[0]}?" if near else ""))
+
+
+class _Help(argparse.Action):
+    """Prints the usual flags, or with --help-all every one, and ends."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        assert isinstance(parser, CommandLine)
+        put(parser.format_help() if "--help-all" in self.option_strings else parser.format_short())
+        parser.exit()
+
+
+def _name(action: argparse.Action) -> str:
+    """A flag's name, without --; of one that can be switched off its plain one."""
+    return next(flag for flag in action.option_strings if flag.startswith("--")).removeprefix("--")
+
+
+def _beginning(description: str) -> tuple[str, str]:
+    """The first paragraph of a command's description, and its first examples."""
+    lines = description.strip().splitlines()
+    end = lines.index("") if "" in lines else len(lines)
+    examples = [line for line in lines if line.startswith("    ")]
+    return " ".join(lines[:end]), "\n".join(examples[:SHOWN_EXAMPLES])
+
+
+def _brief(action: argparse.Action) -> argparse.Action:
+    """A flag for --help: what its text says up to the first semicolon or bracket."""
+    short = copy.copy(action)
+    short.help = re.split(r"; | \(", action.help or "")[0]
+    if action.choices is not None and len(",".join(map(str, action.choices))) > LONG_CHOICES:
+        short.metavar = "NAME"
+    if action.nargs == "+":
+        short.nargs, short.metavar = None, f"{action.metavar or action.dest.upper()} ..."
+    if isinstance(action, argparse.BooleanOptionalAction):
+        short.option_strings = action.option_strings[:1]
+    return short

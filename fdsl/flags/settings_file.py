@@ -1,0 +1,109 @@
+"""`--config FILE` and `--save-config FILE`: flags in a YAML file, their values as they are typed."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from utils.errors import ConfigError
+from utils.options import nearest_name
+from utils.text import decoded, one_line, printable
+
+if TYPE_CHECKING:
+    from yaml import Node
+
+FLAGS_ALONE = ("help", "help-all", "config", "save-config")  # never in a file
+SECRETS = ("token",)  # never written
+Words = list[Any]  # what is typed behind a flag; of one that may be given again a list for each time
+
+
+class Setting(NamedTuple):
+    """A flag's name, the words behind it, and where it stands: FILE line N."""
+
+    name: str
+    words: Words
+    place: str
+
+
+def add_settings_flags(parser: argparse.ArgumentParser) -> None:
+    """The two flags."""
+    group = parser.add_argument_group("settings in a file")
+    group.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="take flags from this YAML file; flags that are given win over it",
+    )
+    group.add_argument(
+        "--save-config",
+        type=Path,
+        metavar="FILE",
+        help="write the flags that were given, and those of --config, to this YAML file",
+    )
+
+
+def read_settings(file: Path, flags: Sequence[str], prog: str) -> list[Setting]:
+    """The settings of a YAML file, each named like one of the `flags` of `prog`. ConfigError for a file that
+    is none, and for a name that is no flag."""
+    import yaml
+
+    shown = printable(file)
+    try:
+        root = yaml.compose(decoded(file.read_bytes()), Loader=yaml.BaseLoader)
+    except OSError as error:
+        raise ConfigError(f"--config {shown} cannot be read ({error.strerror})") from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"--config {shown} is no YAML ({one_line(error)})") from error
+    if root is None:
+        return []
+    if not isinstance(root, yaml.MappingNode):
+        raise ConfigError(f"--config {shown} holds no settings: write NAME: VALUE on each line")
+    known, found = [name for name in flags if name not in FLAGS_ALONE], {}
+    for key, value in root.value:
+        place = f"{shown} line {key.start_mark.line + 1}"
+        name = key.value.replace("_", "-") if isinstance(key.value, str) else "?"
+        if name not in known:
+            near = nearest_name(name, known)
+            cure = f"; {near}" if near.startswith("did you mean") else ""
+            raise ConfigError(f"{place}: {one_line(name, 60)} is no setting of {prog}{cure}")
+        if name in found:
+            raise ConfigError(f"{place}: {name} stands there twice")
+        words = _words(value)
+        if words is None:
+            raise ConfigError(f"{place}: {name} is neither a text, a number nor a list of these")
+        found[name] = Setting(name, words, place)
+    return list(found.values())
+
+
+def write_settings(file: Path, typed: Mapping[str, Words], prog: str) -> list[str]:
+    """Writes flags by their names to a YAML file that --config reads; returns the secret ones, which are left
+    out."""
+    import yaml
+
+    from utils.files import write_text
+
+    class Plain(yaml.SafeDumper):
+        """Every value is text, and needs no quotes to stay text."""
+
+        yaml_implicit_resolvers: dict = {}
+
+    kept = {
+        name: words[0] if len(words) == 1 and isinstance(words[0], str) else words
+        for name, words in typed.items()
+        if name not in (*FLAGS_ALONE, *SECRETS)
+    }
+    text = yaml.dump(kept, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100) if kept else ""
+    write_text(file, f"# {prog} --config {file.name}\n{text}")
+    return [name for name in typed if name in SECRETS]
+
+
+def _words(node: Node) -> Words | None:
+    """The words that a YAML value stands for; None for a mapping."""
+    if isinstance(node.value, str):
+        return [node.value] if node.value else []
+    if any(isinstance(one, tuple) for one in node.value):  # a mapping's pairs
+        return None
+    parts = [one.value if isinstance(one.value, str) else _words(one) for one in node.value]
+    return None if None in parts else parts

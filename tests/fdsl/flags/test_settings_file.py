@@ -1,0 +1,134 @@
+"""--config and --save-config, what --help shows, and what a typo is told."""
+
+import pytest
+
+from fdsl.flags import evaluate_flags, export_flags, page_flags, predict_flags, train_flags
+from fdsl.flags.settings_file import SECRETS
+from utils.config import QUARTER
+
+SEEN = ["--references", "good", "--input", "parts", "--output", "out"]
+COMMANDS = {
+    predict_flags: SEEN,
+    evaluate_flags: ["--dataset", "mvtec"],
+    train_flags: ["--dataset", "visa"],
+    export_flags: ["--detector", "a", "--output", "b.onnx"],
+    page_flags: [],
+}
+
+
+def values(flags, *argv):
+    found = flags.parse(list(argv), "What it does.\n\n    an example\n")
+    return vars(found[0] if isinstance(found, list) else found)
+
+
+def refused(capsys, flags, *argv):
+    with pytest.raises(SystemExit) as stopped:
+        values(flags, *argv)
+    assert stopped.value.code == 2
+    return capsys.readouterr().err
+
+
+@pytest.fixture
+def file(tmp_path):
+    def written(text):
+        (tmp_path / "run.yaml").write_text(text)
+        return str(tmp_path / "run.yaml")
+
+    return written
+
+
+@pytest.mark.parametrize("flags", COMMANDS)
+def test_what_was_given_comes_back_from_a_file(flags, tmp_path):
+    more = [] if flags is export_flags else ["--model", "ViT-B-16", "--layers", "6", "3"]
+    given = [*COMMANDS[flags], *more, "--pretrained", "none", "--debug"]
+    file = str(tmp_path / "run.yaml")
+    plain = values(flags, *given, "--save-config", file)
+    again = values(flags, "--config", file)
+    assert plain == {**again, "config": None, "save_config": plain["save_config"]}
+    assert again["pretrained"] == "none" and again["debug"] is True
+
+
+def test_flags_win_over_a_file(file):
+    settings = file("image_size: 224\nlayers: [3, 6]\nresume: false\nablate: [winmode=nan, use-nam=0]\n")
+    kept = values(evaluate_flags, "--dataset", "mvtec", "--config", settings)
+    assert (kept["image_size"], kept["layers"], kept["resume"]) == (224, [3, 6], False)
+    assert kept["combination"] == {"winmode": "nan", "use-nam": "0"}
+    argv = ["--dataset", "mvtec", f"--config={settings}", "--image-size", "448", "--layers", "9", "--resume"]
+    won = values(evaluate_flags, *argv, "--ablate", "tiles=1")
+    assert (won["image_size"], won["layers"], won["resume"]) == (448, [9], True)
+    assert won["combination"] == {"tiles": "1"}
+
+
+def test_a_flag_that_needs_no_value_has_an_empty_one(file):
+    settings = file("window-budget:\nwinmode: mul\n")
+    assert values(evaluate_flags, "--dataset", "visa", "--config", settings)["window_budget"] == QUARTER
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("layrs: 3\n", "line 1: layrs is no setting of "),
+        ("layrs: 3\n", "did you mean layers?"),
+        ("device: cpu\nlayers: 0\n", "line 2: layers: 0 is not a whole number from 1"),
+        ("device: cpu\ndevice: cuda\n", "line 2: device stands there twice"),
+        ("device: [cpu, cuda]\n", "device takes one value"),
+        ("debug: maybe\n", "debug is true or false"),
+        ("config: other.yaml\n", "config is no setting of"),
+        ("layers: {a: 3}\n", "layers is neither a text, a number nor a list"),
+        ("- layers\n", "holds no settings"),
+        ("a: [\n", "is no YAML"),
+    ],
+)
+@pytest.mark.parametrize("flags", [flags for flags in COMMANDS if flags is not export_flags])
+def test_what_cannot_be_in_a_file_is_refused(flags, text, words, file, capsys):
+    assert words in refused(capsys, flags, *COMMANDS[flags], "--config", file(text))
+
+
+def test_a_file_that_is_not_there_is_refused(capsys):
+    said = refused(capsys, page_flags, "--config", "no-such.yaml")
+    assert "--config no-such.yaml cannot be read (No such file or directory)" in said
+
+
+def test_a_secret_is_not_written(tmp_path):
+    file = tmp_path / "run.yaml"
+    values(page_flags, "--token", "s" * 20, "--port", "81", "--save-config", str(file))
+    assert SECRETS == ("token",) and "token" not in file.read_text() and "port: 81" in file.read_text()
+
+
+def test_a_refused_command_line_writes_nothing(tmp_path, capsys):
+    refused(
+        capsys,
+        predict_flags,
+        "--detector",
+        "x",
+        "--preset",
+        "clip-large",
+        "--save-config",
+        str(tmp_path / "a"),
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags", COMMANDS)
+def test_help_is_short_and_help_all_has_every_flag(flags, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    shown = []
+    for flag in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as stopped:
+            values(flags, flag)
+        assert stopped.value.code == 0
+        shown.append(capsys.readouterr().out)
+    short, every = shown
+    assert short.count("\n") <= 27 and "What it does." in short and "    an example" in short
+    names = flags.COMMON
+    assert 5 < len(names) < 16 and all(f"  --{name}" in short for name in names)
+    assert all(f"  --{name}" in every for name in (*names, "save-config", "debug"))
+    assert int(short.split(" flags, by groups")[0].split()[-1]) > len(names)
+
+
+@pytest.mark.parametrize(
+    "flags, typed, meant", [(predict_flags, "--refrences", "--references"), (train_flags, "--epoch=", "")]
+)
+def test_a_typo_is_told_the_nearest_flag(flags, typed, meant, capsys):
+    said = refused(capsys, flags, typed, "x")
+    assert f"there is no {typed}: did you mean {meant}?" in said if meant else "argument --epochs" in said
