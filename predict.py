@@ -1,7 +1,7 @@
-"""Scores your own photographs: from a few references of good parts to scores, decisions, boxes and pictures.
+"""Scores your own photographs: from a few normal images to scores, decisions, boxes and pictures.
 
-    python predict.py --references good/ --input parts/ --output results/parts
-    python predict.py --references good/ --input parts/ --output results --save-detector part.safetensors
+    python predict.py --references normal/ --input parts/ --output results/parts
+    python predict.py --references normal/ --input parts/ --output results --save-detector part.safetensors
     python predict.py --detector part.safetensors --input 'line/**/*.png' --format json | jq .score
 
 Writes scores.csv, scores.jsonl, pictures/, contact_sheet.jpg and report.html to the output folder.
