@@ -5,8 +5,8 @@
     python inspect.pyz part.onnx parts/ --output results      # needs onnxruntime, numpy and pillow
 
 The file holds image encoder, memory bank, heads, fusion, threshold and the names of all settings
-(docs/deploy.md). It is compared with the detector before it takes its name. inspect.pyz, the program that
-runs it, is written with it. Exit code 0 when done, 2 on an error.
+(docs/deploy.md). It is compared with the detector before it takes its name. The programs that run it are
+written with it: inspect.pyz, and serve.pyz over HTTP. Exit code 0 when done, 2 on an error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     with loading("the detector"):
         from fdsl.api import AnomalyDetector
         from fdsl.export.export_detector import export_detector
-        from fdsl.export.inspect_archive import write_inspect_archive
+        from fdsl.export.inspect_archive import PROGRAMS, write_archive
         from fdsl.export.onnx_file import require_packages
 
     require_packages()
@@ -48,10 +48,15 @@ def main(argv: list[str] | None = None) -> int:
         written.size / 1e6,
         max(written.apart, 1e-7),
     )
-    program = args.output.with_name("inspect.pyz")
-    write_inspect_archive(program)
+    for program in PROGRAMS:
+        write_archive(args.output.with_name(program))
+    inspect, serve = (args.output.with_name(program) for program in PROGRAMS)
     logger.info(
-        "wrote %s: copy both, then python %s %s PHOTOS --output DIR", program, program.name, args.output.name
+        "wrote %s and %s: copy one with the detector, then python %s %s PHOTOS --output DIR",
+        inspect,
+        serve.name,
+        inspect.name,
+        args.output.name,
     )
     if detector.threshold is None:
         logger.info("the detector has no threshold: nothing is decided, only scored")

@@ -3,41 +3,38 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import math
 import os
-import signal
-import socket
 import sys
-import threading
-import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from utils.console import open_what_is_closed
+from deploy.program import Parser, leaving, positive, require_packages, run, say
 from utils.errors import ConfigError, DataError
 from utils.score_rows import row_of
-from utils.text import one_line, printable
+from utils.text import printable
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from deploy.graph import Graph
+    from deploy.graph import Found, Graph
+    from deploy.journal import Journal
     from deploy.results import Folder
+    from deploy.watch import Arrivals, Arrived
 
 AHEAD = 2  # photographs that are read before they are asked for
 LISTED_SKIPPED = 20  # lines about skipped files at the end; skipped.csv has them all
 ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
+SETTLE = 2.0  # seconds without a change, after which a file of --watch is at rest
 HELP = """Inspects photographs with a detector that export.py wrote.
 
     python deploy/inspect.py part.onnx parts/ --output results/parts
     python deploy/inspect.py part.onnx 'line/**/*.png' --format json --exit-code | jq .score
+    python deploy/inspect.py part.onnx --watch camera/ --output results/line     # until Ctrl-C
 
 Writes scores.csv and scores.jsonl to the output folder, with predict.py's rows. Photographs that cannot be
 read are skipped and listed at the end. Exit code 0 when done, 2 on an error or when nothing could be scored,
@@ -45,74 +42,34 @@ and with --exit-code 1 when a photograph is anomalous."""
 
 
 def command() -> None:
-    """Runs `main`: errors are one sentence and exit code 2, Ctrl-C is 130 and SIGTERM 143."""
-    open_what_is_closed()
-    answer_signals()
-    try:
-        code = main()
-    except (ConfigError, DataError) as refused:
-        code = failed(str(refused), 2)
-    except MemoryError:
-        code = failed("There is not enough memory; close other programs.", 2)
-    except OSError as error:
-        reason = f"{error.filename or 'a file'}: {error.strerror or one_line(error)}"
-        code = failed(f"{printable(reason)}; mend it, then give the same command again.", 2)
-    except SystemExit as done:  # --help
-        code = done.code if isinstance(done.code, int) else 0
-    except BaseException as error:
-        place = traceback.extract_tb(error.__traceback__)[-1]
-        where = f"{Path(place.filename).name} line {place.lineno}"
-        code = failed(
-            f"a fault of this program ({type(error).__name__}: {one_line(error)}, {where}); "
-            "please report it.",
-            UNEXPECTED,
-        )
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-    os._exit(code)  # threads that read photographs are not waited for
-
-
-def answer_signals() -> None:
-    """Ctrl-C and SIGTERM end this process at once, also while onnxruntime computes: every file is written
-    whole or not at all. Python tells a thread of it, for it cannot interrupt a library's call."""
-    wake = socket.socketpair()
-    for end in wake:
-        end.setblocking(end is wake[0])
-    for number in EXIT_CODES:
-        signal.signal(number, lambda *_: None)
-    signal.set_wakeup_fd(wake[1].fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=end_at_signal, args=wake, name="signals", daemon=True).start()
-
-
-def end_at_signal(wake: socket.socket, _writing: socket.socket) -> None:
-    """Waits for the number of a signal that ends this process; the end that is written to stays open."""
-    while True:
-        for number in wake.recv(64):
-            if number in EXIT_CODES:
-                say("Interrupted; nothing is finished yet, the same command starts over.")
-                os._exit(EXIT_CODES[number])
-
-
-def failed(sentence: str, code: int) -> int:
-    say(f"error: {sentence}")
-    return code
-
-
-def say(line: str) -> None:
-    """A line for people, on standard error; nobody may be reading it any more."""
-    with contextlib.suppress(OSError, ValueError):
-        print(printable(line), file=sys.stderr, flush=True)
+    run(main)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse(argv)
     require_packages()
     from data.inputs import find_images
-    from deploy.graph import Graph
     from deploy.results import Folder
     from utils.lock import locked
 
-    next(find_images(args.input), None)  # an input that is not there is reported before anything is loaded
+    # An input that is not there is reported before anything is loaded.
+    next(find_images([args.watch] if args.watch else args.input), None)
+    graph = graph_of(args)
+    if args.output is None:
+        return inspect(graph, None, args)
+    if args.output.exists() and not args.output.is_dir():
+        raise ConfigError(f"--output {printable(args.output)} is a file; name a folder.")
+    facts = {"detector": str(args.detector), "threshold": graph.threshold, "settings": graph.settings}
+    with locked(args.output / ".lock", printable(args.output), "name another folder with --output"):
+        if args.watch:
+            return watch(graph, facts, args)
+        return inspect(graph, Folder(args.output, facts), args)
+
+
+def graph_of(args: argparse.Namespace) -> Graph:
+    """The detector, with the threshold that was given."""
+    from deploy.graph import Graph
+
     graph = Graph(args.detector, args.threads, args.provider, args.precision)
     if args.provider == "openvino" and graph.facts.get("operators") != "onnx":
         say(
@@ -121,25 +78,82 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     if args.threshold is not None:
         graph.threshold, graph.level = args.threshold, None
-    if args.output is None:
-        return inspect(graph, None, args)
-    if args.output.exists() and not args.output.is_dir():
-        raise ConfigError(f"--output {printable(args.output)} is a file; name a folder.")
-    facts = {"detector": str(args.detector), "threshold": graph.threshold, "settings": graph.settings}
-    with locked(args.output / ".lock", printable(args.output), "name another folder with --output"):
-        return inspect(graph, Folder(args.output, facts), args)
+    return graph
 
 
-def require_packages() -> None:
-    """ConfigError where onnxruntime, numpy or pillow cannot be imported."""
+def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
+    """Looks at each photograph as it comes to rest in a folder, until Ctrl-C or SIGTERM; returns the exit
+    code."""
+    from deploy.journal import Journal
+    from deploy.watch import Arrivals, looks
+
+    leaving.gentle("the same command goes on after the photographs that are done")
+    journal = Journal(args.output, {**facts, "watch": args.watch})
+    arrivals = Arrivals(Path(args.watch), journal.done, args.settle, [args.output], journal.skip)
+    if journal.count:
+        say(f"{journal.count} photograph(s) are done already")
+    else:
+        say(f"waiting for photographs in {printable(args.watch)}; Ctrl-C ends it")
+    before, anomalous, as_json = journal.count, 0, args.format == "json"
+    for found in looks(arrivals, args.stop_after, say):
+        for one in found:
+            if leaving.asked.is_set():
+                break
+            row = row_at_rest(graph, one, arrivals, journal, args)
+            if row is None:
+                continue
+            anomalous += bool(row["anomalous"])
+            as_json = as_json and printed(row)
+        if leaving.asked.is_set():
+            break
+    journal.close()
+    say(f"{journal.count - before} photograph(s) scored, {anomalous} anomalous")
+    return 1 if args.exit_code and anomalous else 0
+
+
+def row_at_rest(
+    graph: Graph, one: Arrived, arrivals: Arrivals, journal: Journal, args: argparse.Namespace
+) -> dict[str, Any] | None:
+    """The row of a photograph, which is in the journal when this returns; None where it has none, or not
+    yet."""
+    from data.images import open_image
+    from utils.files import content_digest
+
     try:
-        import numpy  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import PIL.Image  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(
-            f"A package is missing ({one_line(error)}): pip install onnxruntime numpy pillow."
-        ) from error
+        photo, digest = open_image(one.path, args.max_pixels, graph.grey), content_digest(one.path)
+        if not arrivals.is_unchanged(one):
+            return None  # somebody writes it again
+        found = graph.look_at(photo, one.name)
+    except (DataError, OSError) as error:
+        if not one.final:
+            arrivals.postpone(one)
+            return None
+        reason = str(error).removeprefix(f"{printable(one.path)}: ")
+        say(f"skipped {one.name}: {reason}")
+        journal.skip(one.name, reason)
+        arrivals.finish(one)
+        return None
+    row = row_of(one.name, found)
+    row["file"] = {"bytes": one.size, "modified": one.modified, "digest": digest}
+    if is_drawn(found, args.pictures):
+        row["picture"] = write_picture(args.output, one.name, digest, graph, photo, found)
+    journal.add(row)
+    arrivals.finish(one)
+    return row
+
+
+def is_drawn(found: Found, pictures: str) -> bool:
+    """Whether --pictures wants a picture of what was found."""
+    return pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False)
+
+
+def write_picture(
+    folder: Path, name: str, version: str, graph: Graph, photo: Image.Image, found: Found
+) -> str:
+    """Writes a photograph's picture; its place in the folder."""
+    from deploy.pictures import draw, write
+
+    return write(folder, name, version, draw(photo, found, graph.heat_scale))
 
 
 def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> int:
@@ -147,7 +161,7 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
     code."""
     scored, anomalous, skipped = 0, 0, []
     as_json = args.format == "json"
-    for row in rows_of(graph, args.input, folder, args.max_pixels):
+    for row in rows_of(graph, args.input, folder, args.max_pixels, args.pictures):
         if folder is not None:
             folder.add(row)
         if "error" in row:
@@ -169,7 +183,7 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
 
 
 def rows_of(
-    graph: Graph, inputs: Sequence[str], folder: Folder | None, max_pixels: int
+    graph: Graph, inputs: Sequence[str], folder: Folder | None, max_pixels: int, pictures: str
 ) -> Iterator[dict[str, Any]]:
     """Each photograph's row; one that cannot be read is {"image", "error"}."""
     from data.inputs import find_images
@@ -192,7 +206,11 @@ def rows_of(
                 f"warning: {name} (and perhaps others) is of another aspect ratio than the references: "
                 "resizing distorts it. Crop it to their shape"
             )
-        yield row_of(name, graph.look_at(photo, name))
+        found = graph.look_at(photo, name)
+        row = row_of(name, found)
+        if folder is not None and is_drawn(found, pictures):
+            row["picture"] = write_picture(folder.partial, name, "", graph, photo, found)
+        yield row
     yield from unreadable
 
 
@@ -247,11 +265,6 @@ def say_skipped(skipped: Sequence[tuple[str, str]], folder: Folder | None) -> No
         say(f"  and {len(skipped) - LISTED_SKIPPED} more{where}")
 
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists the flags")
-
-
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
     parser = Parser(
@@ -260,11 +273,36 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("detector", type=Path, metavar="FILE.onnx", help="what export.py wrote")
     parser.add_argument(
         "input",
-        nargs="+",
+        nargs="*",
         metavar="FILE|DIR|GLOB|TAR|@LIST",
         help="photographs to inspect; @LIST: a text file with a path on each line",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="needed unless --format json")
+    parser.add_argument(
+        "--watch",
+        metavar="DIR",
+        help="inspect the photographs in this folder and each new one as it comes to rest, until Ctrl-C; the "
+        "same command goes on later",
+    )
+    parser.add_argument(
+        "--settle",
+        type=seconds,
+        default=SETTLE,
+        metavar="SECONDS",
+        help=f"--watch: a file is at rest when it has not changed for so long (default {SETTLE:g})",
+    )
+    parser.add_argument(
+        "--stop-after",
+        type=seconds,
+        metavar="SECONDS",
+        help="--watch: end when nothing new has come for so long",
+    )
+    parser.add_argument(
+        "--pictures",
+        choices=("none", "anomalous", "all"),
+        default="none",
+        help="draw heat map and boxes of these photographs (default none)",
+    )
     parser.add_argument(
         "--format",
         choices=("text", "json"),
@@ -272,6 +310,24 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="json: one JSON object per line, as it goes",
     )
     parser.add_argument("--exit-code", action="store_true", help="exit with 1 when a photograph is anomalous")
+    add_graph_flags(parser)
+    args = parser.parse_intermixed_args(argv)
+    if bool(args.input) == bool(args.watch):
+        parser.error("give photographs to inspect, or a folder with --watch")
+    if args.watch and not os.path.isdir(args.watch):
+        parser.error(f"--watch {args.watch} is no folder")
+    if args.output is None and (args.watch or args.pictures != "none"):
+        parser.error("--watch and --pictures need --output DIR")
+    if args.output is None and args.format != "json":
+        parser.error("--output DIR is needed (only --format json can do without)")
+    if args.stop_after is not None and not args.watch:
+        parser.error("--stop-after is for --watch")
+    refuse_no_threshold(parser, args)
+    return args
+
+
+def add_graph_flags(parser: Parser) -> None:
+    """The flags of how a detector decides and computes."""
     parser.add_argument(
         "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
     )
@@ -299,16 +355,19 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         help="bf16, with --provider openvino: two to four times as fast on a processor with AMX; scores move "
         "(docs/deploy.md; default fp32)",
     )
-    args = parser.parse_args(argv)
-    if args.output is None and args.format != "json":
-        parser.error("--output DIR is needed (only --format json can do without)")
+
+
+def refuse_no_threshold(parser: Parser, args: argparse.Namespace) -> None:
     if args.threshold is not None and not math.isfinite(args.threshold):
         parser.error("--threshold must be a finite number")
-    return args
 
 
-def positive(text: str) -> int:
-    """An argparse type: a whole number from 1 on."""
-    if not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)
+def seconds(text: str) -> float:
+    """An argparse type: a number of seconds from 0 to a day."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds (0 to 86400)")
+    return value

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.images import photograph_to_array
 from deploy.boxes import Box, find_boxes, upsample
-from utils.errors import ConfigError
+from utils.errors import ConfigError, DataError
 from utils.files import sampled_digest
 from utils.grey_range import GreyRange
 from utils.image_statistics import reason_of, statistics_of
@@ -133,6 +133,10 @@ class Graph:
     def _read_facts(self) -> None:
         self.side = whole("image_size", self.facts["image_size"])
         self.threshold, self.level = self._number("threshold"), self._number("map_threshold")
+        heat = self._number("heat_low"), self._number("heat_high")
+        if heat[0] is None or heat[1] is None or not heat[0] < heat[1]:
+            raise ValueError(f"heat from {heat[0]} to {heat[1]}")
+        self.heat_scale = heat[0], heat[1]
         self.normal_mean = self._number("normal_mean")
         self.normal_deviation = self._number("normal_deviation")
         low, high = self._number("grey_low"), self._number("grey_high")
@@ -207,8 +211,8 @@ class Graph:
         return 100 * NormalDist().cdf(gap / self.normal_deviation)
 
     def look_at(self, photo: Image.Image, name: str) -> Found:
-        """The result of an RGB photograph; ConfigError, with its `name`, where its map is not finite, and
-        where the graph fails or gives something else than a map and scores."""
+        """The result of an RGB photograph; DataError, with its `name`, where its map is not finite;
+        ConfigError where the graph fails or gives something else than a map and scores."""
         pixels = photograph_to_array(photo, self.side, self.tiles)[None]
         try:
             values = self.session.run(None, {"pixels": pixels})
@@ -226,9 +230,7 @@ class Graph:
         if not numbers or shapes["map"] != (side, side) or side == 0 or any(shapes[o] for o in scalars):
             raise ConfigError(f"{self.name}: its graph gives no map and scores; export it again.")
         if not all(np.isfinite(value).all() for value in given.values()):
-            raise ConfigError(
-                f"{name}: its anomaly map is not finite; check the photograph and the detector."
-            )
+            raise DataError(f"{name}: its anomaly map is not finite; check the photograph and the detector")
         score, window = float(given["score"]), given.get("window_score")
         anomalous = None if self.threshold is None else score >= self.threshold
         reason = ""

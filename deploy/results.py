@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from deploy.pictures import PICTURES
 from utils.errors import ConfigError
-from utils.files import as_file, flush_to_disk, read_json, write_csv
+from utils.files import as_file, flush_to_disk, read_json, remove_folder, write_csv
 from utils.score_rows import COLUMNS, csv_row
 from utils.text import printable
 
@@ -26,7 +27,7 @@ class Folder:
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.folder, self.partial = folder, folder / PARTIAL
-        others = [name for name in ("config.json", *WRITTEN) if (folder / name).exists()]
+        others = [name for name in ("config.json", PICTURES, *WRITTEN) if (folder / name).exists()]
         if others and not is_ours(folder):
             self._refuse(", ".join(others))
         self._clear()
@@ -50,11 +51,14 @@ class Folder:
         if not os.path.lexists(self.partial):
             return
         found = {entry.name for entry in self.partial.iterdir()} if self.partial.is_dir() else {PARTIAL}
-        known = {"config.json", BEGUN, *WRITTEN}
+        known = {"config.json", BEGUN, PICTURES, *WRITTEN}
         if not found <= known or found - {BEGUN} and not is_ours(self.partial):
             self._refuse(PARTIAL)
         for name in sorted(found, key="config.json".__eq__):  # the one that names the owner last
-            (self.partial / name).unlink()
+            if name == PICTURES:
+                remove_folder(self.partial / name)
+            else:
+                (self.partial / name).unlink()
         self.partial.rmdir()
 
     def add(self, row: dict[str, Any]) -> None:
@@ -83,6 +87,9 @@ class Folder:
         if writes:
             for name in WRITTEN:
                 (self.folder / name).unlink(missing_ok=True)
+            remove_folder(self.folder / PICTURES)
+            if (self.partial / PICTURES).is_dir():
+                made.append(PICTURES)
             for name in made:
                 os.replace(self.partial / name, self.folder / name)
         for name in ("scores.jsonl", *made[1:], "config.json"):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fdsl.export.inspect_archive import PROGRAM, modules_of
+from fdsl.export.inspect_archive import PROGRAMS, modules_of
 from tests.support.constants import ROOT
 
 COMMANDS = {"train", "test", "predict", "app", "export"}
@@ -193,7 +193,7 @@ def required(file: str) -> set[str]:
 
 
 APP = [ROOT / "app.py", *files_of("page")]
-ON_THE_LINE = sorted(modules_of(PROGRAM))
+ON_THE_LINE = sorted(set().union(*map(modules_of, PROGRAMS.values())))
 EXPORT = [ROOT / "export.py", *sorted((ROOT / "fdsl" / "export").glob("onnx_*.py"))]
 
 

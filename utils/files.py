@@ -175,7 +175,7 @@ def write_csv(out: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(columns)
     for row in rows:
-        writer.writerow([_cell(value) for value in row])
+        writer.writerow(csv_cells(row))
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -189,6 +189,11 @@ def as_file(name: str) -> str:
     """A photograph's name as a cell of a table: one that a spreadsheet would run as a formula begins with ./,
     so that it still names the file."""
     return f"./{name}" if name.startswith(FORMULA_STARTS) else name
+
+
+def csv_cells(row: Iterable[Any]) -> list[Any]:
+    """A row as `write_csv` writes it."""
+    return [_cell(value) for value in row]
 
 
 def _cell(value: Any) -> Any:

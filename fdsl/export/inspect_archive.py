@@ -1,5 +1,5 @@
-"""inspect.pyz: deploy/inspect.py and all of the project that it imports, in one file, for a machine that has
-nothing else of the project."""
+"""inspect.pyz and serve.pyz: deploy/inspect.py and deploy/serve.py with all of the project that they import,
+each in one file, for a machine that has nothing else of the project."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from pathlib import Path
 from utils.files import whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = "deploy.command"
-FIRST = f"from {PROGRAM} import command\n\ncommand()\n"
+PROGRAMS = {"inspect.pyz": "deploy.command", "serve.pyz": "deploy.service"}
 
 
-def write_inspect_archive(file: Path) -> None:
-    """Writes inspect.pyz, whole or not at all; `python inspect.pyz` runs it."""
+def write_archive(file: Path) -> None:
+    """Writes one of PROGRAMS, whole or not at all; `python FILE` runs it."""
+    program = PROGRAMS[file.name]
     with whole_file(file, "wb") as out, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(zipfile.ZipInfo("__main__.py"), FIRST)
-        for module in sorted(modules_of(PROGRAM)):
+        first = f"from {program} import command\n\ncommand()\n"
+        archive.writestr(zipfile.ZipInfo("__main__.py"), first)
+        for module in sorted(modules_of(program)):
             archive.writestr(zipfile.ZipInfo(module.relative_to(ROOT).as_posix()), module.read_bytes())
 
 

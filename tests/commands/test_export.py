@@ -82,7 +82,8 @@ def test_onnxruntime_says_what_the_detector_says(
     made.save(tmp_path / "part.safetensors")
     file = tmp_path / "out" / "part.onnx"
     assert export.main(["--detector", str(tmp_path / "part.safetensors"), "--output", str(file)]) == 0
-    assert sorted(entry.name for entry in file.parent.iterdir()) == ["inspect.pyz", "part.onnx"]
+    written = sorted(entry.name for entry in file.parent.iterdir())
+    assert written == ["inspect.pyz", "part.onnx", "serve.pyz"]
     facts = assert_same(file, made, photographs_of(place))
     assert (facts["method"], facts["fusion"]) == (method, windows.winmode)
     assert float(facts["threshold"]) == made.threshold.score

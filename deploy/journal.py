@@ -1,0 +1,129 @@
+"""An output folder that is never finished: each row is on the disk before the next photograph is looked at,
+so that a restart goes on where the last run ended, however that ended."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import IO, Any
+
+from utils.errors import ConfigError
+from utils.files import as_file, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
+from utils.score_rows import COLUMNS, csv_row
+from utils.text import printable
+
+MADE_BY = "deploy/inspect.py --watch"
+ROWS, TABLE, SKIPPED, CONFIG = "scores.jsonl", "scores.csv", "skipped.csv", "config.json"
+SKIPPED_COLUMNS = ("image", "reason")
+
+
+class Journal:
+    """scores.jsonl, scores.csv and skipped.csv of an endless run. `facts`: of the detector; a folder with
+    rows of another one, or with files of another program, is a ConfigError. Nobody else may be writing to it.
+
+    done: the `key` of each photograph that has a row. count: rows of all runs.
+    """
+
+    def __init__(self, folder: Path, facts: dict[str, Any], made_by: str = MADE_BY) -> None:
+        self.folder, self.done, self.count = folder, set[int](), 0
+        self._made_by = made_by
+        self._take_over({"made_by": made_by, **facts})
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / CONFIG, {"made_by": made_by, **facts})
+        self._mend()
+        self._rows = open(folder / ROWS, "a", encoding="utf-8")
+        self._table = open(folder / TABLE, "a", encoding="utf-8", newline="")
+        self._known_skipped = self._read_skipped()
+
+    def _take_over(self, facts: dict[str, Any]) -> None:
+        """ConfigError for a folder whose files are another program's, or rows another detector's."""
+        others = [name for name in (CONFIG, ROWS, TABLE, SKIPPED) if (self.folder / name).exists()]
+        if not others:
+            return
+        stored, name = read_json(self.folder / CONFIG), printable(self.folder)
+        if not isinstance(stored, dict) or stored.get("made_by") != self._made_by:
+            raise ConfigError(
+                f"--output {name} holds {', '.join(others)}, which {self._made_by} did not write; "
+                "name another folder."
+            )
+        if stored != facts and (self.folder / ROWS).exists():
+            changed = ", ".join(key for key in {**stored, **facts} if stored.get(key) != facts.get(key))
+            raise ConfigError(
+                f"--output {name} holds rows of another detector ({changed}); name another "
+                "folder for this one."
+            )
+
+    def _mend(self) -> None:
+        """Reads the rows; a last one that was cut off by a kill goes, and scores.csv is written anew."""
+        file = self.folder / ROWS
+        file.touch()
+        with open(file, "rb+") as lines:
+            whole = 0
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                self._note(self._parsed(line))
+                whole += len(line)
+            lines.truncate(whole)
+        with open(self.folder / TABLE, "w", encoding="utf-8", newline="") as out:
+            with open(file, encoding="utf-8") as lines_again:
+                write_csv(out, COLUMNS, (csv_row(self._parsed(line)) for line in lines_again))
+
+    def _parsed(self, line: str | bytes) -> dict[str, Any]:
+        try:
+            row = parsed_json(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict) or not {*COLUMNS[:8], "boxes", "picture"} <= set(row):
+            raise ConfigError(
+                f"{printable(self.folder / ROWS)} line {self.count + 1} is no row of a photograph; name "
+                "another folder with --output, and keep this one."
+            )
+        return row
+
+    def _note(self, row: dict[str, Any]) -> None:
+        self.count += 1
+        stamp = row.get("file")
+        if isinstance(stamp, dict):
+            self.done.add(key(row["image"], stamp.get("bytes"), stamp.get("modified")))
+
+    def _read_skipped(self) -> set[tuple[str, ...]]:
+        try:
+            with open(self.folder / SKIPPED, encoding="utf-8-sig", newline="") as table:
+                return {tuple(row) for row in csv.reader(table)}
+        except OSError:
+            return set()
+
+    def add(self, row: dict[str, Any]) -> None:
+        """A photograph's row; it is on the disk when this returns."""
+        self._rows.write(json.dumps(row, allow_nan=False) + "\n")
+        flush_to_disk(self._rows)
+        _append(self._table, csv_row(row))
+        self._note(row)
+
+    def skip(self, name: str, reason: str) -> None:
+        """A photograph that cannot be read: a line of skipped.csv, once."""
+        entry = tuple(csv_cells((as_file(name), reason)))
+        if entry in self._known_skipped:
+            return
+        self._known_skipped.add(entry)
+        is_new = not (self.folder / SKIPPED).exists()
+        with open(self.folder / SKIPPED, "a", encoding="utf-8", newline="") as out:
+            if is_new:
+                write_csv(out, SKIPPED_COLUMNS, [])
+            _append(out, entry)
+
+    def close(self) -> None:
+        self._rows.close()
+        self._table.close()
+
+
+def key(name: str, size: Any, modified: Any) -> int:
+    """What a photograph is known by within a process, in few bytes: name, size and time of change (ns)."""
+    return hash((name, size, modified))
+
+
+def _append(out: IO[str], cells: Any) -> None:
+    csv.writer(out, lineterminator="\n").writerow(csv_cells(cells))
+    out.flush()

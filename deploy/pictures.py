@@ -1,0 +1,84 @@
+"""The heat map with boxes over a photograph, as predict.py draws it (fdsl/report/), by Pillow alone."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from deploy.boxes import Box, upsample
+
+if TYPE_CHECKING:
+    from deploy.graph import Found
+
+PICTURES = "pictures"
+KINDS = ("none", "anomalous", "all")  # of which photographs pictures are drawn
+QUALITY = 90  # of JPEG
+BRIGHTNESS = 0.85  # of the photograph below the heat map
+BOX_COLOUR, SHADOW = (64, 224, 208), (16, 16, 18)
+NAME_LENGTH = 40
+# Every 17th colour of the map "inferno"; between them it is linear.
+INFERNO = (
+    "000004 0c0826 240c4f 420a68 5d126e 781c6d 932667 ae305c "
+    "c73e4c dd513a ed6925 f8850f fca50a fac62d f2e661 fcffa4"
+)
+
+
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """For shades of heat 0..255: the colour times its opacity (256,3), and what is left of the photograph
+    below it (256,), as shares."""
+    anchors = np.array([list(bytes.fromhex(colour)) for colour in INFERNO.split()], np.float64)
+    shades, opacity = np.arange(256), np.sqrt(np.arange(256) / 255)
+    places = np.linspace(0, 255, len(anchors))
+    colours = np.stack([np.interp(shades, places, channel) for channel in anchors.T], axis=1)
+    return colours * opacity[:, None], BRIGHTNESS * (1 - opacity)
+
+
+COLOURS, REST = _tables()
+
+
+def draw(photo: Image.Image, found: Found, scale: tuple[float, float]) -> Image.Image:
+    """The heat map and the boxes of what was found, over the RGB photograph and at its size. `scale`: map
+    values (low, high) that are cold and hottest."""
+    low, high = scale
+    heights = (upsample(found.patch_map, photo.height, photo.width) - low) * (255 / (high - low))
+    shades = np.clip(np.rint(heights), 0, 255).astype(np.uint8)
+    below = np.asarray(photo.convert("L"), np.float32) * REST[shades].astype(np.float32)
+    values = COLOURS.astype(np.float32)[shades] + below[..., None]
+    picture = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+    _outline(picture, found.boxes)
+    return picture
+
+
+def _outline(picture: Image.Image, boxes: Sequence[Box]) -> None:
+    pen, thickness = ImageDraw.Draw(picture), max(1, round(max(picture.size) / 300))
+    for box in boxes:
+        corners = (box.x, box.y, box.x + box.width - 1, box.y + box.height - 1)
+        for grow, width, colour in ((1, thickness + 2, SHADOW), (0, thickness, BOX_COLOUR)):
+            left, top, right, bottom = corners
+            pen.rectangle((left - grow, top - grow, right + grow, bottom + grow), None, colour, width)
+
+
+def encoded(picture: Image.Image, kind: str) -> bytes:
+    """A picture as a PNG or JPEG file."""
+    stream = io.BytesIO()
+    picture.save(stream, kind, quality=QUALITY)
+    return stream.getvalue()
+
+
+def write(folder: Path, name: str, version: str, picture: Image.Image) -> str:
+    """Writes a photograph's picture to an output folder; returns its place there. `version`: what tells it
+    from an earlier photograph of that name."""
+    from utils.files import write_bytes
+
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", name)[-NAME_LENGTH:].strip("_")
+    digest = hashlib.sha256(f"{name} {version}".encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    place = f"{PICTURES}/{plain}_{digest}.jpg"
+    write_bytes(folder / place, encoded(picture, "JPEG"))
+    return place
