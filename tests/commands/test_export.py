@@ -63,11 +63,10 @@ def assert_same(file, detector, files):
 @pytest.mark.parametrize(
     "method, windows, references",
     (
-        ("subspace", WindowConfig("nan"), 2),
-        ("plus", WindowConfig("nan", tiles=2), 1),
-        ("both", WindowConfig("mul", 4, 3), 4),
+        pytest.param("subspace", WindowConfig("nan"), 2, id="subspace"),
+        pytest.param("plus", WindowConfig("nan", tiles=2), 1, id="plus-tiles", marks=pytest.mark.slow),
+        pytest.param("both", WindowConfig("mul", 4, 3), 4, id="both-windows", marks=pytest.mark.slow),
     ),
-    ids=("subspace", "plus-tiles", "both-windows"),
 )
 def test_onnxruntime_says_what_the_detector_says(
     place, checkpoint, tiny_configs, tmp_path, method, windows, references
