@@ -40,11 +40,11 @@ def main(argv: list[str] | None = None) -> int:
     written = export_detector(
         detector, args.output, halved=args.weights == "fp16", standard=args.operators == "onnx"
     )
-    beside = f" and {written.beside}, which belongs next to it" if written.beside else ""
+    tensors = f" and {written.tensors_file}, which belongs next to it" if written.tensors_file else ""
     logger.info(
         "wrote %s%s (%.1f MB); onnxruntime's maps and scores lie within %.0e of the detector's",
         args.output,
-        beside,
+        tensors,
         written.size / 1e6,
         max(written.apart, 1e-7),
     )

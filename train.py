@@ -5,7 +5,7 @@
 The training data are the dataset's *test* images (they have masks); each looks its nearest normal tokens up
 in its own category's memory bank. Writes CHECKPOINTS/MODEL/DATASET.safetensors, named by the training set. A
 training that was interrupted, however it was, goes on with the same command and ends in the same weights.
-Several datasets after --dataset are learnt from together. Several processes share the backbone's work and end
+Several datasets after --dataset are trained on together. Several processes share the backbone's work and end
 in the same weights too:
 
     torchrun --standalone --nproc-per-node 8 train.py --dataset visa

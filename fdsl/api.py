@@ -37,7 +37,7 @@ from fdsl.references.reference_store import (
     without_named,
 )
 from fdsl.references.rotation import fit_references
-from fdsl.references.transductive import show_inspected, standing_for_all
+from fdsl.references.transductive import encode_test_images, standing_for_all
 from fdsl.scoring import Scorer, fused_scores
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
@@ -236,7 +236,7 @@ class AnomalyDetector:
 
     @property
     def image_size(self) -> int:
-        """The side in pixels that photographs are squashed to."""
+        """The side in pixels that images are resized to."""
         return self.scorer.detector.image_size
 
     @property
@@ -270,7 +270,7 @@ class AnomalyDetector:
         *,
         rotations: int | str | None = None,
         false_alarm_rate: float | None = 0.01,
-        inspected: Photograph | Iterable[Photograph] = (),
+        test_images: Photograph | Iterable[Photograph] = (),
         room: Room = in_memory,
     ) -> None:
         """Fits the memory bank to references; what it held before is forgotten.
@@ -279,7 +279,7 @@ class AnomalyDetector:
         each, rotated by 360/rotations degrees, itself among them; "auto": see fdsl/references/rotation.py;
         None: auto for `plus`, else 1. Take 1 where a wrong orientation is a defect. `false_alarm_rate`:
         target false-positive rate of the threshold, which comes from the references alone (better:
-        `calibrate` with normal images); None: no threshold, sooner done. `inspected`: for method batch and
+        `calibrate` with normal images); None: no threshold, sooner done. `test_images`: for method batch and
         `with_batch`, the test images, two or more; of many, 200 are drawn. `room`: where their tokens are
         kept (utils/room.py). Near copies count once, and a reference that shows no part is left out, with a
         warning. Raises DataError, ModelError.
@@ -294,8 +294,8 @@ class AnomalyDetector:
                 f"rotations is {str(rotations)[:40]}: 1 leaves the references as they are, more add rotated "
                 f"copies, {MOST_ROTATIONS} at most, {AUTO} chooses by the references."
             )
-        given, shown = list(each_image(references)[0]), standing_for_all(list(each_image(inspected)[0]))
-        grey = find_range(given or shown, self.max_pixels)
+        given, tested = list(each_image(references)[0]), standing_for_all(list(each_image(test_images)[0]))
+        grey = find_range(given or tested, self.max_pixels)
         given, photographs, files = self._usable(given, grey)
         if not photographs and self.scorer.detector.method.needs_references:
             raise DataError("there is no reference photograph; give at least one normal image")
@@ -307,16 +307,16 @@ class AnomalyDetector:
         if not photographs and self.config.detector.options.with_batch:
             raise ConfigError(
                 "--with-batch is added to a method with references: give at least one, or compare "
-                "the inspected photographs alone with --method batch."
+                "the test images alone with --method batch."
             )
         self.threshold = self.normal = None
         self.reference_sizes, self.grey = [photo.size for photo in photographs], grey
         self.statistics = statistics_of_references(photographs, self.image_size)
         self.kept = files
         self.config = replace(self.config, references=len(photographs), rotations=1)
-        if self.scorer.detector.looks_at_inspected:
-            seen = (as_photograph(image, grey, self.max_pixels) for image in shown)
-            show_inspected(self.scorer, seen, len(shown), room)
+        if self.scorer.detector.is_transductive:
+            seen = (as_photograph(image, grey, self.max_pixels) for image in tested)
+            encode_test_images(self.scorer, seen, len(tested), room)
         if not photographs:
             return
         with self.scorer.detector.encoding_once():
@@ -353,14 +353,14 @@ class AnomalyDetector:
         """Adds references to those it has, as if all had been given at once.
 
         `false_alarm_rate`: as in `fit`; "auto": the rate that its threshold was made for, or, where the
-        threshold was given or learnt from labels or a batch, this threshold. Raises as `fit`, and
+        threshold was given or calibrated on labels or a batch, this threshold. Raises as `fit`, and
         ConfigError for a detector that does not carry its references.
         """
         self._require_kept()
         self._refit(self.kept, list(each_image(references)[0]), false_alarm_rate)
 
     def forget(self, *names: str, false_alarm_rate: float | str | None = AUTO) -> None:
-        """Takes references out, by their names or digests (`kept`), as if they had never been shown.
+        """Takes references out, by their names or digests (`kept`), as if they had never been given.
         `false_alarm_rate` and errors as in `add_references`; ConfigError for a name that none has, or
         several."""
         self._require_kept()
@@ -372,9 +372,9 @@ class AnomalyDetector:
                 "This detector does not carry its references, so none can be added or taken out; make it "
                 "anew from their photographs."
             )
-        if self.scorer.detector.looks_at_inspected:
+        if self.scorer.detector.is_transductive:
             raise ConfigError(
-                "This detector compares inspected photographs with each other: make it anew from its "
+                "This detector compares test images with each other: make it anew from its "
                 "references and theirs."
             )
 
@@ -464,9 +464,8 @@ class AnomalyDetector:
     def learn_threshold_from_batch(
         self, images: Photograph | Iterable[Photograph], false_alarm_rate: float = 0.01
     ) -> None:
-        """Sets the threshold from the bulk of the photographs that are inspected, of which most are to be
-        good; of many, 200 are drawn. See `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few
-        photographs."""
+        """Sets the threshold from the bulk of the input images, of which most are to be normal; of many, 200
+        are drawn. See `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few photographs."""
         _require_rate(false_alarm_rate)
         found = list(self.stream(standing_for_all(list(each_image(images)[0]))))
         self.take_threshold_of_bulk(found, false_alarm_rate)
@@ -512,7 +511,7 @@ class AnomalyDetector:
 
     @_whatever_the_default_device
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """RGB photographs -> (B,3,S,S) uint8, squashed; with tiles (B,1+T,3,S,S)."""
+        """RGB photographs -> (B,3,S,S) uint8, resized; with tiles (B,1+T,3,S,S)."""
         return self.scorer.to_batch(photographs)
 
     @_whatever_the_default_device
@@ -559,15 +558,15 @@ class AnomalyDetector:
         path = as_file("detector", file)
         if not self.ready:
             raise ModelError("The detector has no references yet: call fit() before save().")
-        save_detector(path, self.tensors(), self.config, self.threshold, [one.told for one in self.kept])
+        save_detector(path, self.tensors(), self.config, self.threshold, [one.facts for one in self.kept])
 
     @_whatever_the_default_device
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
+        """Everything that was fitted: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, `normal.*` for
         thresholds, and the references' sizes."""
-        learnt = tensors_of(self.scorer.detector, self.normal, self.reference_sizes, self.grey)
+        fitted = tensors_of(self.scorer.detector, self.normal, self.reference_sizes, self.grey)
         statistics = {STATISTICS: torch.from_numpy(self.statistics)}
-        return learnt | statistics | tensors_of_references(self.kept)
+        return fitted | statistics | tensors_of_references(self.kept)
 
     @classmethod
     @_whatever_the_default_device

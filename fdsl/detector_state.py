@@ -1,4 +1,4 @@
-"""What a detector has learnt, as the tensors of a saved detector, and back."""
+"""What was fitted in a detector, as the tensors of a saved detector, and back."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def tensors_of(
     sizes: Sequence[tuple[int, int]] = (),
     grey: GreyRange | None = None,
 ) -> dict[str, Tensor]:
-    """Everything that was learnt: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*` for
+    """Everything that was fitted: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*` for
     thresholds."""
     tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
     for name, attribute in MEMORIES.items():
         memory = getattr(detector, attribute)
         if memory is not None and not (name == "window_bank" and detector.matches_whole_image):
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
-    beside = detector.beside
-    if beside is not None and beside.memory and beside.levels and beside.own:
-        tensors |= {f"inspected.{name}": value for name, value in beside.memory.state().items()}
-        tensors["inspected.levels"] = torch.tensor([*beside.levels, *beside.own], dtype=torch.float64)
+    mutual = detector.mutual
+    if mutual is not None and mutual.memory and mutual.levels and mutual.own:
+        tensors |= {f"test_images.{name}": value for name, value in mutual.memory.state().items()}
+        tensors["test_images.levels"] = torch.tensor([*mutual.levels, *mutual.own], dtype=torch.float64)
     tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
     if grey is not None:
         tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
@@ -62,7 +62,7 @@ def tensors_of(
 def restored(
     file: str | Path, config: FittedConfig, tensors: Mapping[str, Tensor]
 ) -> tuple[Detector, NormalScores | None]:
-    """The detector whose `tensors_of` these are, read from `file`, and what good parts scored.
+    """The detector whose `tensors_of` these are, read from `file`, and what normal images scored.
 
     Raises ModelError for another backbone, ConfigError for tensors that are missing or have other shapes.
     """
@@ -118,7 +118,7 @@ def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     backbone = detector.backbone
     for name, attribute in MEMORIES.items():
         state = part_of(tensors, name)
-        if not detector.method.sees_inspected:  # what compares test images keeps them on the CPU
+        if not detector.method.transductive:  # what compares test images keeps them on the CPU
             state = {key: value.to(backbone.device) for key, value in state.items()}
         if not state and _wants(detector, name):
             raise ValueError(f"it has no {name}")
@@ -133,7 +133,7 @@ def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
 def _wants(detector: Detector, name: str) -> bool:
     """Whether the detector cannot score without this memory."""
     method = detector.method
-    if not (method.needs_references or method.sees_inspected):
+    if not (method.needs_references or method.transductive):
         return False
     own_windows = detector.windows is not None and not detector.matches_whole_image
     return name == "bank" or (name == "window_bank" and own_windows)
@@ -179,7 +179,7 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
         return
     found = tensors["tiles.layout"]
     if found.shape != (2,) or found.is_floating_point() or detector.tile_memory is None:
-        raise ConfigError("its tiles are not told")
+        raise ConfigError("its tiles are missing")
     rows, columns = map(int, found.tolist())
     if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
         raise ConfigError(f"it has {rows} x {columns} tiles")
@@ -190,17 +190,17 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
 
 
 def restore_inspected(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector the inspected photographs that it compares with, where it has some; KeyError where
+    """Gives the detector the test images that it compares with, where it has some; KeyError where
     a part is missing."""
-    if detector.beside is None:
+    if detector.mutual is None:
         return
-    levels = tensors["inspected.levels"]
+    levels = tensors["test_images.levels"]
     if levels.shape != (4,) or not bool((levels > 0).all()):
-        raise ConfigError("its levels are not those of inspected photographs")
+        raise ConfigError("its levels are not those of test images")
     map_level, score_level, own_map, own_score = levels.double().tolist()
-    memory = detector.beside.batch.restored(part_of(tensors, "inspected"), detector.backbone.dtype)
-    detector.beside.memory, detector.beside.levels = memory, (map_level, score_level)
-    detector.beside.set_own(own_map, own_score)
+    memory = detector.mutual.batch.restored(part_of(tensors, "test_images"), detector.backbone.dtype)
+    detector.mutual.memory, detector.mutual.levels = memory, (map_level, score_level)
+    detector.mutual.set_own(own_map, own_score)
 
 
 def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
@@ -230,7 +230,7 @@ def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
-    """What good parts scored when held out; None where the detector was fitted without a threshold."""
+    """What normal images scored when left out; None where the detector was fitted without a threshold."""
     state = part_of(tensors, "normal")
     if "scores" not in state:
         return None

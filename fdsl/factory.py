@@ -43,15 +43,15 @@ def build_detector(
     `speak_of`, where text takes its object from their names. Raises ModelError for a backbone whose weights
     are not those that the checkpoint was trained with.
     """
-    detector = _unspoken(config, checkpoint, like)
+    detector = _undirected(config, checkpoint, like)
     if detector.method.reads_text and config.options.object == BY_CATEGORY:
         names = list(categories)
         named = [replace(config.options, object=object_of(name)) for name in names]
-        detector.spoken = dict(zip(names, text_directions(config.backbone, named)))
+        detector.directions = dict(zip(names, text_directions(config.backbone, named)))
     return detector
 
 
-def _unspoken(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None) -> Detector:
+def _undirected(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None) -> Detector:
     """The same, before it knows of what text speaks in each category."""
     backbone = tower_of(config) if like is None else like.backbone
     if checkpoint is None:

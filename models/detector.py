@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, Backbone
 from models.encoding_cache import EncodedOnce
-from models.ensemble.mutual_scoring import Beside
+from models.ensemble.mutual_scoring import MutualScoring
 from models.features import Features, ScoreMaps
 from models.matching.candidates import EVERYTHING, Matching, window_matching
 from models.matching.memory_bank import MemoryBank
@@ -80,9 +80,9 @@ class Detector(nn.Module):
         self.window_memory: Memory | None = None
         self.tile_memory: Memory | None = None
         self.layout: TileLayout | None = None
-        self.beside = Beside(method.width, method.blocks) if method.options.with_batch else None
+        self.mutual = MutualScoring(method.width, method.blocks) if method.options.with_batch else None
         self.once: EncodedOnce | None = None
-        self.spoken: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
+        self.directions: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
 
     def encode(
         self, images: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
@@ -102,8 +102,8 @@ class Detector(nn.Module):
 
     def speak_of(self, category: str) -> None:
         """From now on text speaks of this category, where each has words of its own."""
-        if self.spoken:
-            self.method.directions = self.spoken[category].to(self.backbone.device)
+        if self.directions:
+            self.method.directions = self.directions[category].to(self.backbone.device)
 
     @property
     def side(self) -> int:
@@ -123,34 +123,34 @@ class Detector(nn.Module):
         return self.windows is not None and self.settings.window_memory == WHOLE_IMAGE
 
     @property
-    def looks_at_inspected(self) -> bool:
-        """Whether `look_at` comes first."""
-        return self.beside is not None or self.method.sees_inspected
+    def is_transductive(self) -> bool:
+        """Whether `take_test_images` comes first."""
+        return self.mutual is not None or self.method.transductive
 
     @property
-    def inspected_bytes(self) -> int:
+    def bytes_of_test_image(self) -> int:
         """What the tokens of one photograph that it was shown take, in two bytes a number and without
         tiles."""
         return 2 * len(self.backbone.layers) * self.grid**2 * self.backbone.width
 
     @torch.no_grad()
-    def look_at(self, inspected: Iterable[Tensor], count: int, room: Room = in_memory) -> None:
-        """Shows it the `count` inspected photographs that stand for all of them, images of (B,[1+T,]3,S,S);
+    def take_test_images(self, images: Iterable[Tensor], count: int, room: Room = in_memory) -> None:
+        """Takes the `count` test images that stand for all of them, images of (B,[1+T,]3,S,S);
         what it saw before is forgotten. Their tokens are kept in `room`."""
-        want = self.method.want if self.beside is None else self.beside.batch.want
+        want = self.method.want if self.mutual is None else self.mutual.batch.want
         whole, parts, digests = Kept(count, room), Kept(count, room), []
         encode = Halving(lambda views: self.encode(views, want).tokens, _join_tokens)
         encode_tiles = Halving(lambda tiles: self._encode_tiles(tiles).tokens, _join_tokens)
-        for images in inspected:
-            views, tiles = self._views(images)
+        for part in images:
+            views, tiles = self._views(part)
             digests += [digest_of(image) for image in views]
             whole.add(encode(views))
-            if tiles is not None and self.beside is None:
+            if tiles is not None and self.mutual is None:
                 parts.add(encode_tiles(tiles))
         memory = whole.memory(digests)
-        if self.beside is not None:
+        if self.mutual is not None:
             like = torch.empty(0, dtype=self.backbone.dtype, device=self.backbone.device)
-            self.beside.saw(memory, self.grid, like)
+            self.mutual.saw(memory, self.grid, like)
             return
         self.memory = memory
         if self.layout is not None:
@@ -166,8 +166,8 @@ class Detector(nn.Module):
             raise ModelError("There is no reference; only --fd none works without.")
         self.memory = self.window_memory = self.tile_memory = None  # free them before the new ones are made
         self.method.forget()
-        if self.beside is not None:
-            self.beside.own = None
+        if self.mutual is not None:
+            self.mutual.own = None
         if self.layout is not None:
             seen = inside and inside.tiles
             tiles = (self._encode_tiles(views[None, 1:]) for views in references)
@@ -187,7 +187,7 @@ class Detector(nn.Module):
     def without(self, reference: int, references: int) -> Detector:
         """A detector as this one, but for one of its `references`, which it has never seen."""
         other = self.empty_copy(self.method)
-        other.layout, other.beside = self.layout, self.beside
+        other.layout, other.mutual = self.layout, self.mutual
         for name in ("memory", "window_memory", "tile_memory"):
             memory = getattr(self, name)
             setattr(other, name, None if memory is None else memory.without(reference, references))
@@ -197,7 +197,7 @@ class Detector(nn.Module):
         """Takes over the memory of another detector of the same backbone and settings."""
         self.memory, self.window_memory = other.memory, other.window_memory
         self.tile_memory, self.layout = other.tile_memory, other.layout
-        self.beside = copy(other.beside)
+        self.mutual = copy(other.mutual)
 
     def take_first_references(self, other: Detector, references: int, of: int) -> None:
         """As take_memory, but the first of its references alone, of which there are so many; all memories are
@@ -228,7 +228,7 @@ class Detector(nn.Module):
         other = Detector(
             self.backbone, deepcopy(self.method, heads), self.image_size, windows or self.settings
         )
-        other.at_once, other.once, other.spoken = self.at_once, self.once, self.spoken
+        other.at_once, other.once, other.directions = self.at_once, self.once, self.directions
         return other
 
     @property
@@ -259,7 +259,7 @@ class Detector(nn.Module):
     def empty_copy(self, method: Method) -> Detector:
         """A detector of the same backbone and settings without memory."""
         other = Detector(self.backbone, method, self.image_size, self.settings)
-        other.at_once, other.once, other.spoken = self.at_once, self.once, self.spoken
+        other.at_once, other.once, other.directions = self.at_once, self.once, self.directions
         return other
 
     @torch.no_grad()
@@ -284,7 +284,7 @@ class Detector(nn.Module):
         if self.windows is not None:
             stitched = self.raw_window_maps(whole, raw, found.base, match)
             found = ScoreMaps(found.base, found.base_score, *self.method.summarise(self.final_maps(stitched)))
-        return found if self.beside is None else self.beside.added(found, features)
+        return found if self.mutual is None else self.mutual.added(found, features)
 
     def _moved(self, images: Tensor) -> Tensor:
         """The images on the backbone's device."""
@@ -297,13 +297,13 @@ class Detector(nn.Module):
         """The features of whole images, which are `images` where they came from. Of those that it was shown
         the tokens are kept, and serve where no more than tokens is wanted and their precision is that of the
         backbone, or where nothing else looks at them."""
-        shown = self.memory if self.beside is None else self.beside.memory
+        shown = self.memory if self.mutual is None else self.mutual.memory
         if not isinstance(shown, BatchMemory):
             return self.encode(whole, self.method.want)
         numbers = shown.of(images)
         exact = not self.method.want and shown.tokens.dtype == self.backbone.dtype
         new = [place for place, number in enumerate(numbers) if number is None]
-        if len(new) == len(numbers) or not (exact or self.method.sees_inspected):
+        if len(new) == len(numbers) or not (exact or self.method.transductive):
             return self.encode(whole, self.method.want)._replace(shown=numbers)
         like = torch.empty(0, dtype=self.backbone.dtype, device=self.backbone.device)
         encoded = iter(self.encode(whole[new]).tokens.unbind(1) if new else ())

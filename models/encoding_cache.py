@@ -1,4 +1,4 @@
-"""Images that come again while references are learnt are encoded once."""
+"""Images that come again while references are fitted are encoded once."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ class MethodFacts:
     home: MODULE.CLASS below models/methods/. name: as `--method` takes it. words: what it is, for reports.
     sentence: the same beside a table, after the trained heads' own words where there are some. unlike_paper:
     why its row is not the paper's. needs_heads: it needs a checkpoint's trained ones. needs_discrepancy:
-    `--fd none` leaves it nothing. matches: it searches for nearest normal patches. sees_inspected: what it
-    fits are the test images. added_by: of a method that takes no references, the flag that adds it to
+    `--fd none` leaves it nothing. matches: it searches for nearest normal patches. transductive: its memory
+    is of the test images. added_by: of a method that takes no references, the flag that adds it to
     one that does. takes_text: `--with-text` is defined for it. reads_text: it needs `directions`
     (models/backbones/text/prompts.py). length_of_discrepancy: its map is how long the discrepancy is that
     trained heads judge. parts: components that `--leave-out` switches off. own_score: what its image score is
@@ -31,7 +31,7 @@ class MethodFacts:
     needs_heads: ClassVar[bool] = False
     needs_discrepancy: ClassVar[bool] = True
     matches: ClassVar[bool] = True
-    sees_inspected: ClassVar[bool] = False
+    transductive: ClassVar[bool] = False
     added_by: ClassVar[str] = ""
     takes_text: ClassVar[bool] = False
     reads_text: ClassVar[bool] = False

@@ -204,9 +204,9 @@ def mean_of_top_percent(maps: Tensor) -> Tensor:
 def refuse_what_is_no_graph(detector: Detector) -> None:
     """ModelError for a detector whose way depends on other photographs, or on what it finds on the way."""
     cure = "leave {} out when you make the detector, or inspect with predict.py"
-    if detector.looks_at_inspected:
+    if detector.is_transductive:
         raise ModelError(
-            "A detector that compares the inspected photographs with each other cannot be exported: "
+            "A detector that compares the test images with each other cannot be exported: "
             f"{cure.format('--with-batch or --method batch')}."
         )
     if detector.method.reads_text:

@@ -4,7 +4,7 @@
   const $ = id => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const state = { base: "", references: [], calibration: [], calibrated: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
-    limits: {}, learnt: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
+    limits: {}, fitted: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
   const KEY = "fdsl-visitor";
 
   function make(tag, properties = {}, ...children) {
@@ -69,7 +69,7 @@
     }
     $("results-link").href = `${state.base}/results.zip`;
     $("detector-link").href = `${state.base}/detector.safetensors`;
-    if (state.references.some(item => !state.learnt.includes(item.number))) await learn();
+    if (state.references.some(item => !state.fitted.includes(item.number))) await learn();
     else await scoreAll();
   }
 
@@ -78,8 +78,8 @@
     const known = [...$("rotations").options].map(option => option.value);
     if (!known.includes(String(state.rotations))) $("rotations").append(make("option", { value: state.rotations, textContent: state.rotations }));
     $("rotations").value = state.rotations;
-    $("learnt").textContent = state.learnt.length
-      ? `Fitted to ${counted(state.learnt.length, "reference")}${rotated()}.` : "";
+    $("fitted").textContent = state.fitted.length
+      ? `Fitted to ${counted(state.fitted.length, "reference")}${rotated()}.` : "";
     show();
   }
   const photographed = number => state.photographs.find(photo => photo.number === number);
@@ -137,7 +137,7 @@
     await flush();
     const asked = $("rotations").value, rotations = asked === "auto" ? asked : Number(asked);
     const rate = state.rate ?? 0.01;
-    $("learnt").textContent = "Fitting to the references…";
+    $("fitted").textContent = "Fitting to the references…";
     if (state.compares) $("progress").textContent = "Looking at all photographs";
     state.busy++;
     $("decision").inert = $("learn").disabled = true;

@@ -50,7 +50,7 @@ def serve(
     compares photographs with each other has those that are dropped. ConfigError where the address cannot be
     had."""
     limits = Limits(largest * MEBIBYTE, detector.max_pixels)
-    if compares and detector.scorer.detector.looks_at_inspected:
+    if compares and detector.scorer.detector.is_transductive:
         limits = replace(limits, photographs=MOST_COMPARED)
     with scratch_folder() as folder:
         before_leaving(lambda: remove(folder))

@@ -237,8 +237,8 @@ def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]
     said = {
         "untrained": detector.config.detector.backbone.untrained,
         "takes_references": not made.method.added_by,
-        "compares": made.looks_at_inspected and made.memory is None,
-        "mebibytes": math.ceil(limits.photographs * made.inspected_bytes / 2**20),
+        "compares": made.is_transductive and made.memory is None,
+        "mebibytes": math.ceil(limits.photographs * made.bytes_of_test_image / 2**20),
         "tiles": made.settings.tiles != 1,
     }
     page = environment.get_template("page.html.j2").render(facts=facts, limits=limits, **said)

@@ -83,15 +83,15 @@ class Session:
     def _take(
         self,
         detector: AnomalyDetector,
-        learnt: list[int],
+        fitted: list[int],
         rate: float | None,
         rotations: int | str,
         compared: Iterable[int] = (),
     ) -> None:
-        """From now on this detector, fitted to the references `learnt` in the `rotations` that were asked
+        """From now on this detector, fitted to the references `fitted` in the `rotations` that were asked
         for, and to the photographs `compared` where it compares them, with a threshold that is of no
         calibration images; what another one found is forgotten."""
-        self.detector, self.learnt, self.rotations = detector, learnt, rotations
+        self.detector, self.fitted, self.rotations = detector, fitted, rotations
         self.compared = set(compared)
         for photograph in self.photographs.values():
             photograph.found, photograph.boxes = None, []
@@ -134,8 +134,8 @@ class Session:
                 "calibrated": sorted(self.calibrated),
                 "calibrationScores": len(normal.scores) if normal and normal.is_calibrated else 0,
                 "photographs": [self._row(one) for one in self.photographs.values()],
-                "builtIn": 0 if self.learnt else self.detector.config.references,
-                "learnt": self.learnt,
+                "builtIn": 0 if self.fitted else self.detector.config.references,
+                "fitted": self.fitted,
                 "ready": self.ready,
                 "rate": self.rate,
                 "rates": RATES if normal or self.has_bulk else (),
@@ -172,8 +172,8 @@ class Session:
     @property
     def compares(self) -> bool:
         """Whether photographs are compared with each other here, and not with those of a saved detector."""
-        looks = self.start.scorer.detector.looks_at_inspected
-        return looks and (bool(self.learnt) or self.start.scorer.detector.memory is None)
+        looks = self.start.scorer.detector.is_transductive
+        return looks and (bool(self.fitted) or self.start.scorer.detector.memory is None)
 
     @property
     def takes_references(self) -> bool:
@@ -222,7 +222,7 @@ class Session:
         return _listed(upload)
 
     def take_as_reference(self, number: int) -> dict[str, Any]:
-        """Takes an inspected photograph as one of the references, with those that the detector came with;
+        """Takes a photograph as one of the references, with those that the detector came with;
         `learn` fits it to them. Returns the new state; KeyError where there is none, DataError as
         `add_reference`."""
         with self._lock:
@@ -287,7 +287,7 @@ class Session:
     @property
     def _is_unfit(self) -> bool:
         """Whether all references of the detector are removed."""
-        return not self.references and bool(self.learnt)
+        return not self.references and bool(self.fitted)
 
     @property
     def _is_uncalibrated(self) -> bool:
@@ -304,16 +304,16 @@ class Session:
         DataError without references or with too few photographs to compare, ConfigError for too many copies,
         and as `AnomalyDetector.fit`; then everything is as it was.
         """
-        looks_at_inspected = self.start.scorer.detector.looks_at_inspected
+        is_transductive = self.start.scorer.detector.is_transductive
         with self._work:
             while True:
                 with self._lock:
                     references = dict(self.references)
                     calibration = dict(self.calibration)
-                    inspected = dict(self.photographs) if looks_at_inspected else {}
+                    tested = dict(self.photographs) if is_transductive else {}
                 if self.takes_references and not references:
                     raise DataError("there is no reference yet")
-                if looks_at_inspected and len(inspected) < FEWEST:
+                if is_transductive and len(tested) < FEWEST:
                     raise DataError(
                         f"photographs are compared with each other: add {FEWEST} or more to inspect"
                     )
@@ -322,14 +322,14 @@ class Session:
                         f"{len(references)} references with {rotations} rotated copies each are more than "
                         f"{MOST_COPIES}: remove some, or take fewer copies"
                     )
-                if self._learn_these(references, calibration, inspected, rotations, rate):
+                if self._learn_these(references, calibration, tested, rotations, rate):
                     return
 
     def _learn_these(
         self,
         references: dict[int, Upload],
         calibration: dict[int, Upload],
-        inspected: dict[int, Photograph],
+        tested: dict[int, Photograph],
         rotations: int | str,
         rate: float,
     ) -> bool:
@@ -343,20 +343,20 @@ class Session:
                     photos,
                     rotations=1 if too_many else rotations,
                     false_alarm_rate=rate,
-                    inspected=[upload.file for upload in inspected.values()],
+                    test_images=[upload.file for upload in tested.values()],
                     room=OnDisk(self.folder, "Tokens of the photographs", "inspect fewer at once"),
                 )
             calibrated = _calibrated(other, calibration, rate) if calibration else None
         except DataError:
-            if self._has(references, calibration, inspected):
+            if self._has(references, calibration, tested):
                 raise
             return False
         names = {upload.file.name: upload.name for upload in references.values()}
         other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
         with self._lock:
-            if not self._has(references, calibration, inspected):
+            if not self._has(references, calibration, tested):
                 return False
-            self._take(other, list(references), rate if other.threshold else None, rotations, inspected)
+            self._take(other, list(references), rate if other.threshold else None, rotations, tested)
             if calibrated is not None:
                 self._judge_by(calibrated.normal, calibrated.threshold, rate, calibration)
         return True

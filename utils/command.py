@@ -52,7 +52,7 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
     So are a full disk, a folder without permission, a lost GPU and too little memory. What nobody expected is
     one sentence too, and exit code UNEXPECTED: never 1, which means that a photograph is anomalous. Ctrl-C
     (exit code 130) and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was
-    told.
+    given.
     """
     open_what_is_closed()
     start_logging()

@@ -95,13 +95,13 @@ class World:
             here = dict(facts(found))
         except Exception as error:
             problem, here = error, {}
-        told = self.gathered((problem is not None, socket.gethostname(), here))
-        failed = [rank for rank, (has_failed, _, _) in enumerate(told) if has_failed]
+        answers = self.gathered((problem is not None, socket.gethostname(), here))
+        failed = [rank for rank, (has_failed, _, _) in enumerate(answers) if has_failed]
         if problem is not None and failed[0] == self.rank:
             raise problem
         if failed:
             end_quietly()
-        self._refuse_others([(host, values) for _, host, values in told])
+        self._refuse_others([(host, values) for _, host, values in answers])
         return found  # type: ignore[return-value]
 
     @contextlib.contextmanager
@@ -114,9 +114,9 @@ class World:
                 end_quietly()
             raise
 
-    def _refuse_others(self, told: list[tuple[str, dict[str, Any]]]) -> None:
-        wanted = told[0][1]
-        for rank, (host, values) in enumerate(told):
+    def _refuse_others(self, answers: list[tuple[str, dict[str, Any]]]) -> None:
+        wanted = answers[0][1]
+        for rank, (host, values) in enumerate(answers):
             if values == wanted:
                 continue
             if not self.is_first:
@@ -220,7 +220,7 @@ def fresh_part(store: Store, world: World) -> Store:
 
     torchrun may keep one store for all its starts (--max-restarts), with the addresses of processes that are
     dead. Its count of restarts is each machine's own, so it can't name the part. Rank 0 calls with a word
-    that nobody else has, the others answer with theirs, and who answered this call is told: so what a dead
+    that nobody else has, the others answer with theirs, and who answered this call is named: so what a dead
     process left can neither be a call nor an answer. torchrun starts nobody before the last start is dead.
     """
     from torch.distributed import PrefixStore

@@ -36,11 +36,11 @@ def take(target: Path, held: contextlib.ExitStack) -> None:
 
 def train_heads(begun: Begun, target: Path, world: World) -> None:
     """From the settings to the checkpoint `target`; what an interrupted run has done is not done again."""
-    plan, state, saved, learnt = begun.plan, begun.state, begun.saved, begun.learnt
+    plan, state, saved, training_set = begun.plan, begun.state, begun.saved, begun.training_set
     if saved is None and not plan.force and is_trained(target, state.config):
         logger.info("%s is trained with these settings already (--force trains it again).", target)
         return
-    learnt.warn_of_duplicates()
+    training_set.warn_of_duplicates()
     torch.manual_seed(plan.seed)
     backbone, options = begun.backbone, state.config.options
     method = Fdsl(backbone.width, len(backbone.layers), options).to(backbone.device)
@@ -48,15 +48,15 @@ def train_heads(begun: Begun, target: Path, world: World) -> None:
         begun.load,
         backbone,
         options,
-        learnt.root,
-        learnt.references,
+        training_set.root,
+        training_set.references,
         state.config.backbone.image_size,
         plan.max_pixels,
     )
     position = fit(
         method,
         source,
-        learnt,
+        training_set,
         state,
         saved,
         save_every=plan.save_every,

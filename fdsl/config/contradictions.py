@@ -80,12 +80,12 @@ RULES: tuple[Rule, ...] = (
     ),
     # Methods that compare the test images with each other
     (
-        lambda it: it.method.sees_inspected and it.windowed,
+        lambda it: it.method.transductive and it.windowed,
         "--winmode {it.windows.winmode} does not go with --method {it.name}, which compares whole images and "
         "tiles with each other: leave it out.",
     ),
     (
-        lambda it: it.method.sees_inspected and it.options.with_batch,
+        lambda it: it.method.transductive and it.options.with_batch,
         "--with-batch does not go with --method {it.name}, which is mutual scoring itself: leave it out.",
     ),
     # Text

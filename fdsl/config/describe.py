@@ -23,7 +23,7 @@ from utils.text import one_line
 def _tiles(windows: WindowConfig) -> str:
     if windows.tiles == 1:
         return ""
-    return f", {tiles_in_words(windows)} beside the whole image"
+    return f", {tiles_in_words(windows)} and the whole image"
 
 
 def tiles_in_words(windows: WindowConfig) -> str:
@@ -62,7 +62,7 @@ def _left_out(options: MethodConfig) -> str:
     return f", without {' and '.join(options.leave_out)}" if options.leave_out else ""
 
 
-def beside_in_words(options: MethodConfig) -> str:
+def additions_in_words(options: MethodConfig) -> str:
     """That mutual scoring or text is added, where it is."""
     added = [BatchFacts.sentence] if options.with_batch else []
     added += [f"{TextFacts.sentence}{_said(options)}"] if options.with_text else []
@@ -117,8 +117,8 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
             " The backbone is UNTRAINED (random weights): these numbers show that the code works, not how "
             "good FDSL is."
         )
-    if config.learnt_from_these:
-        text += f" {LEARNT_FROM_THESE}"
+    if config.trained_on_test_images:
+        text += f" {TRAINED_ON_TEST_IMAGES}"
     return text
 
 
@@ -150,15 +150,15 @@ def heads_in_words(config: RunConfig) -> str:
     if not method.needs_heads:
         alignment = _alignment(options) if method.matches else ""
         said = _said(options) if method.reads_text else ""
-        parts = _left_out(options) + beside_in_words(options)
+        parts = _left_out(options) + additions_in_words(options)
         return f"no trained heads: {method.sentence}{said}{alignment}{parts}"
-    beside = (f"; {method.sentence}" if method.sentence else "") + beside_in_words(options)
-    return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{beside}"
+    added = (f"; {method.sentence}" if method.sentence else "") + additions_in_words(options)
+    return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{added}"
 
 
 SEES = "sees the test set"  # heads the column of tables in which some rows do
 
-LEARNT_FROM_THESE = (
+TRAINED_ON_TEST_IMAGES = (
     "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they memorised, not how good they "
     "are on others."
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fdsl.config.describe import beside_in_words, score_in_words, text_in_words, tiles_in_words
+from fdsl.config.describe import additions_in_words, score_in_words, text_in_words, tiles_in_words
 from fdsl.config.run_config import FittedConfig
 from models.methods.registry import METHODS
 
@@ -26,7 +26,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
     looked_through += f", resized to {windows.win_zip}" if windows.win_zip else ""
     return [
-        ("Method", f"{made.method}: {METHODS[made.method].words}{beside_in_words(made.options)}"),
+        ("Method", f"{made.method}: {METHODS[made.method].words}{additions_in_words(made.options)}"),
         *([("Text", text_in_words(made.options))] if made.reads_text else []),
         ("References", f"{config.references}{turned}"),
         ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),

@@ -142,7 +142,7 @@ def of_no_use(given: Mapping[str, Any]) -> list[str]:
     names = [name for name, known in OF_DETECTORS.items() if known.needs and not there[known.needs]]
     names += [] if method.needs_heads else ["checkpoint"]
     names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
-    names += ["winmode"] if method.sees_inspected else ["tiles"] if method.added_by else []
+    names += ["winmode"] if method.transductive else ["tiles"] if method.added_by else []
     names += [] if method.takes_text else ["with_text"]
     names += ["win_weight"] if winmode == "onlywin" else []
     unsearched = not method.matches or given.get("window_memory") == WHOLE_IMAGE

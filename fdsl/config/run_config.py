@@ -97,8 +97,8 @@ class DetectorConfig:
 
     @property
     def sees_test_set(self) -> bool:
-        """Whether the photographs that are inspected decide about each other."""
-        return self.options.with_batch or METHODS[self.method].sees_inspected
+        """Whether the test images decide about each other."""
+        return self.options.with_batch or METHODS[self.method].transductive
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
@@ -118,10 +118,10 @@ class RunConfig(Options):
     """A test run: config.json of its folder.
 
     `trained_on`: the heads' training set, None where that is not known. `weights`, `files`: digests of the
-    backbone's weights and of the photographs. `learnt_from_these`: whether the heads were trained on the very
-    test images, None without heads. `rotations`: copies of each reference, rotated ones with it, AUTO where
-    the references decide; 1: as they are. `grey`: the range (low, high) of each category whose references
-    have more than 8 bits.
+    backbone's weights and of the photographs. `trained_on_test_images`: whether the heads were trained on the
+    very test images, None without heads. `rotations`: copies of each reference, rotated ones with it, AUTO
+    where the references decide; 1: as they are. `grey`: the range (low, high) of each category whose
+    references have more than 8 bits.
     """
 
     group: ClassVar[str] = "evaluation"
@@ -191,7 +191,7 @@ class RunConfig(Options):
     )
     command: str
     files: str | None = option(None)
-    learnt_from_these: bool | None = None
+    trained_on_test_images: bool | None = None
     rotations: int | str = field(default=1, metadata={"option": ROTATIONS})
     grey: dict[str, list[float]] | None = None
 
@@ -211,7 +211,7 @@ class RunConfig(Options):
             own = without(values, OF_A_DETECTOR)
             config = cls(
                 detector=DetectorConfig.from_json(values),
-                **{name: own.pop(name) for name in _beside_detector(cls)},
+                **{name: own.pop(name) for name in _own_fields(cls)},
             )
             if own:
                 raise ConfigError(f"no run writes {one_line(', '.join(map(str, own)), 60)}")
@@ -221,11 +221,11 @@ class RunConfig(Options):
             raise ConfigError(f"it holds values that no run writes: {one_line(error, 60)}") from error
         right = (
             isinstance(config.command, str)
-            and config.learnt_from_these in (None, False, True)
+            and config.trained_on_test_images in (None, False, True)
             and (config.grey is None or _is_grey(config.grey))
         )
         if not right:
-            raise ConfigError("its command, learnt_from_these or grey is none that a run writes")
+            raise ConfigError("its command, trained_on_test_images or grey is none that a run writes")
         return config
 
     def in_float32(self) -> RunConfig:
@@ -276,8 +276,8 @@ class RunConfig(Options):
 NOT_OF_A_RUN = ("machine", "command", *(name for name, known in options_of(RunConfig).items() if known.place))
 
 
-def _beside_detector(kind: type) -> list[str]:
-    """The fields of a run or of a fitted detector beside those of what it is made of."""
+def _own_fields(kind: type) -> list[str]:
+    """The fields of a run or of a fitted detector without those of what it is made of."""
     return [one.name for one in fields(kind) if one.name != "detector"]
 
 
@@ -294,7 +294,7 @@ def _is_grey(values: Any) -> bool:
 
 @dataclass(frozen=True)
 class FittedConfig(Options):
-    """A detector of the Python interface: what it is made of and what it was shown.
+    """A detector of the Python interface: what it is made of and what it was fitted to.
 
     `checkpoint`, `trained_on`: where trained heads come from. `fingerprint`: of the backbone's weights.
     `references`: how many its memory bank holds, each in `rotations` copies.
@@ -311,7 +311,7 @@ class FittedConfig(Options):
     rotations: int = option(1, span=(1, 360))
 
     def to_json(self) -> dict[str, Any]:
-        """The values of a saved detector, and of predict.py's config.json beside others."""
+        """The values of a saved detector, and of predict.py's config.json with others."""
         return {**self.detector.to_json(), **without(vars(self), ["detector"])}
 
     @classmethod
@@ -320,7 +320,7 @@ class FittedConfig(Options):
         try:
             own = without(values, OF_A_DETECTOR)
             config = cls(
-                DetectorConfig.from_json(values), **{name: own.pop(name) for name in _beside_detector(cls)}
+                DetectorConfig.from_json(values), **{name: own.pop(name) for name in _own_fields(cls)}
             )
             if own:
                 raise ConfigError(f"no detector has {one_line(', '.join(map(str, own)), 60)}")
@@ -335,7 +335,7 @@ class FittedConfig(Options):
 class PredictionConfig:
     """What predict.py's config.json holds: all that decides what comes out, and what a reader wants to know.
 
-    `digest`: of everything the detector has learnt. `pictures`, `save_maps`, `input`: the flags, None where
+    `digest`: of everything that was fitted. `pictures`, `save_maps`, `input`: the flags, None where
     no command asked.
     """
 

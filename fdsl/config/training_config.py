@@ -13,15 +13,15 @@ from utils.options import as_stored, from_stored, is_stored_text, refuse_other_n
 from utils.text import one_line
 
 # What decides no heads: where files lie, and the rest of the machine's facts.
-NOT_OF_A_TRAINING = ("machine", *PLACES, "files", "learnt")
+NOT_OF_A_TRAINING = ("machine", *PLACES, "files", "image_digests")
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
     """How heads were trained.
 
-    `learnt`, `files`: digests of the images learnt from, and of these with the references. `images`: how many
-    each category has.
+    `image_digests`, `files`: digests of the images trained on, and of these with the references. `images`:
+    how many each category has.
     """
 
     epochs: int
@@ -30,7 +30,7 @@ class TrainingSettings:
     learning_rate: float
     augmentation: str
     seed: int
-    learnt: str
+    image_digests: str
     files: str
     images: dict[str, int]
     machine: MachineFacts
@@ -44,7 +44,7 @@ class TrainingSettings:
         refuse_other_names(cls, values)
         right = (
             all(type(values[name]) is int for name in ("epochs", "k_shot", "batch_size", "seed"))
-            and all(is_stored_text(values[name]) for name in ("augmentation", "learnt", "files"))
+            and all(is_stored_text(values[name]) for name in ("augmentation", "image_digests", "files"))
             and type(values["learning_rate"]) in (int, float)
             and type(values["images"]) is dict
             and all(type(count) is int for count in values["images"].values())

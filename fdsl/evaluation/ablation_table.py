@@ -13,7 +13,7 @@ import numpy as np
 from tabulate import tabulate
 
 from data.records import stable_seed
-from fdsl.config.describe import LEARNT_FROM_THESE, SEES
+from fdsl.config.describe import SEES, TRAINED_ON_TEST_IMAGES
 from fdsl.evaluation.bootstrap import (
     RESAMPLED,
     Counts,
@@ -244,8 +244,8 @@ def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[Planned
         ]
     if any(run.config.detector.backbone.untrained for run in runs):
         parts.append("The backbone is UNTRAINED: these numbers show that the code works, nothing else.")
-    if any(run.config.learnt_from_these for run in runs):
-        parts.append(LEARNT_FROM_THESE)
+    if any(run.config.trained_on_test_images for run in runs):
+        parts.append(TRAINED_ON_TEST_IMAGES)
     parts.append("The command: `" + config.command.replace("`", "'") + "`")
     return "\n\n".join(parts) + "\n"
 

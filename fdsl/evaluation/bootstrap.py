@@ -76,7 +76,7 @@ def counts_of_pixels(maps: np.ndarray, masks: Sequence[np.ndarray]) -> Counts:
     """Maps (n,G,G) and their masks (H,W) bool: counts in bins that are finest where scores are high."""
     edges = _edges(maps, masks)
     rows: list[list[np.ndarray]] = [[], [], []]
-    for scores, mask in _beside(maps, masks):
+    for scores, mask in _with_masks(maps, masks):
         place = np.searchsorted(edges, scores)
         inside = place[mask]
         weight = 1 / region_areas(mask) if mask.any() else None
@@ -89,14 +89,14 @@ def _edges(maps: np.ndarray, masks: Sequence[np.ndarray]) -> np.ndarray:
     """The edges of bins, by SHARES of the normal and of the defective pixels."""
     step = max(1, sum(mask.size for mask in masks) // SAMPLE)
     normal, defects = [], []
-    for scores, mask in _beside(maps, masks):
+    for scores, mask in _with_masks(maps, masks):
         normal.append(scores[~mask][::step])
         defects.append(scores[mask][:: max(1, step // 16)])
     kinds = [values for values in (np.concatenate(normal), np.concatenate(defects)) if values.size]
     return np.unique(np.concatenate([np.quantile(values, SHARES) for values in kinds]).astype(np.float32))
 
 
-def _beside(maps: np.ndarray, masks: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _with_masks(maps: np.ndarray, masks: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Each map at its mask's size, with the mask."""
     for single, mask in zip(maps, masks):
         yield upsample_maps(single[None], mask.shape)[0], mask

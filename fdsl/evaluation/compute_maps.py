@@ -10,7 +10,7 @@ from data.images import open_image
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.inspection.reading import Reading
 from fdsl.references.rotation import fit_references
-from fdsl.references.transductive import show_inspected, standing_for_all
+from fdsl.references.transductive import encode_test_images, standing_for_all
 from fdsl.scoring import NotFinite, Scorer
 from fdsl.store.maps import RunMaps
 from fdsl.thresholds.leave_one_out import set_scales
@@ -107,7 +107,7 @@ class CategoryJob:
         """Fits the detector to the references, and before that to the test images where it compares these;
         `what`: the job in the log."""
         try:
-            if self.detector.looks_at_inspected:
+            if self.detector.is_transductive:
                 self._look_at_test_images(f"{what}, looked at beforehand")
             if len(self.shots):
                 fit_shots(self.scorer, self.shots, self.runs[0].config.rotations, larger)
@@ -122,7 +122,7 @@ class CategoryJob:
             open_image(self.tested.root / record.image_path, self.tested.max_pixels, self.tested.grey)
             for record in chosen
         )
-        show_inspected(self.scorer, photographs, len(chosen), what=what)
+        encode_test_images(self.scorer, photographs, len(chosen), what=what)
 
     def score(self, batch: dict) -> None:
         """Scores a batch of test images, unless it was given up."""

@@ -13,7 +13,7 @@ from data.dataset import files_digest
 from data.grey import find_range
 from data.images import MAX_PIXELS
 from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
-from fdsl.config.describe import LEARNT_FROM_THESE
+from fdsl.config.describe import TRAINED_ON_TEST_IMAGES
 from fdsl.config.run_config import RunConfig
 from fdsl.references.transductive import standing_for_all
 from fdsl.store.checkpoint import Checkpoint
@@ -72,7 +72,7 @@ class FewShotSplit:
         if training.augmentation == SYNTHETIC["only"]:
             return False
         same_name = dataset in checkpoint.config.dataset.split(SEVERAL) and dataset in OTHER_DATASET
-        return same_name or here in (training.learnt or "").split(SEVERAL)
+        return same_name or here in (training.image_digests or "").split(SEVERAL)
 
 
 def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSplit:
@@ -92,10 +92,10 @@ def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSpli
     }
     records = _tested_records(catalogue, references)
     everything = [record for part in (*references.values(), *records.values()) for record in part]
-    sees_inspected = METHODS[config.detector.method].sees_inspected
+    transductive = METHODS[config.detector.method].transductive
     grey = {
         name: _range_of(
-            catalogue.root, standing_for_all(part) if sees_inspected else references[name], max_pixels
+            catalogue.root, standing_for_all(part) if transductive else references[name], max_pixels
         )
         for name, part in records.items()
     }
@@ -137,7 +137,7 @@ def with_split(
     grey = {name: [found.low, found.high] for name, found in split.grey.items()}
     config = replace(config, files=split.files, grey=grey or None)
     if checkpoint is not None:
-        config = replace(config, learnt_from_these=split.has_trained(checkpoint, config.dataset))
-    if config.learnt_from_these:
-        logger.warning("warning: %s", LEARNT_FROM_THESE)
+        config = replace(config, trained_on_test_images=split.has_trained(checkpoint, config.dataset))
+    if config.trained_on_test_images:
+        logger.warning("warning: %s", TRAINED_ON_TEST_IMAGES)
     return config

@@ -186,7 +186,9 @@ class RunFolder:
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In what the settings of a finished run differ from those of this one, in words."""
     names = [
-        name for name in now if before.get(name) != now[name] and name not in ("files", "learnt_from_these")
+        name
+        for name in now
+        if before.get(name) != now[name] and name not in ("files", "trained_on_test_images")
     ]
     return [IN_SHORT.get(name, f"{name} {before.get(name)}, now {now[name]}") for name in names]
 

@@ -88,7 +88,7 @@ def compute_maps(
     Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
     raises DataError for one that cannot be read.
     """
-    sharing = [run for run in runs if not detectors.of(run).detector.looks_at_inspected]
+    sharing = [run for run in runs if not detectors.of(run).detector.is_transductive]
     shared = [detectors.of(run).detector for run in sharing]
     done: set[PlannedRun] = set()
     if len(sharing) > 1 and (budget := _budget(shared, reading.batch_size, memory_gib)):

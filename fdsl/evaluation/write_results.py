@@ -21,7 +21,7 @@ from fdsl.evaluation.few_shot_split import FewShotSplit
 from fdsl.metrics.overlap import Overlap
 from fdsl.report.category_view import CategoryView
 from fdsl.report.pictures import write_pictures
-from fdsl.report.published import row_beside
+from fdsl.report.published import published_row
 from fdsl.report.run_report import write_report
 from fdsl.report.tables import metrics_table, write_tables
 from fdsl.store.maps import RunMaps, save_maps
@@ -75,7 +75,7 @@ def write_results(
             write_pictures(view, folder / "pictures", config.pictures)
             for view in progress(views, len(views), "pictures")
         ]
-        write_report(folder, summaries, config, metrics, row_beside(config, list(categories)))
+        write_report(folder, summaries, config, metrics, published_row(config, list(categories)))
 
 
 def score_rows(

@@ -42,11 +42,11 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: its bytes, the file of tensors beside it (None: all in one) and how far graph and
+    """What was written: its bytes, the file of its tensors (None: all in one) and how far graph and
     detector lie apart."""
 
     size: int
-    beside: Path | None
+    tensors_file: Path | None
     apart: float
 
 
@@ -75,7 +75,7 @@ def write_graph(
     program.model.metadata_props.update(metadata)
     values = [value.const_value for value in program.model.graph.initializers.values()]
     large = sum(value.nbytes for value in values if value is not None) > LARGEST
-    with folder_beside(file) as folder:
+    with temporary_folder(file) as folder:
         program.save(folder / file.name, external_data=large)
         del program, values
         if large:
@@ -129,14 +129,14 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
 
 
 def note_tensors(file: Path) -> None:
-    """Writes the digest of the tensors beside `file` into its metadata: whoever copies one of both alone is
-    told so."""
+    """Writes the digest of the tensors' file next to `file` into its metadata, so that one of both that was
+    copied alone is refused."""
     import onnx
 
     model = onnx.load(file, load_external_data=False)
-    for beside in file.parent.iterdir():
-        if beside != file:
-            tensors = {"file": beside.name, "digest": sampled_digest(beside)}
+    for other in file.parent.iterdir():
+        if other != file:
+            tensors = {"file": other.name, "digest": sampled_digest(other)}
             model.metadata_props.add(key="tensors", value=json.dumps(tensors))
     onnx.save(model, file)
 
@@ -198,7 +198,7 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
 
 
 @contextmanager
-def folder_beside(file: Path) -> Iterator[Path]:
+def temporary_folder(file: Path) -> Iterator[Path]:
     """A temporary folder beside `file`, gone after the block and at an interruption; what a killed export
     left is removed. An OSError names `file`; ConfigError where another process writes it."""
     folder = None

@@ -53,7 +53,7 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
     if args.detector:
         change_references(detector, args)
     elif args.references:
-        if detector.scorer.detector.looks_at_inspected:
+        if detector.scorer.detector.is_transductive:
             raise ConfigError(
                 "The page compares the photographs that are dropped on it, and with --with-batch the "
                 "references are dropped there too: leave --references out."
@@ -150,15 +150,15 @@ def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:
     if not references and args.threshold_from != "batch" and isinstance(args.false_alarm_rate, float):
         raise ConfigError(
             f"--false-alarm-rate {args.false_alarm_rate:g} is estimated from references, and there are none: "
-            "give --threshold-from batch beside it, or --threshold N."
+            "add --threshold-from batch, or --threshold N."
         )
     logger.info("%d reference(s)", len(references))
     how: dict[str, Any] = {"rotations": args.rotate_references, "false_alarm_rate": target_rate(args)}
-    if not detector.scorer.detector.looks_at_inspected:
+    if not detector.scorer.detector.is_transductive:
         detector.fit(references, **how)
         return
-    room = OnDisk(args.output or Path(tempfile.gettempdir()), "Tokens of the inspected photographs")
-    detector.fit(references, **how, inspected=readable(args), room=room)
+    room = OnDisk(args.output or Path(tempfile.gettempdir()), "Tokens of the test images")
+    detector.fit(references, **how, test_images=readable(args), room=room)
 
 
 def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> None:
@@ -175,7 +175,7 @@ def change_references(detector: AnomalyDetector, args: argparse.Namespace) -> No
 
 
 def readable(args: argparse.Namespace) -> list[Path]:
-    """Those of the inspected photographs that stand for all, but for what cannot be read."""
+    """Those of the test images that stand for all, but for what cannot be read."""
     left_out = [args.output] if args.output else []
     found = standing_for_all([path for _, path in find_images(args.input, left_out)])
     chosen = [path for path in found if _opens(path, args.max_pixels)]

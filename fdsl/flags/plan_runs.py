@@ -49,7 +49,7 @@ def plan(several: Sequence[argparse.Namespace]) -> list[PlannedRun]:
             config, checkpoint = read[key]
             checkpoint = heads.setdefault(config.checkpoint_digest, checkpoint)
             config = config if args.from_maps else replace(config, seed=args.seed)
-            sampled = (config.k_shot, config.seed, METHODS[config.detector.method].sees_inspected)
+            sampled = (config.k_shot, config.seed, METHODS[config.detector.method].transductive)
             if sampled not in splits:
                 splits[sampled] = sample_split(config, args.max_pixels)
             config = with_split(config, splits[sampled], checkpoint, args.from_maps)

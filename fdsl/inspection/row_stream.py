@@ -1,4 +1,4 @@
-"""Rows of inspected photographs as they come: counted, and printed as lines of JSON."""
+"""Rows of test images as they come: counted, and printed as lines of JSON."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ from utils.score_rows import row_of
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
-NOT_LEARNT = ("normal.", "references.")  # tensors that decide no map
+NOT_OF_MAPS = ("normal.", "references.")  # tensors that decide no map
 Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
 
 
@@ -198,7 +198,7 @@ class Shapes:
         say: Say = warn_at_once,
         known: KnownPhotographs | None = None,
     ) -> None:
-        self.references, self.say, self.told = references, say, dict.fromkeys(MOST_SAID, 0)
+        self.references, self.say, self.reported = references, say, dict.fromkeys(MOST_SAID, 0)
         self.known = known
 
     def look_at(self, items: Sequence[Loaded]) -> None:
@@ -211,14 +211,14 @@ class Shapes:
                     f"{item.name} is one of the references ({name}): its score is that of a photograph the "
                     "detector knows",
                 )
-            if self.told["shape"] or item.photo is None:
+            if self.reported["shape"] or item.photo is None:
                 continue
             if sentence := other_shape(item.photo.size, self.references):
                 self._tell("shape", f"{item.name}: {sentence} (and perhaps others)")
 
     def _tell(self, kind: str, sentence: str) -> None:
-        if self.told[kind] < MOST_SAID[kind]:
-            self.told[kind] += 1
+        if self.reported[kind] < MOST_SAID[kind]:
+            self.reported[kind] += 1
             self.say(kind, sentence)
 
 
@@ -259,7 +259,7 @@ def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Predic
 
 def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     """config.json: all that decides what comes out, and what a reader wants to know beside it."""
-    state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_LEARNT)}
+    state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_OF_MAPS)}
     digest = fingerprint(state) if state else ""
     return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)
 

@@ -32,7 +32,7 @@ Photograph = str | Path | Image.Image | np.ndarray | Tensor
 
 @dataclass(frozen=True)
 class KeptReference:
-    """One photograph of a good part: its file's name and bytes, their digest, and the day on which it was
+    """One normal image: its file's name and bytes, their digest, and the day on which it was
     fitted (YYYY-MM-DD)."""
 
     name: str
@@ -41,7 +41,7 @@ class KeptReference:
     content: bytes
 
     @property
-    def told(self) -> tuple[str, str, str]:
+    def facts(self) -> tuple[str, str, str]:
         """Name, digest and day."""
         return self.name, self.digest, self.day
 
@@ -100,7 +100,7 @@ def tensors_of_references(references: Sequence[KeptReference]) -> dict[str, Tens
         f"{FILE}{number}": torch.from_numpy(np.frombuffer(one.content, np.uint8).copy())
         for number, one in enumerate(references)
     }
-    listed = json.dumps([one.told for one in references]).encode("utf-8", "surrogateescape")
+    listed = json.dumps([one.facts for one in references]).encode("utf-8", "surrogateescape")
     tensors[LIST] = torch.from_numpy(np.frombuffer(listed, np.uint8).copy())
     return tensors
 
@@ -111,14 +111,14 @@ def references_of(tensors: Mapping[str, Tensor]) -> list[KeptReference]:
         return []
     try:
         listed = parsed_json(tensors[LIST].numpy().tobytes().decode())
-        found = [_restored(told, tensors[f"{FILE}{number}"]) for number, told in enumerate(listed)]
+        found = [_restored(facts, tensors[f"{FILE}{number}"]) for number, facts in enumerate(listed)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ConfigError(f"its list of references is none: {one_line(error)}") from error
     return found
 
 
-def _restored(told: Any, content: Tensor) -> KeptReference:
-    name, digest, day = told
+def _restored(facts: Any, content: Tensor) -> KeptReference:
+    name, digest, day = facts
     if not all(isinstance(text, str) for text in (name, digest, day)) or content.dtype != torch.uint8:
         raise ValueError("it holds what no reference is")
     file = content.numpy().tobytes()

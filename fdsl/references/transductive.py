@@ -1,4 +1,4 @@
-"""The inspected photographs as a whole: which of them stand for all, and how a detector is shown them."""
+"""The test images as a whole: which of them stand for all, and how a detector takes them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def standing_for_all(items: Sequence[Item]) -> list[Item]:
     return [items[number] for number in sorted(chosen)]
 
 
-def show_inspected(
+def encode_test_images(
     scorer: Scorer,
     photographs: Iterable[Image.Image],
     count: int,
@@ -43,9 +43,9 @@ def show_inspected(
             f"{count} photograph(s) to inspect: they are compared with each other, so give {FEWEST} or more"
         )
     photographs = iter(photographs)
-    if scorer.detector.method.sees_inspected:  # no references say how tiles lie: the first photograph does
+    if scorer.detector.method.transductive:  # no references say how tiles lie: the first photograph does
         first = next(photographs)
         scorer.detector.lay_tiles([first.size])
         photographs = chain([first], photographs)
     seen = in_batches(progress(photographs, count, what), BATCH)
-    scorer.detector.look_at((scorer.to_batch(part) for part in seen), count, room)
+    scorer.detector.take_test_images((scorer.to_batch(part) for part in seen), count, room)

@@ -157,7 +157,7 @@ def paper_row(dataset: str, k_shot: int) -> dict[str, Any] | None:
     return {**dict(zip(COLUMNS, values)), "source": f"{SOURCE}."} if values else None
 
 
-def row_beside(config: RunConfig, categories: Sequence[str]) -> dict[str, Any] | None:
+def published_row(config: RunConfig, categories: Sequence[str]) -> dict[str, Any] | None:
     """The paper's row for a run; `source` also says what keeps the two from comparing.
 
     None where the paper has no such setting, and for an untrained backbone: nothing compares with that.
@@ -255,7 +255,7 @@ def unlike_the_paper(config: RunConfig) -> list[str]:
     if made.options.with_batch:
         found.append("sees the test set")
     if made.options.with_text:
-        found.append("text beside it")
+        found.append("text added")
     if config.image_score != "paper":
         found.append(f"image score {config.image_score}")
     if config.metric_size != PAPER_SIDE:

@@ -16,8 +16,8 @@ import numpy as np
 from markupsafe import Markup
 
 from fdsl.config.describe import (
-    LEARNT_FROM_THESE,
     SEES,
+    TRAINED_ON_TEST_IMAGES,
     heads_in_words,
     image_score_in_words,
     method_in_words,
@@ -92,7 +92,7 @@ def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str,
         "title": _title(config, [item.name for item in summaries]),
         "facts": _facts(config, summaries),
         "untrained": config.detector.backbone.untrained,
-        "learnt": LEARNT_FROM_THESE if config.learnt_from_these else "",
+        "trained_on_test_images": TRAINED_ON_TEST_IMAGES if config.trained_on_test_images else "",
         "command": config.command,
         "config": sorted(_settings(config.to_json())),
         "image_score": config.image_score,

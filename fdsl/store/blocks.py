@@ -185,9 +185,9 @@ class Blocks:
 
     def notes(self, most: dict[str, int]) -> Iterator[str]:
         """What the blocks have to warn of, in their order, so many of each kind."""
-        told: Counter[str] = Counter()
+        warned: Counter[str] = Counter()
         for number in range(len(self.manifest)):
             for kind, sentence in self._notes(number):
-                told[kind] += 1
-                if told[kind] <= most[kind]:
+                warned[kind] += 1
+                if warned[kind] <= most[kind]:
                     yield sentence

@@ -40,7 +40,7 @@ OF_A_PHOTOGRAPH = 0.5  # of the time that one takes, for copies that are looked 
 
 @dataclass(frozen=True)
 class UnknownBatch:
-    """Photographs of good parts (B,3,S,S) uint8, and the scorer and matching for which they are unknown.
+    """Normal images (B,3,S,S) uint8, and the scorer and matching for which they are unknown.
 
     kinds (B,): LEAVE_ONE_OUT, AUGMENTED, SELF_MATCH or MASKED (fdsl/thresholds/threshold.py).
     """
@@ -89,13 +89,13 @@ def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: in
 
     Nothing is done for a method without scales. Raises NotFinite, and ModelError where a height is zero.
     """
-    method, beside = scorer.detector.method, scorer.detector.beside
+    method, mutual = scorer.detector.method, scorer.detector.mutual
     if method.scales:
         peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
         heights = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
         method.set_levels([float(height.mean()) for height in heights])
-    if beside is not None:
-        beside.set_own(*levels_of(scorer, photographs, rotations))
+    if mutual is not None:
+        mutual.set_own(*levels_of(scorer, photographs, rotations))
 
 
 def levels_of(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> tuple[float, float]:

@@ -108,7 +108,7 @@ class NormalScores:
         )
 
     def gave(self, threshold: Threshold) -> bool:
-        """Whether a threshold is of these scores, and neither given nor learnt elsewhere."""
+        """Whether a threshold is of these scores, and neither given nor from elsewhere."""
         return f"({self._origin}" in threshold.source
 
     @property

@@ -56,7 +56,7 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
 def fit(
     method: Fdsl,
     source: DiscrepancySource,
-    learnt: TrainingSet,
+    training_set: TrainingSet,
     state: TrainingState,
     saved: SavedTraining | None,
     *,
@@ -78,7 +78,12 @@ def fit(
     if saved and saved.precision != source.precision:
         source.use_float32()
     dataset = TrainingDataset(
-        learnt.root, learnt.records, source.image_size, training.augmentation, training.seed, max_pixels
+        training_set.root,
+        training_set.records,
+        source.image_size,
+        training.augmentation,
+        training.seed,
+        max_pixels,
     )
     batches = Batches(dataset, source, training.batch_size, training.seed, workers, world)
     step = HeadsStep(method, optimizer, world)

@@ -65,13 +65,13 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class Begun:
-    """A training before its first step: the backbone and how to load it in another precision, what is learnt
+    """A training before its first step: the backbone and how to load it in another precision, what is trained
     from, and where an interrupted run stood."""
 
     plan: TrainingPlan
     backbone: Backbone
     load: Callable[[torch.dtype], Backbone]
-    learnt: TrainingSet
+    training_set: TrainingSet
     state: TrainingState
     saved: SavedTraining | None
 
@@ -85,19 +85,19 @@ def begin(plan: TrainingPlan, unfinished: Path) -> Begun:
     dtype = choose_precision(plan.precision, device)
     make_repeatable(device)
 
-    learnt = open_training_set(plan)
-    data = learnt.digest()
+    training_set = open_training_set(plan)
+    data = training_set.digest()
     warn_of_untrained(plan.backbone)
 
     def load(precision: torch.dtype) -> Backbone:
         return load_tower(plan.backbone, device, precision)
 
     backbone = load(dtype)
-    training = training_settings(plan, learnt, data, machine_facts(device, dtype))
+    training = training_settings(plan, training_set, data, machine_facts(device, dtype))
     dataset = SEVERAL.join(plan.datasets)
     config = TrainedWith(plan.backbone, plan.options, backbone.fingerprint, dataset, training)
     state = TrainingState(unfinished, config, data, len(LOSS_COLUMNS))
-    return Begun(plan, backbone, load, learnt, state, read_unfinished(state) if plan.resume else None)
+    return Begun(plan, backbone, load, training_set, state, read_unfinished(state) if plan.resume else None)
 
 
 def facts_of(begun: Begun) -> dict[str, Any]:
@@ -110,16 +110,16 @@ def facts_of(begun: Begun) -> dict[str, Any]:
 
 
 def open_training_set(plan: TrainingPlan) -> TrainingSet:
-    """What is learnt from of the datasets."""
+    """The training set of the datasets."""
     shots = 0 if plan.options.fd == "none" else plan.k_shot
     parts = []
     for dataset, folder in zip(plan.datasets, plan.folders, strict=True):
         catalogue = open_catalogue(dataset, folder, plan.meta)
         logger.info("%s", describe_catalogue(catalogue, dataset))
         parts.append(draw_training_set(catalogue, shots, plan.seed, dataset, plan.synthetic))
-    learnt = parts[0] if len(parts) == 1 else join_training_sets(parts)
-    learnt.check_masks(plan.max_pixels)
-    return learnt
+    training_set = parts[0] if len(parts) == 1 else join_training_sets(parts)
+    training_set.check_masks(plan.max_pixels)
+    return training_set
 
 
 def warn_of_untrained(tower: BackboneConfig) -> None:
@@ -131,18 +131,18 @@ def warn_of_untrained(tower: BackboneConfig) -> None:
 
 
 def training_settings(
-    plan: TrainingPlan, learnt: TrainingSet, data: str, machine: MachineFacts
+    plan: TrainingPlan, training_set: TrainingSet, data: str, machine: MachineFacts
 ) -> TrainingSettings:
     """What a checkpoint says of its training."""
     return TrainingSettings(
-        epochs=plan.epochs or math.ceil(SYNTHETIC_IMAGES / len(learnt.records)),
+        epochs=plan.epochs or math.ceil(SYNTHETIC_IMAGES / len(training_set.records)),
         k_shot=plan.k_shot,
         batch_size=plan.batch_size,
         learning_rate=plan.learning_rate,
         augmentation=plan.augmentation,
         seed=plan.seed,
-        learnt=learnt.images_digest(),
+        image_digests=training_set.images_digest(),
         files=data,
-        images=learnt.images,
+        images=training_set.images,
         machine=machine,
     )

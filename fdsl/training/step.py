@@ -142,10 +142,10 @@ class HeadsStep:
         `finite` says whether the loss and every gradient are. ConfigError where memory does not hold a block.
         """
         found = sparing(lambda: self._of_own_blocks(features, mask), lambda: False)
-        told = self.world.gathered_tensor(found).transpose(0, 1).flatten(0, 1)
+        gathered = self.world.gathered_tensor(found).transpose(0, 1).flatten(0, 1)
         self.optimizer.zero_grad(set_to_none=True)
         focal = dice = 0.0
-        for index, values in enumerate(told[: len(self.method.heads)]):
+        for index, values in enumerate(gathered[: len(self.method.heads)]):
             one, other = values[:2].tolist()
             focal, dice = focal + one, dice + other
             self._take(index, values[2:])
@@ -157,7 +157,7 @@ class HeadsStep:
         """This process's blocks, in rows (ceil(L / size),P): losses, gradients and running statistics, and
         zeros where it has no block."""
         blocks, size = len(self.method.heads), self.world.size
-        length = 2 + sum(value.numel() for value in self._told_of(self.method.heads[0]))
+        length = 2 + sum(value.numel() for value in self._values_of(self.method.heads[0]))
         rows = torch.zeros(math.ceil(blocks / size), length, device=features.device)
         for row, index in zip(rows, range(self.world.rank, blocks, size)):
             torch.cat(self._of_block(index, features[index : index + 1], mask), out=row)
@@ -173,7 +173,7 @@ class HeadsStep:
         both = torch.stack([focal, dice]).detach()
         return [part.flatten() for part in (both, *gradients, *_running_statistics(head))]
 
-    def _told_of(self, head: nn.Module) -> list[Tensor]:
+    def _values_of(self, head: nn.Module) -> list[Tensor]:
         """What a row tells of a block, losses apart: tensors of the shapes of its parts, in their order."""
         return [*head.parameters(), *self.shared, *_running_statistics(head)]
 
@@ -181,14 +181,14 @@ class HeadsStep:
         """Gives the head of a block its gradients and the NAM its part of them; where another process has
         moved the head's running statistics, these too."""
         head = self.method.heads[index]
-        like = self._told_of(head)
+        like = self._values_of(head)
         parts = values.split([value.numel() for value in like])
-        told = [part.view_as(value) for part, value in zip(parts, like)]
+        received = [part.view_as(value) for part, value in zip(parts, like)]
         trained = len(list(head.parameters())) + len(self.shared)
-        for parameter, gradient in zip(like[:trained], told[:trained]):
+        for parameter, gradient in zip(like[:trained], received[:trained]):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if index % self.world.size != self.world.rank:
-            for statistic, value in zip(like[trained:], told[trained:]):
+            for statistic, value in zip(like[trained:], received[trained:]):
                 statistic.copy_(value)
             for name, count in head.named_buffers():
                 if name.endswith(COUNTER):

@@ -37,7 +37,7 @@ class TrainingSet:
         return files_digest(self.root, [*self.records, *drawn])
 
     def images_digest(self) -> str:
-        """Names the files that are learnt from, without the references."""
+        """Names the files that are trained on, without the references."""
         if self.parts:
             return SEVERAL.join(part.images_digest() for part in self.parts)
         return files_digest(self.root, self.records)
@@ -140,7 +140,7 @@ def draw_training_set(
 
 
 def learnable_records(catalogue: Catalogue) -> list[Record]:
-    """The test images that can be learnt from; DataError where none of them is defective."""
+    """The test images that can be trained on; DataError where none of them is defective."""
     records = [record for part in catalogue.test.values() for record in with_masks(part)]
     if not any(record.anomalous for record in records):
         raise DataError(

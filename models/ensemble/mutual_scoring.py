@@ -1,4 +1,4 @@
-"""Mutual scoring of the inspected photographs beside a method with references, on one scale."""
+"""Mutual scoring of the test images added to a method with references, on one scale."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from models.views.tile_maps import resized
 from utils.errors import ModelError
 
 
-class Beside:
+class MutualScoring:
     """What mutual scoring adds to the maps and scores of a method.
 
     A value v of either becomes v / (v + level), 0.5 where normal photographs come, and the mean of the two
     counts. A level is how high photographs come: for the method's own map and score the held-out references
-    (`own`), for mutual scoring the median of the inspected photographs (`levels`), of which most are to be
+    (`own`), for mutual scoring the median of the test images (`levels`), of which most are to be
     good.
     """
 
@@ -29,7 +29,7 @@ class Beside:
         self.own: tuple[float, float] | None = None
 
     def saw(self, memory: BatchMemory, grid: int, like: Tensor) -> None:
-        """Takes in the inspected photographs; each is scored by the others, in the precision and on the
+        """Takes in the test images; each is scored by the others, in the precision and on the
         device of `like`, and not again."""
         found = [
             self._scored(Features(photograph[:, None].to(like), shown=(number,)), grid, memory)
@@ -51,7 +51,7 @@ class Beside:
         if self.own is None:
             return found
         if self.memory is None or self.levels is None:
-            raise ModelError("Nobody has shown the detector the inspected photographs: call look_at() first.")
+            raise ModelError("The detector has no test images yet: call take_test_images() first.")
         grid = math.isqrt(features.tokens.shape[2])
         shown, score = self._scored(features, grid, self.memory)
         map_level, score_level = self.levels
@@ -74,7 +74,7 @@ class Beside:
 def _level(value: Tensor) -> float:
     """ModelError for a level of zero, by which nothing can be measured."""
     if not value > 0:
-        raise ModelError("The inspected photographs are all alike: they cannot be compared with each other.")
+        raise ModelError("The test images are all alike: they cannot be compared with each other.")
     return float(value)
 
 

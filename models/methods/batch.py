@@ -1,7 +1,7 @@
-"""Mutual scoring of the inspected photographs (Li et al., MuSc, ICLR 2024): no good part is needed.
+"""Mutual scoring of the test images (Li et al., MuSc, ICLR 2024): no normal image is needed.
 
 What most photographs of a set show is taken for normal: a patch is as anomalous as it is far from the patches
-of the other photographs, of which those that resemble it most are asked. It looks at the inspected set.
+of the other photographs, of which those that resemble it most are asked. It sees the whole test set.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from utils.plain_tensors import taken
 from utils.room import Room, in_memory
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
-LOWEST = 0.3  # of the other photographs: those that are most like a patch say how unlike it is
+LOWEST = 0.3  # of the other photographs: those that are most like a patch decide its value
 SAME = 1e-3  # mean distance of the patches in place, up to which two photographs count as one
 FEWEST = 2  # photographs that can be compared
 DIGEST = 20  # bytes
@@ -36,7 +36,7 @@ UNIT = 0.05  # that the length of a stored token may lie from 1
 
 @dataclass(frozen=True)
 class BatchMemory:
-    """The inspected photographs' unit tokens (R,L,N,C), of R photographs that stand for all.
+    """The test images' unit tokens (R,L,N,C), of R photographs that stand for all.
 
     They lie on the CPU, of which they may take gigabytes, or in a file. digests (R,DIGEST) uint8: by which
     each one is known again. found: the maps (L,N) of those that were compared already, by their numbers.
@@ -130,7 +130,7 @@ def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
     """
     known, tiles = memory.tokens_for(tokens), memory.tiles
     if known.shape[2:] != tokens.shape[2:]:
-        raise ModelError("The inspected photographs were looked at in another size than this one has.")
+        raise ModelError("The test images were looked at in another size than this one has.")
     blocks, images, patches, _ = tokens.shape
     own = [_averaged_blocks(tokens, side, tiles) for side in SURROUNDINGS]
     distances = torch.empty((len(own), len(known), blocks, images, patches), device=tokens.device)
@@ -186,7 +186,7 @@ def _is_same(own: Tensor, photograph: Tensor) -> Tensor:
 
 
 class Batch(BatchFacts, Method[BatchMemory]):
-    """L maps: for each block how unlike the other inspected photographs each patch is."""
+    """L maps: for each block how unlike the other test images each patch is."""
 
     hottest = 0.5
 
@@ -216,7 +216,7 @@ class Batch(BatchFacts, Method[BatchMemory]):
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = EVERYTHING) -> Tensor:
         if memory is None:
-            raise ModelError("Nobody has shown the detector the inspected photographs: call look_at() first.")
+            raise ModelError("The detector has no test images yet: call take_test_images() first.")
         shown = query.shown or (None,) * query.tokens.shape[1]
         new = [place for place, number in enumerate(shown) if number not in memory.found]
         scored: dict[int, Tensor] = {}

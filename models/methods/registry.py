@@ -59,11 +59,11 @@ class PlusFacts(MethodFacts):
 class BatchFacts(MethodFacts):
     home = "batch.Batch"
     name = "batch"
-    words = "the inspected photographs compared with each other; no references, sees the test set"
-    sentence = "the inspected photographs compared with each other (sees the test set)"
+    words = "the test images compared with each other; no references, sees the test set"
+    sentence = "the test images compared with each other (sees the test set)"
     unlike_paper = "no references and no trained heads; sees the test set"
     own_score = "mean of the highest 0.5 % of patches of its map, no test-set scaling"
-    sees_inspected = True
+    transductive = True
     added_by = "--with-batch"
     matches = False
 

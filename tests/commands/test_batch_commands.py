@@ -1,4 +1,4 @@
-"""The inspected photographs compared with each other, through the commands."""
+"""The test images compared with each other, through the commands."""
 
 import json
 import shutil
@@ -82,9 +82,9 @@ def test_each_photograph_goes_through_the_backbone_once(
 
     encode, images = OpenClipBackbone.encode, []
 
-    def counted(self, batch, want=frozenset()):
+    def counted(self, batch, *more):
         images.append(len(batch))
-        return encode(self, batch, want)
+        return encode(self, batch, *more)
 
     monkeypatch.setattr(OpenClipBackbone, "encode", counted)
     predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
@@ -116,11 +116,11 @@ def test_a_saved_detector_compares_with_what_it_was_shown(
     )
     references = [] if method == "batch" else [line / "good" / "1.png", line / "good" / "2.png"]
     shown = sorted((line / "parts").glob("[0-9x].png"))
-    made.fit(references, inspected=shown)
+    made.fit(references, test_images=shown)
     made.save(tmp_path / "part.safetensors")
     loaded = AnomalyDetector.load(tmp_path / "part.safetensors", model_config=tiny_configs, device="cpu")
     known, again = (one.scorer.detector for one in (made, loaded))
-    memories = [one.memory if method == "batch" else one.beside.memory for one in (known, again)]
+    memories = [one.memory if method == "batch" else one.mutual.memory for one in (known, again)]
     assert (again.tile_memory is not None) == (tiles == 2) and again.layout == known.layout
     assert len(memories[1].numbers) == len(shown) and memories[0].numbers == memories[1].numbers
     for one in (loaded, made.another()):
@@ -196,7 +196,7 @@ def test_without_references_it_is_not_added_to_a_method(datasets, tiny_configs, 
         precision="fp32",
     )
     with pytest.raises(ConfigError, match="--with-batch is added to a method with references"):
-        made.fit([], inspected=[texture(1), texture(2)])
+        made.fit([], test_images=[texture(1), texture(2)])
 
 
 def test_photographs_of_12_bits_are_read_in_one_range(tiny_configs, tmp_path):
@@ -231,7 +231,7 @@ def test_pictures_are_hottest_at_twice_the_level_of_a_threshold_from_the_batch(l
         method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
     )
     shown = sorted((line / "parts").glob("[0-9x].png"))
-    made.fit(inspected=shown)
+    made.fit(test_images=shown)
     assert made.heat_scale == (0.0, 0.5)
     made.learn_threshold_from_batch(shown, 0.05)
     assert made.heat_scale == (0.0, 2 * made.threshold.level)

@@ -263,8 +263,8 @@ def test_missing_packages_are_one_sentence(detector, tmp_path, monkeypatch):
 
 def test_what_cannot_be_exported_is_refused(place, tiny_configs, tmp_path):
     made = AnomalyDetector.from_backbone(method="batch", model_config=tiny_configs, **TOWER, **CPU)
-    made.fit(inspected=[place / "parts/2.png", place / "parts/10.png"])
-    with pytest.raises(ModelError, match="compares the inspected photographs .* cannot be exported"):
+    made.fit(test_images=[place / "parts/2.png", place / "parts/10.png"])
+    with pytest.raises(ModelError, match="compares the test images .* cannot be exported"):
         export_detector.export_detector(made, tmp_path / "part.onnx")
     assert not list(tmp_path.iterdir())
 

@@ -304,8 +304,8 @@ def test_thresholds(place, detector, tmp_path, capsys):
     for number in range(2):
         draw(tmp_path / "labelled/ok" / f"{number}.png", 50 + number)
         draw(tmp_path / "labelled/red" / f"{number}.png", 60 + number, defect=True)
-    learnt = decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labelled"))
-    assert learnt[0] == [False, False, True, True]
+    found = decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labelled"))
+    assert found[0] == [False, False, True, True]
     (tmp_path / "labels.csv").write_text(
         "image,label\n"
         + "".join(
@@ -314,7 +314,7 @@ def test_thresholds(place, detector, tmp_path, capsys):
             for number in range(2)
         )
     )
-    assert decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labels.csv")) == learnt
+    assert decisions("--threshold-from", "labels", "--labels", str(tmp_path / "labels.csv")) == found
 
 
 @pytest.mark.parametrize("table", ["", "image,label\n", "photo,label\na.png,0\n", "image,label\na.png\n"])

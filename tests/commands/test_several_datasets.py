@@ -48,8 +48,8 @@ def test_each_image_meets_the_references_of_its_own_dataset(datasets):
 def test_both_are_learnt_from_and_neither_is_a_test_afterwards(datasets, tiny_configs, tmp_path):
     checkpoint = load_checkpoint(trained(datasets, tiny_configs, tmp_path))
     assert checkpoint.trained_on == "mvtec+visa"
-    learnt = sum(len(drawn(name, root).records) for name, root in zip(("mvtec", "visa"), datasets))
-    assert sum(checkpoint.config.training.images.values()) == learnt
+    images = sum(len(drawn(name, root).records) for name, root in zip(("mvtec", "visa"), datasets))
+    assert sum(checkpoint.config.training.images.values()) == images
     for name, root in zip(("mvtec", "visa"), datasets):
         tested = sample_split(RunConfig.from_json(a_config(14, dataset=name, data_path=str(root))))
         assert tested.has_trained(checkpoint, name), "by its name"

@@ -117,10 +117,10 @@ def results_of(found) -> Results:
 
 
 def fitted(
-    device, precision, *, references=2, rotations=1, rate=0.1, inspected=(), **more
+    device, precision, *, references=2, rotations=1, rate=0.1, test_images=(), **more
 ) -> AnomalyDetector:
     detector = AnomalyDetector.from_backbone(**{**MODEL, "device": device, "precision": precision, **more})
-    detector.fit(GOOD[:references], rotations=rotations, false_alarm_rate=rate, inspected=inspected)
+    detector.fit(GOOD[:references], rotations=rotations, false_alarm_rate=rate, test_images=test_images)
     return detector
 
 
@@ -254,15 +254,15 @@ PATHS: dict[str, Walk] = {
     "plus components left out": predicted(method="plus", leave_out=LEFT_OUT),
     "plus with text tiles": predicted(method="plus", with_text=True, object="bolt", windows=tiles()),
     "nearest with batch windows": predicted(
-        method="nearest", with_batch=True, inspected=SEEN[:4], windows=windows(win_stride=4)
+        method="nearest", with_batch=True, test_images=SEEN[:4], windows=windows(win_stride=4)
     ),
     "subspace one reference": predicted(method="subspace", references=1, rotations=2),
     "subspace tiles": predicted(method="subspace", windows=tiles()),
-    "batch tiles": predicted(method="batch", references=0, inspected=SEEN, rate=None, windows=tiles()),
+    "batch tiles": predicted(method="batch", references=0, test_images=SEEN, rate=None, windows=tiles()),
     "text windows": predicted(method="text", references=0, object="bolt", rate=None, windows=windows()),
     "saved nearest own picks": saved_and_loaded("picks", method="nearest", windows=windows("window")),
     "saved plus tiles": saved_and_loaded("tiles", method="plus", windows=tiles(), rotations=2),
-    "saved plus with batch": saved_and_loaded("batch", method="plus", with_batch=True, inspected=SEEN[:4]),
+    "saved plus with batch": saved_and_loaded("batch", method="plus", with_batch=True, test_images=SEEN[:4]),
     "timm windows shared picks": predicted(**TIMM, method="nearest", windows=windows("1", win_size=2)),
     "one training step": trained,
     "fdsl windows": with_heads("fdsl", windows=windows()),

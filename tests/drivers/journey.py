@@ -152,7 +152,7 @@ class Journey:
         with served(*BACKBONE, root=self.clone, python=self.python) as page:
             driver.get(page.address)
             give(driver, "references", self.place / "normal")
-            wait_for(driver, "document.getElementById('learnt').textContent.startsWith('Fitted to 2')", 120)
+            wait_for(driver, "document.getElementById('fitted').textContent.startsWith('Fitted to 2')", 120)
             give(driver, "photographs", self.place / "new_photos")
             wait_for(driver, "document.querySelectorAll('.card:not(.waiting)').length === 8", 120)
             wait_for(driver, f"[...document.querySelectorAll('.card img')].every({LOADED})")

@@ -72,7 +72,7 @@ def test_photographs_that_are_looked_at_come_in_halves_where_memory_is_short(tin
         method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
     )
     photographs = np.stack([texture(number) for number in range(5)])
-    made.fit(inspected=photographs, false_alarm_rate=None)
+    made.fit(test_images=photographs, false_alarm_rate=None)
     wanted = made.scorer.detector.memory.tokens
     encode = made.backbone.encode
 
@@ -80,5 +80,5 @@ def test_photographs_that_are_looked_at_come_in_halves_where_memory_is_short(tin
         return too_large() if len(pixels) > 2 else encode(pixels, *more)
 
     monkeypatch.setattr(made.backbone, "encode", short)
-    made.fit(inspected=photographs, false_alarm_rate=None)
+    made.fit(test_images=photographs, false_alarm_rate=None)
     assert torch.allclose(made.scorer.detector.memory.tokens, wanted, atol=1e-6)

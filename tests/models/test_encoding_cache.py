@@ -81,7 +81,7 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
     noise = np.random.default_rng(3)
     photo = [Image.fromarray(noise.integers(0, 256, (64, 64, 3), dtype=np.uint8))]
 
-    def learnt(at_most):
+    def fitted(at_most):
         made = AnomalyDetector.from_backbone(
             windows=WindowConfig("mul", 4, 2),
             model_config=tiny_configs,
@@ -100,6 +100,6 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
         assert made.scorer.detector.once is None
         return sum(passes), made
 
-    (often, plain), (seldom, once) = learnt(0), learnt(2**30)
+    (often, plain), (seldom, once) = fitted(0), fitted(2**30)
     assert seldom < 0.7 * often and once.threshold == plain.threshold
     assert all(torch.equal(value, once.tensors()[name]) for name, value in plain.tensors().items())

@@ -48,7 +48,7 @@ def as_predicted(detector, folder, seeds, references=()):
     plain = detector.another()
     shown = [Image.open(io.BytesIO(png(seed))) for seed in seeds]
     good = [Image.open(io.BytesIO(png(seed))) for seed in references]
-    plain.fit(good, inspected=shown, room=OnDisk(folder, "Tokens"), false_alarm_rate=0.01)
+    plain.fit(good, test_images=shown, room=OnDisk(folder, "Tokens"), false_alarm_rate=0.01)
     return plain, plain.predict(shown)
 
 

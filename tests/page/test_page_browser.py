@@ -95,7 +95,7 @@ def click(driver, selector):
 
 def learn_and_score(driver, gears, parts):
     give(driver, "references", gears / "good0.png", gears / "good1.png")
-    wait_for(driver, "document.getElementById('learnt').textContent.startsWith('Fitted to 2 references')")
+    wait_for(driver, "document.getElementById('fitted').textContent.startsWith('Fitted to 2 references')")
     give(driver, "photographs", *(gears / name for name in parts))
     wait_for(driver, f"document.querySelectorAll('.card:not(.waiting)').length === {len(parts)}")
 
@@ -259,7 +259,7 @@ def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
 def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_path):
     (tmp_path / "notes.png").write_text("no picture")
     give(page, "references", tmp_path / "notes.png", gears / "good0.png")
-    wait_for(page, "document.getElementById('learnt').textContent.startsWith('Fitted to 1 reference')")
+    wait_for(page, "document.getElementById('fitted').textContent.startsWith('Fitted to 1 reference')")
     problem = "document.getElementById('problem').textContent"
     assert "notes.png: is not an image of a known format" in read(page, problem)
     assert read(page, "document.querySelectorAll('#references li').length") == 1
@@ -281,7 +281,7 @@ def test_dropped_files_a_reload_and_starting_over(page, gears, address):
     wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
     assert shown(page) == before and "dropped.jpg" in before
     click(page, "#references .forget")
-    wait_for(page, "document.getElementById('learnt').textContent.startsWith('Fitted to 1 reference')")
+    wait_for(page, "document.getElementById('fitted').textContent.startsWith('Fitted to 1 reference')")
     wait_for(page, "document.querySelectorAll('.card:not(.waiting)').length === 2")
     wait_for(
         page, "[...document.querySelectorAll('.card img')].every(image => image.complete)"
@@ -313,7 +313,7 @@ def test_a_finding_becomes_a_reference(page, gears):
     wait_for(page, "document.getElementById('viewer').open")
     click(page, "#viewer-normal")
     wait_for(
-        page, f"document.getElementById('learnt').textContent.startsWith('Fitted to {known + 1} references')"
+        page, f"document.getElementById('fitted').textContent.startsWith('Fitted to {known + 1} references')"
     )
     wait_for(page, "document.querySelectorAll('.card.waiting').length === 0")
     assert shown(page)[worst][0] < before[worst]

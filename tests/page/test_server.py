@@ -124,7 +124,7 @@ def test_a_session_that_closes_while_a_reference_is_taken(visitor, client, monke
 
 
 def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
-    state = visitor.learnt(1, 2, rotations=2, rate=0.05)
+    state = visitor.fitted(1, 2, rotations=2, rate=0.05)
     told = [visitor.scored(png(3, spot), f"{spot}.png") for spot in (False, True)]
     plain = detector.another()
     plain.fit([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations=2, false_alarm_rate=0.05)
@@ -136,7 +136,7 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
 
 
 def test_the_references_may_choose_how_often_they_are_rotated(visitor, detector, tmp_path, monkeypatch):
-    state = visitor.learnt(1, 2, rotations="auto")
+    state = visitor.fitted(1, 2, rotations="auto")
     plain = detector.another()
     plain.fit([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations="auto")
     assert state["rotations"] == "auto" and state["rotated"] == plain.config.rotations
@@ -159,7 +159,7 @@ def test_the_references_may_choose_how_often_they_are_rotated(visitor, detector,
 
 def test_the_same_reference_twice_is_refused_and_changes_nothing(visitor):
     """It would be scored by itself: the threshold would be far too high."""
-    state = visitor.learnt(1, 2)
+    state = visitor.fitted(1, 2)
     assert (
         visitor.upload("references", png(2), "again.png", 422)["error"]
         == "again.png: is among the references already"
@@ -169,7 +169,7 @@ def test_the_same_reference_twice_is_refused_and_changes_nothing(visitor):
 
 
 def test_results_are_those_of_predict(visitor):
-    visitor.learnt(1, 2)
+    visitor.fitted(1, 2)
     scores = [
         visitor.scored(png(seed, spot), "same name.png")["score"] for seed, spot in ((3, False), (4, True))
     ]
@@ -188,7 +188,7 @@ def test_results_are_those_of_predict(visitor):
 
 
 def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
-    visitor.learnt(1, 2)
+    visitor.fitted(1, 2)
     score = visitor.scored(png(5, True))["score"]
     file = tmp_path / "part.safetensors"
     file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
@@ -198,10 +198,10 @@ def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
 
 
 def test_a_new_lesson_asks_for_new_scores(visitor):
-    visitor.learnt(1)
+    visitor.fitted(1)
     before = visitor.scored(png(3, True))
     visitor.ask("DELETE", "/uploads/1")
-    state = visitor.learnt(2)
+    state = visitor.fitted(2)
     assert state["photographs"][0]["score"] is None
     after = visitor.ask("POST", f"/photographs/{before['number']}/score").json
     assert after["score"] != before["score"]
@@ -210,7 +210,7 @@ def test_a_new_lesson_asks_for_new_scores(visitor):
 
 
 def test_pictures_are_small_jpegs(visitor, client):
-    visitor.learnt(1, 2)
+    visitor.fitted(1, 2)
     row = visitor.scored(png(3, True, (400, 300), "JPEG"))
     for kind in ("photo", "heat"):
         picture = Image.open(io.BytesIO(visitor.ask("GET", f"/uploads/{row['number']}/{kind}.jpg").data))
@@ -273,7 +273,7 @@ def test_uploads_that_are_too_large_or_too_many(visitor):
     ),
 )
 def test_names_are_labels_and_never_paths(visitor, tmp_path, name):
-    visitor.learnt(1)
+    visitor.fitted(1)
     row = visitor.scored(png(2, True), name)
     assert "/" not in row["name"] and 0 < len(row["name"]) <= 200 and row["name"].isprintable()
     session = tmp_path / visitor.base.split("/")[-1]
@@ -309,7 +309,7 @@ def test_what_is_asked_in_vain(visitor, client):
         visitor.ask("POST", "/learn", 422, json=asked)
     for body in (b"", b"[]", b"{", b"null"):
         visitor.ask("POST", "/learn", 422, data=body)
-    visitor.learnt(2)
+    visitor.fitted(2)
     for asked in ({}, {"score": "1"}, {"score": None}, {"rate": 2}, {"rate": [1]}):
         visitor.ask("PUT", "/threshold", 422, json=asked)
     for body in (b'{"score": NaN}', b'{"score": 1e999}'):
@@ -360,7 +360,7 @@ def test_headers_and_page(client):
 
 def test_visitors_do_not_see_each_other(client):
     first, second = Visitor(client), Visitor(client)
-    first.learnt(1)
+    first.fitted(1)
     number = first.scored(png(2))["number"]
     second.ask("GET", f"/uploads/{number}/photo.jpg", 404)
     assert second.ask("GET", "").json["ready"] is False
@@ -370,7 +370,7 @@ def test_visitors_do_not_see_each_other(client):
 
 def test_leaving_removes_the_uploads(client, tmp_path):
     visitor = Visitor(client)
-    visitor.learnt(1)
+    visitor.fitted(1)
     assert list(tmp_path.iterdir())
     visitor.ask("DELETE", "")
     assert not list(tmp_path.iterdir())
@@ -406,7 +406,7 @@ def test_eight_visitors_at_once(client):
     def visit(number):
         with client.application.test_client() as own:
             visitor = Visitor(own)
-            visitor.learnt(number, number + 100)
+            visitor.fitted(number, number + 100)
             answers.append([visitor.scored(png(50))["score"] for _ in range(3)])
 
     with ThreadPoolExecutor(8) as pool:
@@ -416,7 +416,7 @@ def test_eight_visitors_at_once(client):
 
 
 def test_an_error_nobody_expected_is_one_sentence(visitor, monkeypatch, told):
-    visitor.learnt(1)
+    visitor.fitted(1)
     number = visitor.upload("photographs", png(2))["number"]
     monkeypatch.setattr("page.session.Photograph.open", lambda self, grey=None: 1 / 0)
     assert "ZeroDivisionError" in visitor.ask("POST", f"/photographs/{number}/score", 500).json["error"]
@@ -467,7 +467,7 @@ def test_links_that_others_laid_are_not_followed(tmp_path, monkeypatch):
 
 
 def test_a_lesson_that_fails_changes_nothing(visitor, monkeypatch):
-    visitor.learnt(1, rate=0.05)
+    visitor.fitted(1, rate=0.05)
     visitor.scored(png(3, True))
     before = visitor.ask("GET", "").json
     visitor.upload("references", png(2))
@@ -481,11 +481,11 @@ def test_a_lesson_that_fails_changes_nothing(visitor, monkeypatch):
 
 def test_without_its_last_reference_it_is_as_it_started(visitor):
     start = visitor.ask("GET", "").json
-    visitor.learnt(1)
+    visitor.fitted(1)
     number = visitor.scored(png(3, True))["number"]
     visitor.ask("DELETE", "/uploads/1")
     state = visitor.ask("GET", "").json
-    assert state["photographs"][0]["score"] is None and not state["ready"] and state["learnt"] == []
+    assert state["photographs"][0]["score"] is None and not state["ready"] and state["fitted"] == []
     visitor.ask("DELETE", f"/uploads/{number}")
     assert visitor.ask("GET", "").json == start
 
@@ -497,7 +497,7 @@ def test_a_detector_with_references_serves_at_once_and_comes_back(detector, tmp_
     state = visitor.ask("GET", "").json
     assert state["builtIn"] == 1 and state["ready"] and state["threshold"]["score"] == taught.threshold.score
     score = visitor.scored(png(3, True))["score"]
-    visitor.learnt(2)
+    visitor.fitted(2)
     assert visitor.ask("GET", "").json["builtIn"] == 0
     visitor.ask("DELETE", "/uploads/2")
     assert visitor.ask("POST", "/photographs/1/score").json["score"] == score
@@ -505,11 +505,11 @@ def test_a_detector_with_references_serves_at_once_and_comes_back(detector, tmp_
 
 def test_a_false_alarm_becomes_a_reference(visitor):
     """It is added to the references, and its score falls once they are fitted."""
-    visitor.learnt(1, 2)
+    visitor.fitted(1, 2)
     row = visitor.scored(png(3, True), "alarm.png")
     state = visitor.ask("POST", f"/photographs/{row['number']}/reference").json
     assert [one["name"] for one in state["references"]] == ["part.png", "part.png", "alarm.png"]
-    visitor.learnt()
+    visitor.fitted()
     again = visitor.ask("POST", f"/photographs/{row['number']}/score").json
     assert again["score"] < row["score"] and again["normal_percentile"] < row["normal_percentile"]
     refused = visitor.ask("POST", f"/photographs/{row['number']}/reference", 422).json["error"]
@@ -530,14 +530,14 @@ def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_
         "photograph 2.png",
         "alarm.png",
     ]
-    visitor.learnt()
+    visitor.fitted()
     taught.add_references(Image.open(io.BytesIO(png(3, True))))
     score = visitor.ask("POST", f"/photographs/{row['number']}/score").json["score"]
     assert score == taught.predict(Image.open(io.BytesIO(png(3, True)))).score
 
 
 def test_what_is_removed_meanwhile_is_left_out(visitor, tmp_path):
-    visitor.learnt(1)
+    visitor.fitted(1)
     rows = [visitor.scored(png(seed), f"{seed}.png") for seed in (2, 3)]
     next(tmp_path.rglob(f"{rows[0]['number']}.upload")).unlink()
     archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
@@ -568,7 +568,7 @@ def test_a_reference_removed_while_it_is_fitted_does_not_count_afterwards(visito
 
     monkeypatch.setattr(AnomalyDetector, "fit", fit)
     state = visitor.ask("POST", "/learn", json={}).json
-    assert lessons == [2, 1] and state["learnt"] == [2]
+    assert lessons == [2, 1] and state["fitted"] == [2]
 
 
 def test_when_all_references_are_removed_while_they_are_fitted_none_counts(visitor, monkeypatch):
@@ -582,7 +582,7 @@ def test_when_all_references_are_removed_while_they_are_fitted_none_counts(visit
     monkeypatch.setattr(AnomalyDetector, "fit", fit)
     assert "there is no reference yet" in visitor.ask("POST", "/learn", 422, json={}).json["error"]
     state = visitor.ask("GET", "").json
-    assert not state["ready"] and state["learnt"] == []
+    assert not state["ready"] and state["fitted"] == []
 
 
 CALIBRATION = (11, 12, 13)
@@ -604,7 +604,7 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
     plain = detector.another()
     plain.fit(images(1, 2), rotations=1, false_alarm_rate=0.05)
     if first == "references":
-        before = visitor.learnt(1, 2, rate=0.05)
+        before = visitor.fitted(1, 2, rate=0.05)
         row = visitor.scored(png(3))
         assert before["threshold"]["score"] == plain.threshold.score and before["calibrated"] == []
         state = calibrated(visitor)
@@ -612,7 +612,7 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
         for seed in CALIBRATION:
             visitor.upload("calibration", png(seed), f"normal {seed}.png")
         row = None
-        state = visitor.learnt(1, 2, rate=0.05)
+        state = visitor.fitted(1, 2, rate=0.05)
     plain.calibrate(0.05, images(*CALIBRATION))
     found = plain.predict(Image.open(io.BytesIO(png(3))))
     assert state["threshold"] == {
@@ -635,7 +635,7 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
 
 
 def test_another_rate_is_of_the_calibration_images(visitor):
-    visitor.learnt(1, 2)
+    visitor.fitted(1, 2)
     before = calibrated(visitor)
     state = visitor.ask("PUT", "/threshold", json={"rate": 0.5}).json
     assert state["threshold"]["score"] < before["threshold"]["score"] and state["rate"] == 0.5
@@ -645,7 +645,7 @@ def test_another_rate_is_of_the_calibration_images(visitor):
 
 
 def test_without_calibration_images_it_is_the_references_threshold_again(visitor):
-    start = visitor.learnt(1, 2, rate=0.05)
+    start = visitor.fitted(1, 2, rate=0.05)
     score = visitor.scored(png(3, True))
     state = calibrated(visitor)
     numbers = [one["number"] for one in state["calibration"]]
@@ -663,7 +663,7 @@ def test_without_calibration_images_it_is_the_references_threshold_again(visitor
 
 
 def test_a_saved_detector_and_results_have_the_threshold_of_calibration_images(visitor, tmp_path):
-    visitor.learnt(1, 2)
+    visitor.fitted(1, 2)
     visitor.scored(png(3, True))
     state = calibrated(visitor)
     file = tmp_path / "part.safetensors"
@@ -707,7 +707,7 @@ def test_the_same_normal_image_is_in_one_place_once(visitor):
 
 
 def test_a_calibration_image_removed_while_it_is_scored_does_not_count(visitor, monkeypatch):
-    visitor.learnt(1, 2)
+    visitor.fitted(1, 2)
     number = visitor.upload("calibration", png(11))["number"]
     plain, counts = AnomalyDetector.calibrate, []
 
@@ -729,7 +729,7 @@ def grey(value=128, size=(44, 36)):
 
 
 def test_a_photograph_without_a_part_says_so(visitor):
-    visitor.learnt(1, 2)
+    visitor.fitted(1, 2)
     row = visitor.scored(grey(), "empty.png")
     assert row["reason"] == "no part in the picture" and row["boxes"] == []
     assert visitor.scored(png(3), "part.png")["reason"] == ""
@@ -740,7 +740,7 @@ def test_a_photograph_without_a_part_says_so(visitor):
 
 
 def test_calibration_images_without_a_part_do_not_count(visitor):
-    before = visitor.learnt(1, 2, rate=0.05)
+    before = visitor.fitted(1, 2, rate=0.05)
     visitor.upload("calibration", grey(), "empty.png")
     refused = visitor.ask("POST", "/calibrate", 422, json={}).json["error"]
     assert "no calibration image shows what the references show" in refused
@@ -750,7 +750,7 @@ def test_calibration_images_without_a_part_do_not_count(visitor):
 
 
 def test_the_page_has_the_words_of_its_parts(visitor, client):
-    state = visitor.learnt(1, 2)
+    state = visitor.fitted(1, 2)
     assert state["trust"].startswith("From 2 references: ") and "--" not in state["trust"]
     assert "Add normal images as calibration images" in state["trust"]
     text, script = client.get("/").text, client.get("/page.js").text
@@ -810,7 +810,7 @@ def test_lessons_that_wait_leave_threads_for_pages(detector, tmp_path, monkeypat
             deadline = time.monotonic() + 10
             while not any(lesson.done() for lesson in lessons) and time.monotonic() < deadline:
                 time.sleep(0.01)
-            assert page.get("/").status_code == 200 and visitors[0].ask("GET", "").json["learnt"] == []
+            assert page.get("/").status_code == 200 and visitors[0].ask("GET", "").json["fitted"] == []
             session.MODEL.release()
             codes = sorted(lesson.result() for lesson in lessons)
     finally:

@@ -77,11 +77,11 @@ def detectors(tiny_configs):
             model_config=tiny_configs,
             **more,
         )
-        inspected = PICTURES if detector.scorer.detector.looks_at_inspected else ()
+        tested = PICTURES if detector.scorer.detector.is_transductive else ()
         if name in ("batch", "text"):
-            detector.fit((), inspected=inspected)
+            detector.fit((), test_images=tested)
         else:
-            detector.fit(PICTURES, false_alarm_rate=0.01, inspected=inspected)
+            detector.fit(PICTURES, false_alarm_rate=0.01, test_images=tested)
         with tempfile.TemporaryDirectory() as folder:
             detector.save(Path(folder) / "d.safetensors")
             with safe_open(Path(folder) / "d.safetensors", "pt") as file:

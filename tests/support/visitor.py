@@ -16,7 +16,7 @@ class Visitor:
     def upload(self, kind, content, name="part.png", expected=200):
         return self.ask("POST", f"/{kind}", expected, query_string={"name": name}, data=content).json
 
-    def learnt(self, *seeds, **more):
+    def fitted(self, *seeds, **more):
         for seed in seeds:
             self.upload("references", png(seed))
         return self.ask("POST", "/learn", json=more).json

@@ -47,7 +47,7 @@ def a_run(**changes):
         "machine": dict(MACHINE),
         "command": "python test.py --dataset mvtec",
         "files": "cd" * 32,
-        "learnt_from_these": False,
+        "trained_on_test_images": False,
         "rotations": 1,
         "grey": None,
     }
@@ -82,12 +82,12 @@ ODD = [
     {"dataset": "folder", "data_path": "/data/Zahnräder \udcff \n\t'\"", "meta": "/m.json", "pictures": 0},
     {"model_name": "é ", "seed": 2**63 - 1, "k_shot": 7, "metric_size": "full", "image_score": "top1"},
     {"backbone": as_stored(BackboneConfig("ViT-B", "none", "/c", (1,), 32)), "weights": "", "pictures": 7},
-    {"trained_on": None, "command": "", "learnt_from_these": True, "checkpoint": "x.pth"},
+    {"trained_on": None, "command": "", "trained_on_test_images": True, "checkpoint": "x.pth"},
 ]
 RUNS = [a_run(**more) for more in (*WINDOWS, *METHODS, *MACHINES, *ODD)]
 RUNS += [a_run(**one, **two) for one in WINDOWS[::5] for two in (*METHODS[:3], *MACHINES)]
 RUNS += [
-    a_run(weights=None, learnt_from_these=None),
+    a_run(weights=None, trained_on_test_images=None),
     a_run(rotations="auto"),
     a_run(rotations=4, grey={"cup": [0.0, 4095.0]}),
     a_run(options=as_stored(MethodConfig(leave_out=("top-k",))), **{**NEAREST, "method": "plus"}),
@@ -126,7 +126,7 @@ def test_a_run_is_the_same_wherever_its_files_lie_and_whatever_asked():
         ("checkpoint_digest", "cd" * 32, False),
         ("weights", "f" * 16, False),
         ("files", "0" * 64, False),
-        ("learnt_from_these", True, False),
+        ("trained_on_test_images", True, False),
         ("seed", 15, False),
     ):
         other = replace(config, **{name: value})
@@ -200,7 +200,7 @@ TRAINED = {
         "learning_rate": 0.001,
         "augmentation": "crop",
         "seed": 111,
-        "learnt": "cd",
+        "image_digests": "cd",
         "files": "ef",
         "images": {"cup": 7},
         "machine": MACHINE,
@@ -221,7 +221,7 @@ def trainings():
         ("options", "fd", "none"),
         ("options", "align", "diff2"),
         *(("training", name, 12) for name in ("epochs", "k_shot", "batch_size", "learning_rate", "seed")),
-        *(("training", name, "x") for name in ("augmentation", "learnt", "files")),
+        *(("training", name, "x") for name in ("augmentation", "image_digests", "files")),
         ("training", "images", {"cup": 8}),
         ("training", "machine", {**MACHINE, "device": "cpu", "torch": "2.8"}),
         ("training", "machine", {**MACHINE, "precision": "float32"}),

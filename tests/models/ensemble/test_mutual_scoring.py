@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from fdsl.references.transductive import MOST, show_inspected, standing_for_all
+from fdsl.references.transductive import MOST, encode_test_images, standing_for_all
 from fdsl.scoring import Scorer
 from fdsl.thresholds.leave_one_out import set_scales
 from models.detector import NO_WINDOWS, Detector
@@ -63,13 +63,13 @@ def expected(query, others):
     return np.mean(maps, 0)
 
 
-def look_at(detector, photos):
-    detector.look_at(iter(photos.split(2)), len(photos))
+def with_test_images(detector, photos):
+    detector.take_test_images(iter(photos.split(2)), len(photos))
     return detector
 
 
 def test_the_map_is_that_of_the_formula_without_the_photograph_itself(tiny_backbone, photos):
-    detector = look_at(detector_of(tiny_backbone), photos)
+    detector = with_test_images(detector_of(tiny_backbone), photos)
     found = detector(photos)
     tokens = np.stack([tokens_of(tiny_backbone, photo) for photo in photos])
     for number in range(len(photos)):
@@ -79,7 +79,7 @@ def test_the_map_is_that_of_the_formula_without_the_photograph_itself(tiny_backb
 
 
 def test_a_photograph_that_was_not_shown_is_compared_with_all(tiny_backbone, photos):
-    found = look_at(detector_of(tiny_backbone), photos[:4])(photos[5:])
+    found = with_test_images(detector_of(tiny_backbone), photos[:4])(photos[5:])
     tokens = np.stack([tokens_of(tiny_backbone, photo) for photo in photos])
     assert found.base[0].flatten().numpy() == pytest.approx(expected(tokens[5], tokens[:4]), **EXACT)
 
@@ -89,7 +89,7 @@ def test_tiles_are_compared_with_the_others_tiles(tiny_backbone, photos):
     detector.lay_tiles([(128, 128)])
     tiles = len(detector.layout)
     views = noise(4, 1 + tiles, 3, SIDE, SIDE, seed=7)
-    detector.look_at(iter(views.split(3)), 4)
+    detector.take_test_images(iter(views.split(3)), 4)
     tokens = np.stack([[tokens_of(tiny_backbone, tile) for tile in view[1:]] for view in views])  # R T L N C
     for number in range(2):
         others = [place for place in range(4) if place != number]
@@ -129,9 +129,9 @@ class Counted:
 
 
 def test_what_it_was_shown_is_encoded_once(tiny_backbone, photos, monkeypatch):
-    plain = look_at(detector_of(tiny_backbone), photos[:4])
+    plain = with_test_images(detector_of(tiny_backbone), photos[:4])
     plain.memory = replace(plain.memory, digests=plain.memory.digests[:0])
-    detector = look_at(detector_of(tiny_backbone), photos[:4])
+    detector = with_test_images(detector_of(tiny_backbone), photos[:4])
     counted = Counted(tiny_backbone, monkeypatch)
     mixed = photos[[5, 2, 4, 0]]
     found = detector(mixed)
@@ -152,10 +152,10 @@ def test_what_it_was_shown_is_compared_once(tiny_backbone, photos, monkeypatch, 
 
     monkeypatch.setattr("models.methods.batch.mutual_scores", counted)
     detector = detector_of(tiny_backbone, Nearest if with_batch else Batch, with_batch=with_batch)
-    look_at(detector, photos[:4])
+    with_test_images(detector, photos[:4])
     if with_batch:
         detector.fit(photos[4:])
-        detector.beside.set_own(0.2, 0.3)
+        detector.mutual.set_own(0.2, 0.3)
     first = detector(photos[:4])
     assert sum(asked) == 4
     again = detector(photos[:4])
@@ -169,7 +169,7 @@ def test_beside_a_method_tokens_serve_only_where_they_are_exact(tiny_backbone, p
     counted = Counted(tiny_backbone, monkeypatch)
     for room, encoded in ((in_memory, 0), (OnDisk(tmp_path, "Tokens"), 4)):
         detector = detector_of(tiny_backbone, Nearest, with_batch=True)
-        detector.look_at(iter(photos[:4].split(2)), 4, room)
+        detector.take_test_images(iter(photos[:4].split(2)), 4, room)
         detector.fit(photos[4:])
         before = counted.images
         detector(photos[:4])
@@ -177,9 +177,9 @@ def test_beside_a_method_tokens_serve_only_where_they_are_exact(tiny_backbone, p
 
 
 def test_on_disk_it_finds_the_same_but_for_rounding(tiny_backbone, photos, tmp_path, monkeypatch):
-    exact = look_at(detector_of(tiny_backbone), photos)(photos).base
+    exact = with_test_images(detector_of(tiny_backbone), photos)(photos).base
     detector = detector_of(tiny_backbone)
-    detector.look_at(iter(photos.split(2)), len(photos), OnDisk(tmp_path, "Tokens"))
+    detector.take_test_images(iter(photos.split(2)), len(photos), OnDisk(tmp_path, "Tokens"))
     assert detector.memory.tokens.dtype == torch.bfloat16
     counted = Counted(tiny_backbone, monkeypatch)
     found = detector(photos).base
@@ -189,16 +189,18 @@ def test_on_disk_it_finds_the_same_but_for_rounding(tiny_backbone, photos, tmp_p
 
 def test_a_photograph_that_is_there_twice_does_not_speak_for_itself(tiny_backbone, photos):
     twice = torch.cat([photos, photos[:1]])
-    once = look_at(detector_of(tiny_backbone), photos)(photos[:1]).base
-    assert torch.allclose(look_at(detector_of(tiny_backbone), twice)(photos[:1]).base, once, atol=1e-6)
+    once = with_test_images(detector_of(tiny_backbone), photos)(photos[:1]).base
+    assert torch.allclose(
+        with_test_images(detector_of(tiny_backbone), twice)(photos[:1]).base, once, atol=1e-6
+    )
 
 
 def test_a_single_photograph_is_refused(tiny_backbone, photos):
     with pytest.raises(ModelError, match="no 2 different ones"):
-        look_at(detector_of(tiny_backbone), torch.cat([photos[:1]] * 2))(photos[:1])
+        with_test_images(detector_of(tiny_backbone), torch.cat([photos[:1]] * 2))(photos[:1])
     with pytest.raises(DataError, match="give 2 or more"):
-        show_inspected(Scorer(detector_of(tiny_backbone)), iter(()), 1)
-    with pytest.raises(ModelError, match=r"look_at\(\) first"):
+        encode_test_images(Scorer(detector_of(tiny_backbone)), iter(()), 1)
+    with pytest.raises(ModelError, match=r"take_test_images\(\) first"):
         detector_of(tiny_backbone)(photos[:1])
 
 
@@ -214,7 +216,7 @@ def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, wi
     photographs = [Image.fromarray(texture(number, height=160, width=160)) for number in range(6)]
     plain = Scorer(detector_of(tiny_backbone, method, windows))
     beside = Scorer(detector_of(tiny_backbone, method, windows, with_batch=True))
-    show_inspected(beside, photographs[2:], 4)
+    encode_test_images(beside, photographs[2:], 4)
     for scorer in (plain, beside):
         scorer.detector.lay_tiles([photographs[0].size])
         scorer.fit(scorer.to_batch(photographs[:2]))
@@ -225,9 +227,9 @@ def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, wi
     set_scales(beside, photographs[:2])
     found = beside(pixels, names)
     alone = Scorer(detector_of(tiny_backbone))
-    show_inspected(alone, photographs[2:], 4)
+    encode_test_images(alone, photographs[2:], 4)
     mutual = alone(alone.to_batch(photographs[2:]), names)
-    own_map, own_score = beside.detector.beside.own
+    own_map, own_score = beside.detector.mutual.own
     expected_score = [
         (own / (own + own_score) + other / (other + np.median(mutual.base_score))) / 2
         for own, other in zip(before.base_score, mutual.base_score)

@@ -252,7 +252,7 @@ def test_levels_come_from_held_out_references(clips, windows, with_batch):
     scorer = Scorer(detector)
     detector.lay_tiles([photographs[0].size])
     if with_batch:
-        detector.look_at(iter([scorer.to_batch(photographs)]), 4)
+        detector.take_test_images(iter([scorer.to_batch(photographs)]), 4)
     scorer.fit(scorer.to_batch(photographs[:2]))
     before = scorer.scale_maps(scorer.to_batch(photographs[2:]), ["a", "b"])
     assert before.shape == (2, 3, GRID, GRID)
