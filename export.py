@@ -1,6 +1,7 @@
 """Writes a fitted detector to one ONNX file, with which a machine without PyTorch inspects photographs.
 
-    python predict.py --references normal/ --input parts/ --output results --precision fp32 --save-detector FILE
+    python predict.py --references normal/ --input parts/ --output results --precision fp32 \\
+        --save-detector FILE
     python export.py --detector FILE --output part.onnx
     python inspect.pyz part.onnx parts/ --output results      # needs onnxruntime, numpy and pillow
 
