@@ -18,8 +18,16 @@ from utils.grey_range import FEW_LEVELS, GreyRange
 
 logger = logging.getLogger("fdsl")
 NARROW = 8  # a band of values this many times narrower than its nominal range is taken by itself,
-MARGIN = 0.25  # with so much room below and above it, as shares of it
+MARGIN = 0.1  # with so much room below and above it, as shares of it
+SIGNED_TOPS = (0.5, 1.0)  # floats about zero: of v - 0.5, and of 2 v - 1, where v runs from 0 to 1
+SIGNED_BITS = (8, 10, 12, 14, 16)
+LOPSIDED = 4  # values below zero that reach so many times less far than those above are no signed range
+OTHER_SCALE = 16  # references whose ranges differ by this factor are of different scales
 ABOVE_ONE = 1.5  # floats up to here are those of 0 to 1, with gain
+OWN_RANGE = (
+    "it has more than 8 bits and the references have not: it is scaled by its own depth or values, not as they "
+    "are"
+)
 LEFT = 0.001  # of a photograph's pixels: more than that outside the range is reported
 
 
@@ -30,7 +38,9 @@ def find_range(
 
     Raises DataError for a file that cannot be read.
     """
-    lows, highs, whole = [], [], True
+    lows: list[float] = []
+    highs: list[float] = []
+    whole = True
     for item in given:
         values = _wide_values(item, max_pixels)
         if values is not None:
@@ -40,6 +50,7 @@ def find_range(
     if not lows:
         return None
     found = range_of(min(lows), max(highs), whole)
+    _warn_of_other_scales(lows, highs)
     logger.info(
         "images of more than 8 bits: the references lie between %g and %g; %g becomes black, %g white",
         min(lows),
@@ -56,10 +67,24 @@ def _wide_values(item: object, max_pixels: int) -> np.ndarray | None:
     return np.asarray(item) if isinstance(item, Image.Image) and is_wide(item) else None
 
 
+def _warn_of_other_scales(lows: list[float], highs: list[float]) -> None:
+    """Warns where one range cannot suit all references, as where each file has a range of its own."""
+    reach = [max(-low, high) for low, high in zip(lows, highs)]
+    if max(reach) > OTHER_SCALE * max(min(reach), 1e-12):
+        logger.warning(
+            "warning: the references' values are of different scales: up to %g in one and %g in another; "
+            "write all images on one scale, or the darker ones are black",
+            min(reach),
+            max(reach),
+        )
+
+
 def range_of(low: float, high: float, whole: bool) -> GreyRange:
     """The range for values that lie between two: 0 to the next full depth (255, 1023, 4095, 16383, 65535),
-    for floats 0 to 1 as well; a narrow band of it, or what lies elsewhere, from its own lowest to its highest
-    with MARGIN around it."""
+    for floats 0 to 1 as well; about zero the next signed depth, for floats -0.5 to 0.5 and -1 to 1 as well; a
+    narrow band of these, or what lies elsewhere, from its own lowest to its highest with MARGIN around it."""
+    if low < 0 < high and max(high / -low, -low / high) <= LOPSIDED:
+        return _signed_range(low, high, whole)
     tops = [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
     if not whole and low >= 0 and high <= ABOVE_ONE:
         tops = [1.0]
@@ -67,7 +92,21 @@ def range_of(low: float, high: float, whole: bool) -> GreyRange:
     span = high - low
     if top is not None and low >= 0 and span * NARROW >= top:
         return GreyRange(0.0, top)
-    margin = MARGIN * span if span > 0 else 1.0
+    return _band(low, high)
+
+
+def _signed_range(low: float, high: float, whole: bool) -> GreyRange:
+    ranges = [GreyRange(-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) for bits in SIGNED_BITS]
+    if not whole:
+        ranges = [GreyRange(-top, top) for top in SIGNED_TOPS]
+    for one in ranges:
+        if one.low <= low and high <= one.high and (high - low) * NARROW >= one.high - one.low:
+            return one
+    return _band(low, high)
+
+
+def _band(low: float, high: float) -> GreyRange:
+    margin = MARGIN * (high - low) if high > low else 1.0
     return GreyRange(low - margin, high + margin)
 
 
@@ -88,10 +127,11 @@ def doubts(values: np.ndarray, grey: GreyRange) -> str:
 
 
 def doubts_of(paths: Sequence[Path], grey: GreyRange | None, max_pixels: int = MAX_PIXELS) -> list[str]:
-    """A sentence for each of some files that there are doubts about; none for files of 8 bits."""
+    """A sentence for each of some files that there are doubts about; none for files of 8 bits. `grey`: the
+    references' range, None where they have 8 bits."""
     found = []
-    for path in paths if grey is not None else ():
+    for path in paths:
         values = open_wide(path, max_pixels)
-        if values is not None and grey is not None and (sentence := doubts(values, grey)):
+        if values is not None and (sentence := OWN_RANGE if grey is None else doubts(values, grey)):
             found.append(f"{path.name}: {sentence}")
     return found

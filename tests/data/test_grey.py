@@ -1,5 +1,6 @@
 """Photographs of more than 8 bits: one range for all of them, found from the references."""
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -33,9 +34,18 @@ def write(path, values):
         (0.0, 1.0, False, (0, 1)),
         (0.0, 1.02, False, (0, 1)),
         (0.0, 250.0, False, (0, 255)),
-        (29000, 31000, True, (28500, 31500)),
-        (-1.0, 1.0, False, (-1.5, 1.5)),
-        (0, 10**6, True, (-250000, 1250000)),
+        (29000, 31000, True, (28800, 31200)),
+        (-1.0, 1.0, False, (-1, 1)),
+        (-0.8, 0.7, False, (-1, 1)),
+        (-0.5, 0.45, False, (-0.5, 0.5)),
+        (-2.1, 2.6, False, (-2.57, 3.07)),
+        (-0.02, 0.02, False, (-0.024, 0.024)),
+        (-0.01, 1.0, False, (-0.111, 1.101)),
+        (-20000, 31000, True, (-32768, 32767)),
+        (-1900, 1800, True, (-2048, 2047)),
+        (-3, 4000, True, (-403.3, 4400.3)),
+        (-7, -5, True, (-7.2, -4.8)),
+        (0, 10**6, True, (-100000, 1100000)),
         (7, 7, True, (6, 8)),
     ],
 )
@@ -53,6 +63,35 @@ def test_every_depth_looks_as_eight_bits_do(tmp_path, top, kind):
     grey = find_range([wide, eight])
     shown = np.asarray(open_image(wide, grey=grey), int)
     assert abs(shown - np.asarray(open_image(eight), int)).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "low, high, kind",
+    [(-1, 1, np.float32), (-0.5, 0.5, np.float32), (-32768, 32767, np.int32), (-2048, 2047, np.int32)],
+)
+def test_values_about_zero_look_as_eight_bits_do(tmp_path, low, high, kind):
+    eight = write(tmp_path / "8.png", np.rint(picture() * 255).astype(np.uint8))
+    signed = write(tmp_path / "signed.tif", (picture() * (high - low) + low).astype(kind))
+    shown = np.asarray(open_image(signed, grey=find_range([signed])), int)
+    assert abs(shown - np.asarray(open_image(eight), int)).max() <= 1
+
+
+def test_sixteen_bits_with_a_sign_are_read(tmp_path):
+    values = np.rint(picture() * 65535 - 32768).astype(np.int16)
+    cv2.imwrite(str(tmp_path / "a.tif"), values)
+    grey = find_range([tmp_path / "a.tif"])
+    assert grey == GreyRange(-32768, 32767)
+    shown = np.asarray(open_image(tmp_path / "a.tif", grey=grey), int)[..., 0]
+    assert abs(shown - picture() * 255).max() <= 1
+
+
+def test_references_of_different_scales_are_named(tmp_path, caplog):
+    one = write(tmp_path / "one.tif", picture(1).astype(np.float32))
+    other = write(tmp_path / "other.tif", (picture(2) * 255).astype(np.float32))
+    find_range([one])
+    assert "different scales" not in caplog.text
+    find_range([one, other])
+    assert "of different scales: up to 1 in one and 255 in another" in caplog.text
 
 
 def test_a_pixel_above_one_does_not_change_the_others(tmp_path):
@@ -82,7 +121,8 @@ def test_doubts_are_said(tmp_path):
     assert len(found) == 2
     assert "dark.tif: only" in found[0] and "grey levels" in found[0]
     assert "over.tif:" in found[1] and "outside 0 to 4095" in found[1]
-    assert doubts_of([dark], None) == []
+    (own,) = doubts_of([dark, write(tmp_path / "8.png", np.zeros((9, 9), np.uint8))], None)
+    assert own.startswith("dark.tif: it has more than 8 bits and the references have not")
 
 
 def test_a_large_picture_is_scaled_in_strips(tmp_path, monkeypatch):
