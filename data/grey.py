@@ -25,8 +25,8 @@ LOPSIDED = 4  # values below zero that reach so many times less far than those a
 OTHER_SCALE = 16  # references whose ranges differ by this factor are of different scales
 ABOVE_ONE = 1.5  # floats up to here are those of 0 to 1, with gain
 OWN_RANGE = (
-    "it has more than 8 bits and the references have not: it is scaled by its own depth or values, not as they "
-    "are"
+    "it has more than 8 bits and the references have not: it is scaled by its own depth or values, not as "
+    "they are"
 )
 LEFT = 0.001  # of a photograph's pixels: more than that outside the range is reported
 
