@@ -1,10 +1,13 @@
-"""What does not go together: each a condition and the sentence that refuses it. `refuse_contradictions` asks
-all of them whenever a `DetectorConfig` or a `RunConfig` is made, from flags, keywords or a file."""
+"""What does not go together: each a condition and the sentence that refuses it. `refuse_contradictions`
+checks those of settings whenever a `DetectorConfig` or a `RunConfig` is made, from flags, keywords or a file;
+`first_contradiction` those of the flags of predict.py and app.py."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from models.method_facts import MethodFacts
 from models.methods.registry import METHODS
@@ -56,8 +59,8 @@ class Combined:
         return ", ".join(name for name, method in METHODS.items() if method.takes_text)
 
 
-Rule = tuple[Callable[[Combined], object], str]
-RULES: tuple[Rule, ...] = (
+Rule = tuple[Callable[[Any], object], str]
+RULES: tuple[Rule, ...] = (  # of a `Combined`
     (lambda it: it.strange, "--leave-out {it.strange} does not go with --method {it.name}: {it.components}."),
     (
         lambda it: it.method.needs_discrepancy and it.options.fd == "none",
@@ -158,3 +161,90 @@ def refuse_contradictions(
     for applies, sentence in RULES:
         if applies(combined):
             raise ConfigError(one_line(sentence.format(it=combined), 1000))
+
+
+class Asked(dict[str, Any]):
+    """What predict.py or app.py was asked for: the value of each flag by its name, None where it is not
+    given. `making`: the flags given that make a detector."""
+
+    making: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether a saved detector gets or loses references."""
+        return bool(self["add_references"] or self["forget"])
+
+    @property
+    def inspects(self) -> bool:
+        """Whether images are scored, or should be: nothing else was asked for."""
+        changed = self["save_detector"] and (self.changes or self["detector"] and self["calibration"])
+        only_changes = changed and not self["input"]
+        return not (self["doctor"] or self["show"] or only_changes)
+
+    @property
+    def has_normal_images(self) -> bool:
+        """Whether there are references, or nothing needs them."""
+        method = self["method"]
+        alone = self["fd"] == "none" or (method is not None and METHODS[method].added_by)
+        return bool(self["detector"] or self["references"] or alone)
+
+    @property
+    def thresholds(self) -> list[str]:
+        """The flags given of which each one decides by itself."""
+        source = self["threshold_from"]
+        given = ["--calibration"] if self["calibration"] else []
+        if self["false_alarm_rate"] is not None and not self["calibration"] and source != "batch":
+            given.append("--false-alarm-rate")
+        given += ["--threshold"] if self["threshold"] is not None else []
+        return given + (["--threshold-from"] if source in ("labels", "batch") else [])
+
+
+OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`
+    (
+        lambda it: it["detector"] and it.making,
+        "--{it.making[0]} does not go with --detector: the file holds all of it",
+    ),
+    (
+        lambda it: not it["detector"] and it.changes,
+        "--add-references and --forget change a saved detector: name it with --detector",
+    ),
+)
+OF_PREDICT: tuple[Rule, ...] = (
+    *OF_SAVED,
+    (lambda it: it["show"] and not it["doctor"] and not it["detector"], "--show is for --detector FILE"),
+    (lambda it: it.inspects and not it["input"], "--input is needed: the photographs to score"),
+    (lambda it: it.inspects and not it.has_normal_images, "--references DIR is needed (or --detector FILE)"),
+    (
+        lambda it: (
+            it.inspects
+            and it["output"] is None
+            and (it["format"] != "json" or it["save_maps"] or it["resume"])
+        ),
+        "--output DIR is needed (only --format json without --save-maps and --resume can do without)",
+    ),
+    (
+        lambda it: it.inspects and it["threshold_from"] == "batch" and it["false_alarm_rate"] == "none",
+        "--threshold-from batch and --false-alarm-rate none contradict each other: leave one out",
+    ),
+    (
+        lambda it: it.inspects and it["calibration"] and it["false_alarm_rate"] == "none",
+        "--calibration and --false-alarm-rate none contradict each other: leave one out",
+    ),
+    (
+        lambda it: it.inspects and len(it.thresholds) > 1,
+        "{it.thresholds[0]} and {it.thresholds[1]} are two thresholds: give one",
+    ),
+    (
+        lambda it: it.inspects and (it["threshold_from"] == "labels") != (it["labels"] is not None),
+        "--threshold-from labels and --labels DIR|CSV belong together",
+    ),
+    (
+        lambda it: it.inspects and it["threshold"] is not None and not math.isfinite(it["threshold"]),
+        "--threshold must be a finite number",
+    ),
+)
+
+
+def first_contradiction(rules: tuple[Rule, ...], asked: Asked) -> str:
+    """The sentence of the first rule that refuses what was asked for; "" where none does."""
+    return next((sentence.format(it=asked) for applies, sentence in rules if applies(asked)), "")

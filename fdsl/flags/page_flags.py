@@ -6,9 +6,10 @@ import argparse
 import ipaddress
 import socket
 
+from fdsl.config.contradictions import OF_SAVED
 from fdsl.flags.arguments import whole
 from fdsl.flags.command_line import CommandLine
-from fdsl.flags.predict_flags import add_detector_flags, saved_detector_problem
+from fdsl.flags.predict_flags import add_detector_flags, contradiction
 from fdsl.flags.preset_flag import take_preset
 from utils.errors import ConfigError
 
@@ -45,7 +46,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     )
     add_detector_flags(parser)
     args = parser.parse_args(argv)
-    if problem := saved_detector_problem(args):
+    if problem := contradiction(args, OF_SAVED):
         parser.error(problem)
     args.address = address_of(args.host)
     if args.token is None and not ipaddress.ip_address(args.address).is_loopback:

@@ -1,4 +1,4 @@
-"""predict.py's flags: which there are, and which do not go together."""
+"""predict.py's flags."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from fdsl.config.contradictions import OF_PREDICT, Asked, Rule, first_contradiction
 from fdsl.config.decision import LOWEST_RATE
 from fdsl.config.resolve import OF_DETECTORS
 from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
@@ -13,7 +14,7 @@ from fdsl.flags.arguments import name_part, whole
 from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_detector_options, add_option, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
-from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
+from models.methods.registry import DEFAULT, WITH_HEADS
 from utils.limits import MAX_PIXELS
 from utils.options import options_of
 
@@ -59,7 +60,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     _add_decision_flags(parser)
     _add_output_flags(parser)
     args = parser.parse_args(argv)
-    if problem := _contradiction(args):
+    if problem := contradiction(args, OF_PREDICT):
         parser.error(problem)
     parser.save_settings(args)
     take_preset(args)
@@ -184,49 +185,8 @@ def _rate(text: str) -> float | str:
     return value
 
 
-def saved_detector_problem(args: argparse.Namespace) -> str | None:
-    """The sentence that refuses a flag beside --detector."""
-    given = [flag for flag in MAKING_FLAGS if getattr(args, flag) is not None]
-    if args.detector and given:
-        return f"--{given[0].replace('_', '-')} does not go with --detector: the file holds all of it"
-    if not args.detector and (args.add_references or args.forget):
-        return "--add-references and --forget change a saved detector: name it with --detector"
-    return None
-
-
-def _contradiction(args: argparse.Namespace) -> str | None:
-    """The sentence that refuses flags which do not go together."""
-    if problem := saved_detector_problem(args):
-        return problem
-    if args.doctor:
-        return None
-    if args.show:
-        return None if args.detector else "--show is for --detector FILE"
-    if not args.input:
-        if args.save_detector and (
-            args.add_references or args.forget or (args.detector and args.calibration)
-        ):
-            return None
-        return "--input is needed: the photographs to look at"
-    alone = args.fd == "none" or (args.method is not None and METHODS[args.method].added_by)
-    if not args.detector and not args.references and not alone:
-        return "--references DIR is needed (or --detector FILE)"
-    if args.output is None and (args.format != "json" or args.save_maps or args.resume):
-        return "--output DIR is needed (only --format json without --save-maps and --resume can do without)"
-    ways = [flag for flag in ("false_alarm_rate", "threshold") if getattr(args, flag) is not None]
-    of_batch = args.threshold_from == "batch"
-    if of_batch and args.false_alarm_rate == "none":
-        return "--threshold-from batch and --false-alarm-rate none contradict each other: leave one out"
-    ways = [flag for flag in ways if not (of_batch and flag == "false_alarm_rate")]
-    ways += ["threshold_from"] if args.threshold_from in ("labels", "batch") else []
-    if args.calibration:
-        if args.false_alarm_rate == "none":
-            return "--calibration and --false-alarm-rate none contradict each other: leave one out"
-        ways = ["calibration", *(way for way in ways if way != "false_alarm_rate")]
-    if len(ways) > 1:
-        return f"--{ways[0].replace('_', '-')} and --{ways[1].replace('_', '-')} are two thresholds: give one"
-    if (args.threshold_from == "labels") != (args.labels is not None):
-        return "--threshold-from labels and --labels DIR|CSV belong together"
-    if args.threshold is not None and not math.isfinite(args.threshold):
-        return "--threshold must be a finite number"
-    return None
+def contradiction(args: argparse.Namespace, rules: tuple[Rule, ...]) -> str:
+    """The sentence that refuses flags which do not go together; "" where they do."""
+    asked = Asked(vars(args))
+    asked.making = tuple(name.replace("_", "-") for name in MAKING_FLAGS if asked[name] is not None)
+    return first_contradiction(rules, asked)
