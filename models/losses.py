@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from models.views.tile_maps import resized
+from models.views.tile_maps import upsampled
 
 FOCAL_GAMMA = 2
 FOCAL_SMOOTHING = 1e-5  # as published: the one-hot target is smoothed by it, and it is added to p_t
@@ -30,7 +30,7 @@ def dice_loss(probability: Tensor, mask: Tensor) -> Tensor:
 def map_losses(maps: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Focal and dice losses (L,), one per map of `maps` (L,B,G,G), against `mask` (B,1,S,S)."""
     mask = mask[:, 0]
-    large = [resized(block, mask.shape[-1]) for block in maps]
+    large = [upsampled(block, mask.shape[-1]) for block in maps]
     return (
         torch.stack([focal_loss(block, mask) for block in large]),
         torch.stack([dice_loss(block, mask) for block in large]),

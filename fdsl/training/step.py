@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 
 from data.dataset import InspectionDataset
 from data.records import Record
@@ -145,12 +146,12 @@ class HeadsStep:
         gathered = self.world.gathered_tensor(found).transpose(0, 1).flatten(0, 1)
         self.optimizer.zero_grad(set_to_none=True)
         focal = dice = 0.0
-        for index, values in enumerate(gathered[: len(self.method.heads)]):
-            one, other = values[:2].tolist()
+        own = gathered[: len(self.method.heads)]
+        for index, (values, (one, other)) in enumerate(zip(own, own[:, :2].tolist())):
             focal, dice = focal + one, dice + other
             self._take(index, values[2:])
-        gradients = [value.grad.norm() for value in self.method.parameters() if value.grad is not None]
-        self.finite = math.isfinite(focal + dice) and bool(torch.stack(gradients).isfinite().all())
+        gradients = [value.grad for value in self.method.parameters() if value.grad is not None]
+        self.finite = math.isfinite(focal + dice) and bool(get_total_norm(gradients).isfinite())
         return focal, dice
 
     def _of_own_blocks(self, features: Tensor, mask: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class WindowGrid:
             ((rows[:, None, None] + at[:, None]) * grid + columns[:, None, None] + at).flatten(1)
             for at in (offset, middle)
         )
-        self._counts: dict[torch.device, Tensor] = {}
+        self._counts = {torch.device("cpu"): self._count_of(self.patches)}
         self._seen: dict[torch.device, Tensor] = {}
 
     def __len__(self) -> int:
@@ -110,13 +110,15 @@ class WindowGrid:
     def _count(self, chosen: Sequence[int] | None, like: Tensor) -> Tensor:
         """How many of the windows, all or the chosen ones, cover each patch (G,G); of all windows a device is
         told once."""
-        if chosen is None and like.device in self._counts:
-            return self._counts[like.device]
-        patches = self.patches if chosen is None else self.patches[list(chosen)]
-        count = patches.flatten().bincount(minlength=self.grid**2).view(self.grid, self.grid).to(like)
-        if chosen is None:
-            self._counts[like.device] = count
-        return count
+        if chosen is not None:
+            return self._count_of(self.patches[list(chosen)]).to(like.device)
+        if like.device not in self._counts:
+            self._counts[like.device] = self._counts[torch.device("cpu")].to(like.device)
+        return self._counts[like.device]
+
+    def _count_of(self, patches: Tensor) -> Tensor:
+        """How many windows of these patches cover each one of the image (G,G) float32."""
+        return patches.flatten().bincount(minlength=self.grid**2).view(self.grid, self.grid).float()
 
     def choose(self, weight: Tensor, budget: int) -> list[int]:
         """At most `budget` windows for a map of weights (G,G), in the order of `origins`.

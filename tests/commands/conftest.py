@@ -11,7 +11,7 @@ import torch
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.checkpoint import save_checkpoint
-from models.detector import Detector
+from models.backbones.frozen_vit import FrozenTower
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.constants import ROOT
@@ -95,18 +95,13 @@ def two_plates(datasets, tmp_path_factory):
 @pytest.fixture
 def images_encoded(monkeypatch):
     """How many images were given to backbones."""
-    counted = []
-    plain = Detector.encode
+    counted, plain = [], FrozenTower.encode
 
-    def encode(self, images, want=frozenset()):
-        if self.once is None:
-            counted.append(len(images))
-        elif (key := id(self.once)) and not hasattr(self.once, "counting"):
-            inner, self.once.counting = self.once.encode, key
-            self.once.encode = lambda shown, wanted: counted.append(len(shown)) or inner(shown, wanted)
-        return plain(self, images, want)
+    def encode(self, pixels, *more, **named):
+        counted.append(len(pixels))
+        return plain(self, pixels, *more, **named)
 
-    monkeypatch.setattr(Detector, "encode", encode)
+    monkeypatch.setattr(FrozenTower, "encode", encode)
     return lambda: sum(counted)
 
 

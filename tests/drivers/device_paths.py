@@ -92,12 +92,15 @@ def gradients_on_the_cpu(step, index, features, mask, own=training_step.HeadsSte
         twin = deepcopy(step.method)
         grid = int(features.shape[2] ** 0.5)
         raw = twin.heads[index](features).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
-        training_step.losses(twin.maps_of(raw), mask)
+        there = training_step.losses(twin.maps_of(raw), mask)
     method = step.method
     plain = type(method)(method.width, method.blocks, method.options, method.nam is not None).train()
     with _disable_current_modes():
         plain.load_state_dict({name: value.inner for name, value in method.state_dict().items()})
         found = own(training_step.HeadsStep(plain, step.optimizer), index, features.inner, mask.inner)
+        apart = (torch.stack([one.inner for one in there]) - found[0]).abs().max()
+        if apart > 1e-4 * found[0].max():
+            raise RuntimeError(f"the device's losses differ by {apart:g}")
         moved = dict(plain.heads[index].named_buffers())
         for name, value in method.heads[index].named_buffers():
             value.inner.copy_(moved[name])

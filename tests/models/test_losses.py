@@ -6,7 +6,7 @@ import torch
 from models.losses import dice_loss, focal_loss, map_losses
 from models.matching.discrepancy import feature_discrepancy
 from models.methods.fdsl import AnomalyScoreHead, Fdsl, NeighbourAggregation
-from models.views.tile_maps import resized
+from models.views.tile_maps import _interpolation, resized
 
 
 def test_focal_by_hand():
@@ -20,6 +20,18 @@ def test_dice_by_hand_is_per_image():
     m = torch.tensor([[[1.0, 0.0]], [[0.0, 0.0]]])
     expected = ((1 - 2.0 / 3.0) + (1 - 1.0 / 2.0)) / 2
     assert dice_loss(p, m).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("count, side", [(37, 518), (5, 5), (7, 20), (1, 4)])
+def test_two_products_interpolate_as_pytorch_does_and_so_do_their_gradients(count, side):
+    """What a GPU takes in place of `resized`."""
+    maps = torch.rand(2, count, count, requires_grad=True)
+    weights = _interpolation(count, side, torch.device("cpu"))
+    wanted, found = resized(maps, side), weights @ maps @ weights.T
+    assert torch.allclose(found, wanted, rtol=0, atol=1e-5)
+    pull = torch.rand(2, side, side)
+    one, other = (torch.autograd.grad((part * pull).sum(), maps)[0] for part in (wanted, found))
+    assert torch.allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_perfect_map_costs_nothing_and_a_wrong_one_much():

@@ -1,0 +1,327 @@
+"""What a run costs on a GPU, counted without one: kernels, arithmetic, bytes and peak memory at true size.
+
+    python benchmarks/gpu_on_paper.py                                            # all rows
+    python benchmarks/gpu_on_paper.py --runs "fdsl 13/2, K=1" --json rows.json
+
+The product's own code runs on PyTorch's fake tensors, which say that they lie on a GPU and hold no values. A
+row is the cost of one of the --batch photographs (ViT-L-14-336 at 518 px): kernels that are started, TFLOP,
+GB that kernels read and write, MB that cross between host and device, the peak of the device's memory in GiB,
+and a lower bound of its time on several GPUs. That is a roofline: GEMM of the peak arithmetic, MEMORY of the
+bandwidth, and SHORTEST seconds for each kernel at least. Nothing here was measured on a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import weakref
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import torch
+from tabulate import tabulate
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+import models.backbones.frozen_vit as frozen_vit
+import models.detector
+import models.matching.memory_bank as memory_bank
+from models.backbones.open_clip import OpenClipBackbone
+from models.backbones.open_clip_loading import _new_tower
+from models.detector import Detector
+from models.methods.registry import METHODS
+from models.views.sliding_windows import WindowGrid
+from utils.config import MethodConfig, WindowConfig
+from utils.tile_layout import TileLayout
+
+aten = torch.ops.aten
+MODEL, LAYERS, SIDE, PATCH = "ViT-L-14-336-quickgelu", (6, 12, 18, 24), 518, 14
+GEMM, MEMORY, SHORTEST = 0.65, 0.8, 2e-6
+NO_KERNEL = {
+    "empty",
+    "new_empty",
+    "empty_like",
+    "empty_strided",
+    "new_empty_strided",
+    "detach",
+    "lift_fresh",
+    "alias",
+    "_unsafe_view",
+}
+
+
+class Gpu(NamedTuple):
+    """Peaks: dense fp16 with float32 sums and float32, in operations a second; bytes a second."""
+
+    narrow: float
+    single: float
+    bandwidth: float
+
+
+GPUS = {
+    "H200": Gpu(989e12, 67e12, 4.8e12),
+    "A100-80": Gpu(312e12, 19.5e12, 2.0e12),
+    "RTX 4090": Gpu(165e12, 82e12, 1.0e12),
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """A method looking at a whole image, tiles, or windows of SIZE/STRIDE, fitted to so many references."""
+
+    method: str
+    views: str
+    shots: int = 1
+    index_memory: str = "0"
+
+    def windows(self) -> WindowConfig:
+        if "/" not in self.views:
+            return WindowConfig("nan", tiles=2 if self.views == "tiles" else 1)
+        size, stride = map(int, self.views.split("/"))
+        return WindowConfig("mul", size, stride, index_memory=self.index_memory)
+
+    def __str__(self) -> str:
+        picks = ", own picks" if self.index_memory == "window" else ""
+        return f"{self.method} {self.views}, K={self.shots}{picks}"
+
+
+RUNS = [
+    Run("fdsl", "whole"),
+    Run("plus", "whole"),
+    Run("plus", "tiles"),
+    Run("fdsl", "13/3"),
+    Run("fdsl", "13/2"),
+    Run("fdsl", "13/2", 4),
+    Run("fdsl", "13/2", 1, "window"),
+    Run("plus", "13/2", 2),
+]
+
+
+@dataclass
+class Cost:
+    """Of one photograph: see the top of the file. seconds: by GPU."""
+
+    launches: float
+    tflop: float
+    gigabytes: float
+    megabytes_to_device: float
+    megabytes_to_host: float
+    peak_gib: float
+    seconds: dict[str, float]
+
+
+def size_of(one: torch.Tensor) -> int:
+    return one.numel() * one.element_size()
+
+
+class Counting(TorchDispatchMode):
+    """Counts what operators on tensors of a GPU cost, and what lies there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stored: dict[int, int] = {}
+        self.live = 0
+        self.reset()
+
+    def reset(self) -> None:
+        self.launches, self.flops, self.bytes, self.peak = 0, 0.0, 0.0, self.live
+        self.seconds: Counter[str] = Counter()
+        self.crossed: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        name = func._schema.name.split("::")[1]
+        given = [one for one in tree_leaves((args, kwargs)) if isinstance(one, torch.Tensor)]
+        made = [one for one in tree_leaves(found) if isinstance(one, torch.Tensor)]
+        for one in made:
+            if one.device.type == "cuda":
+                self._keep(one)
+        devices = {one.device.type for one in [*given, *made]}
+        if name in ("_to_copy", "copy_") and len(devices) > 1:
+            self.crossed["to device" if made[0].device.type == "cuda" else "to host"] += size_of(given[-1])
+        elif "cuda" in devices and name not in NO_KERNEL and func.namespace == "aten" and not _is_view(func):
+            self._count(name, given, made)
+        return found
+
+    def _count(self, name: str, given: list[torch.Tensor], made: list[torch.Tensor]) -> None:
+        flops, narrow = _flops(name, given, made)
+        touched = {id(one): one for one in [*given, *made]}.values()
+        moved = sum(_moved(name, one, given, made) for one in touched)
+        self.launches, self.flops, self.bytes = self.launches + 1, self.flops + flops, self.bytes + moved
+        for gpu, peak in GPUS.items():
+            arithmetic = flops / ((peak.narrow if narrow else peak.single) * GEMM)
+            self.seconds[gpu] += max(arithmetic, moved / (peak.bandwidth * MEMORY), SHORTEST)
+
+    def _keep(self, one: torch.Tensor) -> None:
+        storage = one.untyped_storage()
+        if storage._cdata not in self.stored:
+            self.stored[storage._cdata] = storage.nbytes()
+            self.live += storage.nbytes()
+            self.peak = max(self.peak, self.live)
+            weakref.finalize(storage, self._drop, storage._cdata)
+
+    def _drop(self, key: int) -> None:
+        self.live -= self.stored.pop(key, 0)
+
+    def cost(self, photographs: int) -> Cost:
+        return Cost(
+            self.launches / photographs,
+            self.flops / photographs / 1e12,
+            self.bytes / photographs / 1e9,
+            self.crossed["to device"] / photographs / 1e6,
+            self.crossed["to host"] / photographs / 1e6,
+            self.peak / 2**30,
+            {gpu: seconds / photographs for gpu, seconds in self.seconds.items()},
+        )
+
+
+def _is_view(func) -> bool:
+    returns = func._schema.returns
+    return bool(returns) and all(
+        one.alias_info is not None and not one.alias_info.is_write for one in returns
+    )
+
+
+def _moved(name: str, one: torch.Tensor, given: list[torch.Tensor], made: list[torch.Tensor]) -> int:
+    """Bytes of a tensor that an operator reads or writes."""
+    if name in ("index_select", "index", "gather", "embedding") and made and one is given[0]:
+        return size_of(made[0])
+    return size_of(one) if 0 not in one.stride() else min(size_of(one), one.untyped_storage().nbytes())
+
+
+def _flops(name: str, given: list[torch.Tensor], made: list[torch.Tensor]) -> tuple[float, bool]:
+    """Operations of a product, and whether its factors are narrow."""
+    half = (torch.float16, torch.bfloat16)
+    if name in ("mm", "addmm", "bmm", "baddbmm"):
+        return 2.0 * given[-2].numel() * given[-1].shape[-1], given[-2].dtype in half
+    if name == "convolution":
+        return 2.0 * made[0].numel() * given[1][0].numel(), given[0].dtype in half
+    if "scaled_dot_product" in name:
+        return 4.0 * given[0].numel() * given[1].shape[-2], given[0].dtype in half
+    return 0.0, True
+
+
+def _moved_module(self: nn.Module, function, recurse: bool = True) -> nn.Module:
+    """nn.Module._apply without swapping the values of parameters, which fake tensors refuse."""
+    for part in self.children():
+        part._apply(function)
+    for name, value in self._parameters.items():
+        if value is not None:
+            self._parameters[name] = nn.Parameter(function(value.detach()), requires_grad=False)
+    for name, value in self._buffers.items():
+        if value is not None:
+            self._buffers[name] = function(value)
+    return self
+
+
+class _Sizes:
+    """memory_bank._Sizes where places of patches have no values: all photographs have `windows`."""
+
+    windows = 0
+
+    def __init__(self) -> None:
+        self.of: list[int] = []
+        self.left = 0
+
+    def add(self, part) -> None:
+        if part.patches is None:
+            self.of += part.kept_sizes()
+            return
+        if self.left == 0:
+            self.left = self.windows
+            self.of.append(0)
+        self.left -= part.tokens.shape[1]
+        self.of[-1] += part.tokens.shape[1] * part.tokens.shape[2]
+
+
+def prepare() -> None:
+    """Replaces what asks a driver or reads values; for the rest of the process."""
+    torch._C._ensureCUDADeviceGuardSet()
+
+    def attention(query, key, value, attn_mask=None):
+        return aten._scaled_dot_product_flash_attention(query, key, value)[0]
+
+    def real_windows(*sizes):
+        with unset_fake_temporarily():
+            return WindowGrid(*sizes)
+
+    nn.functional.scaled_dot_product_attention = attention
+    nn.Module._apply = _moved_module
+    frozen_vit.fingerprint = lambda state: "none"
+    memory_bank._Sizes = _Sizes
+    models.detector.WindowGrid = real_windows
+
+
+def measured(runs: list[Run], batch: int, dtype: torch.dtype) -> list[tuple[Run, Cost, Cost]]:
+    """Each run with its costs: of fitting a reference and of scoring a photograph."""
+    prepare()
+    counting, found = Counting(), []
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        visual = _new_tower(MODEL, "cpu")
+        with counting:
+            backbone = OpenClipBackbone(visual, LAYERS, torch.device("cuda"), dtype)
+            del visual
+            for run in runs:
+                method = METHODS[run.method](1024, len(LAYERS), MethodConfig())
+                detector = Detector(backbone, method, SIDE, run.windows())
+                _Sizes.windows = 0 if detector.windows is None else len(detector.windows)
+                views = ()
+                if run.views == "tiles":
+                    detector.layout = TileLayout(2, 2, SIDE // PATCH, PATCH)
+                    views = (1 + len(detector.layout),)
+                shape = (*views, 3, SIDE, SIDE)
+                counting.reset()
+                detector.fit(torch.empty(run.shots, *shape, dtype=torch.uint8))
+                fitting = counting.cost(run.shots)
+                counting.reset()
+                maps = detector(torch.empty(batch, *shape, dtype=torch.uint8))
+                found.append((run, fitting, counting.cost(batch)))
+                del detector, method, maps
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="+", metavar="RUN", help="rows by their names (default: all)")
+    parser.add_argument("--batch", type=int, default=4, help="photographs at once (default 4)")
+    parser.add_argument("--precision", choices=("float16", "bfloat16", "float32"), default="float16")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to it")
+    args = parser.parse_args()
+    known = {str(run): run for run in RUNS}
+    if unknown := set(args.runs or ()) - set(known):
+        parser.error(f"there is no run {', '.join(sorted(unknown))}; choose from: {'; '.join(known)}")
+    runs = [known[name] for name in args.runs or known]
+    rows = measured(runs, args.batch, getattr(torch, args.precision))
+    gpus = [f"{gpu} ms" for gpu in GPUS]
+    columns = ["run", "launches", "TFLOP", "GB", "MB in", "MB out", "peak GiB", "fitting GiB", *gpus]
+    table = [
+        [
+            str(run),
+            f"{cost.launches:,.0f}",
+            f"{cost.tflop:.2f}",
+            f"{cost.gigabytes:.1f}",
+            f"{cost.megabytes_to_device:.1f}",
+            f"{cost.megabytes_to_host:.1f}",
+            f"{cost.peak_gib:.2f}",
+            f"{fitting.peak_gib:.2f}",
+            *(f"{1e3 * cost.seconds[gpu]:.1f}" for gpu in GPUS),
+        ]
+        for run, fitting, cost in rows
+    ]
+    print(tabulate(table, columns, tablefmt="github", disable_numparse=True))
+    if args.json is not None:
+        told = [{"run": str(run), **asdict(cost), "fitting": asdict(fitting)} for run, fitting, cost in rows]
+        args.json.write_text(json.dumps({"batch": args.batch, "precision": args.precision, "rows": told}))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

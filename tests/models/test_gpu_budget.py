@@ -1,0 +1,55 @@
+"""What a photograph may cost on a GPU, counted on fake tensors at true size (benchmarks/gpu_on_paper.py): a
+loop of kernels, a second copy of the pixels or another matrix of similarities is seen here."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tests.support.constants import ROOT
+from tests.support.pretended_cuda import TORCH
+from tests.support.small_runs import environment
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not torch.__version__.startswith(f"{TORCH}."),
+        reason=f"fake tensors of a GPU rest on private names of PyTorch {TORCH}",
+    ),
+]
+PIXELS = 3 * 518**2 / 1e6  # MB of a photograph
+BUDGETS = {  # launches, MB to the device, peak GiB
+    "fdsl whole, K=1": (130, PIXELS, 1.0),
+    "plus tiles, K=1": (420, 5 * PIXELS, 2.0),
+    "fdsl 13/2, K=1": (1000, PIXELS, 2.6),
+}
+
+
+@pytest.fixture(scope="module")
+def costs(tmp_path_factory):
+    file = tmp_path_factory.mktemp("costs") / "rows.json"
+    words = [
+        sys.executable,
+        str(ROOT / "benchmarks/gpu_on_paper.py"),
+        "--runs",
+        *BUDGETS,
+        "--json",
+        str(file),
+    ]
+    ran = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=1200)
+    assert ran.returncode == 0, ran.stderr
+    assert all(name in ran.stdout for name in BUDGETS)
+    return {row["run"]: row for row in json.loads(file.read_text())["rows"]}
+
+
+@pytest.mark.parametrize("name", BUDGETS)
+def test_a_photograph_costs_no_more(costs, name):
+    launches, pixels, peak = BUDGETS[name]
+    cost = costs[name]
+    assert 0.7 * launches < cost["launches"] <= launches
+    assert cost["megabytes_to_device"] == pytest.approx(pixels, rel=0.01)
+    assert cost["megabytes_to_host"] == 0
+    assert 0.5 * peak < cost["peak_gib"] <= peak and cost["fitting"]["peak_gib"] <= peak
+    assert cost["seconds"]["H200"] < cost["seconds"]["A100-80"] < cost["seconds"]["RTX 4090"]
