@@ -34,6 +34,7 @@ from utils.config import WindowConfig
 from utils.log import progress
 
 BATCH = 4
+ENOUGH = 4  # references, from which on the others stand for one that is left out with its rotated copies
 COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that stands alone
 OF_A_PHOTOGRAPH = 0.5  # of the time that one takes, for copies that are looked at without windows
 
@@ -142,12 +143,12 @@ def calibration_scores(
 
 def _left_out(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> Iterator[UnknownBatch]:
     """Each reference, for a detector without its unrotated copy; where they are not rotated, or enough that
-    one may be an outlier, for one without the whole reference."""
+    one may be an outlier, for one without the whole reference. From ENOUGH on that alone."""
     count = len(photographs)
     if rotations == 1 or count >= FEWEST:
         for index, photo in enumerate(photographs):
             yield UnknownBatch(scorer.without(index, count), scorer.to_batch([photo]), [LEAVE_ONE_OUT])
-    if rotations > 1:
+    if rotations > 1 and count < ENOUGH:
         for index, photo in enumerate(photographs):
             other = scorer.without(index * rotations, count * rotations)
             yield UnknownBatch(other, scorer.to_batch([photo]), [LEAVE_COPY_OUT])

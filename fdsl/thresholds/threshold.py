@@ -21,8 +21,9 @@ TINY = 1e-6  # scores are kept this far from 0 and 1
 LEAVE_ONE_OUT, SELF_MATCH, MASKED, AUGMENTED, LEAVE_COPY_OUT, CALIBRATION = range(6)
 KINDS = range(6)
 FEWEST = 3  # references, from which on one may be an outlier
-FALSE_OF_ROTATED = {1: 27, 2: 10}  # of 100 normal images at a target of 1 %, by the number of references:
-FALSE_OF_UNROTATED = 45  # most in 95 % of the samples that were measured (docs/measurements.md)
+# False positives of 100 normal images at a target of 1 %, at most in 95 % of the samples of references that
+# were measured (docs/measurements.md): of 1, 2 or 3, and 4 or more of them, and of 2 or 3 not rotated.
+FALSE_OF_ONE, FALSE_OF_TWO, FALSE_OF_FOUR, FALSE_OF_UNROTATED = 27, 10, 15, 45
 OUTLIER_GAP, OUTLIER_SPREADS = 0.45, 3.0  # log-odds, and times their spread, that it lies above the others
 FEWEST_OF_BATCH = 8  # test images whose bulk says something
 AUGMENTED_WEIGHT = 3  # degrees of freedom that the varied copies of two or more references stand for
@@ -121,17 +122,23 @@ class NormalScores:
             )
         cure = "Add normal images with --calibration to make it reliable."
         if self.prior is not None:
-            rotated = LEAVE_COPY_OUT in self.kinds
-            most = FALSE_OF_ROTATED[min(self.references, 2)] if rotated else FALSE_OF_UNROTATED
             return (
-                f"From {_counted(self.references)}: at a target of 1 %, other products had 0 to {most} false "
-                f"alarms in 100 normal images. {cure}"
+                f"From {_counted(self.references)}: at a target of 1 %, other products had "
+                f"0 to {self._most_false} false alarms in 100 normal images. {cure}"
             )
         if self.references < 2:
             return f"From 1 reference: it cannot show how normal images differ from each other. {cure}"
         return (
             f"From {_counted(self.references)}: expect several times the target rate for some draws. {cure}"
         )
+
+    @property
+    def _most_false(self) -> int:
+        if self.references >= 4:
+            return FALSE_OF_FOUR
+        if LEAVE_COPY_OUT not in self.kinds:
+            return FALSE_OF_UNROTATED
+        return FALSE_OF_ONE if self.references == 1 else FALSE_OF_TWO
 
     @property
     def outlier(self) -> int | None:

@@ -12,7 +12,11 @@ from utils.config import MethodConfig
 
 # (method, whether the references are rotated) -> for so many references, and for more, short of twice as many
 PRIORS: dict[tuple[str, bool], dict[int, Prior]] = {
-    ("plus", True): {1: Prior(0.17, 0.15, 0.29, 0.31), 2: Prior(0.08, 0.10, 0.17, 0.22)},
+    ("plus", True): {
+        1: Prior(0.17, 0.15, 0.29, 0.31),
+        2: Prior(0.08, 0.10, 0.17, 0.22),
+        4: Prior(-0.05, 0.10, -0.10, 0.21),
+    },
     ("plus", False): {2: Prior(0.03, 0.15, 0.12, 0.30)},
 }
 

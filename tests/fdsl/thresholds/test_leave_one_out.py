@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
+from fdsl.thresholds.threshold import AUGMENTED, LEAVE_COPY_OUT, LEAVE_ONE_OUT
 from tests.support.predictions import TOWER
 from utils.config import WindowConfig
 
@@ -20,6 +21,25 @@ def detector(tiny_configs, windows, **more):
     return AnomalyDetector.from_backbone(
         windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **TOWER, **more
     )
+
+
+@pytest.mark.parametrize(
+    "references, rotations, kinds",
+    [
+        (1, 2, [LEAVE_COPY_OUT]),
+        (2, 2, [LEAVE_COPY_OUT] * 2),
+        (3, 2, [LEAVE_ONE_OUT] * 3 + [LEAVE_COPY_OUT] * 3),
+        (4, 2, [LEAVE_ONE_OUT] * 4),
+        (2, 1, [LEAVE_ONE_OUT] * 2),
+        (4, 1, ([LEAVE_ONE_OUT] + [AUGMENTED] * 4) * 4),
+    ],
+)
+def test_how_references_are_left_out(tiny_configs, references, rotations, kinds):
+    noise = np.random.default_rng(3)
+    photographs = [noise.integers(0, 256, (64, 64, 3), dtype=np.uint8) for _ in range(references)]
+    one = detector(tiny_configs, WindowConfig("nan"), method="plus")
+    one.fit(photographs, rotations=rotations)
+    assert one.normal.kinds.tolist() == kinds and (one.normal.prior is None) == (AUGMENTED in kinds)
 
 
 def test_windows_that_count_for_nothing_change_no_score(tiny_configs, photographs, monkeypatch):
