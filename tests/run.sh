@@ -5,16 +5,16 @@
 #   bash tests/run.sh --all            everything: both of these
 #   bash tests/run.sh FILE [...]       pytest with these arguments
 # A test is marked slow if it starts Python or a browser, which the others may not, or takes more than five seconds
-# of a processor (`--durations=0` measures that); the golden outputs are fast whatever they take.
+# of a processor (`--durations=0` measures that; the golden maps, scores and losses are fast whatever they take).
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../scripts/shell.sh"
 
 in_processes() { OMP_NUM_THREADS=1 "$PYTHON" -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile "$@"; }
 
-# The golden outputs, models and metrics as on a processor without AVX512 and AMX: sums differ in their last bits.
+# The golden outputs, models and thresholds as on a processor without AVX512 and AMX: sums differ in their last bits.
 on_avx2() {
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-        in_processes -m "not slow" tests/models tests/fdsl/metrics tests/fdsl/thresholds
+        in_processes tests/models tests/fdsl/thresholds
 }
 
 set_up_python requirements-dev.txt

@@ -56,6 +56,7 @@ def test_a_missing_argument_or_dataset_is_said():
     assert ran.returncode == 2 and "'stray'" in ran.stderr
 
 
+@pytest.mark.slow
 def test_the_script_trains_on_one_and_tests_on_the_other(datasets, tiny_configs, tmp_path):
     places = ["--checkpoints", str(tmp_path / "checkpoints")]
     flags = [part for part in BACKBONE if part not in ("--device", "cpu")]

@@ -156,6 +156,7 @@ def test_losses(case):
 PUBLISHED_ROW = (71.2, 31.4, 22.7, 41.4, 56.4, 82.5, 80.2)  # magnetic_tile, no LFE
 
 
+@pytest.mark.slow
 def test_published_heads_give_their_published_table(tmp_path):
     """All seven metrics of 168 photographs to the published decimal, with the reference that the published
     run drew.
