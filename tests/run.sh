@@ -14,7 +14,7 @@ in_processes() { OMP_NUM_THREADS=1 "$PYTHON" -m pytest --numprocesses auto --max
 # The golden outputs, models and thresholds as on a processor without AVX512 and AMX: sums differ in their last bits.
 on_avx2() {
     ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 MKL_ENABLE_INSTRUCTIONS=AVX2 \
-        in_processes tests/models tests/fdsl/thresholds
+        in_processes -m "not slow" tests/models tests/fdsl/thresholds
 }
 
 set_up_python requirements-dev.txt
