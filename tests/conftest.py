@@ -97,7 +97,7 @@ def real_backbone(shared):
 
 
 @pytest.fixture
-def told(caplog):
+def logged(caplog):
     """What was logged, as one text."""
     logger = logging.getLogger("fdsl")
     logger.setLevel(logging.DEBUG)

@@ -133,17 +133,17 @@ def test_a_report_of_heads_shows_the_discrepancy_alone_beside_them(datasets, bac
     assert beside not in (again / "report.html").read_text()
 
 
-def test_an_image_is_encoded_once_for_each_backbone(datasets, backbone, tmp_path, images_encoded, told):
+def test_an_image_is_encoded_once_for_each_backbone(datasets, backbone, tmp_path, images_encoded, logged):
     flags = ["--method", "nearest", "--seed", "14", "15", *QUICK]
     place = backbone.index("--layers")
     flags += [*backbone[:place], *backbone[place + 3 :]]
     run(datasets[0], tmp_path, flags, "--ablate", "layers=1,1+3", "align=mulmax,diff2")
     assert images_encoded() == 2 * (8 + 2)
-    before = len(told())
+    before = len(logged())
     run(datasets[0], tmp_path, flags, "--ablate", "layers=1,3,1+3", "align=mulmax,diff2")
-    said = told()[before:]
-    assert images_encoded() == 2 * (8 + 2) + 8 + 2 and said.count("is finished: nothing to do") == 8
-    assert said.count("The backbone is untrained") == 1
+    reported = logged()[before:]
+    assert images_encoded() == 2 * (8 + 2) + 8 + 2 and reported.count("is finished: nothing to do") == 8
+    assert reported.count("The backbone is untrained") == 1
     rows = json.loads((tmp_path / "fdsl/mvtec/ablation.json").read_text())["rows"]
     assert [row["settings"]["layers"] for row in rows] == ["1", "1", "3", "3", "1+3", "1+3"]
 
@@ -178,7 +178,7 @@ def other_heads(tmp_path, tiny_backbone):
 
 
 def test_the_table_compares_checkpoints_shots_and_seeds(
-    datasets, backbone, checkpoint, other_heads, tmp_path, told
+    datasets, backbone, checkpoint, other_heads, tmp_path, logged
 ):
     flags = [*backbone, *QUICK, "--winmode", "nan", "--k-shot", "1", "2", "--seed", "14", "15"]
     both = ["--checkpoint", str(checkpoint), str(other_heads), "--table", "heads"]
@@ -201,7 +201,7 @@ def test_the_table_compares_checkpoints_shots_and_seeds(
     lines = list(csv.reader((folder / "heads.csv").open(encoding="utf-8-sig")))
     assert len(lines) == 11 and float(lines[1][lines[0].index("ap_px_mean")]) == first["mean"]
     text = (folder / "heads.md").read_text()
-    assert "UNTRAINED" in text and text.count("| nearest") == 4 and "10 combinations, 20 runs" in told()
+    assert "UNTRAINED" in text and text.count("| nearest") == 4 and "10 combinations, 20 runs" in logged()
 
 
 def test_a_table_says_which_rows_see_the_test_set(datasets, backbone, tmp_path):
@@ -272,8 +272,13 @@ def test_shots_alone_make_a_table(datasets, backbone, tmp_path):
 def test_what_cannot_be_is_one_sentence(flags, says, capsys):
     with pytest.raises(SystemExit) as ended:
         test.main(["--dataset", "mvtec", *flags])
-    said = capsys.readouterr().err
-    assert ended.value.code == 2 and said.startswith("error: ") and says in said and said.count("\n") == 1
+    reported = capsys.readouterr().err
+    assert (
+        ended.value.code == 2
+        and reported.startswith("error: ")
+        and says in reported
+        and reported.count("\n") == 1
+    )
 
 
 def test_what_does_not_go_together_is_refused_before_anything_runs(datasets, backbone, tmp_path):

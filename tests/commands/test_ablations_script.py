@@ -62,15 +62,15 @@ def test_some_kinds_with_other_values(ablations):
     done = run(KINDS="stride lfe", STRIDES="3 5", SIZES="5", SEEDS="1")
     assert done.returncode == 0, done.stderr
     assert [call.split(" ")[0] for call in calls()] == ["train", "train", "test", "test"]
-    said = "--ablate winmode=mul,nan,onlywin --ablate win-stride=3,5 --table lfe stride"
+    reported = "--ablate winmode=mul,nan,onlywin --ablate win-stride=3,5 --table lfe stride"
     assert (
-        said in calls()[-1]
+        reported in calls()[-1]
         and "--win-size 5 --win-stride 3 --win-weight 0.5 --seed 1 --k-shot 1" in calls()[-1]
     )
 
 
 @pytest.mark.parametrize(
-    ("words", "environment", "told"),
+    ("words", "environment", "reported"),
     [
         (("m", "cpu"), {"KINDS": "nam sizes"}, "KINDS must be some of nam lfe size"),
         (("m", "cpu"), {"SIZES": "a"}, "SIZES and STRIDES"),
@@ -79,8 +79,8 @@ def test_some_kinds_with_other_values(ablations):
         ((), {"MVTEC_PATH": "nowhere"}, "MVTEC_PATH=DIR"),
     ],
 )
-def test_wrong_arguments_are_answered_with_usage(ablations, words, environment, told):
+def test_wrong_arguments_are_answered_with_usage(ablations, words, environment, reported):
     run, calls = ablations
     done = run(*words, **environment)
     assert done.returncode == 2 and not calls()
-    assert done.stderr.startswith("error: ") and told in done.stderr.splitlines()[0]
+    assert done.stderr.startswith("error: ") and reported in done.stderr.splitlines()[0]

@@ -76,8 +76,8 @@ def test_eight_visitors_for_some_seconds():
     """The short version of `python tests/drivers/app_load.py`."""
     result = measure(8, 3)
     assert result["errors"] == 0 and result["visits"] >= 1 and result["left_behind"] == 0, result
-    said = [line for line in result["log"] if " s left" not in line]  # of learning, on a slow machine
-    assert result["exit_code"] == 130 and len(said) == 1, result["log"]
+    reported = [line for line in result["log"] if " s left" not in line]  # of learning, on a slow machine
+    assert result["exit_code"] == 130 and len(reported) == 1, result["log"]
 
 
 @pytest.mark.slow
@@ -85,8 +85,8 @@ def test_a_port_that_is_taken_is_one_sentence(arguments):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        code, told = run("app", [*arguments, "--port", str(taken.getsockname()[1])])
-    assert code == 2 and "cannot be had" in told and "Traceback" not in told
+        code, reported = run("app", [*arguments, "--port", str(taken.getsockname()[1])])
+    assert code == 2 and "cannot be had" in reported and "Traceback" not in reported
 
 
 def test_flags_that_are_refused(arguments, tmp_path, capsys):
@@ -102,8 +102,8 @@ def test_flags_that_are_refused(arguments, tmp_path, capsys):
     ):
         with pytest.raises(SystemExit) as ended:
             as_command(command("app").main, [*arguments, *more])
-        told = capsys.readouterr().err
-        assert ended.value.code == 2 and sentence in told and "Traceback" not in told, told
+        reported = capsys.readouterr().err
+        assert ended.value.code == 2 and sentence in reported and "Traceback" not in reported, reported
 
 
 @pytest.mark.slow
@@ -121,8 +121,12 @@ def test_others_are_let_in_by_a_token(arguments, tmp_path, monkeypatch):
         proven = urllib.request.Request(address, headers={"Authorization": f"Bearer {secret}"})
         assert b"<html" in urllib.request.urlopen(proven, timeout=10).read()
         process.send_signal(signal.SIGINT)
-        said = process.communicate(timeout=10)[1]
-        assert "the same command opens it again" in said and secret not in said and "--token ..." in said
+        reported = process.communicate(timeout=10)[1]
+        assert (
+            "the same command opens it again" in reported
+            and secret not in reported
+            and "--token ..." in reported
+        )
     finally:
         process.kill()
 

@@ -76,7 +76,7 @@ def test_beside_a_method_it_is_another_score_and_resumes(line, backbone, tmp_pat
 
 
 def test_each_photograph_goes_through_the_backbone_once(
-    line, backbone, datasets, tiny_configs, told, tmp_path, monkeypatch
+    line, backbone, datasets, tiny_configs, logged, tmp_path, monkeypatch
 ):
     from models.backbones.open_clip import OpenClipBackbone
 
@@ -88,7 +88,7 @@ def test_each_photograph_goes_through_the_backbone_once(
 
     monkeypatch.setattr(OpenClipBackbone, "encode", counted)
     predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
-    assert sum(images) == 10 and "of disk in" in told() and "looked at beforehand" in told()
+    assert sum(images) == 10 and "of disk in" in logged() and "looked at beforehand" in logged()
     assert not list(tmp_path.rglob(".fdsl-*"))
     images.clear()
     places = ["--data-path", str(datasets[0]), "--results", str(tmp_path / "results"), "--pictures", "0"]
@@ -214,16 +214,16 @@ def test_photographs_of_12_bits_are_read_in_one_range(tiny_configs, tmp_path):
     assert span == [0, 4095]
 
 
-def test_only_a_threshold_of_the_references_comes_with_what_makes_it_better(line, backbone, told, tmp_path):
+def test_only_a_threshold_of_the_references_comes_with_what_makes_it_better(line, backbone, logged, tmp_path):
     saved = str(tmp_path / "part.safetensors")
     flags = ["--references", str(line / "good"), "--method", "nearest", "--save-detector", saved]
     predicted(line, backbone, tmp_path / "one", *flags)
     advice = "Add normal images with --calibration"
-    before = told().count(advice)
+    before = logged().count(advice)
     assert before
     where = [*backbone[backbone.index("--model-config") :]]
     predicted(line, where, tmp_path / "two", "--detector", saved, "--threshold", "0.5")
-    assert told().count(advice) == before
+    assert logged().count(advice) == before
 
 
 def test_pictures_are_hottest_at_twice_the_level_of_a_threshold_from_the_batch(line, tiny_configs):

@@ -117,11 +117,11 @@ def test_backbones_are_timed_beside_the_bare_tower():
 
 
 def test_joining_and_listing_are_measured():
-    for words, told in (
+    for words, reported in (
         (["join", "--blocks", "20", "--length", "30"], "50 blocks, 600 rows: joined in"),
         (["list", "--count", "50"], "50 files listed and read again in"),
     ):
-        assert told in printed_by("scale.py", *words)
+        assert reported in printed_by("scale.py", *words)
 
 
 def test_an_exported_detector_is_compared_with_pytorch(datasets, backbone):

@@ -335,7 +335,7 @@ def test_other_weights_than_the_checkpoints_are_refused(workplace, datasets, tin
 
 
 def test_other_photographs_under_the_same_name_are_not_taken_for_those_of_a_finished_run(
-    workplace, datasets, tiny_configs, tmp_path, told
+    workplace, datasets, tiny_configs, tmp_path, logged
 ):
     """Same category, same numbers of images, same settings: only the files differ."""
     root = tmp_path / "mvtec"
@@ -375,18 +375,18 @@ def test_other_photographs_under_the_same_name_are_not_taken_for_those_of_a_fini
     ]
     test.main(test_args)
     assert (
-        "TRAINED ON THESE TEST IMAGES" in told()
+        "TRAINED ON THESE TEST IMAGES" in logged()
         and "TRAINED ON THESE" in next((tmp_path / "r").rglob("table.md")).read_text()
     )
     photo = next(path for path in sorted((root).rglob("test/*/*.png")) if "good" not in str(path))
     photo.write_bytes(photo.read_bytes() + b"longer")
     before = (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns
     test.main(test_args)
-    assert told().count("is of other photographs than lie there now") == 1
+    assert logged().count("is of other photographs than lie there now") == 1
     train.main(train_args)
     assert (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns != before
     train.main(train_args)
-    assert "trained with these settings already" in told()
+    assert "trained with these settings already" in logged()
 
 
 def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_configs, tmp_path):
@@ -439,7 +439,7 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
 
 @pytest.mark.parametrize("shots", ["1", "2"])
 def test_both_methods_together_are_evaluated_as_predict_scores_them(
-    workplace, datasets, tiny_configs, tmp_path, shots, told
+    workplace, datasets, tiny_configs, tmp_path, shots, logged
 ):
     """Each category's references alone say what the two maps are measured against."""
     heads = workplace / "checkpoints/m/visa.safetensors"
@@ -481,20 +481,20 @@ def test_both_methods_together_are_evaluated_as_predict_scores_them(
     found = detector.predict([datasets[0] / path for path in maps.names])
     assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.base))
     assert all(np.allclose(one.window_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.window))
-    told()
+    logged()
     test.main(["--from-maps", str(run), "--results", str(tmp_path / "again"), "--pictures", "0"])
     again = tmp_path / "again" / run.relative_to(tmp_path)
     assert (again / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
 
 
-def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, told):
+def test_categories_that_meta_json_does_not_know_are_said(datasets, tmp_path, logged):
     shutil.copytree(datasets[0], tmp_path / "mvtec")
     assert run_script(mvtec.LAYOUT, tmp_path, "", [str(tmp_path / "mvtec")]) == 0
     open_catalogue("mvtec", tmp_path / "mvtec")
-    assert "meta.json" not in told()
+    assert "meta.json" not in logged()
     shutil.copytree(tmp_path / "mvtec/plate", tmp_path / "mvtec/nut")
     assert list(open_catalogue("mvtec", tmp_path / "mvtec").test) == ["plate"]
-    assert "lists 1 of 2 categories: nut left out" in told()
+    assert "lists 1 of 2 categories: nut left out" in logged()
 
 
 @pytest.mark.parametrize(

@@ -105,9 +105,9 @@ def test_rows_tables_and_exit_codes_are_those_of_predict(place, exported, alone,
 
 
 def one_sentence(found, words):
-    code, printed, told = found
-    assert code == 2 and printed == "" and words in told
-    assert told.startswith("error: ") and told.count("\n") == 1 and "Traceback" not in told
+    code, printed, reported = found
+    assert code == 2 and printed == "" and words in reported
+    assert reported.startswith("error: ") and reported.count("\n") == 1 and "Traceback" not in reported
 
 
 @pytest.mark.slow
@@ -149,8 +149,8 @@ def test_wrong_input_and_output_are_one_sentence(exported, place, alone, tmp_pat
     one_sentence(inspect(alone, file, parts), "--output DIR is needed")
     one_sentence(inspect(alone, file, parts, "--output", tmp_path / "taken"), "name another folder")
     assert (tmp_path / "taken" / "scores.csv").read_text() == "somebody's own"
-    code, _, told = inspect(alone, file, tmp_path / "broken.png", "--output", tmp_path / "out")
-    assert code == 2 and "no photograph could be scored" in told
+    code, _, reported = inspect(alone, file, tmp_path / "broken.png", "--output", tmp_path / "out")
+    assert code == 2 and "no photograph could be scored" in reported
     assert sorted(entry.name for entry in (tmp_path / "out").iterdir()) == ["config.json", "skipped.csv"]
 
 
@@ -171,11 +171,11 @@ def test_what_cannot_compute_is_one_sentence(exported, place, alone, tmp_path, f
 
 
 def test_openvino_is_told_precision_and_threads(exported, monkeypatch):
-    told, started = [], [graph.OPENVINO, graph.CPU]
+    reported, started = [], [graph.OPENVINO, graph.CPU]
 
     class Session(onnxruntime.InferenceSession):
         def __init__(self, file, options, providers):
-            told.append(providers)
+            reported.append(providers)
             super().__init__(file, options, providers=[graph.CPU])
 
         def get_providers(self):
@@ -184,12 +184,12 @@ def test_openvino_is_told_precision_and_threads(exported, monkeypatch):
     monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: [graph.OPENVINO, graph.CPU])
     graph.Graph(exported[1], 3, "openvino", "bf16")
-    (name, options), behind = told[0]
+    (name, options), behind = reported[0]
     hints = json.loads(options["load_config"])["CPU"]
     assert (name, options["device_type"], behind) == (graph.OPENVINO, "CPU", graph.CPU)
     assert (hints["INFERENCE_PRECISION_HINT"], hints["INFERENCE_NUM_THREADS"]) == ("bf16", "3")
     graph.Graph(exported[1], 0, "openvino")
-    hints = json.loads(told[1][0][1]["load_config"])["CPU"]
+    hints = json.loads(reported[1][0][1]["load_config"])["CPU"]
     assert hints["INFERENCE_PRECISION_HINT"] == "f32" and "INFERENCE_NUM_THREADS" not in hints
     started.remove(graph.OPENVINO)
     with pytest.raises(ConfigError, match="OpenVINO could not be started"):

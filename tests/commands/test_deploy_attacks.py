@@ -68,8 +68,12 @@ def test_one_run_at_a_time_for_a_folder(place, file, tmp_path):
     assert inspect(file, place / "parts", "--output", out)[0] == 0
     before = content(out)
     with locked(out / ".lock", "it", "go"):  # predict.py's own lock
-        code, _, told = inspect(file, place / "good", "--output", out)
-        assert code == 2 and f"is being written by process {os.getpid()}" in told and told.count("\n") == 1
+        code, _, reported = inspect(file, place / "good", "--output", out)
+        assert (
+            code == 2
+            and f"is being written by process {os.getpid()}" in reported
+            and reported.count("\n") == 1
+        )
         (out / ".lock").read_bytes()
     assert content(out) == before
     assert inspect(file, place / "good", "--output", out)[0] == 0
@@ -82,9 +86,9 @@ def test_a_partial_folder_of_somebody_else_stays(place, file, tmp_path, folder):
     mine = tmp_path / "out" / folder / "thesis.txt"
     mine.parent.mkdir(parents=True)
     mine.write_text("mine")
-    code, _, told = inspect(file, place / "good", "--output", tmp_path / "out")
+    code, _, reported = inspect(file, place / "good", "--output", tmp_path / "out")
     assert mine.read_text() == "mine"
-    assert code == (0 if folder == ".partial" else 2) and ("did not write" in told) == (code == 2)
+    assert code == (0 if folder == ".partial" else 2) and ("did not write" in reported) == (code == 2)
 
 
 def test_what_an_interrupted_run_left_gives_way(tmp_path):
@@ -109,8 +113,8 @@ def test_a_run_that_scores_nothing_keeps_the_results_of_the_run_before(place, fi
         (nothing / "x.png").write_bytes(b"no picture")
     inspect(file, place / "parts", "--output", out)
     before = content(out)
-    code, _, told = inspect(file, nothing, "--output", out)
-    assert code == 2 and "no photograph could be scored" in told
+    code, _, reported = inspect(file, nothing, "--output", out)
+    assert code == 2 and "no photograph could be scored" in reported
     assert {name: text for name, text in content(out).items() if name != ".lock"} == before
 
 
@@ -121,8 +125,8 @@ def test_closed_and_broken_streams_change_no_exit_code(place, file, tmp_path, st
     for limit, wanted in (("1.1", 0), ("0", 1)):
         more = ("--format", "json", "--threshold", limit, "--exit-code")
         given = (file, place / "parts", "--output", tmp_path / "out", *more)
-        code, printed, told = in_shell(streams, *given)
-        assert code == wanted and "Traceback" not in told
+        code, printed, reported = in_shell(streams, *given)
+        assert code == wanted and "Traceback" not in reported
         assert all(json.loads(line) for line in printed.splitlines())
         assert len(rows(tmp_path / "out/scores.csv")) == 4
     assert in_shell(streams, file, "--output")[0] == 2
@@ -137,8 +141,8 @@ def test_a_signal_ends_it_with_one_line(file, tmp_path, number, code):
     process = subprocess.Popen(given, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.readline()
     process.send_signal(number)
-    _, told = process.communicate(timeout=20)
-    assert process.returncode == code and told.startswith("Interrupted; ") and told.count("\n") == 1
+    _, reported = process.communicate(timeout=20)
+    assert process.returncode == code and reported.startswith("Interrupted; ") and reported.count("\n") == 1
     assert not (tmp_path / "out/scores.csv").exists()
     assert inspect(file, tmp_path / "first.png", "--output", tmp_path / "out")[0] == 0
     assert sorted(content(tmp_path / "out")) == ["config.json", "scores.csv", "scores.jsonl"]
@@ -183,9 +187,9 @@ def test_what_a_file_says_of_itself_is_checked(file, tmp_path, facts):
         for entry in model.metadata_props:
             entry.value = facts.get(entry.key, entry.value)
 
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as raised:
         graph.Graph(changed(file, tmp_path / "odd.onnx", change))
-    sentence = str(told.value)
+    sentence = str(raised.value)
     assert "odd.onnx" in sentence and sentence.isprintable() and len(sentence) < 600
 
 
@@ -236,8 +240,8 @@ RIGHT = {
 
 def test_a_small_graph_is_taken(tmp_path, place):
     onnx.save(small_graph(RIGHT), tmp_path / "small.onnx")
-    code, printed, told = inspect(tmp_path / "small.onnx", place / "good", "--format", "json")
-    assert code == 0 and [json.loads(line)["score"] for line in printed.splitlines()] == [0.5] * 3, told
+    code, printed, reported = inspect(tmp_path / "small.onnx", place / "good", "--format", "json")
+    assert code == 0 and [json.loads(line)["score"] for line in printed.splitlines()] == [0.5] * 3, reported
 
 
 @pytest.mark.parametrize(
@@ -262,9 +266,9 @@ def test_a_small_graph_is_taken(tmp_path, place):
 )
 def test_a_graph_that_is_no_detectors_is_one_sentence(tmp_path, place, model):
     onnx.save(model, tmp_path / "odd.onnx")
-    with pytest.raises(ConfigError) as told, Image.open(place / "good/1.png") as photo:
+    with pytest.raises(ConfigError) as raised, Image.open(place / "good/1.png") as photo:
         graph.Graph(tmp_path / "odd.onnx").look_at(photo.convert("RGB"), "1.png")
-    assert str(told.value).isprintable() and "\n" not in str(told.value)
+    assert str(raised.value).isprintable() and "\n" not in str(raised.value)
 
 
 def test_archives_and_lists_are_read_as_predict_reads_them(place, file, tmp_path):
@@ -285,11 +289,11 @@ def test_archives_and_lists_are_read_as_predict_reads_them(place, file, tmp_path
 
 
 def test_an_escape_code_in_a_flag_does_not_reach_the_terminal(file):
-    code, printed, told = inspect(file, "x\x1b[2J", "--threads", "\x1b[31m")
-    assert code == 2 and "\x1b" not in printed + told
+    code, printed, reported = inspect(file, "x\x1b[2J", "--threads", "\x1b[31m")
+    assert code == 2 and "\x1b" not in printed + reported
 
 
 @pytest.mark.parametrize("given", ["rtsp://10.0.0.7/x", "0", "/dev/null"])
 def test_a_camera_is_answered_with_what_can_be_done(file, given):
-    code, _, told = inspect(file, given, "--format", "json")
-    assert code == 2 and "cameras and streams are not read yet" in told and told.count("\n") == 1
+    code, _, reported = inspect(file, given, "--format", "json")
+    assert code == 2 and "cameras and streams are not read yet" in reported and reported.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Masks that are empty or nearly all defect are said, by test.py and by the check of a folder."""
+"""Masks that are empty or nearly all defect are reported, by test.py and by the check of a folder."""
 
 import re
 import shutil
@@ -17,25 +17,25 @@ from utils.errors import DataError
 test, train = command("test"), command("train")
 
 
-@pytest.mark.parametrize("value, said", [(255, "inverted?"), (0, "empty")])
-def test_masks_that_cannot_be_right_are_said(datasets, tiny_configs, tmp_path, told, value, said):
+@pytest.mark.parametrize("value, reported", [(255, "inverted?"), (0, "empty")])
+def test_masks_that_cannot_be_right_are_said(datasets, tiny_configs, tmp_path, logged, value, reported):
     shutil.copytree(datasets[0], tmp_path / "mvtec")
     mask = sorted((tmp_path / "mvtec").glob("*/ground_truth/*/*.png"))[0]
     cv2.imwrite(str(mask), np.full_like(cv2.imread(str(mask)), value))
     places = ["--data-path", str(tmp_path / "mvtec"), "--results", str(tmp_path / "results")]
     run = ["--dataset", "mvtec", "--method", "nearest", "--pictures", "0", "--model-config", tiny_configs]
     test.main([*run, *places, *BACKBONE])
-    words = {"inverted?": "100% of the mask is defect", "empty": "the mask of a defect is empty"}[said]
-    assert f"{mask.name}: {words}" in told()
+    words = {"inverted?": "100% of the mask is defect", "empty": "the mask of a defect is empty"}[reported]
+    assert f"{mask.name}: {words}" in logged()
     problems = check_catalogue(open_catalogue("mvtec", tmp_path / "mvtec"))
-    assert any(mask.name in problem and said.split()[-1] in problem for problem in problems)
+    assert any(mask.name in problem and reported.split()[-1] in problem for problem in problems)
 
 
-def test_usual_masks_are_not_mentioned(datasets, tiny_configs, tmp_path, told):
+def test_usual_masks_are_not_mentioned(datasets, tiny_configs, tmp_path, logged):
     places = ["--data-path", str(datasets[0]), "--results", str(tmp_path / "results")]
     run = ["--dataset", "mvtec", "--method", "nearest", "--pictures", "0", "--model-config", tiny_configs]
     test.main([*run, *places, *BACKBONE])
-    assert "mask" not in "".join(line for line in told().splitlines() if "warning" in line)
+    assert "mask" not in "".join(line for line in logged().splitlines() if "warning" in line)
 
 
 def turned_by_exif(root):
@@ -59,13 +59,13 @@ def smaller(root):
 
 @pytest.mark.parametrize("spoil", [turned_by_exif, smaller])
 def test_a_mask_of_another_size_is_named_by_the_test_and_refused_by_the_training(
-    datasets, tiny_configs, tmp_path, told, spoil
+    datasets, tiny_configs, tmp_path, logged, spoil
 ):
     root = shutil.copytree(datasets[0], tmp_path / "mvtec")
     sentence = spoil(root)
     given = ["--data-path", str(root), "--model-config", tiny_configs, "--dataset", "mvtec", *BACKBONE]
     test.main([*given, "--method", "nearest", "--pictures", "0", "--results", str(tmp_path / "results")])
-    assert sentence in told() and told().count("mask of") == 1
+    assert sentence in logged() and logged().count("mask of") == 1
     assert any(sentence in problem for problem in check_catalogue(open_catalogue("mvtec", root)))
     with pytest.raises(DataError, match=re.escape(sentence)):
         train.main([*given, "--k-shot", "2", "--epochs", "1", "--checkpoints", str(tmp_path / "checkpoints")])
@@ -85,15 +85,15 @@ def exif_of_half_a_turn(root):
     return mask, f"{mask.name}: EXIF data of its image {photo.name} say rotated by 180 degrees"
 
 
-def test_a_mask_that_exif_data_may_have_left_behind_is_named(datasets, tiny_configs, tmp_path, told):
+def test_a_mask_that_exif_data_may_have_left_behind_is_named(datasets, tiny_configs, tmp_path, logged):
     root = shutil.copytree(datasets[0], tmp_path / "mvtec")
     mask, sentence = exif_of_half_a_turn(root)
     given = ["--data-path", str(root), "--model-config", tiny_configs, "--dataset", "mvtec", *BACKBONE]
     test.main([*given, "--method", "nearest", "--pictures", "0", "--results", str(tmp_path / "results")])
-    assert told().count(sentence) == 1
+    assert logged().count(sentence) == 1
     assert any(sentence in problem for problem in check_catalogue(open_catalogue("mvtec", root)))
     train.main([*given, "--k-shot", "2", "--epochs", "1", "--checkpoints", str(tmp_path / "checkpoints")])
-    assert told().count(sentence) == 2
+    assert logged().count(sentence) == 2
     with Image.open(mask) as image:  # a mask that is turned too belongs to its photograph
         exif = image.getexif()
         exif[0x0112] = 3

@@ -171,12 +171,12 @@ def of_nothing(monkeypatch):
     monkeypatch.setattr(onnx_file, "difference", lambda file, graph: 0.0)
 
 
-def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_path, monkeypatch, told):
+def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_path, monkeypatch, logged):
     monkeypatch.setattr(onnx_file, "LARGEST", -1)
     file, beside = tmp_path / "part.onnx", tmp_path / "part.onnx.data"
     export.main(["--detector", str(detector), "--output", str(file), "--device", "cpu"])
     assert {file.name for file in tmp_path.iterdir()} == {"inspect.pyz", "part.onnx", "part.onnx.data"}
-    assert "part.onnx.data, which belongs next to it" in told()
+    assert "part.onnx.data, which belongs next to it" in logged()
     with Image.open(place / "good/1.png") as photo:
         found = graph.Graph(file).look_at(photo.convert("RGB"), "1.png")
     assert found.score == pytest.approx(
@@ -249,9 +249,9 @@ def test_a_full_disk_leaves_nothing_behind(detector, tmp_path, of_nothing, monke
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(onnx_file, "difference", full)
-    with pytest.raises(OSError) as told:
+    with pytest.raises(OSError) as raised:
         export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
-    assert told.value.filename == str(tmp_path / "part.onnx") and not list(tmp_path.iterdir())
+    assert raised.value.filename == str(tmp_path / "part.onnx") and not list(tmp_path.iterdir())
 
 
 def test_missing_packages_are_one_sentence(detector, tmp_path, monkeypatch):

@@ -117,20 +117,20 @@ def test_an_interrupted_run_leaves_no_results_of_the_one_before(place, tmp_path,
     assert set(content(run)) == {"config.json", "references.txt"}
 
 
-def test_pictures_are_drawn_later_from_the_maps_and_old_ones_do_not_stay(place, told, monkeypatch):
+def test_pictures_are_drawn_later_from_the_maps_and_old_ones_do_not_stay(place, logged, monkeypatch):
     arguments, run = place
     numbers = (run / "metrics.json").read_bytes()
     with monkeypatch.context() as patch:
         patch.setattr("fdsl.evaluation.single_pass.build_detector", None)
         test.main(arguments())
-    assert "they are drawn from its maps" in told()
+    assert "they are drawn from its maps" in logged()
     assert (
         (run / "report.html").is_file()
         and any((run / "pictures").iterdir())
         and (run / "metrics.json").read_bytes() == numbers
     )
     test.main(arguments())
-    assert "is finished: nothing to do" in told()
+    assert "is finished: nothing to do" in logged()
     test.main(arguments("--pictures", "0", "--force"))
     assert not (run / "report.html").exists() and not (run / "pictures").exists()
     (run / "maps.npz").unlink()
@@ -138,12 +138,14 @@ def test_pictures_are_drawn_later_from_the_maps_and_old_ones_do_not_stay(place, 
     assert (run / "report.html").is_file() and (run / "metrics.json").read_bytes() == numbers
 
 
-def test_a_run_of_other_settings_in_the_same_folder_is_named_before_it_is_replaced(place, told):
+def test_a_run_of_other_settings_in_the_same_folder_is_named_before_it_is_replaced(place, logged):
     arguments, run = place
-    told()
+    logged()
     test.main([*arguments("--pictures", "0"), "--precision", "bf16"])
-    said = told()
-    assert "holds a run of other settings, which this one replaces (precision float32, now bfloat16)" in said
+    reported = logged()
+    assert (
+        "holds a run of other settings, which this one replaces (precision float32, now bfloat16)" in reported
+    )
     assert json.loads((run / "config.json").read_text())["machine"]["precision"] == "bfloat16"
 
 
@@ -225,7 +227,7 @@ def test_a_seed_that_no_generator_takes_is_refused(place, capsys):
 @pytest.mark.parametrize(
     "content", ["", "[1]", '{"categories": 3}', '{"categories": {"plate": {}}, "mean": {}}']
 )
-def test_a_finished_run_with_damaged_numbers_is_repeated(datasets, backbone, tmp_path, content, told):
+def test_a_finished_run_with_damaged_numbers_is_repeated(datasets, backbone, tmp_path, content, logged):
     flags = ["--dataset", "mvtec", "--data-path", str(datasets[0]), "--method", "nearest", *backbone]
     flags += ["--results", str(tmp_path), "--pictures", "0"]
     command("test").main(flags)
@@ -233,4 +235,4 @@ def test_a_finished_run_with_damaged_numbers_is_repeated(datasets, backbone, tmp
     before = file.read_text()
     file.write_text(content)
     command("test").main(flags)
-    assert "its metrics.json is damaged" in told() and file.read_text() == before
+    assert "its metrics.json is damaged" in logged() and file.read_text() == before

@@ -52,13 +52,13 @@ def test_predict_and_its_detector_look_at_both_alike(folders, backbone, tmp_path
     assert found["twelve"] == pytest.approx(found["eight"], rel=0.03)
 
 
-def test_a_photograph_beyond_the_references_is_said(folders, detector, backbone, tmp_path, told):
+def test_a_photograph_beyond_the_references_is_said(folders, detector, backbone, tmp_path, logged):
     shutil.copytree(folders / "twelve", tmp_path / "new")
     write(tmp_path / "new/part/bad/bright.png", 1, 60000, np.uint16)
     good = str(folders / "twelve/part/good")
     run = ["--references", good, "--input", str(tmp_path / "new/part/bad"), "--output", str(tmp_path / "out")]
     predict.main([*run, "--pictures", "none", *backbone])
-    assert "bright.png" in told() and "outside 0 to 4095, the range of the references" in told()
+    assert "bright.png" in logged() and "outside 0 to 4095, the range of the references" in logged()
 
 
 def test_a_test_run_stores_the_range_of_its_references(folders, tiny_configs, tmp_path):
@@ -70,12 +70,12 @@ def test_a_test_run_stores_the_range_of_its_references(folders, tiny_configs, tm
     assert json.loads(config.read_text())["grey"] == {"part": [0.0, 4095.0]}
 
 
-def test_pages_that_are_left_out_are_named(detector, backbone, tmp_path, told):
+def test_pages_that_are_left_out_are_named(detector, backbone, tmp_path, logged):
     pages = [Image.fromarray(texture(seed)) for seed in range(3)]
     for name in ("good/many.tif", "new/more.tiff"):
         (tmp_path / name).parent.mkdir()
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
     run = ["--references", str(tmp_path / "good"), "--input", str(tmp_path / "new"), "--pictures", "none"]
     predict.main([*run, "--output", str(tmp_path / "out"), *backbone])
-    assert "of reference many.tif 2 page(s) are left out" in told()
-    assert "more.tiff: only its first page is looked at, 2 more are left out" in told()
+    assert "of reference many.tif 2 page(s) are left out" in logged()
+    assert "more.tiff: only its first page is looked at, 2 more are left out" in logged()

@@ -82,7 +82,7 @@ def test_what_was_fitted_is_listed(good, tiny_configs, tmp_path):
     made.save(file)
     with safe_open(file, framework="pt") as saved:
         listed = json.loads(saved.metadata()["fdsl_detector"])["reference_files"]
-    assert listed == [list(one.told) for one in made.kept]
+    assert listed == [list(one.reported) for one in made.kept]
     assert AnomalyDetector.load(file, device="cpu").kept == made.kept
 
 
@@ -100,11 +100,11 @@ def test_a_failed_lesson_changes_nothing(good, tiny_configs, tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in made.tensors().items())
 
 
-def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypatch, told):
+def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypatch, logged):
     made = detector(tiny_configs)
     monkeypatch.setattr("fdsl.references.reference_store.MOST_BYTES", 10)
     made.fit(good)
-    assert made.kept == [] and "does not carry them" in told()
+    assert made.kept == [] and "does not carry them" in logged()
     for change in (lambda: made.add_references(good), lambda: made.forget("1.png")):
         with pytest.raises(ConfigError, match="does not carry its references"):
             change()
@@ -166,7 +166,7 @@ def test_a_rate_that_somebody_chose_stays(good, tiny_configs, rate):
     same(grown, whole)
 
 
-def test_the_command_keeps_them_too(good, tiny_configs, tmp_path, told):
+def test_the_command_keeps_them_too(good, tiny_configs, tmp_path, logged):
     made, file = detector(tiny_configs), str(tmp_path / "part.safetensors")
     made.fit(good[:3])
     for score, flags in ((0.321, []), (0.5, ["--threshold", "0.5"])):

@@ -76,17 +76,17 @@ def test_a_stopped_pass_goes_on_also_with_more_seeds(two_plates, backbone, tmp_p
     assert files_of(tmp_path / "together") == files_of(tmp_path / "alone")
 
 
-def test_banks_that_do_not_fit_take_several_passes(datasets, backbone, tmp_path, told):
+def test_banks_that_do_not_fit_take_several_passes(datasets, backbone, tmp_path, logged):
     flags = ["--method", "nearest", *backbone]
     run(datasets[0], tmp_path / "little", flags, *BOTH, "--memory", "0.00013")
-    assert "more runs wait for another pass" in told()
+    assert "more runs wait for another pass" in logged()
     run(datasets[0], tmp_path / "none", flags, *BOTH, "--memory", "0.00001")
-    assert "each run encodes for itself" in told()
+    assert "each run encodes for itself" in logged()
     run(datasets[0], tmp_path / "much", flags, *BOTH)
     assert files_of(tmp_path / "little") == files_of(tmp_path / "much") == files_of(tmp_path / "none")
 
 
-def test_finished_runs_are_not_computed_again(datasets, backbone, tmp_path, images_encoded, told):
+def test_finished_runs_are_not_computed_again(datasets, backbone, tmp_path, images_encoded, logged):
     flags = ["--method", "nearest", *backbone]
     run(datasets[0], tmp_path, flags, "--k-shot", "1", "--seed", "14")
     before = images_encoded()
@@ -94,11 +94,11 @@ def test_finished_runs_are_not_computed_again(datasets, backbone, tmp_path, imag
     between = images_encoded()
     assert between - before == 8 + 2 + 2
     run(datasets[0], tmp_path, flags, *BOTH)
-    assert images_encoded() == between and told().count("is finished: nothing to do") == 5
+    assert images_encoded() == between and logged().count("is finished: nothing to do") == 5
 
 
 def test_values_that_overflow_in_one_run_leave_the_others_as_they_are(
-    datasets, backbone, tmp_path, monkeypatch, told
+    datasets, backbone, tmp_path, monkeypatch, logged
 ):
     plain = Scorer.__call__
 
@@ -111,7 +111,7 @@ def test_values_that_overflow_in_one_run_leave_the_others_as_they_are(
     monkeypatch.setattr(Scorer, "__call__", scored)
     flags = ["--method", "nearest", *backbone, "--precision", "bf16"]
     run(datasets[0], tmp_path / "together", flags, *BOTH)
-    assert told().count("The run is repeated in float32") == 2, "those of two shots"
+    assert logged().count("The run is repeated in float32") == 2, "those of two shots"
     for shots, seed in RUNS:
         run(datasets[0], tmp_path / "alone", flags, "--k-shot", str(shots), "--seed", str(seed))
     together = files_of(tmp_path / "together")

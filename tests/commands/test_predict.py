@@ -74,27 +74,29 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     assert json.loads((out / "config.json").read_text())["method"] == "nearest"
 
 
-def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, tmp_path, told):
+def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, tmp_path, logged):
     """Trained heads that lie about are named and not taken."""
     given = ["--references", str(place / "good"), "--input", str(place / "parts/2.png")]
     given += ["--output", str(tmp_path / "out"), "--checkpoints", str(checkpoint.parents[1]), *backbone]
     assert predict.main(given) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["method"] == "plus" and config["windows"]["tiles"] == 1
-    assert "visa.safetensors is not used: heads are for --method fdsl" in told()
+    assert "visa.safetensors is not used: heads are for --method fdsl" in logged()
     assert predict.main([*given, "--tiles", "2", "--rotate-references", "1"]) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["windows"]["tiles"] == 2 and config["rotations"] == 1
 
 
-def test_calibration_images_give_the_threshold_and_a_reason_is_in_every_row(place, backbone, tmp_path, told):
+def test_calibration_images_give_the_threshold_and_a_reason_is_in_every_row(
+    place, backbone, tmp_path, logged
+):
     Image.new("RGB", (80, 60)).save(place / "black.png")
     common = ["--input", str(place / "black.png"), str(place / "parts/10.png")]
     given = ["--references", str(place / "good/1.png"), "--output", str(tmp_path / "out"), *common, *backbone]
     calibration = ["--calibration", str(place / "good/2.png"), str(place / "good/3.png")]
     saved = ["--save-detector", str(tmp_path / "part.safetensors")]
     assert predict.main([*given, *calibration, *saved, "--exit-code"]) == 1
-    assert "2 calibration images, which guarantee 0.33 at best; 99 guarantee 0.01" in told()
+    assert "2 calibration images, which guarantee 0.33 at best; 99 guarantee 0.01" in logged()
     black, part = [json.loads(line) for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()]
     assert black["anomalous"] and black["reason"] == "no part in the picture" and black["boxes"] == []
     assert part["reason"] is None
@@ -339,7 +341,7 @@ def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
 
 
 @pytest.mark.parametrize(
-    "flags, told",
+    "flags, reported",
     [
         (["--output", "o"], "--references"),
         (["--references", "r"], "--output"),
@@ -357,11 +359,16 @@ def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
         (["--references", "r", "--output", "o", "--rotate-references", "0"], "whole number"),
     ],
 )
-def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, told, capsys):
+def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, reported, capsys):
     with pytest.raises(SystemExit) as stop:
         predict.main(["--input", "x.png", *flags])
-    said = capsys.readouterr().err
-    assert stop.value.code == 2 and told in said and said.startswith("error: ") and said.count("\n") == 1
+    printed = capsys.readouterr().err
+    assert (
+        stop.value.code == 2
+        and reported in printed
+        and printed.startswith("error: ")
+        and printed.count("\n") == 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -70,14 +70,14 @@ def test_a_forged_list_of_pictures_deletes_nothing_elsewhere(place, detector, tm
     assert victim.exists()
 
 
-def test_pictures_of_a_run_are_not_taken_for_photographs(place, detector, tmp_path, caplog, told):
+def test_pictures_of_a_run_are_not_taken_for_photographs(place, detector, tmp_path, caplog, logged):
     caplog.set_level(logging.INFO, "fdsl")
     for number in (2, 10):
         draw(tmp_path / "new" / f"{number}.png", number)
     run(detector, "--input", tmp_path / "new", "--output", tmp_path / "new" / "first")
     run(detector, "--input", tmp_path / "new", "--output", tmp_path / "new" / "second")
     assert len(rows(tmp_path / "new" / "second" / "scores.csv")) == 2
-    assert "its pictures are not taken for photographs" in told()
+    assert "its pictures are not taken for photographs" in logged()
     draw(tmp_path / "new" / "first" / "own.png", 3)  # a user's own file there is one all the same
     assert len(list_images(tmp_path / "new")) == 3 and len(list_images(str(tmp_path / "new" / "*"))) == 3
     assert MARKER == PREDICTIONS and all((tmp_path / "new" / "first" / name).exists() for name in DRAWN)
@@ -109,7 +109,7 @@ def test_output_references_and_photographs_must_not_lie_in_each_other(place, bac
     assert not (good / "out").exists()
 
 
-def test_a_reference_among_the_photographs_is_said(place, backbone, tmp_path, told):
+def test_a_reference_among_the_photographs_is_said(place, backbone, tmp_path, logged):
     predict.main(
         [
             "--references",
@@ -125,12 +125,12 @@ def test_a_reference_among_the_photographs_is_said(place, backbone, tmp_path, to
         ]
     )
     assert (
-        all(f"good/{number}.png is one of the references" in told() for number in (1, 2, 3))
-        and "parts/2.png is one" not in told()
+        all(f"good/{number}.png is one of the references" in logged() for number in (1, 2, 3))
+        and "parts/2.png is one" not in logged()
     )
 
 
-def test_photographs_of_kinds_that_are_not_read_are_listed(place, detector, tmp_path, told):
+def test_photographs_of_kinds_that_are_not_read_are_listed(place, detector, tmp_path, logged):
     draw(tmp_path / "mix" / "1.png", 1)
     for name in ("phone.HEIC", "camera.CR2", "notes.txt"):
         (tmp_path / "mix" / name).write_bytes(b"x")
@@ -139,7 +139,7 @@ def test_photographs_of_kinds_that_are_not_read_are_listed(place, detector, tmp_
     assert {os.path.basename(name) for name in skipped} == {"phone.HEIC", "camera.CR2"}
     assert (
         all("convert it to PNG or JPEG" in reason for reason in skipped.values())
-        and "2 file(s) skipped" in told()
+        and "2 file(s) skipped" in logged()
     )
 
 
@@ -172,7 +172,7 @@ def test_a_link_to_itself_is_skipped_by_name(detector, tmp_path, more):
             run(detector, "--input", tmp_path / given, "--output", tmp_path / "other", *more)
 
 
-def test_a_copy_of_a_reference_is_named(place, detector, tmp_path, told):
+def test_a_copy_of_a_reference_is_named(place, detector, tmp_path, logged):
     """Under another name, in another format, by a saved detector too: same pixels, same score as known."""
     draw(tmp_path / "in/new.png", 90)
     shutil.copy(place / "good/1.png", tmp_path / "in/copy.png")
@@ -181,5 +181,5 @@ def test_a_copy_of_a_reference_is_named(place, detector, tmp_path, told):
     (tmp_path / "in/link.png").symlink_to(place / "good/3.png")
     run(detector, "--input", tmp_path / "in", "--output", tmp_path / "out")
     for name, reference in (("copy.png", "1.png"), ("other.bmp", "2.png"), ("link.png", "3.png")):
-        assert f"{name} is one of the references ({reference}): its score" in told()
-    assert "new.png is one" not in told()
+        assert f"{name} is one of the references ({reference}): its score" in logged()
+    assert "new.png is one" not in logged()

@@ -46,14 +46,14 @@ def in_torchrun(size, name, arguments, *more):
 def of_ranks(place, size, results, *more, action=None):
     arguments = place.test(*(more or SEVERAL), results=results)
     return in_ranks(
-        size, action or (lambda _: as_command(test.main, arguments)), place.folder / f"{results}-said"
+        size, action or (lambda _: as_command(test.main, arguments)), place.folder / f"{results}-reported"
     )
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_gives_the_files_of_one_process(place, size):
-    codes, said = of_ranks(place, size, f"ranks{size}")
-    assert codes == [0] * size, said
+    codes, reported = of_ranks(place, size, f"ranks{size}")
+    assert codes == [0] * size, reported
     wanted = files(place.folder / "results")
     assert len([name for name in wanted if name.endswith("maps.npz")]) == 2
     assert files(place.folder / f"ranks{size}") == wanted
@@ -79,11 +79,11 @@ def table(place):
 
 @pytest.mark.slow
 def test_an_ablation_has_the_files_and_the_table_of_one_process(place, table):
-    codes, said = of_ranks(place, 2, "ablated", *ABLATED)
-    assert codes == [0, 0], said
+    codes, reported = of_ranks(place, 2, "ablated", *ABLATED)
+    assert codes == [0, 0], reported
     assert tables_and_files(place.folder / "ablated") == table
     assert len([name for name in table[0] if name.endswith("maps.npz")]) == 8
-    assert said[0].count("8 runs: ") == 1 and "8 runs: " not in said[1]
+    assert reported[0].count("8 runs: ") == 1 and "8 runs: " not in reported[1]
 
 
 @pytest.mark.slow
@@ -99,10 +99,10 @@ def test_ranks_go_from_one_backbone_to_the_next_together(place):
         return first, first + 3
 
     test.main(arguments("towers"))
-    codes, said = in_ranks(
-        2, lambda _: as_command(test.main, arguments("towers-of-ranks")), place.folder / "towers-said"
+    codes, reported = in_ranks(
+        2, lambda _: as_command(test.main, arguments("towers-of-ranks")), place.folder / "towers-reported"
     )
-    assert codes == [0, 0], said
+    assert codes == [0, 0], reported
     assert tables_and_files(place.folder / "towers-of-ranks") == tables_and_files(place.folder / "towers")
 
 
@@ -155,8 +155,8 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
         FinishedParts.save = save
         as_command(test.main, arguments)
 
-    codes, said = of_ranks(place, 2, "killed", action=action)
-    assert codes == [2, -9] and "Another rank has ended" in said[0]
+    codes, reported = of_ranks(place, 2, "killed", action=action)
+    assert codes == [2, -9] and "Another rank has ended" in reported[0]
     assert not list((place.folder / "killed").rglob("metrics.json"))
     assert of_ranks(place, 3, "killed")[0] == [0, 0, 0]
     assert files(place.folder / "killed") == files(place.folder / "results")
@@ -176,33 +176,33 @@ def test_values_that_overflow_are_repeated_in_float32_by_the_first(place, monkey
     left = []
     for size in (1, 2):
         more = ["--seed", "14", "--pictures", "0", "--precision", "bf16"]
-        codes, said = of_ranks(place, size, f"narrow{size}", *more)
-        assert codes == [0] * size and said[0].count("The run is repeated in float32") == 1, said
+        codes, reported = of_ranks(place, size, f"narrow{size}", *more)
+        assert codes == [0] * size and reported[0].count("The run is repeated in float32") == 1, reported
         left.append(files(place.folder / f"narrow{size}"))
     assert left[0] == left[1] and any(name.endswith("maps.npz") for name in left[0])
 
 
 @pytest.mark.slow
 def test_torchrun_starts_it(place):
-    code, told = in_torchrun(2, "test", place.test(*SEVERAL, results="torchrun"))
-    assert code == 0, told
-    assert told.count("results in ") == 2 and told.count("The backbone is untrained") == 1
+    code, reported = in_torchrun(2, "test", place.test(*SEVERAL, results="torchrun"))
+    assert code == 0, reported
+    assert reported.count("results in ") == 2 and reported.count("The backbone is untrained") == 1
     assert files(place.folder / "torchrun") == files(place.folder / "results")
 
 
 @pytest.mark.slow
-def test_another_one_ends_it_before_the_lock_is_had(place, monkeypatch, told):
+def test_another_one_ends_it_before_the_lock_is_had(place, monkeypatch, logged):
     plain = RunFolder.locked
 
     def locked(self):
         monkeypatch.setattr(RunFolder, "locked", plain)
-        codes, said = of_ranks(place, 1, "late", "--seed", "14")
-        assert codes == [0], said
+        codes, reported = of_ranks(place, 1, "late", "--seed", "14")
+        assert codes == [0], reported
         return plain(self)
 
     monkeypatch.setattr(RunFolder, "locked", locked)
     test.main(place.test("--seed", "14", results="late"))
-    assert "is finished: nothing to do" in told() and "results in " not in told()
+    assert "is finished: nothing to do" in logged() and "results in " not in logged()
 
 
 @pytest.mark.slow
@@ -212,15 +212,15 @@ def test_two_jobs_on_one_folder_are_refused(place):
         place.folder / "results"
     )
     with locked(results / folder / ".lock", "it", "go"):
-        codes, said = of_ranks(place, 2, "busy")
-        assert codes == [2, 2] and "is being written by process" in said[0] and said[1] == ""
+        codes, reported = of_ranks(place, 2, "busy")
+        assert codes == [2, 2] and "is being written by process" in reported[0] and reported[1] == ""
 
 
 @pytest.mark.slow
-def test_only_the_first_evaluates_stored_maps(place, told):
+def test_only_the_first_evaluates_stored_maps(place, logged):
     folder = str(next((place.folder / "results").rglob("config.json")).parent)
     arguments = ["--from-maps", folder, "--data-path", str(place.data), "--image-score", "max"]
     arguments += ["--results", str(place.folder / "again")]
-    codes, said = in_ranks(2, lambda _: as_command(test.main, arguments), place.folder / "again-said")
+    codes, reported = in_ranks(2, lambda _: as_command(test.main, arguments), place.folder / "again-reported")
     assert codes == [0, 0] and len(list((place.folder / "again").rglob("metrics.json"))) == 1
-    assert "results in" not in said[1]
+    assert "results in" not in reported[1]

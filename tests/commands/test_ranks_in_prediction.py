@@ -62,24 +62,24 @@ def predicted(place, output, *more):
 
 def of_ranks(place, size, output, *more, action=None):
     action = action or (lambda _: as_command(predict.main, arguments_of(place, output, *more)))
-    return in_ranks(size, action, place.folder / f"{output}-said")
+    return in_ranks(size, action, place.folder / f"{output}-reported")
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_gives_the_files_of_one_process(place, size):
-    codes, said = of_ranks(place, size, f"ranks{size}")
-    assert codes == [0] * size, said
+    codes, reported = of_ranks(place, size, f"ranks{size}")
+    assert codes == [0] * size, reported
     assert files(place.folder / f"ranks{size}") == place.whole
     assert len([name for name in place.whole if name.startswith("pictures/")]) == 13
     assert not list((place.folder / f"ranks{size}").glob(".*"))
-    assert "3 file(s) skipped" in said[0] and said[1] == ""
+    assert "3 file(s) skipped" in reported[0] and reported[1] == ""
 
 
 @pytest.mark.slow
 def test_references_and_odd_photographs_are_said_once(place):
     for output in ("plain", "warned"):
-        said = of_ranks(place, 1 if output == "plain" else 3, output, "--pictures", "none")[1]
-        found = [line for one in said for line in one.splitlines() if line.startswith("warning: ")]
+        reported = of_ranks(place, 1 if output == "plain" else 3, output, "--pictures", "none")[1]
+        found = [line for one in reported for line in one.splitlines() if line.startswith("warning: ")]
         assert len([line for line in found if "is one of the references" in line]) == 3, found
         if output == "plain":
             wanted = found
@@ -123,13 +123,13 @@ def killing(place, output, number, *more):
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_and_resume_goes_on_with_any_number(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
-    codes, said = of_ranks(place, 2, "killed", action=killing(place, "killed", 5))
-    assert codes == [2, -9] and "Another rank has ended" in said[0]
+    codes, reported = of_ranks(place, 2, "killed", action=killing(place, "killed", 5))
+    assert codes == [2, -9] and "Another rank has ended" in reported[0]
     done = sorted(path.name for path in (place.folder / "killed/.partial/blocks").iterdir())
     assert "000001" in done and "000005" not in done
     begun_again = killing(place, "killed", 1, "--resume")  # that block is done
-    codes, said = of_ranks(place, 3, "killed", action=begun_again)
-    assert codes == [0, 0, 0], said
+    codes, reported = of_ranks(place, 3, "killed", action=begun_again)
+    assert codes == [0, 0, 0], reported
     assert files(place.folder / "killed") == place.whole
 
 
@@ -266,8 +266,8 @@ def test_a_damaged_block_is_computed_again(place, monkeypatch, tmp_path, damage,
             DAMAGE[damage](place.folder / f"{damage} later" / ".partial/blocks/000001")
 
     monkeypatch.setattr(World, "wait", wait)
-    codes, said = of_ranks(place, 2, f"{damage} later")
-    assert codes == [0, 0] and "block 2 is missing or damaged: it is computed again" in said[0], said
+    codes, reported = of_ranks(place, 2, f"{damage} later")
+    assert codes == [0, 0] and "block 2 is missing or damaged: it is computed again" in reported[0], reported
     assert files(place.folder / f"{damage} later") == place.whole
 
 
@@ -286,11 +286,11 @@ def test_blocks_keep_the_results_of_the_run_before_until_they_are_joined(place, 
 
 @pytest.mark.slow
 def test_rows_are_printed_at_the_end_by_the_one_that_joins(place):
-    codes, said = of_ranks(place, 2, "printed", "--format", "json", "--pictures", "none")
+    codes, reported = of_ranks(place, 2, "printed", "--format", "json", "--pictures", "none")
     assert codes == [0, 0]
-    printed = [line for line in said[0].splitlines() if line.startswith("{")]
+    printed = [line for line in reported[0].splitlines() if line.startswith("{")]
     assert printed == (place.folder / "printed/scores.jsonl").read_text().splitlines() and len(printed) == 13
-    assert "{" not in said[1]
+    assert "{" not in reported[1]
 
 
 @pytest.mark.slow
@@ -303,10 +303,10 @@ def test_members_of_an_archive_are_scored_as_their_files(place):
             tar.add(folder, "")
         words = arguments_of(place, f"members{size}")
         words[words.index("--input") + 1] = str(given)
-        codes, said = in_ranks(
+        codes, reported = in_ranks(
             size, lambda _, words=words: as_command(predict.main, words), place.folder / "x"
         )
-        assert codes == [0] * size, said
+        assert codes == [0] * size, reported
         lines = (place.folder / f"members{size}/scores.jsonl").read_text().splitlines()
         rows = [json.loads(line) for line in lines]
         outputs.append([(row["image"].removeprefix("cup.tar/"), row["score"], row["maps"]) for row in rows])
@@ -329,7 +329,7 @@ def test_what_is_refused(place, monkeypatch):
 @pytest.mark.slow
 def test_a_finished_run_of_one_process_is_one_processs_to_resume(place):
     predicted(place, "finished")
-    codes, said = of_ranks(place, 2, "finished", "--resume")
-    assert codes == [0, 0] and "is the run of one process: one goes on with it" in said[0]
+    codes, reported = of_ranks(place, 2, "finished", "--resume")
+    assert codes == [0, 0] and "is the run of one process: one goes on with it" in reported[0]
     left = files(place.folder / "finished")
     assert {**left, "skipped.csv": b""} == {**place.whole, "skipped.csv": b""}

@@ -27,16 +27,16 @@ def place(tmp_path_factory):
 def of_ranks(place, size, checkpoints, *more, action=None):
     arguments = place.train(*SHORT, *more, checkpoints=checkpoints)
     action = action or (lambda _: as_command(train.main, arguments))
-    return in_ranks(size, action, place.folder / f"{checkpoints}-said")
+    return in_ranks(size, action, place.folder / f"{checkpoints}-reported")
 
 
 @pytest.mark.parametrize("size", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_gives_the_files_of_one_process(place, size):
-    codes, said = of_ranks(place, size, f"ranks{size}")
-    assert codes == [0] * size, said
+    codes, reported = of_ranks(place, size, f"ranks{size}")
+    assert codes == [0] * size, reported
     wanted = files(place.folder / "one")
     assert len(wanted) == 3 and files(place.folder / f"ranks{size}") == wanted
-    assert said[0].count("epoch 2/2") == 1 and "epoch" not in said[1]
+    assert reported[0].count("epoch 2/2") == 1 and "epoch" not in reported[1]
 
 
 @pytest.mark.slow
@@ -68,8 +68,8 @@ def test_values_that_overflow_go_on_in_float32_from_the_same_batch(place, monkey
 
     monkeypatch.setattr(DiscrepancySource, "discrepancy", discrepancy)
     for size in (1, 2, 3):
-        codes, said = of_ranks(place, size, f"narrow{size}", "--precision", "bf16")
-        assert codes == [0] * size and said[0].count("goes on in float32") == 1, said
+        codes, reported = of_ranks(place, size, f"narrow{size}", "--precision", "bf16")
+        assert codes == [0] * size and reported[0].count("goes on in float32") == 1, reported
     wanted = files(place.folder / "narrow1")
     assert wanted != files(place.folder / "one")
     assert files(place.folder / "narrow2") == files(place.folder / "narrow3") == wanted
@@ -90,10 +90,10 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
         loop.take_step = take_step
         as_command(train.main, arguments)
 
-    codes, said = of_ranks(place, 2, "killed", action=action)
-    assert codes == [2, -9] and "Another rank has ended" in said[0]
-    codes, said = of_ranks(place, 3, "killed")
-    assert codes == [0, 0, 0] and "Going on after step" in said[0], said
+    codes, reported = of_ranks(place, 2, "killed", action=action)
+    assert codes == [2, -9] and "Another rank has ended" in reported[0]
+    codes, reported = of_ranks(place, 3, "killed")
+    assert codes == [0, 0, 0] and "Going on after step" in reported[0], reported
     assert files(place.folder / "killed") == files(place.folder / "one")
 
 
@@ -110,16 +110,16 @@ def test_processes_that_drift_apart_are_stopped(place, monkeypatch):
         loop.take_step = take_step
         as_command(train.main, place.train(*SHORT, checkpoints="drifting"))
 
-    codes, said = of_ranks(place, 2, "drifting", action=action)
-    assert codes == [2, 2] and "have come to different weights after step 4" in said[0]
-    assert "losses" not in said[1]
+    codes, reported = of_ranks(place, 2, "drifting", action=action)
+    assert codes == [2, 2] and "have come to different weights after step 4" in reported[0]
+    assert "losses" not in reported[1]
     assert not place.weights("drifting").exists()
 
 
 @pytest.mark.slow
 def test_two_trainings_of_one_checkpoint_are_refused(place):
-    codes, said = of_ranks(place, 2, "busy", action=lambda rank: lock_and_train(place, rank))
-    assert codes == [2, 2] and "is being written by process" in said[0] and said[1] == ""
+    codes, reported = of_ranks(place, 2, "busy", action=lambda rank: lock_and_train(place, rank))
+    assert codes == [2, 2] and "is being written by process" in reported[0] and reported[1] == ""
 
 
 def lock_and_train(place, rank):

@@ -49,7 +49,7 @@ def test_reproduce_has_defaults_and_stops_at_a_failure(reproduce):
 
 
 @pytest.mark.parametrize(
-    "words, environment, told",
+    "words, environment, reported",
     [
         (("a/b",), {}, "MODEL"),
         (("", "cpu"), {"SEEDS": "x"}, "SEEDS"),
@@ -63,9 +63,9 @@ def test_reproduce_has_defaults_and_stops_at_a_failure(reproduce):
         ((), {"VISA_PATH": "nowhere"}, "VISA_PATH=DIR"),
     ],
 )
-def test_reproduce_answers_wrong_arguments_with_usage(reproduce, words, environment, told):
+def test_reproduce_answers_wrong_arguments_with_usage(reproduce, words, environment, reported):
     run, calls = reproduce
     done = run(*words, **environment)
     assert done.returncode == 2 and not calls()
-    assert done.stderr.startswith("error: ") and told in done.stderr.splitlines()[0]
-    assert ("usage: bash reproduce.sh [MODEL DEVICE" in done.stderr) == ("VISA_PATH" not in told)
+    assert done.stderr.startswith("error: ") and reported in done.stderr.splitlines()[0]
+    assert ("usage: bash reproduce.sh [MODEL DEVICE" in done.stderr) == ("VISA_PATH" not in reported)

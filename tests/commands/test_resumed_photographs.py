@@ -46,13 +46,13 @@ def same_maps(one, two):
     return all(np.array_equal(first[name], second[name]) for name in first.files)
 
 
-def test_a_photograph_replaced_under_its_name_is_scored_again(detector, photographs, tmp_path, told):
+def test_a_photograph_replaced_under_its_name_is_scored_again(detector, photographs, tmp_path, logged):
     run(detector, photographs, tmp_path / "out")
     before = {row["image"]: row for row in lines(tmp_path / "out")}
     draw(photographs / "b.png", 99, defect=True)
     (photographs / "c.png").unlink()
     run(detector, photographs, tmp_path / "out", "--resume")
-    assert "b.png: its row is left out" in told() and "c.png: its row is left out" in told()
+    assert "b.png: its row is left out" in logged() and "c.png: its row is left out" in logged()
     run(detector, photographs, tmp_path / "anew")
     after, anew = ({row["image"]: row for row in lines(tmp_path / name)} for name in ("out", "anew"))
     assert set(after) == {"a.png", "b.png"} and after == anew
@@ -60,12 +60,12 @@ def test_a_photograph_replaced_under_its_name_is_scored_again(detector, photogra
     assert same_maps(tmp_path / "out", tmp_path / "anew")
 
 
-def test_a_file_that_was_only_touched_keeps_its_row(detector, photographs, tmp_path, told):
+def test_a_file_that_was_only_touched_keeps_its_row(detector, photographs, tmp_path, logged):
     run(detector, photographs, tmp_path / "out")
     before = lines(tmp_path / "out")
     os.utime(photographs / "a.png", (1, 1))
     run(detector, photographs, tmp_path / "out", "--resume")
-    assert lines(tmp_path / "out") == before and "left out" not in told()
+    assert lines(tmp_path / "out") == before and "left out" not in logged()
 
 
 @pytest.mark.parametrize("done", [0, 1, 2])
@@ -201,7 +201,7 @@ def test_another_photograph_of_the_same_size_and_time_is_scored_again(detector, 
 @pytest.mark.parametrize("nothing", ["empty", "broken"])
 @pytest.mark.parametrize("more", [(), ("--resume",)])
 def test_a_run_that_scores_nothing_keeps_the_results_of_the_run_before(
-    detector, photographs, tmp_path, nothing, more, told
+    detector, photographs, tmp_path, nothing, more, logged
 ):
     (tmp_path / "in").mkdir()
     shutil.copy(photographs / "a.png", tmp_path / "in")
@@ -213,7 +213,7 @@ def test_a_run_that_scores_nothing_keeps_the_results_of_the_run_before(
     with pytest.raises(DataError, match="no photograph could be scored"):
         run(detector, tmp_path / "in", tmp_path / "out", *more)
     assert content(tmp_path / "out") == before
-    assert "results of the run before" in told() and "skipped.csv" not in told()
+    assert "results of the run before" in logged() and "skipped.csv" not in logged()
     shutil.copy(photographs / "b.png", tmp_path / "in")
     run(detector, tmp_path / "in", tmp_path / "out", "--pictures", "none")
     assert [row["image"] for row in lines(tmp_path / "out")] == ["b.png"]
@@ -296,11 +296,11 @@ def test_skipped_csv_of_an_earlier_run_does_not_stay(detector, photographs, tmp_
     assert not (tmp_path / "out/skipped.csv").exists()
 
 
-def test_another_shape_than_the_references_is_said_once(detector, tmp_path, told):
+def test_another_shape_than_the_references_is_said_once(detector, tmp_path, logged):
     for number in range(2):
         draw(tmp_path / "parts" / f"{number}.png", number, size=(240, 60))
     run(detector, tmp_path / "parts", tmp_path / "out")
-    assert told().count("of another aspect ratio than the references") == told().count("device cpu:") > 0
+    assert logged().count("of another aspect ratio than the references") == logged().count("device cpu:") > 0
 
 
 def test_inputs_that_overlap_give_the_same_rows_when_they_are_resumed(detector, photographs, tmp_path):

@@ -96,16 +96,16 @@ class Running:
 
     def stop(self, number=signal.SIGTERM):
         self.process.send_signal(number)
-        _, told = self.process.communicate(timeout=60)
-        return self.process.returncode, told
+        _, reported = self.process.communicate(timeout=60)
+        return self.process.returncode, reported
 
 
 @pytest.fixture(scope="module")
 def service(programs):
     running = Running(programs)
     yield running
-    code, told = running.stop()
-    assert code == 143 and "fault" not in told
+    code, reported = running.stop()
+    assert code == 143 and "fault" not in reported
 
 
 def test_a_row_is_that_of_inspect_and_the_map_a_picture(service, programs, tmp_path):

@@ -40,12 +40,12 @@ def scores(found):
     return {row["image"]: row["score"] for row in found}
 
 
-def test_text_alone_needs_no_reference(place, backbone, told, tmp_path, no_text_tower):
+def test_text_alone_needs_no_reference(place, backbone, logged, tmp_path, no_text_tower):
     flags = ["--method", "text", "--object", "metal nut", *backbone]
     saved = tmp_path / "nut.safetensors"
     found = predicted(place, tmp_path / "out", *flags, "--save-detector", str(saved))
     assert len(set(scores(found).values())) > 1 and all(row["anomalous"] == "" for row in found)
-    assert "no threshold: scores only" in told()
+    assert "no threshold: scores only" in logged()
     report = (tmp_path / "out/report.html").read_text()
     assert (
         "metal nut&#34;: flawless, perfect, unblemished, without flaw" in report and "no references" in report
@@ -101,7 +101,7 @@ def test_beside_references_it_is_saved_with_the_detector(
         assert loaded.another().predict(texture(3)).score != before
 
 
-def test_a_test_run_speaks_of_each_category_by_its_name(datasets, tiny_configs, told, tmp_path):
+def test_a_test_run_speaks_of_each_category_by_its_name(datasets, tiny_configs, logged, tmp_path):
     shutil.copytree(datasets[0] / "plate", tmp_path / "mvtec/metal_plate")
     places = ["--data-path", str(tmp_path / "mvtec"), "--results", str(tmp_path / "results")]
     common = ["--dataset", "mvtec", "--pictures", "0", *places, "--model-config", tiny_configs, *BACKBONE]
@@ -118,7 +118,7 @@ def test_a_test_run_speaks_of_each_category_by_its_name(datasets, tiny_configs, 
     assert "of each category's name" in (runs[""] / "table.md").read_text()
     assert 'of "bolt"' in (runs["bolt"] / "table.md").read_text()
     test.main([*common, "--method", "text"])
-    assert "is finished: nothing to do" in told()
+    assert "is finished: nothing to do" in logged()
     with pytest.raises(ConfigError, match="--object cannot change with --from-maps"):
         test.main(["--from-maps", str(runs["bolt"]), "--object", "nut", "--results", str(tmp_path / "never")])
 

@@ -81,9 +81,9 @@ def test_each_photograph_has_one_row_also_after_a_kill_and_a_stop(exported, tmp_
     draw(camera / "late/3.png", 3, defect=True)
     wait_for(has_rows(out, 3))
     second.send_signal(signal.SIGTERM)
-    printed, told = second.communicate(timeout=60)
-    assert second.returncode == 143 and "2 photograph(s) are done already" in told
-    assert "the same command goes on" in told and "1 photograph(s) scored" in told
+    printed, reported = second.communicate(timeout=60)
+    assert second.returncode == 143 and "2 photograph(s) are done already" in reported
+    assert "the same command goes on" in reported and "1 photograph(s) scored" in reported
     assert [json.loads(line)["image"] for line in printed.splitlines()] == ["late/3.png"]
     assert names(out) == ["2.png", "10.png", "late/3.png"]
     table = rows(out / "scores.csv")
@@ -109,8 +109,8 @@ def test_a_file_that_is_still_written_is_waited_for(exported, tmp_path):
     (camera / "slow.png").write_bytes(content)
     wait_for(has_rows(out, 1))
     running.send_signal(signal.SIGINT)
-    _, told = running.communicate(timeout=60)
-    assert running.returncode == 130 and names(out) == ["slow.png"] and "skipped" not in told
+    _, reported = running.communicate(timeout=60)
+    assert running.returncode == 130 and names(out) == ["slow.png"] and "skipped" not in reported
     assert not (out / "skipped.csv").exists()
 
 

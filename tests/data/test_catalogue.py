@@ -25,12 +25,12 @@ def test_open_catalogue_prefers_the_file_named_then_the_root_s_then_scans(tmp_pa
     write_meta(Catalogue(root, {"named": []}, {}), tmp_path / "other.json")
     assert open_catalogue("mvtec", root).categories == ["inside"]
     assert open_catalogue("mvtec", root, tmp_path / "other.json").categories == ["named"]
-    for arguments, said in [
+    for arguments, reported in [
         (("mvtec", root, tmp_path / "none.json"), "none.json"),
         (("mvtec", tmp_path / "no"), "--data-path"),
         (("coco", root), "--dataset"),
     ]:
-        with pytest.raises(DataError, match=said):
+        with pytest.raises(DataError, match=reported):
             open_catalogue(*arguments)
 
 

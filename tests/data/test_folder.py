@@ -93,8 +93,8 @@ def test_train_and_test_are_kept_apart(tmp_path):
         ("test/crack/4.png", "crack", "masks/crack/4_mask.tif"),
         ("test/good/3.png", "", ""),
     ]
-    for said in ("train/crack/ is not used", "holiday/ is not used", "drawn from train/"):
-        assert said in notes(root)
+    for reported in ("train/crack/ is not used", "holiday/ is not used", "drawn from train/"):
+        assert reported in notes(root)
 
 
 def test_test_without_train_draws_from_test(tmp_path):
@@ -152,7 +152,7 @@ def test_what_is_left_aside_is_said(tmp_path):
         ".hidden/1.png",
         "train.png",
     )
-    said = notes(root)
+    reported = notes(root)
     for text in (
         "folders inside good/ are not read",
         "crack/ holds no image",
@@ -160,8 +160,8 @@ def test_what_is_left_aside_is_said(tmp_path):
         "masks/dent/9.png: mask of no image",
         "masks/good/1.png: mask of no image",
     ):
-        assert text in said
-    assert ".hidden" not in said
+        assert text in reported
+    assert ".hidden" not in reported
     assert seen(folder.scan(root).test["cup"]) == [("good/1.png", "", "")]
 
 
@@ -208,14 +208,14 @@ def test_script_shows_how_a_folder_is_understood(tmp_path, capsys, monkeypatch):
     root = build(tmp_path / "cup", "good/1.png", "line\nbreak '\"\u7f3a/1.png", "masks/dent/1.png")
     monkeypatch.chdir(root)
     assert folder.main(["."]) == 0
-    said = capsys.readouterr().out
+    reported = capsys.readouterr().out
     for text in (
         ". is one category, cup",
         "line\\nbreak '\"\u7f3a",
         "no masks: image metrics only",
         "no problems",
     ):
-        assert text in said
+        assert text in reported
     assert sorted(os.listdir(root)) == sorted(["good", "line\nbreak '\"\u7f3a", "masks"])
 
 

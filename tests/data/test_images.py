@@ -167,9 +167,9 @@ def test_files_are_closed(tmp_path):
 # Refusals ---------------------------------------------------------------------------------------------------
 
 
-def refused(path: Path, said: str, **options) -> None:
+def refused(path: Path, reported: str, **options) -> None:
     for opener in (open_image, open_mask, lambda p, **o: image_size(p, True, **o)):
-        with pytest.raises(DataError, match=said) as caught:
+        with pytest.raises(DataError, match=reported) as caught:
             opener(path, **options)
         assert "\n" not in str(caught.value) and path.name.split("\n")[0] in str(caught.value)
 
@@ -193,7 +193,7 @@ def test_other_files_are_refused(tmp_path):
     (tmp_path / "page.png").write_bytes(
         b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n"
     )
-    for name, said in (
+    for name, reported in (
         ("empty", "0 bytes"),
         ("text", "not an image"),
         ("folder", "not a file"),
@@ -203,7 +203,7 @@ def test_other_files_are_refused(tmp_path):
         ("pipe", "not a file"),
         ("page", "not an image"),
     ):
-        refused(tmp_path / f"{name}.png", said)
+        refused(tmp_path / f"{name}.png", reported)
     refused(tmp_path / "new\nline.png", "is missing")
 
 

@@ -24,9 +24,9 @@ from utils.errors import DataError
         ("0", "3"),
     ],
 )
-def test_both_sides_of_every_usual_pair(good, bad, told):
+def test_both_sides_of_every_usual_pair(good, bad, logged):
     assert anomalous([good, bad, good]) == [False, True, False]
-    assert f"{good.strip().casefold()} (2)" in told() and f"{bad.strip().casefold()} (1)" in told()
+    assert f"{good.strip().casefold()} (2)" in logged() and f"{bad.strip().casefold()} (1)" in logged()
 
 
 @pytest.mark.parametrize("unknown", ["perhaps", "scratch", "nan", "inf", "?"])

@@ -167,17 +167,17 @@ def test_unusual_names_survive_the_way_through_meta_json(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "layout, said",
+    "layout, reported",
     [
         ([], "holds no category"),
         (["cup/images/0.png"], "holds no category"),
         (["train/good/0.png", "test/good/0.png"], "the folder above it"),
     ],
 )
-def test_mvtec_says_what_root_should_be(tmp_path, layout, said):
+def test_mvtec_says_what_root_should_be(tmp_path, layout, reported):
     for name in layout:
         save(tmp_path / name)
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=reported):
         mvtec.scan(tmp_path)
     with pytest.raises(DataError, match="cannot be listed"):
         mvtec.scan(tmp_path / "nowhere")
@@ -201,7 +201,7 @@ HEADER = "object,split,label,image,mask\n"
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, reported",
     [
         ("", "has no column object, split, label, image, mask"),
         ("object,split,label,image\ncup,train,normal,0.png\n", "has no column mask"),
@@ -221,10 +221,10 @@ HEADER = "object,split,label,image,mask\n"
         (HEADER + f"cup,train,normal,{'x' * 200_000},\n", "not a CSV file"),
     ],
 )
-def test_bad_split_files_are_refused(tmp_path, content, said):
+def test_bad_split_files_are_refused(tmp_path, content, reported):
     save(tmp_path / "0.png")
     (tmp_path / "1cls.csv").write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(DataError, match=said) as caught:
+    with pytest.raises(DataError, match=reported) as caught:
         visa.scan(tmp_path, tmp_path / "1cls.csv")
     assert "1cls.csv" in str(caught.value) and "\n" not in str(caught.value)
 
@@ -253,14 +253,14 @@ def test_script_writes_meta_and_names_the_problems(tmp_path, capsys):
     (tmp_path / "cup/train/good/9.png").write_text("text")
     assert run_script(mvtec.LAYOUT, tmp_path / "unused", "", [str(tmp_path)]) == 0
     assert read_meta(tmp_path / "meta.json", tmp_path) == mvtec.scan(tmp_path)
-    said = capsys.readouterr().out
-    assert "3 problems" in said and "not an official category" in said
+    reported = capsys.readouterr().out
+    assert "3 problems" in reported and "not an official category" in reported
     for problem in (
         "9.png: is not an image",
         "2.png: anomalous image without a mask",
         "0_mask.png: empty mask",
     ):
-        assert problem in said
+        assert problem in reported
 
 
 def test_script_fails_with_one_sentence(tmp_path, capsys):
@@ -270,8 +270,8 @@ def test_script_fails_with_one_sentence(tmp_path, capsys):
         [str(tmp_path / "root"), "--meta", str(tmp_path / "none/meta.json")],
     ):
         assert run_script(mvtec.LAYOUT, tmp_path, "", arguments) == 2
-        said = capsys.readouterr()
-        assert said.out == "" and said.err.count("\n") == 1 and "none" in said.err
+        reported = capsys.readouterr()
+        assert reported.out == "" and reported.err.count("\n") == 1 and "none" in reported.err
     assert sorted(os.listdir(tmp_path / "root")) == ["cup"]
 
 

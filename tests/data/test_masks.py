@@ -46,13 +46,13 @@ def records_of(root):
         "test/ground_truth/scratch/7_mask.png",
     ],
 )
-def test_masks_in_every_usual_place(tmp_path, mask, told):
+def test_masks_in_every_usual_place(tmp_path, mask, logged):
     picture(tmp_path / "Train/Good/1.png")
     picture(tmp_path / "test/good/2.png")
     picture(tmp_path / "test/scratch/7.png")
     picture(tmp_path / mask, 255)
     assert records_of(tmp_path) == {"test/good/2.png": "", "test/scratch/7.png": mask}
-    assert "not used" not in told()
+    assert "not used" not in logged()
 
 
 def test_accents_are_one_name_in_both_forms(tmp_path):
@@ -62,7 +62,7 @@ def test_accents_are_one_name_in_both_forms(tmp_path):
     assert [mask != "" for image, mask in records_of(tmp_path).items() if "kratzer" in image] == [True]
 
 
-def test_the_folders_of_mvtec_ad_2(tmp_path, told):
+def test_the_folders_of_mvtec_ad_2(tmp_path, logged):
     picture(tmp_path / "can/train/good/1.png")
     picture(tmp_path / "can/validation/good/2.png")
     picture(tmp_path / "can/test_public/good/3.png")
@@ -73,15 +73,15 @@ def test_the_folders_of_mvtec_ad_2(tmp_path, told):
         "can/test_public/good/3.png": "",
         "can/test_public/bad/4.png": "can/test_public/ground_truth/bad/4_mask.png",
     }
-    assert "can/validation/ is not used" in told()
+    assert "can/validation/ is not used" in logged()
 
 
-def test_what_is_left_aside_is_said_when_a_run_begins(tmp_path, told):
+def test_what_is_left_aside_is_said_when_a_run_begins(tmp_path, logged):
     picture(tmp_path / "good/1.png")
     picture(tmp_path / "scratch/7.png")
     picture(tmp_path / "masks/scratch/8.png")
     records_of(tmp_path)
-    assert "masks/scratch/8.png: mask of no image" in told()
+    assert "masks/scratch/8.png: mask of no image" in logged()
 
 
 def test_a_refusal_names_what_was_found(tmp_path):

@@ -96,7 +96,7 @@ def test_any_json_is_read_safely_or_refused_in_one_line(place, value):
 
 
 @pytest.mark.parametrize(
-    "content, said",
+    "content, reported",
     [
         ("", "not valid JSON"),
         ("{'train': 1}", "not valid JSON"),
@@ -130,8 +130,8 @@ def test_any_json_is_read_safely_or_refused_in_one_line(place, value):
         ({"train": {}, "test": {"cup": [entry(), entry()]}}, "twice"),
     ],
 )
-def test_bad_meta_is_refused(tmp_path, content, said):
-    with pytest.raises(DataError, match=said) as caught:
+def test_bad_meta_is_refused(tmp_path, content, reported):
+    with pytest.raises(DataError, match=reported) as caught:
         read_meta(save_meta(tmp_path, content), tmp_path)
     assert "meta.json" in str(caught.value) and "\n" not in str(caught.value)
 

@@ -87,8 +87,8 @@ def forked(
             sys.stderr.flush()
             os._exit(status)
     os.close(writing)
-    with os.fdopen(reading) as told:
-        count = told.read()
+    with os.fdopen(reading) as raised:
+        count = raised.read()
     return os.waitpid(child, 0)[1], int(count or 0)
 
 

@@ -102,7 +102,7 @@ def load(args: argparse.Namespace, out: Path) -> bool:
         memory.append((time.monotonic() - begun, memory_of(service.pid)))
     health = json.loads(ask(port, "/health")[1])
     service.send_signal(signal.SIGTERM)
-    told = service.communicate(timeout=60)[1]
+    reported = service.communicate(timeout=60)[1]
     kept = (out / "scores.jsonl").read_text().count("\n")
     settled = max(held for moment, held in memory if moment <= args.seconds / 4)
     last = max(held for moment, held in memory if moment > args.seconds * 3 / 4)
@@ -113,7 +113,7 @@ def load(args: argparse.Namespace, out: Path) -> bool:
     )
     print(f"median {seconds[len(seconds) // 2]:.3f} s, slowest {seconds[-1]:.3f} s")
     print(f"memory {settled / 2**20:.0f} MiB in the first quarter, {last / 2**20:.0f} MiB in the last one")
-    whole = kept == seen.rows == health["inspected"] and not seen.wrong and "fault" not in told
+    whole = kept == seen.rows == health["inspected"] and not seen.wrong and "fault" not in reported
     only_known = set(seen.statuses) <= {200, 422, 503}
     return whole and only_known and last <= GROWTH * settled and service.returncode == 143
 

@@ -130,7 +130,7 @@ def test_grey_and_odd_modes_are_read_like_files(nearest, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "image, told",
+    "image, reported",
     [
         (np.zeros((8, 8, 3), np.float32), "uint8"),
         (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
@@ -143,8 +143,8 @@ def test_grey_and_odd_modes_are_read_like_files(nearest, tmp_path):
         ("missing.png", "missing"),
     ],
 )
-def test_what_is_no_photograph_is_refused_in_words(nearest, image, told):
-    with pytest.raises(DataError, match=told):
+def test_what_is_no_photograph_is_refused_in_words(nearest, image, reported):
+    with pytest.raises(DataError, match=reported):
         nearest.predict(image)
 
 
@@ -175,17 +175,19 @@ def test_a_map_that_is_not_finite_is_never_called_good(checkpoint, tiny_configs,
             narrow.predict([texture(8), texture(9)])
 
 
-def test_a_reference_given_twice_counts_once(configs, told):
+def test_a_reference_given_twice_counts_once(configs, logged):
     """Held out against itself it would score nothing at all, and the threshold would be far too high."""
     detector = AnomalyDetector.from_backbone(**configs)
     detector.fit([texture(1), texture(2), texture(3)])
     wanted = detector.threshold
     detector.fit([texture(1), texture(2), texture(1), texture(3), texture(3)])
     assert detector.threshold == wanted and detector.config.references == 3
-    assert "image 3 shows the same as image 1" in told() and "image 5 shows the same as image 4" in told()
+    assert "image 3 shows the same as image 1" in logged() and "image 5 shows the same as image 4" in logged()
 
 
-def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tiny_configs, monkeypatch, told):
+def test_where_memory_is_short_fewer_windows_are_encoded_at_once(
+    checkpoint, tiny_configs, monkeypatch, logged
+):
     wanted = from_checkpoint(checkpoint, tiny_configs)
     encode = OpenClipBackbone.encode
 
@@ -200,7 +202,9 @@ def test_where_memory_is_short_fewer_windows_are_encoded_at_once(checkpoint, tin
             monkeypatch.setattr(OpenClipBackbone, "encode", small_memory)
         detector.fit([texture(1)])
     photo = texture(9, defect=True)
-    assert "9 windows at once: going on with 4" in told() and "going on with 1 " in told().replace(".", " ")
+    assert "9 windows at once: going on with 4" in logged() and "going on with 1 " in logged().replace(
+        ".", " "
+    )
     assert found.threshold.score == pytest.approx(wanted.threshold.score, abs=1e-5)
     lean = found.predict([photo, texture(8)])
     monkeypatch.undo()

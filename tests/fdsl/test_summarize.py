@@ -116,7 +116,7 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, reported",
     [
         ({"machine__precision": "float32"}, "precision: float32"),
         ({"checkpoint_digest": "cd" * 32}, "checkpoint_digest: "),
@@ -128,13 +128,13 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
         ({"categories": ("bottle", "tire")}, "categories: 2, with tire"),
     ],
 )
-def test_different_settings_never_share_a_row(tmp_path, change, told):
+def test_different_settings_never_share_a_row(tmp_path, change, reported):
     """Even when the folders' names are the same, and the label says what differs."""
     write_run(tmp_path, 14, run="same")
     write_run(tmp_path, 15, run="same", **change)
     rows = our_rows(tmp_path)
     methods = {tuple(row.seeds): row.method for row in rows}
-    assert len(rows) == len(set(methods.values())) == 2 and told in methods[15,] and (14,) in methods
+    assert len(rows) == len(set(methods.values())) == 2 and reported in methods[15,] and (14,) in methods
 
 
 @pytest.mark.parametrize(
@@ -192,9 +192,9 @@ def test_rows_that_see_the_test_set_say_so_in_a_column(tmp_path):
     summarize.main([str(tmp_path)])
     head, _, *lines = table_lines((tmp_path / "summary.md").read_text(encoding="utf-8"))
     place = head.index("sees the test set")
-    told = {line[1]: line[place] for line in lines}
-    assert told["fdsl nan_batch"] == told["fdsl mul_13_2_0.5_batch"] == "yes"
-    assert told["fdsl mul_13_2_0.5"] == "no" and told["PatchCore (published)"] == "-"
+    reported = {line[1]: line[place] for line in lines}
+    assert reported["fdsl nan_batch"] == reported["fdsl mul_13_2_0.5_batch"] == "yes"
+    assert reported["fdsl mul_13_2_0.5"] == "no" and reported["PatchCore (published)"] == "-"
     with open(tmp_path / "summary.csv", encoding="utf-8-sig", newline="") as file:
         flat = {line["method"]: line["sees_test_set"] for line in csv.DictReader(file)}
     assert flat["fdsl nan_batch"] == "1" and flat["fdsl mul_13_2_0.5"] == "0" and flat["PatchCore"] == ""
@@ -249,7 +249,9 @@ def test_warnings_of_what_cannot_be_compared(tmp_path, caplog, capsys):
     assert [row.comparable for row in our_rows(tmp_path)] == [False, False, False, True]
     text = capsys.readouterr().out
     assert "UNTRAINED" in text
-    assert all(told[0] in text and told[0] in caplog.text for told in (few, foreign, untrained, other))
+    assert all(
+        reported[0] in text and reported[0] in caplog.text for reported in (few, foreign, untrained, other)
+    )
 
 
 def test_undefined_metrics_are_dashes_and_nulls(tmp_path, capsys):

@@ -37,8 +37,8 @@ def start(*arguments):
 
 def lines_of(process):
     """What it found of each path."""
-    told, problem = process.communicate(timeout=1200)
-    lines = [json.loads(line) for line in told.splitlines()]
+    reported, problem = process.communicate(timeout=1200)
+    lines = [json.loads(line) for line in reported.splitlines()]
     assert lines, problem
     return process.returncode, lines
 

@@ -161,7 +161,7 @@ def test_published_heads_give_their_published_table(tmp_path):
     """All seven metrics of 168 photographs to the published decimal, with the reference that the published
     run drew.
 
-    Which one that was is not told; of the 40 it is the only one that comes near.
+    Which one that was is not reported; of the 40 it is the only one that comes near.
     """
     root = SHARED / "data" / "visa"
     catalogue = open_catalogue("visa", root)

@@ -134,9 +134,9 @@ def test_windows_are_stitched_as_one_after_the_other(grid, size, stride):
 )
 def test_what_cannot_be_a_graph_is_refused(tiny_backbone, method, options, windows, words):
     heads = METHODS[method].load().of_heads(32, 2, MethodConfig(**options), None)
-    with pytest.raises(ModelError, match=words) as told:
+    with pytest.raises(ModelError, match=words) as raised:
         DetectorGraph(Detector(tiny_backbone, heads, SIDE, windows), "max")
-    assert str(told.value).count(". ") == 0 and str(told.value).endswith(".")
+    assert str(raised.value).count(". ") == 0 and str(raised.value).endswith(".")
 
 
 def test_a_detector_in_bfloat16_is_refused(tiny_configs):

@@ -78,8 +78,8 @@ def test_a_photograph_that_comes_later_asks_for_another_comparison(made, tmp_pat
     visitor.ask("POST", "/learn", json={})
     before = scores(visitor)
     late = visitor.upload("photographs", png(3), "late.png")["number"]
-    told = visitor.ask("POST", f"/photographs/{late}/score", 422).json["error"]
-    assert told == "late.png: is not compared with the others yet"
+    reported = visitor.ask("POST", f"/photographs/{late}/score", 422).json["error"]
+    assert reported == "late.png: is not compared with the others yet"
     assert late not in visitor.ask("GET", "").json["compared"]
     state = visitor.ask("POST", "/learn", json={}).json
     assert late in state["compared"] and all(one["score"] is None for one in state["photographs"])
@@ -138,7 +138,7 @@ def test_the_page_says_what_is_compared_and_asks_for_no_references(made, tmp_pat
         text = visitor.client.get("/").text
         assert "They are compared with each other" in text and "1 MiB of disk for 10" in text
         assert ('aria-labelledby="references-title" hidden' in text) is not asks
-    told = visiting(made(method="batch"), tmp_path / "other").upload("references", png(1), expected=422)
-    assert told["error"].startswith("this method takes no references")
+    reported = visiting(made(method="batch"), tmp_path / "other").upload("references", png(1), expected=422)
+    assert reported["error"].startswith("this method takes no references")
     text = visiting(made(method="nearest"), tmp_path / "plain").client.get("/").text
     assert "compared" not in text

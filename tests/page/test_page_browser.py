@@ -330,8 +330,8 @@ def test_photographs_are_compared_with_each_other(browser, gears, tmp_path):
         wait_for(browser, "document.querySelectorAll('.card:not(.waiting)').length === 4")
         found = shown(browser)
         assert max(found, key=lambda name: found[name][0]) == "bad0.png"
-        said = browser.find_element("id", "sees").text
-        assert "see the test images" in said and "From 8 on they give a threshold" in said
+        reported = browser.find_element("id", "sees").text
+        assert "see the test images" in reported and "From 8 on they give a threshold" in reported
         click(browser, ".card[data-number] .forget")
         wait_for(browser, "!document.getElementById('compare').hidden")
         click(browser, "#compare")

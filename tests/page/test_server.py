@@ -125,13 +125,13 @@ def test_a_session_that_closes_while_a_reference_is_taken(visitor, client, monke
 
 def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     state = visitor.fitted(1, 2, rotations=2, rate=0.05)
-    told = [visitor.scored(png(3, spot), f"{spot}.png") for spot in (False, True)]
+    reported = [visitor.scored(png(3, spot), f"{spot}.png") for spot in (False, True)]
     plain = detector.another()
     plain.fit([Image.open(io.BytesIO(png(seed))) for seed in (1, 2)], rotations=2, false_alarm_rate=0.05)
     found = plain.predict([Image.open(io.BytesIO(png(3, spot))) for spot in (False, True)])
     assert state["threshold"]["score"] == plain.threshold.score and state["rate"] == 0.05
-    assert [row["score"] for row in told] == [one.score for one in found]
-    assert told[1]["score"] > told[0]["score"] and told[1]["boxes"]
+    assert [row["score"] for row in reported] == [one.score for one in found]
+    assert reported[1]["score"] > reported[0]["score"] and reported[1]["boxes"]
     assert not detector.ready, "visitors have detectors of their own"
 
 
@@ -235,11 +235,11 @@ BAD_UPLOADS = {
 @pytest.mark.parametrize("name", BAD_UPLOADS)
 def test_uploads_that_are_no_photographs(visitor, tmp_path, name, kind):
     content, sentence = BAD_UPLOADS[name]
-    told = visitor.upload(kind, content, f"../../{name}.png", expected=422)
+    reported = visitor.upload(kind, content, f"../../{name}.png", expected=422)
     assert (
-        sentence in told["error"]
-        and told["error"].startswith(f"{name}.png: ")
-        and str(tmp_path) not in told["error"]
+        sentence in reported["error"]
+        and reported["error"].startswith(f"{name}.png: ")
+        and str(tmp_path) not in reported["error"]
     )
     assert visitor.ask("GET", "").json[kind] == []
     assert not [path for path in tmp_path.rglob("*") if path.is_file()], "nothing is kept"
@@ -339,8 +339,8 @@ def test_other_sites_and_names_are_turned_away(client):
         {**here, "Sec-Fetch-Site": "cross-site"},
     ):
         answer = client.post("/sessions", headers=headers)
-        told = "answers this machine alone" if len(headers) == 1 else "own requests alone"
-        assert answer.status_code == 403 and told in answer.json["error"], headers
+        reported = "answers this machine alone" if len(headers) == 1 else "own requests alone"
+        assert answer.status_code == 403 and reported in answer.json["error"], headers
 
 
 def test_headers_and_page(client):
@@ -415,12 +415,12 @@ def test_eight_visitors_at_once(client):
     assert len({scores[0] for scores in answers}) == 8, "each has references of its own"
 
 
-def test_an_error_nobody_expected_is_one_sentence(visitor, monkeypatch, told):
+def test_an_error_nobody_expected_is_one_sentence(visitor, monkeypatch, logged):
     visitor.fitted(1)
     number = visitor.upload("photographs", png(2))["number"]
     monkeypatch.setattr("page.session.Photograph.open", lambda self, grey=None: 1 / 0)
     assert "ZeroDivisionError" in visitor.ask("POST", f"/photographs/{number}/score", 500).json["error"]
-    assert "could not answer POST" in told()
+    assert "could not answer POST" in logged()
     monkeypatch.setattr("page.session.Photograph.open", lambda *_: (_ for _ in ()).throw(MemoryError()))
     assert "not enough memory" in visitor.ask("POST", f"/photographs/{number}/score", 507).json["error"]
     monkeypatch.undo()

@@ -461,16 +461,16 @@ def check_case(monkeypatch, capsys, place, name, break_it, arguments, words):
     more = (break_it(place) if break_it else None) or []
     known = set(place.folder.rglob("*"))
     make = place.train if name == "train" else place.test
-    told = refused(
+    reported = refused(
         monkeypatch,
         capsys,
         name,
         make("--no-resume", *more, *arguments, *(["--force"] if name == "train" else [])),
     )
-    said = [line for line in told.splitlines() if line.startswith("error: ")]
-    assert len(said) == 1 and len(said[0]) < 700, told
+    output = [line for line in reported.splitlines() if line.startswith("error: ")]
+    assert len(output) == 1 and len(output[0]) < 700, reported
     for word in words:
-        assert word in said[0], said[0]
+        assert word in output[0], output[0]
     new = {path.name for path in place.folder.rglob("*")} - {path.name for path in known}
     assert not {name for name in new if name.endswith((".tmp", ".lock", ".png", ".npz"))}, new
     assert not (place.folder / "executed").exists()
@@ -515,8 +515,8 @@ def test_values_out_of_range_are_refused_when_they_are_parsed(
 ):
     monkeypatch.chdir(tmp_path)
     arguments = [flag, value] if flag == "--dataset" else ["--dataset", "mvtec", flag, value]
-    told = refused(monkeypatch, capsys, name, arguments)
-    assert re.search(rf"error: .*{flag}", told) and not list(tmp_path.iterdir())
+    reported = refused(monkeypatch, capsys, name, arguments)
+    assert re.search(rf"error: .*{flag}", reported) and not list(tmp_path.iterdir())
 
 
 def test_a_needed_flag_left_out(monkeypatch, capsys):
@@ -559,9 +559,12 @@ def test_scripts_of_the_datasets_say_what_is_wrong(tmp_path, capsys, dataset, gi
         code = data_folder.main([str(tmp_path)])
     else:
         code = run_script({"visa": visa, "mvtec": mvtec}[dataset].LAYOUT, tmp_path, "", [str(tmp_path)])
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     assert (
-        code == 2 and words in told and len(told.splitlines()) == 1 and sorted(tmp_path.rglob("*")) == before
+        code == 2
+        and words in reported
+        and len(reported.splitlines()) == 1
+        and sorted(tmp_path.rglob("*")) == before
     )
 
 
@@ -573,8 +576,10 @@ def test_decompression_bombs_stay_out(place, tmp_path, monkeypatch, capsys):
     whole[16:24] = struct.pack(">II", 20_000, 20_000)  # the size in the header, with its checksum
     whole[29:33] = struct.pack(">I", zlib.crc32(whole[12:29]))
     (place.data / SPOT).write_bytes(whole)
-    told = refused(monkeypatch, capsys, "test", place.test("--results", str(tmp_path)))
-    assert "20000x20000 px is above the limit of 100,000,000 pixels" in told and "--max-pixels" in told
+    reported = refused(monkeypatch, capsys, "test", place.test("--results", str(tmp_path)))
+    assert (
+        "20000x20000 px is above the limit of 100,000,000 pixels" in reported and "--max-pixels" in reported
+    )
 
 
 @pytest.mark.slow
@@ -591,7 +596,7 @@ def test_a_stranger_s_process_sees_one_sentence(place):
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
-    said = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
-    assert ran.returncode == 2 and "Traceback" not in ran.stderr and len(said) == 1
-    assert "a 'b'\\nc.png: is empty (0 bytes); copy it again or remove it" in said[0]
+    reported = [line for line in ran.stderr.splitlines() if line.startswith("error: ")]
+    assert ran.returncode == 2 and "Traceback" not in ran.stderr and len(reported) == 1
+    assert "a 'b'\\nc.png: is empty (0 bytes); copy it again or remove it" in reported[0]
     assert load_file(place.weights())

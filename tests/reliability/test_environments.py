@@ -34,8 +34,8 @@ def whole(place, tmp_path_factory):
     found = {}
     for name in NAMES:
         folder = tmp_path_factory.mktemp("whole") / name
-        code, told = run(name, arguments(place, name, folder))
-        assert code == 0, told
+        code, reported = run(name, arguments(place, name, folder))
+        assert code == 0, reported
         found[name] = files(folder)
     return found
 
@@ -72,12 +72,12 @@ def test_files_have_the_rights_that_the_umask_says(place, whole, tmp_path, name,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_of_two_runs_at_once_one_goes_on_and_the_other_is_refused(place, whole, tmp_path, name):
-    """They begin together; whichever comes second is told so, and nothing of either is mixed."""
+    """They begin together; whichever comes second is reported so, and nothing of either is mixed."""
     both = [start(name, arguments(place, name, tmp_path / "out")) for _ in range(2)]
-    told = [process.communicate()[1] for process in both]
+    reported = [process.communicate()[1] for process in both]
     codes = [process.returncode for process in both]
-    assert 0 in codes and set(codes) <= {0, 2}, told
-    for code, text in zip(codes, told):
+    assert 0 in codes and set(codes) <= {0, 2}, reported
+    for code, text in zip(codes, reported):
         assert code == 0 or ("is being written by" in text and "Traceback" not in text), text
     assert files(tmp_path / "out") == whole[name]
 
@@ -107,13 +107,15 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on(place, whole, 
     full = sum(map(len, whole[name].values())) // 2  # half of what the run leaves
     filler = small_disk / "filler"
     filler.write_bytes(bytes(max(0, 2**20 - max(16384, full))))
-    code, told = run(name, arguments(place, name, small_disk / "out"))
-    assert code == 2 and "the disk is full: free some space" in told and "Traceback" not in told, told
+    code, reported = run(name, arguments(place, name, small_disk / "out"))
+    assert code == 2 and "the disk is full: free some space" in reported and "Traceback" not in reported, (
+        reported
+    )
     assert not list(small_disk.rglob("*.tmp"))
     filler.unlink()
     subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
-    code, told = run(name, arguments(place, name, small_disk / "out", "--resume"))
-    assert code == 0, told
+    code, reported = run(name, arguments(place, name, small_disk / "out", "--resume"))
+    assert code == 0, reported
     assert files(small_disk / "out") == whole[name]
 
 
@@ -121,6 +123,6 @@ def test_a_disk_that_fills_up_is_one_sentence_and_the_run_goes_on(place, whole, 
 def test_an_output_that_cannot_be_written_to_is_one_sentence(place, small_disk, name):
     mount(small_disk, "ro")
     begun = time.monotonic()
-    code, told = run(name, arguments(place, name, small_disk / "out"))
-    assert code == 2 and "it cannot be written to: name another folder" in told, told
-    assert "Traceback" not in told and str(small_disk) in told and time.monotonic() - begun < 60
+    code, reported = run(name, arguments(place, name, small_disk / "out"))
+    assert code == 2 and "it cannot be written to: name another folder" in reported, reported
+    assert "Traceback" not in reported and str(small_disk) in reported and time.monotonic() - begun < 60

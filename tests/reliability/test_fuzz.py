@@ -97,8 +97,8 @@ STATE = made(write_state)
 
 @st.composite
 def damaged(draw, whole):
-    """A file with bytes changed, taken out, repeated or added, most often near its start, where what is told
-    lies."""
+    """A file with bytes changed, taken out, repeated or added, most often near its start, where what is
+    reported lies."""
     content = bytearray(whole)
     for _ in range(draw(st.integers(1, 4))):
         place = draw(

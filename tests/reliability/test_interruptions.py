@@ -61,7 +61,7 @@ def test_an_interrupted_training_ends_in_the_same_bytes(place, tmp_path, monkeyp
     assert files(tmp_path / "m") == files(place.folder / "checkpoints/m")
 
 
-def test_a_training_may_be_interrupted_at_every_step(place, tmp_path, monkeypatch, told):
+def test_a_training_may_be_interrupted_at_every_step(place, tmp_path, monkeypatch, logged):
     for _ in range(20):
         with monkeypatch.context() as patch:
             after(patch, training_step.HeadsStep, "__call__", 1)
@@ -71,7 +71,7 @@ def test_a_training_may_be_interrupted_at_every_step(place, tmp_path, monkeypatc
             except Fault:
                 pass
     assert files(tmp_path / "m") == files(place.folder / "checkpoints/m")
-    assert "Going on after step 14 " in told()
+    assert "Going on after step 14 " in logged()
 
 
 @pytest.mark.parametrize("place_of_fault", ["save_checkpoint", "write_text", "write_loss_curve"])
@@ -93,7 +93,7 @@ def interrupted(place, folder, monkeypatch, *more):
 
 
 def test_unfinished_trainings_of_other_settings_are_kept_until_they_are_given_up(
-    place, tmp_path, monkeypatch, told
+    place, tmp_path, monkeypatch, logged
 ):
     state = interrupted(place, tmp_path, monkeypatch)
     before = state.read_bytes()
@@ -101,7 +101,7 @@ def test_unfinished_trainings_of_other_settings_are_kept_until_they_are_given_up
         train.main(place.train("--checkpoints", str(tmp_path), "--learning-rate", "0.01"))
     assert state.read_bytes() == before
     train.main(place.train("--checkpoints", str(tmp_path), "--learning-rate", "0.01", "--no-resume"))
-    assert not state.exists() and "Going on" not in told()
+    assert not state.exists() and "Going on" not in logged()
     assert load_checkpoint(tmp_path / "m/mvtec.safetensors").config.training.learning_rate == 0.01
 
 
@@ -114,17 +114,17 @@ def test_a_changed_dataset_is_not_trained_on_halfway(place, tmp_path, monkeypatc
         train.main(own.train("--checkpoints", str(tmp_path)))
 
 
-def test_force_goes_on_too_and_a_finished_training_is_kept(place, tmp_path, monkeypatch, told):
+def test_force_goes_on_too_and_a_finished_training_is_kept(place, tmp_path, monkeypatch, logged):
     interrupted(place, tmp_path, monkeypatch, "--force")
     train.main(place.train("--checkpoints", str(tmp_path), "--force"))
-    assert "Going on after step 3 " in told() and files(tmp_path / "m") == files(
+    assert "Going on after step 3 " in logged() and files(tmp_path / "m") == files(
         place.folder / "checkpoints/m"
     )
     stamp = (tmp_path / "m/mvtec.safetensors").stat().st_mtime_ns
     train.main(place.train("--checkpoints", str(tmp_path)))
     assert (
         tmp_path / "m/mvtec.safetensors"
-    ).stat().st_mtime_ns == stamp and "trained with these settings already" in told()
+    ).stat().st_mtime_ns == stamp and "trained with these settings already" in logged()
 
 
 def test_leftovers_of_a_killed_process_are_removed(place, tmp_path):
@@ -289,7 +289,9 @@ def test_save_intervals():
 
 
 @pytest.mark.parametrize("finished", [0, 1, 2])
-def test_an_interrupted_test_run_goes_on_with_the_next_category(place, tmp_path, monkeypatch, told, finished):
+def test_an_interrupted_test_run_goes_on_with_the_next_category(
+    place, tmp_path, monkeypatch, logged, finished
+):
     arguments = place.test("--results", str(tmp_path))
     with monkeypatch.context() as patch:
         after(patch, single_pass, "compute_category", finished)
@@ -298,7 +300,7 @@ def test_an_interrupted_test_run_goes_on_with_the_next_category(place, tmp_path,
     with monkeypatch.context() as patch:
         after(patch, single_pass, "compute_category", 3 - finished)
         test.main(arguments)
-    assert told().count("taken from what is finished") == finished
+    assert logged().count("taken from what is finished") == finished
     found = place.run_folder(tmp_path)
     assert files(found) == files(place.run_folder()) and (found / "report.html").is_file()
 
@@ -317,7 +319,9 @@ def test_a_test_run_may_be_interrupted_while_it_ends(place, tmp_path, monkeypatc
     assert (place.run_folder(tmp_path) / "report.html").is_file()
 
 
-def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, tmp_path, monkeypatch, told):
+def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(
+    place, tmp_path, monkeypatch, logged
+):
     own = Place(tmp_path / "own")
     arguments = own.test(
         "--results", str(tmp_path / "results"), "--checkpoint", str(place.weights()), "--pictures", "0"
@@ -338,7 +342,7 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(place, 
             test.main([*arguments, "--batch-size", "1"])
         except Fault:  # the damaged part is that of the other category
             pass
-    assert told().count("taken from") <= 1
+    assert logged().count("taken from") <= 1
     with monkeypatch.context() as patch:
         after(patch, single_pass, "compute_category", 0)
         with pytest.raises(Fault):
@@ -363,6 +367,6 @@ def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):
         assert (RunConfig.from_json(changed).identity("maps") == same_maps) == same, name
 
 
-def test_a_finished_run_is_not_repeated(place, told):
+def test_a_finished_run_is_not_repeated(place, logged):
     test.main(place.test())
-    assert "is finished: nothing to do" in told()
+    assert "is finished: nothing to do" in logged()

@@ -52,26 +52,26 @@ def close(one, other, tolerance=1e-6):
 
 @pytest.mark.parametrize("images", [1, 2, 3])
 def test_a_test_run_goes_on_with_less_memory_and_gives_the_same_maps(
-    place, tmp_path, monkeypatch, told, images
+    place, tmp_path, monkeypatch, logged, images
 ):
     memory_of(monkeypatch, images)
     test.main(place.test("--pictures", "0", "--results", str(tmp_path)))
     found, wanted = (load_maps(place.run_folder(name) / "maps.npz") for name in (tmp_path, "results"))
     assert found.names == wanted.names and close(found.maps, wanted.maps)
     assert (
-        "Out of memory with 4 images at once: going on with 2" in told()
-        and "windows at once: going on with" in told()
+        "Out of memory with 4 images at once: going on with 2" in logged()
+        and "windows at once: going on with" in logged()
     )
 
 
 @pytest.mark.parametrize("images", [1, 3])
 def test_a_training_goes_on_with_less_memory_and_gives_the_same_weights(
-    place, tmp_path, monkeypatch, told, images
+    place, tmp_path, monkeypatch, logged, images
 ):
     memory_of(monkeypatch, images)
     train.main(place.train("--checkpoints", str(tmp_path)))
     assert np.allclose(losses(tmp_path / "m"), losses(place.folder / "checkpoints/m"), rtol=1e-4, atol=0)
-    assert told().count("Out of memory with") == (2 if images == 1 else 1)
+    assert logged().count("Out of memory with") == (2 if images == 1 else 1)
 
 
 def test_memory_for_not_even_one_block_of_a_batch_is_one_sentence(place, tmp_path, monkeypatch):

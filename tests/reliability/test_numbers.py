@@ -44,35 +44,37 @@ def overflow_in(monkeypatch, dtype, calls):
 
 
 @pytest.mark.parametrize("calls", [0, 20])
-def test_a_test_run_that_overflows_is_repeated_in_float32(place, tmp_path, monkeypatch, told, calls):
+def test_a_test_run_that_overflows_is_repeated_in_float32(place, tmp_path, monkeypatch, logged, calls):
     overflow_in(monkeypatch, torch.bfloat16, calls)
     arguments = place.test("--pictures", "0", "--precision", "bf16", "--results", str(tmp_path))
     test.main(arguments)
-    assert told().count("Values overflowed in bfloat16 at ") == 1
+    assert logged().count("Values overflowed in bfloat16 at ") == 1
     found, wanted = place.run_folder(tmp_path), place.run_folder()
     assert files(found) == {**files(wanted), "table.md": (found / "table.md").read_bytes()}
     machine = json.loads((found / "config.json").read_text())["machine"]
     assert (machine["precision"], machine["precision_asked"]) == ("float32", "bfloat16")
     test.main(arguments)
-    assert "is finished: nothing to do" in told()
+    assert "is finished: nothing to do" in logged()
 
 
-def test_references_of_both_methods_that_overflow_are_repeated_in_float32(place, tmp_path, monkeypatch, told):
+def test_references_of_both_methods_that_overflow_are_repeated_in_float32(
+    place, tmp_path, monkeypatch, logged
+):
     overflow_in(monkeypatch, torch.bfloat16, 1)  # fitted well, then scored
     test.main(
         place.test("--pictures", "0", "--precision", "bf16", "--method", "both", "--results", str(tmp_path))
     )
-    assert told().count("Values overflowed in bfloat16 at a reference of ") == 1
+    assert logged().count("Values overflowed in bfloat16 at a reference of ") == 1
     config = json.loads(next(tmp_path.rglob("config.json")).read_text())
     assert config["machine"]["precision"] == "float32" and config["method"] == "both"
 
 
-def test_a_training_that_overflows_goes_on_in_float32(place, tmp_path, monkeypatch, told):
+def test_a_training_that_overflows_goes_on_in_float32(place, tmp_path, monkeypatch, logged):
     overflow_in(monkeypatch, torch.bfloat16, 0)
     arguments = place.train("--precision", "bf16", "--checkpoints", str(tmp_path))
     train.main(arguments)
     found = tmp_path / "m/mvtec.safetensors"
-    assert told().count("Values overflowed in bfloat16") == 1
+    assert logged().count("Values overflowed in bfloat16") == 1
     assert all(
         torch.equal(one, two)
         for one, two in zip(load_file(found).values(), load_file(place.weights()).values())
@@ -80,7 +82,7 @@ def test_a_training_that_overflows_goes_on_in_float32(place, tmp_path, monkeypat
     machine = load_checkpoint(found).config.training.machine
     assert (machine.precision, machine.precision_asked) == ("float32", "bfloat16")
     train.main(arguments)
-    assert "trained with these settings already" in told()
+    assert "trained with these settings already" in logged()
 
 
 def test_a_training_that_overflowed_is_resumed_in_float32(place, tmp_path, monkeypatch):
@@ -130,9 +132,9 @@ def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state
         patch.setattr(training_step.DiscrepancySource, "__call__", spoilt)
         with pytest.raises(ModelError) as caught:
             train.main(arguments)
-    said = str(caught.value)
-    assert "not finite at step 4 (images " in said and said.count(".png") == 4
-    assert "the state after step 2 is kept in" in said and "--learning-rate" in said
+    reported = str(caught.value)
+    assert "not finite at step 4 (images " in reported and reported.count(".png") == 4
+    assert "the state after step 2 is kept in" in reported and "--learning-rate" in reported
     train.main(arguments)
     assert files(tmp_path / "m") == files(place.folder / "checkpoints/m")
 

@@ -110,8 +110,8 @@ def test_duplicates_of_references_are_named(place, tmp_path, capsys):
             place.data / f"cup/train/good/{number:03}.png", place.data / f"cup/test/good/1{number}.png"
         )
     test.main(place.test("--k-shot", "2", "--pictures", "0", "--results", str(tmp_path)))
-    told = capsys.readouterr().err
-    assert told.count("the same file as the reference cup/train/good/") == 2
+    reported = capsys.readouterr().err
+    assert reported.count("the same file as the reference cup/train/good/") == 2
     train.main(place.train("--epochs", "1", "--k-shot", "2", "--checkpoints", str(tmp_path)))
     assert capsys.readouterr().err.count("the same file as the reference") == 2
 

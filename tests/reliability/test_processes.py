@@ -67,8 +67,8 @@ def interrupt(process, number):
     """Sends a signal; returns (exit code, seconds, rest of standard error)."""
     process.send_signal(number)
     begun = time.monotonic()
-    told = process.communicate(timeout=20)[1]
-    return process.returncode, time.monotonic() - begun, told
+    reported = process.communicate(timeout=20)[1]
+    return process.returncode, time.monotonic() - begun, reported
 
 
 def alive(number):

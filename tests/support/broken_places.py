@@ -243,6 +243,6 @@ def refused(monkeypatch, capsys, name, arguments):
     capsys.readouterr()
     with pytest.raises(SystemExit) as stopped:
         run_command({"train": train, "test": test}[name].main, (DataError, ModelError, ConfigError))
-    told = capsys.readouterr().err
-    assert stopped.value.code == 2 and "Traceback" not in told, told
-    return told
+    reported = capsys.readouterr().err
+    assert stopped.value.code == 2 and "Traceback" not in reported, reported
+    return reported

@@ -79,5 +79,5 @@ def wait_for(driver, expression, seconds=30):
         if read(driver, expression):
             return
         time.sleep(0.05)
-    said = read(driver, "document.body.innerText")[-600:]
-    raise AssertionError(f"not within {seconds} s: {expression}; the page says {said}")
+    reported = read(driver, "document.body.innerText")[-600:]
+    raise AssertionError(f"not within {seconds} s: {expression}; the page says {reported}")

@@ -16,17 +16,17 @@ def free_port():
 
 
 def in_ranks(size, action, folder, port=None):
-    """`action(rank)` in `size` processes that hear from each other; (exit codes, what each one said). A
+    """`action(rank)` in `size` processes that hear from each other; (exit codes, what each one reported). A
     negative code is the signal that ended it. port: of a store that is there already."""
     folder.mkdir(parents=True, exist_ok=True)
     port, children = port or free_port(), []
     for rank in range(size):
         child = os.fork()
         if child == 0:
-            os._exit(_as_rank(rank, size, port, action, folder / f"said-{rank}"))
+            os._exit(_as_rank(rank, size, port, action, folder / f"reported-{rank}"))
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    return codes, [(folder / f"said-{rank}").read_text() for rank in range(size)]
+    return codes, [(folder / f"reported-{rank}").read_text() for rank in range(size)]
 
 
 def as_command(main, arguments):
@@ -34,8 +34,8 @@ def as_command(main, arguments):
     run_command(lambda _: main(arguments), (DataError, ModelError, ConfigError))
 
 
-def _as_rank(rank, size, port, action, said):
-    output = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def _as_rank(rank, size, port, action, reported):
+    output = os.open(reported, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)

@@ -180,8 +180,8 @@ def start(name, arguments, **more):
 def run(name, arguments):
     """An entry point to its end, as (exit code, standard error)."""
     process = start(name, arguments)
-    told = process.communicate()[1]
-    return process.returncode, told
+    reported = process.communicate()[1]
+    return process.returncode, reported
 
 
 def line_with(process, words):
@@ -189,7 +189,7 @@ def line_with(process, words):
     for line in process.stderr:
         if words in line:
             return line
-    raise AssertionError(f"{words!r} was never said")
+    raise AssertionError(f"{words!r} was never reported")
 
 
 def children(number):

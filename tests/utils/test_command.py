@@ -52,30 +52,30 @@ def ended(monkeypatch, capsys, error, *flags, errors=(ConfigError,)):
     ],
 )
 def test_what_the_machine_refuses_is_one_sentence(monkeypatch, capsys, error, words):
-    code, told = ended(monkeypatch, capsys, error)
-    assert code == 2 and words in told and "Traceback" not in told
-    assert len([line for line in told.splitlines() if line.startswith("error: ")]) == 1
+    code, reported = ended(monkeypatch, capsys, error)
+    assert code == 2 and words in reported and "Traceback" not in reported
+    assert len([line for line in reported.splitlines() if line.startswith("error: ")]) == 1
 
 
 def test_debug_shows_the_traceback(monkeypatch, capsys):
     for error in (ConfigError("x"), OSError("x")):
-        code, told = ended(monkeypatch, capsys, error, "--debug")
-        assert code == 2 and "Traceback" in told
+        code, reported = ended(monkeypatch, capsys, error, "--debug")
+        assert code == 2 and "Traceback" in reported
 
 
 @pytest.mark.parametrize(
     "error", [RuntimeError("a fault\nof ours"), TypeError("odd"), RecursionError(), KeyError(3)]
 )
 def test_what_nobody_expected_is_a_sentence_and_never_exit_code_1(monkeypatch, capsys, error):
-    code, told = ended(monkeypatch, capsys, error)
-    assert code == 70 and "Traceback" not in told
-    (line,) = [line for line in told.splitlines() if line.startswith("error: ")]
+    code, reported = ended(monkeypatch, capsys, error)
+    assert code == 70 and "Traceback" not in reported
+    (line,) = [line for line in reported.splitlines() if line.startswith("error: ")]
     assert type(error).__name__ in line and "--debug" in line
-    code, told = ended(monkeypatch, capsys, error, "--debug")
-    assert code == 70 and "Traceback" in told
+    code, reported = ended(monkeypatch, capsys, error, "--debug")
+    assert code == 70 and "Traceback" in reported
 
 
 def test_no_control_character_reaches_the_terminal(monkeypatch, capsys):
-    _, told = ended(monkeypatch, capsys, ConfigError("\x1b[2Jred \x07 \u202e name \ud800"))
-    assert "\\x1b[2Jred" in told and "\\x07" in told and "\\u202e" in told
-    assert not any(mark in told for mark in "\x1b\x07\u202e")
+    _, reported = ended(monkeypatch, capsys, ConfigError("\x1b[2Jred \x07 \u202e name \ud800"))
+    assert "\\x1b[2Jred" in reported and "\\x07" in reported and "\\u202e" in reported
+    assert not any(mark in reported for mark in "\x1b\x07\u202e")

@@ -39,8 +39,8 @@ def test_a_message_about_flags(arguments, capsys):
 def test_the_parser_of_scripts(capsys):
     with pytest.raises(SystemExit):
         Parser("what it does").parse_args([HOSTILE])
-    said = capsys.readouterr().err
-    assert "\\x1b[2J" in said and is_clean(said)
+    reported = capsys.readouterr().err
+    assert "\\x1b[2J" in reported and is_clean(reported)
 
 
 def test_the_check_of_a_folder(tmp_path, capsys):

@@ -1,4 +1,5 @@
-"""Room for tensors on a disk: numbers stay, nothing is left behind, and a full disk is said beforehand."""
+"""Room for tensors on a disk: numbers stay, nothing is left behind, and a full disk is reported
+beforehand."""
 
 import os
 from collections import namedtuple
@@ -10,13 +11,13 @@ from utils.errors import ConfigError
 from utils.room import OnDisk, in_memory
 
 
-def test_numbers_stay_and_no_file_is_left(tmp_path, told):
+def test_numbers_stay_and_no_file_is_left(tmp_path, logged):
     kept = OnDisk(tmp_path / "not" / "there", "Tokens")((3, 4, 5), torch.float32)
     assert kept.shape == (3, 4, 5) and kept.dtype == torch.bfloat16
     values = torch.randn(3, 4, 5).bfloat16()
     kept.copy_(values)
     assert torch.equal(kept[1].clone(), values[1]) and os.listdir(tmp_path) == []
-    assert "Tokens take 0.00 GiB of disk" in told()
+    assert "Tokens take 0.00 GiB of disk" in logged()
     assert OnDisk(tmp_path, "Tokens")((2,), torch.float16).dtype == torch.float16
     assert in_memory((2, 3), torch.float32).dtype == torch.float32
 

@@ -52,8 +52,8 @@ def test_processes_hear_from_each_other(tmp_path):
             assert world.gathered(rank * 10) == [0, 10, 20]
             assert world.agree(lambda: rank, lambda _: {"files": "same"}) == rank
 
-    codes, said = in_ranks(3, action, tmp_path)
-    assert codes == [0, 0, 0], said
+    codes, reported = in_ranks(3, action, tmp_path)
+    assert codes == [0, 0, 0], reported
 
 
 def test_one_that_fails_ends_all_with_one_sentence(tmp_path, monkeypatch):
@@ -67,16 +67,18 @@ def test_one_that_fails_ends_all_with_one_sentence(tmp_path, monkeypatch):
         with connected(find_world()) as world:
             world.agree(lambda: start(rank))
 
-    codes, said = in_ranks(3, action, tmp_path / "failing")
-    assert codes == [2, 70, 2] and said[0] == said[2] == "" and "the photographs are gone" in said[1]
+    codes, reported = in_ranks(3, action, tmp_path / "failing")
+    assert (
+        codes == [2, 70, 2] and reported[0] == reported[2] == "" and "the photographs are gone" in reported[1]
+    )
 
     def differ(rank):
         with connected(find_world()) as world:
             world.agree(lambda: rank, lambda found: {"weights": found // 2, "torch": 1})
 
-    codes, said = in_ranks(3, differ, tmp_path / "differing")
-    assert codes == [70, 2, 2] and said[1:] == ["", ""]
-    assert "Rank 2 on" in said[0] and "has another weights than rank 0" in said[0]
+    codes, reported = in_ranks(3, differ, tmp_path / "differing")
+    assert codes == [70, 2, 2] and reported[1:] == ["", ""]
+    assert "Rank 2 on" in reported[0] and "has another weights than rank 0" in reported[0]
 
 
 def test_a_restart_on_one_machine_is_one_on_all(tmp_path, monkeypatch):
@@ -109,8 +111,8 @@ def test_addresses_of_dead_processes_are_not_called(tmp_path, monkeypatch, late)
             assert world.gathered(rank * 10) == [0, 10, 20]
 
     assert in_ranks(3, start, tmp_path / "first", store.port)[0] == [9, 9, 9]
-    codes, said = in_ranks(3, start_again, tmp_path / "second", store.port)
-    assert codes == [0, 0, 0], said
+    codes, reported = in_ranks(3, start_again, tmp_path / "second", store.port)
+    assert codes == [0, 0, 0], reported
 
 
 def test_one_that_dies_lets_nobody_wait(tmp_path, monkeypatch):
@@ -123,5 +125,5 @@ def test_one_that_dies_lets_nobody_wait(tmp_path, monkeypatch):
                 raise SystemExit(7)
             world.wait()
 
-    codes, said = in_ranks(3, action, tmp_path)
-    assert codes == [70, 7, 2] and "Another rank has ended" in said[0] and said[2] == ""
+    codes, reported = in_ranks(3, action, tmp_path)
+    assert codes == [70, 7, 2] and "Another rank has ended" in reported[0] and reported[2] == ""

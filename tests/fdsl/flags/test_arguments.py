@@ -97,9 +97,11 @@ def test_windows_of_a_stored_run_can_be_fused_anew_but_not_changed():
 def test_values_out_of_range_are_refused_when_parsed(argv, capsys):
     with pytest.raises(SystemExit) as stopped:
         flags(*argv)
-    told = capsys.readouterr().err
+    reported = capsys.readouterr().err
     assert (
-        stopped.value.code == 2 and told.startswith(f"error: argument {argv[0]}: ") and told.count("\n") == 1
+        stopped.value.code == 2
+        and reported.startswith(f"error: argument {argv[0]}: ")
+        and reported.count("\n") == 1
     )
 
 

@@ -1,4 +1,4 @@
-"""--config and --save-config, what --help shows, and what a typo is told."""
+"""--config and --save-config, what --help shows, and the answer to a typo."""
 
 import pytest
 
@@ -85,8 +85,8 @@ def test_what_cannot_be_in_a_file_is_refused(flags, text, words, file, capsys):
 
 
 def test_a_file_that_is_not_there_is_refused(capsys):
-    said = refused(capsys, page_flags, "--config", "no-such.yaml")
-    assert "--config no-such.yaml cannot be read (No such file or directory)" in said
+    reported = refused(capsys, page_flags, "--config", "no-such.yaml")
+    assert "--config no-such.yaml cannot be read (No such file or directory)" in reported
 
 
 def test_a_secret_is_not_written(tmp_path):
@@ -130,5 +130,9 @@ def test_help_is_short_and_help_all_has_every_flag(flags, capsys, monkeypatch):
     "flags, typed, meant", [(predict_flags, "--refrences", "--references"), (train_flags, "--epoch=", "")]
 )
 def test_a_typo_is_told_the_nearest_flag(flags, typed, meant, capsys):
-    said = refused(capsys, flags, typed, "x")
-    assert f"there is no {typed}: did you mean {meant}?" in said if meant else "argument --epochs" in said
+    reported = refused(capsys, flags, typed, "x")
+    assert (
+        f"there is no {typed}: did you mean {meant}?" in reported
+        if meant
+        else "argument --epochs" in reported
+    )

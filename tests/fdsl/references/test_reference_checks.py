@@ -34,12 +34,12 @@ def as_jpeg(photo):
     return Image.open(stream).convert("RGB")
 
 
-def test_near_copies_count_once(told):
+def test_near_copies_count_once(logged):
     one, two = texture(1), texture(2)
     given = [one, noisy(one, 1), as_jpeg(one), one, two]
     assert usable_references(given, list("abcde"), 64) == [0, 4]
     for name in "bcd":
-        assert f"{name} shows the same as a: they count as one reference" in told()
+        assert f"{name} shows the same as a: they count as one reference" in logged()
     assert usable_references([one, one.resize((50, 40))], ["a", "b"], 64) == [0, 1]
 
 
@@ -52,12 +52,12 @@ def test_frames_of_a_part_at_rest_are_one_reference(detector):
     assert detector.threshold.score == at_rest
 
 
-def test_a_reference_that_shows_no_part_is_named_and_left_out(detector, told):
+def test_a_reference_that_shows_no_part_is_named_and_left_out(detector, logged):
     parts, black = [texture(seed) for seed in range(3)], Image.new("RGB", texture(0).size)
     detector.fit(parts)
     limit = detector.threshold.score
     detector.fit([*parts[:2], black, parts[2]])
-    assert f"image 3 is left out of the references: {NO_PART}" in told()
+    assert f"image 3 is left out of the references: {NO_PART}" in logged()
     assert detector.config.references == 3 and detector.threshold.score == limit
 
 
@@ -74,13 +74,13 @@ def test_a_frame_that_shows_no_part_is_anomalous_with_a_reason(detector, tmp_pat
     assert again.predict(Image.new("RGB", texture(0).size)).reason == NO_PART
 
 
-def test_calibration_images_give_the_threshold(detector, tmp_path, told):
+def test_calibration_images_give_the_threshold(detector, tmp_path, logged):
     detector.fit([texture(1)], false_alarm_rate=None)
     normal = [texture(seed) for seed in range(2, 11)]
     black = Image.new("RGB", texture(0).size)
     detector.calibrate(0.1, [*normal, normal[0], black, texture(1)])
-    assert f"image 10 is left out of the calibration: {NO_PART}" in told()
-    assert "image 12 is a reference, and is left out of the calibration" in told()
+    assert f"image 10 is left out of the calibration: {NO_PART}" in logged()
+    assert "image 12 is a reference, and is left out of the calibration" in logged()
     scores = sorted(found.score for found in detector.predict(normal))
     assert detector.threshold.score == np.nextafter(scores[-1], 1)
     assert "9 calibration images" in detector.threshold.source
@@ -91,6 +91,6 @@ def test_calibration_images_give_the_threshold(detector, tmp_path, told):
     again.calibrate(0.1)
     assert again.threshold.score == np.nextafter(scores[-1], 1)
     again.add_references(texture(12))
-    assert "give the calibration images again" in told() and "reference" in again.threshold.source
+    assert "give the calibration images again" in logged() and "reference" in again.threshold.source
     with pytest.raises(DataError, match="no calibration image shows"):
         detector.calibrate(0.1, [black])

@@ -1,4 +1,4 @@
-"""What --references may name: good parts alone, and what is left out is said."""
+"""What --references may name: normal images alone, and what is left out is reported."""
 
 import pytest
 
@@ -18,15 +18,15 @@ def test_a_whole_dataset_is_refused_and_the_right_folder_named(tmp_path, inner):
     assert len(reference_files([str(tmp_path / "part/train")])) == 1
 
 
-def test_what_is_not_read_is_named(tmp_path, told):
+def test_what_is_not_read_is_named(tmp_path, logged):
     draw(tmp_path / "1.png", 1)
     (tmp_path / "2.HEIC").write_bytes(b"x")
     assert reference_files([str(tmp_path)]) == [tmp_path / "1.png"]
-    assert "2.HEIC: .heic photographs are not read" in told()
+    assert "2.HEIC: .heic photographs are not read" in logged()
 
 
 @pytest.mark.parametrize(
-    "size, references, said",
+    "size, references, reported",
     [
         ((900, 900), [(300, 300)], False),
         ((900, 300), [(300, 300)], True),
@@ -36,5 +36,5 @@ def test_what_is_not_read_is_named(tmp_path, told):
         ((300, 280), [], False),
     ],
 )
-def test_another_shape_is_said(size, references, said):
-    assert (other_shape(size, references) is not None) == said
+def test_another_shape_is_said(size, references, reported):
+    assert (other_shape(size, references) is not None) == reported

@@ -71,7 +71,7 @@ def test_the_first_copy_is_looked_at_through_windows(tiny_configs, photographs, 
 
 @pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
 def test_the_start_takes_no_longer_than_three_photographs(
-    tiny_configs, photographs, method, monkeypatch, told
+    tiny_configs, photographs, method, monkeypatch, logged
 ):
     monkeypatch.setattr("utils.log.PLAIN_PROGRESS_SECONDS", 0.0)
     made = detector(tiny_configs, WindowConfig("mul", 4, 1), method=method)
@@ -88,4 +88,4 @@ def test_the_start_takes_no_longer_than_three_photographs(
     made.predict(photographs[1:])
     scales = 8 * 64 * bool(made.scorer.detector.method.scales)  # whole images alone
     assert 2 * sum(patches) < start <= 3 * sum(patches) + scales
-    assert "the threshold, from the references: 1 of 2" in told()
+    assert "the threshold, from the references: 1 of 2" in logged()

@@ -50,16 +50,16 @@ def test_the_limit_is_that_of_the_others_alone():
     assert upper_limit(others, kinds, 0.05) < 0.25
 
 
-def test_a_broken_reference_is_named(tiny_configs, tmp_path, told):
+def test_a_broken_reference_is_named(tiny_configs, tmp_path, logged):
     settings = {**TINY, "model_config": tiny_configs}
     detector = AnomalyDetector.from_backbone(windows=WindowConfig("nan"), **settings)
     for number in range(3):
         draw(tmp_path / f"{number}.png", number)
     detector.fit(tmp_path)
     limit = detector.threshold.score
-    assert "far above" not in told()
+    assert "far above" not in logged()
     draw(tmp_path / "bröken.png", 9, defect=True)
     detector.fit(tmp_path)
-    assert "bröken.png scores far above the other references" in told()
+    assert "bröken.png scores far above the other references" in logged()
     assert detector.threshold.score < 1.2 * limit
     assert detector.predict(texture(11, defect=True)).score > 0

@@ -17,7 +17,7 @@ BLOCKS, WIDTH = 3, 24
 
 @dataclass(frozen=True)
 class Told(World):
-    """A process that is told what all of them have found."""
+    """A process that receives what all of them have found."""
 
     rows: list[Tensor] = field(default_factory=list)
 

@@ -261,12 +261,12 @@ WRAPPED = {
 
 @pytest.mark.parametrize("whole", [True, False], ids=["a whole CLIP", "its tower"])
 @pytest.mark.parametrize("wrapped", WRAPPED)
-def test_weights_as_trainings_leave_them_are_read(tmp_path, state, load, wrapped, whole, told):
+def test_weights_as_trainings_leave_them_are_read(tmp_path, state, load, wrapped, whole, logged):
     given = {f"visual.{name}": value for name, value in state.items()} if whole else state
     given |= {"logit_scale": torch.ones(())} if whole else {}
     torch.save(WRAPPED[wrapped](given), tmp_path / "model.pth")
     assert load(tmp_path / "model.pth").fingerprint == fingerprint(state)
-    assert "model.pth: the weights under" in told()
+    assert "model.pth: the weights under" in logged()
 
 
 @pytest.mark.parametrize(

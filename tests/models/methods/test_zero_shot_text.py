@@ -154,9 +154,9 @@ def test_what_is_said_reads_as_it_should():
     assert sentences("bolt", ["rusty"])[0] == "a photo of a rusty bolt"
     asked = []
 
-    def encode(said):
-        asked.append(said)
-        return torch.eye(3)[: len(said) % 2 + 1]
+    def encode(reported):
+        asked.append(reported)
+        return torch.eye(3)[: len(reported) % 2 + 1]
 
     directions(encode, MethodConfig(object="bolt", normal_words=("shiny",)))
     assert all("shiny bolt" in one for one in asked[0]) and len(asked) == 2
@@ -221,9 +221,9 @@ def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method
     detector.fit(photos[:2])
     clip, (towards,) = clips.made["ViT-text-plain"], text_directions(clips.tower(), [config.options])
     images = normalise(photos, backbone.mean, backbone.std)
-    said = [plain_text_map(clip, image, images[:2], towards) for image in images[2:]]
+    reported = [plain_text_map(clip, image, images[:2], towards) for image in images[2:]]
     raw = detector.raw_maps(photos[2:])
-    for number, shown in enumerate(said):
+    for number, shown in enumerate(reported):
         for block in (-2, -1):
             torch.testing.assert_close(raw[block, number], shown, **EXACT)
     own = Detector(backbone, METHODS[method].load().of_heads(32, 2, MethodConfig(use_nam=False), heads), SIDE)
@@ -235,7 +235,7 @@ def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method
     maps = list(own.raw_maps(photos[2:]))
     scaled = torch.stack([one / (one + levels[place // 2]) for place, one in enumerate(maps)])
     shown_own, score_own = own.method.summarise(scaled)
-    for number, text in enumerate(said):
+    for number, text in enumerate(reported):
         text = text / (text + levels[-1])
         torch.testing.assert_close(found.base[number], (shown_own[number] + text) / 2, **EXACT)
         expected = (score_own[number] + text.max()) / 2
@@ -284,10 +284,10 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
     scaled = torch.stack([one / (one + levels[place // 2]) for place, one in enumerate(whole)])
     side = both.detector.side
     shown, score = own.detector.method.with_tiles(scaled, tiles / (tiles + levels[0]), side)
-    said = both.detector.final_maps(both.detector.raw_maps(batch[:, 0]))[-2:]
+    reported = both.detector.final_maps(both.detector.raw_maps(batch[:, 0]))[-2:]
     of_tiles = both.detector._tile_maps(batch[:, 1:], None)[-2:]
     assert of_tiles.std() > 0 and torch.equal(of_tiles[0], of_tiles[1])
-    text = (resized(said, side) + smoothed(resized(of_tiles, side), 1.0))[0] / 2
+    text = (resized(reported, side) + smoothed(resized(of_tiles, side), 1.0))[0] / 2
     found = both.detector(batch)
     torch.testing.assert_close(found.base, (shown + text) / 2, **EXACT)
     torch.testing.assert_close(found.base_score, (score + text.amax((1, 2))) / 2, **EXACT)
