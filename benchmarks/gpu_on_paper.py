@@ -270,7 +270,7 @@ def measured(runs: list[Run], batch: int, dtype: torch.dtype) -> list[tuple[Run,
             backbone = OpenClipBackbone(visual, LAYERS, torch.device("cuda"), dtype)
             del visual
             for run in runs:
-                method = METHODS[run.method](1024, len(LAYERS), MethodConfig())
+                method = METHODS[run.method].load()(1024, len(LAYERS), MethodConfig())
                 detector = Detector(backbone, method, SIDE, run.windows())
                 _Sizes.windows = 0 if detector.windows is None else len(detector.windows)
                 views = ()

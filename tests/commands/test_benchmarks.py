@@ -7,8 +7,10 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
 from tests.support.constants import ROOT
+from tests.support.pretended_cuda import TORCH
 from tests.support.small_runs import environment
 
 pytestmark = pytest.mark.slow
@@ -180,3 +182,21 @@ def test_the_row_of_anomalib_says_what_it_needs(datasets, backbone, tmp_path):
         timeout=300,
     )
     assert ran.returncode == 2 and "pip install --no-deps anomalib" in ran.stderr
+
+
+@pytest.mark.skipif(
+    not torch.__version__.startswith(f"{TORCH}."),
+    reason=f"the pretended device rests on private names of PyTorch {TORCH}",
+)
+def test_the_gpu_benchmark_runs_to_its_end_on_a_pretended_device(tiny_configs, tmp_path):
+    file, runs = tmp_path / "rows.json", ["fdsl whole, K=1", "fdsl 13/2, K=1"]
+    words = [sys.executable, str(ROOT / "tests/drivers/pretended_benchmark.py"), "--json", str(file)]
+    words += ["--model", "ViT-tiny-test", "--model-config", tiny_configs, "--layers", "1", "2", "3"]
+    words += ["--image-size", "64", "--win-size", "4", "--repeats", "1", "--batch", "2", "--runs", *runs]
+    ran = subprocess.run(words, capture_output=True, text=True, env=environment(), timeout=900)
+    assert ran.returncode == 0, ran.stderr
+    found = json.loads(file.read_text())
+    assert len(found["checks"]) == 21 and all(right for _, right in found["checks"])
+    assert [row["run"] for row in found["rows"]] == runs
+    assert all(row["milliseconds"] > row["bare"] > 0 and row["peak_gib"] > 0 for row in found["rows"])
+    assert all(name in ran.stdout for name in runs)

@@ -1,0 +1,242 @@
+"""The day a GPU is there: whether it gives the CPU's maps and the same bytes twice, and how long it takes.
+
+    python benchmarks/gpu.py                                # checks, then every row of gpu_on_paper.py
+    python benchmarks/gpu.py --runs "fdsl 13/2, K=1" --json rows.json
+
+Weights are untrained and images random: neither changes the work. Checks look at small images and end with
+exit code 1 where one fails: maps in float32 and in half precision beside the CPU's in float32, two runs of
+the device byte for byte, the heads after two trainings byte for byte. Times are the shortest of --repeats
+runs, beside those of the bare backbone (the same tower in half precision on the same pixels, with nothing
+around it) and of matrix products of the tower's size with as much arithmetic as the run. The table is for
+README.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import torch
+from tabulate import tabulate
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.gpu_on_paper import LAYERS, MODEL, RUNS, SIDE, Run
+from fdsl.scoring import Scorer
+from fdsl.training.step import HeadsStep
+from models.backbone import Backbone, normalise
+from models.backbones.backbone_registry import load_backbone
+from models.detector import Detector
+from models.methods.fdsl import Fdsl
+from models.methods.registry import METHODS
+from utils.config import UNTRAINED, MethodConfig, WindowConfig
+from utils.device import choose_device, make_repeatable
+from utils.log import start_logging
+from utils.tile_layout import TileLayout
+
+FARTHEST = {torch.float32: 1e-4, torch.float16: 0.05}  # that a map may lie from the CPU's
+CHECKED = [
+    ("nearest", WindowConfig("mul", 4, 2)),
+    ("plus", WindowConfig("nan", tiles=2)),
+    ("plus", WindowConfig("mul", 4, 4, index_memory="window")),
+    ("subspace", WindowConfig("nan")),
+    ("fdsl", WindowConfig("mul", 4, 2, index_memory="1")),
+]
+GRID_CHECKED = 8  # patches along a side of the images that are checked
+TRAINING_STEPS, TRAINED_TOGETHER = 3, 2
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What is looked at, and where. `side`: pixels of the images whose times are taken."""
+
+    args: argparse.Namespace
+    device: torch.device
+    side: int
+
+    def backbone(self, device: torch.device, dtype: torch.dtype) -> Backbone:
+        args = self.args
+        return load_backbone(args.model, UNTRAINED, args.layers, device, dtype, args.model_config)
+
+    def wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, work: Callable[[], object]) -> float:
+        """The shortest of `repeats` runs, after one that is not counted."""
+        taken = []
+        for _ in range(self.args.repeats + 1):
+            self.wait()
+            start = time.perf_counter()
+            work()
+            self.wait()
+            taken.append(time.perf_counter() - start)
+        return min(taken[1:])
+
+
+def fitted(backbone: Backbone, method: str, windows: WindowConfig, side: int, shots: int) -> Scorer:
+    """A scorer whose detector is fitted to random references."""
+    torch.manual_seed(0)
+    made = METHODS[method].load()(backbone.width, len(backbone.layers), MethodConfig())
+    detector = Detector(backbone, made, side, windows)
+    if windows.tiles > 1:
+        detector.layout = TileLayout(windows.tiles, windows.tiles, detector.grid, backbone.patch_size)
+    scorer = Scorer(detector)
+    scorer.fit(pixels_for(detector, shots, 1))
+    return scorer
+
+
+def pixels_for(detector: Detector, count: int, seed: int) -> Tensor:
+    """Random photographs as the detector takes them."""
+    views = () if detector.layout is None else (1 + len(detector.layout),)
+    size = (count, *views, 3, detector.image_size, detector.image_size)
+    return torch.randint(0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+
+
+def maps_of(scorer: Scorer) -> list[np.ndarray]:
+    found = scorer(pixels_for(scorer.detector, 3, 2), ["first", "second", "third"])
+    return found.arrays
+
+
+def checks(bench: Bench) -> Iterator[tuple[str, bool]]:
+    """What is checked, with what was found, and whether it is right."""
+    plain = bench.backbone(torch.device("cpu"), torch.float32)
+    side = GRID_CHECKED * plain.patch_size
+    wanted = [maps_of(fitted(plain, *chosen, side, 2)) for chosen in CHECKED]
+    for dtype, most in FARTHEST.items():
+        backbone = bench.backbone(bench.device, dtype)
+        for (method, windows), right in zip(CHECKED, wanted):
+            name = f"{method}, {windows.winmode}, tiles {windows.tiles}, {str(dtype).removeprefix('torch.')}"
+            scorer = fitted(backbone, method, windows, side, 2)
+            found = maps_of(scorer)
+            apart = max(float(np.abs(one - other).max()) for one, other in zip(found, right))
+            yield f"{name}: {apart:.1e} from the CPU's float32 (at most {most:g})", apart <= most
+            again = maps_of(scorer)
+            same = all(one.tobytes() == other.tobytes() for one, other in zip(found, again))
+            yield f"{name}: two runs give the same bytes", same
+    make_repeatable(bench.device)
+    one, other = (trained(bench, plain) for _ in range(2))
+    yield "two trainings give the same bytes", one == other
+    torch.use_deterministic_algorithms(False)
+
+
+def trained(bench: Bench, backbone: Backbone) -> bytes:
+    """The heads after a few steps on random discrepancies."""
+    torch.manual_seed(0)
+    method = Fdsl(backbone.width, len(backbone.layers)).to(bench.device).train()
+    step = HeadsStep(method, torch.optim.Adam(method.parameters(), lr=1e-3))
+    side = GRID_CHECKED * backbone.patch_size
+    for _ in range(TRAINING_STEPS):
+        patches = GRID_CHECKED**2
+        found = torch.rand(len(backbone.layers), TRAINED_TOGETHER, patches, backbone.width)
+        mask = (torch.rand(TRAINED_TOGETHER, 1, side, side) > 0.9).float()
+        step(found.to(bench.device), mask.to(bench.device))
+        step.optimizer.step()
+    return b"".join(value.cpu().numpy().tobytes() for value in method.state_dict().values())
+
+
+@dataclass
+class Row:
+    """Of one photograph: milliseconds of the run, of the bare backbone and of products of equal arithmetic;
+    the peak of the device's memory in GiB."""
+
+    run: str
+    milliseconds: float
+    bare: float
+    product: float
+    peak_gib: float
+
+
+def row_of(bench: Bench, backbone: Backbone, run: Run) -> Row:
+    args = bench.args
+    windows = run.windows()
+    if windows.winmode != "nan" and args.win_size is not None:
+        windows = replace(windows, win_size=args.win_size)
+    scorer = fitted(backbone, run.method, windows, bench.side, run.shots)
+    detector, names = scorer.detector, [f"photograph {number}" for number in range(args.batch)]
+    pixels = pixels_for(detector, args.batch, 2)
+    if bench.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(bench.device)
+    with FlopCounterMode(display=False) as counter:
+        scorer(pixels, names)
+    peak = torch.cuda.max_memory_allocated(bench.device) if bench.device.type == "cuda" else 0
+    whole = pixels.flatten(0, -4)
+    bare = bench.seconds(lambda: bare_pass(bench, backbone, whole, detector))
+    own = bench.seconds(lambda: scorer(pixels, names))
+    product = product_seconds(bench, backbone) * counter.get_total_flops()
+    each = 1e3 / args.batch
+    return Row(str(run), own * each, bare * each, product * each, peak / 2**30)
+
+
+@torch.no_grad()
+def bare_pass(bench: Bench, backbone: Backbone, pixels: Tensor, detector: Detector) -> None:
+    """The tower alone on all that the detector encodes, with windows cut beforehand by the device."""
+    images = normalise(pixels.to(bench.device, non_blocking=True), backbone.mean, backbone.std)
+    backbone.encode_normalised(images)
+    if detector.windows is not None:
+        for image in images:
+            windows = detector.windows.cut(image, backbone.patch_size)
+            for part in windows.split(detector.chunk):
+                backbone.encode_normalised(part)
+
+
+def product_seconds(bench: Bench, backbone: Backbone) -> float:
+    """Seconds of one operation in products of the size of the tower's own, in the backbone's precision."""
+    rows, width = 4 * (bench.side // backbone.patch_size) ** 2, backbone.width
+    one = torch.ones(rows, width, dtype=backbone.dtype, device=bench.device)
+    other = torch.ones(width, 4 * width, dtype=backbone.dtype, device=bench.device)
+    return bench.seconds(lambda: one @ other) / (2 * rows * width * 4 * width)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", nargs="*", metavar="RUN", help="rows by their names (default: all)")
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--batch", type=int, default=4, help="photographs at once (default 4)")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--model-config")
+    parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
+    parser.add_argument("--image-size", type=int, default=SIDE)
+    parser.add_argument("--win-size", type=int, help="patches, in place of the runs' own")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write checks and rows to it")
+    args = parser.parse_args(arguments)
+    start_logging()
+    known = {str(run): run for run in RUNS}
+    if unknown := set(args.runs or ()) - set(known):
+        parser.error(f"there is no run {', '.join(sorted(unknown))}; choose from: {'; '.join(known)}")
+    bench = Bench(args, choose_device(args.device), args.image_size)
+    checked = []
+    for what, right in checks(bench):
+        print(f"{'ok' if right else 'WRONG'}: {what}", flush=True)
+        checked.append((what, right))
+    backbone = bench.backbone(bench.device, torch.float16)
+    rows = [row_of(bench, backbone, known[name]) for name in (known if args.runs is None else args.runs)]
+    columns = ["run", "ms a photograph", "beside the bare backbone", "beside equal products", "peak GiB"]
+    table = [
+        [
+            row.run,
+            f"{row.milliseconds:.1f}",
+            f"{row.milliseconds / row.bare:.2f}",
+            f"{row.milliseconds / row.product:.2f}",
+            f"{row.peak_gib:.2f}",
+        ]
+        for row in rows
+    ]
+    print(tabulate(table, columns, tablefmt="github", disable_numparse=True))
+    if args.json is not None:
+        args.json.write_text(json.dumps({"checks": checked, "rows": [vars(row) for row in rows]}))
+    return int(not all(right for _, right in checked))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
