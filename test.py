@@ -38,14 +38,19 @@ def main(argv: list[str] | None = None) -> None:
         from fdsl.evaluation.ablation_table import write_ablations
         from fdsl.evaluation.plan import unique
         from fdsl.evaluation.single_pass import grouped_by_backbone
+        from fdsl.evaluation.submission import refuse, write_submission
         from fdsl.flags.plan_runs import options_of, plan
         from fdsl.parallel.by_category import facts_of
 
     with connected(find_world()) as world:
         options = options_of(several[0], world.restarted())
         runs = world.agree(lambda: plan(several), facts_of)
+        if several[0].submission is not None:
+            world.agree(lambda: refuse(several[0].submission, runs[0]))
         for group in grouped_by_backbone(unique(runs)):
             evaluate_runs(group, options, world)
+        if several[0].submission is not None and world.is_first:
+            write_submission(several[0].submission, runs[0], options.reading)
     if options.compared and world.is_first:
         write_ablations(runs, options.reading.max_pixels)
 

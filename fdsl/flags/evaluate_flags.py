@@ -49,6 +49,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
     _refuse_several_maps(args, parser)
+    _refuse_several_submissions(args, parser)
     tables = read_tables(args, parser)
     parser.save_settings(args)
     take_preset(args)
@@ -66,6 +67,15 @@ def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
     several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
     if several:
         parser.error(f"--from-maps names one run: give one --{several[0].replace('_', '-')}")
+
+
+def _refuse_several_submissions(args: argparse.Namespace, parser: CommandLine) -> None:
+    """A submission is of one run, whose images are scored."""
+    several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]
+    others = [name for name in ("ablate", "table", "from_maps") if getattr(args, name)]
+    if args.submission is not None and (several or others):
+        flag = (others + several)[0].replace("_", "-")
+        parser.error(f"--submission is of one run: leave --{flag} out, or give it one value")
 
 
 def ends_in_table(args: argparse.Namespace) -> bool:
@@ -146,6 +156,12 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     group = add_options(parser, RunConfig)[RunConfig.group]
     group.add_argument("--from-maps", type=Path, metavar="DIR", help="evaluate a finished run's maps anew")
     group.add_argument("--force", action="store_true", help="repeat a run that is finished")
+    group.add_argument(
+        "--submission",
+        type=Path,
+        metavar="DIR",
+        help="of MVTec AD 2 also write what its server takes: maps of the private images (docs/reproduce.md)",
+    )
     group.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,

@@ -1,0 +1,200 @@
+"""What the server of MVTec AD 2 takes: maps and thresholded maps of the images whose masks are not public.
+
+    DIR/anomaly_images/can/test_private/000_regular.tiff                    float16, at the image's size
+    DIR/anomaly_images_thresholded/can/test_private_mixed/000_mixed.png     0 and 255, at the image's size
+
+The rules are those of the checker that MVTec publishes with the dataset (Heckler-Kram et al., The MVTec AD 2
+Dataset, 2025): eight objects with two splits each, numbered names without gaps, nothing else in the folders.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from data.dataset import make_loader
+from data.images import image_size
+from data.listing import list_images
+from data.records import Record
+from fdsl.evaluation.compute_maps import CategoryJob
+from fdsl.evaluation.plan import PlannedRun
+from fdsl.evaluation.single_pass import Detectors
+from fdsl.inspection.reading import Reading
+from fdsl.scoring import upsample_maps
+from fdsl.store.half_tiff import half_tiff
+from utils.device import worker_count
+from utils.errors import ConfigError, DataError
+from utils.files import write_bytes
+from utils.log import progress
+from utils.text import printable
+
+logger = logging.getLogger("fdsl")
+MAPS, THRESHOLDED = "anomaly_images", "anomaly_images_thresholded"
+SUFFIXES = {MAPS: ".tiff", THRESHOLDED: ".png"}
+SPLITS = {"test_private": "regular", "test_private_mixed": "mixed"}  # and how their images are called
+VALIDATION = "validation/good"
+DEVIATIONS = 3.0  # above the mean of the validation images' map values: the threshold that MVTec proposes
+# Images of each split of the published dataset.
+OBJECTS = {
+    "can": 321,
+    "fabric": 314,
+    "fruit_jelly": 255,
+    "rice": 277,
+    "sheet_metal": 142,
+    "vial": 276,
+    "wallplugs": 232,
+    "walnuts": 228,
+}
+
+
+def write_submission(folder: Path, run: PlannedRun, reading: Reading) -> None:
+    """Scores the private images of each category by the run's settings and references, and writes both trees.
+
+    A pixel is anomalous from DEVIATIONS above the mean of the validation images' map values on. Raises
+    NotFinite, and what `refuse` raises.
+    """
+    refuse(folder, run)
+    root = run.split.root
+    tested = {category: private_records(root, category) for category in run.split.records}
+    known = {category: validation_records(root, category) for category in run.split.records}
+    for category, records in tested.items():
+        job = _fitted(run, category, [*known[category], *records], reading)
+        maps = [one for part in _maps(job, reading) for one in part]
+        values = np.stack(maps[: len(known[category])]).astype(np.float64)
+        threshold = float(values.mean() + DEVIATIONS * values.std())
+        logger.info(
+            "%s: a pixel is anomalous from %.4g on, by validation images", printable(category), threshold
+        )
+        for record, single in zip(records, maps[len(known[category]) :]):
+            _write(folder, root, record, single, threshold, reading.max_pixels)
+    for sentence in problems_of(folder):
+        logger.warning("warning: the server refuses %s: %s", printable(folder), sentence)
+
+
+def refuse(folder: Path, run: PlannedRun) -> None:
+    """ConfigError for a folder with other files, which the server would refuse; DataError for a category
+    without private or validation images. Nothing is written."""
+    others = sorted(_names(folder) - set(SUFFIXES))
+    if others or (folder.exists() and not folder.is_dir()):
+        what = printable(others[0]) if others else "no folder"
+        raise ConfigError(f"--submission {printable(folder)} holds {what}; name a new or empty folder.")
+    for category in run.split.records:
+        private_records(run.split.root, category)
+        validation_records(run.split.root, category)
+
+
+def private_records(root: Path, category: str) -> list[Record]:
+    """The images of both private splits of a category; DataError where one is not there."""
+    return [record for split in SPLITS for record in _records(root, category, split)]
+
+
+def validation_records(root: Path, category: str) -> list[Record]:
+    """The normal images that the threshold is taken from; DataError where there are none."""
+    return _records(root, category, VALIDATION)
+
+
+def _records(root: Path, category: str, split: str) -> list[Record]:
+    place = root / category / split
+    names = list_images(place) if place.is_dir() else []
+    if not names:
+        raise DataError(
+            f"{printable(place)}: there is no image; --submission needs MVTec AD 2 as it is published"
+        )
+    return [Record(f"{category}/{split}/{name}", "", category, split, False) for name in names]
+
+
+def _fitted(run: PlannedRun, category: str, records: Sequence[Record], reading: Reading) -> CategoryJob:
+    """The run's detector of a category, fitted to its references, with these images to test."""
+    run = replace(run, split=replace(run.split, records={category: list(records)}))
+    job = CategoryJob.of(run, category, Detectors([run]).of(run), reading)
+    job.fit(f"{category}, private images")
+    if job.error is not None:
+        raise job.error
+    return job
+
+
+def _maps(job: CategoryJob, reading: Reading) -> Iterator[np.ndarray]:
+    """The fused maps (B,G,G) of its images, batch by batch."""
+    windows = job.runs[0].config.detector.windows
+    workers = worker_count(reading.workers)
+    pinned = job.detector.backbone.device.type == "cuda"
+    loader = make_loader(job.tested, reading.batch_size, workers=workers, pin=pinned)
+    batches = math.ceil(len(job.tested) / reading.batch_size)
+    for batch in progress(loader, batches, f"{job.category}, private images"):
+        yield job.scorer(batch["image"], batch["path"]).fused(windows)[0]
+
+
+def _write(
+    folder: Path, root: Path, record: Record, single: np.ndarray, threshold: float, max_pixels: int
+) -> None:
+    """Writes an image's map (G,G) to both trees, at the image's size; both go by the same 16-bit values."""
+    width, height = image_size(root / record.image_path, max_pixels=max_pixels)
+    values = upsample_maps(single[None].astype(np.float32), (height, width))[0].astype(np.float16)
+    mask = np.where(values >= np.float16(threshold), np.uint8(255), np.uint8(0))
+    content = {MAPS: half_tiff(values), THRESHOLDED: cv2.imencode(".png", mask)[1].tobytes()}
+    for tree, suffix in SUFFIXES.items():
+        write_bytes(folder / tree / PurePosixPath(record.image_path).with_suffix(suffix), content[tree])
+
+
+def problems_of(folder: Path) -> list[str]:
+    """What the published checker finds wrong with a submission, as sentences; none where it is whole."""
+    found = []
+    if others := sorted(_names(folder) - set(SUFFIXES)):
+        found.append(f"{others[0]} does not belong into it")
+    for tree, suffix in SUFFIXES.items():
+        objects = _names(folder / tree)
+        if others := sorted(objects - set(OBJECTS)):
+            found.append(f"{tree}/{others[0]} is no object of MVTec AD 2")
+        if missing := sorted(set(OBJECTS) - objects):
+            found.append(f"{tree} lacks {', '.join(missing)}")
+        for category in sorted(objects & set(OBJECTS)):
+            found += _problems_of_object(folder / tree / category, OBJECTS[category], suffix)
+    return found
+
+
+def _problems_of_object(place: Path, count: int, suffix: str) -> list[str]:
+    found = []
+    if _names(place) != set(SPLITS):
+        found.append(f"{place.name} has other folders than {' and '.join(SPLITS)}")
+    for split, kind in SPLITS.items():
+        names = _names(place / split)
+        wanted = {f"{number:03d}_{kind}{suffix}" for number in range(count)}
+        if names != wanted:
+            first = min(names ^ wanted)
+            found.append(
+                f"{place.name}/{split} has {len(names)} files of {count}, and {first} is too many or missing"
+            )
+        found += [
+            f"{place.name}/{split}/{name} {fault}"
+            for name in sorted(names & wanted)
+            if (fault := _fault_of(place / split / name))
+        ]
+    return found
+
+
+def _fault_of(file: Path) -> str:
+    """What is wrong with a map's or a thresholded map's kind; "" for nothing. Of a map the header is read."""
+    if file.suffix == SUFFIXES[THRESHOLDED]:
+        values = np.asarray(Image.open(file))
+        is_mask = values.ndim == 2 and bool(np.isin(np.unique(values), (0, 255)).all())
+        return "" if is_mask else "has several channels, or values other than 0 and 255"
+    tags = {}
+    with open(file, "rb") as content:
+        if content.read(4) == b"II*\0":
+            content.seek(int.from_bytes(content.read(4), "little"))
+            for _ in range(int.from_bytes(content.read(2), "little")):
+                entry = content.read(12)
+                tags[int.from_bytes(entry[:2], "little")] = int.from_bytes(entry[8:10], "little")
+    is_half = (tags.get(258), tags.get(277), tags.get(339)) == (16, 1, 3)
+    return "" if is_half else "is no TIFF of one channel of 16-bit floats"
+
+
+def _names(folder: Path) -> set[str]:
+    return {entry.name for entry in folder.iterdir()} if folder.is_dir() else set()
