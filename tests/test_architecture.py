@@ -85,23 +85,11 @@ def imported(file: Path) -> set[str]:
     return {name.split(".")[0] for node in nodes for name in imported_by(node, package_of(file))}
 
 
-def run_at_import(body: list[ast.stmt]):
-    """The statements that run when a module is imported: none of a function, none for type checkers."""
-    for node in body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            yield from run_at_import(node.orelse)
-            continue
-        yield node
-        for field in ("body", "orelse", "handlers", "finalbody"):
-            yield from run_at_import(getattr(node, field, []))
-
-
 def needs(file: Path) -> set[Path]:
-    """The product's files that importing this one imports first."""
+    """The product's files that a reader of this one is sent to: those that it imports at its top or later,
+    for type checkers too."""
     found = set()
-    for node in run_at_import(ast.parse(file.read_text(encoding="utf-8")).body):
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         found |= imported_by(node, package_of(file))
     return {MODULES[name] for name in found if name in MODULES}
 
