@@ -22,13 +22,12 @@ from data.images import MAX_PIXELS, mask_files, open_image, open_mask
 from data.records import Record, stable_seed, with_masks
 from data.synthetic import draw_defect
 from data.tensors import image_to_pixels, mask_to_tensor, photograph_to_pixels
-from utils.config import SYNTHETIC
+from utils.config import AUGMENTATIONS, SYNTHETIC
 from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.text import printable
 from utils.tile_layout import TileLayout
 
-AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC.values())
 MOSAIC_PROBABILITY = 0.3
 CROP_PROBABILITY = 0.6
 DEFECT_PROBABILITY = 0.5  # of a normal image, with synthetic defects

@@ -72,7 +72,7 @@ def make_method(
 ) -> Method:
     """The method of a configuration for tokens (L,n,C) of `blocks` and `width`, with trained `heads`; one
     that reads text has its directions. ModelError where the backbone has no text tower."""
-    method = METHODS[config.method].load().of_heads(width, blocks, config.options, heads)
+    method: Method = METHODS[config.method].load().of_heads(width, blocks, config.options, heads)
     if config.options.with_text:
         method = WithText(method)
     if method.reads_text and config.options.object != BY_CATEGORY:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from models.method import Method
+from typing import Any, ClassVar
 
 
 class MethodFacts:
@@ -41,7 +38,7 @@ class MethodFacts:
     rotations: int | str = 1
 
     @classmethod
-    def load(cls) -> type[Method]:
-        """The method itself, imported now."""
+    def load(cls) -> Any:
+        """The method itself, a class of `Method` (models/method.py), imported now."""
         module, _, name = cls.home.rpartition(".")
         return getattr(import_module(f"models.methods.{module}"), name)

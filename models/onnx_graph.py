@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from models.detector import Detector
 from models.features import EMBEDDING, TOP1_SHARE, Features, ScoreMaps
-from models.matching.candidates import PICKS, Matching, OwnPicks, PickedByAny
-from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
+from models.matching.candidates import PICKS, Bank, Matching, OwnPicks, PickedByAny
+from models.matching.memory_bank import SIMILARITY_VALUES
 from models.views.sliding_windows import WindowGrid
 from utils.errors import ModelError
 
@@ -30,11 +30,11 @@ class InParts(Matching):
 
     windows: int = 1
 
-    def allowed(self, bank: MemoryBank, query: Features) -> Tensor | None:
+    def allowed(self, bank: Bank, query: Features) -> Tensor | None:
         """Which windows of the bank each of the query's may match (B,P) bool; None: all."""
         return None
 
-    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
+    def index(self, bank: Bank, query: Features, align: str) -> Tensor:
         tokens = query.tokens
         if align == "diff2":
             tokens = bank.centre(tokens.flatten(1, 2)).view(tokens.shape)
@@ -54,7 +54,7 @@ class PickedInParts(InParts):
 
     want: ClassVar[frozenset[str]] = frozenset({EMBEDDING})
 
-    def allowed(self, bank: MemoryBank, query: Features) -> Tensor:
+    def allowed(self, bank: Bank, query: Features) -> Tensor:
         picked = (query.wanted_embedding() @ bank.window_keys.t()).argmax(-1)
         known = torch.arange(len(bank.window_keys))
         of_photograph = (picked.view(-1, self.windows, 1) == known).any(1, keepdim=True)
@@ -67,7 +67,7 @@ class OwnPicksInParts(InParts):
 
     most: int = PICKS
 
-    def allowed(self, bank: MemoryBank, query: Features) -> Tensor:
+    def allowed(self, bank: Bank, query: Features) -> Tensor:
         likeness = bank.keys_of(query.tokens) @ bank.window_keys.t()
         picked = likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
         return torch.zeros_like(likeness, dtype=torch.bool).scatter(1, picked, True)

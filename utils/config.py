@@ -32,9 +32,10 @@ PUBLISHED_EPOCHS = {"visa": 11, "mvtec": 5}
 PUBLISHED_SHOTS = 10  # references of each category while heads are trained
 
 
-AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop", "folder": "none"}
+PUBLISHED_AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop"}
 SEVERAL = "+"  # between the names of several datasets that heads are trained on, and their digests
 SYNTHETIC = {"only": "synthetic", "mixed": "mixed"}  # value of --synthetic -> augmentation
+AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC.values())
 SYNTHETIC_IMAGES = 4000  # that heads see by default, half of them with a drawn defect
 
 

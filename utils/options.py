@@ -29,15 +29,15 @@ class Option:
     int, float, text (or None), or a tuple of numbers or texts.
 
     help: of its flag, `$name` standing for what fdsl/flags/groups.py fills in. choices, span: the values that
-    flags take and files hold, one of these, or numbers from low to high. words: word that a flag takes ->
-    value outside the span; "": the flag without a value. metavar: as of argparse. group: of the flags of
-    --help, where it is not the class's. needs: WINDOWS, HEADS, ...: without it the option has no effect.
-    short: what stands in the name of a run's folder where the value is not the default, {} standing for the
-    value; or value -> text. always: also where it is the default. place: it decides no result, as where files
-    lie, so it may differ between equal runs. trained: train.py takes it. fused: it combines or evaluates
-    finished maps, so --from-maps may change it. several: test.py makes a run for each of several values.
-    flag_name: where the flag has another name than the field. Without a help text it is stored, and has no
-    flag.
+    flags take and files hold, one of these, or numbers from low to high (`above`: but for low). words: word
+    that a flag takes -> value outside the span; "": the flag without a value. metavar: as of argparse. group:
+    of the flags of --help, where it is not the class's. needs: WINDOWS, HEADS, ...: without it the option has
+    no effect. short: what stands in the name of a run's folder where the value is not the default, {}
+    standing for the value; or value -> text. always: also where it is the default. place: it decides no
+    result, as where files lie, so it may differ between equal runs. trained: train.py takes it. fused: it
+    combines or evaluates finished maps, so --from-maps may change it. several: test.py makes a run for each
+    of several values. flag_name: where the flag has another name than the field. Without a help text it is
+    stored, and has no flag.
     """
 
     default: Any
@@ -55,6 +55,7 @@ class Option:
     trained: bool = False
     fused: bool = False
     several: bool = False
+    above: bool = False
     flag_name: str = ""
 
     @property
@@ -91,10 +92,14 @@ class Option:
             return True
         if self.span is not None:
             right = type(value) is int or (self.kind is float and type(value) is float)
-            return right and (self.span[0] <= value <= self.span[1] or value == self.default)
+            return right and (self._in_span(value) or value == self.default)
         if self.kind is bool:
             return type(value) is bool
         return value in self.choices if self.choices else is_stored_text(value)
+
+    def _in_span(self, value: float) -> bool:
+        low, high = self.span or (value, value)
+        return low <= value <= high and not (self.above and value == low)
 
     @property
     def takes(self) -> str:
@@ -106,7 +111,9 @@ class Option:
         low, high = (f"{limit:g}" if self.kind is float else str(limit) for limit in self.span)
         what = "a number" if self.kind is float else "a whole number"
         what = "a tuple of whole numbers" if self.many else what
-        return f"{what} from {low} to {high}" + "".join(f", or {word}" for word in self.words if word)
+        return f"{what} {'above' if self.above else 'from'} {low} to {high}" + "".join(
+            f", or {word}" for word in self.words if word
+        )
 
     def refuse(self, value: Any) -> None:
         """ConfigError for a value that it does not take."""

@@ -6,14 +6,11 @@ import contextlib
 import logging
 from pathlib import Path
 
-import torch
-
 from fdsl.report.loss_curve import write_loss_curve
 from fdsl.store.checkpoint import is_trained, save_checkpoint
-from fdsl.training.loop import LOSS_COLUMNS, fit
+from fdsl.store.training_state import LOSS_COLUMNS
+from fdsl.training.loop import fit
 from fdsl.training.setup import Begun
-from fdsl.training.step import DiscrepancySource
-from models.methods.fdsl import Fdsl
 from utils.files import csv_text, remove_leftovers, write_text
 from utils.lock import locked
 from utils.log import start_logging
@@ -36,34 +33,12 @@ def take(target: Path, held: contextlib.ExitStack) -> None:
 
 def train_heads(begun: Begun, target: Path, world: World) -> None:
     """From the settings to the checkpoint `target`; what an interrupted run has done is not done again."""
-    plan, state, saved, training_set = begun.plan, begun.state, begun.saved, begun.training_set
-    if saved is None and not plan.force and is_trained(target, state.config):
+    state = begun.state
+    if begun.saved is None and not begun.plan.force and is_trained(target, state.config):
         logger.info("%s is trained with these settings already (--force trains it again).", target)
         return
-    training_set.warn_of_duplicates()
-    torch.manual_seed(plan.seed)
-    backbone, options = begun.backbone, state.config.options
-    method = Fdsl(backbone.width, len(backbone.layers), options).to(backbone.device)
-    source = DiscrepancySource(
-        begun.load,
-        backbone,
-        options,
-        training_set.root,
-        training_set.references,
-        state.config.backbone.image_size,
-        plan.max_pixels,
-    )
-    position = fit(
-        method,
-        source,
-        training_set,
-        state,
-        saved,
-        save_every=plan.save_every,
-        workers=plan.workers,
-        max_pixels=plan.max_pixels,
-        world=world,
-    )
+    begun.training_set.warn_of_duplicates()
+    method, position = fit(begun, world)
     if not world.is_first:
         return
     save_checkpoint(target, method.state_dict(), state.config)

@@ -5,11 +5,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
-from utils.config import PLACES, SYNTHETIC, BackboneConfig, MachineFacts, MethodConfig
+from utils.config import (
+    AUGMENTATIONS,
+    PLACES,
+    PUBLISHED_AUGMENTATIONS,
+    PUBLISHED_EPOCHS,
+    PUBLISHED_SHOTS,
+    SYNTHETIC,
+    SYNTHETIC_IMAGES,
+    BackboneConfig,
+    MachineFacts,
+    MethodConfig,
+)
 from utils.errors import ConfigError
-from utils.options import as_stored, from_stored, is_stored_text, refuse_other_names, without
+from utils.options import (
+    Options,
+    as_stored,
+    from_stored,
+    given_of,
+    is_stored_text,
+    option,
+    options_of,
+    refuse_other_names,
+    without,
+)
 from utils.text import one_line
 
 # What decides no heads: where files lie, and the rest of the machine's facts.
@@ -17,41 +38,88 @@ NOT_OF_A_TRAINING = ("machine", *PLACES, "files", "image_digests")
 
 
 @dataclass(frozen=True)
+class Recipe(Options):
+    """How heads are trained. `epochs` 0: as many as show about SYNTHETIC_IMAGES images."""
+
+    group: ClassVar[str] = "training"
+
+    epochs: int = option(
+        0,
+        span=(1, 10**9),
+        help="default as published: 11 on visa, 5 elsewhere; with --synthetic as many as show about "
+        f"{SYNTHETIC_IMAGES:,} images",
+    )
+    k_shot: int = option(
+        PUBLISHED_SHOTS,
+        span=(1, 10**9),
+        metavar="K",
+        help="references of each category (default $default; with --synthetic 1)",
+    )
+    batch_size: int = option(8, span=(1, 10**9), help="images of a step (default $default)")
+    learning_rate: float = option(1e-3, span=(0, 1), above=True, help="of Adam (default $default)")
+    augmentation: str = option(
+        "none",
+        choices=AUGMENTATIONS,
+        help="default as published for the dataset; synthetic and mixed: what --synthetic stands for",
+    )
+    seed: int = option(
+        111, span=(0, 2**63 - 1), help="samples the references and the order of images (default $default)"
+    )
+
+    @property
+    def synthetic(self) -> str | None:
+        """What --synthetic says where defects are drawn: only or mixed."""
+        return next((name for name, value in SYNTHETIC.items() if value == self.augmentation), None)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], dataset: str) -> Recipe:
+        """The given options, with what is published for the training set where nothing is given."""
+        published = {
+            "epochs": PUBLISHED_EPOCHS.get(dataset, PUBLISHED_EPOCHS["mvtec"]),
+            "augmentation": PUBLISHED_AUGMENTATIONS.get(dataset, "none"),
+        }
+        chosen = given_of(cls, given)
+        if chosen.get("augmentation") in SYNTHETIC.values():
+            published = {"k_shot": 1}
+        return cls(**{**published, **chosen})
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
-    """How heads were trained.
+    """How heads were trained, and on what.
 
     `image_digests`, `files`: digests of the images trained on, and of these with the references. `images`:
     how many each category has.
     """
 
-    epochs: int
-    k_shot: int
-    batch_size: int
-    learning_rate: float
-    augmentation: str
-    seed: int
+    recipe: Recipe
     image_digests: str
     files: str
     images: dict[str, int]
     machine: MachineFacts
 
     def to_json(self) -> dict[str, Any]:
-        return {**vars(self), "machine": self.machine.to_json()}
+        return {
+            **as_stored(self.recipe),
+            **without(vars(self), ["recipe"]),
+            "machine": self.machine.to_json(),
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainingSettings:
         """From a checkpoint's values; ConfigError for what no training writes."""
-        refuse_other_names(cls, values)
+        recipe = {name: values[name] for name in options_of(Recipe)}
+        own = without(values, recipe)
+        refuse_other_names(cls, {**own, "recipe": recipe})
         right = (
-            all(type(values[name]) is int for name in ("epochs", "k_shot", "batch_size", "seed"))
-            and all(is_stored_text(values[name]) for name in ("augmentation", "image_digests", "files"))
-            and type(values["learning_rate"]) in (int, float)
+            all(is_stored_text(values[name]) for name in ("image_digests", "files"))
             and type(values["images"]) is dict
             and all(type(count) is int for count in values["images"].values())
         )
         if not right:
             raise ConfigError("it holds values that no training writes")
-        return cls(**{**values, "machine": MachineFacts.from_json(values["machine"])})
+        machine = MachineFacts.from_json(values["machine"])
+        return cls(**{**own, "recipe": from_stored(Recipe, recipe), "machine": machine})
 
 
 @dataclass(frozen=True)
@@ -101,7 +169,7 @@ class TrainedWith:
             SYNTHETIC["only"]: f"drawn defects on {self.dataset}",
             SYNTHETIC["mixed"]: f"{self.dataset} and drawn defects",
         }
-        return drawn.get(self.training.augmentation, self.dataset)
+        return drawn.get(self.training.recipe.augmentation, self.dataset)
 
     def in_precision(self, precision: str) -> TrainedWith:
         """The training whose values overflowed in the precision asked for, so that `precision` took over."""

@@ -69,7 +69,7 @@ class FewShotSplit:
             self.root, (record for part in self.catalogue.test.values() for record in with_masks(part))
         )
         training = checkpoint.config.training
-        if training.augmentation == SYNTHETIC["only"]:
+        if training.recipe.augmentation == SYNTHETIC["only"]:
             return False
         same_name = dataset in checkpoint.config.dataset.split(SEVERAL) and dataset in OTHER_DATASET
         return same_name or here in (training.image_digests or "").split(SEVERAL)

@@ -71,7 +71,7 @@ def _number_or_word(known: Option) -> Callable[[str], Any]:
     """An argparse type: a number of the option's span, or one of its words; text is taken as it is."""
     assert known.span is not None
     low, high = known.span
-    number = real(low, high) if known.kind is float else whole(int(low), int(high))
+    number = real(low, high, known.above) if known.kind is float else whole(int(low), int(high))
     return lambda text: known.words[text] if text in known.words else number(text)
 
 

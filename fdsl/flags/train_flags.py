@@ -6,19 +6,11 @@ import argparse
 from pathlib import Path
 
 from data.datasets import DATASETS
-from fdsl.flags.arguments import SEED, name_part, real, save_interval, whole
+from fdsl.config.training_config import Recipe
+from fdsl.flags.arguments import name_part, save_interval, whole
 from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_options, add_runtime_flags
-from utils.config import (
-    AUGMENTATIONS,
-    PUBLISHED_EPOCHS,
-    PUBLISHED_SHOTS,
-    SEVERAL,
-    SYNTHETIC,
-    SYNTHETIC_IMAGES,
-    BackboneConfig,
-    MethodConfig,
-)
+from utils.config import SEVERAL, SYNTHETIC, BackboneConfig, MethodConfig
 from utils.limits import MAX_PIXELS
 
 COMMON = (  # what --help shows
@@ -56,13 +48,9 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     args.datasets, args.dataset = args.dataset, SEVERAL.join(args.dataset)
     args.data_path = args.data_path or [Path("data") / name for name in args.datasets]
     refuse_other_folders(parser, args)
-    if not args.synthetic:  # else by the number of images, which are not counted yet
-        args.epochs = args.epochs or PUBLISHED_EPOCHS.get(args.dataset, PUBLISHED_EPOCHS["mvtec"])
     if args.synthetic and args.augmentation:
         parser.error("--synthetic is an augmentation of its own: leave --augmentation out")
-    published = AUGMENTATIONS.get(args.dataset, "none")
-    args.augmentation = SYNTHETIC.get(args.synthetic) or args.augmentation or published
-    args.k_shot = args.k_shot or (1 if args.synthetic else PUBLISHED_SHOTS)
+    args.augmentation = SYNTHETIC.get(args.synthetic, args.augmentation)
     parser.save_settings(args)
     return args
 
@@ -79,25 +67,8 @@ def refuse_other_folders(parser: CommandLine, args: argparse.Namespace) -> None:
 
 
 def add_training_flags(parser: argparse.ArgumentParser) -> None:
-    """How long, how fast and from what the heads learn, and what becomes of an interrupted training."""
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--epochs",
-        type=whole(1),
-        help="default as published: 11 on visa, 5 elsewhere; with --synthetic as many as show about "
-        f"{SYNTHETIC_IMAGES:,} images",
-    )
-    training.add_argument(
-        "--k-shot",
-        type=whole(1),
-        metavar="K",
-        help=f"references of each category (default {PUBLISHED_SHOTS}; with --synthetic 1)",
-    )
-    training.add_argument("--batch-size", type=whole(1), default=8)
-    training.add_argument("--learning-rate", type=real(0, 1, above=True), default=1e-3)
-    training.add_argument(
-        "--augmentation", choices=("mosaic", "crop", "none"), help="default as published for the dataset"
-    )
+    """How the heads learn, and what becomes of an interrupted training."""
+    training = add_options(parser, Recipe)[Recipe.group]
     training.add_argument(
         "--synthetic",
         choices=tuple(SYNTHETIC),
@@ -106,7 +77,6 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         help="learn from defects drawn on normal training images; they need no masks; mixed: from the "
         "defects with masks too",
     )
-    training.add_argument("--seed", type=SEED, default=111)
     training.add_argument(
         "--force", action="store_true", help="train again though the same checkpoint is there"
     )

@@ -6,6 +6,7 @@ import argparse
 from dataclasses import fields
 
 from fdsl.config.resolve import backbone_config, method_config
+from fdsl.config.training_config import Recipe
 from fdsl.training.setup import TrainingPlan
 
 
@@ -20,6 +21,7 @@ def plan_of(args: argparse.Namespace, restarted: bool) -> TrainingPlan:
             "folders": args.data_path,
             "backbone": backbone_config(values),
             "options": method_config(values),
+            "recipe": Recipe.of(values, args.dataset),
             "resume": args.resume or restarted,
         }
     )

@@ -23,12 +23,9 @@ from utils.files import sync_folder, whole_file
 from utils.text import one_line
 
 logger = logging.getLogger("fdsl")
-
-
 METADATA_KEY = "fdsl-unfinished"
-
-
 FORMAT_VERSION = 1
+LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")  # of the row that each step leaves
 
 
 @dataclass
@@ -53,8 +50,8 @@ class TrainingState:
     continued.
     """
 
-    def __init__(self, file: Path, config: TrainedWith, data: str, columns: int) -> None:
-        self.file, self.config, self.data, self.columns = Path(file), config, data, columns
+    def __init__(self, file: Path, config: TrainedWith, data: str) -> None:
+        self.file, self.config, self.data = Path(file), config, data
         self._saved_at = time.monotonic()
         self._saved_step = 0
 
@@ -80,7 +77,7 @@ class TrainingState:
                 f"{self.kept()}; lower --learning-rate and start anew with --no-resume."
             )
         generators, numbers = _generators()
-        rows = torch.tensor(position.rows, dtype=torch.float64).reshape(position.step, self.columns)
+        rows = torch.tensor(position.rows, dtype=torch.float64).reshape(position.step, len(LOSS_COLUMNS))
         tensors |= {"rows": rows, **{f"generator.{name}": value for name, value in generators.items()}}
         values = {
             "format": FORMAT_VERSION,
@@ -114,7 +111,7 @@ class TrainingState:
             stored, tensors = read_tensor_file(self.file, METADATA_KEY)
             if stored["format"] != FORMAT_VERSION:
                 raise ValueError(f"format {stored['format']}")
-            if tensors["rows"].dim() != 2 or tensors["rows"].shape[1] != self.columns:
+            if tensors["rows"].dim() != 2 or tensors["rows"].shape[1] != len(LOSS_COLUMNS):
                 raise ValueError("its rows are those of no training")
             rows = [(int(step), int(epoch), *values) for step, epoch, *values in tensors.pop("rows").tolist()]
             position = Position(int(stored["epoch"]), int(stored["batch"]), rows)

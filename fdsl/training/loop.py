@@ -7,14 +7,13 @@ import logging
 import torch
 
 from data.dataset import TrainingDataset
-from fdsl.store.checkpoint import differences
-from fdsl.store.training_state import Position, SavedTraining, TrainingState
+from fdsl.store.training_state import Position, TrainingState
 from fdsl.training.batches import Batches, Prepared
+from fdsl.training.setup import Begun
 from fdsl.training.step import DiscrepancySource, HeadsStep
-from fdsl.training.training_set import TrainingSet
 from models.backbones.weights_io.check_weights import fingerprint
 from models.methods.fdsl import Fdsl
-from utils.errors import ConfigError, ModelError
+from utils.errors import ModelError
 from utils.log import progress
 from utils.signals import how_to_continue
 from utils.text import printable
@@ -22,58 +21,21 @@ from utils.world import World
 
 logger = logging.getLogger("fdsl")
 ADAM_BETAS = (0.5, 0.999)
-LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")
 
 
-def read_unfinished(state: TrainingState) -> SavedTraining | None:
-    """The unfinished training of these settings and images, or None; one of others is a ConfigError, not
-    overwritten."""
-    if not state.file.exists():
-        return None
-    saved = state.read()
-    if changed := differences(saved.config, state.config):
-        raise ConfigError(
-            f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
-            f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume."
-        )
-    if saved.data != state.data:
-        raise ConfigError(
-            f"{state.file} holds an unfinished training on other files: the dataset has changed since; "
-            "put the files back, or start anew with --no-resume."
-        )
-    logger.info(
-        "Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step
-    )
-    how_to_continue(f"the same command goes on after step {saved.position.step}")
-    then, now = saved.config.training.machine, state.config.training.machine
-    if other := [name for name in ("device_name", "torch") if getattr(then, name) != getattr(now, name)]:
-        logger.warning(
-            "It began with another %s: the weights can differ in their last bits.", " and ".join(other)
-        )
-    return saved
-
-
-def fit(
-    method: Fdsl,
-    source: DiscrepancySource,
-    training_set: TrainingSet,
-    state: TrainingState,
-    saved: SavedTraining | None,
-    *,
-    save_every: tuple[int | None, float | None],
-    workers: int | None,
-    max_pixels: int,
-    world: World = World(),  # noqa: B008 - frozen
-) -> Position:
-    """Trains the heads in place with the settings of `state`, from where `saved` stood on; the position it
-    ends at has a LOSS_COLUMNS row per step. `save_every`: (steps, None) or (None, seconds) between two saved
-    states; `workers`: processes that load images (None: by cores); `max_pixels`: a larger image is refused.
+def fit(begun: Begun, world: World = World()) -> tuple[Fdsl, Position]:  # noqa: B008 - frozen
+    """The heads trained by the recipe of `begun`, from where an interrupted training stood on, and the
+    position that they end at, which has a LOSS_COLUMNS row per step.
 
     Of the processes of a `world` each prepares its part of the batches and finds the gradients of its part of
     the heads, all take every step, and the first keeps the state.
     """
-    training = state.config.training
-    optimizer = torch.optim.Adam(method.parameters(), lr=training.learning_rate, betas=ADAM_BETAS)
+    plan, training_set, state, saved = begun.plan, begun.training_set, begun.state, begun.saved
+    recipe, backbone = state.config.training.recipe, begun.backbone
+    torch.manual_seed(recipe.seed)
+    method = Fdsl(backbone.width, len(backbone.layers), plan.options).to(backbone.device)
+    source = DiscrepancySource(begun)
+    optimizer = torch.optim.Adam(method.parameters(), lr=recipe.learning_rate, betas=ADAM_BETAS)
     position = saved.restore(method, optimizer) if saved else Position()
     if saved and saved.precision != source.precision:
         source.use_float32()
@@ -81,22 +43,22 @@ def fit(
         training_set.root,
         training_set.records,
         source.image_size,
-        training.augmentation,
-        training.seed,
-        max_pixels,
+        recipe.augmentation,
+        recipe.seed,
+        plan.max_pixels,
     )
-    batches = Batches(dataset, source, training.batch_size, training.seed, workers, world)
+    batches = Batches(dataset, source, recipe.batch_size, recipe.seed, plan.workers, world)
     step = HeadsStep(method, optimizer, world)
     method.train()
-    while position.epoch < training.epochs:
-        what = f"epoch {position.epoch + 1}/{training.epochs}"
-        left = len(dataset) - position.batch * training.batch_size
+    while position.epoch < recipe.epochs:
+        what = f"epoch {position.epoch + 1}/{recipe.epochs}"
+        left = len(dataset) - position.batch * recipe.batch_size
         prepared = batches.of(position.epoch, position.batch)
         for batch in progress(prepared, left, what, _images, lambda: f"loss {position.rows[-1][2]:.4f}"):
             found = step(batch.features, batch.mask)
             with world.same_everywhere():
                 take_step(step, batch, found, position, state)
-            if world.is_first and state.due(position.step, save_every):
+            if world.is_first and state.due(position.step, plan.save_every):
                 keep(state, step, position, source.precision)
         log_loss(what, position)
         with world.same_everywhere():
@@ -104,7 +66,7 @@ def fit(
         position.epoch, position.batch = position.epoch + 1, 0
         if world.is_first:
             keep(state, step, position, source.precision)
-    return position
+    return method, position
 
 
 def _images(batch: Prepared) -> int:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from data.catalogue import describe_catalogue, open_catalogue
-from fdsl.config.training_config import TrainedWith, TrainingSettings
+from fdsl.config.training_config import Recipe, TrainedWith, TrainingSettings
 from fdsl.factory import load_tower
+from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import SavedTraining, TrainingState
-from fdsl.training.loop import LOSS_COLUMNS, read_unfinished
 from fdsl.training.training_set import TrainingSet, draw_training_set, join_training_sets
 from models.backbone import Backbone
-from utils.config import SEVERAL, SYNTHETIC_IMAGES, BackboneConfig, MachineFacts, MethodConfig
+from utils.config import SEVERAL, SYNTHETIC_IMAGES, BackboneConfig, MethodConfig
 from utils.device import (
     choose_device,
     choose_precision,
@@ -27,6 +27,8 @@ from utils.device import (
     seed_everything,
     use_threads,
 )
+from utils.errors import ConfigError
+from utils.signals import how_to_continue
 
 logger = logging.getLogger("fdsl")
 
@@ -35,10 +37,9 @@ logger = logging.getLogger("fdsl")
 class TrainingPlan:
     """What is asked of a training, before anything is read.
 
-    `folders`: of the `datasets`; `meta`: a meta.json that lies elsewhere. `synthetic`: a name of SYNTHETIC,
-    None: no synthetic defects. `epochs`: None: by the number of images. `save_every`: (steps, None) or (None,
-    seconds) between two saved states. `threads`, `workers`: None: by the cores there are. `force`: it is
-    repeated where it is done. `resume`: an interrupted one goes on.
+    `folders`: of the `datasets`; `meta`: a meta.json that lies elsewhere. `save_every`: (steps, None) or
+    (None, seconds) between two saved states. `threads`, `workers`: None: by the cores there are. `force`: it
+    is repeated where it is done. `resume`: an interrupted one goes on.
     """
 
     datasets: Sequence[str]
@@ -46,13 +47,7 @@ class TrainingPlan:
     meta: Path | None
     backbone: BackboneConfig
     options: MethodConfig
-    synthetic: str | None
-    epochs: int | None
-    k_shot: int
-    batch_size: int
-    learning_rate: float
-    augmentation: str
-    seed: int
+    recipe: Recipe
     max_pixels: int
     save_every: tuple[int | None, float | None]
     device: str
@@ -79,7 +74,7 @@ class Begun:
 def begin(plan: TrainingPlan, unfinished: Path) -> Begun:
     """Reads everything that a training begins with; nothing is written. `unfinished`: the file of its saved
     states."""
-    seed_everything(plan.seed)
+    seed_everything(plan.recipe.seed)
     use_threads(plan.threads)
     device = choose_device(plan.device)
     dtype = choose_precision(plan.precision, device)
@@ -93,11 +88,43 @@ def begin(plan: TrainingPlan, unfinished: Path) -> Begun:
         return load_tower(plan.backbone, device, precision)
 
     backbone = load(dtype)
-    training = training_settings(plan, training_set, data, machine_facts(device, dtype))
+    recipe = plan.recipe
+    if not recipe.epochs:
+        recipe = replace(recipe, epochs=math.ceil(SYNTHETIC_IMAGES / len(training_set.records)))
+    machine = machine_facts(device, dtype)
+    training = TrainingSettings(recipe, training_set.images_digest(), data, training_set.images, machine)
     dataset = SEVERAL.join(plan.datasets)
     config = TrainedWith(plan.backbone, plan.options, backbone.fingerprint, dataset, training)
-    state = TrainingState(unfinished, config, data, len(LOSS_COLUMNS))
+    state = TrainingState(unfinished, config, data)
     return Begun(plan, backbone, load, training_set, state, read_unfinished(state) if plan.resume else None)
+
+
+def read_unfinished(state: TrainingState) -> SavedTraining | None:
+    """The unfinished training of these settings and images, or None; one of others is a ConfigError, not
+    overwritten."""
+    if not state.file.exists():
+        return None
+    saved = state.read()
+    if changed := differences(saved.config, state.config):
+        raise ConfigError(
+            f"{state.file} holds an unfinished training with another {', '.join(changed)} (after step "
+            f"{saved.position.step}); finish it with its own settings, or start anew with --no-resume."
+        )
+    if saved.data != state.data:
+        raise ConfigError(
+            f"{state.file} holds an unfinished training on other files: the dataset has changed since; "
+            "put the files back, or start anew with --no-resume."
+        )
+    logger.info(
+        "Going on after step %d of an unfinished training (--no-resume starts anew).", saved.position.step
+    )
+    how_to_continue(f"the same command goes on after step {saved.position.step}")
+    then, now = saved.config.training.machine, state.config.training.machine
+    if other := [name for name in ("device_name", "torch") if getattr(then, name) != getattr(now, name)]:
+        logger.warning(
+            "It began with another %s: the weights can differ in their last bits.", " and ".join(other)
+        )
+    return saved
 
 
 def facts_of(begun: Begun) -> dict[str, Any]:
@@ -111,12 +138,13 @@ def facts_of(begun: Begun) -> dict[str, Any]:
 
 def open_training_set(plan: TrainingPlan) -> TrainingSet:
     """The training set of the datasets."""
-    shots = 0 if plan.options.fd == "none" else plan.k_shot
+    recipe = plan.recipe
+    shots = 0 if plan.options.fd == "none" else recipe.k_shot
     parts = []
     for dataset, folder in zip(plan.datasets, plan.folders, strict=True):
         catalogue = open_catalogue(dataset, folder, plan.meta)
         logger.info("%s", describe_catalogue(catalogue, dataset))
-        parts.append(draw_training_set(catalogue, shots, plan.seed, dataset, plan.synthetic))
+        parts.append(draw_training_set(catalogue, shots, recipe.seed, dataset, recipe.synthetic))
     training_set = parts[0] if len(parts) == 1 else join_training_sets(parts)
     training_set.check_masks(plan.max_pixels)
     return training_set
@@ -128,21 +156,3 @@ def warn_of_untrained(tower: BackboneConfig) -> None:
             "The backbone is untrained (--pretrained none): its features are random projections. "
             "Results show that everything runs, not how good the method is."
         )
-
-
-def training_settings(
-    plan: TrainingPlan, training_set: TrainingSet, data: str, machine: MachineFacts
-) -> TrainingSettings:
-    """What a checkpoint says of its training."""
-    return TrainingSettings(
-        epochs=plan.epochs or math.ceil(SYNTHETIC_IMAGES / len(training_set.records)),
-        k_shot=plan.k_shot,
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        augmentation=plan.augmentation,
-        seed=plan.seed,
-        image_digests=training_set.images_digest(),
-        files=data,
-        images=training_set.images,
-        machine=machine,
-    )

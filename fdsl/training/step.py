@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from data.dataset import InspectionDataset
-from data.records import Record
+from fdsl.training.setup import Begun
 from models.backbone import Backbone
 from models.features import Features
 from models.losses import map_losses
 from models.matching.discrepancy import feature_discrepancy
 from models.matching.memory_bank import MemoryBank
 from models.methods.fdsl import Fdsl, Maps
-from utils.config import MethodConfig
 from utils.log import progress
 from utils.memory import Halving, sparing
 from utils.text import printable
@@ -33,28 +31,16 @@ logger = logging.getLogger("fdsl")
 
 class DiscrepancySource:
     """The frozen backbone and every category's memory bank, in one precision: float32 from the first overflow
-    on.
+    on. Too little memory for a batch: it is encoded in halves."""
 
-    `load(dtype)` gives the backbone in another precision. Too little memory for a batch: it is encoded in
-    halves.
-    """
-
-    def __init__(
-        self,
-        load: Callable[[torch.dtype], Backbone],
-        backbone: Backbone,
-        options: MethodConfig,
-        root: Path,
-        references: dict[str, list[Record]],
-        image_size: int,
-        max_pixels: int,
-    ) -> None:
-        self.load, self.options, self.image_size = load, options, image_size
+    def __init__(self, begun: Begun) -> None:
+        plan, training_set = begun.plan, begun.training_set
+        self.load, self.options, self.image_size = begun.load, plan.options, plan.backbone.image_size
         self.shots = {
-            category: InspectionDataset(root, drawn, image_size, max_pixels=max_pixels)
-            for category, drawn in references.items()
+            category: InspectionDataset(training_set.root, drawn, self.image_size, max_pixels=plan.max_pixels)
+            for category, drawn in training_set.references.items()
         }
-        self.use(backbone)
+        self.use(begun.backbone)
 
     def use(self, backbone: Backbone) -> None:
         """Encodes the references anew with `backbone`: category -> memory bank (L,K*N,C)."""

@@ -40,7 +40,7 @@ def test_heads_learn_from_good_photographs_alone(good, tiny_configs, tmp_path):
     training = config.training
     assert config.trained_on == "drawn defects on folder"
     count = len(list((good / "train" / "good").iterdir()))
-    assert (training.augmentation, training.k_shot) == ("synthetic", 1)
+    assert (training.recipe.augmentation, training.recipe.k_shot) == ("synthetic", 1)
     assert sum(training.images.values()) == count - 1
     assert trained(good, tiny_configs, tmp_path / "two", "--synthetic").read_bytes() == file.read_bytes()
     other = trained(good, tiny_configs, tmp_path / "two", "--synthetic", "--seed", "3", "--force")
@@ -74,7 +74,7 @@ def test_without_epochs_as_many_as_show_enough_images(good, tiny_configs, tmp_pa
         ["--dataset", "folder", "--data-path", str(good), "--checkpoints", str(tmp_path), "--synthetic"]
         + [*BACKBONE, "--model-config", tiny_configs]
     )
-    epochs = load_checkpoint(tmp_path / "fdsl" / "folder.safetensors").config.training.epochs
+    epochs = load_checkpoint(tmp_path / "fdsl" / "folder.safetensors").config.training.recipe.epochs
     assert (epochs - 1) * count < 7 <= epochs * count
 
 

@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from data.augment import mosaic, random_crop
-from data.dataset import AUGMENTATIONS, EpochSampler, InspectionDataset, TrainingDataset, make_loader
+from data.dataset import EpochSampler, InspectionDataset, TrainingDataset, make_loader
 from data.images import open_image, open_mask
 from data.records import Record
 from data.tensors import image_to_pixels, mask_to_tensor
 from tests.support.photographs import save
+from utils.config import AUGMENTATIONS
 from utils.errors import DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

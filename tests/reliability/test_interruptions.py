@@ -102,7 +102,7 @@ def test_unfinished_trainings_of_other_settings_are_kept_until_they_are_given_up
     assert state.read_bytes() == before
     train.main(place.train("--checkpoints", str(tmp_path), "--learning-rate", "0.01", "--no-resume"))
     assert not state.exists() and "Going on" not in logged()
-    assert load_checkpoint(tmp_path / "m/mvtec.safetensors").config.training.learning_rate == 0.01
+    assert load_checkpoint(tmp_path / "m/mvtec.safetensors").config.training.recipe.learning_rate == 0.01
 
 
 def test_a_changed_dataset_is_not_trained_on_halfway(place, tmp_path, monkeypatch):
@@ -159,7 +159,7 @@ CONFIG = heads_of(BackboneConfig(), MethodConfig(), "ab", "visa")
 
 
 def saved_state(folder, module, optimizer):
-    state = TrainingState(folder / "state.safetensors", CONFIG, "files", 5)
+    state = TrainingState(folder / "state.safetensors", CONFIG, "files")
     state.save(
         module, optimizer, Position(1, 2, [(1, 1, 0.1, 0.2, 1 / 3), (2, 1, 1e-300, 2.0, 3.0)]), "float32"
     )

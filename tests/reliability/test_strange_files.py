@@ -323,7 +323,7 @@ def go_on(values, tensors):
         module = torch.nn.Linear(2, 2)
         optimizer = torch.optim.Adam(module.parameters())
         try:
-            saved = TrainingState(file, TRAINED_WITH, "x", 5).read()
+            saved = TrainingState(file, TRAINED_WITH, "x").read()
             position = saved.restore(module, optimizer)
         except ConfigError as refusal:
             assert str(refusal).isprintable() and "s.safetensors" in str(refusal), str(refusal)
@@ -335,7 +335,7 @@ def go_on(values, tensors):
         optimizer.step()
         assert position.epoch >= 0 and position.batch >= 0
         assert all(torch.isfinite(value).all() for value in module.state_dict().values())
-        TrainingState(file, TRAINED_WITH, "x", 5).save(module, optimizer, position, saved.precision)
+        TrainingState(file, TRAINED_WITH, "x").save(module, optimizer, position, saved.precision)
         return True
 
 
