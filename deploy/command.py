@@ -82,7 +82,7 @@ def graph_of(args: argparse.Namespace) -> Graph:
 
 
 def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
-    """Looks at each photograph as it comes to rest in a folder, until Ctrl-C or SIGTERM; returns the exit
+    """Scores each photograph as it comes to rest in a folder, until Ctrl-C or SIGTERM; returns the exit
     code."""
     from deploy.journal import Journal
     from deploy.watch import Arrivals, looks

@@ -22,12 +22,12 @@ from utils.text import one_line, printable
 
 EXIT_CODES: dict[int, int] = {signal.SIGINT: 130, signal.SIGTERM: 143}
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
-GRACE = 10.0  # seconds that a program which never ends by itself has for the photograph it looks at
+GRACE = 10.0  # seconds that a program which never ends by itself has for the photograph it scores
 STARTS_OVER = "nothing is finished yet, the same command starts over"
 
 
 class Leaving:
-    """Whether this process was told to end. `sentence`: how to go on then. `gently`: the program looks at
+    """Whether this process was asked to end. `sentence`: how to go on then. `gently`: the program looks at
     `asked` and ends by itself, within GRACE; else it ends at once. `code`: its exit code."""
 
     def __init__(self) -> None:

@@ -144,7 +144,7 @@ class Service:
 
 
 class Server(ThreadingHTTPServer):
-    """Connections in a thread each, MOST_CONNECTIONS at once; a further one is turned away. `token`: who
+    """Connections in a thread each, MOST_CONNECTIONS at once; a further one is refused. `token`: who
     asks has to know it; None: this machine alone is answered."""
 
     daemon_threads = True

@@ -52,7 +52,7 @@ class Arrivals:
 
     A file is at rest when its size and time have not changed for `settle` seconds, and it holds something. A
     file that is written anew under its name is another photograph. `left_out`: folders that are
-    not entered. `problem` hears of files of kinds that are not read, by name and reason, at each look.
+    not entered. `problem` is called with files of kinds that are not read, by name and reason, at each look.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""FDSL in Python: a detector from a few photographs of good parts. The same code the commands use.
+"""FDSL in Python: a detector from a few normal images. The same code the commands use.
 
 Three lines make one and use it:
 

@@ -129,7 +129,7 @@ def _outlier_sentence(given: Sequence[Photograph], number: int) -> str:
 
 
 class AnomalyDetector:
-    """Finds defects in photographs of one kind of part, from a few photographs of good ones.
+    """Finds defects in photographs of one kind of part, from a few normal images.
 
     Make one with `from_checkpoint`, `from_backbone` or `load`; `fit` the references; `predict`.
     `threshold` (None: no decision) is set by `fit`, `calibrate`, `set_threshold` or `learn_threshold`.
@@ -246,13 +246,13 @@ class AnomalyDetector:
 
     @property
     def ready(self) -> bool:
-        """Whether it can say anything: it knows references, or needs none."""
+        """Whether it can score: it has references, or needs none."""
         detector = self.scorer.detector
         return detector.memory is not None or not detector.method.needs_references
 
     @_whatever_the_default_device
     def another(self) -> AnomalyDetector:
-        """A detector that knows what this one does and goes its own way from now on; they share the
+        """A copy of this detector that changes by itself from now on; they share the
         backbone's weights."""
         known = self.scorer.detector
         detector = known.empty_copy(deepcopy(known.method))
@@ -344,7 +344,8 @@ class AnomalyDetector:
         return [given[place] for place in usable], [photographs[place] for place in usable], files
 
     def _reason(self, statistics: np.ndarray) -> str:
-        """Why a photograph of these statistics cannot be judged; "" where it can, or nobody knows."""
+        """Why a photograph of these statistics cannot be judged; "" where it can, or there are no
+        references."""
         return reason_of(statistics, self.statistics) if len(self.statistics) else ""
 
     def add_references(

@@ -26,7 +26,7 @@ from utils.errors import ConfigError, ModelError
 from utils.text import as_text
 
 logger = logging.getLogger("fdsl")
-OWN = "own."  # begins the names of a method beside which text is read
+OWN = "own."  # begins the names of a method to which text is added
 SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
 
 
@@ -52,7 +52,7 @@ def build_detector(
 
 
 def _undirected(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None) -> Detector:
-    """The same, before it knows of what text speaks in each category."""
+    """The same, before it has the text directions of each category."""
     backbone = tower_of(config) if like is None else like.backbone
     if checkpoint is None:
         own = make_method(config, backbone.width, len(backbone.layers))

@@ -42,7 +42,7 @@ class Scorer:
     """A detector, called with as many images at once as memory holds; gives finite NumPy arrays."""
 
     def __init__(self, detector: Detector, like: Scorer | None = None) -> None:
-        """`like`: a scorer on the same device, which knows how much fits into its memory."""
+        """`like`: a scorer on the same device, which has measured how much fits into its memory."""
         self.detector = detector
         if like is None:
             self._maps = Halving(_score_maps, join_score_maps, detector.spare)
@@ -51,7 +51,7 @@ class Scorer:
             self._maps, self._scales = like._maps, like._scales
 
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """RGB photographs -> what the detector looks at, (B,[1+T,]3,S,S) uint8."""
+        """RGB photographs -> the input of the detector, (B,[1+T,]3,S,S) uint8."""
         side, layout = self.detector.image_size, self.detector.layout
         return torch.stack([photograph_to_pixels(photo, side, layout) for photo in photographs])
 
@@ -62,7 +62,7 @@ class Scorer:
 
     def without(self, reference: int, references: int) -> Scorer:
         """A scorer whose detector has never seen one of its `references` (two or more); raises ConfigError
-        where memory does not hold the rest of its bank beside it."""
+        where memory does not hold the rest of its bank too."""
         other = sparing(lambda: self.detector.without(reference, references), self.detector.spare)
         return Scorer(other, self)
 

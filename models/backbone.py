@@ -41,7 +41,7 @@ class Backbone(Protocol):
     ) -> Features:
         """Features of images (B,3,H,H) uint8, which it brings to its device and normalises; `side`: pixels
         that they are resized to first, a multiple of the patch side (None: H is one). `want` names what is
-        needed beside the tokens (models/features.py)."""
+        needed besides the tokens (models/features.py)."""
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

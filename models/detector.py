@@ -101,7 +101,7 @@ class Detector(nn.Module):
             self.once = None
 
     def speak_of(self, category: str) -> None:
-        """From now on text speaks of this category, where each has words of its own."""
+        """From now on text names this category, where each has words of its own."""
         if self.directions:
             self.method.directions = self.directions[category].to(self.backbone.device)
 
@@ -129,7 +129,7 @@ class Detector(nn.Module):
 
     @property
     def bytes_of_test_image(self) -> int:
-        """What the tokens of one photograph that it was shown take, in two bytes a number and without
+        """What the tokens of one test image take, in two bytes a number and without
         tiles."""
         return 2 * len(self.backbone.layers) * self.grid**2 * self.backbone.width
 
@@ -233,7 +233,7 @@ class Detector(nn.Module):
 
     @property
     def looks_for(self) -> frozenset[str]:
-        """All that it wants of the backbone beside tokens, of whole images or of windows."""
+        """All that it wants of the backbone besides tokens, of whole images or of windows."""
         return self.method.want | (self.window_match.want if self.windows is not None else NOTHING_MORE)
 
     @property
@@ -296,7 +296,7 @@ class Detector(nn.Module):
     def _features(self, whole: Tensor, images: Tensor) -> Features:
         """The features of whole images, which are `images` where they came from. Of those that it was shown
         the tokens are kept, and serve where no more than tokens is wanted and their precision is that of the
-        backbone, or where nothing else looks at them."""
+        backbone, or where nothing else uses them."""
         shown = self.memory if self.mutual is None else self.mutual.memory
         if not isinstance(shown, BatchMemory):
             return self.encode(whole, self.method.want)

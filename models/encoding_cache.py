@@ -20,7 +20,7 @@ class EncodedOnce:
     """`encode` of a backbone, with what it gave for the last batches, up to `most` bytes of it.
 
     A batch is known again by its values as a whole: what one image gets may depend, in its last bit, on the
-    images beside it. What was encoded with more than is wanted serves too, without the rest. Windows are
+    images next to it. What was encoded with more than is wanted serves too, without the rest. Windows are
     known again by their image's values and by which they are. The very tensor that was `moved` last, which
     nobody changes, is not looked at again.
     """

@@ -49,7 +49,7 @@ def mean_of_highest(maps: Tensor) -> Tensor:
 class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     """What turns features into anomaly maps.
 
-    want: what it needs of a backbone beside `tokens`. scales: names of the equal groups of its maps that are
+    want: what it needs of a backbone besides `tokens`. scales: names of the equal groups of its maps that are
     brought to one scale by what held-out references reach. hottest: the map value that pictures show hottest
     where no reference says better. groups: how many equal groups, of heights of their own, its maps are of.
     plain_bank: its memory is a plain MemoryBank, the same as of every such method. All else is in its
@@ -88,7 +88,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
 
     @property
     def needs_references(self) -> bool:
-        """Whether it can say anything before it has seen good parts."""
+        """Whether it can score before it is fitted to normal images."""
         return True
 
     @abstractmethod
@@ -103,7 +103,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
 
     @abstractmethod
     def raw_maps(self, query: Features, memory: OwnMemory | None, match: Matching = EVERYTHING) -> Tensor:
-        """The query's anomaly maps (M,B,n) before they look at their neighbours: in [0,1], or not negative
+        """The query's anomaly maps (M,B,n) before their neighbours are seen: in [0,1], or not negative
         where the method has `scales`."""
 
     def refine(self, raw: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         return maps.mean(0), maps.flatten(2).amax(-1).mean(0)
 
     def forget(self) -> None:
-        """Forgets what references have set beside its memory: other ones are going to be fitted."""
+        """Forgets what references have set besides its memory: other ones are going to be fitted."""
         if self.scales:
             self.levels.zero_()
 

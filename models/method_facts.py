@@ -10,7 +10,7 @@ class MethodFacts:
     """The facts of a method; its class inherits them (models/methods/registry.py has all of them).
 
     home: MODULE.CLASS below models/methods/. name: as `--method` takes it. words: what it is, for reports.
-    sentence: the same beside a table, after the trained heads' own words where there are some. unlike_paper:
+    sentence: the same under a table, after the trained heads' own words where there are some. unlike_paper:
     why its row is not the paper's. needs_heads: it needs a checkpoint's trained ones. needs_discrepancy:
     `--fd none` leaves it nothing. matches: it searches for nearest normal patches. transductive: its memory
     is of the test images. added_by: of a method that takes no references, the flag that adds it to

@@ -211,8 +211,7 @@ def refuse_what_is_no_graph(detector: Detector) -> None:
         )
     if detector.method.reads_text:
         raise ModelError(
-            "A detector that looks at words too cannot be exported: "
-            f"{cure.format('--with-text or --method text')}."
+            f"A detector with text cannot be exported: {cure.format('--with-text or --method text')}."
         )
     if detector.budget:
         raise ModelError(

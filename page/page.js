@@ -393,7 +393,7 @@
     $("highest").textContent = shortly(high);
   }
 
-  // The browser decides at once; the server, which makes the downloads, hears of the last change, one request at a time.
+  // The browser decides at once; the server, which makes the downloads, gets the last change, one request at a time.
   let settling, pending = null, sending = Promise.resolve();
   function moveThreshold(score) {
     if (!isFinite(score) || state.threshold === null) return;

@@ -234,14 +234,14 @@ def _add(app: Flask, method: str, rule: str, view: Callable[..., Any], more: str
 def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]]) -> tuple[str, str]:
     environment = templates(PAGE)
     made = detector.scorer.detector
-    said = {
+    values = {
         "untrained": detector.config.detector.backbone.untrained,
         "takes_references": not made.method.added_by,
         "compares": made.is_transductive and made.memory is None,
         "mebibytes": math.ceil(limits.photographs * made.bytes_of_test_image / 2**20),
         "tiles": made.settings.tiles != 1,
     }
-    page = environment.get_template("page.html.j2").render(facts=facts, limits=limits, **said)
+    page = environment.get_template("page.html.j2").render(facts=facts, limits=limits, **values)
     return page, environment.get_template("report.css.j2").render() + (PAGE / "page.css").read_text(
         encoding="utf-8"
     )

@@ -19,7 +19,7 @@ from utils.text import in_words, one_line
 Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
-# patches, one with components, text. fdsl/config/resolve.py knows whether it is there.
+# patches, one with components, text. fdsl/config/resolve.py decides whether it is there.
 WINDOWS, HEADS, SEARCH, COMPONENTS, TEXT = "windows", "heads", "search", "components", "text"
 
 

@@ -1,6 +1,6 @@
 """Which of several processes this one is, and how those that torchrun starts wait for each other.
 
-Nothing is added up across processes: they only hear from each other. Imports torch.distributed where it is
+Nothing is added up across processes: they only exchange messages. Imports torch.distributed where it is
 needed alone, so that an entry point can ask before it imports torch.
 """
 
@@ -200,7 +200,7 @@ def as_of_first(device: str, environ: Mapping[str, str] = os.environ) -> str:
 
 @contextlib.contextmanager
 def connected(world: World) -> Iterator[World]:
-    """torchrun's processes hear from each other for the length of the block."""
+    """torchrun's processes exchange messages for the length of the block."""
     if not world.joined:
         yield world
         return

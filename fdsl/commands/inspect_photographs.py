@@ -22,7 +22,7 @@ logger = logging.getLogger("fdsl")
 def prepare(
     wanted: Inspection, make: Callable[[], AnomalyDetector], world: World
 ) -> tuple[AnomalyDetector, bool]:
-    """The detector, and whether the photographs are inspected block by block, as several processes do."""
+    """The detector, and whether the photographs are scored block by block, as several processes do."""
     if world.joined:
         meeting_place(wanted.output)
     refuse_missing(wanted.inputs)  # before anything is loaded

@@ -18,7 +18,7 @@ from utils.signals import command_line
 from utils.world import World
 
 logger = logging.getLogger("fdsl")
-# What lies beside a checkpoint.
+# What lies next to a checkpoint.
 LOSS_TABLE, LOSS_CURVE, UNFINISHED = ".loss.csv", ".loss.png", ".unfinished.safetensors"
 
 

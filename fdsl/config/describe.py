@@ -65,12 +65,12 @@ def _left_out(options: MethodConfig) -> str:
 def additions_in_words(options: MethodConfig) -> str:
     """That mutual scoring or text is added, where it is."""
     added = [BatchFacts.sentence] if options.with_batch else []
-    added += [f"{TextFacts.sentence}{_said(options)}"] if options.with_text else []
-    return "".join(f"; beside {what}" for what in added)
+    added += [f"{TextFacts.sentence}{_text_words(options)}"] if options.with_text else []
+    return "".join(f"; with {what}" for what in added)
 
 
-def _said(options: MethodConfig) -> str:
-    """What text says that is not the usual."""
+def _text_words(options: MethodConfig) -> str:
+    """The words of text that are not the usual ones."""
     named = {OBJECT: "", BY_CATEGORY: " of each category's name"}.get(
         options.object, f' of "{one_line(options.object, 60)}"'
     )
@@ -79,7 +79,7 @@ def _said(options: MethodConfig) -> str:
 
 
 def text_in_words(options: MethodConfig) -> str:
-    """Of what text speaks, and its words for normal and damaged."""
+    """The object that text names, and its words for normal and damaged."""
     normal, damaged = (
         ", ".join(state.removeprefix("{}").removesuffix("{}").strip() for state in states)
         for states in (options.normal_words or NORMAL_WORDS, options.damaged_words or DAMAGED_WORDS)
@@ -149,9 +149,9 @@ def heads_in_words(config: RunConfig) -> str:
     method, options = METHODS[config.detector.method], config.detector.options
     if not method.needs_heads:
         alignment = _alignment(options) if method.matches else ""
-        said = _said(options) if method.reads_text else ""
+        words = _text_words(options) if method.reads_text else ""
         parts = _left_out(options) + additions_in_words(options)
-        return f"no trained heads: {method.sentence}{said}{alignment}{parts}"
+        return f"no trained heads: {method.sentence}{words}{alignment}{parts}"
     added = (f"; {method.sentence}" if method.sentence else "") + additions_in_words(options)
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{added}"
 

@@ -20,7 +20,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     """What the report says of a detector's configuration."""
     made = config.detector
     tower, windows = made.backbone, made.windows
-    turned = f", {config.rotations} rotations each" if config.rotations > 1 else ""
+    rotated = f", {config.rotations} rotations each" if config.rotations > 1 else ""
     untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
     score = score_in_words(made, config.image_score, SCORES[config.image_score])
     looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
@@ -28,7 +28,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     return [
         ("Method", f"{made.method}: {METHODS[made.method].words}{additions_in_words(made.options)}"),
         *([("Text", text_in_words(made.options))] if made.reads_text else []),
-        ("References", f"{config.references}{turned}"),
+        ("References", f"{config.references}{rotated}"),
         ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
         ("Local windows", "none" if windows.winmode == "nan" else looked_through),
         *([] if windows.tiles == 1 else [("Tiles", tiles_in_words(windows))]),

@@ -36,6 +36,6 @@ PRESETS = {
 
 
 def with_preset(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a preset sets beside the values that were given (None: not given)."""
+    """What a preset sets in addition to the values that were given (None: not given)."""
     settings = PRESETS[name].settings
     return {flag: value for flag, value in settings.items() if given.get(flag) is None}

@@ -1,4 +1,5 @@
-"""The table that `test.py --ablate` ends in: a row a combination, beside the first row."""
+"""The table that `test.py --ablate` ends in: a row for each combination, with its difference to the first
+row."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From anomaly maps and raw scores of one category to its metrics. Knows no method, only maps, masks and
-labels."""
+"""From anomaly maps and raw scores of one category to its metrics. Independent of the method: only maps,
+masks and labels."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def evaluate_category(
 def _pixels(
     maps: np.ndarray, read_mask: Callable[[int, int | str], np.ndarray | None], side: int | str
 ) -> PixelMetrics:
-    """The maps beside their masks, as far as these are known, at one side or each at its mask's own."""
+    """The maps with their masks, as far as these are known, at one side or each at its mask's own."""
     pixels = PixelMetrics()
     if isinstance(side, str):
         for index, single in enumerate(maps):

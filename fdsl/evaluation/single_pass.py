@@ -1,7 +1,7 @@
 """The maps of one or several test runs on one backbone: each batch of test images is encoded once for all.
 
-What a run gets beside others is byte for byte what it gets by itself: the same batches go through the same
-backbone, and each run matches them against its own memory. The maps of a category are left in each run's
+What a run gets together with others is byte for byte what it gets by itself: the same batches go through the
+same backbone, and each run matches them against its own memory. The maps of a category are left in each run's
 folder as a finished part (fdsl/store/finished_parts.py), which an interrupted command takes up.
 """
 

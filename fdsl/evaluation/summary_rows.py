@@ -130,7 +130,7 @@ def table_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _our_rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each setting; where a RUN name stands for several, what tells them apart is said."""
+    """A row for each setting; where a RUN name stands for several, what distinguishes them is added."""
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.config.seed):
         groups.setdefault(_key(run), []).append(run)

@@ -174,7 +174,7 @@ def evaluate(
 
 
 def add_distances(views: Sequence[CategoryView], folder: Path, config: RunConfig) -> None:
-    """Beside the pixel scores of trained heads those of the discrepancy's length alone, where a finished run
+    """Next to the pixel scores of trained heads those of the discrepancy's length alone, where a finished run
     on the same references and windows has them."""
     if not METHODS[config.detector.method].needs_heads:
         return

@@ -199,7 +199,7 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
 
 @contextmanager
 def temporary_folder(file: Path) -> Iterator[Path]:
-    """A temporary folder beside `file`, gone after the block and at an interruption; what a killed export
+    """A temporary folder next to `file`, gone after the block and at an interruption; what a killed export
     left is removed. An OSError names `file`; ConfigError where another process writes it."""
     folder = None
     try:

@@ -95,7 +95,8 @@ def hand_on_thirds(model: Any) -> None:
     """Where an attention's query, key and value are parted from one product (B,N,3*H*d), its operator is
     given the product's thirds and the bias (3*H*d,) apart: it adds it where it copies them anyhow.
 
-    Where they come from anywhere else (turned by their places, normed) an onnx_ir model stays as it is.
+    Where they come from anywhere else (rotated by their positions, normalised) an onnx_ir model stays as it
+    is.
     """
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass

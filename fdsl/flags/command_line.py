@@ -1,4 +1,4 @@
-"""A command's flags: what --help shows, what a typo is told, and settings from a file."""
+"""A command's flags: what --help shows, the answer to a typo, and settings from a file."""
 
 from __future__ import annotations
 

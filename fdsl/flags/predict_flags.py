@@ -34,7 +34,7 @@ COMMON = (  # what --help shows
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
     parser = CommandLine(description, common=COMMON)
-    what = parser.add_argument_group("what to look at")
+    what = parser.add_argument_group("input and output")
     what.add_argument(
         "--input",
         nargs="+",
@@ -43,9 +43,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "file with a path on each line",
     )
     what.add_argument(
-        "--show",
-        action="store_true",
-        help="say what --detector holds, and end; also which references it knows",
+        "--show", action="store_true", help="print what --detector holds, with its references, and end"
     )
     what.add_argument(
         "--doctor",

@@ -79,7 +79,7 @@ def _python() -> Finding:
 
 
 def packages(file: Path) -> Iterator[Finding]:
-    """The packages that a requirements file names, beside the versions that it pins."""
+    """The packages that a requirements file names, with the versions that it pins."""
     if not file.is_file():
         yield Finding("packages", "installed as a package, with what it asks for")
         return

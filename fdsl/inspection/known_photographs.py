@@ -1,4 +1,5 @@
-"""The photographs that a detector knows, so that one of them, or a copy, is named among those it inspects."""
+"""The references and calibration images of a detector, so that one of them, or a copy, is named among its
+inputs."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is inspected, and how: `inputs` as they were named. `output`: the folder of all files, None:
+    """What is scored, and how: `inputs` as they were named. `output`: the folder of all files, None:
     none are written. `references`: files that are warned of among the inputs. `pictures`: "all", "anomalous"
     or "none". `resume`: a run of the same settings goes on."""
 
@@ -84,7 +84,7 @@ class Inspection:
         return run_config(detector, pictures=self.pictures, save_maps=self.keep_maps, input=inputs)
 
     def facts_with(self, detector: AnomalyDetector) -> dict[str, Any]:
-        """What must be the same wherever a part of the photographs is inspected."""
+        """What must be the same wherever a part of the photographs is scored."""
         machine = detector.config.detector.machine
         same = {name: getattr(machine, name) for name in ("device_name", "precision", "torch")}
         return {**self.config_of(detector).identity(), **same}
@@ -97,8 +97,8 @@ def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -
     for given in references:
         if Path(given).is_dir() and target.is_relative_to(os.path.realpath(given)):
             raise ConfigError(
-                f"--output {output} lies in --references {given}: its pictures would be taken for good "
-                "parts; name another folder."
+                f"--output {output} lies in --references {given}: its pictures would be taken for normal "
+                "images; name another folder."
             )
     for flag, paths in (("--input", inputs), ("--references", references)):
         for given in paths:
@@ -121,7 +121,7 @@ def score_files(
     `error`.
 
     `folder` keeps rows, maps and pictures ("all", "anomalous" or "none"); what it holds already is not scored
-    again. `references`: the files that the detector knows, which are warned of among the `inputs`.
+    again. `references`: the files that the detector was fitted to, which are warned of among the `inputs`.
     """
     reading = reading or Reading()
     left_out = [folder.folder] if folder is not None else []
@@ -146,8 +146,8 @@ def score_items(
     say: Say = warn_at_once,
     known: KnownPhotographs | None = None,
 ) -> Iterator[Row]:
-    """`score_files` of what was listed, `count` photographs. `say`: hears of doubtful photographs, and of
-    those that are `known`."""
+    """`score_files` of what was listed, `count` photographs. `say`: is called with doubtful photographs, and
+    of those that are `known`."""
     unreadable: list[Loaded] = []
 
     def files() -> Iterator[tuple[str, Path]]:
@@ -164,7 +164,7 @@ def score_items(
     for batch in in_batches(progress(loaded, count, what), reading.batch_size):
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)
-        shapes.look_at(readable)
+        shapes.check(readable)
         unreadable += [item for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
         for item, prediction in zip(readable, found):
@@ -201,29 +201,29 @@ class Shapes:
         self.references, self.say, self.reported = references, say, dict.fromkeys(MOST_SAID, 0)
         self.known = known
 
-    def look_at(self, items: Sequence[Loaded]) -> None:
+    def check(self, items: Sequence[Loaded]) -> None:
         for item in items:
             if item.doubt:
-                self._tell("doubt", item.doubt)
+                self._warn("doubt", item.doubt)
             if item.photo is not None and self.known and (name := self.known.name_of(item.photo)):
-                self._tell(
+                self._warn(
                     "copy",
-                    f"{item.name} is one of the references ({name}): its score is that of a photograph the "
-                    "detector knows",
+                    f"{item.name} is one of the references ({name}): its score is that of a photograph "
+                    "it was fitted to",
                 )
             if self.reported["shape"] or item.photo is None:
                 continue
             if sentence := other_shape(item.photo.size, self.references):
-                self._tell("shape", f"{item.name}: {sentence} (and perhaps others)")
+                self._warn("shape", f"{item.name}: {sentence} (and perhaps others)")
 
-    def _tell(self, kind: str, sentence: str) -> None:
+    def _warn(self, kind: str, sentence: str) -> None:
         if self.reported[kind] < MOST_SAID[kind]:
             self.reported[kind] += 1
             self.say(kind, sentence)
 
 
 def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:
-    """A row for each one with its reason, which the folder hears of too; empties the list."""
+    """A row for each one with its reason, which the folder gets too; empties the list."""
     for item in unreadable:
         if folder is not None:
             folder.skip(item.name, item.reason, item.stamp)
@@ -258,7 +258,7 @@ def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Predic
 
 
 def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
-    """config.json: all that decides what comes out, and what a reader wants to know beside it."""
+    """config.json: all that decides what comes out, and what else a reader wants to know."""
     state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_OF_MAPS)}
     digest = fingerprint(state) if state else ""
     return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)

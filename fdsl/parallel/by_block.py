@@ -1,4 +1,4 @@
-"""Inspecting photographs in blocks, among several processes: from a list of the inputs to the output folder
+"""Scoring photographs in blocks, among several processes: from a list of the inputs to the output folder
 that one process would leave."""
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_in_blocks(output: Path) -> bool:
 
 
 def goes_in_blocks(wanted: Inspection, world: World) -> bool:
-    """Whether the photographs are inspected block by block, as several processes do; where one has begun
+    """Whether the photographs are scored block by block, as several processes do; where one has begun
     without, one goes on with it."""
     if wanted.output is None:
         return False

@@ -21,7 +21,7 @@ def usable_references(photographs: Sequence[Image.Image], names: Sequence[str], 
 
     A photograph that nearly repeats an earlier one (a copy, frames of a part at rest) would be scored by that
     one as if normal images were all alike. One that shows no part, by its `statistics_of` at `side` pixels
-    beside the others', would make such frames normal.
+    next to the others', would make such frames normal.
     """
     thumbnails = [
         np.asarray(photo.resize((SIDE, SIDE), Image.Resampling.BOX), np.float32) for photo in photographs

@@ -17,7 +17,7 @@ from utils.log import warn
 from utils.text import printable
 
 NOT_GOOD = {*MASK_FOLDERS, "mask", "test", "test_public", "bad", "defect", "defects", "anomaly"}
-ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is said
+ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
 
 
 def reference_files(given: Sequence[str], flag: str = "--references") -> list[Path]:
@@ -53,7 +53,7 @@ def _refuse_dataset(folder: Path, flag: str) -> None:
 
 
 def _better(folder: Path) -> str:
-    """Where the good photographs of a dataset's folder seem to lie."""
+    """Where the normal images of a dataset's folder seem to lie."""
     for place in (folder, *(folder / split for split in SPLIT_FOLDERS)):
         for name in list_folders(place):
             if is_normal(name):

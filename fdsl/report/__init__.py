@@ -1,1 +1,1 @@
-"""What a reader looks at: tables, pictures and pages."""
+"""What a reader sees: tables, pictures and pages."""

@@ -37,7 +37,7 @@ def ranked_choice(
 
 
 def contact_sheet(summary: CategorySummary) -> np.ndarray:
-    """Draws the sheet from the thumbnails: per image the ground truth beside the heat map, score and name
+    """Draws the sheet from the thumbnails: per image the ground truth next to the heat map, score and name
     below."""
     misses, alarms, rest = ranked_choice(summary.labels, summary.scores, 3 * CELLS_PER_BLOCK)
     blocks = [

@@ -1,7 +1,7 @@
 """What one test image looks like: photo, ground truth, heat map on a fixed scale, predicted contour, and a
 caption.
 
-Arrays are (H,W,3) uint8 RGB. An anomaly map (G,G) covers the whole photo, squashed: patch (0,0) lies on the
+Arrays are (H,W,3) uint8 RGB. An anomaly map (G,G) covers the whole photo, resized: patch (0,0) lies on the
 first pixel and patch (G-1,G-1) on the last (bilinear, corners aligned), whatever the photo's size and aspect.
 """
 
@@ -25,7 +25,7 @@ PANEL_NAMES = ("photo", "ground truth", "heat map", "prediction")
 SCALE_PERCENTILE = 99.9  # of all map values of the category: the top of the heat map's scale
 MIN_SCALE_SPAN = 0.05  # maps that hardly vary are not stretched into false alarms
 DIMMED = 0.42  # brightness of the photo below the heat map,
-ALONE = 0.85  # where no photo stands beside it
+ALONE = 0.85  # where no photo stands next to it
 
 TRUTH_COLOUR = (64, 224, 208)
 PREDICTION_COLOUR = (255, 122, 61)
@@ -103,7 +103,7 @@ def resize(photo: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
-    """A copy of the panel with the borders of `region` (bool, any size: it covers the panel squashed) drawn
+    """A copy of the panel with the borders of `region` (bool, any size: it is resized to the panel) drawn
     on it."""
     contours, _ = cv2.findContours(region.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
     factor = np.array([panel.shape[1] / region.shape[1], panel.shape[0] / region.shape[0]])

@@ -210,8 +210,8 @@ def _cell(text: str) -> tuple[float, float | None] | None:
 
 
 def incomplete_categories(dataset: str, categories: Sequence[str]) -> str:
-    """Why a mean over `categories` cannot stand beside published ones, which are over all 15 or 12; "" if it
-    can."""
+    """Why a mean over `categories` cannot be compared with published ones, which are over all 15 or 12; "" if
+    it can."""
     if dataset not in CATEGORIES:
         return "there are no published numbers for these photographs"
     missing = [name for name in CATEGORIES[dataset] if name not in categories]

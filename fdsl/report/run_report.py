@@ -1,4 +1,4 @@
-"""One self-contained HTML page per run: what was run, the numbers, and every test image to look at."""
+"""One self-contained HTML page per run: what was run, the numbers, and every test image."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def script_json(value: Any) -> str:
 
 
 def share(part: int, whole: int) -> str:
-    """A share as shown beside the slider: per cent with one decimal, a dash of nothing."""
+    """A share as displayed next to the slider: per cent with one decimal, a dash of nothing."""
     return f"{100 * part / whole:.1f} %" if whole else DASH
 
 
@@ -197,7 +197,7 @@ def _paper_value(value: Any) -> str:
 
 
 def _url(path: Path, folder: Path) -> str:
-    """The relative address of a file beside the report; an absolute file address where there is no relative
+    """The relative address of a file next to the report; an absolute file address where there is no relative
     one."""
     try:
         return quote(Path(os.path.relpath(path, folder)).as_posix())

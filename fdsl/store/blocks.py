@@ -25,7 +25,7 @@ PICTURES = "pictures"
 
 class Block:
     """A block that is being written: `add` and `skip` as those of PredictionFolder; pictures lie below
-    `folder`. `note`: what there is to warn of, said where the blocks are joined."""
+    `folder`. `note`: what there is to warn of, logged where the blocks are joined."""
 
     def __init__(self, folder: Path, keep_maps: bool) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""The journal of a prediction run: a line for each photograph as it goes, its maps beside it."""
+"""The journal of a prediction run: a line for each photograph as it goes, and its maps."""
 
 from __future__ import annotations
 

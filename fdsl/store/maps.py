@@ -14,7 +14,7 @@ from models.features import ScoreMaps, join_score_maps
 from utils.errors import ConfigError
 from utils.files import whole_file
 
-ARRAYS = ("base", "base_score", "window", "window_score")  # what is read beside the names
+ARRAYS = ("base", "base_score", "window", "window_score")  # what is read in addition to the names
 MOST_EXPANDED = 20  # times the file's own size, which holds arrays as they are
 
 

@@ -140,7 +140,7 @@ class PredictionFolder:
         """What an earlier run left gives way to this one's first row: its numbers would not fit the new
         pictures.
 
-        Pictures go one by one, as that run's rows name them; what else lies beside them is somebody's own.
+        Pictures go one by one, as that run's rows name them; what else lies there is somebody's own.
         """
         waiting = self.partial / "config.json"
         if self._began or not waiting.exists():

@@ -79,7 +79,7 @@ class NormalScores:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether they are scores of normal images beside the references."""
+        """Whether they are scores of normal images that are no references."""
         return CALIBRATION in self.kinds
 
     @property

@@ -110,7 +110,7 @@ class HeadsStep:
 
     Block after block: a block's head and maps depend on no other block, and the gradient of the NAM that they
     share is the sum of theirs in their order. Of the processes of a `world` each takes every so many-th block
-    and hears of the others.
+    and receives the others.
     """
 
     def __init__(
@@ -182,7 +182,7 @@ class HeadsStep:
                     count += 1
 
 
-COUNTER = "num_batches_tracked"  # of a BatchNorm, beside its running statistics
+COUNTER = "num_batches_tracked"  # of a BatchNorm, with its running statistics
 
 
 def _running_statistics(head: nn.Module) -> list[Tensor]:

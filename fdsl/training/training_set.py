@@ -99,7 +99,7 @@ def draw_training_set(
     "mixed" for these and the test images.
 
     References and images may come from the same folder, and a reference has no discrepancy to learn from.
-    Raises DataError where there is no defective image, too few references, or nothing left beside them.
+    Raises DataError where there is no defective image, too few references, or nothing left but them.
     """
     records = [] if synthetic == "only" else learnable_records(catalogue)
     if records:

@@ -20,7 +20,7 @@ from utils.config import RAW, BackboneConfig, MethodConfig
 
 
 class Family(NamedTuple):
-    """What loads a model; what it is used with where nothing is said (of its name and the folder of further
+    """What loads a model; what it is used with by default (of its name and the folder of further
     model configurations); where the weights of a name and a tag lie, if they were fetched before; and the
     encoder of sentences."""
 
@@ -56,7 +56,7 @@ def load_backbone(
 
 
 def defaults_of(model: str, model_config: str | None = None) -> BackboneConfig:
-    """What a model is used with where nothing is said: weights, tapped blocks, image side, token norm."""
+    """What a model is used with by default: weights, feature layers, image side, token norm."""
     return family_of(model).defaults(model, model_config)
 
 

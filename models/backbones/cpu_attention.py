@@ -1,4 +1,4 @@
-"""The image tower's attention without PyTorch's detours, and products in a narrow precision beside sums in
+"""The image encoder's attention without PyTorch's detours, and products in a narrow precision with sums in
 float32."""
 
 from __future__ import annotations

@@ -142,7 +142,7 @@ def load_open_clip(
 
 
 def defaults_of_open_clip(model: str, model_config: str | None = None) -> BackboneConfig:
-    """What a model of open_clip is used with where nothing is said: OpenAI's weights or its first tag, blocks
+    """What a model of open_clip is used with by default: OpenAI's weights or its first tag, blocks
     at the quarters of its depth and about USUAL_SIDE pixels. What cannot be known before it is built is as
     for the default model."""
     if model_config is not None:

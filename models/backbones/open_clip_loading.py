@@ -80,7 +80,7 @@ def shape_of_config(model: str) -> tuple[int, int] | None:
     if "timm_model_name" in vision:
         try:
             trunk = shape_of_tower(f"{PREFIX}{vision['timm_model_name']}")
-        except ModelError:  # no ViT: said when it is built
+        except ModelError:  # no ViT: reported when it is built
             return None
         return len(trunk.blocks), trunk.patch_embed.patch_size[0]
     blocks, patch = vision.get("layers", 12), vision.get("patch_size", 16)
@@ -176,7 +176,7 @@ def normalisation_of(model: str, tag: str) -> tuple[tuple[float, ...], tuple[flo
 
 @contextlib.contextmanager
 def open_clip_quiet() -> Iterator[None]:
-    """open_clip reports to the root logger and by warnings; what matters of it is said by this module."""
+    """open_clip reports to the root logger and by warnings; what matters of it is logged by this module."""
     root = logging.getLogger()
     before = root.manager.disable
     logging.disable(logging.CRITICAL)

@@ -178,12 +178,12 @@ def load_timm(
 
 
 def refuse_texts(model: str, pretrained: str, model_config: str | None = None) -> NoReturn:
-    """ModelError: there is no text tower beside these."""
+    """ModelError: there is no text encoder for these."""
     raise ModelError(NO_TEXT)
 
 
 def defaults_of_timm(model: str, model_config: str | None = None) -> BackboneConfig:
-    """What a `timm/...` model is used with where nothing is said: its own tag, blocks at the quarters of its
+    """What a `timm/...` model is used with by default: its own tag, blocks at the quarters of its
     depth, about USUAL_SIDE pixels, and the last norm for DINO's. ModelError as `load_timm`."""
     visual = shape_of_tower(model)
     base, _, tag = model.removeprefix(PREFIX).partition(".")

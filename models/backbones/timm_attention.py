@@ -30,7 +30,7 @@ class AttentionByProducts(nn.Module):
 
 def pack_attention(attention: Any, dtype: torch.dtype) -> nn.Module:
     """The attention of one block, in which `dtype` takes no slow kernel: by chunks of plain products, or by
-    timm's own products where it turns queries and keys or scales what comes out."""
+    timm's own products where it rotates queries and keys or scales what comes out."""
     device = next(attention.parameters()).device
     if not kernel_is_slow(device, dtype):
         return attention

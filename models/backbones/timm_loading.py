@@ -37,7 +37,7 @@ TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def name_in_timm(model: str) -> str:
-    """The name that timm knows a `timm/...` model by; ModelError with near names for what it does not
+    """The name under which timm has a `timm/...` model by; ModelError with near names for what it does not
     know."""
     name = model.removeprefix(PREFIX)
     base = name.partition(".")[0]
@@ -196,7 +196,7 @@ def _no_plain_vit(model: str) -> ModelError:
 
 @contextlib.contextmanager
 def _timm_quiet() -> Iterator[None]:
-    """timm and its hub report to the root logger, by warnings and by print; what matters is said here."""
+    """timm and its hub report to the root logger, by warnings and by print; what matters is logged here."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

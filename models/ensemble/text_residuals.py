@@ -1,4 +1,4 @@
-"""Text beside references: a method whose maps stand beside those of what text says of the residuals.
+"""Text added to references: the maps of a method and those of the residuals along the text directions.
 
 Res2CLIP's residual form (Liu et al., 2026): a patch's residual from its nearest normal
 patch, in the space of CLIP's text, counts more where it points from "normal" to "damaged".
@@ -21,7 +21,7 @@ from models.views.tile_maps import resized, smoothed
 from utils.errors import ModelError
 from utils.plain_tensors import taken
 
-TOKEN_WEIGHT = 0.1  # of what a token itself says beside its residual
+TOKEN_WEIGHT = 0.1  # of a token itself, next to its residual
 TEXT = "text."  # begins the names of the text's part of a memory's state
 
 
@@ -102,7 +102,7 @@ class WithText(Method[TextMemory]):
         return torch.cat([own, self._said(query, memory, match)])
 
     def _said(self, query: Features, memory: TextMemory, match: Matching) -> Tensor:
-        """What text says of the residuals (L,B,n), for each block the same."""
+        """The value of the residuals by text (L,B,n), for each block the same."""
         projected = _as_tokens(query)
         tokens = projected.tokens.flatten(1, 2)
         index = match.index(memory.bank, projected, self.options.align).flatten(1)

@@ -146,7 +146,7 @@ class Elsewhere(Matching):
 
     def of_tiles(self) -> Elsewhere:
         if self.tiles is None:
-            raise ValueError("Nobody has said where the patches of tiles lie.")
+            raise ValueError("The positions of the patches of tiles are missing.")
         return self.tiles
 
     def index(self, bank: Bank, query: Features, align: str) -> Tensor:

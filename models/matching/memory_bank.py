@@ -272,7 +272,7 @@ def discrepancy_of(
 ) -> Tensor:
     """A query's discrepancies (L,B,n,C) from the bank's tokens that `match` finds, in the tokens' precision.
 
-    `options.fd` "none" looks at no bank. Raises ModelError where there is none otherwise.
+    `options.fd` "none" needs no bank. Raises ModelError where there is none otherwise.
     """
     tokens = query.tokens
     if options.fd == "none":

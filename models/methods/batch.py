@@ -186,7 +186,7 @@ def _is_same(own: Tensor, photograph: Tensor) -> Tensor:
 
 
 class Batch(BatchFacts, Method[BatchMemory]):
-    """L maps: for each block how unlike the other test images each patch is."""
+    """L maps: for each block the distance of each patch to the other test images."""
 
     hottest = 0.5
 

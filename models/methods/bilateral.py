@@ -1,5 +1,5 @@
 """A bilateral filter over an image's distances: the patches of a defect resemble each other, so that what
-some of them reach speaks for similar ones nearby."""
+some of them reach raises similar ones nearby."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained heads beside the nearest distance, on one scale."""
+"""Trained heads and the nearest distance, on one scale."""
 
 from __future__ import annotations
 

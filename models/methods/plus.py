@@ -42,8 +42,10 @@ def common_mode(residuals: Tensor) -> Tensor:
     """Residuals (L,B,n,C) -> (L,B,1,C): the mean over the half of each image's patches with the shortest
     ones, per layer."""
     lengths = residuals.square().sum(-1)
-    calm = lengths.argsort(-1)[..., : max(1, residuals.shape[2] // 2)]
-    return residuals.gather(2, calm[..., None].expand(*calm.shape, residuals.shape[3])).mean(2, keepdim=True)
+    smallest = lengths.argsort(-1)[..., : max(1, residuals.shape[2] // 2)]
+    return residuals.gather(2, smallest[..., None].expand(*smallest.shape, residuals.shape[3])).mean(
+        2, keepdim=True
+    )
 
 
 def whitening_of(residuals: Tensor) -> Tensor:

@@ -136,5 +136,5 @@ def _quarters(places: Tensor, match: Elsewhere) -> Tensor:
     """Places (...,2) on the unturned reference -> which quarter of it (...) they lie in, 0 to 3."""
     first = match.places[0]
     middle = (first.amax(0) + first.amin(0)).to(places.device) / 2
-    below, beside = (places > middle).unbind(-1)
-    return 2 * below.long() + beside.long()
+    below, right = (places > middle).unbind(-1)
+    return 2 * below.long() + right.long()

@@ -1,4 +1,4 @@
-"""Text alone, no photograph of a good part: how much more like "damaged" than like "normal" a photograph is.
+"""Text alone, without a normal image: how much more like "damaged" than like "normal" a photograph is.
 
 WinCLIP's image level (Jeong et al., CVPR 2023), and the same for each patch by its projected token.
 """

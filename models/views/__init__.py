@@ -1,1 +1,1 @@
-"""What else of an image is encoded beside the whole of it: windows and tiles."""
+"""What is encoded in addition to the whole image: windows and tiles."""

@@ -92,8 +92,8 @@ def test_a_folder_called_pictures_is_looked_into_where_no_run_wrote_it(tmp_path)
 def test_output_references_and_photographs_must_not_lie_in_each_other(place, backbone, tmp_path):
     good, parts = place / "good", place / "parts"
     for arguments, words in (
-        (["--references", good, "--input", parts, "--output", good / "out"], "taken for good parts"),
-        (["--references", good, "--input", parts, "--output", good], "taken for good parts"),
+        (["--references", good, "--input", parts, "--output", good / "out"], "taken for normal images"),
+        (["--references", good, "--input", parts, "--output", good], "taken for normal images"),
         (
             ["--references", good, "--input", tmp_path / "o/pictures", "--output", tmp_path / "o"],
             "--input .* keeps its pictures",

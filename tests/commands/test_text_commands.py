@@ -86,7 +86,7 @@ def test_beside_references_it_is_saved_with_the_detector(
     assert scores(plain).keys() == scores(found).keys() and scores(plain) != scores(found)
     assert all(row["threshold"] for row in found)
     report = (tmp_path / "text/report.html").read_text()
-    assert "beside likeness to words" in report and "half that of text" in report.replace(
+    assert "with likeness to words" in report and "half that of text" in report.replace(
         "that of text", "that of text"
     )
     no_text_tower()
@@ -173,7 +173,7 @@ def test_it_is_not_exported(place, tiny_configs, tmp_path):
     made.fit(place / "good", false_alarm_rate=None)
     made.save(tmp_path / "part.safetensors")
     places = ["--detector", str(tmp_path / "part.safetensors"), "--output", str(tmp_path / "part.onnx")]
-    with pytest.raises(ModelError, match="looks at words too cannot be exported"):
+    with pytest.raises(ModelError, match="with text cannot be exported"):
         export.main([*places, "--model-config", tiny_configs])
 
 

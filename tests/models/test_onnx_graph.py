@@ -129,7 +129,7 @@ def test_windows_are_stitched_as_one_after_the_other(grid, size, stride):
         ("nearest", {}, WindowConfig("mul", 4, 2, window_budget=3), "leave --window-budget out"),
         ("batch", {}, WindowConfig("nan"), "leave --with-batch or --method batch out"),
         ("nearest", {"with_batch": True}, WindowConfig("nan"), "leave --with-batch"),
-        ("text", {}, WindowConfig("nan"), "looks at words too cannot be exported"),
+        ("text", {}, WindowConfig("nan"), "with text cannot be exported"),
     ),
 )
 def test_what_cannot_be_a_graph_is_refused(tiny_backbone, method, options, windows, words):

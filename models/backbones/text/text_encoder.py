@@ -102,7 +102,7 @@ def _new_clip(model: str) -> open_clip.CLIP:
     known, needed = len(of_text(clip.state_dict())[VOCABULARY]), tokenizer_of(model).vocab_size
     if known != needed:
         raise ModelError(
-            f"--model {model}: its text tower knows {known} tokens, and open_clip's tokenizer has {needed}; "
+            f"--model {model}: its text encoder has {known} tokens, and open_clip's tokenizer has {needed}; "
             f"{CURE}."
         )
     return clip

@@ -1,4 +1,4 @@
-"""Weights of an image tower: read from files without executing anything, checked, and told apart."""
+"""Weights of an image encoder: read from files without executing anything, checked, and distinguished."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ def _prefix(state: Mapping[str, Any]) -> str:
 
 
 def refused_object(error: BaseException) -> str:
-    """What a torch file holds beside tensors, in our own words: PyTorch's advise to run it."""
+    """What a torch file holds besides tensors, in our own words: PyTorch's advise to run it."""
     named = re.search(r"GLOBAL ([A-Za-z_][\w.]{0,80})", str(error))
     if named:
         return f"it holds a Python object ({named[1]}), and nothing in a file is executed here"

@@ -1,7 +1,7 @@
 """Tensors of a TorchScript archive, as OpenAI publishes CLIP, read without running anything of it.
 
 Such a file is a zip archive: data.pkl says which module holds which tensor, data/KEY holds a tensor's bytes,
-code/ holds the program, which is not looked at. data.pkl is read by an unpickler that knows six names.
+code/ holds the program, which is not read. data.pkl is read by an unpickler that allows six names.
 """
 
 from __future__ import annotations

@@ -67,6 +67,6 @@ def to_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
             parts[1] = torch.zeros_like(parts[0])
         if set(parts) == {0, 1, 2} and len({(part.shape, part.dtype) for part in parts.values()}) == 1:
             found[f"blocks.{layer}.attn.qkv.{kind}"] = torch.cat([parts[place] for place in range(3)])
-    if "register_tokens" in found:  # timm knows Meta's DINOv2 with registers by its mask token
+    if "register_tokens" in found:  # timm recognises Meta's DINOv2 with registers by its mask token
         found.setdefault("mask_token", torch.zeros(1, found["register_tokens"].shape[-1]))
     return found
