@@ -34,7 +34,8 @@ from utils.tile_layout import TileLayout, tiles_for
 logger = logging.getLogger("fdsl")
 
 QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take time too
-WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "cuda": 169 * 169}  # window patches encoded at once, to begin with
+# Window patches encoded at once, to begin with.
+WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "mps": 42 * 169, "cuda": 169 * 169}
 NO_WINDOWS = WindowConfig(winmode="nan")
 
 

@@ -23,6 +23,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 
 MOST_WORKERS = 8
+MPS_NEEDS = "2.8"
 
 
 def choose_device(name: str) -> torch.device:
@@ -30,7 +31,12 @@ def choose_device(name: str) -> torch.device:
     several processes on a machine each takes the GPU of its own number."""
     name = as_text("--device", name)
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    mps = torch.backends.mps.is_available()
+    mps = torch.backends.mps.is_available() and torch.__version__ >= MPS_NEEDS
+    if name == "mps" and torch.backends.mps.is_available() and not mps:
+        raise ConfigError(
+            f"--device mps needs PyTorch {MPS_NEEDS}, which resizes images there; this is "
+            f"{torch.__version__}: use a newer one, or --device cpu."
+        )
     if name == "auto":
         name = "cuda" if cuda else "mps" if mps else "cpu"
         reason = "chosen automatically"
@@ -125,6 +131,8 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
         reason = "as asked"
     if name not in PRECISIONS:
         raise ConfigError(f"--precision {name} is not one of auto, {', '.join(PRECISIONS)}.")
+    if name != "fp32" and device.type == "mps":
+        raise ConfigError(f"--precision {name} was never tried on an Apple GPU; use fp32.")
     if name == "fp16" and device.type == "cpu":
         raise ConfigError("--precision fp16 is slow on a CPU; use bf16 or fp32.")
     logger.info("precision %s: %s", name, reason)

@@ -119,5 +119,6 @@ def free_bytes(device: torch.device) -> int:
             found = {line.split(":")[0]: int(line.split()[1]) for line in lines}
         return found["MemAvailable"] * 1024 // neighbours()
     except (OSError, KeyError, ValueError):  # no Linux
-        pages = os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else 2**19
-        return pages * 4096 // 2 // neighbours()
+        there = hasattr(os, "sysconf")
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if there else 2**33
+        return memory // 2 // neighbours()

@@ -65,13 +65,31 @@ class World:
 
         if not self.joined:
             return value[None]
-        value = value.contiguous()
         found = value.new_empty((self.size * value.shape[0], *value.shape[1:]))
+        self._between_all(value, lambda group: dist.all_gather_into_tensor(found, value.contiguous(), group))
+        return found.unflatten(0, (self.size, value.shape[0]))
+
+    def tensor_of(self, rank: int, value: Tensor) -> Tensor:
+        """The tensor of process `rank`, where every process has a `value` of that shape and type."""
+        import torch
+        import torch.distributed as dist
+
+        if not self.joined:
+            return value
+        found = value.contiguous() if rank == self.rank else torch.empty_like(value)
+        self._between_all(value, lambda group: dist.broadcast(found, rank, group))
+        return found
+
+    def _between_all(self, value: Tensor, exchange: Callable[[Any], Any]) -> None:
+        """Exchanges tensors like `value` through the group of their device. Before GPUs do so, all processes
+        hear from each other through the CPUs' group: one that is lost raises there, where NCCL would wait for
+        it, or end the process without a sentence of ours."""
+        if value.is_cuda:
+            self.wait()
         try:
-            dist.all_gather_into_tensor(found, value, group=_between_gpus() if value.is_cuda else None)
+            exchange(_between_gpus() if value.is_cuda else None)
         except RuntimeError as error:
             raise _lost(error) from error
-        return found.unflatten(0, (self.size, value.shape[0]))
 
     def restarted(self) -> bool:
         """Whether torchrun has started this command before (--max-restarts), so that it goes on. Only the
@@ -133,6 +151,9 @@ def _between_gpus() -> Any:
     """What tensors on GPUs go through; objects go through the default group, which is of the CPUs."""
     import torch.distributed as dist
 
+    os.environ.setdefault(
+        "TORCH_NCCL_BLOCKING_WAIT", "1"
+    )  # an error is raised where the tensors are asked for
     return dist.new_group(backend="nccl", timeout=PATIENCE)
 
 

@@ -1,8 +1,9 @@
 """A training's batches, one after the other, by one process or by several.
 
 Several take the epoch in rounds: each encodes and matches a whole batch of its own, as one process would have
-done it, and then all have the batches of the round in their order. The frozen tower does not depend on the
-heads, so it may run ahead of their steps. Every process takes every step (fdsl/training/step.py).
+done it, and then all have the batches of the round, one after the other: the discrepancies of no more than
+two batches are held at once. The frozen tower does not depend on the heads, so it may run ahead of their
+steps. Every process takes every step (fdsl/training/step.py).
 """
 
 from __future__ import annotations
@@ -67,26 +68,27 @@ class Batches:
     def _of_round(self, keys: list[list[int]], own: dict[str, Any] | None) -> Iterator[Prepared]:
         """The round's batches in their order; where one of them overflows, it and those after it are computed
         in float32, as if they had come one by one."""
-        found, masks = self._gathered(own), self._gathered_masks(own)
+        found, mask = self._own_discrepancies(own), self._own_masks(own)
         for number, part in enumerate(keys):
             paths = [self.dataset.records[key % len(self.dataset)].image_path for key in part]
-            if self.source.overflowed(found[number][:, : len(part)]):
+            features = self.world.tensor_of(number, found)[:, : len(part)]
+            if self.source.overflowed(features):
                 self.source.fall_back(paths)
-                found = self._gathered(own)
-            features = found[number][:, : len(part)].contiguous()
-            yield Prepared(features, masks[number, : len(part)], paths)
+                found = self._own_discrepancies(own)
+                features = self.world.tensor_of(number, found)[:, : len(part)]
+            yield Prepared(features.contiguous(), self.world.tensor_of(number, mask)[: len(part)], paths)
 
-    def _gathered(self, own: dict[str, Any] | None) -> Tensor:
-        """Every process's discrepancies (R,L,B,N,C), with zeros where it has no image."""
+    def _own_discrepancies(self, own: dict[str, Any] | None) -> Tensor:
+        """This process's discrepancies (L,B,N,C), with zeros where it has no image."""
         device = self.source.backbone.device
         value = torch.zeros(self.source.shape_of(self.batch_size), device=device)
         if own is not None:
             value[:, : len(own["path"])] = self.source.discrepancy(own)
-        return self.world.gathered_tensor(value)
+        return value
 
-    def _gathered_masks(self, own: dict[str, Any] | None) -> Tensor:
+    def _own_masks(self, own: dict[str, Any] | None) -> Tensor:
         side = self.source.image_size
         value = torch.zeros((self.batch_size, 1, side, side), device=self.source.backbone.device)
         if own is not None:
             value[: len(own["path"])] = own["mask"].to(value.device)
-        return self.world.gathered_tensor(value)
+        return value

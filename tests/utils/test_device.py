@@ -22,6 +22,16 @@ def test_auto_precision_is_the_finest_that_is_fast(device, unit, chosen, monkeyp
     assert choose_precision("auto", torch.device(device)) == chosen
 
 
+def test_what_an_apple_gpu_lacks_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(device_module, "MPS_NEEDS", "99.1")
+    with pytest.raises(ConfigError, match="--device mps needs PyTorch 99.1, .*--device cpu"):
+        choose_device("mps")
+    for precision in ("fp16", "bf16"):
+        with pytest.raises(ConfigError, match=f"--precision {precision} was never tried on an Apple GPU"):
+            choose_precision(precision, torch.device("mps"))
+
+
 def test_a_gpu_that_does_not_answer_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from utils.memory import Halving, is_out_of_memory, sparing
+from utils.memory import Halving, free_bytes, is_out_of_memory, sparing
 
 
 def test_halves_are_put_together_in_order_and_other_errors_pass():
@@ -61,6 +61,15 @@ def test_what_counts_as_out_of_memory():
         RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     )
     assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_where_nobody_says_what_is_free_half_of_all_pages_are(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError
+
+    monkeypatch.setattr("builtins.open", refuse)
+    monkeypatch.setattr("os.sysconf", {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 16384}.get)
+    assert free_bytes(torch.device("mps")) == 1000 * 16384 // 2
 
 
 def test_sparing_asks_until_it_fits():

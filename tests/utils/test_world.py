@@ -3,8 +3,10 @@
 import os
 import time
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+import torch
 from torch.distributed import TCPStore
 
 from tests.support.ranks import free_port, in_ranks
@@ -51,9 +53,26 @@ def test_processes_hear_from_each_other(tmp_path):
         with connected(find_world()) as world:
             assert world.gathered(rank * 10) == [0, 10, 20]
             assert world.agree(lambda: rank, lambda _: {"files": "same"}) == rank
+            own = torch.full((2, 3), float(rank))
+            assert world.gathered_tensor(own)[:, 0, 0].tolist() == [0.0, 1.0, 2.0]
+            assert [world.tensor_of(other, own).unique().tolist() for other in range(3)] == [[0], [1], [2]]
 
     codes, reported = in_ranks(3, action, tmp_path)
     assert codes == [0, 0, 0], reported
+
+
+def test_a_rank_that_is_lost_is_missed_before_gpus_exchange_tensors(monkeypatch):
+    done, value = [], SimpleNamespace(is_cuda=True)
+    monkeypatch.setattr("utils.world._between_gpus", lambda: "nccl")
+    monkeypatch.setattr(World, "wait", lambda self: done.append("all are there"))
+    World(0, 2)._between_all(value, done.append)
+    assert done == ["all are there", "nccl"]
+
+    def lost(_):
+        raise RuntimeError("NCCL communicator was aborted")
+
+    with pytest.raises(ConfigError, match="Another rank has ended .*aborted.*same command again"):
+        World(0, 2)._between_all(value, lost)
 
 
 def test_one_that_fails_ends_all_with_one_sentence(tmp_path, monkeypatch):
