@@ -5,6 +5,7 @@ python tests/drivers/pretended_benchmark.py [the arguments of benchmarks/gpu.py]
 
 from __future__ import annotations
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -13,13 +14,13 @@ if __name__ == "__main__":
 
 import torch
 
-import benchmarks.gpu as gpu
 import fdsl.training.step as training_step
 from tests.drivers.device_paths import gradients_on_the_cpu
+from tests.support.constants import ROOT
 from tests.support.pretended_cuda import pretended_cuda
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
     training_step.HeadsStep._of_block = gradients_on_the_cpu
     with pretended_cuda():
-        raise SystemExit(gpu.main(sys.argv[1:]))
+        runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"), run_name="__main__")
