@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -26,12 +26,16 @@ from data.records import Record
 from fdsl.evaluation.compute_maps import CategoryJob
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.evaluation.single_pass import Detectors
+from fdsl.evaluation.write_results import CategoryFiles
 from fdsl.inspection.reading import Reading
+from fdsl.metrics.exact import PixelMetrics
 from fdsl.scoring import upsample_maps
 from fdsl.store.half_tiff import half_tiff
+from fdsl.store.maps import load_maps
+from utils.config import FULL
 from utils.device import worker_count
 from utils.errors import ConfigError, DataError
-from utils.files import write_bytes
+from utils.files import write_bytes, write_json
 from utils.log import progress
 from utils.text import printable
 
@@ -40,6 +44,9 @@ MAPS, THRESHOLDED = "anomaly_images", "anomaly_images_thresholded"
 SUFFIXES = {MAPS: ".tiff", THRESHOLDED: ".png"}
 SPLITS = {"test_private": "regular", "test_private_mixed": "mixed"}  # and how their images are called
 VALIDATION = "validation/good"
+FILE = "mvtec_ad_2.json"  # of the run: its metrics on test_public
+LIMIT = 0.05  # false positive rate
+NAMES = {"segf1": "SegF1", "aupro_05": "AU-PRO 0.05"}
 DEVIATIONS = 3.0  # above the mean of the validation images' map values: the threshold that MVTec proposes
 # Images of each split of the published dataset.
 OBJECTS = {
@@ -61,7 +68,7 @@ def write_submission(folder: Path, run: PlannedRun, reading: Reading) -> None:
     NotFinite, and what `refuse` raises.
     """
     refuse(folder, run)
-    root = run.split.root
+    root, found = run.split.root, {}
     tested = {category: private_records(root, category) for category in run.split.records}
     known = {category: validation_records(root, category) for category in run.split.records}
     for category, records in tested.items():
@@ -74,6 +81,11 @@ def write_submission(folder: Path, run: PlannedRun, reading: Reading) -> None:
         )
         for record, single in zip(records, maps[len(known[category]) :]):
             _write(folder, root, record, single, threshold, reading.max_pixels)
+        found[category] = public_metrics(run, category, threshold, reading.max_pixels)
+        logger.info("%s, test_public: %s", printable(category), in_per_cent(found[category]))
+    means = {name: mean_of([one[name] for one in found.values()]) for name in NAMES}
+    logger.info("mean, test_public: %s", in_per_cent(means))
+    write_json(run.folder.path / FILE, {"categories": found, "mean": means})
     for sentence in problems_of(folder):
         logger.warning("warning: the server refuses %s: %s", printable(folder), sentence)
 
@@ -88,6 +100,32 @@ def refuse(folder: Path, run: PlannedRun) -> None:
     for category in run.split.records:
         private_records(run.split.root, category)
         validation_records(run.split.root, category)
+
+
+def public_metrics(
+    run: PlannedRun, category: str, threshold: float, max_pixels: int
+) -> dict[str, float | None]:
+    """SegF1 at a threshold and PRO up to a false positive rate of 0.05 of the category's test images, at
+    their own size, as the server measures the private ones."""
+    records, pixels = run.split.records[category], PixelMetrics()
+    maps = load_maps(run.folder.path / "maps.npz").select([record.image_path for record in records]).maps
+    files = CategoryFiles(run.split.root, records, max_pixels, run.split.grey.get(category))
+    for index, single in enumerate(maps.fused(run.config.detector.windows)[0]):
+        if (mask := files.mask(index, FULL)) is not None:
+            pixels.update(_upsampled(single, mask.shape).astype(np.float32), mask)
+    at = float(np.float16(threshold))
+    return {"threshold": at, "segf1": pixels.f1_at(at), "aupro_05": pixels.pro(LIMIT)}
+
+
+def in_per_cent(metrics: Mapping[str, float | None]) -> str:
+    """SegF1 and PRO as part of a line."""
+    values = {name: metrics[key] for key, name in NAMES.items()}
+    return ", ".join(f"{name} {'-' if one is None else f'{100 * one:.1f}'}" for name, one in values.items())
+
+
+def mean_of(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
 
 
 def private_records(root: Path, category: str) -> list[Record]:
@@ -136,11 +174,17 @@ def _write(
 ) -> None:
     """Writes an image's map (G,G) to both trees, at the image's size; both go by the same 16-bit values."""
     width, height = image_size(root / record.image_path, max_pixels=max_pixels)
-    values = upsample_maps(single[None].astype(np.float32), (height, width))[0].astype(np.float16)
+    values = _upsampled(single, (height, width))
     mask = np.where(values >= np.float16(threshold), np.uint8(255), np.uint8(0))
     content = {MAPS: half_tiff(values), THRESHOLDED: cv2.imencode(".png", mask)[1].tobytes()}
     for tree, suffix in SUFFIXES.items():
         write_bytes(folder / tree / PurePosixPath(record.image_path).with_suffix(suffix), content[tree])
+
+
+def _upsampled(single: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """A map (G,G) at (height, width), float16."""
+    height, width = size
+    return upsample_maps(single[None].astype(np.float32), (height, width))[0].astype(np.float16)
 
 
 def problems_of(folder: Path) -> list[str]:

@@ -83,6 +83,22 @@ class PixelMetrics:
             zip(names, (_auroc(by_pixel), f1, _average_precision(by_pixel), _pro(by_region), threshold))
         )
 
+    def pro(self, limit: float) -> float | None:
+        """PRO up to another false positive rate than PRO_LIMIT, 0 < limit < 1, as MVTec AD 2 takes 0.05; None
+        where it is not defined."""
+        curves = self._curves()
+        return None if curves is None else _pro(curves[1], limit)
+
+    def f1_at(self, threshold: float) -> float | None:
+        """F1 of pixels that are predicted anomalous at or above a threshold, as the SegF1 of MVTec AD 2; None
+        where it is not defined."""
+        curves = self._curves()
+        if curves is None:
+            return None
+        normal, anomalous, _ = self._pixels.populations()
+        hits, alarms = (_at_or_above(part, threshold) for part in (anomalous, normal))
+        return float(2 * hits / (hits + alarms + curves[0].hits[0]))
+
     def overlap(self) -> Overlap | None:
         """The distributions of normal and of anomalous pixels; None where there is only one of them."""
         if self._pixels.normal_count == 0 or self._pixels.anomalous_count == 0:
@@ -177,6 +193,13 @@ def _curve(anomalous: Population, normal: Population) -> Curve:
     return Curve(threshold, hits, alarms[upper], alarms[lower], int(alarms[0]))
 
 
+def _at_or_above(population: Population, threshold: float) -> float:
+    """The mass of the scores that reach a threshold."""
+    first = int(np.searchsorted(population.scores, population.scores.dtype.type(threshold)))
+    mass = population.mass
+    return float(population.scores.size - first if mass is None else mass[first:].sum())
+
+
 def _image_curve(scores: Any, labels: Any) -> Curve | None:
     scores, labels = as_scores(scores), as_flags(labels)
     if scores.ndim != 1 or scores.shape != labels.shape:
@@ -213,9 +236,8 @@ def _f1_max(curve: Curve) -> tuple[float, float]:
     return float(f1[best]), float(curve.threshold[best])
 
 
-def _pro(curve: Curve) -> float:
-    """The area under the joined points from FPR 0 to PRO_LIMIT, interpolated there, divided by PRO_LIMIT."""
-    limit = PRO_LIMIT
+def _pro(curve: Curve, limit: float = PRO_LIMIT) -> float:
+    """The area under the joined points from FPR 0 to the limit, interpolated there, divided by the limit."""
     fpr, overlap = _polyline(curve)
     inside = int(np.searchsorted(fpr, limit, side="right"))
     left, right = inside - 1, inside

@@ -1,5 +1,7 @@
 """test.py --submission: what the server of MVTec AD 2 takes, by the rules of its published checker."""
 
+import json
+
 import numpy as np
 import pytest
 import tifffile
@@ -48,12 +50,12 @@ def run(dataset, tiny_configs, folder, *more):
     test.main([*flags, *places, "--submission", str(folder / "sent"), *BACKBONE, *more])
 
 
-def test_both_trees_are_what_the_checker_takes(dataset, tiny_configs, tmp_path, monkeypatch, told):
+def test_both_trees_are_what_the_checker_takes(dataset, tiny_configs, tmp_path, monkeypatch, logged):
     monkeypatch.setattr(submission, "OBJECTS", COUNTS)
     for _ in range(2):  # a second one takes the place of the first
         run(dataset, tiny_configs, tmp_path)
     sent = tmp_path / "sent"
-    assert submission.problems_of(sent) == [] and "the server refuses" not in told()
+    assert submission.problems_of(sent) == [] and "the server refuses" not in logged()
     maps = sorted(file.relative_to(sent / "anomaly_images") for file in sent.glob("anomaly_images/*/*/*"))
     assert [str(file) for file in maps][:3] == [
         "can/test_private/000_regular.tiff",
@@ -64,6 +66,12 @@ def test_both_trees_are_what_the_checker_takes(dataset, tiny_configs, tmp_path, 
         "anomaly_images",
         "anomaly_images_thresholded",
     }
+    (written,) = (tmp_path / "results").rglob("mvtec_ad_2.json")
+    metrics = json.loads(written.read_text())
+    assert set(metrics["categories"]) == set(COUNTS)
+    for found in (*metrics["categories"].values(), metrics["mean"]):
+        assert 0 <= found["segf1"] <= 1 and 0 <= found["aupro_05"] <= 1
+    assert f"can, test_public: SegF1 {100 * metrics['categories']['can']['segf1']:.1f}" in logged()
     highest = {}
     for file in maps:
         values = tifffile.imread(sent / "anomaly_images" / file)
@@ -127,9 +135,9 @@ def test_what_the_checker_refuses_is_named(tmp_path, monkeypatch, how, sentence)
     assert submission.problems_of(tmp_path) == [sentence]
 
 
-def test_what_is_not_whole_is_a_warning(dataset, tiny_configs, tmp_path, told):
+def test_what_is_not_whole_is_a_warning(dataset, tiny_configs, tmp_path, logged):
     run(dataset, tiny_configs, tmp_path)
-    assert "the server refuses" in told() and "anomaly_images lacks fabric, fruit_jelly" in told()
+    assert "the server refuses" in logged() and "anomaly_images lacks fabric, fruit_jelly" in logged()
 
 
 def test_what_cannot_be_submitted_is_refused(dataset, tiny_configs, tmp_path, datasets):

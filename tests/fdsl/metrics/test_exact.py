@@ -46,7 +46,7 @@ def sklearn_metrics(scores, labels):
     }
 
 
-def plain_pro(scores, masks):
+def plain_pro(scores, masks, limit=0.3):
     """Every distinct score as a threshold, one after the other, straight from the definition."""
     normal = np.concatenate([score[~mask] for score, mask in zip(scores, masks)])
     regions = []
@@ -58,10 +58,10 @@ def plain_pro(scores, masks):
         fpr.append(np.mean(normal >= threshold))
         overlap.append(np.mean([np.mean(region >= threshold) for region in regions]))
     fpr, overlap = np.array(fpr), np.array(overlap)
-    after = np.argmax(fpr > 0.3)
-    share = (0.3 - fpr[after - 1]) / (fpr[after] - fpr[after - 1])
+    after = np.argmax(fpr > limit)
+    share = (limit - fpr[after - 1]) / (fpr[after] - fpr[after - 1])
     at_limit = overlap[after - 1] + share * (overlap[after] - overlap[after - 1])
-    return auc(np.append(fpr[:after], 0.3), np.append(overlap[:after], at_limit)) / 0.3
+    return auc(np.append(fpr[:after], limit), np.append(overlap[:after], at_limit)) / limit
 
 
 def plain_metrics(scores, masks):
@@ -379,3 +379,22 @@ def test_mean_leaves_out_what_is_not_defined():
     mean = mean_metrics({"one": one, "two": two})
     assert mean == dict.fromkeys(METRIC_NAMES, 0.75) | {"aupro": None, "f1_px": 1.0}
     assert mean_metrics({}) == dict.fromkeys(METRIC_NAMES)
+
+
+@given(seed=st.integers(0, 10**6), threshold=st.floats(0, 1))
+@settings(max_examples=30, deadline=None)
+def test_f1_at_a_threshold_and_pro_up_to_another_limit(seed, threshold):
+    generator = np.random.default_rng(seed)
+    scores = generator.integers(0, 20, (3, 12, 12)).astype(np.float32) / 19
+    masks = np.zeros(scores.shape, bool)
+    masks[:2, 2:5, 3:9] = True
+    for memory in (10**6, 50):  # exact, and by rank
+        metrics = PixelMetrics(memory)
+        metrics.update(scores, masks)
+        predicted = scores >= threshold
+        wanted = 2 * (predicted & masks).sum() / (predicted.sum() + masks.sum())
+        assert metrics.f1_at(threshold) == pytest.approx(wanted, abs=1e-9 if memory > 50 else 0.02)
+        assert metrics.pro(0.3) == metrics.compute()["aupro"]
+        wanted = plain_pro(scores, masks, 0.05)
+        assert metrics.pro(0.05) == pytest.approx(wanted, abs=1e-9 if memory > 50 else 0.02)
+    assert PixelMetrics().f1_at(0.5) is None and PixelMetrics().pro(0.05) is None
