@@ -37,14 +37,13 @@ from data.photographs import read_ahead
 from fdsl.api import AnomalyDetector
 from fdsl.config.run_config import DetectorConfig, FittedConfig, PredictionConfig
 from fdsl.flags.groups import add_options
-from fdsl.inspection.score_files import draw
+from fdsl.inspection.score_files import draw, inspected_row
 from fdsl.store.blocks import Blocks
 from fdsl.store.journal import Journal
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.store.resume_index import stamp_values
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import machine_facts
-from utils.score_rows import row_of
 
 
 def left_in(folder: Path) -> dict[str, bytes]:
@@ -121,9 +120,9 @@ def parts(args: argparse.Namespace) -> None:
                 (loaded,) = read_ahead([(path.name, path)], detector.image_size, 1, 1, stamped=True)
             with clock(taken["scoring"]):
                 (found,) = detector.predict_batch(loaded.tensor[None], [loaded.photo.size], [loaded.name])
-            row = {**row_of(loaded.name, found), "file": stamp_values(loaded.stamp)}
+            row = {**inspected_row(loaded.name, found), "file": stamp_values(loaded.stamp)}
             with clock(taken["picture"]):
-                row["picture"] = draw(detector, loaded.name, loaded.photo, found, Path(work))
+                row["picture"] = draw(loaded.name, loaded.photo, found, Path(work))
             with clock(taken["row and map"]):
                 journal.add(row, found.base_map, found.window_map)
         journal.close()
@@ -160,7 +159,10 @@ def made_up_row(number: int, score: float) -> dict:
         "width": 1024,
         "height": 1024,
         "grid": 28,
+        "pixel_threshold": 0.9,
+        "regions": [],
         "picture": None,
+        "mask": None,
         "file": {"bytes": 10**6, "modified": 10**18, "digest": "0123456789abcdef"},
     }
 

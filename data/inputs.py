@@ -22,7 +22,7 @@ from utils.text import as_key, decoded, natural_key, printable
 logger = logging.getLogger("fdsl")
 ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # rtsp://, http://, udp://
 PREDICTIONS = "predict"  # `made_by` in the config.json of a folder that predict.py wrote,
-DRAWN = ("pictures", "contact_sheet.jpg")  # and what it drew there
+DRAWN = ("pictures", "masks", "contact_sheet.jpg")  # and what it drew there
 _warned: set[str] = set()
 Problem = Callable[[str, str], None]  # takes a name and the reason
 

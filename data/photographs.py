@@ -107,7 +107,7 @@ def each_image(images: object) -> tuple[Iterable, bool]:
 class Loaded:
     """A photograph that was read: its name, the RGB picture, and what a detector takes (3,S,S), with tiles
     (1+T,3,S,S); or why it could not be. stamp: of its file, where it was asked for. doubt: what there is to
-    say of its grey values."""
+    say of its grey values. path: of a file on the disk, None of one in an archive."""
 
     name: str
     photo: Image.Image | None = None
@@ -115,6 +115,7 @@ class Loaded:
     reason: str = ""
     doubt: str = ""
     stamp: FileStamp | None = None
+    path: Path | None = None
 
 
 def read_ahead(
@@ -140,7 +141,7 @@ def read_ahead(
             doubt = _pages(path) or "".join(doubts_of([path], grey, max_pixels))
             if stamped and stamp is None:
                 raise DataError("was written while it was read; give it again")
-            return Loaded(name, photo, pixels, "", doubt, stamp)
+            return Loaded(name, photo, pixels, "", doubt, stamp, path if os.path.isfile(path) else None)
         except DataError as error:
             return Loaded(name, reason=str(error).removeprefix(f"{printable(path)}: "), stamp=stamp)
 

@@ -6,7 +6,8 @@ Three lines make one and use it:
     detector = AnomalyDetector.from_checkpoint("checkpoints/fdsl/visa.safetensors")
     detector.fit(["good/1.png", "good/2.png"])
     for found in detector.predict(["parts/7.png", "parts/8.png"]):
-        print(found.score, found.is_anomalous, found.boxes)
+        print(found.score, found.is_anomalous, found.regions)
+        found.save(f"out/{found.path.name}")
 
 `predict` takes paths, PIL images, arrays and tensors.
 """
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
         DataError,
         ModelError,
         Prediction,
+        Region,
         Threshold,
         WindowConfig,
         build_detector,
@@ -35,6 +37,7 @@ __all__ = [
     "DataError",
     "ModelError",
     "Prediction",
+    "Region",
     "Threshold",
     "WindowConfig",
     "build_detector",

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from data.grey import find_range
-from data.images import MAX_PIXELS
+from data.images import MAX_PIXELS, open_image
 from data.photographs import as_photograph, each_image, in_batches
 from fdsl.boxes import Box
 from fdsl.config.decision import LOWEST_RATE, Threshold
@@ -38,11 +38,18 @@ from fdsl.references.reference_store import (
 )
 from fdsl.references.rotation import fit_references
 from fdsl.references.transductive import encode_test_images, standing_for_all
+from fdsl.regions import Region
 from fdsl.scoring import Scorer, fused_scores
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set_scales
-from fdsl.thresholds.threshold import NormalScores, batch_threshold, labelled_threshold, require_both_kinds
+from fdsl.thresholds.threshold import (
+    TINY,
+    NormalScores,
+    batch_threshold,
+    labelled_threshold,
+    require_both_kinds,
+)
 from models.backbone import Backbone
 from models.detector import Detector
 from models.features import fuse
@@ -53,6 +60,7 @@ from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
 from utils.image_statistics import reason_of, statistics_of
+from utils.numbers import is_finite
 from utils.options import HEADS, takes_options
 from utils.room import Room, in_memory
 from utils.text import as_file, as_text, printable
@@ -67,6 +75,7 @@ __all__ = [
     "DataError",
     "ModelError",
     "Prediction",
+    "Region",
     "Threshold",
     "WindowConfig",
     "build_detector",
@@ -75,7 +84,8 @@ __all__ = [
 Photograph = str | Path | Image.Image | np.ndarray | Tensor
 MOST_ROTATIONS = 360
 BATCH = 4
-HEAT_RATE = 0.01  # pictures: the level that this share of normal photographs reaches is half-way up
+HEAT_RATE = 0.01  # pictures without a pixel threshold: what this share of normal images reaches is opaque
+USUAL_RATE = 0.5  # and what this share reaches is where heat begins
 
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -100,16 +110,8 @@ def _rate_of(threshold: Threshold | None, normal: NormalScores | None) -> float 
     return float(found[1]) if found else None
 
 
-def _is_finite(value: object) -> bool:
-    """Whether it is one number that a float can hold."""
-    try:
-        return isinstance(value, (int, float, np.floating, np.integer)) and np.isfinite(float(value))
-    except OverflowError:
-        return False
-
-
 def _require_rate(rate: float) -> None:
-    if not _is_finite(rate) or not LOWEST_RATE <= rate < 1:
+    if not is_finite(rate) or not LOWEST_RATE <= rate < 1:
         raise ConfigError(
             f"--false-alarm-rate {str(rate)[:40]} is not a number between 0 and 1 (from {LOWEST_RATE:g} on)."
         )
@@ -145,6 +147,7 @@ class AnomalyDetector:
         self.statistics = np.empty((0, 4))  # of each reference, which photographs are held against
         self.kept: list[KeptReference] = []  # the references' files, so that others can be added to them
         self.max_pixels = MAX_PIXELS  # of a file that is opened: a larger one is a DataError
+        self.min_area = 1  # of a region that predictions name: pixels of the photograph
         self.reference_sizes: list[
             tuple[int, int]
         ] = []  # (width, height) of each; none where nobody noted them
@@ -261,6 +264,7 @@ class AnomalyDetector:
         other.threshold, other.normal = self.threshold, self.normal
         other.reference_sizes, other.grey, other.kept = self.reference_sizes, self.grey, self.kept
         other.max_pixels, other.statistics = self.max_pixels, self.statistics
+        other.min_area = self.min_area
         return other
 
     @_whatever_the_default_device
@@ -445,7 +449,7 @@ class AnomalyDetector:
 
     def set_threshold(self, score: float) -> None:
         """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
-        if not _is_finite(score):
+        if not is_finite(score):
             raise ConfigError(f"--threshold {str(score)[:40]} is not a finite number.")
         self.threshold = Threshold(float(score), None, "given")
 
@@ -482,15 +486,15 @@ class AnomalyDetector:
 
     @property
     def heat_scale(self) -> tuple[float, float]:
-        """The map values (low, high) that pictures show as cold and hottest: what normal patches reach is
-        half-way, or where the references say nothing of it the level from which a patch is anomalous."""
-        normal = self.normal
-        if normal is None and self.threshold is not None and self.threshold.level is not None:
-            return 0.0, max(2 * self.threshold.level, 1e-6)
-        if normal is None:
-            return 0.0, self.scorer.detector.method.hottest
-        low, level = normal.floor, normal.level(HEAT_RATE)
-        return low, max(low + 2 * (level - low), low + 1e-6)
+        """The map values from which on pictures show heat, and show it opaque: what the map of every other
+        normal image reaches, and the pixel threshold. Where one is not known it is made up from the other, or
+        from what the method's maps reach."""
+        normal, limit = self.normal, self.threshold
+        high = limit.level if limit is not None and limit.level is not None else None
+        if high is None:
+            high = self.scorer.detector.method.hottest / 2 if normal is None else normal.level(HEAT_RATE)
+        low = high / 2 if normal is None else normal.level(USUAL_RATE)
+        return min(low, high / 2) if low >= high else low, max(high, TINY)
 
     def predict(
         self, images: Photograph | Iterable[Photograph], batch_size: int = BATCH
@@ -506,9 +510,17 @@ class AnomalyDetector:
 
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
-        photographs = (as_photograph(image, self.grey, self.max_pixels) for image in each_image(images)[0])
-        for batch in in_batches(photographs, batch_size):
-            yield from self.predict_batch(self.to_batch(batch), [photo.size for photo in batch])
+        opened = (
+            (image, as_photograph(image, self.grey, self.max_pixels)) for image in each_image(images)[0]
+        )
+        for batch in in_batches(opened, batch_size):
+            photographs = [photo for _, photo in batch]
+            found = self.predict_batch(self.to_batch(photographs), [photo.size for photo in photographs])
+            for (image, _), one in zip(batch, found):
+                if isinstance(image, (str, Path)):
+                    opens = partial(open_image, image, self.max_pixels, self.grey)
+                    one = replace(one, path=Path(image), opens=opens)
+                yield one
 
     @_whatever_the_default_device
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
@@ -531,6 +543,7 @@ class AnomalyDetector:
             limit, level = self.threshold.score, self.threshold.level
         whole = batch if batch.dim() == 4 else batch[:, 0]
         reasons = [self._reason(statistics_of(pixels.cpu().numpy())) for pixels in whole]
+        scale = self.heat_scale
         return [
             Prediction(
                 float(scores[i]),
@@ -541,6 +554,8 @@ class AnomalyDetector:
                 level,
                 None if self.normal is None else self.normal.percentile(float(scores[i])),
                 reasons[i],
+                scale,
+                self.min_area,
             )
             for i, (width, height) in enumerate(sizes)
         ]

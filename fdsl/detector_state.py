@@ -23,6 +23,7 @@ from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 # What tensors that are not all there, or of other shapes, raise.
 UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
+ROI = "roi"  # where there is one
 PRIOR = "prior"  # of NormalScores, where there is one
 SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
 # Name in the file -> the detector's.
@@ -49,6 +50,8 @@ def tensors_of(
     tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
     if grey is not None:
         tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
+    if detector.roi is not None:
+        tensors[ROI] = detector.roi
     if detector.layout is not None:
         tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
@@ -75,6 +78,7 @@ def restored(
         raise _not_whole(file, error) from error
     try:
         _refuse_other_directions(detector)
+        restore_roi(detector, tensors)
         restore_memories(detector, tensors)
         restore_layout(detector, tensors)
         restore_inspected(detector, tensors)
@@ -171,6 +175,19 @@ def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> 
     side = patches * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, dtype=torch.uint8)
     return detector.backbone.encode(window, PickedByAny.want | want).wanted_embedding().shape[1]
+
+
+def restore_roi(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+    """Gives the detector the mask of what counts, where it has one; ConfigError for one that cannot be."""
+    options = detector.method.options
+    if (options.roi is None and options.ignore is None) != (ROI not in tensors):
+        raise ConfigError("its region of interest is not there, or one is that it does not name")
+    if ROI not in tensors:
+        return
+    found = tensors[ROI]
+    if found.shape != (detector.image_size,) * 2 or found.dtype != torch.uint8:
+        raise ConfigError("its region of interest has another size")
+    detector.restrict(found)
 
 
 def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from data.region_of_interest import read_roi
 from fdsl.config.run_config import DetectorConfig, FittedConfig
 from fdsl.store.checkpoint import Checkpoint
 from models.backbone import Backbone
@@ -41,9 +42,11 @@ def build_detector(
 
     Without a checkpoint it is that of a method without trained heads. `categories`: those that it is going to
     `speak_of`, where text takes its object from their names. Raises ModelError for a backbone whose weights
-    are not those that the checkpoint was trained with.
+    are not those that the checkpoint was trained with, DataError for a mask of what counts that is none.
     """
+    roi = read_roi(config.options, config.backbone.image_size)  # refused before anything is loaded
     detector = _undirected(config, checkpoint, like)
+    detector.restrict(None if roi is None else torch.from_numpy(roi))
     if detector.method.reads_text and config.options.object == BY_CATEGORY:
         names = list(categories)
         named = [replace(config.options, object=object_of(name)) for name in names]

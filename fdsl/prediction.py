@@ -2,26 +2,43 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
+from data.photographs import as_photograph
 from fdsl.boxes import Box, find_boxes
-from fdsl.report.drawing import upsample
+from fdsl.regions import Region, find_regions, pixel_threshold_of, region_mask
+from fdsl.report import drawing
 from models.features import ScoreMaps
+from utils.errors import ConfigError
+from utils.files import write_bytes
+from utils.numbers import is_finite
+from utils.score_rows import row_of
+from utils.text import one_line, printable
+
+PICTURES = {".jpg": "JPEG", ".jpeg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
+QUALITY = 88  # of JPEG and WebP
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """What the detector says of one photograph.
 
     score: higher is more anomalous. threshold: the score from which on it is called anomalous, or None. size:
     (width, height) of the photograph in pixels. maps: the whole image's and the windows' maps and raw scores.
-    patch_map (G,G) float32 in [0,1]: their fusion, on the patch grid. map_threshold: the map value from which
-    on a patch is boxed, or None. normal_percentile: so many of a hundred normal images would score less;
-    None where nothing says it. reason: why it cannot be judged normal whatever its score
-    (utils/image_statistics.py); "" where it can.
+    patch_map (G,G) float32 in [0,1]: their fusion, on the patch grid. map_threshold: the detector's pixel
+    threshold, or None. normal_percentile: so many of a hundred normal images would score less; None where
+    nothing says it. reason: why it cannot be judged normal whatever its score (utils/image_statistics.py); ""
+    where it can. heat_scale: the map values from which on pictures show heat, and show it opaque. min_area:
+    regions of fewer pixels are left out. path: the photograph's file, None where it came from memory; opens:
+    opens that file as the detector did.
     """
 
     score: float
@@ -32,6 +49,19 @@ class Prediction:
     map_threshold: float | None = None
     normal_percentile: float | None = None
     reason: str = ""
+    heat_scale: tuple[float, float] = (0.0, 1.0)
+    min_area: int = 1
+    path: Path | None = None
+    opens: Callable[[], Image.Image] | None = field(default=None, compare=False)
+
+    def __repr__(self) -> str:
+        where = "from memory" if self.path is None else f"in {printable(self.path)}"
+        limit = "no threshold" if self.threshold is None else f"threshold {self.threshold:.4g}"
+        return (
+            f"Prediction of a photograph {where}, {self.size[0]} x {self.size[1]} px:\n"
+            f"  {self.verdict or 'no decision'}, score {self.score:.4g}, {limit}, "
+            f"highest map value {self.patch_map.max():.4g}"
+        )
 
     @property
     def base_map(self) -> np.ndarray:
@@ -61,17 +91,102 @@ class Prediction:
             return True
         return None if self.threshold is None else self.score >= self.threshold
 
+    @property
+    def verdict(self) -> str:
+        """`normal`, `anomalous` with its reason, or "" where nothing is decided."""
+        if self.reason:
+            return f"anomalous: {self.reason}"
+        return {None: "", False: "normal", True: "anomalous"}[self.is_anomalous]
+
     @cached_property
     def anomaly_map(self) -> np.ndarray:
         """(H,W) float32 in [0,1] at the photograph's own size: the patch map, bilinear, corners aligned."""
-        return upsample(self.patch_map, self.size[1], self.size[0])
+        return drawing.upsample(self.patch_map, self.size[1], self.size[0])
+
+    @property
+    def _shows_where(self) -> bool:
+        """Not where it is normal, or shows no part that could have a defect."""
+        return self.is_anomalous is not False and not self.reason
 
     @cached_property
     def boxes(self) -> list[Box]:
         """The hot regions in the photograph's own pixels, the hottest first; none where it is not anomalous,
         or shows no part that could have some."""
-        return (
-            []
-            if self.is_anomalous is False or self.reason
-            else find_boxes(self.anomaly_map, self.map_threshold)
+        return find_boxes(self.anomaly_map, self.map_threshold) if self._shows_where else []
+
+    @cached_property
+    def pixel_threshold(self) -> float | None:
+        """The map value from which on pixels are its defect (fdsl/regions.py); None where it has none."""
+        return pixel_threshold_of(self.anomaly_map, self.map_threshold) if self._shows_where else None
+
+    @cached_property
+    def regions(self) -> list[Region]:
+        """The regions of pixels that reach the pixel threshold, that of the highest value first; none where
+        it is not anomalous, or shows no part that could have some."""
+        limit = self.pixel_threshold
+        return [] if limit is None else find_regions(self.anomaly_map, limit, self.min_area)
+
+    def mask(self, threshold: float | None = None) -> np.ndarray:
+        """(H,W) bool at the photograph's own size: the pixels of its `regions`; with a `threshold` those
+        whose map value reaches it, whatever was decided. ConfigError for what is no finite number."""
+        if threshold is None:
+            return region_mask(self.anomaly_map, self.pixel_threshold, self.min_area)
+        if not is_finite(threshold):
+            raise ConfigError(f"threshold is {one_line(repr(threshold), 40)}, which is no finite number.")
+        return region_mask(self.anomaly_map, threshold, self.min_area)
+
+    def plot(self, photo: Any = None) -> Image.Image:
+        """A picture to look at: photograph | heat map with the contour of its regions, and a caption.
+
+        `photo`: the photograph, needed where it came from memory; any that `predict` takes. ConfigError
+        without it, or for one of another size; DataError for what is no photograph.
+        """
+        return Image.fromarray(self.picture(self._photograph(photo)))
+
+    def picture(self, photo: Image.Image, name: str | None = None) -> np.ndarray:
+        """`plot` of an RGB photograph as an array (h,w,3) uint8; `name`: what the caption calls it."""
+        limit = self.pixel_threshold
+        contour = "heat map" if limit is None else f"heat map, contour from {limit:.4g} on"
+        facts = [
+            f"score {self.score:.4g}",
+            "" if self.threshold is None else f"threshold {self.threshold:.4g}",
+            self.verdict,
+        ]
+        title = name or ("" if self.path is None else self.path.name)
+        caption = ", ".join(filter(None, facts)) + f"\n{title}"
+        return drawing.inspection(
+            np.asarray(photo), self.patch_map, self.mask(), self.heat_scale, ("photograph", contour), caption
         )
+
+    def save(self, file: str | Path, photo: Any = None) -> None:
+        """Writes the picture of `plot` to a file: JPEG, PNG or WebP by its ending. Raises as `plot`, and
+        ConfigError for another ending."""
+        file = Path(file)
+        if file.suffix.lower() not in PICTURES:
+            raise ConfigError(f"file is {one_line(file, 80)}; let it end in one of {', '.join(PICTURES)}.")
+        written = BytesIO()
+        self.plot(photo).save(written, PICTURES[file.suffix.lower()], quality=QUALITY)
+        write_bytes(file, written.getvalue())
+
+    def _photograph(self, photo: Any) -> Image.Image:
+        if photo is None and self.opens is None:
+            raise ConfigError("photo is missing: this photograph came from memory, so give it again.")
+        found = self.opens() if photo is None and self.opens is not None else as_photograph(photo)
+        if found.size != self.size:
+            raise ConfigError(
+                f"photo is {found.size[0]} x {found.size[1]} px, but the prediction is of one of "
+                f"{self.size[0]} x {self.size[1]} px; give that one."
+            )
+        return found
+
+    def to_dict(self) -> dict[str, Any]:
+        """As a line of scores.jsonl holds it: JSON values; boxes and regions in the photograph's own
+        pixels."""
+        row = row_of("" if self.path is None else str(self.path), self)
+        del row["picture"]
+        return {
+            **row,
+            "image": row["image"] or None,
+            "pixel_threshold": self.pixel_threshold,
+            "regions": [region.to_dict() for region in self.regions],
+        }

@@ -13,6 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, Backbone
@@ -33,6 +34,7 @@ from utils.tile_layout import TileLayout, tiles_for
 
 logger = logging.getLogger("fdsl")
 
+HALF = 0.5  # of a patch's area, from which on it counts
 QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take time too
 # Window patches encoded at once, to begin with.
 WINDOW_CHUNK_PATCHES = {"cpu": 8 * 169, "mps": 42 * 169, "cuda": 169 * 169}
@@ -40,8 +42,8 @@ NO_WINDOWS = WindowConfig(winmode="nan")
 
 
 class Inside(NamedTuple):
-    """Which patches of K references and their rotated copies show the photograph, bool: of whole images
-    (K,N), and of their tiles (K,T*N) where there are some."""
+    """Which patches of K references and their rotated copies show the photograph and count, bool: of whole
+    images (K,N), and of their tiles (K,T*N) where there are some."""
 
     whole: Tensor
     tiles: Tensor | None = None
@@ -83,6 +85,8 @@ class Detector(nn.Module):
         self.layout: TileLayout | None = None
         self.mutual = MutualScoring(method.width, method.blocks) if method.options.with_batch else None
         self.once: EncodedOnce | None = None
+        self.roi: Tensor | None = None  # (S,S) uint8, 255 where the photograph is evaluated; None: everywhere
+        self.counting: dict[tuple[int, int], Tensor] = {}  # of grids of patches: which count
         self.directions: dict[str, Tensor] = {}  # category -> the directions (2,D) of its own words
 
     def encode(
@@ -100,6 +104,31 @@ class Detector(nn.Module):
             yield
         finally:
             self.once = None
+
+    def restrict(self, roi: Tensor | None) -> None:
+        """From now on patches count where `roi` (S,S) uint8 is 255, by the larger part of their area: in the
+        memory bank, in maps and in scores. None: everywhere. ModelError where it leaves no patch."""
+        self.roi, self.counting = roi, {}
+        if roi is not None and not self.counts(self.grid, self.grid).any():
+            raise ModelError(
+                "The region of interest covers no patch by half: draw it larger, or take a larger "
+                "--image-size."
+            )
+
+    def counts(self, height: int, width: int) -> Tensor:
+        """Which of height x width patches of a photograph count, bool, on the backbone's device."""
+        size = height, width
+        if size not in self.counting:
+            if self.roi is None:
+                found = torch.ones(size, dtype=torch.bool)
+            else:
+                found = F.adaptive_avg_pool2d(self.roi[None].float() / 255, size)[0] >= HALF
+            self.counting[size] = found.to(self.backbone.device)
+        return self.counting[size]
+
+    def _counted(self, maps: Tensor) -> Tensor:
+        """Maps (...,H,W) with zeros where patches do not count."""
+        return maps if self.roi is None else maps * self.counts(maps.shape[-2], maps.shape[-1])
 
     def speak_of(self, category: str) -> None:
         """From now on text names this category, where each has words of its own."""
@@ -230,6 +259,7 @@ class Detector(nn.Module):
             self.backbone, deepcopy(self.method, heads), self.image_size, windows or self.settings
         )
         other.at_once, other.once, other.directions = self.at_once, self.once, self.directions
+        other.roi, other.counting = self.roi, self.counting
         return other
 
     @property
@@ -261,6 +291,7 @@ class Detector(nn.Module):
         """A detector of the same backbone and settings without memory."""
         other = Detector(self.backbone, method, self.image_size, self.settings)
         other.at_once, other.once, other.directions = self.at_once, self.once, self.directions
+        other.roi, other.counting = self.roi, self.counting
         return other
 
     @torch.no_grad()
@@ -282,6 +313,7 @@ class Detector(nn.Module):
             found = ScoreMaps(*self.method.without_tiles(final, self.side))
         else:
             found = ScoreMaps(*self.method.summarise(final))
+        found = replace(found, base=self._counted(found.base))
         if self.windows is not None:
             stitched = self.raw_window_maps(whole, raw, found.base, match)
             found = ScoreMaps(found.base, found.base_score, *self.method.summarise(self.final_maps(stitched)))
@@ -345,7 +377,7 @@ class Detector(nn.Module):
     def scale_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
         """One map (S,B,G,G) for each of the method's `scales`, before they are brought together: the mean of
         the maps of that group."""
-        refined = self.method.refine(self.raw_maps(self._views(images)[0], match))
+        refined = self._counted(self.method.refine(self.raw_maps(self._views(images)[0], match)))
         return torch.stack([group.mean(0) for group in refined.chunk(len(self.method.scales))])
 
     def _views(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -374,8 +406,8 @@ class Detector(nn.Module):
         return self.final_maps(join_tiles(raw, self.layout))
 
     def final_maps(self, raw: Tensor) -> Tensor:
-        """Raw maps (M,B,G,G) -> refined ones on one scale."""
-        return self.method.final(self.method.refine(raw))
+        """Raw maps (M,B,G,G) -> refined ones on one scale, zero where patches do not count."""
+        return self._counted(self.method.final(self.method.refine(raw)))
 
     def _score_windows(self, image: Tensor, chosen: Sequence[int] | None, match: Matching | None) -> Tensor:
         """Image (3,S,S) -> raw maps of its windows, all or the chosen ones, (M,W,w,w)."""

@@ -5,7 +5,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const state = { base: "", references: [], calibration: [], calibrated: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
     limits: {}, fitted: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
-  const KEY = "fdsl-visitor";
+  const KEY = "fdsl-visitor", NUMBERED = 10;    // regions that have their number in the picture
 
   function make(tag, properties = {}, ...children) {
     const node = Object.assign(document.createElement(tag), properties);
@@ -284,13 +284,13 @@
       alt: `${mode === "heat" ? "Heat map" : "Photograph"} of ${photo.name}` }));
     const overlay = draw("svg", { viewBox: `0 0 ${photo.width} ${photo.height}`, preserveAspectRatio: "none",
       "aria-hidden": "true" });
-    overlay.classList.add("boxes");
-    for (const box of photo.boxes)
-      overlay.append(draw("rect", { x: box.x, y: box.y, width: box.width, height: box.height }));
-    if (numbered && photo.boxes.length > 1) {
+    overlay.classList.add("contours");
+    for (const region of photo.regions)
+      overlay.append(draw("polygon", { points: region.outline.map(point => point.join()).join(" ") }));
+    if (numbered && photo.regions.length > 1) {
       const size = Math.max(photo.width, photo.height) / 28;
-      photo.boxes.forEach((box, index) => overlay.append(draw("text", { x: box.x, "font-size": size,
-        y: box.y > size * 1.2 ? box.y - size * .25 : box.y + box.height + size }, index + 1)));
+      photo.regions.slice(0, NUMBERED).forEach((region, index) => overlay.append(draw("text", { x: region.x, "font-size": size,
+        y: region.y > size * 1.2 ? region.y - size * .25 : region.y + region.height + size }, index + 1)));
     }
     frame.append(overlay);
     return frame;
@@ -298,7 +298,7 @@
 
   const cards = new Map();    // number -> its card, made anew only when the finding or the picture changes
   function card(photo) {
-    const key = [photo.score, photo.reason, state.version, mode(), photo.failed, state.ready, JSON.stringify(photo.boxes)].join();
+    const key = [photo.score, photo.reason, state.version, mode(), photo.failed, state.ready, JSON.stringify(photo.regions)].join();
     const known = cards.get(photo.number);
     if (known && known.key === key) return known.node;
     const node = make("li", { className: photo.score === null ? "card waiting" : "card" });
@@ -337,8 +337,8 @@
       badge.hidden = !isJudged(photo);
       badge.textContent = verdict(photo);
       badge.classList.toggle("alarm", alarm);
-      const overlay = node.querySelector(".boxes");
-      if (overlay) overlay.toggleAttribute("hidden", !$("show-boxes").checked || (state.threshold !== null && !alarm));
+      const overlay = node.querySelector(".contours");
+      if (overlay) overlay.toggleAttribute("hidden", !$("show-contours").checked || (state.threshold !== null && !alarm));
     }
   }
 
@@ -412,7 +412,7 @@
         const answer = await asJson("PUT", `${state.base}/threshold`, asked);
         if (pending) continue;
         Object.assign(state, { threshold: answer.threshold, rate: answer.rate, trust: answer.trust });
-        for (const row of answer.photographs) Object.assign(photographed(row.number) ?? {}, row);    // boxes may follow it
+        for (const row of answer.photographs) Object.assign(photographed(row.number) ?? {}, row);    // contours may follow it
         show();
       }
     });
@@ -427,7 +427,7 @@
   function describe() {
     const photo = state.photographs.find(item => item.number === state.opened);
     if (!photo || photo.score === null) return $("viewer").close();
-    const alarm = isAnomalous(photo), boxes = state.threshold !== null && !alarm ? [] : photo.boxes;
+    const alarm = isAnomalous(photo), regions = state.threshold !== null && !alarm ? [] : photo.regions;
     $("viewer-title").textContent = photo.name;
     $("viewer-normal").hidden = !state.takesReferences;
     const percentile = photo.normal_percentile;
@@ -441,14 +441,16 @@
       $("viewer-pictures").replaceChildren(picture(photo, "photo", true), picture(photo, "heat", true));
       $("viewer-pictures").dataset.key = key;
     }
-    for (const overlay of $("viewer-pictures").querySelectorAll(".boxes"))
-      overlay.toggleAttribute("hidden", !$("show-boxes").checked || boxes.length === 0);
+    for (const overlay of $("viewer-pictures").querySelectorAll(".contours"))
+      overlay.toggleAttribute("hidden", !$("show-contours").checked || regions.length === 0);
     const place = viewable().findIndex(item => item.number === photo.number);
     $("viewer-previous").disabled = place <= 0;
     $("viewer-next").disabled = place === viewable().length - 1;
-    $("viewer-boxes").hidden = boxes.length === 0 || !$("show-boxes").checked;
-    $("viewer-boxes").tBodies[0].replaceChildren(...boxes.map((box, index) => make("tr", {}, ...[index + 1, box.x, box.y, box.width,
-      box.height, box.area.toLocaleString("en"), box.peak.toFixed(4)].map(text => make("td", { textContent: text })))));
+    $("viewer-regions").hidden = regions.length === 0 || !$("show-contours").checked;
+    $("viewer-regions").tBodies[0].replaceChildren(...regions.map((region, index) => make("tr", {}, ...[index + 1,
+      region.centroid.map(Math.round).join(", "), `${region.width} × ${region.height}`, region.area.toLocaleString("en"),
+      `${Math.round(region.major_axis)} × ${Math.round(region.minor_axis)}`, `${Math.round(region.orientation)}°`,
+      shortly(region.peak), shortly(region.mean)].map(text => make("td", { textContent: text })))));
   }
   const viewable = () => ordered().filter(photo => photo.score !== null);
   function step(by) {
@@ -489,7 +491,7 @@
     await flush();
   }));
   for (const input of document.querySelectorAll("input[name=mode]")) input.addEventListener("change", show);
-  for (const id of ["order", "show-boxes"]) $(id).addEventListener("change", show);
+  for (const id of ["order", "show-contours"]) $(id).addEventListener("change", show);
   $("viewer-close").addEventListener("click", () => $("viewer").close());
   $("viewer").addEventListener("click", event => { if (event.target === $("viewer")) $("viewer").close(); });
   $("viewer-previous").addEventListener("click", () => step(-1));

@@ -19,8 +19,9 @@ from data.images import MAX_PIXELS
 from data.masks import key, unmarked
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import Box, find_boxes
-from fdsl.inspection.score_files import draw, finish, run_config
+from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
 from fdsl.references.rotation import ROTATIONS
+from fdsl.regions import Region, find_regions, pixel_threshold_of
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds.threshold import FEWEST_OF_BATCH, NormalScores
@@ -29,7 +30,6 @@ from page.uploads import Upload, jpeg, plain_name, receive, remove
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError
 from utils.room import OnDisk
-from utils.score_rows import row_of
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
 MOST_REFERENCES = 16
@@ -57,6 +57,7 @@ class Photograph(Upload):
 
     found: Prediction | None = None
     boxes: list[Box] = field(default_factory=list)
+    regions: list[Region] = field(default_factory=list)
 
 
 class Session:
@@ -94,7 +95,7 @@ class Session:
         self.detector, self.fitted, self.rotations = detector, fitted, rotations
         self.compared = set(compared)
         for photograph in self.photographs.values():
-            photograph.found, photograph.boxes = None, []
+            photograph.found, photograph.boxes, photograph.regions = None, [], []
         self.own = detector.normal, detector.threshold, rate
         self._judge_by(detector.normal, detector.threshold, rate)
 
@@ -106,7 +107,7 @@ class Session:
         calibrated: Iterable[int] = (),
     ) -> None:
         """From now on these scores of normal images and this threshold, which are of the calibration images
-        `calibrated`; scores of photographs stay, percentiles and boxes follow."""
+        `calibrated`; scores of photographs stay, percentiles, boxes and regions follow."""
         self.detector.normal, self.detector.threshold, self.rate = normal, threshold, rate
         self.calibrated = set(calibrated)
         self.level = None if threshold is None else threshold.level  # from which a patch is boxed
@@ -114,7 +115,7 @@ class Session:
             if (found := photograph.found) is not None:
                 percentile = None if normal is None else normal.percentile(found.score)
                 photograph.found = replace(found, normal_percentile=percentile)
-                photograph.boxes = self._boxes(found)
+                photograph.boxes, photograph.regions = self._places(found)
 
     def _judge_by_references(self) -> None:
         """Back to the threshold without calibration images, at the rate that is chosen now."""
@@ -403,16 +404,19 @@ class Session:
                 (found,) = self.detector.predict_batch(
                     self.detector.to_batch([photo]), [photo.size], [photograph.name]
                 )
-            boxes = self._boxes(found)
+            boxes, regions = self._places(found)
             with self._lock:
-                photograph.found, photograph.boxes = found, boxes
+                photograph.found, photograph.boxes, photograph.regions = found, boxes, regions
                 return self._row(photograph)
 
-    def _boxes(self, found: Prediction) -> list[Box]:
-        """The hot regions, displayed where it is anomalous; none where no part could have some."""
+    def _places(self, found: Prediction) -> tuple[list[Box], list[Region]]:
+        """Boxes and regions, displayed where it is anomalous; none where no part could have some."""
         if found.reason:
-            return []
-        return find_boxes(drawing.upsample(found.patch_map, found.size[1], found.size[0]), self.level)
+            return [], []
+        values = drawing.upsample(found.patch_map, found.size[1], found.size[0])
+        limit = pixel_threshold_of(values, self.level)
+        regions = [] if limit is None else find_regions(values, limit, found.min_area)
+        return find_boxes(values, self.level), regions
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
         """Sets the threshold to a score, or to what normal images reach at a target false-positive rate, by
@@ -439,7 +443,8 @@ class Session:
         self.detector.take_threshold_of_bulk(list(scored.values()), rate)
         self.level = self.detector.threshold.level if self.detector.threshold else None
         for number, found in scored.items():
-            self.photographs[number].boxes = self._boxes(found)
+            photograph = self.photographs[number]
+            photograph.boxes, photograph.regions = self._places(found)
 
     def picture(self, number: int, kind: str) -> bytes:
         """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is
@@ -455,7 +460,7 @@ class Session:
             return jpeg(photo)
         scale = detector.heat_scale
         values = drawing.upsample(found.patch_map, photo.height, photo.width)
-        return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale, drawing.ALONE)))
+        return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale)))
 
     def results(self) -> Path:
         """A ZIP file with what predict.py would have written; DataError where nothing is scored."""
@@ -474,7 +479,7 @@ class Session:
                 except KeyError:  # removed meanwhile
                     continue
                 found = self._decided(photograph.found)
-                row = row_of(name, found) | {"picture": draw(self.detector, name, photo, found, folder)}
+                row = inspected_row(name, found) | {"picture": draw(name, photo, found, folder)}
                 output.add(row, found.base_map, found.window_map)
             finish(self.detector, output)
             return _zipped(folder, self.folder / f"{self._next()}.zip")
@@ -513,6 +518,7 @@ class Session:
             "normal_percentile": None if found is None else found.normal_percentile,
             "reason": "" if found is None else found.reason,
             "boxes": [] if found is None else [asdict(box) for box in photograph.boxes],
+            "regions": [] if found is None else [region.to_dict() for region in photograph.regions],
         }
 
     @contextmanager

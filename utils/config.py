@@ -118,6 +118,7 @@ PLACES = tuple(name for name, known in options_of(BackboneConfig).items() if kno
 class MethodConfig(Options):
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
     components (`Method.parts`) are left out, and whether mutual scoring of the test images or text is added.
+    roi, ignore: masks of what is evaluated, and of what is not (data/region_of_interest.py).
     object (or BY_CATEGORY), normal_words, damaged_words: the sentences of text
     (models/backbones/text/prompts.py); none: the usual words."""
 
@@ -149,6 +150,19 @@ class MethodConfig(Options):
         short="no-{}",
         metavar="COMPONENT",
         help="components of the method that are switched off ($components)",
+    )
+    roi: str | None = option(
+        None,
+        short="roi",
+        metavar="MASK",
+        help="region of interest: patches count where this black and white image is white; it is resized to "
+        "each image",
+    )
+    ignore: str | None = option(
+        None,
+        short="ignore",
+        metavar="MASK",
+        help="patches do not count where this black and white image is white",
     )
     with_batch: bool = option(
         False,

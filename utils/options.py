@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -128,6 +129,7 @@ class Option:
             return tuple(sorted(value if self.span else set(value)))
         if self.kind is bool:
             return bool(value)
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
         return self.words.get(value, value) if isinstance(value, str) else value
 
     def typed(self, value: Any) -> str:

@@ -49,7 +49,7 @@ def inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> Tot
         config = wanted.config_of(detector)
         folder = PredictionFolder(wanted.output, config, wanted.resume, wanted.keep_maps)
         emit(score(detector, wanted, folder), as_json, keep_on=True)
-        return finish(detector, folder)
+        return finish(detector, folder, wanted.coco)
 
 
 def score(
@@ -62,6 +62,7 @@ def score(
         folder,
         references=wanted.references,
         pictures=wanted.pictures,
+        masks=wanted.masks,
         reading=wanted.reading,
     )
 

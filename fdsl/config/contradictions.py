@@ -39,6 +39,10 @@ class Combined:
         return self.options.with_text or self.method.reads_text
 
     @property
+    def has_roi(self) -> bool:
+        return self.options.roi is not None or self.options.ignore is not None
+
+    @property
     def has_words(self) -> bool:
         """Whether it says what text is about."""
         options = self.options
@@ -90,6 +94,16 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
     (
         lambda it: it.method.transductive and it.options.with_batch,
         "--with-batch does not go with --method {it.name}, which is mutual scoring itself: leave it out.",
+    ),
+    # Region of interest
+    (
+        lambda it: it.has_roi and it.windowed,
+        "--roi and --ignore do not go with local windows, whose crops would show what lies outside: give "
+        "--winmode nan.",
+    ),
+    (
+        lambda it: it.has_roi and (it.method.transductive or it.options.with_batch),
+        "--roi and --ignore do not go with mutual scoring, which compares whole test images: leave them out.",
     ),
     # Text
     (
@@ -182,6 +196,11 @@ class Asked(dict[str, Any]):
         return not (self["doctor"] or self["show"] or only_changes)
 
     @property
+    def writes(self) -> bool:
+        """Whether something is asked for that needs an output folder."""
+        return any(self[name] for name in ("save_maps", "save_masks", "coco", "resume"))
+
+    @property
     def has_normal_images(self) -> bool:
         """Whether there are references, or nothing needs them."""
         method = self["method"]
@@ -218,9 +237,9 @@ OF_PREDICT: tuple[Rule, ...] = (
         lambda it: (
             it.inspects
             and it["output"] is None
-            and (it["format"] != "json" or it["save_maps"] or it["resume"])
+            and (it["format"] != "json" or it.writes)
         ),
-        "--output DIR is needed (only --format json without --save-maps and --resume can do without)",
+        "--output DIR is needed (only --format json without other files can do without)",
     ),
     (
         lambda it: it.inspects and it["threshold_from"] == "batch" and it["false_alarm_rate"] == "none",

@@ -26,6 +26,13 @@ def _tiles(windows: WindowConfig) -> str:
     return f", {tiles_in_words(windows)} and the whole image"
 
 
+def roi_in_words(options: MethodConfig) -> str:
+    """Which masks decide what counts; "" where everything does."""
+    white = "" if options.roi is None else f"where {options.roi} is white"
+    black = "" if options.ignore is None else f"not where {options.ignore} is white"
+    return ", ".join(filter(None, [white, black]))
+
+
 def tiles_in_words(windows: WindowConfig) -> str:
     """How many tiles a photograph is encoded in."""
     if windows.tiles == AUTO_TILES:

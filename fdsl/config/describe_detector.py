@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from fdsl.config.describe import additions_in_words, score_in_words, text_in_words, tiles_in_words
+from fdsl.config.describe import (
+    additions_in_words,
+    roi_in_words,
+    score_in_words,
+    text_in_words,
+    tiles_in_words,
+)
 from fdsl.config.run_config import FittedConfig
 from models.methods.registry import METHODS
 
@@ -11,8 +17,8 @@ SCORES = {
     "top1": "mean of the map's highest 1 %",
 }
 HEAT_MAPS = (
-    "one scale for all pictures; where the threshold comes from the references, half-way is what 1 % of "
-    "normal images reach; where it comes from the test images, where boxes begin"
+    "one scale for all pictures: transparent up to what half of the normal images reach, opaque from the "
+    "pixel threshold on, which the contour follows"
 )
 
 
@@ -28,6 +34,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     return [
         ("Method", f"{made.method}: {METHODS[made.method].words}{additions_in_words(made.options)}"),
         *([("Text", text_in_words(made.options))] if made.reads_text else []),
+        *([("Region of interest", roi_in_words(made.options))] if roi_in_words(made.options) else []),
         ("References", f"{config.references}{rotated}"),
         ("Backbone", f"{tower.model}, {tower.image_size} px{untrained}"),
         ("Local windows", "none" if windows.winmode == "nan" else looked_through),

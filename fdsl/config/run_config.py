@@ -335,8 +335,8 @@ class FittedConfig(Options):
 class PredictionConfig:
     """What predict.py's config.json holds: all that decides what comes out, and what a reader wants to know.
 
-    `digest`: of everything that was fitted. `pictures`, `save_maps`, `input`: the flags, None where
-    no command asked.
+    `digest`: of everything that was fitted. `pictures`, `save_maps`, `save_masks`, `input`: the flags, None
+    where no command asked.
     """
 
     fitted: FittedConfig
@@ -345,6 +345,8 @@ class PredictionConfig:
     command: str
     pictures: str | None = None
     save_maps: bool | None = None
+    save_masks: bool | None = None
+    min_area: int = 1
     input: tuple[str, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -353,6 +355,8 @@ class PredictionConfig:
             "detector": self.digest,
             "threshold": None if self.threshold is None else asdict(self.threshold),
             "pictures": self.pictures,
+            "save_masks": self.save_masks,
+            "min_area": self.min_area,
             "save_maps": self.save_maps,
             "input": None if self.input is None else list(self.input),
             "command": self.command,

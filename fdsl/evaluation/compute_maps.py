@@ -184,5 +184,6 @@ class CategoryJob:
         method = detector.method
         alone = not method.plain_bank or rotations == AUTO
         windows = replace(detector.settings, winmode="nan", win_weight=0)
-        shared = rotations, windows, detector.windows is None, method.needs_references
+        counts = method.options.roi, method.options.ignore
+        shared = rotations, windows, detector.windows is None, method.needs_references, counts
         return (id(self),) if alone else shared

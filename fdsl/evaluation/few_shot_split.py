@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,6 +14,7 @@ from data.dataset import files_digest
 from data.grey import find_range
 from data.images import MAX_PIXELS
 from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
+from data.region_of_interest import read_roi
 from fdsl.config.describe import TRAINED_ON_TEST_IMAGES
 from fdsl.config.run_config import RunConfig
 from fdsl.references.transductive import standing_for_all
@@ -124,18 +126,29 @@ def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -
     return {category: records for category, records in tested.items() if records}
 
 
+def _files_of(config: RunConfig, split: FewShotSplit) -> str:
+    """Digest of the photographs, and of what counts in them where that is not everything; DataError for a
+    mask of it that is none."""
+    made = config.detector
+    roi = read_roi(made.options, made.backbone.image_size)
+    if roi is None:
+        return split.files
+    return hashlib.sha256(split.files.encode() + roi.tobytes()).hexdigest()
+
+
 def with_split(
     config: RunConfig, split: FewShotSplit, checkpoint: Checkpoint | None, from_maps: Path | None
 ) -> RunConfig:
     """The run of these photographs; ConfigError where the stored maps are of others. Warns of heads that were
     trained on them."""
-    if config.files not in (None, split.files):
+    files = _files_of(config, split)
+    if config.files not in (None, files):
         raise ConfigError(
             f"The photographs in {config.data_path} are not those that the maps of {from_maps} are of; run "
             "test.py without --from-maps."
         )
     grey = {name: [found.low, found.high] for name, found in split.grey.items()}
-    config = replace(config, files=split.files, grey=grey or None)
+    config = replace(config, files=files, grey=grey or None)
     if checkpoint is not None:
         config = replace(config, trained_on_test_images=split.has_trained(checkpoint, config.dataset))
     if config.trained_on_test_images:

@@ -34,6 +34,7 @@ def detector_of(args: argparse.Namespace, saves: bool = True) -> AnomalyDetector
     labelled = read_labels(args.labels) if args.labels else None  # refused before anything is loaded
     detector = load_or_make(args)
     detector.max_pixels = args.max_pixels
+    detector.min_area = args.min_area
     if args.detector:
         change_references(detector, args)
     else:
@@ -72,6 +73,8 @@ def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
         args.save_maps,
         args.resume or restarted,
         Reading(args.batch_size, args.workers, args.max_pixels),
+        args.save_masks,
+        args.coco,
     )
 
 

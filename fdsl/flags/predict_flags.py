@@ -121,7 +121,20 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
         "--pictures",
         choices=("all", "anomalous", "none"),
         default="all",
-        help="of which photographs a heat map with boxes is written (default all)",
+        help="of which photographs a picture is written, beside its heat map with contours (default all)",
+    )
+    written.add_argument(
+        "--save-masks", action="store_true", help="write a PNG mask of each photograph, at its own size"
+    )
+    written.add_argument(
+        "--coco", type=Path, metavar="FILE", help="write all regions as COCO JSON, polygons with scores"
+    )
+    written.add_argument(
+        "--min-area",
+        type=whole(1),
+        default=1,
+        metavar="PX",
+        help="leave out regions of fewer pixels (default 1: none); the score stays as it is",
     )
     written.add_argument("--save-maps", action="store_true", help="write maps.npz")
     written.add_argument("--batch-size", type=whole(1), default=4)

@@ -6,8 +6,9 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -18,24 +19,25 @@ from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe_detector import detector_facts
 from fdsl.config.run_config import PredictionConfig
+from fdsl.inspection.coco_file import write_coco
 from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.reading import Reading
 from fdsl.references.reference_files import other_shape
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
-    draw_prediction,
+    mask_name,
     picture_name,
     write_contact_sheet,
     write_prediction_report,
 )
+from fdsl.store.blocks import FOLDERS
 from fdsl.store.prediction_folder import PredictionFolder, Totals
 from fdsl.store.resume_index import stamp_values
 from models.backbones.weights_io.check_weights import fingerprint
 from utils.device import worker_count
 from utils.errors import ConfigError
-from utils.files import FileStamp
+from utils.files import FileStamp, write_bytes
 from utils.log import progress
-from utils.score_rows import row_of
 from utils.signals import command_line, how_to_continue
 
 logger = logging.getLogger("fdsl")
@@ -64,11 +66,22 @@ class Keeper(Protocol):
     def give_way(self) -> None: ...
 
 
+class Made(NamedTuple):
+    """What is made of each photograph: `pictures` of "all", "anomalous" or "none", and `masks`."""
+
+    pictures: str = "all"
+    masks: bool = False
+
+    def picture_of(self, found: Prediction) -> bool:
+        return self.pictures == "all" or (self.pictures == "anomalous" and found.is_anomalous is not False)
+
+
 @dataclass(frozen=True)
 class Inspection:
     """What is scored, and how: `inputs` as they were named. `output`: the folder of all files, None:
     none are written. `references`: files that are warned of among the inputs. `pictures`: "all", "anomalous"
-    or "none". `resume`: a run of the same settings goes on."""
+    or "none". `masks`: whether there is a mask of each. `resume`: a run of the same settings goes on. `coco`:
+    a file of all regions, None: none is written."""
 
     inputs: Sequence[str]
     output: Path | None
@@ -77,11 +90,20 @@ class Inspection:
     keep_maps: bool
     resume: bool
     reading: Reading
+    masks: bool = False
+    coco: Path | None = None
 
     def config_of(self, detector: AnomalyDetector) -> PredictionConfig:
         """What config.json holds of it, with this detector."""
         inputs = tuple(map(str, self.inputs))
-        return run_config(detector, pictures=self.pictures, save_maps=self.keep_maps, input=inputs)
+        return run_config(
+            detector,
+            pictures=self.pictures,
+            save_maps=self.keep_maps,
+            save_masks=self.masks,
+            min_area=detector.min_area,
+            input=inputs,
+        )
 
     def facts_with(self, detector: AnomalyDetector) -> dict[str, Any]:
         """What must be the same wherever a part of the photographs is scored."""
@@ -102,10 +124,11 @@ def keep_apart(output: Path, inputs: Sequence[str], references: Sequence[str]) -
             )
     for flag, paths in (("--input", inputs), ("--references", references)):
         for given in paths:
-            if Path(os.path.realpath(given)).is_relative_to(target / "pictures"):
-                raise ConfigError(
-                    f"{flag} {given} lies where --output {output} keeps its pictures; name another folder."
-                )
+            for name in FOLDERS:
+                if Path(os.path.realpath(given)).is_relative_to(target / name):
+                    raise ConfigError(
+                        f"{flag} {given} lies where --output {output} keeps its {name}; name another folder."
+                    )
 
 
 def score_files(
@@ -115,13 +138,15 @@ def score_files(
     *,
     references: Sequence[str] = (),
     pictures: str = "all",
+    masks: bool = False,
     reading: Reading | None = None,
 ) -> Iterator[Row]:
     """Scores photograph by photograph and yields each one's row; one that cannot be read is a row with
     `error`.
 
-    `folder` keeps rows, maps and pictures ("all", "anomalous" or "none"); what it holds already is not scored
-    again. `references`: the files that the detector was fitted to, which are warned of among the `inputs`.
+    `folder` keeps rows, maps, `pictures` ("all", "anomalous" or "none") and `masks`; what it holds already is
+    not scored again. `references`: the files that the detector was fitted to, which are warned of among the
+    `inputs`.
     """
     reading = reading or Reading()
     left_out = [folder.folder] if folder is not None else []
@@ -132,7 +157,8 @@ def score_files(
         how_to_continue("the same command with --resume goes on after the photographs that are done")
     waiting = (item for item in spool if folder is None or not folder.has(item.name))
     known = KnownPhotographs(detector, references)
-    yield from score_items(detector, waiting, max(remaining, 0), folder, pictures, reading, known=known)
+    made = Made(pictures, masks)
+    yield from score_items(detector, waiting, max(remaining, 0), folder, made, reading, known=known)
 
 
 def score_items(
@@ -140,7 +166,7 @@ def score_items(
     items: Iterable[Listed],
     count: int,
     folder: Keeper | None,
-    pictures: str,
+    made: Made,
     reading: Reading,
     what: str = "photographs",
     say: Say = warn_at_once,
@@ -168,7 +194,7 @@ def score_items(
         unreadable += [item for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
         for item, prediction in zip(readable, found):
-            yield _kept(detector, item, prediction, folder, pictures)
+            yield _kept(item, prediction, folder, made)
     yield from _skipped(unreadable, folder)
 
 
@@ -231,29 +257,45 @@ def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:
     unreadable.clear()
 
 
-def _kept(
-    detector: AnomalyDetector, item: Loaded, found: Prediction, folder: Keeper | None, pictures: str
-) -> Row:
-    """A photograph's row, in the folder together with its maps and the picture that is wanted of it."""
-    row = row_of(item.name, found)
+def _kept(item: Loaded, found: Prediction, folder: Keeper | None, made: Made) -> Row:
+    """A photograph's row, in the folder together with its maps and the pictures that are wanted of it."""
+    row = inspected_row(item.name, found)
     if folder is not None and item.photo is not None:
         folder.give_way()
-        if pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False):
-            row["picture"] = draw(detector, item.name, item.photo, found, folder.folder)
+        if made.picture_of(found):
+            row["picture"] = draw(item.name, item.photo, found, folder.folder)
+        if made.masks:
+            row["mask"] = write_mask(item.name, found, folder.folder)
+        if item.path is not None:
+            row["path"] = os.path.abspath(item.path)
         if item.stamp is not None:
             row["file"] = stamp_values(item.stamp)
         folder.add(row, found.base_map, found.window_map)
     return row
 
 
-def draw(detector: AnomalyDetector, name: str, photo: Image.Image, found: Prediction, output: Path) -> str:
-    """Writes a photograph's heat map with boxes; returns its place in the output folder."""
+def inspected_row(name: str, found: Prediction) -> Row:
+    """A photograph's line of scores.jsonl; boxes and regions in its own pixels."""
+    return {**found.to_dict(), "image": name, "picture": None, "mask": None}
+
+
+def draw(name: str, photo: Image.Image, found: Prediction, output: Path) -> str:
+    """Writes a photograph beside its heat map with the contour of what was found; returns its place in the
+    output folder."""
     place = picture_name(name)
     (output / place).parent.mkdir(exist_ok=True)
-    write_image(
-        output / place,
-        draw_prediction(np.asarray(photo), found.anomaly_map, found.boxes, detector.heat_scale),
-    )
+    write_image(output / place, found.picture(photo, name))
+    return place
+
+
+def write_mask(name: str, found: Prediction, output: Path) -> str:
+    """Writes the mask of a photograph's regions, white on black, at its own size; returns its place in the
+    output folder."""
+    place = mask_name(name)
+    (output / place).parent.mkdir(exist_ok=True)
+    written = BytesIO()
+    Image.fromarray(found.mask()).save(written, "PNG")
+    write_bytes(output / place, written.getvalue())
     return place
 
 
@@ -264,10 +306,12 @@ def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)
 
 
-def finish(detector: AnomalyDetector, folder: PredictionFolder) -> Totals:
-    """Everything that needs the whole run: tables, maps, contact sheet, report."""
+def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | None = None) -> Totals:
+    """Everything that needs the whole run: tables, maps, contact sheet, report and the file `coco`."""
     totals = folder.finish(detector.grid, detector.fuse)
     if totals.scored:
+        if coco is not None:
+            write_coco(coco, folder.folder / "scores.jsonl")
         has_sheet = write_contact_sheet(folder.folder, totals.top)
         facts = detector_facts(detector.config)
         write_prediction_report(folder.folder, totals, detector.threshold, facts, command_line(), has_sheet)

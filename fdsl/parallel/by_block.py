@@ -10,7 +10,7 @@ from pathlib import Path
 from data.manifest import Manifest, listed
 from fdsl.api import AnomalyDetector
 from fdsl.inspection.known_photographs import KnownPhotographs
-from fdsl.inspection.score_files import MOST_SAID, Inspection, finish, score_items
+from fdsl.inspection.score_files import MOST_SAID, Inspection, Made, finish, score_items
 from fdsl.store.blocks import Blocks
 from fdsl.store.prediction_folder import PredictionFolder, Totals
 from utils.errors import ConfigError
@@ -99,7 +99,7 @@ def _score(
         what = f"block {number + 1} of {len(blocks.manifest)}"
         items = list(blocks.manifest.block(number))
         count = sum(item.path is not None for item in items)
-        how = (wanted.pictures, wanted.reading, what, block.note, known)
+        how = (Made(wanted.pictures, wanted.masks), wanted.reading, what, block.note, known)
         for _ in score_items(detector, items, count, block, *how):
             pass  # the block keeps the rows
 
@@ -115,4 +115,4 @@ def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Tota
     for sentence in blocks.notes(MOST_SAID):
         logger.warning("warning: %s", sentence)
     folder.take(blocks)
-    return finish(detector, folder)
+    return finish(detector, folder, wanted.coco)

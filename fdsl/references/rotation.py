@@ -39,18 +39,24 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
             rotations = 1
     copies = (copy for photo in photographs for copy in rotated(photo, int(rotations)))
     inside = None
-    if int(rotations) > 1:
+    if int(rotations) > 1 or scorer.detector.roi is not None:
         inside = in_bank(scorer.detector, photographs, int(rotations))
     scorer.fit(scorer.to_batch(copies), inside)
     return int(rotations)
 
 
 def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> Inside:
-    """Which patches of the rotated copies show the photographs."""
+    """Which patches of the rotated copies show the photographs, where these count."""
+    side = detector.grid
+    counts = detector.counts(side, side).cpu().numpy()
+
+    def mask(size: tuple[int, int], layout: TileLayout | None) -> np.ndarray:
+        shows = rotated_inside(size, rotations, side, layout)
+        rows, columns = np.moveaxis(rotated_places(size, rotations, side, layout).round().astype(int), -1, 0)
+        return shows & counts[rows.clip(0, side - 1), columns.clip(0, side - 1)]
 
     def masks(layout: TileLayout | None) -> Tensor:
-        found = [rotated_inside(photo.size, rotations, detector.grid, layout) for photo in photographs]
-        return torch.cat([torch.from_numpy(mask) for mask in found])
+        return torch.cat([torch.from_numpy(mask(photo.size, layout)) for photo in photographs])
 
     return Inside(masks(None), None if detector.layout is None else masks(detector.layout))
 

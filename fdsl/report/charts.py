@@ -1,4 +1,4 @@
-"""Score histogram, ROC and precision-recall curve of a category as SVG: inline in the report, and as a file.
+"""Histograms of scores, ROC and precision-recall curve as SVG: inline in the reports, and as a file.
 
 The drawing area and the x range of the histogram are returned with it, so that the report can move the
 threshold line.
@@ -15,6 +15,8 @@ from fdsl.metrics.overlap import Overlap
 
 BINS = 44
 MOST_POINTS = 240  # of a curve, evenly thinned
+DECADES = 4  # of the logarithmic axis of pixels
+TICKS = (0, 0.2, 0.4, 0.6, 0.8, 1)  # of the curves' axes
 HISTOGRAM_SIZE = (560, 190)
 CURVE_SIZE = (250, 230)
 LEFT, RIGHT, TOP, BOTTOM = 38, 10, 14, 30  # margins round the drawing area of every chart
@@ -23,7 +25,8 @@ STYLE = """
 .chart { font: 11px system-ui, sans-serif; }
 .chart text { fill: var(--muted); font-variant-numeric: tabular-nums; } .chart .end { text-anchor: end; }
 .chart .middle { text-anchor: middle; } .chart .axis { stroke: var(--line); fill: none; }
-.chart .good { fill: var(--good); } .chart .defect { fill: var(--defect); }
+.chart .good { fill: var(--good-fill); } .chart .defect { fill: var(--defect-fill); }
+.chart .score { fill: var(--soft); } .chart .grid { stroke: var(--line); opacity: .6; }
 .chart .curve { stroke: var(--ink); stroke-width: 1.6; fill: none; stroke-linejoin: round; }
 .chart .area { opacity: .5; }
 .chart .chance { stroke: var(--line); stroke-dasharray: 3 4; }
@@ -32,7 +35,8 @@ STYLE = """
 .chart .point { stroke: var(--paper); stroke-width: 2; }
 """
 FILE_STYLE = """
-svg { --paper: #fff; --ink: #22211f; --muted: #6a6761; --line: #d9d5cd; --good: #3f7f86; --defect: #c9482f; }
+svg { --paper: #fff; --ink: #22211f; --muted: #6a6761; --line: #d9d5cd;
+  --good-fill: #8cc3cb; --defect: #bb3f22; --defect-fill: #a8321a; }
 .title { font: 600 15px system-ui, sans-serif; fill: var(--ink); }
 """
 
@@ -94,12 +98,8 @@ def histogram_svg(scores: np.ndarray, labels: np.ndarray, threshold: float | Non
         ),
         *_histogram_axes(low, high, middle, most),
     ]
-    alarm = f'x="{LEFT}" width="0"'
-    if threshold is not None and np.isfinite(threshold):
-        place = _x((threshold - low) / (high - low), size)
-        body.append(f'<path class="threshold" d="M{place:.1f} {TOP - 6}V{size[1] - BOTTOM}"/>')
-        alarm = f'x="{place:.1f}" width="{size[0] - RIGHT - place:.1f}"'
-    body.insert(0, f'<rect class="alarm" y="{TOP}" height="{room}" {alarm}/>')
+    alarm, line = _threshold_marks(threshold, low, high)
+    body = [alarm, *body, *line]
     good, defects = int((~labels).sum()), int(labels.sum())
     label = f"Histogram of image scores: {good} good above, {defects} defects below the axis"
     return _svg(size, label, body, extra)
@@ -120,40 +120,97 @@ def _bars(counts: list[np.ndarray], places: list[float], middle: float, most: li
 
 
 def _histogram_axes(low: float, high: float, middle: float, most: list[int]) -> list[str]:
-    """Both axes with the highest counts and three scores."""
+    """Both axes with the highest counts."""
     width, height = HISTOGRAM_SIZE
-    scores = [
-        _text(_x(fraction, HISTOGRAM_SIZE), height - 12, f"{low + fraction * (high - low):.3g}", kind)
-        for fraction, kind in ((0, ""), (0.5, "middle"), (1, "end"))
-    ]
     return [
-        f'<path class="axis" d="M{LEFT} {middle:.1f}H{width - RIGHT}M{LEFT} {height - BOTTOM}'
-        f'H{width - RIGHT}"/>',
+        f'<path class="axis" d="M{LEFT} {middle:.1f}H{width - RIGHT}"/>',
         _text(LEFT - 6, TOP + 8, str(most[0]), "end"),
         _text(LEFT - 6, height - BOTTOM, str(most[1]), "end"),
         _text(LEFT - 6, middle + 4, "0", "end"),
-        *scores,
+        *_score_axis(low, high),
     ]
+
+
+def ticks(low: float, high: float, most: int) -> list[float]:
+    """Round numbers from `low` to `high`, at most `most` of them, with steps of 1, 2 or 5 times a power of
+    ten."""
+    if not high > low:
+        return [low]
+    rough = (high - low) / most
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * (1 - 1e-9))
+    return [
+        number * step for number in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
+
+
+def scores_svg(scores: np.ndarray, threshold: float | None, extra: str = "") -> str:
+    """Scores of photographs without labels: how many lie in each bin, with both axes; the threshold as a
+    line, what it calls anomalous shaded."""
+    size, (low, high) = HISTOGRAM_SIZE, score_range(scores, threshold)
+    edges = bin_edges(low, high, BINS, threshold)
+    counts = np.histogram(scores[np.isfinite(scores)], edges)[0]
+    most, bottom = max(1, int(counts.max())), size[1] - BOTTOM
+    places = [_x(min(1, max(0, (edge - low) / (high - low))), size) for edge in edges]
+    alarm, line = _threshold_marks(threshold, low, high)
+    body = [alarm]
+    for tick in ticks(0, most, 4):
+        if tick == int(tick):
+            height = _y(tick / most, size)
+            body.append(f'<path class="grid" d="M{LEFT} {height:.1f}H{size[0] - RIGHT}"/>')
+            body.append(_text(LEFT - 6, height + 4, f"{tick:g}", "end"))
+    for index in np.flatnonzero(counts):
+        height = _y(counts[index] / most, size)
+        width = max(1, places[index + 1] - places[index] - 1)
+        body.append(
+            f'<rect class="score" x="{places[index] + 0.5:.1f}" y="{height:.1f}" width="{width:.1f}" '
+            f'height="{bottom - height:.1f}"><title>{counts[index]}</title></rect>'
+        )
+    body += [*_score_axis(low, high), *line]
+    return _svg(size, f"Histogram of {len(scores)} image scores", body, extra)
+
+
+def _threshold_marks(threshold: float | None, low: float, high: float) -> tuple[str, list[str]]:
+    """The shaded area from a threshold on, and its line, of the histograms' size."""
+    size = HISTOGRAM_SIZE
+    where, line = f'x="{LEFT}" width="0"', []
+    if threshold is not None and np.isfinite(threshold):
+        place = _x((threshold - low) / (high - low), size)
+        line = [f'<path class="threshold" d="M{place:.1f} {TOP - 6}V{size[1] - BOTTOM}"/>']
+        where = f'x="{place:.1f}" width="{size[0] - RIGHT - place:.1f}"'
+    return f'<rect class="alarm" y="{TOP}" height="{size[1] - TOP - BOTTOM}" {where}/>', line
+
+
+def _score_axis(low: float, high: float) -> list[str]:
+    """The axis of scores with round numbers below it."""
+    size, bottom = HISTOGRAM_SIZE, HISTOGRAM_SIZE[1] - BOTTOM
+    body = [f'<path class="axis" d="M{LEFT} {bottom}H{size[0] - RIGHT}"/>']
+    for tick in ticks(low, high, 6):
+        place = _x((tick - low) / (high - low), size)
+        body.append(f'<path class="axis" d="M{place:.1f} {bottom}v4"/>')
+        body.append(_text(place, bottom + 17, f"{tick:.4g}", "middle"))
+    return body
 
 
 def overlap_svg(overlap: Overlap, extra: str = "") -> str:
-    """The distributions of normal and of defective pixels, one over the other, each as high as its own
-    fullest bin."""
-    size, room = HISTOGRAM_SIZE, HISTOGRAM_SIZE[1] - TOP - BOTTOM
+    """The distributions of normal and of defective pixels, one over the other, each as a share of its own
+    fullest bin on a logarithmic axis."""
+    size, bottom = HISTOGRAM_SIZE, HISTOGRAM_SIZE[1] - BOTTOM
+
+    def height(share: float) -> float:
+        return _y(max(0.0, 1 + math.log10(share) / DECADES) if share > 0 else 0.0, size)
+
     body = []
+    for power in range(DECADES + 1):
+        place = height(10.0**-power)
+        body.append(f'<path class="grid" d="M{LEFT} {place:.1f}H{size[0] - RIGHT}"/>')
+        body.append(_text(LEFT - 6, place + 4, f"{10.0**-power:g}", "end"))
     for kind, shares in (("good", overlap.normal), ("defect", overlap.defects)):
         width, most = (size[0] - LEFT - RIGHT) / len(shares), max(shares)
-        steps = [f"V{_y(share / most, size):.1f}h{width:.2f}" for share in shares]
-        body.append(
-            f'<path class="{kind} area" d="M{LEFT} {size[1] - BOTTOM}{"".join(steps)}V{TOP + room}Z"/>'
-        )
-    scores = [
-        _text(_x(at, size), size[1] - 12, f"{overlap.low + at * (overlap.high - overlap.low):.3g}", kind)
-        for at, kind in ((0, ""), (0.5, "middle"), (1, "end"))
-    ]
-    axis = f'<path class="axis" d="M{LEFT} {size[1] - BOTTOM}H{size[0] - RIGHT}"/>'
+        steps = [f"V{height(share / most):.1f}h{width:.2f}" for share in shares]
+        body.append(f'<path class="{kind} area" d="M{LEFT} {bottom}{"".join(steps)}V{bottom}Z"/>')
     label = f"Scores of normal and of defective pixels: {overlap.share:.0%} of the areas in common"
-    return _svg(size, label, [*body, axis, *scores], extra)
+    return _svg(size, label, [*body, *_score_axis(overlap.low, overlap.high)], extra)
 
 
 def operating_point(scores: np.ndarray, labels: np.ndarray, threshold: float | None) -> dict[str, int]:
@@ -180,17 +237,19 @@ def curve_svg(
 
     size, keep = CURVE_SIZE, np.isfinite(scores)
     scores, labels = scores[keep], labels[keep]
-    names = ("False alarm rate", "Recall") if kind == "roc" else ("Recall", "Precision")
+    names = ("False-positive rate", "Recall") if kind == "roc" else ("Recall", "Precision")
     area = f'<path class="axis" d="M{LEFT} {TOP}V{size[1] - BOTTOM}H{size[0] - RIGHT}"/>'
     body = [
         area,
-        _text(_x(0.5, size), size[1] - 10, names[0], "middle"),
-        _text(LEFT - 6, size[1] - BOTTOM, "0", "end"),
-        _text(LEFT - 6, TOP + 8, "1", "end"),
-        _text(_x(1, size), size[1] - 10, "1", "end"),
-        f'<text class="middle" transform="translate({LEFT - 14} {_y(0.5, size):.1f}) rotate(-90)">'
+        _text(_x(0.5, size), size[1] - 2, names[0], "middle"),
+        f'<text class="middle" transform="translate({LEFT - 28} {_y(0.5, size):.1f}) rotate(-90)">'
         f"{names[1]}</text>",
     ]
+    for tick in TICKS:
+        across, up = _x(tick, size), _y(tick, size)
+        body.append(f'<path class="axis" d="M{across:.1f} {size[1] - BOTTOM}v4M{LEFT} {up:.1f}h-4"/>')
+        body.append(_text(across, size[1] - BOTTOM + 15, f"{tick:g}", "middle"))
+        body.append(_text(LEFT - 7, up + 4, f"{tick:g}", "end"))
     title = "ROC curve" if kind == "roc" else "Precision-recall curve"
     if not labels.any() or labels.all():
         body.append(_text(_x(0.5, size), _y(0.5, size), "not defined", "middle"))

@@ -1,5 +1,4 @@
-"""What one test image looks like: photo, ground truth, heat map on a fixed scale, predicted contour, and a
-caption.
+"""What one image looks like: photo, ground truth, heat map on a fixed scale, predicted contour, caption.
 
 Arrays are (H,W,3) uint8 RGB. An anomaly map (G,G) covers the whole photo, resized: patch (0,0) lies on the
 first pixel and patch (G-1,G-1) on the last (bilinear, corners aligned), whatever the photo's size and aspect.
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 PANEL_SIDE = 512  # longest side of a panel of the large picture, pixels
+INSPECTION_SIDE = 768  # of the two panels of an inspected photograph
 MIN_PANEL_SIDE = 384  # smaller photos are enlarged to this
 MIN_SHORT_SIDE = 24  # a photo of extreme aspect is still visible
 PANEL_GAP = 6  # pixels between the panels of a strip
@@ -22,13 +22,16 @@ TEXT_SIZE = 15
 THIN_OUTLINE_SIDE = 400  # outlines are one pixel wide on panels up to this side, else two
 PANEL_NAMES = ("photo", "ground truth", "heat map", "prediction")
 
-SCALE_PERCENTILE = 99.9  # of all map values of the category: the top of the heat map's scale
-MIN_SCALE_SPAN = 0.05  # maps that hardly vary are not stretched into false alarms
-DIMMED = 0.42  # brightness of the photo below the heat map,
-ALONE = 0.85  # where no photo stands next to it
+SCALE_PERCENTILE = 99.9  # of all map values of a category without a pixel threshold: the top of its scale
+MIN_SCALE_SPAN = 0.05  # without a pixel threshold: what hardly varies is not stretched into false alarms
+HEAT_TOP = 2.0  # colours go on to this multiple of the scale's span
+HEAT_COLOURS = ((255, 200, 0), (255, 140, 0), (240, 40, 20), (225, 0, 70), (220, 0, 140))  # evenly over it
+OPACITY = 0.75  # of the heat map from the scale's high end on: the defect shows through
+GREY_FLOOR = 36  # of the photograph below the heat map, so that a black product can be seen
 
 TRUTH_COLOUR = (64, 224, 208)
 PREDICTION_COLOUR = (255, 122, 61)
+CONTOUR_COLOUR = (255, 255, 255)  # on the heat map
 OUTLINE_SHADOW = (16, 16, 18)
 STRIP_BACKGROUND = (24, 24, 26)
 TEXT_COLOUR = (236, 234, 228)
@@ -51,19 +54,25 @@ SYSTEM_FONTS = (
 )
 
 
-def colour_scale(maps: np.ndarray, threshold: float | None = None) -> tuple[float, float]:
-    """The heat map's scale (low, high) for all images of a category, from its maps (n,G,G).
+def colour_scale(maps: np.ndarray, labels: np.ndarray, threshold: float | None = None) -> tuple[float, float]:
+    """The heat map's scale (low, high) for all images of a category, from its maps (n,G,G) and labels (n,)
+    bool, True for defects.
 
-    Low is the median of all values, high their 99.9th percentile but no less than the pixel threshold, so
-    that what is not predicted as a defect never shows at full heat; the span is at least MIN_SCALE_SPAN.
+    Low is what normal images usually reach, the median of their highest values; where that is no less than
+    high, or there are none, it is the median of all values. High is the pixel threshold, without one the
+    99.9th percentile of all values, at least MIN_SCALE_SPAN above low.
     """
-    values = maps[np.isfinite(maps)]
+    clean = np.where(np.isfinite(maps), maps, np.nan)
+    values = clean[np.isfinite(clean)]
     if values.size == 0:
         return 0.0, 1.0
-    low, high = float(np.median(values)), float(np.percentile(values, SCALE_PERCENTILE))
+    middle = float(np.median(values))
+    normal = [np.nanmax(one) for one in clean[~labels] if np.isfinite(one).any()]
+    low = float(np.median(normal)) if normal else middle
     if threshold is not None and np.isfinite(threshold):
-        high = max(high, min(float(threshold), float(values.max())))
-    return low, max(high, low + MIN_SCALE_SPAN)
+        high = float(threshold)
+        return next((one for one in (low, middle) if one < high), high - MIN_SCALE_SPAN), high
+    return low, max(float(np.percentile(values, SCALE_PERCENTILE)), low + MIN_SCALE_SPAN)
 
 
 @lru_cache(maxsize=64)
@@ -117,27 +126,44 @@ def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]
 
 
 @lru_cache(maxsize=1)
-def _heat_tables(brightness: float) -> tuple[np.ndarray, np.ndarray]:
-    """For shades of heat 0..255: the colour times its opacity (256,1,3), and what is left of the photo below
-    it (256,)."""
-    shades = np.arange(256, dtype=np.uint8)
-    opacity = np.sqrt(shades / 255)
-    colours = cv2.applyColorMap(shades[:, None], cv2.COLORMAP_INFERNO)[..., ::-1]
-    return (colours * opacity[:, None, None]).astype(np.uint8), (255 * brightness * (1 - opacity)).astype(
-        np.uint8
-    )
+def _heat_tables() -> tuple[np.ndarray, np.ndarray]:
+    """For shades of heat 0..255, HEAT_TOP at the end: the colour times its opacity (256,1,3), and what is
+    left of the photo below it (256,)."""
+    heat_of_shade = np.linspace(0, HEAT_TOP, 256)
+    opacity = OPACITY * np.minimum(1, heat_of_shade)
+    stops = np.linspace(0, HEAT_TOP, len(HEAT_COLOURS))
+    colours = np.stack([np.interp(heat_of_shade, stops, channel) for channel in zip(*HEAT_COLOURS)], axis=-1)
+    return (colours * opacity[:, None]).astype(np.uint8)[:, None], (255 * (1 - opacity)).astype(np.uint8)
 
 
-def heat(
-    photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float], brightness: float = DIMMED
-) -> np.ndarray:
-    """The heat map over the dimmed grey photo: what lies at the scale's low end stays dark, its high end
-    glows."""
+def heat(photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
+    """The heat map over the grey photo: transparent up to the scale's low end, at its full opacity from the
+    high end on; beyond that the colour alone goes on."""
     low, high = scale
-    shades = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (high - low))
-    colours, rest = _heat_tables(brightness)
-    grey = cv2.multiply(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), cv2.LUT(shades, rest), scale=1 / 255)
+    shades = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (HEAT_TOP * (high - low)))
+    colours, rest = _heat_tables()
+    grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
+    grey = cv2.convertScaleAbs(grey, alpha=(255 - GREY_FLOOR) / 255, beta=GREY_FLOOR)
+    grey = cv2.multiply(grey, cv2.LUT(shades, rest), scale=1 / 255)
     return cv2.add(cv2.applyColorMap(shades, colours), cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
+
+
+def inspection(
+    photo: np.ndarray,
+    anomaly_map: np.ndarray,
+    region: np.ndarray,
+    scale: tuple[float, float],
+    names: tuple[str, str],
+    caption: str,
+) -> np.ndarray:
+    """Photograph | heat map with the contour of `region` ((H,W) bool), `names` below them and two lines of
+    caption below both; the longer side of each is INSPECTION_SIDE pixels at most."""
+    height, width = panel_size(photo.shape[0], photo.shape[1], INSPECTION_SIDE)
+    base = resize(photo, height, width)
+    heated = heat(base, upsample(anomaly_map, height, width), scale)
+    if region.any():
+        heated = _outline(heated, region, CONTOUR_COLOUR)
+    return strip([base, heated], names, caption)
 
 
 def panels(

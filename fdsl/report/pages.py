@@ -2,19 +2,54 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import jinja2
+from markupsafe import Markup
+
+from fdsl.report import drawing
 
 TEMPLATES = Path(__file__).parent / "templates"
 
 
 def templates(*folders: Path) -> jinja2.Environment:
     """The templates in these folders and in TEMPLATES; what is filled in is escaped."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader([*folders, TEMPLATES]),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    colours = ["rgb({} {} {})".format(*colour) for colour in drawing.HEAT_COLOURS]
+    environment.globals["heat_colours"] = colours
+    return environment
+
+
+def script_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The page's script, its digest for the Content-Security-Policy, and what it works with."""
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return {"script": Markup(script), "script_digest": digest, "data": Markup(script_json(data))}
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a <script> element: no `<`, `>`, `&` or line separator is left in it."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def url_of(path: Path, folder: Path) -> str:
+    """The relative address of a file beside the report; an absolute file address where there is no relative
+    one."""
+    try:
+        return quote(Path(os.path.relpath(path, folder)).as_posix())
+    except ValueError:
+        return path.resolve().as_uri()

@@ -115,7 +115,7 @@ def _summarise(view: CategoryView, folder: Path) -> CategorySummary:
         metrics=dict(view.metrics),
         map_threshold=map_threshold,
         score_threshold=_finite(view.score_threshold),
-        scale=colour_scale(view.maps, map_threshold),
+        scale=colour_scale(view.maps, np.asarray(view.labels, bool), map_threshold),
         files=picture_names(view.image_paths, view.defects),
         panel_sizes=[(1, 1)] * count,
         has_strip=[False] * count,

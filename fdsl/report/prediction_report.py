@@ -9,22 +9,23 @@ from urllib.parse import quote
 
 import cv2
 import numpy as np
+from markupsafe import Markup
 
-from fdsl.boxes import Box
 from fdsl.config.decision import Threshold
 from fdsl.report import charts, drawing
-from fdsl.report.pages import templates
+from fdsl.report.pages import script_of, templates, url_of
 from fdsl.report.pictures import safe_name, write_image
+from fdsl.store.blocks import FOLDERS
 from fdsl.store.prediction_folder import Totals
 from utils.files import whole_file
 
-PICTURES = "pictures"
-SHEET_CELLS = 60  # photographs on the contact sheet and with a thumbnail on the page
+PICTURES, MASKS = FOLDERS
+SHEET_CELLS = 60  # photographs on the contact sheet
 SHEET_COLUMNS = 6
 CELL = 220  # pixels
 CELL_TEXT = 44
-BOX_COLOUR = (64, 224, 208)
-BARS = 40  # of the histogram
+INSPECTION_PANELS = ("photograph", "heat map")
+FILTERS = {"anomalous": "anomalous", "normal": "normal", "flipped": "flipped"}
 
 
 def picture_name(name: str) -> str:
@@ -32,17 +33,9 @@ def picture_name(name: str) -> str:
     return f"{PICTURES}/{safe_name(name)}.jpg"
 
 
-def draw_prediction(
-    photo: np.ndarray, anomaly_map: np.ndarray, boxes: Sequence[Box], scale: tuple[float, float]
-) -> np.ndarray:
-    """The heat map (H,W) and the boxes over the photograph (H,W,3) uint8 RGB, at its own size."""
-    picture = drawing.heat(photo, anomaly_map, scale, drawing.ALONE)
-    thickness = max(1, round(max(photo.shape[:2]) / 300))
-    for box in boxes:
-        corners = (box.x, box.y), (box.x + box.width - 1, box.y + box.height - 1)
-        cv2.rectangle(picture, *corners, drawing.OUTLINE_SHADOW, thickness + 2)
-        cv2.rectangle(picture, *corners, BOX_COLOUR, thickness)
-    return picture
+def mask_name(name: str) -> str:
+    """Where a photograph's mask lies there."""
+    return f"{MASKS}/{safe_name(name)}.png"
 
 
 def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -66,7 +59,7 @@ def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool
         verdict = {None: "", False: ", normal", True: ", anomalous"}[row["anomalous"]]
         verdict += f": {row['reason']}" if row["reason"] else ""
         texts += [
-            (left + 4, top + CELL + 2, f"{row['score']:.4f}{verdict}", colour, CELL - 8),
+            (left + 4, top + CELL + 2, f"{row['score']:.4g}{verdict}", colour, CELL - 8),
             (left + 4, top + CELL + 21, row["image"], drawing.MUTED_COLOUR, CELL - 8),
         ]
     write_image(folder / "contact_sheet.jpg", drawing.write_on(sheet, texts))
@@ -89,49 +82,68 @@ def write_prediction_report(
     command: str,
     has_sheet: bool,
 ) -> None:
-    """Writes report.html: what was run, the decision, a histogram of all scores and the highest-scoring
-    photographs."""
+    """Writes report.html: the decision with a threshold that can be moved, a histogram of all scores, and the
+    highest-scoring photographs with their pictures."""
+    limit = None if threshold is None else threshold.score
+    low, high = charts.score_range(totals.scores, limit)
     page = (
         templates()
         .get_template("prediction.html.j2")
         .render(
+            **script_of(_data(totals, threshold, folder)),
             totals=totals,
             threshold=threshold,
             facts=facts,
             command=command,
             has_sheet=has_sheet,
             quote=quote,
+            original=lambda row: original_of(row, folder),
             rows=totals.top,
-            with_picture=SHEET_CELLS,
-            histogram=_histogram(totals.scores, threshold),
+            low=low,
+            high=high,
+            start=high if limit is None else limit,
+            histogram=Markup(charts.scores_svg(totals.scores, limit)),
+            chart_style=Markup(charts.STYLE),
+            panel_names=INSPECTION_PANELS,
+            filters=FILTERS,
+            find="name",
         )
     )
     with whole_file(folder / "report.html", "wb") as file:
         file.write(page.encode("utf-8", "replace"))
 
 
-def _histogram(scores: np.ndarray, threshold: Threshold | None) -> dict[str, Any]:
-    """Bars (left, height in per cent, anomalous or not) over the scores' range, and where the threshold
-    lies."""
-    low, high = charts.score_range(scores, threshold.score if threshold else None)
-    counts, edges = np.histogram(
-        scores, charts.bin_edges(low, high, BARS, threshold.score if threshold else None)
-    )
-    line = None if threshold is None else 100 * (threshold.score - low) / (high - low)
-    bars = [
-        {
-            "left": 100 * (edges[index] - low) / (high - low),
-            "height": 100 * count / counts.max(),
-            "count": int(count),
-            "alarm": threshold is not None and edges[index] >= threshold.score,
-        }
-        for index, count in enumerate(counts)
-        if count
+def _data(totals: Totals, threshold: Threshold | None, folder: Path) -> dict[str, Any]:
+    """What the page's script works with: the rows that are shown, and all scores."""
+    rows = totals.top
+    sizes = [
+        drawing.panel_size(row.get("height", 1), row.get("width", 1), drawing.INSPECTION_SIDE) for row in rows
     ]
-    return {
-        "low": low,
-        "high": high,
-        "bars": bars,
-        "line": line,
-        "width": 100 * (edges[1] - edges[0]) / (high - low),
+    category = {
+        "name": "",
+        "images": [row["image"] for row in rows],
+        "labels": None,
+        "reasons": [row["reason"] or "" for row in rows],
+        "scores": [row["score"] for row in rows],
+        "threshold": None if threshold is None else threshold.score,
+        "all": np.sort(totals.scores).tolist(),
+        "reasoned": totals.reasoned,
+        "pictures": [row["picture"] and quote(row["picture"]) for row in rows],
+        "originals": [original_of(row, folder) for row in rows],
+        "sizes": [list(size) for size in sizes],
+        "thumbnails": None,
+        "references": [],
     }
+    return {
+        "categories": [category],
+        "panels": INSPECTION_PANELS,
+        "mode": len(INSPECTION_PANELS) - 1,
+        "gap": drawing.PANEL_GAP,
+        "curve": [],
+        "histogram": [charts.LEFT, charts.RIGHT, *charts.HISTOGRAM_SIZE],
+    }
+
+
+def original_of(row: Mapping[str, Any], folder: Path) -> str | None:
+    """The address of a row's photograph beside the report; None where it is no file of its own."""
+    return url_of(Path(row["path"]), folder) if row.get("path") else None

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 import math
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -26,7 +22,7 @@ from fdsl.config.describe import (
 from fdsl.config.run_config import RunConfig
 from fdsl.report import charts, drawing
 from fdsl.report.category_view import CategorySummary, CategoryView
-from fdsl.report.pages import TEMPLATES, templates
+from fdsl.report.pages import script_of, templates, url_of
 from fdsl.report.pictures import CONTACT_SHEET, PLOTS, write_pictures
 from fdsl.report.published import DATASET_TITLES, dataset_title
 from models.methods.registry import METHODS
@@ -41,6 +37,13 @@ METRICS = {
     "auroc_sp": "AUROC",
     "f1_sp": "F1-max",
     "ap_sp": "AP",
+}
+FILTERS = {
+    "defect": "defects",
+    "good": "good",
+    "missed": "missed",
+    "alarm": "false alarms",
+    "flipped": "flipped",
 }
 DASH = "–"
 PIXEL_METRICS = 4  # the first of METRICS; the rest is per image
@@ -69,7 +72,7 @@ def write_report(
         .get_template("report.html.j2")
         .render(
             **_about(config, summaries),
-            **_script(_data(summaries, folder)),
+            **script_of(_data(summaries, folder)),
             table=_table(summaries, metrics, paper),
             sees=SEES if paper and config.detector.sees_test_set else "",
             sections=[_section(item, folder) for item in summaries],
@@ -77,6 +80,8 @@ def write_report(
             metric_names=METRICS,
             pixel_metrics=PIXEL_METRICS,
             panel_names=drawing.PANEL_NAMES,
+            filters=FILTERS,
+            find="name or defect",
             share=share,
             chart_style=Markup(charts.STYLE),
         )
@@ -100,13 +105,6 @@ def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str,
     }
 
 
-def _script(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The page's script, its digest for the Content-Security-Policy, and what it works with."""
-    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {"script": Markup(script), "script_digest": digest, "data": Markup(script_json(data))}
-
-
 def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """The settings of a config.json by dotted name, as texts; a dash for what is not set."""
     for name, value in values.items():
@@ -115,12 +113,6 @@ def _settings(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
         else:
             text = " ".join(map(str, value)) if isinstance(value, list) else value
             yield f"{prefix}{name}", DASH if text is None else str(text)
-
-
-def script_json(value: Any) -> str:
-    """JSON that may stand inside a <script> element: no `<`, `>`, `&` or line separator is left in it."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def share(part: int, whole: int) -> str:
@@ -196,15 +188,6 @@ def _paper_value(value: Any) -> str:
     return DASH if value is None else value if isinstance(value, str) else f"{value:.1f}"
 
 
-def _url(path: Path, folder: Path) -> str:
-    """The relative address of a file next to the report; an absolute file address where there is no relative
-    one."""
-    try:
-        return quote(Path(os.path.relpath(path, folder)).as_posix())
-    except ValueError:
-        return path.resolve().as_uri()
-
-
 def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
     """What the template shows of a category besides its images."""
     plots = [charts.histogram_svg(item.scores, item.labels, item.score_threshold)]
@@ -229,8 +212,8 @@ def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
         "map_threshold": item.map_threshold,
         "scale": item.scale,
         "references": item.references,
-        "sheet": _url(item.folder / CONTACT_SHEET, folder),
-        "plots_file": _url(item.folder / PLOTS, folder),
+        "sheet": url_of(item.folder / CONTACT_SHEET, folder),
+        "plots_file": url_of(item.folder / PLOTS, folder),
     }
 
 
@@ -241,6 +224,7 @@ def _data(summaries: Sequence[CategorySummary], folder: Path) -> dict[str, Any]:
     return {
         "categories": [_images(item, folder, embed) for item in summaries],
         "panels": drawing.PANEL_NAMES,
+        "mode": drawing.PANEL_NAMES.index("heat map"),
         "gap": drawing.PANEL_GAP,
         "curve": [charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM, *charts.CURVE_SIZE],
         "histogram": [charts.LEFT, charts.RIGHT, *charts.HISTOGRAM_SIZE],
@@ -254,18 +238,19 @@ def _images(item: CategorySummary, folder: Path, embed: bool) -> dict[str, Any]:
         path = item.thumbnail(file)
         if embed and path.exists():
             return "data:image/webp;base64," + base64.b64encode(path.read_bytes()).decode()
-        return _url(path, folder)
+        return url_of(path, folder)
 
     return {
         "name": item.name,
-        "strips": _url(item.folder, folder) + "/",
         "images": item.image_paths,
         "defects": item.defects,
         "labels": [int(label) for label in item.labels],
         "scores": [float(score) if np.isfinite(score) else None for score in item.scores],
         "threshold": item.score_threshold,
-        "files": item.files,
-        "strip": [int(has) for has in item.has_strip],
+        "pictures": [
+            url_of(item.folder / f"{file}.jpg", folder) if has else None
+            for file, has in zip(item.files, item.has_strip)
+        ],
         "sizes": [list(size) for size in item.panel_sizes],
         "thumbnails": [thumbnail(file) for file in item.files],
         "references": [thumbnail(file) for file in item.reference_files],

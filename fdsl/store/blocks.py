@@ -17,10 +17,10 @@ import numpy as np
 
 from data.manifest import Manifest
 from fdsl.store.journal import NOTES, ROWS, SKIPPED, Journal
-from fdsl.store.resume_index import PARTS, maps_digest, parsed, parsed_skipped, same_file
+from fdsl.store.resume_index import PARTS, made_by, maps_digest, parsed, parsed_skipped, same_file
 from utils.files import FileStamp, sync_folder
 
-PICTURES = "pictures"
+FOLDERS = ("pictures", "masks")
 
 
 class Block:
@@ -79,7 +79,7 @@ class Blocks:
                 return False
             for _kind, _sentence in self._notes(number):
                 pass  # a line that is none is a ValueError
-            return self._has_maps(number, rows) and all(self._has_picture(number, row) for row in rows)
+            return self._has_maps(number, rows) and all(self._has_pictures(number, row) for row in rows)
         except (OSError, ValueError, TypeError):
             return False
 
@@ -96,10 +96,11 @@ class Blocks:
                     return False
             return not any(file.read(1) for file in files)
 
-    def _has_picture(self, number: int, row: Mapping[str, Any]) -> bool:
-        """Whether a row's picture is there, or, where joining was interrupted, in its place already."""
+    def _has_pictures(self, number: int, row: Mapping[str, Any]) -> bool:
+        """Whether a row's picture and mask are there, or, where joining was interrupted, in their place
+        already."""
         places = (self.place(number), *self._output())
-        return row["picture"] is None or any((place / row["picture"]).is_file() for place in places)
+        return all(any((place / made).is_file() for place in places) for made in made_by(row))
 
     def _output(self) -> tuple[Path, ...]:
         """The output folder, once an earlier run's pictures have given way there."""
@@ -138,8 +139,9 @@ class Blocks:
         interrupted."""
         with contextlib.suppress(OSError), open(self.place(number) / ROWS, "rb") as lines:
             for row in filter(None, map(parsed, lines)):
-                for output in self._output() if row["picture"] is not None else ():
-                    (output / row["picture"]).unlink(missing_ok=True)
+                for output in self._output():
+                    for made in made_by(row):
+                        (output / made).unlink(missing_ok=True)
         doomed = self._temporary(number)
         shutil.rmtree(doomed, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
@@ -154,7 +156,8 @@ class Blocks:
         """A block that has its name once all went well; where another process was sooner, its is kept."""
         temporary = self._temporary(number)
         shutil.rmtree(temporary, ignore_errors=True)
-        (temporary / PICTURES).mkdir(parents=True)
+        for name in FOLDERS:
+            (temporary / name).mkdir(parents=True)
         block = Block(temporary, self.keep_maps)
         try:
             yield block
@@ -162,7 +165,8 @@ class Blocks:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         block.close()
-        sync_folder(temporary / PICTURES)
+        for name in FOLDERS:
+            sync_folder(temporary / name)
         with contextlib.suppress(OSError):
             os.rename(temporary, self.place(number))
         shutil.rmtree(temporary, ignore_errors=True)
@@ -176,12 +180,13 @@ class Blocks:
         return found
 
     def place_pictures(self, output: Path) -> None:
-        """Gives the blocks' pictures their places."""
+        """Gives the blocks' pictures and masks their places."""
         for number in range(len(self.manifest)):
-            with os.scandir(self.place(number) / PICTURES) as pictures:
-                for picture in pictures:
-                    (output / PICTURES).mkdir(exist_ok=True)
-                    os.replace(picture.path, output / PICTURES / picture.name)
+            for name in FOLDERS:
+                with os.scandir(self.place(number) / name) as pictures:
+                    for picture in pictures:
+                        (output / name).mkdir(exist_ok=True)
+                        os.replace(picture.path, output / name / picture.name)
 
     def notes(self, most: dict[str, int]) -> Iterator[str]:
         """What the blocks have to warn of, in their order, so many of each kind."""

@@ -22,10 +22,10 @@ from typing import Any
 import numpy as np
 
 from fdsl.config.run_config import PredictionConfig, identity_of_prediction
-from fdsl.store.blocks import Blocks
+from fdsl.store.blocks import FOLDERS, Blocks
 from fdsl.store.journal import ROWS, SKIPPED, Journal
 from fdsl.store.maps import RunMaps, load_maps, save_maps
-from fdsl.store.resume_index import PARTS, TakenUp, parsed
+from fdsl.store.resume_index import PARTS, TakenUp, made_by, parsed
 from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import (
@@ -56,7 +56,8 @@ WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html
 @dataclass
 class Totals:
     """What a finished run amounts to: counts, every score (n,) float64, the rows with the highest scores, and
-    of a run that has more rows than these a sample of all. `keeps_earlier`: nothing was scored, and the
+    of a run that has more rows than these a sample of all. `reasoned`: the scores of those that cannot be
+    judged normal whatever they score. `keeps_earlier`: nothing was scored, and the
     results of the run before are left as they were."""
 
     scored: int = 0
@@ -66,6 +67,7 @@ class Totals:
     top: list[dict] = field(default_factory=list)
     first_skipped: list[tuple[str, str]] = field(default_factory=list)
     sample: list[dict] = field(default_factory=list)
+    reasoned: list[float] = field(default_factory=list)
     keeps_earlier: bool = False
 
 
@@ -89,7 +91,7 @@ class PredictionFolder:
         self.folder, self.partial, self.keep_maps = Path(folder), Path(folder) / PARTIAL, keep_maps
         if self.folder.exists() and not self.folder.is_dir():
             raise ConfigError(f"--output {folder} is a file; name a folder.")
-        others = [name for name in ("config.json", "pictures", *WRITTEN) if (self.folder / name).exists()]
+        others = [name for name in ("config.json", *FOLDERS, *WRITTEN) if (self.folder / name).exists()]
         others = [] if _is_ours(self.folder / "config.json") else others
         if others or not _is_ours_to_fill(self.partial):
             raise ConfigError(
@@ -104,7 +106,8 @@ class PredictionFolder:
         self.partial.mkdir(parents=True, exist_ok=True)
         write_json(self.partial / OWNER, {"made_by": MARKER})
         remove_leftovers(*(self.folder / name for name in ("config.json", *WRITTEN)))
-        remove_leftovers_in(self.folder / "pictures")
+        for name in FOLDERS:
+            remove_leftovers_in(self.folder / name)
         if not resume:
             self._set_aside()
         goes_on = resume and stored is not None
@@ -131,7 +134,7 @@ class PredictionFolder:
         self._journal.close()
 
     def take(self, blocks: Blocks) -> None:
-        """The rows, maps and pictures of all blocks, in their order."""
+        """The rows, maps, pictures and masks of all blocks, in their order."""
         if blocks.join(self._journal):
             self.give_way()
         blocks.place_pictures(self.folder)
@@ -147,8 +150,9 @@ class PredictionFolder:
             return
         for journal in (self.folder / "scores.jsonl", self.partial / EARLIER):
             self._remove_pictures(journal)
-        with contextlib.suppress(OSError):
-            (self.folder / "pictures").rmdir()
+        for name in FOLDERS:
+            with contextlib.suppress(OSError):
+                (self.folder / name).rmdir()
         for name in WRITTEN:
             (self.folder / name).unlink(missing_ok=True)
         os.replace(waiting, self.folder / "config.json")
@@ -157,8 +161,8 @@ class PredictionFolder:
     def _remove_pictures(self, journal: Path) -> None:
         with contextlib.suppress(OSError), open(journal, "rb") as lines:
             for row in filter(None, map(parsed, lines)):
-                if row["picture"] is not None:
-                    (self.folder / row["picture"]).unlink(missing_ok=True)
+                for made in made_by(row):
+                    (self.folder / made).unlink(missing_ok=True)
 
     def _set_aside(self) -> None:
         """Removes what an interrupted run left in .partial, but for the rows that name its pictures."""
@@ -264,6 +268,8 @@ class PredictionFolder:
         for number, row in enumerate(self._read()):
             scores.append(row["score"])
             totals.anomalous += bool(row["anomalous"])
+            if row["reason"]:
+                totals.reasoned.append(row["score"])
             item = (row["score"], -number, row)
             (heapq.heappush if len(heap) < RANKED else heapq.heappushpop)(heap, item)
             drawn.see(row)

@@ -18,10 +18,13 @@ from utils.files import FileStamp, content_digest, flush_to_disk, parsed_json
 
 PARTS = ("base", "window")
 BOX = {"x", "y", "width", "height", "area", "peak"}
+LENGTHS = {"major_axis", "minor_axis", "orientation", "mean"}  # which a region has too
 MOST, LARGEST_GRID = 1e9, 8192
 DIGEST = re.compile(r"[0-9a-f]{16}")
 COLUMNS = np.dtype([("name", "<u8"), ("row", "<i8"), ("size", "<i8"), ("digest", "<u8")])
 PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
+MASK = re.compile(r"masks/[A-Za-z0-9._-]+\.png")
+MADE = {"picture": PICTURE, "mask": MASK}  # what a row names in its output folder
 
 
 class TakenUp:
@@ -188,7 +191,8 @@ def parsed(line: bytes) -> dict | None:
         return None
     if not isinstance(row, dict) or not all(name in row and fits(row[name]) for name, fits in KINDS.items()):
         return None
-    return row if isinstance(row.get("maps", ""), str) and all(map(_is_box, row["boxes"])) else None
+    right = all(map(_is_box, row["boxes"])) and all(map(_is_region, row["regions"]))
+    return row if right and isinstance(row.get("maps", ""), str) else None
 
 
 def parsed_skipped(line: bytes) -> tuple[str, str, dict | None] | None:
@@ -213,6 +217,16 @@ def _is_box(value: Any) -> bool:
     return isinstance(value, dict) and set(value) == BOX and all(map(_is_number, value.values()))
 
 
+def _is_region(value: Any) -> bool:
+    if not isinstance(value, dict) or set(value) != BOX | LENGTHS | {"centroid", "outline"}:
+        return False
+    points = [value["centroid"], *value["outline"]] if isinstance(value["outline"], list) else [None]
+    numbers = all(_is_number(value[name]) for name in BOX | LENGTHS)
+    return numbers and all(
+        isinstance(point, list) and len(point) == 2 and all(map(_is_number, point)) for point in points
+    )
+
+
 def _is_number_or_none(value: Any) -> bool:
     return value is None or _is_number(value)
 
@@ -221,9 +235,14 @@ def _is_size(value: Any) -> bool:
     return type(value) is int and 0 < value < MOST
 
 
-def _is_picture(value: Any) -> bool:
-    """A place in pictures/: anything else would be read, or written over, elsewhere."""
-    return value is None or isinstance(value, str) and PICTURE.fullmatch(value) is not None
+def _is_place(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
+    """Whether a value is a place of this pattern: anything else would be read, or written over, elsewhere."""
+    return lambda value: value is None or isinstance(value, str) and pattern.fullmatch(value) is not None
+
+
+def made_by(row: Mapping[str, Any]) -> list[str]:
+    """The places in the output folder of what was made of a row's photograph: its picture, its mask."""
+    return [row[name] for name in MADE if row[name] is not None]
 
 
 KINDS: dict[str, Callable[[Any], bool]] = {
@@ -236,10 +255,12 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "anomalous": lambda value: value is None or isinstance(value, bool),
     "reason": lambda value: value is None or isinstance(value, str),
     "boxes": lambda value: isinstance(value, list),
+    "pixel_threshold": _is_number_or_none,
+    "regions": lambda value: isinstance(value, list),
     "width": _is_size,
     "height": _is_size,
     "grid": lambda value: type(value) is int and 0 < value <= LARGEST_GRID,
-    "picture": _is_picture,
+    **{name: _is_place(pattern) for name, pattern in MADE.items()},
     "file": _is_stamp,
 }
 

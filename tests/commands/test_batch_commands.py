@@ -226,12 +226,12 @@ def test_only_a_threshold_of_the_references_comes_with_what_makes_it_better(line
     assert logged().count(advice) == before
 
 
-def test_pictures_are_hottest_at_twice_the_level_of_a_threshold_from_the_batch(line, tiny_configs):
+def test_pictures_are_opaque_from_the_level_of_a_threshold_from_the_batch_on(line, tiny_configs):
     made = AnomalyDetector.from_backbone(
         method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
     )
     shown = sorted((line / "parts").glob("[0-9x].png"))
     made.fit(test_images=shown)
-    assert made.heat_scale == (0.0, 0.5)
+    assert made.heat_scale == (0.125, 0.25)
     made.learn_threshold_from_batch(shown, 0.05)
-    assert made.heat_scale == (0.0, 2 * made.threshold.level)
+    assert made.heat_scale == (made.threshold.level / 2, made.threshold.level)

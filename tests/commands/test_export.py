@@ -91,6 +91,19 @@ def test_onnxruntime_says_what_the_detector_says(
     assert settings["windows"]["win_size"] == windows.win_size and settings["references"] == references
 
 
+def test_a_region_of_interest_is_in_the_graph(place, tiny_configs, tmp_path):
+    half = np.zeros((60, 80), np.uint8)
+    half[:, :40] = 255
+    Image.fromarray(half).save(tmp_path / "left.png")
+    windows = WindowConfig("nan", tiles=2)
+    tower = {**TOWER, "model_config": tiny_configs, "windows": windows, **CPU}
+    made = AnomalyDetector.from_backbone(roi=tmp_path / "left.png", **tower)
+    made.fit(place / "good", rotations=1)
+    export_detector.export_detector(made, tmp_path / "part.onnx")
+    assert_same(tmp_path / "part.onnx", made, photographs_of(place))
+    assert all((found.patch_map[:, 8:] == 0).all() for found in made.predict(photographs_of(place)))
+
+
 def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
     export_detector.export_detector(AnomalyDetector.load(detector, device="cpu"), tmp_path / "part.onnx")
     nodes = onnx.load(tmp_path / "part.onnx").graph.node

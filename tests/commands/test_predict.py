@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 from fdsl.api import AnomalyDetector
+from fdsl.report import drawing
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
 from models.methods.fdsl import Fdsl
@@ -52,7 +54,10 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     for row, line in zip(table, lines):
         assert float(row["score"]) == line["score"] and float(row["threshold"]) == line["threshold"]
         picture = Image.open(out / line["picture"])
-        assert picture.size == (line["width"], line["height"]) == (80, 60)
+        height, width = drawing.panel_size(60, 80, drawing.INSPECTION_SIDE)
+        assert picture.size == (2 * width + drawing.PANEL_GAP, height + drawing.CAPTION_HEIGHT)
+        assert (line["width"], line["height"]) == (80, 60)
+        assert line["path"] == str(place / "parts" / line["image"])
     assert lines[0]["normal_percentile"] < 99 < lines[2]["normal_percentile"] <= 100
     assert [float(row["normal_percentile"]) for row in table] == [line["normal_percentile"] for line in lines]
     box = lines[2]["boxes"][0]
@@ -72,6 +77,58 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     assert rows(out / "skipped.csv")[0]["image"] == "line b/broken.png"
     assert not (out / ".partial").exists()
     assert json.loads((out / "config.json").read_text())["method"] == "nearest"
+
+
+def test_masks_and_coco_hold_the_regions_of_the_rows(place, detector, tmp_path, tiny_configs):
+    out = tmp_path / "out"
+    common = ["--detector", str(detector), "--output", str(out), "--model-config", tiny_configs, *RUNTIME]
+    given = ["--input", str(place / "parts"), *common, "--save-masks", "--coco", str(tmp_path / "found.json")]
+    assert predict.main(given) == 0
+    lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    for line in lines:
+        mask = np.asarray(Image.open(out / line["mask"]))
+        assert mask.shape == (line["height"], line["width"]) and mask.dtype == bool
+        assert mask.sum() == sum(region["area"] for region in line["regions"])
+        assert bool(line["regions"]) == line["anomalous"]
+    coco = COCO(str(tmp_path / "found.json"))
+    assert len(coco.getImgIds()) == 4
+    assert len(coco.getAnnIds()) == sum(len(line["regions"]) for line in lines) > 0
+    assert predict.main([*given, "--resume"]) == 0
+    assert [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()] == lines
+    smallest = min(region["area"] for line in lines for region in line["regions"])
+    with pytest.raises(ConfigError, match="another min area"):
+        predict.main([*given, "--resume", "--min-area", str(smallest + 1)])
+    assert predict.main([*given, "--min-area", str(10**6)]) == 0
+    again = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+    assert [line["score"] for line in again] == [line["score"] for line in lines]
+    assert all(line["regions"] == [] for line in again) and [line["boxes"] for line in again] == [
+        line["boxes"] for line in lines
+    ]
+    assert COCO(str(tmp_path / "found.json")).getAnnIds() == []
+    assert predict.main(["--input", str(place / "parts" / "2.png"), *common]) == 0
+    assert not (out / "masks").exists(), "masks of an earlier run would be of other photographs"
+
+
+def test_a_region_of_interest_decides_what_is_found(place, backbone, tmp_path):
+    """The drawn defect lies in columns 50 to 65 of 80."""
+    half = np.zeros((6, 8), np.uint8)
+    half[:, :4] = 255
+    Image.fromarray(half).save(tmp_path / "left.png")
+    common = ["--references", str(place / "good"), "--input", str(place / "parts"), "--output"]
+    found = {}
+    for flag in ("--roi", "--ignore"):
+        out = tmp_path / flag
+        assert predict.main([*common, str(out), flag, str(tmp_path / "left.png"), *backbone]) == 0
+        found[flag] = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
+        assert "left.png is white" in (out / "report.html").read_text()
+    assert [row["anomalous"] for row in found["--ignore"]] == [False, False, True, True]
+    assert not any(row["anomalous"] for row in found["--roi"])
+    Image.fromarray(255 - half).save(tmp_path / "left.png")
+    with pytest.raises(ConfigError, match="--resume"):
+        given = [str(tmp_path / "--roi"), "--roi", str(tmp_path / "left.png"), "--resume", *backbone]
+        predict.main([*common, *given])
+    with pytest.raises(ConfigError, match="--roi and --ignore do not go with local windows"):
+        predict.main([*common, str(tmp_path), "--roi", str(tmp_path), "--winmode", "mul", *backbone])
 
 
 def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, tmp_path, logged):

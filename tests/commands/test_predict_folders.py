@@ -74,7 +74,7 @@ def test_pictures_of_a_run_are_not_taken_for_photographs(place, detector, tmp_pa
     caplog.set_level(logging.INFO, "fdsl")
     for number in (2, 10):
         draw(tmp_path / "new" / f"{number}.png", number)
-    run(detector, "--input", tmp_path / "new", "--output", tmp_path / "new" / "first")
+    run(detector, "--input", tmp_path / "new", "--output", tmp_path / "new" / "first", "--save-masks")
     run(detector, "--input", tmp_path / "new", "--output", tmp_path / "new" / "second")
     assert len(rows(tmp_path / "new" / "second" / "scores.csv")) == 2
     assert "its pictures are not taken for photographs" in logged()

@@ -46,6 +46,7 @@ def arguments_of(place, output, *more):
         "--batch-size",
         "2",
         "--save-maps",
+        "--save-masks",
         "--output",
         str(place.folder / output),
         *more,
@@ -70,7 +71,8 @@ def test_it_gives_the_files_of_one_process(place, size):
     codes, reported = of_ranks(place, size, f"ranks{size}")
     assert codes == [0] * size, reported
     assert files(place.folder / f"ranks{size}") == place.whole
-    assert len([name for name in place.whole if name.startswith("pictures/")]) == 13
+    for kind in ("pictures/", "masks/"):
+        assert len([name for name in place.whole if name.startswith(kind)]) == 13
     assert not list((place.folder / f"ranks{size}").glob(".*"))
     assert "3 file(s) skipped" in reported[0] and reported[1] == ""
 

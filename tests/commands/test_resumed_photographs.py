@@ -89,6 +89,14 @@ def test_a_map_without_its_row_is_cut_off(detector, photographs, tmp_path, monke
     assert same_maps(tmp_path / "out", tmp_path / "whole")
 
 
+NUMBERS = ("x", "y", "width", "height", "area", "peak", "mean", "major_axis", "minor_axis", "orientation")
+REGION = {
+    **dict.fromkeys(NUMBERS, 3),
+    "centroid": [2.5, 4.0],
+    "outline": [[1.0, 2.0], [4.0, 2.0], [4.0, 6.0]],
+}
+
+
 def a_row(folder, name, maps=()):
     """A row as predict.py writes it, of a file that is drawn into the folder."""
     draw(folder / name, 3)
@@ -96,9 +104,11 @@ def a_row(folder, name, maps=()):
     return {
         "image": name,
         **dict.fromkeys(("score", "base_score", "threshold"), 0.5),
-        **dict.fromkeys(("window_score", "normal_percentile", "picture", "reason")),
+        **dict.fromkeys(("window_score", "normal_percentile", "picture", "mask", "reason")),
         "anomalous": True,
         "boxes": [box],
+        "pixel_threshold": 0.4,
+        "regions": [REGION],
         "width": 80,
         "height": 60,
         "grid": 2,
@@ -147,6 +157,13 @@ WRONG = [
     *(("reason", value) for value in (MISSING, 5, ["dark"])),
     *(("boxes", value) for value in ([1], [{}], [{"x": 1}], {}, [[1, 2, 3, 4]])),
     *((name, value) for name in ("width", "height", "grid") for value in (MISSING, 0, -3, 2.0, "2", 10**30)),
+    *(("regions", value) for value in (MISSING, {}, [1], [{}], [{**REGION, "outline": [[1]]}])),
+    *(
+        ("regions", [{**REGION, name: value}])
+        for name, value in (("outline", 5), ("centroid", 5), ("x", "1"))
+    ),
+    *(("pixel_threshold", value) for value in (MISSING, "x")),
+    *(("mask", value) for value in (MISSING, "../x.png", "masks/x.jpg", "pictures/x.png")),
     *(("picture", value) for value in (MISSING, "../x.jpg", "/x.jpg", 5, "pictures/../../x.jpg")),
     *(("file", value) for value in (MISSING, None, {}, {"bytes": 1, "modified": 2, "digest": "x"})),
     ("file", {"bytes": 10**30, "modified": 1, "digest": "0" * 16}),

@@ -136,11 +136,11 @@ def test_from_photographs_to_a_decision(page, gears):
     )
     assert read(page, "document.getElementById('anomalous').textContent") == "3 of 4 anomalous"
     assert [verdict for _, verdict in shown(page).values()] == ["anomalous"] * 3 + ["normal"]
-    boxes = """[...document.querySelectorAll('.card .boxes')].map(
+    boxes = """[...document.querySelectorAll('.card .contours')].map(
         one => one.hasAttribute('hidden') ? 0 : one.children.length)"""
     counts = read(page, boxes)
     assert all(counts[:3]) and counts[3] == 0
-    click(page, "#show-boxes")
+    click(page, "#show-contours")
     assert not any(read(page, boxes))
     assert read(page, "document.getElementById('rate').value") == ""
     page.execute_script("""const rate = document.getElementById('rate');
@@ -148,6 +148,21 @@ def test_from_photographs_to_a_decision(page, gears):
     wait_for(
         page, "document.getElementById('source').textContent.startsWith('target false-positive rate 0.05')"
     )
+
+
+def test_the_buttons_of_the_large_view_stay_visible(page, gears):
+    """On a screen of 1400 x 900 px and on a phone, however tall the pictures and long the table."""
+    learn_and_score(page, gears, PARTS[:3])
+    click(page, ".card .open")
+    wait_for(page, "document.querySelectorAll('#viewer-regions tbody tr').length > 0")
+    for width, height in ((1400, 900), (390, 844)):
+        resize(page, width, height)
+        for button in ("previous", "next", "normal"):
+            place = read(page, f"document.getElementById('viewer-{button}').getBoundingClientRect().toJSON()")
+            inside = read(page, "[innerWidth, innerHeight]")
+            assert 0 <= place["left"] and place["right"] <= inside[0] and 0 <= place["top"], (width, button)
+            assert place["bottom"] <= inside[1] and place["height"] > 10, (width, button)
+    assert not read(page, "document.querySelector('details.how').open")
 
 
 def test_the_large_view_and_its_keys(page, gears):

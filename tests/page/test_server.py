@@ -14,6 +14,7 @@ from PIL import Image
 
 from fdsl.api import AnomalyDetector
 from fdsl.boxes import find_boxes
+from fdsl.report import drawing
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
@@ -184,7 +185,9 @@ def test_results_are_those_of_predict(visitor):
     assert rows[1]["boxes"] and not rows[0]["boxes"] and all(row["threshold"] == middle for row in rows)
     assert {"scores.csv", "report.html", "contact_sheet.jpg", "config.json"} <= set(archive.namelist())
     for row in rows:
-        assert Image.open(io.BytesIO(archive.read(row["picture"]))).size == (44, 36)
+        height, width = drawing.panel_size(36, 44, drawing.INSPECTION_SIDE)
+        picture = Image.open(io.BytesIO(archive.read(row["picture"])))
+        assert picture.size == (2 * width + drawing.PANEL_GAP, height + drawing.CAPTION_HEIGHT)
 
 
 def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):

@@ -1,10 +1,10 @@
 "use strict";
 (() => {
-  const PAGE = 60, START_MODE = 2;
+  const PAGE = 60;
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = id => document.getElementById(id);
   const sections = [...document.querySelectorAll("section.category")];
-  const state = { category: -1, list: [], place: 0, page: 0, thresholds: [], mode: START_MODE };
+  const state = { category: -1, list: [], place: 0, page: 0, thresholds: [], mode: 0 };
   const categories = data.categories.map((item, index) => {
     const slider = sections[index].querySelector("input.threshold");
     const scores = item.scores.map(score => score === null ? NaN : score);
@@ -24,54 +24,57 @@
   }
 
   // ---- what the threshold says of an image
-  const alarm = (item, index, at) => item.scores[index] >= at;
+  // Photographs of an evaluation have labels; of those of an inspection some have a reason to be anomalous whatever their score.
+  const alarm = (item, index, at) => Boolean(item.reasons?.[index]) || item.scores[index] >= at;
   const flipped = (item, index) => alarm(item, index, threshold()) !== alarm(item, index, item.start);
   function verdict(item, index) {
     const raised = alarm(item, index, threshold());
+    if (!item.labels) return raised ? "anomalous" : "normal";
     if (item.labels[index]) return raised ? "found" : "missed";
     return raised ? "false alarm" : "passed";
   }
   function badges(item, index, right) {
-    const text = verdict(item, index), wrong = text === "missed" || text === "false alarm";
+    const text = verdict(item, index), wrong = ["missed", "false alarm", "anomalous"].includes(text);
     const list = [];
     if (wrong || right) list.push(make("span", { className: wrong ? "badge wrong" : "badge", textContent: text }));
     if (flipped(item, index)) list.push(make("span", { className: "badge flip", textContent: "flipped" }));
     return list;
   }
-  const labelText = (item, index) => `${item.labels[index] ? "defect" : "good"}: ${item.defects[index]}`;
-  const scoreText = score => isNaN(score) ? "–" : score.toFixed(4);
+  const labelText = (item, index) => item.labels ? `${item.labels[index] ? "defect" : "good"}: ${item.defects[index]}` : item.reasons[index];
+  const scoreText = score => isNaN(score) ? "–" : Number(score.toPrecision(4)).toString();
 
-  // ---- pictures: one file holds the four panels side by side, and one of them is let through
+  // ---- pictures: one file holds the panels side by side, and one of them is let through
+  const many = data.panels.length;
   function crop(item, index, mode, large) {
-    const [height, width] = item.sizes[index], gap = large ? data.gap : 0, total = 4 * width + 3 * gap;
+    const [height, width] = item.sizes[index], strip = large || !item.thumbnails;
+    if (strip && !item.pictures[index]) return make("span", { className: "crop none", textContent: "no picture" });
+    const gap = strip ? data.gap : 0, total = many * width + (many - 1) * gap;
     const image = make("img", { alt: "", loading: "lazy", decoding: "async" });
     const box = make("span", { className: "crop" }, image);
     box.style.aspectRatio = `${width} / ${height}`;
+    image.style.setProperty("--wide", `${100 * total / width}%`);
+    image.style.setProperty("--step", `${-100 * (width + gap) / total}%`);
     if (large) {
-      image.style.width = `${100 * total / width}%`;
-      image.style.transform = `translateX(${-100 * mode * (width + gap) / total}%)`;
+      box.style.setProperty("--mode", mode);
       fit(box, height, width);
+    } else box.style.width = `${100 * Math.min(1, width / height)}%`;
+    if (large && item.thumbnails)
       image.addEventListener("error", () => box.replaceWith(smallCrop(item, index, mode)), { once: true });
-      image.src = item.strips + item.files[index] + ".jpg";
-    } else {
-      box.style.width = `${100 * Math.min(1, width / height)}%`;
-      image.src = item.thumbnails[index];
-    }
+    image.src = strip ? item.pictures[index] : item.thumbnails[index];
     return box;
   }
-  function fit(box, height, width) { box.style.width = `min(${width}px, calc(38vh * ${width / height}), var(--room))`; }
+  function fit(box, height, width) { box.style.width = `min(${width}px, calc(${many > 2 ? 38 : 70}vh * ${width / height}), var(--room))`; }
   function smallCrop(item, index, mode) {
     const box = crop(item, index, mode, false), [height, width] = item.sizes[index];
     fit(box, height, width);
-    box.firstChild.style.width = "400%";
-    box.firstChild.style.transform = `translateX(${-25 * mode}%)`;
+    box.style.setProperty("--mode", mode);
     return box;
   }
 
   // ---- the grid, a page at a time
   function wanted(item, index) {
     const kind = $("filter").value, text = $("find").value.trim().toLowerCase();
-    if (text && !(item.images[index] + "\n" + item.defects[index]).toLowerCase().includes(text)) return false;
+    if (text && !(item.images[index] + "\n" + (item.labels ? item.defects : item.reasons)[index]).toLowerCase().includes(text)) return false;
     if (kind === "defect" || kind === "good") return Boolean(item.labels[index]) === (kind === "defect");
     if (kind === "flipped") return flipped(item, index);
     return kind === "all" || verdict(item, index) === (kind === "alarm" ? "false alarm" : kind);
@@ -103,8 +106,8 @@
       make("span", { className: "thumb" }, crop(item, index, state.mode, false)),
       make("span", { className: "line" },
         make("span", { className: "score" }, make("span", { className: "dot" }), scoreText(item.scores[index])),
-        make("span", { className: "label " + (item.labels[index] ? "defect" : "good"),
-          textContent: item.defects[index] })),
+        make("span", { className: "label " + (!item.labels ? "" : item.labels[index] ? "defect" : "good"),
+          textContent: (item.labels ? item.defects : item.reasons)[index] })),
       make("span", { className: "name", textContent: item.images[index].split("/").pop() }),
       make("span", { className: "verdicts" }));
     button.dataset.image = index;
@@ -128,9 +131,7 @@
     state.thresholds[state.category] = value;
     item.slider.value = value;
     item.section.querySelector(".threshold-value").value = Number(value.toPrecision(6));
-    const tally = { found: 0, missed: 0, alarms: 0, passed: 0, flipped: 0 };
-    const count = { found: "found", missed: "missed", "false alarm": "alarms", passed: "passed" };
-    item.scores.forEach((_, index) => { tally[count[verdict(item, index)]]++; tally.flipped += flipped(item, index); });
+    const tally = item.labels ? tallied(item) : counted(item, value);
     const share = (part, whole) => whole ? part / whole : NaN;
     const recall = share(tally.found, tally.found + tally.missed);
     const precision = share(tally.found, tally.found + tally.alarms);
@@ -142,12 +143,26 @@
     area.setAttribute("x", x);
     area.setAttribute("width", width - right - x);
     if (line) line.setAttribute("d", line.getAttribute("d").replace(/^M[\d.]+/, `M${x}`));
-    point(roc, share(tally.alarms, tally.alarms + tally.passed), recall);
-    point(pr, recall, precision);
-    const changes = ["missed", "alarm", "flipped"].includes($("filter").value) || $("sort").value === "near";
-    $("readout").textContent = `${Number(value.toPrecision(4))}: ${tally.missed} missed, ${tally.alarms} false alarms`;
+    if (item.labels) {
+      point(roc, share(tally.alarms, tally.alarms + tally.passed), recall);
+      point(pr, recall, precision);
+    }
+    const changes = ["missed", "alarm", "flipped", "anomalous", "normal"].includes($("filter").value) || $("sort").value === "near";
+    const said = item.labels ? `${tally.missed} missed, ${tally.alarms} false alarms` : `${tally.anomalous} of ${item.all.length} anomalous`;
+    $("readout").textContent = `${Number(value.toPrecision(4))}: ${said}`;
     if (changes) rebuild(true); else judge();
     if ($("viewer").open) describe();
+  }
+  function tallied(item) {
+    const tally = { found: 0, missed: 0, alarms: 0, passed: 0, flipped: 0 };
+    const count = { found: "found", missed: "missed", "false alarm": "alarms", passed: "passed" };
+    item.scores.forEach((_, index) => { tally[count[verdict(item, index)]]++; tally.flipped += flipped(item, index); });
+    return tally;
+  }
+  function counted(item, value) {    // of all photographs, also of those without a tile
+    const from = at => item.all.filter(score => score >= at).length;
+    const anomalous = from(value) + item.reasoned.filter(score => score < value).length;
+    return { anomalous, normal: item.all.length - anomalous, flipped: Math.abs(from(value) - from(item.start)) };
   }
   const perCent = value => isNaN(value) ? "–" : (100 * value).toFixed(1) + " %";
   function point(chart, x, y) {
@@ -178,7 +193,7 @@
     rebuild(false);
     setThreshold(threshold());
     if (scroll) {
-      document.querySelector(".tabs a[aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
+      document.querySelector(".tabs a[aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
       item.section.scrollIntoView();
     }
   }
@@ -200,15 +215,17 @@
     const item = current(), index = state.list[state.place];
     if (index === undefined) return $("viewer").close();
     state.viewed = state.place;
-    $("viewer-place").textContent = `${item.name}, ${state.place + 1} of ${state.list.length}`;
+    $("viewer-place").textContent = [item.name, `${state.place + 1} of ${state.list.length}`].filter(Boolean).join(", ");
     $("viewer-title").textContent = item.images[index].split("/").pop();
     $("viewer-badges").replaceChildren(...badges(item, index, true));
+    const original = item.originals?.[index];
+    const file = original ? make("a", { href: original, textContent: item.images[index] }) : item.images[index];
     const facts = [["Score", scoreText(item.scores[index])], ["Threshold", scoreText(threshold())],
-      ["Label", labelText(item, index)], ["File", item.images[index]]];
+      [item.labels ? "Label" : "Reason", labelText(item, index)], ["File", file]].filter(([, value]) => value);
     $("viewer-facts").replaceChildren(...facts.map(([name, value]) =>
-      make("div", {}, make("dt", { textContent: name }), make("dd", { textContent: value }))));
+      make("div", {}, make("dt", { textContent: name }), make("dd", {}, value))));
     if (pictures) $("panels").replaceChildren(...data.panels.map((name, mode) => {
-      const picture = item.strip[index] ? crop(item, index, mode, true) : smallCrop(item, index, mode);
+      const picture = item.pictures[index] || !item.thumbnails ? crop(item, index, mode, true) : smallCrop(item, index, mode);
       picture.setAttribute("role", "img");
       picture.setAttribute("aria-label", `${name} of ${item.images[index]}`);
       return make("figure", {}, picture, make("figcaption", { textContent: name }));
@@ -257,7 +274,7 @@
     const typing = event.target.matches("input:not([type=range]):not([type=radio]), select, textarea");
     if (typing || event.ctrlKey || event.metaKey || event.altKey || $("help").open) return;
     if (event.key.startsWith("Arrow") && event.target.matches("input")) return;
-    const action = keys[event.key] || (/^[1-4]$/.test(event.key) ? () => setMode(event.key - 1) : null);
+    const action = keys[event.key] || (event.key >= 1 && event.key <= many ? () => setMode(event.key - 1) : null);
     if (!action) return;
     event.preventDefault();
     action();
@@ -301,6 +318,6 @@
   });
 
   document.documentElement.classList.add("scripted");
-  if (categories.length) { setMode(START_MODE); show(Number(location.hash.slice(2)) || 0, Boolean(location.hash)); }
+  if (categories.length) { setMode(data.mode); show(Number(location.hash.slice(2)) || 0, Boolean(location.hash)); }
   else $("images").hidden = true;
 })();

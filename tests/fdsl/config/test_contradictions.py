@@ -20,6 +20,8 @@ CASES = [
     ("fdsl", {}, WindowConfig(window_memory="image", index_memory="1"), {}, "with --index-memory 1"),
     ("batch", {}, WindowConfig("mul"), {}, "--winmode mul does not go with --method batch"),
     ("batch", {"with_batch": True}, WHOLE, {}, "--with-batch does not go with --method batch"),
+    ("fdsl", {"roi": "mask.png"}, WindowConfig("mul"), {}, "--roi and --ignore do not go with local windows"),
+    ("batch", {"ignore": "mask.png"}, WHOLE, {}, "--roi and --ignore do not go with mutual scoring"),
     ("nearest", {"object": "nut"}, WHOLE, {}, "are what text says"),
     ("subspace", {"with_text": True}, WHOLE, {}, "defined for fdsl, nearest, plus"),
     ("fdsl", {"with_text": True, "fd": "none"}, WHOLE, {}, "trained on --fd none"),

@@ -51,10 +51,11 @@ def glow(view, index, scale):
 
 def test_good_parts_stay_dark_in_a_category_with_strong_defects():
     view = category_view("plate", 8, 8, (120, 120))
-    scale = colour_scale(view.maps, view.map_threshold)
-    assert scale == pytest.approx((np.median(view.maps), np.quantile(view.maps, 0.999)))
+    scale = colour_scale(view.maps, view.labels, view.map_threshold)
+    normal = view.maps[~view.labels]
+    assert scale == pytest.approx((np.median(normal.max((1, 2))), view.map_threshold))
     for index in np.flatnonzero(~view.labels):
-        assert glow(view, index, scale) < 20
+        assert glow(view, index, scale) < 40
         own = view.maps[index]
         assert glow(view, index, (own.min(), own.max())) > 150, "what scaling each image by itself would show"
     assert glow(view, view.maps.max(axis=(1, 2)).argmax(), scale) > 150
@@ -64,19 +65,34 @@ def test_the_same_map_value_has_the_same_colour_in_every_image():
     grey = np.full((400, 400, 3), 120, np.uint8)
     weak, strong = np.full((9, 9), 0.3, np.float32), np.full((9, 9), 0.3, np.float32)
     weak[8, 8], strong[8, 8] = 0.31, 1.0
-    scale = colour_scale(np.stack([weak, strong]))
+    scale = colour_scale(np.stack([weak, strong]), np.array([False, True]))
     first, second = (panels(grey, anomaly_map, None, None, scale)[2] for anomaly_map in (weak, strong))
     np.testing.assert_array_equal(first[:300, :300], second[:300, :300])
-    assert second[-1, -1].sum() > first[-1, -1].sum() + 200
+    assert np.ptp(second[-1, -1]) > 150
+    assert np.ptp(first[-1, -1]) < 10
 
 
 def test_the_scale_holds_the_threshold_and_never_stretches_noise():
     noise = np.random.default_rng(0).uniform(0.1, 0.11, (9, 20, 20)).astype(np.float32)
-    low, high = colour_scale(noise)
+    labels = np.arange(9) == 0
+    low, high = colour_scale(noise, labels)
     assert high - low == pytest.approx(drawing.MIN_SCALE_SPAN) and 0.1 <= low <= 0.11
     noise[0, 0, 0] = 0.9  # one tiny defect, rarer than the percentile
-    assert colour_scale(noise, threshold=0.8)[1] == pytest.approx(0.8)
-    assert colour_scale(np.full((1, 2, 2), np.nan)) == (0.0, 1.0)
+    assert colour_scale(noise, labels, 0.8) == pytest.approx((low, 0.8))
+    assert colour_scale(noise, labels, 0.108) == pytest.approx((np.median(noise), 0.108))
+    assert colour_scale(noise, labels, 0.09) == pytest.approx((0.04, 0.09))
+    assert colour_scale(np.full((1, 2, 2), np.nan), labels[:1]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("shade", [0, 20, 128, 255])
+def test_heat_is_transparent_below_its_scale_and_as_opaque_as_it_gets_from_the_threshold_on(shade):
+    picture = np.full((9, 90, 3), shade, np.uint8)
+    values = np.tile(np.linspace(0, 1, 90, dtype=np.float32), (9, 1))
+    shown = drawing.heat(picture, values, (0.3, 0.6))
+    colourful = np.ptp(shown.astype(int), axis=2)[0]
+    assert (colourful[values[0] < 0.3] == 0).all(), "what normal images reach is as grey as the photograph"
+    assert (np.diff(colourful[(values[0] > 0.32) & (values[0] < 0.58)]) >= 0).all()
+    assert (colourful[values[0] > 0.6] > 140).all(), "on black and on white"
 
 
 @pytest.mark.parametrize("shape", [(600, 800), (800, 300), (100, 100), (1, 1), (3000, 2), (17, 2000)])

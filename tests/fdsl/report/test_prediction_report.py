@@ -1,9 +1,16 @@
 """What a run of many photographs leaves: the report shows the highest and a sample, and says so."""
 
 import collections
+import json
+import re
 
+import numpy as np
+import pytest
+
+from fdsl.report.charts import scores_svg, ticks
 from fdsl.report.prediction_report import write_prediction_report
 from fdsl.store.prediction_folder import RANKED, SAMPLE, Drawn, PredictionFolder
+from fdsl.thresholds.threshold import Threshold
 from tests.support.run_config import prediction_config
 
 
@@ -15,8 +22,11 @@ def row(number):
         "anomalous": False,
         "reason": None,
         "boxes": [],
+        "pixel_threshold": None,
+        "regions": [],
         "grid": 4,
         "picture": None,
+        "mask": None,
     }
 
 
@@ -53,3 +63,59 @@ def test_each_item_is_as_likely_as_any_other():
         assert some.items == sorted(set(some.items)) and len(some.items) == 5
         drawn.update(some.items)
     assert min(drawn.values()) > 60 and max(drawn.values()) < 140
+
+
+def inspected(folder, count, **more):
+    """The page of rows with pictures beside the photographs that they are of."""
+    rows = [
+        {**row(number), "width": 80, "height": 60, "picture": f"pictures/{number}.jpg", **more}
+        for number in range(count)
+    ]
+    run = PredictionFolder(folder, prediction_config())
+    for one in rows:
+        run.add(one, None, None)
+    write_prediction_report(folder, run.finish(4), Threshold(0.1, 0.1, "given"), [], "command", False)
+    text = (folder / "report.html").read_text()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    return text, json.loads(data[1])
+
+
+def test_a_row_links_to_its_photograph_and_all_scores_are_counted(tmp_path):
+    photo = tmp_path / "parts" / "a b.png"
+    text, data = inspected(tmp_path / "out", 3, path=str(photo), reason="no part in the picture")
+    assert text.count('href="../parts/a%20b.png"') == 3
+    (category,) = data["categories"]
+    assert category["originals"] == ["../parts/a%20b.png"] * 3
+    assert category["all"] == sorted(category["scores"]) and category["reasoned"] == [0.0, 0.037, 0.074]
+    assert data["panels"] == ["photograph", "heat map"] and data["mode"] == 1
+    without = inspected(tmp_path / "tar", 2)[1]["categories"][0]
+    assert without["originals"] == [None, None] and without["reasoned"] == []
+
+
+def luminance(colour):
+    """Relative luminance of #rrggbb (WCAG 2)."""
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_normal_and_defect_differ_in_greyscale_too(tmp_path):
+    text = inspected(tmp_path / "out", 1)[0]
+    for name in ("good", "defect"):
+        assert len(re.findall(rf"--{name}-fill: (#\w+);", text)) == 3, "light, dark and dark by choice"
+    pairs = list(zip(*(re.findall(rf"--{name}-fill: (#\w+);", text) for name in ("good", "defect"))))
+    for good, defect in pairs:
+        light, dark = sorted((luminance(good), luminance(defect)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) > 2.5
+
+
+def test_ticks_are_round_and_within_their_range():
+    assert ticks(0, 7, 4) == [0, 2, 4, 6] and ticks(0, 1, 4) == [0, 0.5, 1]
+    assert ticks(0.183, 0.336, 6) == pytest.approx([0.2, 0.25, 0.3]) and ticks(2, 2, 4) == [2]
+
+
+def test_a_histogram_of_scores_has_axes_and_a_bar_for_every_score():
+    drawn = scores_svg(np.array([0.1, 0.1, 0.5, np.nan]), 0.3)
+    assert sorted(re.findall(r"<title>(\d+)</title>", drawn)) == ["1", "2"]
+    assert all(f">{tick}</text>" in drawn for tick in ("0", "1", "2", "0.2", "0.4"))
+    assert 'class="threshold"' in drawn and 'class="threshold"' not in scores_svg(np.array([0.1]), None)

@@ -11,7 +11,8 @@ import pytest
 
 from fdsl.report import run_report as report
 from fdsl.report.charts import bin_edges, curve_svg, histogram_svg, operating_point
-from fdsl.report.run_report import per_cent, script_json, write_report
+from fdsl.report.pages import script_json
+from fdsl.report.run_report import per_cent, write_report
 from tests.support.make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, category_view, hostile_run
 from utils.config import BackboneConfig
 
@@ -80,8 +81,8 @@ def test_the_page_needs_nothing_from_elsewhere(run):
         for image in [*item["thumbnails"], *item["references"]]:
             assert image.startswith("data:image/webp;base64,")
             assert base64.b64decode(image.split(",")[1])[8:12] == b"WEBP"
-        for file in item["files"]:
-            assert (run[0].parent / item["strips"] / f"{file}.jpg").is_file()
+        for file in item["pictures"]:
+            assert (run[0].parent / file).is_file()
     links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
     links = [link for link in links if not link.startswith("#")]
     assert len(links) == 6 and all((run[0].parent / link).is_file() for link in links)

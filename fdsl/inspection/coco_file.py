@@ -1,0 +1,69 @@
+"""All regions of a run as a COCO file (cocodataset.org, "Data format", object detection), as labelling tools
+import it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from utils.files import whole_file
+
+CATEGORY = {"id": 1, "name": "defect", "supercategory": "anomaly"}
+
+
+def write_coco(file: Path, rows: Path) -> None:
+    """Writes the regions of scores.jsonl as annotations with polygons and scores; every photograph is an
+    image, also where it has none.
+
+    A polygon is a region's outer border: COCO's polygons have no holes. An annotation's `score` is the
+    region's highest map value, an image's `score` its image score.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    for row in _lines(rows):
+        image = len(images) + 1
+        images.append(
+            {
+                "id": image,
+                "file_name": row["image"],
+                "width": row["width"],
+                "height": row["height"],
+                "score": row["score"],
+                "anomalous": row["anomalous"],
+            }
+        )
+        annotations += [
+            _annotation(region, image, number)
+            for number, region in enumerate(row["regions"], start=len(annotations) + 1)
+        ]
+    content = {
+        "info": {"description": "Anomalous regions found by FDSL", "version": "1.0"},
+        "licenses": [],
+        "categories": [CATEGORY],
+        "images": images,
+        "annotations": annotations,
+    }
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(file) as out:
+        json.dump(content, out, allow_nan=False)
+
+
+def _annotation(region: dict[str, Any], image: int, number: int) -> dict[str, Any]:
+    return {
+        "id": number,
+        "image_id": image,
+        "category_id": CATEGORY["id"],
+        "bbox": [region[name] for name in ("x", "y", "width", "height")],
+        "area": region["area"],
+        "segmentation": [[place for point in region["outline"] for place in point]],
+        "iscrowd": 0,
+        "score": region["peak"],
+    }
+
+
+def _lines(rows: Path) -> Iterator[dict[str, Any]]:
+    with open(rows, encoding="utf-8") as lines:
+        for line in lines:
+            yield json.loads(line)

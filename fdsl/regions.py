@@ -1,0 +1,128 @@
+"""Regions of anomaly maps that reach the pixel threshold, as scikit-image measures them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from fdsl.boxes import HALF
+
+TOLERANCE = 0.5  # pixels that an outline may leave the region's border by,
+FINEST = 1000  # or this part of the region's longer side
+DECIMALS = 2  # of places and lengths in pixels
+POINTS_OF_AN_AREA = 3
+
+
+@dataclass(frozen=True)
+class Region:
+    """An 8-connected region of pixels that reach the pixel threshold, in the photograph's own pixels.
+
+    x, y, width, height: its bounding box. area: its pixels. centroid: (x, y) in
+    the coordinates of the outline. major_axis, minor_axis: lengths
+    of the axes of the ellipse with its second moments. orientation: degrees of the major axis,
+    counter-clockwise from the horizontal, 0 to below 180. peak, mean: its highest and its mean map value.
+    outline: the points (x, y) of its outer border, (0, 0) being the corner of the photograph; holes are not
+    left out.
+    """
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    centroid: tuple[float, float]
+    major_axis: float
+    minor_axis: float
+    orientation: float
+    peak: float
+    mean: float
+    outline: tuple[tuple[float, float], ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As scores.jsonl holds it."""
+        values = asdict(self)
+        return {**values, "centroid": list(self.centroid), "outline": [list(point) for point in self.outline]}
+
+
+def pixel_threshold_of(anomaly_map: np.ndarray, threshold: float | None) -> float | None:
+    """The value from which on pixels of an anomalous photograph's map (H,W) are shown as its defect.
+
+    That is `threshold`. Where it is None, or the map nowhere reaches it (the image score is another measure),
+    it is half-way from the map's median to its maximum. None for a map without variation.
+    """
+    peak = float(anomaly_map.max())
+    if threshold is not None and peak >= threshold:
+        return threshold
+    floor = float(np.median(anomaly_map))
+    return floor + HALF * (peak - floor) if peak > floor else None
+
+
+def find_regions(anomaly_map: np.ndarray, threshold: float, min_area: int = 1) -> list[Region]:
+    """The regions of a map (H,W) from `threshold` on that have at least `min_area` pixels, that of the
+    highest value first (skimage.measure.regionprops)."""
+    from skimage.measure import label, regionprops  # 0.8 s, which normal images need not wait for
+
+    labels = label(anomaly_map >= threshold, connectivity=2)
+    found = [_region(one, anomaly_map) for one in regionprops(labels, anomaly_map) if one.area >= min_area]
+    return sorted(found, key=lambda region: (-region.peak, region.y, region.x))
+
+
+def region_mask(anomaly_map: np.ndarray, threshold: float | None, min_area: int = 1) -> np.ndarray:
+    """(H,W) bool: the pixels of these regions; of no threshold none."""
+    if threshold is None:
+        return np.zeros(anomaly_map.shape, bool)
+    mask = anomaly_map >= threshold
+    if min_area <= 1:
+        return mask
+    from skimage.measure import label
+
+    labels, count = label(mask, connectivity=2, return_num=True)
+    kept = np.bincount(labels.ravel(), minlength=count + 1) >= min_area
+    kept[0] = False
+    return kept[labels]
+
+
+def _region(one: Any, anomaly_map: np.ndarray) -> Region:
+    top, left, bottom, right = (int(edge) for edge in one.bbox)
+    row, column = one.centroid
+    return Region(
+        left,
+        top,
+        right - left,
+        bottom - top,
+        int(one.area),
+        (_rounded(column + 0.5), _rounded(row + 0.5)),
+        _rounded(one.axis_major_length),
+        _rounded(one.axis_minor_length),
+        _rounded((math.degrees(one.orientation) + 90) % 180) % 180,
+        float(one.intensity_max),
+        float(anomaly_map[one.slice][one.image].mean(dtype=np.float64)),
+        _outline(one.image, left, top),
+    )
+
+
+def _outline(mask: np.ndarray, left: int, top: int) -> tuple[tuple[float, float], ...]:
+    """The outer border of a region (h,w) bool whose box begins at (left, top)."""
+    from skimage.measure import approximate_polygon, find_contours
+
+    height, width = mask.shape
+    rings = find_contours(np.pad(mask, 1).astype(np.float32), 0.5, fully_connected="high")
+    tolerance = max(TOLERANCE, max(mask.shape) / FINEST)
+    ring = approximate_polygon(max(rings, key=_enclosed), tolerance)[:-1]  # the last point is the first
+    if len(ring) < POINTS_OF_AN_AREA:
+        ring = np.array([[0.5, 0.5], [0.5, width + 0.5], [height + 0.5, width + 0.5], [height + 0.5, 0.5]])
+    return tuple((_rounded(x + left - 0.5), _rounded(y + top - 0.5)) for y, x in ring)
+
+
+def _enclosed(ring: Sequence[Any]) -> float:
+    """The area that a closed ring (n,2) encloses (shoelace formula)."""
+    y, x = np.asarray(ring).T
+    return abs(float(np.dot(x[:-1], y[1:]) - np.dot(x[1:], y[:-1]))) / 2
+
+
+def _rounded(value: float) -> float:
+    return round(float(value), DECIMALS)

@@ -1,0 +1,154 @@
+"""--roi and --ignore: what lies outside counts neither in the memory bank nor in maps and scores."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.region_of_interest import read_roi
+from fdsl.api import AnomalyDetector
+from fdsl.detector_state import ROI, restore_roi
+from fdsl.references.rotation import inside_of
+from models.methods.nearest import nearest_distance
+from tests.support.detectors import small_detector
+from tests.support.photographs import texture
+from utils.config import MethodConfig, WindowConfig
+from utils.errors import ConfigError, DataError, ModelError
+
+LEFT = np.s_[:, :40]  # of photographs of 80 x 60 pixels
+
+
+def mask(file, *white, size=(80, 60)):
+    """A black image that is white in these slices."""
+    pixels = np.zeros((size[1], size[0]), np.uint8)
+    for part in white:
+        pixels[part] = 255
+    Image.fromarray(pixels).save(file)
+    return file
+
+
+@pytest.fixture
+def left(tmp_path):
+    return mask(tmp_path / "left.png", LEFT)
+
+
+@pytest.fixture
+def references():
+    return [Image.fromarray(texture(seed)) for seed in (1, 2, 3)]
+
+
+def options(**given):
+    return MethodConfig(**{name: str(file) for name, file in given.items()})
+
+
+@pytest.mark.parametrize("size", [(80, 60), (7, 7), (400, 100)])
+def test_a_mask_of_any_size_is_resized_by_area(tmp_path, size):
+    half = mask(tmp_path / "half.png", np.s_[:, : size[0] // 2 + size[0] % 2], size=size)
+    roi = read_roi(options(roi=half), 64)
+    share = (size[0] // 2 + size[0] % 2) / size[0]
+    assert roi.shape == (64, 64) and roi.dtype == np.uint8
+    assert roi.mean() / 255 == pytest.approx(share, abs=0.01) and (roi[:, :25] == 255).all()
+    other = read_roi(options(ignore=half), 64)
+    np.testing.assert_allclose(other.astype(int) + roi, 255)
+    assert (
+        read_roi(options(roi=half, ignore=mask(tmp_path / "a.png", np.s_[:2], size=size)), 64).sum()
+        < roi.sum()
+    )
+    assert read_roi(MethodConfig(), 64) is None
+
+
+def test_what_is_no_mask_is_refused_in_one_sentence(tmp_path, left):
+    Image.fromarray(texture(1)).save(tmp_path / "photo.png")
+    black, white = mask(tmp_path / "black.png"), mask(tmp_path / "white.png", np.s_[:])
+    (tmp_path / "text.png").write_text("no image")
+    wrong = [
+        (options(roi=black), "--roi .*black.png: leaves nothing to evaluate"),
+        (options(ignore=white), "--ignore .*white.png: leaves nothing to evaluate"),
+        (options(roi=left, ignore=left), "--roi .*left.png: leaves nothing to evaluate"),
+        (options(roi=tmp_path / "photo.png"), "neither black nor white"),
+        (options(roi=tmp_path / "text.png"), "--roi .*text.png"),
+        (options(ignore=tmp_path / "not there.png"), "--ignore .*not there.png"),
+        (options(roi=tmp_path), "is a folder"),
+    ]
+    for given, words in wrong:
+        with pytest.raises(DataError, match=words) as caught:
+            read_roi(given, 64)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_region_that_covers_no_patch_by_half_is_refused(tmp_path, tiny_configs):
+    speck = mask(tmp_path / "speck.png", np.s_[10:12, 10:12])
+    with pytest.raises(ModelError, match="covers no patch by half"):
+        small_detector(tiny_configs, method="nearest", roi=speck)
+
+
+@pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
+@pytest.mark.parametrize("tiles", [1, 2])
+def test_outside_is_zero_and_a_defect_there_is_none(tiny_configs, left, references, method, tiles):
+    windows = WindowConfig(winmode="nan", tiles=tiles)
+    detector = small_detector(tiny_configs, method=method, roi=left, windows=windows, image_size=64)
+    detector.fit(references, rotations=1)
+    defective = detector.predict(texture(30, defect=True))  # it lies in columns 50 to 65
+    side = defective.patch_map.shape[1]
+    assert (defective.patch_map[:, side // 2 :] == 0).all() and (
+        defective.patch_map[:, : side // 2] > 0
+    ).any()
+    assert all(region.x + region.width <= 40 + 80 / side + 1 for region in defective.regions)
+    whole = small_detector(tiny_configs, method=method, windows=windows, image_size=64)
+    whole.fit(references, rotations=1)
+    gap = whole.predict(texture(30, defect=True)).score - whole.predict(texture(30)).score
+    assert abs(defective.score - detector.predict(texture(30)).score) < gap / 2
+
+
+def test_maps_are_distances_to_the_patches_that_count(tiny_configs, left, references):
+    detector = small_detector(tiny_configs, method="nearest", roi=left, image_size=64)
+    detector.fit(references, rotations=1)
+    inner = detector.scorer.detector
+    counts = inner.counts(8, 8).flatten()
+    assert counts.sum() == 32 and inner.memory.centred.shape[1] == 3 * 32
+    photo = Image.fromarray(texture(9))
+    tokens = inner.encode(detector.to_batch([photo])).tokens[:, 0]
+    bank = torch.cat(
+        [inner.encode(detector.to_batch([one])).tokens[:, 0][:, counts] for one in references], 1
+    )
+    nearest = [(own @ normal.T).argmax(-1) for own, normal in zip(tokens, bank)]
+    found = [
+        nearest_distance((own - normal[index])[None])[0] for own, normal, index in zip(tokens, bank, nearest)
+    ]
+    wanted = (torch.stack(found).mean(0) * counts).view(8, 8)
+    np.testing.assert_allclose(detector.predict(photo).patch_map, wanted, atol=1e-5)
+
+
+def test_of_rotated_copies_the_patches_that_show_what_counts_are_kept(tiny_configs, tmp_path):
+    top = mask(tmp_path / "top.png", np.s_[:32], size=(64, 64))
+    square = [Image.fromarray(texture(1, height=64, width=64))]
+    inner = small_detector(tiny_configs, method="nearest", roi=top, image_size=64).scorer.detector
+    copies = inside_of(inner, square, 4).whole.view(4, 8, 8)
+    for copy, kept in zip(copies, (np.s_[:4], np.s_[:, :4], np.s_[4:], np.s_[:, 4:])):
+        wanted = torch.zeros(8, 8, dtype=torch.bool)
+        wanted[kept] = True
+        assert (copy == wanted).all()
+
+
+def test_half_covered_patches_count_by_area(tiny_configs, tmp_path):
+    for width, columns in ((27, 3), (29, 4)):  # the fourth patch is covered by 3/8 or 5/8
+        part = mask(tmp_path / f"{width}.png", np.s_[:, :width], size=(64, 64))
+        inner = small_detector(tiny_configs, method="nearest", roi=part, image_size=64).scorer.detector
+        assert inner.counts(8, 8).sum(1).tolist() == [columns] * 8
+
+
+def test_it_is_saved_with_the_detector_and_needs_no_file(tiny_configs, left, references, tmp_path):
+    detector = small_detector(tiny_configs, roi=left, image_size=64)
+    detector.fit(references)
+    photo = Image.fromarray(texture(30, defect=True))
+    detector.save(tmp_path / "part.safetensors")
+    left.unlink()
+    loaded = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+    before, after = detector.predict(photo), loaded.predict(photo)
+    assert before.score == after.score and (before.patch_map == after.patch_map).all()
+    loaded.add_references(Image.fromarray(texture(4)))
+    assert (loaded.predict(photo).patch_map[:, 4:] == 0).all()
+    inner, tensors = loaded.scorer.detector, loaded.tensors()
+    for wrong in ({}, {ROI: tensors[ROI][:5]}, {ROI: tensors[ROI].float()}):
+        with pytest.raises(ConfigError, match="region of interest"):
+            restore_roi(inner, wrong)
