@@ -1,4 +1,4 @@
-"""The heat map with boxes over a photograph, as predict.py draws it (fdsl/report/), by Pillow alone."""
+"""The heat map of predict.py (fdsl/report/) over a photograph, with boxes, by Pillow alone."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from deploy.boxes import Box, upsample
+from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
 
 if TYPE_CHECKING:
     from deploy.graph import Found
@@ -20,37 +21,19 @@ if TYPE_CHECKING:
 PICTURES = "pictures"
 KINDS = ("none", "anomalous", "all")  # of which photographs pictures are drawn
 QUALITY = 90  # of JPEG
-BRIGHTNESS = 0.85  # of the photograph below the heat map
 BOX_COLOUR, SHADOW = (64, 224, 208), (16, 16, 18)
 NAME_LENGTH = 40
-# Every 17th colour of the map "inferno"; between them it is linear.
-INFERNO = (
-    "000004 0c0826 240c4f 420a68 5d126e 781c6d 932667 ae305c "
-    "c73e4c dd513a ed6925 f8850f fca50a fac62d f2e661 fcffa4"
-)
-
-
-def _tables() -> tuple[np.ndarray, np.ndarray]:
-    """For shades of heat 0..255: the colour times its opacity (256,3), and what is left of the photograph
-    below it (256,), as shares."""
-    anchors = np.array([list(bytes.fromhex(colour)) for colour in INFERNO.split()], np.float64)
-    shades, opacity = np.arange(256), np.sqrt(np.arange(256) / 255)
-    places = np.linspace(0, 255, len(anchors))
-    colours = np.stack([np.interp(shades, places, channel) for channel in anchors.T], axis=1)
-    return colours * opacity[:, None], BRIGHTNESS * (1 - opacity)
-
-
-COLOURS, REST = _tables()
+COLOURS, REST = heat_tables()
 
 
 def draw(photo: Image.Image, found: Found, scale: tuple[float, float]) -> Image.Image:
     """The heat map and the boxes of what was found, over the RGB photograph and at its size. `scale`: map
-    values (low, high) that are cold and hottest."""
+    values (low, high) from which on there is heat, and it is opaque."""
     low, high = scale
-    heights = (upsample(found.patch_map, photo.height, photo.width) - low) * (255 / (high - low))
+    heights = (upsample(found.patch_map, photo.height, photo.width) - low) * (255 / (TOP * (high - low)))
     shades = np.clip(np.rint(heights), 0, 255).astype(np.uint8)
-    below = np.asarray(photo.convert("L"), np.float32) * REST[shades].astype(np.float32)
-    values = COLOURS.astype(np.float32)[shades] + below[..., None]
+    grey = np.asarray(photo.convert("L"), np.float32) * np.float32((255 - GREY_FLOOR) / 255) + GREY_FLOOR
+    values = COLOURS.astype(np.float32)[shades] + (grey * REST[shades] / np.float32(255))[..., None]
     picture = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
     _outline(picture, found.boxes)
     return picture

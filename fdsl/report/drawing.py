@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
+
 PANEL_SIDE = 512  # longest side of a panel of the large picture, pixels
 INSPECTION_SIDE = 768  # of the two panels of an inspected photograph
 MIN_PANEL_SIDE = 384  # smaller photos are enlarged to this
@@ -24,10 +26,6 @@ PANEL_NAMES = ("photo", "ground truth", "heat map", "prediction")
 
 SCALE_PERCENTILE = 99.9  # of all map values of a category without a pixel threshold: the top of its scale
 MIN_SCALE_SPAN = 0.05  # without a pixel threshold: what hardly varies is not stretched into false alarms
-HEAT_TOP = 2.0  # colours go on to this multiple of the scale's span
-HEAT_COLOURS = ((255, 200, 0), (255, 140, 0), (240, 40, 20), (225, 0, 70), (220, 0, 140))  # evenly over it
-OPACITY = 0.75  # of the heat map from the scale's high end on: the defect shows through
-GREY_FLOOR = 36  # of the photograph below the heat map, so that a black product can be seen
 
 TRUTH_COLOUR = (64, 224, 208)
 PREDICTION_COLOUR = (255, 122, 61)
@@ -125,27 +123,16 @@ def _outline(panel: np.ndarray, region: np.ndarray, colour: tuple[int, int, int]
     return panel
 
 
-@lru_cache(maxsize=1)
-def _heat_tables() -> tuple[np.ndarray, np.ndarray]:
-    """For shades of heat 0..255, HEAT_TOP at the end: the colour times its opacity (256,1,3), and what is
-    left of the photo below it (256,)."""
-    heat_of_shade = np.linspace(0, HEAT_TOP, 256)
-    opacity = OPACITY * np.minimum(1, heat_of_shade)
-    stops = np.linspace(0, HEAT_TOP, len(HEAT_COLOURS))
-    colours = np.stack([np.interp(heat_of_shade, stops, channel) for channel in zip(*HEAT_COLOURS)], axis=-1)
-    return (colours * opacity[:, None]).astype(np.uint8)[:, None], (255 * (1 - opacity)).astype(np.uint8)
-
-
 def heat(photo: np.ndarray, upsampled: np.ndarray, scale: tuple[float, float]) -> np.ndarray:
     """The heat map over the grey photo: transparent up to the scale's low end, at its full opacity from the
     high end on; beyond that the colour alone goes on."""
     low, high = scale
-    shades = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (HEAT_TOP * (high - low)))
-    colours, rest = _heat_tables()
+    shades = cv2.convertScaleAbs(np.maximum(upsampled - low, 0), alpha=255 / (TOP * (high - low)))
+    colours, rest = heat_tables()
     grey = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)
     grey = cv2.convertScaleAbs(grey, alpha=(255 - GREY_FLOOR) / 255, beta=GREY_FLOOR)
     grey = cv2.multiply(grey, cv2.LUT(shades, rest), scale=1 / 255)
-    return cv2.add(cv2.applyColorMap(shades, colours), cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
+    return cv2.add(cv2.applyColorMap(shades, colours[:, None]), cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB))
 
 
 def inspection(

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
-from fdsl.report import drawing
+from utils.heat_colours import STOPS
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -28,7 +28,7 @@ def templates(*folders: Path) -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    colours = ["rgb({} {} {})".format(*colour) for colour in drawing.HEAT_COLOURS]
+    colours = ["rgb({} {} {})".format(*colour) for colour in STOPS]
     environment.globals["heat_colours"] = colours
     return environment
 

@@ -1,0 +1,21 @@
+"""The colours of heat maps, the same in all pictures: a map value is transparent up to a scale's low end, at
+its full opacity from the high end on, and beyond that the colour alone goes on, up to TOP times the span."""
+
+from __future__ import annotations
+
+import numpy as np
+
+TOP = 2.0
+STOPS = ((255, 200, 0), (255, 140, 0), (240, 40, 20), (225, 0, 70), (220, 0, 140))  # RGB, evenly up to TOP
+OPACITY = 0.75  # the defect shows through
+GREY_FLOOR = 36  # of the photograph below, so that a black product can be seen
+
+
+def heat_tables() -> tuple[np.ndarray, np.ndarray]:
+    """For shades of heat 0..255, TOP at the end: the colour times its opacity (256,3) uint8, and what is left
+    of the photograph below (256,) uint8, 255 being all of it."""
+    height = np.linspace(0, TOP, 256)
+    opacity = OPACITY * np.minimum(1, height)
+    places = np.linspace(0, TOP, len(STOPS))
+    colours = np.stack([np.interp(height, places, channel) for channel in zip(*STOPS)], axis=-1)
+    return (colours * opacity[:, None]).astype(np.uint8), (255 * (1 - opacity)).astype(np.uint8)
