@@ -234,11 +234,7 @@ OF_PREDICT: tuple[Rule, ...] = (
     (lambda it: it.inspects and not it["input"], "--input is needed: the photographs to score"),
     (lambda it: it.inspects and not it.has_normal_images, "--references DIR is needed (or --detector FILE)"),
     (
-        lambda it: (
-            it.inspects
-            and it["output"] is None
-            and (it["format"] != "json" or it.writes)
-        ),
+        lambda it: it.inspects and it["output"] is None and (it["format"] != "json" or it.writes),
         "--output DIR is needed (only --format json without other files can do without)",
     ),
     (
