@@ -4,7 +4,6 @@ own."""
 from __future__ import annotations
 
 import shutil
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -16,7 +15,6 @@ import numpy as np
 from PIL import Image
 
 from data.images import MAX_PIXELS
-from data.masks import key, unmarked
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import Box, find_boxes
 from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
@@ -26,7 +24,7 @@ from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds.threshold import FEWEST_OF_BATCH, NormalScores
 from models.methods.batch import FEWEST
-from page.uploads import Upload, jpeg, plain_name, receive, remove
+from page.uploads import Upload, distinct, holds, jpeg, plain_name, receive, refuse_mask, remove, zipped
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError
 from utils.room import OnDisk
@@ -211,7 +209,7 @@ class Session:
         with self._place(kind, known, most, enough) as number:
             with self._lock:
                 self._refuse_known(content, name)
-                _refuse_mask(name, known.values())
+                refuse_mask(name, known.values())
             upload = receive(content, number, name, self.folder, self.limits.max_pixels)
             with self._lock:
                 try:
@@ -238,7 +236,7 @@ class Session:
         """DataError for a normal image that is here already: it would be scored by itself."""
         known = {"references": self.references, "calibration images": self.calibration}
         for kind, uploads in known.items():
-            if any(_holds(one, content) for one in uploads.values()):
+            if any(holds(one, content) for one in uploads.values()):
                 raise DataError(f"{plain_name(name)}: is among the {kind} already")
 
     @contextmanager
@@ -262,10 +260,10 @@ class Session:
         enough = f"{most} photographs are as many as this page holds; remove some, or use predict.py"
         with self._place("photographs", self.photographs, most, enough) as number:
             with self._lock:
-                _refuse_mask(name, self.photographs.values())
+                refuse_mask(name, self.photographs.values())
             upload = receive(content, number, name, self.folder, self.limits.max_pixels)
             with self._lock:
-                *_, name = _distinct([*(known.name for known in self.photographs.values()), upload.name])
+                *_, name = distinct([*(known.name for known in self.photographs.values()), upload.name])
                 self.photographs[number] = photograph = Photograph(**(vars(upload) | {"name": name}))
         return self._row(photograph)
 
@@ -482,7 +480,7 @@ class Session:
                 row = inspected_row(name, found) | {"picture": draw(name, photo, found, folder)}
                 output.add(row, found.base_map, found.window_map)
             finish(self.detector, output)
-            return _zipped(folder, self.folder / f"{self._next()}.zip")
+            return zipped(folder, self.folder / f"{self._next()}.zip")
 
     def saved_detector(self) -> Path:
         """The detector as predict.py --detector takes it; DataError where it is not fitted."""
@@ -540,39 +538,5 @@ def _calibrated(detector: AnomalyDetector, images: Mapping[int, Upload], rate: f
     return other
 
 
-def _refuse_mask(name: str, others: Iterable[Upload]) -> None:
-    """DataError for a file that is called as the mask of a photograph which is here: it is none itself."""
-    stem = unmarked(Path(plain_name(name)).stem)
-    photo = next((one.name for one in others if stem and key(Path(one.name).stem) == key(stem)), None)
-    if photo is not None:
-        raise DataError(f"{plain_name(name)}: is called as the mask of {photo}; only photographs are taken")
-
-
-def _holds(upload: Upload, content: bytes) -> bool:
-    return upload.file.stat().st_size == len(content) and upload.file.read_bytes() == content
-
-
 def _listed(upload: Upload) -> dict[str, Any]:
     return {"number": upload.number, "name": upload.name, "width": upload.size[0], "height": upload.size[1]}
-
-
-def _distinct(names: list[str]) -> Iterator[str]:
-    """The names, with a number before the ending where one was there already."""
-    seen: set[str] = set()
-    for name in names:
-        stem, dot, ending = name.rpartition(".")
-        stem, ending = (stem, dot + ending) if stem else (name, "")
-        candidate, number = name, 1
-        while candidate in seen:
-            number += 1
-            candidate = f"{stem} ({number}){ending}"
-        seen.add(candidate)
-        yield candidate
-
-
-def _zipped(folder: Path, file: Path) -> Path:
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # almost all of it is JPEG
-        for path in sorted(folder.rglob("*")):
-            if path.is_file() and not path.name.startswith("."):
-                archive.write(path, path.relative_to(folder).as_posix())
-    return file

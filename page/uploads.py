@@ -8,7 +8,8 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+import zipfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -16,6 +17,7 @@ from threading import BoundedSemaphore
 from PIL import Image
 
 from data.images import open_image
+from data.masks import key, unmarked
 from utils.errors import ConfigError, DataError
 from utils.grey_range import GreyRange
 from utils.lock import locked
@@ -136,3 +138,39 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         if not os.path.lexists(folder):
             return
+
+
+def refuse_mask(name: str, others: Iterable[Upload]) -> None:
+    """DataError for a file that is called as the mask of a photograph which is here: it is none itself."""
+    stem = unmarked(Path(plain_name(name)).stem)
+    photo = next((one.name for one in others if stem and key(Path(one.name).stem) == key(stem)), None)
+    if photo is not None:
+        raise DataError(f"{plain_name(name)}: is called as the mask of {photo}; only photographs are taken")
+
+
+def holds(upload: Upload, content: bytes) -> bool:
+    """Whether an upload is this file."""
+    return upload.file.stat().st_size == len(content) and upload.file.read_bytes() == content
+
+
+def distinct(names: list[str]) -> Iterator[str]:
+    """The names, with a number before the ending where one was there already."""
+    seen: set[str] = set()
+    for name in names:
+        stem, dot, ending = name.rpartition(".")
+        stem, ending = (stem, dot + ending) if stem else (name, "")
+        candidate, number = name, 1
+        while candidate in seen:
+            number += 1
+            candidate = f"{stem} ({number}){ending}"
+        seen.add(candidate)
+        yield candidate
+
+
+def zipped(folder: Path, file: Path) -> Path:
+    """Packs a folder's visible files into a ZIP file; returns it."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:  # almost all of it is JPEG
+        for path in sorted(folder.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                archive.write(path, path.relative_to(folder).as_posix())
+    return file

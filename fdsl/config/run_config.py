@@ -207,18 +207,7 @@ class RunConfig(Options):
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:
         """From config.json; ConfigError says in a few words what is wrong."""
-        try:
-            own = without(values, OF_A_DETECTOR)
-            config = cls(
-                detector=DetectorConfig.from_json(values),
-                **{name: own.pop(name) for name in _own_fields(cls)},
-            )
-            if own:
-                raise ConfigError(f"no run writes {one_line(', '.join(map(str, own)), 60)}")
-        except KeyError as error:
-            raise ConfigError(f"{error.args[0]} is missing") from error
-        except (TypeError, AttributeError) as error:
-            raise ConfigError(f"it holds values that no run writes: {one_line(error, 60)}") from error
+        config = _of_detector(cls, values, "run writes")
         right = (
             isinstance(config.command, str)
             and config.trained_on_test_images in (None, False, True)
@@ -276,9 +265,21 @@ class RunConfig(Options):
 NOT_OF_A_RUN = ("machine", "command", *(name for name, known in options_of(RunConfig).items() if known.place))
 
 
-def _own_fields(kind: type) -> list[str]:
-    """The fields of a run or of a fitted detector without those of what it is made of."""
-    return [one.name for one in fields(kind) if one.name != "detector"]
+def _of_detector(kind: type, values: Mapping[str, Any], who: str) -> Any:
+    """A dataclass with a field `detector` from stored values, where a detector's stand among its own;
+    ConfigError for values that no `who`."""
+    try:
+        own = without(values, OF_A_DETECTOR)
+        detector = DetectorConfig.from_json(values)
+        names = [one.name for one in fields(kind) if one.name != "detector"]
+        config = kind(detector=detector, **{name: own.pop(name) for name in names})
+    except KeyError as error:
+        raise ConfigError(f"{error.args[0]} is missing") from error
+    except (TypeError, AttributeError) as error:
+        raise ConfigError(f"it holds values that no {who}: {one_line(error, 60)}") from error
+    if own:
+        raise ConfigError(f"no {who} {one_line(', '.join(map(str, own)), 60)}")
+    return config
 
 
 def _is_grey(values: Any) -> bool:
@@ -317,18 +318,7 @@ class FittedConfig(Options):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FittedConfig:
         """From a saved detector's values; ConfigError for what `save` did not write."""
-        try:
-            own = without(values, OF_A_DETECTOR)
-            config = cls(
-                DetectorConfig.from_json(values), **{name: own.pop(name) for name in _own_fields(cls)}
-            )
-            if own:
-                raise ConfigError(f"no detector has {one_line(', '.join(map(str, own)), 60)}")
-        except KeyError as error:
-            raise ConfigError(f"{error.args[0]} is missing") from error
-        except (TypeError, AttributeError) as error:
-            raise ConfigError(f"it holds values that no detector has: {one_line(error, 60)}") from error
-        return config
+        return _of_detector(cls, values, "detector has")
 
 
 @dataclass(frozen=True)
