@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from deploy.journal import Journal
     from deploy.results import Folder
     from deploy.watch import Arrivals, Arrived
+    from utils.drift import Drift
 
 AHEAD = 2  # photographs that are read before they are asked for
 LISTED_SKIPPED = 20  # lines about skipped files at the end; skipped.csv has them all
@@ -86,6 +87,7 @@ def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
     code."""
     from deploy.journal import Journal
     from deploy.watch import Arrivals, looks
+    from utils.drift import Drift
 
     leaving.gentle("the same command goes on after the photographs that are done")
     journal = Journal(args.output, {**facts, "watch": args.watch})
@@ -94,12 +96,13 @@ def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
         say(f"{journal.count} photograph(s) are done already")
     else:
         say(f"waiting for photographs in {printable(args.watch)}; Ctrl-C ends it")
+    drift = Drift(graph.statistics)
     before, anomalous, as_json = journal.count, 0, args.format == "json"
     for found in looks(arrivals, args.stop_after, say):
         for one in found:
             if leaving.asked.is_set():
                 break
-            row = row_at_rest(graph, one, arrivals, journal, args)
+            row = row_at_rest(graph, one, arrivals, journal, drift, args)
             if row is None:
                 continue
             anomalous += bool(row["anomalous"])
@@ -112,7 +115,7 @@ def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
 
 
 def row_at_rest(
-    graph: Graph, one: Arrived, arrivals: Arrivals, journal: Journal, args: argparse.Namespace
+    graph: Graph, one: Arrived, arrivals: Arrivals, journal: Journal, drift: Drift, args: argparse.Namespace
 ) -> dict[str, Any] | None:
     """The row of a photograph, which is in the journal when this returns; None where it has none, or not
     yet."""
@@ -139,6 +142,9 @@ def row_at_rest(
         row["picture"] = write_picture(args.output, one.name, digest, graph, photo, found)
     journal.add(row)
     arrivals.finish(one)
+    if not found.reason:
+        for sentence in drift.add(one.name, found.statistics, found.normal_percentile):
+            say(f"warning: {sentence}")
     return row
 
 

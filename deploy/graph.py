@@ -35,7 +35,8 @@ MOST_SIZES = 100_000  # references whose sizes they hold
 @dataclass(frozen=True)
 class Found:
     """The result of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
-    anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first."""
+    anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first. statistics:
+    those of the image (4,)."""
 
     size: tuple[int, int]
     score: float
@@ -47,6 +48,7 @@ class Found:
     reason: str
     patch_map: np.ndarray
     boxes: list[Box]
+    statistics: np.ndarray
 
 
 def whole(name: str, value: object, smallest: int = 1, largest: int = LARGEST_SIDE) -> int:
@@ -233,10 +235,8 @@ class Graph:
             raise DataError(f"{name}: its anomaly map is not finite; check the photograph and the detector")
         score, window = float(given["score"]), given.get("window_score")
         anomalous = None if self.threshold is None else score >= self.threshold
-        reason = ""
-        if len(self.statistics):
-            whole = pixels[0] if self.tiles is None else pixels[0, 0]
-            reason = reason_of(statistics_of(whole), self.statistics)
+        statistics = statistics_of(pixels[0] if self.tiles is None else pixels[0, 0])
+        reason = reason_of(statistics, self.statistics) if len(self.statistics) else ""
         boxes: list[Box] = []
         if anomalous is not False and not reason:
             boxes = find_boxes(upsample(given["map"], photo.height, photo.width), self.level)
@@ -251,4 +251,5 @@ class Graph:
             reason,
             given["map"],
             boxes,
+            statistics,
         )

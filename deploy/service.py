@@ -71,7 +71,10 @@ class Service:
     nobody does. counts: of answers since the start."""
 
     def __init__(self, graph: Graph, queue: int, max_pixels: int, journal: Journal | None = None) -> None:
+        from utils.drift import Drift
+
         self.graph, self.max_pixels, self.journal = graph, max_pixels, journal
+        self.drift = Drift(graph.statistics)
         self.queue = queue
         self._places = threading.BoundedSemaphore(queue)
         self._turn, self._counting = threading.Lock(), threading.Lock()
@@ -105,6 +108,9 @@ class Service:
         with self._turn:
             photo, found = self._look_at(content, name)
             row = row_of(name, found)
+            if not found.reason:
+                for sentence in self.drift.add(name, found.statistics, found.normal_percentile):
+                    say(f"warning: {sentence}")
             if self.journal is not None:
                 self._keep(row, self.journal)
             picture = encoded(draw(photo, found, self.graph.heat_scale), "PNG") if wants_map else b""
@@ -139,6 +145,7 @@ class Service:
             "seconds": round(time.monotonic() - self._begun, 1),
             "waiting": self.inside,
             "queue": self.queue,
+            "drift": self.drift.state,
             **self.counts,
         }
 

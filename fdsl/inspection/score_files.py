@@ -35,8 +35,10 @@ from fdsl.store.prediction_folder import PredictionFolder, Totals
 from fdsl.store.resume_index import stamp_values
 from models.backbones.weights_io.check_weights import fingerprint
 from utils.device import worker_count
+from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.files import FileStamp, write_bytes
+from utils.image_statistics import statistics_of
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
 
@@ -45,7 +47,7 @@ NOT_OF_MAPS = ("normal.", "references.")  # tensors that decide no map
 Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reason}
 
 
-MOST_SAID = {"doubt": 5, "copy": 5, "shape": 1}  # warnings of a kind
+MOST_SAID = {"doubt": 5, "copy": 5, "shape": 1, "drift": 5}  # warnings of a kind
 Say = Callable[[str, str], None]  # takes the kind of a warning and its sentence
 
 
@@ -183,7 +185,7 @@ def score_items(
             else:
                 yield item.name, item.path
 
-    shapes = Shapes(detector.reference_sizes, say, known)
+    shapes, drift = Shapes(detector.reference_sizes, say, known), Drift(detector.statistics)
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
     loaded = read_ahead(files(), size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
@@ -194,8 +196,19 @@ def score_items(
         unreadable += [item for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
         for item, prediction in zip(readable, found):
+            for sentence in _drift_of(item, prediction, drift):
+                say("drift", sentence)
             yield _kept(item, prediction, folder, made)
     yield from _skipped(unreadable, folder)
+
+
+def _drift_of(item: Loaded, found: Prediction, drift: Drift) -> list[str]:
+    """What there is to report of the photographs as a whole, with this one; one that cannot be judged takes
+    no part."""
+    if item.tensor is None or found.reason:
+        return []
+    whole = item.tensor if item.tensor.dim() == 3 else item.tensor[0]
+    return drift.add(item.name, statistics_of(whole.numpy()), found.normal_percentile)
 
 
 def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator[Listed]:

@@ -586,3 +586,14 @@ def test_resume_with_other_settings_is_refused_and_a_new_run_leaves_nothing_old(
     predict.main([*arguments[:3], str(place / "parts/2.png"), *arguments[4:]])
     assert len(list((tmp_path / "out/pictures").iterdir())) == 1
     assert not (tmp_path / "out/skipped.csv").exists()
+
+
+def test_photographs_that_change_as_a_whole_are_reported(place, backbone, tmp_path, logged):
+    for number in range(100):
+        draw(tmp_path / "line" / f"{number}.png", number % 5)
+        if number >= 50:
+            photo = Image.open(tmp_path / "line" / f"{number}.png")
+            photo.point(lambda value: value * 0.7).save(tmp_path / "line" / f"{number}.png")
+    run = ["--references", str(place / "good"), "--input", str(tmp_path / "line"), "--pictures", "none"]
+    predict.main([*run, "--output", str(tmp_path / "out"), "--method", "nearest", *backbone])
+    assert logged().count("are darker than the references and the first 50") == 1

@@ -245,6 +245,21 @@ def test_several_at_once_get_each_their_own_row_and_none_is_lost(programs, tmp_p
     )
 
 
+def test_photographs_that_change_as_a_whole_are_reported(programs, monkeypatch):
+    running = Running(programs)
+    for number in range(100):
+        dark = Image.fromarray((texture(number % 5) * (0.7 if number >= 50 else 1)).astype(np.uint8))
+        stream = io.BytesIO()
+        dark.save(stream, "PNG")
+        running.row(stream.getvalue(), f"{number}.png")
+        if number == 98:
+            assert running.health()["drift"] == []
+    assert "darker" in running.health()["drift"]
+    told = running.stop()[1]
+    assert told.count("are darker than the references and the first 50") == 1
+    assert int(re.search(r"see (\d+)\.png", told)[1]) >= 50
+
+
 def test_with_a_token_nobody_else_is_answered(programs):
     running = Running(programs, env={"FDSL_TOKEN": SECRET, "PATH": ""})
     for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": SECRET[:-1]}):

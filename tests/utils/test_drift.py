@@ -1,0 +1,65 @@
+"""Photographs as a whole beside the references: what changes for all of them is reported once, with one that
+shows it."""
+
+import numpy as np
+import pytest
+
+from utils.drift import Drift
+
+REFERENCES = np.array([[100.0, 40.0, 8.0, 0.1], [104.0, 42.0, 9.0, 0.1]])
+WINDOW = 20
+
+
+def follow(drift, count, change=(1, 1, 1), score=50.0, seed=0, begin=0):
+    """The sentences of `count` photographs like the references, times a change."""
+    generator, found = np.random.default_rng(seed), []
+    for number in range(begin, begin + count):
+        values = np.append([102, 41, 8.5] * generator.normal(1, 0.03, 3) * change, 0.1)
+        percentile = None if score is None else float(np.clip(generator.normal(score, 20), 0, 100))
+        found += drift.add(f"{number}.png", values, percentile)
+    return found
+
+
+@pytest.mark.parametrize(
+    "change, kind",
+    [
+        ((0.8, 1, 1), "darker"),
+        ((1.2, 1, 1), "brighter"),
+        ((1, 0.5, 1), "of less contrast"),
+        ((1, 1, 0.5), "less sharp"),
+        ((1, 1, 2), "sharper"),
+    ],
+)
+def test_a_change_of_all_is_reported_once_and_again_after_it_was_over(change, kind):
+    drift = Drift(REFERENCES, WINDOW)
+    assert follow(drift, 3 * WINDOW) == [] and drift.state == []
+    (sentence,) = follow(drift, 3 * WINDOW, change, begin=100)
+    assert f"are {kind} than the references" in sentence and drift.state == [kind]
+    shown = int(sentence.rsplit(" ", 1)[1].removesuffix(".png"))
+    assert shown >= 100  # one of those that have changed
+    assert follow(drift, 3 * WINDOW, begin=300) == [] and drift.state == []
+    assert len(follow(drift, 3 * WINDOW, change, begin=400)) == 1
+
+
+def test_scores_that_rise_are_reported():
+    drift = Drift(REFERENCES, WINDOW)
+    assert follow(drift, 2 * WINDOW, score=40) == []
+    (sentence,) = follow(drift, 2 * WINDOW, score=95)
+    assert "score higher than the first 20" in sentence and drift.state == ["higher scores"]
+
+
+def test_what_stays_as_it_is_is_never_reported():
+    for seed in range(20):
+        assert follow(Drift(REFERENCES), 500, seed=seed) == []
+
+
+def test_without_references_or_percentiles_the_first_photographs_say_what_is_usual():
+    drift = Drift(np.empty((0, 4)), WINDOW)
+    assert follow(drift, 3 * WINDOW, score=None) == []
+    assert len(follow(drift, 2 * WINDOW, (0.7, 1, 1), score=None)) == 1
+
+
+def test_a_line_that_looks_otherwise_than_the_references_from_the_first_day_is_its_own_measure():
+    drift = Drift(REFERENCES, WINDOW)
+    assert follow(drift, 5 * WINDOW, (0.7, 1, 1)) == []
+    assert len(follow(drift, 2 * WINDOW, (0.5, 1, 1))) == 1

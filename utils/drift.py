@@ -1,0 +1,100 @@
+"""Whether the photographs of a line, as a whole, still look like the references: each one may pass while all
+of them have become darker. NumPy alone; predict.py and deploy/ share it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+WINDOW = 50  # photographs that are looked at as a whole
+# How far the median of a window may lie outside what the references and the first window span, as a factor:
+# of brightness, contrast and sharpness. Light that is a fifth weaker or stronger lies outside, and so does a
+# slight blur.
+FACTORS = (1.15, 1.5, 1.5)
+WORDS = (("darker", "brighter"), ("of less contrast", "of more contrast"), ("less sharp", "sharper"))
+RISEN = 0.8  # of the pairs of a photograph of the window and one of the first: so many score higher
+
+
+class Seen(NamedTuple):
+    """A photograph's brightness, contrast and sharpness (3,), and its normal_percentile, None where it has
+    none."""
+
+    name: str
+    values: np.ndarray
+    percentile: float | None
+
+
+class Drift:
+    """Follows photographs in the order they come. `references`: their statistics (K,4), as
+    utils/image_statistics.py gives them."""
+
+    def __init__(self, references: np.ndarray, window: int = WINDOW) -> None:
+        self.window, self._first = window, list[Seen]()
+        self._last: deque[Seen] = deque(maxlen=window)
+        self._low = references[:, :3].min(0) if len(references) else None
+        self._high = references[:, :3].max(0) if len(references) else None
+        self._reported: set[str] = set()
+
+    @property
+    def state(self) -> list[str]:
+        """In which ways the last photographs do not look like the references; none at first."""
+        return sorted(self._reported)
+
+    def add(self, name: str, statistics: np.ndarray, percentile: float | None) -> list[str]:
+        """Takes the next photograph, by its statistics (4,); returns what there is to report now, as
+        sentences. Frames that cannot be judged are not given."""
+        seen = Seen(name, statistics[:3], percentile)
+        if len(self._first) < self.window:
+            self._first.append(seen)
+            if len(self._first) == self.window:
+                self._widen(np.median([one.values for one in self._first], axis=0))
+            return []
+        self._last.append(seen)
+        if len(self._last) < self.window:
+            return []
+        found = {**self._of_statistics(), **self._of_scores()}
+        sentences = [sentence for kind, sentence in found.items() if kind not in self._reported]
+        self._reported = set(found)
+        return sentences
+
+    def _widen(self, median: np.ndarray) -> None:
+        self._low = median if self._low is None else np.minimum(self._low, median)
+        self._high = median if self._high is None else np.maximum(self._high, median)
+
+    def _of_statistics(self) -> dict[str, str]:
+        """Kind -> sentence of what the images' statistics show."""
+        assert self._low is not None and self._high is not None
+        median, found = np.median([one.values for one in self._last], axis=0), {}
+        for number, (factor, words) in enumerate(zip(FACTORS, WORDS)):
+            low, high, value = self._low[number], self._high[number], median[number]
+            if low / factor <= value <= high * factor:
+                continue
+            order = sorted(self._last, key=lambda one: one.values[number], reverse=bool(value > high))
+            kind = words[int(value > high)]
+            found[kind] = (
+                f"the last {self.window} photographs are {kind} than the references and the first "
+                f"{self.window} ({value:.3g}, before {low:.3g} to {high:.3g}); see {order[0].name}"
+            )
+        return found
+
+    def _of_scores(self) -> dict[str, str]:
+        before, now = _percentiles(self._first), _percentiles(self._last)
+        if not before or not now:
+            return {}
+        share = float((np.subtract.outer(now, before) > 0).mean())
+        if share < RISEN:
+            return {}
+        highest = max(self._last, key=lambda one: -1.0 if one.percentile is None else one.percentile)
+        return {
+            "higher scores": f"the last {self.window} photographs score higher than the first {self.window} "
+            f"(median normal_percentile {np.median(now):.3g}, before {np.median(before):.3g}), so more "
+            f"will be called anomalous; see {highest.name}"
+        }
+
+
+def _percentiles(photographs: Sequence[Seen]) -> list[float]:
+    return [one.percentile for one in photographs if one.percentile is not None]
