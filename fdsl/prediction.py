@@ -14,7 +14,7 @@ from PIL import Image
 
 from data.photographs import as_photograph
 from fdsl.boxes import Box, find_boxes
-from fdsl.regions import Region, find_regions, pixel_threshold_of, region_mask
+from fdsl.regions import Region, mask_of, pixel_threshold_of, region_mask, regions_of
 from fdsl.report import drawing
 from models.features import ScoreMaps
 from utils.errors import ConfigError
@@ -123,14 +123,15 @@ class Prediction:
     def regions(self) -> list[Region]:
         """The regions of pixels that reach the pixel threshold, that of the highest value first; none where
         it is not anomalous, or shows no part that could have some."""
-        limit = self.pixel_threshold
-        return [] if limit is None else find_regions(self.anomaly_map, limit, self.min_area)
+        return regions_of(self.anomaly_map, self.map_threshold, self.min_area) if self._shows_where else []
 
     def mask(self, threshold: float | None = None) -> np.ndarray:
         """(H,W) bool at the photograph's own size: the pixels of its `regions`; with a `threshold` those
         whose map value reaches it, whatever was decided. ConfigError for what is no finite number."""
         if threshold is None:
-            return region_mask(self.anomaly_map, self.pixel_threshold, self.min_area)
+            if self._shows_where:
+                return mask_of(self.anomaly_map, self.map_threshold, self.min_area)
+            return region_mask(self.anomaly_map, None)
         if not is_finite(threshold):
             raise ConfigError(f"threshold is {one_line(repr(threshold), 40)}, which is no finite number.")
         return region_mask(self.anomaly_map, threshold, self.min_area)

@@ -61,6 +61,36 @@ def pixel_threshold_of(anomaly_map: np.ndarray, threshold: float | None) -> floa
     return floor + HALF * (peak - floor) if peak > floor else None
 
 
+def is_reached(anomaly_map: np.ndarray, threshold: float | None) -> bool:
+    """Whether a map reaches its threshold anywhere, if there is one. Where it does not, what lies above
+    half-way is normal structure, but for the region of its maximum."""
+    return threshold is None or float(anomaly_map.max()) >= threshold
+
+
+def regions_of(anomaly_map: np.ndarray, threshold: float | None, min_area: int = 1) -> list[Region]:
+    """The regions of an anomalous photograph's map (H,W) with its detector's pixel threshold; of a map that
+    nowhere reaches it that of the maximum alone."""
+    limit = pixel_threshold_of(anomaly_map, threshold)
+    if limit is None:
+        return []
+    found = find_regions(anomaly_map, limit, 1 if not is_reached(anomaly_map, threshold) else min_area)
+    if is_reached(anomaly_map, threshold):
+        return found
+    return [region for region in found[:1] if region.area >= min_area]
+
+
+def mask_of(anomaly_map: np.ndarray, threshold: float | None, min_area: int = 1) -> np.ndarray:
+    """(H,W) bool: the pixels of `regions_of`."""
+    limit = pixel_threshold_of(anomaly_map, threshold)
+    if limit is None or is_reached(anomaly_map, threshold):
+        return region_mask(anomaly_map, limit, min_area)
+    from skimage.measure import label
+
+    labels = label(anomaly_map >= limit, connectivity=2)
+    own = labels == labels.flat[anomaly_map.argmax()]
+    return own if own.sum() >= min_area else np.zeros_like(own)
+
+
 def find_regions(anomaly_map: np.ndarray, threshold: float, min_area: int = 1) -> list[Region]:
     """The regions of a map (H,W) from `threshold` on that have at least `min_area` pixels, that of the
     highest value first (skimage.measure.regionprops)."""

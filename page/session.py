@@ -19,7 +19,7 @@ from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import Box, find_boxes
 from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
 from fdsl.references.rotation import ROTATIONS
-from fdsl.regions import Region, find_regions, pixel_threshold_of
+from fdsl.regions import Region, regions_of
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds.threshold import FEWEST_OF_BATCH, NormalScores
@@ -412,9 +412,7 @@ class Session:
         if found.reason:
             return [], []
         values = drawing.upsample(found.patch_map, found.size[1], found.size[0])
-        limit = pixel_threshold_of(values, self.level)
-        regions = [] if limit is None else find_regions(values, limit, found.min_area)
-        return find_boxes(values, self.level), regions
+        return find_boxes(values, self.level), regions_of(values, self.level, found.min_area)
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
         """Sets the threshold to a score, or to what normal images reach at a target false-positive rate, by

@@ -13,7 +13,7 @@ from skimage.draw import ellipse
 
 from fdsl.inspection.coco_file import write_coco
 from fdsl.prediction import Prediction
-from fdsl.regions import find_regions, pixel_threshold_of, region_mask
+from fdsl.regions import find_regions, mask_of, pixel_threshold_of, region_mask, regions_of
 from fdsl.report import drawing
 from models.features import ScoreMaps
 from utils.errors import ConfigError, DataError
@@ -77,6 +77,16 @@ def test_the_pixel_threshold_gives_way_where_the_map_does_not_reach_it():
     assert pixel_threshold_of(picture, 0.5) == 0.5
     assert pixel_threshold_of(picture, None) == pixel_threshold_of(picture, 0.9) == pytest.approx(0.4)
     assert pixel_threshold_of(np.full((5, 5), 0.2), 0.9) is None
+
+
+def test_a_map_below_its_threshold_has_the_region_of_its_maximum_alone():
+    picture = np.zeros((40, 60), np.float32)
+    picture[5:9, 5:15], picture[20:24, 30:40] = 0.7, 0.8
+    for threshold, count in ((0.6, 2), (0.75, 1), (None, 2), (0.9, 1)):
+        regions = regions_of(picture, threshold)
+        assert len(regions) == count and regions[0].x == 30
+        assert mask_of(picture, threshold).sum() == sum(region.area for region in regions)
+    assert regions_of(picture, 0.9, 41) == [] and not mask_of(picture, 0.9, 41).any()
 
 
 def prediction(values, **more):
