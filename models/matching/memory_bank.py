@@ -50,6 +50,18 @@ def nearest_of(query: Tensor, bank: Tensor, align: str = "mulmax") -> tuple[Tens
     return torch.cat(values), torch.cat(indices)
 
 
+def _nearest_within(query: Tensor, windows: Tensor, picked: Tensor, align: str) -> Tensor:
+    """Windows (W,n,C) of a query and normal ones (V,n,C) -> (W,n), the index among all V * n of each token's
+    nearest in those windows that its own picked (W,P)."""
+    patches = windows.shape[1]
+    candidates = windows[picked].flatten(1, 2)
+    similarity = query @ candidates.transpose(1, 2)
+    if align == "diff2":
+        similarity = similarity.float() - candidates.float().square().sum(-1)[:, None] / 2
+    best = similarity.max(-1).indices
+    return picked.gather(1, best // patches) * patches + best % patches
+
+
 @dataclass(frozen=True)
 class MemoryBank:
     """Normal tokens of one category: the mean (L,1,C) of the first photograph's, and what all of them differ
@@ -192,13 +204,20 @@ class MemoryBank:
         (W,P), a window being n tokens of the bank -> index (L,W,n); of equally near ones that of the window
         that it picked first.
 
-        One window at a time: on a CPU a batched product takes twice as long, and fresh memory for each one's
-        candidates too.
+        On a CPU one window at a time: a batched product takes twice as long there, and fresh memory for each
+        one's candidates too. On a GPU as many as make a chunk of the similarity matrix.
         """
         patches = tokens.shape[2]
         query = self.centre(tokens.flatten(1, 2)).view_as(tokens) if align == "diff2" else tokens
         windows = self.centred.unflatten(1, (-1, patches))
         found = torch.empty(tokens.shape[:3], dtype=torch.long, device=tokens.device)
+        if tokens.is_cuda:
+            step = max(1, ON_A_GPU // (patches * picked.shape[1] * patches))
+            for block, normal in enumerate(windows):
+                parts = zip(query[block].split(step), picked.split(step), found[block].split(step))
+                for own, chosen, place in parts:
+                    place.copy_(_nearest_within(own, normal, chosen, align))
+            return found
         candidates = self.centred.new_empty((picked.shape[1], patches, self.centred.shape[2]))
         for block, normal in enumerate(windows):
             for window, own in enumerate(picked):

@@ -121,6 +121,14 @@ def _among_themselves(centred: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> 
     return torch.cat(residuals)
 
 
+def _whitened(residuals: Tensor, whitening: Tensor) -> Tensor:
+    """Residuals (L,B,n,C) times their layer's matrix (L,C,C). On a GPU all images of a layer at once: a
+    product for each would copy the matrix as often. Those of a CPU stay as they were, to the last bit."""
+    if residuals.is_cuda:
+        return (residuals.flatten(1, 2) @ whitening).view(residuals.shape)
+    return residuals @ whitening[:, None]
+
+
 class Plus(PlusFacts, Method[PlusMemory]):
     """2L maps: each layer's distances for the map, then each layer's for the image score."""
 
@@ -154,7 +162,7 @@ class Plus(PlusFacts, Method[PlusMemory]):
             return torch.stack([bilateral(similarity, heights, near) if smooth else heights, plain])
 
         def of_layer(*layer: Tensor) -> Tensor:
-            if torch.compiler.is_compiling():  # a graph has no loop over images (models/onnx_graph.py)
+            if layer[0].is_cuda or torch.compiler.is_compiling():  # nor has a graph a loop over images
                 return of_images(*layer)
             return torch.stack([of_images(*image) for image in zip(*layer)], dim=1)
 
@@ -182,8 +190,8 @@ class Plus(PlusFacts, Method[PlusMemory]):
         )
         shared = None if COMMON_MODE in left_out else common_mode(residuals)
         if memory.whitening is not None and WHITENING not in left_out:
-            residuals = residuals @ memory.whitening[:, None]
-            shared = None if shared is None else shared @ memory.whitening[:, None]
+            residuals = _whitened(residuals, memory.whitening)
+            shared = None if shared is None else _whitened(shared, memory.whitening)
         plain = residuals.square().sum(-1).div(4).clamp(max=1)
         if shared is None:
             return plain, plain

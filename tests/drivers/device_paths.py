@@ -323,6 +323,7 @@ FAULTS = [
         batch.BatchMemory, "tokens_for", "self.held.get(device, self.tokens)", "self.tokens", "batch tiles"
     ),
     Fault(memory_bank.MemoryBank, "keys_of", "- self.mean", "- self.mean.cpu()", "nearest own picks diff2"),
+    Fault(memory_bank, "_nearest_within", " + best % patches", "", "nearest own picks diff2"),
     Fault(
         cpu_attention.PackedAttention, "forward", ".to(self.in_proj_weight.dtype)", "", "text windows", "fp16"
     ),
