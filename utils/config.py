@@ -125,10 +125,16 @@ class MethodConfig(Options):
     group: ClassVar[str] = "method"
 
     use_nam: bool = option(
-        True, needs=HEADS, trained=True, short={False: "nonam"}, help="neighbour aggregation (default 1)"
+        True,
+        research=True,
+        needs=HEADS,
+        trained=True,
+        short={False: "nonam"},
+        help="neighbour aggregation (default 1)",
     )
     fd: str = option(
         "abs",
+        research=True,
         choices=FD_MODES,
         needs=HEADS,
         trained=True,
@@ -137,6 +143,7 @@ class MethodConfig(Options):
     )
     align: str = option(
         "mulmax",
+        research=True,
         choices=ALIGNMENTS,
         needs=SEARCH,
         trained=True,
@@ -146,6 +153,7 @@ class MethodConfig(Options):
     )
     leave_out: tuple[str, ...] = option(
         (),
+        research=True,
         needs=COMPONENTS,
         short="no-{}",
         metavar="COMPONENT",
@@ -263,6 +271,7 @@ class WindowConfig(Options):
     )
     index_memory: str = option(
         "0",
+        research=True,
         choices=INDEX_MEMORIES,
         needs=WINDOWS,
         short={"1": "index", "window": "ownindex"},

@@ -37,8 +37,8 @@ class Option:
     standing for the value; or value -> text. always: also where it is the default. place: it decides no
     result, as where files lie, so it may differ between equal runs. trained: train.py takes it. fused: it
     combines or evaluates finished maps, so --from-maps may change it. several: test.py makes a run for each
-    of several values. flag_name: where the flag has another name than the field. Without a help text it is
-    stored, and has no flag.
+    of several values. flag_name: where the flag has another name than the field. research: test.py alone has
+    its flag, and train.py where it is `trained`. Without a help text it is stored, and has no flag.
     """
 
     default: Any
@@ -58,6 +58,7 @@ class Option:
     several: bool = False
     above: bool = False
     flag_name: str = ""
+    research: bool = False
 
     @property
     def flag(self) -> str:

@@ -204,7 +204,8 @@ class Asked(dict[str, Any]):
     def has_normal_images(self) -> bool:
         """Whether there are references, or nothing needs them."""
         method = self["method"]
-        alone = self["fd"] == "none" or (method is not None and METHODS[method].added_by)
+        by_itself = method is not None and METHODS[method].added_by
+        alone = by_itself or self["checkpoint"]  # heads of --fd none need no references
         return bool(self["detector"] or self["references"] or alone)
 
     @property

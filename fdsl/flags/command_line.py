@@ -8,11 +8,18 @@ import difflib
 import logging
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fdsl.flags.settings_file import Setting, Words, add_settings_flags, read_settings, write_settings
+from fdsl.flags.settings_file import (
+    FLAGS_ALONE,
+    Setting,
+    Words,
+    add_settings_flags,
+    read_settings,
+    write_settings,
+)
 from utils.console import Parser, put
 from utils.errors import ConfigError
 from utils.world import speaks
@@ -81,6 +88,17 @@ class CommandLine(Parser):
         """The flag that a word names, in full or by its beginning; None for none, and for several."""
         found = [flag for flag in self._option_string_actions if flag.startswith(word)]
         return word if word in found else found[0] if word.startswith("--") and len(found) == 1 else None
+
+    def refuse_without_effect(self, beside: str, names: Collection[str]) -> None:
+        """Ends where one of these flags was typed, which has no effect beside something."""
+        for name in self.typed:
+            if name in names:
+                self.error(f"--{name} has no effect with {beside}: leave it out")
+
+    def refuse_all_but(self, names: Collection[str], beside: str) -> None:
+        """Ends where another flag than these was typed."""
+        known = {*names, *FLAGS_ALONE, "debug"}
+        self.refuse_without_effect(beside, {name for name in self.typed if name not in known})
 
     def format_short(self) -> str:
         """What --help prints: the first sentence, the first examples, and the usual flags."""

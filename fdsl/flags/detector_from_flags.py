@@ -12,7 +12,7 @@ from data.images import open_image
 from data.inputs import find_images
 from data.labels import read_labels
 from fdsl.api import AnomalyDetector
-from fdsl.config.resolve import OF_HEADS, refuse_of_heads, refuse_windows_without_mode, window_config
+from fdsl.config.resolve import OF_HEADS, refuse_windows_without_mode, window_config
 from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection
 from fdsl.references.reference_files import reference_files
@@ -88,8 +88,9 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         logger.info("detector %s: method %s, %d reference(s)", args.detector, method, references)
         return detector
     take_default_method(args)
+    names = (name for kind in (BackboneConfig, MethodConfig) for name in options_of(kind))
     flags = {
-        **{name: getattr(args, name) for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)},
+        **{name: vars(args).get(name) for name in names},
         **places,
         "image_score": args.image_score or "max",
     }
@@ -105,7 +106,7 @@ def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
 def wants_heads(args: argparse.Namespace) -> bool:
     """Whether the flags ask for trained heads, or for what only they have."""
     asked = args.method is not None and METHODS[args.method].needs_heads
-    return asked or any(getattr(args, name) is not None for name in ("checkpoint", *OF_HEADS))
+    return asked or args.checkpoint is not None
 
 
 def take_default_method(args: argparse.Namespace) -> None:
@@ -124,12 +125,11 @@ def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDe
     """The detector without trained heads; ConfigError for flags that mean nothing without them."""
     wanted = args.method or WITH_HEADS
     method, trained_in = METHODS[wanted], args.checkpoints / args.model_name
-    if method.needs_heads or args.fd == "none":
+    if method.needs_heads:
         raise ConfigError(
             f"--method {wanted} needs trained heads, and there are none in {trained_in}; name them with "
             "--checkpoint FILE or train them."
         )
-    refuse_of_heads(vars(args), wanted)
     refuse_windows_without_mode(vars(args), wanted)
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
     logger.info("method %s: no trained heads asked for, %s", wanted, method.sentence)
@@ -221,8 +221,8 @@ def set_threshold(
         detector.calibrate(args.false_alarm_rate or 0.01, files)
     elif args.false_alarm_rate == "none":
         detector.threshold = None
-    elif args.detector and args.false_alarm_rate is not None:
-        detector.calibrate(args.false_alarm_rate)
+    elif args.detector and (args.false_alarm_rate is not None or args.threshold_from == "references"):
+        detector.calibrate(args.false_alarm_rate or 0.01)
     if detector.threshold:
         logger.info("threshold %.6g from %s", detector.threshold.score, detector.threshold.source)
         if detector.normal is not None and detector.normal.gave(detector.threshold):

@@ -29,6 +29,9 @@ COMMON = (  # what --help shows
     *("ablate", "from-maps", "device", "config"),
 )
 
+# What finished maps have behind them.
+OF_COMPUTING = ("preset", "device", "precision", "batch-size", "workers", "memory", "checkpoints")
+
 
 def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     """Reads and checks the command line: the flags of each run, one for each checkpoint, combination of
@@ -44,7 +47,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
         metavar="N",
         help=f"a larger image is refused (default {MAX_PIXELS:,})",
     )
-    add_detector_options(parser)
+    add_detector_options(parser, research=True)
     add_ablate_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
@@ -62,6 +65,7 @@ def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
         if args.dataset is None:
             parser.error("--dataset is needed (or --from-maps DIR)")
         return
+    parser.refuse_without_effect("--from-maps", OF_COMPUTING)
     if args.ablate or args.table:
         parser.error("--from-maps names one run: a table is of several, and what is finished is not repeated")
     several = [name for name in ("k_shot", "seed", "checkpoint") if len(_distinct(getattr(args, name))) > 1]

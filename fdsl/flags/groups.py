@@ -40,10 +40,10 @@ def add_option(group: argparse._ActionsContainer, known: Option, default: str | 
     group.add_argument(known.flag, **_of_argparse(known, default))
 
 
-def add_detector_options(parser: argparse.ArgumentParser) -> None:
-    """All that a detector is put together from."""
+def add_detector_options(parser: argparse.ArgumentParser, research: bool = False) -> None:
+    """All that a detector is put together from; `research`: also what only experiments change."""
     for kind in (WindowConfig, MethodConfig, BackboneConfig):
-        add_options(parser, kind)
+        add_options(parser, kind, lambda known: research or not known.research)
 
 
 def _of_argparse(known: Option, default: str | None = None) -> dict[str, Any]:
@@ -75,16 +75,17 @@ def _number_or_word(known: Option) -> Callable[[str], Any]:
     return lambda text: known.words[text] if text in known.words else number(text)
 
 
-def add_runtime_flags(parser: argparse.ArgumentParser) -> None:
-    """Where and how it runs."""
+def add_runtime_flags(parser: argparse.ArgumentParser, reads_files: bool = True) -> None:
+    """Where and how it runs; `reads_files`: by processes of its own."""
     group = parser.add_argument_group("runtime")
     group.add_argument(
         "--device", default="auto", metavar="auto|cpu|cuda|mps|N", help="where it runs (default auto)"
     )
     group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
-    group.add_argument(
-        "--workers", type=whole(0, 64), metavar="N", help="processes that load images (default: by cores)"
-    )
+    if reads_files:
+        group.add_argument(
+            "--workers", type=whole(0, 64), metavar="N", help="processes that load images (default: by cores)"
+        )
     group.add_argument(
         "--threads",
         type=whole(1, 1024),

@@ -15,16 +15,28 @@ from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_detector_options, add_option, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from models.methods.registry import DEFAULT, WITH_HEADS
+from utils.config import BackboneConfig
 from utils.limits import MAX_PIXELS
 from utils.options import options_of
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
     "preset",
-    *(name for name, known in OF_DETECTORS.items() if not known.place),
+    *(name for name, known in OF_DETECTORS.items() if not (known.place or known.research)),
     *("references", "checkpoint", "method", "image_score", "rotate_references"),
 )
 
+OF_CHECKPOINTS = ("checkpoints", "model-name")
+OF_DOCTOR = (
+    "preset",
+    "device",
+    "precision",
+    *(name.replace("_", "-") for name in options_of(BackboneConfig)),
+)
+OF_INPUT = (  # what only photographs that are inspected have a use for
+    *("output", "format", "exit-code", "resume", "pictures", "save-maps", "batch-size", "workers"),
+    *("save-masks", "coco", "min-area", "threshold-from"),
+)
 COMMON = (  # what --help shows
     *("references", "input", "output", "calibration", "false-alarm-rate", "preset", "save-detector"),
     *("detector", "add-references", "format", "device", "show", "doctor", "config"),
@@ -60,6 +72,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if problem := contradiction(args, OF_PREDICT):
         parser.error(problem)
+    _refuse_without_effect(args, parser)
     parser.save_settings(args)
     take_preset(args)
     return args
@@ -95,8 +108,8 @@ def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR|CSV",
         help="labelled photographs: a folder with good/ and defect folders, or a file with a header "
-        "image,label and paths relative to it, where good, ok, normal, no, false and 0 are good and all else "
-        "is not",
+        "image,label and paths relative to it, whose labels are good (ok, pass, 0) or anomalous (nok, fail, "
+        "defect, 1); another word is refused",
     )
 
 
@@ -140,7 +153,7 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     written.add_argument("--batch-size", type=whole(1), default=4)
 
 
-def add_detector_flags(parser: argparse.ArgumentParser) -> None:
+def add_detector_flags(parser: argparse.ArgumentParser, reads_files: bool = True) -> None:
     """What makes or loads a detector, and where it runs."""
     group = parser.add_argument_group("detector")
     add_preset_flag(group)
@@ -178,7 +191,7 @@ def add_detector_flags(parser: argparse.ArgumentParser) -> None:
         "--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote"
     )
     add_detector_options(parser)
-    add_runtime_flags(parser)
+    add_runtime_flags(parser, reads_files)
 
 
 def _rate(text: str) -> float | str:
@@ -201,3 +214,22 @@ def contradiction(args: argparse.Namespace, rules: tuple[Rule, ...]) -> str:
     asked = Asked(vars(args))
     asked.making = tuple(name.replace("_", "-") for name in MAKING_FLAGS if asked[name] is not None)
     return first_contradiction(rules, asked)
+
+
+def refuse_checkpoints_of_saved(args: argparse.Namespace, parser: CommandLine) -> None:
+    """Ends where a flag names where checkpoints lie beside --detector, which needs none."""
+    if args.detector:
+        parser.refuse_without_effect("--detector", OF_CHECKPOINTS)
+
+
+def _refuse_without_effect(args: argparse.Namespace, parser: CommandLine) -> None:
+    """Ends where a flag has nothing to act on."""
+    refuse_checkpoints_of_saved(args, parser)
+    if args.doctor:
+        parser.refuse_all_but(("doctor", *OF_DOCTOR), "--doctor")
+    elif args.show:
+        parser.refuse_all_but(("show", "detector"), "--show")
+    elif not args.input:
+        parser.refuse_without_effect("no --input", OF_INPUT)
+    elif args.output is None:
+        parser.refuse_without_effect("no --output", ("pictures",))

@@ -206,14 +206,6 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
     assert config["method"] == "fdsl" and config["trained_on"] == "visa"
 
 
-def test_parts_are_left_out_beside_a_checkpoint_too(place, checkpoint, tiny_configs, tmp_path):
-    flags = ["--references", str(place / "good"), "--input", str(place / "parts/2.png"), *RUNTIME]
-    flags += ["--checkpoint", str(checkpoint), "--model-config", tiny_configs, "--output", str(tmp_path)]
-    predict.main([*flags, "--method", "plus", "--leave-out", "top-k", "--winmode", "nan"])
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["options"]["leave_out"] == ["top-k"]
-
-
 def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):
     torch.manual_seed(1)
     state = {}
@@ -230,8 +222,6 @@ def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):
             [
                 "--checkpoint",
                 str(tmp_path / "old.pth"),
-                "--use-nam",
-                "0",
                 "--winmode",
                 "nan",
                 "--references",
@@ -432,10 +422,8 @@ def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, report
     "flags, words",
     [
         (["--win-size", "2"], "--win-size is for local windows"),
-        (["--index-memory", "window"], "--index-memory is for local windows"),
         (["--window-budget"], "--window-budget is for local windows"),
-        (["--use-nam", "1"], "needs trained heads, and there are none"),
-        (["--method", "nearest", "--use-nam", "1"], "--use-nam 1 does not go with --method nearest"),
+        (["--method", "fdsl"], "needs trained heads, and there are none"),
     ],
 )
 def test_flags_that_mean_nothing_without_trained_heads_are_refused(place, backbone, tmp_path, flags, words):

@@ -136,8 +136,6 @@ def test_a_test_run_speaks_of_each_category_by_its_name(datasets, tiny_configs, 
         (["--method", "text", "--false-alarm-rate", "0.1"], ConfigError, "is estimated from references"),
         (["--method", "text", "--object", " "], ConfigError, "--object ' ': give 1 to 200"),
         (["--method", "text", "--damaged-words", "torn", "{0}"], ConfigError, "--damaged-words '{0}'"),
-        (["--method", "nearest", "--with-text", "--winmode", "mul", "--win-size", "4", "--index-memory", "1",
-          "--references", "good"], ConfigError, "does not go with --index-memory 1"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_a_sentence(place, backbone, tmp_path, monkeypatch, flags, error, words):

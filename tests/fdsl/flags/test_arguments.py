@@ -15,8 +15,8 @@ from utils.errors import ConfigError
 
 def flags(*argv):
     parser = CommandLine("settings")
-    for add in (add_detector_options, add_runtime_flags):
-        add(parser)
+    add_detector_options(parser, research=True)
+    add_runtime_flags(parser)
     return vars(parser.parse_args(argv))
 
 
