@@ -27,7 +27,7 @@ def test_it_runs_to_its_end(monkeypatch, tmp_path, capsys):
     names: dict = {}
     shown = [run_cell("".join(cell["source"]), names) for cell in cells if cell["cell_type"] == "code"]
     pictures = [value for value in shown if isinstance(value, Image.Image)]
-    assert [picture.size for picture in pictures] == [(4 * 224, 224)] * 2
+    assert len(pictures) == 2 and all(picture.width > 1.5 * picture.height for picture in pictures)
     assert min(picture.convert("L").getextrema()[1] for picture in pictures) > 100
     assert names["ranked"][0].parent.name != "good", "the highest score is that of a defective part"
     assert names["detector"].predict(names["alarm"]).score < names["before"]
