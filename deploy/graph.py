@@ -14,10 +14,11 @@ import onnxruntime
 from PIL import Image
 
 from data.images import photograph_to_array
-from deploy.boxes import Box, find_boxes, upsample
+from deploy.boxes import find_boxes
 from utils.errors import ConfigError, DataError
 from utils.files import sampled_digest
 from utils.grey_range import GreyRange
+from utils.hot_regions import Box, upsample
 from utils.image_statistics import reason_of, statistics_of
 from utils.text import one_line, printable
 from utils.tile_layout import MOST_IN_ALL, Crops

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from deploy.boxes import Box, upsample
 from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
+from utils.hot_regions import Box, upsample
 
 if TYPE_CHECKING:
     from deploy.graph import Found

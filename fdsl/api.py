@@ -19,7 +19,6 @@ from torch import Tensor
 from data.grey import find_range
 from data.images import MAX_PIXELS, open_image
 from data.photographs import as_photograph, each_image, in_batches
-from fdsl.boxes import Box
 from fdsl.config.decision import LOWEST_RATE, Threshold
 from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config, method_config
@@ -59,6 +58,7 @@ from utils.archives import held_in_memory
 from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
+from utils.hot_regions import Box
 from utils.image_statistics import reason_of, statistics_of
 from utils.numbers import is_finite
 from utils.options import HEADS, takes_options

@@ -13,12 +13,13 @@ import numpy as np
 from PIL import Image
 
 from data.photographs import as_photograph
-from fdsl.boxes import Box, find_boxes
+from fdsl.boxes import find_boxes
 from fdsl.regions import Region, mask_of, pixel_threshold_of, region_mask, regions_of
 from fdsl.report import drawing
 from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import write_bytes
+from utils.hot_regions import Box, upsample
 from utils.numbers import is_finite
 from utils.score_rows import row_of
 from utils.text import one_line, printable
@@ -101,7 +102,7 @@ class Prediction:
     @cached_property
     def anomaly_map(self) -> np.ndarray:
         """(H,W) float32 in [0,1] at the photograph's own size: the patch map, bilinear, corners aligned."""
-        return drawing.upsample(self.patch_map, self.size[1], self.size[0])
+        return upsample(self.patch_map, self.size[1], self.size[0])
 
     @property
     def _shows_where(self) -> bool:

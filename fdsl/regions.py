@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fdsl.boxes import HALF
+from utils.hot_regions import HALF
 
 TOLERANCE = 0.5  # pixels that an outline may leave the region's border by,
 FINEST = 1000  # or this part of the region's longer side

@@ -16,7 +16,7 @@ from PIL import Image
 
 from data.images import MAX_PIXELS
 from fdsl.api import AnomalyDetector, Prediction, Threshold
-from fdsl.boxes import Box, find_boxes
+from fdsl.boxes import find_boxes
 from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
 from fdsl.references.rotation import ROTATIONS
 from fdsl.regions import Region, regions_of
@@ -27,6 +27,7 @@ from models.methods.batch import FEWEST
 from page.uploads import Upload, distinct, holds, jpeg, plain_name, receive, refuse_mask, remove, zipped
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError
+from utils.hot_regions import Box, upsample
 from utils.room import OnDisk
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
@@ -411,7 +412,7 @@ class Session:
         """Boxes and regions, displayed where it is anomalous; none where no part could have some."""
         if found.reason:
             return [], []
-        values = drawing.upsample(found.patch_map, found.size[1], found.size[0])
+        values = upsample(found.patch_map, found.size[1], found.size[0])
         return find_boxes(values, self.level), regions_of(values, self.level, found.min_area)
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
@@ -455,7 +456,7 @@ class Session:
         if kind == "photo":
             return jpeg(photo)
         scale = detector.heat_scale
-        values = drawing.upsample(found.patch_map, photo.height, photo.width)
+        values = upsample(found.patch_map, photo.height, photo.width)
         return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale)))
 
     def results(self) -> Path:

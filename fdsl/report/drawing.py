@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
+from utils.hot_regions import upsample
 
 PANEL_SIDE = 512  # longest side of a panel of the large picture, pixels
 INSPECTION_SIDE = 768  # of the two panels of an inspected photograph
@@ -71,25 +72,6 @@ def colour_scale(maps: np.ndarray, labels: np.ndarray, threshold: float | None =
         high = float(threshold)
         return next((one for one in (low, middle) if one < high), high - MIN_SCALE_SPAN), high
     return low, max(float(np.percentile(values, SCALE_PERCENTILE)), low + MIN_SCALE_SPAN)
-
-
-@lru_cache(maxsize=64)
-def _neighbours(length: int, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For `length` places over `points` samples, ends aligned: left and right sample, and the right one's
-    share."""
-    position = np.linspace(0, points - 1, length)
-    left = np.floor(position).astype(int)
-    return left, np.minimum(left + 1, points - 1), (position - left).astype(np.float32)
-
-
-def upsample(anomaly_map: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Anomaly map (G,G) to (height, width): bilinear, corners aligned; values that are not finite count as 0
-    or 1."""
-    clean = np.nan_to_num(np.asarray(anomaly_map, dtype=np.float32), posinf=1.0, neginf=0.0)
-    above, below, share = _neighbours(height, clean.shape[0])
-    rows = clean[above] * (1 - share[:, None]) + clean[below] * share[:, None]
-    left, right, share = _neighbours(width, clean.shape[1])
-    return rows[:, left] * (1 - share) + rows[:, right] * share
 
 
 def panel_size(height: int, width: int, side: int = PANEL_SIDE) -> tuple[int, int]:

@@ -18,6 +18,7 @@ from tests.support.constants import ROOT
 from tests.support.photographs import draw, texture
 from tests.support.predictions import TOWER, rows
 from utils.errors import ConfigError, DataError
+from utils.hot_regions import upsample
 
 pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 pytest.importorskip("onnx", reason="export needs requirements-export.txt")
@@ -259,7 +260,7 @@ def test_heat_maps_are_those_of_predict(exported):
     photo = Image.fromarray(texture(3, defect=True, height=200, width=260))
     graph = Graph(exported)
     result = graph.look_at(photo, "photo")
-    heights = drawing.upsample(result.patch_map, photo.height, photo.width)
+    heights = upsample(result.patch_map, photo.height, photo.width)
     ours = pictures.draw(photo, type(result)(**{**vars(result), "boxes": []}), graph.heat_scale)
     theirs = drawing.heat(np.asarray(photo), heights, graph.heat_scale)
     assert np.abs(np.asarray(ours, int) - theirs).max() <= 3 and np.ptp(theirs, axis=2).max() > 100

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings, strategies
 
 from fdsl.boxes import find_boxes
-from fdsl.report.drawing import upsample
+from utils.hot_regions import upsample
 
 
 def spots(shape, *places):

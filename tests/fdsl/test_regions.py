@@ -17,6 +17,7 @@ from fdsl.regions import find_regions, mask_of, pixel_threshold_of, region_mask,
 from fdsl.report import drawing
 from models.features import ScoreMaps
 from utils.errors import ConfigError, DataError
+from utils.hot_regions import upsample
 
 
 def tilted(angle, value=0.8):
@@ -61,7 +62,7 @@ def painted(region, shape):
 def test_an_outline_encloses_its_region_at_any_place_and_size():
     rng = np.random.default_rng(0)
     for _ in range(20):
-        picture = drawing.upsample(rng.random((6, 6), np.float32), *rng.integers(20, 200, 2))
+        picture = upsample(rng.random((6, 6), np.float32), *rng.integers(20, 200, 2))
         for region in find_regions(picture, 0.6):
             inside = painted(region, picture.shape)
             box = np.s_[region.y : region.y + region.height, region.x : region.x + region.width]

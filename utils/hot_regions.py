@@ -1,0 +1,107 @@
+"""From an anomaly map to the boxes of its hot regions, whatever labels the regions: OpenCV (fdsl/boxes.py) or
+NumPy alone (deploy/boxes.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import numpy as np
+
+MOST_BOXES = 10
+MOST_SUMMITS = 40  # hot regions that are boxed or passed over
+HALF = 0.5  # a region's box bounds what lies above this share of its own height
+SMALLEST_SHARE = 5e-4  # regions below this share of the photograph are not boxed, the hottest excepted
+
+Summit = tuple[float, int, int]  # value, row, column
+
+
+@dataclass(frozen=True)
+class Box:
+    """A hot region in the photograph's own pixels: left, top, width, height; its pixels (`area`); its highest
+    value."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    area: int
+    peak: float
+
+
+def boxes_of(
+    anomaly_map: np.ndarray,
+    level: float | None,
+    summits: Callable[[np.ndarray, float], Iterable[Summit]],
+    take: Callable[[np.ndarray, np.ndarray, Summit], Box],
+) -> list[Box]:
+    """Boxes of the hot regions of an anomaly map (H,W), the hottest first.
+
+    A region is hot where the map reaches `level`, or without one half-way from its median to its maximum; a
+    map that nowhere reaches `level` has the region of its maximum alone. Its box bounds what is 8-connected
+    with its hottest pixel above half-way from the map's median to that pixel's value, so that boxes neither
+    shrink with a high level nor blow up with a low one; no pixel belongs to two. Of two boxes one of which
+    lies inside the other the outer one is left, with the pixels of both and the higher peak. A map without
+    variation has no box.
+
+    `summits(map, level)`: the hottest pixel of each 8-connected region that reaches the level.
+    `take(mask, free, summit)`: the box of the mask's region that holds the summit; takes it out of `free`.
+    """
+    peak, floor, most = float(anomaly_map.max()), float(np.median(anomaly_map)), MOST_BOXES
+    if not peak > floor:
+        return []
+    if level is not None and level > peak:
+        level, most = peak, 1
+    level = floor + HALF * (peak - floor) if level is None or level <= floor else level
+    boxes: list[Box] = []
+    free, smallest = np.ones(anomaly_map.shape, bool), SMALLEST_SHARE * anomaly_map.size
+    hottest = sorted(summits(anomaly_map, level), key=lambda one: (-one[0], *one[1:]))[:MOST_SUMMITS]
+    for value, row, column in hottest:
+        if not free[row, column]:
+            continue  # on the slope of a hotter one
+        around = free & (anomaly_map >= min(value, floor + HALF * (value - floor)))
+        box = take(around, free, (value, row, column))
+        if not boxes or box.area >= smallest:
+            _add(box, boxes)
+        if len(boxes) == most:
+            break
+    return boxes
+
+
+def _add(box: Box, boxes: list[Box]) -> None:
+    """Appends a box, or makes it one with the first hotter one that holds it or that it holds."""
+    for index, other in enumerate(boxes):
+        if _holds(other, box) or _holds(box, other):
+            outer = other if _holds(other, box) else box
+            boxes[index] = replace(outer, area=other.area + box.area, peak=max(other.peak, box.peak))
+            return
+    boxes.append(box)
+
+
+def _holds(outer: Box, inner: Box) -> bool:
+    return (
+        outer.x <= inner.x
+        and outer.y <= inner.y
+        and outer.x + outer.width >= inner.x + inner.width
+        and outer.y + outer.height >= inner.y + inner.height
+    )
+
+
+def upsample(anomaly_map: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Anomaly map (G,G) to (height, width): bilinear, corners aligned; values that are not finite count as 0
+    or 1."""
+    clean = np.nan_to_num(np.asarray(anomaly_map, dtype=np.float32), posinf=1.0, neginf=0.0)
+    above, below, share = _neighbours(height, clean.shape[0])
+    rows = clean[above] * (1 - share[:, None]) + clean[below] * share[:, None]
+    left, right, share = _neighbours(width, clean.shape[1])
+    return rows[:, left] * (1 - share) + rows[:, right] * share
+
+
+@lru_cache(maxsize=64)
+def _neighbours(length: int, points: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For `length` places over `points` samples, ends aligned: left and right sample, and the right one's
+    share."""
+    position = np.linspace(0, points - 1, length)
+    left = np.floor(position).astype(int)
+    return left, np.minimum(left + 1, points - 1), (position - left).astype(np.float32)
