@@ -34,6 +34,9 @@ BACKBONE = "--model ViT-demo --model-config configs --pretrained none --layers 1
 SCREENS = ((1400, 900), (390, 844))
 GEAR = Path("data/demo/mvtec/gear")
 LOADED = "image => image.naturalWidth"
+IN_VIEW = """
+    const found = [...document.querySelectorAll(arguments[0])].map(one => one.getBoundingClientRect());
+    return found.length > 0 && found.every(box => box.top >= 0 && box.bottom <= innerHeight);"""
 TALLEST = 3000  # pixels of a screenshot: below it, a page is shown whole
 
 
@@ -97,11 +100,14 @@ class Journey:
         wait_for(driver, f"[...document.images].some({LOADED})")
         self.look(driver, "report")
 
-    def look(self, driver, name: str, whole: bool = True) -> None:
-        """Nothing sticks out to the right on a desk and on a phone, and nothing is complained about."""
+    def look(self, driver, name: str, whole: bool = True, visible: str = "") -> None:
+        """At both sizes nothing sticks out to the right, what `visible` selects is in view, and nothing is
+        complained about."""
         for width, height in SCREENS:
             resize(driver, width, height)
             assert read(driver, "document.documentElement.scrollWidth") <= width, f"{name} at {width} px"
+            if visible:
+                assert driver.execute_script(IN_VIEW, visible), f"{name} at {width} px: not all in view"
             if self.screenshots:
                 if whole:
                     tall = read(driver, "document.documentElement.scrollHeight")
@@ -160,7 +166,7 @@ class Journey:
             resize(driver, *SCREENS[0])
             driver.execute_script("document.querySelector('.card .open').click()")
             wait_for(driver, f"[...document.querySelectorAll('#viewer-pictures img')].every({LOADED})")
-            self.look(driver, "viewer", whole=False)
+            self.look(driver, "viewer", whole=False, visible="#viewer .buttons button")
 
 
 def give(driver, kind: str, folder: Path) -> None:
