@@ -18,6 +18,7 @@ from models.backbones.timm_loading import PREFIX, require_plain_vit, shape_of_to
 from models.backbones.weights_io.check_weights import fill_image_tower, read_image_tower
 from models.backbones.weights_io.read_weights import first_in_cache
 from utils.errors import ModelError
+from utils.files import parsed_json
 from utils.text import first_line
 
 logger = logging.getLogger("fdsl")
@@ -27,14 +28,32 @@ HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
+# What open_clip and PyTorch raise for sizes that no model has, and for models that there are not.
+NOT_BUILT = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
 def register_model_configs(folder: str) -> None:
-    """Adds every open_clip model JSON of `folder` to open_clip's list."""
-    if not list(Path(folder).glob("*.json")):
+    """Adds every open_clip model JSON of `folder` to open_clip's list. They are read before that: a folder
+    that open_clip cannot read stays in its list, and no model is built after it."""
+    files = sorted(Path(folder).glob("*.json"))
+    if not files:
         raise ModelError(f"--model-config {folder} holds no open_clip model file (*.json).")
-    try:
-        open_clip.add_model_config(folder)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"--model-config {folder}: a model file in it cannot be read ({error}).") from error
+    for file in files:
+        try:
+            content = parsed_json(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ModelError(f"--model-config: {file} cannot be read ({first_line(error)}).") from error
+        if not isinstance(content, dict):
+            raise ModelError(f"--model-config: {file} is no model file of open_clip.")
+    open_clip.add_model_config(folder)
 
 
 def untrained_tower(model: str) -> VisionTransformer:
@@ -54,7 +73,7 @@ def _new_tower(model: str, device: str) -> VisionTransformer:
                 text_cfg=TINY_TEXT_TOWER,
                 force_custom_text=False,
             ).visual
-    except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
+    except NOT_BUILT as error:
         raise ModelError(
             f"--model {model} cannot be built from its open_clip configuration ({first_line(error)})."
         ) from error

@@ -389,3 +389,36 @@ def test_a_side_that_is_no_multiple_of_the_patch_is_refused(tiny_backbone):
 def test_empty_model_config_folder_is_said(tmp_path):
     with pytest.raises(ModelError, match="holds no open_clip model file"):
         load_backbone("ViT-B-32", "none", [1], model_config=str(tmp_path))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "5", "null", "[" * 100_000, '{"embed_dim": '])
+def test_a_model_file_that_is_none_is_refused_and_spoils_no_other(tmp_path, tiny_configs, content):
+    (tmp_path / "ViT-tiny-test.json").write_text(content)
+    with pytest.raises(ModelError, match=r"--model-config: .*ViT-tiny-test\.json"):
+        load_backbone("ViT-tiny-test", "none", [1, 3], model_config=str(tmp_path))
+    assert load_backbone("ViT-tiny-test", "none", [1, 3], model_config=tiny_configs).width == 32
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("layers", []),
+        ("layers", [1, 2]),
+        ("width", -1),
+        ("width", 0),
+        ("width", 10**12),
+        ("head_width", 0),
+        ("patch_size", -1),
+        ("patch_size", 0),
+        ("timm_model_name", "vit_tiny"),
+        ("embed_dim", -1),
+        ("embed_dim", 10**12),
+    ],
+)
+def test_sizes_that_no_model_has_are_refused(tmp_path, name, value):
+    values = {**TINY, "vision_cfg": dict(TINY["vision_cfg"])}
+    (values if name == "embed_dim" else values["vision_cfg"])[name] = value
+    model = f"ViT-{name.replace('_', '-')}-{str(value).strip('[]').replace(', ', '-')}"
+    (tmp_path / f"{model}.json").write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=f"--model {model} cannot be built from its open_clip configuration"):
+        load_backbone(model, "none", [1, 3], model_config=str(tmp_path))
