@@ -1,8 +1,8 @@
-"""Speed of several backbones: from one photograph to its map, compared with the bare tower.
+"""Speed of several backbones: from one photograph to its map, compared with the bare encoder.
 
     python benchmarks/backbones.py timm/vit_small_patch14_reg4_dinov2@448 ViT-L-14-336@518
 
-Weights are untrained: they do not change the time. The bare tower is the library's own, all of it in the
+Weights are untrained: they do not change the time. The bare encoder is the library's own, all of it in the
 precision in use, without normalisation and matching. All rows take turns, so that what else the machine does
 hits each alike; the shortest time counts.
 """
@@ -66,7 +66,7 @@ class Timed:
             self.bare_tower.positional_embedding = torch.nn.Parameter(table, requires_grad=False)
         self.scorer.fit(self.pixels[1:])
         self.works: dict[str, Callable[[], object]] = {
-            "bare tower": self.bare,
+            "bare encoder": self.bare,
             "encode": lambda: self.backbone.encode(self.pixels[:1]),
             "image to map": lambda: self.scorer(self.pixels[:1], ["a photograph"]),
         }
@@ -83,10 +83,10 @@ class Timed:
         )
 
     def row(self) -> list[str]:
-        """Milliseconds of each work, and the tower's share of them."""
+        """Milliseconds of each work, and the encoder's share of them."""
         times = [self.best[name] for name in self.works]
         cells = [f"{1000 * seconds:.0f}" for seconds in times]
-        over = self.best["encode"] / self.best["bare tower"]
+        over = self.best["encode"] / self.best["bare encoder"]
         return [self.config.model, f"{self.config.image_size} px", *cells, f"{over:.2f}"]
 
 

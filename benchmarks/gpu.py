@@ -6,9 +6,9 @@
 Weights are untrained and images random: neither changes the work. Checks look at small images and end with
 exit code 1 where one fails: maps in float32 and in half precision beside the CPU's in float32, two runs of
 the device byte for byte, the heads after two trainings byte for byte. Times are the shortest of --repeats
-runs, beside those of the bare backbone (the same tower in half precision on the same pixels, with nothing
-around it) and of matrix products of the tower's size with as much arithmetic as the run. The table is for
-README.md.
+runs, compared with those of the bare backbone (the same encoder in half precision on the same pixels, with
+nothing around it) and of matrix products of the encoder's size with as much arithmetic as the run. The table
+is for README.md.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def row_of(bench: Bench, backbone: Backbone, run: Run) -> Row:
 
 @torch.no_grad()
 def bare_pass(bench: Bench, backbone: Backbone, pixels: Tensor, detector: Detector) -> None:
-    """The tower alone on all that the detector encodes, with windows cut beforehand by the device."""
+    """The encoder alone on all that the detector encodes, with windows cut beforehand by the device."""
     images = normalise(pixels.to(bench.device, non_blocking=True), backbone.mean, backbone.std)
     backbone.encode_normalised(images)
     if detector.windows is not None:
@@ -190,7 +190,7 @@ def bare_pass(bench: Bench, backbone: Backbone, pixels: Tensor, detector: Detect
 
 
 def product_seconds(bench: Bench, backbone: Backbone) -> float:
-    """Seconds of one operation in products of the size of the tower's own, in the backbone's precision."""
+    """Seconds of one operation in products of the size of the encoder's own, in the backbone's precision."""
     rows, width = 4 * (bench.side // backbone.patch_size) ** 2, backbone.width
     one = torch.ones(rows, width, dtype=backbone.dtype, device=bench.device)
     other = torch.ones(width, 4 * width, dtype=backbone.dtype, device=bench.device)

@@ -122,8 +122,8 @@ class Bench:
 
     @torch.no_grad()
     def bare(self, images: Tensor) -> None:
-        """The tower alone: taps, no normalisation, no copies; all of it narrow, where the detector's adds up
-        in float32."""
+        """The encoder alone: taps, no normalisation, no copies; all of it narrow, where the detector's adds
+        up in float32."""
         self.tower.positional_embedding = self.backbone.position_table(
             images.shape[-1] // self.backbone.patch_size
         )

@@ -74,7 +74,7 @@ def make_method(
     config: DetectorConfig, width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
 ) -> Method:
     """The method of a configuration for tokens (L,n,C) of `blocks` and `width`, with trained `heads`; one
-    that reads text has its directions. ModelError where the backbone has no text tower."""
+    that reads text has its directions. ModelError where the backbone has no text encoder."""
     method: Method = METHODS[config.method].load().of_heads(width, blocks, config.options, heads)
     if config.options.with_text:
         method = WithText(method)

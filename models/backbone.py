@@ -1,4 +1,4 @@
-"""The contract of a frozen image tower. Families are in models/backbones/; how to add one:
+"""The contract of a frozen image encoder. Families are in models/backbones/; how to add one:
 docs/extending.md."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NOTHING_MORE: frozenset[str] = frozenset()
 class Backbone(Protocol):
     """A ViT that is never trained: eval mode, no gradients, one precision, whoever calls it.
 
-    layers: the tapped blocks, counted from 1, ascending. width: C of its tokens. patch_size: pixels. mean,
+    layers: the feature layers, counted from 1, ascending. width: C of its tokens. patch_size: pixels. mean,
     std (3,): what its weights were trained with, for pixels in [0,1]. fingerprint: tells its weights from
     others. dtype: the precision of its products and of the tokens it gives.
     """

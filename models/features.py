@@ -1,6 +1,6 @@
 """What travels between backbone, method and their callers; every shape is stated here, once.
 
-L tapped blocks, B images (or windows), n tokens per image, C token width, D width of the image embedding, G
+L feature layers, B images (or windows), n tokens per image, C token width, D width of the image embedding, G
 patches along a side, M maps of a method (one per block for most).
 """
 
@@ -29,7 +29,7 @@ TOP1_SHARE = 0.01  # the image score `top1` is the mean of this share of the hig
 class Features(NamedTuple):
     """What a backbone gives of B images or windows.
 
-    tokens (L,B,n,C): patch tokens of the tapped blocks, of unit length, in the backbone's precision.
+    tokens (L,B,n,C): patch tokens of the feature layers, of unit length, in the backbone's precision.
     embedding (B,D): the image embedding, of unit length, float32. raw_tokens (L,B,n,C): the same tokens
     before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
     each token is; None: all of them in order. projected (1,B,n,D): patch tokens in the space of the image

@@ -77,7 +77,7 @@ def tiny_configs(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tiny_configs):
-    """The untrained ViT-tiny-test, blocks 1 and 3 tapped."""
+    """The untrained ViT-tiny-test, feature layers 1 and 3."""
     from models.backbones.backbone_registry import load_backbone
 
     return load_backbone("ViT-tiny-test", "none", [1, 3], model_config=tiny_configs)
@@ -85,7 +85,7 @@ def tiny_backbone(tiny_configs):
 
 @pytest.fixture(scope="session")
 def real_backbone(shared):
-    """DeiT-Tiny with its ImageNet weights, blocks 3 6 9 12 tapped, float32."""
+    """DeiT-Tiny with its ImageNet weights, feature layers 3 6 9 12, float32."""
     from models.backbones.backbone_registry import load_backbone
 
     return load_backbone(

@@ -1,4 +1,4 @@
-"""A vision tower's attention and GELU as the operators of onnxruntime that compute them at once.
+"""A vision encoder's attention and GELU as the operators of onnxruntime that compute them at once.
 
 Source of what they take: ContribOperators.md of onnxruntime.
 """

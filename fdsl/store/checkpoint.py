@@ -64,7 +64,7 @@ class Checkpoint:
 
     @property
     def blocks(self) -> int:
-        """L, the number of tapped blocks."""
+        """L, the number of feature layers."""
         return 1 + max(int(name.split(".")[1]) for name in self.state if name.startswith("heads."))
 
     @property

@@ -2,7 +2,7 @@
 
 Several take the epoch in rounds: each encodes and matches a whole batch of its own, as one process would have
 done it, and then all have the batches of the round, one after the other: the discrepancies of no more than
-two batches are held at once. The frozen tower does not depend on the heads, so it may run ahead of their
+two batches are held at once. The frozen encoder does not depend on the heads, so it may run ahead of their
 steps. Every process takes every step (fdsl/training/step.py).
 """
 

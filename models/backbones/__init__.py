@@ -1,1 +1,1 @@
-"""Frozen image towers, one module for each family."""
+"""Frozen image encoders, one module for each family."""

@@ -46,7 +46,8 @@ def load_backbone(
     model_config: str | None = None,
     token_norm: str = RAW,
 ) -> Backbone:
-    """The frozen backbone `model` with the weights `pretrained`, `layers` tapped, on `device`, in `dtype`.
+    """The frozen backbone `model` with the weights `pretrained`, `layers` as feature layers, on `device`, in
+    `dtype`.
 
     `pretrained`: a tag of the family's library (downloaded and cached by it), a FILE, or "none" (untrained
     weights from a fixed seed). `token_norm`: "raw" or "final", see BackboneConfig. Raises ModelError, one
@@ -66,7 +67,7 @@ def cached_weights(model: str, tag: str) -> Path | None:
 
 
 def text_directions(tower: BackboneConfig, wanted: Sequence[MethodConfig]) -> list[Tensor]:
-    """The directions (2,D) of normal and damaged in the words of each of `wanted`; the text tower is there
+    """The directions (2,D) of normal and damaged in the words of each of `wanted`; the text encoder is there
     only as long as they are made. ModelError for a backbone without one."""
     encode = family_of(tower.model).text_encoder(tower.model, tower.pretrained, tower.model_config)
     return [directions(encode, options) for options in wanted]

@@ -88,8 +88,8 @@ def pack_attention(visual: VisionTransformer) -> VisionTransformer:
 def narrow_products(visual: VisionTransformer, dtype: torch.dtype) -> VisionTransformer:
     """Puts the products of every block into `dtype`; what is added up from block to block stays in float32.
 
-    Rounding that sum as well makes bf16 tokens about twice as wrong. A tower with other blocks than CLIP's is
-    put into `dtype` as a whole.
+    Rounding that sum as well makes bf16 tokens about twice as wrong. An encoder with other blocks than CLIP's
+    is put into `dtype` as a whole.
     """
     blocks = list(visual.transformer.resblocks)
     if dtype == torch.float32 or not all(

@@ -1,4 +1,4 @@
-"""What the image towers of all families have in common: frozen, square patches, one precision."""
+"""What the image encoders of all families have in common: frozen, square patches, one precision."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from utils.config import FINAL
 from utils.errors import ModelError
 
 
-class FrozenTower(nn.Module):
+class FrozenEncoder(nn.Module):
     """The part of a `Backbone` (models/backbone.py) that no family does otherwise; a family gives
     `encode_normalised`.
 
-    `blocks`: how many the tower has. `layers`: those that are tapped, counted from 1. `token_norm`: FINAL
+    `blocks`: how many the encoder has. `layers`: the feature layers, counted from 1. `token_norm`: FINAL
     where tokens pass the model's last norm, else they are the raw output of a block. `state`: the weights,
     for the fingerprint, of which `token_norm` is a part. Raises ModelError for blocks that are not there.
     """
@@ -52,7 +52,7 @@ class FrozenTower(nn.Module):
         self.register_buffer("mean", torch.tensor(mean, device=device), persistent=False)
         self.register_buffer("std", torch.tensor(std, device=device), persistent=False)
 
-    def train(self, mode: bool = True) -> FrozenTower:
+    def train(self, mode: bool = True) -> FrozenEncoder:
         """Frozen: stays in eval mode whatever the caller asks."""
         return super().train(False)
 

@@ -1,4 +1,4 @@
-"""Frozen image towers of open_clip: one set of weights, one position table for each patch grid."""
+"""Frozen image encoders of open_clip: one set of weights, one position table for each patch grid."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE, Backbone
 from models.backbones.cpu_attention import narrow_products, pack_attention
-from models.backbones.frozen_vit import FrozenTower, nearest_multiple, quarters, unit_tokens
+from models.backbones.frozen_vit import FrozenEncoder, nearest_multiple, quarters, unit_tokens
 from models.backbones.open_clip_loading import (
     downloaded_tower,
     normalisation_of,
@@ -34,7 +34,7 @@ from utils.config import RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError
 
 
-class OpenClipBackbone(FrozenTower):
+class OpenClipBackbone(FrozenEncoder):
     """A ViT of open_clip as a `Backbone` (models/backbone.py).
 
     `layers` counts blocks from 1. Tokens are the raw output of a block, or that of the last norm, class token
@@ -62,8 +62,8 @@ class OpenClipBackbone(FrozenTower):
         self.train(False)
 
     def encode_normalised(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
-        """Where neither an embedding nor projected tokens are wanted the pass stops after the last tapped
-        block. ModelError for projected tokens of a tower that is not CLIP's."""
+        """Where neither an embedding nor projected tokens are wanted the pass stops after the last feature
+        layer. ModelError for projected tokens of an encoder that is not CLIP's."""
         if PROJECTED in want:
             refuse_without_projection(self.visual)
             with what_enters(self.visual.transformer.resblocks[-1]) as entered:
@@ -85,7 +85,7 @@ class OpenClipBackbone(FrozenTower):
         return Features(tokens, pooled, torch.stack(blocks) if RAW_TOKENS in want else None)
 
     def position_table(self, grid: int) -> nn.Parameter:
-        """The tower's position table for `grid` x `grid` patches, made once for each grid and device."""
+        """The encoder's position table for `grid` x `grid` patches, made once for each grid and device."""
         key = grid, self.device
         if key not in self._tables:
             table = resize_position_table(self.native_table, grid).to(self.visual.conv1.weight)
@@ -113,7 +113,7 @@ def load_open_clip(
     model_config: str | None = None,
     token_norm: str = RAW,
 ) -> Backbone:
-    """Builds `model` with open_clip and fills its image tower, one of its own or a plain ViT of timm.
+    """Builds `model` with open_clip and fills its image encoder, one of its own or a plain ViT of timm.
 
     `pretrained`: a tag of open_clip (downloaded and cached by it), a FILE with a whole CLIP or its image
     tower, or "none" (untrained weights from a fixed seed). `model_config`: a folder of further open_clip

@@ -1,4 +1,4 @@
-"""open_clip's image towers: their weights from a hub, a file or a fixed seed."""
+"""open_clip's image encoders: their weights from a hub, a file or a fixed seed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from utils.text import first_line
 logger = logging.getLogger("fdsl")
 UNTRAINED_SEED = 2025
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
-# No text tower is used here: where its weights are not loaded, the smallest possible one is built.
+# No text encoder is used here: where its weights are not loaded, the smallest possible one is built.
 TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 
 
@@ -82,7 +82,7 @@ def _new_tower(model: str, device: str) -> VisionTransformer:
 
 
 def require_vit(visual: nn.Module, model: str) -> None:
-    """ModelError for an image tower that is neither open_clip's own ViT nor a plain one of timm."""
+    """ModelError for an image encoder that is neither open_clip's own ViT nor a plain one of timm."""
     if isinstance(visual, TimmModel):
         require_plain_vit(visual.trunk, model)
     else:
@@ -107,22 +107,22 @@ def shape_of_config(model: str) -> tuple[int, int] | None:
 
 
 def require_square_vit(visual: nn.Module) -> None:
-    """ModelError for an image tower that is not open_clip's own Vision Transformer on square images and
+    """ModelError for an image encoder that is not open_clip's own Vision Transformer on square images and
     patches."""
     if not isinstance(visual, VisionTransformer):
         raise ModelError(
-            f"The image tower is a {type(visual).__name__}, not a Vision Transformer; choose for instance "
+            f"The image encoder is a {type(visual).__name__}, not a Vision Transformer; choose for instance "
             "ViT-L-14-336-quickgelu or ViT-B-16-quickgelu."
         )
     for what, (height, width) in (("images", visual.image_size), ("patches", visual.patch_size)):
         if height != width:
             raise ModelError(
-                f"The image tower takes {what} of {height} x {width} px; only square ones work here."
+                f"The image encoder takes {what} of {height} x {width} px; only square ones work here."
             )
 
 
 def tower_of_file(model: str, file: Path) -> VisionTransformer:
-    """The image tower with the file's weights, made without any of its own: drawing random ones takes
+    """The image encoder with the file's weights, made without any of its own: drawing random ones takes
     seconds."""
     state = read_image_tower(file)
     with torch.device("meta"):
@@ -181,7 +181,7 @@ def weights_of_open_clip(model: str, tag: str) -> Path | None:
 
 def normalisation_of(model: str, tag: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation (3,) that the weights `tag` were trained with; OpenAI's where they name
-    none. Of a file or untrained ones: what a tower of timm has been trained with, by the model's first
+    none. Of a file or untrained ones: what an encoder of timm has been trained with, by the model's first
     tag."""
     tags = open_clip.list_pretrained_tags_by_model(model)
     of_timm = "timm_model_name" in (open_clip.get_model_config(model) or {}).get("vision_cfg", {})

@@ -1,4 +1,5 @@
-"""Frozen Vision Transformers of timm: DINOv2, DINOv3, EVA-02, and the towers that open_clip takes from it."""
+"""Frozen Vision Transformers of timm: DINOv2, DINOv3, EVA-02, and the encoders that open_clip takes from
+it."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from models.backbone import NOTHING_MORE
-from models.backbones.frozen_vit import FrozenTower, nearest_multiple, quarters, unit_tokens
+from models.backbones.frozen_vit import FrozenEncoder, nearest_multiple, quarters, unit_tokens
 from models.backbones.timm_attention import pack_attention
 from models.backbones.timm_loading import (
     PREFIX,
@@ -31,12 +32,12 @@ from utils.config import FINAL, RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError
 
 NO_TEXT = (
-    "An image tower of timm has no text tower that its patches could be compared with: --method text and "
+    "An image encoder of timm has no text encoder that its patches could be compared with: --method text and "
     "--with-text need a CLIP of open_clip, for instance ViT-L-14-336-quickgelu."
 )
 
 
-class TimmBackbone(FrozenTower):
+class TimmBackbone(FrozenEncoder):
     """A VisionTransformer or Eva of timm as a `Backbone` (models/backbone.py).
 
     Tokens are a block's output, raw or behind the model's last norm (`token_norm`), class and register tokens
@@ -66,7 +67,7 @@ class TimmBackbone(FrozenTower):
         self.train(False)
 
     def encode_normalised(self, images: Tensor, want: frozenset[str] = NOTHING_MORE) -> Features:
-        """Where no embedding is wanted the pass stops after the last tapped block. ModelError for projected
+        """Where no embedding is wanted the pass stops after the last feature layer. ModelError for projected
         tokens."""
         if PROJECTED in want:
             raise ModelError(NO_TEXT)
@@ -92,7 +93,7 @@ class TimmBackbone(FrozenTower):
 
 
 def _take_any_grid(visual: Tower) -> None:
-    """Makes a tower that was built for one size take images of every multiple of its patch side; its own
+    """Makes an encoder that was built for one size take images of every multiple of its patch side; its own
     position table stays, each grid is taken from it anew."""
     if not visual.dynamic_img_size and getattr(visual, "rope", None) is not None:
         visual.rope = rope_of_any_grid(visual)
@@ -104,7 +105,7 @@ def _take_any_grid(visual: Tower) -> None:
 
 def narrow_blocks(visual: Tower, dtype: torch.dtype) -> Tower:
     """Puts the products of every block into `dtype`; what is added up from block to block stays in float32,
-    and so do position tables. A tower with other blocks is put into `dtype` as a whole."""
+    and so do position tables. An encoder with other blocks is put into `dtype` as a whole."""
     if dtype == torch.float32:
         return visual
     if not all(type(block) in (Block, EvaBlock) for block in visual.blocks):

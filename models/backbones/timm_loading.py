@@ -1,4 +1,4 @@
-"""timm's image towers: which may be used, and their weights from a hub, a file or a fixed seed."""
+"""timm's image encoders: which may be used, and their weights from a hub, a file or a fixed seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ logger = logging.getLogger("fdsl")
 PREFIX = "timm/"
 Tower = Any  # a VisionTransformer or Eva of timm: their parts have no types
 UNTRAINED_SEED = 2025
-# What no tower has: a classifier's last layer, and what only training uses.
+# What no encoder has: a classifier's last layer, and what only training uses.
 NOT_OF_A_TOWER = ("head.", "head_dist.", "mask_token", "decoder", "text.", "logit_scale", "logit_bias")
 PATCH_BIAS = "patch_embed.proj.bias"
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -68,20 +68,20 @@ def tags_of(base: str) -> list[str]:
 
 
 def shape_of_tower(model: str) -> Tower:
-    """The tower of a `timm/...` model without any values: made in a fraction of a second."""
+    """The encoder of a `timm/...` model without any values: made in a fraction of a second."""
     with torch.device("meta"):
         return _new_tower(model, name_in_timm(model))
 
 
 def untrained_tower(model: str) -> Tower:
-    """The tower with random weights from a fixed seed."""
+    """The encoder with random weights from a fixed seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED_SEED)
         return _new_tower(model, name_in_timm(model))
 
 
 def downloaded_tower(model: str, tag: str) -> Tower:
-    """The tower with weights of timm's hub, or of its cache."""
+    """The encoder with weights of timm's hub, or of its cache."""
     name = tagged_name(model, tag)
     shape_of_tower(f"{PREFIX}{name}")  # refuses what is no ViT before anything is fetched
     logger.info("backbone %s%s: weights from the cache, or fetched once from the hub", PREFIX, name)
@@ -108,8 +108,8 @@ def weights_of_timm(model: str, tag: str) -> Path | None:
 
 
 def tower_of_file(model: str, file: Path) -> Tower:
-    """The tower with a file's weights, in the names of timm, of Meta's DINOv2 and DINOv3, of transformers, or
-    of CLIP.
+    """The encoder with a file's weights, in the names of timm, of Meta's DINOv2 and DINOv3, of transformers,
+    or of CLIP.
 
     Raises ModelError naming the file and what is missing or left over in it.
     """
@@ -132,7 +132,7 @@ def tower_of_file(model: str, file: Path) -> Tower:
 
 
 def _as_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A CLIP in transformers' names, or its bare image tower, in the names of a whole CLIP of open_clip."""
+    """A CLIP in transformers' names, or its bare image encoder, in the names of a whole CLIP of open_clip."""
     if is_of_transformers(state):
         state = to_open_clip(state)
     if "class_embedding" not in state:
@@ -141,14 +141,14 @@ def _as_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _in_names_of_timm(state: dict[str, Tensor], visual: Tower, file: Path) -> dict[str, Tensor]:
-    """The state dict as timm's own filter for such a tower converts it: other names, other patch grids."""
+    """The state dict as timm's own filter for such an encoder converts it: other names, other patch grids."""
     module = sys.modules[Eva.__module__ if isinstance(visual, Eva) else VisionTransformer.__module__]
     try:
         with _timm_quiet():
             return module.checkpoint_filter_fn(dict(state), visual)
     except Exception as error:  # of foreign names and shapes, whatever timm does with them
         raise ModelError(
-            f"--pretrained {one_line(file, 300)} does not fill the image tower "
+            f"--pretrained {one_line(file, 300)} does not fill the image encoder "
             f"({first_line(error) or type(error).__name__}); check --model."
         ) from error
 
@@ -166,7 +166,7 @@ def _new_tower(model: str, name: str) -> Tower:
 
 
 def rope_of_any_grid(visual: Tower) -> nn.Module:
-    """The rotary position embedding of a tower that was built for one grid, made for every grid: that of a
+    """The rotary position embedding of an encoder that was built for one grid, made for every grid: that of a
     twin of one block."""
     name = visual.pretrained_cfg["architecture"]
     with _timm_quiet():
@@ -183,7 +183,7 @@ def require_plain_vit(visual: Tower, model: str) -> None:
     height, width = visual.patch_embed.patch_size
     if height != width:
         raise ModelError(
-            f"The image tower takes patches of {height} x {width} px; only square ones work here."
+            f"The image encoder takes patches of {height} x {width} px; only square ones work here."
         )
 
 

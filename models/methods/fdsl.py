@@ -69,7 +69,7 @@ class NeighbourAggregation(nn.Module):
 
 
 class Fdsl(FdslFacts, Method[MemoryBank]):
-    """Trained heads: one ASL head per tapped block and one NAM shared by them (docs/design.md, sections 2.5
+    """Trained heads: one ASL head per feature layer and one NAM shared by them (docs/design.md, sections 2.5
     and 2.6).
 
     `with_nam`: whether there is a NAM, trained or to be trained; `options.use_nam` False leaves it out of

@@ -1,6 +1,6 @@
 """A training-free method that matches nothing: how far a patch lies outside the subspace of normal patches.
 
-SubspaceAD's arithmetic (2026): a patch's token is the mean of the tapped blocks' tokens as they come, not of
+SubspaceAD's arithmetic (2026): a patch's token is the mean of the feature layers' tokens as they come, not of
 unit length. Mean and covariance of the references' tokens give their principal directions, of which the
 fewest are kept that explain EXPLAINED of the variance; the map is the squared residual outside them.
 """
@@ -126,7 +126,7 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
 
 
 def _mean_tokens(features: Features) -> Tensor:
-    """The mean (B,n,C) of the tapped blocks' tokens as they come, float32."""
+    """The mean (B,n,C) of the feature layers' tokens as they come, float32."""
     if features.raw_tokens is None:
         raise ValueError("method subspace needs the raw tokens that it names in `want`")
     return features.raw_tokens.mean(0)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from utils.tile_layout import TileLayout
 
-FINER = 2  # a detector with tiles gives maps of so many times the patches of its tower's image along a side
+FINER = (
+    2  # a detector with tiles gives maps of so many times the patches of the backbone's input along a side
+)
 
 
 def join_tiles(maps: Tensor, layout: TileLayout) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.checkpoint import save_checkpoint
-from models.backbones.frozen_vit import FrozenTower
+from models.backbones.frozen_vit import FrozenEncoder
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.constants import ROOT
@@ -95,13 +95,13 @@ def two_plates(datasets, tmp_path_factory):
 @pytest.fixture
 def images_encoded(monkeypatch):
     """How many images were given to backbones."""
-    counted, plain = [], FrozenTower.encode
+    counted, plain = [], FrozenEncoder.encode
 
     def encode(self, pixels, *more, **named):
         counted.append(len(pixels))
         return plain(self, pixels, *more, **named)
 
-    monkeypatch.setattr(FrozenTower, "encode", encode)
+    monkeypatch.setattr(FrozenEncoder, "encode", encode)
     return lambda: sum(counted)
 
 

@@ -20,11 +20,11 @@ test, predict, export = command("test"), command("predict"), command("export")
 
 @pytest.fixture
 def no_text_tower(monkeypatch):
-    """From the call on nobody can make a text tower."""
+    """From the call on nobody can make a text encoder."""
 
     def forbid():
         def never(*_):
-            raise AssertionError("a text tower was asked for")
+            raise AssertionError("a text encoder was asked for")
 
         monkeypatch.setattr("fdsl.factory.text_directions", never)
 
@@ -158,7 +158,7 @@ def test_weights_of_an_image_tower_alone_are_a_sentence(shared, place, tmp_path)
     made = [f"--{name.replace('_', '-')}" for name in ("model", "pretrained", "model_config")]
     tower = [part for flag, name in zip(made, ("model", "pretrained", "model_config"))
              for part in (flag, REAL_BACKBONE[name])]  # fmt: skip
-    with pytest.raises(ModelError, match="holds no text tower: --method text and --with-text need"):
+    with pytest.raises(ModelError, match="holds no text encoder: --method text and --with-text need"):
         predict.main(["--input", str(place / "parts"), "--output", str(tmp_path / "out"), "--method", "text",
                       "--layers", "3", "--image-size", "64", *tower])  # fmt: skip
     assert not (tmp_path / "out").exists()

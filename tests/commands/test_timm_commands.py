@@ -1,4 +1,5 @@
-"""A tower of timm through all commands: training, testing with windows, inspecting, saving and resuming."""
+"""An encoder of timm through all commands: training, testing with windows, inspecting, saving and
+resuming."""
 
 import json
 
@@ -20,7 +21,7 @@ LFE = ["--win-size", "3", "--win-stride", "2"]
 
 @pytest.fixture(scope="module")
 def heads(tmp_path_factory, datasets):
-    """Checkpoints trained on a tower of timm."""
+    """Checkpoints trained on an encoder of timm."""
     folder = tmp_path_factory.mktemp("timm")
     data = ["--dataset", "visa", "--data-path", str(datasets[1])]
     train.main([*data, *FLAGS, "--checkpoints", str(folder), "--epochs", "1", "--k-shot", "1"])

@@ -63,7 +63,7 @@ class Case:
 
 @pytest.fixture(scope="module", params=["open_clip", "timm"])
 def tower(request, real_backbone):
-    """The same weights in the towers of both libraries; golden outputs are of CLIP's mean and deviation."""
+    """The same weights in the encoders of both libraries; golden outputs are of CLIP's mean and deviation."""
     if request.param == "open_clip":
         return real_backbone
     visual = tower_of_file("timm/deit_tiny_patch16_224", Path(REAL_BACKBONE["pretrained"]))

@@ -405,7 +405,7 @@ TRAIN_ONLY = [
         "half of the weights",
         weights_file(lambda file: save_file({"visual.proj": torch.zeros(2)}, file)),
         [],
-        ["does not fill the image tower"],
+        ["does not fill the image encoder"],
     ),
     ("a device that is not there", None, ["--device", "cuda:93"], ["--device cuda:93", "use --device cpu"]),
     ("a device of no kind", None, ["--device", "gpu"], ["--device gpu is not here", "use --device cpu"]),

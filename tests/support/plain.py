@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 
 def tokens_of(visual, image, layers):
-    """Image (3,H,H) -> (L,N,C) normalised tokens, by running the tower block by block; the table must fit
+    """Image (3,H,H) -> (L,N,C) normalised tokens, by running the encoder block by block; the table must fit
     already."""
     x = visual.conv1(image[None]).flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding

@@ -20,12 +20,12 @@ from utils.errors import ModelError
 
 
 def refuse_without_projection(visual: VisionTransformer) -> None:
-    """ModelError for a tower whose last block or head is not CLIP's."""
+    """ModelError for an encoder whose last block or head is not CLIP's."""
     block = visual.transformer.resblocks[-1]
     plain = type(block) is ResidualAttentionBlock and isinstance(block.attn, PackedAttention)
     if not plain or visual.attn_pool is not None or visual.proj is None:
         raise ModelError(
-            "The image tower is not built as CLIP's is, so that its patches cannot be compared with text; "
+            "The image encoder is not built as CLIP's is, so that its patches cannot be compared with text; "
             "choose for instance ViT-L-14-336-quickgelu, or leave text out."
         )
 

@@ -1,7 +1,7 @@
-"""CLIP's text tower, as long as sentences are encoded: built, filled, used and let go.
+"""CLIP's text encoder, as long as sentences are encoded: built, filled, used and let go.
 
-It is a whole CLIP of open_clip with the smallest possible image tower, so that open_clip's own `encode_text`
-does the work.
+It is a whole CLIP of open_clip with the smallest possible image encoder, so that open_clip's own
+`encode_text` does the work.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ TINY_IMAGE_TOWER = {"image_size": 8, "layers": 1, "width": 8, "head_width": 8, "
 AT_ONCE = 64  # sentences
 VOCABULARY = "token_embedding.weight"
 NOT_OF_TEXT = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
-CURE = "take a CLIP of open_clip whose text tower is its own, for instance ViT-L-14-336-quickgelu"
+CURE = "take a CLIP of open_clip whose text encoder is its own, for instance ViT-L-14-336-quickgelu"
 
 
 def text_encoder(
     model: str, pretrained: str, model_config: str | None = None
 ) -> Callable[[Sequence[str]], Tensor]:
-    """What gives the text embeddings (n,D) of sentences, of unit length, float32, on the CPU; the tower lives
-    as long as it does.
+    """What gives the text embeddings (n,D) of sentences, of unit length, float32, on the CPU; the encoder
+    lives as long as it does.
 
-    The arguments are those of `load_open_clip`: one set of weights holds both towers. Raises ModelError for a
-    model without such a text tower, weights that hold none or cannot be fetched.
+    The arguments are those of `load_open_clip`: one set of weights holds both encoders. Raises ModelError for
+    a model without such a text encoder, weights that hold none or cannot be fetched.
     """
     if model_config is not None:
         register_model_configs(model_config)
@@ -63,15 +63,18 @@ def text_encoder(
 
 
 def _refuse_other_towers(model: str) -> None:
-    """ModelError for a model whose towers are not both open_clip's own."""
+    """ModelError for a model whose encoders are not both open_clip's own."""
     config = open_clip.get_model_config(model) if model in open_clip.list_models() else {}
     text, vision = config.get("text_cfg", {}), config.get("vision_cfg", {})
     strange = [
         what
         for what, there in (
-            ("an image tower of timm", "timm_model_name" in vision),
-            ("a text tower or a tokenizer that open_clip does not hold", any("hf_" in name for name in text)),
-            ("a text tower that writes captions", "multimodal_cfg" in config),
+            ("an image encoder of timm", "timm_model_name" in vision),
+            (
+                "a text encoder or a tokenizer that open_clip does not hold",
+                any("hf_" in name for name in text),
+            ),
+            ("a text encoder that writes captions", "multimodal_cfg" in config),
         )
         if there
     ]
@@ -80,14 +83,14 @@ def _refuse_other_towers(model: str) -> None:
 
 
 def untrained_clip(model: str) -> open_clip.CLIP:
-    """A CLIP whose text tower is random, always the same."""
+    """A CLIP whose text encoder is random, always the same."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED_SEED)
         return _new_clip(model)
 
 
 def _new_clip(model: str) -> open_clip.CLIP:
-    """A CLIP with its own text tower and the smallest image tower; ModelError where its vocabulary is not
+    """A CLIP with its own text encoder and the smallest image encoder; ModelError where its vocabulary is not
     that of open_clip's tokenizer."""
     try:
         with open_clip_quiet():
@@ -96,7 +99,7 @@ def _new_clip(model: str) -> open_clip.CLIP:
             )
     except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise ModelError(
-            f"--model {model}: its text tower cannot be built from its open_clip configuration "
+            f"--model {model}: its text encoder cannot be built from its open_clip configuration "
             f"({first_line(error)})."
         ) from error
     known, needed = len(of_text(clip.state_dict())[VOCABULARY]), tokenizer_of(model).vocab_size
@@ -116,8 +119,8 @@ def tokenizer_of(model: str) -> open_clip.SimpleTokenizer:
 
 
 def of_text(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of a whole CLIP's state dict, in open_clip's names, is of its text tower: without `visual.*`, and
-    without the prefix `text.` of later models."""
+    """What of a whole CLIP's state dict, in open_clip's names, is of its text encoder: without `visual.*`,
+    and without the prefix `text.` of later models."""
     prefix = _prefix(state)
     return {
         name.removeprefix(prefix): value
@@ -127,12 +130,13 @@ def of_text(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _prefix(state: dict[str, Tensor]) -> str:
-    """What the names of the text tower begin with."""
+    """What the names of the text encoder begin with."""
     return "text." if any(name.startswith("text.") for name in state) else ""
 
 
 def read_text_tower(file: Path) -> dict[str, Tensor]:
-    """The text tower's state dict in open_clip's names, from the file of a whole CLIP: see read_image_tower.
+    """The text encoder's state dict in open_clip's names, from the file of a whole CLIP: see
+    read_image_tower.
 
     Nothing in the file is executed. Raises ModelError, one sentence that names the file.
     """
@@ -140,7 +144,7 @@ def read_text_tower(file: Path) -> dict[str, Tensor]:
     tower = text_to_open_clip(state) if is_of_transformers(state) else of_text(state)
     if VOCABULARY not in tower:
         raise ModelError(
-            f"--pretrained {one_line(file, 300)} holds no text tower: --method text and --with-text need the "
+            f"--pretrained {one_line(file, 300)} holds no text encoder: --method text and --with-text need "
             "weights of a whole CLIP."
         )
     refuse_other_numbers(tower, file)
@@ -148,13 +152,13 @@ def read_text_tower(file: Path) -> dict[str, Tensor]:
 
 
 def clip_of_file(model: str, file: Path) -> open_clip.CLIP:
-    """A CLIP whose text tower has the file's weights."""
+    """A CLIP whose text encoder has the file's weights."""
     tower, clip = read_text_tower(file), untrained_clip(model)
     whole = clip.state_dict()
     own = _prefix(whole)
     text = of_text(whole)
     kept = {name: value for name, value in whole.items() if name.removeprefix(own) not in text}
     fill_strictly(
-        clip, kept | {f"{own}{name}": value for name, value in tower.items()}, str(file), "text tower"
+        clip, kept | {f"{own}{name}": value for name, value in tower.items()}, str(file), "text encoder"
     )
     return clip

@@ -15,7 +15,7 @@ from utils.errors import ModelError
 from utils.text import one_line
 
 TABLE = "positional_embedding"
-VISUAL = "visual."  # the image tower's prefix in a whole CLIP
+VISUAL = "visual."  # the image encoder's prefix in a whole CLIP
 FINGERPRINT_STRIDE = 1009  # a prime, so that the sampled entries do not line up with rows
 
 
@@ -34,7 +34,7 @@ def fingerprint(state: dict[str, Tensor]) -> str:
 
 
 def read_image_tower(file: Path) -> dict[str, Tensor]:
-    """The image tower's state dict in open_clip's names, from a whole CLIP or its tower: a safetensors or
+    """The image encoder's state dict in open_clip's names, from a whole CLIP or its tower: a safetensors or
     torch file with `visual.*` or bare names, OpenAI's TorchScript archive, or transformers' `vision_model.*`.
 
     Nothing in the file is executed. Raises ModelError naming the file.
@@ -44,7 +44,7 @@ def read_image_tower(file: Path) -> dict[str, Tensor]:
         tower = to_open_clip(state)
         if "proj" not in tower:
             raise ModelError(
-                f"--pretrained {file} holds no {PROJECTION}: it is the image tower alone; fetch the "
+                f"--pretrained {file} holds no {PROJECTION}: it is the image encoder alone; fetch the "
                 "model.safetensors of the whole CLIP."
             )
     else:
@@ -54,7 +54,7 @@ def read_image_tower(file: Path) -> dict[str, Tensor]:
 
 
 def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Loads `state` strictly into the tower, in float32 whatever it is stored in; its position table may be
+    """Loads `state` strictly into the encoder, in float32 whatever it is stored in; its position table may be
     of any square grid.
 
     Raises ModelError with the missing, unexpected or misshapen names.
@@ -71,8 +71,10 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
     fill_strictly(visual, state, source)
 
 
-def fill_strictly(tower: nn.Module, state: dict[str, Tensor], source: str, what: str = "image tower") -> None:
-    """Loads `state` into the tower, in float32 whatever it is stored in; ModelError, which calls it `what`,
+def fill_strictly(
+    tower: nn.Module, state: dict[str, Tensor], source: str, what: str = "image encoder"
+) -> None:
+    """Loads `state` into the encoder, in float32 whatever it is stored in; ModelError, which calls it `what`,
     with the names that are missing, unexpected, misshapen or not finite."""
     own = tower.state_dict()
     fits = {name for name in own if name in state and state[name].shape == own[name].shape}

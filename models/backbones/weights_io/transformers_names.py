@@ -1,4 +1,4 @@
-"""CLIP's towers in the names of transformers (`vision_model.*`, `text_model.*`), brought to open_clip's."""
+"""CLIP's encoders in the names of transformers (`vision_model.*`, `text_model.*`), brought to open_clip's."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def is_of_transformers(state: dict[str, Tensor]) -> bool:
 
 
 def to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The image tower's state dict in open_clip's names, from a whole CLIP or its image tower in
-    transformers'. Names that no CLIP has stay as they are, for the tower to refuse."""
+    """The image encoder's state dict in open_clip's names, from a whole CLIP or its image encoder in
+    transformers'. Names that no CLIP has stay as they are, for the encoder to refuse."""
     found = _renamed(state, PREFIX, OUTSIDE)
     if PROJECTION in state and state[PROJECTION].dim() == 2:
         found["proj"] = state[PROJECTION].T.contiguous()
@@ -51,7 +51,7 @@ def to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def text_to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same of the text tower of a whole CLIP."""
+    """The same of the text encoder of a whole CLIP."""
     found = _renamed(state, TEXT_PREFIX, OUTSIDE_TEXT)
     if TEXT_PROJECTION in state and state[TEXT_PROJECTION].dim() == 2:
         found["text_projection"] = state[TEXT_PROJECTION].T.contiguous()

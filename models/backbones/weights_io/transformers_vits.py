@@ -43,7 +43,7 @@ def is_vit_of_transformers(state: dict[str, Tensor]) -> bool:
 
 
 def to_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict in Meta's names. Names that no such model has stay as they are, for the tower to
+    """The state dict in Meta's names. Names that no such model has stay as they are, for the encoder to
     refuse."""
     of_third = PATCHES[1] in state
     inside = INSIDE | (GATED if any(".mlp.gate_proj." in name for name in state) else {})

@@ -1,4 +1,4 @@
-"""A tower's attention and GELU become onnxruntime's own operators, which say what PyTorch says."""
+"""An encoder's attention and GELU become onnxruntime's own operators, which say what PyTorch says."""
 
 import numpy as np
 import pytest

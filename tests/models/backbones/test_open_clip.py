@@ -42,7 +42,7 @@ def test_tokens_are_the_raw_normalised_block_outputs(tiny_backbone):
 
 
 def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tmp_path, monkeypatch):
-    """Files make towers without values; what is not in the file has to come from the tower's own
+    """Files make towers without values; what is not in the file has to come from the encoder's own
     construction."""
     state = tower(tiny_configs).visual.state_dict()
     save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "tower.safetensors")
@@ -265,7 +265,7 @@ def test_an_incomplete_or_wrong_file_is_refused_with_the_names(tmp_path, tiny_co
     for content, expected in (
         (part, "missing: ln_post.weight"),
         (wide, "of another shape: conv1.weight"),
-        ({**state, "strange": torch.zeros(1)}, "not of the image tower: strange"),
+        ({**state, "strange": torch.zeros(1)}, "not of the image encoder: strange"),
         (nan, "not finite (ln_post.bias)"),
     ):
         save_file(content, tmp_path / "w.safetensors")

@@ -125,7 +125,7 @@ def test_frozen_and_told_apart_by_the_norm():
 
 
 def test_the_real_deit_is_the_same_in_both_families(shared):
-    """One file, in open_clip's names, fills a tower of either library."""
+    """One file, in open_clip's names, fills an encoder of either library."""
     file, configs = shared / "weights/DeiT-Ti-16-in1k.safetensors", shared / "weights/open_clip_configs"
     layers = [3, 6, 9, 12]
     theirs = load_backbone("timm/deit_tiny_patch16_224", str(file), layers)
@@ -257,11 +257,11 @@ def test_a_hub_that_gives_nothing(monkeypatch, reason, cure):
     "change, words",
     [
         (lambda state: state.pop("blocks.1.norm1.weight"), "missing: blocks.1.norm1.weight"),
-        (lambda state: state.update(extra=torch.ones(2)), "not of the image tower: extra"),
+        (lambda state: state.update(extra=torch.ones(2)), "not of the image encoder: extra"),
         (lambda state: state.update({"norm.weight": torch.ones(3)}), "of another shape: norm.weight"),
         (lambda state: state["norm.weight"].fill_(torch.nan), "not finite (norm.weight)"),
         (lambda state: state.update({"norm.weight": torch.ones(64, dtype=torch.int32)}), "holds int32"),
-        (lambda state: state.update(pos_embed=torch.ones(3)), "does not fill the image tower"),
+        (lambda state: state.update(pos_embed=torch.ones(3)), "does not fill the image encoder"),
         (lambda state: state.clear() or state.update({"conv1.weight": torch.ones(2)}), "missing: "),
     ],
 )
@@ -275,7 +275,7 @@ def test_weights_that_do_not_fill_the_tower(tmp_path, change, words, capsys):
 
 
 def config_with_trunk(folder, trunk, pool, projection="linear"):
-    """A model of open_clip whose tower is one of timm's."""
+    """A model of open_clip whose encoder is one of timm's."""
     vision = {"timm_model_name": trunk, "timm_model_pretrained": False, "timm_pool": pool}
     vision |= {"timm_proj": projection, "image_size": 32}
     text = {"context_length": 4, "vocab_size": 16, "width": 16, "heads": 2, "layers": 1}

@@ -41,7 +41,8 @@ def put(root, name, value):
 
 
 def script_archive(state, file):
-    """A whole CLIP as OpenAI's files hold it: a program, the tower in half precision, numbers as buffers."""
+    """A whole CLIP as OpenAI's files hold it: a program, the encoder in half precision, numbers as
+    buffers."""
     clip = Node()
     for name, value in state.items():
         put(clip, f"visual.{name}", value.half())
@@ -52,7 +53,7 @@ def script_archive(state, file):
 
 
 def of_transformers(state):
-    """A tower's state dict in the names of transformers' CLIPModel, written out block by block."""
+    """An encoder's state dict in the names of transformers' CLIPModel, written out block by block."""
     found = {
         "vision_model.embeddings.class_embedding": state["class_embedding"],
         "vision_model.embeddings.position_ids": torch.arange(17)[None],
@@ -137,7 +138,7 @@ def expanded(rows):
         ("positional_embedding", expanded(10**12 + 1), "positional_embedding is none"),
         ("positional_embedding", torch.zeros(0, 32), "of another shape: positional_embedding"),
         ("positional_embedding", torch.zeros(1, 32), "of another shape: positional_embedding"),
-        ("x\x1b[31m" * 10_000, torch.zeros(1), "not of the image tower: x\\x1b[31m"),
+        ("x\x1b[31m" * 10_000, torch.zeros(1), "not of the image encoder: x\\x1b[31m"),
     ],
 )
 def test_tensors_that_are_no_weights_are_named(tmp_path, state, load, name, value, words):

@@ -81,7 +81,7 @@ def photos():
 
 
 def plain_projection(visual, image):
-    """Image (3,S,S) -> projected patch tokens (N,D): the tower block by block, in the last one each head's
+    """Image (3,S,S) -> projected patch tokens (N,D): the encoder block by block, in the last one each head's
     values as its queries and keys, patch by patch."""
     x = visual.conv1(image[None]).flatten(2).transpose(1, 2)
     x = torch.cat([visual.class_embedding.expand(1, 1, -1), x], dim=1) + visual.positional_embedding
@@ -314,7 +314,8 @@ def test_the_only_reference_is_matched_elsewhere_in_text_too(clips, photos):
 
 
 def of_transformers(state):
-    """A text tower's state dict in the names of transformers' CLIPModel, beside a part of an image tower."""
+    """A text encoder's state dict in the names of transformers' CLIPModel, beside a part of an image
+    encoder."""
     found = {
         "vision_model.embeddings.class_embedding": torch.zeros(4),
         "text_model.embeddings.position_ids": torch.arange(77)[None],
@@ -349,19 +350,19 @@ def test_untrained_text_is_always_the_same(clips):
 def test_weights_without_a_text_tower_are_refused(clips, tmp_path):
     visual = clips.made["ViT-text-plain"].visual.state_dict()
     save_file(visual, tmp_path / "tower.safetensors")
-    with pytest.raises(ModelError, match="holds no text tower"):
+    with pytest.raises(ModelError, match="holds no text encoder"):
         read_text_tower(tmp_path / "tower.safetensors")
     whole = clips.made["ViT-text-plain"].state_dict()
     del whole["ln_final.bias"]
     save_file(whole, tmp_path / "less.safetensors")
-    with pytest.raises(ModelError, match=r"does not fill the text tower \(missing: ln_final.bias"):
+    with pytest.raises(ModelError, match=r"does not fill the text encoder \(missing: ln_final.bias"):
         text_encoder("ViT-text-plain", str(tmp_path / "less.safetensors"), clips.configs)
 
 
 @pytest.mark.parametrize(
     "model, words",
     [
-        ("ViT-B-16-SigLIP", "an image tower of timm"),
+        ("ViT-B-16-SigLIP", "an image encoder of timm"),
         ("roberta-ViT-B-32", "does not hold"),
         ("coca_ViT-B-32", "writes captions"),
     ],
