@@ -36,12 +36,13 @@ def as_photograph(
     image: str | Path | Image.Image | np.ndarray | torch.Tensor,
     grey: GreyRange | None = None,
     max_pixels: int = MAX_PIXELS,
+    name: str = "an image",
 ) -> Image.Image:
     """One image as an upright RGB photograph.
 
     A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in
-    [0,1]. `grey`: the range of values of more than 8 bits. Raises DataError for a file of more than
-    `max_pixels` and for anything else, saying what was given.
+    [0,1]. `grey`: the range of values of more than 8 bits. `name`: what errors call it. Raises DataError
+    for a file of more than `max_pixels` and for anything else, saying what was given.
     """
     if isinstance(image, (str, Path)):
         return open_image(image, max_pixels, grey)
@@ -49,12 +50,12 @@ def as_photograph(
         try:
             return to_rgb(upright(image), grey)
         except Exception as error:  # it is closed, or read from a damaged file only now
-            raise DataError(f"an image cannot be read ({one_line(error)}); open it again") from error
+            raise DataError(f"{name} cannot be read ({one_line(error)}); open it again") from error
     if isinstance(image, torch.Tensor):
-        image = _tensor_to_array(image)
+        image = _tensor_to_array(image, name)
     if not isinstance(image, np.ndarray):
         raise DataError(
-            f"an image is a {type(image).__name__}; give a path, a PIL image, an array (H,W,3) uint8 or a "
+            f"{name} is a {type(image).__name__}; give a path, a PIL image, an array (H,W,3) uint8 or a "
             "tensor (3,H,W)"
         )
     if (
@@ -63,27 +64,27 @@ def as_photograph(
         or image.size == 0
     ):
         raise DataError(
-            f"an image is an array {image.shape} of {image.dtype}; give (H,W,3) RGB or (H,W) grey, uint8"
+            f"{name} is an array {image.shape} of {image.dtype}; give (H,W,3) RGB or (H,W) grey, uint8"
         )
     return Image.fromarray(np.ascontiguousarray(image)).convert("RGB")
 
 
-def _tensor_to_array(tensor: torch.Tensor) -> np.ndarray:
+def _tensor_to_array(tensor: torch.Tensor, name: str) -> np.ndarray:
     if tensor.layout is not torch.strided or tensor.is_meta:
-        raise DataError("an image is a tensor without plain values; give a dense one")
+        raise DataError(f"{name} is a tensor without plain values; give a dense one")
     if tensor.ndim != 3 or tensor.shape[0] != 3:
-        raise DataError(f"an image is a tensor {tuple(tensor.shape)}; give (3,H,W), or (B,3,H,W) for several")
+        raise DataError(f"{name} is a tensor {tuple(tensor.shape)}; give (3,H,W), or (B,3,H,W) for several")
     if tensor.is_floating_point():
         if not bool(((tensor >= 0) & (tensor <= 1)).all()):
             raise DataError(
-                "an image is a float tensor with values outside 0 to 1; give the photograph before any "
+                f"{name} is a float tensor with values outside 0 to 1; give the photograph before any "
                 "normalisation"
             )
         tensor = (tensor * 255).round().to(torch.uint8)
     return tensor.permute(1, 2, 0).cpu().numpy()
 
 
-def each_image(images: object) -> tuple[Iterable, bool]:
+def each_image(images: object, name: str = "images") -> tuple[Iterable, bool]:
     """What the caller gave, one by one, and whether it was a single image.
 
     Single: a path of a file, a PIL image, an array (H,W,3) or (H,W), a tensor (3,H,W). Several: a folder, a
@@ -98,7 +99,7 @@ def each_image(images: object) -> tuple[Iterable, bool]:
         return (images, False) if images.ndim == 4 else ([images], True)
     if not isinstance(images, Iterable):
         raise DataError(
-            f"images are a {type(images).__name__}; give one image or several (paths, PIL, arrays, tensors)"
+            f"{name} are a {type(images).__name__}; give one image or several (paths, PIL, arrays, tensors)"
         )
     return images, False
 

@@ -113,7 +113,8 @@ def _rate_of(threshold: Threshold | None, normal: NormalScores | None) -> float 
 def _require_rate(rate: float) -> None:
     if not is_finite(rate) or not LOWEST_RATE <= rate < 1:
         raise ConfigError(
-            f"--false-alarm-rate {str(rate)[:40]} is not a number between 0 and 1 (from {LOWEST_RATE:g} on)."
+            f"false_alarm_rate is {str(rate)[:40]}, which is not a number between 0 and 1 (from "
+            f"{LOWEST_RATE:g} on)."
         )
 
 
@@ -222,8 +223,8 @@ class AnomalyDetector:
         `settings`: arguments of `from_backbone`, or with a `checkpoint` of trained heads those of
         `from_checkpoint`; they override the preset's. ConfigError for a name that there is not.
         """
-        if as_text("--preset", name) not in PRESETS:
-            raise ConfigError(f"--preset {name} is not known; choose one of {', '.join(PRESETS)}.")
+        if as_text("name", name) not in PRESETS:
+            raise ConfigError(f"name is {name}, which is no preset; choose one of {', '.join(PRESETS)}.")
         chosen = {**settings, **with_preset(name, settings)}
         if checkpoint is None:
             return cls.from_backbone(**chosen)
@@ -298,7 +299,8 @@ class AnomalyDetector:
                 f"rotations is {str(rotations)[:40]}: 1 leaves the references as they are, more add rotated "
                 f"copies, {MOST_ROTATIONS} at most, {AUTO} chooses by the references."
             )
-        given, tested = list(each_image(references)[0]), standing_for_all(list(each_image(test_images)[0]))
+        given = list(each_image(references, "references")[0])
+        tested = standing_for_all(list(each_image(test_images, "test_images")[0]))
         grey = find_range(given or tested, self.max_pixels)
         given, photographs, files = self._usable(given, grey)
         if not photographs and self.scorer.detector.method.needs_references:
@@ -339,7 +341,10 @@ class AnomalyDetector:
     ) -> tuple[list[Photograph], list[Image.Image], list[KeptReference]]:
         """The references that count (fdsl/references/reference_checks.py): as given, as RGB photographs and
         as files."""
-        photographs = [as_photograph(image, grey, self.max_pixels) for image in given]
+        photographs = [
+            as_photograph(image, grey, self.max_pixels, f"references[{place}]")
+            for place, image in enumerate(given)
+        ]
         names = [_name_of(image, number) for number, image in enumerate(given, start=1)]
         usable, files = usable_references(photographs, names, self.image_size), kept(given, self.kept)
         if len(usable) < len(given):
@@ -362,7 +367,7 @@ class AnomalyDetector:
         ConfigError for a detector that does not carry its references.
         """
         self._require_kept()
-        self._refit(self.kept, list(each_image(references)[0]), false_alarm_rate)
+        self._refit(self.kept, list(each_image(references, "references")[0]), false_alarm_rate)
 
     def forget(self, *names: str, false_alarm_rate: float | str | None = AUTO) -> None:
         """Takes references out, by their names or digests (`kept`), as if they had never been given.
@@ -450,7 +455,7 @@ class AnomalyDetector:
     def set_threshold(self, score: float) -> None:
         """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
         if not is_finite(score):
-            raise ConfigError(f"--threshold {str(score)[:40]} is not a finite number.")
+            raise ConfigError(f"score is {str(score)[:40]}, which is not a finite number.")
         self.threshold = Threshold(float(score), None, "given")
 
     def learn_threshold(self, images: Iterable[Photograph], labels: Sequence[bool]) -> None:
@@ -511,7 +516,8 @@ class AnomalyDetector:
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
         opened = (
-            (image, as_photograph(image, self.grey, self.max_pixels)) for image in each_image(images)[0]
+            (image, as_photograph(image, self.grey, self.max_pixels, f"images[{place}]"))
+            for place, image in enumerate(each_image(images)[0])
         )
         for batch in in_batches(opened, batch_size):
             photographs = [photo for _, photo in batch]

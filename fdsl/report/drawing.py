@@ -27,6 +27,7 @@ PANEL_NAMES = ("photo", "ground truth", "heat map", "prediction")
 
 SCALE_PERCENTILE = 99.9  # of all map values of a category without a pixel threshold: the top of its scale
 MIN_SCALE_SPAN = 0.05  # without a pixel threshold: what hardly varies is not stretched into false alarms
+NORMAL_SHARE = 0.99  # of normal values below the scale, where the highest ones reach the pixel threshold
 
 TRUTH_COLOUR = (64, 224, 208)
 PREDICTION_COLOUR = (255, 122, 61)
@@ -58,19 +59,20 @@ def colour_scale(maps: np.ndarray, labels: np.ndarray, threshold: float | None =
     bool, True for defects.
 
     Low is what normal images usually reach, the median of their highest values; where that is no less than
-    high, or there are none, it is the median of all values. High is the pixel threshold, without one the
-    99.9th percentile of all values, at least MIN_SCALE_SPAN above low.
+    high, what NORMAL_SHARE of their values reach, or the median of all. High is the pixel threshold, without
+    one the 99.9th percentile of all values, at least MIN_SCALE_SPAN above low.
     """
     clean = np.where(np.isfinite(maps), maps, np.nan)
     values = clean[np.isfinite(clean)]
     if values.size == 0:
         return 0.0, 1.0
     middle = float(np.median(values))
-    normal = [np.nanmax(one) for one in clean[~labels] if np.isfinite(one).any()]
-    low = float(np.median(normal)) if normal else middle
+    normal = [one[np.isfinite(one)] for one in clean[~labels] if np.isfinite(one).any()]
+    low = float(np.median([one.max() for one in normal])) if normal else middle
+    most = float(np.quantile(np.concatenate(normal), NORMAL_SHARE)) if normal else middle
     if threshold is not None and np.isfinite(threshold):
         high = float(threshold)
-        return next((one for one in (low, middle) if one < high), high - MIN_SCALE_SPAN), high
+        return next((one for one in (low, most, middle) if one < high), high - MIN_SCALE_SPAN), high
     return low, max(float(np.percentile(values, SCALE_PERCENTILE)), low + MIN_SCALE_SPAN)
 
 

@@ -114,7 +114,8 @@ def test_what_is_no_text(made, tiny_configs, tmp_path, value):
     }.items():
         if name == "model" and value is None:
             continue  # not given
-        with pytest.raises(ConfigError, match=f"--{name} .* is no text"):
+        called = "name" if name == "preset" else f"--{name}"
+        with pytest.raises(ConfigError, match=f"{called} .* is no text"):
             refuse()
     if value is not None:
         with pytest.raises(ConfigError, match="--precision .* is no text"):
@@ -137,3 +138,20 @@ def test_calibration_images_that_are_not_there(made, value):
 def test_predictions_that_are_none(made, value):
     with pytest.raises(ConfigError, match="no list of predictions"):
         made.take_threshold_of_bulk(value)
+
+
+def test_errors_name_the_argument(made):
+    for refused, words in (
+        (lambda: made.fit(5), "references are a int"),
+        (lambda: made.fit([texture(1), 5]), r"references\[1\] is a int"),
+        (lambda: made.fit([texture(1)], test_images=5), "test_images are a int"),
+        (lambda: made.fit([texture(1)], false_alarm_rate=2), "false_alarm_rate is 2"),
+        (lambda: made.calibrate(0), "false_alarm_rate is 0"),
+        (lambda: made.set_threshold("x"), "score is x"),
+        (lambda: made.predict([texture(1), None]), r"images\[1\] is a NoneType"),
+        (lambda: made.predict(texture(1).astype(float)), r"images\[0\] is an array"),
+        (lambda: made.predict(texture(1)).mask("x"), "threshold is 'x'"),
+        (lambda: AnomalyDetector.from_preset("nothing"), "name is nothing"),
+    ):
+        with pytest.raises((ConfigError, DataError), match=f"^{words}"):
+            refused()

@@ -79,6 +79,8 @@ def test_the_scale_holds_the_threshold_and_never_stretches_noise():
     assert high - low == pytest.approx(drawing.MIN_SCALE_SPAN) and 0.1 <= low <= 0.11
     noise[0, 0, 0] = 0.9  # one tiny defect, rarer than the percentile
     assert colour_scale(noise, labels, 0.8) == pytest.approx((low, 0.8))
+    share = np.quantile(noise[1:], 0.99)
+    assert colour_scale(noise, labels, share + 1e-5) == pytest.approx((share, share + 1e-5))
     assert colour_scale(noise, labels, 0.108) == pytest.approx((np.median(noise), 0.108))
     assert colour_scale(noise, labels, 0.09) == pytest.approx((0.04, 0.09))
     assert colour_scale(np.full((1, 2, 2), np.nan), labels[:1]) == (0.0, 1.0)
