@@ -2,6 +2,7 @@
 
     python benchmarks/gpu_on_paper.py                                            # all rows
     python benchmarks/gpu_on_paper.py --runs "fdsl 13/2, K=1" --json rows.json
+    python benchmarks/gpu_on_paper.py --host                                     # what a processor does
 
 The product's own code runs on PyTorch's fake tensors, which say that they lie on a GPU and hold no values. A
 row is the cost of one of the --batch photographs (ViT-L-14-336 at 518 px): kernels that are started, TFLOP,
@@ -15,8 +16,10 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 import weakref
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -34,12 +37,14 @@ from torch.utils._pytree import tree_leaves
 import models.backbones.frozen_vit as frozen_vit
 import models.detector
 import models.matching.memory_bank as memory_bank
+from models.backbone import normalise
 from models.backbones.open_clip import OpenClipBackbone
 from models.backbones.open_clip_loading import _new_tower
 from models.detector import Detector
 from models.methods.registry import METHODS
 from models.views.sliding_windows import WindowGrid
 from utils.config import MethodConfig, WindowConfig
+from utils.image_statistics import statistics_of
 from utils.tile_layout import TileLayout
 
 aten = torch.ops.aten
@@ -288,13 +293,46 @@ def measured(runs: list[Run], batch: int, dtype: torch.dtype) -> list[tuple[Run,
     return found
 
 
+def host_milliseconds(views: int, batch: int) -> list[float]:
+    """What one processor does for a photograph of so many views while the GPU computes, in ms: joining pixels
+    to a batch, the statistics that say whether it can be judged, and, for comparison, pixels normalised here
+    as floats, which the GPU does."""
+    pixels = [torch.randint(0, 256, (views, 3, SIDE, SIDE), dtype=torch.uint8) for _ in range(batch)]
+    joined = torch.stack(pixels)
+    mean = std = torch.full((3,), 0.5)
+    works: list[Callable[[], object]] = [
+        lambda: torch.stack(pixels),
+        lambda: [statistics_of(one[0].numpy()) for one in joined],
+        lambda: normalise(joined, mean, std),
+    ]
+    return [1e3 * min(_processor_seconds(work) for _ in range(10)) / batch for work in works]
+
+
+def _processor_seconds(work: Callable[[], object]) -> float:
+    begun = time.process_time()
+    work()
+    return time.process_time() - begun
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", nargs="+", metavar="RUN", help="rows by their names (default: all)")
     parser.add_argument("--batch", type=int, default=4, help="photographs at once (default 4)")
     parser.add_argument("--precision", choices=("float16", "bfloat16", "float32"), default="float16")
+    parser.add_argument(
+        "--host", action="store_true", help="instead, what a processor does meanwhile: measured, not counted"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to it")
     args = parser.parse_args()
+    if args.host:
+        torch.set_num_threads(1)
+        rows = [
+            [name, *(f"{one:.1f}" for one in host_milliseconds(views, args.batch))]
+            for name, views in (("whole image", 1), ("2 x 2 tiles", 5))
+        ]
+        columns = ["ms of one thread a photograph", "joining", "statistics", "not done: normalising"]
+        print(tabulate(rows, columns, tablefmt="github", disable_numparse=True))
+        return 0
     known = {str(run): run for run in RUNS}
     if unknown := set(args.runs or ()) - set(known):
         parser.error(f"there is no run {', '.join(sorted(unknown))}; choose from: {'; '.join(known)}")

@@ -22,8 +22,10 @@ pytestmark = [
 PIXELS = 3 * 518**2 / 1e6  # MB of a photograph
 BUDGETS = {  # launches, MB to the device, peak GiB
     "fdsl whole, K=1": (130, PIXELS, 1.0),
-    "plus tiles, K=1": (420, 5 * PIXELS, 2.0),
+    "plus tiles, K=1": (300, 5 * PIXELS, 2.0),
     "fdsl 13/2, K=1": (1000, PIXELS, 2.6),
+    "fdsl 13/2, K=1, own picks": (1300, PIXELS, 2.6),
+    "plus 13/2, K=2": (1700, PIXELS, 3.0),
 }
 
 
