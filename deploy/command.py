@@ -183,7 +183,7 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
     if not scored:
         raise DataError(f"{printable(' '.join(args.input))}: no photograph could be scored; give image files")
     limit = graph.threshold
-    found = f", {anomalous} anomalous at threshold {limit:.4f}" if limit is not None else ""
+    found = f", {anomalous} anomalous at threshold {limit:.4g}" if limit is not None else ""
     say(f"{scored} photograph(s) scored{found}")
     return 1 if args.exit_code and anomalous else 0
 

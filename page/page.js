@@ -308,7 +308,7 @@
     frame.append(photo.score !== null ? picture(photo, mode()) : mode() === "photo" ? picture(photo, "photo") : words);
     node.append(make("button", { className: "open", type: "button", disabled: photo.score === null,
       onclick: () => open(photo.number) }, frame, make("span", { className: "line" },
-      make("span", { className: "score", textContent: photo.score === null ? "" : photo.score.toFixed(4) }),
+      make("span", { className: "score", textContent: photo.score === null ? "" : shortly(photo.score) }),
       make("span", { className: "badge", hidden: true })), make("span", { className: "name", textContent: photo.name, title: photo.name })),
     make("button", { className: "forget", type: "button", textContent: "×", ariaLabel: `Remove ${photo.name}`,
       onclick: () => inTurn(tried(() => forget("photographs", photo.number))) }));
@@ -382,7 +382,7 @@
       heights.set(column, level + 1);
       const dot = draw("circle", { cx: x(photo.score), cy: base - 7 - Math.min(level, 6) * 9, r: 4 });
       dot.classList.toggle("alarm", isAnomalous(photo));
-      dot.append(draw("title", {}, `${photo.name}: ${photo.score.toFixed(4)}`));
+      dot.append(draw("title", {}, `${photo.name}: ${shortly(photo.score)}`));
       dot.addEventListener("click", () => open(photo.number));
       return dot;
     });
@@ -431,8 +431,8 @@
     $("viewer-title").textContent = photo.name;
     $("viewer-normal").hidden = !state.takesReferences;
     const percentile = photo.normal_percentile;
-    $("viewer-score").textContent = [`score ${photo.score.toFixed(4)}`,
-      ...(percentile === null ? [] : [`higher than ${percentile.toFixed(percentile > 99 ? 2 : 0)} % of normal images`]),
+    $("viewer-score").textContent = [`score ${shortly(photo.score)}`,
+      ...(percentile === null ? [] : [`higher than ${percentile > 99.9 ? "99.9" : Number(percentile.toPrecision(3))} % of normal images`]),
       ...(state.threshold === null ? [] : [`threshold ${shortly(state.threshold.score)}`]),
       ...(isJudged(photo) ? [verdict(photo)] : []),
       `${photo.width} × ${photo.height} px`].join(" · ");

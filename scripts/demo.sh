@@ -28,3 +28,4 @@ for dataset in mvtec visa; do
     echo "Pictures and report: $PWD/$folder/report.html"
     echo
 done
+[ "$PYTHON" != .venv/bin/python ] || echo "The packages are in .venv: before python commands of your own, source .venv/bin/activate"

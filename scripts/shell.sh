@@ -45,7 +45,7 @@ set_up_python() {
     fi
     echo "Setting up .venv from $wanted (once; several GB with CUDA, README: CPU-only install)" >&2
     if ! { [ -x .venv/bin/python ] || "$base" -m venv .venv; } \
-            || ! .venv/bin/python -m pip install --quiet --disable-pip-version-check -r "$wanted"; then
+            || ! .venv/bin/python -m pip install --disable-pip-version-check -r "$wanted"; then
         say_error "the packages of $wanted could not be installed into .venv; the lines above say why."
         return 2
     fi

@@ -12,8 +12,6 @@ BOX_COLUMNS = ("x", "y", "width", "height", "area")
 COLUMNS = (
     "image",
     "score",
-    "base_score",
-    "window_score",
     "normal_percentile",
     "threshold",
     "anomalous",
@@ -45,12 +43,13 @@ def row_of(name: str, found: Any) -> dict[str, Any]:
 
 
 def csv_row(row: Mapping[str, Any]) -> list[Any]:
-    """A row of scores.csv: of the boxes the hottest one, and how many there are."""
+    """A row of scores.csv: of the boxes the hottest one, and how many there are; the scores of both branches
+    are in scores.jsonl alone."""
     first = row["boxes"][0] if row["boxes"] else {}
     return [
         as_file(row["image"]),
-        *(row[name] for name in COLUMNS[1:6]),
-        None if row["anomalous"] is None else int(row["anomalous"]),
+        *(row[name] for name in COLUMNS[1:4]),
+        None if row["anomalous"] is None else str(row["anomalous"]).lower(),  # as in JSON
         row["reason"],
         *(first.get(name) for name in BOX_COLUMNS),
         len(row["boxes"]),

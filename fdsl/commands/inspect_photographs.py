@@ -82,6 +82,6 @@ def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> Non
     logger.info(
         "%d photograph(s) scored%s%s",
         totals.scored,
-        f", {totals.anomalous} anomalous at threshold {threshold.score:.4f}" if threshold else "",
+        f", {totals.anomalous} anomalous at threshold {threshold.score:.4g}" if threshold else "",
         f"; open {wanted.output / 'report.html'}" if wanted.output else "",
     )

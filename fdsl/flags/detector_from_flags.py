@@ -224,7 +224,7 @@ def set_threshold(
     elif args.detector and (args.false_alarm_rate is not None or args.threshold_from == "references"):
         detector.calibrate(args.false_alarm_rate or 0.01)
     if detector.threshold:
-        logger.info("threshold %.6g from %s", detector.threshold.score, detector.threshold.source)
+        logger.info("threshold %.4g from %s", detector.threshold.score, detector.threshold.source)
         if detector.normal is not None and detector.normal.gave(detector.threshold):
             logger.info("%s", detector.normal.trust)
     else:

@@ -84,7 +84,7 @@ def _row(summary: CategorySummary, indices: list[int], width: int) -> np.ndarray
             (
                 left + 4,
                 CELL_SIDE + 5,
-                f"{score:.4f}, {summary.defects[index]}{verdict}",
+                f"{score:.4g}, {summary.defects[index]}{verdict}",
                 ALARM_COLOUR if verdict else drawing.TEXT_COLOUR,
                 2 * CELL_SIDE - 8,
             ),

@@ -67,7 +67,7 @@ def detector_as_text(
     lines."""
     facts = [
         *detector_facts(config),
-        ("Threshold", "none" if threshold is None else f"{threshold.score:.6g}, {threshold.source}"),
+        ("Threshold", "none" if threshold is None else f"{threshold.score:.4g}, {threshold.source}"),
     ]
     lines = [f"{name}: {value}" for name, value in facts]
     lines += [f"  {day}  {digest}  {printable(name)}" for name, digest, day in references]

@@ -48,7 +48,7 @@ def score_of(found):
 def test_without_references_the_odd_one_stands_out(line, backbone, tmp_path):
     found = predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
     assert len(found) == 10 and max(found, key=lambda name: float(found[name]["score"])) == "x.png"
-    assert found["x.png"]["anomalous"] == "1" and (tmp_path / "out/skipped.csv").is_file()
+    assert found["x.png"]["anomalous"] == "true" and (tmp_path / "out/skipped.csv").is_file()
     report = (tmp_path / "out/report.html").read_text()
     assert "sees the test set" in report and "highest 0.5 % of patches" in report
 

@@ -47,9 +47,9 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
     )
     assert code == 0
     table = rows(out / "scores.csv")
-    assert list(table[0])[:4] == ["image", "score", "base_score", "window_score"]
+    assert list(table[0])[:4] == ["image", "score", "normal_percentile", "threshold"]
     assert [row["image"] for row in table] == ["2.png", "10.png", "line b/x,1.png", "line b/deep/7.JPG"]
-    assert [row["anomalous"] for row in table] == ["0", "0", "1", "1"]
+    assert [row["anomalous"] for row in table] == ["false", "false", "true", "true"]
     lines = [json.loads(line) for line in (out / "scores.jsonl").read_text().splitlines()]
     for row, line in zip(table, lines):
         assert float(row["score"]) == line["score"] and float(row["threshold"]) == line["threshold"]
@@ -195,10 +195,10 @@ def test_trained_heads_are_found_and_windows_have_their_scores(place, checkpoint
         *RUNTIME,
     ]
     assert predict.main(["--checkpoints", str(checkpoint.parents[1]), *arguments]) == 0
-    (row,) = rows(tmp_path / "out/scores.csv")
-    base, window = float(row["base_score"]), float(row["window_score"])
+    row = json.loads((tmp_path / "out/scores.jsonl").read_text())
+    base, window = row["base_score"], row["window_score"]
     assert row["image"] == "2.png"
-    assert float(row["score"]) == pytest.approx(0.75 * base + 0.25 * window, rel=1e-6)
+    assert row["score"] == pytest.approx(0.75 * base + 0.25 * window, rel=1e-6)
     with np.load(tmp_path / "out/maps.npz") as saved:
         assert set(saved.files) == {"names", "base", "window", "fused", "base_score", "window_score", "score"}
         assert np.allclose(saved["fused"], 0.75 * saved["base"] + 0.25 * saved["window"])
@@ -235,7 +235,7 @@ def test_a_published_checkpoint_takes_the_flags(place, backbone, tmp_path):
         )
         == 0
     )
-    assert rows(tmp_path / "out/scores.csv")[0]["window_score"] == ""
+    assert json.loads((tmp_path / "out/scores.jsonl").read_text())["window_score"] is None
 
 
 def test_a_saved_detector_scores_the_same(place, backbone, tmp_path):

@@ -277,7 +277,7 @@ def test_pictures_of_a_finished_run(exported, place, tmp_path):
         flags = ["--output", str(tmp_path / "out"), "--pictures", kind]
         subprocess.run([*command, *flags], check=True, capture_output=True, timeout=60)
         table = rows(tmp_path / "out/scores.csv")
-        wanted = sum(one["anomalous"] == "1" for one in table) if count is None else count
+        wanted = sum(one["anomalous"] == "true" for one in table) if count is None else count
         drawn = [one["picture"] for one in table if one["picture"]]
         assert len(drawn) == len(set(drawn)) == wanted
         assert all(Image.open(tmp_path / "out" / place).size for place in drawn)
