@@ -11,6 +11,8 @@ from PIL import Image
 from safetensors import safe_open
 
 from fdsl.api import AnomalyDetector
+from fdsl.flags import page_flags
+from fdsl.flags.detector_from_flags import page_detector
 from fdsl.references.reference_store import FILE, LIST, kept, references_of
 from tests.support.predictions import RUNTIME, TOWER, rows
 from tests.support.small_runs import command
@@ -61,6 +63,16 @@ def test_more_references_are_as_if_all_had_been_shown_at_once(good, tiny_configs
     grown.forget("2.png", grown.kept[3].digest)
     whole.fit([good[0], good[2]], rotations=2)
     same(grown, whole)
+
+
+def test_the_page_grows_a_saved_detector(good, tiny_configs, tmp_path):
+    made, whole = detector(tiny_configs), detector(tiny_configs)
+    made.fit(good[:2])
+    made.save(tmp_path / "part.safetensors")
+    whole.fit([good[1], good[2]])
+    flags = ["--detector", str(tmp_path / "part.safetensors"), "--model-config", tiny_configs]
+    grown = ["--add-references", str(good[2]), "--forget", "1.png"]
+    same(page_detector(page_flags.parse([*flags, *grown, "--device", "cpu"], "")), whole)
 
 
 def test_no_control_character_of_a_references_name_is_printed(good, tiny_configs, tmp_path, capsys):
