@@ -1,4 +1,4 @@
-"""What one reference says where windows are looked through on a CPU: soon said, and as all copies would say
+"""What one reference says where windows are looked through: soon said, and as all copies would say
 it where windows add nothing."""
 
 import numpy as np
