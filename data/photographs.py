@@ -163,7 +163,7 @@ def read_ahead(
 def _pages(path: Path) -> str:
     left_out = pages_left_out(path)
     return (
-        f"{printable(path.name)}: only its first page is looked at, {left_out} more are left out"
+        f"{printable(path.name)}: only its first page is read, {left_out} more are left out"
         if left_out
         else ""
     )

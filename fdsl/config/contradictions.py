@@ -108,7 +108,7 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
     # Text
     (
         lambda it: it.has_words and not it.reads_text,
-        "--object, --normal-words and --damaged-words are what text says: add --with-text, take --method "
+        "--object, --normal-words and --damaged-words are words for text: add --with-text, take --method "
         "text, or leave them out.",
     ),
     (

@@ -60,7 +60,7 @@ def method_in_words(options: MethodConfig) -> str:
     words = f"NAM {'on' if options.use_nam else 'off'}"
     words += {
         MethodConfig().fd: "",
-        "none": ", features instead of discrepancies (no reference is looked at)",
+        "none": ", features instead of discrepancies (no reference is used)",
     }.get(options.fd, f", {options.fd} discrepancies")
     return words + _alignment(options)
 

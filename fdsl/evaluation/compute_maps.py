@@ -108,14 +108,14 @@ class CategoryJob:
         `what`: the job in the log."""
         try:
             if self.detector.is_transductive:
-                self._look_at_test_images(f"{what}, looked at beforehand")
+                self._take_test_images(f"{what}, encoded beforehand")
             if len(self.shots):
                 fit_shots(self.scorer, self.shots, self.runs[0].config.rotations, larger)
         except NotFinite as error:
             self.give_up(error)
         self.tested.layout = self.detector.layout
 
-    def _look_at_test_images(self, what: str) -> None:
+    def _take_test_images(self, what: str) -> None:
         """Shows the detector those of the test images that stand for all."""
         chosen = standing_for_all(self.tested.records)
         photographs = (

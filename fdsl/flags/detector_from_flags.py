@@ -182,7 +182,7 @@ def readable(args: argparse.Namespace) -> list[Path]:
     left_out = [args.output] if args.output else []
     found = standing_for_all([path for _, path in find_images(args.input, left_out)])
     chosen = [path for path in found if _opens(path, args.max_pixels)]
-    logger.info("%d photograph(s) are looked at beforehand: most of them are to be good", len(chosen))
+    logger.info("%d test image(s) are encoded beforehand: most of them must be normal", len(chosen))
     return chosen
 
 

@@ -34,7 +34,7 @@ def encode_test_images(
     photographs: Iterable[Image.Image],
     count: int,
     room: Room = in_memory,
-    what: str = "photographs looked at beforehand",
+    what: str = "test images encoded beforehand",
 ) -> None:
     """Shows the detector `count` photographs, whose tokens are kept in `room`; DataError where they are too
     few to be compared."""

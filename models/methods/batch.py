@@ -130,7 +130,7 @@ def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
     """
     known, tiles = memory.tokens_for(tokens), memory.tiles
     if known.shape[2:] != tokens.shape[2:]:
-        raise ModelError("The test images were looked at in another size than this one has.")
+        raise ModelError("The test images were encoded in another size than this one has.")
     blocks, images, patches, _ = tokens.shape
     own = [_averaged_blocks(tokens, side, tiles) for side in SURROUNDINGS]
     distances = torch.empty((len(own), len(known), blocks, images, patches), device=tokens.device)

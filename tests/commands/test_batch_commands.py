@@ -88,7 +88,7 @@ def test_each_photograph_goes_through_the_backbone_once(
 
     monkeypatch.setattr(OpenClipBackbone, "encode", counted)
     predicted(line, backbone, tmp_path / "out", "--method", "batch", "--threshold-from", "batch")
-    assert sum(images) == 10 and "of disk in" in logged() and "looked at beforehand" in logged()
+    assert sum(images) == 10 and "of disk in" in logged() and "encoded beforehand" in logged()
     assert not list(tmp_path.rglob(".fdsl-*"))
     images.clear()
     places = ["--data-path", str(datasets[0]), "--results", str(tmp_path / "results"), "--pictures", "0"]

@@ -78,4 +78,4 @@ def test_pages_that_are_left_out_are_named(detector, backbone, tmp_path, logged)
     run = ["--references", str(tmp_path / "good"), "--input", str(tmp_path / "new"), "--pictures", "none"]
     predict.main([*run, "--output", str(tmp_path / "out"), *backbone])
     assert "of reference many.tif 2 page(s) are left out" in logged()
-    assert "more.tiff: only its first page is looked at, 2 more are left out" in logged()
+    assert "more.tiff: only its first page is read, 2 more are left out" in logged()

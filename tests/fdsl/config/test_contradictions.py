@@ -22,7 +22,7 @@ CASES = [
     ("batch", {"with_batch": True}, WHOLE, {}, "--with-batch does not go with --method batch"),
     ("fdsl", {"roi": "mask.png"}, WindowConfig("mul"), {}, "--roi and --ignore do not go with local windows"),
     ("batch", {"ignore": "mask.png"}, WHOLE, {}, "--roi and --ignore do not go with mutual scoring"),
-    ("nearest", {"object": "nut"}, WHOLE, {}, "are what text says"),
+    ("nearest", {"object": "nut"}, WHOLE, {}, "are words for text"),
     ("subspace", {"with_text": True}, WHOLE, {}, "defined for fdsl, nearest, plus"),
     ("fdsl", {"with_text": True, "fd": "none"}, WHOLE, {}, "trained on --fd none"),
     ("fdsl", {"with_text": True}, WindowConfig(index_memory="1"), {}, "with --index-memory 1"),
