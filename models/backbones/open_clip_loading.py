@@ -15,6 +15,7 @@ from open_clip.transformer import VisionTransformer
 from torch import nn
 
 from models.backbones.timm_loading import PREFIX, require_plain_vit, shape_of_tower
+from models.backbones.weights_io.announce_weights import announce
 from models.backbones.weights_io.check_weights import fill_image_tower, read_image_tower
 from models.backbones.weights_io.read_weights import first_in_cache
 from utils.errors import ModelError
@@ -157,6 +158,9 @@ def downloaded_clip(model: str, tag: str) -> open_clip.CLIP:
             tag,
             model,
         )
+    repository, _, name = source.get("hf_hub", "").rpartition("/")
+    if repository:
+        announce(f"{tag} of {model}", repository, [name] if name else HUB_FILES)
     try:
         with open_clip_quiet():
             return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu")

@@ -19,6 +19,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from models.backbones.weights_io.announce_weights import announce
 from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
 from models.backbones.weights_io.read_weights import first_in_cache, read_state, refuse_other_numbers
 from models.backbones.weights_io.transformers_names import is_of_transformers, to_open_clip
@@ -84,12 +85,13 @@ def downloaded_tower(model: str, tag: str) -> Tower:
     """The encoder with weights of timm's hub, or of its cache."""
     name = tagged_name(model, tag)
     shape_of_tower(f"{PREFIX}{name}")  # refuses what is no ViT before anything is fetched
-    logger.info("backbone %s%s: weights from the cache, or fetched once from the hub", PREFIX, name)
+    source = timm.get_pretrained_cfg(name)
+    if source is not None and source.hf_hub_id:
+        announce(f"{tag} of {PREFIX}{name}", source.hf_hub_id, TIMM_FILES)
     try:
         with _timm_quiet():
             return timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
     except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
-        source = timm.get_pretrained_cfg(name)
         where = (source.hf_hub_id or source.url) if source else name
         closed = any(mark in f"{type(error).__name__} {error}" for mark in ("Gated", "401", "403"))
         cure = "accept its terms on the hub and log in, or " if closed else ""

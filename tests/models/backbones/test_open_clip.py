@@ -2,10 +2,13 @@
 
 import json
 import logging
+import re
+from types import SimpleNamespace
 
 import open_clip
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError
 from safetensors.torch import save_file
 
 from models.backbone import normalise
@@ -13,12 +16,18 @@ from models.backbones import cpu_attention, open_clip_loading
 from models.backbones.backbone_registry import load_backbone
 from models.backbones.open_clip import OpenClipBackbone, resize_position_table
 from models.backbones.open_clip_loading import UNTRAINED_SEED, _new_tower
+from models.backbones.weights_io.announce_weights import announce
 from models.backbones.weights_io.check_weights import fingerprint
 from models.features import EMBEDDING
 from tests.support import plain
 from tests.support.constants import TINY
 from tests.support.tokens import noise
 from utils.errors import ModelError
+
+
+@pytest.fixture(autouse=True)
+def no_hub_is_asked(monkeypatch):
+    monkeypatch.setattr(open_clip_loading, "announce", lambda *_: None)
 
 
 def tower(configs, **changes):
@@ -194,6 +203,43 @@ def test_plain_gelu_with_openai_weights_is_said(monkeypatch, tiny_configs, caplo
     monkeypatch.setattr(logging.getLogger("fdsl"), "propagate", True)
     load_backbone("ViT-L-14-336", "openai", [1])
     assert "QuickGELU" in caplog.text
+
+
+def test_size_and_address_are_logged_before_weights_are_fetched(monkeypatch, caplog):
+    """Of the first file that the hub has; nothing is asked where one is in the cache."""
+    asked, here = [], []
+
+    def metadata(address, timeout):
+        asked.append((address.rpartition("/")[2], timeout))
+        if address.endswith("safetensors"):
+            raise EntryNotFoundError("no such file")
+        return SimpleNamespace(size=890_000_000)
+
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", metadata)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "a file" if here else None)
+    monkeypatch.setattr(logging.getLogger("fdsl"), "propagate", True)
+    caplog.set_level(logging.INFO, "fdsl")
+    announce("openai", "timm/vit.openai", ["a.safetensors", "b.bin"])
+    assert asked == [("a.safetensors", 5), ("b.bin", 5)]
+    assert re.search(r"fetching 890 MB \(once\): https?://.*/timm/vit.openai/.*/b.bin", caplog.text)
+    here.append(True)
+    announce("openai", "timm/vit.openai", ["a.safetensors"])
+    assert len(asked) == 2
+
+
+def test_a_hub_that_does_not_answer_is_given_up_at_once(monkeypatch):
+    def silent(*_, **__):
+        raise OSError("no route to host\nand much more")
+
+    monkeypatch.setattr(open_clip_loading, "announce", announce)
+    monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", silent)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("it is fetched all the same"))
+    with pytest.raises(ModelError) as caught:
+        load_backbone("ViT-L-14-336-quickgelu", "openai", [6])
+    text = str(caught.value)
+    assert "(no route to host)" in text and "--pretrained FILE" in text and "\n" not in text
+    assert re.search(r"download https?://\S+/open_clip_model.safetensors ", text)
 
 
 def test_weights_that_cannot_be_fetched_say_what_to_download(monkeypatch):

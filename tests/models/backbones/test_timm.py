@@ -26,6 +26,11 @@ COMMON = {"embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 0, "dynami
 SMALL = "timm/test_vit"  # the smallest that timm has
 
 
+@pytest.fixture(autouse=True)
+def no_hub_is_asked(monkeypatch):
+    monkeypatch.setattr(timm_loading, "announce", lambda *_: None)
+
+
 def small(kind):
     """A random model of one kind, and the prefix tokens that it puts before the patches."""
     torch.manual_seed(5)

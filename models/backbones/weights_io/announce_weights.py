@@ -1,0 +1,40 @@
+"""Weights that a hub has: how large they are and where they come from, before they are fetched."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from models.backbones.weights_io.read_weights import first_in_cache
+from utils.errors import ModelError
+from utils.text import first_line
+
+logger = logging.getLogger("fdsl")
+PATIENCE = 5  # seconds until a hub that does not answer is given up
+
+
+def announce(weights: str, repository: str, names: Sequence[str]) -> None:
+    """Logs size and address of the first of these files that the hub's repository has, unless one is in the
+    cache. ModelError, with what to download, where the hub does not answer within PATIENCE; what it answers
+    otherwise is left to whoever fetches."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    if first_in_cache(repository, names) is not None:
+        return
+    for name in names:
+        address = hf_hub_url(repository, name)
+        try:
+            size = get_hf_file_metadata(address, timeout=PATIENCE).size
+        except EntryNotFoundError:
+            continue
+        except HfHubHTTPError:
+            return
+        except Exception as error:  # of several network libraries
+            raise ModelError(
+                f"The weights {weights} are not on this machine and could not be fetched "
+                f"({first_line(error)}); download {address} where there is a network and pass the file as "
+                "--pretrained FILE."
+            ) from error
+        logger.info("fetching %s (once): %s", "weights" if size is None else f"{size / 1e6:.0f} MB", address)
+        return
