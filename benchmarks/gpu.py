@@ -184,8 +184,8 @@ def bare_pass(bench: Bench, backbone: Backbone, pixels: Tensor, detector: Detect
     backbone.encode_normalised(images)
     if detector.windows is not None:
         for image in images:
-            windows = detector.windows.cut(image, backbone.patch_size)
-            for part in windows.split(detector.chunk):
+            windows = detector.windows.grid.cut(image, backbone.patch_size)
+            for part in windows.split(detector.windows.chunk):
                 backbone.encode_normalised(part)
 
 

@@ -35,7 +35,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import models.backbones.frozen_vit as frozen_vit
-import models.detector
+import models.branches
 import models.matching.memory_bank as memory_bank
 from models.backbone import normalise
 from models.backbones.open_clip import OpenClipBackbone
@@ -262,7 +262,7 @@ def prepare() -> None:
     nn.Module._apply = _moved_module
     frozen_vit.fingerprint = lambda state: "none"
     memory_bank._Sizes = _Sizes
-    models.detector.WindowGrid = real_windows
+    models.branches.WindowGrid = real_windows
 
 
 def measured(runs: list[Run], batch: int, dtype: torch.dtype) -> list[tuple[Run, Cost, Cost]]:

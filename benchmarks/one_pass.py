@@ -38,7 +38,7 @@ from models.backbone import Backbone
 from models.backbones.backbone_registry import load_backbone
 from models.detector import NO_WINDOWS, Detector
 from models.encoding_cache import EncodedOnce
-from models.features import Features
+from models.features import Features, Views
 from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.method import Method
 from models.methods.fdsl import Fdsl
@@ -107,10 +107,7 @@ def knowing(backbone: Backbone, method: Method, side: int, windows: WindowConfig
 def by_itself(detector: Detector) -> Detector:
     """The detector as it is in a run of its own: nothing is matched for others."""
     alone = copy(detector)
-    alone.memory, alone.window_memory = (
-        replace(bank, known=None) if isinstance(bank, MemoryBank) else bank
-        for bank in (detector.memory, detector.window_memory)
-    )
+    alone.memories = detector.memories.each_bank(lambda bank: replace(bank, known=None))
     return alone
 
 
@@ -170,11 +167,11 @@ def row_of(args: argparse.Namespace, backbone: Backbone, method: Method, look: s
     shape = {"win_size": args.win_size, "win_stride": args.win_stride, "win_zip": args.win_zip}
     windows = WindowConfig("mul", index_memory=windows.index_memory, **shape)
     each = knowing(backbone, method, args.image_size, windows)
-    grid, lines, found = each[0][0].window_grid, [], {}
+    grid, lines, found = each[0][0].window_branch.grid, [], {}
     for count in args.windows or [len(grid)]:
         for detectors in each:
             for detector in detectors:
-                detector.windows = first_windows(grid, count)
+                detector.windows = replace(detector.window_branch, grid=first_windows(grid, count))
         found[count] = measured(args, each, look)
         lines += lines_of(f"{look}, {count} of {len(grid)}", found[count])
     if len(found) > 1:
@@ -220,18 +217,19 @@ def encoded(detector: Detector, images: Tensor) -> None:
     detector.once = None
     detector.encode(images, detector.method.want)
     if detector.windows is not None:
-        for _ in detector._encode_windows(images[0], detector.window_match):
+        windows = detector.windows
+        for _ in windows.encoded(detector.encode, Views(images[:1]), windows.match.want):
             pass
 
 
 def products_of(each: Sequence[Sequence[Detector]], look: str) -> None:
     """One product of an image's tokens, and of its windows', with the banks of all seeds."""
     first = each[0][0]
-    whole = [detectors[0].memory for detectors in each]
+    whole = [detectors[0].memories.whole for detectors in each]
     product([bank for bank in whole if isinstance(bank, MemoryBank)], first.grid**2)
     if look == "whole":
         parts = [detectors[0].window_memory for detectors in each]
-        queries = len(first.window_grid) * first.settings.encoded_side**2
+        queries = first.window_patches
         product([bank for bank in parts if isinstance(bank, MemoryBank)], queries)
 
 

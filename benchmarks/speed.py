@@ -46,6 +46,7 @@ from models.features import Features
 from models.losses import map_losses
 from models.matching.candidates import EVERYTHING
 from models.matching.memory_bank import MemoryBank, discrepancy_of
+from models.method import Memories
 from models.methods.fdsl import Fdsl
 from utils.config import QUARTER, WindowConfig
 from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts
@@ -168,7 +169,7 @@ def plain(bench: Bench) -> list[Row]:
 def ceiling(bench: Bench) -> list[Row]:
     """TFLOP/s in the ViT over a chunk of windows, compared with those of one large matrix product."""
     visual, side = bench.backbone.visual, bench.args.win_size * bench.backbone.patch_size
-    count = bench.scorer(win_size=bench.args.win_size).detector.chunk
+    count = bench.scorer(win_size=bench.args.win_size).detector.window_branch.chunk
     tokens, width = bench.args.win_size**2 + 1, bench.backbone.width
     hidden = visual.transformer.resblocks[0].mlp[0].out_features
     of_block = tokens * (8 * width**2 + 4 * width * hidden + 4 * tokens * width)  # attention included
@@ -230,11 +231,12 @@ def in_one_pass(query: Tensor, banks: list[MemoryBank]) -> None:
 
 def bare_windows(bench: Bench, detector: Detector) -> float:
     """Seconds of the bare backbone over the image and all its windows."""
-    windows = detector.windows.cut(bench.photos[0].to(bench.device), bench.backbone.patch_size)
+    branch = detector.window_branch
+    windows = branch.grid.cut(bench.photos[0], bench.backbone.patch_size)
 
     def work() -> None:
         bench.bare(bench.photos[:1])
-        for part in windows.split(detector.chunk):
+        for part in windows.split(branch.chunk):
             bench.bare(part)
 
     return bench.seconds(work, warm=False)
@@ -314,9 +316,11 @@ def fill(bench: Bench, shots: int) -> None:
     scorer = bench.scorer(index_memory="0")
     scorer.fit(bench.pixels[:1].expand(shots, -1, -1, -1))
     detector = scorer.detector
-    windows = detector.windows.cut(bench.pixels[1], bench.backbone.patch_size)[: detector.chunk]
+    branch = detector.window_branch
+    windows = branch.grid.cut(bench.pixels[1], bench.backbone.patch_size)[: branch.chunk]
     detector.method.raw_maps(bench.backbone.encode(windows), detector.window_memory)
-    detector.window_memory = None  # the rest of the windows would need no more; the whole image needs less
+    # The rest of the windows would need no more; the whole image needs less.
+    detector.memories = Memories(detector.memories.whole)
     detector.raw_maps(bench.pixels[1:2])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from functools import partial, wraps
 from pathlib import Path
@@ -252,16 +251,13 @@ class AnomalyDetector:
     def ready(self) -> bool:
         """Whether it can score: it has references, or needs none."""
         detector = self.scorer.detector
-        return detector.memory is not None or not detector.method.needs_references
+        return detector.memories.whole is not None or not detector.method.needs_references
 
     @_whatever_the_default_device
     def another(self) -> AnomalyDetector:
         """A copy of this detector that changes by itself from now on; they share the
         backbone's weights."""
-        known = self.scorer.detector
-        detector = known.empty_copy(deepcopy(known.method))
-        detector.take_memory(known)
-        other = AnomalyDetector(detector, self.config)
+        other = AnomalyDetector(self.scorer.detector.copied(), self.config)
         other.threshold, other.normal = self.threshold, self.normal
         other.reference_sizes, other.grey, other.kept = self.reference_sizes, self.grey, self.kept
         other.max_pixels, other.statistics = self.max_pixels, self.statistics

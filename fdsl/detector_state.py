@@ -13,7 +13,9 @@ from fdsl.config.run_config import FittedConfig
 from fdsl.factory import assemble, saved_method, tower_of
 from fdsl.thresholds.threshold import LEAVE_COPY_OUT, LEAVE_ONE_OUT, NormalScores, Prior, is_normal
 from models.detector import Detector
+from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
 from models.matching.candidates import EVERYTHING, OwnPicks, PickedByAny
+from models.method import Memories
 from models.methods.batch import BatchMemory
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
@@ -26,8 +28,8 @@ UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
 ROI = "roi"  # where there is one
 PRIOR = "prior"  # of NormalScores, where there is one
 SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
-# Name in the file -> the detector's.
-MEMORIES = {"bank": "memory", "window_bank": "window_memory", "tile_bank": "tile_memory"}
+# Name in the file -> that of Memories.
+MEMORIES = {"bank": "whole", "window_bank": "windows", "tile_bank": "tiles"}
 
 
 def tensors_of(
@@ -40,13 +42,15 @@ def tensors_of(
     thresholds."""
     tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
     for name, attribute in MEMORIES.items():
-        memory = getattr(detector, attribute)
-        if memory is not None and not (name == "window_bank" and detector.matches_whole_image):
+        memory = getattr(detector.memories, attribute)
+        if memory is not None:
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
-    mutual = detector.mutual
-    if mutual is not None and mutual.memory and mutual.levels and mutual.own:
-        tensors |= {f"test_images.{name}": value for name, value in mutual.memory.state().items()}
-        tensors["test_images.levels"] = torch.tensor([*mutual.levels, *mutual.own], dtype=torch.float64)
+    method = detector.method
+    if isinstance(method, WithMutualScoring) and method.test_images and method.own_scales:
+        seen = method.test_images
+        tensors |= {f"test_images.{name}": value for name, value in seen.memory.state().items()}
+        scales = [seen.map_scale, seen.score_scale, *method.own_scales]
+        tensors["test_images.levels"] = torch.tensor(scales, dtype=torch.float64)
     tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
     if grey is not None:
         tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
@@ -119,7 +123,7 @@ def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     """Gives the detector the memories that it looks into; KeyError where a part is missing, ValueError where
     one has another shape."""
-    backbone = detector.backbone
+    backbone, found = detector.backbone, {}
     for name, attribute in MEMORIES.items():
         state = part_of(tensors, name)
         if not detector.method.transductive:  # what compares test images keeps them on the CPU
@@ -129,9 +133,8 @@ def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
         if name == "window_bank" and state:
             _refuse_other_windows(detector, state)
         if state:
-            setattr(detector, attribute, detector.method.restored(state, backbone.dtype))
-    if detector.matches_whole_image:
-        detector.window_memory = detector.memory
+            found[attribute] = detector.method.restored(state, backbone.dtype)
+    detector.memories = Memories(**found)
 
 
 def _wants(detector: Detector, name: str) -> bool:
@@ -145,12 +148,13 @@ def _wants(detector: Detector, name: str) -> bool:
 
 def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> None:
     """ValueError where a bank's windows are not those that the detector looks through."""
-    match, keys = detector.window_match, state.get("keys")
-    if detector.windows is None or match is EVERYTHING:
+    windows, keys = detector.windows, state.get("keys")
+    if windows is None or windows.match is EVERYTHING or not detector.method.matches:
         return
+    match = windows.match
     if keys is None or keys.dim() != 2:
         raise ValueError("window_bank has no keys")
-    if len(keys) * detector.settings.encoded_side**2 != state["centred"].shape[1]:
+    if len(keys) * windows.grid.encoded**2 != state["centred"].shape[1]:
         raise ValueError("window_bank holds windows of another size")
     method = detector.method
     own = isinstance(match, OwnPicks)
@@ -171,7 +175,7 @@ def _refuse_other_directions(detector: Detector) -> None:
 def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> int:
     """D of the backbone's image embeddings, which it tells by making one of a window, or of a single patch;
     `want`: what else it is to be able to give."""
-    patches = 1 if detector.windows is None else detector.settings.encoded_side
+    patches = 1 if detector.windows is None else detector.windows.grid.encoded
     side = patches * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, dtype=torch.uint8)
     return detector.backbone.encode(window, PickedByAny.want | want).wanted_embedding().shape[1]
@@ -195,12 +199,12 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     if "tiles.layout" not in tensors:
         return
     found = tensors["tiles.layout"]
-    if found.shape != (2,) or found.is_floating_point() or detector.tile_memory is None:
-        raise ConfigError("its tiles are missing")
+    if found.shape != (2,) or found.is_floating_point() or detector.memories.tiles is None:
+        raise ConfigError("its tiles are not told")
     rows, columns = map(int, found.tolist())
     if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
         raise ConfigError(f"it has {rows} x {columns} tiles")
-    known = detector.tile_memory
+    known = detector.memories.tiles
     if isinstance(known, BatchMemory) and known.tiles != rows * columns:
         raise ConfigError(f"it has {rows} x {columns} tiles, and its memory bank {known.tiles}")
     detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
@@ -209,15 +213,16 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
 def restore_inspected(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     """Gives the detector the test images that it compares with, where it has some; KeyError where
     a part is missing."""
-    if detector.mutual is None:
+    method = detector.method
+    if not isinstance(method, WithMutualScoring):
         return
-    levels = tensors["test_images.levels"]
-    if levels.shape != (4,) or not bool((levels > 0).all()):
+    scales = tensors["test_images.levels"]
+    if scales.shape != (4,) or not bool((scales > 0).all()):
         raise ConfigError("its levels are not those of test images")
-    map_level, score_level, own_map, own_score = levels.double().tolist()
-    memory = detector.mutual.batch.restored(part_of(tensors, "test_images"), detector.backbone.dtype)
-    detector.mutual.memory, detector.mutual.levels = memory, (map_level, score_level)
-    detector.mutual.set_own(own_map, own_score)
+    map_scale, score_scale, own_map, own_score = scales.double().tolist()
+    memory = method.batch.restored(part_of(tensors, "test_images"), detector.backbone.dtype)
+    method.test_images = ComparedImages(memory, map_scale, score_scale)
+    method.set_own_scales(own_map, own_score)
 
 
 def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:

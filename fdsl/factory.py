@@ -18,6 +18,7 @@ from models.backbone import Backbone
 from models.backbones.backbone_registry import load_backbone, text_directions
 from models.backbones.text.prompts import object_of
 from models.detector import Detector
+from models.ensemble.mutual_scoring import WithMutualScoring
 from models.ensemble.text_residuals import WithText
 from models.method import Method
 from models.methods.registry import METHODS
@@ -78,6 +79,8 @@ def make_method(
     method: Method = METHODS[config.method].load().of_heads(width, blocks, config.options, heads)
     if config.options.with_text:
         method = WithText(method)
+    if config.options.with_batch:
+        method = WithMutualScoring(method)
     if method.reads_text and config.options.object != BY_CATEGORY:
         (method.directions,) = text_directions(config.backbone, [config.options])
     return method
@@ -143,11 +146,25 @@ def _refuse_other_kinds(windows: WindowConfig, image_score: str) -> None:
 
 def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
     """The method of a saved detector with its `state`; RuntimeError for a state that is not its own."""
+    if not config.options.with_batch:
+        return _saved_alone(config, backbone, state)
+    method = WithMutualScoring(_saved_alone(config, backbone, _of_own(state)))
+    method.load_state_dict(state)
+    return method
+
+
+def _saved_alone(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
+    """The same without mutual scoring."""
     kind, blocks = METHODS[config.method].load(), len(backbone.layers)
     if not config.options.with_text:
         return kind.of_state(backbone.width, blocks, config.options, state)
-    inner = {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}
-    return WithText.restored_from(kind.of_state(backbone.width, blocks, config.options, inner), state)
+    own = kind.of_state(backbone.width, blocks, config.options, _of_own(state))
+    return WithText.restored_from(own, state)
+
+
+def _of_own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a method's state holds of the method that it is around."""
+    return {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}
 
 
 def moved_config(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from models.backbone import NOTHING_MORE
+from models.backbone import NOTHING_MORE, Backbone
 from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 
 Encode = Callable[..., Features]
@@ -84,6 +85,39 @@ class EncodedOnce:
             _, (oldest, _) = self.known.popitem(last=False)
             self.held -= _size(oldest)
         return _only(found, want)
+
+
+class Encoder(NamedTuple):
+    """`encode` of a backbone; with `once` what comes again is encoded once."""
+
+    backbone: Backbone
+    once: EncodedOnce | None = None
+
+    def __call__(
+        self, pixels: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
+    ) -> Features:
+        """As the backbone's own."""
+        return (self.once or self.backbone.encode)(pixels, want, side)
+
+    def crops(
+        self,
+        images: Tensor,
+        which: tuple[int, ...],
+        cut: Callable[[], Tensor],
+        want: frozenset[str],
+        side: int | None = None,
+    ) -> Features:
+        """The features of what `cut` takes out of images (...,3,H,W); `which` names it."""
+        if self.once is None:
+            return self(cut(), want, side)
+        return self.once.of(images, which, cut, want, side)
+
+    def moved(self, images: Tensor) -> Tensor:
+        """The images on the backbone's device."""
+        device = self.backbone.device
+        if self.once is not None:
+            return self.once.moved(images, device)
+        return images.to(device, non_blocking=device.type == "cuda")
 
 
 def _only(features: Features, want: frozenset[str]) -> Features:

@@ -6,7 +6,7 @@ patches along a side, M maps of a method (one per block for most).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -24,6 +24,24 @@ RAW_TOKENS = "raw_tokens"
 PROJECTED = "projected"
 
 TOP1_SHARE = 0.01  # the image score `top1` is the mean of this share of the highest patch scores
+
+
+class Views(NamedTuple):
+    """What a detector sees of B images, uint8: the whole of each (B,3,S,S) and, where there are some, its T
+    tiles (B,T,3,S,S)."""
+
+    whole: Tensor
+    tiles: Tensor | None = None
+
+    def each(self) -> Iterator[Views]:
+        """One image after the other."""
+        tiles = [None] * len(self.whole) if self.tiles is None else self.tiles.split(1)
+        return (Views(*pair) for pair in zip(self.whole.split(1), tiles))
+
+
+def views_of(images: Tensor) -> Views:
+    """Images (B,3,S,S), or each before its tiles (B,1+T,3,S,S)."""
+    return Views(images) if images.dim() == 4 else Views(images[:, 0], images[:, 1:])
 
 
 class Features(NamedTuple):
@@ -78,6 +96,15 @@ class Features(NamedTuple):
     def at(self, patches: Tensor) -> Features:
         """The same features, of these patches of the whole image."""
         return self._replace(patches=patches)
+
+
+class FinalMaps(NamedTuple):
+    """A method's final maps of B images: of the whole (M,B,G,G), of their tiles (M,B,H,W), and of their
+    windows (M,B,G,G), where there are some."""
+
+    whole: Tensor
+    tiles: Tensor | None = None
+    windows: Tensor | None = None
 
 
 @dataclass(frozen=True)

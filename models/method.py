@@ -9,18 +9,23 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import ClassVar, Generic, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import ClassVar, Generic, NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from models.features import Features
+from models.encoding_cache import Encoder
+from models.features import Features, FinalMaps, ScoreMaps
 from models.matching.candidates import EVERYTHING, Matching
+from models.matching.memory_bank import MemoryBank
 from models.method_facts import MethodFacts
 from models.views.tile_maps import resized, smoothed
 from utils.config import MethodConfig
 from utils.errors import ModelError
+from utils.room import Room
 
 
 class Memory(Protocol):
@@ -32,6 +37,49 @@ class Memory(Protocol):
 
     def state(self) -> dict[str, Tensor]:
         """All that `Method.restored` needs, for a saved detector."""
+
+
+@dataclass(frozen=True)
+class Memories:
+    """What a method keeps of whole images, of their windows and of their tiles; None of what it does not look
+    at, and before it is fitted."""
+
+    whole: Memory | None = None
+    windows: Memory | None = None
+    tiles: Memory | None = None
+
+    @property
+    def all(self) -> list[Memory]:
+        """Those that there are."""
+        return [one for one in (self.whole, self.windows, self.tiles) if one is not None]
+
+    @property
+    def banks(self) -> list[MemoryBank]:
+        """Those that are plain memory banks."""
+        return [one for one in self.all if isinstance(one, MemoryBank)]
+
+    @property
+    def bytes(self) -> int:
+        """How much memory they take."""
+        held = [part for memory in self.all for part in memory.state().values()]
+        return sum(part.numel() * part.element_size() for part in held)
+
+    def each(self, function: Callable[[Memory], Memory]) -> Memories:
+        """`function` of every memory."""
+        return Memories(*(one and function(one) for one in (self.whole, self.windows, self.tiles)))
+
+    def each_bank(self, function: Callable[[MemoryBank], MemoryBank]) -> Memories:
+        """`function` of every plain bank; other memories as they are."""
+        return self.each(lambda one: function(one) if isinstance(one, MemoryBank) else one)
+
+
+class Seen(NamedTuple):
+    """Test images (B,3,S,S) that a method takes, their tokens (L,B,N,C), and those of their tiles
+    (L,B,T*N,C), encoded as they are asked for."""
+
+    images: Tensor
+    tokens: Tensor
+    tiles: Iterable[Tensor] = ()
 
 
 TOP_SHARE = 0.005  # of a photograph's patches
@@ -52,15 +100,16 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     want: what it needs of a backbone besides `tokens`. scales: names of the equal groups of its maps that are
     brought to one scale by what held-out references reach. hottest: the map value that pictures show hottest
     where no reference says better. groups: how many equal groups, of heights of their own, its maps are of.
-    plain_bank: its memory is a plain MemoryBank, the same as of every such method. All else is in its
-    facts.
+    takes_test_images: `take_test_images` comes first. plain_bank: its memory is a plain
+    MemoryBank, the same as of every such method. All else is in its facts.
     """
 
     groups: ClassVar[int] = 1
+    takes_test_images: ClassVar[bool] = False
     plain_bank: ClassVar[bool] = False
-    want: ClassVar[frozenset[str]] = frozenset()
+    want: frozenset[str] = frozenset()
     scales: tuple[str, ...] = ()
-    hottest: ClassVar[float] = 1.0
+    hottest: float = 1.0
     levels: Tensor
     directions: Tensor
 
@@ -86,6 +135,14 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         method.load_state_dict(state)
         return method
 
+    def copied(self) -> Self:
+        """A copy that goes its own way from now on; trained parameters are shared."""
+        return deepcopy(self, {id(part): part for part in self.parameters()})
+
+    def unfitted(self) -> Self:
+        """A copy that nothing has been shown to."""
+        return self.copied()
+
     @property
     def needs_references(self) -> bool:
         """Whether it can score before it is fitted to normal images."""
@@ -100,6 +157,21 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> OwnMemory:
         """The memory whose `state` this is, on the state's device, its tokens in `dtype`; KeyError where a
         part is missing, ValueError where one has another shape."""
+
+    def take_test_images(
+        self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
+    ) -> Memories:
+        """Its memories once it has taken `count` test images, whose tokens are kept in `room`;
+        `known`: those before; `like`: of the precision and device of a backbone's tokens. For methods
+        that say `takes_test_images`."""
+        raise NotImplementedError
+
+    def features(
+        self, encode: Encoder, images: Tensor, originals: Tensor, memory: OwnMemory | None, like: Tensor
+    ) -> Features:
+        """The features of whole images (B,3,S,S) uint8, which are `originals` where they came from; `like`:
+        as for take_test_images."""
+        return encode(images, self.want)
 
     @abstractmethod
     def raw_maps(self, query: Features, memory: OwnMemory | None, match: Matching = EVERYTHING) -> Tensor:
@@ -155,6 +227,17 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         """`summarise` of maps (M,B,G,G), its map brought to (B,side,side)."""
         shown, score = self.summarise(maps)
         return resized(shown, side), score
+
+    def combine(self, maps: FinalMaps, features: Features, side: int) -> ScoreMaps:
+        """Final maps of B images with these features of the whole, -> maps (B,side,side) and raw scores."""
+        if maps.tiles is not None:
+            base = self.with_tiles(maps.whole, maps.tiles, side)
+        elif side != maps.whole.shape[-1]:
+            base = self.without_tiles(maps.whole, side)
+        else:
+            base = self.summarise(maps.whole)
+        window = (None, None) if maps.windows is None else self.summarise(maps.windows)
+        return ScoreMaps(*base, *window)
 
     def set_levels(self, levels: Sequence[float]) -> None:
         """How high normal patches come in each group of `scales`; ModelError unless all are above zero."""

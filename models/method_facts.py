@@ -31,7 +31,7 @@ class MethodFacts:
     transductive: ClassVar[bool] = False
     added_by: ClassVar[str] = ""
     takes_text: ClassVar[bool] = False
-    reads_text: ClassVar[bool] = False
+    reads_text: bool = False
     length_of_discrepancy: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""

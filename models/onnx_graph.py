@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from models.detector import Detector
-from models.features import EMBEDDING, TOP1_SHARE, Features, ScoreMaps
+from models.features import EMBEDDING, TOP1_SHARE, Features, FinalMaps, ScoreMaps, views_of
 from models.matching.candidates import PICKS, Bank, Matching, OwnPicks, PickedByAny
 from models.matching.memory_bank import SIMILARITY_VALUES
 from models.views.sliding_windows import WindowGrid
@@ -142,8 +142,8 @@ class DetectorGraph(nn.Module):
         self.shape = shape_of(detector)
         self.outputs = OUTPUTS if detector.windows is not None else OUTPUTS[:3]
         if detector.windows is not None:
-            self.stitch = StitchInOne(detector.windows)
-            self.match = in_parts(detector.window_match, len(detector.windows))
+            self.stitch = StitchInOne(detector.windows.grid)
+            self.match = in_parts(detector.windows.match, len(detector.windows))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         return self._outputs(self._score_maps(pixels))
@@ -162,9 +162,12 @@ class DetectorGraph(nn.Module):
         detector, method = self.detector, self.detector.method
         if detector.windows is None:
             return detector(pixels, InParts())
-        whole = method.summarise(detector.final_maps(detector.raw_maps(pixels, InParts())))
-        windows = method.summarise(detector.final_maps(self._raw_window_maps(pixels, detector.windows)))
-        return ScoreMaps(*whole, *windows)
+        views = views_of(pixels)
+        features = detector.features(views, views)
+        raw = detector.whole.raw_maps(method, [features], detector.memories.whole, InParts())
+        of_windows = self._raw_window_maps(pixels, detector.windows.grid)
+        whole, windows = (method.final(method.refine(maps)) for maps in (raw, of_windows))
+        return method.combine(FinalMaps(whole, windows=windows), features, detector.side)
 
     def _raw_window_maps(self, pixels: Tensor, grid: WindowGrid) -> Tensor:
         """Images (B,3,S,S) uint8 -> raw maps stitched from all their windows (M,B,G,G)."""
@@ -213,7 +216,7 @@ def refuse_what_is_no_graph(detector: Detector) -> None:
         raise ModelError(
             f"A detector with text cannot be exported: {cure.format('--with-text or --method text')}."
         )
-    if detector.budget:
+    if detector.windows is not None and detector.windows.budget:
         raise ModelError(
             "A detector that chooses its windows while it looks cannot be exported: "
             f"{cure.format('--window-budget')}."

@@ -237,7 +237,7 @@ def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]
     values = {
         "untrained": detector.config.detector.backbone.untrained,
         "takes_references": not made.method.added_by,
-        "compares": made.is_transductive and made.memory is None,
+        "compares": made.is_transductive and made.memories.whole is None,
         "mebibytes": math.ceil(limits.photographs * made.bytes_of_test_image / 2**20),
         "tiles": made.settings.tiles != 1,
     }

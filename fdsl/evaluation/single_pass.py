@@ -130,7 +130,7 @@ def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
     backbone, size = detector.backbone, detector.backbone.dtype.itemsize
     patches = detector.grid**2 * (1 + _most_tiles(detector.settings.tiles))
     if detector.windows is not None:
-        patches += len(detector.windows) * detector.settings.encoded_side**2
+        patches += detector.window_patches
     raw = 4 * bool(detector.method.want)
     return batch_size * patches * backbone.width * len(backbone.layers) * (size + raw)
 
@@ -223,7 +223,7 @@ class SinglePass:
             job.fit(what, None if larger is None else LargerBank(larger.detector, len(larger.shots)))
             if larger is None and job.error is None:
                 banks.append(job)
-                held += job.detector.memory_bytes
+                held += job.detector.memories.bytes
             taken.append(job)
         for job in taken:
             job.detector.forget_matched()

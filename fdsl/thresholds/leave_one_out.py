@@ -28,6 +28,7 @@ from fdsl.thresholds.threshold import (
 )
 from fdsl.thresholds.threshold_prior import prior_of
 from models.detector import Detector
+from models.ensemble.mutual_scoring import WithMutualScoring
 from models.features import ScoreMaps
 from models.matching.candidates import Matching
 from utils.config import WindowConfig
@@ -69,7 +70,7 @@ def as_unknown(
     out in turn. A single one stands against itself twice, in so many `copies`: as it is, which is too
     lenient, and with every patch barred from matching near its own place, which is too strict.
     """
-    known = scorer.detector.memory is not None
+    known = scorer.detector.memories.whole is not None
     if len(photographs) == 1 and known:
         barred = elsewhere(scorer.detector, photographs[0], rotations)
         for part in scorer.to_batch(varied(photographs[0], copies, 0)).split(BATCH):
@@ -90,13 +91,13 @@ def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: in
 
     Nothing is done for a method without scales. Raises NotFinite, and ModelError where a height is zero.
     """
-    method, mutual = scorer.detector.method, scorer.detector.mutual
+    method = scorer.detector.method
     if method.scales:
         peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
         heights = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
         method.set_levels([float(height.mean()) for height in heights])
-    if mutual is not None:
-        mutual.set_own(*levels_of(scorer, photographs, rotations))
+    if isinstance(method, WithMutualScoring):
+        method.set_own_scales(*levels_of(scorer, photographs, rotations))
 
 
 def levels_of(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> tuple[float, float]:
@@ -189,8 +190,8 @@ def _scores_of_few(scorer: Scorer, photograph: Image.Image, rotations: int, imag
     windows, and how other copies differ from that one is taken from whole images, in log-odds."""
     detector, windows = scorer.detector, scorer.detector.settings
     own, kinds = _scored(_said(as_unknown(scorer, [photograph], rotations, 1), 2), windows, image_score)
-    whole = detector.of_whole_images()
-    copies = min(SINGLE_COPIES, max(1, int(OF_A_PHOTOGRAPH * detector.looks_longer)))
+    whole, longer = detector.of_whole_images(), detector.window_patches / detector.whole.tokens
+    copies = min(SINGLE_COPIES, max(1, int(OF_A_PHOTOGRAPH * longer)))
     batches = as_unknown(Scorer(whole, scorer), [photograph], rotations, copies)
     others, other_kinds = _scored(batches, whole.settings, image_score)
 

@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.encoding_cache import Encoder
 from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
-from models.method import Method, mean_of_highest
+from models.method import Memories, Method, Seen, mean_of_highest
 from models.methods.registry import BatchFacts
 from utils.errors import ModelError
 from utils.memory import free_bytes
@@ -31,6 +32,7 @@ SAME = 1e-3  # mean distance of the patches in place, up to which two photograph
 FEWEST = 2  # photographs that can be compared
 DIGEST = 20  # bytes
 HELD_SHARE = 0.5  # of a device's free memory
+NOT_SHOWN = "The detector has no test images yet: call take_test_images() first."
 UNIT = 0.05  # that the length of a stored token may lie from 1
 
 
@@ -100,6 +102,33 @@ class Kept:
         rows = [list(digest) for digest in digests]
         known = torch.tensor(rows, dtype=torch.uint8) if rows else torch.zeros(0, DIGEST, dtype=torch.uint8)
         return BatchMemory(self.tokens, known, tiles=tiles)
+
+
+def memories_of(seen: Iterable[Seen], count: int, room: Room) -> tuple[BatchMemory, BatchMemory | None]:
+    """What is kept of `count` test images, and of their tiles, of which all have as many."""
+    whole, tiles, digests = Kept(count, room), Kept(count, room), []
+    for images, tokens, parts in seen:
+        digests += [digest_of(image) for image in images]
+        whole.add(tokens)
+        for part in parts:
+            tiles.add(part)
+    memory = whole.memory(digests)
+    if tiles.tokens is None:
+        return memory, None
+    each = tiles.tokens.shape[2] // memory.tokens.shape[2]
+    return memory, tiles.memory(digests, each)
+
+
+def with_kept(
+    encode: Encoder, images: Tensor, memory: BatchMemory, shown: Sequence[int | None], like: Tensor
+) -> Features:
+    """The tokens of images (B,3,S,S), those that the memory has as it keeps them; `shown`: which of its
+    photographs they are."""
+    new = [place for place, number in enumerate(shown) if number is None]
+    encoded = iter(encode(images[new]).tokens.unbind(1) if new else ())
+    known = memory.tokens_for(like)
+    tokens = [next(encoded) if number is None else known[number].to(like) for number in shown]
+    return Features(torch.stack(tokens, 1), shown=tuple(shown))
 
 
 def digest_of(image: Tensor) -> bytes:
@@ -189,6 +218,7 @@ class Batch(BatchFacts, Method[BatchMemory]):
     """L maps: for each block the distance of each patch to the other test images."""
 
     hottest = 0.5
+    takes_test_images = True
 
     @property
     def needs_references(self) -> bool:
@@ -204,6 +234,23 @@ class Batch(BatchFacts, Method[BatchMemory]):
             raise ValueError("There is no photograph to keep.")
         return kept.memory(())
 
+    def take_test_images(
+        self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
+    ) -> Memories:
+        whole, tiles = memories_of(seen, count, room)
+        return Memories(whole, tiles=tiles)
+
+    def features(
+        self, encode: Encoder, images: Tensor, originals: Tensor, memory: BatchMemory | None, like: Tensor
+    ) -> Features:
+        """The kept tokens of images that it was shown."""
+        if memory is None:
+            return encode(images)
+        shown = memory.of(originals)
+        if all(number is None for number in shown):
+            return encode(images)._replace(shown=shown)
+        return with_kept(encode, images, memory, shown, like)
+
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> BatchMemory:
         tokens = taken(state, "tokens", None, self.blocks, None, self.width)
         if len(tokens) < FEWEST:
@@ -216,7 +263,7 @@ class Batch(BatchFacts, Method[BatchMemory]):
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = EVERYTHING) -> Tensor:
         if memory is None:
-            raise ModelError("The detector has no test images yet: call take_test_images() first.")
+            raise ModelError(NOT_SHOWN)
         shown = query.shown or (None,) * query.tokens.shape[1]
         new = [place for place, number in enumerate(shown) if number not in memory.found]
         scored: dict[int, Tensor] = {}

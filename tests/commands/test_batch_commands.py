@@ -120,8 +120,10 @@ def test_a_saved_detector_compares_with_what_it_was_shown(
     made.save(tmp_path / "part.safetensors")
     loaded = AnomalyDetector.load(tmp_path / "part.safetensors", model_config=tiny_configs, device="cpu")
     known, again = (one.scorer.detector for one in (made, loaded))
-    memories = [one.memory if method == "batch" else one.mutual.memory for one in (known, again)]
-    assert (again.tile_memory is not None) == (tiles == 2) and again.layout == known.layout
+    memories = [
+        one.memories.whole if method == "batch" else one.method.test_images.memory for one in (known, again)
+    ]
+    assert (again.memories.tiles is not None) == (tiles == 2) and again.layout == known.layout
     assert len(memories[1].numbers) == len(shown) and memories[0].numbers == memories[1].numbers
     for one in (loaded, made.another()):
         for before, after in zip(made.predict(shown[-2:]), one.predict(shown[-2:])):

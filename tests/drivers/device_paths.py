@@ -38,7 +38,7 @@ import fdsl.scoring
 import fdsl.training.batches as training_batches
 import fdsl.training.step as training_step
 import models.backbones.cpu_attention as cpu_attention
-import models.detector
+import models.branches
 import models.matching.candidates as candidates
 import models.matching.memory_bank as memory_bank
 import models.methods.batch as batch
@@ -71,7 +71,7 @@ MAY_WAIT = {
     "models/methods/batch.py:mutual_scores",  # whether there is another photograph, for each batch
 }
 MAY_CROSS = {
-    "models/detector.py:Detector._moved": TO_DEVICE,  # a batch of pixels
+    "models/encoding_cache.py:Encoder.moved": TO_DEVICE,  # a batch of pixels
     "models/backbones/open_clip.py:OpenClipBackbone.position_table": TO_DEVICE,  # once for each size
     "models/methods/batch.py:BatchMemory.tokens_for": TO_DEVICE,  # once for all batches
     "models/views/sliding_windows.py:WindowGrid.seen_in": TO_DEVICE,  # once, or of the windows that pay
@@ -308,10 +308,10 @@ class Fault:
 
 FAULTS = [
     Fault(
-        models.detector.Detector,
-        "_encode_windows",
-        "there, side = image.to(self.backbone.device), ",
-        "there, side = image.cpu(), ",
+        models.branches.Windows,
+        "encoded",
+        "(image,) = views.whole",
+        "(image,) = views.whole.cpu()",
         "nearest windows",
     ),
     Fault(candidates.Elsewhere, "of_query", ".to(query.tokens.device)", "", "nearest one reference diff2"),

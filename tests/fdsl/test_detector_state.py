@@ -57,14 +57,14 @@ def test_a_bank_without_its_first_or_last_reference_is_no_copy(detector):
 
 def test_where_memory_is_short_what_takes_most_is_made_smaller(detector):
     made = detector.scorer.detector
-    windows, patches = len(made.windows), made.settings.encoded_side**2
+    windows, patches = len(made.windows), made.windows.grid.encoded**2
     made.at_once.patches = windows * patches
-    assert not made.spare(windows * patches // made.grid**2 + 1) and made.chunk == windows
-    assert made.spare(1) and made.chunk == windows // 2
+    assert not made.spare(windows * patches // made.grid**2 + 1) and made.windows.chunk == windows
+    assert made.spare(1) and made.windows.chunk == windows // 2
     with made.encoding_once():
         made.encode(torch.zeros(1, 3, made.image_size, made.image_size, dtype=torch.uint8))
-        assert made.spare(1) and made.chunk == windows // 2 and not made.once.known
-        assert made.spare(1) and made.chunk == windows // 4
+        assert made.spare(1) and made.windows.chunk == windows // 2 and not made.once.known
+        assert made.spare(1) and made.windows.chunk == windows // 4
 
 
 def test_photographs_that_are_looked_at_come_in_halves_where_memory_is_short(tiny_configs, monkeypatch):
@@ -73,7 +73,7 @@ def test_photographs_that_are_looked_at_come_in_halves_where_memory_is_short(tin
     )
     photographs = np.stack([texture(number) for number in range(5)])
     made.fit(test_images=photographs, false_alarm_rate=None)
-    wanted = made.scorer.detector.memory.tokens
+    wanted = made.scorer.detector.memories.whole.tokens
     encode = made.backbone.encode
 
     def short(pixels, *more):
@@ -81,4 +81,20 @@ def test_photographs_that_are_looked_at_come_in_halves_where_memory_is_short(tin
 
     monkeypatch.setattr(made.backbone, "encode", short)
     made.fit(test_images=photographs, false_alarm_rate=None)
-    assert torch.allclose(made.scorer.detector.memory.tokens, wanted, atol=1e-6)
+    assert torch.allclose(made.scorer.detector.memories.whole.tokens, wanted, atol=1e-6)
+
+
+def test_a_method_that_matches_no_patches_is_saved_with_its_windows(tiny_configs, tmp_path):
+    made = AnomalyDetector.from_backbone(
+        method="subspace",
+        windows=WindowConfig("mul", 4, 2, index_memory="1"),
+        model_config=tiny_configs,
+        device="cpu",
+        precision="fp32",
+        **TOWER,
+    )
+    made.fit(np.stack([texture(number) for number in (1, 2)]), false_alarm_rate=None)
+    made.save(tmp_path / "saved.safetensors")
+    again = AnomalyDetector.load(tmp_path / "saved.safetensors", model_config=tiny_configs, device="cpu")
+    found, expected = (one.predict(texture(3)).window_map for one in (again, made))
+    assert np.array_equal(found, expected)

@@ -8,7 +8,7 @@ import torch
 from models.backbone import normalise
 from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
-from models.features import EMBEDDING, Features, ScoreMaps, fuse
+from models.features import EMBEDDING, Features, ScoreMaps, Views, fuse
 from models.matching import memory_bank as memory
 from models.matching.candidates import EVERYTHING, OwnPicks
 from models.matching.memory_bank import MemoryBank, discrepancy_of, nearest_index
@@ -40,9 +40,10 @@ def photos():
     return noise(5, 3, SIDE, SIDE, seed=1)
 
 
-def whole(detector, images):
-    """What the windows' maps start from: the whole images' raw maps and their final mean."""
-    return detector.raw_maps(images), detector(images).base
+def raw_window_maps(detector, images):
+    """Stitched from windows, where none lies those of the whole images."""
+    raw = detector.raw_maps(images)
+    return detector.raw_window_maps(Views(images), raw, detector.method.refine(raw))
 
 
 def normalised(backbone, photos):
@@ -85,7 +86,7 @@ def test_windows_equal_the_plain_path(tiny_backbone, photos, size, stride, index
         tiny_backbone, method, SIDE, windows=WindowConfig("mul", size, stride, 0.3, index_memory=index)
     )
     detector.fit(photos[:2])
-    maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    maps = method.maps_of(raw_window_maps(detector, photos[2:3]))
     images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
         *encoders(tiny_backbone), method, images[2], images[:2], size, stride, PATCH, index=index == "1"
@@ -101,7 +102,7 @@ def test_resized_windows_equal_the_plain_path(tiny_backbone, photos, size, strid
     settings = WindowConfig("mul", size, stride, 0.3, index_memory=index, win_zip=encoded)
     detector = Detector(tiny_backbone, method, SIDE, windows=settings)
     detector.fit(photos[:2])
-    maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    maps = method.maps_of(raw_window_maps(detector, photos[2:3]))
     images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
         *encoders(tiny_backbone),
@@ -135,8 +136,8 @@ def test_windows_can_be_matched_with_whole_images(tiny_backbone, photos, size, s
     settings = WindowConfig("mul", size, stride, 0.3, window_memory="image")
     detector = Detector(tiny_backbone, method, SIDE, windows=settings)
     detector.fit(photos[:2])
-    assert detector.window_memory is detector.memory
-    maps = method.maps_of(detector.raw_window_maps(photos[2:3], *whole(detector, photos[2:3])))
+    assert detector.window_memory is detector.memories.whole
+    maps = method.maps_of(raw_window_maps(detector, photos[2:3]))
     images = normalised(tiny_backbone, photos)
     raw, refined = plain.window_maps(
         *encoders(tiny_backbone), method, images[2], images[:2], size, stride, PATCH, whole=True
@@ -174,7 +175,9 @@ def test_fitting_another_category_forgets_the_first(tiny_backbone, photos):
 def test_a_reference_shown_again_has_no_discrepancy(tiny_backbone, photos):
     detector = Detector(tiny_backbone, trained_like(), SIDE)
     detector.fit(photos[:1])
-    found = discrepancy_of(tiny_backbone.encode(photos[:1]), detector.memory, EVERYTHING, MethodConfig())
+    found = discrepancy_of(
+        tiny_backbone.encode(photos[:1]), detector.memories.whole, EVERYTHING, MethodConfig()
+    )
     assert found.max() < 1e-6
 
 
@@ -268,7 +271,9 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
     for detector in (exact, narrow):
         detector.fit(photos[:2])
     assert (
-        discrepancy_of(narrow.backbone.encode(photos[2:3]), narrow.memory, EVERYTHING, MethodConfig()).dtype
+        discrepancy_of(
+            narrow.backbone.encode(photos[2:3]), narrow.memories.whole, EVERYTHING, MethodConfig()
+        ).dtype
         == torch.bfloat16
     )
     for right, found in zip(exact(photos[2:4]).arrays, narrow(photos[2:4]).arrays):
@@ -287,7 +292,7 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
     def encode(window):
         return tiny_backbone.encode(window[None]).tokens[:, 0]
 
-    gallery = [window for photo in photos[:2] for window in detector.windows.cut(photo, PATCH)]
+    gallery = [window for photo in photos[:2] for window in detector.windows.grid.cut(photo, PATCH)]
     own = gallery[: len(detector.windows)]  # of the first reference
     middle = torch.cat([encode(window) for window in own], dim=1).mean(1)
 
@@ -298,7 +303,7 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
         )
 
     expected = []
-    for window in detector.windows.cut(photos[2], PATCH):
+    for window in detector.windows.grid.cut(photos[2], PATCH):
         order = torch.tensor([alike(window, other) for other in gallery]).argsort(descending=True)[:picks]
         own = torch.cat([encode(gallery[number]) for number in order], dim=1)
         pairs = zip(method.heads, encode(window), own)
@@ -310,8 +315,10 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
                 ]
             )
         )
-    found = detector._score_windows(photos[2], None, OwnPicks(picks)).flatten(2)
-    assert torch.allclose(found, torch.stack(expected, dim=1), atol=1e-5)
+    detector.windows = dataclasses.replace(detector.windows, match=OwnPicks(picks))
+    found = raw_window_maps(detector, photos[2:3])[:, 0]
+    expected = detector.windows.grid.stitch(torch.stack(expected, dim=1).unflatten(-1, (4, 4)))
+    assert torch.allclose(found, expected, atol=1e-5)
 
 
 def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewhere(
@@ -324,10 +331,10 @@ def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewher
         windows=WindowConfig("mul", 3, 1, 0.5, index_memory="0", window_budget=5),
     )
     detector.fit(photos[:1])
-    full, base = whole(detector, photos[1:2])
-    chosen = detector.windows.choose(base[0], 5)
+    full, base = detector.raw_maps(photos[1:2]), detector(photos[1:2]).base
+    chosen = detector.windows.grid.choose(base[0], 5)
     seen = torch.zeros(64, dtype=torch.bool)
-    seen[detector.windows.patches[chosen].flatten()] = True
+    seen[detector.windows.grid.patches[chosen].flatten()] = True
     encoded = []
     encode = tiny_backbone.encode
     monkeypatch.setattr(
@@ -335,7 +342,7 @@ def test_a_window_budget_encodes_no_more_windows_and_keeps_the_base_map_elsewher
         "encode",
         lambda images, want, side=None: encoded.append(len(images)) or encode(images, want, side),
     )
-    raw = detector.raw_window_maps(photos[1:2], full, base)
+    raw = detector.raw_window_maps(Views(photos[1:2]), full, detector.method.refine(full))
     assert sum(encoded) == len(chosen) == 5
     assert torch.equal(raw.flatten(2)[..., ~seen], full.flatten(2)[..., ~seen])
     assert not torch.isclose(raw.flatten(2)[..., seen], full.flatten(2)[..., seen]).all()
@@ -356,7 +363,7 @@ def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_sca
     detector.fit(photos[:1])
     found = detector(photos[1:2])
     seen = torch.zeros(64, dtype=torch.bool)
-    seen[detector.windows.patches[detector.windows.choose(found.base[0], 1)].flatten()] = True
+    seen[detector.windows.grid.patches[detector.windows.grid.choose(found.base[0], 1)].flatten()] = True
     base, window = found.base.flatten(), found.window.flatten()
     assert (
         torch.allclose(window[~seen], base[~seen], atol=1e-6)
@@ -384,7 +391,7 @@ def test_a_budget_without_a_number_is_less_than_a_quarter(tiny_backbone, photos)
     assert (
         Detector(
             tiny_backbone, trained_like(), SIDE, windows=WindowConfig("mul", 2, 1, window_budget=QUARTER)
-        ).budget
+        ).windows.budget
         == 12
     )  # of 49
 
@@ -511,7 +518,7 @@ def test_the_bank_of_fewer_references_begins_that_of_more(tiny_configs, photos, 
     more.fit(photos[:4])
     more.matching_once()
     cut.take_first_references(more, 2, 4)
-    for one, other in ((few.memory, cut.memory), (few.window_memory, cut.window_memory)):
+    for one, other in ((few.memories.whole, cut.memories.whole), (few.window_memory, cut.window_memory)):
         assert torch.equal(one.mean, other.mean) and torch.equal(one.centred, other.centred)
         assert (one.keys is None and other.keys is None) or torch.equal(one.keys, other.keys)
         assert one.photographs == other.photographs == 2

@@ -22,7 +22,7 @@ from models.backbone import normalise
 from models.backbones.timm import TimmBackbone
 from models.backbones.timm_loading import tower_of_file
 from models.detector import Detector
-from models.features import EMBEDDING
+from models.features import EMBEDDING, Views
 from models.losses import map_losses
 from models.methods.fdsl import Fdsl
 from models.views.tile_maps import resized
@@ -57,8 +57,8 @@ class Case:
         self.features = backbone.encode(self.image[None], frozenset({EMBEDDING}))
         raw = self.detector.raw_maps(self.image[None])
         self.maps = method.maps_of(raw)
-        base = self.maps.refined.mean(0)
-        self.window = method.maps_of(self.detector.raw_window_maps(self.image[None], raw, base))
+        views = Views(self.image[None])
+        self.window = method.maps_of(self.detector.raw_window_maps(views, raw, self.maps.refined))
 
 
 @pytest.fixture(scope="module", params=["open_clip", "timm"])
@@ -90,8 +90,9 @@ def close(found, golden, tied=None):
 def tied_window_patches(case):
     """(L,G,G) bool: patches of the window maps that a tie in matching reaches; checked to be a minor part."""
     detector = case.detector
-    match, bank = detector.window_match, detector.window_memory
-    parts = list(match.over(detector._encode_windows(case.image, match)))
+    windows, bank = detector.windows, detector.window_memory
+    encoded = windows.encoded(detector.encode, Views(case.image[None]), windows.match.want)
+    parts = list(windows.match.over(encoded))
     if detector.settings.index_memory == "1":
         bank = bank.part(parts[0][1].rows(bank))
     query = torch.cat([part.tokens for part, _ in parts], dim=1).flatten(1, 2)
@@ -99,7 +100,7 @@ def tied_window_patches(case):
     for block, (tokens, normal) in enumerate(zip(query, bank.centred)):
         best = (tokens.double() @ normal.double().t()).topk(2, dim=-1).values
         ties = (best[:, 0] - best[:, 1] < TIE).nonzero()[:, 0]
-        reached[block, 0].view(-1)[detector.windows.patches.flatten()[ties]] = 1
+        reached[block, 0].view(-1)[detector.windows.grid.patches.flatten()[ties]] = 1
     reached = torch.nn.functional.max_pool2d(reached, 2 * REACH + 1, 1, REACH)[:, 0].bool().numpy()
     assert reached.mean() < 0.25
     return reached
@@ -121,7 +122,7 @@ def test_tokens_and_embedding(case):
 
 
 def test_matches(case):
-    found = case.detector.memory.index(case.features.tokens[:, 0]).numpy()
+    found = case.detector.memories.whole.index(case.features.tokens[:, 0]).numpy()
     assert (found == case.golden["matched_index"]).mean(axis=1).min() >= 0.995
 
 

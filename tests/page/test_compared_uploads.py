@@ -67,7 +67,7 @@ def test_photographs_are_compared_with_each_other(made, tmp_path):
     assert state["ready"] and state["compared"] == numbers and state["threshold"] is None
     _, found = as_predicted(detector, tmp_path, (1, 2, 3))
     assert scores(visitor) == [one.score for one in found]
-    assert detector.scorer.detector.memory is None, "visitors have detectors of their own"
+    assert detector.scorer.detector.memories.whole is None, "visitors have detectors of their own"
 
 
 def test_a_photograph_that_comes_later_asks_for_another_comparison(made, tmp_path):

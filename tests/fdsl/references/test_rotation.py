@@ -45,13 +45,13 @@ def test_parts_that_all_lie_alike_are_not_rotated(tiny_backbone, monkeypatch):
     )  # random features see less of a direction
     scorer = scorer_of(tiny_backbone)
     assert fit_references(scorer, [bar(0, 1), bar(0, 2)], AUTO) == 1
-    assert scorer.detector.memory.photographs == 2
+    assert scorer.detector.memories.whole.photographs == 2
 
 
 def test_one_reference_is_rotated_and_a_number_is_taken_as_it_is(tiny_backbone):
     scorer = scorer_of(tiny_backbone)
     assert fit_references(scorer, [bar(0)], AUTO) == ROTATIONS
-    assert fit_references(scorer, [bar(0)], 3) == 3 == scorer.detector.memory.photographs
+    assert fit_references(scorer, [bar(0)], 3) == 3 == scorer.detector.memories.whole.photographs
     assert fit_references(scorer, [bar(0), bar(0, 1)], 1) == 1
 
 
@@ -61,14 +61,16 @@ def test_half_of_the_copies_patches_that_show_the_photograph_are_in_the_bank(tin
     fit_references(scorer, [bar(0)], 8)
     detector = scorer.detector
     whole = detector.grid**2
-    sizes = detector.memory.sizes
+    sizes = detector.memories.whole.sizes
     assert sizes[0] == whole and sizes[2::2] == (whole // 2,) * 3
     assert all(0 < size < whole // 2 for size in sizes[1::2])
     if tiles > 1:
         full = len(detector.layout) * whole
-        assert detector.tile_memory.sizes[0] == full and detector.tile_memory.sizes[2::2] == (full // 2,) * 3
-        assert all(0 < size < full // 2 for size in detector.tile_memory.sizes[1::2])
-    again = scorer_of(tiny_backbone, WindowConfig("nan", tiles=tiles)).detector
-    again.take_memory(detector)
+        assert (
+            detector.memories.tiles.sizes[0] == full
+            and detector.memories.tiles.sizes[2::2] == (full // 2,) * 3
+        )
+        assert all(0 < size < full // 2 for size in detector.memories.tiles.sizes[1::2])
+    again = detector.copied()
     pixels = scorer.to_batch([bar(0)])
     assert torch.equal(again(pixels).base, detector(pixels).base)

@@ -12,6 +12,8 @@ from fdsl.references.transductive import MOST, encode_test_images, standing_for_
 from fdsl.scoring import Scorer
 from fdsl.thresholds.leave_one_out import set_scales
 from models.detector import NO_WINDOWS, Detector
+from models.ensemble.mutual_scoring import WithMutualScoring
+from models.method import Memories
 from models.methods.batch import Batch, mutual_scores
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
@@ -33,6 +35,7 @@ def photos():
 
 def detector_of(backbone, method=Batch, windows=NO_WINDOWS, **options):
     made = method(backbone.width, len(backbone.layers), MethodConfig(use_nam=False, **options))
+    made = WithMutualScoring(made) if options.get("with_batch") else made
     return Detector(backbone, made, SIDE, windows)
 
 
@@ -130,7 +133,8 @@ class Counted:
 
 def test_what_it_was_shown_is_encoded_once(tiny_backbone, photos, monkeypatch):
     plain = with_test_images(detector_of(tiny_backbone), photos[:4])
-    plain.memory = replace(plain.memory, digests=plain.memory.digests[:0])
+    known = plain.memories.whole
+    plain.memories = Memories(replace(known, digests=known.digests[:0]))
     detector = with_test_images(detector_of(tiny_backbone), photos[:4])
     counted = Counted(tiny_backbone, monkeypatch)
     mixed = photos[[5, 2, 4, 0]]
@@ -155,7 +159,7 @@ def test_what_it_was_shown_is_compared_once(tiny_backbone, photos, monkeypatch, 
     with_test_images(detector, photos[:4])
     if with_batch:
         detector.fit(photos[4:])
-        detector.mutual.set_own(0.2, 0.3)
+        detector.method.set_own_scales(0.2, 0.3)
     first = detector(photos[:4])
     assert sum(asked) == 4
     again = detector(photos[:4])
@@ -180,7 +184,7 @@ def test_on_disk_it_finds_the_same_but_for_rounding(tiny_backbone, photos, tmp_p
     exact = with_test_images(detector_of(tiny_backbone), photos)(photos).base
     detector = detector_of(tiny_backbone)
     detector.take_test_images(iter(photos.split(2)), len(photos), OnDisk(tmp_path, "Tokens"))
-    assert detector.memory.tokens.dtype == torch.bfloat16
+    assert detector.memories.whole.tokens.dtype == torch.bfloat16
     counted = Counted(tiny_backbone, monkeypatch)
     found = detector(photos).base
     assert counted.images == 0
@@ -229,7 +233,7 @@ def test_beside_a_method_both_count_alike_on_one_scale(tiny_backbone, method, wi
     alone = Scorer(detector_of(tiny_backbone))
     encode_test_images(alone, photographs[2:], 4)
     mutual = alone(alone.to_batch(photographs[2:]), names)
-    own_map, own_score = beside.detector.mutual.own
+    own_map, own_score = beside.detector.method.own_scales
     expected_score = [
         (own / (own + own_score) + other / (other + np.median(mutual.base_score))) / 2
         for own, other in zip(before.base_score, mutual.base_score)

@@ -38,8 +38,8 @@ def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_
     own = torch.stack([torch.arange(GRID**2) // GRID, torch.arange(GRID**2) % GRID], dim=1).float()
     with torch.no_grad():
         found = detector(images, Elsewhere(own[None]))
-        cuts = [detector.windows.cut(image, PATCH) for image in images]
-        places = own[detector.windows.patches]  # (W,36,2)
+        cuts = [detector.windows.grid.cut(image, PATCH) for image in images]
+        places = own[detector.windows.grid.patches]  # (W,36,2)
         whole = tiny_backbone.encode(images).tokens
         parts = [tiny_backbone.encode(cut).tokens for cut in cuts]
         for number in range(2):
@@ -54,7 +54,9 @@ def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_
                     torch.zeros(GRID, GRID),
                     torch.zeros(GRID, GRID),
                 )
-                for (row, column), query, at in zip(detector.windows.origins, parts[number][block], places):
+                for (row, column), query, at in zip(
+                    detector.windows.grid.origins, parts[number][block], places
+                ):
                     match = bank[elsewhere(query, bank, at, places.flatten(0, 1), align)]
                     total[row : row + 6, column : column + 6] += plain.raw_map(
                         method.heads[block], (query - match).abs()

@@ -136,7 +136,7 @@ def test_the_score_never_falls_where_the_distance_to_the_references_rises(tiny_b
     """All patches of an image further from every reference, in the direction that they differ already."""
     detector = detector_of(tiny_backbone, [SELF_DISSIMILARITY])
     detector.fit(photos[:2])
-    memory, method = detector.memory, detector.method
+    memory, method = detector.memories.whole, detector.method
     query = detector.encode(photos[3:4])
     index = EVERYTHING.index(memory.bank, query, "mulmax")
     nearest = query.tokens - memory.bank.discrepancy(
@@ -204,10 +204,10 @@ def test_windows_have_a_memory_of_their_own(tiny_backbone, photos):
     detector.at_once.patches = 2 * 16  # two windows at once: a photograph comes in parts
     detector.fit(photos[:2])
     assert detector.window_memory.bank.photographs == 2
-    cuts = [detector.windows.cut(photo, PATCH) for photo in photos[:3]]
+    cuts = [detector.windows.grid.cut(photo, PATCH) for photo in photos[:3]]
     tokens = [np.stack([tokens_of(tiny_backbone, window) for window in cut], axis=1) for cut in cuts]
     found = detector(photos[2:3]).window[0]
-    for number, (row, column) in enumerate(detector.windows.origins):
+    for number, (row, column) in enumerate(detector.windows.grid.origins):
         maps = []
         for block in range(2):
             normal = [photo[block].reshape(-1, tokens[0].shape[-1]) for photo in tokens[:2]]
@@ -223,7 +223,7 @@ def test_leaving_out_a_reference_is_fitting_the_others(tiny_backbone, photos):
     detector.fit(known)
     other.fit(known[[0, 1, 4, 5]])
     left = detector.without(1, 3)
-    assert left.memory.bank.photographs == 4
+    assert left.memories.whole.bank.photographs == 4
     assert torch.allclose(left(photos[3:]).base, other(photos[3:]).base, atol=1e-6)
 
 
@@ -231,11 +231,11 @@ def test_few_tokens_are_enough_for_the_whitening(tiny_backbone, photos, monkeypa
     monkeypatch.setattr(plus, "SAMPLES", 1)
     detector = detector_of(tiny_backbone)
     detector.fit(photos[:2])
-    every_second = detector.memory.whitening
+    every_second = detector.memories.whole.whitening
     monkeypatch.setattr(plus, "SAMPLES", 8)
     detector.fit(photos[:2])
-    assert every_second.shape == detector.memory.whitening.shape
-    assert not torch.allclose(every_second, detector.memory.whitening)
+    assert every_second.shape == detector.memories.whole.whitening.shape
+    assert not torch.allclose(every_second, detector.memories.whole.whitening)
 
 
 def test_a_single_reference_is_matched_elsewhere(tiny_backbone, photos):

@@ -51,7 +51,7 @@ def test_the_map_is_the_residual_outside_the_principal_directions(tiny_backbone,
     detector.fit(photos[:3])
     normal = np.concatenate([tokens_of(tiny_backbone, photo) for photo in photos[:3]])
     expected = residual(tokens_of(tiny_backbone, photos[3]), fitted(normal))
-    assert 0 < detector.memory.directions.shape[1] == fitted(normal)[1].shape[1] < 32
+    assert 0 < detector.memories.whole.directions.shape[1] == fitted(normal)[1].shape[1] < 32
     raw = detector.raw_maps(photos[3:4])
     assert raw.shape == (1, 1, GRID, GRID)
     assert raw.flatten().numpy() == pytest.approx(expected, rel=1e-4, abs=1e-7)
@@ -64,11 +64,11 @@ def test_the_map_is_the_residual_outside_the_principal_directions(tiny_backbone,
 def test_windows_have_a_subspace_of_their_own(tiny_backbone, photos):
     detector = detector_of(tiny_backbone, WindowConfig("mul", 4, 4))
     detector.fit(photos[:2])
-    cuts = [detector.windows.cut(photo, PATCH) for photo in photos[:3]]
+    cuts = [detector.windows.grid.cut(photo, PATCH) for photo in photos[:3]]
     normal = np.concatenate([tokens_of(tiny_backbone, window) for cut in cuts[:2] for window in cut])
     expected = np.stack([residual(tokens_of(tiny_backbone, window), fitted(normal)) for window in cuts[2]])
     found = detector(photos[2:3]).window[0]
-    for number, (row, column) in enumerate(detector.windows.origins):
+    for number, (row, column) in enumerate(detector.windows.grid.origins):
         part = found[row : row + 4, column : column + 4].flatten().numpy()
         assert part == pytest.approx(expected[number], rel=1e-4, abs=1e-6)
 
@@ -100,7 +100,7 @@ def test_what_it_cannot_do_is_said(tiny_backbone, photos):
     with pytest.raises(ModelError, match="no references yet"):
         detector(photos[:1])
     detector.fit(photos[:2])
-    loaded = detector.method.restored(detector.memory.state(), torch.float32)
-    assert torch.equal(loaded.residual(torch.ones(32)), detector.memory.residual(torch.ones(32)))
+    loaded = detector.method.restored(detector.memories.whole.state(), torch.float32)
+    assert torch.equal(loaded.residual(torch.ones(32)), detector.memories.whole.residual(torch.ones(32)))
     with pytest.raises(ModelError, match="show it the references again"):
         loaded.without(0, 2)

@@ -24,6 +24,7 @@ from models.matching.candidates import Elsewhere
 from models.methods.registry import METHODS
 from models.views.tile_maps import resized, smoothed
 from tests.support.constants import TINY
+from tests.support.detectors import final_tile_maps
 from tests.support.photographs import texture
 from tests.support.plain import nearest
 from tests.support.tokens import noise
@@ -257,7 +258,7 @@ def test_levels_come_from_held_out_references(clips, windows, with_batch):
     before = scorer.scale_maps(scorer.to_batch(photographs[2:]), ["a", "b"])
     assert before.shape == (2, 3, GRID, GRID)
     set_scales(scorer, photographs[:2])
-    levels = detector.method.levels
+    levels = (detector.method.own if with_batch else detector.method).levels
     assert len(levels) == 3 and bool((levels > 0).all())
     held = [scorer.without(number, 2) for number in range(2)]
     own = [one.scale_maps(one.to_batch([photo]), ["r"]) for one, photo in zip(held, photographs)]
@@ -280,12 +281,13 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
         scorer.fit(scorer.to_batch(references))
     both.detector.method.set_levels(levels)
     batch = both.to_batch(photograph)
-    whole, tiles = own.detector.raw_maps(batch[:, 0]), own.detector._tile_maps(batch[:, 1:], None)
+    whole, tiles = own.detector.raw_maps(batch[:, 0]), final_tile_maps(own.detector, batch)
     scaled = torch.stack([one / (one + levels[place // 2]) for place, one in enumerate(whole)])
     side = both.detector.side
     shown, score = own.detector.method.with_tiles(scaled, tiles / (tiles + levels[0]), side)
-    reported = both.detector.final_maps(both.detector.raw_maps(batch[:, 0]))[-2:]
-    of_tiles = both.detector._tile_maps(batch[:, 1:], None)[-2:]
+    method = both.detector.method
+    reported = method.final(method.refine(both.detector.raw_maps(batch[:, 0])))[-2:]
+    of_tiles = final_tile_maps(both.detector, batch)[-2:]
     assert of_tiles.std() > 0 and torch.equal(of_tiles[0], of_tiles[1])
     text = (resized(reported, side) + smoothed(resized(of_tiles, side), 1.0))[0] / 2
     found = both.detector(batch)

@@ -17,6 +17,7 @@ from models.methods.nearest import Nearest
 from models.methods.plus import TILE_WEIGHT, Plus
 from models.methods.subspace import Subspace
 from models.views.tile_maps import join_tiles, smoothed
+from tests.support.detectors import final_tile_maps
 from utils.config import WindowConfig
 from utils.limits import AUTO_TILES
 from utils.tile_layout import TileLayout, tiles_for
@@ -134,7 +135,7 @@ def test_plus_with_tiles(tiny_backbone):
     for one in (scorer, alone):
         fit_references(one, photographs[:2], 1)
     views = photograph_to_pixels(photographs[2], SIDE, scorer.detector.layout)
-    of_layers = scorer.detector._tile_maps(views[None, 1:], None).numpy()
+    of_layers = final_tile_maps(scorer.detector, views[None]).numpy()
     fine = gaussian_filter(enlarged(of_layers.mean(0), 2 * GRID), (0, 0.7, 0.7), mode="nearest")
     whole = alone(views[None, 0], ["x"])
     expected = (1 - TILE_WEIGHT) * enlarged(whole.base, 2 * GRID) + TILE_WEIGHT * fine

@@ -1,0 +1,224 @@
+"""The ways to look at an image: as a whole, through local windows, by tiles.
+
+They are one kind of thing: each encodes what it sees of an image, has a method fit a memory to the references
+seen so, and merges the raw maps of what it encoded to maps of the image. Memories are frozen, and lie with
+the detector (`models.method.Memories`).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from models.encoding_cache import Encoder
+from models.features import Features, Views
+from models.matching.candidates import EVERYTHING, Matching, window_matching
+from models.method import Memory, Method
+from models.views.sliding_windows import WindowGrid
+from models.views.tile_maps import join_tiles
+from utils.config import QUARTER, WindowConfig
+from utils.errors import ModelError
+from utils.tile_layout import TileLayout
+
+logger = logging.getLogger("fdsl")
+QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take time too
+
+
+class Branch(ABC):
+    """match: how what is seen is matched with the memory, unless a caller says otherwise."""
+
+    match: Matching
+
+    @property
+    @abstractmethod
+    def tokens(self) -> int:
+        """How many an image has in each layer."""
+
+    @abstractmethod
+    def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
+        """The features of images, in one part or, of a single image, in several."""
+
+    def fit(self, method: Method, encode: Encoder, references: Views, inside: Tensor | None = None) -> Memory:
+        """The method's memory of K references, encoded one by one; `inside` (K,tokens) bool: which of their
+        patches count (None: all)."""
+        want = method.want | self.match.want
+        near = (self._moved(encode, one) for one in references.each())
+        parts = (part for one in near for part in self.encoded(encode, one, want))
+        if inside is None:
+            return self._fitted(method, parts, len(references.whole) * self.tokens)
+        counted = (part._replace(inside=row[None]) for part, row in zip(parts, inside))
+        return self._fitted(method, counted, int(inside.sum()))
+
+    def raw_maps(
+        self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
+    ) -> Tensor:
+        """The method's raw maps (M,B,H,W) of the images whose parts these are; `match` instead of its own."""
+        return self.merged(self.scored(method, parts, memory, match))
+
+    def scored(
+        self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
+    ) -> Tensor:
+        """The raw maps of all parts, not yet put together."""
+        chosen = self._matching(match)
+        raw = [self._raw(method, part, memory, one) for part, one in chosen.over(parts)]
+        return raw[0] if len(raw) == 1 else torch.cat(raw, dim=1)
+
+    def _moved(self, encode: Encoder, views: Views) -> Views:
+        """What it sees of images, where the backbone is."""
+        return Views(encode.moved(views.whole))
+
+    def _fitted(self, method: Method, parts: Iterable[Features], count: int) -> Memory:
+        return method.fit(parts, count, self.match)
+
+    def _matching(self, match: Matching | None) -> Matching:
+        return match or self.match
+
+    def _raw(self, method: Method, part: Features, memory: Memory | None, match: Matching) -> Tensor:
+        return method.raw_maps(part, memory, match)
+
+    @abstractmethod
+    def merged(self, raw: Tensor) -> Tensor:
+        """Raw maps of parts, as `scored` gives them -> (M,B,H,W)."""
+
+
+@dataclass(frozen=True)
+class WholeImages(Branch):
+    """Images as they are, of `grid` x `grid` patches."""
+
+    grid: int
+    match: Matching = EVERYTHING
+
+    @property
+    def tokens(self) -> int:
+        return self.grid**2
+
+    def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
+        yield encode(views.whole, want)
+
+    def merged(self, raw: Tensor) -> Tensor:
+        return raw.unflatten(-1, (self.grid, self.grid))
+
+
+@dataclass(frozen=True)
+class Tiles(Branch):
+    """The tiles of images, which lie as `layout` says; the tokens of an image's tiles come one tile after the
+    other (L,B,T*N,C)."""
+
+    layout: TileLayout
+    match: Matching = EVERYTHING
+
+    @property
+    def tokens(self) -> int:
+        return len(self.layout) * self.layout.grid**2
+
+    def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
+        if views.tiles is None:
+            raise ValueError("These images come without their tiles.")
+        tiles, count = views.tiles, views.tiles.shape[:2]
+        features = encode.crops(tiles, (), lambda: tiles.flatten(0, 1), want)
+        yield features.each_tokens(lambda tokens: tokens.unflatten(1, count).flatten(2, 3))
+
+    def _moved(self, encode: Encoder, views: Views) -> Views:
+        return views if views.tiles is None else views._replace(tiles=encode.moved(views.tiles))
+
+    def _fitted(self, method: Method, parts: Iterable[Features], count: int) -> Memory:
+        return method.fit_tiles(parts, count)
+
+    def _matching(self, match: Matching | None) -> Matching:
+        return (match or self.match).of_tiles()
+
+    def _raw(self, method: Method, part: Features, memory: Memory | None, match: Matching) -> Tensor:
+        return method.raw_tile_maps(part, memory, match)
+
+    def merged(self, raw: Tensor) -> Tensor:
+        return join_tiles(raw, self.layout)
+
+
+@dataclass
+class AtOnce:
+    """How many window patches are encoded at once: what a detector and its copies know of the memory."""
+
+    patches: int
+
+
+@dataclass(frozen=True, eq=False)
+class Windows(Branch):
+    """Local windows (LFE). `budget`: so many of an image at most, chosen by its map (0: all). `chosen`,
+    `elsewhere` (M,1,G,G): the windows to look through, and the raw maps that stand where none of them lies
+    (None: all windows)."""
+
+    grid: WindowGrid
+    patch_size: int
+    match: Matching
+    budget: int
+    at_once: AtOnce
+    chosen: Sequence[int] | None = None
+    elsewhere: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.grid)
+
+    @property
+    def tokens(self) -> int:
+        return len(self.grid) * self.grid.encoded**2
+
+    @property
+    def chunk(self) -> int:
+        """Windows encoded at once."""
+        return max(1, self.at_once.patches // self.grid.encoded**2)
+
+    def halve(self, patches: int) -> bool:
+        """Half as many windows are encoded at once from now on; False where it is one already, or where they
+        have fewer than so many patches."""
+        now = min(self.chunk, len(self))
+        if now <= 1 or now * self.grid.encoded**2 < patches:
+            return False
+        self.at_once.patches = now // 2 * self.grid.encoded**2
+        logger.warning("Out of memory with %d windows at once: going on with %d.", now, now // 2)
+        return True
+
+    def looking(self, raw: Tensor, shown: Tensor) -> Windows:
+        """Those of one image that its map `shown` (G,G) chooses; its raw maps (M,1,G,G) stand elsewhere."""
+        return replace(self, chosen=self.grid.choose(shown, self.budget), elsewhere=raw)
+
+    def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
+        """Of one image, chunk by chunk."""
+        (image,) = views.whole
+        numbers = range(len(self.grid)) if self.chosen is None else self.chosen
+        for start in range(0, len(numbers), self.chunk):
+            which = tuple(numbers[start : start + self.chunk])
+            cut = partial(self.grid.cut, image, self.patch_size, which)
+            side = self.grid.encoded * self.patch_size
+            features = encode.crops(image, (self.grid.size, *which), cut, want, side)
+            yield features.at(self.grid.seen_in(which, features.tokens.device))
+
+    def scored(
+        self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
+    ) -> Tensor:
+        """Of one image's windows (M,W,size,size)."""
+        return self.grid.as_cut(super().scored(method, parts, memory, match))
+
+    def merged(self, raw: Tensor) -> Tensor:
+        elsewhere = None if self.elsewhere is None else self.elsewhere[:, 0]
+        return self.grid.stitch(raw, self.chosen, elsewhere)[:, None]
+
+
+def windows_of(settings: WindowConfig, grid: int, patch_size: int, at_once: AtOnce) -> Windows | None:
+    """The windows of images of `grid` x `grid` patches, None without LFE; ModelError for windows that do not
+    fit."""
+    if settings.winmode == "nan":
+        return None
+    try:
+        places = WindowGrid(grid, settings.win_size, settings.win_stride, settings.win_zip)
+    except ValueError as error:
+        raise ModelError(str(error)) from error
+    quarter = settings.window_budget == QUARTER
+    budget = math.ceil(QUARTER_SHARE * len(places)) if quarter else settings.window_budget
+    return Windows(places, patch_size, window_matching(settings.index_memory), budget, at_once)
