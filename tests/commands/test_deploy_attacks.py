@@ -24,7 +24,7 @@ pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 onnx = pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
 from deploy import graph, results  # noqa: E402
-from utils.errors import ConfigError  # noqa: E402
+from utils.errors import ConfigError, DataError  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
@@ -156,6 +156,7 @@ FACTS = [
     {"normal_mean": "nan"},
     {"grey_low": "5", "grey_high": "5"},
     {"grey_low": "9", "grey_high": "-9"},
+    *({"heat_low": low, "heat_high": high} for low, high in (("", ""), ("1", "1"), ("2", "1"), ("x", "1"))),
     *(
         {"reference_statistics": value}
         for value in ("", "5", "[[1]]", '[["a", 1, 2, 3]]', "[[1e400, 1, 2, 3]]")
@@ -194,7 +195,7 @@ def test_what_a_file_says_of_itself_is_checked(file, tmp_path, facts):
 
 
 @pytest.mark.parametrize(
-    "missing", ["image_size", "threshold", "grey_low", "reference_sizes", "tiles", "settings"]
+    "missing", ["image_size", "threshold", "grey_low", "heat_high", "reference_sizes", "tiles", "settings"]
 )
 def test_what_a_file_does_not_say_is_missed(file, tmp_path, missing):
     def change(model):
@@ -222,6 +223,7 @@ def small_graph(outputs, shape=("n", 3, 8, 8), name="pixels", kind=None):
         ir_version=10,
     )
     facts = dict.fromkeys(("threshold", "map_threshold", "normal_mean", "normal_deviation"), "")
+    facts |= {"heat_low": "0", "heat_high": "1"}
     facts |= {"grey_low": "", "grey_high": "", "tiles": "", "settings": "{}"}
     facts |= {"fdsl_format": "1", "image_size": "8", "reference_sizes": "[]"}
     facts["reference_statistics"] = "[]"
@@ -266,7 +268,7 @@ def test_a_small_graph_is_taken(tmp_path, place):
 )
 def test_a_graph_that_is_no_detectors_is_one_sentence(tmp_path, place, model):
     onnx.save(model, tmp_path / "odd.onnx")
-    with pytest.raises(ConfigError) as raised, Image.open(place / "good/1.png") as photo:
+    with pytest.raises((ConfigError, DataError)) as raised, Image.open(place / "good/1.png") as photo:
         graph.Graph(tmp_path / "odd.onnx").look_at(photo.convert("RGB"), "1.png")
     assert str(raised.value).isprintable() and "\n" not in str(raised.value)
 
