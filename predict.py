@@ -48,12 +48,15 @@ def main(argv: list[str] | None = None) -> int:
     with loading("the image model"):
         from fdsl.commands.inspect_photographs import inspect, inspect_in_blocks, prepare, report
         from fdsl.flags.detector_from_flags import detector_of, inspection_of
+        from fdsl.parallel.by_block import meeting_place
 
     if not args.input:  # a saved detector is changed, and no photographs are looked at
         if world.is_first:
             detector_of(args)
         return 0
     as_json = args.format == "json"
+    if world.joined:
+        meeting_place(args.output)  # refused before the others are waited for
     with connected(world):
         wanted = inspection_of(args, world.restarted())
         detector, in_blocks = world.agree(

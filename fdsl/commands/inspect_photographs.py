@@ -23,8 +23,6 @@ def prepare(
     wanted: Inspection, make: Callable[[], AnomalyDetector], world: World
 ) -> tuple[AnomalyDetector, bool]:
     """The detector, and whether the photographs are scored block by block, as several processes do."""
-    if world.joined:
-        meeting_place(wanted.output)
     refuse_missing(wanted.inputs)  # before anything is loaded
     if wanted.output:
         keep_apart(wanted.output, wanted.inputs, wanted.references)
