@@ -326,7 +326,7 @@ class PredictionConfig:
     """What predict.py's config.json holds: all that decides what comes out, and what a reader wants to know.
 
     `digest`: of everything that was fitted. `pictures`, `save_maps`, `save_masks`, `input`: the flags, None
-    where no command asked.
+    where no command asked. `trust`: how far the threshold holds, "" where that is not known.
     """
 
     fitted: FittedConfig
@@ -338,6 +338,7 @@ class PredictionConfig:
     save_masks: bool | None = None
     min_area: int = 1
     input: tuple[str, ...] | None = None
+    trust: str = ""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -350,6 +351,7 @@ class PredictionConfig:
             "save_maps": self.save_maps,
             "input": None if self.input is None else list(self.input),
             "command": self.command,
+            "trust": self.trust,
         }
 
     def identity(self) -> dict[str, Any]:
@@ -358,7 +360,7 @@ class PredictionConfig:
 
 
 NOT_OF_A_PREDICTION = (
-    *("machine", "command", "input", "made_by"),
+    *("machine", "command", "input", "made_by", "trust"),
     *(name for name, known in options_of(FittedConfig).items() if known.place),
 )
 

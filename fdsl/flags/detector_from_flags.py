@@ -14,7 +14,7 @@ from data.labels import read_labels
 from fdsl.api import AnomalyDetector
 from fdsl.config.resolve import OF_HEADS, refuse_windows_without_mode, window_config
 from fdsl.inspection.reading import Reading
-from fdsl.inspection.score_files import Inspection
+from fdsl.inspection.score_files import Inspection, trust_of
 from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
@@ -225,7 +225,7 @@ def set_threshold(
         detector.calibrate(args.false_alarm_rate or 0.01)
     if detector.threshold:
         logger.info("threshold %.4g from %s", detector.threshold.score, detector.threshold.source)
-        if detector.normal is not None and detector.normal.gave(detector.threshold):
-            logger.info("%s", detector.normal.trust)
+        if trust := trust_of(detector):
+            logger.info("%s", trust)
     else:
         logger.info("no threshold: scores only")

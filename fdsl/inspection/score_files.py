@@ -316,7 +316,14 @@ def run_config(detector: AnomalyDetector, **more: Any) -> PredictionConfig:
     """config.json: all that decides what comes out, and what else a reader wants to know."""
     state = {name: value for name, value in detector.tensors().items() if not name.startswith(NOT_OF_MAPS)}
     digest = fingerprint(state) if state else ""
-    return PredictionConfig(detector.config, digest, detector.threshold, command_line(), **more)
+    trust = trust_of(detector)
+    return PredictionConfig(detector.config, digest, detector.threshold, command_line(), trust=trust, **more)
+
+
+def trust_of(detector: AnomalyDetector) -> str:
+    """How far a detector's threshold is to be trusted; "" where it is not of scores of normal images."""
+    normal, threshold = detector.normal, detector.threshold
+    return normal.trust if normal is not None and threshold is not None and normal.gave(threshold) else ""
 
 
 def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | None = None) -> Totals:
@@ -327,5 +334,7 @@ def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | Non
             write_coco(coco, folder.folder / "scores.jsonl")
         has_sheet = write_contact_sheet(folder.folder, totals.top)
         facts = detector_facts(detector.config)
+        if trust := trust_of(detector):
+            facts.append(("How far the threshold holds", trust))
         write_prediction_report(folder.folder, totals, detector.threshold, facts, command_line(), has_sheet)
     return totals

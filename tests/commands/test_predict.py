@@ -159,7 +159,10 @@ def test_calibration_images_give_the_threshold_and_a_reason_is_in_every_row(
     assert part["reason"] is None
     table = {row["image"]: row for row in rows(tmp_path / "out" / "scores.csv")}
     assert sorted(row["reason"] for row in table.values()) == ["", "no part in the picture"]
-    assert "anomalous: no part in the picture" in (tmp_path / "out/report.html").read_text()
+    report = (tmp_path / "out/report.html").read_text()
+    assert "anomalous: no part in the picture" in report
+    trust = json.loads((tmp_path / "out/config.json").read_text())["trust"]
+    assert trust.startswith("From 2 calibration images:") and trust in report
     detector = AnomalyDetector.load(tmp_path / "part.safetensors")
     before = detector.threshold
     again = ["--detector", str(tmp_path / "part.safetensors"), *common, "--output", str(tmp_path / "again")]
