@@ -49,11 +49,11 @@ from fdsl.thresholds.threshold import (
     NormalScores,
     Prior,
     batch_threshold,
-    log_odds,
 )
 from utils.command import run_command
 from utils.config import BackboneConfig
 from utils.errors import ConfigError, DataError, ModelError
+from utils.log_odds import log_odds
 
 RATES = (0.01, 0.05)
 CALIBRATION_RATE = 0.1  # the products have 9 to 39 calibration images

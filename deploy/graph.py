@@ -6,7 +6,6 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from utils.files import sampled_digest
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box, upsample
 from utils.image_statistics import reason_of, statistics_of
+from utils.log_odds import percentile_of
 from utils.text import one_line, printable
 from utils.tile_layout import MOST_IN_ALL, Crops
 
@@ -27,7 +27,6 @@ FORMAT = "1"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 OUTPUTS = (["base_score", "map", "score"], ["base_score", "map", "score", "window_score"])
-TINY = 1e-6  # scores are kept this far from 0 and 1
 LARGEST_SIDE = 8192  # pixels of what a detector takes,
 LARGEST_PHOTO = 2**31  # and of a reference
 MOST_SIZES = 100_000  # references whose sizes they hold
@@ -207,11 +206,7 @@ class Graph:
         them."""
         if self.normal_mean is None or self.normal_deviation is None:
             return None
-        clean = min(max(score, TINY), 1 - TINY)
-        gap = math.log(clean / (1 - clean)) - self.normal_mean
-        if self.normal_deviation == 0:
-            return 50.0 if gap == 0 else 100.0 * (gap > 0)
-        return 100 * NormalDist().cdf(gap / self.normal_deviation)
+        return percentile_of(score, self.normal_mean, self.normal_deviation)
 
     def look_at(self, photo: Image.Image, name: str) -> Found:
         """The result of an RGB photograph; DataError, with its `name`, where its map is not finite;

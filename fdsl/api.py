@@ -41,13 +41,7 @@ from fdsl.scoring import Scorer, fused_scores
 from fdsl.store.checkpoint import load_checkpoint, warn_of_narrow_training
 from fdsl.store.detector_file import load_detector, save_detector
 from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set_scales
-from fdsl.thresholds.threshold import (
-    TINY,
-    NormalScores,
-    batch_threshold,
-    labelled_threshold,
-    require_both_kinds,
-)
+from fdsl.thresholds.threshold import NormalScores, batch_threshold, labelled_threshold, require_both_kinds
 from models.backbone import Backbone
 from models.detector import Detector
 from models.features import fuse
@@ -59,6 +53,7 @@ from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box
 from utils.image_statistics import reason_of, statistics_of
+from utils.log_odds import TINY
 from utils.numbers import is_finite
 from utils.options import HEADS, takes_options
 from utils.room import Room, in_memory

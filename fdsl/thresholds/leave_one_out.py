@@ -24,7 +24,6 @@ from fdsl.thresholds.threshold import (
     MASKED,
     SELF_MATCH,
     NormalScores,
-    log_odds,
 )
 from fdsl.thresholds.threshold_prior import prior_of
 from models.detector import Detector
@@ -33,6 +32,7 @@ from models.features import ScoreMaps
 from models.matching.candidates import Matching
 from utils.config import WindowConfig
 from utils.log import progress
+from utils.log_odds import log_odds
 
 BATCH = 4
 ENOUGH = 4  # references, from which on the others stand for one that is left out with its rotated copies

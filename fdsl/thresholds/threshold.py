@@ -13,8 +13,8 @@ import numpy as np
 from fdsl.config.decision import Threshold
 from fdsl.metrics.exact import image_metrics
 from utils.errors import ConfigError
+from utils.log_odds import log_odds, percentile_of
 
-TINY = 1e-6  # scores are kept this far from 0 and 1
 # The kinds of scores, as saved detectors hold them: a reference scored by the others; a single reference by
 # itself, as it is and without its own place; varied copies of a reference, by the others; a reference by the
 # memory bank without its own unrotated copy; normal images that are in no memory bank.
@@ -148,11 +148,7 @@ class NormalScores:
     def percentile(self, score: float) -> float:
         """How unusual an image score is among normal images: so many of a hundred would score less, by the
         distribution that the threshold rests on."""
-        mean, deviation = self.distribution
-        gap = float(log_odds(np.array([score]))[0]) - mean
-        if deviation == 0:
-            return 50.0 if gap == 0 else 100.0 * (gap > 0)
-        return 100 * NormalDist().cdf(gap / deviation)
+        return percentile_of(score, *self.distribution)
 
     @property
     def distribution(self) -> tuple[float, float]:
@@ -225,12 +221,6 @@ def _upper(mean: float, variance: float, rate: float) -> float:
     """The value whose log-odds a normal distribution exceeds at the rate."""
     limit = float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5))))
     return min(np.nextafter(1.0, 0.0).item(), limit)
-
-
-def log_odds(values: np.ndarray) -> np.ndarray:
-    """Values (n,) in [0,1] -> their log-odds, kept TINY away from both ends."""
-    clean = np.clip(np.asarray(values, np.float64), TINY, 1 - TINY)
-    return np.log(clean / (1 - clean))
 
 
 def outlier(odds: np.ndarray, kinds: np.ndarray) -> int | None:

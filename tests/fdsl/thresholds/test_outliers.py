@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from fdsl.api import AnomalyDetector, WindowConfig
-from fdsl.thresholds.threshold import AUGMENTED, LEAVE_ONE_OUT, NormalScores, log_odds, outlier
+from fdsl.thresholds.threshold import AUGMENTED, LEAVE_ONE_OUT, NormalScores, outlier
 from tests.fdsl.test_api import TINY
 from tests.support.photographs import draw, texture
+from utils.log_odds import log_odds
 
 COPIES = 4
 
