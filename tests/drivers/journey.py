@@ -8,7 +8,7 @@ Clone, install, first command, report, saved detector, a false alarm that become
 environment without PyTorch, the page. Each step checks what its user would look at; a failure ends it.
 Parts are drawn gears and the backbone is the demo's, untrained, so nothing but packages is fetched. Without
 --install the environment without PyTorch is made of links to the packages of this one. Where there is no
-Chromium, report and page are not opened, and a line says so. Takes 85 s of a processor.
+Chromium, report and page are not opened, and a line says so. Takes 75 to 85 s of a processor.
 """
 
 import argparse
