@@ -356,8 +356,8 @@ def main() -> int:
     ]
     print(tabulate(table, columns, tablefmt="github", disable_numparse=True))
     if args.json is not None:
-        told = [{"run": str(run), **asdict(cost), "fitting": asdict(fitting)} for run, fitting, cost in rows]
-        args.json.write_text(json.dumps({"batch": args.batch, "precision": args.precision, "rows": told}))
+        runs = [{"run": str(run), **asdict(cost), "fitting": asdict(fitting)} for run, fitting, cost in rows]
+        args.json.write_text(json.dumps({"batch": args.batch, "precision": args.precision, "rows": runs}))
     return 0
 
 

@@ -200,7 +200,7 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
         return
     found = tensors["tiles.layout"]
     if found.shape != (2,) or found.is_floating_point() or detector.memories.tiles is None:
-        raise ConfigError("its tiles are not told")
+        raise ConfigError("its tiles are missing")
     rows, columns = map(int, found.tolist())
     if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
         raise ConfigError(f"it has {rows} x {columns} tiles")

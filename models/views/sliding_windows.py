@@ -71,7 +71,7 @@ class WindowGrid:
         )
 
     def seen_in(self, which: Sequence[int], device: torch.device) -> Tensor:
-        """`seen` of some of the windows, on a device that is told once."""
+        """`seen` of some of the windows, moved to a device once."""
         if device not in self._seen:
             self._seen[device] = self.seen.to(device)
         there = self._seen[device]
@@ -108,8 +108,8 @@ class WindowGrid:
         return mean if elsewhere is None else torch.where(count > 0, mean, elsewhere)
 
     def _count(self, chosen: Sequence[int] | None, like: Tensor) -> Tensor:
-        """How many of the windows, all or the chosen ones, cover each patch (G,G); of all windows a device is
-        told once."""
+        """How many of the windows, all or the chosen ones, cover each patch (G,G); all windows are
+        moved to a device once."""
         if chosen is not None:
             return self._count_of(self.patches[list(chosen)]).to(like.device)
         if like.device not in self._counts:

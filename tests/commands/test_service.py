@@ -255,9 +255,9 @@ def test_photographs_that_change_as_a_whole_are_reported(programs, monkeypatch):
         if number == 98:
             assert running.health()["drift"] == []
     assert "darker" in running.health()["drift"]
-    told = running.stop()[1]
-    assert told.count("are darker than the references and the first 50") == 1
-    assert int(re.search(r"see (\d+)\.png", told)[1]) >= 50
+    logged = running.stop()[1]
+    assert logged.count("are darker than the references and the first 50") == 1
+    assert int(re.search(r"see (\d+)\.png", logged)[1]) >= 50
 
 
 def test_with_a_token_nobody_else_is_answered(programs):
