@@ -105,7 +105,7 @@ def test_maps_are_distances_to_the_patches_that_count(tiny_configs, left, refere
     detector.fit(references, rotations=1)
     inner = detector.scorer.detector
     counts = inner.counts(8, 8).flatten()
-    assert counts.sum() == 32 and inner.memory.centred.shape[1] == 3 * 32
+    assert counts.sum() == 32 and inner.memories.whole.centred.shape[1] == 3 * 32
     photo = Image.fromarray(texture(9))
     tokens = inner.encode(detector.to_batch([photo])).tokens[:, 0]
     bank = torch.cat(
