@@ -173,7 +173,7 @@ class Session:
     def compares(self) -> bool:
         """Whether photographs are compared with each other here, and not with those of a saved detector."""
         looks = self.start.scorer.detector.is_transductive
-        return looks and (bool(self.learnt) or self.start.scorer.detector.memories.whole is None)
+        return looks and (bool(self.fitted) or self.start.scorer.detector.memories.whole is None)
 
     @property
     def takes_references(self) -> bool:
