@@ -60,10 +60,12 @@ class EncodedOnce:
         return self.last[1]
 
     def forget(self) -> bool:
-        """Frees what it holds; whether that was anything."""
-        held, self.held = self.held, 0
+        """Frees what it holds and holds nothing from now on; False where it held nothing."""
+        if self.held == 0:
+            return False
+        self.held = self.most = 0
         self.known.clear()
-        return held > 0
+        return True
 
     def digest(self, pixels: Tensor) -> bytes:
         """What tells images (...,3,H,W) from others."""
