@@ -10,11 +10,12 @@ from typing import IO, Any
 
 from utils.errors import ConfigError
 from utils.files import as_file, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
-from utils.score_rows import COLUMNS, csv_row
+from utils.score_rows import BOX_COLUMNS, COLUMNS, csv_row
 from utils.text import printable
 
 MADE_BY = "deploy/inspect.py --watch"
 ROWS, TABLE, SKIPPED, CONFIG = "scores.jsonl", "scores.csv", "skipped.csv", "config.json"
+NEEDED = {*COLUMNS} - {*BOX_COLUMNS}  # of a row
 SKIPPED_COLUMNS = ("image", "reason")
 
 
@@ -75,7 +76,7 @@ class Journal:
             row = parsed_json(line)
         except ValueError:
             row = None
-        if not isinstance(row, dict) or not {*COLUMNS[:8], "boxes", "picture"} <= set(row):
+        if not isinstance(row, dict) or not NEEDED <= set(row):
             raise ConfigError(
                 f"{printable(self.folder / ROWS)} line {self.count + 1} is no row of a photograph; name "
                 "another folder with --output, and keep this one."

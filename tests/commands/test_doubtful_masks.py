@@ -47,7 +47,7 @@ def turned_by_exif(root):
         exif = image.getexif()
         exif[0x0112] = 6
         image.save(photo, exif=exif)
-    return f"{mask.name}: mask of {width}x{height} px for an image of {height}x{width} px; turn it upright"
+    return f"{mask.name}: mask of {width}x{height} px for an image of {height}x{width} px; rotate it upright"
 
 
 def smaller(root):

@@ -188,7 +188,10 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_
     monkeypatch.setattr(onnx_file, "LARGEST", -1)
     file, beside = tmp_path / "part.onnx", tmp_path / "part.onnx.data"
     export.main(["--detector", str(detector), "--output", str(file), "--device", "cpu"])
-    assert {file.name for file in tmp_path.iterdir()} == {"inspect.pyz", "part.onnx", "part.onnx.data"}
+    assert {file.name for file in tmp_path.iterdir()} == {
+        *("inspect.pyz", "serve.pyz"),
+        *("part.onnx", "part.onnx.data"),
+    }
     assert "part.onnx.data, which belongs next to it" in logged()
     with Image.open(place / "good/1.png") as photo:
         found = graph.Graph(file).look_at(photo.convert("RGB"), "1.png")
@@ -208,7 +211,10 @@ def test_what_a_killed_export_left_is_removed(detector, tmp_path, of_nothing):
     (left / "part.onnx").write_bytes(b"half")
     (tmp_path / ".part.onnx.mine").write_bytes(b"mine")
     export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".part.onnx.mine", "inspect.pyz", "part.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *(".part.onnx.mine", "inspect.pyz"),
+        *("part.onnx", "serve.pyz"),
+    ]
 
 
 def test_two_exports_to_one_file(detector, tmp_path, of_nothing):

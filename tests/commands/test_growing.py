@@ -94,7 +94,7 @@ def test_what_was_fitted_is_listed(good, tiny_configs, tmp_path):
     made.save(file)
     with safe_open(file, framework="pt") as saved:
         listed = json.loads(saved.metadata()["fdsl_detector"])["reference_files"]
-    assert listed == [list(one.reported) for one in made.kept]
+    assert listed == [list(one.facts) for one in made.kept]
     assert AnomalyDetector.load(file, device="cpu").kept == made.kept
 
 

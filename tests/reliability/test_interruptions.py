@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from fdsl.commands import train_heads
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation import single_pass
 from fdsl.evaluation import write_results as reporting
@@ -77,7 +78,7 @@ def test_a_training_may_be_interrupted_at_every_step(place, tmp_path, monkeypatc
 @pytest.mark.parametrize("place_of_fault", ["save_checkpoint", "write_text", "write_loss_curve"])
 def test_a_training_may_be_interrupted_while_it_ends(place, tmp_path, monkeypatch, place_of_fault):
     with monkeypatch.context() as patch:
-        after(patch, train, place_of_fault, 0)
+        after(patch, train_heads, place_of_fault, 0)
         with pytest.raises(Fault):
             train.main(place.train("--checkpoints", str(tmp_path)))
     train.main(place.train("--checkpoints", str(tmp_path)))
