@@ -91,6 +91,7 @@ def test_onnxruntime_says_what_the_detector_says(
     assert settings["windows"]["win_size"] == windows.win_size and settings["references"] == references
 
 
+@pytest.mark.slow
 def test_a_region_of_interest_is_in_the_graph(place, tiny_configs, tmp_path):
     half = np.zeros((60, 80), np.uint8)
     half[:, :40] = 255
@@ -113,6 +114,7 @@ def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
     assert {len(node.input) for node in nodes if node.op_type == "MultiHeadAttention"} == {4}
 
 
+@pytest.mark.slow
 def test_on_the_line_the_rows_are_those_of_predict(place, detector, tmp_path):
     """deploy/ within this process; tests/commands/test_deploy.py runs it alone."""
     export.main(["--detector", str(detector), "--output", str(tmp_path / "part.onnx")])
@@ -128,6 +130,7 @@ def test_on_the_line_the_rows_are_those_of_predict(place, detector, tmp_path):
         assert abs(float(ours[name]["score"]) - float(row["score"])) < 1e-4
 
 
+@pytest.mark.slow
 def test_operators_of_the_standard_alone(place, detector, tmp_path):
     file = tmp_path / "part.onnx"
     export.main(["--detector", str(detector), "--output", str(file), "--operators", "onnx"])
@@ -136,6 +139,7 @@ def test_operators_of_the_standard_alone(place, detector, tmp_path):
     assert facts["operators"] == "onnx"
 
 
+@pytest.mark.slow
 def test_halved_weights_take_half_the_room(place, detector, tmp_path):
     file = tmp_path / "part.onnx"
     export.main(["--detector", str(detector), "--output", str(file), "--weights", "fp16"])
@@ -152,6 +156,7 @@ def test_halved_weights_take_half_the_room(place, detector, tmp_path):
     assert abs(score[0] - wanted.score) < 5e-3
 
 
+@pytest.mark.slow
 def test_real_photographs_and_weights(shared, tmp_path):
     """DeiT-Tiny at 448 px on bottles: the same maps, scores and decisions."""
     made = AnomalyDetector.from_backbone(method="nearest", **REAL_BACKBONE, **CPU)

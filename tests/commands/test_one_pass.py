@@ -60,6 +60,7 @@ def test_an_interrupted_pass_leaves_no_results_of_the_runs_before(datasets, back
     assert left == {"config.json", "references.txt", "log.txt"}
 
 
+@pytest.mark.slow
 def test_a_stopped_pass_goes_on_also_with_more_seeds(two_plates, backbone, tmp_path, monkeypatch):
     flags = ["--method", "nearest", *backbone]
     for shots, seed in RUNS:
