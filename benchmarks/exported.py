@@ -261,7 +261,7 @@ def compared(detector: AnomalyDetector, photographs: list[Path]) -> list:
     maps = [float(np.abs(one.patch_map - two.patch_map).max()) for one, two in zip(given, wanted)]
     scores = [abs(one.score - two.score) for one, two in zip(given, wanted)]
     limit = detector.threshold.score if detector.threshold else 0.0
-    others = sum(one.anomalous != (two.score >= limit) for one, two in zip(given, wanted))
+    others = sum(one.is_anomalous != (two.score >= limit) for one, two in zip(given, wanted))
     return [len(photographs), max(maps), max(scores), others]
 
 

@@ -252,7 +252,7 @@ def test_downloads(page, gears, tmp_path):
         assert (tmp_path / name).stat().st_size > 1000
     archive = zipfile.ZipFile(io.BytesIO((tmp_path / "fdsl-results.zip").read_bytes()))
     rows = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]
-    assert {row["image"]: round(row["score"], 4) for row in rows} == {
+    assert {row["image"]: float(f"{row['score']:.4g}") for row in rows} == {
         name: score for name, (score, _) in shown(page).items()
     }
 
