@@ -161,7 +161,9 @@ class Journey:
             wait_for(driver, "document.getElementById('fitted').textContent.startsWith('Fitted to 2')", 120)
             give(driver, "photographs", self.place / "new_photos")
             wait_for(driver, "document.querySelectorAll('.card:not(.waiting)').length === 8", 120)
-            wait_for(driver, f"[...document.querySelectorAll('.card img')].every({LOADED})")
+            cards = "[...document.querySelectorAll('.card img')]"
+            driver.execute_script(f"{cards}.forEach(image => image.loading = 'eager')")  # also out of view
+            wait_for(driver, f"{cards}.every({LOADED})")
             self.look(driver, "page")
             resize(driver, *SCREENS[0])
             driver.execute_script("document.querySelector('.card .open').click()")
