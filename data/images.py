@@ -97,10 +97,8 @@ def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
     for one of the same."""
     if mask == photo:
         return ""
-    turned = (
-        "rotate it upright, as EXIF data rotate the photograph" if mask == photo[::-1] else "mark it again"
-    )
-    return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, turned)
+    cure = "rotate it upright, as EXIF data rotate the photograph" if mask == photo[::-1] else "mark it again"
+    return "mask of {}x{} px for an image of {}x{} px; {}".format(*mask, *photo, cure)
 
 
 def rotation_doubt(mask: Path, photo: Path, max_pixels: int = MAX_PIXELS) -> str:

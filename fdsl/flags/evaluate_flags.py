@@ -11,10 +11,9 @@ from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
 from fdsl.flags.arguments import name_part, real, whole
 from fdsl.flags.command_line import CommandLine
-from fdsl.flags.groups import add_detector_options, add_option, add_options, add_runtime_flags
+from fdsl.flags.groups import add_detector_options, add_max_pixels, add_option, add_options, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from models.methods.registry import METHODS, WITH_HEADS
-from utils.limits import MAX_PIXELS
 from utils.options import options_of
 
 # Not set by argparse: with --from-maps the stored run decides.
@@ -40,13 +39,7 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_preset_flag(parser)
     _add_run_flags(parser)
     _add_evaluation_flags(parser)
-    parser.add_argument(
-        "--max-pixels",
-        type=whole(1),
-        default=MAX_PIXELS,
-        metavar="N",
-        help=f"a larger image is refused (default {MAX_PIXELS:,})",
-    )
+    add_max_pixels(parser)
     add_detector_options(parser, research=True)
     add_ablate_flags(parser)
     add_runtime_flags(parser)

@@ -10,6 +10,7 @@ from typing import Any
 from fdsl.flags.arguments import real, whole
 from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
+from utils.limits import MAX_PIXELS
 from utils.options import Option, Options, options_of
 
 # What the help texts of options say of the methods: `$name` -> the text.
@@ -73,6 +74,16 @@ def _number_or_word(known: Option) -> Callable[[str], Any]:
     low, high = known.span
     number = real(low, high, known.above) if known.kind is float else whole(int(low), int(high))
     return lambda text: known.words[text] if text in known.words else number(text)
+
+
+def add_max_pixels(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--max-pixels",
+        type=whole(1),
+        default=MAX_PIXELS,
+        metavar="N",
+        help=f"a larger image is refused (default {MAX_PIXELS:,})",
+    )
 
 
 def add_runtime_flags(parser: argparse.ArgumentParser, reads_files: bool = True) -> None:

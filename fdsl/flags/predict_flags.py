@@ -12,11 +12,10 @@ from fdsl.config.resolve import OF_DETECTORS
 from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
 from fdsl.flags.arguments import name_part, whole
 from fdsl.flags.command_line import CommandLine
-from fdsl.flags.groups import add_detector_options, add_option, add_runtime_flags
+from fdsl.flags.groups import add_detector_options, add_max_pixels, add_option, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from models.methods.registry import DEFAULT, WITH_HEADS
 from utils.config import BackboneConfig
-from utils.limits import MAX_PIXELS
 from utils.options import options_of
 
 # What a saved detector holds: these flags make one, and do not change it afterwards.
@@ -158,13 +157,7 @@ def add_detector_flags(parser: argparse.ArgumentParser, reads_files: bool = True
     group = parser.add_argument_group("detector")
     add_preset_flag(group)
     group.add_argument("--references", nargs="+", metavar="DIR|FILE", help="normal images (one is enough)")
-    group.add_argument(
-        "--max-pixels",
-        type=whole(1),
-        default=MAX_PIXELS,
-        metavar="N",
-        help=f"refuse photographs of more pixels (default {MAX_PIXELS:,})",
-    )
+    add_max_pixels(group)
     group.add_argument(
         "--checkpoint",
         type=Path,

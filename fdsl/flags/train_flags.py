@@ -7,11 +7,10 @@ from pathlib import Path
 
 from data.datasets import DATASETS
 from fdsl.config.training_config import Recipe
-from fdsl.flags.arguments import name_part, save_interval, whole
+from fdsl.flags.arguments import name_part, save_interval
 from fdsl.flags.command_line import CommandLine
-from fdsl.flags.groups import add_options, add_runtime_flags
+from fdsl.flags.groups import add_max_pixels, add_options, add_runtime_flags
 from utils.config import SEVERAL, SYNTHETIC, BackboneConfig, MethodConfig
-from utils.limits import MAX_PIXELS
 
 COMMON = (  # what --help shows
     *("dataset", "data-path", "model-name", "checkpoints", "epochs", "batch-size", "synthetic", "seed"),
@@ -34,13 +33,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     parser.add_argument("--model-name", type=name_part, default="fdsl", help="names checkpoints and results")
     parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
     add_training_flags(parser)
-    parser.add_argument(
-        "--max-pixels",
-        type=whole(1),
-        default=MAX_PIXELS,
-        metavar="N",
-        help=f"a larger image is refused (default {MAX_PIXELS:,})",
-    )
+    add_max_pixels(parser)
     add_options(parser, MethodConfig, lambda known: known.trained)
     add_options(parser, BackboneConfig)
     add_runtime_flags(parser)

@@ -18,6 +18,7 @@ from fdsl.scoring import Scorer, fused_scores
 from fdsl.thresholds.threshold import (
     AUGMENTED,
     CALIBRATION,
+    ENOUGH,
     FEWEST,
     LEAVE_COPY_OUT,
     LEAVE_ONE_OUT,
@@ -35,7 +36,6 @@ from utils.log import progress
 from utils.log_odds import log_odds
 
 BATCH = 4
-ENOUGH = 4  # references, from which on the others stand for one that is left out with its rotated copies
 COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that stands alone
 OF_A_PHOTOGRAPH = 0.5  # of the time that one takes, for copies that are looked at without windows
 

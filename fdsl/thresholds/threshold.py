@@ -20,6 +20,7 @@ from utils.log_odds import log_odds, percentile_of
 # memory bank without its own unrotated copy; normal images that are in no memory bank.
 LEAVE_ONE_OUT, SELF_MATCH, MASKED, AUGMENTED, LEAVE_COPY_OUT, CALIBRATION = range(6)
 KINDS = range(6)
+ENOUGH = 4  # references, from which on the others stand for one that is left out with its rotated copies
 FEWEST = 3  # references, from which on one may be an outlier
 # False positives of 100 normal images at a target of 1 %, at most in 95 % of the samples of references that
 # were measured (docs/measurements.md): of 1, 2 or 3, and 4 or more of them, and of 2 or 3 not rotated.
@@ -134,7 +135,7 @@ class NormalScores:
 
     @property
     def _most_false(self) -> int:
-        if self.references >= 4:
+        if self.references >= ENOUGH:
             return FALSE_OF_FOUR
         if LEAVE_COPY_OUT not in self.kinds:
             return FALSE_OF_UNROTATED

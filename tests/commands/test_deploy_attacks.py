@@ -12,11 +12,10 @@ import tarfile
 import pytest
 from PIL import Image
 
-import export
-from fdsl.api import AnomalyDetector
 from tests.support.constants import ROOT
+from tests.support.exported import exported_to
 from tests.support.photographs import draw
-from tests.support.predictions import TOWER, rows
+from tests.support.predictions import rows
 from utils.config import WindowConfig
 from utils.lock import locked
 
@@ -32,13 +31,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def file(place, tiny_configs, tmp_path_factory):
     """A detector with tiles as export.py writes it."""
-    folder = tmp_path_factory.mktemp("exported")
-    tower = {**TOWER, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
-    made = AnomalyDetector.from_backbone(windows=WindowConfig("nan", tiles=2), **tower)
-    made.fit(place / "good")
-    made.save(folder / "part.safetensors")
-    export.main(["--detector", str(folder / "part.safetensors"), "--output", str(folder / "part.onnx")])
-    return folder / "part.onnx"
+    folder, tiles = tmp_path_factory.mktemp("exported"), WindowConfig("nan", tiles=2)
+    return exported_to(folder, place / "good", tiny_configs, windows=tiles)
 
 
 def command(*arguments):

@@ -94,7 +94,7 @@ def test_a_mask_that_exif_data_may_have_left_behind_is_named(datasets, tiny_conf
     assert any(sentence in problem for problem in check_catalogue(open_catalogue("mvtec", root)))
     train.main([*given, "--k-shot", "2", "--epochs", "1", "--checkpoints", str(tmp_path / "checkpoints")])
     assert logged().count(sentence) == 2
-    with Image.open(mask) as image:  # a mask that is turned too belongs to its photograph
+    with Image.open(mask) as image:  # a mask that is rotated too belongs to its photograph
         exif = image.getexif()
         exif[0x0112] = 3
         image.save(mask, exif=exif)

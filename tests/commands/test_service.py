@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import export
-from fdsl.api import AnomalyDetector
 from tests.support.constants import ROOT
+from tests.support.exported import exported_to
 from tests.support.photographs import texture
-from tests.support.predictions import TOWER, rows
+from tests.support.predictions import rows
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
@@ -40,10 +39,7 @@ def png(seed, defect=False, **kind):
 def programs(place, tiny_configs, tmp_path_factory):
     """A folder with part.onnx and what export.py writes beside it."""
     folder = tmp_path_factory.mktemp("programs")
-    made = AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
-    made.fit(place / "good")
-    made.save(folder / "part.safetensors")
-    export.main(["--detector", str(folder / "part.safetensors"), "--output", str(folder / "part.onnx")])
+    exported_to(folder, place / "good", tiny_configs)
     return folder
 
 

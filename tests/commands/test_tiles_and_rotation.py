@@ -1,4 +1,4 @@
-"""Tiles, turned references and parts of a method, through the commands."""
+"""Tiles, rotated references and components of a method, through the commands."""
 
 import csv
 import json

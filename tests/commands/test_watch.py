@@ -11,12 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import export
-from fdsl.api import AnomalyDetector
 from fdsl.report import drawing
 from tests.support.constants import ROOT
+from tests.support.exported import exported_to
 from tests.support.photographs import draw, texture
-from tests.support.predictions import TOWER, rows
+from tests.support.predictions import rows
 from utils.errors import ConfigError, DataError
 from utils.hot_regions import upsample
 
@@ -33,12 +32,7 @@ from deploy.watch import PATIENCE, Arrivals  # noqa: E402
 @pytest.fixture(scope="module")
 def exported(place, tiny_configs, tmp_path_factory):
     """The ONNX file of a detector of the whole image."""
-    folder = tmp_path_factory.mktemp("watched")
-    made = AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
-    made.fit(place / "good")
-    made.save(folder / "part.safetensors")
-    export.main(["--detector", str(folder / "part.safetensors"), "--output", str(folder / "part.onnx")])
-    return folder / "part.onnx"
+    return exported_to(tmp_path_factory.mktemp("watched"), place / "good", tiny_configs)
 
 
 def started(exported, camera, out, *more):

@@ -165,21 +165,16 @@ def dataset() -> str:
     return str(root if root.is_dir() else draw_dataset(root, categories=("cup",), bad=3))
 
 
+def arguments_of(device, precision) -> list[str]:
+    """What train.py and test.py are given alike."""
+    given = ["--dataset", "mvtec", "--data-path", dataset(), "--model-name", "m", *FLAGS, "--workers", "0"]
+    return [*given, "--device", device, "--precision", precision]
+
+
 def checkpoint_of(device, precision) -> Path:
     """Two steps of training."""
     out = FOLDER / f"checkpoints-{device}-{precision}"
-    arguments = [
-        "--dataset",
-        "mvtec",
-        "--data-path",
-        dataset(),
-        "--model-name",
-        "m",
-        *FLAGS,
-        "--workers",
-        "0",
-    ]
-    arguments += ["--device", device, "--precision", precision, "--checkpoints", str(out), "--k-shot", "2"]
+    arguments = [*arguments_of(device, precision), "--checkpoints", str(out), "--k-shot", "2"]
     file = out / "m/mvtec.safetensors"
     if not file.exists():
         command("train").main([*arguments, "--epochs", "1", "--batch-size", "3"])
@@ -211,18 +206,7 @@ def with_heads(method, **settings) -> Walk:
 def tested(device, precision) -> Results:
     """test.py, whose runs of several shots encode each image once."""
     out = FOLDER / f"results-{device}-{precision}"
-    arguments = [
-        "--dataset",
-        "mvtec",
-        "--data-path",
-        dataset(),
-        "--model-name",
-        "m",
-        *FLAGS,
-        "--workers",
-        "0",
-    ]
-    arguments += ["--device", device, "--precision", precision, "--results", str(out), "--pictures", "0"]
+    arguments = [*arguments_of(device, precision), "--results", str(out), "--pictures", "0"]
     arguments += ["--win-size", "4", "--win-stride", "4", "--k-shot", "1", "2"]
     command("test").main([*arguments, "--checkpoint", str(checkpoint_of("cpu", "fp32"))])
     files = sorted(out.rglob("maps.npz"))

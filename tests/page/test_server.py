@@ -494,11 +494,11 @@ def test_without_its_last_reference_it_is_as_it_started(visitor):
 
 
 def test_a_detector_with_references_serves_at_once_and_comes_back(detector, tmp_path):
-    taught = detector.another()
-    taught.fit([Image.open(io.BytesIO(png(1)))], false_alarm_rate=0.2)
-    visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
+    other = detector.another()
+    other.fit([Image.open(io.BytesIO(png(1)))], false_alarm_rate=0.2)
+    visitor = Visitor(make_server(other, tmp_path, LIMITS, []).test_client())
     state = visitor.ask("GET", "").json
-    assert state["builtIn"] == 1 and state["ready"] and state["threshold"]["score"] == taught.threshold.score
+    assert state["builtIn"] == 1 and state["ready"] and state["threshold"]["score"] == other.threshold.score
     score = visitor.scored(png(3, True))["score"]
     visitor.fitted(2)
     assert visitor.ask("GET", "").json["builtIn"] == 0
@@ -522,10 +522,10 @@ def test_a_false_alarm_becomes_a_reference(visitor):
 
 def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_path):
     """They appear as references, so that each can be removed; the lesson is that of all photographs."""
-    taught = detector.another()
+    other = detector.another()
     shown = [Image.open(io.BytesIO(png(seed))) for seed in (1, 2)]
-    taught.fit(shown, rotations=1)
-    visitor = Visitor(make_server(taught, tmp_path, LIMITS, []).test_client())
+    other.fit(shown, rotations=1)
+    visitor = Visitor(make_server(other, tmp_path, LIMITS, []).test_client())
     row = visitor.scored(png(3, True), "alarm.png")
     state = visitor.ask("POST", f"/photographs/{row['number']}/reference").json
     assert [one["name"] for one in state["references"]] == [
@@ -534,9 +534,9 @@ def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_
         "alarm.png",
     ]
     visitor.fitted()
-    taught.add_references(Image.open(io.BytesIO(png(3, True))))
+    other.add_references(Image.open(io.BytesIO(png(3, True))))
     score = visitor.ask("POST", f"/photographs/{row['number']}/score").json["score"]
-    assert score == taught.predict(Image.open(io.BytesIO(png(3, True)))).score
+    assert score == other.predict(Image.open(io.BytesIO(png(3, True)))).score
 
 
 def test_what_is_removed_meanwhile_is_left_out(visitor, tmp_path):
