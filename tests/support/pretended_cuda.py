@@ -27,7 +27,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 TORCH = "2.12"  # the version whose private names these are
 aten = torch.ops.aten
 ROOT = f"{Path(__file__).resolve().parents[2]}/"
-TESTS = f"{ROOT}tests/"
+NOT_THE_PRODUCT = ("tests/", ".venv/")  # under ROOT; libraries lie in .venv when the project made its own
 TO_DEVICE, TO_HOST, HOST_INDEX = "to the device", "to the host", "index on the host"
 
 
@@ -60,8 +60,9 @@ def at_work() -> str:
     frame = sys._getframe(2)
     while frame is not None:
         file = frame.f_code.co_filename
-        if file.startswith(ROOT) and not file.startswith(TESTS):
-            return f"{file.removeprefix(ROOT)}:{frame.f_code.co_qualname.split('.<')[0]}"
+        inside = file.removeprefix(ROOT)
+        if inside != file and not inside.startswith(NOT_THE_PRODUCT):
+            return f"{inside}:{frame.f_code.co_qualname.split('.<')[0]}"
         frame = frame.f_back
     return "?"
 
