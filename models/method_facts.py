@@ -17,7 +17,8 @@ class MethodFacts:
     one that does. takes_text: `--with-text` is defined for it. reads_text: it needs `directions`
     (models/backbones/text/prompts.py). length_of_discrepancy: its map is how long the discrepancy is that
     trained heads judge. parts: components that `--leave-out` switches off. own_score: what its image score is
-    where `summarise` is its own. rotations: copies of each reference where nobody asks for others.
+    where `summarise` is its own. image_score, rotations: the score, and the copies of each reference, where
+    nobody asks for others.
     """
 
     home: ClassVar[str]
@@ -35,6 +36,7 @@ class MethodFacts:
     length_of_discrepancy: ClassVar[bool] = False
     parts: ClassVar[tuple[str, ...]] = ()
     own_score: ClassVar[str] = ""
+    image_score: ClassVar[str] = "max"
     rotations: int | str = 1
 
     @classmethod

@@ -88,6 +88,7 @@ class BackboneConfig(Options):
     layers: tuple[int, ...] = option(
         (6, 12, 18, 24),
         span=(1, 4096),
+        short="layers{}",
         metavar="N",
         help="feature layers: numbers of blocks, counted from 1 (default: at the quarters of the depth, "
         "$default of 24)",
@@ -95,6 +96,7 @@ class BackboneConfig(Options):
     image_size: int = option(
         USUAL_SIDE,
         span=(1, 8192),
+        short="{}px",
         metavar="PX",
         help="input size: images are resized to PX x PX; the aspect ratio is not kept (default $default, or "
         "the nearest multiple of the patch side)",
@@ -102,6 +104,7 @@ class BackboneConfig(Options):
     token_norm: str = option(
         RAW,
         choices=(RAW, FINAL),
+        short="{}-norm",
         help="features are a block's raw output, or pass the model's final norm (default $default; final for "
         "DINO)",
     )
@@ -188,7 +191,7 @@ class MethodConfig(Options):
         OBJECT,
         group=TEXT_FLAGS,
         needs=TEXT,
-        short="",
+        short="object-{}",
         metavar="NAME",
         help="what the images show, for instance 'metal nut' (default $default; of test.py each category's "
         "name)",
@@ -227,7 +230,7 @@ class WindowConfig(Options):
         "mul",
         choices=WINDOW_MODES,
         short="{}",
-        always=True,
+        together=True,
         fused=True,
         help="nan: no windows; mul: fused with the whole image; onlywin: windows alone (default $default; "
         "nan where there are no trained heads)",
@@ -237,7 +240,7 @@ class WindowConfig(Options):
         span=(1, 8192),
         needs=WINDOWS,
         short="{}",
-        always=True,
+        together=True,
         metavar="PATCHES",
         help="side of a window (default $default)",
     )
@@ -246,7 +249,7 @@ class WindowConfig(Options):
         span=(1, 8192),
         needs=WINDOWS,
         short="{}",
-        always=True,
+        together=True,
         metavar="PATCHES",
         help="step from a window to the next (default $default)",
     )
@@ -255,7 +258,7 @@ class WindowConfig(Options):
         span=(0, 1),
         needs=WINDOWS,
         short="{}",
-        always=True,
+        together=True,
         fused=True,
         metavar="0..1",
         help="weight of the window maps in mul (default $default)",

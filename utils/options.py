@@ -8,8 +8,9 @@ from __future__ import annotations
 import difflib
 import inspect
 import os
+import re
 import textwrap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, wraps
 from typing import Any, ClassVar, TypeVar, cast
@@ -33,8 +34,8 @@ class Option:
     flags take and files hold, one of these, or numbers from low to high (`above`: but for low). words: word
     that a flag takes -> value outside the span; "": the flag without a value. metavar: as of argparse. group:
     of the flags of --help, where it is not the class's. needs: WINDOWS, HEADS, ...: without it the option has
-    no effect. short: what stands in the name of a run's folder where the value is not the default, {}
-    standing for the value; or value -> text. always: also where it is the default. place: it decides no
+    no effect. short: what stands in the name of a run's folder where the value is not the usual one, {}
+    standing for the value; or value -> text. together: named with all others that are. place: it decides no
     result, as where files lie, so it may differ between equal runs. trained: train.py takes it. fused: it
     combines or evaluates finished maps, so --from-maps may change it. several: test.py makes a run for each
     of several values. flag_name: where the flag has another name than the field. research: test.py alone has
@@ -51,7 +52,7 @@ class Option:
     group: str = ""
     needs: str = ""
     short: str | Mapping[Any, str] | None = None
-    always: bool = False
+    together: bool = False
     place: bool = False
     trained: bool = False
     fused: bool = False
@@ -139,17 +140,24 @@ class Option:
         return in_words(value) if word is None else word
 
     def short_of(self, value: Any) -> list[str]:
-        """The parts that a value adds to the name of a run's folder."""
-        if (value == self.default and not self.always) or self.short == "" or self.place or not self.help:
+        """What a value that is not the usual one adds to the name of a run's folder."""
+        if self.short == "" or self.place or not self.help:
             return []
         if isinstance(self.short, Mapping):
             return [self.short[value]]
         usual = self.name if self.kind is bool and not self.default else f"{self.name}-{{}}"
         text = usual if self.short is None else self.short
-        return [text.format(self._in_name(one)) for one in (value if self.many else (value,))]
+        if self.many and self.span is None:
+            return [text.format(self._in_name(one)) for one in value]
+        return [text.format(self._in_name(value))]
 
     def _in_name(self, value: Any) -> str:
-        return f"{value:g}" if isinstance(value, float) else self.typed(value)
+        return in_name(f"{value:g}" if isinstance(value, float) else self.typed(value))
+
+
+def in_name(text: str) -> str:
+    """A text as part of the name of a folder."""
+    return re.sub(r"[^\w.-]+", "-", text)
 
 
 def option(default: Any, **facts: Any) -> Any:
@@ -239,15 +247,19 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
 
-def short_names(config: Any, leave_out: Iterable[str] = ()) -> list[str]:
-    """The options in the name of a run's folder, but for those that need one of `leave_out`."""
-    without_effect = set(leave_out)
-    found = [
-        known.short_of(getattr(config, name))
-        for name, known in options_of(type(config)).items()
-        if known.needs not in without_effect
+def short_names(
+    config: Any, usual: Mapping[str, Any], without_effect: Collection[str] = (), whole: bool = False
+) -> list[str]:
+    """What the options of `config` add to the name of a run's folder, but for those that need one of
+    `without_effect`: values that are neither `usual` nor, where nothing is usual, the default. Options that
+    are named `together` are all named where one of them is; `whole`: always."""
+    known = {name: one for name, one in options_of(type(config)).items() if one.needs not in without_effect}
+    other = {name for name, one in known.items() if getattr(config, name) != usual.get(name, one.default)}
+    if whole or any(known[name].together for name in other):
+        other |= {name for name, one in known.items() if one.together}
+    return [
+        part for name, one in known.items() if name in other for part in one.short_of(getattr(config, name))
     ]
-    return [part for parts in found for part in parts]
 
 
 def as_stored(config: Any) -> dict[str, Any]:

@@ -52,7 +52,7 @@ ROTATIONS = Option(
     1,
     span=(1, 360),
     words={AUTO: AUTO},
-    short="rotated-{}",
+    short="rot{}",
     group="references",
     flag_name="rotate-references",
     metavar="N|auto",
@@ -174,7 +174,7 @@ class RunConfig(Options):
             span=(2, 8192),
             words={FULL: FULL},
             fused=True,
-            short="{}",
+            short="at{}",
             metavar="PX|full",
             help="resolution in pixels for pixel metrics (default $default); full: each mask's own "
             "resolution",
@@ -245,9 +245,14 @@ class RunConfig(Options):
         }
 
     def _of_run(self) -> dict[str, Any]:
-        machine = self.detector.machine
-        kept = without(self.to_json(), NOT_OF_A_RUN)
-        return {**kept, "precision": machine.precision, "device": machine.device_of_run}
+        machine, backbone = self.detector.machine, self.detector.backbone
+        return {
+            **without(self.to_json(), NOT_OF_A_RUN),
+            "backbone": without(as_stored(backbone), PLACES),
+            "weights": self.weights or backbone.pretrained,
+            "precision": machine.precision,
+            "device": machine.device_of_run,
+        }
 
     def _of_row(self) -> dict[str, Any]:
         flat: dict[str, Any] = {"precision": self.detector.machine.precision}

@@ -14,18 +14,16 @@ from typing import Any, Literal
 
 from data.check import find_duplicates
 from fdsl.config.describe import framing
-from fdsl.config.resolve import WORDS
-from fdsl.config.run_config import DetectorConfig, RunConfig
+from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit
+from fdsl.evaluation.run_name import name_of
 from fdsl.report.tables import metrics_table
 from fdsl.store.finished_parts import FinishedParts
-from models.methods.registry import METHODS, WITH_HEADS
-from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked
 from utils.log import start_logging, warn
-from utils.options import WINDOWS, as_stored, short_names
+from utils.options import without
 from utils.signals import command_line
 from utils.text import is_folder_name, one_line
 
@@ -42,6 +40,8 @@ WRITTEN = (
     "pixels.json",
     "report.html",
 )  # metrics.json, which says that a run is whole, goes first
+# What the same settings may find changed: a run is then repeated in its folder.
+CONTENT = ("files", "grey", "weights", "checkpoint_digest", "trained_on", "trained_on_test_images")
 IN_SHORT = {
     "checkpoint_digest": "another checkpoint",
     "weights": "other weights of the backbone",
@@ -56,8 +56,7 @@ class RunFolder:
 
     def __init__(self, results: Path, config: RunConfig) -> None:
         self.results, self.config = results, config
-        shots, seed = f"{config.k_shot}shot", f"seed{config.seed}"
-        self.path = results / config.model_name / config.dataset / shots / seed / name_of(config)
+        self.path = _place_of(results, config)
         self._ended_at: int | None = None
 
     @cached_property
@@ -85,15 +84,11 @@ class RunFolder:
 
     def _is_finished(self) -> bool:
         """Whether the folder holds a whole run of this configuration, or of it in float32 because values
-        overflowed in its precision; a run of other settings that is to be replaced is named in a
-        warning."""
+        overflowed in its precision; what else is to be replaced is named in a warning."""
         stored = None if FinishedParts.left_in(self.path) else self._stored()
         if stored is None:
             return False
-        asked = stored.detector.machine.precision_asked
-        fell_back = asked == self.config.detector.machine.precision
-        wanted = self.config.in_float32() if fell_back else self.config
-        before, now = stored.identity("run"), wanted.identity("run")
+        before, now = _identities(stored, self.config)
         if before == now:
             return True
         if before == {**now, "files": before.get("files")}:
@@ -126,12 +121,7 @@ class RunFolder:
         return config
 
     def _warn_replaced(self, why: str) -> None:
-        logger.warning(
-            "warning: %s holds a run of other settings, which this one replaces (%s); --results or "
-            "--model-name keeps both.",
-            self.path,
-            why,
-        )
+        logger.warning("warning: %s holds another run, which this one replaces (%s).", self.path, why)
 
     def log_numbers(self) -> None:
         """Logs the numbers of the finished run."""
@@ -183,6 +173,37 @@ class RunFolder:
         logger.info("results in %s%s", self.path, report)
 
 
+def _place_of(results: Path, config: RunConfig) -> Path:
+    """The folder of a run. Where a run of other settings has that name already, the digest of its own
+    settings is added."""
+    folder = results / config.model_name / config.dataset / f"{config.k_shot}shot" / f"seed{config.seed}"
+    usual = folder / name_of(config)
+    settings = without(config.identity("run"), CONTENT)
+    own = usual.with_name(f"{usual.name}_{short_digest(json.dumps(settings, sort_keys=True))}")
+    if own.is_dir():
+        return own
+    try:
+        stored = RunConfig.from_json(read_json(usual / "config.json"))
+    except ConfigError:
+        return usual
+    before, now = _identities(stored, config)
+    other = _differences(without(before, CONTENT), without(now, CONTENT))
+    if before["checkpoint_digest"] != now["checkpoint_digest"] and stored.checkpoint != config.checkpoint:
+        other.append(IN_SHORT["checkpoint_digest"])  # of one place it was trained again
+    if not other:
+        return usual
+    logger.info("%s holds a run of other settings (%s): this one goes to %s.", usual, "; ".join(other), own)
+    return own
+
+
+def _identities(stored: RunConfig, config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of a stored run and of one that is asked for, in float32 where values of the stored one overflowed in
+    the precision that is asked for."""
+    fell_back = stored.detector.machine.precision_asked == config.detector.machine.precision
+    wanted = config.in_float32() if fell_back else config
+    return stored.identity("run"), wanted.identity("run")
+
+
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """In what the settings of a finished run differ from those of this one, in words."""
     names = [
@@ -191,48 +212,6 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
         if before.get(name) != now[name] and name not in ("files", "trained_on_test_images")
     ]
     return [IN_SHORT.get(name, f"{name} {before.get(name)}, now {now[name]}") for name in names]
-
-
-def name_of(config: RunConfig) -> str:
-    """RUN: `run_name` with what tells one method, its heads or backbone, and one folder of photographs from
-    another."""
-    made = config.detector
-    parts = [] if made.method == WITH_HEADS else [made.method]
-    digest = _heads_digest(config) if METHODS[made.method].needs_heads else _backbone_digest(config)
-    parts += [digest] if digest else []
-    parts += [f"words-{words}"] if (words := _words_digest(made)) else []
-    if config.dataset == "folder" and (folder := Path(config.data_path).resolve().name):
-        parts += [folder]
-    return run_name(made.windows, made.options, *short_names(config), *parts)
-
-
-def _heads_digest(config: RunConfig) -> str:
-    """Short digest of a checkpoint; "" for the default one."""
-    default = (config.model_name, f"{OTHER_DATASET.get(config.dataset)}.safetensors")
-    return "" if Path(config.checkpoint).parts[-2:] == default else short_digest(config.checkpoint_digest)
-
-
-def _backbone_digest(config: RunConfig) -> str:
-    """Short digest of a backbone that no checkpoint names, wherever its files lie; "" for the default one."""
-    backbone = config.detector.backbone
-    tower = replace(backbone, model_config=None, pretrained=config.weights or backbone.pretrained)
-    if tower == BackboneConfig():
-        return ""
-    return short_digest(json.dumps(as_stored(tower), sort_keys=True))
-
-
-def _words_digest(made: DetectorConfig) -> str:
-    """Short digest of the prompts' words; "" for the usual ones with each category's name, and without
-    text."""
-    words = [getattr(made.options, name) for name in WORDS]
-    usual = words == [BY_CATEGORY, (), ()] or not made.reads_text
-    return "" if usual else short_digest(json.dumps(words))
-
-
-def run_name(windows: WindowConfig, options: MethodConfig, *more: str) -> str:
-    """The window mode, what differs from the defaults, and `more`, for instance mul_13_2_0.5."""
-    windowless = [] if windows.winmode != "nan" else [WINDOWS]
-    return "_".join([*short_names(windows, windowless), *short_names(options), *more])
 
 
 def read_run_config(folder: Path) -> RunConfig:

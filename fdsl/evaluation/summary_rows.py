@@ -11,6 +11,7 @@ from typing import Any
 
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.run_name import name_of
 from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
 from fdsl.report.published import DATASET_TITLES, incomplete_categories, published_rows, unlike_the_paper
 from utils.errors import ConfigError
@@ -130,18 +131,18 @@ def table_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _our_rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each setting; where a RUN name stands for several, what distinguishes them is added."""
+    """A row for each setting; where a name stands for several, what distinguishes them is added."""
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.config.seed):
         groups.setdefault(_key(run), []).append(run)
     firsts = [members[0] for members in groups.values()]
     ours = []
     for members in groups.values():
-        config, name = members[0].config, members[0].folder.name
+        config, name = members[0].config, name_of(members[0].config)
         alike = [
             other.settings()
             for other in firsts
-            if other.folder.name == name
+            if name_of(other.config) == name
             and (other.config.dataset, other.config.k_shot) == (config.dataset, config.k_shot)
         ]
         difference = _difference(members[0].settings(), alike)
@@ -163,7 +164,7 @@ def _published_row(dataset: str, shots: int, found: Mapping[str, Any]) -> Row:
 
 
 def _difference(settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
-    """What tells one setting from others with the same RUN name; empty where there is nothing to tell."""
+    """What tells one setting from others with the same name; empty where there is nothing to tell."""
     parts = []
     for name in sorted(set().union(*alike)):
         if any(other.get(name) != settings.get(name) for other in alike):

@@ -101,7 +101,7 @@ def _filled(args: argparse.Namespace) -> argparse.Namespace:
         method = METHODS[args.method or WITH_HEADS]
         of_method = {
             "k_shot": 0 if method.added_by else DEFAULTS["k_shot"],
-            "image_score": "paper" if method.name == WITH_HEADS else "max",
+            "image_score": method.image_score,
             "rotate_references": method.rotations,
         }
         for name, value in {**DEFAULTS, **of_method}.items():

@@ -14,6 +14,7 @@ class FdslFacts(MethodFacts):
     needs_heads = True
     needs_discrepancy = False
     takes_text = True
+    image_score = "paper"
 
 
 class NearestFacts(MethodFacts):

@@ -223,7 +223,7 @@ def test_several_tables_share_their_runs(datasets, backbone, tmp_path, images_en
     }
     first = {tuple(table["rows"][0]["runs"]) for table in tables.values()}
     assert first == {
-        ("fdsl/mvtec/1shot/seed14/" + path.name,) for path in folder.glob("1shot/*/mul*0.5_nonam_diff2*")
+        ("fdsl/mvtec/1shot/seed14/" + path.name,) for path in folder.glob("1shot/*/nearest_*_mul*0.5_diff2*")
     }
     assert len(list(folder.glob("1shot/seed14/*/metrics.json"))) == 4
     assert images_encoded() == 9 * (1 + 4)  # whole, and in four windows

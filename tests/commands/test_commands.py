@@ -407,9 +407,7 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
         *BACKBONE,
     ]
     test.main(arguments)
-    (run,) = (tmp_path / "fdsl/mvtec/1shot/seed14").glob(
-        "nan_nonam_max_nearest_??????"
-    )  # not the default backbone
+    run = tmp_path / "fdsl/mvtec/1shot/seed14/nearest_ViT-tiny-test_untrained_layers1-3_64px"
     assert "no trained heads: distance to the nearest normal patch" in (run / "table.md").read_text()
     assert "distance to the nearest normal patch" in (run / "report.html").read_text()
     assert json.loads((run / "metrics.json").read_text())["mean"]["auroc_px"] > 0.8
@@ -463,7 +461,7 @@ def test_both_methods_together_are_evaluated_as_predict_scores_them(
     ]
     test.main(arguments)
     (run,) = (tmp_path / f"fdsl/mvtec/{shots}shot/seed14").glob(
-        "mul_4_3_0.5_max_both_??????"
+        "both_mul_4_3_0.5_??????"
     )  # not the default checkpoint
     assert "fused with the distance to the nearest normal patch" in (run / "table.md").read_text()
     assert "fused with the distance to the nearest normal patch" in (run / "report.html").read_text()

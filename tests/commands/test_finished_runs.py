@@ -63,7 +63,7 @@ def another_photograph(tmp_path):
 def test_the_training_free_method_looks_at_the_whole_image_unless_it_is_told_otherwise(place):
     arguments, run = place
     assert (
-        run.name.startswith("nan_nonam_max_nearest_")
+        run.name == "nearest_ViT-tiny-test_untrained_layers1-3_64px"
         and json.loads((run / "config.json").read_text())["windows"]["winmode"] == "nan"
     )
     with pytest.raises(ConfigError, match="--win-size is for local windows"):
@@ -138,15 +138,18 @@ def test_pictures_are_drawn_later_from_the_maps_and_old_ones_do_not_stay(place, 
     assert (run / "report.html").is_file() and (run / "metrics.json").read_bytes() == numbers
 
 
-def test_a_run_of_other_settings_in_the_same_folder_is_named_before_it_is_replaced(place, logged):
+def test_a_run_of_other_settings_with_the_same_name_leaves_the_first_one(place, logged):
     arguments, run = place
-    logged()
-    test.main([*arguments("--pictures", "0"), "--precision", "bf16"])
-    reported = logged()
-    assert (
-        "holds a run of other settings, which this one replaces (precision float32, now bfloat16)" in reported
-    )
-    assert json.loads((run / "config.json").read_text())["machine"]["precision"] == "bfloat16"
+    before = content(run)
+    for _ in range(2):  # the second time it is found again
+        logged()
+        test.main([*arguments("--pictures", "0"), "--precision", "bf16"])
+        (other,) = set(run.parent.iterdir()) - {run}
+        assert other.name.startswith(f"{run.name}_") and content(run) == before
+        assert json.loads((other / "config.json").read_text())["machine"]["precision"] == "bfloat16"
+    assert "is finished: nothing to do" in logged()
+    test.main(arguments("--pictures", "0"))
+    assert f"{run} is finished: nothing to do" in logged()
 
 
 def test_backbones_of_the_training_free_method_have_folders_of_their_own(place, tmp_path, tiny_configs):
@@ -197,7 +200,7 @@ def test_folders_of_photographs_have_folders_of_their_own(tmp_path, tiny_configs
 def test_stored_maps_keep_their_score_and_size_unless_told_otherwise(place, tmp_path):
     arguments, _ = place
     test.main(arguments("--pictures", "0", "--image-score", "max", "--metric-size", "64"))
-    (run,) = (tmp_path / "results/fdsl/mvtec/1shot/seed14").glob("nan_nonam_max_64_*")
+    (run,) = (tmp_path / "results/fdsl/mvtec/1shot/seed14").glob("nearest_*_at64")
     test.main(["--from-maps", str(run), "--results", str(tmp_path / "again"), "--pictures", "0"])
     again = tmp_path / "again" / run.relative_to(tmp_path / "results")
     assert (again / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
@@ -213,7 +216,7 @@ def test_stored_maps_keep_their_score_and_size_unless_told_otherwise(place, tmp_
             "top1",
         ]
     )
-    assert len(list(again.parent.glob("nan_nonam_top1_64_*"))) == 1
+    assert len(list(again.parent.glob("nearest_*_top1_at64"))) == 1
 
 
 def test_a_seed_that_no_generator_takes_is_refused(place, capsys):

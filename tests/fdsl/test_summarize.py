@@ -13,14 +13,12 @@ import pytest
 
 from fdsl import summarize
 from fdsl.config.run_config import RunConfig
-from fdsl.evaluation.run_folder import run_name
+from fdsl.evaluation.run_name import name_of
 from fdsl.metrics.exact import METRIC_NAMES
 from fdsl.report import published
 from tests.support.constants import ROOT
 from tests.support.run_config import a_config
-from utils.config import MethodConfig, WindowConfig
 from utils.errors import ConfigError
-from utils.options import from_stored, options_of
 
 
 def write_run(
@@ -29,17 +27,7 @@ def write_run(
     """A finished run's two files; `values`: metric -> the fraction that every category has (default by the
     seed)."""
     config = a_config(seed, **changes)
-    name = run_name(
-        *(
-            from_stored(kind, config[part])
-            for part, kind in (("windows", WindowConfig), ("options", MethodConfig))
-        ),
-        *(
-            part
-            for name in ("image_score", "metric_size")
-            for part in options_of(RunConfig)[name].short_of(config[name])
-        ),
-    )
+    name = name_of(RunConfig.from_json(config))
     folder = results / config["dataset"] / f"{config['k_shot']}shot" / f"seed{seed}" / (run or name)
     folder.mkdir(parents=True)
     values = values or {name: 0.5 + index / 100 + seed / 1000 for index, name in enumerate(METRIC_NAMES)}
@@ -87,7 +75,14 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
     write_run(tmp_path, 14)
     write_run(tmp_path, 16)
     write_run(tmp_path, 14, k_shot=2)
-    write_run(tmp_path, 14, dataset="visa", trained_on="mvtec", categories=published.CATEGORIES["visa"])
+    write_run(
+        tmp_path,
+        14,
+        dataset="visa",
+        checkpoint="fdsl/mvtec.safetensors",
+        trained_on="mvtec",
+        categories=published.CATEGORIES["visa"],
+    )
     summarize.main([str(tmp_path)])
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text and "Warnings" not in text
@@ -121,15 +116,15 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
         ({"machine__precision": "float32"}, "precision: float32"),
         ({"checkpoint_digest": "cd" * 32}, "checkpoint_digest: "),
         ({"backbone__pretrained": "other.safetensors"}, "pretrained: other.safetensors"),
-        ({"options__align": "diff2"}, "align: diff2"),
-        ({"image_score": "top1"}, "image_score: top1"),
-        ({"metric_size": "full"}, "metric_size: full"),
-        ({"windows__win_weight": 0.3}, "win_weight: 0.3"),
+        ({"options__align": "diff2"}, "mul_13_2_0.5_diff2"),
+        ({"image_score": "top1"}, "mul_13_2_0.5_top1"),
+        ({"metric_size": "full"}, "mul_13_2_0.5_atfull"),
+        ({"windows__win_weight": 0.3}, "mul_13_2_0.3"),
         ({"categories": ("bottle", "tire")}, "categories: 2, with tire"),
     ],
 )
 def test_different_settings_never_share_a_row(tmp_path, change, reported):
-    """Even when the folders' names are the same, and the label says what differs."""
+    """Even when the folders are named alike, and the label says what differs."""
     write_run(tmp_path, 14, run="same")
     write_run(tmp_path, 15, run="same", **change)
     rows = our_rows(tmp_path)
@@ -188,16 +183,16 @@ def test_rows_that_see_the_test_set_say_so_in_a_column(tmp_path):
     summarize.main([str(tmp_path)])
     assert "sees the test set" not in (tmp_path / "summary.md").read_text(encoding="utf-8")
     write_run(tmp_path, 14, options__with_batch=True)
-    write_run(tmp_path, 14, k_shot=0, method="batch", windows__winmode="nan", run="nan_batch")
+    write_run(tmp_path, 14, k_shot=0, method="batch", windows__winmode="nan", image_score="max")
     summarize.main([str(tmp_path)])
     head, _, *lines = table_lines((tmp_path / "summary.md").read_text(encoding="utf-8"))
     place = head.index("sees the test set")
     reported = {line[1]: line[place] for line in lines}
-    assert reported["fdsl nan_batch"] == reported["fdsl mul_13_2_0.5_batch"] == "yes"
+    assert reported["fdsl batch"] == reported["fdsl mul_13_2_0.5_batch"] == "yes"
     assert reported["fdsl mul_13_2_0.5"] == "no" and reported["PatchCore (published)"] == "-"
     with open(tmp_path / "summary.csv", encoding="utf-8-sig", newline="") as file:
         flat = {line["method"]: line["sees_test_set"] for line in csv.DictReader(file)}
-    assert flat["fdsl nan_batch"] == "1" and flat["fdsl mul_13_2_0.5"] == "0" and flat["PatchCore"] == ""
+    assert flat["fdsl batch"] == "1" and flat["fdsl mul_13_2_0.5"] == "0" and flat["PatchCore"] == ""
     rows = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["rows"]
     assert {row["sees_test_set"] for row in rows} == {True, False, None}
 

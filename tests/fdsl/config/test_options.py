@@ -35,7 +35,7 @@ from fdsl.flags import predict_flags, evaluate_flags
 from fdsl.flags.ablation_grid import ABLATED
 from fdsl.flags.run_from_flags import refuse_changes
 from fdsl.config.run_config import RunConfig
-from fdsl.evaluation.run_folder import name_of
+from fdsl.evaluation.run_name import name_of
 from fdsl.config.resolve import method_config
 from fdsl.config.training_config import TrainedWith
 from tests.support.run_config import a_config, trained_with

@@ -1,0 +1,72 @@
+"""The name of a test run's folder: the method, and what differs from its defaults."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from fdsl.config.presets import PRESETS
+from fdsl.config.resolve import backbone_config
+from fdsl.config.run_config import RunConfig
+from models.methods.registry import METHODS, WITH_HEADS
+from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig
+from utils.errors import ModelError
+from utils.files import short_digest
+from utils.options import HEADS, SEARCH, WINDOWS, in_name, short_names
+
+
+def name_of(config: RunConfig) -> str:
+    """RUN: `mul_13_2_0.5` of the published method, which is named by its windows alone; of others
+    `plus_tiles2_rot8`. A digest stands for what has no short name: heads, files of weights, words."""
+    made, method = config.detector, METHODS[config.detector.method]
+    published = made.method == WITH_HEADS
+    there = {WINDOWS: made.windows.winmode != "nan", HEADS: method.needs_heads, SEARCH: method.matches}
+    lacking = [needed for needed, is_there in there.items() if not is_there]
+    windows = {} if method.needs_heads else {"winmode": "nan"}
+    words = made.options.normal_words, made.options.damaged_words
+    parts = [
+        *([] if published else [made.method]),
+        *([] if method.needs_heads else _of_backbone(config)),
+        *short_names(made.windows, windows, lacking, whole=published),
+        *short_names(made.options, {"object": BY_CATEGORY} if made.reads_text else {}, lacking),
+        *short_names(config, {"image_score": method.image_score, "rotations": method.rotations}),
+        *(_of_heads(config) if method.needs_heads else []),
+        *([f"words-{short_digest(json.dumps(words))}"] if any(words) else []),
+        *([Path(config.data_path).resolve().name] if config.dataset == "folder" else []),
+    ]
+    return "_".join(filter(None, parts))
+
+
+def _of_heads(config: RunConfig) -> list[str]:
+    """Digest of a checkpoint that is not the default one."""
+    default = (config.model_name, f"{OTHER_DATASET.get(config.dataset)}.safetensors")
+    return [] if Path(config.checkpoint).parts[-2:] == default else [short_digest(config.checkpoint_digest)]
+
+
+def _of_backbone(config: RunConfig) -> list[str]:
+    """The backbone that no checkpoint names: its model or preset where it is not the default one, its weights
+    and what differs from the model's defaults."""
+    backbone = config.detector.backbone
+    name, usual = _usual(backbone.model, backbone.model_config)
+    names = [name] if backbone.model != BackboneConfig().model else []
+    if config.weights:
+        names.append(short_digest(config.weights))
+    elif backbone.pretrained != usual.pretrained:
+        names.append("untrained" if backbone.untrained else in_name(backbone.pretrained))
+    return names + short_names(replace(backbone, model=usual.model), vars(usual))
+
+
+@cache
+def _usual(model: str, model_config: str | None) -> tuple[str, BackboneConfig]:
+    """A model's short name, and what it is used with where nothing is given; of one that cannot be had the
+    default model's."""
+    for name, preset in PRESETS.items():
+        if preset.settings["model"] == model:
+            return name, backbone_config(preset.settings)
+    name = in_name(model.removeprefix("timm/"))
+    try:
+        return name, backbone_config({"model": model, "model_config": model_config})
+    except ModelError:
+        return name, BackboneConfig()

@@ -1,0 +1,104 @@
+"""Names of runs: readable, different where settings are, and of the published method as its scripts have
+them."""
+
+from dataclasses import replace
+
+import pytest
+
+from fdsl.config.resolve import OF_DETECTORS, backbone_config
+from fdsl.config.run_config import RunConfig
+from fdsl.evaluation.run_folder import RunFolder
+from fdsl.evaluation.run_name import name_of
+from tests.support.run_config import a_config
+from utils.config import QUARTER
+from utils.files import write_json
+from utils.options import as_stored
+
+DINO = backbone_config({"model": "timm/vit_small_patch14_reg4_dinov2.lvd142m", "image_size": 448})
+PLUS = {"method": "plus", "image_score": "max", "rotations": "auto", "windows__winmode": "nan"}
+OTHER = {  # a value of each option that is not the default
+    "model": "ViT-B-16",
+    "pretrained": "laion400m_e32",
+    "layers": [12, 24],
+    "image_size": 336,
+    "token_norm": "final",
+    "use_nam": False,
+    "fd": "signed",
+    "align": "diff2",
+    "leave_out": ["bilateral"],
+    "roi": "a.png",
+    "ignore": "b.png",
+    "with_batch": True,
+    "with_text": True,
+    "object": "screw",
+    "normal_words": ["fine"],
+    "damaged_words": ["bent"],
+    "winmode": "onlywin",
+    "win_size": 9,
+    "win_stride": 3,
+    "win_weight": 0.25,
+    "win_zip": 9,
+    "index_memory": "1",
+    "window_memory": "image",
+    "window_budget": QUARTER,
+    "tiles": 2,
+}
+
+
+def run_of(**changes):
+    return RunConfig.from_json(a_config(14, **changes))
+
+
+@pytest.mark.parametrize(
+    "changes, name",
+    [
+        ({}, "mul_13_2_0.5"),
+        ({"windows__winmode": "nan", "options__use_nam": False}, "nan_nonam"),
+        ({"windows__win_zip": 9, "windows__window_budget": 20}, "mul_13_2_0.5_zip9_budget20"),
+        (
+            {"windows__window_memory": "image", "windows__window_budget": QUARTER},
+            "mul_13_2_0.5_wholebank_budget",
+        ),
+        ({"image_score": "max", "metric_size": 64}, "mul_13_2_0.5_max_at64"),
+        ({"checkpoint": "elsewhere/heads.pth"}, "mul_13_2_0.5_271a41"),
+        (PLUS, "plus"),
+        ({**PLUS, "rotations": 8, "windows__tiles": 2}, "plus_tiles2_rot8"),
+        ({**PLUS, "rotations": 1, "image_score": "paper"}, "plus_paper_rot1"),
+        ({**PLUS, "windows__winmode": "mul", "windows__win_size": 9}, "plus_mul_9_2_0.5"),
+        ({**PLUS, "options__with_text": True, "options__object": "metal nut"}, "plus_text_object-metal-nut"),
+        ({**PLUS, "backbone": as_stored(DINO)}, "plus_dinov2-small"),
+        ({**PLUS, "backbone": as_stored(replace(DINO, layers=(3, 9)))}, "plus_dinov2-small_layers3-9"),
+        ({**PLUS, "backbone__pretrained": "none"}, "plus_untrained"),
+        ({"method": "both", "image_score": "max"}, "both"),
+    ],
+)
+def test_names_tell_the_method_and_what_is_not_its_default(changes, name):
+    assert name_of(run_of(**changes)) == name
+
+
+def test_every_option_is_told_apart():
+    assert set(OTHER) == set(OF_DETECTORS) - {"model_config"}
+    config = a_config(14, method="nearest", windows__tiles=1)
+    names = [name_of(RunConfig.from_json(config))]
+    for name, value in OTHER.items():
+        part = next(part for part in ("backbone", "options", "windows") if name in config[part])
+        heads = name in ("use_nam", "fd")  # of no effect without
+        more = {"options__with_text": True} if name in ("object", "normal_words", "damaged_words") else {}
+        more |= {"windows__winmode": "nan"} if name in ("roi", "ignore", "tiles") else {}
+        method = "fdsl" if heads or name in ("with_batch",) else "plus" if name == "leave_out" else "nearest"
+        names.append(name_of(run_of(method=method, **{**more, f"{part}__{name}": value})))
+    assert len(set(names)) == len(names)
+
+
+def test_what_one_name_fits_has_two_folders_and_each_is_found_again(tmp_path):
+    """The first keeps the name, whatever is asked for afterwards; heads that were trained again do, too."""
+    one, other = run_of(), run_of(machine__precision="float32")
+    first = RunFolder(tmp_path, one).path
+    write_json(first / "config.json", one.to_json())
+    second = RunFolder(tmp_path, other).path
+    write_json(second / "config.json", other.to_json())
+    assert first.name == "mul_13_2_0.5" and second.name.startswith("mul_13_2_0.5_")
+    assert RunFolder(tmp_path, one).path == first and RunFolder(tmp_path, other).path == second
+    assert RunFolder(tmp_path, run_of(checkpoint_digest="cd" * 32, files="ef")).path == first
+    elsewhere = run_of(checkpoint="old/fdsl/visa.safetensors", checkpoint_digest="cd" * 32)
+    assert RunFolder(tmp_path, elsewhere).path not in (first, second)
