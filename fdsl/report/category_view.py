@@ -13,7 +13,7 @@ from fdsl.metrics.overlap import Overlap
 THUMB_FOLDER = "thumbnails"
 
 
-@dataclass
+@dataclass(kw_only=True)
 class CategoryView:
     """All that pictures and report show of one category; photos and masks are read one at a time.
 
@@ -39,32 +39,23 @@ class CategoryView:
     overlaps: dict[str, Overlap] = field(default_factory=dict)
 
 
-@dataclass
-class CategorySummary:
-    """What the report needs of a category once its pictures are written: no maps, no photos.
+@dataclass(kw_only=True)
+class CategorySummary(CategoryView):
+    """A category whose pictures are written.
 
-    `files[i]` is the name of image i's pictures without ending: `folder/FILE.jpg` is its strip (where
-    `has_strip[i]`), `folder/thumbnails/FILE.webp` its thumbnail: four panels side by side, each of aspect
-    `panel_sizes[i]` (h, w).
+    `scale`: the map values (low, high) between which heat maps grow opaque. `files[i]` is the name of image
+    i's pictures without ending: `folder/FILE.jpg` is its strip (where `has_strip[i]`),
+    `folder/thumbnails/FILE.webp` its thumbnail: four panels next to each other, each of aspect
+    `panel_sizes[i]` (h, w). `problems`: a line for each photo or mask that could not be read.
     """
 
-    name: str
     folder: Path
-    image_paths: list[str]
-    defects: list[str]
-    labels: np.ndarray
-    scores: np.ndarray
-    metrics: dict[str, float | None]
-    map_threshold: float | None
-    score_threshold: float | None
     scale: tuple[float, float]
     files: list[str]
     panel_sizes: list[tuple[int, int]]
     has_strip: list[bool]
-    references: list[str]
     reference_files: list[str]
     problems: list[str] = field(default_factory=list)
-    overlaps: dict[str, Overlap] = field(default_factory=dict)
 
     def thumbnail(self, file: str) -> Path:
         """Where the thumbnail of an image or reference lies."""

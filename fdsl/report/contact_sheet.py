@@ -1,7 +1,10 @@
-"""The contact sheet of a category: worst misses, worst false alarms and a sample of the rest on one
-picture."""
+"""Contact sheets: many photographs on one picture, each with two lines of text below it."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,19 +14,61 @@ from fdsl.report.category_view import CategorySummary
 
 CELLS_PER_BLOCK = 12
 COLUMNS = 4
-CELL_SIDE = 192  # of each of a cell's two panels, pixels
+SIDE = 192  # of each of a cell's two panels, pixels
+WIDTH = 2 * SIDE  # of a cell
 GAP = 14
 TEXT_HEIGHT = 46
 HEADING_HEIGHT = 54
-ALARM_COLOUR = (255, 140, 96)
+HEADING_SIZE = 20
+
+
+class Cell(NamedTuple):
+    """A picture (h,w,3) uint8 RGB of at most SIDE x WIDTH, the two lines below it, and whether the first one
+    stands out."""
+
+    picture: np.ndarray
+    first: str
+    second: str
+    is_marked: bool
+
+
+def contact_sheet(blocks: Sequence[tuple[str, Sequence[Cell]]]) -> np.ndarray:
+    """Blocks of cells below their headings."""
+    columns = min(COLUMNS, max(len(cells) for _, cells in blocks))
+    width, rows = columns * (WIDTH + GAP) + GAP, []
+    for heading, cells in blocks:
+        band = np.full((HEADING_HEIGHT, width, 3), drawing.STRIP_BACKGROUND, np.uint8)
+        text = (GAP, 16, heading, drawing.TEXT_COLOUR, width - 2 * GAP)
+        rows.append(drawing.write_on(band, [text], HEADING_SIZE))
+        rows += [_row(cells[start : start + columns], width) for start in range(0, len(cells), columns)]
+    return np.concatenate(rows, axis=0)
+
+
+def _row(cells: Sequence[Cell], width: int) -> np.ndarray:
+    row = np.full((SIDE + TEXT_HEIGHT + GAP, width, 3), drawing.STRIP_BACKGROUND, np.uint8)
+    texts = []
+    for column, (picture, first, second, is_marked) in enumerate(cells):
+        left = GAP + column * (WIDTH + GAP)
+        height, across = picture.shape[:2]
+        top, start = (SIDE - height) // 2, left + (WIDTH - across) // 2
+        row[top : top + height, start : start + across] = picture
+        colour = drawing.PREDICTION_COLOUR if is_marked else drawing.TEXT_COLOUR
+        texts.append((left + 4, SIDE + 5, first, colour, WIDTH - 8))
+        texts.append((left + 4, SIDE + 24, second, drawing.MUTED_COLOUR, WIDTH - 8))
+    return drawing.write_on(row, texts)
+
+
+def read_picture(file: Path) -> np.ndarray:
+    """A picture that was written before, (h,w,3) uint8 RGB."""
+    return np.asarray(cv2.imdecode(np.fromfile(file, np.uint8), cv2.IMREAD_COLOR))[..., ::-1]
 
 
 def ranked_choice(
     labels: np.ndarray, scores: np.ndarray, most: int
 ) -> tuple[list[int], list[int], list[int]]:
-    """Indices of the worst misses (defects, lowest score first), the worst false alarms (good, highest first)
-    and a sample of the rest, evenly spread over the scores: at most a third of `most` each for the first
-    two."""
+    """Indices of the worst misses (defects, lowest score first), the worst false alarms (normal images,
+    highest first) and a sample of the rest, evenly spread over the scores: at most a third of `most` each for
+    the first two."""
     scores = np.nan_to_num(scores)
     order = np.argsort(scores, kind="stable")
     share = -(-most // 3)
@@ -36,66 +81,30 @@ def ranked_choice(
     return misses, alarms, [rest[position] for position in spread]
 
 
-def contact_sheet(summary: CategorySummary) -> np.ndarray:
-    """Draws the sheet from the thumbnails: per image the ground truth next to the heat map, score and name
-    below."""
+def category_sheet(summary: CategorySummary) -> np.ndarray:
+    """The worst misses, the worst false alarms and a sample of the rest of a category, from its thumbnails:
+    ground truth and heat map of each image."""
+    low, high = summary.scale
     misses, alarms, rest = ranked_choice(summary.labels, summary.scores, 3 * CELLS_PER_BLOCK)
     blocks = [
         ("Defects with the lowest scores", misses),
-        ("Good images with the highest scores", alarms),
+        ("Normal images with the highest scores", alarms),
         ("A sample of the rest, highest scores first", rest),
     ]
-    width = COLUMNS * (2 * CELL_SIDE + GAP) + GAP
-    title = (
-        f"{summary.name}: outline of the ground truth, and heat map on one scale ({summary.scale[0]:.3g} to "
-        f"{summary.scale[1]:.3g})"
+    title = f"{summary.name}: ground truth, and heat map on one scale ({low:.3g} to {high:.3g})"
+    cells = [(heading, [_cell(summary, index) for index in chosen]) for heading, chosen in blocks if chosen]
+    return contact_sheet([(title, []), *cells])
+
+
+def _cell(summary: CategorySummary, index: int) -> Cell:
+    thumbnail = read_picture(summary.thumbnail(summary.files[index]))
+    _, truth, heat, _ = np.split(thumbnail, len(drawing.PANEL_NAMES), axis=1)
+    score, threshold, label = summary.scores[index], summary.score_threshold, summary.labels[index]
+    is_wrong = threshold is not None and (score >= threshold) != label
+    verdict = "" if not is_wrong else ", missed" if label else ", false alarm"
+    return Cell(
+        np.concatenate([truth, heat], axis=1),
+        f"{score:.4g}, {summary.defects[index] if label else 'normal'}{verdict}",
+        summary.image_paths[index].rsplit("/", 1)[-1],
+        is_wrong,
     )
-    rows = [_heading(width, title, drawing.MUTED_COLOUR, 17)]
-    for name, indices in blocks:
-        if indices:
-            rows.append(_heading(width, name, drawing.TEXT_COLOUR, 22))
-            rows += [
-                _row(summary, indices[start : start + COLUMNS], width)
-                for start in range(0, len(indices), COLUMNS)
-            ]
-    return np.concatenate(rows, axis=0)
-
-
-def _heading(width: int, text: str, colour: tuple[int, int, int], size: int) -> np.ndarray:
-    band = np.full((HEADING_HEIGHT, width, 3), drawing.STRIP_BACKGROUND, np.uint8)
-    return drawing.write_on(band, [(GAP, 16, text, colour, width - 2 * GAP)], size)
-
-
-def _row(summary: CategorySummary, indices: list[int], width: int) -> np.ndarray:
-    row = np.full((CELL_SIDE + TEXT_HEIGHT + GAP, width, 3), drawing.STRIP_BACKGROUND, np.uint8)
-    texts = []
-    for column, index in enumerate(indices):
-        left = GAP + column * (2 * CELL_SIDE + GAP)
-        truth, heat = _thumbnail_panels(summary, index)
-        for offset, panel in ((0, truth), (CELL_SIDE, heat)):
-            height, panel_width = panel.shape[:2]
-            top, start = (CELL_SIDE - height) // 2, left + offset + (CELL_SIDE - panel_width) // 2
-            row[top : top + height, start : start + panel_width] = panel
-        score, threshold, label = summary.scores[index], summary.score_threshold, summary.labels[index]
-        alarm = threshold is not None and score >= threshold
-        verdict = "" if threshold is None or alarm == label else (", missed" if label else ", false alarm")
-        name = summary.image_paths[index].rsplit("/", 1)[-1]
-        texts += [
-            (
-                left + 4,
-                CELL_SIDE + 5,
-                f"{score:.4g}, {summary.defects[index]}{verdict}",
-                ALARM_COLOUR if verdict else drawing.TEXT_COLOUR,
-                2 * CELL_SIDE - 8,
-            ),
-            (left + 4, CELL_SIDE + 24, name, drawing.MUTED_COLOUR, 2 * CELL_SIDE - 8),
-        ]
-    return drawing.write_on(row, texts)
-
-
-def _thumbnail_panels(summary: CategorySummary, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ground truth and heat map panels of the image's thumbnail, as written."""
-    content = np.frombuffer(summary.thumbnail(summary.files[index]).read_bytes(), np.uint8)
-    picture = np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR))[..., ::-1]
-    parts = np.split(picture, len(drawing.PANEL_NAMES), axis=1)
-    return parts[1], parts[2]

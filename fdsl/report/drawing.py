@@ -16,7 +16,7 @@ from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
 from utils.hot_regions import upsample
 
 PANEL_SIDE = 512  # longest side of a panel of the large picture, pixels
-INSPECTION_SIDE = 768  # of the two panels of an inspected photograph
+INSPECTION_SIDE = 768  # of the two panels of a test image without labels
 MIN_PANEL_SIDE = 384  # smaller photos are enlarged to this
 MIN_SHORT_SIDE = 24  # a photo of extreme aspect is still visible
 PANEL_GAP = 6  # pixels between the panels of a strip
@@ -164,32 +164,30 @@ def overlay(
     mask: np.ndarray | None,
     threshold: float | None,
     scale: tuple[float, float],
-    caption: str = "",
-    side: int = PANEL_SIDE,
+    caption: str,
 ) -> np.ndarray:
     """A strip of the four panels over two lines of caption: (height + CAPTION_HEIGHT, 4 * width + 3 *
     PANEL_GAP, 3)."""
-    parts = panels(photo, anomaly_map, mask, threshold, scale, side)
     low, high = scale
     truth = "ground truth" if mask is not None and mask.any() else "ground truth: none"
     outline = "no pixel threshold" if threshold is None else f"prediction, map >= {threshold:.3g}"
-    return strip(parts, ("photo", truth, f"heat map, {low:.3g} to {high:.3g}", outline), caption)
+    names = ("photo", truth, f"heat map, {low:.3g} to {high:.3g}", outline)
+    return strip(panels(photo, anomaly_map, mask, threshold, scale), names, caption)
 
 
-def strip(parts: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.ndarray:
-    """Panels of one size side by side, a name under each and the caption below all."""
-    height, width = parts[0].shape[:2]
-    sheet = np.full(
-        (height + CAPTION_HEIGHT, len(parts) * (width + PANEL_GAP) - PANEL_GAP, 3), STRIP_BACKGROUND, np.uint8
-    )
+def strip(pictures: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.ndarray:
+    """Pictures of one size side by side, a name under each and the caption below all."""
+    height, width = pictures[0].shape[:2]
+    size = height + CAPTION_HEIGHT, len(pictures) * (width + PANEL_GAP) - PANEL_GAP, 3
+    sheet = np.full(size, STRIP_BACKGROUND, np.uint8)
     room = sheet.shape[1] - 20
     texts = [
         (10, height + 29 + 21 * line, text, (TEXT_COLOUR, MUTED_COLOUR)[line], room)
         for line, text in enumerate(caption.split("\n")[:2])
     ]
-    for index, (part, name) in enumerate(zip(parts, names)):
+    for index, (picture, name) in enumerate(zip(pictures, names)):
         left = index * (width + PANEL_GAP)
-        sheet[:height, left : left + width] = part
+        sheet[:height, left : left + width] = picture
         name = name if _font(TEXT_SIZE).getlength(name) <= width - 12 else name.split(",")[0]
         texts.append((left + 10, height + 7, name, MUTED_COLOUR, width - 12))
     return write_on(sheet, texts)
@@ -199,8 +197,8 @@ def strip(parts: list[np.ndarray], names: tuple[str, ...], caption: str) -> np.n
 def _font(size: int, text: str = "") -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     """Pillow's own font for ASCII; for a text of other letters one of the system's, where there is one that
     has them."""
-    first = next((fonts for start, fonts in SYSTEM_FONTS if any(letter >= start for letter in text)), ())
-    for name in first:
+    usual = next((fonts for start, fonts in SYSTEM_FONTS if any(letter >= start for letter in text)), ())
+    for name in usual:
         try:
             return ImageFont.truetype(name, size)
         except OSError:
@@ -216,18 +214,13 @@ def write_on(
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image)
     for left, top, text, colour, room in texts:
-        whole = text = " ".join(text.split()).encode("utf-8", "replace").decode()
-        font, kept = (
-            _font(size, "".join(sorted({letter for letter in whole if not letter.isascii()}))),
-            len(whole),
-        )
+        whole = " ".join(text.split()).encode("utf-8", "replace").decode()
+        font = _font(size, "".join(sorted({letter for letter in whole if not letter.isascii()})))
+        text, length = whole, len(whole)
         while text and font.getlength(text) > room:
-            kept -= 1
-            text = (
-                f"{whole[: (kept + 1) // 2].rstrip()}…{whole[len(whole) - kept // 2 :].lstrip()}"
-                if kept > 2
-                else ""
-            )
+            length -= 1
+            head, tail = whole[: (length + 1) // 2].rstrip(), whole[len(whole) - length // 2 :].lstrip()
+            text = f"{head}…{tail}" if length > 2 else ""
         draw.text((left, top), text, fill=colour, font=font)
     return np.asarray(image)
 

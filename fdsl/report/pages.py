@@ -14,6 +14,8 @@ from urllib.parse import quote
 import jinja2
 from markupsafe import Markup
 
+from fdsl.report import charts, drawing
+from utils.files import write_bytes
 from utils.heat_colours import STOPS
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -33,11 +35,23 @@ def templates(*folders: Path) -> jinja2.Environment:
     return environment
 
 
-def script_of(data: Mapping[str, Any]) -> dict[str, Any]:
-    """The page's script, its digest for the Content-Security-Policy, and what it works with."""
+def write_page(file: Path, template: str, data: Mapping[str, Any], **values: Any) -> Path:
+    """Writes a report, whole or not at all, and returns its path. `data`: what its script works with, whose
+    digest is in the Content-Security-Policy; `values`: what its template is filled with."""
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return {"script": Markup(script), "script_digest": digest, "data": Markup(script_json(data))}
+    curve = [charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM, *charts.CURVE_SIZE]
+    histogram = [charts.LEFT, charts.RIGHT, *charts.HISTOGRAM_SIZE]
+    data = {**data, "gap": drawing.PANEL_GAP, "curve": curve, "histogram": histogram}
+    page = templates().get_template(template)
+    text = page.render(
+        script=Markup(script),
+        script_digest=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(script_json(data)),
+        chart_style=Markup(charts.STYLE),
+        **values,
+    )
+    write_bytes(file, text.encode("utf-8", "replace"))
+    return file
 
 
 def script_json(value: Any) -> str:

@@ -17,11 +17,8 @@ import numpy as np
 from fdsl.report import drawing
 from fdsl.report.category_view import THUMB_FOLDER, CategorySummary, CategoryView
 from fdsl.report.charts import plots_svg
-from fdsl.report.contact_sheet import contact_sheet, ranked_choice
-from fdsl.report.drawing import colour_scale, overlay, panels, resize, upsample
+from fdsl.report.contact_sheet import category_sheet, ranked_choice
 from utils.files import write_bytes
-
-__all__ = ["colour_scale", "overlay", "panels", "safe_name", "upsample", "write_pictures"]
 
 THUMB_SIDE = 192  # longest side of one panel of a thumbnail, pixels
 THUMB_QUALITY = 72  # WebP
@@ -82,67 +79,50 @@ def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -
     made for every image. A photo or mask that cannot be read is replaced by a grey tile and named in
     `problems`.
     """
-    summary = _summarise(view, Path(folder) / safe_name(view.name))
+    count, map_threshold = len(view.image_paths), _finite(view.map_threshold)
+    settled = {"map_threshold": map_threshold, "score_threshold": _finite(view.score_threshold)}
+    summary = CategorySummary(
+        **(vars(view) | settled),
+        folder=Path(folder) / safe_name(view.name),
+        scale=drawing.colour_scale(view.maps, view.labels, map_threshold),
+        files=picture_names(view.image_paths, view.defects),
+        panel_sizes=[(1, 1)] * count,
+        has_strip=[limit is None] * count,
+        reference_files=[f"reference-{index}" for index in range(len(view.references))],
+    )
     (summary.folder / THUMB_FOLDER).mkdir(parents=True, exist_ok=True)
-    count = len(view.image_paths)
-    if limit is None:
-        with_strip = set(range(count))
-    else:
+    if limit is not None:
         misses, alarms, rest = ranked_choice(summary.labels, summary.scores, limit)
-        with_strip = set([*misses, *alarms, *rest][:limit])
+        for index in [*misses, *alarms, *rest][:limit]:
+            summary.has_strip[index] = True
     for index in range(count):
-        _write_image(view, summary, index, index in with_strip)
+        _write_image(summary, index)
     for index, file in enumerate(summary.reference_files):
         photo = _read(view.reference_photo, index, view.references[index], summary.problems)
         photo = drawing.placeholder() if photo is None else photo
         size = drawing.panel_size(photo.shape[0], photo.shape[1], THUMB_SIDE)
-        write_image(summary.thumbnail(file), resize(photo, *size))
-    write_image(summary.folder / CONTACT_SHEET, contact_sheet(summary))
+        write_image(summary.thumbnail(file), drawing.resize(photo, *size))
+    write_image(summary.folder / CONTACT_SHEET, category_sheet(summary))
     plots = plots_svg(summary.name, summary.scores, summary.labels, summary.score_threshold)
     write_bytes(summary.folder / PLOTS, plots.encode())
     return summary
-
-
-def _summarise(view: CategoryView, folder: Path) -> CategorySummary:
-    count, map_threshold = len(view.image_paths), _finite(view.map_threshold)
-    return CategorySummary(
-        name=view.name,
-        folder=folder,
-        image_paths=list(view.image_paths),
-        defects=list(view.defects),
-        labels=np.asarray(view.labels, dtype=bool),
-        scores=np.asarray(view.scores, dtype=np.float64),
-        metrics=dict(view.metrics),
-        map_threshold=map_threshold,
-        score_threshold=_finite(view.score_threshold),
-        scale=colour_scale(view.maps, np.asarray(view.labels, bool), map_threshold),
-        files=picture_names(view.image_paths, view.defects),
-        panel_sizes=[(1, 1)] * count,
-        has_strip=[False] * count,
-        references=list(view.references),
-        overlaps=dict(view.overlaps),
-        reference_files=[f"reference-{index}" for index in range(len(view.references))],
-    )
 
 
 def _finite(threshold: float | None) -> float | None:
     return float(threshold) if threshold is not None and math.isfinite(threshold) else None
 
 
-def _write_image(view: CategoryView, summary: CategorySummary, index: int, with_strip: bool) -> None:
-    name = view.image_paths[index]
-    photo = _read(view.read_photo, index, name, summary.problems)
-    mask = None if photo is None else _read(view.read_mask, index, f"the mask of {name}", summary.problems)
+def _write_image(summary: CategorySummary, index: int) -> None:
+    name = summary.image_paths[index]
+    photo = _read(summary.read_photo, index, name, summary.problems)
+    mask = None if photo is None else _read(summary.read_mask, index, f"the mask of {name}", summary.problems)
     photo = drawing.placeholder() if photo is None else photo
     height, width = summary.panel_sizes[index] = drawing.panel_size(*photo.shape[:2])
-    photo = resize(photo, height, width)
-    anomaly_map = view.maps[index]
-    if with_strip:
-        caption = _caption(summary, index)
-        picture = overlay(photo, anomaly_map, mask, summary.map_threshold, summary.scale, caption)
+    drawn = drawing.resize(photo, height, width), summary.maps[index], mask, summary.map_threshold
+    if summary.has_strip[index]:
+        picture = drawing.overlay(*drawn, summary.scale, _caption(summary, index))
         write_image(summary.folder / f"{summary.files[index]}.jpg", picture)
-        summary.has_strip[index] = True
-    small = panels(photo, anomaly_map, mask, summary.map_threshold, summary.scale, THUMB_SIDE)
+    small = drawing.panels(*drawn, summary.scale, THUMB_SIDE)
     write_image(summary.thumbnail(summary.files[index]), np.concatenate(small, axis=1))
 
 
@@ -163,17 +143,17 @@ def _read(
 
 
 def verdict(label: bool, score: float, threshold: float | None) -> str:
-    """found, missed, false alarm or passed; empty without a threshold. An alarm is a score >= threshold."""
+    """detected, missed, false alarm or passed; "" without a threshold. An alarm is a score >= threshold."""
     if threshold is None:
         return ""
-    return ("passed", "false alarm", "missed", "found")[2 * bool(label) + bool(score >= threshold)]
+    return ("passed", "false alarm", "missed", "detected")[2 * bool(label) + bool(score >= threshold)]
 
 
 def _caption(item: CategorySummary, index: int) -> str:
     label, score, threshold = item.labels[index], item.scores[index], item.score_threshold
     judged = "" if threshold is None else f", {verdict(label, score, threshold)} at threshold {threshold:.4g}"
     path, defect = (" ".join(names[index].split()) for names in (item.image_paths, item.defects))
-    return f"score {score:.4g}{judged}, {'defect' if label else 'good'}: {defect}\n{path}"
+    return f"score {score:.4g}{judged}, {f'defect: {defect}' if label else 'normal'}\n{path}"
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:

@@ -3,29 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import cv2
 import numpy as np
 from markupsafe import Markup
 
 from fdsl.config.decision import Threshold
 from fdsl.report import charts, drawing
-from fdsl.report.pages import script_of, templates, url_of
-from fdsl.report.pictures import safe_name, write_image
+from fdsl.report.contact_sheet import SIDE, WIDTH, Cell, contact_sheet, read_picture
+from fdsl.report.pages import url_of, write_page
+from fdsl.report.pictures import CONTACT_SHEET, safe_name, write_image
 from fdsl.store.blocks import FOLDERS
 from fdsl.store.prediction_folder import Totals
-from utils.files import whole_file
 
 PICTURES, MASKS = FOLDERS
 SHEET_CELLS = 60  # photographs on the contact sheet
-SHEET_COLUMNS = 6
-CELL = 220  # pixels
-CELL_TEXT = 44
 INSPECTION_PANELS = ("photograph", "heat map")
-FILTERS = {"anomalous": "anomalous", "normal": "normal", "flipped": "flipped"}
+FILTERS = ("anomalous", "normal", "flipped")
 
 
 def picture_name(name: str) -> str:
@@ -41,37 +38,19 @@ def mask_name(name: str) -> str:
 def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Writes contact_sheet.jpg: the pictures of `rows` (highest score first) that were written; False if none
     was."""
-    cells = [(row, picture) for row in rows if (picture := _read(folder, row)) is not None][:SHEET_CELLS]
-    if not cells:
-        return False
-    columns = min(SHEET_COLUMNS, len(cells))
-    lines = -(-len(cells) // columns)
-    sheet = np.full((lines * (CELL + CELL_TEXT), columns * CELL, 3), drawing.STRIP_BACKGROUND, np.uint8)
-    texts = []
-    for place, (row, picture) in enumerate(cells):
-        top, left = place // columns * (CELL + CELL_TEXT), place % columns * CELL
-        height, width = drawing.panel_size(picture.shape[0], picture.shape[1], CELL - 8)
-        factor = min(1.0, (CELL - 8) / max(height, width))
-        small = drawing.resize(picture, max(1, int(height * factor)), max(1, int(width * factor)))
-        y, x = top + (CELL - small.shape[0]) // 2, left + (CELL - small.shape[1]) // 2
-        sheet[y : y + small.shape[0], x : x + small.shape[1]] = small
-        colour = drawing.PREDICTION_COLOUR if row["anomalous"] else drawing.TEXT_COLOUR
+    cells: list[Cell] = []
+    drawn = (row for row in rows if row["picture"] and (folder / row["picture"]).is_file())
+    for row in islice(drawn, SHEET_CELLS):
+        panels = read_picture(folder / row["picture"])[: -drawing.CAPTION_HEIGHT]
+        factor = min(SIDE / panels.shape[0], WIDTH / panels.shape[1])
+        height, width = (max(1, int(side * factor)) for side in panels.shape[:2])
         verdict = {None: "", False: ", normal", True: ", anomalous"}[row["anomalous"]]
-        verdict += f": {row['reason']}" if row["reason"] else ""
-        texts += [
-            (left + 4, top + CELL + 2, f"{row['score']:.4g}{verdict}", colour, CELL - 8),
-            (left + 4, top + CELL + 21, row["image"], drawing.MUTED_COLOUR, CELL - 8),
-        ]
-    write_image(folder / "contact_sheet.jpg", drawing.write_on(sheet, texts))
-    return True
-
-
-def _read(folder: Path, row: Mapping[str, Any]) -> np.ndarray | None:
-    if not row["picture"] or not (folder / row["picture"]).is_file():
-        return None
-    content = np.frombuffer((folder / row["picture"]).read_bytes(), np.uint8)
-    picture = cv2.imdecode(content, cv2.IMREAD_COLOR)
-    return None if picture is None else picture[..., ::-1]
+        line = f"{row['score']:.4g}{verdict}{': ' if row['reason'] else ''}{row['reason'] or ''}"
+        small = drawing.resize(panels, height, width)
+        cells.append(Cell(small, line, row["image"], bool(row["anomalous"])))
+    if cells:
+        write_image(folder / CONTACT_SHEET, contact_sheet([("Highest scores first", cells)]))
+    return bool(cells)
 
 
 def write_prediction_report(
@@ -85,35 +64,28 @@ def write_prediction_report(
     """Writes report.html: the decision with a threshold that can be moved, a histogram of all scores, and the
     highest-scoring photographs with their pictures."""
     limit = None if threshold is None else threshold.score
-    low, high = charts.score_range(totals.scores, limit)
-    page = (
-        templates()
-        .get_template("prediction.html.j2")
-        .render(
-            **script_of(_data(totals, threshold, folder)),
-            totals=totals,
-            threshold=threshold,
-            facts=facts,
-            command=command,
-            has_sheet=has_sheet,
-            quote=quote,
-            original=lambda row: original_of(row, folder),
-            rows=totals.top,
-            low=low,
-            high=high,
-            start=high if limit is None else limit,
-            histogram=Markup(charts.scores_svg(totals.scores, limit)),
-            chart_style=Markup(charts.STYLE),
-            panel_names=INSPECTION_PANELS,
-            filters=FILTERS,
-            find="name",
-        )
+    count = f"{totals.scored:,}"
+    write_page(
+        folder / "report.html",
+        "prediction.html.j2",
+        _data(totals, limit, folder),
+        kind="inspection",
+        title=f"{count} photographs" if limit is None else f"{totals.anomalous:,} of {count} anomalous",
+        totals=totals,
+        threshold=threshold,
+        facts=facts,
+        command=command,
+        has_sheet=has_sheet,
+        original=lambda row: original_of(row, folder),
+        scale=charts.score_range(totals.scores, limit),
+        chart=Markup(charts.histogram_svg(totals.scores, None, limit)),
+        panel_names=INSPECTION_PANELS,
+        filters=dict(zip(FILTERS, FILTERS)),
+        find="name",
     )
-    with whole_file(folder / "report.html", "wb") as file:
-        file.write(page.encode("utf-8", "replace"))
 
 
-def _data(totals: Totals, threshold: Threshold | None, folder: Path) -> dict[str, Any]:
+def _data(totals: Totals, limit: float | None, folder: Path) -> dict[str, Any]:
     """What the page's script works with: the rows that are shown, and all scores."""
     rows = totals.top
     sizes = [
@@ -125,7 +97,7 @@ def _data(totals: Totals, threshold: Threshold | None, folder: Path) -> dict[str
         "labels": None,
         "reasons": [row["reason"] or "" for row in rows],
         "scores": [row["score"] for row in rows],
-        "threshold": None if threshold is None else threshold.score,
+        "threshold": limit,
         "all": np.sort(totals.scores).tolist(),
         "reasoned": totals.reasoned,
         "pictures": [row["picture"] and quote(row["picture"]) for row in rows],
@@ -134,14 +106,7 @@ def _data(totals: Totals, threshold: Threshold | None, folder: Path) -> dict[str
         "thumbnails": None,
         "references": [],
     }
-    return {
-        "categories": [category],
-        "panels": INSPECTION_PANELS,
-        "mode": len(INSPECTION_PANELS) - 1,
-        "gap": drawing.PANEL_GAP,
-        "curve": [],
-        "histogram": [charts.LEFT, charts.RIGHT, *charts.HISTOGRAM_SIZE],
-    }
+    return {"categories": [category], "panels": INSPECTION_PANELS, "mode": len(INSPECTION_PANELS) - 1}
 
 
 def original_of(row: Mapping[str, Any], folder: Path) -> str | None:

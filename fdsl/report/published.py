@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from data import mvtec, visa
 from fdsl.config.run_config import RunConfig
 from models.methods.registry import METHODS
 from utils.config import OTHER_DATASET, PAPER_SIDE, BackboneConfig, MethodConfig, WindowConfig
@@ -26,44 +27,10 @@ FDSL = {
     ("visa", 2): ((93.0, 0.3), (89.5, 0.3), (94.1, 0.3), (98.1, 0.1), (47.5, 0.8), (43.6, 1.0)),
     ("visa", 4): ((93.8, 0.3), (90.3, 0.3), (94.8, 0.3), (98.3, 0.1), (48.5, 0.5), (44.7, 0.7)),
 }
-PAPER_MODELS = (
-    "ViT-L-14-336-quickgelu",
-    "ViT-L-14-336",
-)  # the right name for the weights; the published behaviour
+PAPER_MODELS = ("ViT-L-14-336-quickgelu", "ViT-L-14-336")  # the weights' own name; the published behaviour
 DATASET_TITLES = {"mvtec": "MVTec AD", "visa": "VisA"}
-CATEGORIES = {  # what the papers' means are over
-    "mvtec": (
-        "bottle",
-        "cable",
-        "capsule",
-        "carpet",
-        "grid",
-        "hazelnut",
-        "leather",
-        "metal_nut",
-        "pill",
-        "screw",
-        "tile",
-        "toothbrush",
-        "transistor",
-        "wood",
-        "zipper",
-    ),
-    "visa": (
-        "candle",
-        "capsules",
-        "cashew",
-        "chewinggum",
-        "fryum",
-        "macaroni1",
-        "macaroni2",
-        "pcb1",
-        "pcb2",
-        "pcb3",
-        "pcb4",
-        "pipe_fryum",
-    ),
-}
+# What the papers' means are over.
+CATEGORIES = {"mvtec": tuple(mvtec.OFFICIAL_COUNTS), "visa": tuple(visa.OFFICIAL_COUNTS)}
 
 
 @dataclass(frozen=True)
@@ -174,11 +141,8 @@ def published_row(config: RunConfig, categories: Sequence[str]) -> dict[str, Any
 def dataset_title(dataset: str, categories: Sequence[str]) -> str:
     """The dataset's name; what only has its layout (none of its categories) is not called by it."""
     title = DATASET_TITLES.get(dataset, dataset)
-    return (
-        title
-        if set(categories) & set(CATEGORIES.get(dataset, categories))
-        else f"Products in {title}'s layout"
-    )
+    is_it = set(categories) & set(CATEGORIES.get(dataset, categories))
+    return title if is_it else f"Products in {title}'s layout"
 
 
 def published_rows(dataset: str, k_shot: int) -> list[dict[str, Any]]:
@@ -193,14 +157,8 @@ def published_rows(dataset: str, k_shot: int) -> list[dict[str, Any]]:
     for rival in RIVALS:
         if (dataset, k_shot) in rival.cells:
             cells = map(_cell, rival.cells[dataset, k_shot].split())
-            rows.append(
-                {
-                    "method": rival.method,
-                    "source": rival.source,
-                    "quoted": rival.quoted,
-                    **dict(zip(RIVAL_COLUMNS, cells, strict=True)),
-                }
-            )
+            facts = {"method": rival.method, "source": rival.source, "quoted": rival.quoted}
+            rows.append(facts | dict(zip(RIVAL_COLUMNS, cells, strict=True)))
     return rows
 
 
@@ -219,10 +177,10 @@ def incomplete_categories(dataset: str, categories: Sequence[str]) -> str:
     if not missing and not foreign:
         return ""
     title, total = DATASET_TITLES[dataset], len(CATEGORIES[dataset])
-    parts = [f"{total - len(missing)} of {title}'s {total} categories"]
-    parts += [f"missing {', '.join(missing)}"] if missing else []
-    parts += [f"{', '.join(foreign)} not of {title}"] if foreign else []
-    return f"not comparable with the published rows: {'; '.join(parts)}"
+    reasons = [f"{total - len(missing)} of {title}'s {total} categories"]
+    reasons += [f"missing {', '.join(missing)}"] if missing else []
+    reasons += [f"{', '.join(foreign)} not of {title}"] if foreign else []
+    return f"not comparable with the published rows: {'; '.join(reasons)}"
 
 
 def method_itself(options: MethodConfig) -> MethodConfig:
@@ -234,32 +192,29 @@ def method_itself(options: MethodConfig) -> MethodConfig:
 
 def unlike_the_paper(config: RunConfig) -> list[str]:
     """What of a run's settings is not as in the paper's table, each in a few words."""
-    made, default, found = config.detector, BackboneConfig(), []
+    made, default, differences = config.detector, BackboneConfig(), []
     backbone, windows = made.backbone, made.windows
-    if (
-        backbone.model not in PAPER_MODELS
-        or backbone.image_size != default.image_size
-        or backbone.layers != default.layers
-    ):
-        found.append(f"backbone {backbone.model} at {backbone.image_size} px")
+    is_papers = backbone.image_size == default.image_size and backbone.layers == default.layers
+    if backbone.model not in PAPER_MODELS or not is_papers:
+        differences.append(f"backbone {backbone.model} at {backbone.image_size} px")
     if windows.winmode == "nan":
-        found.append("no LFE" if windows.tiles == 1 else "tiles instead of LFE")
+        differences.append("no LFE" if windows.tiles == 1 else "tiles instead of LFE")
     elif replace(windows, index_memory=WindowConfig().index_memory) != WindowConfig():
-        found.append("other LFE windows")
+        differences.append("other LFE windows")
     elif windows.index_memory not in (WindowConfig().index_memory, "1"):
-        found.append("another index memory")
+        differences.append("another index memory")
     if METHODS[made.method].unlike_paper:
-        found.append(METHODS[made.method].unlike_paper)
+        differences.append(METHODS[made.method].unlike_paper)
     elif method_itself(made.options) != MethodConfig():
-        found.append("other NAM, FD or alignment")
+        differences.append("other NAM, FD or alignment")
     if made.options.with_batch:
-        found.append("sees the test set")
+        differences.append("sees the test set")
     if made.options.with_text:
-        found.append("text added")
+        differences.append("text added")
     if config.image_score != "paper":
-        found.append(f"image score {config.image_score}")
+        differences.append(f"image score {config.image_score}")
     if config.metric_size != PAPER_SIDE:
-        found.append(f"maps evaluated at {config.metric_size}")
+        differences.append(f"maps evaluated at {config.metric_size}")
     if config.trained_on not in (None, OTHER_DATASET.get(config.dataset)):
-        found.append(f"heads trained on {config.trained_on}")
-    return found
+        differences.append(f"heads trained on {config.trained_on}")
+    return differences

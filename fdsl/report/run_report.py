@@ -21,12 +21,12 @@ from fdsl.config.describe import (
 )
 from fdsl.config.run_config import RunConfig
 from fdsl.report import charts, drawing
-from fdsl.report.category_view import CategorySummary, CategoryView
-from fdsl.report.pages import script_of, templates, url_of
-from fdsl.report.pictures import CONTACT_SHEET, PLOTS, write_pictures
+from fdsl.report.category_view import CategorySummary
+from fdsl.report.pages import url_of, write_page
+from fdsl.report.pictures import CONTACT_SHEET, PLOTS
 from fdsl.report.published import DATASET_TITLES, dataset_title
+from fdsl.report.tables import mean_and_spread
 from models.methods.registry import METHODS
-from utils.files import whole_file
 
 EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
 METRICS = {
@@ -40,60 +40,51 @@ METRICS = {
 }
 FILTERS = {
     "defect": "defects",
-    "good": "good",
+    "normal": "normal images",
     "missed": "missed",
-    "alarm": "false alarms",
+    "false alarm": "false alarms",
     "flipped": "flipped",
 }
 DASH = "–"
 PIXEL_METRICS = 4  # the first of METRICS; the rest is per image
+REMARK = "The paper's row is the mean over its seeds on the full dataset."
 
 
 def write_report(
     folder: Path,
-    views: Sequence[CategorySummary | CategoryView],
+    summaries: Sequence[CategorySummary],
     config: RunConfig,
     metrics: Mapping[str, Any],
     paper: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes folder/report.html and returns its path.
 
-    `views` are what write_pictures returned (a CategoryView is pictured first, under folder/pictures).
-    `metrics` is metrics.json. `paper` maps a metric's name to what the paper prints in per cent: a text, a
-    number or (mean, std); its key `source` may say what it is.
+    `summaries` are what write_pictures returned, `metrics` is metrics.json. `paper` maps a metric's name to
+    the paper's (mean, std) in per cent; its key `source` may say what it is.
     """
-    folder = Path(folder)
-    summaries = [
-        write_pictures(view, folder / "pictures") if isinstance(view, CategoryView) else view
-        for view in views
-    ]
-    page = (
-        templates()
-        .get_template("report.html.j2")
-        .render(
-            **_about(config, summaries),
-            **script_of(_data(summaries, folder)),
-            table=_table(summaries, metrics, paper),
-            sees=SEES if paper and config.detector.sees_test_set else "",
-            sections=[_section(item, folder) for item in summaries],
-            problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
-            metric_names=METRICS,
-            pixel_metrics=PIXEL_METRICS,
-            panel_names=drawing.PANEL_NAMES,
-            filters=FILTERS,
-            find="name or defect",
-            share=share,
-            chart_style=Markup(charts.STYLE),
-        )
+    return write_page(
+        Path(folder) / "report.html",
+        "report.html.j2",
+        _data(summaries, folder),
+        **_about(config, summaries),
+        table=_table(summaries, metrics, paper),
+        remark="" if not paper else paper.get("source") or REMARK,
+        sees=SEES if paper and config.detector.sees_test_set else "",
+        sections=[_section(item, folder) for item in summaries],
+        problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
+        metric_names=list(METRICS.values()),
+        pixel_metrics=PIXEL_METRICS,
+        panel_names=drawing.PANEL_NAMES,
+        filters=FILTERS,
+        find="name or defect",
+        share=share,
     )
-    with whole_file(folder / "report.html", "wb") as file:
-        file.write(page.encode("utf-8", "replace"))
-    return folder / "report.html"
 
 
 def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str, Any]:
-    """What the template says of the run: title, facts and settings."""
+    """The run's title, facts and settings, for the template."""
     return {
+        "kind": "evaluation report",
         "title": _title(config, [item.name for item in summaries]),
         "facts": _facts(config, summaries),
         "untrained": config.detector.backbone.untrained,
@@ -156,45 +147,26 @@ def _facts(config: RunConfig, summaries: Sequence[CategorySummary]) -> list[tupl
 
 def _table(
     summaries: Sequence[CategorySummary], metrics: Mapping[str, Any], paper: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    """The rows of the summary table as texts, and the remark on the paper's row."""
-    rows = [
-        {
-            "name": item.name,
-            "images": len(item.labels),
-            "values": [per_cent(item.metrics.get(key)) for key in METRICS],
-        }
-        for item in summaries
-    ]
-    mean = metrics.get("mean", {})
-    table = {
-        "rows": rows,
-        "mean": [per_cent(mean.get(key)) for key in METRICS],
-        "paper": None,
-        "remark": "",
-        "images": sum(len(item.labels) for item in summaries),
-    }
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows of the summary table as texts, for each part of an HTML table."""
+
+    def row(kind: str, name: str, images: int, values: Mapping[str, float | None]) -> dict[str, Any]:
+        cells = [per_cent(values.get(key)) for key in METRICS]
+        return {"kind": kind, "name": name, "images": f"{images:,}", "values": cells}
+
+    body = [row("", item.name, len(item.labels), item.metrics) for item in summaries]
+    total = sum(len(item.labels) for item in summaries)
+    foot = [row("mean", f"Mean of {len(summaries)}", total, metrics.get("mean", {}))]
     if paper:
-        table["paper"] = [_paper_value(paper.get(key)) for key in METRICS]
-        table["remark"] = str(
-            paper.get("source") or "The paper's row is the mean over its seeds on the full dataset."
-        )
-    return table
-
-
-def _paper_value(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return f"{value[0]:.1f} ± {value[1]:.1f}"
-    return DASH if value is None else value if isinstance(value, str) else f"{value:.1f}"
+        cells = [mean_and_spread(paper.get(key), DASH) for key in METRICS]
+        foot.append({"kind": "paper", "name": "Paper", "images": "", "values": cells})
+    return {"tbody": body, "tfoot": foot}
 
 
 def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
     """What the template shows of a category besides its images."""
-    plots = [charts.histogram_svg(item.scores, item.labels, item.score_threshold)]
-    plots += [
-        charts.curve_svg(kind, item.scores, item.labels, item.score_threshold) for kind in ("roc", "pr")
-    ]
-    low, high = charts.score_range(item.scores, item.score_threshold)
+    scores = item.scores, item.labels, item.score_threshold
+    plots = [charts.histogram_svg(*scores), *(charts.curve_svg(kind, *scores) for kind in ("roc", "pr"))]
     overlaps = [
         {"title": title, "plot": Markup(charts.overlap_svg(overlap)), "share": per_cent(overlap.share)}
         for title, overlap in item.overlaps.items()
@@ -202,13 +174,12 @@ def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
     return {
         "overlaps": overlaps,
         "name": item.name,
-        "values": [per_cent(item.metrics.get(key)) for key in METRICS],
+        "auroc": per_cent(item.metrics.get("auroc_sp")),
+        "ap": per_cent(item.metrics.get("ap_sp")),
         "plots": [Markup(plot) for plot in plots],
-        "low": low,
-        "high": high,
+        "range": charts.score_range(item.scores, item.score_threshold),
         "threshold": item.score_threshold,
-        "start": high if item.score_threshold is None else item.score_threshold,
-        "point": charts.operating_point(item.scores, item.labels, item.score_threshold),
+        "point": charts.operating_point(*scores),
         "map_threshold": item.map_threshold,
         "scale": item.scale,
         "references": item.references,
@@ -225,9 +196,6 @@ def _data(summaries: Sequence[CategorySummary], folder: Path) -> dict[str, Any]:
         "categories": [_images(item, folder, embed) for item in summaries],
         "panels": drawing.PANEL_NAMES,
         "mode": drawing.PANEL_NAMES.index("heat map"),
-        "gap": drawing.PANEL_GAP,
-        "curve": [charts.LEFT, charts.RIGHT, charts.TOP, charts.BOTTOM, *charts.CURVE_SIZE],
-        "histogram": [charts.LEFT, charts.RIGHT, *charts.HISTOGRAM_SIZE],
     }
 
 

@@ -37,11 +37,11 @@ def _cell(value: float | None) -> str:
     return UNDEFINED if value is None else f"{100 * value:.1f}"
 
 
-def mean_and_spread(value: tuple[float, float | None] | None) -> str:
+def mean_and_spread(value: tuple[float, float | None] | None, undefined: str = UNDEFINED) -> str:
     """A mean and its standard deviation, per cent, as a table's cell: the mean alone where there is no other,
-    a dash for None."""
+    `undefined` for None."""
     if value is None:
-        return UNDEFINED
+        return undefined
     return f"{value[0]:.1f}" if value[1] is None else f"{value[0]:.1f} ± {value[1]:.1f}"
 
 

@@ -180,4 +180,6 @@ if __name__ == "__main__":
         category_view(name, 20, 30, shape, seed) for seed, (name, shape) in enumerate(shapes.items(), 1)
     ]
     made_up.append(category_view("only_good", 12, 0, seed=9))
-    write_report(Path(sys.argv[1]), made_up, CONFIG, run_metrics(made_up), PAPER)
+    folder = Path(sys.argv[1])
+    summaries = [write_pictures(view, folder / "pictures") for view in made_up]
+    write_report(folder, summaries, CONFIG, run_metrics(made_up), PAPER)

@@ -23,14 +23,15 @@
     return element;
   }
 
-  // ---- what the threshold says of an image
+  // ---- what the threshold makes of an image
   // Photographs of an evaluation have labels; of those of an inspection some have a reason to be anomalous whatever their score.
   const alarm = (item, index, at) => Boolean(item.reasons?.[index]) || item.scores[index] >= at;
   const flipped = (item, index) => alarm(item, index, threshold()) !== alarm(item, index, item.start);
+  const labelOf = (item, index) => item.labels && (item.labels[index] ? "defect" : "normal");
   function verdict(item, index) {
     const raised = alarm(item, index, threshold());
     if (!item.labels) return raised ? "anomalous" : "normal";
-    if (item.labels[index]) return raised ? "found" : "missed";
+    if (item.labels[index]) return raised ? "detected" : "missed";
     return raised ? "false alarm" : "passed";
   }
   function badges(item, index, right) {
@@ -40,44 +41,35 @@
     if (flipped(item, index)) list.push(make("span", { className: "badge flip", textContent: "flipped" }));
     return list;
   }
-  const labelText = (item, index) => item.labels ? `${item.labels[index] ? "defect" : "good"}: ${item.defects[index]}` : item.reasons[index];
+  // The defect's name, or why a photograph cannot be judged.
+  const remark = (item, index) => !item.labels ? item.reasons[index] : item.labels[index] ? item.defects[index] : "normal";
   const scoreText = score => isNaN(score) ? "–" : Number(score.toPrecision(4)).toString();
 
   // ---- pictures: one file holds the panels side by side, and one of them is let through
   const many = data.panels.length;
-  function crop(item, index, mode, large) {
-    const [height, width] = item.sizes[index], strip = large || !item.thumbnails;
-    if (strip && !item.pictures[index]) return make("span", { className: "crop none", textContent: "no picture" });
+  function crop(item, index, mode, large, strip = large || !item.thumbnails) {
+    const [height, width] = item.sizes[index], file = (strip ? item.pictures : item.thumbnails)[index];
+    if (!file) return large && item.thumbnails ? crop(item, index, mode, large, false)
+      : make("span", { className: "crop none", textContent: "no picture" });
     const gap = strip ? data.gap : 0, total = many * width + (many - 1) * gap;
     const image = make("img", { alt: "", loading: "lazy", decoding: "async" });
     const box = make("span", { className: "crop" }, image);
     box.style.aspectRatio = `${width} / ${height}`;
     image.style.setProperty("--wide", `${100 * total / width}%`);
     image.style.setProperty("--step", `${-100 * (width + gap) / total}%`);
-    if (large) {
-      box.style.setProperty("--mode", mode);
-      fit(box, height, width);
-    } else box.style.width = `${100 * Math.min(1, width / height)}%`;
-    if (large && item.thumbnails)
-      image.addEventListener("error", () => box.replaceWith(smallCrop(item, index, mode)), { once: true });
-    image.src = strip ? item.pictures[index] : item.thumbnails[index];
-    return box;
-  }
-  function fit(box, height, width) { box.style.width = `min(${width}px, calc(${many > 2 ? 38 : 70}vh * ${width / height}), var(--room))`; }
-  function smallCrop(item, index, mode) {
-    const box = crop(item, index, mode, false), [height, width] = item.sizes[index];
-    fit(box, height, width);
-    box.style.setProperty("--mode", mode);
+    box.style.width = large ? `min(${width}px, calc(${many > 2 ? 38 : 70}vh * ${width / height}), var(--room))` : `${100 * Math.min(1, width / height)}%`;
+    if (large) box.style.setProperty("--mode", mode);
+    if (strip && item.thumbnails)
+      image.addEventListener("error", () => box.replaceWith(crop(item, index, mode, large, false)), { once: true });
+    image.src = file;
     return box;
   }
 
   // ---- the grid, a page at a time
   function wanted(item, index) {
     const kind = $("filter").value, text = $("find").value.trim().toLowerCase();
-    if (text && !(item.images[index] + "\n" + (item.labels ? item.defects : item.reasons)[index]).toLowerCase().includes(text)) return false;
-    if (kind === "defect" || kind === "good") return Boolean(item.labels[index]) === (kind === "defect");
-    if (kind === "flipped") return flipped(item, index);
-    return kind === "all" || verdict(item, index) === (kind === "alarm" ? "false alarm" : kind);
+    if (text && !(item.images[index] + "\n" + remark(item, index)).toLowerCase().includes(text)) return false;
+    return kind === "all" || [verdict(item, index), labelOf(item, index)].includes(kind) || (kind === "flipped" && flipped(item, index));
   }
   function rebuild(keepPage) {
     const item = current(), order = $("sort").value, at = threshold();
@@ -90,13 +82,13 @@
     turn(keepPage ? Math.min(state.page, last) : 0);
   }
   function turn(page) {
-    const item = current(), first = page * PAGE, shown = state.list.slice(first, first + PAGE);
+    const item = current(), first = page * PAGE, listed = state.list.slice(first, first + PAGE);
     state.page = page;
-    state.place = Math.min(Math.max(state.place, first), Math.max(first, first + shown.length - 1));
-    $("grid").replaceChildren(...shown.map(index => make("li", {}, tile(item, index))));
-    $("empty").hidden = shown.length > 0;
+    state.place = Math.min(Math.max(state.place, first), Math.max(first, first + listed.length - 1));
+    $("grid").replaceChildren(...listed.map(index => make("li", {}, tile(item, index))));
+    $("empty").hidden = listed.length > 0;
     const total = state.list.length.toLocaleString("en");
-    $("range").textContent = shown.length ? `${first + 1}–${first + shown.length} of ${total}` : "";
+    $("range").textContent = listed.length ? `${first + 1}–${first + listed.length} of ${total}` : "";
     $("previous").disabled = page === 0;
     $("next").disabled = first + PAGE >= state.list.length;
     judge();
@@ -106,8 +98,7 @@
       make("span", { className: "thumb" }, crop(item, index, state.mode, false)),
       make("span", { className: "line" },
         make("span", { className: "score" }, make("span", { className: "dot" }), scoreText(item.scores[index])),
-        make("span", { className: "label " + (!item.labels ? "" : item.labels[index] ? "defect" : "good"),
-          textContent: (item.labels ? item.defects : item.reasons)[index] })),
+        make("span", { className: `label ${labelOf(item, index) ?? ""}`, textContent: remark(item, index) })),
       make("span", { className: "name", textContent: item.images[index].split("/").pop() }),
       make("span", { className: "verdicts" }));
     button.dataset.image = index;
@@ -119,7 +110,7 @@
       const index = Number(button.dataset.image);
       button.lastChild.replaceChildren(...badges(item, index, false));
       button.querySelector(".dot").classList.toggle("alarm", alarm(item, index, threshold()));
-      button.setAttribute("aria-label", [item.images[index], labelText(item, index),
+      button.setAttribute("aria-label", [item.images[index], remark(item, index),
         `score ${scoreText(item.scores[index])}`, verdict(item, index)].join(", "));
     }
   }
@@ -131,10 +122,10 @@
     state.thresholds[state.category] = value;
     item.slider.value = value;
     item.section.querySelector(".threshold-value").value = Number(value.toPrecision(6));
-    const tally = item.labels ? tallied(item) : counted(item, value);
+    const tally = item.labels ? ofLabelled(item) : ofAll(item, value);
     const share = (part, whole) => whole ? part / whole : NaN;
-    const recall = share(tally.found, tally.found + tally.missed);
-    const precision = share(tally.found, tally.found + tally.alarms);
+    const recall = share(tally.detected, tally.detected + tally.missed);
+    const precision = share(tally.detected, tally.detected + tally["false alarm"]);
     const text = { ...tally, recall: perCent(recall), precision: perCent(precision) };
     for (const output of item.section.querySelectorAll("[data-count]")) output.textContent = text[output.dataset.count];
     const [left, right, width] = data.histogram, [charts, roc, pr] = item.section.querySelectorAll("svg.chart");
@@ -144,22 +135,20 @@
     area.setAttribute("width", width - right - x);
     if (line) line.setAttribute("d", line.getAttribute("d").replace(/^M[\d.]+/, `M${x}`));
     if (item.labels) {
-      point(roc, share(tally.alarms, tally.alarms + tally.passed), recall);
+      point(roc, share(tally["false alarm"], tally["false alarm"] + tally.passed), recall);
       point(pr, recall, precision);
     }
-    const changes = ["missed", "alarm", "flipped", "anomalous", "normal"].includes($("filter").value) || $("sort").value === "near";
-    const said = item.labels ? `${tally.missed} missed, ${tally.alarms} false alarms` : `${tally.anomalous} of ${item.all.length} anomalous`;
-    $("readout").textContent = `${Number(value.toPrecision(4))}: ${said}`;
-    if (changes) rebuild(true); else judge();
+    const counts = item.labels ? `${tally.missed} missed, ${tally["false alarm"]} false alarms` : `${tally.anomalous} of ${item.all.length} anomalous`;
+    $("readout").textContent = `${Number(value.toPrecision(4))}: ${counts}`;
+    if ($("filter").value in tally || $("sort").value === "near") rebuild(true); else judge();
     if ($("viewer").open) describe();
   }
-  function tallied(item) {
-    const tally = { found: 0, missed: 0, alarms: 0, passed: 0, flipped: 0 };
-    const count = { found: "found", missed: "missed", "false alarm": "alarms", passed: "passed" };
-    item.scores.forEach((_, index) => { tally[count[verdict(item, index)]]++; tally.flipped += flipped(item, index); });
+  function ofLabelled(item) {
+    const tally = { detected: 0, missed: 0, "false alarm": 0, passed: 0, flipped: 0 };
+    item.scores.forEach((_, index) => { tally[verdict(item, index)]++; tally.flipped += flipped(item, index); });
     return tally;
   }
-  function counted(item, value) {    // of all photographs, also of those without a tile
+  function ofAll(item, value) {    // also of photographs without a tile
     const from = at => item.all.filter(score => score >= at).length;
     const anomalous = from(value) + item.reasoned.filter(score => score < value).length;
     return { anomalous, normal: item.all.length - anomalous, flipped: Math.abs(from(value) - from(item.start)) };
@@ -221,11 +210,11 @@
     const original = item.originals?.[index];
     const file = original ? make("a", { href: original, textContent: item.images[index] }) : item.images[index];
     const facts = [["Score", scoreText(item.scores[index])], ["Threshold", scoreText(threshold())],
-      [item.labels ? "Label" : "Reason", labelText(item, index)], ["File", file]].filter(([, value]) => value);
+      [item.labels ? "Label" : "Reason", remark(item, index)], ["File", file]].filter(([, value]) => value);
     $("viewer-facts").replaceChildren(...facts.map(([name, value]) =>
       make("div", {}, make("dt", { textContent: name }), make("dd", {}, value))));
     if (pictures) $("panels").replaceChildren(...data.panels.map((name, mode) => {
-      const picture = item.pictures[index] || !item.thumbnails ? crop(item, index, mode, true) : smallCrop(item, index, mode);
+      const picture = crop(item, index, mode, true);
       picture.setAttribute("role", "img");
       picture.setAttribute("aria-label", `${name} of ${item.images[index]}`);
       return make("figure", {}, picture, make("figcaption", { textContent: name }));

@@ -65,5 +65,5 @@ def test_the_picture_has_both_kinds_and_says_what_they_share(pixels):
     found = PixelMetrics()
     found.update(*pixels)
     drawn = overlap_svg(found.overlap())
-    assert drawn.count('<path class="good area"') == drawn.count('<path class="defect area"') == 1
+    assert drawn.count('<path class="normal area"') == drawn.count('<path class="defect area"') == 1
     assert f"{found.overlap().share:.0%} of the areas in common" in drawn

@@ -14,20 +14,11 @@ from PIL import Image
 
 from fdsl.report import drawing
 from fdsl.report.contact_sheet import ranked_choice
-from fdsl.report.drawing import PREDICTION_COLOUR, TRUTH_COLOUR
-from fdsl.report.pictures import (
-    colour_scale,
-    overlay,
-    panels,
-    picture_names,
-    safe_name,
-    upsample,
-    verdict,
-    write_image,
-    write_pictures,
-)
+from fdsl.report.drawing import PREDICTION_COLOUR, TRUTH_COLOUR, colour_scale, overlay, panels
+from fdsl.report.pictures import picture_names, safe_name, verdict, write_image, write_pictures
 from fdsl.report.prediction_report import picture_name
 from tests.support.make_fake_run import category_view, photo
+from utils.hot_regions import upsample
 
 
 def near(picture, colour, distance=60):
@@ -252,7 +243,7 @@ def test_verdicts():
         "passed",
         "false alarm",
         "missed",
-        "found",
+        "detected",
     ]
     assert verdict(True, 0.5, None) == ""
 

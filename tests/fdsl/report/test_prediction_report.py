@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from fdsl.report.charts import scores_svg, ticks
+from fdsl.report.charts import histogram_svg, ticks
 from fdsl.report.prediction_report import write_prediction_report
 from fdsl.store.prediction_folder import RANKED, SAMPLE, Drawn, PredictionFolder
 from fdsl.thresholds.threshold import Threshold
@@ -101,11 +101,11 @@ def luminance(colour):
 
 def test_normal_and_defect_differ_in_greyscale_too(tmp_path):
     text = inspected(tmp_path / "out", 1)[0]
-    for name in ("good", "defect"):
+    for name in ("normal", "defect"):
         assert len(re.findall(rf"--{name}-fill: (#\w+);", text)) == 3, "light, dark and dark by choice"
-    pairs = list(zip(*(re.findall(rf"--{name}-fill: (#\w+);", text) for name in ("good", "defect"))))
-    for good, defect in pairs:
-        light, dark = sorted((luminance(good), luminance(defect)), reverse=True)
+    pairs = list(zip(*(re.findall(rf"--{name}-fill: (#\w+);", text) for name in ("normal", "defect"))))
+    for normal, defect in pairs:
+        light, dark = sorted((luminance(normal), luminance(defect)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) > 2.5
 
 
@@ -115,7 +115,8 @@ def test_ticks_are_round_and_within_their_range():
 
 
 def test_a_histogram_of_scores_has_axes_and_a_bar_for_every_score():
-    drawn = scores_svg(np.array([0.1, 0.1, 0.5, np.nan]), 0.3)
+    drawn = histogram_svg(np.array([0.1, 0.1, 0.5, np.nan]), None, 0.3)
     assert sorted(re.findall(r"<title>(\d+)</title>", drawn)) == ["1", "2"]
     assert all(f">{tick}</text>" in drawn for tick in ("0", "1", "2", "0.2", "0.4"))
-    assert 'class="threshold"' in drawn and 'class="threshold"' not in scores_svg(np.array([0.1]), None)
+    assert 'class="threshold"' in drawn
+    assert 'class="threshold"' not in histogram_svg(np.array([0.1]), None, None)

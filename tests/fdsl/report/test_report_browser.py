@@ -60,9 +60,9 @@ def expected(summary, threshold, start):
     found, alarms = int((alarm & labels).sum()), int((alarm & ~labels).sum())
     share = lambda part, whole: f"{100 * part / whole:.1f} %" if whole else "–"  # noqa: E731
     return {
-        "found": str(found),
+        "detected": str(found),
         "missed": str(int(labels.sum()) - found),
-        "alarms": str(alarms),
+        "false alarm": str(alarms),
         "recall": share(found, int(labels.sum())),
         "precision": share(found, found + alarms),
         "flipped": str(int((alarm != before).sum())),
@@ -160,7 +160,7 @@ def test_hostile_names_are_text(page, run):
     )
     assert ATTACK in text and "</script><b>&amp;" in text
     assert read(page, "document.querySelectorAll('img[onerror], b').length") == 0
-    assert read(page, "document.title") == "Products in MVTec AD's layout, 1 shot · FDSL report"
+    assert read(page, "document.title") == "Products in MVTec AD's layout, 1 shot · FDSL"
 
 
 def test_a_missing_strip_falls_back_to_the_thumbnail(browser, run, tmp_path):
@@ -196,7 +196,7 @@ def test_text_has_contrast_and_controls_have_names(page):
         resize(page, 1280, 900, dark)
         style = "getComputedStyle(document.documentElement).getPropertyValue('--{}').trim()"
         paper = luminance(read(page, style.format("paper")))
-        for name in ("ink", "soft", "muted", "good", "defect", "accent"):
+        for name in ("ink", "soft", "muted", "normal", "defect", "accent"):
             light, deep = sorted((luminance(read(page, style.format(name))), paper), reverse=True)
             assert (light + 0.05) / (deep + 0.05) >= 4.5, (name, dark)
     named = "element.textContent.trim() || element.getAttribute('aria-label') || element.labels?.length"

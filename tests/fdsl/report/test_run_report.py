@@ -12,6 +12,7 @@ import pytest
 from fdsl.report import run_report as report
 from fdsl.report.charts import bin_edges, curve_svg, histogram_svg, operating_point
 from fdsl.report.pages import script_json
+from fdsl.report.pictures import write_pictures
 from fdsl.report.run_report import per_cent, write_report
 from tests.support.make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, category_view, hostile_run
 from utils.config import BackboneConfig
@@ -148,7 +149,7 @@ def test_the_head_says_what_the_numbers_are(run, tmp_path):
 
 def test_beside_the_papers_row_a_run_says_that_it_sees_the_test_set(run, tmp_path):
     detector = replace(CONFIG.detector, options=replace(CONFIG.detector.options, with_batch=True))
-    config, paper = replace(CONFIG, detector=detector), {"auroc_px": "96.8"}
+    config, paper = replace(CONFIG, detector=detector), {"auroc_px": (96.8, None)}
     rows = re.findall(
         r"<tr.*?</tr>", Page(write_report(tmp_path, run[1], config, {"mean": {}}, paper)).source, re.S
     )
@@ -174,7 +175,7 @@ def test_unreadable_photos_are_listed_and_bare_metrics_are_enough(tmp_path):
     view = replace(
         view, read_photo=broken, score_threshold=float("inf"), scores=np.array([0.1, np.nan, np.inf, 0.4])
     )
-    page = Page(write_report(tmp_path, [view], CONFIG, {}))
+    page = Page(write_report(tmp_path, [write_pictures(view, tmp_path)], CONFIG, {}))
     assert "Files that could not be read" in page.text and page.text.count("<truncated>") == 4
     assert page.data["categories"][0]["scores"] == [0.1, None, None, 0.4]
     assert Page(write_report(tmp_path / "none", [], CONFIG, {})).data["categories"] == []
@@ -183,10 +184,10 @@ def test_unreadable_photos_are_listed_and_bare_metrics_are_enough(tmp_path):
 def test_charts_say_what_is_not_defined_and_count_what_they_show():
     scores, labels = np.array([0.1, 0.2, 0.8, 0.9]), np.array([False, False, True, True])
     assert "not defined" in curve_svg("roc", scores, np.zeros(4, bool), None)
-    assert "2 good above, 2 defects below" in histogram_svg(scores, labels, 0.5)
-    assert operating_point(scores, labels, 0.85) == {"defects": 2, "found": 1, "good": 2, "false_alarms": 0}
+    assert "2 of normal images above, 2 of defects below" in histogram_svg(scores, labels, 0.5)
+    assert list(operating_point(scores, labels, 0.85).values()) == [2, 1, 2, 0]
     assert operating_point(scores, labels, 0.2)["false_alarms"] == 1
-    assert operating_point(scores, labels, None)["found"] == 0
+    assert operating_point(scores, labels, None)["detected"] == 0
 
 
 def test_no_bar_of_a_histogram_lies_on_both_sides_of_the_threshold():
