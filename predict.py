@@ -3,6 +3,7 @@
     python predict.py --references normal/ --input parts/ --output results/parts
     python predict.py --references normal/ --input parts/ --output results --save-detector part.safetensors
     python predict.py --detector part.safetensors --input 'line/**/*.png' --format json | jq .score
+    python predict.py --detector part.safetensors --input rtsp://camera/1 --output line   # until Ctrl-C
 
 Writes scores.csv, scores.jsonl, pictures/, contact_sheet.jpg and report.html to the output folder.
 Photographs that cannot be read are skipped and listed at the end. Exit code 0 when done, 2 on an error or
@@ -23,6 +24,7 @@ from fdsl.flags.predict_flags import parse
 from utils.command import loading, run_command
 from utils.console import put_line
 from utils.errors import ConfigError, DataError, ModelError
+from utils.live_sources import live_source
 from utils.world import connected, find_world
 
 
@@ -43,7 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     if not world.joined:
         from data.inputs import refuse_missing
 
-        for given in (args.input, args.references, args.add_references, args.calibration):
+        photographs = None if live_source(args.input or ()) else args.input
+        for given in (photographs, args.references, args.add_references, args.calibration):
             refuse_missing(given or ())
     with loading("the image model"):
         from fdsl.commands.inspect_photographs import inspect, inspect_in_blocks, prepare, report

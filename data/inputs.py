@@ -7,7 +7,6 @@ import glob
 import logging
 import os
 import re
-import stat
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,10 +16,10 @@ from data.listing import why_unread
 from utils.archives import contents_of, is_archive, is_file, refuse_compressed
 from utils.errors import DataError
 from utils.files import read_json
-from utils.text import as_key, decoded, natural_key, printable
+from utils.live_sources import is_camera
+from utils.text import as_key, decoded, natural_key, printable, without_password
 
 logger = logging.getLogger("fdsl")
-ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # rtsp://, http://, udp://
 PREDICTIONS = "predict"  # `made_by` in the config.json of a folder that predict.py wrote,
 DRAWN = ("pictures", "masks", "contact_sheet.jpg")  # and what it drew there
 _warned: set[str] = set()
@@ -44,7 +43,7 @@ def find_images(
     may_repeat = len(inputs) > 1 or not all(os.path.lexists(given) for given in inputs)
     for given in inputs:
         text = os.fspath(given)
-        if _live(text) and not os.path.isfile(text) and not os.path.isdir(text):
+        if is_camera(text):
             raise _missing(text)
         if os.path.isdir(text):
             root, found = text, _walk(text, left_out, problem)
@@ -119,31 +118,17 @@ def _is_photograph(name: str) -> bool:
 def refuse_missing(inputs: Sequence[str | Path]) -> None:
     """DataError for an input that is not there; nothing is searched."""
     for given in map(os.fspath, inputs):
-        there = os.path.lexists(given) and not is_device(given)
-        if not (there or _is_list(given) or glob.has_magic(given) and not _live(given)):
+        there = os.path.lexists(given) or _is_list(given) or glob.has_magic(given)
+        if is_camera(given) or not there:
             raise _missing(given)
 
 
-def _live(given: str) -> bool:
-    """Whether an input names a camera or a stream: an address, or a device."""
-    return bool(ADDRESS.match(given)) or given.isdecimal() or is_device(given)
-
-
-def is_device(path: str) -> bool:
-    """Whether a path is that of a camera or another device."""
-    try:
-        return stat.S_ISCHR(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
 def _missing(given: str) -> DataError:
-    if _live(given):
+    if is_camera(given):
         return DataError(
-            f"{printable(given)}: cameras and streams are not read yet; let another program save pictures, "
-            "for instance ffmpeg -i SOURCE -vf fps=1 "
-            "frames/%06d.png, and give their folder, again and again with --resume, or hand each picture to "
-            "AnomalyDetector.predict in Python"
+            f"{printable(without_password(given))}: cameras and streams are read by predict.py --input "
+            "alone; let another program save pictures, for instance ffmpeg -i SOURCE -vf fps=1 "
+            "frames/%06d.png, and give their folder"
         )
     if given.startswith("@"):
         return DataError(f"{printable(given)}: there is no list {printable(given[1:])}; check the path")

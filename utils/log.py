@@ -98,15 +98,15 @@ def said_once() -> Iterator[None]:
 
 def progress(
     items: Iterable[Item],
-    total: int,
+    total: int | None,
     what: str,
     size: Callable[[Item], int] = lambda _: 1,
     note: Callable[[], str] = str,
 ) -> Iterator[Item]:
     """Passes `items` on with a bar (items/s and time left); without a terminal, as plain lines now and then.
 
-    `total` and the rate count `size(item)`, for instance the images of a batch; `note()` is displayed after
-    them.
+    `total` (None: nobody knows) and the rate count `size(item)`, for instance the images of a batch; `note()`
+    is displayed after them.
     """
     if not _shown(logging.INFO):
         yield from items
@@ -126,14 +126,9 @@ def progress(
         yield item
         done += size(item)
         now = time.monotonic()
-        if now - logged >= PLAIN_PROGRESS_SECONDS and done < total:
+        if now - logged >= PLAIN_PROGRESS_SECONDS and (total is None or done < total):
             logged, rate = now, done / (now - start)
-            logger.info(
-                "%s: %d of %d, %.2f a second, %.0f s left%s",
-                what,
-                done,
-                total,
-                rate,
-                (total - done) / rate,
-                f", {note()}" if note() else "",
-            )
+            counted = f"{done} of {total}" if total is not None else str(done)
+            left = f", {(total - done) / rate:.0f} s left" if total is not None else ""
+            more = f", {note()}" if note() else ""
+            logger.info("%s: %s, %.2f a second%s%s", what, counted, rate, left, more)

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
-from utils.text import without_controls
+from utils.text import without_controls, without_password
 from utils.world import speaks
 
 GRACE = (
@@ -31,6 +31,7 @@ NOTHING_DONE = "nothing is finished yet, the same command starts over"
 
 _how_to_continue = NOTHING_DONE
 _at_once = False
+_gentle: threading.Event | None = None
 _last_actions: list[Callable[[], object]] = []
 _leaving = threading.Lock()
 _wake: tuple[socket.socket, socket.socket] | None = None
@@ -58,7 +59,7 @@ def before_leaving(action: Callable[[], object]) -> None:
 
 def command_line() -> str:
     """The command that is running, as it can be pasted into a shell; a secret is left out."""
-    script, *arguments = sys.argv
+    script, *arguments = map(without_password, sys.argv)
     for place, word in enumerate(arguments):
         if word.startswith("--token="):
             arguments[place] = "--token=..."
@@ -108,7 +109,21 @@ def ending_at_once() -> Iterator[None]:
         _at_once = before
 
 
-def _raise(number: int, _frame: FrameType | None) -> NoReturn:
+@contextlib.contextmanager
+def gently(asked: threading.Event) -> Iterator[None]:
+    """Within it an interruption sets `asked`, and what runs is to end by itself; a second one ends it at
+    once."""
+    global _gentle
+    _gentle = asked
+    try:
+        yield
+    finally:
+        _gentle = None
+
+
+def _raise(number: int, _frame: FrameType | None) -> None:
+    if _gentle is not None:
+        return  # `_watch` sees to it
     if _at_once:
         leave(number, _write)
     raise Stopped(number)
@@ -123,7 +138,10 @@ def _watch(wake: socket.socket) -> None:
     held."""
     while True:
         stopping = [number for number in wake.recv(64) if number in EXIT_CODES]
-        if stopping:
+        if stopping and _gentle is not None and not _gentle.is_set():
+            _gentle.set()
+            _write("Ending with what is scored; once more ends it at once.")
+        elif stopping:
             time.sleep(GRACE)
             leave(stopping[0], _write)
 

@@ -83,6 +83,11 @@ def printable(path: str | Path) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
+def without_password(text: str) -> str:
+    """A text in which the name and password of an address, rtsp://NAME:PASSWORD@HOST, are left out."""
+    return re.sub(r"(?<=://)[^/@\s]*@", "...@", text)
+
+
 def as_key(name: str) -> str:
     """A name as `printable` shows it, but different for different names: a backslash that is part of it is
     doubled."""

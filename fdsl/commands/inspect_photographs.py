@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
 from data.images import IMAGE_SUFFIXES
 from data.inputs import refuse_missing
 from fdsl.api import AnomalyDetector
+from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.row_stream import emit, print_rows
-from fdsl.inspection.score_files import Inspection, Row, finish, keep_apart, score_files
+from fdsl.inspection.score_files import Inspection, Made, Row, finish, keep_apart, score_files, score_frames
 from fdsl.parallel.by_block import goes_in_blocks, inspect_together, meeting_place
 from fdsl.store.prediction_folder import PredictionFolder, Totals, skipped_summary
-from utils.errors import DataError
+from utils.errors import ConfigError, DataError
 from utils.lock import locked
+from utils.signals import gently
 from utils.world import World
 
 logger = logging.getLogger("fdsl")
@@ -23,7 +26,12 @@ def prepare(
     wanted: Inspection, make: Callable[[], AnomalyDetector], world: World
 ) -> tuple[AnomalyDetector, bool]:
     """The detector, and whether the photographs are scored block by block, as several processes do."""
-    refuse_missing(wanted.inputs)  # before anything is loaded
+    if wanted.source is None:
+        refuse_missing(wanted.inputs)  # before anything is loaded
+    elif world.joined:
+        raise ConfigError(f"{wanted.source.shown} is read by one process: start predict.py without torchrun.")
+    else:
+        wanted.source.check()
     if wanted.output:
         keep_apart(wanted.output, wanted.inputs, wanted.references)
     return make(), goes_in_blocks(wanted, world)
@@ -40,7 +48,13 @@ def inspect_in_blocks(
 
 
 def inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> Totals:
-    """Scores everything in this process and writes what was asked for."""
+    """Scores everything in this process and writes what was asked for. An interruption ends a camera, a
+    stream or a clip, and what was scored is written."""
+    with gently(wanted.source.stop) if wanted.source is not None else nullcontext():
+        return _inspect(detector, wanted, as_json)
+
+
+def _inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> Totals:
     if wanted.output is None:
         return emit(score(detector, wanted), as_json, keep_on=False)
     with locked(wanted.output / ".lock", str(wanted.output), "name another folder with --output"):
@@ -54,6 +68,9 @@ def score(
     detector: AnomalyDetector, wanted: Inspection, folder: PredictionFolder | None = None
 ) -> Iterator[Row]:
     """The rows of all photographs, which the folder keeps."""
+    if wanted.source is not None:
+        made, known = Made(wanted.pictures, wanted.masks), KnownPhotographs(detector, wanted.references)
+        return score_frames(detector, wanted.source, folder, made, wanted.reading, known)
     return score_files(
         detector,
         wanted.inputs,
@@ -73,7 +90,9 @@ def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> Non
         logger.info("%s keeps the results of the run before", wanted.output)
     if totals.scored == 0:
         raise DataError(
-            f"{' '.join(map(str, wanted.inputs))}: no photograph could be scored; give image files "
+            wanted.source.lost or f"{wanted.source.shown}: no frame was scored; let it run longer"
+            if wanted.source is not None
+            else f"{' '.join(wanted.named)}: no photograph could be scored; give image files "
             f"({' '.join(sorted(IMAGE_SUFFIXES))})"
         )
     threshold = detector.threshold
@@ -83,3 +102,5 @@ def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> Non
         f", {totals.anomalous} anomalous at threshold {threshold.score:.4g}" if threshold else "",
         f"; open {wanted.output / 'report.html'}" if wanted.output else "",
     )
+    if wanted.source is not None and wanted.source.lost:
+        raise DataError(wanted.source.lost)

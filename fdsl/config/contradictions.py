@@ -13,7 +13,8 @@ from models.method_facts import MethodFacts
 from models.methods.registry import METHODS
 from utils.config import OBJECT, WHOLE_IMAGE, MethodConfig, WindowConfig
 from utils.errors import ConfigError
-from utils.text import one_line
+from utils.live_sources import is_clip, live_source
+from utils.text import one_line, printable, without_password
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,20 @@ class Asked(dict[str, Any]):
         return any(self[name] for name in ("save_maps", "save_masks", "coco", "resume"))
 
     @property
+    def live(self) -> str:
+        """The camera, stream or clip that is to be scored, as it is named in a sentence."""
+        return printable(without_password(live_source(self["input"] or ()) or ""))
+
+    @property
+    def whole_batch(self) -> str:
+        """The flag that compares all test images, which must be there for that."""
+        if self["threshold_from"] == "batch":
+            return "--threshold-from batch"
+        method = self["method"]
+        transductive = method is not None and METHODS[method].transductive
+        return "--with-batch" if self["with_batch"] else f"--method {method}" if transductive else ""
+
+    @property
     def has_normal_images(self) -> bool:
         """Whether there are references, or nothing needs them."""
         method = self["method"]
@@ -253,6 +268,28 @@ OF_PREDICT: tuple[Rule, ...] = (
     (
         lambda it: it.inspects and (it["threshold_from"] == "labels") != (it["labels"] is not None),
         "--threshold-from labels and --labels DIR|CSV belong together",
+    ),
+    # Cameras, streams and clips
+    (
+        lambda it: it["every"] is not None and not it.live,
+        "--every is for a camera, a stream or a clip as --input",
+    ),
+    (
+        lambda it: it.live and len(it["input"]) > 1,
+        "--input {it.live} is a camera, a stream or a clip: give it alone",
+    ),
+    (
+        lambda it: it.live and it.whole_batch,
+        "{it.whole_batch} compares all test images, and --input {it.live} gives one after the other: save "
+        "its frames and give their folder",
+    ),
+    (
+        lambda it: it.live and it["workers"] is not None,
+        "--workers loads files, and --input {it.live} is read as it comes: leave it out",
+    ),
+    (
+        lambda it: it.live and it["resume"] and is_clip(it["input"][0]),
+        "--resume does not go with the clip {it.live}, which is scored from its start: leave it out",
     ),
     (
         lambda it: it.inspects and it["threshold"] is not None and not math.isfinite(it["threshold"]),

@@ -11,8 +11,10 @@ from typing import Any
 from data.images import open_image
 from data.inputs import find_images
 from data.labels import read_labels
+from data.live import Source
 from fdsl.api import AnomalyDetector
 from fdsl.config.resolve import OF_HEADS, refuse_windows_without_mode, window_config
+from fdsl.flags.predict_flags import EVERY
 from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection, trust_of
 from fdsl.references.reference_files import reference_files
@@ -21,6 +23,7 @@ from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig, checkpoint_path
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
+from utils.live_sources import live_source
 from utils.log import progress
 from utils.options import options_of, without
 from utils.room import OnDisk
@@ -65,6 +68,8 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
 
 def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
     """What the flags ask to inspect; `restarted`: the command is started again, so its run goes on."""
+    live = live_source(args.input)
+    every = EVERY if args.every is None else args.every
     return Inspection(
         args.input,
         args.output,
@@ -75,6 +80,7 @@ def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
         Reading(args.batch_size, args.workers, args.max_pixels),
         args.save_masks,
         args.coco,
+        None if live is None else Source(live, every),
     )
 
 

@@ -10,7 +10,7 @@ from fdsl.config.contradictions import OF_PREDICT, Asked, Rule, first_contradict
 from fdsl.config.decision import LOWEST_RATE
 from fdsl.config.resolve import OF_DETECTORS
 from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
-from fdsl.flags.arguments import name_part, whole
+from fdsl.flags.arguments import name_part, real, whole
 from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_detector_options, add_max_pixels, add_option, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
@@ -36,6 +36,7 @@ OF_INPUT = (  # what only photographs that are inspected have a use for
     *("output", "format", "exit-code", "resume", "pictures", "save-maps", "batch-size", "workers"),
     *("save-masks", "coco", "min-area", "threshold-from"),
 )
+EVERY = 1.0  # seconds between two frames of a camera
 COMMON = (  # what --help shows
     *("references", "input", "output", "calibration", "false-alarm-rate", "preset", "save-detector"),
     *("detector", "add-references", "format", "device", "show", "doctor", "config"),
@@ -51,7 +52,15 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         nargs="+",
         metavar="FILE|DIR|GLOB|TAR|@LIST",
         help="photographs to score; folders are searched to their bottom; of a .tar its members; @LIST: a "
-        "file with a path on each line",
+        "file with a path on each line; or one camera, stream or clip: /dev/video0 (or 0), rtsp://..., "
+        "clip.mp4",
+    )
+    what.add_argument(
+        "--every",
+        type=real(0, 86400),
+        metavar="SECONDS",
+        help=f"of a camera, a stream or a clip: score a frame so often (default {EVERY:g}; 0: as many as it "
+        "can, of a clip all)",
     )
     what.add_argument(
         "--show", action="store_true", help="print what --detector holds, with its references, and end"

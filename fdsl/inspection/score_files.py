@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from data.live import Frame, Source
 from data.manifest import Listed, Spool, listed
 from data.photographs import Loaded, in_batches, read_ahead
 from fdsl.api import AnomalyDetector, Prediction
@@ -41,6 +42,7 @@ from utils.files import FileStamp, write_bytes
 from utils.image_statistics import statistics_of
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
+from utils.text import without_password
 
 logger = logging.getLogger("fdsl")
 NOT_OF_MAPS = ("normal.", "references.")  # tensors that decide no map
@@ -83,7 +85,8 @@ class Inspection:
     """What is scored, and how: `inputs` as they were named. `output`: the folder of all files, None:
     none are written. `references`: files that are warned of among the inputs. `pictures`: "all", "anomalous"
     or "none". `masks`: whether there is a mask of each. `resume`: a run of the same settings goes on. `coco`:
-    a file of all regions, None: none is written."""
+    a file of all regions, None: none is written. `source`: the camera, stream or clip that is the input, None
+    for files."""
 
     inputs: Sequence[str]
     output: Path | None
@@ -94,17 +97,22 @@ class Inspection:
     reading: Reading
     masks: bool = False
     coco: Path | None = None
+    source: Source | None = None
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The inputs as they may be shown: without a password."""
+        return tuple(without_password(str(given)) for given in self.inputs)
 
     def config_of(self, detector: AnomalyDetector) -> PredictionConfig:
         """What config.json holds of it, with this detector."""
-        inputs = tuple(map(str, self.inputs))
         return run_config(
             detector,
             pictures=self.pictures,
             save_maps=self.keep_maps,
             save_masks=self.masks,
             min_area=detector.min_area,
-            input=inputs,
+            input=self.named,
         )
 
     def facts_with(self, detector: AnomalyDetector) -> dict[str, Any]:
@@ -185,11 +193,55 @@ def score_items(
             else:
                 yield item.name, item.path
 
-    shapes, drift = Shapes(detector.reference_sizes, say, known), Drift(detector.statistics)
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
     loaded = read_ahead(files(), size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
-    for batch in in_batches(progress(loaded, count, what), reading.batch_size):
+    batches = in_batches(progress(loaded, count, what), reading.batch_size)
+    yield from _score_loaded(detector, batches, unreadable, folder, made, say, known)
+
+
+def score_frames(
+    detector: AnomalyDetector,
+    source: Source,
+    folder: PredictionFolder | None,
+    made: Made,
+    reading: Reading,
+    known: KnownPhotographs,
+) -> Iterator[Row]:
+    """`score_files` of a camera, a stream or a clip: its frames are photographs of the names that it gives
+    them. Each frame of a camera or a stream is scored at once, those of a clip `reading.batch_size`
+    together."""
+    if source.endless:
+        how_to_continue("the same command with --resume keeps what is scored and goes on")
+    loaded = (_as_loaded(frame, detector, reading.max_pixels) for frame in source.frames())
+    size = 1 if source.endless else reading.batch_size
+    batches = in_batches(progress(loaded, None, "frames"), size)
+    yield from _score_loaded(detector, batches, [], folder, made, warn_at_once, known)
+
+
+def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Loaded:
+    photo = Image.fromarray(frame.pixels)
+    stamp = FileStamp(frame.pixels.nbytes, frame.moment, frame.digest)
+    if photo.width * photo.height > max_pixels:
+        reason = (
+            f"{photo.width}x{photo.height} px is above the limit of {max_pixels:,} pixels of --max-pixels"
+        )
+        return Loaded(frame.name, reason=reason, stamp=stamp)
+    return Loaded(frame.name, photo, detector.to_batch([photo])[0], stamp=stamp)
+
+
+def _score_loaded(
+    detector: AnomalyDetector,
+    batches: Iterable[list[Loaded]],
+    unreadable: list[Loaded],
+    folder: Keeper | None,
+    made: Made,
+    say: Say,
+    known: KnownPhotographs | None,
+) -> Iterator[Row]:
+    """The rows of what was read, and of what is put into `unreadable` meanwhile."""
+    shapes, drift = Shapes(detector.reference_sizes, say, known), Drift(detector.statistics)
+    for batch in batches:
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)
         shapes.check(readable)

@@ -292,4 +292,4 @@ def test_an_escape_code_in_a_flag_does_not_reach_the_terminal(file):
 @pytest.mark.parametrize("given", ["rtsp://10.0.0.7/x", "0", "/dev/null"])
 def test_a_camera_is_answered_with_what_can_be_done(file, given):
     code, _, reported = inspect(file, given, "--format", "json")
-    assert code == 2 and "cameras and streams are not read yet" in reported and reported.count("\n") == 1
+    assert code == 2 and "are read by predict.py --input alone" in reported and reported.count("\n") == 1

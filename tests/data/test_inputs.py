@@ -112,7 +112,9 @@ LIVE = (
 def test_cameras_and_streams_are_answered_with_what_can_be_done(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for look in (lambda: refuse_missing([given]), lambda: list(find_images([given]))):
-        with pytest.raises(DataError, match="cameras and streams are not read yet; let another program save"):
+        with pytest.raises(
+            DataError, match="cameras and streams are read by predict.py --input alone; let another"
+        ):
             look()
 
 
