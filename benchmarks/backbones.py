@@ -11,7 +11,6 @@ hits each alike; the shortest time counts.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ import torch
 from PIL import Image
 from tabulate import tabulate
 
+from benchmarks.shared import encode_barely, shortest
 from fdsl.config.resolve import backbone_config
 from fdsl.factory import load_tower
 from fdsl.flags.arguments import whole
@@ -33,7 +33,7 @@ from models.backbone import normalise
 from models.detector import Detector
 from models.methods.registry import METHODS
 from utils.config import AUTO, BackboneConfig, MethodConfig
-from utils.device import choose_device, choose_precision
+from utils.device import choose_device, choose_precision, use_threads
 
 MODELS = [
     "timm/vit_small_patch14_reg4_dinov2@448",
@@ -53,14 +53,14 @@ class Timed:
         self.config: BackboneConfig = backbone_config(given)
         side_px = self.config.image_size
         self.backbone = load_tower(self.config, device, dtype)
-        self.bare_tower = load_tower(self.config, device, torch.float32).visual.to(dtype)
+        self.bare_encoder = load_tower(self.config, device, torch.float32).visual.to(dtype)
         torch.manual_seed(0)
         self.pixels = torch.randint(0, 256, (2, 3, side_px, side_px), dtype=torch.uint8)
         self.photo = normalise(self.pixels[:1].to(device), self.backbone.mean, self.backbone.std).to(dtype)
         if hasattr(self.backbone, "position_table"):
             grid = self.backbone.grid(side_px)
             table = self.backbone.position_table(grid).to(dtype)
-            self.bare_tower.positional_embedding = torch.nn.Parameter(table, requires_grad=False)
+            self.bare_encoder.positional_embedding = torch.nn.Parameter(table, requires_grad=False)
         nearest, plus = self.fitted("nearest", 1), self.fitted("plus", AUTO)
         self.works: dict[str, Callable[[], object]] = {
             "bare encoder": self.bare,
@@ -68,7 +68,6 @@ class Timed:
             "image to map": lambda: nearest(self.pixels[:1], ["a photograph"]),
             "by default": lambda: plus(self.pixels[:1], ["a photograph"]),
         }
-        self.best = dict.fromkeys(self.works, float("inf"))
 
     def fitted(self, name: str, rotations: int | str) -> Scorer:
         """A detector of the second image."""
@@ -79,21 +78,14 @@ class Timed:
         fit_references(scorer, [reference], rotations)
         return scorer
 
-    @torch.no_grad()
     def bare(self) -> None:
-        self.bare_tower.forward_intermediates(
-            self.photo,
-            indices=[layer - 1 for layer in self.backbone.layers],
-            stop_early=True,
-            intermediates_only=True,
-            output_fmt="NLC",
-        )
+        encode_barely(self.bare_encoder, self.photo, self.backbone.layers)
 
-    def row(self) -> list[str]:
+    def row(self, times: list[float]) -> list[str]:
         """Milliseconds of each work, and the encoder's share of them."""
-        times = [self.best[name] for name in self.works]
+        bare, encode, _, default = times
         cells = [f"{1000 * seconds:.0f}" for seconds in times]
-        over = [f"{self.best[name] / self.best['bare encoder']:.2f}" for name in ("encode", "by default")]
+        over = [f"{seconds / bare:.2f}" for seconds in (encode, default)]
         return [self.config.model, f"{self.config.image_size} px", *cells, *over]
 
 
@@ -103,32 +95,13 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=whole(1), default=7)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
+    use_threads(args.threads)
     device = choose_device(args.device)
     rows = [Timed(name, device, choose_precision(args.precision, device)) for name in args.models]
-    for turn in range(args.repeats + 1):  # the first is not counted
-        for timed in rows:
-            for name, work in timed.works.items():
-                seconds = _seconds(work, device)
-                if turn:
-                    timed.best[name] = min(timed.best[name], seconds)
-    header = [
-        "backbone",
-        "side",
-        *(f"{name}, ms" for name in rows[0].works),
-        "encode / bare",
-        "default / bare",
-    ]
-    print(tabulate([timed.row() for timed in rows], header, tablefmt="github"))
-
-
-def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    work()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    names = [f"{name}, ms" for name in rows[0].works]
+    taken = iter(shortest([work for row in rows for work in row.works.values()], args.repeats, device))
+    table = [row.row([next(taken) for _ in row.works]) for row in rows]
+    print(tabulate(table, ["backbone", "side", *names, "encode / bare", "default / bare"], "github"))
 
 
 if __name__ == "__main__":

@@ -39,9 +39,8 @@ from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tabulate import tabulate
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from benchmarks.shared import tower_of  # noqa: E402
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from benchmarks.shared import ROOT, described, encoder_flags, shortest  # noqa: E402
 from data.images import open_image, photograph_to_array  # noqa: E402
 from deploy.graph import Graph  # noqa: E402
 from fdsl.api import AnomalyDetector  # noqa: E402
@@ -70,9 +69,7 @@ def main() -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = described(__doc__)
     works = parser.add_subparsers(required=True)
 
     def command(name: str, work: Callable) -> argparse.ArgumentParser:
@@ -103,7 +100,7 @@ def parse() -> argparse.Namespace:
 
 def made(args: argparse.Namespace, method: str = "nearest", **more: Any) -> AnomalyDetector:
     """A detector of the flags' backbone that has seen no reference yet."""
-    flags = {"method": method, "device": "cpu", "precision": "fp32", **tower_of(args), **more}
+    flags = {"method": method, "device": "cpu", "precision": "fp32", **encoder_flags(args), **more}
     if METHODS[method].needs_heads and "checkpoint" in args:
         return AnomalyDetector.from_checkpoint(args.checkpoint, **flags)
     return AnomalyDetector.from_backbone(**flags)
@@ -160,7 +157,7 @@ def timed_rows(args: argparse.Namespace, folder: Path) -> tuple[list[list], int]
     for precision in precisions(args):
         session = Graph(file, 0, args.provider, precision).session
         works.append(lambda session=session, batch=batch: session.run(None, {"pixels": batch.numpy()}))
-    wide, narrow, *given = shortest(works, args.repeats)
+    wide, narrow, *given = shortest(works, args.repeats, torch.device("cpu"))
     rows = [["a photograph, pixels to map, s", *given, wide, narrow]]
     side = detector.config.detector.backbone.image_size
     del works, session, detector
@@ -176,18 +173,6 @@ def timed_rows(args: argparse.Namespace, folder: Path) -> tuple[list[list], int]
     files = [*(file for _ in precisions(args)), *saved.values()]
     rows.append(["detector's file, MB", *map(size_of, files)])
     return rows, side
-
-
-def shortest(works: list[Callable[[], object]], repeats: int) -> list[float]:
-    """Seconds of each work: the shortest of `repeats` runs after one that is not counted, in turn."""
-    best = [float("inf")] * len(works)
-    for number in range(repeats + 1):
-        for index, work in enumerate(works):
-            begun = time.perf_counter()
-            work()
-            if number:
-                best[index] = min(best[index], time.perf_counter() - begun)
-    return best
 
 
 def starts(commands: list[list[str]], repeats: int) -> list[tuple[float, float]]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,15 +29,15 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.gpu_on_paper import LAYERS, MODEL, RUNS, SIDE, Run
+from benchmarks.gpu_on_paper import MODEL, Run, chosen_runs
+from benchmarks.shared import backbone_parser, shortest, untrained_backbone
 from fdsl.scoring import Scorer
 from fdsl.training.step import HeadsStep
 from models.backbone import Backbone, normalise
-from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
-from utils.config import UNTRAINED, MethodConfig, WindowConfig
+from utils.config import MethodConfig, WindowConfig
 from utils.device import choose_device, make_repeatable
 from utils.log import start_logging
 from utils.tile_layout import TileLayout
@@ -57,30 +56,17 @@ TRAINING_STEPS, TRAINED_TOGETHER = 3, 2
 
 @dataclass(frozen=True)
 class Bench:
-    """What is looked at, and where. `side`: pixels of the images whose times are taken."""
+    """What is looked at, and where."""
 
     args: argparse.Namespace
     device: torch.device
-    side: int
 
     def backbone(self, device: torch.device, dtype: torch.dtype) -> Backbone:
-        args = self.args
-        return load_backbone(args.model, UNTRAINED, args.layers, device, dtype, args.model_config)
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        return untrained_backbone(self.args, device, dtype)
 
     def seconds(self, work: Callable[[], object]) -> float:
         """The shortest of `repeats` runs, after one that is not counted."""
-        taken = []
-        for _ in range(self.args.repeats + 1):
-            self.wait()
-            start = time.perf_counter()
-            work()
-            self.wait()
-            taken.append(time.perf_counter() - start)
-        return min(taken[1:])
+        return shortest([work], self.args.repeats, self.device)[0]
 
 
 def fitted(backbone: Backbone, method: str, windows: WindowConfig, side: int, shots: int) -> Scorer:
@@ -155,13 +141,17 @@ class Row:
     product: float
     peak_gib: float
 
+    @property
+    def ratios(self) -> tuple[float, float]:
+        return self.milliseconds / self.bare, self.milliseconds / self.product
+
 
 def row_of(bench: Bench, backbone: Backbone, run: Run) -> Row:
     args = bench.args
     windows = run.windows()
     if windows.winmode != "nan" and args.win_size is not None:
         windows = replace(windows, win_size=args.win_size)
-    scorer = fitted(backbone, run.method, windows, bench.side, run.shots)
+    scorer = fitted(backbone, run.method, windows, bench.args.image_size, run.shots)
     detector, names = scorer.detector, [f"photograph {number}" for number in range(args.batch)]
     pixels = pixels_for(detector, args.batch, 2)
     if bench.device.type == "cuda":
@@ -191,45 +181,33 @@ def bare_pass(bench: Bench, backbone: Backbone, pixels: Tensor, detector: Detect
 
 def product_seconds(bench: Bench, backbone: Backbone) -> float:
     """Seconds of one operation in products of the size of the encoder's own, in the backbone's precision."""
-    rows, width = 4 * (bench.side // backbone.patch_size) ** 2, backbone.width
+    rows, width = 4 * (bench.args.image_size // backbone.patch_size) ** 2, backbone.width
     one = torch.ones(rows, width, dtype=backbone.dtype, device=bench.device)
     other = torch.ones(width, 4 * width, dtype=backbone.dtype, device=bench.device)
     return bench.seconds(lambda: one @ other) / (2 * rows * width * 4 * width)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = backbone_parser(__doc__, MODEL)
     parser.add_argument("--runs", nargs="*", metavar="RUN", help="rows by their names (default: all)")
-    parser.add_argument("--device", default="cuda")
     parser.add_argument("--batch", type=int, default=4, help="photographs at once (default 4)")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--model-config")
-    parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
-    parser.add_argument("--image-size", type=int, default=SIDE)
     parser.add_argument("--win-size", type=int, help="patches, in place of the runs' own")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write checks and rows to it")
+    parser.set_defaults(device="cuda")
     args = parser.parse_args(arguments)
     start_logging()
-    known = {str(run): run for run in RUNS}
-    if unknown := set(args.runs or ()) - set(known):
-        parser.error(f"there is no run {', '.join(sorted(unknown))}; choose from: {'; '.join(known)}")
-    bench = Bench(args, choose_device(args.device), args.image_size)
+    runs = chosen_runs(parser, args.runs)
+    bench = Bench(args, choose_device(args.device))
     checked = []
     for what, right in checks(bench):
         print(f"{'ok' if right else 'WRONG'}: {what}", flush=True)
         checked.append((what, right))
     backbone = bench.backbone(bench.device, torch.float16)
-    rows = [row_of(bench, backbone, known[name]) for name in (known if args.runs is None else args.runs)]
-    columns = ["run", "ms a photograph", "beside the bare backbone", "beside equal products", "peak GiB"]
+    rows = [row_of(bench, backbone, run) for run in runs]
+    columns = ["run", "ms a photograph", "compared with the bare backbone", "with equal products", "peak GiB"]
     table = [
-        [
-            row.run,
-            f"{row.milliseconds:.1f}",
-            f"{row.milliseconds / row.bare:.2f}",
-            f"{row.milliseconds / row.product:.2f}",
-            f"{row.peak_gib:.2f}",
-        ]
+        [row.run, *(f"{value:.2f}" for value in (row.milliseconds, *row.ratios, row.peak_gib))]
         for row in rows
     ]
     print(tabulate(table, columns, tablefmt="github", disable_numparse=True))

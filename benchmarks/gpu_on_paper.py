@@ -37,6 +37,7 @@ from torch.utils._pytree import tree_leaves
 import models.backbones.frozen_vit as frozen_vit
 import models.branches
 import models.matching.memory_bank as memory_bank
+from benchmarks.shared import LAYERS, SIDE, described
 from models.backbone import normalise
 from models.backbones.open_clip import OpenClipBackbone
 from models.backbones.open_clip_loading import _new_tower
@@ -48,18 +49,11 @@ from utils.image_statistics import statistics_of
 from utils.tile_layout import TileLayout
 
 aten = torch.ops.aten
-MODEL, LAYERS, SIDE, PATCH = "ViT-L-14-336-quickgelu", (6, 12, 18, 24), 518, 14
+MODEL, PATCH = "ViT-L-14-336-quickgelu", 14
 GEMM, MEMORY, SHORTEST = 0.65, 0.8, 2e-6
 NO_KERNEL = {
-    "empty",
-    "new_empty",
-    "empty_like",
-    "empty_strided",
-    "new_empty_strided",
-    "detach",
-    "lift_fresh",
-    "alias",
-    "_unsafe_view",
+    *("empty", "new_empty", "empty_like", "empty_strided", "new_empty_strided"),
+    *("detach", "lift_fresh", "alias", "_unsafe_view"),
 }
 
 
@@ -108,6 +102,14 @@ RUNS = [
     Run("fdsl", "13/2", 1, "window"),
     Run("plus", "13/2", 2),
 ]
+
+
+def chosen_runs(parser: argparse.ArgumentParser, names: list[str] | None) -> list[Run]:
+    """The runs of these names, all without; ends the command for a name of none."""
+    known = {str(run): run for run in RUNS}
+    if unknown := set(names or ()) - set(known):
+        parser.error(f"there is no run {', '.join(sorted(unknown))}; choose from: {'; '.join(known)}")
+    return RUNS if names is None else [known[name] for name in names]
 
 
 @dataclass
@@ -315,7 +317,7 @@ def _processor_seconds(work: Callable[[], object]) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = described(__doc__)
     parser.add_argument("--runs", nargs="+", metavar="RUN", help="rows by their names (default: all)")
     parser.add_argument("--batch", type=int, default=4, help="photographs at once (default 4)")
     parser.add_argument("--precision", choices=("float16", "bfloat16", "float32"), default="float16")
@@ -333,10 +335,7 @@ def main() -> int:
         columns = ["ms of one thread a photograph", "joining", "statistics", "not done: normalising"]
         print(tabulate(rows, columns, tablefmt="github", disable_numparse=True))
         return 0
-    known = {str(run): run for run in RUNS}
-    if unknown := set(args.runs or ()) - set(known):
-        parser.error(f"there is no run {', '.join(sorted(unknown))}; choose from: {'; '.join(known)}")
-    runs = [known[name] for name in args.runs or known]
+    runs = chosen_runs(parser, args.runs)
     rows = measured(runs, args.batch, getattr(torch, args.precision))
     gpus = [f"{gpu} ms" for gpu in GPUS]
     columns = ["run", "launches", "TFLOP", "GB", "MB in", "MB out", "peak GiB", "fitting GiB", *gpus]

@@ -41,6 +41,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.judges import AnomalyDino, Ours, encoded_backbone
+from benchmarks.shared import described
 from data.catalogue import open_catalogue
 from data.datasets import DATASETS
 from data.images import open_image, open_mask
@@ -179,7 +180,7 @@ def catalogues(args: argparse.Namespace) -> dict[str, Catalogue]:
     return found
 
 
-def towers(args: argparse.Namespace) -> Iterator[tuple[str, BackboneConfig, Path | None]]:
+def backbones_of(args: argparse.Namespace) -> Iterator[tuple[str, BackboneConfig, Path | None]]:
     """Each backbone's name and settings, and its checkpoint of trained heads."""
     weights, heads = args.weights or [args.pretrained], args.checkpoint or []
     if heads and len(heads) != len(weights):
@@ -203,7 +204,7 @@ def judges(
 def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
     """All rows of the command line: those that are there, and the others as they are computed."""
     products = catalogues(args)
-    for weights, tower, heads in towers(args):
+    for weights, tower, heads in backbones_of(args):
         facts = (tower.model, tower.layers, tower.image_size, tower.token_norm, args.precision, args.images)
         run, ready = " ".join(map(str, facts)), None
         for category, catalogue in products.items():
@@ -219,20 +220,22 @@ def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
                 yield rows[key]
 
 
-def read_rows(file: Path | None) -> dict[tuple, Row]:
-    """The rows of a file that may not be there yet; a line that was cut off is none."""
+def read_rows(file: Path | None, kind: type) -> dict[tuple, Any]:
+    """The rows of `kind` in a file that may not be there yet, by their keys; a line that was cut off is
+    none."""
     rows = {}
     for line in file.read_text().splitlines() if file and file.exists() else ():
         try:
-            row = Row(**json.loads(line))
+            row = kind(**json.loads(line))
         except ValueError:
             continue
         rows[row.key] = row
     return rows
 
 
-def write_row(row: Row, file: Path | None) -> None:
-    print(row, file=sys.stderr, flush=True)
+def write_row(row: Any, file: Path | None) -> None:
+    """Adds a row to the file, on a line of its own, and logs its key."""
+    print(*row.key, file=sys.stderr, flush=True)
     if file:
         cut_off = file.exists() and file.read_text()[-1:] not in ("", "\n")
         with open(file, "a") as stream:
@@ -304,22 +307,29 @@ def dead(rows: Sequence[Row]) -> str:
     return tabulate(lines, ["method", "references", *rows[0].dead, "all"], tablefmt="github")
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def products_parser(
+    text: str | None, methods: Sequence[str], seeds: Sequence[int]
+) -> argparse.ArgumentParser:
+    """A command line of products, backbones, methods and samples of references."""
+    parser = described(text)
     parser.add_argument("data", nargs="+", metavar="DATASET=DIR", help=f"one of {', '.join(DATASETS)}")
-    parser.add_argument("--methods", nargs="+", default=[Plus.name, Nearest.name, AnomalyDino.name])
+    parser.add_argument("--methods", nargs="+", default=methods, metavar="METHOD")
     parser.add_argument("--weights", nargs="+", metavar="FILE", help="several backbones of one --model")
-    parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE", help="heads of each backbone")
     parser.add_argument("--categories", nargs="+", help="only these products")
-    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15, 16])
+    parser.add_argument("--seeds", type=whole(0), nargs="+", default=seeds)
     parser.add_argument("--shots", type=whole(1), nargs="+", default=[1])
     parser.add_argument("--images", type=whole(2), metavar="N", help="test images of a product, at most")
     parser.add_argument("--cache", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="rows are added to it, one a line")
+    parser.set_defaults(checkpoint=None)
     add_options(parser, BackboneConfig)
     add_runtime_flags(parser)
+    return parser
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = products_parser(__doc__, [Plus.name, Nearest.name, AnomalyDino.name], [14, 15, 16])
+    parser.add_argument("--checkpoint", type=Path, nargs="+", metavar="FILE", help="heads of each backbone")
     args = parser.parse_args(argv)
     if args.checkpoint and Fdsl.name not in args.methods:
         args.methods = [*args.methods, Fdsl.name]
@@ -330,7 +340,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     use_threads(args.threads)
-    rows = list(computed(args, read_rows(args.json)))
+    rows = list(computed(args, read_rows(args.json, Row)))
     print("Image AUROC, pixel AP / PRO, per cent, means over seeds.\n")
     print(means(rows, args.methods))
     if len(args.methods) > 1:

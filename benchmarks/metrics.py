@@ -14,7 +14,7 @@ px after the other, in bounded memory and with --exact (8 GB) every score kept.
 from __future__ import annotations
 
 import argparse
-import os
+import resource
 import statistics
 import sys
 import time
@@ -31,10 +31,9 @@ from threadpoolctl import threadpool_limits
 if __name__ == "__main__":  # run as a script: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.shared import ROOT, peak_bytes
 from fdsl.metrics.exact import PixelMetrics
 
-REAL_MASKS = ROOT.parent / "shared/data/mvtec/bottle/ground_truth"
+REAL_MASKS = Path(__file__).resolve().parents[2] / "shared/data/mvtec/bottle/ground_truth"
 THRESHOLDS = 200
 STREAM_SIZE = 518
 STREAMED, COMPARED = 3700, 83  # images
@@ -136,7 +135,7 @@ def stream(count: int, exact: bool) -> None:
             metrics.update(score, mask)
             seconds += time.process_time() - start
         values, last = timed(metrics.compute)
-        peak = peak_bytes(os.getpid()) / 2**20
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
         print(f"{count} images of {STREAM_SIZE} px, {what}: {peak:.0f} MiB, {seconds + last:.1f} CPU seconds")
         found.append([values[name] for name in ("auroc_px", "f1_px", "ap_px", "aupro")])
     if exact:

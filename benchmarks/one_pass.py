@@ -1,13 +1,12 @@
 """What several runs in one pass cost: 1, 2 and 4 shots of five seeds compared with 4 shots of one seed.
 
-    python benchmarks/one_pass.py image [none own whole] [--windows 8 24]
+    python benchmarks/one_pass.py image [none own whole]
     python benchmarks/one_pass.py commands --data DIR [--images 8 24]
 
 image: seconds for a test image and for a reference; the model is untrained and the banks hold random tokens,
 neither of which changes the work. none: without local windows; own: each within its own picks; whole: within
-the whole bank of windows. --windows looks through the first windows alone: each costs the same, so two
-numbers of them say what all cost. commands: test.py as a whole on the first category of a dataset in MVTec
-AD's layout, with two numbers of its test images. Linux only.
+the whole bank of windows. commands: test.py as a whole on the first category of a dataset in MVTec AD's
+layout, with two numbers of its test images. Linux only.
 """
 
 from __future__ import annotations
@@ -31,11 +30,9 @@ from torch import Tensor
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.shared import Cost, linked, timed, tower_of
-from fdsl.flags.groups import add_options
+from benchmarks.shared import Cost, backbone_parser, backbone_words, linked, timed, untrained_backbone
 from fdsl.scoring import Scorer
 from models.backbone import Backbone
-from models.backbones.backbone_registry import load_backbone
 from models.detector import NO_WINDOWS, Detector
 from models.encoding_cache import EncodedOnce
 from models.features import Features, Views
@@ -43,17 +40,11 @@ from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.method import Method
 from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
-from models.views.sliding_windows import WindowGrid
-from utils.config import BackboneConfig, MethodConfig, WindowConfig
-from utils.device import choose_precision
+from utils.config import UNTRAINED, MethodConfig, WindowConfig
+from utils.device import choose_precision, use_threads
 
 SEEDS, SHOTS = (14, 15, 16, 17, 18), (1, 2, 4)
-MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518
-LOOKS = {
-    "none": NO_WINDOWS,
-    "own": WindowConfig("mul", index_memory="window"),
-    "whole": WindowConfig("mul", index_memory="0"),
-}
+LOOKS = {"none": None, "own": "window", "whole": "0"}  # --index-memory
 OF_A_CATEGORY = 83  # test images: those of bottle
 
 
@@ -111,13 +102,6 @@ def by_itself(detector: Detector) -> Detector:
     return alone
 
 
-def first_windows(grid: WindowGrid, count: int) -> WindowGrid:
-    """The first windows of a grid alone."""
-    part = copy(grid)
-    part.origins, part.seen = grid.origins[:count], grid.seen[:count]
-    return part
-
-
 def scored(each: Sequence[Sequence[Detector]], pixels: Tensor) -> None:
     """An image by the detectors of each seed, encoded once, each reference matched once."""
     once = EncodedOnce(each[0][0].backbone.encode, 2**40)
@@ -136,51 +120,28 @@ def product(banks: Sequence[MemoryBank], queries: int) -> None:
         query = torch.randn(at_once, bank.centred.shape[2]).to(bank.centred.dtype)
         place = query.new_empty(at_once, rows)
         for block in bank.centred:
-            for normal in block.split(rows):
-                for _ in range(queries // at_once):
-                    torch.mm(query, normal.t(), out=place)
+            for _ in range(queries // at_once):
+                torch.mm(query, block.t(), out=place)
 
 
+@torch.no_grad()
 def image(args: argparse.Namespace) -> None:
-    if args.threads:
-        torch.set_num_threads(args.threads)
-    tower = args.model, "none", args.layers
-    dtype = choose_precision(args.precision, torch.device("cpu"))
-    backbone = load_backbone(*tower, torch.device("cpu"), dtype, args.model_config)
+    use_threads(args.threads)
+    cpu = torch.device("cpu")
+    backbone = untrained_backbone(args, cpu, choose_precision(args.precision, cpu))
     torch.manual_seed(0)
     made = METHODS[args.method].load()
     heads = Fdsl(backbone.width, len(args.layers)).state_dict() if made.needs_heads else None
     method = made.of_heads(backbone.width, len(args.layers), MethodConfig(), heads).eval()
-    rows = [row_of(args, backbone, method, look) for look in args.looks or LOOKS]
-    columns = ("windows", "", "reference", "one run", "15 runs", "ratio", "one product", "with references")
-    print(tabulate([line for row in rows for line in row], columns, "pipe", disable_numparse=True))
-
-
-@torch.no_grad()
-def row_of(args: argparse.Namespace, backbone: Backbone, method: Method, look: str) -> list[list[str]]:
-    """The lines of one way to look; with fewer windows than all one for each number of them, and what they
-    say of all by a straight line."""
-    windows = LOOKS[look]
-    if look == "none":
+    lines = []
+    for look in args.looks or LOOKS:
+        windows, memory = NO_WINDOWS, LOOKS[look]
+        if memory is not None:
+            windows = WindowConfig("mul", args.win_size, args.win_stride, index_memory=memory)
         each = knowing(backbone, method, args.image_size, windows)
-        return lines_of(look, measured(args, each, look))
-    shape = {"win_size": args.win_size, "win_stride": args.win_stride, "win_zip": args.win_zip}
-    windows = WindowConfig("mul", index_memory=windows.index_memory, **shape)
-    each = knowing(backbone, method, args.image_size, windows)
-    grid, lines, found = each[0][0].window_branch.grid, [], {}
-    for count in args.windows or [len(grid)]:
-        for detectors in each:
-            for detector in detectors:
-                detector.windows = replace(detector.window_branch, grid=first_windows(grid, count))
-        found[count] = measured(args, each, look)
-        lines += lines_of(f"{look}, {count} of {len(grid)}", found[count])
-    if len(found) > 1:
-        fewest, most = min(found), max(found)
-        share = (len(grid) - fewest) / (most - fewest)
-        pairs = zip(found[fewest], found[most])
-        whole = [Taken(*(low + share * (high - low) for low, high in zip(*pair))) for pair in pairs]
-        lines += lines_of(f"{look}, all {len(grid)} by a straight line", whole)
-    return lines
+        lines += lines_of(look, measured(args, each, look))
+    columns = ("windows", "", "reference", "one run", "15 runs", "ratio", "one product", "with references")
+    print(tabulate(lines, columns, "pipe", disable_numparse=True))
 
 
 def measured(args: argparse.Namespace, each: Sequence[Sequence[Detector]], look: str) -> list[Taken]:
@@ -234,12 +195,9 @@ def products_of(each: Sequence[Sequence[Detector]], look: str) -> None:
 
 
 def commands(args: argparse.Namespace) -> None:
-    flags = ["--method", args.method, "--pretrained", "none", "--pictures", "0", "--workers", "1"]
+    flags = ["--method", args.method, "--pictures", "0", "--workers", "1"]
     flags += ["--image-score", "max", "--winmode", "nan", "--device", "cpu", "--precision", args.precision]
-    for name, value in tower_of(args).items():
-        if name != "pretrained":
-            values = value if isinstance(value, (list, tuple)) else [value]
-            flags += [f"--{name.replace('_', '-')}", *map(str, values)]
+    flags += backbone_words(args, pretrained=UNTRAINED)
     one = ["--k-shot", str(max(SHOTS)), "--seed", str(SEEDS[0])]
     every = ["--k-shot", *map(str, SHOTS), "--seed", *map(str, SEEDS)]
     found: dict[tuple[str, int], Cost] = {}
@@ -267,23 +225,16 @@ def commands(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = backbone_parser(__doc__)
     parser.add_argument("what", choices=("image", "commands"))
     parser.add_argument("looks", nargs="*", metavar="look", help=f"which of {', '.join(LOOKS)} (default all)")
     parser.add_argument("--method", default="nearest")
-    parser.add_argument("--precision", default="bf16")
     parser.add_argument("--win-size", type=int, default=13)
     parser.add_argument("--win-stride", type=int, default=2)
-    parser.add_argument("--win-zip", type=int, default=0)
-    parser.add_argument("--windows", type=int, nargs="+", help="how many are looked at (default all)")
     parser.add_argument("--repeats", type=int, default=1, help="the shortest counts")
     parser.add_argument("--data", type=Path, help="a dataset in MVTec AD's layout")
     parser.add_argument("--images", type=int, nargs="+", default=[8, 24], help="test images, about")
-    add_options(parser, BackboneConfig)
-    parser.add_argument("--threads", type=int, help="default: all")
-    parser.set_defaults(model=MODEL, layers=list(LAYERS), image_size=SIDE)
+    parser.set_defaults(precision="bf16", device="cpu")
     args = parser.parse_args()
     if unknown := set(args.looks) - set(LOOKS):
         parser.error(f"unknown look(s) {', '.join(sorted(unknown))}")

@@ -30,7 +30,7 @@ import torch
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.shared import backbone_flags, linked, peak_bytes, timed, tower_of
+from benchmarks.shared import backbone_words, described, encoder_flags, linked, peak_bytes, timed
 from data.inputs import list_images
 from data.manifest import Listed, Manifest, Spool, listed
 from data.photographs import read_ahead
@@ -45,6 +45,8 @@ from fdsl.store.resume_index import stamp_values
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import machine_facts
 
+PLAINLY = ["--precision", "fp32", "--device", "cpu", "--threads", "1"]
+
 
 def left_in(folder: Path) -> dict[str, bytes]:
     """Path -> content of the maps, rows, metrics and weights that a command has left."""
@@ -54,7 +56,7 @@ def left_in(folder: Path) -> dict[str, bytes]:
 
 
 def speed(args: argparse.Namespace) -> None:
-    only, backbone = args.only, backbone_flags(args)
+    only, backbone = args.only, [*backbone_words(args), *PLAINLY]
     with tempfile.TemporaryDirectory() as work:
         folder = linked(args.data.resolve(), Path(work) / "data", args.most)
         references = next(folder.glob("*/train/good"))
@@ -107,7 +109,7 @@ def parts(args: argparse.Namespace) -> None:
     """What a photograph of the first category costs in one thread, step by step, in the processor's time, and
     what it leaves; medians over every fourth test image."""
     torch.set_num_threads(1)
-    detector = AnomalyDetector.from_backbone(device="cpu", precision="fp32", **tower_of(args))
+    detector = AnomalyDetector.from_backbone(device="cpu", precision="fp32", **encoder_flags(args))
     references = next(args.data.glob("*/train/good"))
     detector.fit(references, false_alarm_rate=None)
     photographs = list_images(references.parents[1] / "test")[::4]
@@ -235,9 +237,7 @@ def join(args: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = described(__doc__)
     parser.add_argument("what", choices=("speed", "parts", "join", "list"))
     parser.add_argument("--data", type=Path, help="speed and parts: a dataset in MVTec AD's layout")
     parser.add_argument("--most", type=int, default=10**6, help="test images of a category (default all)")

@@ -1,5 +1,5 @@
-"""What the benchmarks share: commands in one process or several of torchrun's, watched while they run,
-the backbone's flags, and smaller datasets. Linux only."""
+"""What the benchmarks share: the backbone's flags, a clock, the bare encoder, commands that are watched while
+they run, and smaller datasets. Linux only."""
 
 from __future__ import annotations
 
@@ -9,14 +9,78 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fdsl.flags.groups import add_options, add_runtime_flags
+from models.backbone import Backbone
+from models.backbones.backbone_registry import load_backbone
+from utils.config import UNTRAINED, BackboneConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 POLL = 0.1  # seconds
-TOWER = ("model", "pretrained", "model_config", "layers", "image_size")
+ENCODER_FLAGS = ("model", "pretrained", "model_config", "layers", "image_size")
+MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518  # the paper's
+
+
+def described(text: str | None) -> argparse.ArgumentParser:
+    """A command line whose help is `text` as it stands."""
+    return argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def backbone_parser(text: str | None, model: str = MODEL) -> argparse.ArgumentParser:
+    """A command line with the flags of an untrained backbone, by default the paper's, and of the runtime."""
+    parser = described(text)
+    add_options(parser, BackboneConfig)
+    add_runtime_flags(parser, reads_files=False)
+    parser.set_defaults(model=model, layers=list(LAYERS), image_size=SIDE)
+    return parser
+
+
+def untrained_backbone(args: argparse.Namespace, device: torch.device, dtype: torch.dtype) -> Backbone:
+    """The backbone of the flags with random weights, which change no time."""
+    return load_backbone(args.model, UNTRAINED, args.layers, device, dtype, args.model_config)
+
+
+def shortest(
+    works: Sequence[Callable[[], object]], repeats: int, device: torch.device, warm: bool = True
+) -> list[float]:
+    """Seconds of each work, the shortest of `repeats` runs, after one that is not counted where `warm`. They
+    take turns, for a shared machine's speed changes within seconds."""
+    best = [float("inf")] * len(works)
+    for number in range(repeats + warm):
+        for index, work in enumerate(works):
+            wait_for(device)
+            begun = time.perf_counter()
+            work()
+            wait_for(device)
+            if number or not warm:
+                best[index] = min(best[index], time.perf_counter() - begun)
+    return best
+
+
+def wait_for(device: torch.device) -> None:
+    """Until the device has done all that it was asked for."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+@torch.no_grad()
+def encode_barely(encoder: Any, images: Tensor, layers: Sequence[int]) -> None:
+    """The library's own encoder with nothing around it: feature layers of normalised images, not brought to
+    unit length, not copied."""
+    encoder.forward_intermediates(
+        images,
+        indices=[layer - 1 for layer in layers],
+        stop_early=True,
+        intermediates_only=True,
+        output_fmt="NLC",
+    )
 
 
 def command(name: str, arguments: list[str], processes: int) -> list[str]:
@@ -83,18 +147,18 @@ def timed(name: str, arguments: list[str], processes: int) -> Cost:
     return Cost(seconds, max(busy.values()), max(peaks.values()) / 2**30)
 
 
-def tower_of(args: argparse.Namespace) -> dict[str, Any]:
+def encoder_flags(args: argparse.Namespace) -> dict[str, Any]:
     """The backbone's flags that were given."""
-    return {name: getattr(args, name) for name in TOWER if getattr(args, name) is not None}
+    return {name: getattr(args, name) for name in ENCODER_FLAGS if getattr(args, name) is not None}
 
 
-def backbone_flags(args: argparse.Namespace) -> list[str]:
-    """The same as a command takes them, on a CPU in float32 and one thread."""
-    flags = ["--precision", "fp32", "--device", "cpu", "--threads", "1"]
-    for name, value in tower_of(args).items():
+def backbone_words(args: argparse.Namespace, **other: object) -> list[str]:
+    """The same as the words of a command line, with others in place of some."""
+    words = []
+    for name, value in {**encoder_flags(args), **other}.items():
         values = value if isinstance(value, (list, tuple)) else [value]
-        flags += [f"--{name.replace('_', '-')}", *map(str, values)]
-    return flags
+        words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return words
 
 
 def linked(data: Path, folder: Path, most: int, categories: int | None = None) -> Path:

@@ -33,14 +33,19 @@ from torch import Tensor
 if __name__ == "__main__":  # run as a script: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.shared import ROOT, peak_bytes
+from benchmarks.shared import (
+    ROOT,
+    backbone_parser,
+    backbone_words,
+    encode_barely,
+    peak_bytes,
+    shortest,
+    untrained_backbone,
+)
 from data.dataset import InspectionDataset, make_loader
 from data.records import Record
-from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer
-from fdsl.thresholds.leave_one_out import normal_scores, set_scales
-from models.backbone import Backbone, normalise
-from models.backbones.backbone_registry import load_backbone
+from models.backbone import normalise
 from models.detector import Detector
 from models.features import Features
 from models.losses import map_losses
@@ -52,28 +57,18 @@ from utils.config import QUARTER, WindowConfig
 from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts
 from utils.log import start_logging
 
-MODEL, LAYERS, SIDE = "ViT-L-14-336", (6, 12, 18, 24), 518
 PHOTOS = 8  # as many as a training batch
-TURNS = 10  # of works that are compared with each other
+TURNS = 10  # of products that are compared with each other
 TRAINING_SHOTS = 10
 MIB = 2**20
 Row = tuple[str, float, float | None]  # what, its value, and that of what it is compared with
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = backbone_parser(__doc__)
     parser.add_argument("rows", nargs="*", metavar="row", help=f"which of {', '.join(ROWS)} (default all)")
-    parser.add_argument("--model", default=MODEL)
-    parser.add_argument("--model-config")
-    parser.add_argument("--layers", type=int, nargs="+", default=list(LAYERS))
-    parser.add_argument("--image-size", type=int, default=SIDE)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--precision", default="auto")
     parser.add_argument("--win-size", type=int, default=13)
     parser.add_argument("--win-stride", type=int, default=2)
-    parser.add_argument("--window-budget", type=int, default=QUARTER, help="default: as test.py's flag alone")
     parser.add_argument("--repeats", type=int, default=1, help="the shortest counts, after a first one")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -88,11 +83,10 @@ class Bench:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.device = args, choose_device(args.device)
         self.dtype = choose_precision(args.precision, self.device)
-        load = lambda: load_backbone(
-            args.model, "none", args.layers, self.device, self.dtype, args.model_config
-        )  # noqa: E731
-        self.backbone: Backbone = load()
-        self.tower = self.backbone.visual if self.dtype == torch.float32 else load().visual.to(self.dtype)
+        self.backbone = untrained_backbone(args, self.device, self.dtype)
+        self.encoder = self.backbone.visual
+        if self.dtype != torch.float32:  # all of it narrow, where the detector's adds up in float32
+            self.encoder = untrained_backbone(args, self.device, self.dtype).visual.to(self.dtype)
         torch.manual_seed(0)
         self.method = Fdsl(self.backbone.width, len(args.layers)).eval()
         size = (PHOTOS, 3, args.image_size, args.image_size)
@@ -101,40 +95,14 @@ class Bench:
 
     def seconds(self, work: Callable[[], object], warm: bool = True) -> float:
         """The shortest of `repeats` runs, after one that is not counted."""
-        best = float("inf")
-        for number in range(self.args.repeats + warm):
-            self.wait()
-            start = time.perf_counter()
-            work()
-            self.wait()
-            if number or not warm:
-                best = min(best, time.perf_counter() - start)
-        return best
-
-    def in_turns(self, *works: Callable[[], object], turns: int = TURNS) -> list[float]:
-        """The shortest of each one's runs, after one that is not counted: one after the other, for a shared
-        machine's speed changes within seconds."""
-        found = [[self.seconds(work, warm=False) for work in works] for _ in range(turns + 1)]
-        return [min(taken) for taken in zip(*found[1:])]
-
-    def wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        return shortest([work], self.args.repeats, self.device, warm)[0]
 
     @torch.no_grad()
     def bare(self, images: Tensor) -> None:
-        """The encoder alone: taps, no normalisation, no copies; all of it narrow, where the detector's adds
-        up in float32."""
-        self.tower.positional_embedding = self.backbone.position_table(
-            images.shape[-1] // self.backbone.patch_size
-        )
-        self.tower.forward_intermediates(
-            images.to(self.device, self.dtype),
-            indices=[layer - 1 for layer in self.backbone.layers],
-            stop_early=True,
-            intermediates_only=True,
-            output_fmt="NLC",
-        )
+        """The encoder alone."""
+        grid = images.shape[-1] // self.backbone.patch_size
+        self.encoder.positional_embedding = self.backbone.position_table(grid)
+        encode_barely(self.encoder, images.to(self.device, self.dtype), self.backbone.layers)
 
     def scorer(self, side: int | None = None, **windows) -> Scorer:
         """A scorer of images of `side` pixels, with LFE where `windows` (of WindowConfig) has it."""
@@ -191,7 +159,7 @@ def matching(bench: Bench) -> list[Row]:
     product of the same size; the banks of 1, 2 and 4 shots of five seeds compared with one product with their
     union. Random tokens: it makes no difference how alike they are."""
     patches, width = bench.backbone.grid(bench.args.image_size) ** 2, bench.backbone.width
-    found, blocks = [], len(bench.args.layers)
+    found, blocks, repeats = [], len(bench.args.layers), TURNS * bench.args.repeats
 
     def tokens(count: int) -> Tensor:
         drawn = torch.randn(blocks, count, width, device=bench.device)
@@ -200,15 +168,17 @@ def matching(bench: Bench) -> list[Row]:
     query = tokens(patches)
     for shots in (1, 4):
         bank = MemoryBank.of_tokens(tokens(shots * patches), shots)
-        bare, index, way = bench.in_turns(
+        works = [
             partial(one_product, query, [bank]),
             partial(bank.index, query),
             partial(discrepancy_of, Features(query[:, None]), bank, EVERYTHING, bench.method.options),
-        )
+        ]
+        bare, index, way = shortest(works, repeats, bench.device)
         found.append((f"nearest patches, {shots} shot(s) (compared: one matrix product)", index, bare))
         found.append((f"discrepancies, {shots} shot(s) (compared: one matrix product)", way, bare))
     banks = [MemoryBank.of_tokens(tokens(4 * patches), 4) for _ in range(5)]
-    bare, index = bench.in_turns(partial(one_product, query, banks), partial(in_one_pass, query, banks))
+    works = [partial(one_product, query, banks), partial(in_one_pass, query, banks)]
+    bare, index = shortest(works, repeats, bench.device)
     return [*found, ("nearest patches in 15 banks (compared: one product with their union)", index, bare)]
 
 
@@ -251,7 +221,7 @@ def windows(bench: Bench) -> list[Row]:
         ("whole bank", 1, {"index_memory": "0"}),
         ("own picks", 1, {"index_memory": "window"}),
         ("own picks", 4, {"index_memory": "window"}),
-        ("own picks, budget", 1, {"index_memory": "window", "window_budget": bench.args.window_budget}),
+        ("own picks, budget", 1, {"index_memory": "window", "window_budget": QUARTER}),
     ):
         scorer = bench.scorer(**options)
         bench.fit(scorer, shots)
@@ -360,13 +330,11 @@ def start(bench: Bench) -> list[Row]:
         save_file({**tensors, "positional_embedding": bench.backbone.native_table}, weights)
         for number in range(2):
             Image.effect_noise((900, 900), 40).convert("RGB").save(f"{folder}/{number}.png")
-        tower = ["--model", args.model, "--pretrained", weights, "--layers", *map(str, args.layers)]
-        tower += ["--image-size", str(args.image_size), "--device", args.device]
-        tower += ["--precision", args.precision]
-        tower += ["--model-config", args.model_config] if args.model_config else []
+        flags = [*backbone_words(args, pretrained=weights), "--device", args.device]
+        flags += ["--precision", args.precision]
         work = ["--references", f"{folder}/0.png", "--input", f"{folder}/1.png", "--format", "json"]
         plainly = ["--method", "nearest", "--false-alarm-rate", "none"]
-        predict = [str(ROOT / "predict.py"), *work, *plainly, *tower]
+        predict = [str(ROOT / "predict.py"), *work, *plainly, *flags]
         dtype = str(bench.dtype).removeprefix("torch.")
         own = ["-c", OWN_LOAD, args.model, weights, str(args.model_config), dtype]
         load, whole = (
@@ -378,23 +346,6 @@ def start(bench: Bench) -> list[Row]:
         ("start to first result, one reference (compared: the model's own load)", whole, load),
         ("beyond the load (compared: two passes of the bare backbone)", whole - load, passes),
     ]
-
-
-def first_photograph(bench: Bench) -> list[Row]:
-    """With heads and local windows: all that is done before the first photograph, from one reference to the
-    threshold, compared with one photograph."""
-    known = Image.effect_noise((900, 900), 40).convert("RGB")
-    scorer = bench.scorer(win_size=bench.args.win_size)
-    score = partial(bench.score, scorer)
-
-    def learn() -> None:
-        with scorer.detector.encoding_once():
-            set_scales(scorer, [known], fit_references(scorer, [known], 1))
-            normal_scores(scorer, [known], 1, "max")
-
-    before = bench.seconds(learn, warm=False)
-    one = bench.seconds(score, warm=False)
-    return [("LFE, before the first photograph, one reference (compared: one photograph)", before, one)]
 
 
 def growth(bench: Bench) -> list[Row]:
@@ -445,7 +396,6 @@ ROWS = {
     "memory": memory,
     "loading": loading,
     "start": start,
-    "first": first_photograph,
     "ceiling": ceiling,
     "matching": matching,
     "growth": growth,

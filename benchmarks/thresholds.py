@@ -21,7 +21,6 @@ Rows are added to --json as they come, and those that are there are not computed
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -35,12 +34,18 @@ from tabulate import tabulate
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.judgement import BATCH, Product, catalogues, towers
+from benchmarks.judgement import (
+    BATCH,
+    Product,
+    backbones_of,
+    catalogues,
+    products_parser,
+    read_rows,
+    write_row,
+)
 from benchmarks.judges import Ours, encoded_backbone
 from data.images import open_image
 from data.records import draw_references
-from fdsl.flags.arguments import whole
-from fdsl.flags.groups import add_options, add_runtime_flags
 from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores
 from fdsl.thresholds.threshold import (
     CALIBRATION,
@@ -50,8 +55,8 @@ from fdsl.thresholds.threshold import (
     Prior,
     batch_threshold,
 )
+from models.methods.plus import Plus
 from utils.command import run_command
-from utils.config import BackboneConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.log_odds import log_odds
 
@@ -98,25 +103,6 @@ class Row:
         return NormalScores(np.array(self.known), np.array(self.peaks), np.array(self.kinds), 0.0, prior)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", nargs="+", metavar="DATASET=DIR")
-    parser.add_argument("--methods", nargs="+", default=["plus"], metavar="METHOD")
-    parser.add_argument("--weights", nargs="+", metavar="FILE", help="several backbones of one --model")
-    parser.add_argument("--categories", nargs="+", help="only these products")
-    parser.add_argument("--seeds", type=whole(0), nargs="+", default=[14, 15, 16, 17, 18])
-    parser.add_argument("--shots", type=whole(1), nargs="+", default=[1])
-    parser.add_argument("--images", type=whole(4), help="test images of each product at most")
-    parser.add_argument("--cache", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="rows are added to it, one a line")
-    parser.set_defaults(checkpoint=None)
-    add_options(parser, BackboneConfig)
-    add_runtime_flags(parser)
-    return parser.parse_args(argv)
-
-
 def measured(judge: Ours, product: Product, key: tuple) -> Row:
     """The row of one sample of references."""
     _, _, category, shots, seed = key
@@ -148,7 +134,7 @@ def measured(judge: Ours, product: Product, key: tuple) -> Row:
 
 def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
     """All rows of the command line: those that are there, and the others as they are computed."""
-    for weights, tower, _ in towers(args):
+    for weights, tower, _ in backbones_of(args):
         backbone = None
         for category, catalogue in catalogues(args).items():
             product = None
@@ -159,10 +145,7 @@ def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
                         backbone = backbone or encoded_backbone(args, tower)
                         product = product or Product(catalogue, category, args.images)
                         rows[key] = measured(Ours(method, args, tower, backbone), product, key)
-                        if args.json:
-                            with open(args.json, "a") as stream:
-                                stream.write(json.dumps(asdict(rows[key])) + "\n")
-                        print(*key, file=sys.stderr, flush=True)
+                        write_row(rows[key], args.json)
                     yield rows[key]
 
 
@@ -299,11 +282,9 @@ def tables(rows: Sequence[Row]) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    args = parse(argv)
-    known = args.json.read_text().splitlines() if args.json and args.json.exists() else []
-    rows = {row.key: row for row in (Row(**json.loads(line)) for line in known)}
+    args = products_parser(__doc__, [Plus.name], [14, 15, 16, 17, 18]).parse_args(argv)
     with torch.inference_mode():
-        tables(list(computed(args, rows)))
+        tables(list(computed(args, read_rows(args.json, Row))))
 
 
 if __name__ == "__main__":

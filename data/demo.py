@@ -14,23 +14,25 @@ import tempfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from data.drawn import defects  # noqa: E402
 from data.drawn.circuit import circuit  # noqa: E402
+from data.drawn.defects import Line, Spot, dent  # noqa: E402
 from data.drawn.products import Flaw, fabric, gear, leather  # noqa: E402
-from data.drawn.surfaces import Camera, Surface  # noqa: E402
+from data.drawn.surfaces import Surface, develop, expose  # noqa: E402
 from utils.console import Parser, put_line  # noqa: E402
 
-VERSION = 2  # raised when the drawings change: older folders are drawn anew
+VERSION = 3  # raised when the drawings change: older folders are drawn anew
 MARKER = "demo.json"  # written last; a folder without it is not a finished demo
 SIZES = (0.8, 1.1, 1.5, 2.0)  # of a category's defects, in turn
 VISIBLE = 0.045  # a difference in brightness or colour above this belongs to the mask
+ATTEMPTS = 20  # to place a defect where it can be seen
+SMALLEST_MASK = 40  # pixels
 
 
 @dataclass(frozen=True)
@@ -45,21 +47,27 @@ class Product:
     defects: dict[str, Callable | None]
 
 
+HOLE = Spot((0.035, 0.035, 0.04), 9, rough=0.2, height=-4, edge=1.5)
 MVTEC = {
     "fabric": Product(
         fabric,
         (320, 320),
         {
-            "hole": defects.hole,
+            "hole": HOLE,
             "missing_yarn": None,
-            "oil_stain": partial(defects.stain, dye=(0.20, 0.15, 0.09)),
-            "loose_thread": partial(defects.hair, tone=(0.42, 0.13, 0.12), width=2.4),
+            "oil_stain": Spot((0.20, 0.15, 0.09), 17, 3, 24, opacity=0.6, dye=0.45),
+            "loose_thread": Line((0.42, 0.13, 0.12), 90, 2.4, 1.1, height=1.2, shadow=True),
         },
     ),
     "gear": Product(
         gear,
         (320, 320),
-        {"broken_tooth": None, "dent": defects.dent, "rust": defects.rust, "scratch": defects.scratch},
+        {
+            "broken_tooth": None,
+            "dent": dent,
+            "rust": Spot((0.40, 0.20, 0.085), 10, 5, 7, rough=0.4, grain=0.2, height=0.5),
+            "scratch": Line((0.08, 0.075, 0.07), 55, 3.2, 0.18, height=-1.5, gloss=0.2),
+        },
     ),
 }
 VISA = {
@@ -70,21 +78,21 @@ VISA = {
             "missing_part": None,
             "wrong_part": None,
             "tilted_part": None,
-            "solder_bridge": defects.bridge,
-            "burn": defects.burn,
-            "scratch": defects.scratch,
-            "hair": partial(defects.hair, tone=(0.78, 0.76, 0.72), width=2.2),
+            "solder_bridge": Spot((0.62, 0.63, 0.63), 7, 4, 7, height=4, gloss=0.4),
+            "burn": Spot((0.05, 0.043, 0.04), 13, 3, 6, rough=0.4, grain=0.4, dye=0.2),
+            "scratch": Line((0.75, 0.74, 0.70), 55, 3.2, 0.18, height=-1.5, gloss=0.2),
+            "hair": Line((0.78, 0.76, 0.72), 90, 2.2, 1.1, height=1.2, shadow=True),
         },
     ),
     "leather": Product(
         leather,
         (320, 352),
         {
-            "cut": defects.crack,
-            "glue": defects.smear,
-            "hole": defects.hole,
-            "fold": None,
-            "ink": partial(defects.stain, dye=(0.10, 0.11, 0.20), strength=0.6),
+            "cut": Line((0.16, 0.11, 0.08), 70, 2.4, 0.3, jagged=0.3, height=-2.5),
+            "glue": Line((0.93, 0.93, 0.90), 40, 9, 0.7, opacity=0.7, height=1, gloss=0.3),
+            "hole": HOLE,
+            "fold": Line((0.45, 0.32, 0.22), 110, 5, 0.3, opacity=0.6, height=-4, gloss=0.1),
+            "ink": Spot((0.10, 0.11, 0.20), 17, 3, 24, opacity=0.55, dye=0.45),
         },
     ),
 }
@@ -95,11 +103,15 @@ def generator(seed: int, *names: object) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32("/".join(map(str, names)).encode())])
 
 
+def draw_piece(product: Product, seed: int, name: str, flaw: Flaw | None = None) -> Surface:
+    """One piece, whole or with a structural flaw; `name`: which."""
+    return product.draw(generator(seed, name, "piece"), product.shape, flaw)
+
+
 def draw_good(product: Product, seed: int, name: str) -> np.ndarray:
-    """The photograph (H,W,3) uint8 RGB of one whole piece; `name`: which."""
-    surface = product.draw(generator(seed, name, "piece"), product.shape)
-    camera = Camera.draw(generator(seed, name, "camera"))
-    return camera.develop(camera.expose(surface))
+    """The photograph (H,W,3) uint8 RGB of one whole piece."""
+    exposure = expose(draw_piece(product, seed, name), generator(seed, name, "light"))
+    return develop(exposure, generator(seed, name, "sensor"))
 
 
 def draw_defective(
@@ -107,28 +119,20 @@ def draw_defective(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The photograph (H,W,3) uint8 RGB of a piece with one defect, and its mask (H,W) bool.
 
-    Drawn again elsewhere on the piece, up to 20 times, should the defect be all but invisible where it fell.
+    Drawn again elsewhere on the piece, up to ATTEMPTS times, should the defect be all but invisible where it
+    fell.
     """
-    whole = product.draw(generator(seed, name, "piece"), product.shape)
-    camera = Camera.draw(generator(seed, name, "camera"))
-    plain = camera.expose(whole)
-    for attempt in range(20):
-        broken = with_defect(product, seed, name, kind, size, generator(seed, name, "defect", attempt), whole)
-        picture = camera.expose(broken)
-        mask = difference_mask(plain, picture)
-        if mask.sum() >= 40:
-            return camera.develop(picture), mask
-    raise RuntimeError(f"{name}: no visible {kind} in 20 attempts")
-
-
-def with_defect(
-    product: Product, seed: int, name: str, kind: str, size: float, rng: np.random.Generator, whole: Surface
-) -> Surface:
-    """The piece `name` with its defect: painted over it, or drawn anew with a structural flaw."""
-    painter = product.defects[kind]
-    if painter is not None:
-        return painter(whole, rng, size)
-    return product.draw(generator(seed, name, "piece"), product.shape, Flaw(kind, size, rng))
+    whole, painter = draw_piece(product, seed, name), product.defects[kind]
+    plain = expose(whole, generator(seed, name, "light"))
+    for attempt in range(ATTEMPTS):
+        rng = generator(seed, name, "defect", attempt)
+        flawed = Flaw(kind, size, rng)
+        broken = painter(whole, rng, size) if painter else draw_piece(product, seed, name, flawed)
+        exposure = expose(broken, generator(seed, name, "light"))
+        mask = difference_mask(plain, exposure)
+        if mask.sum() >= SMALLEST_MASK:
+            return develop(exposure, generator(seed, name, "sensor")), mask
+    raise RuntimeError(f"{name}: no visible {kind} in {ATTEMPTS} attempts")
 
 
 def difference_mask(plain: np.ndarray, picture: np.ndarray) -> np.ndarray:
@@ -136,10 +140,7 @@ def difference_mask(plain: np.ndarray, picture: np.ndarray) -> np.ndarray:
     dropped."""
     changed = (np.abs(picture - plain).max(2) > VISIBLE).astype(np.uint8)
     closed = cv2.morphologyEx(changed, cv2.MORPH_CLOSE, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (5, 5)))
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(closed, connectivity=8)
-    kept = stats[:, cv2.CC_STAT_AREA] >= 8
-    kept[0] = False
-    return kept[labels]
+    return cv2.morphologyEx(closed, cv2.MORPH_OPEN, np.ones((2, 2), np.uint8)) > 0
 
 
 def defect_list(product: Product, count: int) -> list[tuple[str, float]]:
@@ -151,37 +152,35 @@ def defect_list(product: Product, count: int) -> list[tuple[str, float]]:
 def save(path: Path, image: np.ndarray) -> None:
     """Write an RGB or grey uint8 picture; the suffix decides the format (JPEG at quality 95)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    ordered = cv2.cvtColor(image, cv2.COLOR_RGB2BGR) if image.ndim == 3 else image
-    if not cv2.imwrite(str(path), ordered, [cv2.IMWRITE_JPEG_QUALITY, 95] if path.suffix == ".JPG" else []):
-        raise OSError(f"could not write {path}")
+    Image.fromarray(image).save(path, quality=95)
 
 
-def write_mvtec(root: Path, products: dict[str, Product], seed: int, good: int, defective: int) -> None:
+def write_mvtec(root: Path, seed: int, good: int, defective: int) -> None:
     """MVTec AD's layout: CATEGORY/train/good, test/KIND/NNN.png, ground_truth/KIND/NNN_mask.png (0 and
     255)."""
-    for category, product in products.items():
+    for category, product in MVTEC.items():
+        folder = root / category
         for split in ("train", "test"):
             for index in range(good):
                 image = draw_good(product, seed, f"{category}/{split}/{index}")
-                save(root / category / split / "good" / f"{index:03d}.png", image)
+                save(folder / split / "good" / f"{index:03d}.png", image)
         numbers = dict.fromkeys(product.defects, 0)
         for index, (kind, size) in enumerate(defect_list(product, defective)):
             image, mask = draw_defective(product, seed, f"{category}/{kind}/{index}", kind, size)
-            save(root / category / "test" / kind / f"{numbers[kind]:03d}.png", image)
+            save(folder / "test" / kind / f"{numbers[kind]:03d}.png", image)
             save(
-                root / category / "ground_truth" / kind / f"{numbers[kind]:03d}_mask.png",
-                mask.astype(np.uint8) * 255,
+                folder / "ground_truth" / kind / f"{numbers[kind]:03d}_mask.png", mask.astype(np.uint8) * 255
             )
             numbers[kind] += 1
 
 
-def write_visa(root: Path, products: dict[str, Product], seed: int, good: int, defective: int) -> None:
+def write_visa(root: Path, seed: int, good: int, defective: int) -> None:
     """VisA's layout: CATEGORY/Data/{Images/Normal,Images/Anomaly,Masks/Anomaly} and split_csv/1cls.csv.
 
     A mask's value is the number of the defect's kind, from 1 in the order of the product's list.
     """
     rows = []
-    for category, product in products.items():
+    for category, product in VISA.items():
         for index in range(2 * good):
             split = "train" if index < good else "test"
             path = f"{category}/Data/Images/Normal/{index:04d}.JPG"
@@ -197,9 +196,9 @@ def write_visa(root: Path, products: dict[str, Product], seed: int, good: int, d
             rows.append((category, "test", "anomaly", path, mask_path))
     (root / "split_csv").mkdir(parents=True, exist_ok=True)
     with open(root / "split_csv" / "1cls.csv", "w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("object", "split", "label", "image", "mask"))
-        writer.writerows(sorted(rows, key=lambda row: (row[0], row[1] == "test", row[3])))
+        csv.writer(file, lineterminator="\n").writerows(
+            [("object", "split", "label", "image", "mask"), *rows]
+        )
 
 
 def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20) -> bool:
@@ -222,8 +221,8 @@ def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20)
         prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent
     ) as temporary:
         fresh = Path(temporary) / "demo"
-        write_mvtec(fresh / "mvtec", MVTEC, seed, good, defective)
-        write_visa(fresh / "visa", VISA, seed, good, defective)
+        write_mvtec(fresh / "mvtec", seed, good, defective)
+        write_visa(fresh / "visa", seed, good, defective)
         (fresh / MARKER).write_text(json.dumps(passport, indent=1) + "\n")
         if folder.exists():
             shutil.rmtree(folder)
