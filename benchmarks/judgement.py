@@ -6,7 +6,7 @@
 Rows (`--methods`): `plus` as predict.py uses it by default (`--rotate-references auto`), `nearest` with 8
 rotated copies of each reference, `anomalydino`, with `--checkpoint` trained heads (`fdsl`), or any other
 method. All look at the whole image alone. METHOD:NAME=VALUE,... sets rotations (N or auto), image_score (max
-or top1) or another option of the commands, as in `plus:leave_out=whitening+bilateral,tiles=auto`. The first
+or top1) or another option of the commands, as in `plus:leave_out=whitening+top-k,tiles=auto`. The first
 method is the baseline.
 
 `anomalydino` is anomalib's own model with its scores and defaults (no rotation, no masking), on the same

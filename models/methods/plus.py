@@ -5,7 +5,7 @@ A patch's residual is its token minus its nearest normal token. For the map, wha
 patches has in common is subtracted (common-mode removal), directions in which normal images differ from each
 other count less (whitening), and a patch is raised towards similar patches around it (bilateral filter). For
 the image score a patch counts more where it also differs from the rest of its own image
-(self-dissimilarity).
+(self-dissimilarity), and the highest patches are averaged (top-k pooling).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor
 from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.memory_bank import MemoryBank, nearest_index
-from models.method import Method
+from models.method import Method, mean_of_highest
 from models.methods.bilateral import bilateral, nearness
 from models.methods.registry import PlusFacts
 from models.views.tile_maps import resized, smoothed
 from utils.errors import ModelError
 from utils.plain_tensors import taken
 
-COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY = PlusFacts.parts
+COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K = PlusFacts.parts
 SAMPLES = 8  # residuals of a layer per dimension, at most, from which the whitening is estimated
 FEW = 1 / 8  # of the images: what is left out without the whitening being estimated anew
 REGULARISATION = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
@@ -211,8 +211,10 @@ class Plus(PlusFacts, Method[PlusMemory]):
         return (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine, self._score(scored)
 
     def _score(self, scored: Tensor) -> Tensor:
-        """Maps (L,B,G,G) -> the mean (B,) over layers of each one's highest patch. From DEEPEST layers on the
+        """Maps (L,B,G,G) -> the mean (B,) of the highest patches of their mean. From DEEPEST layers on the
         deepest is left out: the last block of an image model serves its training task and locates worst
         (docs/methods.md)."""
         layers = scored[:-1] if len(scored) >= DEEPEST else scored
-        return layers.flatten(2).amax(-1).mean(0)
+        if TOP_K in self.options.leave_out:
+            return layers.flatten(2).amax(-1).mean(0)
+        return mean_of_highest(layers.mean(0))

@@ -83,10 +83,10 @@ def test_two_layouts_of_tiles_in_one_pass(datasets, backbone, tmp_path):
         flags,
         "--ablate",
         "tiles=1,2,3",
-        "leave-out=,self-dissimilarity+bilateral",
+        "leave-out=,self-dissimilarity+top-k",
     )
     for tiles in "123":
-        for without in ([], ["--leave-out", "self-dissimilarity", "bilateral"]):
+        for without in ([], ["--leave-out", "self-dissimilarity", "top-k"]):
             run(datasets[0], tmp_path / "alone", flags, "--tiles", tiles, *without)
     together = files_of(tmp_path / "together")
     assert {name: part for name, part in together.items() if "ablation" not in name} == files_of(

@@ -134,7 +134,7 @@ def test_an_exported_detector_is_compared_with_pytorch(datasets, backbone):
 
 
 def test_methods_are_judged_and_an_interrupted_run_goes_on(datasets, backbone, checkpoint, tmp_path):
-    file, methods = tmp_path / "rows.json", ["plus", "nearest", "plus:leave_out=bilateral,rotations=1"]
+    file, methods = tmp_path / "rows.json", ["plus", "nearest", "plus:leave_out=top-k,rotations=1"]
     words = ["judgement.py", f"mvtec={datasets[0]}", *backbone, "--cache", tmp_path / "cache", "--json", file]
     words += ["--images", 4, "--seeds", 1, 2, "--methods", *methods, "--checkpoint", checkpoint]
     methods.append("fdsl")

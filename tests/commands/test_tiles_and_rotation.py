@@ -44,7 +44,7 @@ def test_a_run_says_how_it_looked_and_is_evaluated_anew(arguments):
     (other,) = (folder / "again/fdsl/mvtec/1shot/seed14").iterdir()
     assert "tiles2" in other.name and "top1" in other.name
     assert np.array_equal(load_maps(other / "maps.npz").maps.base, plain)
-    for changed in (["--tiles", "3"], ["--rotate-references", "4"], ["--leave-out", "bilateral"]):
+    for changed in (["--tiles", "3"], ["--rotate-references", "4"], ["--leave-out", "top-k"]):
         with pytest.raises(ConfigError, match=f"{changed[0]} cannot change"):
             test.main([*again, *changed, "--results", str(folder / "never")])
     assert not (folder / "never").exists()
@@ -63,7 +63,7 @@ def test_without_the_flags_the_run_is_the_usual_one(arguments):
     "wrong, flag",
     [
         (["--tiles", "2", "--winmode", "mul"], "--tiles"),
-        (["--method", "nearest", "--leave-out", "bilateral"], "--leave-out"),
+        (["--method", "nearest", "--leave-out", "top-k"], "--leave-out"),
     ],
 )
 def test_what_does_not_go_together_is_refused(arguments, wrong, flag):

@@ -224,7 +224,7 @@ def predict_command(device, precision) -> Results:
 
 
 SEEN = [*PARTS, *GOOD]
-LEFT_OUT = ("bilateral", "self-dissimilarity", "common-mode")
+LEFT_OUT = ("top-k", "bilateral", "self-dissimilarity", "common-mode")
 PATHS: dict[str, Walk] = {
     "nearest windows": predicted(method="nearest", windows=windows()),
     "nearest one reference diff2": predicted(method="nearest", references=1, rotations=2, align="diff2"),

@@ -13,7 +13,7 @@ from utils.errors import ConfigError
 WHOLE = WindowConfig("nan")
 CASES = [
     ("plus", {"leave_out": ("heads",)}, WHOLE, {}, "heads does not go with --method plus.*common-mode"),
-    ("nearest", {"leave_out": ("bilateral",)}, WHOLE, {}, "it has no components to leave out"),
+    ("nearest", {"leave_out": ("top-k",)}, WHOLE, {}, "it has no components to leave out"),
     ("both", {"fd": "none"}, WHOLE, {}, "--method both needs a discrepancy"),
     ("nearest", {}, WindowConfig("mul", tiles=2), {}, "--tiles does not go with local windows"),
     ("fdsl", {}, WindowConfig("mul", 5, 9), {}, "--win-stride 9 is larger than --win-size 5"),
@@ -59,7 +59,7 @@ def test_what_goes_together_is_made_and_cannot_be_changed_to_what_does_not():
     for name, options, windows, run in (
         (
             "plus",
-            {"leave_out": ("bilateral",)},
+            {"leave_out": ("top-k",)},
             WindowConfig("nan", tiles=2),
             {"k_shot": 1, "rotations": "auto"},
         ),

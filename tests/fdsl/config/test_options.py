@@ -104,7 +104,7 @@ def test_every_field_is_an_option_with_a_help_text(kind):
         (BackboneConfig, "image_size", True),
         (BackboneConfig, "token_norm", "both"),
         (MethodConfig, "use_nam", 1),
-        (MethodConfig, "leave_out", "bilateral"),
+        (MethodConfig, "leave_out", "top-k"),
         (MethodConfig, "object", "nul\0"),
         (WindowConfig, "win_weight", 1.5),
         (WindowConfig, "win_weight", float("nan")),

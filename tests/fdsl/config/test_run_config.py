@@ -90,7 +90,7 @@ RUNS += [
     a_run(weights=None, trained_on_test_images=None),
     a_run(rotations="auto"),
     a_run(rotations=4, grey={"cup": [0.0, 4095.0]}),
-    a_run(options=as_stored(MethodConfig(leave_out=("bilateral",))), **{**NEAREST, "method": "plus"}),
+    a_run(options=as_stored(MethodConfig(leave_out=("top-k",))), **{**NEAREST, "method": "plus"}),
 ]
 
 
@@ -154,8 +154,8 @@ def test_a_run_is_the_same_wherever_its_files_lie_and_whatever_asked():
         ({"machine__torch": None}, "torch"),
         ({"machine__gpus": 2}, "gpus"),
         ({"heads": "fdsl"}, "no run writes heads"),
-        ({"options__leave_out": ["bilateral"]}, "--leave-out bilateral does not go with --method fdsl"),
-        ({"options__leave_out": "bilateral"}, "leave_out"),
+        ({"options__leave_out": ["top-k"]}, "--leave-out top-k does not go with --method fdsl"),
+        ({"options__leave_out": "top-k"}, "leave_out"),
         ({"windows__side": 3}, "fields"),
         ({"backbone__image_size": "518"}, "image_size"),
     ],
