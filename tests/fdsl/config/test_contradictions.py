@@ -57,12 +57,7 @@ def test_every_rule_has_a_case():
 
 def test_what_goes_together_is_made_and_cannot_be_changed_to_what_does_not():
     for name, options, windows, run in (
-        (
-            "plus",
-            {"leave_out": ("top-k",)},
-            WindowConfig("nan", tiles=2),
-            {"k_shot": 1, "rotations": "auto"},
-        ),
+        ("plus", {"leave_out": ("top-k",)}, WindowConfig("nan", tiles=2), {"k_shot": 1, "rotations": "auto"}),
         ("fdsl", {"with_text": True, "object": "nut"}, WindowConfig(), {"k_shot": 4}),
         ("batch", {}, WindowConfig("nan", 5, 9, tiles=2), {"k_shot": 0, "rotations": 1}),
         ("fdsl", {"fd": "none"}, WindowConfig(), {"k_shot": 0}),
