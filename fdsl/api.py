@@ -259,6 +259,20 @@ class AnomalyDetector:
         other.min_area = self.min_area
         return other
 
+    def restrict(self, mask: np.ndarray, name: str = "a mask") -> None:
+        """From now on patches count where `mask` is 255, by area, as with --roi; call `fit` then.
+
+        `mask` (S,S) uint8 with S the `image_size`; `name`: what reports call it. ConfigError for another mask
+        or for settings that know no region of interest, ModelError where it leaves no patch.
+        """
+        detector = self.scorer.detector
+        if mask.shape != (self.image_size,) * 2 or mask.dtype != np.uint8:
+            raise ConfigError(f"mask is {mask.shape} {mask.dtype}; give ({self.image_size},) * 2 uint8.")
+        options = replace(self.config.detector.options, roi=name, ignore=None)
+        self.config = replace(self.config, detector=replace(self.config.detector, options=options))
+        detector.method.options = options
+        detector.restrict(torch.from_numpy(mask.copy()))
+
     @_whatever_the_default_device
     def fit(
         self,

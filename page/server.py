@@ -19,6 +19,7 @@ from typing import Any
 from flask import Flask, Response, abort, jsonify, redirect, request, send_file
 from werkzeug.exceptions import HTTPException
 
+from data.region_of_interest import Shape
 from fdsl.api import AnomalyDetector
 from fdsl.report.pages import templates
 from page.session import KINDS, Limits, Session
@@ -32,6 +33,7 @@ MOST_SESSIONS = 32
 WAITING = 16  # requests that wait for the detector at once; app.py has more threads than that
 IDLE_SECONDS = 600  # a visitor who was quiet for so long makes room when there are too many
 LEFT_SECONDS = 4 * 3600  # and after this time in any case when another one comes
+MOST_SHAPES, MOST_CORNERS = 100, 1000  # of a region of interest, and of one of its shapes
 BUSY = "many photographs wait for the detector; try again in a moment"
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 COOKIE = "fdsl"  # holds the token's digest
@@ -262,7 +264,7 @@ def _learn(session: Session) -> Response:
     rotations = asked.get("rotations", 1)
     if rotations != AUTO and not (type(rotations) is int and 1 <= rotations <= 36):
         raise ConfigError(f"rotations are 1 to 36 or {AUTO}")
-    session.learn(rotations, _rate_in(asked))
+    session.learn(rotations, _rate_in(asked), _shapes_in(asked))
     return jsonify(session.state())
 
 
@@ -276,6 +278,25 @@ def _rate_in(asked: dict[str, Any]) -> float:
     if not _is_number(rate) or not 0 < rate < 1:
         raise ConfigError("a target false-positive rate lies between 0 and 1")
     return float(rate)
+
+
+def _shapes_in(asked: dict[str, Any]) -> tuple[Shape, ...]:
+    """The shapes of the region of interest, as `Session.state` gives them; ConfigError for others."""
+    given = asked.get("shapes", [])
+    if not isinstance(given, list) or len(given) > MOST_SHAPES or not all(map(_is_shape, given)):
+        raise ConfigError("a region of interest is a list of polygons with 3 or more corners from 0 to 1")
+    return tuple(Shape(tuple((x, y) for x, y in one["points"]), one["ignored"]) for one in given)
+
+
+def _is_shape(given: Any) -> bool:
+    points = given.get("points") if isinstance(given, dict) else None
+    if not isinstance(points, list) or not 3 <= len(points) <= MOST_CORNERS:
+        return False
+    numbers = all(
+        isinstance(point, list) and len(point) == 2 and all(_is_number(x) and 0 <= x <= 1 for x in point)
+        for point in points
+    )
+    return numbers and isinstance(given.get("ignored"), bool)
 
 
 def _decide(session: Session) -> Response:

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.images import MAX_PIXELS
+from data.region_of_interest import Shape, drawn_roi
 from fdsl.api import AnomalyDetector, Prediction, Threshold
 from fdsl.boxes import find_boxes
 from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
@@ -36,6 +37,7 @@ MOST_PHOTOGRAPHS = 200
 MOST_COMPARED = 50  # with each other: their tokens lie on the disk, and each is compared with all others
 MOST_COPIES = 48  # references times rotations: each is a part of the memory bank
 RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
+DRAWN = "the mask drawn on the page"
 KINDS = ("references", "calibration", "photographs")  # of uploads
 
 
@@ -70,6 +72,7 @@ class Session:
         self.start, self.folder, self.limits = detector, folder, limits
         own = detector.config.rotations if detector.config.references else detector.method.rotations
         self.usual: int | str = own if rotations is None else rotations
+        self.shapes: tuple[Shape, ...] = ()  # of the region of interest that is drawn
         self.references: dict[int, Upload] = {}
         self.calibration: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
@@ -144,6 +147,7 @@ class Session:
                 "compared": sorted(self.compared),
                 "fewest": {"compared": FEWEST, "bulk": FEWEST_OF_BATCH if self.has_bulk else None},
                 "rotations": self.rotations,
+                "shapes": [asdict(shape) for shape in self.shapes],
                 "rotated": self.detector.config.rotations,
                 "threshold": None if threshold is None else asdict(threshold),
                 "trust": self._trust(),
@@ -294,10 +298,11 @@ class Session:
         """Whether all calibration images of the threshold are removed."""
         return not self.calibration and bool(self.calibrated)
 
-    def learn(self, rotations: int | str = 1, rate: float = 0.01) -> None:
+    def learn(self, rotations: int | str = 1, rate: float = 0.01, shapes: tuple[Shape, ...] = ()) -> None:
         """Fits a new detector to the references and takes the threshold for the target false-positive `rate`
         from the calibration images, or where there are none from the references; all photographs have to be
-        scored anew. Where photographs are compared with each other, it is fitted to them too. Where some
+        scored anew. `shapes`: of the region of interest, none: that which the detector came with. Where
+        photographs are compared with each other, it is fitted to them too. Where some
         uploads are removed meanwhile, it begins again without them.
 
         AUTO leaves references as they are where there are many: then they differ by themselves. Raises
@@ -322,7 +327,7 @@ class Session:
                         f"{len(references)} references with {rotations} rotated copies each are more than "
                         f"{MOST_COPIES}: remove some, or take fewer copies"
                     )
-                if self._learn_these(references, calibration, tested, rotations, rate):
+                if self._learn_these(references, calibration, tested, rotations, rate, shapes):
                     return
 
     def _learn_these(
@@ -332,9 +337,12 @@ class Session:
         tested: dict[int, Photograph],
         rotations: int | str,
         rate: float,
+        shapes: tuple[Shape, ...],
     ) -> bool:
         """One fit; False, and nothing is changed, where one of the uploads is gone at its end."""
         other = self.start.another()
+        if shapes:
+            other.restrict(drawn_roi(shapes, other.image_size), DRAWN)
         photos = [upload.file for upload in references.values()]
         too_many = rotations == AUTO and len(photos) * ROTATIONS > MOST_COPIES
         try:
@@ -356,6 +364,7 @@ class Session:
         with self._lock:
             if not self._has(references, calibration, tested):
                 return False
+            self.shapes = shapes
             self._take(other, list(references), rate if other.threshold else None, rotations, tested)
             if calibrated is not None:
                 self._judge_by(calibrated.normal, calibrated.threshold, rate, calibration)
@@ -468,7 +477,7 @@ class Session:
                 ]
             if not scored:
                 raise DataError("no photograph is scored yet")
-            output = PredictionFolder(folder, run_config(self.detector))
+            output = PredictionFolder(folder, run_config(self.detector, min_area=self.detector.min_area))
             for photograph in scored:
                 name = photograph.name
                 try:

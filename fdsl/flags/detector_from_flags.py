@@ -36,8 +36,6 @@ def detector_of(args: argparse.Namespace, saves: bool = True) -> AnomalyDetector
     process)."""
     labelled = read_labels(args.labels) if args.labels else None  # refused before anything is loaded
     detector = load_or_make(args)
-    detector.max_pixels = args.max_pixels
-    detector.min_area = args.min_area
     if args.detector:
         change_references(detector, args)
     else:
@@ -53,7 +51,6 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of app.py's flags; ConfigError for references of one that compares what is dropped on the
     page."""
     detector = load_or_make(args)
-    detector.max_pixels = args.max_pixels
     if args.detector:
         change_references(detector, args)
     elif args.references:
@@ -86,6 +83,12 @@ def inspection_of(args: argparse.Namespace, restarted: bool) -> Inspection:
 
 def load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of the flags: a saved one, or one that has no references yet; says which method it is."""
+    detector = _load_or_make(args)
+    detector.max_pixels, detector.min_area = args.max_pixels, args.min_area
+    return detector
+
+
+def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     use_threads(args.threads)
     places = {name: getattr(args, name) for name in (*PLACES, "device", "precision")}
     if args.detector:

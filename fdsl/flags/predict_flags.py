@@ -150,13 +150,6 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     written.add_argument(
         "--coco", type=Path, metavar="FILE", help="write all regions as COCO JSON, polygons with scores"
     )
-    written.add_argument(
-        "--min-area",
-        type=whole(1),
-        default=1,
-        metavar="PX",
-        help="leave out regions of fewer pixels (default 1: none); the score stays as it is",
-    )
     written.add_argument("--save-maps", action="store_true", help="write maps.npz")
     written.add_argument("--batch-size", type=whole(1), default=4)
 
@@ -191,6 +184,13 @@ def add_detector_flags(parser: argparse.ArgumentParser, reads_files: bool = True
     )
     group.add_argument(
         "--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote"
+    )
+    group.add_argument(
+        "--min-area",
+        type=whole(1),
+        default=1,
+        metavar="PX",
+        help="leave out regions of fewer pixels (default 1: none); the score stays as it is",
     )
     add_detector_options(parser)
     add_runtime_flags(parser, reads_files)

@@ -72,7 +72,9 @@ def test_the_page_grows_a_saved_detector(good, tiny_configs, tmp_path):
     whole.fit([good[1], good[2]])
     flags = ["--detector", str(tmp_path / "part.safetensors"), "--model-config", tiny_configs]
     grown = ["--add-references", str(good[2]), "--forget", "1.png"]
-    same(page_detector(page_flags.parse([*flags, *grown, "--device", "cpu"], "")), whole)
+    opened = page_detector(page_flags.parse([*flags, *grown, "--device", "cpu", "--min-area", "9"], ""))
+    same(opened, whole)
+    assert opened.min_area == opened.another().min_area == 9
 
 
 def test_no_control_character_of_a_references_name_is_printed(good, tiny_configs, tmp_path, capsys):

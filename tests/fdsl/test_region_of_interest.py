@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.region_of_interest import read_roi
+from data.region_of_interest import Shape, drawn_roi, read_roi
 from fdsl.api import AnomalyDetector
 from fdsl.detector_state import ROI, restore_roi
 from fdsl.references.rotation import inside_of
@@ -152,3 +152,46 @@ def test_it_is_saved_with_the_detector_and_needs_no_file(tiny_configs, left, ref
     for wrong in ({}, {ROI: tensors[ROI][:5]}, {ROI: tensors[ROI].float()}):
         with pytest.raises(ConfigError, match="region of interest"):
             restore_roi(inner, wrong)
+
+
+def rectangle(left, top, right, bottom, ignored=False):
+    return Shape(((left, top), (right, top), (right, bottom), (left, bottom)), ignored)
+
+
+def test_drawn_shapes_are_a_mask_by_area(tmp_path):
+    left = drawn_roi([rectangle(0, 0, 0.5, 1)], 64)
+    assert left.dtype == np.uint8 and (left[:, :32] == 255).all() and (left[:, 33:] == 0).all()
+    both = drawn_roi([rectangle(0, 0, 0.5, 0.5, ignored=True), rectangle(0, 0, 0.5, 1)], 64)
+    assert (both[:32, :32] == 0).all() and (both[34:, :32] == 255).all(), "what is ignored goes last"
+    assert drawn_roi([rectangle(0, 0, 0.5, 1, ignored=True)], 64).mean() == pytest.approx(127.5, abs=3)
+    triangle = drawn_roi([Shape(((0, 0), (1, 0), (0, 1)), False)], 64)
+    assert triangle.mean() == pytest.approx(127.5, abs=4) and set(np.unique(triangle)) - {0, 255}
+    with pytest.raises(DataError, match="leaves nothing to evaluate"):
+        drawn_roi([rectangle(0, 0, 1, 1, ignored=True)], 64)
+
+
+def test_a_drawn_region_is_that_of_its_mask(tiny_configs, references, tmp_path):
+    mask_of_it = drawn_roi([rectangle(0, 0, 0.5, 1)], 64)
+    Image.fromarray(mask_of_it).save(tmp_path / "mask.png")
+    given = small_detector(tiny_configs, roi=tmp_path / "mask.png", image_size=64)
+    drawn = small_detector(tiny_configs, image_size=64)
+    drawn.restrict(mask_of_it, "the mask drawn on the page")
+    photo = Image.fromarray(texture(30, defect=True))
+    for detector in (given, drawn):
+        detector.fit(references)
+    assert (drawn.predict(photo).patch_map == given.predict(photo).patch_map).all()
+    drawn.save(tmp_path / "part.safetensors")
+    loaded = AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
+    assert loaded.predict(photo).score == given.predict(photo).score
+    assert loaded.config.detector.options.roi == "the mask drawn on the page"
+
+
+def test_a_region_that_cannot_be_is_refused_and_changes_nothing(tiny_configs, references):
+    windows = WindowConfig(win_size=2, win_stride=2)
+    windowed = small_detector(tiny_configs, windows=windows, image_size=64)
+    with pytest.raises(ConfigError, match="do not go with local windows"):
+        windowed.restrict(np.full((64, 64), 255, np.uint8))
+    assert windowed.scorer.detector.roi is None and windowed.config.detector.options.roi is None
+    for wrong in (np.ones((64, 64), bool), np.ones((60, 80), np.uint8)):
+        with pytest.raises(ConfigError, match="mask is"):
+            small_detector(tiny_configs, image_size=64).restrict(wrong)

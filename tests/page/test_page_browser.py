@@ -353,3 +353,49 @@ def test_photographs_are_compared_with_each_other(browser, gears, tmp_path):
         wait_for(browser, "document.getElementById('compare').hidden")
         wait_for(browser, "document.querySelectorAll('.card:not(.waiting)').length === 3")
         assert set(shown(browser)) == {"good0.png", "good1.png", "good2.png"}
+
+
+def test_a_region_of_interest_is_drawn_over_a_reference(page, gears):
+    """A rectangle that is dragged, and a triangle of four clicks."""
+    learn_and_score(page, gears, PARTS[:2])
+    before = shown(page)
+    click(page, "#draw-roi")
+    wait_for(page, "document.getElementById('roi').open")
+    wait_for(page, "document.querySelector('#roi img').complete")
+
+    def at(kind, x, y):
+        page.execute_script(
+            """const [kind, x, y] = arguments, frame = document.querySelector('#roi .picture');
+            const box = frame.getBoundingClientRect();
+            frame.setPointerCapture = () => {};
+            frame.dispatchEvent(new PointerEvent(kind,
+              { pointerId: 1, clientX: box.left + x * box.width, clientY: box.top + y * box.height }))""",
+            kind,
+            x,
+            y,
+        )
+
+    at("pointerdown", 0, 0)
+    at("pointermove", 0.5, 0.9)
+    assert read(page, "document.querySelectorAll('#roi polygon').length") == 1, "it is seen while it is drawn"
+    at("pointerup", 0.5, 0.9)
+    click(page, "input[name=roi-kind][value=ignored]")
+    for x, y in ((0.1, 0.1), (0.3, 0.1), (0.1, 0.3)):
+        at("pointerdown", x, y)
+        at("pointerup", x, y)
+    assert read(page, "document.getElementById('roi-apply').disabled"), "the triangle is open"
+    at("pointerdown", 0.11, 0.1)
+    at("pointerup", 0.11, 0.1)
+    assert read(page, "document.querySelectorAll('#roi polygon.ignored').length") == 1
+    click(page, "#roi-apply")
+    wait_for(page, "document.getElementById('draw-roi').textContent === 'Region of interest (2 shapes)'")
+    wait_for(page, "document.querySelectorAll('.card.waiting').length === 0")
+    assert shown(page) != before
+    click(page, "#draw-roi")
+    click(page, "#roi-undo")
+    click(page, "#roi-undo")
+    assert read(page, "document.getElementById('roi-undo').disabled")
+    click(page, "#roi-apply")
+    wait_for(page, "document.getElementById('draw-roi').textContent === 'Region of interest'")
+    wait_for(page, "document.querySelectorAll('.card.waiting').length === 0")
+    assert shown(page) == before

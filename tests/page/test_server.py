@@ -190,6 +190,62 @@ def test_results_are_those_of_predict(visitor):
         assert picture.size == (2 * width + drawing.PANEL_GAP, height + drawing.CAPTION_HEIGHT)
 
 
+LEFT = {"points": [[0, 0], [0.5, 0], [0.5, 1], [0, 1]], "ignored": False}
+
+
+def test_a_region_of_interest_that_is_drawn_counts_and_is_saved(visitor, tmp_path):
+    state = visitor.fitted(1, 2, shapes=[LEFT])
+    assert state["shapes"] == [LEFT]
+    file = tmp_path / "part.safetensors"
+    file.write_bytes(visitor.ask("GET", "/detector.safetensors").data)
+    found = AnomalyDetector.load(file, device="cpu").predict(Image.open(io.BytesIO(png(5, True))))
+    middle = found.patch_map.shape[1] // 2
+    assert (found.patch_map[:, middle:] == 0).all() and found.patch_map[:, :middle].any()
+    assert visitor.scored(png(5, True))["score"] == found.score
+    assert visitor.ask("POST", "/learn", json={}).json["shapes"] == []
+    assert visitor.scored(png(5, True))["score"] != found.score
+
+
+@pytest.mark.parametrize(
+    "shapes, words",
+    [
+        (
+            [{**LEFT, "ignored": True, "points": [[0, 0], [1, 0], [1, 1], [0, 1]]}],
+            "leaves nothing to evaluate",
+        ),
+        ([{**LEFT, "points": LEFT["points"][:2]}], "3 or more corners"),
+        ([{**LEFT, "points": [[0, 0], [2, 0], [0, 1]]}], "corners from 0 to 1"),
+        ([{**LEFT, "points": [[0, 0], [1e999, 0], [0, 1]]}], "is a list of polygons"),
+        ([{**LEFT, "points": [[0, 0], ["a", 0], [0, 1]]}], "is a list of polygons"),
+        ([{"points": LEFT["points"]}], "is a list of polygons"),
+        ("all", "is a list of polygons"),
+        ([LEFT] * 101, "is a list of polygons"),
+        ([{**LEFT, "points": [[0, 0], [0.01, 0], [0, 0.01]]}], "covers no patch by half"),
+    ],
+)
+def test_a_region_of_interest_that_cannot_be_is_one_sentence(visitor, shapes, words):
+    before = visitor.fitted(1, 2)
+    body, headers = json.dumps({"shapes": shapes}), {"Content-Type": "application/json"}
+    assert words in visitor.ask("POST", "/learn", 422, data=body, headers=headers).json["error"]
+    assert visitor.ask("GET", "").json["threshold"] == before["threshold"]
+
+
+def test_small_regions_are_left_out_by_min_area(detector, tmp_path):
+    other = detector.another()
+    (everything,) = (visited(detector, tmp_path / "all").scored(png(4, True))["regions"][:1],)
+    assert everything
+    other.min_area = 10**6
+    assert visited(other, tmp_path / "large").scored(png(4, True))["regions"] == []
+
+
+def visited(detector, folder):
+    """A visitor whose page is fitted to two references."""
+    folder.mkdir()
+    visitor = Visitor(make_server(detector, folder, LIMITS, []).test_client())
+    visitor.fitted(1, 2)
+    return visitor
+
+
 def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
     visitor.fitted(1, 2)
     score = visitor.scored(png(5, True))["score"]
