@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 import os
 import sys
+import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.program import Parser, leaving, positive, require_packages, run, say
+from deploy.program import Parser, number, positive, require_packages, run, say
+from utils import signals
+from utils.console import put_json
 from utils.errors import ConfigError, DataError
 from utils.score_rows import row_of
 from utils.text import printable
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 AHEAD = 2  # photographs that are read before they are asked for
 LISTED_SKIPPED = 20  # lines about skipped files at the end; skipped.csv has them all
 ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
+seconds = number(0, 86400, "a number of seconds (0 to 86400)")
+finite = number(-sys.float_info.max, sys.float_info.max, "a finite number")
 SETTLE = 2.0  # seconds without a change, after which a file of --watch is at rest
 HELP = """Inspects photographs with a detector that export.py wrote.
 
@@ -89,26 +92,23 @@ def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
     from deploy.watch import Arrivals, looks
     from utils.drift import Drift
 
-    leaving.gentle("the same command goes on after the photographs that are done")
+    signals.how_to_continue("the same command goes on after the photographs that are done")
     journal = Journal(args.output, {**facts, "watch": args.watch})
     arrivals = Arrivals(Path(args.watch), journal.done, args.settle, [args.output], journal.skip)
     if journal.count:
         say(f"{journal.count} photograph(s) are done already")
     else:
         say(f"waiting for photographs in {printable(args.watch)}; Ctrl-C ends it")
-    drift = Drift(graph.statistics)
+    drift, asked = Drift(graph.statistics), threading.Event()
     before, anomalous, as_json = journal.count, 0, args.format == "json"
-    for found in looks(arrivals, args.stop_after, say):
-        for one in found:
-            if leaving.asked.is_set():
+    with signals.gently(asked):
+        for one in looks(arrivals, args.stop_after, say):
+            if asked.is_set():
                 break
-            row = row_at_rest(graph, one, arrivals, journal, drift, args)
-            if row is None:
-                continue
-            anomalous += bool(row["anomalous"])
-            as_json = as_json and printed(row)
-        if leaving.asked.is_set():
-            break
+            row = row_at_rest(graph, one, arrivals, journal, drift, args) if one else None
+            if row is not None:
+                anomalous += bool(row["anomalous"])
+                as_json = as_json and put_json(row)
     journal.close()
     say(f"{journal.count - before} photograph(s) scored, {anomalous} anomalous")
     return 1 if args.exit_code and anomalous else 0
@@ -149,7 +149,7 @@ def row_at_rest(
 
 
 def is_drawn(found: Found, pictures: str) -> bool:
-    """Whether --pictures wants a picture of what was found."""
+    """Whether --pictures asks for a picture of a result."""
     return pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False)
 
 
@@ -174,7 +174,7 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
             skipped.append((row["image"], row["error"]))
         else:
             scored, anomalous = scored + 1, anomalous + bool(row["anomalous"])
-        if as_json and not printed(row):
+        if as_json and not put_json(row):
             as_json = False
             if folder is None:
                 break
@@ -249,17 +249,6 @@ def other_shape(size: tuple[int, int], references: Sequence[tuple[int, ...]]) ->
     return bool(known) and not any(1 / ASPECT < ratio / one < ASPECT for one in known)
 
 
-def printed(row: dict[str, Any]) -> bool:
-    """Prints a row as a line of JSON; False where nobody reads it any more."""
-    try:
-        sys.stdout.write(json.dumps(row) + "\n")
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True
-
-
 def say_skipped(skipped: Sequence[tuple[str, str]], folder: Folder | None) -> None:
     if not skipped:
         return
@@ -328,14 +317,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--output DIR is needed (only --format json can do without)")
     if args.stop_after is not None and not args.watch:
         parser.error("--stop-after is for --watch")
-    refuse_no_threshold(parser, args)
     return args
 
 
 def add_graph_flags(parser: Parser) -> None:
     """The flags of how a detector decides and computes."""
     parser.add_argument(
-        "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
+        "--threshold", type=finite, metavar="N", help="call a photograph anomalous from this score on"
     )
     parser.add_argument(
         "--max-pixels",
@@ -361,19 +349,3 @@ def add_graph_flags(parser: Parser) -> None:
         help="bf16, with --provider openvino: two to four times as fast on a processor with AMX; scores move "
         "(docs/deploy.md; default fp32)",
     )
-
-
-def refuse_no_threshold(parser: Parser, args: argparse.Namespace) -> None:
-    if args.threshold is not None and not math.isfinite(args.threshold):
-        parser.error("--threshold must be a finite number")
-
-
-def seconds(text: str) -> float:
-    """An argparse type: a number of seconds from 0 to a day."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value <= 86400:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds (0 to 86400)")
-    return value

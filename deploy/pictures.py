@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from deploy.graph import Found
 
 PICTURES = "pictures"
-KINDS = ("none", "anomalous", "all")  # of which photographs pictures are drawn
 QUALITY = 90  # of JPEG
 BOX_COLOUR, SHADOW = (64, 224, 208), (16, 16, 18)
 NAME_LENGTH = 40

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import SplitResult, parse_qs, urlsplit
 
-from deploy.command import add_graph_flags, graph_of, refuse_no_threshold
-from deploy.program import Parser, leaving, positive, require_packages, run, say
+from deploy.command import add_graph_flags, graph_of
+from deploy.program import Parser, positive, require_packages, run, say
+from utils import signals
 from utils.errors import ConfigError, DataError
 from utils.score_rows import row_of
 from utils.text import as_key, one_line, printable
@@ -368,7 +369,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def serve(service: Service, args: argparse.Namespace) -> int:
     """Answers until Ctrl-C or SIGTERM, and then what is in work."""
-    leaving.gentle("what is in work is answered, then this ends")
+    signals.how_to_continue("the same command goes on")
+    asked = threading.Event()
     try:
         server = Server((args.host, args.port), service, args.token, args.max_upload * 2**20)
     except OSError as error:
@@ -378,11 +380,12 @@ def serve(service: Service, args: argparse.Namespace) -> int:
     threading.Thread(target=server.serve_forever, name="answers", daemon=True).start()
     host = f"[{args.host}]" if ":" in args.host else args.host
     say(f"POST photographs to http://{host}:{server.server_address[1]}/inspect; Ctrl-C ends it")
-    leaving.asked.wait()
-    server.shutdown()
-    server.server_close()
-    while service.inside:
-        time.sleep(0.05)
+    with signals.gently(asked):
+        asked.wait()
+        server.shutdown()
+        server.server_close()
+        while service.inside:
+            time.sleep(0.05)
     if service.journal is not None:
         service.journal.close()
     return 0
@@ -428,7 +431,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add_graph_flags(parser)
     args = parser.parse_args(argv)
-    refuse_no_threshold(parser, args)
     args.token = os.environ.get(TOKEN) if args.token is None else args.token
     try:
         is_here = ipaddress.ip_address(args.host).is_loopback

@@ -118,8 +118,8 @@ class Arrivals:
 
 def looks(
     arrivals: Arrivals, stop_after: float | None, report: Callable[[str], None]
-) -> Iterator[list[Arrived]]:
-    """What is at rest, look after look; an empty list where nothing is new. Ends after `stop_after` seconds
+) -> Iterator[Arrived | None]:
+    """The files at rest, look after look; None where a look gives nothing. Ends after `stop_after` seconds
     without anything new or waiting; None: never. A folder that is gone is reported once and waited for."""
     quiet_since, is_gone = time.monotonic(), False
     while True:
@@ -132,7 +132,7 @@ def looks(
                 report(f"warning: {error}; it is waited for")
             found, is_gone = [], True
         took = time.monotonic() - begun
-        yield found
+        yield from found or [None]
         if found or arrivals.waiting:
             quiet_since = time.monotonic()
         elif stop_after is not None and time.monotonic() - quiet_since >= stop_after:

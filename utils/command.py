@@ -13,11 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from utils import signals
-from utils.console import open_what_is_closed, put
+from utils.console import open_what_is_closed, put, speaks
 from utils.log import only_from, start_logging
 from utils.memory import CURE, is_out_of_memory
 from utils.text import one_line, shortened
-from utils.world import speaks
 
 logger = logging.getLogger("fdsl")
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h

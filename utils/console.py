@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import IO, Any
 
 from utils.text import without_controls
+
+
+def speaks(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process logs what all of torchrun's would log alike."""
+    return "MASTER_ADDR" not in environ or environ.get("RANK", "0") == "0"
 
 
 def open_what_is_closed() -> None:
@@ -31,6 +38,16 @@ def put(text: str, to: IO[str] | None = None) -> None:
     encoding = stream.encoding or "utf-8"
     stream.write(without_controls(text).encode(encoding, "backslashreplace").decode(encoding))
     stream.flush()
+
+
+def put_json(value: Any) -> bool:
+    """Writes a value as a line of JSON to standard output; False where nobody reads it any more."""
+    try:
+        put_line(json.dumps(value))
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def put_line(text: str, to: IO[str] | None = None) -> None:

@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import NoReturn
 
+from utils.console import speaks
 from utils.text import without_controls, without_password
-from utils.world import speaks
 
 GRACE = (
     0.5  # seconds for the main thread to end by itself: Python cannot interrupt it inside a library's call
@@ -32,6 +32,7 @@ NOTHING_DONE = "nothing is finished yet, the same command starts over"
 _how_to_continue = NOTHING_DONE
 _at_once = False
 _gentle: threading.Event | None = None
+_answered: int | None = None  # the signal that set it
 _last_actions: list[Callable[[], object]] = []
 _leaving = threading.Lock()
 _wake: tuple[socket.socket, socket.socket] | None = None
@@ -121,6 +122,12 @@ def gently(asked: threading.Event) -> Iterator[None]:
         _gentle = None
 
 
+def leave_as_asked(say: Callable[[str], object]) -> None:
+    """`leave` where an interruption was answered gently."""
+    if _answered is not None:
+        leave(_answered, say)
+
+
 def _raise(number: int, _frame: FrameType | None) -> None:
     if _gentle is not None:
         return  # `_watch` sees to it
@@ -136,9 +143,11 @@ def _write(line: str) -> None:
 def _watch(wake: socket.socket) -> None:
     """Python's C-level handler writes each signal's number into the socket, also while the main thread is
     held."""
+    global _answered
     while True:
         stopping = [number for number in wake.recv(64) if number in EXIT_CODES]
         if stopping and _gentle is not None and not _gentle.is_set():
+            _answered = stopping[0]
             _gentle.set()
             _write("Ending with what is scored; once more ends it at once.")
         elif stopping:

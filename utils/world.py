@@ -17,6 +17,7 @@ from datetime import timedelta
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from utils.console import speaks
 from utils.errors import ConfigError
 from utils.text import one_line
 
@@ -187,11 +188,6 @@ def _number(environ: Mapping[str, str], name: str) -> int:
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"{name} is {one_line(text, 40)!r}, which is no number; torchrun sets it.")
     return int(text)
-
-
-def speaks(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether this process logs what all of torchrun's would say alike."""
-    return "MASTER_ADDR" not in environ or environ.get("RANK", "0") == "0"
 
 
 def neighbours(environ: Mapping[str, str] = os.environ) -> int:

@@ -20,9 +20,8 @@ from fdsl.flags.settings_file import (
     read_settings,
     write_settings,
 )
-from utils.console import Parser, put
+from utils.console import Parser, put, speaks
 from utils.errors import ConfigError
-from utils.world import speaks
 
 logger = logging.getLogger("fdsl")
 YES, NO = "true", "false"  # in a file, of a flag that takes no value

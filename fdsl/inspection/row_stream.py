@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from fdsl.inspection.score_files import Row
 from fdsl.store.prediction_folder import LISTED_SKIPPED, Totals
-from utils.console import put_line
+from utils.console import put_json
 
 
 def emit(rows: Iterable[Row], as_json: bool, keep_on: bool) -> Totals:
@@ -23,7 +21,7 @@ def emit(rows: Iterable[Row], as_json: bool, keep_on: bool) -> Totals:
         totals.anomalous += bool(row.get("anomalous"))
         if "error" in row and len(totals.first_skipped) < LISTED_SKIPPED:
             totals.first_skipped.append((row["image"], row["error"]))
-        if as_json and not _printed(row):
+        if as_json and not put_json(row):
             if not keep_on:
                 break
             as_json = False
@@ -34,13 +32,3 @@ def print_rows(output: Path) -> None:
     """Prints the rows of a finished output folder."""
     with open(output / "scores.jsonl", encoding="utf-8") as lines:
         emit(map(json.loads, lines), as_json=True, keep_on=False)
-
-
-def _printed(row: Row) -> bool:
-    """Prints a row as a line of JSON; False where nobody reads it any more."""
-    try:
-        put_line(json.dumps(row))
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return False
-    return True

@@ -88,15 +88,16 @@ def test_a_partial_folder_of_somebody_else_stays(place, file, tmp_path, folder):
 def test_what_an_interrupted_run_left_gives_way(tmp_path):
     for left in (
         {},
-        {results.BEGUN: "{"},
-        {"config.json": '{"made_by": "deploy/inspect.py"}', "scores.csv": "x"},
+        {"config.json": '{"made_by": "deploy/inspect.py"}'},
+        {"config.json": '{"made_by": "deploy/inspect.py"}', "pictures/a.jpg": "x"},
     ):
         for name, text in left.items():
-            (tmp_path / ".partial-inspect").mkdir(exist_ok=True)
-            (tmp_path / ".partial-inspect" / name).write_text(text)
+            file = tmp_path / ".partial-inspect" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
         folder = results.Folder(tmp_path, {})
         assert folder.finish()
-        assert sorted(content(tmp_path)) == ["config.json"]
+        assert sorted(content(tmp_path)) == ["config.json"] and not (tmp_path / "pictures").exists()
 
 
 @pytest.mark.parametrize("make", ["empty", "broken"])

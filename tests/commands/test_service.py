@@ -274,7 +274,7 @@ def test_with_a_token_nobody_else_is_answered(programs):
         (["--host", "camera"], "is no address in digits"),
         (["--host", "0.0.0.0", "--token", "short"], "at least 16"),
         (["--queue", "0"], "is not a whole number from 1"),
-        (["--threshold", "nan"], "must be a finite number"),
+        (["--threshold", "nan"], "is not a finite number"),
     ],
 )
 def test_flags_that_are_refused(flags, sentence):

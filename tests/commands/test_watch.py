@@ -118,8 +118,8 @@ def test_a_file_that_is_still_written_is_waited_for(exported, tmp_path):
         (["--watch", ".", "--format", "json"], "--watch and --pictures need --output DIR"),
         (["a.png", "--format", "json", "--pictures", "all"], "--watch and --pictures need --output DIR"),
         (["a.png", "--output", "out", "--stop-after", "1"], "--stop-after is for --watch"),
-        (["--watch", ".", "--output", "out", "--settle", "-1"], "is no number of seconds"),
-        (["--watch", ".", "--output", "out", "--settle", "nan"], "is no number of seconds"),
+        (["--watch", ".", "--output", "out", "--settle", "-1"], "is not a number of seconds"),
+        (["--watch", ".", "--output", "out", "--settle", "nan"], "is not a number of seconds"),
     ],
 )
 def test_flags_that_do_not_go_together(exported, tmp_path, flags, sentence):

@@ -10,8 +10,9 @@ import torch
 from torch.distributed import TCPStore
 
 from tests.support.ranks import free_port, in_ranks
+from utils.console import speaks
 from utils.errors import ConfigError, DataError
-from utils.world import World, as_of_first, connected, find_world, neighbours, own_gpu, speaks
+from utils.world import World, as_of_first, connected, find_world, neighbours, own_gpu
 
 TORCHRUN = {"MASTER_ADDR": "h", "RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}
 
