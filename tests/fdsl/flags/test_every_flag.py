@@ -44,7 +44,7 @@ SITUATIONS = {
     ("predict", "--references", "x", "--input", "y", "--format", "json"): None,
     ("app", "--detector", "x"): {"detector", "add-references", "forget", "debug"}
     | RUNTIME
-    | {"port", "host", "token", "max-upload"},
+    | {"port", "host", "token", "max-upload", "min-area"},
 }
 
 
