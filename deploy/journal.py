@@ -10,7 +10,7 @@ from typing import IO, Any
 
 from utils.errors import ConfigError
 from utils.files import as_file, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
-from utils.score_rows import BOX_COLUMNS, COLUMNS, csv_row
+from utils.score_rows import BOX_COLUMNS, COLUMNS, cells_of, write_scores
 from utils.text import printable
 
 MADE_BY = "deploy/inspect.py --watch"
@@ -69,7 +69,7 @@ class Journal:
             lines.truncate(whole)
         with open(self.folder / TABLE, "w", encoding="utf-8", newline="") as out:
             with open(file, encoding="utf-8") as lines_again:
-                write_csv(out, COLUMNS, (csv_row(self._parsed(line)) for line in lines_again))
+                write_scores(out, map(self._parsed, lines_again), COLUMNS)  # what a later row may fill
 
     def _parsed(self, line: str | bytes) -> dict[str, Any]:
         try:
@@ -100,7 +100,7 @@ class Journal:
         """A photograph's row; it is on the disk when this returns."""
         self._rows.write(json.dumps(row, allow_nan=False) + "\n")
         flush_to_disk(self._rows)
-        _append(self._table, csv_row(row))
+        _append(self._table, cells_of(row).values())
         self._note(row)
 
     def skip(self, name: str, reason: str) -> None:

@@ -12,7 +12,7 @@ from typing import IO, Any, NoReturn
 from deploy.pictures import PICTURES
 from utils.errors import ConfigError
 from utils.files import as_file, flush_to_disk, read_json, remove_folder, whole_file, write_csv, write_json
-from utils.score_rows import COLUMNS, csv_row
+from utils.score_rows import filled_columns, write_scores
 from utils.text import printable
 
 MARKER = "deploy/inspect.py"
@@ -38,7 +38,7 @@ class Folder:
         write_json(self.partial / CONFIG, {"made_by": MARKER, **facts})
         self.rows = tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8")
         self.skipped: list[tuple[str, str]] = []
-        self.count = 0
+        self.count, self.filled = 0, set[str]()
 
     def _refuse(self, what: str) -> NoReturn:
         raise ConfigError(
@@ -52,6 +52,7 @@ class Folder:
             self.skipped.append((row["image"], row["error"]))
             return
         self.count += 1
+        self.filled |= filled_columns(row)
         self.rows.write(json.dumps(row, allow_nan=False) + "\n")
 
     def finish(self) -> bool:
@@ -86,9 +87,9 @@ class Folder:
             self.rows.seek(0)
             for line in self.rows:
                 lines.write(line)
-                yield csv_row(json.loads(line))
+                yield json.loads(line)
 
-        write_csv(table, COLUMNS, rows())
+        write_scores(table, rows(), self.filled)
 
 
 def is_ours(folder: Path) -> bool:

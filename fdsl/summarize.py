@@ -66,11 +66,7 @@ def markdown(folder: Path, rows: Sequence[Row], skipped: Mapping[str, str]) -> s
 
 def _dataset_part(dataset: str, rows: Sequence[Row]) -> list[str]:
     """A dataset's title, table, warnings and sources."""
-    warnings = [
-        f"- {_plain(row.method)}, {row.shots} shot(s): {_plain(text)}."
-        for row in rows
-        for text in row.warnings
-    ]
+    warnings = [f"- {_plain(text)}." for text in warnings_of(rows)]
     by_origin = sorted(rows, key=lambda row: row.published)
     sources = dict.fromkeys(f"- {_plain(row.method)}: {_plain(row.source)}" for row in by_origin)
     return [
@@ -79,6 +75,19 @@ def _dataset_part(dataset: str, rows: Sequence[Row]) -> list[str]:
         *(["Warnings:\n\n" + "\n".join(warnings)] if warnings else []),
         "What was run, and where the published rows come from:\n\n" + "\n".join(sources),
     ]
+
+
+def warnings_of(rows: Sequence[Row]) -> list[str]:
+    """The warnings of a dataset's rows; what holds for all of several runs is said once."""
+    own = [row for row in rows if not row.published]
+    of_all = [text for text in own[0].warnings if all(text in row.warnings for row in own)] if own[1:] else []
+    of_some = [
+        f"{row.method}, {row.shots} shot(s): {text}"
+        for row in own
+        for text in row.warnings
+        if text not in of_all
+    ]
+    return [f"all rows that are not published: {text}" for text in of_all] + of_some
 
 
 def _table(rows: Sequence[Row]) -> str:
@@ -132,11 +141,11 @@ def _csv_row(row: Row) -> list[object]:
         row.dataset,
         row.shots,
         row.method,
-        int(row.published),
+        row.published,
         " ".join(map(str, row.seeds)),
         None if row.published else " ".join(row.categories),
-        int(row.comparable),
-        None if row.published else int(row.sees_test_set),
+        row.comparable,
+        None if row.published else row.sees_test_set,
         *(part for name in METRIC_NAMES for part in row.metrics[name] or (None, None)),
         row.source,
     ]
@@ -160,9 +169,9 @@ def main(argv: list[str] | None = None) -> None:
     for name, why in skipped.items():
         logger.warning("skipped %s: %s", name, why)
     rows = table_rows(runs)
-    for row in rows:
-        for text in row.warnings:
-            logger.warning("warning: %s, %s, %d shot(s): %s", row.method, row.dataset, row.shots, text)
+    for dataset in dict.fromkeys(row.dataset for row in rows):
+        for text in warnings_of([row for row in rows if row.dataset == dataset]):
+            logger.warning("warning: %s, %s", dataset, text)
     output = args.output or args.folder
     text = write_summary(output, args.folder, rows, skipped)
     put(text)

@@ -179,9 +179,11 @@ def write_csv(out: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """What `write_csv` writes, as a text."""
+    """What `write_csv` writes, as a text, without columns that are empty in every row."""
+    table = [dict(zip(columns, row)) for row in rows]
+    filled = [name for name in columns if not table or any(row[name] not in (None, "") for row in table)]
     buffer = io.StringIO()
-    write_csv(buffer, columns, rows)
+    write_csv(buffer, filled, ([row[name] for name in filled] for row in table))
     return buffer.getvalue()
 
 
@@ -199,6 +201,8 @@ def csv_cells(row: Iterable[Any]) -> list[Any]:
 def _cell(value: Any) -> Any:
     if value is None:
         return ""
+    if isinstance(value, bool):
+        return str(value).lower()  # as in JSON
     if isinstance(value, float):
         return repr(value)
     if isinstance(value, str) and value.startswith(FORMULA_STARTS):

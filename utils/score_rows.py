@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import IO, Any
 
-from utils.files import as_file
+from utils.files import as_file, write_csv
 
 BOX_COLUMNS = ("x", "y", "width", "height", "area")
 COLUMNS = (
@@ -42,16 +42,20 @@ def row_of(name: str, found: Any) -> dict[str, Any]:
     }
 
 
-def csv_row(row: Mapping[str, Any]) -> list[Any]:
-    """A row of scores.csv: of the boxes the hottest one, and how many there are; the scores of both branches
-    are in scores.jsonl alone."""
-    first = row["boxes"][0] if row["boxes"] else {}
-    return [
-        as_file(row["image"]),
-        *(row[name] for name in COLUMNS[1:4]),
-        None if row["anomalous"] is None else str(row["anomalous"]).lower(),  # as in JSON
-        row["reason"],
-        *(first.get(name) for name in BOX_COLUMNS),
-        len(row["boxes"]),
-        row["picture"],
-    ]
+def cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The cells of a row of scores.csv by their columns: of the boxes the hottest one, and how many there
+    are; the scores of both branches are in scores.jsonl alone."""
+    hottest = row["boxes"][0] if row["boxes"] else {}
+    named = {name: hottest.get(name) if name in BOX_COLUMNS else row[name] for name in COLUMNS}
+    return {**named, "image": as_file(row["image"]), "boxes": len(row["boxes"])}
+
+
+def filled_columns(row: Mapping[str, Any]) -> set[str]:
+    """The columns in which a row has a value: of those that no row fills there is none in scores.csv."""
+    return {name for name, value in cells_of(row).items() if value is not None}
+
+
+def write_scores(out: IO[str], rows: Iterable[Mapping[str, Any]], filled: Container[str]) -> None:
+    """Writes scores.csv, with the `filled` columns."""
+    columns = [name for name in COLUMNS if name in filled]
+    write_csv(out, columns, ([cells[name] for name in columns] for cells in map(cells_of, rows)))

@@ -221,7 +221,7 @@ def _rows(runs: Iterable[PlannedRun]) -> list[Row]:
     sees = [row.runs[0].config.detector.sees_test_set for row in found]
     if any(sees):
         for row, does in zip(found, sees):
-            row.settings[SEES] = "yes" if does else "no"
+            row.settings[SEES] = str(does).lower()
     return found
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,16 +38,6 @@ logger = logging.getLogger("fdsl")
 OVERLAPS = "pixels.json"  # of a run: how the scores of normal and of defective pixels are distributed
 OWN_SCORES = "Pixel scores of this run"
 DISTANCES = "Length of the discrepancy, without heads"
-SCORE_COLUMNS = (
-    "image",
-    "category",
-    "defect",
-    "anomalous",
-    "image_score",
-    "score",
-    "base_score",
-    "window_score",
-)
 
 
 def write_results(
@@ -63,7 +54,7 @@ def write_results(
     for category, records in split.records.items():
         part = slice(start, start := start + len(records))
         views.append(evaluate(category, split, fused[part], score[part], config, max_pixels))
-    write_text(folder / "scores.csv", csv_text(SCORE_COLUMNS, score_rows(run.maps, score, split, views)))
+    write_text(folder / "scores.csv", csv_text(*score_table(run.maps, score, split, views)))
     known = {view.name: overlap.to_json() for view in views for overlap in view.overlaps.values()}
     write_json(folder / OVERLAPS, {"categories": known})
     categories = {view.name: view.metrics for view in views}
@@ -78,19 +69,30 @@ def write_results(
         write_report(folder, summaries, config, metrics, published_row(config, list(categories)))
 
 
-def score_rows(
+def score_table(
     maps: ScoreMaps, score: np.ndarray, split: FewShotSplit, views: Sequence[CategoryView]
-) -> list[tuple]:
-    """A row of SCORE_COLUMNS for each image; `score` (n,) is the raw one of both branches."""
-    rows: list[tuple] = []
-    for view, records in zip(views, split.records.values()):
-        for record, image_score in zip(records, view.scores.tolist()):
-            number = len(rows)
-            raw = float(score[number]), float(maps.base_score[number])
-            window = None if maps.window_score is None else float(maps.window_score[number])
-            named = as_file(record.image_path), view.name, record.defect, int(record.anomalous)
-            rows.append((*named, image_score, *raw, window))
-    return rows
+) -> tuple[list[str], Iterable[tuple]]:
+    """The columns of scores.csv and a row for each image; `score` (n,) is the raw one of both branches, which
+    has a column of its own where the image score is another one, and so have the branches."""
+    records = [record for part in split.records.values() for record in part]
+    table: dict[str, list[Any]] = {
+        "image": [as_file(record.image_path) for record in records],
+        "category": [view.name for view in views for _ in view.image_paths],
+        "defect": [record.defect for record in records],
+        "anomalous": [record.anomalous for record in records],
+        "image_score": [value for view in views for value in view.scores.tolist()],
+    }
+    scores = [table["image_score"]]
+    for name, values in (
+        ("score", score),
+        ("base_score", maps.base_score),
+        ("window_score", maps.window_score),
+    ):
+        own = None if values is None else values.tolist()
+        if own is not None and own not in scores:
+            table[name] = own
+            scores.append(own)
+    return list(table), zip(*table.values())
 
 
 @dataclass(frozen=True)

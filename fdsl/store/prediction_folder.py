@@ -40,7 +40,7 @@ from utils.files import (
     write_json,
 )
 from utils.log import warn
-from utils.score_rows import COLUMNS, csv_row
+from utils.score_rows import filled_columns, write_scores
 
 logger = logging.getLogger("fdsl")
 RANKED = 500  # rows that the report shows,
@@ -57,8 +57,8 @@ WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html
 class Totals:
     """What a finished run amounts to: counts, every score (n,) float64, the rows with the highest scores, and
     of a run that has more rows than these a sample of all. `reasoned`: the scores of those that cannot be
-    judged normal whatever they score. `keeps_earlier`: nothing was scored, and the
-    results of the run before are left as they were."""
+    judged normal whatever they score. `filled`: the columns of scores.csv. `keeps_earlier`: nothing was
+    scored, and the results of the run before are left as they were."""
 
     scored: int = 0
     anomalous: int = 0
@@ -68,6 +68,7 @@ class Totals:
     first_skipped: list[tuple[str, str]] = field(default_factory=list)
     sample: list[dict] = field(default_factory=list)
     reasoned: list[float] = field(default_factory=list)
+    filled: set[str] = field(default_factory=set)
     keeps_earlier: bool = False
 
 
@@ -231,7 +232,7 @@ class PredictionFolder:
             if self.keep_maps:
                 self._save_maps(totals.scored, grid, fused)
             with whole_file(self.folder / "scores.csv") as out:
-                write_csv(out, COLUMNS, map(csv_row, self._read()))
+                write_scores(out, self._read(), totals.filled)
             os.replace(self.partial / ROWS, self.folder / "scores.jsonl")
         shutil.rmtree(self.partial, ignore_errors=True)
         return totals
@@ -268,6 +269,7 @@ class PredictionFolder:
         for number, row in enumerate(self._read()):
             scores.append(row["score"])
             totals.anomalous += bool(row["anomalous"])
+            totals.filled |= filled_columns(row)
             if row["reason"]:
                 totals.reasoned.append(row["score"])
             item = (row["score"], -number, row)

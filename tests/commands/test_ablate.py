@@ -207,7 +207,7 @@ def test_the_table_compares_checkpoints_shots_and_seeds(
 def test_a_table_says_which_rows_see_the_test_set(datasets, backbone, tmp_path):
     run(datasets[0], tmp_path, [*backbone, *QUICK], "--method", "nearest", "--ablate", "with-batch=0,1")
     rows = json.loads((tmp_path / "fdsl/mvtec/ablation.json").read_text())["rows"]
-    assert [row["settings"]["sees the test set"] for row in rows] == ["no", "yes"]
+    assert [row["settings"]["sees the test set"] for row in rows] == ["false", "true"]
     assert "sees the test set" in (tmp_path / "fdsl/mvtec/ablation.md").read_text()
 
 

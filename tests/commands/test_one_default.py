@@ -28,7 +28,7 @@ def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_pat
     assert len(references) == shots
     with open(scored, encoding="utf-8-sig", newline="") as rows:
         table = list(csv.DictReader(rows))
-    images, tested = [root / row["image"] for row in table], [float(row["score"]) for row in table]
+    images, tested = [root / row["image"] for row in table], [float(row["image_score"]) for row in table]
 
     arguments = ["--references", *references, "--input", *map(str, images)]
     predict.main([*arguments, "--output", str(tmp_path / "out"), "--pictures", "none", *backbone])

@@ -557,7 +557,8 @@ def test_resume_of_a_finished_run_takes_new_photographs_in(place, detector, tmp_
     draw(tmp_path / "parts/0.png", 71, defect=True)
     predict.main(arguments)
     assert [row["image"] for row in rows(tmp_path / "out/scores.csv")] == ["1.png", "0.png"]
-    assert rows(tmp_path / "out/scores.csv")[0] == first[0]
+    assert first[0].items() <= rows(tmp_path / "out/scores.csv")[0].items()
+    assert "x" not in first[0]  # columns that no row fills are left out
     assert load_maps(tmp_path / "out/maps.npz").names == ["1.png", "0.png"]
 
 

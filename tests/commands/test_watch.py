@@ -272,7 +272,7 @@ def test_pictures_of_a_finished_run(exported, place, tmp_path):
         subprocess.run([*command, *flags], check=True, capture_output=True, timeout=60)
         table = rows(tmp_path / "out/scores.csv")
         wanted = sum(one["anomalous"] == "true" for one in table) if count is None else count
-        drawn = [one["picture"] for one in table if one["picture"]]
+        drawn = [one["picture"] for one in table if one.get("picture")]
         assert len(drawn) == len(set(drawn)) == wanted
         assert all(Image.open(tmp_path / "out" / place).size for place in drawn)
         assert len(list((tmp_path / "out").glob("pictures/*"))) == wanted

@@ -192,7 +192,7 @@ def test_rows_that_see_the_test_set_say_so_in_a_column(tmp_path):
     assert reported["fdsl mul_13_2_0.5"] == "no" and reported["PatchCore (published)"] == "-"
     with open(tmp_path / "summary.csv", encoding="utf-8-sig", newline="") as file:
         flat = {line["method"]: line["sees_test_set"] for line in csv.DictReader(file)}
-    assert flat["fdsl batch"] == "1" and flat["fdsl mul_13_2_0.5"] == "0" and flat["PatchCore"] == ""
+    assert flat["fdsl batch"] == "true" and flat["fdsl mul_13_2_0.5"] == "false" and flat["PatchCore"] == ""
     rows = json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))["rows"]
     assert {row["sees_test_set"] for row in rows} == {True, False, None}
 
@@ -247,6 +247,16 @@ def test_warnings_of_what_cannot_be_compared(tmp_path, caplog, capsys):
     assert all(
         reported[0] in text and reported[0] in caplog.text for reported in (few, foreign, untrained, other)
     )
+
+
+def test_warnings_that_hold_for_all_rows_stand_there_once(tmp_path, capsys):
+    write_run(tmp_path, 14, backbone__pretrained="none")
+    write_run(tmp_path, 14, backbone__pretrained="none", image_score="max")
+    write_run(tmp_path, 14, backbone__pretrained="none", image_score="top1", categories=("bottle",))
+    summarize.main([str(tmp_path)])
+    text = capsys.readouterr().out
+    assert text.count("the backbone is untrained") == text.count("all rows that are not published: ") == 1
+    assert text.count("- fdsl mul_13_2_0.5_top1, 1 shot(s): not comparable") == 1
 
 
 def test_undefined_metrics_are_dashes_and_nulls(tmp_path, capsys):

@@ -29,6 +29,12 @@ def test_cells_that_a_spreadsheet_would_run_are_neutralised():
     assert [row[0] for row in rows[1:]] == ["'=1+1", "'+1", "'-1", "'@x", "'\tx", "plain"]
 
 
+def test_a_column_that_no_row_fills_is_left_out():
+    lines = csv_text(["a", "b", "c"], [[True, None, 0.5], [False, "", None]]).splitlines()
+    assert lines == ["\ufeffa,c", "true,0.5", "false,"]
+    assert csv_text(["a"], []) == "\ufeffa\n"
+
+
 KILLED = """
 import os, signal, sys
 from utils import files
