@@ -12,11 +12,11 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, Response, abort, jsonify, redirect, request, send_file
+from flask import Blueprint, Flask, Response, abort, current_app, g, redirect, request, send_file
 from werkzeug.exceptions import HTTPException
 
 from data.region_of_interest import Shape
@@ -34,6 +34,7 @@ WAITING = 16  # requests that wait for the detector at once; app.py has more thr
 IDLE_SECONDS = 600  # a visitor who was quiet for so long makes room when there are too many
 LEFT_SECONDS = 4 * 3600  # and after this time in any case when another one comes
 MOST_SHAPES, MOST_CORNERS = 100, 1000  # of a region of interest, and of one of its shapes
+LARGEST = 1e300  # JSON holds larger whole numbers, which are no float
 BUSY = "many photographs wait for the detector; try again in a moment"
 HOSTS = ("127.0.0.1", "localhost", "[::1]")
 COOKIE = "fdsl"  # holds the token's digest
@@ -81,14 +82,14 @@ class Visitors:
         return name
 
     def __getitem__(self, name: str) -> Session:
-        """Raises KeyError for a name that is not, or no longer, known."""
+        """Raises KeyError for a name that is not here, or no longer."""
         with self._lock:
             session, _ = self._sessions[name]
             self._sessions[name] = session, time.monotonic()
             self._sessions.move_to_end(name)
             return session
 
-    def has(self, name: str) -> bool:
+    def __contains__(self, name: str) -> bool:
         with self._lock:
             return name in self._sessions
 
@@ -96,6 +97,9 @@ class Visitors:
         with self._lock:
             session, _ = self._sessions.pop(name)
         session.close()
+
+
+sessions = Blueprint("sessions", __name__, url_prefix="/sessions/<name>")
 
 
 def make_server(
@@ -114,9 +118,8 @@ def make_server(
     app = Flask("fdsl", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = limits.file_bytes
     visitors = Visitors(lambda place: Session(detector, place, limits, rotations), folder)
-    in_turn = partial(_in_turn, threading.BoundedSemaphore(WAITING))
+    app.extensions |= {"visitors": visitors, "turns": threading.BoundedSemaphore(WAITING)}
     page, style = _page(detector, limits, facts)
-
     proof = None if token is None else hashlib.sha256(token.encode()).hexdigest()
 
     @app.before_request
@@ -137,54 +140,115 @@ def make_server(
         response.headers.update(HEADERS)
         return response
 
-    app.register_error_handler(Exception, partial(_refusal, visitors))
-    route = partial(_add, app)
-
-    route("GET", "/", lambda: Response(page, mimetype="text/html"))
-    route("GET", "/page.js", lambda: send_file(PAGE / "page.js", mimetype="text/javascript"))
-    route("GET", "/page.css", lambda: Response(style, mimetype="text/css"))
-    route("POST", "/sessions", lambda: jsonify(name=visitors.new()))
-    route("GET", "/sessions/<name>", lambda name: jsonify(visitors[name].state()))
-    route("DELETE", "/sessions/<name>", lambda name: _done(visitors.close(name)))
-    for kind in KINDS:
-        route("POST", f"/sessions/<name>/{kind}", partial(_upload, visitors, kind), kind)
-    route(
-        "DELETE",
-        "/sessions/<name>/uploads/<int:number>",
-        in_turn(lambda name, number: _removed(visitors[name], number)),
-    )
-
-    route("POST", "/sessions/<name>/learn", in_turn(lambda name: _learn(visitors[name])))
-    route("POST", "/sessions/<name>/calibrate", in_turn(lambda name: _calibrate(visitors[name])))
-    route(
-        "POST",
-        "/sessions/<name>/photographs/<int:number>/score",
-        in_turn(lambda name, number: jsonify(visitors[name].score(number))),
-    )
-    route(
-        "POST",
-        "/sessions/<name>/photographs/<int:number>/reference",
-        lambda name, number: jsonify(visitors[name].take_as_reference(number)),
-    )
-    route("PUT", "/sessions/<name>/threshold", in_turn(lambda name: _decide(visitors[name])))
-    for kind in ("photo", "heat"):
-        route(
-            "GET",
-            f"/sessions/<name>/uploads/<int:number>/{kind}.jpg",
-            partial(_picture, visitors, kind),
-            kind,
-        )
-    route(
-        "GET",
-        "/sessions/<name>/results.zip",
-        in_turn(lambda name: _file(visitors[name].results(), "fdsl-results.zip")),
-    )
-    route(
-        "GET",
-        "/sessions/<name>/detector.safetensors",
-        in_turn(lambda name: _file(visitors[name].saved_detector(), "detector.safetensors")),
-    )
+    app.get("/")(lambda: Response(page, mimetype="text/html"))
+    app.get("/page.js", endpoint="js")(lambda: send_file(PAGE / "page.js", mimetype="text/javascript"))
+    app.get("/page.css", endpoint="css")(lambda: Response(style, mimetype="text/css"))
+    app.post("/sessions", endpoint="new")(lambda: {"name": visitors.new()})
+    app.register_error_handler(Exception, _refusal)
+    app.register_blueprint(sessions)
     return app
+
+
+def in_turn(view: Callable[..., Any]) -> Callable[..., Any]:
+    """The view where few others wait for the detector: those who wait leave threads for the pages."""
+
+    @wraps(view)
+    def waiting(**given: Any) -> Any:
+        turns = current_app.extensions["turns"]
+        if not turns.acquire(blocking=False):
+            return {"error": BUSY}, 503, {"Retry-After": "1"}
+        try:
+            return view(**given)
+        finally:
+            turns.release()
+
+    return waiting
+
+
+@sessions.before_request
+def find_session() -> None:
+    assert request.view_args is not None
+    g.name = request.view_args.pop("name")
+    g.session = current_app.extensions["visitors"][g.name]
+
+
+@sessions.get("")
+def state() -> dict[str, Any]:
+    return g.session.state()
+
+
+@sessions.delete("")
+def leave() -> dict[str, Any]:
+    current_app.extensions["visitors"].close(g.name)
+    return {"done": True}
+
+
+@sessions.post(f"/<any({', '.join(KINDS)}):kind>")
+def upload(kind: str) -> dict[str, Any]:
+    return g.session.add(kind, request.get_data(cache=False), request.args.get("name", ""))
+
+
+@sessions.delete("/uploads/<int:number>")
+@in_turn
+def remove(number: int) -> dict[str, Any]:
+    g.session.remove(number)
+    return g.session.state()
+
+
+@sessions.get("/uploads/<int:number>/<any(photo, heat):kind>.jpg")
+def picture(number: int, kind: str) -> Response:
+    return Response(g.session.picture(number, kind), mimetype="image/jpeg")
+
+
+@sessions.post("/learn")
+@in_turn
+def learn() -> dict[str, Any]:
+    asked = _asked()
+    rotations = asked.get("rotations", 1)
+    if rotations != AUTO and not (type(rotations) is int and 1 <= rotations <= 36):
+        raise ConfigError(f"rotations are 1 to 36 or {AUTO}")
+    g.session.learn(rotations, _rate_in(asked), _shapes_in(asked))
+    return g.session.state()
+
+
+@sessions.post("/calibrate")
+@in_turn
+def calibrate() -> dict[str, Any]:
+    g.session.calibrate(_rate_in(_asked()))
+    return g.session.state()
+
+
+@sessions.post("/photographs/<int:number>/score")
+@in_turn
+def score(number: int) -> dict[str, Any]:
+    return g.session.score(number)
+
+
+@sessions.post("/photographs/<int:number>/reference")
+def take_as_reference(number: int) -> dict[str, Any]:
+    return g.session.take_as_reference(number)
+
+
+@sessions.put("/threshold")
+@in_turn
+def decide() -> dict[str, Any]:
+    asked = _asked()
+    given = {name: asked.get(name) for name in ("score", "rate")}
+    if any(value is not None and not _is_number(value) for value in given.values()):
+        raise ConfigError("a threshold is a number")
+    return g.session.decide(**given)
+
+
+@sessions.get("/results.zip")
+@in_turn
+def results() -> Response:
+    return _file(g.session.results(), "fdsl-results.zip")
+
+
+@sessions.get("/detector.safetensors")
+@in_turn
+def saved_detector() -> Response:
+    return _file(g.session.saved_detector(), "detector.safetensors")
 
 
 def _admitted(proof: str) -> Response | None:
@@ -213,26 +277,6 @@ def _from_elsewhere() -> str:
     )
 
 
-def _in_turn(turns: threading.BoundedSemaphore, view: Callable[..., Any]) -> Callable[..., Any]:
-    """The view where few others wait for the detector: those who wait leave threads for the pages."""
-
-    def waiting(**given: Any) -> Any:
-        if not turns.acquire(blocking=False):
-            return jsonify(error=BUSY), 503, {"Retry-After": "1"}
-        try:
-            return view(**given)
-        finally:
-            turns.release()
-
-    return waiting
-
-
-def _add(app: Flask, method: str, rule: str, view: Callable[..., Any], more: str = "") -> None:
-    app.add_url_rule(
-        rule, endpoint=f"{method} {rule} {more}".replace(".", "_"), view_func=view, methods=[method]
-    )
-
-
 def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]]) -> tuple[str, str]:
     environment = templates(PAGE)
     made = detector.scorer.detector
@@ -247,30 +291,6 @@ def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]
     return page, environment.get_template("report.css.j2").render() + (PAGE / "page.css").read_text(
         encoding="utf-8"
     )
-
-
-def _upload(visitors: Visitors, kind: str, name: str) -> Response:
-    session = visitors[name]
-    add = {
-        "references": session.add_reference,
-        "calibration": session.add_calibration,
-        "photographs": session.add_photograph,
-    }
-    return jsonify(add[kind](request.get_data(cache=False), request.args.get("name", "")))
-
-
-def _learn(session: Session) -> Response:
-    asked = _asked()
-    rotations = asked.get("rotations", 1)
-    if rotations != AUTO and not (type(rotations) is int and 1 <= rotations <= 36):
-        raise ConfigError(f"rotations are 1 to 36 or {AUTO}")
-    session.learn(rotations, _rate_in(asked), _shapes_in(asked))
-    return jsonify(session.state())
-
-
-def _calibrate(session: Session) -> Response:
-    session.calibrate(_rate_in(_asked()))
-    return jsonify(session.state())
 
 
 def _rate_in(asked: dict[str, Any]) -> float:
@@ -299,18 +319,6 @@ def _is_shape(given: Any) -> bool:
     return numbers and isinstance(given.get("ignored"), bool)
 
 
-def _decide(session: Session) -> Response:
-    asked = _asked()
-    given = {name: asked.get(name) for name in ("score", "rate")}
-    if any(value is not None and not _is_number(value) for value in given.values()):
-        raise ConfigError("a threshold is a number")
-    return jsonify(session.decide(**given))
-
-
-def _picture(visitors: Visitors, kind: str, name: str, number: int) -> Response:
-    return Response(visitors[name].picture(number, kind), mimetype="image/jpeg")
-
-
 def _file(path: Path, name: str) -> Response:
     """The file as a download; it is gone when it has been sent."""
     file = open(path, "rb")
@@ -329,36 +337,22 @@ def _asked() -> dict[str, Any]:
     return asked
 
 
-LARGEST = 1e300  # JSON holds larger whole numbers, which are no float
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < LARGEST
 
 
-def _removed(session: Session, number: int) -> Response:
-    session.remove(number)
-    return jsonify(session.state())
-
-
-def _done(_: None) -> Response:
-    return jsonify(done=True)
-
-
-def _refusal(visitors: Visitors, error: Exception) -> tuple[Response, int]:
+def _refusal(error: Exception) -> tuple[dict[str, str], int]:
     """One sentence with the cause; what nobody expected goes to the log."""
     if isinstance(error, HTTPException):
         sentences = {413: "the file is larger than this page takes", 404: "there is nothing here"}
-        return jsonify(error=sentences.get(error.code, error.description)), error.code
-    name = (request.view_args or {}).get("name")
-    left = isinstance(error, OSError) and name is not None and not visitors.has(name)
+        return {"error": sentences.get(error.code, error.description)}, error.code
+    left = isinstance(error, OSError) and "name" in g and g.name not in current_app.extensions["visitors"]
     if isinstance(error, KeyError) or left:  # a visitor's files are gone when he has left meanwhile
-        return jsonify(error="it is not here any more; load the page again"), 404
+        return {"error": "it is not here any more; load the page again"}, 404
     if isinstance(error, (DataError, ModelError, ConfigError)):
-        return jsonify(error=str(error)), 422
+        return {"error": str(error)}, 422
     if is_out_of_memory(error):
-        return jsonify(error=f"there is not enough memory; {CURE}"), 507
+        return {"error": f"there is not enough memory; {CURE}"}, 507
     logger.error("the page could not answer %s %s", request.method, request.path, exc_info=error)
-    return jsonify(
-        error=f"that failed ({type(error).__name__}); the window that runs app.py has the details"
-    ), 500
+    sentence = f"that failed ({type(error).__name__}); the window that runs app.py has the details"
+    return {"error": sentence}, 500

@@ -17,10 +17,9 @@ from PIL import Image
 from data.images import MAX_PIXELS
 from data.region_of_interest import Shape, drawn_roi
 from fdsl.api import AnomalyDetector, Prediction, Threshold
-from fdsl.boxes import find_boxes
 from fdsl.inspection.score_files import draw, finish, inspected_row, run_config
 from fdsl.references.rotation import ROTATIONS
-from fdsl.regions import Region, regions_of
+from fdsl.regions import Region
 from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds.threshold import FEWEST_OF_BATCH, NormalScores
@@ -28,7 +27,7 @@ from models.methods.batch import FEWEST
 from page.uploads import Upload, distinct, holds, jpeg, plain_name, receive, refuse_mask, remove, zipped
 from utils.config import AUTO
 from utils.errors import ConfigError, DataError
-from utils.hot_regions import Box, upsample
+from utils.hot_regions import upsample
 from utils.room import OnDisk
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
@@ -38,7 +37,12 @@ MOST_COMPARED = 50  # with each other: their tokens lie on the disk, and each is
 MOST_COPIES = 48  # references times rotations: each is a part of the memory bank
 RATES = (0.001, 0.01, 0.05, 0.1, 0.2)
 DRAWN = "the mask drawn on the page"
-KINDS = ("references", "calibration", "photographs")  # of uploads
+ENOUGH = {  # where there is no place for one more upload of a kind
+    "references": "are enough; remove one first",
+    "calibration": "are as many as this page holds; remove some, or use predict.py",
+    "photographs": "are as many as this page holds; remove some, or use predict.py",
+}
+KINDS = tuple(ENOUGH)
 
 
 @dataclass(frozen=True)
@@ -54,10 +58,10 @@ class Limits:
 
 @dataclass
 class Photograph(Upload):
-    """An upload to inspect and, once scored by the detector as it is now, what was found."""
+    """An upload to inspect and, once it is scored by the detector as it is now, its prediction, and the
+    regions that are displayed where it is anomalous: the browser decides that."""
 
-    found: Prediction | None = None
-    boxes: list[Box] = field(default_factory=list)
+    prediction: Prediction | None = None
     regions: list[Region] = field(default_factory=list)
 
 
@@ -77,7 +81,7 @@ class Session:
         self.calibration: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
         self._count = 0
-        self._coming = dict.fromkeys(KINDS, 0)  # uploads that are being received
+        self._coming: dict[str, dict[int, bytes]] = {kind: {} for kind in KINDS}  # that are being received
         self._lock = RLock()  # what is here
         self._work = Lock()  # the detector
         self._take(detector.another(), [], None, self.usual)
@@ -97,7 +101,7 @@ class Session:
         self.detector, self.fitted, self.rotations = detector, fitted, rotations
         self.compared = set(compared)
         for photograph in self.photographs.values():
-            photograph.found, photograph.boxes, photograph.regions = None, [], []
+            photograph.prediction, photograph.regions = None, []
         self.own = detector.normal, detector.threshold, rate
         self._judge_by(detector.normal, detector.threshold, rate)
 
@@ -109,15 +113,15 @@ class Session:
         calibrated: Iterable[int] = (),
     ) -> None:
         """From now on these scores of normal images and this threshold, which are of the calibration images
-        `calibrated`; scores of photographs stay, percentiles, boxes and regions follow."""
+        `calibrated`; scores of photographs stay, percentiles and regions follow."""
         self.detector.normal, self.detector.threshold, self.rate = normal, threshold, rate
         self.calibrated = set(calibrated)
-        self.level = None if threshold is None else threshold.level  # from which a patch is boxed
+        self.pixel_threshold = None if threshold is None else threshold.level
         for photograph in self.photographs.values():
-            if (found := photograph.found) is not None:
+            if (found := photograph.prediction) is not None:
                 percentile = None if normal is None else normal.percentile(found.score)
-                photograph.found = replace(found, normal_percentile=percentile)
-                photograph.boxes, photograph.regions = self._places(found)
+                photograph.prediction = replace(found, normal_percentile=percentile)
+                photograph.regions = self._regions(found)
 
     def _judge_by_references(self) -> None:
         """Back to the threshold without calibration images, at the rate that is chosen now."""
@@ -190,87 +194,55 @@ class Session:
         calibration image."""
         return self.compares and not self.takes_references and not self.calibrated
 
-    def add_reference(self, content: bytes, name: str) -> dict[str, Any]:
-        """Takes a normal image as a reference; `learn` fits the detector to it. DataError for what is no
-        photograph, and where the method takes no references."""
-        if not self.takes_references:
+    def add(self, kind: str, content: bytes, name: str) -> dict[str, Any]:
+        """Takes an upload of one of KINDS: a normal image as a reference, to which `learn` fits the detector;
+        one that is no reference, from which `learn` or `calibrate` takes the threshold; or a photograph,
+        which `score` scores. DataError for what is no photograph, for a normal image that is here already
+        (it would be scored by itself), and where there is no place for it."""
+        uploads: dict[int, Any] = getattr(self, kind)
+        is_normal = kind != "photographs"
+        most = self.limits.references if kind == "references" else self.limits.photographs
+        if kind == "references" and not self.takes_references:
             raise DataError("this method takes no references: add photographs to inspect")
-        most = self.limits.references
-        enough = f"{most} references are enough; remove one first"
-        return self._add_normal("references", self.references, most, enough, content, name)
-
-    def add_calibration(self, content: bytes, name: str) -> dict[str, Any]:
-        """Takes a normal image that is no reference; `learn` or `calibrate` takes the threshold from it.
-        DataError for what is no photograph."""
-        if any(known.content == content for known in self.start.kept):
-            raise DataError(f"{plain_name(name)}: is among the references already")
-        most = self.limits.photographs
-        enough = f"{most} calibration images are as many as this page holds; remove some, or use predict.py"
-        return self._add_normal("calibration", self.calibration, most, enough, content, name)
-
-    def _add_normal(
-        self, kind: str, known: dict[int, Upload], most: int, enough: str, content: bytes, name: str
-    ) -> dict[str, Any]:
-        with self._place(kind, known, most, enough) as number:
-            with self._lock:
+        with self._lock:
+            if len(uploads) + len(self._coming[kind]) >= most:
+                raise DataError(f"{most} {kind.replace('calibration', 'calibration images')} {ENOUGH[kind]}")
+            if is_normal:
                 self._refuse_known(content, name)
-                refuse_mask(name, known.values())
+            if kind == "calibration" and any(one.content == content for one in self.start.kept):
+                raise DataError(f"{plain_name(name)}: is among the references already")
+            refuse_mask(name, uploads.values())
+            number = self._next()
+            self._coming[kind][number] = content
+        try:
             upload = receive(content, number, name, self.folder, self.limits.max_pixels)
             with self._lock:
-                try:
-                    self._refuse_known(content, name)  # the same one may have come meanwhile
-                except DataError:
-                    upload.file.unlink(missing_ok=True)
-                    raise
-                known[number] = upload
-        return _listed(upload)
+                if not is_normal:
+                    *_, name = distinct([*(known.name for known in uploads.values()), upload.name])
+                    upload = Photograph(**(vars(upload) | {"name": name}))
+                uploads[number] = upload
+        finally:
+            with self._lock:
+                del self._coming[kind][number]
+        return self._row(upload) if isinstance(upload, Photograph) else _listed(upload)
 
     def take_as_reference(self, number: int) -> dict[str, Any]:
         """Takes a photograph as one of the references, with those that the detector came with;
-        `learn` fits it to them. Returns the new state; KeyError where there is none, DataError as
-        `add_reference`."""
+        `learn` fits it to them. Returns the new state; KeyError where there is none, DataError as `add`."""
         with self._lock:
             photograph = self.photographs[number]
             built_in = [] if self.references else self.start.kept
         for known in built_in:
-            self.add_reference(known.content, known.name)
-        self.add_reference(photograph.file.read_bytes(), photograph.name)
+            self.add("references", known.content, known.name)
+        self.add("references", photograph.file.read_bytes(), photograph.name)
         return self.state()
 
     def _refuse_known(self, content: bytes, name: str) -> None:
-        """DataError for a normal image that is here already: it would be scored by itself."""
-        known = {"references": self.references, "calibration images": self.calibration}
-        for kind, uploads in known.items():
-            if any(holds(one, content) for one in uploads.values()):
+        """DataError for a normal image that is here already, or coming."""
+        for kind, uploads in (("references", self.references), ("calibration images", self.calibration)):
+            is_coming = content in self._coming[kind.split()[0]].values()
+            if is_coming or any(holds(one, content) for one in uploads.values()):
                 raise DataError(f"{plain_name(name)}: is among the {kind} already")
-
-    @contextmanager
-    def _place(self, kind: str, known: Mapping[int, Upload], most: int, enough: str) -> Iterator[int]:
-        """The number of an upload that is being received, which takes its place from the beginning: DataError
-        with the words `enough` where there is none."""
-        with self._lock:
-            if len(known) + self._coming[kind] >= most:
-                raise DataError(enough)
-            self._coming[kind] += 1
-            number = self._next()
-        try:
-            yield number
-        finally:
-            with self._lock:
-                self._coming[kind] -= 1
-
-    def add_photograph(self, content: bytes, name: str) -> dict[str, Any]:
-        """Takes a photograph to inspect; `score` scores it. DataError for what is no photograph."""
-        most = self.limits.photographs
-        enough = f"{most} photographs are as many as this page holds; remove some, or use predict.py"
-        with self._place("photographs", self.photographs, most, enough) as number:
-            with self._lock:
-                refuse_mask(name, self.photographs.values())
-            upload = receive(content, number, name, self.folder, self.limits.max_pixels)
-            with self._lock:
-                *_, name = distinct([*(known.name for known in self.photographs.values()), upload.name])
-                self.photographs[number] = photograph = Photograph(**(vars(upload) | {"name": name}))
-        return self._row(photograph)
 
     def remove(self, number: int) -> None:
         """Forgets one upload of any kind; KeyError where there is none. Without references it is as it
@@ -412,17 +384,14 @@ class Session:
                 (found,) = self.detector.predict_batch(
                     self.detector.to_batch([photo]), [photo.size], [photograph.name]
                 )
-            boxes, regions = self._places(found)
+            regions = self._regions(found)
             with self._lock:
-                photograph.found, photograph.boxes, photograph.regions = found, boxes, regions
+                photograph.prediction, photograph.regions = found, regions
                 return self._row(photograph)
 
-    def _places(self, found: Prediction) -> tuple[list[Box], list[Region]]:
-        """Boxes and regions, displayed where it is anomalous; none where no part could have some."""
-        if found.reason:
-            return [], []
-        values = upsample(found.patch_map, found.size[1], found.size[0])
-        return find_boxes(values, self.level), regions_of(values, self.level, found.min_area)
+    def _regions(self, found: Prediction) -> list[Region]:
+        """Of a copy: its map is as large as the photograph, and is not kept."""
+        return replace(found, threshold=None, map_threshold=self.pixel_threshold).regions
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
         """Sets the threshold to a score, or to what normal images reach at a target false-positive rate, by
@@ -439,18 +408,17 @@ class Session:
                 decided = Threshold(float(score), None, "set by hand")
             else:
                 raise ConfigError("a threshold is a score or a target false-positive rate between 0 and 1")
-            self.detector.threshold, self.rate = replace(decided, level=self.level), rate
+            self.detector.threshold, self.rate = replace(decided, level=self.pixel_threshold), rate
             return self.state()
 
     def _take_bulk(self, rate: float) -> None:
-        """The threshold and the level of boxes from what the photographs themselves score; ConfigError where
+        """The threshold and the pixel threshold from what the photographs themselves score; ConfigError where
         too few are scored."""
-        scored = {number: one.found for number, one in self.photographs.items() if one.found is not None}
-        self.detector.take_threshold_of_bulk(list(scored.values()), rate)
-        self.level = self.detector.threshold.level if self.detector.threshold else None
-        for number, found in scored.items():
-            photograph = self.photographs[number]
-            photograph.boxes, photograph.regions = self._places(found)
+        scored = [one for one in self.photographs.values() if one.prediction is not None]
+        self.detector.take_threshold_of_bulk([one.prediction for one in scored], rate)
+        self.pixel_threshold = self.detector.threshold.level
+        for photograph in scored:
+            photograph.regions = self._regions(photograph.prediction)
 
     def picture(self, number: int, kind: str) -> bytes:
         """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is
@@ -458,13 +426,12 @@ class Session:
         with self._lock:
             normal = self.references.get(number) or self.calibration.get(number)
             upload = normal or self.photographs[number]
-            found, detector = getattr(upload, "found", None), self.detector
+            found, scale = getattr(upload, "prediction", None), self.detector.heat_scale
         if kind == "heat" and found is None:
             raise KeyError(number)
         photo = upload.open_small()
         if kind == "photo":
             return jpeg(photo)
-        scale = detector.heat_scale
         values = upsample(found.patch_map, photo.height, photo.width)
         return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale)))
 
@@ -472,9 +439,7 @@ class Session:
         """A ZIP file with what predict.py would have written; DataError where nothing is scored."""
         with self._work, self._scratch("results") as folder:
             with self._lock:
-                scored = [
-                    photograph for photograph in self.photographs.values() if photograph.found is not None
-                ]
+                scored = [one for one in self.photographs.values() if one.prediction is not None]
             if not scored:
                 raise DataError("no photograph is scored yet")
             output = PredictionFolder(folder, run_config(self.detector, min_area=self.detector.min_area))
@@ -484,7 +449,7 @@ class Session:
                     photo = photograph.open(self.detector.grey)
                 except KeyError:  # removed meanwhile
                     continue
-                found = self._decided(photograph.found)
+                found = self._decided(photograph.prediction)
                 row = inspected_row(name, found) | {"picture": draw(name, photo, found, folder)}
                 output.add(row, found.base_map, found.window_map)
             finish(self.detector, output)
@@ -509,7 +474,7 @@ class Session:
             return self._count
 
     def _decided(self, found: Prediction) -> Prediction:
-        """The same finding, judged by the threshold as it stands now."""
+        """The same prediction, judged by the threshold as it stands now."""
         threshold = self.detector.threshold
         return replace(
             found,
@@ -518,13 +483,12 @@ class Session:
         )
 
     def _row(self, photograph: Photograph) -> dict[str, Any]:
-        found = photograph.found
+        found = photograph.prediction
         return _listed(photograph) | {
             "score": None if found is None else found.score,
             "normal_percentile": None if found is None else found.normal_percentile,
             "reason": "" if found is None else found.reason,
-            "boxes": [] if found is None else [asdict(box) for box in photograph.boxes],
-            "regions": [] if found is None else [region.to_dict() for region in photograph.regions],
+            "regions": [region.to_dict() for region in photograph.regions],
         }
 
     @contextmanager

@@ -44,7 +44,7 @@ def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_pat
     limits = Limits(file_bytes=10**7, max_pixels=10**7, references=9, photographs=99)
     session = Session(AnomalyDetector.from_backbone(**settings), tmp_path / "page", limits)
     for file in references:
-        session.add_reference(Path(file).read_bytes(), Path(file).name)
+        session.add("references", Path(file).read_bytes(), Path(file).name)
     session.learn(session.state()["rotations"])
     assert session.detector.config.rotations == detector.config.rotations
     shown = [one.score for one in session.detector.predict(images)]

@@ -189,10 +189,10 @@ def test_the_page_takes_it(place, tiny_configs, tmp_path, method):
     assert session.ready == (method == "text")
     if method == "text":
         with pytest.raises(DataError, match="takes no references"):
-            session.add_reference(png(texture(1)), "good.png")
+            session.add("references", png(texture(1)), "good.png")
     else:
-        session.add_reference(png(texture(1)), "good.png")
+        session.add("references", png(texture(1)), "good.png")
         session.learn()
-    number = session.add_photograph(png(texture(2)), "part.png")["number"]
+    number = session.add("photographs", png(texture(2)), "part.png")["number"]
     assert session.score(number)["score"] > 0
     assert AnomalyDetector.load(session.saved_detector(), model_config=tiny_configs).ready

@@ -89,7 +89,7 @@ def test_a_photograph_that_comes_later_asks_for_another_comparison(made, tmp_pat
     assert scores(visitor) == before
 
 
-def test_their_own_bulk_gives_a_threshold_which_boxes_follow(made, tmp_path):
+def test_their_own_bulk_gives_a_threshold_which_regions_follow(made, tmp_path):
     visitor = visiting(made(method="batch"), tmp_path / "page")
     for seed in range(9):
         visitor.upload("photographs", png(seed % 8, spot=seed == 8), f"{seed}.png")
@@ -100,7 +100,9 @@ def test_their_own_bulk_gives_a_threshold_which_boxes_follow(made, tmp_path):
     state = visitor.ask("PUT", "/threshold", json={"rate": 0.05}).json
     assert state["threshold"]["score"] == batch_threshold(found, found, 0.05).score and state["rate"] == 0.05
     assert "it sees what it judges" in state["threshold"]["source"] and state["rates"]
-    assert [one["boxes"] for one in state["photographs"]] != [one["boxes"] for one in before["photographs"]]
+    assert [one["regions"] for one in state["photographs"]] != [
+        one["regions"] for one in before["photographs"]
+    ]
     visitor.ask("PUT", "/threshold", 422, json={"rate": 2})
     archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
     rows = [json.loads(line) for line in archive.read("scores.jsonl").splitlines()]

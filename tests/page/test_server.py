@@ -6,14 +6,14 @@ import re
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from fdsl.api import AnomalyDetector
-from fdsl.boxes import find_boxes
+from fdsl.regions import regions_of
 from fdsl.report import drawing
 
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
@@ -132,7 +132,7 @@ def test_it_says_what_the_detector_says(visitor, detector, tmp_path):
     found = plain.predict([Image.open(io.BytesIO(png(3, spot))) for spot in (False, True)])
     assert state["threshold"]["score"] == plain.threshold.score and state["rate"] == 0.05
     assert [row["score"] for row in reported] == [one.score for one in found]
-    assert reported[1]["score"] > reported[0]["score"] and reported[1]["boxes"]
+    assert reported[1]["score"] > reported[0]["score"] and reported[1]["regions"]
     assert not detector.ready, "visitors have detectors of their own"
 
 
@@ -659,7 +659,7 @@ def images(*seeds):
 
 @pytest.mark.parametrize("first", ("references", "calibration"))
 def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
-    """Whichever was uploaded first; a score stays, its percentile and its boxes follow."""
+    """Whichever was uploaded first; a score stays, its percentile and its regions follow."""
     plain = detector.another()
     plain.fit(images(1, 2), rotations=1, false_alarm_rate=0.05)
     if first == "references":
@@ -690,7 +690,9 @@ def test_the_threshold_comes_from_calibration_images(visitor, detector, first):
     else:
         after = visitor.scored(png(3))
     assert after["score"] == found.score and after["normal_percentile"] == found.normal_percentile
-    assert after["boxes"] == [asdict(box) for box in find_boxes(found.anomaly_map, plain.threshold.level)]
+    assert after["regions"] == [
+        one.to_dict() for one in regions_of(found.anomaly_map, plain.threshold.level, found.min_area)
+    ]
 
 
 def test_another_rate_is_of_the_calibration_images(visitor):
@@ -790,7 +792,7 @@ def grey(value=128, size=(44, 36)):
 def test_a_photograph_without_a_part_says_so(visitor):
     visitor.fitted(1, 2)
     row = visitor.scored(grey(), "empty.png")
-    assert row["reason"] == "no part in the picture" and row["boxes"] == []
+    assert row["reason"] == "no part in the picture" and row["regions"] == []
     assert visitor.scored(png(3), "part.png")["reason"] == ""
     assert visitor.ask("PUT", "/threshold", json={"score": 5}).json["photographs"][0] == row
     archive = zipfile.ZipFile(io.BytesIO(visitor.ask("GET", "/results.zip").data))
