@@ -99,7 +99,7 @@ def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
         say(f"{journal.count} photograph(s) are done already")
     else:
         say(f"waiting for photographs in {printable(args.watch)}; Ctrl-C ends it")
-    drift, asked = Drift(graph.statistics), threading.Event()
+    drift, asked = Drift(graph.statistics, file=journal.baseline), threading.Event()
     before, anomalous, as_json = journal.count, 0, args.format == "json"
     with signals.gently(asked):
         for one in looks(arrivals, args.stop_after, say):

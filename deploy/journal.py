@@ -115,6 +115,11 @@ class Journal:
                 write_csv(out, SKIPPED_COLUMNS, [])
             _append(out, entry)
 
+    @property
+    def baseline(self) -> Path:
+        """Where the first photographs are kept that later ones are compared with (utils/drift.py)."""
+        return self.folder / "baseline.json"
+
     def close(self) -> None:
         self._rows.close()
         self._table.close()

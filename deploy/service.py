@@ -75,7 +75,8 @@ class Service:
         from utils.drift import Drift
 
         self.graph, self.max_pixels, self.journal = graph, max_pixels, journal
-        self.drift = Drift(graph.statistics)
+        file = None if journal is None else journal.baseline
+        self.drift = Drift(graph.statistics, file=file)
         self.queue = queue
         self._places = threading.BoundedSemaphore(queue)
         self._turn, self._counting = threading.Lock(), threading.Lock()
@@ -146,7 +147,7 @@ class Service:
             "seconds": round(time.monotonic() - self._begun, 1),
             "waiting": self.inside,
             "queue": self.queue,
-            "drift": self.drift.state,
+            "drift": sorted(self.drift.changes),
             **self.counts,
         }
 

@@ -4,7 +4,7 @@
   const $ = id => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const state = { base: "", references: [], calibration: [], calibrated: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
-    limits: {}, shapes: [], fitted: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
+    limits: {}, drift: [], shapes: [], fitted: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
   const KEY = "fdsl-visitor", NUMBERED = 10;    // regions that have their number in the picture
 
   function make(tag, properties = {}, ...children) {
@@ -204,6 +204,10 @@
     }
     $("progress").textContent = "";
     if (problems.length) complain(...problems);
+    if (waiting.length > problems.length) {    // what they show as a whole
+      state.drift = (await ask("GET", state.base)).drift;
+      show();
+    }
     if (state.fewest.bulk && state.threshold === null && scored().length >= state.fewest.bulk) {
       pending = { rate: 0.01 };    // there is no normal image: the threshold is of the photographs' own bulk
       await flush();
@@ -249,6 +253,10 @@
     $("sees").textContent = "These scores see the test images: each one is compared with the others, and most of them must be normal."
       + (stale() ? " What was taken out counts until all are compared again." : "")
       + (state.fewest.bulk && findings.length < state.fewest.bulk ? ` From ${state.fewest.bulk} on they give a threshold.` : "");
+    $("drift").hidden = state.drift.length === 0;
+    $("drift").replaceChildren(...state.drift.map(({ sentence, name }) => make("li", {}, `${sentence[0].toUpperCase()}${sentence.slice(1)}; see `,
+      make("button", { className: "quiet", type: "button", textContent: name,
+        onclick: () => open(state.photographs.find(photo => photo.name === name)?.number) }))));
     showCards();
     if (!$("decision").hidden) showDecision();
   }

@@ -26,8 +26,10 @@ from fdsl.thresholds.threshold import FEWEST_OF_BATCH, NormalScores
 from models.methods.batch import FEWEST
 from page.uploads import Upload, distinct, holds, jpeg, plain_name, receive, refuse_mask, remove, zipped
 from utils.config import AUTO
+from utils.drift import WINDOW, Drift
 from utils.errors import ConfigError, DataError
 from utils.hot_regions import upsample
+from utils.image_statistics import statistics_of
 from utils.room import OnDisk
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
@@ -58,10 +60,12 @@ class Limits:
 
 @dataclass
 class Photograph(Upload):
-    """An upload to inspect and, once it is scored by the detector as it is now, its prediction, and the
-    regions that are displayed where it is anomalous: the browser decides that."""
+    """An upload to inspect and, once it is scored by the detector as it is now, its prediction, the regions
+    that are displayed where it is anomalous (the browser decides that), and its statistics (4,) as
+    utils/image_statistics.py gives them."""
 
     prediction: Prediction | None = None
+    statistics: np.ndarray | None = None
     regions: list[Region] = field(default_factory=list)
 
 
@@ -155,6 +159,7 @@ class Session:
                 "rotated": self.detector.config.rotations,
                 "threshold": None if threshold is None else asdict(threshold),
                 "trust": self._trust(),
+                "drift": self._drift(),
                 "limits": asdict(self.limits),
             }
 
@@ -164,6 +169,15 @@ class Session:
         if normal is None or threshold is None or not normal.gave(threshold):
             return ""
         return normal.trust.replace("with --calibration", "as calibration images")
+
+    def _drift(self) -> list[dict[str, str]]:
+        """In which ways the last photographs as a whole do not look like the references, each with one that
+        shows it."""
+        drift = Drift(self.detector.statistics, WINDOW)
+        for one in self.photographs.values():
+            if one.prediction is not None and one.statistics is not None and not one.prediction.reason:
+                drift.add(one.name, one.statistics, one.prediction.normal_percentile)
+        return [change._asdict() for change in drift.changes.values()]
 
     @property
     def is_empty(self) -> bool:
@@ -381,12 +395,13 @@ class Session:
                     raise DataError(f"{photograph.name}: is not compared with the others yet")
             photo = photograph.open(self.detector.grey)
             with MODEL:
-                (found,) = self.detector.predict_batch(
-                    self.detector.to_batch([photo]), [photo.size], [photograph.name]
-                )
+                batch = self.detector.to_batch([photo])
+                (found,) = self.detector.predict_batch(batch, [photo.size], [photograph.name])
+            pixels = batch[0] if batch.dim() == 4 else batch[0, 0]
             regions = self._regions(found)
             with self._lock:
                 photograph.prediction, photograph.regions = found, regions
+                photograph.statistics = statistics_of(pixels.numpy())
                 return self._row(photograph)
 
     def _regions(self, found: Prediction) -> list[Region]:

@@ -4,11 +4,15 @@ of them have become darker. NumPy alone; predict.py and deploy/ share it.
 
 from __future__ import annotations
 
+import contextlib
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from utils.files import read_json, write_json
 
 WINDOW = 50  # photographs that are looked at as a whole
 # How far the median of a window may lie outside what the references and the first window span, as a factor:
@@ -28,21 +32,46 @@ class Seen(NamedTuple):
     percentile: float | None
 
 
+class Change(NamedTuple):
+    """In which way the last photographs do not look like the references: a sentence, and the name of one that
+    shows it."""
+
+    sentence: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.sentence}; see {self.name}"
+
+
 class Drift:
     """Follows photographs in the order they come. `references`: their statistics (K,4), as
-    utils/image_statistics.py gives them."""
+    utils/image_statistics.py gives them. `file`: where the first window is kept, so that another process goes
+    on with it."""
 
-    def __init__(self, references: np.ndarray, window: int = WINDOW) -> None:
+    def __init__(self, references: np.ndarray, window: int = WINDOW, file: Path | None = None) -> None:
         self.window, self._first = window, list[Seen]()
         self._last: deque[Seen] = deque(maxlen=window)
         self._low = references[:, :3].min(0) if len(references) else None
         self._high = references[:, :3].max(0) if len(references) else None
-        self._reported: set[str] = set()
+        self.changes: dict[str, Change] = {}  # of the last window, by their kinds; none at first
+        self._file, self._references = file, references.tolist()
+        if file is not None:
+            self._go_on(read_json(file))
 
-    @property
-    def state(self) -> list[str]:
-        """In which ways the last photographs do not look like the references; none at first."""
-        return sorted(self._reported)
+    def _go_on(self, stored: object) -> None:
+        """Takes up the first window of an earlier process; what is none of these references begins anew."""
+        with contextlib.suppress(TypeError, ValueError, KeyError):
+            first = [
+                Seen(name, np.array(values, float), None if percentile is None else float(percentile))
+                for name, values, percentile in stored["first"]
+            ]
+            fits = len(first) == self.window and all(one.values.shape == (3,) for one in first)
+            if fits and stored["references"] == self._references:
+                self._begin(first)
+
+    def _begin(self, first: list[Seen]) -> None:
+        self._first = first
+        self._widen(np.median([one.values for one in first], axis=0))
 
     def add(self, name: str, statistics: np.ndarray, percentile: float | None) -> list[str]:
         """Takes the next photograph, by its statistics (4,); returns what there is to report now, as
@@ -51,22 +80,29 @@ class Drift:
         if len(self._first) < self.window:
             self._first.append(seen)
             if len(self._first) == self.window:
-                self._widen(np.median([one.values for one in self._first], axis=0))
+                self._begin(self._first)
+                self._keep()
             return []
         self._last.append(seen)
         if len(self._last) < self.window:
             return []
         found = {**self._of_statistics(), **self._of_scores()}
-        sentences = [sentence for kind, sentence in found.items() if kind not in self._reported]
-        self._reported = set(found)
+        sentences = [str(change) for kind, change in found.items() if kind not in self.changes]
+        self.changes = found
         return sentences
+
+    def _keep(self) -> None:
+        if self._file is not None:
+            first = [(one.name, one.values.tolist(), one.percentile) for one in self._first]
+            with contextlib.suppress(OSError):  # then another process finds its own first window
+                write_json(self._file, {"references": self._references, "first": first})
 
     def _widen(self, median: np.ndarray) -> None:
         self._low = median if self._low is None else np.minimum(self._low, median)
         self._high = median if self._high is None else np.maximum(self._high, median)
 
-    def _of_statistics(self) -> dict[str, str]:
-        """Kind -> sentence of what the images' statistics show."""
+    def _of_statistics(self) -> dict[str, Change]:
+        """Kind -> change of what the images' statistics show."""
         assert self._low is not None and self._high is not None
         median, found = np.median([one.values for one in self._last], axis=0), {}
         for number, (factor, words) in enumerate(zip(FACTORS, WORDS)):
@@ -75,13 +111,14 @@ class Drift:
                 continue
             order = sorted(self._last, key=lambda one: one.values[number], reverse=bool(value > high))
             kind = words[int(value > high)]
-            found[kind] = (
+            found[kind] = Change(
                 f"the last {self.window} photographs are {kind} than the references and the first "
-                f"{self.window} ({value:.3g}, before {low:.3g} to {high:.3g}); see {order[0].name}"
+                f"{self.window} ({value:.3g}, before {low:.3g} to {high:.3g})",
+                order[0].name,
             )
         return found
 
-    def _of_scores(self) -> dict[str, str]:
+    def _of_scores(self) -> dict[str, Change]:
         before, now = _percentiles(self._first), _percentiles(self._last)
         if not before or not now:
             return {}
@@ -90,9 +127,12 @@ class Drift:
             return {}
         highest = max(self._last, key=lambda one: -1.0 if one.percentile is None else one.percentile)
         return {
-            "higher scores": f"the last {self.window} photographs score higher than the first {self.window} "
-            f"(median normal_percentile {np.median(now):.3g}, before {np.median(before):.3g}), so more "
-            f"will be called anomalous; see {highest.name}"
+            "higher scores": Change(
+                f"the last {self.window} photographs score higher than the first {self.window} "
+                f"(median normal_percentile {np.median(now):.3g}, before {np.median(before):.3g}), so more "
+                "will be called anomalous",
+                highest.name,
+            )
         }
 
 

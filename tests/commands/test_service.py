@@ -241,15 +241,20 @@ def test_several_at_once_get_each_their_own_row_and_none_is_lost(programs, tmp_p
     )
 
 
-def test_photographs_that_change_as_a_whole_are_reported(programs, monkeypatch):
-    running = Running(programs)
+def test_photographs_that_change_as_a_whole_are_reported_also_after_a_restart(programs, tmp_path):
+    running = Running(programs, "--output", tmp_path / "out")
     for number in range(100):
+        if number == 60:
+            running.stop()
+            running = Running(programs, "--output", tmp_path / "out")
         dark = Image.fromarray((texture(number % 5) * (0.7 if number >= 50 else 1)).astype(np.uint8))
         stream = io.BytesIO()
         dark.save(stream, "PNG")
         running.row(stream.getvalue(), f"{number}.png")
         if number == 98:
             assert running.health()["drift"] == []
+    for number in range(100, 110):
+        running.row(stream.getvalue(), f"{number}.png")
     assert "darker" in running.health()["drift"]
     logged = running.stop()[1]
     assert logged.count("are darker than the references and the first 50") == 1

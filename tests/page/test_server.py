@@ -246,6 +246,23 @@ def visited(detector, folder):
     return visitor
 
 
+def test_photographs_that_no_longer_look_like_the_references_are_reported(detector, tmp_path, monkeypatch):
+    """The last so many as a whole, as predict.py reports them, with one that shows it."""
+    monkeypatch.setattr("page.session.WINDOW", 2)
+    visitor = visited(detector, tmp_path / "drift")
+    for seed in (3, 4):
+        visitor.scored(png(seed), f"{seed}.png")
+    dark = io.BytesIO()
+    Image.open(io.BytesIO(png(5))).point(lambda value: int(0.8 * value)).save(dark, "PNG")
+    visitor.scored(dark.getvalue(), "dark.png")
+    assert visitor.ask("GET", "").json["drift"] == []
+    number = visitor.scored(dark.getvalue(), "darker.png")["number"]
+    changes = visitor.ask("GET", "").json["drift"]
+    assert any("last 2 photographs are darker than the references" in one["sentence"] for one in changes)
+    assert {one["name"] for one in changes} <= {"dark.png", "darker.png"}
+    assert visitor.ask("DELETE", f"/uploads/{number}").json["drift"] == []
+
+
 def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
     visitor.fitted(1, 2)
     score = visitor.scored(png(5, True))["score"]

@@ -32,12 +32,12 @@ def follow(drift, count, change=(1, 1, 1), score=50.0, seed=0, begin=0):
 )
 def test_a_change_of_all_is_reported_once_and_again_after_it_was_over(change, kind):
     drift = Drift(REFERENCES, WINDOW)
-    assert follow(drift, 3 * WINDOW) == [] and drift.state == []
+    assert follow(drift, 3 * WINDOW) == [] and drift.changes == {}
     (sentence,) = follow(drift, 3 * WINDOW, change, begin=100)
-    assert f"are {kind} than the references" in sentence and drift.state == [kind]
+    assert f"are {kind} than the references" in sentence and list(drift.changes) == [kind]
     shown = int(sentence.rsplit(" ", 1)[1].removesuffix(".png"))
     assert shown >= 100  # one of those that have changed
-    assert follow(drift, 3 * WINDOW, begin=300) == [] and drift.state == []
+    assert follow(drift, 3 * WINDOW, begin=300) == [] and drift.changes == {}
     assert len(follow(drift, 3 * WINDOW, change, begin=400)) == 1
 
 
@@ -45,7 +45,7 @@ def test_scores_that_rise_are_reported():
     drift = Drift(REFERENCES, WINDOW)
     assert follow(drift, 2 * WINDOW, score=40) == []
     (sentence,) = follow(drift, 2 * WINDOW, score=95)
-    assert "score higher than the first 20" in sentence and drift.state == ["higher scores"]
+    assert "score higher than the first 20" in sentence and list(drift.changes) == ["higher scores"]
 
 
 def test_what_stays_as_it_is_is_never_reported():
@@ -63,3 +63,27 @@ def test_a_line_that_looks_otherwise_than_the_references_from_the_first_day_is_i
     drift = Drift(REFERENCES, WINDOW)
     assert follow(drift, 5 * WINDOW, (0.7, 1, 1)) == []
     assert len(follow(drift, 2 * WINDOW, (0.5, 1, 1))) == 1
+
+
+def test_another_process_goes_on_with_the_first_window(tmp_path):
+    file = tmp_path / "baseline.json"
+    follow(Drift(REFERENCES, WINDOW, file), WINDOW - 1)
+    assert not file.exists()
+    follow(Drift(REFERENCES, WINDOW, file), WINDOW + 3, (0.7, 1, 1), score=None)
+    kept = file.read_bytes()
+    one, other = Drift(REFERENCES, WINDOW, file), Drift(REFERENCES, WINDOW)
+    assert follow(one, 2 * WINDOW, (0.7, 1, 1)) == [] and file.read_bytes() == kept
+    assert len(follow(one, WINDOW, (0.5, 1, 1))) == 1
+    assert follow(other, WINDOW, (0.5, 1, 1)) == [], "without the file they are its own measure"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"first": 3}', '{"first": [["a", "b", 1]], "references": []}', "null"]
+)
+def test_a_damaged_or_foreign_first_window_begins_anew(tmp_path, content):
+    file = tmp_path / "baseline.json"
+    follow(Drift(REFERENCES + 1, WINDOW, file), WINDOW, (0.7, 1, 1))
+    assert follow(Drift(REFERENCES, WINDOW, file), 2 * WINDOW) == []
+    file.write_text(content)
+    drift = Drift(REFERENCES, WINDOW, file)
+    assert follow(drift, 3 * WINDOW) == [] and len(follow(drift, 2 * WINDOW, (0.7, 1, 1))) == 1
