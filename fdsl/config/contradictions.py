@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.method_facts import MethodFacts
-from models.methods.registry import METHODS
+from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.config import OBJECT, WHOLE_IMAGE, MethodConfig, WindowConfig
 from utils.errors import ConfigError
 from utils.live_sources import is_clip, live_source
@@ -190,6 +190,11 @@ class Asked(dict[str, Any]):
         return bool(self["add_references"] or self["forget"])
 
     @property
+    def place_of_heads(self) -> str:
+        """A flag that says where trained heads are looked up; "" where none is given."""
+        return "--checkpoints" if self["checkpoints"] else "--model-name" if self["model_name"] else ""
+
+    @property
     def inspects(self) -> bool:
         """Whether images are scored, or should be: nothing else was asked for."""
         changed = self["save_detector"] and (self.changes or self["detector"] and self["calibration"])
@@ -234,7 +239,7 @@ class Asked(dict[str, Any]):
         return given + (["--threshold-from"] if source in ("labels", "batch") else [])
 
 
-OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`
+OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
     (
         lambda it: it["detector"] and it.making,
         "--{it.making[0]} does not go with --detector: the file holds all of it",
@@ -242,6 +247,15 @@ OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`
     (
         lambda it: not it["detector"] and it.changes,
         "--add-references and --forget change a saved detector: name it with --detector",
+    ),
+    (
+        lambda it: it.place_of_heads and it["checkpoint"],
+        "{it.place_of_heads} says where heads are looked up, and --checkpoint names them: leave one out",
+    ),
+    (
+        lambda it: it.place_of_heads and not METHODS[it["method"] or DEFAULT].needs_heads,
+        "{it.place_of_heads} says where trained heads are looked up, and the method has none: leave it out, "
+        f"or add --method {WITH_HEADS}",
     ),
 )
 OF_PREDICT: tuple[Rule, ...] = (

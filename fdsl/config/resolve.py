@@ -107,10 +107,10 @@ def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
 
 def refuse_of_heads(given: Mapping[str, Any], method: str) -> None:
     """ConfigError for settings of trained heads with a method that has none."""
-    for name in () if METHODS[method].needs_heads else OF_HEADS:
+    for name in () if METHODS[method].needs_heads else ("checkpoint", "checkpoints", *OF_HEADS):
         if given.get(name):
             raise ConfigError(
-                f"{OF_DETECTORS[name].flag} {given[name]} does not go with --method {method}, which has no "
+                f"--{name.replace('_', '-')} {given[name]} does not go with --method {method}, which has no "
                 "trained heads: leave it out."
             )
 
@@ -140,7 +140,7 @@ def of_no_use(given: Mapping[str, Any]) -> list[str]:
         TEXT: bool(method.reads_text or given.get("with_text")),
     }
     names = [name for name, known in OF_DETECTORS.items() if known.needs and not there[known.needs]]
-    names += [] if method.needs_heads else ["checkpoint"]
+    names += [] if method.needs_heads else ["checkpoint", "checkpoints"]
     names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
     names += ["winmode"] if method.transductive else ["tiles"] if method.added_by else []
     names += [] if method.takes_text else ["with_text"]

@@ -20,7 +20,7 @@ from fdsl.inspection.score_files import Inspection, trust_of
 from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
-from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig, checkpoint_path
+from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError
 from utils.live_sources import live_source
@@ -133,11 +133,11 @@ def take_default_method(args: argparse.Namespace) -> None:
 def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
     """The detector without trained heads; ConfigError for flags that mean nothing without them."""
     wanted = args.method or WITH_HEADS
-    method, trained_in = METHODS[wanted], args.checkpoints / args.model_name
+    method = METHODS[wanted]
     if method.needs_heads:
         raise ConfigError(
-            f"--method {wanted} needs trained heads, and there are none in {trained_in}; name them with "
-            "--checkpoint FILE or train them."
+            f"--method {wanted} needs trained heads, and there are none in {_heads_folder(args)}; name them "
+            "with --checkpoint FILE or train them."
         )
     refuse_windows_without_mode(vars(args), wanted)
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
@@ -151,8 +151,12 @@ def default_checkpoint(args: argparse.Namespace, method: str | None = None) -> P
     wanted = method or args.method
     untrained = wanted is not None and not METHODS[wanted].needs_heads
     names = () if untrained else ("visa", "mvtec")
-    found = (checkpoint_path(args.checkpoints, args.model_name, name) for name in names)
+    found = (_heads_folder(args) / f"{name}.safetensors" for name in names)
     return next((path for path in found if path.is_file()), None)
+
+
+def _heads_folder(args: argparse.Namespace) -> Path:
+    return (args.checkpoints or Path("checkpoints")) / (args.model_name or "fdsl")
 
 
 def fit_from_flags(detector: AnomalyDetector, args: argparse.Namespace) -> None:

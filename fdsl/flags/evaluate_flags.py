@@ -137,7 +137,9 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors; several: a run for each",
     )
     add_option(parser, options_of(DetectorConfig)["method"])
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    parser.add_argument(
+        "--checkpoints", type=Path, metavar="DIR", help="where these lie (default checkpoints)"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
     parser.add_argument(
         "--memory",

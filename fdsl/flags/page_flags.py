@@ -9,7 +9,7 @@ import socket
 from fdsl.config.contradictions import OF_SAVED
 from fdsl.flags.arguments import whole
 from fdsl.flags.command_line import CommandLine
-from fdsl.flags.predict_flags import add_detector_flags, contradiction, refuse_checkpoints_of_saved
+from fdsl.flags.predict_flags import add_detector_flags, contradiction
 from fdsl.flags.preset_flag import take_preset
 from utils.errors import ConfigError
 
@@ -48,7 +48,6 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if problem := contradiction(args, OF_SAVED):
         parser.error(problem)
-    refuse_checkpoints_of_saved(args, parser)
     args.address = address_of(args.host)
     if args.token is None and not ipaddress.ip_address(args.address).is_loopback:
         parser.error(

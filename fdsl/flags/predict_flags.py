@@ -22,10 +22,8 @@ from utils.options import options_of
 MAKING_FLAGS = (
     "preset",
     *(name for name, known in OF_DETECTORS.items() if not (known.place or known.research)),
-    *("references", "checkpoint", "method", "image_score", "rotate_references"),
+    *("references", "checkpoint", "checkpoints", "model_name", "method", "image_score", "rotate_references"),
 )
-
-OF_CHECKPOINTS = ("checkpoints", "model-name")
 OF_DOCTOR = (
     "preset",
     "device",
@@ -167,8 +165,10 @@ def add_detector_flags(parser: argparse.ArgumentParser, reads_files: bool = True
         help="trained heads (default for "
         "--method fdsl: CHECKPOINTS/MODEL/visa.safetensors, else mvtec.safetensors)",
     )
-    group.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
-    group.add_argument("--model-name", type=name_part, default="fdsl", help="where the default is looked up")
+    group.add_argument(
+        "--checkpoints", type=Path, metavar="DIR", help="where the default is looked up (default checkpoints)"
+    )
+    group.add_argument("--model-name", type=name_part, help="its folder there (default fdsl)")
     method = f"{DEFAULT}; {WITH_HEADS} where --checkpoint is given"
     add_option(group, options_of(DetectorConfig)["method"], method)
     add_option(group, options_of(FittedConfig)["image_score"])
@@ -218,15 +218,8 @@ def contradiction(args: argparse.Namespace, rules: tuple[Rule, ...]) -> str:
     return first_contradiction(rules, asked)
 
 
-def refuse_checkpoints_of_saved(args: argparse.Namespace, parser: CommandLine) -> None:
-    """Ends where a flag names where checkpoints lie beside --detector, which needs none."""
-    if args.detector:
-        parser.refuse_without_effect("--detector", OF_CHECKPOINTS)
-
-
 def _refuse_without_effect(args: argparse.Namespace, parser: CommandLine) -> None:
     """Ends where a flag has nothing to act on."""
-    refuse_checkpoints_of_saved(args, parser)
     if args.doctor:
         parser.refuse_all_but(("doctor", *OF_DOCTOR), "--doctor")
     elif args.show:

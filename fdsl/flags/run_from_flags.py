@@ -54,15 +54,11 @@ def _default_checkpoint(args: argparse.Namespace) -> Path:
             f"--dataset {args.dataset} has no default checkpoint; name one with --checkpoint FILE, or test "
             "without trained heads with --method nearest."
         )
-    return checkpoint_path(args.checkpoints, args.model_name, trained_on)
+    return checkpoint_path(args.checkpoints or Path("checkpoints"), args.model_name, trained_on)
 
 
 def _untrained_config(args: argparse.Namespace) -> RunConfig:
     """A run without trained heads; ConfigError for flags that only such heads have a use for."""
-    if args.checkpoint is not None:
-        raise ConfigError(
-            f"--checkpoint does not go with --method {args.method}, which has no trained heads: leave it out."
-        )
     refuse_of_heads(vars(args), args.method)
     refuse_windows_without_mode(vars(args), args.method)
     args = argparse.Namespace(**{**vars(args), "use_nam": 0, "winmode": args.winmode or "nan"})

@@ -25,13 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def arguments(tmp_path):
     backbone = [word for word in BACKBONE if word not in ("--workers", "0")]
-    return [
-        "--model-config",
-        str(write_model_config(tmp_path / "configs")),
-        *backbone,
-        "--checkpoints",
-        str(tmp_path / "none"),
-    ]
+    return ["--model-config", str(write_model_config(tmp_path / "configs")), *backbone]
 
 
 def opened(process):

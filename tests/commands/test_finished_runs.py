@@ -68,6 +68,9 @@ def test_the_training_free_method_looks_at_the_whole_image_unless_it_is_told_oth
     )
     with pytest.raises(ConfigError, match="--win-size is for local windows"):
         test.main(arguments("--win-size", "3"))
+    for flag in ("--checkpoint", "--checkpoints"):
+        with pytest.raises(ConfigError, match=f"{flag} heads does not go with --method nearest"):
+            test.main(arguments(flag, "heads"))
 
 
 def test_maps_of_a_run_that_has_not_ended_are_refused(place, tmp_path):

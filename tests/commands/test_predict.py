@@ -37,8 +37,6 @@ def test_nearest_works_without_any_training(place, backbone, tmp_path):
             str(place / "parts"),
             "--output",
             str(out),
-            "--checkpoints",
-            str(tmp_path),
             "--save-maps",
             "--method",
             "nearest",
@@ -131,10 +129,14 @@ def test_a_region_of_interest_decides_what_is_found(place, backbone, tmp_path):
         predict.main([*common, str(tmp_path), "--roi", str(tmp_path), "--winmode", "mul", *backbone])
 
 
-def test_what_is_taken_where_nothing_was_asked_for(place, checkpoint, backbone, tmp_path, logged):
+def test_what_is_taken_where_nothing_was_asked_for(
+    place, checkpoint, backbone, tmp_path, logged, monkeypatch
+):
     """Trained heads that lie about are named and not taken."""
     given = ["--references", str(place / "good"), "--input", str(place / "parts/2.png")]
-    given += ["--output", str(tmp_path / "out"), "--checkpoints", str(checkpoint.parents[1]), *backbone]
+    given += ["--output", str(tmp_path / "out"), *backbone]
+    (tmp_path / "checkpoints").symlink_to(checkpoint.parents[1])
+    monkeypatch.chdir(tmp_path)
     assert predict.main(given) == 0
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["method"] == "plus" and config["windows"]["tiles"] == 1
@@ -407,6 +409,19 @@ def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
         (["--references", "r", "--output", "o", "--threshold", "nan"], "finite"),
         (["--references", "r", "--output", "o", "--false-alarm-rate", "1.5"], "between 0 and 1"),
         (["--references", "r", "--output", "o", "--rotate-references", "0"], "whole number"),
+        (
+            ["--references", "r", "--output", "o", "--checkpoints", "c"],
+            "--checkpoints says where trained heads",
+        ),
+        (
+            ["--references", "r", "--output", "o", "--method", "plus", "--model-name", "m"],
+            "the method has none",
+        ),
+        (["--references", "r", "--output", "o", "--checkpoint", "c", "--model-name", "m"], "leave one out"),
+        (
+            ["--detector", "d", "--output", "o", "--model-name", "m"],
+            "--model-name does not go with --detector",
+        ),
     ],
 )
 def test_contradictory_flags_are_refused_before_anything_is_loaded(flags, reported, capsys):
@@ -439,8 +454,6 @@ def test_flags_that_mean_nothing_without_trained_heads_are_refused(place, backbo
                 str(place / "parts"),
                 "--output",
                 str(tmp_path / "o"),
-                "--checkpoints",
-                str(tmp_path),
                 *flags,
                 *backbone,
             ]

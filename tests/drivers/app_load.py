@@ -95,7 +95,7 @@ def measure(visitors: int, seconds: float) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "ViT-soak.json").write_text(json.dumps(MODEL))
         flags = f"--model ViT-soak --model-config {folder} --pretrained none --layers 1 3 --image-size 32"
-        flags += f" --device cpu --precision fp32 --checkpoints {folder}"
+        flags += " --device cpu --precision fp32"
         with served(*flags.split(), TMPDIR=folder) as page:
             before = len(page.log)
             result = visit_for(Load(page.address), visitors, seconds, page.process.pid)

@@ -217,7 +217,7 @@ def predict_command(device, precision) -> Results:
     out = FOLDER / f"predicted-{device}-{precision}"
     arguments = ["--references", f"{dataset()}/cup/train/good", "--input", f"{dataset()}/cup/test", *FLAGS]
     arguments += ["--output", str(out), "--device", device, "--precision", precision, "--workers", "1"]
-    arguments += ["--checkpoints", str(FOLDER / "none"), "--save-maps", "--method", "plus", "--tiles", "2"]
+    arguments += ["--save-maps", "--method", "plus", "--tiles", "2"]
     command("predict").main([*arguments, "--rotate-references", "2"])
     with np.load(out / "maps.npz") as maps:
         return {"map": maps["fused"], "score": maps["score"]}

@@ -53,7 +53,7 @@ def gears(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory):
-    with served(*BACKBONE, "--checkpoints", tmp_path_factory.mktemp("none")) as page:
+    with served(*BACKBONE) as page:
         yield page.address
 
 
@@ -335,7 +335,7 @@ def test_a_finding_becomes_a_reference(page, gears):
 
 
 def test_photographs_are_compared_with_each_other(browser, gears, tmp_path):
-    with served(*BACKBONE, "--checkpoints", tmp_path, "--method", "batch") as page:
+    with served(*BACKBONE, "--method", "batch") as page:
         browser.get(page.address)
         wait_for(browser, "document.querySelector('#progress') !== null")
         assert not browser.find_element("id", "references").is_displayed()
