@@ -127,8 +127,6 @@ class Place:
             *backbone,
             "--workers",
             "1",
-            "--checkpoints",
-            str(self.folder / "none"),
             *more,
         ]
 
