@@ -4,7 +4,7 @@ own."""
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -45,6 +45,8 @@ ENOUGH = {  # where there is no place for one more upload of a kind
     "photographs": "are as many as this page holds; remove some, or use predict.py",
 }
 KINDS = tuple(ENOUGH)
+
+Uploads = Mapping[int, Upload]  # by their numbers
 
 
 @dataclass(frozen=True)
@@ -222,9 +224,7 @@ class Session:
             if len(uploads) + len(self._coming[kind]) >= most:
                 raise DataError(f"{most} {kind.replace('calibration', 'calibration images')} {ENOUGH[kind]}")
             if is_normal:
-                self._refuse_known(content, name)
-            if kind == "calibration" and any(one.content == content for one in self.start.kept):
-                raise DataError(f"{plain_name(name)}: is among the references already")
+                self._refuse_known(kind, content, name)
             refuse_mask(name, uploads.values())
             number = self._next()
             self._coming[kind][number] = content
@@ -251,8 +251,10 @@ class Session:
         self.add("references", photograph.file.read_bytes(), photograph.name)
         return self.state()
 
-    def _refuse_known(self, content: bytes, name: str) -> None:
+    def _refuse_known(self, kind: str, content: bytes, name: str) -> None:
         """DataError for a normal image that is here already, or coming."""
+        if kind == "calibration" and any(one.content == content for one in self.start.kept):
+            raise DataError(f"{plain_name(name)}: is among the references already")
         for kind, uploads in (("references", self.references), ("calibration images", self.calibration)):
             is_coming = content in self._coming[kind.split()[0]].values()
             if is_coming or any(holds(one, content) for one in uploads.values()):
@@ -288,98 +290,88 @@ class Session:
         """Fits a new detector to the references and takes the threshold for the target false-positive `rate`
         from the calibration images, or where there are none from the references; all photographs have to be
         scored anew. `shapes`: of the region of interest, none: that which the detector came with. Where
-        photographs are compared with each other, it is fitted to them too. Where some
-        uploads are removed meanwhile, it begins again without them.
+        photographs are compared with each other, it is fitted to them too.
 
         AUTO leaves references as they are where there are many: then they differ by themselves. Raises
         DataError without references or with too few photographs to compare, ConfigError for too many copies,
         and as `AnomalyDetector.fit`; then everything is as it was.
         """
-        is_transductive = self.start.scorer.detector.is_transductive
-        with self._work:
-            while True:
-                with self._lock:
-                    references = dict(self.references)
-                    calibration = dict(self.calibration)
-                    tested = dict(self.photographs) if is_transductive else {}
-                if self.takes_references and not references:
-                    raise DataError("there is no reference yet")
-                if is_transductive and len(tested) < FEWEST:
-                    raise DataError(
-                        f"photographs are compared with each other: add {FEWEST} or more to inspect"
-                    )
-                if isinstance(rotations, int) and len(references) * rotations > MOST_COPIES:
-                    raise ConfigError(
-                        f"{len(references)} references with {rotations} rotated copies each are more than "
-                        f"{MOST_COPIES}: remove some, or take fewer copies"
-                    )
-                if self._learn_these(references, calibration, tested, rotations, rate, shapes):
-                    return
+        compares = self.start.scorer.detector.is_transductive
 
-    def _learn_these(
-        self,
-        references: dict[int, Upload],
-        calibration: dict[int, Upload],
-        tested: dict[int, Photograph],
-        rotations: int | str,
-        rate: float,
-        shapes: tuple[Shape, ...],
-    ) -> bool:
-        """One fit; False, and nothing is changed, where one of the uploads is gone at its end."""
-        other = self.start.another()
-        if shapes:
-            other.restrict(drawn_roi(shapes, other.image_size), DRAWN)
-        photos = [upload.file for upload in references.values()]
-        too_many = rotations == AUTO and len(photos) * ROTATIONS > MOST_COPIES
-        try:
+        def fitted(references: Uploads, calibration: Uploads, photographs: Uploads) -> list[AnomalyDetector]:
+            if self.takes_references and not references:
+                raise DataError("there is no reference yet")
+            if compares and len(photographs) < FEWEST:
+                raise DataError(f"photographs are compared with each other: add {FEWEST} or more to inspect")
+            if isinstance(rotations, int) and len(references) * rotations > MOST_COPIES:
+                raise ConfigError(
+                    f"{len(references)} references with {rotations} rotated copies each are more than "
+                    f"{MOST_COPIES}: remove some, or take fewer copies"
+                )
+            other = self.start.another()
+            if shapes:
+                other.restrict(drawn_roi(shapes, other.image_size), DRAWN)
+            too_many = rotations == AUTO and len(references) * ROTATIONS > MOST_COPIES
             with MODEL:
                 other.fit(
-                    photos,
+                    [upload.file for upload in references.values()],
                     rotations=1 if too_many else rotations,
                     false_alarm_rate=rate,
-                    test_images=[upload.file for upload in tested.values()],
+                    test_images=[upload.file for upload in photographs.values()],
                     room=OnDisk(self.folder, "Tokens of the photographs", "inspect fewer at once"),
                 )
-            calibrated = _calibrated(other, calibration, rate) if calibration else None
-        except DataError:
-            if self._has(references, calibration, tested):
-                raise
-            return False
-        names = {upload.file.name: upload.name for upload in references.values()}
-        other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
-        with self._lock:
-            if not self._has(references, calibration, tested):
-                return False
+            names = {upload.file.name: upload.name for upload in references.values()}
+            other.kept = [replace(one, name=names.get(one.name, one.name)) for one in other.kept]
+            return [other, *([_calibrated(other, calibration, rate)] if calibration else [])]
+
+        def take(made: list[AnomalyDetector], uploads: list[Uploads]) -> None:
+            other, references = made[0], list(uploads[0])
             self.shapes = shapes
-            self._take(other, list(references), rate if other.threshold else None, rotations, tested)
-            if calibrated is not None:
-                self._judge_by(calibrated.normal, calibrated.threshold, rate, calibration)
-        return True
+            self._take(other, references, rate if other.threshold else None, rotations, uploads[2])
+            if len(made) > 1:
+                self._judge_by(made[1].normal, made[1].threshold, rate, uploads[1])
+
+        self._without_removed((*KINDS[:2], "photographs" if compares else ""), fitted, take)
 
     def calibrate(self, rate: float = 0.01) -> None:
         """Takes the threshold for the target false-positive `rate` from the calibration images that are here
         now; photographs keep their scores. DataError without any, or where the detector is not fitted yet;
         then everything is as it was."""
+
+        def calibrated(images: Uploads) -> AnomalyDetector:
+            if not images:
+                raise DataError("there is no calibration image yet")
+            if not self.ready:
+                raise DataError("there is no reference yet: calibration images need a fitted detector")
+            return _calibrated(self.detector, images, rate)
+
+        self._without_removed(
+            ("calibration",),
+            calibrated,
+            lambda made, uploads: self._judge_by(made.normal, made.threshold, rate, uploads[0]),
+        )
+
+    def _without_removed(
+        self, kinds: Sequence[str], work: Callable[..., Any], take: Callable[[Any, list[Uploads]], None]
+    ) -> None:
+        """`work` with the uploads of these kinds ("": none), while others may come and go, then `take` with
+        what it made; where one of the uploads is removed meanwhile, it begins again without it."""
         with self._work:
             while True:
                 with self._lock:
-                    images = dict(self.calibration)
-                if not images:
-                    raise DataError("there is no calibration image yet")
-                if not self.ready:
-                    raise DataError("there is no reference yet: calibration images need a fitted detector")
+                    uploads: list[Uploads] = [dict(getattr(self, kind)) if kind else {} for kind in kinds]
                 try:
-                    calibrated = _calibrated(self.detector, images, rate)
+                    made = work(*uploads)
                 except DataError:
-                    if self._has(images):
+                    if self._has(uploads):
                         raise
                     continue
                 with self._lock:
-                    if self._has(images):
-                        self._judge_by(calibrated.normal, calibrated.threshold, rate, images)
+                    if self._has(uploads):
+                        take(made, uploads)
                         return
 
-    def _has(self, *uploads: Mapping[int, Upload]) -> bool:
+    def _has(self, uploads: Sequence[Uploads]) -> bool:
         """Whether all of these are still here."""
         with self._lock:
             here = {*self.references, *self.calibration, *self.photographs}
@@ -516,7 +508,7 @@ class Session:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _calibrated(detector: AnomalyDetector, images: Mapping[int, Upload], rate: float) -> AnomalyDetector:
+def _calibrated(detector: AnomalyDetector, images: Uploads, rate: float) -> AnomalyDetector:
     """Another one with the threshold of calibration images; DataError where one is gone or none can be
     judged."""
     other = detector.another()

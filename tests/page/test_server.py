@@ -115,9 +115,9 @@ def test_a_session_that_closes_while_a_reference_is_taken(visitor, client, monke
     visitor.upload("references", png(1))
     plain = Session._refuse_known
 
-    def closed_meanwhile(self, content, name):
+    def closed_meanwhile(self, *given):
         client.delete(visitor.base)
-        plain(self, content, name)
+        plain(self, *given)
 
     monkeypatch.setattr(Session, "_refuse_known", closed_meanwhile)
     answer = visitor.ask("POST", "/references", 404, query_string={"name": "b"}, data=png(1))
