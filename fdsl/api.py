@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -143,9 +144,7 @@ class AnomalyDetector:
         self.kept: list[KeptReference] = []  # the references' files, so that others can be added to them
         self.max_pixels = MAX_PIXELS  # of a file that is opened: a larger one is a DataError
         self.min_area = 1  # of a region that predictions name: pixels of the photograph
-        self.reference_sizes: list[
-            tuple[int, int]
-        ] = []  # (width, height) of each; none where nobody noted them
+        self.reference_sizes: list[tuple[int, int]] = []  # (width, height) of each
 
     @classmethod
     @takes_options(BackboneConfig, MethodConfig)
@@ -168,10 +167,14 @@ class AnomalyDetector:
         Raises ConfigError, ModelError for what does not fit the checkpoint, TypeError for an unknown option.
         """
         checkpoint = load_checkpoint(as_file("checkpoint", path))
-        tower = backbone_config(options, checkpoint.backbone)
-        chosen = method_config(options, checkpoint.options, checkpoint.has_nam)
         config = detector_config(
-            method, tower, chosen, windows or WindowConfig(), image_score, device, precision
+            method,
+            backbone_config(options, checkpoint.backbone),
+            method_config(options, checkpoint.options, checkpoint.has_nam),
+            windows or WindowConfig(),
+            image_score,
+            device,
+            precision,
         )
         config = replace(config, checkpoint=str(path), trained_on=checkpoint.trained_on)
         if METHODS[method].needs_heads:
@@ -252,11 +255,8 @@ class AnomalyDetector:
     def another(self) -> AnomalyDetector:
         """A copy of this detector that changes by itself from now on; they share the
         backbone's weights."""
-        other = AnomalyDetector(self.scorer.detector.copied(), self.config)
-        other.threshold, other.normal = self.threshold, self.normal
-        other.reference_sizes, other.grey, other.kept = self.reference_sizes, self.grey, self.kept
-        other.max_pixels, other.statistics = self.max_pixels, self.statistics
-        other.min_area = self.min_area
+        other = copy.copy(self)
+        other.scorer = Scorer(self.scorer.detector.copied())
         return other
 
     def restrict(self, mask: np.ndarray, name: str = "a mask") -> None:
@@ -547,28 +547,24 @@ class AnomalyDetector:
         `names`: what errors call the photographs. Raises ModelError for a map that is not finite.
         """
         named = names or [f"photograph {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
-        found = self.scorer(batch, named)
-        maps, scores = fused_scores(found, self.scorer.detector.settings, self.config.image_score)
-        limit, level = None, None
-        if self.threshold is not None:
-            limit, level = self.threshold.score, self.threshold.level
+        raw = self.scorer(batch, named)
+        maps, scores = fused_scores(raw, self.scorer.detector.settings, self.config.image_score)
+        limit, scale = self.threshold, self.heat_scale
         whole = batch if batch.dim() == 4 else batch[:, 0]
-        reasons = [self._reason(statistics_of(pixels.cpu().numpy())) for pixels in whole]
-        scale = self.heat_scale
         return [
             Prediction(
-                float(scores[i]),
-                limit,
-                (width, height),
-                found.of(i),
-                maps[i],
-                level,
-                None if self.normal is None else self.normal.percentile(float(scores[i])),
-                reasons[i],
-                scale,
-                self.min_area,
+                score=score,
+                threshold=None if limit is None else limit.score,
+                size=(width, height),
+                maps=raw.of(i),
+                patch_map=maps[i],
+                map_threshold=None if limit is None else limit.level,
+                normal_percentile=None if self.normal is None else self.normal.percentile(score),
+                reason=self._reason(statistics_of(whole[i].cpu().numpy())),
+                heat_scale=scale,
+                min_area=self.min_area,
             )
-            for i, (width, height) in enumerate(sizes)
+            for i, ((width, height), score) in enumerate(zip(sizes, map(float, scores)))
         ]
 
     def fuse(self, base: np.ndarray, window: np.ndarray | None) -> np.ndarray:

@@ -3,8 +3,8 @@ each in one file, for a machine that has nothing else of the project."""
 
 from __future__ import annotations
 
-import ast
 import zipfile
+from modulefinder import ModuleFinder
 from pathlib import Path
 
 from utils.files import whole_file
@@ -26,17 +26,7 @@ def write_archive(file: Path) -> None:
 def modules_of(name: str) -> set[Path]:
     """The files of the project that a module imports, also within functions, its own and their packages'
     included."""
-    found: set[Path] = set()
-    waiting = [name]
-    while waiting:
-        module = ROOT.joinpath(*waiting.pop().split("."))
-        file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
-        if file in found or not file.is_file():
-            continue  # read already, or not ours
-        found |= {file, file.with_name("__init__.py")}
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module:
-                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            elif isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-    return found
+    finder = ModuleFinder([str(ROOT)])
+    finder.import_hook(name)
+    files = (getattr(module, "__file__", None) for module in finder.modules.values())
+    return {Path(file) for file in files if file}

@@ -105,7 +105,8 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
         photographs(1, graph.shape).to(device)
     )  # the backbone's tables of positions are made now, not while it is traced
     try:
-        with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "onnx_ir"):
+        logging.disable(logging.WARNING)  # of torch.onnx and onnxscript, for their authors
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
                 graph,
@@ -124,6 +125,8 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
             f"This detector cannot be written as a graph ({reason}); inspect with predict.py, or make it "
             "with another --model."
         ) from error
+    finally:
+        logging.disable(logging.NOTSET)
     hand_on_thirds(program.model)
     return program
 
@@ -217,17 +220,3 @@ def temporary_folder(file: Path) -> Iterator[Path]:
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def quiet(*names: str) -> Iterator[None]:
-    """Loggers whose words are for this program's authors."""
-    loggers = [logging.getLogger(name) for name in names]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels):
-            logger.setLevel(level)
