@@ -140,14 +140,22 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoints", type=Path, metavar="DIR", help="where these lie (default checkpoints)"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="folder of all runs (default results)",
+    )
     parser.add_argument(
         "--memory",
         type=real(0, above=True),
         metavar="GIB",
         help="what several runs may take for memory banks and encoded images (default half of what is free)",
     )
-    parser.add_argument("--batch-size", type=whole(1), default=4)
+    parser.add_argument(
+        "--batch-size", type=whole(1), default=4, metavar="N", help="images encoded at once (default 4)"
+    )
 
 
 def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:

@@ -92,7 +92,13 @@ def add_runtime_flags(parser: argparse.ArgumentParser, reads_files: bool = True)
     group.add_argument(
         "--device", default="auto", metavar="auto|cpu|cuda|mps|N", help="where it runs (default auto)"
     )
-    group.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"), default="auto")
+    group.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="of the backbone's products (default auto: fp16 on a GPU, bf16 on a CPU that has it in hardware, "
+        "else fp32)",
+    )
     if reads_files:
         group.add_argument(
             "--workers", type=whole(0, 64), metavar="N", help="processes that load images (default: by cores)"

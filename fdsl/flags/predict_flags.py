@@ -149,7 +149,9 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
         "--coco", type=Path, metavar="FILE", help="write all regions as COCO JSON, polygons with scores"
     )
     written.add_argument("--save-maps", action="store_true", help="write maps.npz")
-    written.add_argument("--batch-size", type=whole(1), default=4)
+    written.add_argument(
+        "--batch-size", type=whole(1), default=4, metavar="N", help="photographs scored at once (default 4)"
+    )
 
 
 def add_detector_flags(parser: argparse.ArgumentParser, reads_files: bool = True) -> None:

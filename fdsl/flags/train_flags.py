@@ -31,7 +31,13 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--meta", type=Path, metavar="FILE", help="meta.json elsewhere than in the dataset's folder"
     )
     parser.add_argument("--model-name", type=name_part, default="fdsl", help="names checkpoints and results")
-    parser.add_argument("--checkpoints", type=Path, default=Path("checkpoints"), metavar="DIR")
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        default=Path("checkpoints"),
+        metavar="DIR",
+        help="folder of all trained heads (default checkpoints)",
+    )
     add_training_flags(parser)
     add_max_pixels(parser)
     add_options(parser, MethodConfig, lambda known: known.trained)

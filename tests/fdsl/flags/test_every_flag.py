@@ -89,6 +89,11 @@ def test_every_flag_is_read(name, parser_of, capsys):
     assert len(flags) > 10 and flags - read - beside == set()
 
 
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_flag_has_a_help_text(name, parser_of, capsys):
+    assert [action.dest for action in parser_of(name)._actions if not action.help] == []
+
+
 def sample(action):
     """Words that may stand behind a flag."""
     if action.nargs == 0:
