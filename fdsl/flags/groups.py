@@ -96,8 +96,8 @@ def add_runtime_flags(parser: argparse.ArgumentParser, reads_files: bool = True)
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
         default="auto",
-        help="of the backbone's products (default auto: fp16 on a GPU, bf16 on a CPU that has it in hardware, "
-        "else fp32)",
+        help="of the backbone's products (default auto: fp16 on a GPU, bf16 on a CPU that has it in "
+        "hardware, else fp32)",
     )
     if reads_files:
         group.add_argument(
