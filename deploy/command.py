@@ -63,11 +63,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return inspect(graph, None, args)
     if args.output.exists() and not args.output.is_dir():
         raise ConfigError(f"--output {printable(args.output)} is a file; name a folder.")
-    facts = {"detector": str(args.detector), "threshold": graph.threshold, "settings": graph.settings}
     with locked(args.output / ".lock", printable(args.output), "name another folder with --output"):
         if args.watch:
-            return watch(graph, facts, args)
-        return inspect(graph, Folder(args.output, facts), args)
+            return watch(graph, args)
+        return inspect(graph, Folder(args.output, facts_of(graph)), args)
 
 
 def graph_of(args: argparse.Namespace) -> Graph:
@@ -85,7 +84,12 @@ def graph_of(args: argparse.Namespace) -> Graph:
     return graph
 
 
-def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
+def facts_of(graph: Graph) -> dict[str, Any]:
+    """What config.json holds of a detector."""
+    return {"detector": str(graph.file), "threshold": graph.threshold, "settings": graph.settings}
+
+
+def watch(graph: Graph, args: argparse.Namespace) -> int:
     """Scores each photograph as it comes to rest in a folder, until Ctrl-C or SIGTERM; returns the exit
     code."""
     from deploy.journal import Journal
@@ -93,7 +97,7 @@ def watch(graph: Graph, facts: dict[str, Any], args: argparse.Namespace) -> int:
     from utils.drift import Drift
 
     signals.how_to_continue("the same command goes on after the photographs that are done")
-    journal = Journal(args.output, {**facts, "watch": args.watch})
+    journal = Journal(args.output, {**facts_of(graph), "watch": args.watch})
     arrivals = Arrivals(Path(args.watch), journal.done, args.settle, [args.output], journal.skip)
     if journal.count:
         say(f"{journal.count} photograph(s) are done already")

@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import SplitResult, parse_qs, urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from deploy.command import add_graph_flags, graph_of
+from deploy.command import add_graph_flags, facts_of, graph_of
 from deploy.program import Parser, positive, require_packages, run, say
 from utils import signals
 from utils.errors import ConfigError, DataError
@@ -27,9 +27,7 @@ from utils.score_rows import row_of
 from utils.text import as_key, one_line, printable
 
 if TYPE_CHECKING:
-    from PIL import Image
-
-    from deploy.graph import Found, Graph
+    from deploy.graph import Graph
     from deploy.journal import Journal
 
 HOST, PORT = "127.0.0.1", 8000
@@ -102,42 +100,34 @@ class Service:
                 self.inside -= 1
             self._places.release()
 
-    def inspect(self, content: bytes, name: str, wants_map: bool) -> tuple[dict[str, Any], bytes]:
-        """A photograph's file -> its row and, where it is wanted, its heat map as a PNG file. DataError for
-        what is no photograph, ConfigError where the row cannot be written."""
-        from deploy.pictures import draw, encoded
-
-        with self._turn:
-            photo, found = self._look_at(content, name)
-            row = row_of(name, found)
-            if not found.reason:
-                for sentence in self.drift.add(name, found.statistics, found.normal_percentile):
-                    say(f"warning: {sentence}")
-            if self.journal is not None:
-                self._keep(row, self.journal)
-            picture = encoded(draw(photo, found, self.graph.heat_scale), "PNG") if wants_map else b""
-        self.count("inspected")
-        if found.is_anomalous:
-            self.count("anomalous")
-        return row, picture
-
-    def _keep(self, row: dict[str, Any], journal: Journal) -> None:
-        try:
-            journal.add(row)
-        except OSError as error:
-            say(f"error: {printable(journal.folder)}: {error.strerror}")
-            raise ConfigError(f"the row could not be written ({error.strerror})") from error
-
-    def _look_at(self, content: bytes, name: str) -> tuple[Image.Image, Found]:
+    def inspect(self, content: bytes, name: str, with_map: bool) -> tuple[dict[str, Any], bytes]:
+        """A photograph's file -> its row and, `with_map`, its heat map as a PNG file. DataError for what is
+        no photograph, ConfigError where the row cannot be written."""
         from data.images import open_image
+        from deploy.pictures import draw, encoded
         from utils.archives import held_in_memory
 
-        with held_in_memory([("photograph", content)]) as (file,):
+        with self._turn, held_in_memory([("photograph", content)]) as (file,):
             try:
                 photo = open_image(file, self.max_pixels, self.graph.grey)
             except DataError as error:
                 raise DataError(str(error).removeprefix(f"{printable(file)}: ")) from error
-        return photo, self.graph.look_at(photo, name)
+            result = self.graph.look_at(photo, name)
+            row = row_of(name, result)
+            if not result.reason:
+                for sentence in self.drift.add(name, result.statistics, result.normal_percentile):
+                    say(f"warning: {sentence}")
+            if self.journal is not None:
+                try:
+                    self.journal.add(row)
+                except OSError as error:
+                    say(f"error: {printable(self.journal.folder)}: {error.strerror}")
+                    raise ConfigError(f"the row could not be written ({error.strerror})") from error
+            picture = encoded(draw(photo, result, self.graph.heat_scale), "PNG") if with_map else b""
+        self.count("inspected")
+        if result.is_anomalous:
+            self.count("anomalous")
+        return row, picture
 
     def health(self) -> dict[str, Any]:
         return {
@@ -203,10 +193,10 @@ class Handler(BaseHTTPRequestHandler):
         """Nothing: rows are the log."""
 
     def do_GET(self) -> None:
-        self._answered({"/health": self._health})
+        self._answered("GET")
 
     def do_POST(self) -> None:
-        self._answered({"/inspect": self._inspect})
+        self._answered("POST")
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
         """Of requests that http.server does not understand."""
@@ -217,14 +207,18 @@ class Handler(BaseHTTPRequestHandler):
         """A body is asked for when there is a place for it."""
         return True
 
-    def _answered(self, routes: dict[str, Any]) -> None:
+    def _answered(self, method: str) -> None:
         try:
             self._admit()
-            place = self._place()
-            if place.path not in routes:
-                known = place.path in ("/health", "/inspect")
-                raise Refusal(405 if known else 404, "ask GET /health, or POST a photograph to /inspect")
-            routes[place.path](parse_qs(place.query))
+            try:
+                place = urlsplit(self.path)
+            except ValueError as error:
+                raise Refusal(400, f"the address is none ({one_line(error)})") from error
+            route = {"/health": ("GET", self._health), "/inspect": ("POST", self._inspect)}.get(place.path)
+            if route is None or route[0] != method:
+                status = 404 if route is None else 405
+                raise Refusal(status, "ask GET /health, or POST a photograph to /inspect")
+            route[1](parse_qs(place.query))
         except Refusal as refused:
             self._refuse(refused.status, str(refused))
         except DataError as error:
@@ -237,21 +231,13 @@ class Handler(BaseHTTPRequestHandler):
             self.server.service.count("refused")
             self.close_connection = True
 
-    def _place(self) -> SplitResult:
-        try:
-            return urlsplit(self.path)
-        except ValueError as error:
-            raise Refusal(400, f"the address is none ({one_line(error)})") from error
-
     def _refuse(self, status: int, sentence: str) -> None:
+        """Answers, and then reads on for a moment: who still sends would lose the answer with the
+        connection."""
         if status != 503:
             self.server.service.count("refused")
         self.close_connection = True  # its body may not have been read
         self._send(status, {"error": sentence})
-        self._drain()
-
-    def _drain(self) -> None:
-        """Reads on for a moment: who still sends would lose the answer with the connection."""
         with contextlib.suppress(OSError):
             self.connection.shutdown(socket.SHUT_WR)
             self.connection.settimeout(1)
@@ -278,11 +264,15 @@ class Handler(BaseHTTPRequestHandler):
         self._send(200, self.server.service.health())
 
     def _inspect(self, asked: dict[str, list[str]]) -> None:
-        service, name, wants_map = self.server.service, _name(asked), _wants_map(asked)
+        """?name=: what the row calls the photograph; ?map=png: its heat map, with the row in a header."""
+        service, name = self.server.service, as_key(asked.get("name", ["photograph"])[0][:LONGEST_NAME])
+        kind = asked.get("map", [""])[0]
+        if kind not in ("", "png"):
+            raise Refusal(400, "map is png, or is left out")
         length = self._length()
         with service.place():
-            row, picture = service.inspect(self._body(length), name, wants_map)
-            if wants_map:
+            row, picture = service.inspect(self._body(length), name, bool(kind))
+            if kind:
                 self._send_bytes(200, picture, "image/png", {"X-Row": json.dumps(row)})
             else:
                 self._send(200, row)
@@ -336,18 +326,6 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
-def _name(asked: dict[str, list[str]]) -> str:
-    """What the row calls the photograph: ?name=, else "photograph"."""
-    return as_key(asked.get("name", ["photograph"])[0][:LONGEST_NAME])
-
-
-def _wants_map(asked: dict[str, list[str]]) -> bool:
-    given = asked.get("map", [""])[0]
-    if given not in ("", "png"):
-        raise Refusal(400, "map is png, or is left out")
-    return bool(given)
-
-
 def command() -> None:
     """The command line of deploy/serve.py."""
     run(main)
@@ -362,9 +340,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     graph = graph_of(args)
     if args.output is None:
         return serve(Service(graph, args.queue, args.max_pixels), args)
-    facts = {"detector": str(args.detector), "threshold": graph.threshold, "settings": graph.settings}
     with locked(args.output / ".lock", printable(args.output), "name another folder with --output"):
-        journal = Journal(args.output, facts, MADE_BY)
+        journal = Journal(args.output, facts_of(graph), MADE_BY)
         return serve(Service(graph, args.queue, args.max_pixels, journal), args)
 
 
