@@ -3,13 +3,16 @@
     python benchmarks/frames.py mvtec=DIR visa=DIR --image-size N
 
 Each training image of a product is the one reference in turn, and each of its test images is held against it
-(utils/image_statistics.py). Prints the number of pairs and of those with a reason, which are all false.
+(utils/image_statistics.py). Prints the number of pairs and of those with a reason, which are all false. Then
+the number of ordered pairs of normal images, and of those that would count as one reference
+(fdsl/references/reference_checks.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +26,7 @@ from data.images import open_image
 from data.records import Record
 from data.tensors import image_to_pixels
 from fdsl.flags.arguments import whole
+from fdsl.references.reference_checks import Thumbnail
 from utils.command import run_command
 from utils.errors import DataError
 from utils.image_statistics import reason_of, statistics_of
@@ -48,9 +52,13 @@ def main(argv: list[str] | None = None) -> None:
             references = [statistics(record) for record in catalogue.train[category]]
             tested = [statistics(record) for record in records]
             reasons = [reason_of(one, known[None]) for known in references for one in tested]
-            lines.append([category, len(reasons), sum(map(bool, reasons))])
-    lines.append(["all", sum(line[1] for line in lines), sum(line[2] for line in lines)])
-    print(tabulate(lines, ["product", "pairs", "with a reason"], tablefmt="github"))
+            normal = [record for record in records if not record.anomalous] + catalogue.train[category]
+            thumbnails = [Thumbnail(open_image(catalogue.root / one.image_path)) for one in normal]
+            copies = [one.shows_the_same_as(other) for one, other in permutations(thumbnails, 2)]
+            lines.append([category, len(reasons), sum(map(bool, reasons)), len(copies), sum(copies)])
+    lines.append(["all", *(sum(line[column] for line in lines) for column in range(1, 5))])
+    columns = ["product", "pairs", "with a reason", "pairs of normal images", "taken for copies"]
+    print(tabulate(lines, columns, tablefmt="github"))
 
 
 if __name__ == "__main__":

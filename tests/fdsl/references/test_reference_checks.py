@@ -36,11 +36,14 @@ def as_jpeg(photo):
 
 def test_near_copies_count_once(logged):
     one, two = texture(1), texture(2)
-    given = [one, noisy(one, 1), as_jpeg(one), one, two]
-    assert usable_references(given, list("abcde"), 64) == [0, 4]
-    for name in "bcd":
+    brighter, darker = (one.point(lambda level, gain=gain: int(level * gain)) for gain in (1.04, 0.97))
+    larger, shifted = one.resize((960, 720)), one.crop((1, 1, 240, 180))
+    given = [one, noisy(one, 1), as_jpeg(one), one, brighter, darker, larger, shifted, two]
+    assert usable_references(given, list("abcdefghi"), 64) == [0, 8]
+    for name in "bcdefgh":
         assert f"{name} shows the same as a: they count as one reference" in logged()
-    assert usable_references([one, one.resize((50, 40))], ["a", "b"], 64) == [0, 1]
+    much_darker = one.point(lambda level: int(level * 0.6))
+    assert usable_references([one, much_darker], ["a", "b"], 64) == [0, 1]
 
 
 def test_frames_of_a_part_at_rest_are_one_reference(detector):
