@@ -25,6 +25,7 @@ from models.views.sliding_windows import WindowGrid
 from models.views.tile_maps import join_tiles
 from utils.config import QUARTER, WindowConfig
 from utils.errors import ModelError
+from utils.log import progress
 from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
@@ -49,7 +50,8 @@ class Branch(ABC):
         """The method's memory of K references, encoded one by one; `inside` (K,tokens) bool: which of their
         patches count (None: all)."""
         want = method.want | self.match.want
-        near = (self._moved(encode, one) for one in references.each())
+        every = progress(references.each(), len(references.whole), "encoding references")
+        near = (self._moved(encode, one) for one in every)
         parts = (part for one in near for part in self.encoded(encode, one, want))
         if inside is None:
             return self._fitted(method, parts, len(references.whole) * self.tokens)

@@ -131,18 +131,34 @@
     || state.photographs.some(photo => !state.compared.includes(photo.number)));
   const comparable = () => state.photographs.length >= state.fewest.compared && (!state.takesReferences || state.references.length > 0);
 
+  // Shows how far the server is with an action, behind what it is.
+  async function watched(id, what, action) {
+    let working = true;
+    $(id).textContent = `${what}…`;
+    const timer = setInterval(async () => {
+      const answer = await ask("GET", `${state.base}/progress`).catch(() => ({}));
+      if (answer.progress && working) $(id).textContent = `${what}: ${answer.progress}`;
+    }, 700);
+    try {
+      return await action();
+    } finally {
+      working = false;
+      clearInterval(timer);
+    }
+  }
+
   async function learn() {
     if (state.takesReferences && !state.references.length) return;
     if (state.compares && !comparable()) return waitForMore();
     await flush();
     const asked = $("rotations").value, rotations = asked === "auto" ? asked : Number(asked);
     const rate = state.rate ?? 0.01;
-    $("fitted").textContent = "Fitting to the references…";
     if (state.compares) $("progress").textContent = "Looking at all photographs";
     state.busy++;
     $("decision").inert = $("learn").disabled = true;
     try {
-      const answer = await asJson("POST", `${state.base}/learn`, { rotations, rate, shapes: state.shapes });
+      const answer = await watched("fitted", "Fitting",
+        () => asJson("POST", `${state.base}/learn`, { rotations, rate, shapes: state.shapes }));
       state.version++;
       take(answer);
     } catch (error) {
@@ -169,11 +185,10 @@
 
   async function calibrate() {
     await flush();
-    $("progress").textContent = "Scoring the calibration images";
     state.busy++;
     $("decision").inert = true;
     try {
-      const answer = await asJson("POST", `${state.base}/calibrate`, { rate: state.rate ?? 0.01 });
+      const answer = await watched("progress", "Scoring", () => asJson("POST", `${state.base}/calibrate`, { rate: state.rate ?? 0.01 }));
       state.version++;
       take(answer);
     } finally {

@@ -172,6 +172,11 @@ def find_session() -> None:
     g.session = current_app.extensions["visitors"][g.name]
 
 
+@sessions.get("/progress")
+def show_progress() -> dict[str, str]:
+    return {"progress": g.session.progress}
+
+
 @sessions.get("")
 def state() -> dict[str, Any]:
     return g.session.state()

@@ -30,6 +30,7 @@ from utils.drift import WINDOW, Drift
 from utils.errors import ConfigError, DataError
 from utils.hot_regions import upsample
 from utils.image_statistics import statistics_of
+from utils.log import progress_to
 from utils.room import OnDisk
 
 MODEL = Lock()  # one photograph at a time goes through the backbone
@@ -86,6 +87,7 @@ class Session:
         self.references: dict[int, Upload] = {}
         self.calibration: dict[int, Upload] = {}
         self.photographs: dict[int, Photograph] = {}
+        self.progress = ""  # of what the detector is at
         self._count = 0
         self._coming: dict[str, dict[int, bytes]] = {kind: {} for kind in KINDS}  # that are being received
         self._lock = RLock()  # what is here
@@ -361,7 +363,8 @@ class Session:
                 with self._lock:
                     uploads: list[Uploads] = [dict(getattr(self, kind)) if kind else {} for kind in kinds]
                 try:
-                    made = work(*uploads)
+                    with self._watched():
+                        made = work(*uploads)
                 except DataError:
                     if self._has(uploads):
                         raise
@@ -370,6 +373,19 @@ class Session:
                     if self._has(uploads):
                         take(made, uploads)
                         return
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Within it `progress` says how far it is."""
+
+        def note(what: str, done: int, total: int | None) -> None:
+            self.progress = what if total is None else f"{what}, {done} of {total}"
+
+        try:
+            with progress_to(note):
+                yield
+        finally:
+            self.progress = ""
 
     def _has(self, uploads: Sequence[Uploads]) -> bool:
         """Whether all of these are still here."""

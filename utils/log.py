@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TypeVar
 
@@ -80,6 +81,30 @@ def warn(sentences: Sequence[str], most: int = 5) -> None:
         logger.warning("warning: ... and %d more like it", len(sentences) - most)
 
 
+Listener = Callable[[str, int, int | None], None]  # takes what is done, how much of it, and of how much
+_listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def progress_to(listener: Listener) -> Iterator[None]:
+    """Within it, in this thread, `listener` hears of all `progress` too."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def _heard(
+    items: Iterable[Item], total: int | None, what: str, size: Callable[[Item], int], listener: Listener
+) -> Iterator[Item]:
+    done = 0
+    for item in items:
+        listener(what, done, total)
+        yield item
+        done += size(item)
+
+
 @contextmanager
 def said_once() -> Iterator[None]:
     """Within it a line that was logged already is not logged again."""
@@ -108,6 +133,8 @@ def progress(
     `total` (None: nobody knows) and the rate count `size(item)`, for instance the images of a batch; `note()`
     is displayed after them.
     """
+    if (listener := _listener.get()) is not None:
+        items = _heard(items, total, what, size, listener)
     if not _shown(logging.INFO):
         yield from items
         return

@@ -31,6 +31,7 @@ from utils.signals import before_leaving
 from utils.text import one_line
 
 OPSET = 18
+logger = logging.getLogger("fdsl")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CURE = "pip install -r requirements-export.txt"
 LARGEST = 2**31 - 2**24  # bytes of tensors that one ONNX file holds; protobuf ends at 2 GiB
@@ -69,17 +70,20 @@ def write_graph(
 
     ModelError, and nothing is written, where onnxruntime gives other maps or scores than the detector.
     """
+    logger.info("step 1 of 3: tracing the detector ...")
     program = traced(graph, standard)
     if halved:
         halve_tensors(program.model.graph)
     program.model.metadata_props.update(metadata)
     values = [value.const_value for value in program.model.graph.initializers.values()]
     large = sum(value.nbytes for value in values if value is not None) > LARGEST
+    logger.info("step 2 of 3: writing the graph ...")
     with temporary_folder(file) as folder:
         program.save(folder / file.name, external_data=large)
         del program, values
         if large:
             note_tensors(folder / file.name)
+        logger.info("step 3 of 3: onnxruntime runs it on three pictures, and so does the detector ...")
         found = difference(folder / file.name, graph)
         if not found <= CLOSE[halved]:
             raise ModelError(

@@ -16,6 +16,7 @@ from models.detector import Detector, Inside
 from models.matching.candidates import Elsewhere
 from models.matching.memory_bank import nearest_of
 from utils.config import AUTO
+from utils.log import progress
 from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
@@ -98,7 +99,7 @@ def rotation_gain(scorer: Scorer, photographs: Sequence[Image.Image], rotations:
     """
     detector = scorer.detector
     tokens: list[list[Tensor]] = []  # of each photograph, of each of its copies: (L,n,C)
-    for photo in photographs:
+    for photo in progress(photographs, len(photographs), "references, rotated"):
         kept = inside_of(detector, [photo], rotations).whole
         images = scorer.to_batch(rotated(photo, rotations))
         whole = images if images.dim() == 4 else images[:, 0]

@@ -197,6 +197,7 @@ def test_beyond_two_gibibytes_tensors_lie_beside_the_graph(detector, place, tmp_
         *("inspect.pyz", "serve.pyz"),
         *("part.onnx", "part.onnx.data"),
     }
+    assert all(f"step {number} of 3: " in logged() for number in (1, 2, 3))
     assert "part.onnx.data, which belongs next to it" in logged()
     with Image.open(place / "good/1.png") as photo:
         found = graph.Graph(file).look_at(photo.convert("RGB"), "1.png")

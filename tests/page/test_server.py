@@ -263,6 +263,18 @@ def test_photographs_that_no_longer_look_like_the_references_are_reported(detect
     assert visitor.ask("DELETE", f"/uploads/{number}").json["drift"] == []
 
 
+def test_how_far_it_is_is_heard_while_it_fits(detector, tmp_path, monkeypatch):
+    heard = []
+    noted = property(lambda self: "", lambda self, words: heard.append(words))
+    monkeypatch.setattr(Session, "progress", noted, raising=False)
+    visitor = visited(detector, tmp_path / "page")
+    assert {"encoding references, 0 of 2", "encoding references, 1 of 2"} <= set(heard) and heard[-1] == ""
+    visitor.upload("calibration", png(7))
+    visitor.ask("POST", "/calibrate", json={})
+    assert heard[-2:] == ["calibration images, 0 of 1", ""]
+    assert visitor.ask("GET", "/progress").json == {"progress": ""}
+
+
 def test_a_saved_detector_gives_the_same_scores(visitor, tmp_path):
     visitor.fitted(1, 2)
     score = visitor.scored(png(5, True))["score"]
