@@ -41,7 +41,6 @@ from fdsl.inspection.score_files import draw, inspected_row
 from fdsl.store.blocks import Blocks
 from fdsl.store.journal import Journal
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.resume_index import stamp_values
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.device import machine_facts
 
@@ -122,7 +121,7 @@ def parts(args: argparse.Namespace) -> None:
                 (loaded,) = read_ahead([(path.name, path)], detector.image_size, 1, 1, stamped=True)
             with clock(taken["scoring"]):
                 (found,) = detector.predict_batch(loaded.tensor[None], [loaded.photo.size], [loaded.name])
-            row = {**inspected_row(loaded.name, found), "file": stamp_values(loaded.stamp)}
+            row = {**inspected_row(loaded.name, found), "file": loaded.stamp}
             with clock(taken["picture"]):
                 row["picture"] = draw(loaded.name, loaded.photo, found, Path(work))
             with clock(taken["row and map"]):

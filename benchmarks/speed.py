@@ -56,6 +56,7 @@ from models.methods.fdsl import Fdsl
 from utils.config import QUARTER, WindowConfig
 from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts
 from utils.log import start_logging
+from utils.options import as_stored
 
 PHOTOS = 8  # as many as a training batch
 TURNS = 10  # of products that are compared with each other
@@ -413,7 +414,7 @@ def main() -> None:
         [what, f"{value:.2f}", *(("-", "-") if bare is None else (f"{bare:.2f}", f"{value / bare:.2f}"))]
         for what, value, bare in found
     ]
-    facts = machine_facts(bench.device, bench.dtype).to_json()
+    facts = as_stored(machine_facts(bench.device, bench.dtype))
     facts["bf16 in the CPU"] = bf16_in_hardware() or "no"
     columns = ["what", "seconds (or as named)", "bare backbone", "ratio"]
     print(tabulate(table, columns, "github", disable_numparse=True))

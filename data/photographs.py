@@ -23,7 +23,7 @@ from data.inputs import list_images
 from data.tensors import photograph_to_pixels
 from utils.archives import is_file
 from utils.errors import DataError
-from utils.files import FileStamp, stamp_of
+from utils.files import Stamp, stamp_of
 from utils.grey_range import GreyRange
 from utils.text import one_line, printable
 from utils.tile_layout import TileLayout
@@ -115,7 +115,7 @@ class Loaded:
     tensor: torch.Tensor | None = None
     reason: str = ""
     doubt: str = ""
-    stamp: FileStamp | None = None
+    stamp: Stamp | None = None
     path: Path | None = None
 
 

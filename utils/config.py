@@ -3,26 +3,12 @@ the machine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from utils.errors import ConfigError
 from utils.limits import AUTO_TILES, MOST_TILES
-from utils.options import (
-    COMPONENTS,
-    HEADS,
-    SEARCH,
-    TEXT,
-    WINDOWS,
-    Options,
-    is_stored_text,
-    option,
-    options_of,
-    refuse_other_names,
-)
-from utils.text import one_line
+from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Options, option, options_of
 from utils.world import as_of_first
 
 OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
@@ -316,19 +302,19 @@ class WindowConfig(Options):
 
 
 @dataclass(frozen=True)
-class MachineFacts:
+class MachineFacts(Options):
     """What a result's reader needs to know of the machine: device and precision, and what stood beneath them.
 
     `precision_asked`: the one that was asked for, where values overflowed in it and `precision` took over.
     """
 
-    device: str
-    device_name: str | None
-    precision: str
-    torch: str
-    python: str
-    system: str
-    precision_asked: str | None = None
+    device: str = option("")
+    device_name: str | None = option(None)
+    precision: str = option("float32", choices=PRECISION_NAMES)
+    torch: str = option("")
+    python: str = option("")
+    system: str = option("")
+    precision_asked: str | None = option(None, choices=PRECISION_NAMES)
 
     @property
     def device_of_run(self) -> str:
@@ -340,22 +326,6 @@ class MachineFacts:
         if precision == self.precision:
             return self
         return replace(self, precision=precision, precision_asked=self.precision)
-
-    def to_json(self) -> dict[str, str | None]:
-        return dict(vars(self))
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> MachineFacts:
-        """The facts from stored values; ConfigError for other names, and where one is no text."""
-        refuse_other_names(cls, values)
-        for name, value in values.items():
-            empty = value is None and name in ("device_name", "precision_asked")
-            if not empty and not is_stored_text(value):
-                raise ConfigError(f"the machine's {name} is {one_line(repr(value), 60)}, which is no text")
-        for name in ("precision", "precision_asked"):
-            if values[name] is not None and values[name] not in PRECISION_NAMES:
-                raise ConfigError(f"the machine's {name} is {one_line(values[name], 60)}, which is none")
-        return cls(**values)
 
 
 def checkpoint_path(folder: Path, model_name: str, dataset: str) -> Path:

@@ -13,7 +13,6 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -238,27 +237,17 @@ def read_json(file: Path) -> Any:
 def file_digest(file: Path) -> str:
     """SHA-256 of a file's bytes, hex."""
     with opened(file) as content:
-        return (
-            hashlib.file_digest(content, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else hashlib.sha256(content.read()).hexdigest()
-        )
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
-@dataclass(frozen=True)
-class FileStamp:
+Stamp = dict[str, Any]  # as `stamp_of` makes it
+
+
+def stamp_of(file: Path) -> Stamp:
     """What tells a file from another one under its name: bytes, time of its last change (ns), and the first
-    16 hex digits of its SHA-256."""
-
-    size: int
-    modified: int
-    digest: str
-
-
-def stamp_of(file: Path) -> FileStamp:
-    """A file's stamp; OSError where it cannot be read."""
+    16 hex digits of its SHA-256. OSError where it cannot be read."""
     facts = facts_of(file)
-    return FileStamp(facts.size, facts.modified, content_digest(file))
+    return {"bytes": facts.size, "modified": facts.modified, "digest": content_digest(file)}
 
 
 def content_digest(file: Path) -> str:

@@ -182,13 +182,9 @@ class Options:
             known.refuse(getattr(self, name))
 
 
-def options_of(kind: type) -> Mapping[str, Option]:
-    """Name -> option of the fields of a dataclass that are options, in their order."""
-    return _options_of(kind)
-
-
 @cache
-def _options_of(kind: Any) -> Mapping[str, Option]:
+def options_of(kind: Any) -> Mapping[str, Option]:
+    """Name -> option of the fields of a dataclass that are options, in their order."""
     return {
         one.name: replace(one.metadata["option"], name=one.name)
         for one in fields(kind)

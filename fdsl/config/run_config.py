@@ -87,7 +87,7 @@ class DetectorConfig:
             "backbone": as_stored(self.backbone),
             "options": as_stored(self.options),
             "windows": as_stored(self.windows),
-            "machine": self.machine.to_json(),
+            "machine": as_stored(self.machine),
         }
 
     @property
@@ -109,7 +109,7 @@ class DetectorConfig:
             from_stored(BackboneConfig, values["backbone"]),
             from_stored(MethodConfig, values["options"]),
             from_stored(WindowConfig, values["windows"]),
-            MachineFacts.from_json(values["machine"]),
+            from_stored(MachineFacts, values["machine"]),
         )
 
 
@@ -208,12 +208,8 @@ class RunConfig(Options):
     def from_json(cls, values: Any) -> RunConfig:
         """From config.json; ConfigError says in a few words what is wrong."""
         config = _of_detector(cls, values, "run writes")
-        right = (
-            isinstance(config.command, str)
-            and config.trained_on_test_images in (None, False, True)
-            and (config.grey is None or _is_grey(config.grey))
-        )
-        if not right:
+        right = isinstance(config.command, str) and config.trained_on_test_images in (None, False, True)
+        if not right or not (config.grey is None or _is_grey(config.grey)):
             raise ConfigError("its command, trained_on_test_images or grey is none that a run writes")
         return config
 

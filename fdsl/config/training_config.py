@@ -4,7 +4,7 @@ them the same. Those of a test run are in fdsl/config/run_config.py."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from utils.config import (
@@ -22,10 +22,10 @@ from utils.config import (
 from utils.errors import ConfigError
 from utils.options import (
     Options,
+    as_option,
     as_stored,
     from_stored,
     given_of,
-    is_stored_text,
     option,
     options_of,
     refuse_other_names,
@@ -85,7 +85,7 @@ class Recipe(Options):
 
 
 @dataclass(frozen=True)
-class TrainingSettings:
+class TrainingSettings(Options):
     """How heads were trained, and on what.
 
     `image_digests`, `files`: digests of the images trained on, and of these with the references. `images`:
@@ -93,8 +93,8 @@ class TrainingSettings:
     """
 
     recipe: Recipe
-    image_digests: str
-    files: str
+    image_digests: str = field(metadata=as_option(""))
+    files: str = field(metadata=as_option(""))
     images: dict[str, int]
     machine: MachineFacts
 
@@ -102,7 +102,7 @@ class TrainingSettings:
         return {
             **as_stored(self.recipe),
             **without(vars(self), ["recipe"]),
-            "machine": self.machine.to_json(),
+            "machine": as_stored(self.machine),
         }
 
     @classmethod
@@ -111,25 +111,21 @@ class TrainingSettings:
         recipe = {name: values[name] for name in options_of(Recipe)}
         own = without(values, recipe)
         refuse_other_names(cls, {**own, "recipe": recipe})
-        right = (
-            all(is_stored_text(values[name]) for name in ("image_digests", "files"))
-            and type(values["images"]) is dict
-            and all(type(count) is int for count in values["images"].values())
-        )
-        if not right:
+        counts = values["images"]
+        if type(counts) is not dict or any(type(count) is not int for count in counts.values()):
             raise ConfigError("it holds values that no training writes")
-        machine = MachineFacts.from_json(values["machine"])
+        machine = from_stored(MachineFacts, values["machine"])
         return cls(**{**own, "recipe": from_stored(Recipe, recipe), "machine": machine})
 
 
 @dataclass(frozen=True)
-class TrainedWith:
+class TrainedWith(Options):
     """What a checkpoint says of its heads: the backbone with its weights' fingerprint, and their training."""
 
     backbone: BackboneConfig
     options: MethodConfig
-    fingerprint: str
-    dataset: str
+    fingerprint: str = field(metadata=as_option(""))
+    dataset: str = field(metadata=as_option(""))
     training: TrainingSettings
 
     def to_json(self) -> dict[str, Any]:
@@ -158,8 +154,6 @@ class TrainedWith:
             raise ConfigError(f"{error.args[0]} is missing") from error
         except (TypeError, AttributeError) as error:
             raise ConfigError(f"it holds values that no training writes: {one_line(error, 60)}") from error
-        if not all(is_stored_text(text) for text in (config.fingerprint, config.dataset)):
-            raise ConfigError("it holds values that no training writes")
         return config
 
     @property

@@ -17,7 +17,6 @@ from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
-from PIL import Image
 
 from data.dataset import make_loader
 from data.images import image_size
@@ -188,7 +187,8 @@ def _upsampled(single: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 
 
 def problems_of(folder: Path) -> list[str]:
-    """What the published checker finds wrong with a submission, as sentences; none where it is whole."""
+    """What the published checker finds wrong with the names of a submission, as sentences; none where it is
+    whole. What the files hold is as `_write` made them."""
     found = []
     if others := sorted(_names(folder) - set(SUFFIXES)):
         found.append(f"{others[0]} does not belong into it")
@@ -215,29 +215,7 @@ def _problems_of_object(place: Path, count: int, suffix: str) -> list[str]:
             found.append(
                 f"{place.name}/{split} has {len(names)} files of {count}, and {first} is too many or missing"
             )
-        found += [
-            f"{place.name}/{split}/{name} {fault}"
-            for name in sorted(names & wanted)
-            if (fault := _fault_of(place / split / name))
-        ]
     return found
-
-
-def _fault_of(file: Path) -> str:
-    """What is wrong with a map's or a thresholded map's kind; "" for nothing. Of a map the header is read."""
-    if file.suffix == SUFFIXES[THRESHOLDED]:
-        values = np.asarray(Image.open(file))
-        is_mask = values.ndim == 2 and bool(np.isin(np.unique(values), (0, 255)).all())
-        return "" if is_mask else "has several channels, or values other than 0 and 255"
-    tags = {}
-    with open(file, "rb") as content:
-        if content.read(4) == b"II*\0":
-            content.seek(int.from_bytes(content.read(4), "little"))
-            for _ in range(int.from_bytes(content.read(2), "little")):
-                entry = content.read(12)
-                tags[int.from_bytes(entry[:2], "little")] = int.from_bytes(entry[8:10], "little")
-    is_half = (tags.get(258), tags.get(277), tags.get(339)) == (16, 1, 3)
-    return "" if is_half else "is no TIFF of one channel of 16-bit floats"
 
 
 def _names(folder: Path) -> set[str]:

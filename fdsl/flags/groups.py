@@ -11,7 +11,7 @@ from fdsl.flags.arguments import real, whole
 from models.methods.registry import METHODS
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.limits import MAX_PIXELS
-from utils.options import Option, Options, options_of
+from utils.options import Option, options_of
 
 # What the help texts of options say of the methods: `$name` -> the text.
 OF_METHODS = {
@@ -23,7 +23,7 @@ OF_METHODS = {
 
 
 def add_options(
-    parser: argparse.ArgumentParser, kind: type[Options], only: Callable[[Option], bool] = lambda known: True
+    parser: argparse.ArgumentParser, kind: Any, only: Callable[[Option], bool] = lambda known: True
 ) -> dict[str | None, argparse._ArgumentGroup]:
     """The flags of the options of `kind`, the same in every command; returns the groups by their titles. Not
     given, flags are None: a checkpoint, a stored run or the defaults decide."""

@@ -33,12 +33,11 @@ from fdsl.report.prediction_report import (
 )
 from fdsl.store.blocks import FOLDERS
 from fdsl.store.prediction_folder import PredictionFolder, Totals
-from fdsl.store.resume_index import stamp_values
 from models.backbones.weights_io.check_weights import fingerprint
 from utils.device import worker_count
 from utils.drift import Drift
 from utils.errors import ConfigError
-from utils.files import FileStamp, write_bytes
+from utils.files import Stamp, write_bytes
 from utils.image_statistics import statistics_of
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
@@ -65,7 +64,7 @@ class Keeper(Protocol):
 
     def add(self, row: Row, base: np.ndarray, window: np.ndarray | None) -> None: ...
 
-    def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None: ...
+    def skip(self, name: str, reason: str, stamp: Stamp | None = None) -> None: ...
 
     def give_way(self) -> None: ...
 
@@ -221,7 +220,7 @@ def score_frames(
 
 def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Loaded:
     photo = Image.fromarray(frame.pixels)
-    stamp = FileStamp(frame.pixels.nbytes, frame.moment, frame.digest)
+    stamp = {"bytes": frame.pixels.nbytes, "modified": frame.moment, "digest": frame.digest}
     if photo.width * photo.height > max_pixels:
         reason = (
             f"{photo.width}x{photo.height} px is above the limit of {max_pixels:,} pixels of --max-pixels"
@@ -334,7 +333,7 @@ def _kept(item: Loaded, found: Prediction, folder: Keeper | None, made: Made) ->
         if item.path is not None:
             row["path"] = os.path.abspath(item.path)
         if item.stamp is not None:
-            row["file"] = stamp_values(item.stamp)
+            row["file"] = item.stamp
         folder.add(row, found.base_map, found.window_map)
     return row
 

@@ -12,7 +12,7 @@ from fdsl.api import AnomalyDetector
 from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.score_files import MOST_SAID, Inspection, Made, finish, score_items
 from fdsl.store.blocks import Blocks
-from fdsl.store.prediction_folder import PredictionFolder, Totals
+from fdsl.store.prediction_folder import PARTIAL, PredictionFolder, Totals
 from utils.errors import ConfigError
 from utils.lock import locked
 from utils.log import only_from
@@ -21,7 +21,6 @@ from utils.world import World
 
 logger = logging.getLogger("fdsl")
 ELSEWHERE = "name another folder with --output"
-PARTIAL = ".partial"
 
 
 def is_in_blocks(output: Path) -> bool:

@@ -13,30 +13,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from data.manifest import Manifest
 from fdsl.store.journal import NOTES, ROWS, SKIPPED, Journal
 from fdsl.store.resume_index import PARTS, made_by, maps_digest, parsed, parsed_skipped, same_file
-from utils.files import FileStamp, sync_folder
+from utils.files import sync_folder
 
 FOLDERS = ("pictures", "masks")
 
 
-class Block:
-    """A block that is being written: `add` and `skip` as those of PredictionFolder; pictures lie below
-    `folder`. `note`: what there is to warn of, logged where the blocks are joined."""
+class Block(Journal):
+    """A block that is being written; pictures lie below `folder`. `note`: what there is to warn of, logged
+    where the blocks are joined."""
 
     def __init__(self, folder: Path, keep_maps: bool) -> None:
+        super().__init__(folder, keep_maps)
         self.folder = folder
-        self._journal = Journal(folder, keep_maps)
         self._notes = open(folder / NOTES, "w", encoding="utf-8")
-
-    def add(self, row: dict, base: np.ndarray, window: np.ndarray | None) -> None:
-        self._journal.add(row, base, window)
-
-    def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None:
-        self._journal.skip(name, reason, stamp)
 
     def give_way(self) -> None:
         """Nothing of an earlier run lies here."""
@@ -45,7 +37,7 @@ class Block:
         self._notes.write(json.dumps([kind, sentence]) + "\n")
 
     def close(self) -> None:
-        self._journal.close()
+        super().close()
         self._notes.close()
 
 

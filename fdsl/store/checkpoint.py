@@ -21,6 +21,7 @@ from torch import Tensor
 from fdsl.config.training_config import TrainedWith
 from fdsl.store.tensor_file import FLOATS, read_tensor_file, refuse_strange
 from models.backbones.weights_io.read_weights import refused_object
+from models.methods.fdsl import Fdsl
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
 from utils.files import whole_file
@@ -31,8 +32,6 @@ logger = logging.getLogger("fdsl")
 METADATA_KEY = "fdsl"
 FORMAT_VERSION = 1
 PUBLISHED_KEY = "trainable_RR"
-HIDDEN_WIDTHS = (512, 128, 32)
-NORM_PLACES, LINEAR_PLACES = (0, 2, 5, 8), (1, 4, 7, 10)  # in a head's layers
 
 
 @dataclass(frozen=True)
@@ -110,8 +109,10 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
     width = state["heads.0.layers.0.weight"].shape[:1].numel()
     if numbers != set(range(len(numbers))) or width == 0:
         raise ConfigError(f"{path} holds heads that are not numbered from 0 on; train it again.")
-    wanted = head_shapes(width, len(numbers), any(name.startswith("nam.") for name in state))
-    misshapen = {name for name in wanted.keys() & state.keys() if tuple(state[name].shape) != wanted[name]}
+    with torch.device("meta"):
+        heads = Fdsl(width, len(numbers), with_nam=any(name.startswith("nam.") for name in state))
+    wanted = heads.state_dict()
+    misshapen = {name for name in wanted.keys() & state.keys() if state[name].shape != wanted[name].shape}
     for what, names in (
         ("lacks", wanted.keys() - state.keys()),
         ("has another shape in", misshapen),
@@ -136,31 +137,6 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
     bad = sorted(name for name, value in state.items() if name.endswith("running_var") and (value < 0).any())
     if bad:
         raise ConfigError(f"{path} holds variances below zero ({', '.join(bad[:3])}); train it again.")
-
-
-def head_shapes(width: int, blocks: int, nam: bool) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of everything in the heads' state dict (docs/design.md, sections 2.5 and 2.6); width C,
-    blocks L."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    widths = (width, *HIDDEN_WIDTHS)
-    for head in (f"heads.{block}.layers" for block in range(blocks)):
-        for place, wide in zip(NORM_PLACES, widths):
-            shapes |= {
-                f"{head}.{place}.{part}": (wide,)
-                for part in ("weight", "bias", "running_mean", "running_var")
-            }
-            shapes[f"{head}.{place}.num_batches_tracked"] = ()
-        for place, wide, following in zip(LINEAR_PLACES, widths, (*HIDDEN_WIDTHS, 2)):
-            shapes[f"{head}.{place}.weight"] = (following, wide)
-        shapes[f"{head}.{LINEAR_PLACES[-1]}.bias"] = (2,)
-    if nam:
-        shapes |= {
-            "nam.conv1.weight": (6, 2, 5, 5),
-            "nam.conv1.bias": (6,),
-            "nam.conv2.weight": (2, 6, 5, 5),
-            "nam.conv2.bias": (2,),
-        }
-    return shapes
 
 
 def _trained_with(path: Path, config: Any) -> TrainedWith:

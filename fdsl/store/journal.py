@@ -9,8 +9,8 @@ from typing import IO, Any
 
 import numpy as np
 
-from fdsl.store.resume_index import PARTS, maps_digest, stamp_values
-from utils.files import FileStamp, flush_to_disk
+from fdsl.store.resume_index import PARTS, maps_digest
+from utils.files import Stamp, flush_to_disk
 
 ROWS, SKIPPED, NOTES = "rows.jsonl", "skipped.jsonl", "notes.jsonl"
 
@@ -40,10 +40,9 @@ class Journal:
         self._rows.write(json.dumps(row, allow_nan=False).encode() + b"\n")
         self._rows.flush()
 
-    def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None:
+    def skip(self, name: str, reason: str, stamp: Stamp | None = None) -> None:
         """A file that could not be scored; `stamp`: its own, where it could be read at all."""
-        values = None if stamp is None else stamp_values(stamp)
-        self._skipped.write(json.dumps([name, reason, values]).encode() + b"\n")
+        self._skipped.write(json.dumps([name, reason, stamp]).encode() + b"\n")
         self._skipped.flush()
 
     def append(self, folder: Path) -> None:

@@ -30,7 +30,7 @@ from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import (
     LEFTOVER,
-    FileStamp,
+    Stamp,
     as_file,
     read_json,
     remove_leftovers,
@@ -206,7 +206,7 @@ class PredictionFolder:
         self.give_way()
         self._journal.add(row, base, window)
 
-    def skip(self, name: str, reason: str, stamp: FileStamp | None = None) -> None:
+    def skip(self, name: str, reason: str, stamp: Stamp | None = None) -> None:
         """A file that could not be scored."""
         self._journal.skip(name, reason, stamp)
 
@@ -264,20 +264,23 @@ class PredictionFolder:
 
     def _count(self) -> Totals:
         totals, scores = Totals(), array("d")
-        heap: list[tuple[float, int, dict]] = []  # score, minus the row's number, row
-        drawn = Drawn(SAMPLE)
-        for number, row in enumerate(self._read()):
-            scores.append(row["score"])
-            totals.anomalous += bool(row["anomalous"])
-            totals.filled |= filled_columns(row)
-            if row["reason"]:
-                totals.reasoned.append(row["score"])
-            item = (row["score"], -number, row)
-            (heapq.heappush if len(heap) < RANKED else heapq.heappushpop)(heap, item)
-            drawn.see(row)
-        totals.scored, totals.scores = len(scores), np.array(scores, np.float64)
-        totals.top = [row for *_, row in sorted(heap, key=lambda item: item[:2], reverse=True)]
-        totals.sample = drawn.items if totals.scored > RANKED else []
+        with open(self.partial / ROWS, "rb") as lines:
+            count = sum(1 for _ in lines)
+        sampled = set(random.Random(0).sample(range(count), SAMPLE)) if count > RANKED else set()
+
+        def counted() -> Iterator[tuple[float, int, dict]]:
+            for number, row in enumerate(self._read()):
+                scores.append(row["score"])
+                totals.anomalous += bool(row["anomalous"])
+                totals.filled |= filled_columns(row)
+                if row["reason"]:
+                    totals.reasoned.append(row["score"])
+                if number in sampled:
+                    totals.sample.append(row)
+                yield row["score"], -number, row
+
+        totals.top = [row for *_, row in heapq.nlargest(RANKED, counted(), key=lambda item: item[:2])]
+        totals.scored, totals.scores = count, np.array(scores, np.float64)
         for name, reason, _ in _lines(self.partial / SKIPPED):
             totals.skipped += 1
             if totals.skipped <= LISTED_SKIPPED:
@@ -299,25 +302,6 @@ class PredictionFolder:
             [row["image"] for row in rows], ScoreMaps(base, scores["base_score"], window, window_score)
         )
         save_maps(self.folder / "maps.npz", run, fused(base, window), scores["score"])
-
-
-class Drawn:
-    """So many of the items that it sees, each as likely as any other (reservoir sampling), the same each
-    time, in their order."""
-
-    def __init__(self, most: int) -> None:
-        self.most, self.seen, self._random = most, 0, random.Random(0)
-        self._kept: list[tuple[int, Any]] = []
-
-    def see(self, item: Any) -> None:
-        place = self.seen if self.seen < self.most else self._random.randrange(self.seen + 1)
-        if place < self.most:
-            self._kept[place : place + 1] = [(self.seen, item)]
-        self.seen += 1
-
-    @property
-    def items(self) -> list[Any]:
-        return [item for _, item in sorted(self._kept, key=lambda kept: kept[0])]
 
 
 def _is_ours(config: Path) -> bool:

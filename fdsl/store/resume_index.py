@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from utils.archives import facts_of, is_file
-from utils.files import FileStamp, content_digest, flush_to_disk, parsed_json
+from utils.files import Stamp, content_digest, flush_to_disk, parsed_json
 
 PARTS = ("base", "window")
 BOX = {"x", "y", "width", "height", "area", "peak"}
@@ -155,8 +155,8 @@ def _is_same(known: Any, path: Path) -> bool:
         return False
 
 
-def same_file(values: Mapping[str, Any] | None, path: Path) -> bool:
-    """Whether a file is the one that `stamp_values` spoke of; None: of one that could not be read."""
+def same_file(values: Stamp | None, path: Path) -> bool:
+    """Whether a file is the one of this stamp; None: of one that could not be read."""
     if values is None:
         return not is_file(path)
     return _is_same({"size": values["bytes"], "digest": _short(values["digest"])}, path)
@@ -167,11 +167,6 @@ def _is_stamp(values: Any) -> bool:
         return False
     numbers = all(type(values[name]) is int and abs(values[name]) < 2**63 for name in ("bytes", "modified"))
     return numbers and isinstance(values["digest"], str) and bool(DIGEST.fullmatch(values["digest"]))
-
-
-def stamp_values(stamp: FileStamp) -> dict[str, Any]:
-    """What a row says of its photograph's file."""
-    return {"bytes": stamp.size, "modified": stamp.modified, "digest": stamp.digest}
 
 
 def maps_digest(values: list[bytes]) -> str:

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import random
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -43,8 +40,8 @@ class Position:
 
 
 class TrainingState:
-    """The state of an unfinished training in one file: heads, optimizer, position, loss rows, global
-    generators.
+    """The state of an unfinished training in one file: heads, optimizer, position, loss rows. What is drawn
+    at random follows from seed and position alone.
 
     `config` is the checkpoint's configuration, `data` names the training images: a state of others is not
     continued.
@@ -76,9 +73,8 @@ class TrainingState:
                 f"The training has values that are not finite ({bad}) after step {position.step}; "
                 f"{self.kept()}; lower --learning-rate and start anew with --no-resume."
             )
-        generators, numbers = _generators()
         rows = torch.tensor(position.rows, dtype=torch.float64).reshape(position.step, len(LOSS_COLUMNS))
-        tensors |= {"rows": rows, **{f"generator.{name}": value for name, value in generators.items()}}
+        tensors["rows"] = rows
         values = {
             "format": FORMAT_VERSION,
             "config": self.config.to_json(),
@@ -86,7 +82,6 @@ class TrainingState:
             "epoch": position.epoch,
             "batch": position.batch,
             "precision": precision,
-            "generators": numbers,
         }
         with whole_file(self.file, "wb") as file:
             file.write(
@@ -124,7 +119,6 @@ class TrainingState:
                 TrainedWith.from_json(stored["config"]),
                 str(stored["data"]),
                 tensors,
-                stored["generators"],
             )
         except (ConfigError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
             raise ConfigError(
@@ -148,10 +142,9 @@ class SavedTraining:
     config: TrainedWith
     data: str
     tensors: dict[str, Tensor]
-    generators: dict[str, Any]
 
     def restore(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-        """Puts heads, optimizer and the global generators back as they were; returns the position."""
+        """Puts heads and optimizer back as they were; returns the position."""
         try:
             method.load_state_dict(
                 {
@@ -168,14 +161,6 @@ class SavedTraining:
             _refuse_other_slots(slots, optimizer)
             optimizer.load_state_dict(
                 {"state": slots, "param_groups": optimizer.state_dict()["param_groups"]}
-            )
-            _set_generators(
-                {
-                    name.removeprefix("generator."): value
-                    for name, value in self.tensors.items()
-                    if name.startswith("generator.")
-                },
-                self.generators,
             )
         except (RuntimeError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise ConfigError(
@@ -201,30 +186,3 @@ def _refuse_other_slots(slots: Mapping[int, Mapping[str, Tensor]], optimizer: to
         )
         if not fits:
             raise ValueError(f"the optimizer's state of parameter {index} is none")
-
-
-def _generators() -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The state of torch's, NumPy's and Python's global generators: tensors, and what JSON holds of them."""
-    version, words, gauss = random.getstate()
-    numpy_state = np.random.get_state(legacy=False)
-    words_of_numpy, place = numpy_state["state"]["key"], numpy_state["state"]["pos"]
-    tensors = {
-        "torch": torch.get_rng_state(),
-        "numpy": torch.from_numpy(words_of_numpy.astype(np.int64)),
-        "python": torch.tensor(words, dtype=torch.int64),
-    }
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        tensors |= {f"cuda.{index}": state for index, state in enumerate(torch.cuda.get_rng_state_all())}
-    kind, has_gauss, cached = (numpy_state[name] for name in ("bit_generator", "has_gauss", "gauss"))
-    return tensors, {"numpy": [kind, int(place), int(has_gauss), float(cached)], "python": [version, gauss]}
-
-
-def _set_generators(tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    torch.set_rng_state(tensors["torch"])
-    kind, place, has_gauss, cached = numbers["numpy"]
-    np.random.set_state((kind, tensors["numpy"].numpy().astype(np.uint32), place, has_gauss, cached))
-    version, gauss = numbers["python"]
-    random.setstate((version, tuple(tensors["python"].tolist()), gauss))
-    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
-        if f"cuda.{index}" in tensors:
-            torch.cuda.set_rng_state(tensors[f"cuda.{index}"], index)

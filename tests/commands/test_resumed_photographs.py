@@ -9,7 +9,7 @@ import pytest
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.resume_index import TakenUp, maps_digest, stamp_values
+from fdsl.store.resume_index import TakenUp, maps_digest
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
 from tests.support.small_runs import command
@@ -113,7 +113,7 @@ def a_row(folder, name, maps=()):
         "height": 60,
         "grid": 2,
         **({"maps": maps_digest(list(maps))} if maps else {}),
-        "file": stamp_values(stamp_of(folder / name)),
+        "file": stamp_of(folder / name),
     }
 
 

@@ -1,7 +1,6 @@
 """Interrupted trainings and test runs go on to the same result."""
 
 import json
-import random
 
 import numpy as np
 import pytest
@@ -167,24 +166,14 @@ def saved_state(folder, module, optimizer):
     return state
 
 
-def test_a_state_brings_back_heads_optimizer_position_and_every_generator(tmp_path):
+def test_a_state_brings_back_heads_optimizer_and_position(tmp_path):
     torch.manual_seed(1)
     module = Small()
     optimizer = torch.optim.Adam(module.parameters())
     learn(module, optimizer)
-    np.random.seed(3)
-    random.seed(4)
-    np.random.normal(), random.gauss(0, 1)  # both keep a second number in hand
     state = saved_state(tmp_path, module, optimizer)
 
-    def drawn():
-        return (
-            torch.rand(3).tolist(),
-            np.random.normal(size=3).tolist(),
-            [random.gauss(0, 1) for _ in range(3)],
-        )
-
-    first = drawn()
+    torch.manual_seed(2)
     learn(module, optimizer)
     other = Small()
     following = torch.optim.Adam(other.parameters())
@@ -192,7 +181,7 @@ def test_a_state_brings_back_heads_optimizer_position_and_every_generator(tmp_pa
     position = found.restore(other, following)
     assert (position.epoch, position.batch, position.step) == (1, 2, 2)
     assert position.rows == [(1, 1, 0.1, 0.2, 1 / 3), (2, 1, 1e-300, 2.0, 3.0)]
-    assert drawn() == first
+    torch.manual_seed(2)
     learn(other, following)
     assert all(
         torch.equal(one, two) for one, two in zip(module.state_dict().values(), other.state_dict().values())
@@ -215,17 +204,7 @@ def test_a_state_with_values_that_are_not_finite_never_replaces_a_good_one(tmp_p
 
 
 def broken_states(whole):
-    save = json.dumps(
-        {
-            "format": 1,
-            "config": {},
-            "data": "",
-            "epoch": 0,
-            "batch": 0,
-            "precision": "float32",
-            "generators": {},
-        }
-    )
+    save = json.dumps({"format": 1, "config": {}, "data": "", "epoch": 0, "batch": 0, "precision": "float32"})
     return {
         "empty": b"",
         "short": whole[: len(whole) // 2],
@@ -265,17 +244,6 @@ def test_a_state_of_other_heads_is_refused(tmp_path):
     other = nn.Linear(2, 2)
     with pytest.raises(ConfigError, match="does not fit this training"):
         found.restore(other, torch.optim.Adam(other.parameters()))
-
-
-def test_a_generator_that_python_cannot_take_is_refused(tmp_path):
-    """Its words are unsigned; a damaged file may say otherwise."""
-    module = Small()
-    optimizer = torch.optim.Adam(module.parameters())
-    learn(module, optimizer)
-    found = saved_state(tmp_path, module, optimizer).read()
-    found.tensors["generator.python"][0] = -1
-    with pytest.raises(ConfigError, match="does not fit this training"):
-        found.restore(module, optimizer)
 
 
 def test_save_intervals():

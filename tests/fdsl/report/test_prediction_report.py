@@ -1,6 +1,5 @@
 """What a run of many photographs leaves: the report shows the highest and a sample, and says so."""
 
-import collections
 import json
 import re
 
@@ -9,7 +8,7 @@ import pytest
 
 from fdsl.report.charts import histogram_svg, ticks
 from fdsl.report.prediction_report import write_prediction_report
-from fdsl.store.prediction_folder import RANKED, SAMPLE, Drawn, PredictionFolder
+from fdsl.store.prediction_folder import RANKED, SAMPLE, PredictionFolder
 from fdsl.thresholds.threshold import Threshold
 from tests.support.run_config import prediction_config
 
@@ -51,18 +50,6 @@ def test_a_large_runs_report_has_a_sample_and_says_so(tmp_path):
 def test_a_small_runs_report_has_none(tmp_path):
     totals, page = finished(tmp_path / "small", RANKED)
     assert totals.sample == [] and "sample" not in page.split("</style>")[1]
-
-
-def test_each_item_is_as_likely_as_any_other():
-    drawn = collections.Counter()
-    for start in range(400):
-        some = Drawn(5)
-        some._random.seed(start)
-        for item in range(20):
-            some.see(item)
-        assert some.items == sorted(set(some.items)) and len(some.items) == 5
-        drawn.update(some.items)
-    assert min(drawn.values()) > 60 and max(drawn.values()) < 140
 
 
 def inspected(folder, count, **more):
