@@ -20,7 +20,7 @@ from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import write_bytes
 from utils.hot_regions import Box, upsample
-from utils.numbers import is_finite
+from utils.numbers import digits_of, is_finite
 from utils.score_rows import row_of
 from utils.text import one_line, printable
 
@@ -57,12 +57,19 @@ class Prediction:
 
     def __repr__(self) -> str:
         where = "from memory" if self.path is None else f"in {printable(self.path)}"
-        limit = "no threshold" if self.threshold is None else f"threshold {self.threshold:.4g}"
+        score, *threshold = self._shown()
+        limit = "".join(threshold) or "no threshold"
         return (
             f"Prediction of a photograph {where}, {self.size[0]} x {self.size[1]} px:\n"
-            f"  {self.verdict or 'no decision'}, score {self.score:.4g}, {limit}, "
+            f"  {self.verdict or 'no decision'}, {score}, {limit}, "
             f"highest map value {self.patch_map.max():.4g}"
         )
+
+    def _shown(self) -> list[str]:
+        """Its score, and the threshold where there is one, in digits that tell them apart."""
+        named = {"score": self.score, "threshold": self.threshold}
+        digits = digits_of(named.values())
+        return [f"{name} {value:.{digits}g}" for name, value in named.items() if value is not None]
 
     @property
     def base_map(self) -> np.ndarray:
@@ -149,13 +156,8 @@ class Prediction:
         """`plot` of an RGB photograph as an array (h,w,3) uint8; `name`: what the caption calls it."""
         limit = self.pixel_threshold
         contour = "heat map" if limit is None else f"heat map, contour from {limit:.4g} on"
-        facts = [
-            f"score {self.score:.4g}",
-            "" if self.threshold is None else f"threshold {self.threshold:.4g}",
-            self.verdict,
-        ]
         title = name or ("" if self.path is None else self.path.name)
-        caption = ", ".join(filter(None, facts)) + f"\n{title}"
+        caption = ", ".join(filter(None, [*self._shown(), self.verdict])) + f"\n{title}"
         return drawing.inspection(
             np.asarray(photo), self.patch_map, self.mask(), self.heat_scale, ("photograph", contour), caption
         )

@@ -4,7 +4,7 @@
   const $ = id => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
   const state = { base: "", references: [], calibration: [], calibrated: [], photographs: [], threshold: null, ready: false, rates: [], rate: null, builtIn: 0,
-    limits: {}, drift: [], shapes: [], fitted: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
+    limits: {}, drift: [], shapes: [], digits: 4, fitted: [], rotations: 1, version: 0, busy: 0, opened: null, takesReferences: true, compares: false, compared: [], fewest: {} };
   const KEY = "fdsl-visitor", NUMBERED = 10;    // regions that have their number in the picture
 
   function make(tag, properties = {}, ...children) {
@@ -250,6 +250,14 @@
   const isJudged = photo => photo.reason !== "" || state.threshold !== null;
   const verdict = photo => !isAnomalous(photo) ? "normal" : photo.reason ? `anomalous: ${photo.reason}` : "anomalous";
   const counted = (number, what) => `${number} ${what}${number === 1 ? "" : "s"}`;
+  // So many digits that nine in ten different scores read differently: saturated ones differ late.
+  function digitsOf(values) {
+    const different = [...new Set(values)];
+    for (let digits = 4; digits < 9; digits++)
+      if (new Set(different.map(value => value.toPrecision(digits))).size >= .9 * different.length) return digits;
+    return 9;
+  }
+  const scoreText = value => Number(value.toPrecision(state.digits)).toString();
   const shortly = value => Number(value.toPrecision(4)).toString();
 
   function show() {
@@ -258,6 +266,7 @@
     showReferences();
     $("results").hidden = state.photographs.length === 0;
     const findings = scored();
+    state.digits = digitsOf([...findings.map(photo => photo.score), ...(state.threshold === null ? [] : [state.threshold.score])]);
     for (const id of ["results-link", "detector-link"]) {
       const on = id === "results-link" ? findings.length > 0 : state.ready;
       $(id).setAttribute("aria-disabled", String(!on));
@@ -323,7 +332,7 @@
 
   const cards = new Map();    // number -> its card, made anew only when the finding or the picture changes
   function card(photo) {
-    const key = [photo.score, photo.reason, state.version, mode(), photo.failed, state.ready, JSON.stringify(photo.regions)].join();
+    const key = [photo.score, state.digits, photo.reason, state.version, mode(), photo.failed, state.ready, JSON.stringify(photo.regions)].join();
     const known = cards.get(photo.number);
     if (known && known.key === key) return known.node;
     const node = make("li", { className: photo.score === null ? "card waiting" : "card" });
@@ -333,7 +342,7 @@
     frame.append(photo.score !== null ? picture(photo, mode()) : mode() === "photo" ? picture(photo, "photo") : words);
     node.append(make("button", { className: "open", type: "button", disabled: photo.score === null,
       onclick: () => open(photo.number) }, frame, make("span", { className: "line" },
-      make("span", { className: "score", textContent: photo.score === null ? "" : shortly(photo.score) }),
+      make("span", { className: "score", textContent: photo.score === null ? "" : scoreText(photo.score) }),
       make("span", { className: "badge", hidden: true })), make("span", { className: "name", textContent: photo.name, title: photo.name })),
     make("button", { className: "forget", type: "button", textContent: "×", ariaLabel: `Remove ${photo.name}`,
       onclick: () => inTurn(tried(() => forget("photographs", photo.number))) }));
@@ -407,15 +416,15 @@
       heights.set(column, level + 1);
       const dot = draw("circle", { cx: x(photo.score), cy: base - 7 - Math.min(level, 6) * 9, r: 4 });
       dot.classList.toggle("alarm", isAnomalous(photo));
-      dot.append(draw("title", {}, `${photo.name}: ${shortly(photo.score)}`));
+      dot.append(draw("title", {}, `${photo.name}: ${scoreText(photo.score)}`));
       dot.addEventListener("click", () => open(photo.number));
       return dot;
     });
     const place = x(Math.min(high, Math.max(low, value)));
     const cut = draw("line", { x1: place, x2: place, y1: 0, y2: base + 6, class: "cut" });
     $("scores").replaceChildren(draw("line", { x1: 10, x2: width - 10, y1: base, y2: base, class: "axis" }), ...dots, cut);
-    $("lowest").textContent = shortly(low);
-    $("highest").textContent = shortly(high);
+    $("lowest").textContent = scoreText(low);
+    $("highest").textContent = scoreText(high);
   }
 
   // The browser decides at once; the server, which makes the downloads, gets the last change, one request at a time.
@@ -456,9 +465,9 @@
     $("viewer-title").textContent = photo.name;
     $("viewer-normal").hidden = !state.takesReferences;
     const percentile = photo.normal_percentile;
-    $("viewer-score").textContent = [`score ${shortly(photo.score)}`,
+    $("viewer-score").textContent = [`score ${scoreText(photo.score)}`,
       ...(percentile === null ? [] : [`higher than ${percentile > 99.9 ? "99.9" : Number(percentile.toPrecision(3))} % of normal images`]),
-      ...(state.threshold === null ? [] : [`threshold ${shortly(state.threshold.score)}`]),
+      ...(state.threshold === null ? [] : [`threshold ${scoreText(state.threshold.score)}`]),
       ...(isJudged(photo) ? [verdict(photo)] : []),
       `${photo.width} × ${photo.height} px`].join(" · ");
     const key = `${photo.number},${state.version}`;

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from fdsl.metrics.overlap import Overlap
+from utils.numbers import digits_of
 
 THUMB_FOLDER = "thumbnails"
 
@@ -37,6 +39,11 @@ class CategoryView:
     read_mask: Callable[[int], np.ndarray | None]
     reference_photo: Callable[[int], np.ndarray]
     overlaps: dict[str, Overlap] = field(default_factory=dict)
+
+    @cached_property
+    def digits(self) -> int:
+        """How many significant digits are shown of its scores."""
+        return digits_of([*self.scores, self.score_threshold])
 
 
 @dataclass(kw_only=True)

@@ -104,7 +104,7 @@ def _cell(summary: CategorySummary, index: int) -> Cell:
     verdict = "" if not is_wrong else ", missed" if label else ", false alarm"
     return Cell(
         np.concatenate([truth, heat], axis=1),
-        f"{score:.4g}, {summary.defects[index] if label else 'normal'}{verdict}",
+        f"{score:.{summary.digits}g}, {summary.defects[index] if label else 'normal'}{verdict}",
         summary.image_paths[index].rsplit("/", 1)[-1],
         is_wrong,
     )

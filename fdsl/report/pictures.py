@@ -151,9 +151,13 @@ def verdict(label: bool, score: float, threshold: float | None) -> str:
 
 def _caption(item: CategorySummary, index: int) -> str:
     label, score, threshold = item.labels[index], item.scores[index], item.score_threshold
-    judged = "" if threshold is None else f", {verdict(label, score, threshold)} at threshold {threshold:.4g}"
+    judged = (
+        ""
+        if threshold is None
+        else f", {verdict(label, score, threshold)} at threshold {threshold:.{item.digits}g}"
+    )
     path, defect = (" ".join(names[index].split()) for names in (item.image_paths, item.defects))
-    return f"score {score:.4g}{judged}, {f'defect: {defect}' if label else 'normal'}\n{path}"
+    return f"score {score:.{item.digits}g}{judged}, {f'defect: {defect}' if label else 'normal'}\n{path}"
 
 
 def write_image(path: Path, picture: np.ndarray) -> None:

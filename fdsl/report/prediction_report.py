@@ -18,6 +18,7 @@ from fdsl.report.pages import url_of, write_page
 from fdsl.report.pictures import CONTACT_SHEET, safe_name, write_image
 from fdsl.store.blocks import FOLDERS
 from fdsl.store.prediction_folder import Totals
+from utils.numbers import digits_of
 
 PICTURES, MASKS = FOLDERS
 SHEET_CELLS = 60  # photographs on the contact sheet
@@ -39,13 +40,14 @@ def write_contact_sheet(folder: Path, rows: Sequence[Mapping[str, Any]]) -> bool
     """Writes contact_sheet.jpg: the pictures of `rows` (highest score first) that were written; False if none
     was."""
     cells: list[Cell] = []
+    digits = digits_of(row["score"] for row in rows)
     drawn = (row for row in rows if row["picture"] and (folder / row["picture"]).is_file())
     for row in islice(drawn, SHEET_CELLS):
         panels = read_picture(folder / row["picture"])[: -drawing.CAPTION_HEIGHT]
         factor = min(SIDE / panels.shape[0], WIDTH / panels.shape[1])
         height, width = (max(1, int(side * factor)) for side in panels.shape[:2])
         verdict = {None: "", False: ", normal", True: ", anomalous"}[row["anomalous"]]
-        line = f"{row['score']:.4g}{verdict}{': ' if row['reason'] else ''}{row['reason'] or ''}"
+        line = f"{row['score']:.{digits}g}{verdict}{': ' if row['reason'] else ''}{row['reason'] or ''}"
         small = drawing.resize(panels, height, width)
         cells.append(Cell(small, line, row["image"], bool(row["anomalous"])))
     if cells:
@@ -76,6 +78,7 @@ def write_prediction_report(
         facts=facts,
         command=command,
         has_sheet=has_sheet,
+        digits=digits_of([*(row["score"] for row in (*totals.top, *totals.sample)), limit]),
         original=lambda row: original_of(row, folder),
         scale=charts.score_range(totals.scores, limit),
         chart=Markup(charts.histogram_svg(totals.scores, None, limit)),
@@ -98,6 +101,7 @@ def _data(totals: Totals, limit: float | None, folder: Path) -> dict[str, Any]:
         "reasons": [row["reason"] or "" for row in rows],
         "scores": [row["score"] for row in rows],
         "threshold": limit,
+        "digits": digits_of([*(row["score"] for row in rows), limit]),
         "all": np.sort(totals.scores).tolist(),
         "reasoned": totals.reasoned,
         "pictures": [row["picture"] and quote(row["picture"]) for row in rows],

@@ -215,6 +215,7 @@ def _images(item: CategorySummary, folder: Path, embed: bool) -> dict[str, Any]:
         "labels": [int(label) for label in item.labels],
         "scores": [float(score) if np.isfinite(score) else None for score in item.scores],
         "threshold": item.score_threshold,
+        "digits": item.digits,
         "pictures": [
             url_of(item.folder / f"{file}.jpg", folder) if has else None
             for file, has in zip(item.files, item.has_strip)

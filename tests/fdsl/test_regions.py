@@ -3,6 +3,7 @@ them."""
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -185,3 +186,9 @@ def test_pycocotools_loads_what_is_written(spotted, tmp_path):
             [0],
         )
         assert both[0][0] > 0.9
+
+
+def test_a_score_that_nearly_reaches_the_threshold_reads_differently(spotted):
+    near = replace(prediction(spotted), score=0.00010000012, threshold=0.00010000034)
+    assert "score 0.0001000001, threshold 0.0001000003" in repr(near)
+    assert "score 0.25, threshold 0.5" in repr(replace(near, score=0.25, threshold=0.5))

@@ -43,7 +43,7 @@
   }
   // The defect's name, or why a photograph cannot be judged.
   const remark = (item, index) => !item.labels ? item.reasons[index] : item.labels[index] ? item.defects[index] : "normal";
-  const scoreText = score => isNaN(score) ? "–" : Number(score.toPrecision(4)).toString();
+  const scoreText = (score, item) => isNaN(score) ? "–" : Number(score.toPrecision(item.digits)).toString();
 
   // ---- pictures: one file holds the panels side by side, and one of them is let through
   const many = data.panels.length;
@@ -97,7 +97,7 @@
     const button = make("button", { type: "button", className: "tile", title: item.images[index] },
       make("span", { className: "thumb" }, crop(item, index, state.mode, false)),
       make("span", { className: "line" },
-        make("span", { className: "score" }, make("span", { className: "dot" }), scoreText(item.scores[index])),
+        make("span", { className: "score" }, make("span", { className: "dot" }), scoreText(item.scores[index], item)),
         make("span", { className: `label ${labelOf(item, index) ?? ""}`, textContent: remark(item, index) })),
       make("span", { className: "name", textContent: item.images[index].split("/").pop() }),
       make("span", { className: "verdicts" }));
@@ -111,7 +111,7 @@
       button.lastChild.replaceChildren(...badges(item, index, false));
       button.querySelector(".dot").classList.toggle("alarm", alarm(item, index, threshold()));
       button.setAttribute("aria-label", [item.images[index], remark(item, index),
-        `score ${scoreText(item.scores[index])}`, verdict(item, index)].join(", "));
+        `score ${scoreText(item.scores[index], item)}`, verdict(item, index)].join(", "));
     }
   }
 
@@ -139,7 +139,7 @@
       point(pr, recall, precision);
     }
     const counts = item.labels ? `${tally.missed} missed, ${tally["false alarm"]} false alarms` : `${tally.anomalous} of ${item.all.length} anomalous`;
-    $("readout").textContent = `${Number(value.toPrecision(4))}: ${counts}`;
+    $("readout").textContent = `${scoreText(value, item)}: ${counts}`;
     if ($("filter").value in tally || $("sort").value === "near") rebuild(true); else judge();
     if ($("viewer").open) describe();
   }
@@ -209,7 +209,7 @@
     $("viewer-badges").replaceChildren(...badges(item, index, true));
     const original = item.originals?.[index];
     const file = original ? make("a", { href: original, textContent: item.images[index] }) : item.images[index];
-    const facts = [["Score", scoreText(item.scores[index])], ["Threshold", scoreText(threshold())],
+    const facts = [["Score", scoreText(item.scores[index], item)], ["Threshold", scoreText(threshold(), item)],
       [item.labels ? "Label" : "Reason", remark(item, index)], ["File", file]].filter(([, value]) => value);
     $("viewer-facts").replaceChildren(...facts.map(([name, value]) =>
       make("div", {}, make("dt", { textContent: name }), make("dd", {}, value))));
