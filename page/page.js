@@ -127,8 +127,8 @@
   const gone = error => error.status === 0 || error.status === 404;
 
   // Where photographs are compared with each other: whether others are here than were compared, and whether they can be.
-  const stale = () => state.compares && (state.photographs.length !== state.compared.length
-    || state.photographs.some(photo => !state.compared.includes(photo.number)));
+  const differ = (items, numbers) => items.length !== numbers.length || items.some(item => !numbers.includes(item.number));
+  const stale = () => state.compares && differ(state.photographs, state.compared);
   const comparable = () => state.photographs.length >= state.fewest.compared && (!state.takesReferences || state.references.length > 0);
 
   // Shows how far the server is with an action, behind what it is.
@@ -152,13 +152,17 @@
     if (state.compares && !comparable()) return waitForMore();
     await flush();
     const asked = $("rotations").value, rotations = asked === "auto" ? asked : Number(asked);
-    const rate = state.rate ?? 0.01;
     if (state.compares) $("progress").textContent = "Looking at all photographs";
+    await work("learn", { rotations, shapes: state.shapes }, "fitted", "Fitting");
+    await scoreAll();
+  }
+
+  // Has the detector changed; the threshold stands still meanwhile.
+  async function work(path, values, id, what) {
     state.busy++;
     $("decision").inert = $("learn").disabled = true;
     try {
-      const answer = await watched("fitted", "Fitting",
-        () => asJson("POST", `${state.base}/learn`, { rotations, rate, shapes: state.shapes }));
+      const answer = await watched(id, what, () => asJson("POST", `${state.base}/${path}`, { ...values, rate: state.rate ?? 0.01 }));
       state.version++;
       take(answer);
     } catch (error) {
@@ -170,7 +174,6 @@
       showReferences();
       $("progress").textContent = "";
     }
-    await scoreAll();
   }
 
   function waitForMore() {
@@ -180,22 +183,11 @@
   }
 
   // Whether other calibration images are here than the threshold is of.
-  const uncalibrated = () => state.ready && state.calibration.length > 0
-    && (state.calibration.length !== state.calibrated.length || state.calibration.some(item => !state.calibrated.includes(item.number)));
+  const uncalibrated = () => state.ready && state.calibration.length > 0 && differ(state.calibration, state.calibrated);
 
   async function calibrate() {
     await flush();
-    state.busy++;
-    $("decision").inert = true;
-    try {
-      const answer = await watched("progress", "Scoring", () => asJson("POST", `${state.base}/calibrate`, { rate: state.rate ?? 0.01 }));
-      state.version++;
-      take(answer);
-    } finally {
-      state.busy--;
-      $("decision").inert = false;
-      $("progress").textContent = "";
-    }
+    await work("calibrate", {}, "progress", "Scoring");
   }
 
   async function scoreAll() {
@@ -209,11 +201,12 @@
       $("progress").textContent = `Scoring ${index + 1} of ${waiting.length}`;
       try {
         const row = await ask("POST", `${state.base}/photographs/${number}/score`);
-        if (photographed(number)) Object.assign(photographed(number), row, { failed: "" });
+        Object.assign(photographed(number) ?? {}, row, { failed: "" });
       } catch (error) {
-        if (photographed(number)) problems.push(`${photographed(number).name}: ${error.message}`);
+        const photo = photographed(number);
+        if (photo) problems.push(`${photo.name}: ${error.message}`);
         if (error.status === 0) break;
-        if (photographed(number)) photographed(number).failed = error.message;
+        if (photo) photo.failed = error.message;
       }
       show();
     }
@@ -401,7 +394,7 @@
     $("rate").parentElement.hidden = state.rates.length === 0;
     if ($("rate").options.length !== state.rates.length + 1) {
       const named = state.rates.map(rate => make("option", { value: rate, textContent: `about ${shortly(100 * rate)} %` }));
-      $("rate").replaceChildren(make("option", { value: "", textContent: "set by hand", disabled: true }), ...named);
+      $("rate").replaceChildren(make("option", { value: "", textContent: "none chosen", disabled: true }), ...named);
     }
     $("rate").value = state.rate === null ? "" : String(state.rate);
     showScores(findings, low, high, value);
