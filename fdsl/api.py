@@ -97,14 +97,6 @@ def _whatever_the_default_device(function: Function) -> Function:
     return cast(Function, wrapped)
 
 
-def _rate_of(threshold: Threshold | None, normal: NormalScores | None) -> float | None:
-    """The rate for which a detector's own scores of normal images gave its threshold; None for any other."""
-    if threshold is None or normal is None or not normal.gave(threshold):
-        return None
-    found = re.search(r"\brate ([0-9.e-]+)", threshold.source)
-    return float(found[1]) if found else None
-
-
 def _require_rate(rate: float) -> None:
     if not is_finite(rate) or not LOWEST_RATE <= rate < 1:
         raise ConfigError(
@@ -250,6 +242,15 @@ class AnomalyDetector:
         """Whether it can score: it has references, or needs none."""
         detector = self.scorer.detector
         return detector.memories.whole is not None or not detector.method.needs_references
+
+    @property
+    def false_alarm_rate(self) -> float | None:
+        """The target false-positive rate for which its own scores of normal images gave its threshold; None
+        for any other threshold."""
+        if self.threshold is None or self.normal is None or not self.normal.gave(self.threshold):
+            return None
+        given = re.search(r"\brate ([0-9.e-]+)", self.threshold.source)
+        return float(given[1]) if given else None
 
     @_whatever_the_default_device
     def another(self) -> AnomalyDetector:
@@ -398,7 +399,7 @@ class AnomalyDetector:
     ) -> None:
         """Fits these references and more; nothing has changed where that fails."""
         before, other, chosen = self.kept, self.another(), self.threshold
-        own = _rate_of(chosen, self.normal)
+        own = self.false_alarm_rate
         usual = None if self.normal is None else 0.01
         wanted = (own or usual) if isinstance(rate, str) else rate
         with held_in_memory([(one.name, one.content) for one in known]) as files:

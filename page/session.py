@@ -92,7 +92,7 @@ class Session:
         self._coming: dict[str, dict[int, bytes]] = {kind: {} for kind in KINDS}  # that are being received
         self._lock = RLock()  # what is here
         self._work = Lock()  # the detector
-        self._take(detector.another(), [], None, self.usual)
+        self._take(detector.another(), [], detector.false_alarm_rate, self.usual)
         folder.mkdir()
 
     def _take(
@@ -153,7 +153,7 @@ class Session:
                 "fitted": self.fitted,
                 "ready": self.ready,
                 "rate": self.rate,
-                "rates": RATES if normal or self.has_bulk else (),
+                "rates": sorted({*RATES, self.rate or RATES[0]}) if normal or self.has_bulk else [],
                 "compares": self.compares,
                 "takesReferences": self.takes_references,
                 "compared": sorted(self.compared),
@@ -274,7 +274,7 @@ class Session:
             return
         with self._work, self._lock:  # others may have come while the detector was at work
             if self._is_unfit:
-                self._take(self.start.another(), [], None, self.usual)
+                self._take(self.start.another(), [], self.start.false_alarm_rate, self.usual)
             elif self._is_uncalibrated:
                 self._judge_by_references()
 

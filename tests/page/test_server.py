@@ -776,7 +776,10 @@ def test_a_detector_with_references_is_calibrated_without_others(detector, tmp_p
     assert "3 calibration images" in state["threshold"]["source"] and state["builtIn"] == 2
     for one in state["calibration"]:
         visitor.ask("DELETE", f"/uploads/{one['number']}")
-    assert visitor.ask("GET", "").json == start
+    assert start["rate"] == 0.2 and visitor.ask("GET", "").json["rate"] == state["rate"]
+    again = visitor.ask("PUT", "/threshold", json={"rate": 0.2}).json
+    assert again["threshold"].pop("score") == start["threshold"].pop("score")  # the pixel threshold stays
+    assert again | {"threshold": None} == start | {"threshold": None}
 
 
 def test_the_same_normal_image_is_in_one_place_once(visitor):
@@ -845,7 +848,7 @@ def test_the_page_has_the_words_of_its_parts(visitor, client):
     assert "Add normal images as calibration images" in state["trust"]
     text, script = client.get("/").text, client.get("/page.js").text
     assert 'data-kind="calibration"' in text and "Normal images that are no references" in text
-    assert "This is a normal part" in text and 'id="trust"' in text
+    assert "This is a normal image" in text and 'id="trust"' in text
     assert "good part" not in (text + script).lower()
     assert "photo.reason" in script and "state.trust" in script
 
