@@ -131,22 +131,6 @@
   const stale = () => state.compares && differ(state.photographs, state.compared);
   const comparable = () => state.photographs.length >= state.fewest.compared && (!state.takesReferences || state.references.length > 0);
 
-  // Shows how far the server is with an action, behind what it is.
-  async function watched(id, what, action) {
-    let working = true;
-    $(id).textContent = `${what}…`;
-    const timer = setInterval(async () => {
-      const answer = await ask("GET", `${state.base}/progress`).catch(() => ({}));
-      if (answer.progress && working) $(id).textContent = `${what}: ${answer.progress}`;
-    }, 700);
-    try {
-      return await action();
-    } finally {
-      working = false;
-      clearInterval(timer);
-    }
-  }
-
   async function learn() {
     if (state.takesReferences && !state.references.length) return;
     if (state.compares && !comparable()) return waitForMore();
@@ -157,18 +141,24 @@
     await scoreAll();
   }
 
-  // Has the detector changed; the threshold stands still meanwhile.
+  // Has the detector changed, and shows `what` is done and how far it is; the threshold stands still meanwhile.
   async function work(path, values, id, what) {
+    $(id).textContent = `${what}…`;
+    const timer = setInterval(async () => {
+      const answer = await ask("GET", `${state.base}/progress`).catch(() => ({}));
+      if (answer.progress && state.busy) $(id).textContent = `${what}: ${answer.progress}`;
+    }, 700);
     state.busy++;
     $("decision").inert = $("learn").disabled = true;
     try {
-      const answer = await watched(id, what, () => asJson("POST", `${state.base}/${path}`, { ...values, rate: state.rate ?? 0.01 }));
+      const answer = await asJson("POST", `${state.base}/${path}`, { ...values, rate: state.rate ?? 0.01 });
       state.version++;
       take(answer);
     } catch (error) {
       take(await ask("GET", state.base));
       throw error;
     } finally {
+      clearInterval(timer);
       state.busy--;
       $("decision").inert = false;
       showReferences();
