@@ -1,15 +1,30 @@
-"""Boxes of the hot regions of anomaly maps, by NumPy alone."""
+"""Boxes of the hot regions of anomaly maps, and the mask of those that reach the pixel threshold, by NumPy
+alone."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from utils.hot_regions import Box, Summit, boxes_of
+from utils.hot_regions import Box, Summit, boxes_of, is_reached, pixel_threshold_of
 
 
 def find_boxes(anomaly_map: np.ndarray, level: float | None = None) -> list[Box]:
     """Boxes of the hot regions of an anomaly map (H,W), the hottest first: see `boxes_of`."""
     return boxes_of(anomaly_map, level, summits, take)
+
+
+def mask_of(anomaly_map: np.ndarray, level: float | None) -> np.ndarray:
+    """(H,W) bool: the pixels of an anomalous photograph's regions, as fdsl.regions.mask_of has them."""
+    limit = pixel_threshold_of(anomaly_map, level)
+    if limit is None:
+        return np.zeros(anomaly_map.shape, bool)
+    mask = anomaly_map >= limit
+    if is_reached(anomaly_map, level):
+        return mask
+    own, highest = np.zeros_like(mask), int(anomaly_map.argmax())
+    for row, start, stop in Runs(mask).region_of(*divmod(highest, anomaly_map.shape[1])):
+        own[row, start:stop] = True
+    return own
 
 
 def summits(anomaly_map: np.ndarray, level: float) -> list[Summit]:

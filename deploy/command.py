@@ -163,7 +163,7 @@ def write_picture(
     """Writes a photograph's picture; its place in the folder."""
     from deploy.pictures import draw, write
 
-    return write(folder, name, version, draw(photo, found, graph.heat_scale))
+    return write(folder, name, version, draw(photo, found, graph.heat_scale, graph.level))
 
 
 def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> int:
@@ -300,7 +300,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--pictures",
         choices=("none", "anomalous", "all"),
         default="none",
-        help="draw heat map and boxes of these photographs (default none)",
+        help="draw heat map and contours of these photographs (default none)",
     )
     parser.add_argument(
         "--format",

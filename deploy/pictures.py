@@ -1,50 +1,58 @@
-"""The heat map of predict.py (fdsl/report/) over a photograph, with boxes, by Pillow alone."""
+"""The heat map of predict.py (fdsl/report/) over a photograph, with its contours, by Pillow alone."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageFilter
 
+from deploy.boxes import mask_of
 from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
-from utils.hot_regions import Box, upsample
+from utils.hot_regions import upsample
 
 if TYPE_CHECKING:
     from deploy.graph import Found
 
 PICTURES = "pictures"
 QUALITY = 90  # of JPEG
-BOX_COLOUR, SHADOW = (64, 224, 208), (16, 16, 18)
+CONTOUR_COLOUR, SHADOW = (255, 255, 255), (16, 16, 18)
+CONTOURS_OF_A_SIDE = 500  # a contour is so many times thinner than the longer side
 NAME_LENGTH = 40
 COLOURS, REST = heat_tables()
 
 
-def draw(photo: Image.Image, found: Found, scale: tuple[float, float]) -> Image.Image:
-    """The heat map and the boxes of what was found, over the RGB photograph and at its size. `scale`: map
-    values (low, high) from which on there is heat, and it is opaque."""
+def draw(
+    photo: Image.Image, found: Found, scale: tuple[float, float], level: float | None = None
+) -> Image.Image:
+    """The heat map and the contour of what was found, over the RGB photograph and at its size. `scale`: map
+    values (low, high) from which on there is heat, and it is opaque; `level`: the pixel threshold."""
     low, high = scale
-    heights = (upsample(found.patch_map, photo.height, photo.width) - low) * (255 / (TOP * (high - low)))
+    upsampled = upsample(found.patch_map, photo.height, photo.width)
+    heights = (upsampled - low) * (255 / (TOP * (high - low)))
     shades = np.clip(np.rint(heights), 0, 255).astype(np.uint8)
     grey = np.asarray(photo.convert("L"), np.float32) * np.float32((255 - GREY_FLOOR) / 255) + GREY_FLOOR
     values = COLOURS.astype(np.float32)[shades] + (grey * REST[shades] / np.float32(255))[..., None]
     picture = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-    _outline(picture, found.boxes)
+    if found.is_anomalous is not False and not found.reason:
+        _outline(picture, Image.fromarray(mask_of(upsampled, level)).convert("L"))
     return picture
 
 
-def _outline(picture: Image.Image, boxes: Sequence[Box]) -> None:
-    pen, thickness = ImageDraw.Draw(picture), max(1, round(max(picture.size) / 300))
-    for box in boxes:
-        corners = (box.x, box.y, box.x + box.width - 1, box.y + box.height - 1)
-        for grow, width, colour in ((1, thickness + 2, SHADOW), (0, thickness, BOX_COLOUR)):
-            left, top, right, bottom = corners
-            pen.rectangle((left - grow, top - grow, right + grow, bottom + grow), None, colour, width)
+def _outline(picture: Image.Image, mask: Image.Image) -> None:
+    """Draws the contour of a mask (0 or 255): a light line outside of it between two dark ones."""
+    rings = [mask]
+    for thickness in (1, max(1, round(max(picture.size) / CONTOURS_OF_A_SIDE)), 1):
+        grown = rings[-1]
+        for _ in range(thickness):
+            grown = grown.filter(ImageFilter.MaxFilter(3))
+        rings.append(grown)
+    for colour, inner, outer in zip((SHADOW, CONTOUR_COLOUR, SHADOW), rings, rings[1:]):
+        picture.paste(colour, mask=ImageChops.subtract(outer, inner))
 
 
 def encoded(picture: Image.Image, kind: str) -> bytes:

@@ -123,7 +123,11 @@ class Service:
                 except OSError as error:
                     say(f"error: {printable(self.journal.folder)}: {error.strerror}")
                     raise ConfigError(f"the row could not be written ({error.strerror})") from error
-            picture = encoded(draw(photo, result, self.graph.heat_scale), "PNG") if with_map else b""
+            picture = (
+                encoded(draw(photo, result, self.graph.heat_scale, self.graph.level), "PNG")
+                if with_map
+                else b""
+            )
         self.count("inspected")
         if result.is_anomalous:
             self.count("anomalous")

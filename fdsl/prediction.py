@@ -14,12 +14,12 @@ from PIL import Image
 
 from data.photographs import as_photograph
 from fdsl.boxes import find_boxes
-from fdsl.regions import Region, mask_of, pixel_threshold_of, region_mask, regions_of
+from fdsl.regions import Region, mask_of, region_mask, regions_of
 from fdsl.report import drawing
 from models.features import ScoreMaps
 from utils.errors import ConfigError
 from utils.files import write_bytes
-from utils.hot_regions import Box, upsample
+from utils.hot_regions import Box, pixel_threshold_of, upsample
 from utils.numbers import digits_of, is_finite
 from utils.score_rows import row_of
 from utils.text import one_line, printable

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.hot_regions import HALF
+from utils.hot_regions import is_reached, pixel_threshold_of
 
 TOLERANCE = 0.5  # pixels that an outline may leave the region's border by,
 FINEST = 1000  # or this part of the region's longer side
@@ -46,25 +46,6 @@ class Region:
         """As scores.jsonl holds it."""
         values = asdict(self)
         return {**values, "centroid": list(self.centroid), "outline": [list(point) for point in self.outline]}
-
-
-def pixel_threshold_of(anomaly_map: np.ndarray, threshold: float | None) -> float | None:
-    """The value from which on pixels of an anomalous photograph's map (H,W) are shown as its defect.
-
-    That is `threshold`. Where it is None, or the map nowhere reaches it (the image score is another measure),
-    it is half-way from the map's median to its maximum. None for a map without variation.
-    """
-    peak = float(anomaly_map.max())
-    if threshold is not None and peak >= threshold:
-        return threshold
-    floor = float(np.median(anomaly_map))
-    return floor + HALF * (peak - floor) if peak > floor else None
-
-
-def is_reached(anomaly_map: np.ndarray, threshold: float | None) -> bool:
-    """Whether a map reaches its threshold anywhere, if there is one. Where it does not, what lies above
-    half-way is normal structure, but for the region of its maximum."""
-    return threshold is None or float(anomaly_map.max()) >= threshold
 
 
 def regions_of(anomaly_map: np.ndarray, threshold: float | None, min_area: int = 1) -> list[Region]:

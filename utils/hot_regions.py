@@ -88,6 +88,25 @@ def _holds(outer: Box, inner: Box) -> bool:
     )
 
 
+def pixel_threshold_of(anomaly_map: np.ndarray, threshold: float | None) -> float | None:
+    """The value from which on pixels of an anomalous photograph's map (H,W) are shown as its defect.
+
+    That is `threshold`. Where it is None, or the map nowhere reaches it (the image score is another measure),
+    it is half-way from the map's median to its maximum. None for a map without variation.
+    """
+    peak = float(anomaly_map.max())
+    if threshold is not None and peak >= threshold:
+        return threshold
+    floor = float(np.median(anomaly_map))
+    return floor + HALF * (peak - floor) if peak > floor else None
+
+
+def is_reached(anomaly_map: np.ndarray, threshold: float | None) -> bool:
+    """Whether a map reaches its threshold anywhere, if there is one. Where it does not, what lies above
+    half-way is normal structure, but for the region of its maximum."""
+    return threshold is None or float(anomaly_map.max()) >= threshold
+
+
 def upsample(anomaly_map: np.ndarray, height: int, width: int) -> np.ndarray:
     """Anomaly map (G,G) to (height, width): bilinear, corners aligned; values that are not finite count as 0
     or 1."""

@@ -6,11 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import binary_dilation
 
+from fdsl import regions
 from fdsl.report import drawing
 from tests.support.constants import ROOT
 from tests.support.exported import exported_to
@@ -23,7 +26,7 @@ pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
 from deploy import pictures  # noqa: E402
-from deploy.boxes import find_boxes  # noqa: E402
+from deploy.boxes import mask_of  # noqa: E402
 from deploy.graph import Graph  # noqa: E402
 from deploy.journal import Journal, key  # noqa: E402
 from deploy.watch import PATIENCE, Arrivals  # noqa: E402
@@ -255,13 +258,16 @@ def test_heat_maps_are_those_of_predict(exported):
     graph = Graph(exported)
     result = graph.look_at(photo, "photo")
     heights = upsample(result.patch_map, photo.height, photo.width)
-    ours = pictures.draw(photo, type(result)(**{**vars(result), "boxes": []}), graph.heat_scale)
+    ours = pictures.draw(photo, replace(result, is_anomalous=False), graph.heat_scale)
     theirs = drawing.heat(np.asarray(photo), heights, graph.heat_scale)
     assert np.abs(np.asarray(ours, int) - theirs).max() <= 3 and np.ptp(theirs, axis=2).max() > 100
-    boxes = find_boxes(heights)
-    boxed = pictures.draw(photo, type(result)(**{**vars(result), "boxes": boxes}), graph.heat_scale)
-    changed = np.abs(np.asarray(boxed, int) - np.asarray(ours)).max(axis=2) > 0
-    assert boxes and 0 < changed.mean() < 0.1
+    for level in (None, float(np.quantile(heights, 0.9)), 2 * float(heights.max())):
+        mask = mask_of(heights, level)
+        drawn = pictures.draw(photo, replace(result, is_anomalous=True), graph.heat_scale, level)
+        changed = np.abs(np.asarray(drawn, int) - np.asarray(ours)).max(axis=2) > 0
+        grown = binary_dilation(mask, np.ones((7, 7), bool))
+        assert mask.any() and not (changed & mask).any() and changed[grown & ~mask].mean() > 0.9
+        assert not changed[~grown].any() and (regions.mask_of(heights, level) == mask).all()
 
 
 @pytest.mark.slow

@@ -14,11 +14,11 @@ from skimage.draw import ellipse
 
 from fdsl.inspection.coco_file import write_coco
 from fdsl.prediction import Prediction
-from fdsl.regions import find_regions, mask_of, pixel_threshold_of, region_mask, regions_of
+from fdsl.regions import find_regions, mask_of, region_mask, regions_of
 from fdsl.report import drawing
 from models.features import ScoreMaps
 from utils.errors import ConfigError, DataError
-from utils.hot_regions import upsample
+from utils.hot_regions import pixel_threshold_of, upsample
 
 
 def tilted(angle, value=0.8):
