@@ -18,6 +18,7 @@ from utils.text import one_line, printable
 
 SUFFIX = ".tar"
 MEMORY = "in memory"
+RECORD = 2**20  # bytes that are read at once
 MOST_LINKS = 16  # from a link to a link
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 
@@ -74,7 +75,7 @@ def _contents(archive: str, _size: int, _modified: int) -> Contents:
     found: dict[str, Member | str] = {}  # of a link the name that it leads to
     unread: dict[str, str] = {}
     try:
-        with tarfile.open(archive, "r:") as tar:
+        with open(archive, "rb") as content, tarfile.open(fileobj=content, mode="r:") as tar:
             while (member := tar.next()) is not None:
                 name = _inside(member.name)
                 if member.issparse():
@@ -87,7 +88,13 @@ def _contents(archive: str, _size: int, _modified: int) -> Contents:
                     found[name] = _inside(member.linkname)
                 elif member.issym():
                     found[name] = _inside(os.path.join(os.path.dirname(f"/{name}"), member.linkname))
+                elif not member.isdir():
+                    unread[name] = "is a device or a pipe; put a file there"
                 tar.members.clear()  # type: ignore[attr-defined] # it would keep them all
+            content.seek(tar.offset)
+            while piece := content.read(RECORD):
+                if piece.strip(b"\0"):
+                    raise tarfile.ReadError("it goes on after its end, joined to another or damaged")
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         raise DataError(
             f"{printable(archive)}: is no whole tar archive ({one_line(error)}); make it again"

@@ -88,7 +88,10 @@ def test_an_archive_that_is_not_whole_or_compressed(place):
     content = file.read_bytes()
     (place / "cut.tar").write_bytes(content[: content.index(b"PNG") + 20])
     (place / "text.tar").write_text("no archive")
-    for name in ("cut.tar", "text.tar"):
+    (place / "joined.tar").write_bytes(content + content)
+    second = content.index(b"1.png")
+    (place / "damaged.tar").write_bytes(content[:second] + b"x" + content[second + 1 :])
+    for name in ("cut.tar", "text.tar", "joined.tar", "damaged.tar"):
         with pytest.raises(DataError, match=f"{name}: is no whole tar archive"):
             names(place / name)
     with pytest.raises(DataError, match="is a compressed archive"):
@@ -124,13 +127,16 @@ def test_links_are_followed_within_the_archive_or_named(place):
     out = [("5.png", str(place / "outside.png")), ("6.png", "../outside.png"), ("7.png", "8.png")]
     add_links(file, [*soft, *out, ("8.png", "7.png"), ("link.txt", "gone")], tarfile.SYMTYPE)
     add_links(file, [("9.png", "deep/1.png"), ("10.png", "deep/gone.png")], tarfile.LNKTYPE)
+    add_links(file, [("pipe.png", "")], tarfile.FIFOTYPE)
     problems = []
     found = dict(find_images([file], (), lambda *problem: problems.append(problem)))
     assert sorted(found) == [f"links.tar/{name}.png" for name in ("3", "4", "9", "deep/1", "deep/2")]
     for path in found.values():
         assert np.array_equal(open_image(path), open_image(place / "loose/1.png"))
-    assert [name.rpartition("/")[2] for name, _ in problems] == [f"{n}.png" for n in (5, 6, 7, 8, 10)]
-    assert all("is a link to" in reason for _, reason in problems)
+    named = {name.rpartition("/")[2]: reason for name, reason in problems}
+    assert "is a device or a pipe" in named.pop("pipe.png")
+    assert list(named) == [f"{n}.png" for n in (5, 6, 7, 8, 10)]
+    assert all("is a link to" in reason for reason in named.values())
 
 
 def test_an_archive_that_changed_is_listed_anew(place):
