@@ -16,7 +16,7 @@ from utils import signals
 from utils.console import open_what_is_closed, put, speaks
 from utils.log import only_from, start_logging
 from utils.memory import CURE, is_out_of_memory
-from utils.text import one_line, shortened
+from utils.text import first_line, one_line, shortened
 
 logger = logging.getLogger("fdsl")
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
@@ -116,7 +116,7 @@ def without_package(error: ImportError) -> str | None:
 def explain(error: Exception) -> str | None:
     """One sentence with the cure for what the machine refuses (disk, permission, memory, GPU), None for
     anything else."""
-    reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+    reason = first_line(error)
     if isinstance(error, ImportError):
         return without_package(error)
     if isinstance(error, OSError):

@@ -13,7 +13,7 @@ import torch
 
 from utils.config import MachineFacts
 from utils.errors import ConfigError
-from utils.text import as_text
+from utils.text import as_text, first_line
 from utils.world import neighbours, own_gpu
 
 logger = logging.getLogger("fdsl")
@@ -62,9 +62,9 @@ def choose_device(name: str) -> torch.device:
     try:
         torch.ones(1, device=device).sum().item()
     except (RuntimeError, AssertionError) as error:
-        fault = (str(error).splitlines() or ["no reason given"])[0][:120]
         raise ConfigError(
-            f"--device {name} is there but does not work ({fault}); use --device cpu, or mend the driver."
+            f"--device {name} is there but does not work ({first_line(error, 120)}); use --device cpu, or "
+            "mend the driver."
         ) from error
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what waits for "the" GPU, or pins memory, means this one

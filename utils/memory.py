@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from utils.errors import ConfigError
+from utils.text import first_line
 from utils.world import neighbours
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Resul
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            reason = (str(error).splitlines() or ["out of memory"])[0][:120]
+            reason = first_line(error, 120)
         free_memory()  # outside the handler: the error's frames held the tensors
         if not smaller():
             raise ConfigError(f"There is not enough memory for a single image ({reason}); {CURE}.")

@@ -7,11 +7,12 @@ import logging
 from pathlib import Path
 
 from fdsl.evaluation.compute_maps import Overflow, Problem
-from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, trained_last
+from fdsl.evaluation.plan import EvaluationOptions, PlannedRun
 from fdsl.evaluation.single_pass import Detectors, compute_maps
 from fdsl.evaluation.write_results import write_results
 from fdsl.parallel.by_category import begin, compute_among
 from fdsl.store.maps import RunMaps, load_maps
+from models.methods.registry import METHODS
 from utils.device import seed_everything
 from utils.errors import DataError
 from utils.log import start_logging
@@ -32,7 +33,9 @@ def evaluate_runs(runs: list[PlannedRun], options: EvaluationOptions, world: Wor
         begun = begin(lacking, held, options, world)
         problems = compute_among(begun, detectors, options, world)
         detectors.release()  # a run in float32 needs the memory
-        for run in trained_last(runs) if world.is_first else ():
+        # Reports of trained heads show the pixel scores of others with their own: these come first.
+        ordered = sorted(runs, key=lambda run: METHODS[run.config.detector.method].needs_heads)
+        for run in ordered if world.is_first else ():
             if run in begun:
                 start_logging(run.folder.log)
                 problem = problems.get(run.folder.path)

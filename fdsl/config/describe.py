@@ -100,7 +100,7 @@ def _alignment(options: MethodConfig) -> str:
 
 IMAGE_SCORE_MEANING = {
     "paper": "half of it scaled over the category's whole test set, as published",
-    "max": "mean over blocks of the map's maximum, no test-set scaling",
+    "max": "mean over layers of each one's highest patch, no test-set scaling",
     "top1": "mean of the highest 1 % of patch scores, no test-set scaling",
 }
 
@@ -137,15 +137,14 @@ def _rotated(config: RunConfig) -> str:
 
 def image_score_in_words(config: RunConfig) -> str:
     """What a run's image score is: of `max` the method's own words, where it has a score of its own."""
-    return score_in_words(config.detector, config.image_score, IMAGE_SCORE_MEANING[config.image_score])
+    return score_in_words(config.detector, config.image_score)
 
 
-def score_in_words(made: DetectorConfig, kind: str, usual: str) -> str:
-    """What a detector's image score of this kind is; `usual`: in words, where the method has none of its
-    own."""
+def score_in_words(made: DetectorConfig, kind: str) -> str:
+    """What a detector's image score of this kind is."""
     if kind != "max":
-        return usual
-    own = METHODS[made.method].own_score or usual
+        return IMAGE_SCORE_MEANING[kind]
+    own = METHODS[made.method].own_score or IMAGE_SCORE_MEANING[kind]
     added = ["mutual scoring"] if made.options.with_batch else []
     added += ["text"] if made.options.with_text else []
     return own + "".join(f"; half of it, and half that of {what}, on one scale" for what in reversed(added))

@@ -12,10 +12,6 @@ from fdsl.config.describe import (
 from fdsl.config.run_config import FittedConfig
 from models.methods.registry import METHODS
 
-SCORES = {
-    "max": "mean over blocks of each one's highest patch, at or above the peak of the map",
-    "top1": "mean of the map's highest 1 %",
-}
 HEAT_MAPS = (
     "one scale for all pictures: transparent up to what half of the normal images reach, opaque from the "
     "pixel threshold on, which the contour follows"
@@ -28,7 +24,7 @@ def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
     tower, windows = made.backbone, made.windows
     rotated = f", {config.rotations} rotations each" if config.rotations > 1 else ""
     untrained = " (UNTRAINED: random weights)" if tower.untrained else ""
-    score = score_in_words(made, config.image_score, SCORES[config.image_score])
+    score = score_in_words(made, config.image_score)
     looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
     looked_through += f", resized to {windows.win_zip}" if windows.win_zip else ""
     return [

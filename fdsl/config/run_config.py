@@ -344,15 +344,10 @@ class PredictionConfig:
     def to_json(self) -> dict[str, Any]:
         return {
             **self.fitted.to_json(),
+            **without(vars(self), ["fitted", "digest"]),
             "detector": self.digest,
             "threshold": None if self.threshold is None else asdict(self.threshold),
-            "pictures": self.pictures,
-            "save_masks": self.save_masks,
-            "min_area": self.min_area,
-            "save_maps": self.save_maps,
             "input": None if self.input is None else list(self.input),
-            "command": self.command,
-            "trust": self.trust,
         }
 
     def identity(self) -> dict[str, Any]:

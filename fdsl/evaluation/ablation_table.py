@@ -26,7 +26,7 @@ from fdsl.evaluation.bootstrap import (
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.evaluation.write_results import CategoryFiles
 from fdsl.metrics.exact import METRIC_NAMES
-from fdsl.report.tables import UNDEFINED, mean_and_spread
+from fdsl.report.tables import UNDEFINED, mean_and_spread, mean_and_std
 from fdsl.scoring import image_scores
 from fdsl.store.maps import load_maps
 from utils.config import PAPER_SIDE
@@ -54,10 +54,7 @@ class Row:
 
     def mean(self, name: str) -> tuple[float, float | None] | None:
         """A metric's mean over seeds and its sample standard deviation, per cent."""
-        values = [100 * value for part in self.found if (value := part[name]) is not None]
-        if not values:
-            return None
-        return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+        return mean_and_std([metrics[name] for metrics in self.found])
 
     def above(self, first: Row, name: str) -> tuple[float, float, float] | None:
         """Points above the first row, mean over the seeds of both, and the 95 % interval; None where the

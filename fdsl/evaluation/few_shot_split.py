@@ -95,18 +95,13 @@ def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSpli
     records = _tested_records(catalogue, references)
     everything = [record for part in (*references.values(), *records.values()) for record in part]
     transductive = METHODS[config.detector.method].transductive
-    grey = {
-        name: _range_of(
-            catalogue.root, standing_for_all(part) if transductive else references[name], max_pixels
-        )
-        for name, part in records.items()
-    }
-    known = {name: found for name, found in grey.items() if found is not None}
-    return FewShotSplit(catalogue, references, records, files_digest(catalogue.root, everything), known)
-
-
-def _range_of(root: Path, references: list[Record], max_pixels: int) -> GreyRange | None:
-    return find_range([root / record.image_path for record in references], max_pixels)
+    grey = {}
+    for name, tested in records.items():
+        chosen = standing_for_all(tested) if transductive else references[name]
+        span = find_range([catalogue.root / record.image_path for record in chosen], max_pixels)
+        if span is not None:
+            grey[name] = span
+    return FewShotSplit(catalogue, references, records, files_digest(catalogue.root, everything), grey)
 
 
 def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -> dict[str, list[Record]]:

@@ -13,7 +13,6 @@ from fdsl.evaluation.run_folder import RunFolder
 from fdsl.inspection.reading import Reading
 from fdsl.store.checkpoint import Checkpoint
 from fdsl.store.maps import RunMaps, join_run_maps
-from models.methods.registry import METHODS
 from utils.errors import ConfigError
 
 
@@ -86,12 +85,6 @@ def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     for run in runs:
         found.setdefault(run.folder.path, run)
     return list(found.values())
-
-
-def trained_last(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """The runs in the order to evaluate them: reports of trained heads show the pixel scores of others beside
-    their own."""
-    return sorted(runs, key=lambda run: METHODS[run.config.detector.method].needs_heads)
 
 
 def refuse_one_folder(runs: Sequence[PlannedRun]) -> None:

@@ -17,6 +17,7 @@ from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit
 from fdsl.evaluation.run_name import name_of
+from fdsl.evaluation.summary_rows import load_run
 from fdsl.report.tables import metrics_table
 from fdsl.store.finished_parts import FinishedParts
 from utils.errors import ConfigError
@@ -106,27 +107,21 @@ class RunFolder:
 
     def _stored(self) -> RunConfig | None:
         """The configuration of the finished run in the folder, or None."""
-        values = read_json(self.path / "config.json")
-        if not (self.path / "metrics.json").is_file() or not isinstance(values, dict):
+        if not (self.path / "metrics.json").is_file():
             return None
         try:
-            config = RunConfig.from_json(values)
-            metrics_table(read_json(self.path / "metrics.json"))
+            return load_run(self.path).config
         except ConfigError as error:
             self._warn_replaced(one_line(error))
             return None
-        except (AttributeError, KeyError, TypeError, ValueError):
-            self._warn_replaced("its metrics.json is damaged")
-            return None
-        return config
 
     def _warn_replaced(self, why: str) -> None:
-        logger.warning("warning: %s holds another run, which this one replaces (%s).", self.path, why)
+        logger.warning("warning: the run in %s is replaced (%s).", self.path, why)
 
     def log_numbers(self) -> None:
         """Logs the numbers of the finished run."""
         logger.info("%s is finished: nothing to do (--force repeats it).", self.path)
-        table = metrics_table(read_json(self.path / "metrics.json"))
+        table = metrics_table(load_run(self.path).categories)
         logger.info("%s\n\nPer cent. %s", table, framing(self.config))
 
     def take_own_maps(self) -> Path:

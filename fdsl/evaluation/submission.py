@@ -68,8 +68,8 @@ def write_submission(folder: Path, run: PlannedRun, reading: Reading) -> None:
     """
     refuse(folder, run)
     root, found = run.split.root, {}
-    tested = {category: private_records(root, category) for category in run.split.records}
-    known = {category: validation_records(root, category) for category in run.split.records}
+    tested = {category: _records(root, category, *SPLITS) for category in run.split.records}
+    known = {category: _records(root, category, VALIDATION) for category in run.split.records}
     for category, records in tested.items():
         job = _fitted(run, category, [*known[category], *records], reading)
         maps = [one for part in _maps(job, reading) for one in part]
@@ -97,8 +97,7 @@ def refuse(folder: Path, run: PlannedRun) -> None:
         what = printable(others[0]) if others else "no folder"
         raise ConfigError(f"--submission {printable(folder)} holds {what}; name a new or empty folder.")
     for category in run.split.records:
-        private_records(run.split.root, category)
-        validation_records(run.split.root, category)
+        _records(run.split.root, category, *SPLITS, VALIDATION)
 
 
 def public_metrics(
@@ -127,24 +126,18 @@ def mean_of(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def private_records(root: Path, category: str) -> list[Record]:
-    """The images of both private splits of a category; DataError where one is not there."""
-    return [record for split in SPLITS for record in _records(root, category, split)]
-
-
-def validation_records(root: Path, category: str) -> list[Record]:
-    """The normal images that the threshold is taken from; DataError where there are none."""
-    return _records(root, category, VALIDATION)
-
-
-def _records(root: Path, category: str, split: str) -> list[Record]:
-    place = root / category / split
-    names = list_images(place) if place.is_dir() else []
-    if not names:
-        raise DataError(
-            f"{printable(place)}: there is no image; --submission needs MVTec AD 2 as it is published"
-        )
-    return [Record(f"{category}/{split}/{name}", "", category, split, False) for name in names]
+def _records(root: Path, category: str, *splits: str) -> list[Record]:
+    """The images of these splits of a category, as normal ones; DataError for one without any."""
+    records: list[Record] = []
+    for split in splits:
+        place = root / category / split
+        names = list_images(place) if place.is_dir() else []
+        if not names:
+            raise DataError(
+                f"{printable(place)}: there is no image; --submission needs MVTec AD 2 as it is published"
+            )
+        records += [Record(f"{category}/{split}/{name}", "", category, split, False) for name in names]
+    return records
 
 
 def _fitted(run: PlannedRun, category: str, records: Sequence[Record], reading: Reading) -> CategoryJob:

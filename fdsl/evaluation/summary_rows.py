@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.run_name import name_of
 from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
 from fdsl.report.published import DATASET_TITLES, incomplete_categories, published_rows, unlike_the_paper
+from fdsl.report.tables import mean_and_std
 from utils.errors import ConfigError
 from utils.files import read_json, short_digest
 
@@ -186,14 +186,15 @@ def _value_in_words(name: str, value: Any, alike: Sequence[Mapping[str, Any]]) -
 def _our_row(members: Sequence[Run], method: str) -> Row:
     config, categories = members[0].config, sorted(members[0].categories)
     seeds = [run.config.seed for run in members]
-    values = _per_cent(members)
-    partly = [name for name, found in values.items() if 0 < len(found) < len(seeds)]
+    means = [mean_metrics(run.categories) for run in members]
+    values = {name: [mean[name] for mean in means] for name in METRIC_NAMES}
+    partly = [name for name, of_seeds in values.items() if 0 < of_seeds.count(None) < len(seeds)]
     incomplete = incomplete_categories(config.dataset, categories)
     return Row(
         config.dataset,
         config.k_shot,
         method,
-        {name: _mean_and_spread(found) for name, found in values.items()},
+        {name: mean_and_std(of_seeds) for name, of_seeds in values.items()},
         framing(config, seeds),
         seeds,
         categories,
@@ -202,19 +203,6 @@ def _our_row(members: Sequence[Run], method: str) -> Row:
         comparable=not (config.detector.backbone.untrained or incomplete),
         sees_test_set=config.detector.sees_test_set,
     )
-
-
-def _per_cent(members: Sequence[Run]) -> dict[str, list[float]]:
-    """Metric -> its mean over categories for each seed where it is defined, per cent."""
-    means = [mean_metrics(run.categories) for run in members]
-    found = {name: [mean[name] for mean in means] for name in METRIC_NAMES}
-    return {name: [100 * value for value in part if value is not None] for name, part in found.items()}
-
-
-def _mean_and_spread(values: Sequence[float]) -> tuple[float, float | None] | None:
-    if not values:
-        return None
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def _warnings(config: RunConfig, incomplete: str, partly: Sequence[str]) -> list[str]:

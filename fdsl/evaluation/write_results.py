@@ -59,7 +59,7 @@ def write_results(
     write_json(folder / OVERLAPS, {"categories": known})
     categories = {view.name: view.metrics for view in views}
     metrics = write_tables(folder, categories, config)
-    logger.info("%s\n\nPer cent. %s", metrics_table(metrics), framing(config))
+    logger.info("%s\n\nPer cent. %s", metrics_table(categories), framing(config))
     if config.pictures != 0:
         add_distances(views, folder, config)
         summaries = [

@@ -93,66 +93,47 @@ def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     places = {name: getattr(args, name) for name in (*PLACES, "device", "precision")}
     if args.detector:
         detector = AnomalyDetector.load(args.detector, **places)
-        method, references = detector.config.detector.method, detector.config.references
-        logger.info("detector %s: method %s, %d reference(s)", args.detector, method, references)
+        name, references = detector.config.detector.method, detector.config.references
+        logger.info("detector %s: method %s, %d reference(s)", args.detector, name, references)
         return detector
     take_default_method(args)
-    names = (name for kind in (BackboneConfig, MethodConfig) for name in options_of(kind))
-    flags = {
-        **{name: vars(args).get(name) for name in names},
-        **places,
-        "image_score": args.image_score or "max",
-    }
-    checkpoint = args.checkpoint or default_checkpoint(args)
-    if checkpoint is None or not wants_heads(args):
-        return make_untrained(args, without(flags, OF_HEADS))
-    windows = window_config(vars(args))
-    method = args.method or WITH_HEADS
-    logger.info("method %s: heads of %s", method, checkpoint)
-    return AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **flags)
-
-
-def wants_heads(args: argparse.Namespace) -> bool:
-    """Whether the flags ask for trained heads, or for what only they have."""
-    asked = args.method is not None and METHODS[args.method].needs_heads
-    return asked or args.checkpoint is not None
+    method, checkpoint = METHODS[args.method], args.checkpoint
+    names = [name for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)]
+    flags = {**{name: vars(args).get(name) for name in names}, **places, "method": args.method}
+    flags["image_score"] = args.image_score or "max"
+    if method.needs_heads and checkpoint is None:
+        checkpoint = _default_heads(args)
+        if checkpoint is None:
+            raise ConfigError(
+                f"--method {args.method} needs trained heads, and there are none in {_heads_folder(args)}; "
+                "name them with --checkpoint FILE or train them."
+            )
+    if checkpoint is not None:
+        logger.info("method %s: heads of %s", args.method, checkpoint)
+        return AnomalyDetector.from_checkpoint(checkpoint, windows=window_config(vars(args)), **flags)
+    refuse_windows_without_mode(vars(args), args.method)
+    windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
+    logger.info("method %s: no trained heads asked for, %s", args.method, method.sentence)
+    return AnomalyDetector.from_backbone(windows=windows, **without(flags, OF_HEADS))
 
 
 def take_default_method(args: argparse.Namespace) -> None:
-    """Fills the method that is taken where neither one nor heads were asked for, and says so."""
-    if args.method is not None or wants_heads(args):
+    """Fills the method where none was asked for: that of the heads that were named, else the default one."""
+    if args.method is not None:
         return
-    args.method = DEFAULT
-    trained = default_checkpoint(args, WITH_HEADS)
-    if trained is not None:
-        logger.info("%s is not used: heads are for --method %s", trained, WITH_HEADS)
+    args.method = DEFAULT if args.checkpoint is None else WITH_HEADS
+    if args.checkpoint is not None:
+        return
+    if heads := _default_heads(args):
+        logger.info("%s is not used: heads are for --method %s", heads, WITH_HEADS)
     if args.preset is None:
         logger.info("--preset dinov2-small takes DINOv2's features, published to judge better than CLIP's")
 
 
-def make_untrained(args: argparse.Namespace, flags: dict[str, Any]) -> AnomalyDetector:
-    """The detector without trained heads; ConfigError for flags that mean nothing without them."""
-    wanted = args.method or WITH_HEADS
-    method = METHODS[wanted]
-    if method.needs_heads:
-        raise ConfigError(
-            f"--method {wanted} needs trained heads, and there are none in {_heads_folder(args)}; name them "
-            "with --checkpoint FILE or train them."
-        )
-    refuse_windows_without_mode(vars(args), wanted)
-    windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
-    logger.info("method %s: no trained heads asked for, %s", wanted, method.sentence)
-    return AnomalyDetector.from_backbone(method=wanted, windows=windows, **flags)
-
-
-def default_checkpoint(args: argparse.Namespace, method: str | None = None) -> Path | None:
-    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there; never looked up for a
-    method (that of the flags) without trained heads."""
-    wanted = method or args.method
-    untrained = wanted is not None and not METHODS[wanted].needs_heads
-    names = () if untrained else ("visa", "mvtec")
-    found = (_heads_folder(args) / f"{name}.safetensors" for name in names)
-    return next((path for path in found if path.is_file()), None)
+def _default_heads(args: argparse.Namespace) -> Path | None:
+    """CHECKPOINTS/MODEL/visa.safetensors or mvtec.safetensors, whichever is there."""
+    places = (_heads_folder(args) / f"{name}.safetensors" for name in ("visa", "mvtec"))
+    return next((path for path in places if path.is_file()), None)
 
 
 def _heads_folder(args: argparse.Namespace) -> Path:

@@ -164,7 +164,7 @@ def score_files(
     if folder is not None:
         remaining -= folder.drop_others()
         how_to_continue("the same command with --resume goes on after the photographs that are done")
-    waiting = (item for item in spool if folder is None or not folder.has(item.name))
+    waiting = (item for item in spool if folder is None or not folder.done.has(item.name))
     known = KnownPhotographs(detector, references)
     made = Made(pictures, masks)
     yield from score_items(detector, waiting, max(remaining, 0), folder, made, reading, known=known)
@@ -266,7 +266,7 @@ def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator
     """The items, of each of which the folder has heard."""
     for item in items:
         if folder is not None and item.path is not None:
-            folder.holds(item.name, item.path)
+            folder.done.holds(item.name, item.path)
         yield item
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
@@ -16,16 +16,19 @@ from utils.files import csv_text, write_json, write_text
 UNDEFINED = "-"
 
 
-def metrics_table(metrics: Mapping[str, Any], style: str = "github") -> str:
+Categories = Mapping[str, Mapping[str, float | None]]  # category -> metric -> fraction, or None
+
+
+def metrics_table(categories: Categories, style: str = "github") -> str:
     """The seven metrics of each category and their mean, per cent with one decimal, a dash where not
     defined."""
 
     def row(name: str, values: Mapping[str, float | None]) -> list[str]:
         return [name, *(_cell(values[metric]) for metric in METRIC_NAMES)]
 
-    rows = [row(name, values) for name, values in metrics["categories"].items()]
+    rows = [row(name, values) for name, values in categories.items()]
     return tabulate(
-        [*rows, row("mean", metrics["mean"])],
+        [*rows, row("mean", mean_metrics(categories))],
         headers=["category", *METRIC_NAMES],
         tablefmt=style,
         disable_numparse=True,
@@ -35,6 +38,15 @@ def metrics_table(metrics: Mapping[str, Any], style: str = "github") -> str:
 
 def _cell(value: float | None) -> str:
     return UNDEFINED if value is None else f"{100 * value:.1f}"
+
+
+def mean_and_std(fractions: Sequence[float | None]) -> tuple[float, float | None] | None:
+    """The mean over seeds in per cent and its sample standard deviation, without the undefined ones; None
+    where all are."""
+    values = [100 * value for value in fractions if value is not None]
+    if not values:
+        return None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
 def mean_and_spread(value: tuple[float, float | None] | None, undefined: str = UNDEFINED) -> str:
@@ -61,6 +73,6 @@ def write_tables(
             ],
         ),
     )
-    write_text(folder / "table.md", f"{metrics_table(metrics)}\n\nPer cent. {framing(config)}\n")
+    write_text(folder / "table.md", f"{metrics_table(categories)}\n\nPer cent. {framing(config)}\n")
     write_json(folder / "metrics.json", metrics)
     return metrics

@@ -78,7 +78,8 @@ class PredictionFolder:
     `resume` keeps what an earlier run with the same `config` has scored; ConfigError when its settings were
     others. Without it an earlier run's files give way once the first photograph is scored. Maps are kept only
     with `keep_maps`. ConfigError for a folder where files of somebody else would be written over.
-    `in_blocks`: it is filled from finished blocks (`take`) alone.
+    `in_blocks`: it is filled from finished blocks (`take`) alone. `done`: the photographs that an earlier run
+    has scored.
     """
 
     def __init__(
@@ -115,7 +116,7 @@ class PredictionFolder:
         where = self.folder if goes_on and not (self.partial / "config.json").exists() else self.partial
         write_json(where / "config.json", {"made_by": MARKER, **config.to_json()})
         self._began = False
-        self._done = self._take_up(goes_on and not in_blocks)
+        self.done = self._take_up(goes_on and not in_blocks)
         self._open_journal()
 
     @staticmethod
@@ -177,29 +178,17 @@ class PredictionFolder:
             elif entry.name not in (OWNER, EARLIER):
                 entry.unlink(missing_ok=True)
 
-    def __len__(self) -> int:
-        """Photographs that an earlier run has scored."""
-        return len(self._done)
-
-    def holds(self, name: str, path: Path) -> bool:
-        """Whether an earlier run has scored this very file under this name."""
-        return self._done.holds(name, path)
-
-    def has(self, name: str) -> bool:
-        """Whether `holds` was asked for this name, and so it was."""
-        return self._done.has(name)
-
     def drop_others(self) -> int:
-        """Takes out the rows of an earlier run that `holds` was not asked for, or denied, and names them;
-        returns how many are left."""
-        dropped = self._done.drop_others()
+        """Takes out the rows of an earlier run that `done.holds` was not asked for, or denied, and names
+        them; returns how many are left."""
+        dropped = self.done.drop_others()
         if dropped:
             self.close()
             self._open_journal()
         warn([f"{name}: its row is left out, for the file is another one now or is gone" for name in dropped])
-        if len(self):
-            logger.info("--resume: %d photograph(s) are done already", len(self))
-        return len(self)
+        if self.done:
+            logger.info("--resume: %d photograph(s) are done already", len(self.done))
+        return len(self.done)
 
     def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
         """One photograph's row (JSON values, `image` first) and its maps (G,G)."""

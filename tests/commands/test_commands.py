@@ -434,7 +434,7 @@ def test_the_training_free_method_is_evaluated_like_the_heads(datasets, tiny_con
     found = detector.predict([datasets[0] / path for path in maps.names])
     assert all(np.allclose(one.base_map, stored, atol=1e-6) for one, stored in zip(found, maps.maps.base))
     for more, words in (
-        (["--checkpoint", "c"], "--checkpoint does not go"),
+        (["--checkpoint", "c"], "--checkpoint c does not go"),
         (["--use-nam", "1"], "--use-nam 1 does not go"),
         (["--fd", "abs"], "--fd abs does not go"),
         (["--k-shot", "0"], "nothing to compare with"),
