@@ -22,7 +22,7 @@ from utils.text import printable
 if TYPE_CHECKING:
     from PIL import Image
 
-    from deploy.graph import Found, Graph
+    from deploy.graph import Graph, Result
     from deploy.journal import Journal
     from deploy.results import Folder
     from deploy.watch import Arrivals, Arrived
@@ -130,7 +130,7 @@ def row_at_rest(
         photo, digest = open_image(one.path, args.max_pixels, graph.grey), content_digest(one.path)
         if not arrivals.is_unchanged(one):
             return None  # somebody writes it again
-        found = graph.look_at(photo, one.name)
+        result = graph.look_at(photo, one.name)
     except (DataError, OSError) as error:
         if not one.final:
             arrivals.postpone(one)
@@ -140,30 +140,32 @@ def row_at_rest(
         journal.skip(one.name, reason)
         arrivals.finish(one)
         return None
-    row = row_of(one.name, found)
+    row = row_of(one.name, result)
     row["file"] = {"bytes": one.size, "modified": one.modified, "digest": digest}
-    if is_drawn(found, args.pictures):
-        row["picture"] = write_picture(args.output, one.name, digest, graph, photo, found)
+    draw_picture(args.output, row, graph, photo, result, args.pictures, digest)
     journal.add(row)
     arrivals.finish(one)
-    if not found.reason:
-        for sentence in drift.add(one.name, found.statistics, found.normal_percentile):
+    if not result.reason:
+        for sentence in drift.add(one.name, result.statistics, result.normal_percentile):
             say(f"warning: {sentence}")
     return row
 
 
-def is_drawn(found: Found, pictures: str) -> bool:
-    """Whether --pictures asks for a picture of a result."""
-    return pictures == "all" or (pictures == "anomalous" and found.is_anomalous is not False)
+def draw_picture(
+    folder: Path,
+    row: dict[str, Any],
+    graph: Graph,
+    photo: Image.Image,
+    result: Result,
+    pictures: str,
+    version: str = "",
+) -> None:
+    """Writes a photograph's picture where --pictures asks for it, and notes its place in the row."""
+    if pictures == "all" or (pictures == "anomalous" and result.is_anomalous is not False):
+        from deploy.pictures import draw, write
 
-
-def write_picture(
-    folder: Path, name: str, version: str, graph: Graph, photo: Image.Image, found: Found
-) -> str:
-    """Writes a photograph's picture; its place in the folder."""
-    from deploy.pictures import draw, write
-
-    return write(folder, name, version, draw(photo, found, graph.heat_scale, graph.level))
+        picture = draw(photo, result, graph.heat_scale, graph.level)
+        row["picture"] = write(folder, row["image"], version, picture)
 
 
 def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> int:
@@ -187,8 +189,8 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
     if not scored:
         raise DataError(f"{printable(' '.join(args.input))}: no photograph could be scored; give image files")
     limit = graph.threshold
-    found = f", {anomalous} anomalous at threshold {limit:.4g}" if limit is not None else ""
-    say(f"{scored} photograph(s) scored{found}")
+    decided = f", {anomalous} anomalous at threshold {limit:.4g}" if limit is not None else ""
+    say(f"{scored} photograph(s) scored{decided}")
     return 1 if args.exit_code and anomalous else 0
 
 
@@ -216,10 +218,10 @@ def rows_of(
                 f"warning: {name} (and perhaps others) is of another aspect ratio than the references: "
                 "resizing distorts it. Crop it to their shape"
             )
-        found = graph.look_at(photo, name)
-        row = row_of(name, found)
-        if folder is not None and is_drawn(found, pictures):
-            row["picture"] = write_picture(folder.partial, name, "", graph, photo, found)
+        result = graph.look_at(photo, name)
+        row = row_of(name, result)
+        if folder is not None:
+            draw_picture(folder.partial, row, graph, photo, result, pictures)
         yield row
     yield from unreadable
 
@@ -249,8 +251,8 @@ def read_ahead(
 def other_shape(size: tuple[int, int], references: Sequence[tuple[int, ...]]) -> bool:
     """Whether a photograph's (width, height) has another shape than every reference's."""
     ratio = size[0] / size[1]
-    known = [width / height for width, height in references]
-    return bool(known) and not any(1 / ASPECT < ratio / one < ASPECT for one in known)
+    ratios = [width / height for width, height in references]
+    return bool(ratios) and not any(1 / ASPECT < ratio / one < ASPECT for one in ratios)
 
 
 def say_skipped(skipped: Sequence[tuple[str, str]], folder: Folder | None) -> None:

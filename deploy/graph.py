@@ -33,7 +33,7 @@ MOST_SIZES = 100_000  # references whose sizes they hold
 
 
 @dataclass(frozen=True)
-class Found:
+class Result:
     """The result of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
     anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first. statistics:
     those of the image (4,)."""
@@ -201,14 +201,7 @@ class Graph:
             raise ValueError(f"{name} is {value}")
         return value
 
-    def _percentile(self, score: float) -> float | None:
-        """So many of a hundred normal images would score less; None where the detector has no scores of
-        them."""
-        if self.normal_mean is None or self.normal_deviation is None:
-            return None
-        return percentile_of(score, self.normal_mean, self.normal_deviation)
-
-    def look_at(self, photo: Image.Image, name: str) -> Found:
+    def look_at(self, photo: Image.Image, name: str) -> Result:
         """The result of an RGB photograph; DataError, with its `name`, where its map is not finite;
         ConfigError where the graph fails or gives something else than a map and scores."""
         pixels = photograph_to_array(photo, self.side, self.tiles)[None]
@@ -230,22 +223,25 @@ class Graph:
         if not all(np.isfinite(value).all() for value in given.values()):
             raise DataError(f"{name}: its anomaly map is not finite; check the photograph and the detector")
         score, window = float(given["score"]), given.get("window_score")
-        anomalous = None if self.threshold is None else score >= self.threshold
+        percentile = None
+        if self.normal_mean is not None and self.normal_deviation is not None:
+            percentile = percentile_of(score, self.normal_mean, self.normal_deviation)
         statistics = statistics_of(pixels[0] if self.tiles is None else pixels[0, 0])
         reason = reason_of(statistics, self.statistics) if len(self.statistics) else ""
+        anomalous = None if self.threshold is None else score >= self.threshold
         boxes: list[Box] = []
         if anomalous is not False and not reason:
             boxes = find_boxes(upsample(given["map"], photo.height, photo.width), self.level)
-        return Found(
-            photo.size,
-            score,
-            float(given["base_score"]),
-            None if window is None else float(window),
-            self._percentile(score),
-            self.threshold,
-            True if reason else anomalous,
-            reason,
-            given["map"],
-            boxes,
-            statistics,
+        return Result(
+            size=photo.size,
+            score=score,
+            base_score=float(given["base_score"]),
+            window_score=None if window is None else float(window),
+            normal_percentile=percentile,
+            threshold=self.threshold,
+            is_anomalous=True if reason else anomalous,
+            reason=reason,
+            patch_map=given["map"],
+            boxes=boxes,
+            statistics=statistics,
         )

@@ -16,7 +16,7 @@ from utils.heat_colours import GREY_FLOOR, TOP, heat_tables
 from utils.hot_regions import upsample
 
 if TYPE_CHECKING:
-    from deploy.graph import Found
+    from deploy.graph import Result
 
 PICTURES = "pictures"
 QUALITY = 90  # of JPEG
@@ -27,18 +27,18 @@ COLOURS, REST = heat_tables()
 
 
 def draw(
-    photo: Image.Image, found: Found, scale: tuple[float, float], level: float | None = None
+    photo: Image.Image, result: Result, scale: tuple[float, float], level: float | None = None
 ) -> Image.Image:
-    """The heat map and the contour of what was found, over the RGB photograph and at its size. `scale`: map
+    """The heat map and the contour of a result, over the RGB photograph and at its size. `scale`: map
     values (low, high) from which on there is heat, and it is opaque; `level`: the pixel threshold."""
     low, high = scale
-    upsampled = upsample(found.patch_map, photo.height, photo.width)
+    upsampled = upsample(result.patch_map, photo.height, photo.width)
     heights = (upsampled - low) * (255 / (TOP * (high - low)))
     shades = np.clip(np.rint(heights), 0, 255).astype(np.uint8)
     grey = np.asarray(photo.convert("L"), np.float32) * np.float32((255 - GREY_FLOOR) / 255) + GREY_FLOOR
     values = COLOURS.astype(np.float32)[shades] + (grey * REST[shades] / np.float32(255))[..., None]
     picture = Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
-    if found.is_anomalous is not False and not found.reason:
+    if result.is_anomalous is not False and not result.reason:
         _outline(picture, Image.fromarray(mask_of(upsampled, level)).convert("L"))
     return picture
 

@@ -75,7 +75,7 @@ class Arrivals:
 
     def look(self) -> list[Arrived]:
         """The files at rest, by their time of change. DataError where the folder is not there."""
-        now, found, seen = self._clock(), [], set()
+        now, at_rest, seen = self._clock(), [], set()
         for name, path in find_images([str(self.folder)], self._left_out, self._problem):
             try:
                 facts = os.stat(path)
@@ -84,17 +84,17 @@ class Arrivals:
             if key(name, facts.st_size, facts.st_mtime_ns) in self.done:
                 continue
             seen.add(name)
-            known = self._waiting.get(name)
-            if known is None or (known.size, known.modified) != (facts.st_size, facts.st_mtime_ns):
-                known = self._waiting[name] = Waiting(facts.st_size, facts.st_mtime_ns, now)
-            quiet = now - known.since
+            waiting = self._waiting.get(name)
+            if waiting is None or (waiting.size, waiting.modified) != (facts.st_size, facts.st_mtime_ns):
+                waiting = self._waiting[name] = Waiting(facts.st_size, facts.st_mtime_ns, now)
+            quiet = now - waiting.since
             final = quiet >= max(PATIENCE, self.settle)
-            at_rest = quiet >= self.settle and known.size > 0 and now >= known.not_before
-            if at_rest or final:
-                found.append(Arrived(name, path, known.size, known.modified, final))
+            is_quiet = quiet >= self.settle and waiting.size > 0 and now >= waiting.not_before
+            if is_quiet or final:
+                at_rest.append(Arrived(name, path, waiting.size, waiting.modified, final))
         for name in self._waiting.keys() - seen:
             del self._waiting[name]
-        return sorted(found, key=lambda one: (one.modified, natural_key(one.name)))
+        return sorted(at_rest, key=lambda one: (one.modified, natural_key(one.name)))
 
     def finish(self, one: Arrived) -> None:
         """A photograph has its row, or is given up."""
@@ -103,9 +103,9 @@ class Arrivals:
 
     def postpone(self, one: Arrived) -> None:
         """A file at rest cannot be read yet: it is tried again after as long as it has been at rest."""
-        known = self._waiting[one.name]
+        waiting = self._waiting[one.name]
         now = self._clock()
-        known.not_before = now + max(1.0, now - known.since)
+        waiting.not_before = now + max(1.0, now - waiting.since)
 
     def is_unchanged(self, one: Arrived) -> bool:
         """Whether a file is still what it was when it was found at rest."""
@@ -125,15 +125,15 @@ def looks(
     while True:
         begun = time.monotonic()
         try:
-            found = arrivals.look()
+            arrived = arrivals.look()
             is_gone = False
         except DataError as error:
             if not is_gone:
                 report(f"warning: {error}; it is waited for")
-            found, is_gone = [], True
+            arrived, is_gone = [], True
         took = time.monotonic() - begun
-        yield from found or [None]
-        if found or arrivals.waiting:
+        yield from arrived or [None]
+        if arrived or arrivals.waiting:
             quiet_since = time.monotonic()
         elif stop_after is not None and time.monotonic() - quiet_since >= stop_after:
             return

@@ -395,14 +395,14 @@ class AnomalyDetector:
             )
 
     def _refit(
-        self, known: Sequence[KeptReference], more: Sequence[Photograph], rate: float | str | None
+        self, references: Sequence[KeptReference], more: Sequence[Photograph], rate: float | str | None
     ) -> None:
         """Fits these references and more; nothing has changed where that fails."""
         before, other, chosen = self.kept, self.another(), self.threshold
         own = self.false_alarm_rate
         usual = None if self.normal is None else 0.01
         wanted = (own or usual) if isinstance(rate, str) else rate
-        with held_in_memory([(one.name, one.content) for one in known]) as files:
+        with held_in_memory([(one.name, one.content) for one in references]) as files:
             other.fit([*files, *more], rotations=self.config.rotations, false_alarm_rate=wanted)
         if isinstance(rate, str) and own is None:
             other.threshold = chosen
@@ -438,10 +438,10 @@ class AnomalyDetector:
     def _calibration_scores(self, images: Sequence[Photograph]) -> NormalScores:
         """Scores of calibration images, each once; references, and those that cannot be judged, are left out
         with a warning."""
-        known, once = {one.digest for one in self.kept}, dict[str, Photograph]()
+        digests, once = {one.digest for one in self.kept}, dict[str, Photograph]()
         for number, image in enumerate(images, start=1):
             digest = digest_of(image, number)
-            if digest in known:
+            if digest in digests:
                 name = _name_of(image, number)
                 logger.warning("warning: %s is a reference, and is left out of the calibration", name)
             else:
@@ -453,10 +453,10 @@ class AnomalyDetector:
             if reason:
                 name = _name_of(image, number)
                 logger.warning("warning: %s is left out of the calibration: %s", name, reason)
-        kept = [photo for photo, reason in zip(photographs, reasons) if not reason]
-        if not kept:
+        usable = [photo for photo, reason in zip(photographs, reasons) if not reason]
+        if not usable:
             raise DataError("no calibration image shows what the references show; give some")
-        return calibration_scores(self.scorer, kept, len(kept), self.config.image_score)
+        return calibration_scores(self.scorer, usable, len(usable), self.config.image_score)
 
     def set_threshold(self, score: float) -> None:
         """Calls a photograph anomalous from this score on; ConfigError unless it is a finite number."""
@@ -472,7 +472,7 @@ class AnomalyDetector:
                 f"labels are a {type(labels).__name__}; give True or False for each photograph."
             )
         require_both_kinds(labels)
-        scores = np.array([found.score for found in self.stream(images)])
+        scores = np.array([one.score for one in self.stream(images)])
         if len(scores) != len(labels):
             raise ConfigError(f"There are {len(scores)} labelled photographs but {len(labels)} labels.")
         self.threshold = labelled_threshold(scores, np.asarray(labels, bool))
@@ -483,16 +483,20 @@ class AnomalyDetector:
         """Sets the threshold from the bulk of the input images, of which most are to be normal; of many, 200
         are drawn. See `batch_threshold`. ConfigError for a rate outside 0 to 1 or too few photographs."""
         _require_rate(false_alarm_rate)
-        found = list(self.stream(standing_for_all(list(each_image(images)[0]))))
-        self.take_threshold_of_bulk(found, false_alarm_rate)
+        predictions = list(self.stream(standing_for_all(list(each_image(images)[0]))))
+        self.take_threshold_of_bulk(predictions, false_alarm_rate)
 
-    def take_threshold_of_bulk(self, found: Sequence[Prediction], false_alarm_rate: float = 0.01) -> None:
-        """`learn_threshold_from_batch` from what was found already."""
+    def take_threshold_of_bulk(
+        self, predictions: Sequence[Prediction], false_alarm_rate: float = 0.01
+    ) -> None:
+        """`learn_threshold_from_batch` from predictions that are there already."""
         _require_rate(false_alarm_rate)
-        if not isinstance(found, Sequence) or not all(isinstance(one, Prediction) for one in found):
-            raise ConfigError("found is no list of predictions; give what predict returned.")
-        scores = np.array([one.score for one in found])
-        peaks = np.array([one.patch_map.max() for one in found], np.float64)
+        if not isinstance(predictions, Sequence) or not all(
+            isinstance(one, Prediction) for one in predictions
+        ):
+            raise ConfigError("predictions is no list of predictions; give what predict returned.")
+        scores = np.array([one.score for one in predictions])
+        peaks = np.array([one.patch_map.max() for one in predictions], np.float64)
         self.threshold = batch_threshold(scores, peaks, false_alarm_rate)
 
     @property
@@ -516,8 +520,8 @@ class AnomalyDetector:
         them, or any iterable. Raises DataError for what is no photograph, ModelError before `fit`.
         """
         items, single = each_image(images)
-        found = list(self.stream(items, batch_size))
-        return found[0] if single else found
+        predictions = list(self.stream(items, batch_size))
+        return predictions[0] if single else predictions
 
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
@@ -527,8 +531,10 @@ class AnomalyDetector:
         )
         for batch in in_batches(opened, batch_size):
             photographs = [photo for _, photo in batch]
-            found = self.predict_batch(self.to_batch(photographs), [photo.size for photo in photographs])
-            for (image, _), one in zip(batch, found):
+            predictions = self.predict_batch(
+                self.to_batch(photographs), [photo.size for photo in photographs]
+            )
+            for (image, _), one in zip(batch, predictions):
                 if isinstance(image, (str, Path)):
                     opens = partial(open_image, image, self.max_pixels, self.grey)
                     one = replace(one, path=Path(image), opens=opens)

@@ -1,4 +1,4 @@
-"""What the detector says of one photograph."""
+"""The result of one photograph."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ QUALITY = 88  # of JPEG and WebP
 
 @dataclass(frozen=True, repr=False)
 class Prediction:
-    """What the detector says of one photograph.
+    """The result of one photograph.
 
     score: higher is more anomalous. threshold: the score from which on it is called anomalous, or None. size:
     (width, height) of the photograph in pixels. maps: the whole image's and the windows' maps and raw scores.
     patch_map (G,G) float32 in [0,1]: their fusion, on the patch grid. map_threshold: the detector's pixel
     threshold, or None. normal_percentile: so many of a hundred normal images would score less; None where
-    nothing says it. reason: why it cannot be judged normal whatever its score (utils/image_statistics.py); ""
+    it is not known. reason: why it cannot be judged normal whatever its score (utils/image_statistics.py); ""
     where it can. heat_scale: the map values from which on pictures show heat, and show it opaque. min_area:
     regions of fewer pixels are left out. path: the photograph's file, None where it came from memory; opens:
     opens that file as the detector did.
@@ -175,13 +175,13 @@ class Prediction:
     def _photograph(self, photo: Any) -> Image.Image:
         if photo is None and self.opens is None:
             raise ConfigError("photo is missing: this photograph came from memory, so give it again.")
-        found = self.opens() if photo is None and self.opens is not None else as_photograph(photo)
-        if found.size != self.size:
+        given = self.opens() if photo is None and self.opens is not None else as_photograph(photo)
+        if given.size != self.size:
             raise ConfigError(
-                f"photo is {found.size[0]} x {found.size[1]} px, but the prediction is of one of "
+                f"photo is {given.size[0]} x {given.size[1]} px, but the prediction is of one of "
                 f"{self.size[0]} x {self.size[1]} px; give that one."
             )
-        return found
+        return given
 
     def to_dict(self) -> dict[str, Any]:
         """As a line of scores.jsonl holds it: JSON values; boxes and regions in the photograph's own

@@ -75,8 +75,8 @@
 
   function take(answer) {
     Object.assign(state, answer);
-    const known = [...$("rotations").options].map(option => option.value);
-    if (!known.includes(String(state.rotations))) $("rotations").append(make("option", { value: state.rotations, textContent: state.rotations }));
+    const choices = [...$("rotations").options].map(option => option.value);
+    if (!choices.includes(String(state.rotations))) $("rotations").append(make("option", { value: state.rotations, textContent: state.rotations }));
     $("rotations").value = state.rotations;
     $("fitted").textContent = state.fitted.length
       ? `Fitted to ${counted(state.fitted.length, "reference")}${rotated()}.` : "";
@@ -213,7 +213,7 @@
   }
 
   async function forget(kind, number) {
-    const shown = $(kind === "photographs" ? "cards" : kind), items = [...shown.children];
+    const list = $(kind === "photographs" ? "cards" : kind), items = [...list.children];
     const at = items.findIndex(item => item.dataset.number === String(number));
     const next = (items[at + 1] || items[at - 1])?.dataset.number;
     complain();
@@ -222,12 +222,12 @@
     if (kind !== "photographs") state.version++;
     take(answer);
     if (document.activeElement === document.body)    // the keyboard goes on where it was
-      (shown.querySelector(`[data-number="${next}"] .forget`) || document.querySelector(`.drop[data-kind=${kind}] input`)).focus();
+      (list.querySelector(`[data-number="${next}"] .forget`) || document.querySelector(`.drop[data-kind=${kind}] input`)).focus();
     if (kind === "references" && state.references.length) await learn();
     else if (kind !== "photographs") await scoreAll();
   }
 
-  // ---- what is shown
+  // ---- the display
   const scored = () => state.photographs.filter(photo => photo.score !== null);
   const isAnomalous = photo => photo.reason !== "" || (state.threshold !== null && photo.score >= state.threshold.score);
   const isJudged = photo => photo.reason !== "" || state.threshold !== null;
@@ -269,8 +269,8 @@
   }
 
   function showNormal(kind) {
-    const shown = [...$(kind).children].map(node => Number(node.dataset.number));
-    if (shown.join() !== state[kind].map(item => item.number).join())
+    const numbers = [...$(kind).children].map(node => Number(node.dataset.number));
+    if (numbers.join() !== state[kind].map(item => item.number).join())
       $(kind).replaceChildren(...state[kind].map(item => thumbnail(kind, item)));
   }
   function showReferences() {
@@ -316,8 +316,8 @@
   const cards = new Map();    // number -> its card, made anew only when the finding or the picture changes
   function card(photo) {
     const key = [photo.score, state.digits, photo.reason, state.version, mode(), photo.failed, state.ready, JSON.stringify(photo.regions)].join();
-    const known = cards.get(photo.number);
-    if (known && known.key === key) return known.node;
+    const made = cards.get(photo.number);
+    if (made && made.key === key) return made.node;
     const node = make("li", { className: photo.score === null ? "card waiting" : "card" });
     node.dataset.number = photo.number;
     const frame = make("span", { className: "frame" });

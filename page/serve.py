@@ -36,7 +36,7 @@ class Address:
     port: int
     token: str | None
 
-    def shown(self, port: int) -> str:
+    def url(self, port: int) -> str:
         """Where a browser finds the page on the port that was had; the secret is not repeated."""
         anywhere = ipaddress.ip_address(self.digits).is_unspecified
         host = socket.gethostname() if anywhere else f"[{self.digits}]" if ":" in self.digits else self.digits
@@ -55,7 +55,7 @@ def serve(
     with scratch_folder() as folder:
         before_leaving(lambda: remove(folder))
         how_to_continue("the page is closed and what was uploaded is gone; the same command opens it again")
-        pages = make_server(detector, folder, limits, shown_facts(detector), rotations, address.token)
+        pages = make_server(detector, folder, limits, page_facts(detector), rotations, address.token)
         try:
             server = waitress.create_server(
                 pages,
@@ -74,7 +74,7 @@ def serve(
                 f"--host {address.host} --port {address.port} cannot be had ({error.strerror}); name "
                 "another, or port 0 for any."
             ) from error
-        logger.info("open %s in your browser; Ctrl-C closes it", address.shown(server.effective_port))
+        logger.info("open %s in your browser; Ctrl-C closes it", address.url(server.effective_port))
         serving = threading.Thread(target=server.run, name="server", daemon=True)
         serving.start()
         while serving.is_alive():  # Ctrl-C reaches this thread, not the server's
@@ -92,7 +92,7 @@ def _connections() -> int:
     return MOST_CONNECTIONS if files == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, files // 2)
 
 
-def shown_facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
+def page_facts(detector: AnomalyDetector) -> list[tuple[str, str]]:
     """The detector's facts on the page, which do not change while it is open."""
     facts = detector_facts(detector.config)
     return [(name, value) for name, value in facts if name not in ("References", "Precision")]

@@ -266,8 +266,8 @@ def _admitted(proof: str) -> Response | None:
         answer = redirect("/")
         answer.set_cookie(COOKIE, proof, httponly=True, samesite="Lax", secure=request.is_secure)
         return answer
-    known = request.cookies.get(COOKIE, "").encode()
-    if not (secrets.compare_digest(proven[1], proof) or secrets.compare_digest(known, proof.encode())):
+    cookie = request.cookies.get(COOKIE, "").encode()
+    if not (secrets.compare_digest(proven[1], proof) or secrets.compare_digest(cookie, proof.encode())):
         abort(403, "who opens this page has to know its secret: http://ADDRESS:PORT/?token=SECRET")
     return None
 

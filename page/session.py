@@ -24,7 +24,18 @@ from fdsl.report import drawing
 from fdsl.store.prediction_folder import PredictionFolder
 from fdsl.thresholds.threshold import FEWEST_OF_BATCH, NormalScores
 from models.methods.batch import FEWEST
-from page.uploads import Upload, distinct, holds, jpeg, plain_name, receive, refuse_mask, remove, zipped
+from page.uploads import (
+    SIDE,
+    Upload,
+    holds,
+    jpeg,
+    plain_name,
+    receive,
+    refuse_mask,
+    remove,
+    unused_name,
+    zipped,
+)
 from utils.config import AUTO
 from utils.drift import WINDOW, Drift
 from utils.errors import ConfigError, DataError
@@ -105,7 +116,7 @@ class Session:
     ) -> None:
         """From now on this detector, fitted to the references `fitted` in the `rotations` that were asked
         for, and to the photographs `compared` where it compares them, with a threshold that is of no
-        calibration images; what another one found is forgotten."""
+        calibration images; predictions of another one are forgotten."""
         self.detector, self.fitted, self.rotations = detector, fitted, rotations
         self.compared = set(compared)
         for photograph in self.photographs.values():
@@ -126,10 +137,10 @@ class Session:
         self.calibrated = set(calibrated)
         self.pixel_threshold = None if threshold is None else threshold.level
         for photograph in self.photographs.values():
-            if (found := photograph.prediction) is not None:
-                percentile = None if normal is None else normal.percentile(found.score)
-                photograph.prediction = replace(found, normal_percentile=percentile)
-                photograph.regions = self._regions(found)
+            if (prediction := photograph.prediction) is not None:
+                percentile = None if normal is None else normal.percentile(prediction.score)
+                photograph.prediction = replace(prediction, normal_percentile=percentile)
+                photograph.regions = self._regions(prediction)
 
     def _judge_by_references(self) -> None:
         """Back to the threshold without calibration images, at the rate that is chosen now."""
@@ -234,7 +245,7 @@ class Session:
             upload = receive(content, number, name, self.folder, self.limits.max_pixels)
             with self._lock:
                 if not is_normal:
-                    *_, name = distinct([*(known.name for known in uploads.values()), upload.name])
+                    name = unused_name(upload.name, [one.name for one in uploads.values()])
                     upload = Photograph(**(vars(upload) | {"name": name}))
                 uploads[number] = upload
         finally:
@@ -248,8 +259,8 @@ class Session:
         with self._lock:
             photograph = self.photographs[number]
             built_in = [] if self.references else self.start.kept
-        for known in built_in:
-            self.add("references", known.content, known.name)
+        for one in built_in:
+            self.add("references", one.content, one.name)
         self.add("references", photograph.file.read_bytes(), photograph.name)
         return self.state()
 
@@ -376,7 +387,7 @@ class Session:
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        """Within it `progress` says how far it is."""
+        """Within it `progress` is how far it is."""
 
         def note(what: str, done: int, total: int | None) -> None:
             self.progress = what if total is None else f"{what}, {done} of {total}"
@@ -404,17 +415,17 @@ class Session:
             photo = photograph.open(self.detector.grey)
             with MODEL:
                 batch = self.detector.to_batch([photo])
-                (found,) = self.detector.predict_batch(batch, [photo.size], [photograph.name])
+                (prediction,) = self.detector.predict_batch(batch, [photo.size], [photograph.name])
             pixels = batch[0] if batch.dim() == 4 else batch[0, 0]
-            regions = self._regions(found)
+            regions = self._regions(prediction)
             with self._lock:
-                photograph.prediction, photograph.regions = found, regions
+                photograph.prediction, photograph.regions = prediction, regions
                 photograph.statistics = statistics_of(pixels.numpy())
                 return self._row(photograph)
 
-    def _regions(self, found: Prediction) -> list[Region]:
+    def _regions(self, prediction: Prediction) -> list[Region]:
         """Of a copy: its map is as large as the photograph, and is not kept."""
-        return replace(found, threshold=None, map_threshold=self.pixel_threshold).regions
+        return replace(prediction, threshold=None, map_threshold=self.pixel_threshold).regions
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
         """Sets the threshold to a score, or to what normal images reach at a target false-positive rate, by
@@ -449,13 +460,13 @@ class Session:
         with self._lock:
             normal = self.references.get(number) or self.calibration.get(number)
             upload = normal or self.photographs[number]
-            found, scale = getattr(upload, "prediction", None), self.detector.heat_scale
-        if kind == "heat" and found is None:
+            prediction, scale = getattr(upload, "prediction", None), self.detector.heat_scale
+        if kind == "heat" and prediction is None:
             raise KeyError(number)
-        photo = upload.open_small()
+        photo = upload.open(most=SIDE)
         if kind == "photo":
             return jpeg(photo)
-        values = upsample(found.patch_map, photo.height, photo.width)
+        values = upsample(prediction.patch_map, photo.height, photo.width)
         return jpeg(Image.fromarray(drawing.heat(np.asarray(photo), values, scale)))
 
     def results(self) -> Path:
@@ -472,9 +483,9 @@ class Session:
                     photo = photograph.open(self.detector.grey)
                 except KeyError:  # removed meanwhile
                     continue
-                found = self._decided(photograph.prediction)
-                row = inspected_row(name, found) | {"picture": draw(name, photo, found, folder)}
-                output.add(row, found.base_map, found.window_map)
+                decided = self._decided(photograph.prediction)
+                row = inspected_row(name, decided) | {"picture": draw(name, photo, decided, folder)}
+                output.add(row, decided.base_map, decided.window_map)
             finish(self.detector, output)
             return zipped(folder, self.folder / f"{self._next()}.zip")
 
@@ -496,21 +507,21 @@ class Session:
             self._count += 1
             return self._count
 
-    def _decided(self, found: Prediction) -> Prediction:
+    def _decided(self, prediction: Prediction) -> Prediction:
         """The same prediction, judged by the threshold as it stands now."""
         threshold = self.detector.threshold
         return replace(
-            found,
+            prediction,
             threshold=None if threshold is None else threshold.score,
             map_threshold=None if threshold is None else threshold.level,
         )
 
     def _row(self, photograph: Photograph) -> dict[str, Any]:
-        found = photograph.prediction
+        prediction = photograph.prediction
         return _listed(photograph) | {
-            "score": None if found is None else found.score,
-            "normal_percentile": None if found is None else found.normal_percentile,
-            "reason": "" if found is None else found.reason,
+            "score": None if prediction is None else prediction.score,
+            "normal_percentile": None if prediction is None else prediction.normal_percentile,
+            "reason": "" if prediction is None else prediction.reason,
             "regions": [region.to_dict() for region in photograph.regions],
         }
 

@@ -9,7 +9,7 @@ import shutil
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import BoundedSemaphore
@@ -25,7 +25,7 @@ from utils.text import printable
 
 PREFIX = "fdsl-page-"
 LOCK = ".lock"
-SHOWN_SIDE = 1600  # pixels: the longest side of a picture that goes to the browser
+SIDE = 1600  # pixels: the longest side of a picture that goes to the browser
 JPEG_QUALITY = 88
 NAME_LENGTH = 200
 DECODERS = BoundedSemaphore(2)  # a photograph of 100 megapixels takes 300 MB while it is decoded
@@ -40,26 +40,22 @@ class Upload:
     file: Path
     size: tuple[int, int]
 
-    def open(self, grey: GreyRange | None = None) -> Image.Image:
-        """The photograph as RGB, upright; KeyError when it was removed meanwhile."""
+    def open(self, grey: GreyRange | None = None, most: int | None = None) -> Image.Image:
+        """The photograph as RGB, upright, with a longest side of at most `most` pixels; KeyError when it was
+        removed meanwhile."""
         with DECODERS:
-            return self._open(grey)
-
-    def open_small(self) -> Image.Image:
-        """A copy with a longest side of at most SHOWN_SIDE; KeyError when the photograph was removed
-        meanwhile."""
-        with DECODERS:
-            return small(self._open())
-
-    def _open(self, grey: GreyRange | None = None) -> Image.Image:
-        if not self.file.exists():
-            raise KeyError(self.number)
-        return open_image(self.file, self.size[0] * self.size[1], grey)
+            if not self.file.exists():
+                raise KeyError(self.number)
+            photo = open_image(self.file, self.size[0] * self.size[1], grey)
+            if most is not None and max(photo.size) > most:
+                size = [max(1, round(side * most / max(photo.size))) for side in photo.size]
+                photo = photo.resize(size, Image.Resampling.BOX, reducing_gap=2.0)
+            return photo
 
 
 def receive(content: bytes, number: int, name: str, folder: Path, max_pixels: int) -> Upload:
-    """Keeps an upload that is a photograph as `folder`/`number`; DataError, and nothing is kept, for anything
-    else.
+    """Stores an upload that is a photograph as `folder`/`number`; DataError, and nothing is stored, for
+    anything else.
 
     KeyError where the folder is gone: its visitor has left.
     """
@@ -84,16 +80,6 @@ def plain_name(name: str) -> str:
     """What the browser calls a file, as a label: its last part, on one line, not too long. It never names a
     file here."""
     return printable(name.replace("\\", "/").rsplit("/", 1)[-1])[-NAME_LENGTH:].strip() or "photograph"
-
-
-def small(photo: Image.Image) -> Image.Image:
-    """The photograph, or a copy with a longest side of SHOWN_SIDE."""
-    factor = SHOWN_SIDE / max(photo.size)
-    if factor >= 1:
-        return photo
-    return photo.resize(
-        [max(1, round(side * factor)) for side in photo.size], Image.Resampling.BOX, reducing_gap=2.0
-    )
 
 
 def jpeg(picture: Image.Image) -> bytes:
@@ -153,18 +139,15 @@ def holds(upload: Upload, content: bytes) -> bool:
     return upload.file.stat().st_size == len(content) and upload.file.read_bytes() == content
 
 
-def distinct(names: list[str]) -> Iterator[str]:
-    """The names, with a number before the ending where one was there already."""
-    seen: set[str] = set()
-    for name in names:
-        stem, dot, ending = name.rpartition(".")
-        stem, ending = (stem, dot + ending) if stem else (name, "")
-        candidate, number = name, 1
-        while candidate in seen:
-            number += 1
-            candidate = f"{stem} ({number}){ending}"
-        seen.add(candidate)
-        yield candidate
+def unused_name(name: str, taken: Collection[str]) -> str:
+    """The name, with a number before its ending where it is taken."""
+    stem, dot, ending = name.rpartition(".")
+    stem, ending = (stem, dot + ending) if stem else (name, "")
+    candidate, number = name, 1
+    while candidate in taken:
+        number += 1
+        candidate = f"{stem} ({number}){ending}"
+    return candidate
 
 
 def zipped(folder: Path, file: Path) -> Path:

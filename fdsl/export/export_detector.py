@@ -1,4 +1,4 @@
-"""From a fitted detector to one ONNX file, and what the file says of itself."""
+"""From a fitted detector to one ONNX file, and its metadata."""
 
 from __future__ import annotations
 

@@ -84,21 +84,21 @@ def write_graph(
         if large:
             note_tensors(folder / file.name)
         logger.info("step 3 of 3: onnxruntime runs it on three pictures, and so does the detector ...")
-        found = difference(folder / file.name, graph)
-        if not found <= CLOSE[halved]:
+        gap = difference(folder / file.name, graph)
+        if not gap <= CLOSE[halved]:
             raise ModelError(
-                f"onnxruntime's maps and scores lie {found:.1e} from the detector's, more than "
+                f"onnxruntime's maps and scores lie {gap:.1e} from the detector's, more than "
                 f"{CLOSE[halved]:g}: "
                 "nothing was written; please report it with the versions of torch and onnxruntime."
             )
-        parts = sorted(folder.iterdir(), key=lambda part: part.name == file.name)  # the file itself last
-        size = sum(part.stat().st_size for part in parts)
-        for part in parts:
-            with open(part, "rb") as content:
+        files = sorted(folder.iterdir(), key=lambda made: made.name == file.name)  # the file itself last
+        size = sum(made.stat().st_size for made in files)
+        for made in files:
+            with open(made, "rb") as content:
                 os.fsync(content.fileno())
-            os.replace(part, file.with_name(part.name))
+            os.replace(made, file.with_name(made.name))
     sync_folder(file.parent)
-    return Written(size, file.with_name(parts[0].name) if large else None, found)
+    return Written(size, file.with_name(files[0].name) if large else None, gap)
 
 
 def traced(graph: DetectorGraph, standard: bool = False) -> Any:
@@ -158,9 +158,9 @@ def halve_tensors(graph: Any) -> None:
         tensor = value.const_value
         if tensor.dtype != onnx_ir.DataType.FLOAT or tensor.size < WORTH_HALVING:
             continue
-        kept = onnx_ir.tensor(tensor.numpy().astype(np.float16), name=f"{name}.half")
+        halved = onnx_ir.tensor(tensor.numpy().astype(np.float16), name=f"{name}.half")
         half = onnx_ir.Value(
-            name=kept.name, shape=value.shape, type=onnx_ir.TensorType(kept.dtype), const_value=kept
+            name=halved.name, shape=value.shape, type=onnx_ir.TensorType(halved.dtype), const_value=halved
         )
         cast = onnx_ir.node("Cast", [half], {"to": onnx_ir.DataType.FLOAT.value})
         onnx_ir.convenience.replace_all_uses_with(value, cast.outputs[0])
@@ -186,13 +186,13 @@ def difference(file: Path, graph: DetectorGraph) -> float:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     device = graph.detector.backbone.mean.device
-    found = 0.0
+    gap = 0.0
     for count in (1, 2):
         pixels = photographs(count, graph.shape)
         given = session.run(None, {"pixels": pixels.numpy()})
         for ours, theirs in zip(graph.plain(pixels.to(device)), given, strict=True):
-            found = max(found, apart(ours.cpu(), torch.from_numpy(theirs)))
-    return found
+            gap = max(gap, apart(ours.cpu(), torch.from_numpy(theirs)))
+    return gap
 
 
 def apart(ours: Tensor, theirs: Tensor) -> float:

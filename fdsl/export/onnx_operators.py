@@ -116,13 +116,13 @@ def hand_on_thirds(model: Any) -> None:
 def packed_of(attention: Any) -> tuple[Any, Any] | None:
     """The product and the bias that an attention's query, key and value are the thirds of, in this order;
     None where they are not."""
-    found = [third_of(value) for value in attention.inputs]
-    sums = [third[1] for third in found if third is not None]
-    if [third[0] for third in found if third is not None] != [0, 1, 2] or len(set(map(id, sums))) > 1:
+    thirds = [third_of(value) for value in attention.inputs]
+    sums = [third[1] for third in thirds if third is not None]
+    if [third[0] for third in thirds if third is not None] != [0, 1, 2] or len(set(map(id, sums))) > 1:
         return None
     product, bias = sums[0].inputs
-    known = bias.const_value
-    return (product, bias) if known is not None and len(known.shape) == 1 else None
+    values = bias.const_value
+    return (product, bias) if values is not None and len(values.shape) == 1 else None
 
 
 def third_of(value: Any) -> tuple[int, Any] | None:

@@ -181,8 +181,8 @@ def operating_point(scores: np.ndarray, labels: np.ndarray, threshold: float | N
 def curve_svg(
     kind: str, scores: np.ndarray, labels: np.ndarray, threshold: float | None, extra: str = ""
 ) -> str:
-    """The `roc` or `pr` curve of the image scores with the threshold's point; says so where it is not
-    defined."""
+    """The `roc` or `pr` curve of the image scores with the threshold's point, or the words "not
+    defined"."""
     # They take a second, which photographs without labels need not wait for.
     from sklearn.metrics import precision_recall_curve, roc_curve
 

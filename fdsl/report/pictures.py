@@ -9,6 +9,7 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 
 import cv2
@@ -80,9 +81,10 @@ def write_pictures(view: CategoryView, folder: Path, limit: int | None = None) -
     `problems`.
     """
     count, map_threshold = len(view.image_paths), _finite(view.map_threshold)
-    settled = {"map_threshold": map_threshold, "score_threshold": _finite(view.score_threshold)}
+    values = {one.name: getattr(view, one.name) for one in fields(view)}
+    values |= {"map_threshold": map_threshold, "score_threshold": _finite(view.score_threshold)}
     summary = CategorySummary(
-        **(vars(view) | settled),
+        **values,
         folder=Path(folder) / safe_name(view.name),
         scale=drawing.colour_scale(view.maps, view.labels, map_threshold),
         files=picture_names(view.image_paths, view.defects),

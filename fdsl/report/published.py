@@ -1,8 +1,8 @@
 """What papers report on the full datasets, for comparison: FDSL and its rivals, means over seeds with their
 spread.
 
-All numbers are per cent. Rivals stand here only with numbers that were found quoted in public text (`quoted`
-says where); what a paper does not report, or could not be confirmed there, is None.
+All numbers are per cent. Rivals stand here only with numbers that public texts quote (`quoted`
+names them); what a paper does not report, or could not be confirmed there, is None.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def paper_row(dataset: str, k_shot: int) -> dict[str, Any] | None:
 
 
 def published_row(config: RunConfig, categories: Sequence[str]) -> dict[str, Any] | None:
-    """The paper's row for a run; `source` also says what keeps the two from comparing.
+    """The paper's row for a run; `source` also names what keeps the two from comparing.
 
     None where the paper has no such setting, and for an untrained backbone: nothing compares with that.
     """

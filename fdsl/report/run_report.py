@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from fdsl.report.category_view import CategorySummary
 from fdsl.report.pages import url_of, write_page
 from fdsl.report.pictures import CONTACT_SHEET, PLOTS
 from fdsl.report.published import DATASET_TITLES, dataset_title
-from fdsl.report.tables import mean_and_spread
+from fdsl.report.tables import mean_and_spread, per_cent
 from models.methods.registry import METHODS
 
 EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
@@ -111,11 +110,6 @@ def share(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f} %" if whole else DASH
 
 
-def per_cent(value: float | None) -> str:
-    """A fraction as per cent with one decimal; a dash where it is not defined."""
-    return DASH if value is None or not math.isfinite(value) else f"{100 * value:.1f}"
-
-
 def _title(config: RunConfig, categories: Sequence[str]) -> str:
     folder = config.dataset == "folder"
     name = Path(config.data_path).name if folder else dataset_title(config.dataset, categories)
@@ -151,7 +145,7 @@ def _table(
     """The rows of the summary table as texts, for each part of an HTML table."""
 
     def row(kind: str, name: str, images: int, values: Mapping[str, float | None]) -> dict[str, Any]:
-        cells = [per_cent(values.get(key)) for key in METRICS]
+        cells = [per_cent(values.get(key), DASH) for key in METRICS]
         return {"kind": kind, "name": name, "images": f"{images:,}", "values": cells}
 
     body = [row("", item.name, len(item.labels), item.metrics) for item in summaries]
@@ -168,14 +162,14 @@ def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
     scores = item.scores, item.labels, item.score_threshold
     plots = [charts.histogram_svg(*scores), *(charts.curve_svg(kind, *scores) for kind in ("roc", "pr"))]
     overlaps = [
-        {"title": title, "plot": Markup(charts.overlap_svg(overlap)), "share": per_cent(overlap.share)}
+        {"title": title, "plot": Markup(charts.overlap_svg(overlap)), "share": per_cent(overlap.share, DASH)}
         for title, overlap in item.overlaps.items()
     ]
     return {
         "overlaps": overlaps,
         "name": item.name,
-        "auroc": per_cent(item.metrics.get("auroc_sp")),
-        "ap": per_cent(item.metrics.get("ap_sp")),
+        "auroc": per_cent(item.metrics.get("auroc_sp"), DASH),
+        "ap": per_cent(item.metrics.get("ap_sp"), DASH),
         "plots": [Markup(plot) for plot in plots],
         "range": charts.score_range(item.scores, item.score_threshold),
         "threshold": item.score_threshold,

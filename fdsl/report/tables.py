@@ -24,7 +24,7 @@ def metrics_table(categories: Categories, style: str = "github") -> str:
     defined."""
 
     def row(name: str, values: Mapping[str, float | None]) -> list[str]:
-        return [name, *(_cell(values[metric]) for metric in METRIC_NAMES)]
+        return [name, *(per_cent(values[metric]) for metric in METRIC_NAMES)]
 
     rows = [row(name, values) for name, values in categories.items()]
     return tabulate(
@@ -36,8 +36,9 @@ def metrics_table(categories: Categories, style: str = "github") -> str:
     )
 
 
-def _cell(value: float | None) -> str:
-    return UNDEFINED if value is None else f"{100 * value:.1f}"
+def per_cent(value: float | None, undefined: str = UNDEFINED) -> str:
+    """A fraction as per cent with one decimal; `undefined` for None."""
+    return undefined if value is None else f"{100 * value:.1f}"
 
 
 def mean_and_std(fractions: Sequence[float | None]) -> tuple[float, float | None] | None:

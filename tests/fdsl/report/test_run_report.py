@@ -13,7 +13,8 @@ from fdsl.report import run_report as report
 from fdsl.report.charts import bin_edges, curve_svg, histogram_svg, operating_point
 from fdsl.report.pages import script_json
 from fdsl.report.pictures import write_pictures
-from fdsl.report.run_report import per_cent, write_report
+from fdsl.report.run_report import write_report
+from fdsl.report.tables import per_cent
 from tests.support.make_fake_run import ATTACK, ATTACK_NAME, COMMAND, CONFIG, category_view, hostile_run
 from utils.config import BackboneConfig
 
@@ -104,8 +105,8 @@ def test_scores_and_thresholds_arrive_to_the_last_digit(run):
 
 
 def test_numbers_are_per_cent_with_a_dash_where_not_defined(run):
-    shown = [per_cent(value) for value in (0.9687, 1.0, 0.0, None, float("nan"))]
-    assert shown == ["96.9", "100.0", "0.0", "–", "–"]
+    shown = [per_cent(value, "–") for value in (0.9687, 1.0, 0.0, None)]
+    assert shown == ["96.9", "100.0", "0.0", "–"]
     table = re.search(r'<table id="summary">.*?</table>', Page(run[0]).source, re.S).group()
     rows = {}
     for row in table.split("<tr")[3:]:
