@@ -36,7 +36,6 @@ from torch.utils._pytree import tree_leaves
 
 import models.backbones.frozen_vit as frozen_vit
 import models.branches
-import models.matching.memory_bank as memory_bank
 from benchmarks.shared import LAYERS, SIDE, described
 from models.backbone import normalise
 from models.backbones.open_clip import OpenClipBackbone
@@ -229,26 +228,6 @@ def _moved_module(self: nn.Module, function, recurse: bool = True) -> nn.Module:
     return self
 
 
-class _Sizes:
-    """memory_bank._Sizes where places of patches have no values: all photographs have `windows`."""
-
-    windows = 0
-
-    def __init__(self) -> None:
-        self.of: list[int] = []
-        self.left = 0
-
-    def add(self, part) -> None:
-        if part.patches is None:
-            self.of += part.kept_sizes()
-            return
-        if self.left == 0:
-            self.left = self.windows
-            self.of.append(0)
-        self.left -= part.tokens.shape[1]
-        self.of[-1] += part.tokens.shape[1] * part.tokens.shape[2]
-
-
 def prepare() -> None:
     """Replaces what asks a driver or reads values; for the rest of the process."""
     torch._C._ensureCUDADeviceGuardSet()
@@ -263,7 +242,6 @@ def prepare() -> None:
     nn.functional.scaled_dot_product_attention = attention
     nn.Module._apply = _moved_module
     frozen_vit.fingerprint = lambda state: "none"
-    memory_bank._Sizes = _Sizes
     models.branches.WindowGrid = real_windows
 
 
@@ -279,7 +257,6 @@ def measured(runs: list[Run], batch: int, dtype: torch.dtype) -> list[tuple[Run,
             for run in runs:
                 method = METHODS[run.method].load()(1024, len(LAYERS), MethodConfig())
                 detector = Detector(backbone, method, SIDE, run.windows())
-                _Sizes.windows = 0 if detector.windows is None else len(detector.windows)
                 views = ()
                 if run.views == "tiles":
                     detector.layout = TileLayout(2, 2, SIDE // PATCH, PATCH)

@@ -173,8 +173,8 @@ class EpochSampler(Sampler[int]):
     has seen.
     """
 
-    def __init__(self, n: int, seed: int = 0, shuffle: bool = True):
-        self.n, self.seed, self.shuffle = n, seed, shuffle
+    def __init__(self, n: int, seed: int = 0):
+        self.n, self.seed = n, seed
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, start: int = 0) -> None:
@@ -184,10 +184,8 @@ class EpochSampler(Sampler[int]):
         return max(0, self.n - self.start)
 
     def __iter__(self) -> Iterator[int]:
-        order = torch.arange(self.n)
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
-            order = torch.randperm(self.n, generator=generator)
+        generator = torch.Generator().manual_seed(stable_seed("order", self.seed, self.epoch))
+        order = torch.randperm(self.n, generator=generator)
         yield from (self.epoch * self.n + order[self.start :]).tolist()
 
 

@@ -12,12 +12,12 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 from data.images import IMAGE_SUFFIXES
-from data.listing import why_unread
+from data.listing import is_folder, visible_entries, why_unread
 from utils.archives import contents_of, is_archive, is_file, refuse_compressed
 from utils.errors import DataError
 from utils.files import read_json
 from utils.live_sources import is_camera
-from utils.text import as_key, decoded, natural_key, printable, without_password
+from utils.text import as_key, decoded, printable, without_password
 
 logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # `made_by` in the config.json of a folder that predict.py wrote,
@@ -172,10 +172,7 @@ def _fixed_part(pattern: str) -> str:
 def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
     """A folder's visible entries in natural order; none, and a word to `problem`, where it cannot be read."""
     try:
-        with os.scandir(folder) as entries:
-            found = sorted(
-                (e for e in entries if not e.name.startswith(".")), key=lambda entry: natural_key(entry.name)
-            )
+        found = visible_entries(folder)
     except OSError as error:
         if problem is not None:
             problem(printable(folder), f"the folder cannot be read ({error.strerror})")
@@ -205,13 +202,6 @@ def _holds_results(folder: str) -> bool:
     return found
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
 def _walk(
     folder: str, left_out: set[str], problem: Problem | None, above: tuple[str, ...] = ()
 ) -> Iterator[str]:
@@ -222,7 +212,7 @@ def _walk(
         return
     folders = []
     for entry in _entries(folder, problem):
-        if _is_folder(entry):
+        if is_folder(entry):
             folders.append(entry.path)
         elif _is_image(entry, problem):
             yield entry.path
@@ -242,15 +232,15 @@ def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem |
             return
         yield from _match(folder, rest, left_out, problem)
         for entry in _entries(folder, problem):
-            if _is_folder(entry) and not entry.is_symlink():
+            if is_folder(entry) and not entry.is_symlink():
                 yield from _match(entry.path, parts, left_out, problem)
         return
     for entry in _entries(folder, problem):
         if not fnmatch(entry.name, first):
             continue
-        if rest and _is_folder(entry):
+        if rest and is_folder(entry):
             yield from _match(entry.path, rest, left_out, problem)
-        elif not rest and _is_folder(entry):
+        elif not rest and is_folder(entry):
             yield from _walk(entry.path, left_out, problem)
         elif not rest and is_archive(entry.path):
             yield from _file(entry.path, problem)

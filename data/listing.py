@@ -16,34 +16,38 @@ UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf 
 
 def list_folders(folder: Path) -> list[str]:
     """Names of the visible folders in a folder, in natural order; DataError if it cannot be read."""
-    return _list(folder, _is_folder)
+    return [entry.name for entry in _entries(folder) if is_folder(entry)]
 
 
 def list_images(folder: Path) -> list[str]:
     """Names of the visible image files in a folder, in natural order, dangling links included so that they
     are named as missing later; DataError if the folder cannot be read."""
-    return _list(
-        folder, lambda entry: Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and not _is_folder(entry)
-    )
+    images = (entry for entry in _entries(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES)
+    return [entry.name for entry in images if not is_folder(entry)]
 
 
-def _is_folder(entry: os.DirEntry) -> bool:
+def visible_entries(folder: str | Path) -> list[os.DirEntry]:
+    """What lies in a folder, in natural order, but for what begins with a dot; OSError."""
+    with os.scandir(folder) as entries:
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    return sorted(visible, key=lambda entry: natural_key(entry.name))
+
+
+def is_folder(entry: os.DirEntry) -> bool:
     try:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
 
 
-def _list(folder: Path, wanted) -> list[str]:
+def _entries(folder: Path) -> list[os.DirEntry]:
     try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".") and wanted(entry)]
+        return visible_entries(folder)
     except OSError as error:
         raise DataError(
             f"{printable(folder)}: cannot be listed ({error.strerror}); give an existing folder with read "
             "permission"
         ) from error
-    return sorted(names, key=natural_key)
 
 
 def why_unread(suffix: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -10,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from data.records import Catalogue, Record
 from utils.errors import DataError
+from utils.files import whole_file
 from utils.text import decoded, natural_key, printable
 
 SPLITS = ("train", "test")
@@ -51,22 +51,14 @@ def write_meta(catalogue: Catalogue, file: str | Path) -> None:
         split: {category: [_entry(record) for record in records] for category, records in part.items()}
         for split, part in (("train", catalogue.train), ("test", catalogue.test))
     }
-    file = Path(file)
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w", encoding="ascii") as stream:
+        with whole_file(Path(file)) as stream:
             stream.write(json.dumps(content, indent=4) + "\n")
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, file)
     except OSError as error:
         raise DataError(
             f"{printable(file)}: cannot be written ({error.strerror}); name a file in a folder you may write "
             "to with --meta FILE"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _entry(record: Record) -> dict:

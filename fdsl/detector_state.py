@@ -25,7 +25,7 @@ from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 # What tensors that are not all there, or of other shapes, raise.
 UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
-ROI = "roi"  # where there is one
+ROI, LAYOUT = "roi", "tiles.layout"  # where there are some
 PRIOR = "prior"  # of NormalScores, where there is one
 SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
 # Name in the file -> that of Memories.
@@ -57,7 +57,7 @@ def tensors_of(
     if detector.roi is not None:
         tensors[ROI] = detector.roi
     if detector.layout is not None:
-        tensors["tiles.layout"] = torch.tensor([detector.layout.rows, detector.layout.columns])
+        tensors[LAYOUT] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
         values = {name: np.atleast_1d(value) for name, value in vars(normal).items() if name != PRIOR}
         if normal.prior is not None:
@@ -74,7 +74,11 @@ def restored(
     Raises ModelError for another backbone, ConfigError for tensors that are missing or have other shapes.
     """
     backbone = tower_of(config.detector)
-    _refuse_other_weights(backbone.fingerprint, config.fingerprint, file)
+    if backbone.fingerprint != config.fingerprint:
+        raise ModelError(
+            f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "
+            f"({config.fingerprint}); give the same weights with --pretrained."
+        )
     try:
         method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
         detector = assemble(config.detector, backbone, method)
@@ -85,33 +89,20 @@ def restored(
         restore_roi(detector, tensors)
         restore_memories(detector, tensors)
         restore_layout(detector, tensors)
-        restore_inspected(detector, tensors)
+        restore_test_images(detector, tensors)
         return detector, normal_scores_of(tensors)
     except (ConfigError, ModelError, MemoryError, *UNFIT) as error:
         if is_out_of_memory(error):
-            raise _too_large(file, detector.backbone.device, error) from error
+            raise ConfigError(
+                f"{file} does not fit into the memory of {backbone.device} ({one_line(error, 120)}); free "
+                "some of it, or use another --device."
+            ) from error
         raise _not_whole(file, error) from error
-
-
-def _too_large(file: str | Path, device: torch.device, error: BaseException) -> ConfigError:
-    return ConfigError(
-        f"{file} does not fit into the memory of {device} ({one_line(error, 120)}); free some of it, or use "
-        "another --device."
-    )
 
 
 def _not_whole(file: str | Path, error: Exception) -> ConfigError:
     what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
     return ConfigError(f"{file} is not a whole detector ({one_line(what)}); save it again.")
-
-
-def _refuse_other_weights(found: str, expected: str, file: str | Path) -> None:
-    """ModelError where a backbone's fingerprint is not the one that a file was made with."""
-    if found != expected:
-        raise ModelError(
-            f"The backbone's weights ({found}) are not those that {file} was made with ({expected}); give "
-            "the same weights with --pretrained."
-        )
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -181,74 +172,82 @@ def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> 
     return detector.backbone.encode(window, PickedByAny.want | want).wanted_embedding().shape[1]
 
 
+def _require(holds: bool, sentence: str) -> None:
+    """ConfigError with the sentence unless it holds."""
+    if not holds:
+        raise ConfigError(sentence)
+
+
 def restore_roi(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     """Gives the detector the mask of what counts, where it has one; ConfigError for one that cannot be."""
-    options = detector.method.options
-    if (options.roi is None and options.ignore is None) != (ROI not in tensors):
-        raise ConfigError("its region of interest is not there, or one is that it does not name")
-    if ROI not in tensors:
-        return
-    found = tensors[ROI]
-    if found.shape != (detector.image_size,) * 2 or found.dtype != torch.uint8:
-        raise ConfigError("its region of interest has another size")
-    detector.restrict(found)
+    options, roi = detector.method.options, tensors.get(ROI)
+    named = options.roi is not None or options.ignore is not None
+    sentence = "its region of interest is not there, or one is that it does not name"
+    _require(named == (roi is not None), sentence)
+    if roi is not None:
+        side = detector.image_size
+        fits = roi.shape == (side, side) and roi.dtype == torch.uint8
+        _require(fits, "its region of interest has another size")
+        detector.restrict(roi)
 
 
 def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     """Gives the detector its layout of tiles, where it has one; ConfigError for one that cannot be."""
-    if "tiles.layout" not in tensors:
+    if LAYOUT not in tensors:
         return
-    found = tensors["tiles.layout"]
-    if found.shape != (2,) or found.is_floating_point() or detector.memories.tiles is None:
-        raise ConfigError("its tiles are missing")
-    rows, columns = map(int, found.tolist())
-    if not (1 <= rows and 1 <= columns and rows * columns <= MOST_IN_ALL):
-        raise ConfigError(f"it has {rows} x {columns} tiles")
-    known = detector.memories.tiles
-    if isinstance(known, BatchMemory) and known.tiles != rows * columns:
-        raise ConfigError(f"it has {rows} x {columns} tiles, and its memory bank {known.tiles}")
+    layout, memory = tensors[LAYOUT], detector.memories.tiles
+    whole = layout.shape == (2,) and not layout.is_floating_point() and memory is not None
+    _require(whole, "its tiles are missing")
+    rows, columns = map(int, layout.tolist())
+    _require(1 <= min(rows, columns) and rows * columns <= MOST_IN_ALL, f"it has {rows} x {columns} tiles")
+    if isinstance(memory, BatchMemory):
+        sentence = f"it has {rows} x {columns} tiles, and its memory bank {memory.tiles}"
+        _require(memory.tiles == rows * columns, sentence)
     detector.layout = TileLayout(rows, columns, detector.grid, detector.backbone.patch_size)
 
 
-def restore_inspected(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
+def restore_test_images(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     """Gives the detector the test images that it compares with, where it has some; KeyError where
     a part is missing."""
     method = detector.method
     if not isinstance(method, WithMutualScoring):
         return
     scales = tensors["test_images.levels"]
-    if scales.shape != (4,) or not bool((scales > 0).all()):
-        raise ConfigError("its levels are not those of test images")
+    fits = scales.shape == (4,) and bool((scales > 0).all())
+    _require(fits, "its levels are not those of test images")
     map_scale, score_scale, own_map, own_score = scales.double().tolist()
     memory = method.batch.restored(part_of(tensors, "test_images"), detector.backbone.dtype)
     method.test_images = ComparedImages(memory, map_scale, score_scale)
     method.set_own_scales(own_map, own_score)
 
 
+def _of_references(tensors: Mapping[str, Tensor], name: str, columns: int) -> Tensor:
+    """A row of so many numbers for each reference; ConfigError for what is none."""
+    rows = tensors.get(name, torch.empty(0))
+    fits = rows.shape[1:] == (columns,) and bool(rows.isfinite().all())
+    _require(fits, f"the {name.partition('.')[2]} of its references are none")
+    return rows
+
+
 def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
     """The references' (width, height); ConfigError for what is none."""
-    sizes = tensors.get(SIZES)
-    if sizes is None or sizes.dim() != 2 or sizes.shape[1] != 2 or not bool((sizes > 0).all()):
-        raise ConfigError("the sizes of its references are none")
+    sizes = _of_references(tensors, SIZES, 2)
+    _require(bool((sizes > 0).all()), "the sizes of its references are none")
     return [(int(width), int(height)) for width, height in sizes.tolist()]
 
 
 def statistics_in(tensors: Mapping[str, Tensor]) -> np.ndarray:
     """The references' statistics (K,4); ConfigError for what is none."""
-    found = tensors.get(STATISTICS)
-    if found is None or found.dim() != 2 or found.shape[1] != 4 or not bool(found.isfinite().all()):
-        raise ConfigError("the statistics of its references are none")
-    return found.double().numpy()
+    return _of_references(tensors, STATISTICS, 4).double().numpy()
 
 
 def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
     """The range of photographs of more than 8 bits; None where there was none."""
-    if GREY not in tensors:
+    grey = tensors.get(GREY)
+    if grey is None:
         return None
-    if tensors[GREY].shape != (2,) or not bool(tensors[GREY][0] < tensors[GREY][1]):
-        raise ConfigError("its range of grey values is none")
-    low, high = tensors[GREY].double().tolist()
-    return GreyRange(low, high)
+    _require(grey.shape == (2,) and bool(grey[0] < grey[1]), "its range of grey values is none")
+    return GreyRange(*grey.double().tolist())
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
@@ -257,18 +256,13 @@ def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
     if "scores" not in state:
         return None
     scores, peaks, kinds, floor = (state[name].numpy() for name in ("scores", "peaks", "kinds", "floor"))
-    if floor.size != 1 or not is_normal(scores, peaks, kinds):
-        raise ConfigError("its held-out scores are none")
-    return NormalScores(scores, peaks, kinds, float(floor.item()), _prior_of(state, kinds))
-
-
-def _prior_of(state: Mapping[str, Tensor], kinds: np.ndarray) -> Prior | None:
-    """What was measured on other products, None where nothing was; ConfigError for what cannot be."""
-    if PRIOR not in state:
-        return None
-    found = state[PRIOR].double()
-    if found.shape != (4,) or not bool(found.isfinite().all()) or not bool((found[[1, 3]] > 0).all()):
-        raise ConfigError("its prior of other products is no offset and spread")
-    if not np.isin((LEAVE_ONE_OUT, LEAVE_COPY_OUT), kinds).any():
-        raise ConfigError("its references' scores without themselves are missing")
-    return Prior(*found.tolist())
+    _require(floor.size == 1 and is_normal(scores, peaks, kinds), "its held-out scores are none")
+    prior = None
+    if PRIOR in state:
+        numbers = state[PRIOR].double()
+        fits = numbers.shape == (4,) and bool(numbers.isfinite().all() and (numbers[[1, 3]] > 0).all())
+        _require(fits, "its prior of other products is no offset and spread")
+        left_out = np.isin((LEAVE_ONE_OUT, LEAVE_COPY_OUT), kinds).any()
+        _require(bool(left_out), "its references' scores without themselves are missing")
+        prior = Prior(*numbers.tolist())
+    return NormalScores(scores, peaks, kinds, float(floor.item()), prior)

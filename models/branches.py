@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.encoding_cache import Encoder
-from models.features import Features, Views
+from models.features import Features, Sizes, Views
 from models.matching.candidates import EVERYTHING, Matching, window_matching
 from models.method import Memory, Method
 from models.views.sliding_windows import WindowGrid
@@ -53,10 +53,10 @@ class Branch(ABC):
         every = progress(references.each(), len(references.whole), "encoding references")
         near = (self._moved(encode, one) for one in every)
         parts = (part for one in near for part in self.encoded(encode, one, want))
-        if inside is None:
-            return self._fitted(method, parts, len(references.whole) * self.tokens)
-        counted = (part._replace(inside=row[None]) for part, row in zip(parts, inside))
-        return self._fitted(method, counted, int(inside.sum()))
+        sizes = [self.tokens] * len(references.whole) if inside is None else inside.sum(1).tolist()
+        if inside is not None:
+            parts = (part._replace(inside=row[None]) for part, row in zip(parts, inside))
+        return self._fitted(method, parts, sizes)
 
     def raw_maps(
         self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
@@ -76,8 +76,8 @@ class Branch(ABC):
         """What it sees of images, where the backbone is."""
         return Views(encode.moved(views.whole))
 
-    def _fitted(self, method: Method, parts: Iterable[Features], count: int) -> Memory:
-        return method.fit(parts, count, self.match)
+    def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
+        return method.fit(parts, sizes, self.match)
 
     def _matching(self, match: Matching | None) -> Matching:
         return match or self.match
@@ -130,8 +130,8 @@ class Tiles(Branch):
     def _moved(self, encode: Encoder, views: Views) -> Views:
         return views if views.tiles is None else views._replace(tiles=encode.moved(views.tiles))
 
-    def _fitted(self, method: Method, parts: Iterable[Features], count: int) -> Memory:
-        return method.fit_tiles(parts, count)
+    def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
+        return method.fit_tiles(parts, sizes)
 
     def _matching(self, match: Matching | None) -> Matching:
         return (match or self.match).of_tiles()

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from utils.config import WindowConfig
 
+Sizes = Sequence[int]  # how many tokens of a block each photograph has, in order
 Array = Any  # a torch.Tensor while the detector works, a numpy.ndarray from the scorer on
 
 # What `Backbone.encode` gives on demand only.
@@ -64,16 +65,10 @@ class Features(NamedTuple):
     shown: tuple[int | None, ...] | None = None
     inside: Tensor | None = None
 
-    def kept_tokens(self) -> Tensor:
+    def counted_tokens(self) -> Tensor:
         """The tokens (L,M,C) that show a photograph, of all B images in order."""
         tokens = self.tokens.flatten(1, 2)
         return tokens if self.inside is None else tokens[:, self.inside.flatten().to(tokens.device)]
-
-    def kept_sizes(self) -> list[int]:
-        """How many of them each image has."""
-        if self.inside is None:
-            return [self.tokens.shape[2]] * self.tokens.shape[1]
-        return [int(count) for count in self.inside.sum(1)]
 
     def wanted_embedding(self) -> Tensor:
         """The embedding; ValueError where the backbone was not asked for it."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from models.encoding_cache import Encoder
-from models.features import Features, FinalMaps, ScoreMaps
+from models.features import Features, FinalMaps, ScoreMaps, Sizes
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.memory_bank import MemoryBank
 from models.method_facts import MethodFacts
@@ -100,13 +100,11 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     want: what it needs of a backbone besides `tokens`. scales: names of the equal groups of its maps that are
     brought to one scale by what held-out references reach. hottest: the map value that pictures show hottest
     where no reference says better. groups: how many equal groups, of heights of their own, its maps are of.
-    takes_test_images: `take_test_images` comes first. plain_bank: its memory is a plain
-    MemoryBank, the same as of every such method. All else is in its facts.
+    takes_test_images: `take_test_images` comes first. All else is in its facts.
     """
 
     groups: ClassVar[int] = 1
     takes_test_images: ClassVar[bool] = False
-    plain_bank: ClassVar[bool] = False
     want: frozenset[str] = frozenset()
     scales: tuple[str, ...] = ()
     hottest: float = 1.0
@@ -148,15 +146,17 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         """Whether it can score before it is fitted to normal images."""
         return True
 
-    @abstractmethod
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> OwnMemory:
-        """A memory of normal parts whose features come in `parts`, `count` tokens per block in all; `match`
-        says how it will be searched."""
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> OwnMemory:
+        """A memory of normal images whose features come in `parts`; `match` says how it will be searched.
+        ModelError where a method takes none."""
+        raise ModelError(
+            f"Method {self.name} takes no references; {self.added_by} adds it to a method that does."
+        )
 
-    @abstractmethod
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> OwnMemory:
         """The memory whose `state` this is, on the state's device, its tokens in `dtype`; KeyError where a
         part is missing, ValueError where one has another shape."""
+        raise ValueError(f"method {self.name} has no memory")
 
     def take_test_images(
         self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
@@ -205,10 +205,10 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         if self.scales:
             self.levels.zero_()
 
-    def fit_tiles(self, parts: Iterable[Features], count: int) -> OwnMemory:
-        """A memory of the tiles of normal parts, as `fit`; the tokens of a photograph's tiles come one
-        tile after the other."""
-        return self.fit(parts, count)
+    def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> OwnMemory:
+        """A memory of the tiles of normal images, as `fit`; the tokens of an image's tiles come one tile
+        after the other."""
+        return self.fit(parts, sizes)
 
     def raw_tile_maps(
         self, query: Features, memory: OwnMemory | None, match: Matching = EVERYTHING
@@ -247,3 +247,20 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
                 "--method fdsl or nearest."
             )
         self.levels.copy_(torch.tensor(list(levels)))
+
+
+class BankMethod(Method[MemoryBank]):
+    """A method whose memory is a plain memory bank, the same as that of every such method."""
+
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> MemoryBank:
+        return MemoryBank.collected(parts, sizes, match)
+
+    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
+        return MemoryBank.restored(state, dtype, self.width, self.blocks)
+
+
+def fitted(memory: OwnMemory | None) -> OwnMemory:
+    """The memory; ModelError where there is none yet."""
+    if memory is None:
+        raise ModelError("The detector has no references yet: call fit() first.")
+    return memory

@@ -172,15 +172,8 @@ class DetectorGraph(nn.Module):
     def _raw_window_maps(self, pixels: Tensor, grid: WindowGrid) -> Tensor:
         """Images (B,3,S,S) uint8 -> raw maps stitched from all their windows (M,B,G,G)."""
         detector, method = self.detector, self.detector.method
-        patch = detector.backbone.patch_size
-        side = grid.size * patch
-        cut = [
-            pixels[:, :, row * patch : row * patch + side, column * patch : column * patch + side]
-            for row, column in grid.origins
-        ]
-        features = detector.backbone.encode(
-            torch.stack(cut, dim=1).flatten(0, 1), method.want | self.match.want
-        )
+        windows = grid.cut(pixels, detector.backbone.patch_size).flatten(0, 1)
+        features = detector.backbone.encode(windows, method.want | self.match.want)
         raw = method.raw_maps(features, detector.window_memory, self.match)
         return self.stitch(raw.unflatten(1, (-1, len(grid))))
 

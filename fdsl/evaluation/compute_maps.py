@@ -16,6 +16,7 @@ from fdsl.store.maps import RunMaps
 from fdsl.thresholds.leave_one_out import set_scales
 from models.detector import NO_WINDOWS, Detector
 from models.features import ScoreMaps, join_score_maps
+from models.method import BankMethod
 from utils.config import AUTO
 from utils.errors import ModelError
 from utils.text import printable
@@ -182,7 +183,7 @@ class CategoryJob:
         """Jobs that are equal in this have the same bank of the same references."""
         detector, rotations = self.detector, self.runs[0].config.rotations
         method = detector.method
-        alone = not method.plain_bank or rotations == AUTO
+        alone = not isinstance(method, BankMethod) or rotations == AUTO
         windows = replace(detector.settings, winmode="nan", win_weight=0)
         counts = method.options.roi, method.options.ignore
         shared = rotations, windows, detector.windows is None, method.needs_references, counts

@@ -4,8 +4,7 @@ them."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image
@@ -112,18 +111,15 @@ def normal_scores(
 ) -> NormalScores:
     """What normal images score that the detector does not know, from the references in its memory;
     NotFinite."""
+    settings = scorer.detector.settings
     prior = prior_of(scorer.detector, image_score, len(photographs), rotations)
     if prior is not None:
-        found, kinds = _scored(
-            _left_out(scorer, photographs, rotations), scorer.detector.settings, image_score
-        )
-        return NormalScores(found.scores, found.peaks, kinds, found.floor, prior)
+        return replace(_scored(_left_out(scorer, photographs, rotations), settings, image_score), prior=prior)
     if len(photographs) == 1 and looks_slowly(scorer.detector):
         return _scores_of_few(scorer, photographs[0], rotations, image_score)
     looks = 2 * SINGLE_COPIES if len(photographs) == 1 else len(photographs) * (1 + COPIES)
-    batches = _said(as_unknown(scorer, photographs, rotations), looks)
-    found, kinds = _scored(batches, scorer.detector.settings, image_score)
-    return NormalScores(found.scores, found.peaks, kinds, found.floor)
+    batches = _with_progress(as_unknown(scorer, photographs, rotations), looks)
+    return _scored(batches, settings, image_score)
 
 
 def calibration_scores(
@@ -134,12 +130,8 @@ def calibration_scores(
         UnknownBatch(scorer, scorer.to_batch(part), [CALIBRATION] * len(part))
         for part in in_batches(photographs, BATCH)
     )
-    found, kinds = _scored(
-        progress(batches, count, "calibration images", lambda one: len(one.kinds)),
-        scorer.detector.settings,
-        image_score,
-    )
-    return NormalScores(found.scores, found.peaks, kinds, found.floor)
+    looked = progress(batches, count, "calibration images", lambda one: len(one.kinds))
+    return _scored(looked, scorer.detector.settings, image_score)
 
 
 def _left_out(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> Iterator[UnknownBatch]:
@@ -155,23 +147,12 @@ def _left_out(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int
             yield UnknownBatch(other, scorer.to_batch([photo]), [LEAVE_COPY_OUT])
 
 
-def _said(batches: Iterable[UnknownBatch], looks: int) -> Iterator[UnknownBatch]:
-    """The batches, with progress."""
+def _with_progress(batches: Iterable[UnknownBatch], looks: int) -> Iterator[UnknownBatch]:
     return progress(batches, looks, "the threshold, from the references", lambda one: len(one.kinds))
 
 
-class _Found(NamedTuple):
-    """Image scores and highest map values (n,) float64, and the median of all map values."""
-
-    scores: np.ndarray
-    peaks: np.ndarray
-    floor: float
-
-
-def _scored(
-    batches: Iterable[UnknownBatch], windows: WindowConfig, image_score: str
-) -> tuple[_Found, np.ndarray]:
-    """What the photographs of the batches score, and of which kind (n,) each is."""
+def _scored(batches: Iterable[UnknownBatch], windows: WindowConfig, image_score: str) -> NormalScores:
+    """What the photographs of the batches score, without a prior."""
     kinds: list[int] = []
     maps, scores = [], []
     for batch in batches:
@@ -179,31 +160,30 @@ def _scored(
         maps.append(fused)
         scores.append(raw)
         kinds += batch.kinds
-    every = np.concatenate(maps)
+    every, single = np.concatenate(maps), np.concatenate(scores).astype(np.float64)
     peaks = every.max((1, 2)).astype(np.float64)
-    found = _Found(np.concatenate(scores).astype(np.float64), peaks, float(np.median(every)))
-    return found, np.array(kinds)
+    return NormalScores(single, peaks, np.array(kinds), float(np.median(every)))
 
 
 def _scores_of_few(scorer: Scorer, photograph: Image.Image, rotations: int, image_score: str) -> NormalScores:
     """What one reference says where looking through windows takes long: one copy of it is looked at through
     windows, and how other copies differ from that one is taken from whole images, in log-odds."""
     detector, windows = scorer.detector, scorer.detector.settings
-    own, kinds = _scored(_said(as_unknown(scorer, [photograph], rotations, 1), 2), windows, image_score)
+    own = _scored(_with_progress(as_unknown(scorer, [photograph], rotations, 1), 2), windows, image_score)
     whole, longer = detector.of_whole_images(), detector.window_patches / detector.whole.tokens
     copies = min(SINGLE_COPIES, max(1, int(OF_A_PHOTOGRAPH * longer)))
     batches = as_unknown(Scorer(whole, scorer), [photograph], rotations, copies)
-    others, other_kinds = _scored(batches, whole.settings, image_score)
+    others = _scored(batches, whole.settings, image_score)
 
-    def as_through_windows(own: np.ndarray, others: np.ndarray) -> np.ndarray:
-        odds, found = log_odds(others), np.empty(len(others))
+    def as_through_windows(one: np.ndarray, several: np.ndarray) -> np.ndarray:
+        odds, found = log_odds(several), np.empty(len(several))
         for kind in (SELF_MATCH, MASKED):
-            same = other_kinds == kind
-            found[same] = odds[same] - odds[same][0] + log_odds(own[kinds == kind])[0]
+            same = others.kinds == kind
+            found[same] = odds[same] - odds[same][0] + log_odds(one[own.kinds == kind])[0]
         return 1 / (1 + np.exp(-found))
 
-    scores, peaks = (as_through_windows(one, other) for one, other in zip(own[:2], others[:2]))
-    return NormalScores(scores, peaks, other_kinds, own.floor)
+    scores = as_through_windows(own.scores, others.scores)
+    return NormalScores(scores, as_through_windows(own.peaks, others.peaks), others.kinds, own.floor)
 
 
 def looks_slowly(detector: Detector) -> bool:

@@ -48,8 +48,8 @@ class DiscrepancySource:
         self.banks = {}
         for category, shots in progress(self.shots.items(), len(self.shots), "references"):
             parts = (self.encode(shots[index]["image"][None]) for index in range(len(shots)))
-            count = len(shots) * backbone.grid(self.image_size) ** 2
-            self.banks[category] = MemoryBank.collected(parts, count)
+            sizes = [backbone.grid(self.image_size) ** 2] * len(shots)
+            self.banks[category] = MemoryBank.collected(parts, sizes)
 
     def use_float32(self) -> None:
         self.use(self.load(torch.float32))

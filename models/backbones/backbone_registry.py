@@ -20,11 +20,11 @@ from utils.config import RAW, BackboneConfig, MethodConfig
 
 
 class Family(NamedTuple):
-    """What loads a model; what it is used with by default (of its name and the folder of further
-    model configurations); where the weights of a name and a tag lie, if they were fetched before; and the
-    encoder of sentences."""
+    """What loads an image encoder, of name, weights and the folder of further configurations, and gives what
+    makes a `Backbone` of it; what a model is used with by default, of name and folder; where the weights of a
+    name and a tag lie, if they were fetched before; and the encoder of sentences."""
 
-    load: Callable[..., Backbone]
+    load: Callable[[str, str, str | None], Callable[..., Backbone]]
     defaults: Callable[[str, str | None], BackboneConfig]
     cached: Callable[[str, str], Path | None]
     text_encoder: Callable[[str, str, str | None], Encode]
@@ -53,7 +53,8 @@ def load_backbone(
     weights from a fixed seed). `token_norm`: "raw" or "final", see BackboneConfig. Raises ModelError, one
     sentence with the cure, for what cannot be had.
     """
-    return family_of(model).load(model, pretrained, layers, device, dtype, model_config, token_norm)
+    made = family_of(model).load(model, pretrained, model_config)
+    return made(layers=layers, device=torch.device(device), dtype=dtype, token_norm=token_norm)
 
 
 def defaults_of(model: str, model_config: str | None = None) -> BackboneConfig:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 
 import open_clip
 import torch
@@ -15,7 +15,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
-from models.backbone import NOTHING_MORE, Backbone
+from models.backbone import NOTHING_MORE
 from models.backbones.cpu_attention import narrow_products, pack_attention
 from models.backbones.frozen_vit import FrozenEncoder, nearest_multiple, quarters, unit_tokens
 from models.backbones.open_clip_loading import (
@@ -29,8 +29,9 @@ from models.backbones.open_clip_loading import (
 )
 from models.backbones.text.projection import projected_tokens, refuse_without_projection, what_enters
 from models.backbones.timm import TimmBackbone
+from models.backbones.timm_loading import of_weights
 from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
-from utils.config import RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
+from utils.config import RAW, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError
 
 
@@ -105,18 +106,13 @@ def resize_position_table(table: Tensor, grid: int) -> Tensor:
 
 
 def load_open_clip(
-    model: str,
-    pretrained: str,
-    layers: Sequence[int],
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    model_config: str | None = None,
-    token_norm: str = RAW,
-) -> Backbone:
-    """Builds `model` with open_clip and fills its image encoder, one of its own or a plain ViT of timm.
+    model: str, pretrained: str, model_config: str | None = None
+) -> Callable[..., OpenClipBackbone | TimmBackbone]:
+    """Builds `model` with open_clip and fills its image encoder, one of its own or a plain ViT of timm; gives
+    what makes a backbone of it.
 
     `pretrained`: a tag of open_clip (downloaded and cached by it), a FILE with a whole CLIP or its image
-    tower, or "none" (untrained weights from a fixed seed). `model_config`: a folder of further open_clip
+    encoder, or "none" (untrained weights from a fixed seed). `model_config`: a folder of further open_clip
     model JSONs. Raises ModelError for an unknown model or tag, weights that cannot be fetched, an incomplete
     file.
     """
@@ -128,17 +124,11 @@ def load_open_clip(
             f"--model {model} is not known to open_clip"
             f"{'; near names: ' + ', '.join(near) if near else ''}; other models need --model-config DIR."
         )
-    if pretrained == UNTRAINED:
-        visual = untrained_tower(model)
-    elif Path(pretrained).is_file():
-        visual = tower_of_file(model, Path(pretrained))
-    else:
-        visual = downloaded_tower(model, pretrained)
+    visual = of_weights(model, pretrained, untrained_tower, tower_of_file, downloaded_tower)
     mean, std = normalisation_of(model, pretrained)
-    where = torch.device(device)
-    if not isinstance(visual, TimmModel):
-        return OpenClipBackbone(visual, layers, where, dtype, mean, std, token_norm)
-    return TimmBackbone(visual.trunk, layers, where, dtype, mean, std, token_norm, visual.head)
+    if isinstance(visual, TimmModel):
+        return partial(TimmBackbone, visual.trunk, mean=mean, std=std, head=visual.head)
+    return partial(OpenClipBackbone, visual, mean=mean, std=std)
 
 
 def defaults_of_open_clip(model: str, model_config: str | None = None) -> BackboneConfig:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
@@ -14,7 +11,7 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from models.backbones.timm_loading import PREFIX, require_plain_vit, shape_of_tower
+from models.backbones.timm_loading import PREFIX, quiet, require_plain_vit, seeded, shape_of_tower
 from models.backbones.weights_io.announce_weights import announce
 from models.backbones.weights_io.check_weights import fill_image_tower, read_image_tower
 from models.backbones.weights_io.read_weights import first_in_cache
@@ -23,21 +20,12 @@ from utils.files import parsed_json
 from utils.text import first_line
 
 logger = logging.getLogger("fdsl")
-UNTRAINED_SEED = 2025
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # No text encoder is used here: where its weights are not loaded, the smallest possible one is built.
 TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
-
-
 # What open_clip and PyTorch raise for sizes that no model has, and for models that there are not.
 NOT_BUILT = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
+    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
 )
 
 
@@ -58,14 +46,12 @@ def register_model_configs(folder: str) -> None:
 
 
 def untrained_tower(model: str) -> VisionTransformer:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(UNTRAINED_SEED)
-        return _new_tower(model, "cpu")
+    return seeded(lambda: _new_tower(model, "cpu"))
 
 
 def _new_tower(model: str, device: str) -> VisionTransformer:
     try:
-        with open_clip_quiet():
+        with quiet():
             visual = open_clip.create_model(
                 model,
                 pretrained=None,
@@ -162,7 +148,7 @@ def downloaded_clip(model: str, tag: str) -> open_clip.CLIP:
     if repository:
         announce(f"{tag} of {model}", repository, [name] if name else HUB_FILES)
     try:
-        with open_clip_quiet():
+        with quiet():
             return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu")
     except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
         where = source.get("hf_hub", "").strip("/") or source.get("url", "")
@@ -195,17 +181,3 @@ def normalisation_of(model: str, tag: str) -> tuple[tuple[float, ...], tuple[flo
     mean = tuple(source.get("mean") or open_clip.OPENAI_DATASET_MEAN)
     std = tuple(source.get("std") or open_clip.OPENAI_DATASET_STD)
     return mean, std
-
-
-@contextlib.contextmanager
-def open_clip_quiet() -> Iterator[None]:
-    """open_clip reports to the root logger and by warnings; what matters of it is logged by this module."""
-    root = logging.getLogger()
-    before = root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
-            yield
-    finally:
-        logging.disable(before)

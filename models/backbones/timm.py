@@ -3,8 +3,8 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NoReturn
 
 import timm
@@ -21,6 +21,7 @@ from models.backbones.timm_loading import (
     PREFIX,
     Tower,
     downloaded_tower,
+    of_weights,
     rope_of_any_grid,
     shape_of_tower,
     tags_of,
@@ -28,7 +29,7 @@ from models.backbones.timm_loading import (
     untrained_tower,
 )
 from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
-from utils.config import FINAL, RAW, UNTRAINED, USUAL_SIDE, BackboneConfig
+from utils.config import FINAL, RAW, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError
 
 NO_TEXT = (
@@ -152,30 +153,16 @@ def _fold_scales(block: Tower) -> None:
         block.gamma_1 = block.gamma_2 = None
 
 
-def load_timm(
-    model: str,
-    pretrained: str,
-    layers: Sequence[int],
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float32,
-    model_config: str | None = None,
-    token_norm: str = RAW,
-) -> TimmBackbone:
-    """Builds the model `timm/NAME[.TAG]`, a VisionTransformer or Eva.
+def load_timm(model: str, pretrained: str, model_config: str | None = None) -> Callable[..., TimmBackbone]:
+    """Builds the model `timm/NAME[.TAG]`, a VisionTransformer or Eva; gives what makes a backbone of it.
 
     `pretrained`: a tag of timm (downloaded and cached by it), a FILE in the names of timm, Meta's DINOv2 or
     CLIP, or "none" (untrained weights from a fixed seed). Raises ModelError for an unknown model or tag, one
     that is no ViT, weights that cannot be fetched, a file that does not fill it.
     """
-    if pretrained == UNTRAINED:
-        visual = untrained_tower(model)
-    elif Path(pretrained).is_file():
-        visual = tower_of_file(model, Path(pretrained))
-    else:
-        visual = downloaded_tower(model, pretrained)
+    visual = of_weights(model, pretrained, untrained_tower, tower_of_file, downloaded_tower)
     trained_with = timm.data.resolve_model_data_config(visual)
-    mean, std = trained_with["mean"], trained_with["std"]
-    return TimmBackbone(visual, layers, torch.device(device), dtype, mean, std, token_norm)
+    return partial(TimmBackbone, visual, mean=trained_with["mean"], std=trained_with["std"])
 
 
 def refuse_texts(model: str, pretrained: str, model_config: str | None = None) -> NoReturn:

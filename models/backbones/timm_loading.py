@@ -8,9 +8,9 @@ import io
 import logging
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import timm
 import torch
@@ -24,17 +24,40 @@ from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
 from models.backbones.weights_io.read_weights import first_in_cache, read_state, refuse_other_numbers
 from models.backbones.weights_io.transformers_names import is_of_transformers, to_open_clip
 from models.backbones.weights_io.transformers_vits import is_vit_of_transformers, to_meta
+from utils.config import UNTRAINED
 from utils.errors import ModelError
 from utils.text import first_line, one_line
 
 logger = logging.getLogger("fdsl")
 PREFIX = "timm/"
+Built = TypeVar("Built")
 Tower = Any  # a VisionTransformer or Eva of timm: their parts have no types
 UNTRAINED_SEED = 2025
 # What no encoder has: a classifier's last layer, and what only training uses.
 NOT_OF_A_TOWER = ("head.", "head_dist.", "mask_token", "decoder", "text.", "logit_scale", "logit_bias")
 PATCH_BIAS = "patch_embed.proj.bias"
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def of_weights(
+    model: str,
+    pretrained: str,
+    untrained: Callable[[str], Any],
+    of_file: Callable[[str, Path], Any],
+    downloaded: Callable[[str, str], Any],
+) -> Any:
+    """What one of three gives for a model: untrained weights for "none", those of a file, or of a tag."""
+    if pretrained == UNTRAINED:
+        return untrained(model)
+    file = Path(pretrained)
+    return of_file(model, file) if file.is_file() else downloaded(model, pretrained)
+
+
+def seeded(build: Callable[[], Built]) -> Built:
+    """What `build` gives with random weights, always the same; the global random state is not touched."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        return build()
 
 
 def name_in_timm(model: str) -> str:
@@ -76,9 +99,7 @@ def shape_of_tower(model: str) -> Tower:
 
 def untrained_tower(model: str) -> Tower:
     """The encoder with random weights from a fixed seed."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(UNTRAINED_SEED)
-        return _new_tower(model, name_in_timm(model))
+    return seeded(lambda: _new_tower(model, name_in_timm(model)))
 
 
 def downloaded_tower(model: str, tag: str) -> Tower:
@@ -89,7 +110,7 @@ def downloaded_tower(model: str, tag: str) -> Tower:
     if source is not None and source.hf_hub_id:
         announce(f"{tag} of {PREFIX}{name}", source.hf_hub_id, TIMM_FILES)
     try:
-        with _timm_quiet():
+        with quiet():
             return timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
     except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
         where = (source.hf_hub_id or source.url) if source else name
@@ -146,7 +167,7 @@ def _in_names_of_timm(state: dict[str, Tensor], visual: Tower, file: Path) -> di
     """The state dict as timm's own filter for such an encoder converts it: other names, other patch grids."""
     module = sys.modules[Eva.__module__ if isinstance(visual, Eva) else VisionTransformer.__module__]
     try:
-        with _timm_quiet():
+        with quiet():
             return module.checkpoint_filter_fn(dict(state), visual)
     except Exception as error:  # of foreign names and shapes, whatever timm does with them
         raise ModelError(
@@ -157,7 +178,7 @@ def _in_names_of_timm(state: dict[str, Tensor], visual: Tower, file: Path) -> di
 
 def _new_tower(model: str, name: str) -> Tower:
     try:
-        with _timm_quiet():
+        with quiet():
             visual = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
     except (AssertionError, AttributeError, KeyError, NotImplementedError, RuntimeError) as error:
         raise ModelError(f"--model {one_line(model, 120)}: {first_line(error)}.") from error
@@ -171,7 +192,7 @@ def rope_of_any_grid(visual: Tower) -> nn.Module:
     """The rotary position embedding of an encoder that was built for one grid, made for every grid: that of a
     twin of one block."""
     name = visual.pretrained_cfg["architecture"]
-    with _timm_quiet():
+    with quiet():
         twin: Tower = timm.create_model(name, num_classes=0, dynamic_img_size=True, depth=1)
     rope: nn.Module = twin.rope
     return rope.to(visual.patch_embed.proj.weight.device)
@@ -197,8 +218,9 @@ def _no_plain_vit(model: str) -> ModelError:
 
 
 @contextlib.contextmanager
-def _timm_quiet() -> Iterator[None]:
-    """timm and its hub report to the root logger, by warnings and by print; what matters is logged here."""
+def quiet() -> Iterator[None]:
+    """timm, open_clip and their hub report to the root logger, by warnings and by print; what matters is
+    logged by us."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

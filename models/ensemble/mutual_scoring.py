@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from models.encoding_cache import Encoder
-from models.features import Features, FinalMaps, ScoreMaps
+from models.features import Features, FinalMaps, ScoreMaps, Sizes
 from models.matching.candidates import EVERYTHING, Matching
 from models.method import Memories, Memory, Method, Seen
 from models.methods.batch import NOT_SHOWN, Batch, BatchMemory, memories_of, with_kept
@@ -126,11 +126,11 @@ class WithMutualScoring(Method[Memory]):
     def needs_references(self) -> bool:
         return self.own.needs_references
 
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> Memory:
-        return self.own.fit(parts, count, match)
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> Memory:
+        return self.own.fit(parts, sizes, match)
 
-    def fit_tiles(self, parts: Iterable[Features], count: int) -> Memory:
-        return self.own.fit_tiles(parts, count)
+    def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> Memory:
+        return self.own.fit_tiles(parts, sizes)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> Memory:
         return self.own.restored(state, dtype)

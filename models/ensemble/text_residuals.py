@@ -13,12 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.features import PROJECTED, Features
+from models.features import PROJECTED, Features, Sizes
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.memory_bank import MemoryBank
-from models.method import TILE_SIGMA, Memory, Method
+from models.method import TILE_SIGMA, Memory, Method, fitted
 from models.views.tile_maps import resized, smoothed
-from utils.errors import ModelError
 from utils.plain_tensors import taken
 
 TOKEN_WEIGHT = 0.1  # of a token itself, next to its residual
@@ -74,15 +73,15 @@ class WithText(Method[TextMemory]):
         normal, damaged = self.directions
         return F.normalize(damaged - normal, dim=-1)
 
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> TextMemory:
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> TextMemory:
         seen = _Seen(parts)
-        own = self.own.fit(seen, count, match)
-        return TextMemory(own, MemoryBank.collected(seen.projected, count))
+        own = self.own.fit(seen, sizes, match)
+        return TextMemory(own, MemoryBank.collected(seen.projected, sizes))
 
-    def fit_tiles(self, parts: Iterable[Features], count: int) -> TextMemory:
+    def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> TextMemory:
         seen = _Seen(parts)
-        own = self.own.fit_tiles(seen, count)
-        return TextMemory(own, MemoryBank.collected(seen.projected, count))
+        own = self.own.fit_tiles(seen, sizes)
+        return TextMemory(own, MemoryBank.collected(seen.projected, sizes))
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> TextMemory:
         text = {name.removeprefix(TEXT): value for name, value in state.items() if name.startswith(TEXT)}
@@ -91,13 +90,13 @@ class WithText(Method[TextMemory]):
         return TextMemory(self.own.restored(own, dtype), bank)
 
     def raw_maps(self, query: Features, memory: TextMemory | None, match: Matching = EVERYTHING) -> Tensor:
-        memory = _known(memory)
+        memory = fitted(memory)
         return torch.cat([self.own.raw_maps(query, memory.own, match), self._said(query, memory, match)])
 
     def raw_tile_maps(
         self, query: Features, memory: TextMemory | None, match: Matching = EVERYTHING
     ) -> Tensor:
-        memory = _known(memory)
+        memory = fitted(memory)
         own = self.own.raw_tile_maps(query, memory.own, match)
         return torch.cat([own, self._said(query, memory, match)])
 
@@ -156,9 +155,3 @@ def _as_tokens(features: Features) -> Features:
 
 def _half_and_half(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     return (one[0] + other[0]) / 2, (one[1] + other[1]) / 2
-
-
-def _known(memory: TextMemory | None) -> TextMemory:
-    if memory is None:
-        raise ModelError("The detector has no references yet: call fit() first.")
-    return memory

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from models.features import Features
+from models.features import Features, Sizes
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.discrepancy import feature_discrepancy, in_rows, of_difference
 from utils.config import ALIGNMENTS, MethodConfig
@@ -91,24 +91,23 @@ class MemoryBank:
         return cls(_centre_in_place(centred, each), centred, (each,) * photographs)
 
     @classmethod
-    def collected(cls, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
-        """A bank of the parts' tokens, `count` per block in all, of which no second copy is ever held;
-        `match` says how it will be searched."""
+    def collected(cls, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> MemoryBank:
+        """A bank of the parts' tokens, of which no second copy is ever held; `match` says how it will be
+        searched."""
         centred, filled, window = None, 0, 1
-        embeddings, patches, sizes = [], [], _Sizes()
+        embeddings, patches = [], []
         for part in parts:
-            tokens, window = part.kept_tokens(), part.tokens.shape[2]
+            tokens, window = part.counted_tokens(), part.tokens.shape[2]
             if centred is None:
-                centred = tokens.new_empty((tokens.shape[0], count, tokens.shape[2]))
+                centred = tokens.new_empty((tokens.shape[0], sum(sizes), tokens.shape[2]))
             centred[:, filled : filled + tokens.shape[1]] = tokens
             filled += tokens.shape[1]
-            sizes.add(part)
             embeddings += [] if part.embedding is None else [part.embedding]
             patches += [] if part.patches is None else [part.patches.flatten()]
-        if centred is None or filled != count:
-            raise ValueError(f"The memory bank was to hold {count} tokens per block and was given {filled}.")
+        if centred is None or filled != sum(sizes):
+            raise ValueError(f"The bank was to hold {sum(sizes)} tokens per block and was given {filled}.")
         places = torch.cat(patches) if patches else None
-        bank = cls(_centre_in_place(centred, sizes.of[0]), centred, tuple(sizes.of), patches=places)
+        bank = cls(_centre_in_place(centred, sizes[0]), centred, tuple(sizes), patches=places)
         return replace(bank, keys=match.keys(bank, torch.cat(embeddings) if embeddings else None, window))
 
     @classmethod
@@ -323,26 +322,6 @@ def _sizes_of(state: Mapping[str, Tensor], tokens: int) -> tuple[int, ...]:
     if not sizes or min(sizes) < 1 or sum(sizes) != tokens:
         raise ValueError(f"its {tokens} tokens are not those of the photographs that it names")
     return sizes
-
-
-class _Sizes:
-    """How many tokens each photograph has: whole ones, or windows, of which the next photograph's begin where
-    the first one's began."""
-
-    def __init__(self) -> None:
-        self.of: list[int] = []
-        self.first: int | None = None
-
-    def add(self, part: Features) -> None:
-        if part.patches is None:
-            self.of += part.kept_sizes()
-            return
-        windows, patches = part.tokens.shape[1:3]
-        for place in part.patches.reshape(-1, patches).expand(windows, -1)[:, 0].tolist():
-            self.first = place if self.first is None else self.first
-            if place == self.first:
-                self.of.append(0)
-            self.of[-1] += patches
 
 
 def _all_but(values: Tensor, start: int, end: int, dim: int = 0) -> Tensor:

@@ -24,7 +24,7 @@ from models.methods.registry import BatchFacts
 from utils.errors import ModelError
 from utils.memory import free_bytes
 from utils.plain_tensors import taken
-from utils.room import Room, in_memory
+from utils.room import Room
 
 SURROUNDINGS = (1, 3)  # patches: sides of the squares over which tokens are averaged
 LOWEST = 0.3  # of the other photographs: those that are most like a patch decide its value
@@ -80,43 +80,31 @@ class BatchMemory:
         return {"tokens": self.tokens, "digests": self.digests, "tiles": torch.tensor([self.tiles])}
 
 
-class Kept:
-    """The tokens of `count` photographs as they come, kept in `room`."""
-
-    def __init__(self, count: int, room: Room) -> None:
-        self.count, self.room, self.filled = count, room, 0
-        self.tokens: Tensor | None = None
-
-    def add(self, tokens: Tensor) -> None:
-        """Tokens (L,B,N,C) of the next ones."""
-        blocks, photographs, patches, width = tokens.shape
-        if self.tokens is None:
-            self.tokens = self.room((self.count, blocks, patches, width), tokens.dtype)
-        self.tokens[self.filled : self.filled + photographs] = tokens.transpose(0, 1)
-        self.filled += photographs
-
-    def memory(self, digests: Sequence[bytes], tiles: int = 1) -> BatchMemory:
-        """What they are to the method; ValueError where not all came."""
-        if self.tokens is None or self.filled != self.count:
-            raise ValueError(f"{self.count} photographs were announced, and {self.filled} came.")
-        rows = [list(digest) for digest in digests]
-        known = torch.tensor(rows, dtype=torch.uint8) if rows else torch.zeros(0, DIGEST, dtype=torch.uint8)
-        return BatchMemory(self.tokens, known, tiles=tiles)
-
-
 def memories_of(seen: Iterable[Seen], count: int, room: Room) -> tuple[BatchMemory, BatchMemory | None]:
-    """What is kept of `count` test images, and of their tiles, of which all have as many."""
-    whole, tiles, digests = Kept(count, room), Kept(count, room), []
+    """What is kept in `room` of `count` test images, and of their tiles, of which all have as many.
+    ValueError where not all came."""
+    digests: list[bytes] = []
+    whole = tiles = None
     for images, tokens, parts in seen:
+        first = len(digests)
         digests += [digest_of(image) for image in images]
-        whole.add(tokens)
+        whole = _filled(whole, tokens, first, count, room)
         for part in parts:
-            tiles.add(part)
-    memory = whole.memory(digests)
-    if tiles.tokens is None:
-        return memory, None
-    each = tiles.tokens.shape[2] // memory.tokens.shape[2]
-    return memory, tiles.memory(digests, each)
+            tiles = _filled(tiles, part, first, count, room)
+    if whole is None or len(digests) != count:
+        raise ValueError(f"{count} images were announced, and {len(digests)} came.")
+    known = torch.tensor([list(digest) for digest in digests], dtype=torch.uint8)
+    if tiles is None:
+        return BatchMemory(whole, known), None
+    return BatchMemory(whole, known), BatchMemory(tiles, known, tiles=tiles.shape[2] // whole.shape[2])
+
+
+def _filled(held: Tensor | None, tokens: Tensor, first: int, count: int, room: Room) -> Tensor:
+    """The tokens (R,L,N,C) of `count` images, with those (L,B,N,C) of the images from number `first` on."""
+    blocks, images, patches, width = tokens.shape
+    held = room((count, blocks, patches, width), tokens.dtype) if held is None else held
+    held[first : first + images] = tokens.transpose(0, 1)
+    return held
 
 
 def with_kept(
@@ -161,7 +149,7 @@ def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
     if known.shape[2:] != tokens.shape[2:]:
         raise ModelError("The test images were encoded in another size than this one has.")
     blocks, images, patches, _ = tokens.shape
-    own = [_averaged_blocks(tokens, side, tiles) for side in SURROUNDINGS]
+    own = [torch.stack([averaged(block, side, tiles) for block in tokens]) for side in SURROUNDINGS]
     distances = torch.empty((len(own), len(known), blocks, images, patches), device=tokens.device)
     same = torch.empty((len(known), images), dtype=torch.bool, device=tokens.device)
     for number, photograph in enumerate(known):
@@ -178,13 +166,6 @@ def mutual_scores(tokens: Tensor, memory: BatchMemory) -> Tensor:
         for block in range(blocks):
             total[block] += _mean_of_lowest(of_side[:, block], same)
     return total / len(SURROUNDINGS)
-
-
-def _averaged_blocks(tokens: Tensor, side: int, tiles: int) -> Tensor:
-    """Tokens (L,B,N,C), each block's `averaged`."""
-    if side == 1:
-        return tokens
-    return torch.stack([averaged(block, side, tiles) for block in tokens])
 
 
 def _nearest_distances(queries: Tensor, other: Tensor) -> Tensor:
@@ -224,16 +205,6 @@ class Batch(BatchFacts, Method[BatchMemory]):
     def needs_references(self) -> bool:
         return False
 
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> BatchMemory:
-        """`count` tokens per block in all, of photographs of equal size, kept in memory."""
-        kept: Kept | None = None
-        for part in parts:
-            kept = kept or Kept(count // part.tokens.shape[2], in_memory)
-            kept.add(part.tokens)
-        if kept is None:
-            raise ValueError("There is no photograph to keep.")
-        return kept.memory(())
-
     def take_test_images(
         self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
     ) -> Memories:
@@ -258,50 +229,35 @@ class Batch(BatchFacts, Method[BatchMemory]):
         lengths = tokens[:, :, 0].float().norm(dim=-1)
         if not bool(((lengths - 1).abs() < UNIT).all()):
             raise ValueError("its tokens are not of unit length")
-        kept = tokens.to("cpu", tokens.dtype if tokens.dtype.itemsize == 2 else dtype)
-        return BatchMemory(kept, _digests(state, len(kept)), tiles=_tiles(state, kept.shape[2]))
+        held = tokens.to("cpu", tokens.dtype if tokens.dtype.itemsize == 2 else dtype)
+        digests, tiles = state["digests"], state["tiles"]
+        if digests.dtype != torch.uint8 or tuple(digests.shape) != (len(held), DIGEST):
+            raise ValueError("digests are not those of its photographs")
+        if tiles.shape != (1,) or tiles.dtype != torch.int64 or not 1 <= int(tiles) <= held.shape[2]:
+            raise ValueError("tiles is no number of them")
+        if math.isqrt(held.shape[2] // int(tiles)) ** 2 * int(tiles) != held.shape[2]:
+            raise ValueError(f"its {held.shape[2]} tokens are not those of {int(tiles)} square tiles")
+        return BatchMemory(held, digests.cpu(), tiles=int(tiles))
 
     def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = EVERYTHING) -> Tensor:
+        """Those of known photographs are computed once."""
         if memory is None:
             raise ModelError(NOT_SHOWN)
         shown = query.shown or (None,) * query.tokens.shape[1]
         new = [place for place, number in enumerate(shown) if number not in memory.found]
-        scored: dict[int, Tensor] = {}
+        maps: dict[int, Tensor] = {}
         if new:
-            images = query.tokens.unbind(1)
-            maps = mutual_scores(torch.stack([images[place] for place in new], 1), memory)
-            scored = dict(zip(new, maps.unbind(1)))
-        memory.found.update(
-            {number: scored[place].clone() for place in new if (number := shown[place]) is not None}
-        )
-        return torch.stack(
-            [
-                scored[place] if number is None or place in scored else memory.found[number]
-                for place, number in enumerate(shown)
-            ],
-            1,
-        )
+            images = query.tokens.unbind(1)  # a list of places as an index would cross to a GPU
+            asked = torch.stack([images[place] for place in new], 1)
+            maps = dict(zip(new, mutual_scores(asked, memory).unbind(1)))
+        for place, number in enumerate(shown):
+            if number is not None and place in maps:
+                memory.found[number] = maps[place].clone()
+            elif number is not None:
+                maps[place] = memory.found[number]
+        return torch.stack([maps[place] for place in range(len(shown))], 1)
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of maps (L,B,G,G), and of its highest patches (B,)."""
         shown = maps.mean(0)
         return shown, mean_of_highest(shown)
-
-
-def _digests(state: Mapping[str, Tensor], count: int) -> Tensor:
-    """Those of a saved detector's photographs; ValueError for what are none."""
-    digests = state["digests"]
-    if digests.dtype != torch.uint8 or tuple(digests.shape) != (count, DIGEST):
-        raise ValueError("digests are not those of its photographs")
-    return digests.cpu()
-
-
-def _tiles(state: Mapping[str, Tensor], tokens: int) -> int:
-    """How many square parts a saved detector's photographs are of; ValueError where that cannot be."""
-    found = state["tiles"]
-    if found.shape != (1,) or found.dtype != torch.int64 or not 1 <= int(found) <= tokens:
-        raise ValueError("tiles is no number of them")
-    tiles = int(found)
-    if math.isqrt(tokens // tiles) ** 2 * tiles != tokens:
-        raise ValueError(f"its {tokens} tokens are not those of {tiles} square tiles")
-    return tiles

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -10,18 +10,17 @@ from torch import Tensor
 from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.memory_bank import MemoryBank, discrepancy_of
-from models.method import Method
+from models.method import BankMethod
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance
 from models.methods.registry import BothFacts
 from utils.config import MethodConfig
 
 
-class Both(BothFacts, Method[MemoryBank]):
+class Both(BothFacts, BankMethod):
     """2L maps: the heads' probabilities and the distances, each measured against what normal parts reach, so
     that both count alike in the mean."""
 
-    plain_bank = True
     scales = ("the heads' maps", "the distances")
 
     def __init__(self, trained: Fdsl) -> None:
@@ -40,12 +39,6 @@ class Both(BothFacts, Method[MemoryBank]):
         method = cls(Fdsl(width, blocks, options, with_nam))
         method.load_state_dict(state)
         return method
-
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
-        return MemoryBank.collected(parts, count, match)
-
-    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
-        return MemoryBank.restored(state, dtype, self.width, self.blocks)
 
     def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
         discrepancy = discrepancy_of(query, memory, match, self.options)

@@ -4,7 +4,7 @@ discrepancies."""
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.memory_bank import MemoryBank, discrepancy_of
-from models.method import Method
+from models.method import BankMethod
 from models.methods.registry import FdslFacts
 from utils.config import MethodConfig
 from utils.errors import ModelError
@@ -68,7 +68,7 @@ class NeighbourAggregation(nn.Module):
         return logits.softmax(dim=1)[:, 1].unflatten(0, raw.shape[:-2])
 
 
-class Fdsl(FdslFacts, Method[MemoryBank]):
+class Fdsl(FdslFacts, BankMethod):
     """Trained heads: one ASL head per feature layer and one NAM shared by them (docs/design.md, sections 2.5
     and 2.6).
 
@@ -76,8 +76,6 @@ class Fdsl(FdslFacts, Method[MemoryBank]):
     what is refined (ablation). `options.fd` "none" shows the heads the tokens themselves and needs no
     references.
     """
-
-    plain_bank = True
 
     def __init__(
         self, width: int, blocks: int, options: MethodConfig | None = None, with_nam: bool | None = None
@@ -106,12 +104,6 @@ class Fdsl(FdslFacts, Method[MemoryBank]):
     @property
     def needs_references(self) -> bool:
         return self.options.fd != "none"
-
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
-        return MemoryBank.collected(parts, count, match)
-
-    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
-        return MemoryBank.restored(state, dtype, self.width, self.blocks)
 
     def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
         return self.probabilities(discrepancy_of(query, memory, match, self.options))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-
 import torch
 from torch import Tensor
 
@@ -11,7 +9,7 @@ from models.features import Features
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.discrepancy import in_rows
 from models.matching.memory_bank import MemoryBank, discrepancy_of
-from models.method import Method
+from models.method import BankMethod
 from models.methods.registry import NearestFacts
 
 
@@ -25,17 +23,10 @@ def nearest_distance(discrepancy: Tensor) -> Tensor:
     return found.view(discrepancy.shape[:-1])
 
 
-class Nearest(NearestFacts, Method[MemoryBank]):
+class Nearest(NearestFacts, BankMethod):
     """Nothing is trained: a block's map is each patch's `nearest_distance`."""
 
     hottest = 0.5
-    plain_bank = True
-
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> MemoryBank:
-        return MemoryBank.collected(parts, count, match)
-
-    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
-        return MemoryBank.restored(state, dtype, self.width, self.blocks)
 
     def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
         return nearest_distance(discrepancy_of(query, memory, match, self.options))

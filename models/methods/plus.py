@@ -17,14 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from models.features import Features
+from models.features import Features, Sizes
 from models.matching.candidates import EVERYTHING, Matching
 from models.matching.memory_bank import MemoryBank, nearest_index
-from models.method import Method, mean_of_highest
+from models.method import Method, fitted, mean_of_highest
 from models.methods.bilateral import bilateral, nearness
 from models.methods.registry import PlusFacts
 from models.views.tile_maps import resized, smoothed
-from utils.errors import ModelError
 from utils.plain_tensors import taken
 
 COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K = PlusFacts.parts
@@ -135,11 +134,11 @@ class Plus(PlusFacts, Method[PlusMemory]):
     hottest = 0.5
     groups = 2
 
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> PlusMemory:
-        return PlusMemory.of_bank(MemoryBank.collected(parts, count, match))
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> PlusMemory:
+        return PlusMemory.of_bank(MemoryBank.collected(parts, sizes, match))
 
-    def fit_tiles(self, parts: Iterable[Features], count: int) -> PlusMemory:
-        return PlusMemory(MemoryBank.collected(parts, count), None)
+    def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> PlusMemory:
+        return PlusMemory(MemoryBank.collected(parts, sizes), None)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> PlusMemory:
         bank, whitening = MemoryBank.restored(state, dtype, self.width, self.blocks), None
@@ -181,8 +180,7 @@ class Plus(PlusFacts, Method[PlusMemory]):
         """A quarter of the squared length (L,B,n) of each patch's whitened residual, for the map after
         common-mode removal and for the image score without it: the score of an image that differs as a
         whole must not fall."""
-        if memory is None:
-            raise ModelError("The detector has no references yet: call fit() first.")
+        memory = fitted(memory)
         tokens, left_out = query.tokens, self.options.leave_out
         index = match.index(memory.bank, query, self.options.align)
         residuals = memory.bank.discrepancy(tokens.flatten(1, 2), index.flatten(1), "signed").view(

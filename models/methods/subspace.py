@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from models.features import RAW_TOKENS, Features
+from models.features import RAW_TOKENS, Features, Sizes
 from models.matching.candidates import EVERYTHING, Elsewhere, Matching
-from models.method import Method
+from models.method import Method, fitted
 from models.methods.registry import SubspaceFacts
 from utils.errors import ModelError
 from utils.plain_tensors import taken
@@ -102,7 +102,7 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
     want = frozenset({RAW_TOKENS})
     scales = ("the residuals",)
 
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> SubspaceMemory:
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> SubspaceMemory:
         tokens, patches = [], []
         for part in parts:
             mean = _mean_tokens(part)
@@ -117,9 +117,7 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
     def raw_maps(
         self, query: Features, memory: SubspaceMemory | None, match: Matching = EVERYTHING
     ) -> Tensor:
-        if memory is None:
-            raise ModelError("The detector has no references yet: call fit() first.")
-        tokens = _mean_tokens(query)
+        memory, tokens = fitted(memory), _mean_tokens(query)
         if isinstance(match, Elsewhere):
             return memory.residual_elsewhere(tokens, query, match)[None]
         return memory.residual(tokens)[None]

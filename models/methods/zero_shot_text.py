@@ -5,8 +5,7 @@ WinCLIP's image level (Jeong et al., CVPR 2023), and the same for each patch by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NoReturn
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,7 +15,6 @@ from models.matching.candidates import EVERYTHING, Matching
 from models.method import Memory, Method
 from models.methods.registry import TextFacts
 from utils.config import MethodConfig
-from utils.errors import ModelError
 from utils.plain_tensors import taken
 
 SHARPNESS = 100  # of the softmax: what CLIP was trained with at its end
@@ -48,12 +46,6 @@ class ByText(TextFacts, Method[Memory]):
     @property
     def needs_references(self) -> bool:
         return False
-
-    def fit(self, parts: Iterable[Features], count: int, match: Matching = EVERYTHING) -> NoReturn:
-        raise ModelError("Method text takes no references; --with-text adds it to a method that does.")
-
-    def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> NoReturn:
-        raise ValueError("method text has no memory")
 
     def raw_maps(self, query: Features, memory: Memory | None, match: Matching = EVERYTHING) -> Tensor:
         patches = damaged_share(query.wanted_projected(), self.directions)

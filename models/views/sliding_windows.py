@@ -55,20 +55,13 @@ class WindowGrid:
         return len(self.origins)
 
     def cut(self, image: Tensor, patch_size: int, chosen: Sequence[int] | None = None) -> Tensor:
-        """Image (3,S,S) -> windows (W,3,size*patch_size,size*patch_size), in the order of `origins` or of
-        `chosen`."""
+        """Images (...,3,S,S) -> windows (...,W,3,size*patch_size,size*patch_size), in the order of `origins`
+        or of `chosen`."""
         side = self.size * patch_size
         places = self.origins if chosen is None else [self.origins[window] for window in chosen]
-        return torch.stack(
-            [
-                image[
-                    :,
-                    row * patch_size : row * patch_size + side,
-                    column * patch_size : column * patch_size + side,
-                ]
-                for row, column in places
-            ]
-        )
+        corners = [(row * patch_size, column * patch_size) for row, column in places]
+        cut = [image[..., top : top + side, left : left + side] for top, left in corners]
+        return torch.stack(cut, dim=-4)
 
     def seen_in(self, which: Sequence[int], device: torch.device) -> Tensor:
         """`seen` of some of the windows, moved to a device once."""

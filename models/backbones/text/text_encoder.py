@@ -14,16 +14,11 @@ import open_clip
 import torch
 from torch import Tensor
 
-from models.backbones.open_clip_loading import (
-    UNTRAINED_SEED,
-    downloaded_clip,
-    open_clip_quiet,
-    register_model_configs,
-)
+from models.backbones.open_clip_loading import downloaded_clip, register_model_configs
+from models.backbones.timm_loading import of_weights, quiet, seeded
 from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
 from models.backbones.weights_io.read_weights import read_state, refuse_other_numbers
 from models.backbones.weights_io.transformers_names import is_of_transformers, text_to_open_clip
-from utils.config import UNTRAINED
 from utils.errors import ModelError
 from utils.text import first_line, one_line
 
@@ -46,12 +41,7 @@ def text_encoder(
     if model_config is not None:
         register_model_configs(model_config)
     _refuse_other_towers(model)
-    if pretrained == UNTRAINED:
-        clip = untrained_clip(model)
-    elif Path(pretrained).is_file():
-        clip = clip_of_file(model, Path(pretrained))
-    else:
-        clip = downloaded_clip(model, pretrained)
+    clip = of_weights(model, pretrained, untrained_clip, clip_of_file, downloaded_clip)
     clip.eval().requires_grad_(False)
     tokenizer = tokenizer_of(model)
 
@@ -84,16 +74,14 @@ def _refuse_other_towers(model: str) -> None:
 
 def untrained_clip(model: str) -> open_clip.CLIP:
     """A CLIP whose text encoder is random, always the same."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(UNTRAINED_SEED)
-        return _new_clip(model)
+    return seeded(lambda: _new_clip(model))
 
 
 def _new_clip(model: str) -> open_clip.CLIP:
     """A CLIP with its own text encoder and the smallest image encoder; ModelError where its vocabulary is not
     that of open_clip's tokenizer."""
     try:
-        with open_clip_quiet():
+        with quiet():
             clip = open_clip.create_model(
                 model, pretrained=None, precision="fp32", device="cpu", vision_cfg=TINY_IMAGE_TOWER
             )
@@ -114,7 +102,7 @@ def _new_clip(model: str) -> open_clip.CLIP:
 @cache
 def tokenizer_of(model: str) -> open_clip.SimpleTokenizer:
     """open_clip's tokenizer for a model, whose vocabulary is a file of the package."""
-    with open_clip_quiet():
+    with quiet():
         return open_clip.get_tokenizer(model)
 
 

@@ -15,7 +15,8 @@ from models.backbone import normalise
 from models.backbones import cpu_attention, open_clip_loading
 from models.backbones.backbone_registry import load_backbone
 from models.backbones.open_clip import OpenClipBackbone, resize_position_table
-from models.backbones.open_clip_loading import UNTRAINED_SEED, _new_tower
+from models.backbones.open_clip_loading import _new_tower
+from models.backbones.timm_loading import UNTRAINED_SEED
 from models.backbones.weights_io.announce_weights import announce
 from models.backbones.weights_io.check_weights import fingerprint
 from models.features import EMBEDDING
