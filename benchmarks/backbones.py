@@ -23,7 +23,7 @@ from tabulate import tabulate
 
 from benchmarks.shared import encode_barely, shortest
 from fdsl.config.resolve import backbone_config
-from fdsl.factory import load_tower
+from fdsl.factory import backbone_of
 from fdsl.flags.arguments import whole
 from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_runtime_flags
@@ -45,15 +45,15 @@ MODELS = [
 
 
 class Timed:
-    """One backbone: its detector with one reference, and the library's own tower."""
+    """One backbone: its detector with one reference, and the library's own encoder."""
 
     def __init__(self, name: str, device: torch.device, dtype: torch.dtype) -> None:
         model, _, side = name.partition("@")
         given = {"model": model, "pretrained": "none", "image_size": int(side) if side else None}
         self.config: BackboneConfig = backbone_config(given)
         side_px = self.config.image_size
-        self.backbone = load_tower(self.config, device, dtype)
-        self.bare_encoder = load_tower(self.config, device, torch.float32).visual.to(dtype)
+        self.backbone = backbone_of(self.config, device, dtype)
+        self.bare_encoder = backbone_of(self.config, device, torch.float32).visual.to(dtype)
         torch.manual_seed(0)
         self.pixels = torch.randint(0, 256, (2, 3, side_px, side_px), dtype=torch.uint8)
         self.photo = normalise(self.pixels[:1].to(device), self.backbone.mean, self.backbone.std).to(dtype)

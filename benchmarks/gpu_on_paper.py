@@ -39,7 +39,7 @@ import models.branches
 from benchmarks.shared import LAYERS, SIDE, described
 from models.backbone import normalise
 from models.backbones.open_clip import OpenClipBackbone
-from models.backbones.open_clip_loading import _new_tower
+from models.backbones.open_clip_loading import _new_encoder
 from models.detector import Detector
 from models.methods.registry import METHODS
 from models.views.sliding_windows import WindowGrid
@@ -250,7 +250,7 @@ def measured(runs: list[Run], batch: int, dtype: torch.dtype) -> list[tuple[Run,
     prepare()
     counting, found = Counting(), []
     with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
-        visual = _new_tower(MODEL, "cpu")
+        visual = _new_encoder(MODEL, "cpu")
         with counting:
             backbone = OpenClipBackbone(visual, LAYERS, torch.device("cuda"), dtype)
             del visual

@@ -186,17 +186,17 @@ def backbones_of(args: argparse.Namespace) -> Iterator[tuple[str, BackboneConfig
     if heads and len(heads) != len(weights):
         raise ConfigError(f"--checkpoint: give one for each of {len(weights)} backbone(s), in their order")
     for place, file in enumerate(weights):
-        tower = backbone_config({**vars(args), "pretrained": file})
-        yield Path(tower.pretrained).stem, tower, heads[place] if heads else None
+        encoder = backbone_config({**vars(args), "pretrained": file})
+        yield Path(encoder.pretrained).stem, encoder, heads[place] if heads else None
 
 
 def judges(
-    args: argparse.Namespace, tower: BackboneConfig, heads: Path | None
+    args: argparse.Namespace, encoder: BackboneConfig, heads: Path | None
 ) -> dict[str, Ours | AnomalyDino]:
     """What computes the rows of each method on one backbone."""
-    backbone, other = encoded_backbone(args, tower), AnomalyDino.name
+    backbone, other = encoded_backbone(args, encoder), AnomalyDino.name
     return {
-        text: AnomalyDino(args, tower) if text == other else Ours(text, args, tower, backbone, heads)
+        text: AnomalyDino(args, encoder) if text == other else Ours(text, args, encoder, backbone, heads)
         for text in args.methods
     }
 
@@ -204,15 +204,22 @@ def judges(
 def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
     """All rows of the command line: those that are there, and the others as they are computed."""
     products = catalogues(args)
-    for weights, tower, heads in backbones_of(args):
-        facts = (tower.model, tower.layers, tower.image_size, tower.token_norm, args.precision, args.images)
+    for weights, encoder, heads in backbones_of(args):
+        facts = (
+            encoder.model,
+            encoder.layers,
+            encoder.image_size,
+            encoder.token_norm,
+            args.precision,
+            args.images,
+        )
         run, ready = " ".join(map(str, facts)), None
         for category, catalogue in products.items():
             product = None
             for shots, seed, text in itertools.product(args.shots, args.seeds, args.methods):
                 key = text, weights, category, shots, seed, run
                 if key not in rows:
-                    ready = ready or judges(args, tower, heads)
+                    ready = ready or judges(args, encoder, heads)
                     product = product or Product(catalogue, category, args.images)
                     references = draw_references(product.train, shots, seed, category)
                     rows[key] = Row(*key, **judged(ready[text], product, references))

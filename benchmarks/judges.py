@@ -24,7 +24,7 @@ from data.tensors import photograph_to_pixels
 from fdsl.api import AnomalyDetector
 from fdsl.config.resolve import backbone_config, method_config, window_config
 from fdsl.config.run_config import RunConfig
-from fdsl.factory import build_detector, detector_config, load_tower
+from fdsl.factory import backbone_of, build_detector, detector_config
 from fdsl.references.rotation import ROTATIONS
 from fdsl.scoring import fused_scores
 from fdsl.store.checkpoint import load_checkpoint
@@ -89,9 +89,9 @@ class Encoded:
         return load_file(file)["tokens"]
 
 
-def encoded_backbone(args: argparse.Namespace, tower: BackboneConfig) -> Encoded:
+def encoded_backbone(args: argparse.Namespace, encoder: BackboneConfig) -> Encoded:
     device = choose_device(args.device)
-    return Encoded(load_tower(tower, device, choose_precision(args.precision, device)), args.cache)
+    return Encoded(backbone_of(encoder, device, choose_precision(args.precision, device)), args.cache)
 
 
 class Ours:
@@ -102,21 +102,21 @@ class Ours:
         self,
         text: str,
         args: argparse.Namespace,
-        tower: BackboneConfig,
+        encoder: BackboneConfig,
         backbone: Encoded,
         heads: Path | None = None,
     ) -> None:
-        self.backbone, self.side = backbone, tower.image_size
+        self.backbone, self.side = backbone, encoder.image_size
         self.method, given = read_setting(text)
         self.rotations = given.get("rotations", COPIES.get(self.method, 1))
         checkpoint, method = None, method_config({"use_nam": 0, **given})
         if heads and METHODS[self.method].needs_heads:
             checkpoint = load_checkpoint(heads)
-            tower = backbone_config(asdict(tower), checkpoint.backbone)
+            encoder = backbone_config(asdict(encoder), checkpoint.backbone)
             method = method_config(given, checkpoint.options, checkpoint.has_nam)
         windows = window_config({"winmode": "nan", **given})
         score = given.get("image_score", "max")
-        config = detector_config(self.method, tower, method, windows, score, args.device, args.precision)
+        config = detector_config(self.method, encoder, method, windows, score, args.device, args.precision)
         like = Detector(backbone, Nearest(backbone.width, len(backbone.layers)), self.side)
         self.detector = AnomalyDetector(build_detector(config.detector, checkpoint, like), config)
         self.scorer = self.detector.scorer
@@ -169,11 +169,11 @@ class AnomalyDino:
 
     name, layout = "anomalydino", None
 
-    def __init__(self, args: argparse.Namespace, tower: BackboneConfig) -> None:
+    def __init__(self, args: argparse.Namespace, encoder: BackboneConfig) -> None:
         module = anomaly_dino_module()
-        last = defaults_of(tower.model, tower.model_config).layers[-1]
-        self.backbone = encoded_backbone(args, replace(tower, layers=(last,), token_norm=FINAL))
-        self.side = tower.image_size
+        last = defaults_of(encoder.model, encoder.model_config).layers[-1]
+        self.backbone = encoded_backbone(args, replace(encoder, layers=(last,), token_norm=FINAL))
+        self.side = encoder.image_size
         extractor = SimpleNamespace(patch_size=self.backbone.patch_size)
         module.TimmFeatureExtractor = lambda **_: extractor  # it would fetch DINOv2's weights
         self.model = module.AnomalyDINOModel().to(self.backbone.device)

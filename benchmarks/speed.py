@@ -1,6 +1,6 @@
 """Speed and memory compared with the bare backbone: `python benchmarks/speed.py [--json FILE] [rows...]`.
 
-The bare backbone is the same open_clip tower, every value of it in the same precision, on the same batches,
+The bare backbone is the same open_clip encoder, every value of it in the same precision, on the same batches,
 with nothing around it. Weights are untrained, images random: neither changes the work. Ratios are what
 counts; a shared machine's seconds vary.
 """

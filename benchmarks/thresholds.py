@@ -134,7 +134,7 @@ def measured(judge: Ours, product: Product, key: tuple) -> Row:
 
 def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
     """All rows of the command line: those that are there, and the others as they are computed."""
-    for weights, tower, _ in backbones_of(args):
+    for weights, encoder, _ in backbones_of(args):
         backbone = None
         for category, catalogue in catalogues(args).items():
             product = None
@@ -142,9 +142,9 @@ def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
                 for shots, seed in ((shots, seed) for shots in args.shots for seed in args.seeds):
                     key = method, weights, category, shots, seed
                     if key not in rows:
-                        backbone = backbone or encoded_backbone(args, tower)
+                        backbone = backbone or encoded_backbone(args, encoder)
                         product = product or Product(catalogue, category, args.images)
-                        rows[key] = measured(Ours(method, args, tower, backbone), product, key)
+                        rows[key] = measured(Ours(method, args, encoder, backbone), product, key)
                         write_row(rows[key], args.json)
                     yield rows[key]
 

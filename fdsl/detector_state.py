@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fdsl.config.run_config import FittedConfig
-from fdsl.factory import assemble, saved_method, tower_of
+from fdsl.factory import assemble, backbone_of_detector, saved_method
 from fdsl.thresholds.threshold import LEAVE_COPY_OUT, LEAVE_ONE_OUT, NormalScores, Prior, is_normal
 from models.detector import Detector
 from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
@@ -73,7 +73,7 @@ def restored(
 
     Raises ModelError for another backbone, ConfigError for tensors that are missing or have other shapes.
     """
-    backbone = tower_of(config.detector)
+    backbone = backbone_of_detector(config.detector)
     if backbone.fingerprint != config.fingerprint:
         raise ModelError(
             f"The backbone's weights ({backbone.fingerprint}) are not those that {file} was made with "

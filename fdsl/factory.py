@@ -57,7 +57,7 @@ def build_detector(
 
 def _undirected(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None) -> Detector:
     """The same, before it has the text directions of each category."""
-    backbone = tower_of(config) if like is None else like.backbone
+    backbone = backbone_of_detector(config) if like is None else like.backbone
     if checkpoint is None:
         own = make_method(config, backbone.width, len(backbone.layers))
         return assemble(config, backbone, own)
@@ -86,16 +86,22 @@ def make_method(
     return method
 
 
-def tower_of(config: DetectorConfig) -> Backbone:
+def backbone_of_detector(config: DetectorConfig) -> Backbone:
     """The backbone of a configuration, on its device and in its precision; ModelError as load_backbone."""
     machine = config.machine
-    return load_tower(config.backbone, torch.device(machine.device), getattr(torch, machine.precision))
+    return backbone_of(config.backbone, torch.device(machine.device), getattr(torch, machine.precision))
 
 
-def load_tower(tower: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
+def backbone_of(encoder: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
     """The backbone of these settings; ModelError as load_backbone."""
     return load_backbone(
-        tower.model, tower.pretrained, tower.layers, device, dtype, tower.model_config, tower.token_norm
+        encoder.model,
+        encoder.pretrained,
+        encoder.layers,
+        device,
+        dtype,
+        encoder.model_config,
+        encoder.token_norm,
     )
 
 
@@ -106,7 +112,7 @@ def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Dete
 
 def detector_config(
     method: str,
-    tower: BackboneConfig,
+    encoder: BackboneConfig,
     options: MethodConfig,
     windows: WindowConfig,
     image_score: str,
@@ -117,8 +123,8 @@ def detector_config(
     _refuse_other_kinds(windows, image_score)
     chosen = choose_device(device)
     machine = machine_facts(chosen, choose_precision(precision, chosen))
-    made = DetectorConfig(method, tower, options, windows, machine)
-    if tower.untrained:
+    made = DetectorConfig(method, encoder, options, windows, machine)
+    if encoder.untrained:
         logger.warning(
             "The backbone is untrained (--pretrained none): results show that everything runs, "
             "not how good the method is."
@@ -189,9 +195,11 @@ def moved_config(
     if dtype == torch.float16 and chosen.type == "cpu":
         dtype = torch.float32
         logger.info("detector %s: made in float16, used in float32 on this CPU", file)
-    tower = config.detector.backbone
-    tower = replace(
-        tower, pretrained=pretrained or tower.pretrained, model_config=model_config or tower.model_config
+    encoder = config.detector.backbone
+    encoder = replace(
+        encoder,
+        pretrained=pretrained or encoder.pretrained,
+        model_config=model_config or encoder.model_config,
     )
-    detector = replace(config.detector, backbone=tower, machine=machine_facts(chosen, dtype))
+    detector = replace(config.detector, backbone=encoder, machine=machine_facts(chosen, dtype))
     return replace(config, detector=detector)

@@ -122,15 +122,15 @@ def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype
     """How long one photograph takes in the backbone; with random weights where others are not here."""
     import torch
 
-    from fdsl.factory import load_tower
+    from fdsl.factory import backbone_of
 
     known = config if trained else replace(config, pretrained=UNTRAINED)
-    tower = load_tower(known, device, dtype)
+    backbone = backbone_of(known, device, dtype)
     image = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
     best = float("inf")
     for _ in range(PASSES):
         start = time.perf_counter()
-        tower.encode(image).tokens.cpu()
+        backbone.encode(image).tokens.cpu()
         best = min(best, time.perf_counter() - start)
     return Finding(f"one photograph at {config.image_size} px", f"{best:.2f} s in the backbone")
 

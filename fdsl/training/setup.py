@@ -13,7 +13,7 @@ import torch
 
 from data.catalogue import describe_catalogue, open_catalogue
 from fdsl.config.training_config import Recipe, TrainedWith, TrainingSettings
-from fdsl.factory import load_tower
+from fdsl.factory import backbone_of
 from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import SavedTraining, TrainingState
 from fdsl.training.training_set import TrainingSet, draw_training_set, join_training_sets
@@ -85,7 +85,7 @@ def begin(plan: TrainingPlan, unfinished: Path) -> Begun:
     warn_of_untrained(plan.backbone)
 
     def load(precision: torch.dtype) -> Backbone:
-        return load_tower(plan.backbone, device, precision)
+        return backbone_of(plan.backbone, device, precision)
 
     backbone = load(dtype)
     recipe = plan.recipe
@@ -150,8 +150,8 @@ def open_training_set(plan: TrainingPlan) -> TrainingSet:
     return training_set
 
 
-def warn_of_untrained(tower: BackboneConfig) -> None:
-    if tower.untrained:
+def warn_of_untrained(encoder: BackboneConfig) -> None:
+    if encoder.untrained:
         logger.warning(
             "The backbone is untrained (--pretrained none): its features are random projections. "
             "Results show that everything runs, not how good the method is."

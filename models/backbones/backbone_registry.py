@@ -67,10 +67,10 @@ def cached_weights(model: str, tag: str) -> Path | None:
     return family_of(model).cached(model, tag)
 
 
-def text_directions(tower: BackboneConfig, wanted: Sequence[MethodConfig]) -> list[Tensor]:
+def text_directions(encoder: BackboneConfig, wanted: Sequence[MethodConfig]) -> list[Tensor]:
     """The directions (2,D) of normal and damaged in the words of each of `wanted`; the text encoder is there
     only as long as they are made. ModelError for a backbone without one."""
-    encode = family_of(tower.model).text_encoder(tower.model, tower.pretrained, tower.model_config)
+    encode = family_of(encoder.model).text_encoder(encoder.model, encoder.pretrained, encoder.model_config)
     return [directions(encode, options) for options in wanted]
 
 

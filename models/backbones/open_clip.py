@@ -19,13 +19,13 @@ from models.backbone import NOTHING_MORE
 from models.backbones.cpu_attention import narrow_products, pack_attention
 from models.backbones.frozen_vit import FrozenEncoder, nearest_multiple, quarters, unit_tokens
 from models.backbones.open_clip_loading import (
-    downloaded_tower,
+    downloaded_encoder,
+    encoder_of_file,
     normalisation_of,
     register_model_configs,
     require_square_vit,
     shape_of_config,
-    tower_of_file,
-    untrained_tower,
+    untrained_encoder,
 )
 from models.backbones.text.projection import projected_tokens, refuse_without_projection, what_enters
 from models.backbones.timm import TimmBackbone
@@ -124,7 +124,7 @@ def load_open_clip(
             f"--model {model} is not known to open_clip"
             f"{'; near names: ' + ', '.join(near) if near else ''}; other models need --model-config DIR."
         )
-    visual = of_weights(model, pretrained, untrained_tower, tower_of_file, downloaded_tower)
+    visual = of_weights(model, pretrained, untrained_encoder, encoder_of_file, downloaded_encoder)
     mean, std = normalisation_of(model, pretrained)
     if isinstance(visual, TimmModel):
         return partial(TimmBackbone, visual.trunk, mean=mean, std=std, head=visual.head)

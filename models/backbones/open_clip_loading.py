@@ -11,9 +11,9 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from models.backbones.timm_loading import PREFIX, quiet, require_plain_vit, seeded, shape_of_tower
+from models.backbones.timm_loading import PREFIX, quiet, require_plain_vit, seeded, shape_of_encoder
 from models.backbones.weights_io.announce_weights import announce
-from models.backbones.weights_io.check_weights import fill_image_tower, read_image_tower
+from models.backbones.weights_io.check_weights import fill_image_encoder, read_image_encoder
 from models.backbones.weights_io.read_weights import first_in_cache
 from utils.errors import ModelError
 from utils.files import parsed_json
@@ -22,7 +22,7 @@ from utils.text import first_line
 logger = logging.getLogger("fdsl")
 HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 # No text encoder is used here: where its weights are not loaded, the smallest possible one is built.
-TINY_TEXT_TOWER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
+TINY_TEXT_ENCODER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 # What open_clip and PyTorch raise for sizes that no model has, and for models that there are not.
 NOT_BUILT = (
     *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
@@ -45,11 +45,11 @@ def register_model_configs(folder: str) -> None:
     open_clip.add_model_config(folder)
 
 
-def untrained_tower(model: str) -> VisionTransformer:
-    return seeded(lambda: _new_tower(model, "cpu"))
+def untrained_encoder(model: str) -> VisionTransformer:
+    return seeded(lambda: _new_encoder(model, "cpu"))
 
 
-def _new_tower(model: str, device: str) -> VisionTransformer:
+def _new_encoder(model: str, device: str) -> VisionTransformer:
     try:
         with quiet():
             visual = open_clip.create_model(
@@ -57,7 +57,7 @@ def _new_tower(model: str, device: str) -> VisionTransformer:
                 pretrained=None,
                 precision="fp32",
                 device=device,
-                text_cfg=TINY_TEXT_TOWER,
+                text_cfg=TINY_TEXT_ENCODER,
                 force_custom_text=False,
             ).visual
     except NOT_BUILT as error:
@@ -85,7 +85,7 @@ def shape_of_config(model: str) -> tuple[int, int] | None:
         return None
     if "timm_model_name" in vision:
         try:
-            trunk = shape_of_tower(f"{PREFIX}{vision['timm_model_name']}")
+            trunk = shape_of_encoder(f"{PREFIX}{vision['timm_model_name']}")
         except ModelError:  # no ViT: reported when it is built
             return None
         return len(trunk.blocks), trunk.patch_embed.patch_size[0]
@@ -108,22 +108,22 @@ def require_square_vit(visual: nn.Module) -> None:
             )
 
 
-def tower_of_file(model: str, file: Path) -> VisionTransformer:
+def encoder_of_file(model: str, file: Path) -> VisionTransformer:
     """The image encoder with the file's weights, made without any of its own: drawing random ones takes
     seconds."""
-    state = read_image_tower(file)
+    state = read_image_encoder(file)
     with torch.device("meta"):
-        visual = _new_tower(model, "meta")
-    fill_image_tower(visual, state, str(file))
+        visual = _new_encoder(model, "meta")
+    fill_image_encoder(visual, state, str(file))
     if any(
         tensor.is_meta for tensor in (*visual.parameters(), *visual.buffers())
     ):  # a buffer that no file holds
-        visual = untrained_tower(model)
-        fill_image_tower(visual, state, str(file))
+        visual = untrained_encoder(model)
+        fill_image_encoder(visual, state, str(file))
     return visual
 
 
-def downloaded_tower(model: str, tag: str) -> VisionTransformer:
+def downloaded_encoder(model: str, tag: str) -> VisionTransformer:
     return downloaded_clip(model, tag).visual
 
 

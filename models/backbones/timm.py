@@ -19,14 +19,14 @@ from models.backbones.frozen_vit import FrozenEncoder, nearest_multiple, quarter
 from models.backbones.timm_attention import pack_attention
 from models.backbones.timm_loading import (
     PREFIX,
-    Tower,
-    downloaded_tower,
+    TimmEncoder,
+    downloaded_encoder,
+    encoder_of_file,
     of_weights,
     rope_of_any_grid,
-    shape_of_tower,
+    shape_of_encoder,
     tags_of,
-    tower_of_file,
-    untrained_tower,
+    untrained_encoder,
 )
 from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 from utils.config import FINAL, RAW, USUAL_SIDE, BackboneConfig
@@ -47,7 +47,7 @@ class TimmBackbone(FrozenEncoder):
 
     def __init__(
         self,
-        visual: Tower,
+        visual: TimmEncoder,
         layers: Sequence[int],
         device: torch.device,
         dtype: torch.dtype,
@@ -63,7 +63,7 @@ class TimmBackbone(FrozenEncoder):
         super().__init__(
             len(visual.blocks), layers, patch, width, token_norm, state, device, dtype, mean, std
         )
-        self.visual: Tower = narrow_blocks(visual.requires_grad_(False).to(device), dtype)
+        self.visual: TimmEncoder = narrow_blocks(visual.requires_grad_(False).to(device), dtype)
         self.head = head.requires_grad_(False).to(device)
         self.train(False)
 
@@ -93,7 +93,7 @@ class TimmBackbone(FrozenEncoder):
         return F.normalize(self.head(pooled).float(), dim=-1)
 
 
-def _take_any_grid(visual: Tower) -> None:
+def _take_any_grid(visual: TimmEncoder) -> None:
     """Makes an encoder that was built for one size take images of every multiple of its patch side; its own
     position table stays, each grid is taken from it anew."""
     if not visual.dynamic_img_size and getattr(visual, "rope", None) is not None:
@@ -104,7 +104,7 @@ def _take_any_grid(visual: Tower) -> None:
     embed.output_fmt = type(embed.output_fmt)("NHWC")
 
 
-def narrow_blocks(visual: Tower, dtype: torch.dtype) -> Tower:
+def narrow_blocks(visual: TimmEncoder, dtype: torch.dtype) -> TimmEncoder:
     """Puts the products of every block into `dtype`; what is added up from block to block stays in float32,
     and so do position tables. An encoder with other blocks is put into `dtype` as a whole."""
     if dtype == torch.float32:
@@ -125,7 +125,7 @@ class NarrowBlock(nn.Module):
     """A plain block of timm whose branches are narrow: what they add is widened once, and the sum is taken in
     its place."""
 
-    def __init__(self, block: Tower) -> None:
+    def __init__(self, block: TimmEncoder) -> None:
         super().__init__()
         self.norm1, self.attn = block.norm1, block.attn
         self.norm2, self.mlp = block.norm2, block.mlp
@@ -136,7 +136,7 @@ class NarrowBlock(nn.Module):
         return self.mlp(self.norm2(tokens)).float().add_(tokens)
 
 
-def _fold_scales(block: Tower) -> None:
+def _fold_scales(block: TimmEncoder) -> None:
     """Multiplies what a block scales its branches by into their last products, in float32: two passes over
     all tokens less."""
     own = type(block) is Block
@@ -160,7 +160,7 @@ def load_timm(model: str, pretrained: str, model_config: str | None = None) -> C
     CLIP, or "none" (untrained weights from a fixed seed). Raises ModelError for an unknown model or tag, one
     that is no ViT, weights that cannot be fetched, a file that does not fill it.
     """
-    visual = of_weights(model, pretrained, untrained_tower, tower_of_file, downloaded_tower)
+    visual = of_weights(model, pretrained, untrained_encoder, encoder_of_file, downloaded_encoder)
     trained_with = timm.data.resolve_model_data_config(visual)
     return partial(TimmBackbone, visual, mean=trained_with["mean"], std=trained_with["std"])
 
@@ -173,7 +173,7 @@ def refuse_texts(model: str, pretrained: str, model_config: str | None = None) -
 def defaults_of_timm(model: str, model_config: str | None = None) -> BackboneConfig:
     """What a `timm/...` model is used with by default: its own tag, blocks at the quarters of its
     depth, about USUAL_SIDE pixels, and the last norm for DINO's. ModelError as `load_timm`."""
-    visual = shape_of_tower(model)
+    visual = shape_of_encoder(model)
     base, _, tag = model.removeprefix(PREFIX).partition(".")
     tags = tags_of(base)
     return BackboneConfig(

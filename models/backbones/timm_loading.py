@@ -31,10 +31,10 @@ from utils.text import first_line, one_line
 logger = logging.getLogger("fdsl")
 PREFIX = "timm/"
 Built = TypeVar("Built")
-Tower = Any  # a VisionTransformer or Eva of timm: their parts have no types
+TimmEncoder = Any  # a VisionTransformer or Eva of timm: their parts have no types
 UNTRAINED_SEED = 2025
 # What no encoder has: a classifier's last layer, and what only training uses.
-NOT_OF_A_TOWER = ("head.", "head_dist.", "mask_token", "decoder", "text.", "logit_scale", "logit_bias")
+NOT_OF_AN_ENCODER = ("head.", "head_dist.", "mask_token", "decoder", "text.", "logit_scale", "logit_bias")
 PATCH_BIAS = "patch_embed.proj.bias"
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -91,21 +91,21 @@ def tags_of(base: str) -> list[str]:
     return [name.partition(".")[2] for name in timm.list_pretrained(f"{base}.*")]
 
 
-def shape_of_tower(model: str) -> Tower:
+def shape_of_encoder(model: str) -> TimmEncoder:
     """The encoder of a `timm/...` model without any values: made in a fraction of a second."""
     with torch.device("meta"):
-        return _new_tower(model, name_in_timm(model))
+        return _new_encoder(model, name_in_timm(model))
 
 
-def untrained_tower(model: str) -> Tower:
+def untrained_encoder(model: str) -> TimmEncoder:
     """The encoder with random weights from a fixed seed."""
-    return seeded(lambda: _new_tower(model, name_in_timm(model)))
+    return seeded(lambda: _new_encoder(model, name_in_timm(model)))
 
 
-def downloaded_tower(model: str, tag: str) -> Tower:
+def downloaded_encoder(model: str, tag: str) -> TimmEncoder:
     """The encoder with weights of timm's hub, or of its cache."""
     name = tagged_name(model, tag)
-    shape_of_tower(f"{PREFIX}{name}")  # refuses what is no ViT before anything is fetched
+    shape_of_encoder(f"{PREFIX}{name}")  # refuses what is no ViT before anything is fetched
     source = timm.get_pretrained_cfg(name)
     if source is not None and source.hf_hub_id:
         announce(f"{tag} of {PREFIX}{name}", source.hf_hub_id, TIMM_FILES)
@@ -130,15 +130,15 @@ def weights_of_timm(model: str, tag: str) -> Path | None:
     return first_in_cache(repository, TIMM_FILES) if repository else None
 
 
-def tower_of_file(model: str, file: Path) -> Tower:
+def encoder_of_file(model: str, file: Path) -> TimmEncoder:
     """The encoder with a file's weights, in the names of timm, of Meta's DINOv2 and DINOv3, of transformers,
     or of CLIP.
 
     Raises ModelError naming the file and what is missing or left over in it.
     """
-    visual = shape_of_tower(model)
+    visual = shape_of_encoder(model)
     if any(buffer.is_meta for buffer in visual.buffers()):  # what no file holds has to be computed
-        visual = untrained_tower(model)
+        visual = untrained_encoder(model)
     state = read_state(file, VISUAL)
     state = to_meta(state) if is_vit_of_transformers(state) else _as_open_clip(state)
     refuse_other_numbers(state, file)
@@ -146,7 +146,7 @@ def tower_of_file(model: str, file: Path) -> Tower:
     converted = {
         name: value
         for name, value in _in_names_of_timm(state, visual, file).items()
-        if name in own or not name.startswith(NOT_OF_A_TOWER)
+        if name in own or not name.startswith(NOT_OF_AN_ENCODER)
     }
     if f"{VISUAL}conv1.weight" in state and PATCH_BIAS in own:  # CLIP's patches have no bias
         converted.setdefault(PATCH_BIAS, torch.zeros(own[PATCH_BIAS].shape))
@@ -163,7 +163,7 @@ def _as_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{VISUAL}{name}": value for name, value in state.items()}
 
 
-def _in_names_of_timm(state: dict[str, Tensor], visual: Tower, file: Path) -> dict[str, Tensor]:
+def _in_names_of_timm(state: dict[str, Tensor], visual: TimmEncoder, file: Path) -> dict[str, Tensor]:
     """The state dict as timm's own filter for such an encoder converts it: other names, other patch grids."""
     module = sys.modules[Eva.__module__ if isinstance(visual, Eva) else VisionTransformer.__module__]
     try:
@@ -176,7 +176,7 @@ def _in_names_of_timm(state: dict[str, Tensor], visual: Tower, file: Path) -> di
         ) from error
 
 
-def _new_tower(model: str, name: str) -> Tower:
+def _new_encoder(model: str, name: str) -> TimmEncoder:
     try:
         with quiet():
             visual = timm.create_model(name, pretrained=False, num_classes=0, dynamic_img_size=True)
@@ -188,17 +188,17 @@ def _new_tower(model: str, name: str) -> Tower:
     return visual
 
 
-def rope_of_any_grid(visual: Tower) -> nn.Module:
+def rope_of_any_grid(visual: TimmEncoder) -> nn.Module:
     """The rotary position embedding of an encoder that was built for one grid, made for every grid: that of a
     twin of one block."""
     name = visual.pretrained_cfg["architecture"]
     with quiet():
-        twin: Tower = timm.create_model(name, num_classes=0, dynamic_img_size=True, depth=1)
+        twin: TimmEncoder = timm.create_model(name, num_classes=0, dynamic_img_size=True, depth=1)
     rope: nn.Module = twin.rope
     return rope.to(visual.patch_embed.proj.weight.device)
 
 
-def require_plain_vit(visual: Tower, model: str) -> None:
+def require_plain_vit(visual: TimmEncoder, model: str) -> None:
     """ModelError for a model of timm that is no Vision Transformer on square patches of one size."""
     plain = isinstance(visual, (VisionTransformer, Eva)) and isinstance(visual.patch_embed, PatchEmbed)
     if not plain:

@@ -20,7 +20,7 @@ from data.tensors import image_to_pixels, mask_to_tensor
 from fdsl.store.checkpoint import load_checkpoint
 from models.backbone import normalise
 from models.backbones.timm import TimmBackbone
-from models.backbones.timm_loading import tower_of_file
+from models.backbones.timm_loading import encoder_of_file
 from models.detector import Detector
 from models.features import EMBEDDING, Views
 from models.losses import map_losses
@@ -66,7 +66,7 @@ def tower(request, real_backbone):
     """The same weights in the encoders of both libraries; golden outputs are of CLIP's mean and deviation."""
     if request.param == "open_clip":
         return real_backbone
-    visual = tower_of_file("timm/deit_tiny_patch16_224", Path(REAL_BACKBONE["pretrained"]))
+    visual = encoder_of_file("timm/deit_tiny_patch16_224", Path(REAL_BACKBONE["pretrained"]))
     like = real_backbone
     return TimmBackbone(visual, like.layers, like.device, like.dtype, like.mean.tolist(), like.std.tolist())
 

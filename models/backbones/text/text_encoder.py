@@ -22,7 +22,7 @@ from models.backbones.weights_io.transformers_names import is_of_transformers, t
 from utils.errors import ModelError
 from utils.text import first_line, one_line
 
-TINY_IMAGE_TOWER = {"image_size": 8, "layers": 1, "width": 8, "head_width": 8, "patch_size": 8}
+TINY_IMAGE_ENCODER = {"image_size": 8, "layers": 1, "width": 8, "head_width": 8, "patch_size": 8}
 AT_ONCE = 64  # sentences
 VOCABULARY = "token_embedding.weight"
 NOT_OF_TEXT = ("logit_scale", "logit_bias", "input_resolution", "context_length", "vocab_size")
@@ -40,7 +40,7 @@ def text_encoder(
     """
     if model_config is not None:
         register_model_configs(model_config)
-    _refuse_other_towers(model)
+    _refuse_other_encoders(model)
     clip = of_weights(model, pretrained, untrained_clip, clip_of_file, downloaded_clip)
     clip.eval().requires_grad_(False)
     tokenizer = tokenizer_of(model)
@@ -52,7 +52,7 @@ def text_encoder(
     return encode
 
 
-def _refuse_other_towers(model: str) -> None:
+def _refuse_other_encoders(model: str) -> None:
     """ModelError for a model whose encoders are not both open_clip's own."""
     config = open_clip.get_model_config(model) if model in open_clip.list_models() else {}
     text, vision = config.get("text_cfg", {}), config.get("vision_cfg", {})
@@ -83,7 +83,7 @@ def _new_clip(model: str) -> open_clip.CLIP:
     try:
         with quiet():
             clip = open_clip.create_model(
-                model, pretrained=None, precision="fp32", device="cpu", vision_cfg=TINY_IMAGE_TOWER
+                model, pretrained=None, precision="fp32", device="cpu", vision_cfg=TINY_IMAGE_ENCODER
             )
     except (AssertionError, AttributeError, KeyError, NotImplementedError, TypeError, ValueError) as error:
         raise ModelError(
@@ -122,31 +122,31 @@ def _prefix(state: dict[str, Tensor]) -> str:
     return "text." if any(name.startswith("text.") for name in state) else ""
 
 
-def read_text_tower(file: Path) -> dict[str, Tensor]:
+def read_text_encoder(file: Path) -> dict[str, Tensor]:
     """The text encoder's state dict in open_clip's names, from the file of a whole CLIP: see
-    read_image_tower.
+    read_image_encoder.
 
     Nothing in the file is executed. Raises ModelError, one sentence that names the file.
     """
     state = {name.removeprefix("module."): value for name, value in read_state(file).items()}
-    tower = text_to_open_clip(state) if is_of_transformers(state) else of_text(state)
-    if VOCABULARY not in tower:
+    encoder = text_to_open_clip(state) if is_of_transformers(state) else of_text(state)
+    if VOCABULARY not in encoder:
         raise ModelError(
             f"--pretrained {one_line(file, 300)} holds no text encoder: --method text and --with-text need "
             "weights of a whole CLIP."
         )
-    refuse_other_numbers(tower, file)
-    return tower
+    refuse_other_numbers(encoder, file)
+    return encoder
 
 
 def clip_of_file(model: str, file: Path) -> open_clip.CLIP:
     """A CLIP whose text encoder has the file's weights."""
-    tower, clip = read_text_tower(file), untrained_clip(model)
+    encoder, clip = read_text_encoder(file), untrained_clip(model)
     whole = clip.state_dict()
     own = _prefix(whole)
     text = of_text(whole)
     kept = {name: value for name, value in whole.items() if name.removeprefix(own) not in text}
     fill_strictly(
-        clip, kept | {f"{own}{name}": value for name, value in tower.items()}, str(file), "text encoder"
+        clip, kept | {f"{own}{name}": value for name, value in encoder.items()}, str(file), "text encoder"
     )
     return clip

@@ -33,27 +33,29 @@ def fingerprint(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def read_image_tower(file: Path) -> dict[str, Tensor]:
-    """The image encoder's state dict in open_clip's names, from a whole CLIP or its tower: a safetensors or
+def read_image_encoder(file: Path) -> dict[str, Tensor]:
+    """The image encoder's state dict in open_clip's names, from a whole CLIP or its encoder: a safetensors or
     torch file with `visual.*` or bare names, OpenAI's TorchScript archive, or transformers' `vision_model.*`.
 
     Nothing in the file is executed. Raises ModelError naming the file.
     """
     state = read_state(file, VISUAL)
     if is_of_transformers(state):
-        tower = to_open_clip(state)
-        if "proj" not in tower:
+        encoder = to_open_clip(state)
+        if "proj" not in encoder:
             raise ModelError(
                 f"--pretrained {file} holds no {PROJECTION}: it is the image encoder alone; fetch the "
                 "model.safetensors of the whole CLIP."
             )
     else:
-        tower = {name.removeprefix(VISUAL): value for name, value in state.items() if name.startswith(VISUAL)}
-    refuse_other_numbers(tower or state, file)
-    return tower or state
+        encoder = {
+            name.removeprefix(VISUAL): value for name, value in state.items() if name.startswith(VISUAL)
+        }
+    refuse_other_numbers(encoder or state, file)
+    return encoder or state
 
 
-def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -> None:
+def fill_image_encoder(visual: nn.Module, state: dict[str, Tensor], source: str) -> None:
     """Loads `state` strictly into the encoder, in float32 whatever it is stored in; its position table may be
     of any square grid.
 
@@ -72,11 +74,11 @@ def fill_image_tower(visual: nn.Module, state: dict[str, Tensor], source: str) -
 
 
 def fill_strictly(
-    tower: nn.Module, state: dict[str, Tensor], source: str, what: str = "image encoder"
+    encoder: nn.Module, state: dict[str, Tensor], source: str, what: str = "image encoder"
 ) -> None:
     """Loads `state` into the encoder, in float32 whatever it is stored in; ModelError, which calls it `what`,
     with the names that are missing, unexpected, misshapen or not finite."""
-    own = tower.state_dict()
+    own = encoder.state_dict()
     fits = {name for name in own if name in state and state[name].shape == own[name].shape}
     faults = {
         "missing": sorted(set(own) - set(state)),
@@ -90,7 +92,7 @@ def fill_strictly(
     bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
     if bad:
         raise ModelError(f"--pretrained {source} holds values that are not finite ({_some(bad)}).")
-    tower.load_state_dict(state, strict=True, assign=True)
+    encoder.load_state_dict(state, strict=True, assign=True)
 
 
 def _some(names: list[str]) -> str:

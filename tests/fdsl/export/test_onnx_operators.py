@@ -14,7 +14,7 @@ pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
 HEADS, WIDTH = 2, 8
 
 
-class Tower(nn.Module):
+class TimmEncoder(nn.Module):
     """A block as towers write it. `order`: which third of the product is query, key and value."""
 
     def __init__(self, order=(0, 1, 2), approximate="none", normed=False, bias=True, products=1):
@@ -73,7 +73,7 @@ def both(tower, tmp_path):
 )
 def test_thirds_of_one_product_are_handed_on_as_they_are(options, handed_on, tmp_path):
     torch.manual_seed(0)
-    wanted, given, nodes = both(Tower(**options), tmp_path)
+    wanted, given, nodes = both(TimmEncoder(**options), tmp_path)
     np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-6)
     kinds = [node.op_type for node in nodes]
     (attention,) = [node for node in nodes if node.op_type == onnx_operators.ATTENTION]

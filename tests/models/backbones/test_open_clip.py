@@ -15,7 +15,7 @@ from models.backbone import normalise
 from models.backbones import cpu_attention, open_clip_loading
 from models.backbones.backbone_registry import load_backbone
 from models.backbones.open_clip import OpenClipBackbone, resize_position_table
-from models.backbones.open_clip_loading import _new_tower
+from models.backbones.open_clip_loading import _new_encoder
 from models.backbones.timm_loading import UNTRAINED_SEED
 from models.backbones.weights_io.announce_weights import announce
 from models.backbones.weights_io.check_weights import fingerprint
@@ -56,14 +56,14 @@ def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tm
     construction."""
     state = tower(tiny_configs).visual.state_dict()
     save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "tower.safetensors")
-    made = _new_tower
+    made = _new_encoder
 
     def with_buffer(model, device):
         visual = made(model, device)
         visual.register_buffer("angles", torch.ones(3), persistent=False)
         return visual
 
-    monkeypatch.setattr(open_clip_loading, "_new_tower", with_buffer)
+    monkeypatch.setattr(open_clip_loading, "_new_encoder", with_buffer)
     visual = tower(tiny_configs, pretrained=str(tmp_path / "tower.safetensors")).visual
     assert torch.equal(visual.angles, torch.ones(3)) and all(
         torch.equal(visual.state_dict()[name], state[name]) for name in state

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from models.backbones import cpu_attention, timm_loading
 from models.backbones.backbone_registry import defaults_of, load_backbone
-from models.backbones.open_clip_loading import untrained_tower
+from models.backbones.open_clip_loading import untrained_encoder
 from models.backbones.timm import TimmBackbone
 from models.backbones.timm_attention import AttentionByProducts
 from models.features import EMBEDDING, RAW_TOKENS
@@ -189,7 +189,7 @@ def test_a_file_in_timms_names_fills_the_tower(tmp_path):
     trained = timm.create_model("test_vit", num_classes=7)
     file = saved(trained.state_dict(), tmp_path / "weights.safetensors")
     found = load_backbone(SMALL, file, [1, 2])
-    own = timm_loading.untrained_tower(SMALL).state_dict()
+    own = timm_loading.untrained_encoder(SMALL).state_dict()
     assert set(own) == set(found.visual.state_dict())
     assert all(torch.equal(found.visual.state_dict()[name], trained.state_dict()[name]) for name in own)
     torch.save(
@@ -202,7 +202,7 @@ def test_a_file_in_timms_names_fills_the_tower(tmp_path):
 def test_metas_own_dinov2_names_are_converted(tmp_path, monkeypatch):
     """Registers, a class entry in the position table, a mask token: as Meta writes them."""
     visual = timm.create_model("vit_small_patch14_reg4_dinov2", num_classes=0, depth=1, dynamic_img_size=True)
-    monkeypatch.setattr(timm_loading, "_new_tower", lambda *_: visual)
+    monkeypatch.setattr(timm_loading, "_new_encoder", lambda *_: visual)
     state = {name: torch.randn_like(value) for name, value in visual.state_dict().items()}
     metas = {
         name: value for name, value in state.items() if name not in ("cls_token", "reg_token", "pos_embed")
@@ -295,7 +295,7 @@ def test_towers_that_open_clip_takes_from_timm(tmp_path):
     found = load_backbone("ViT-of-timm-test", "none", [1, 2], model_config=configs)
     assert isinstance(found, TimmBackbone) and found.width == 64
     images = torch.randn(2, 3, 160, 160)
-    own = untrained_tower("ViT-of-timm-test").eval()
+    own = untrained_encoder("ViT-of-timm-test").eval()
     with torch.no_grad():
         pooled = F.normalize(own(images), dim=-1)
     given = found.encode_normalised(images, EVERYTHING)
@@ -388,6 +388,6 @@ def test_the_names_that_transformers_gives_vits_are_read(kind, prefix, tmp_path,
     save_file(
         {f"{prefix}{n}": v.contiguous().clone() for n, v in theirs.items()}, tmp_path / "model.safetensors"
     )
-    monkeypatch.setattr(timm_loading, "shape_of_tower", lambda _: of_authors(kind))
-    found = timm_loading.tower_of_file("timm/any", tmp_path / "model.safetensors").state_dict()
+    monkeypatch.setattr(timm_loading, "shape_of_encoder", lambda _: of_authors(kind))
+    found = timm_loading.encoder_of_file("timm/any", tmp_path / "model.safetensors").state_dict()
     assert all(torch.equal(found[name], value) for name, value in wanted.state_dict().items())

@@ -17,7 +17,7 @@ from fdsl.thresholds.leave_one_out import set_scales
 from models.backbone import normalise
 from models.backbones.backbone_registry import load_backbone, text_directions
 from models.backbones.text.prompts import TEMPLATES, directions, object_of, sentences
-from models.backbones.text.text_encoder import read_text_tower, text_encoder
+from models.backbones.text.text_encoder import read_text_encoder, text_encoder
 from models.detector import NO_WINDOWS, Detector
 from models.features import EMBEDDING, PROJECTED
 from models.matching.candidates import Elsewhere
@@ -353,7 +353,7 @@ def test_weights_without_a_text_tower_are_refused(clips, tmp_path):
     visual = clips.made["ViT-text-plain"].visual.state_dict()
     save_file(visual, tmp_path / "tower.safetensors")
     with pytest.raises(ModelError, match="holds no text encoder"):
-        read_text_tower(tmp_path / "tower.safetensors")
+        read_text_encoder(tmp_path / "tower.safetensors")
     whole = clips.made["ViT-text-plain"].state_dict()
     del whole["ln_final.bias"]
     save_file(whole, tmp_path / "less.safetensors")
