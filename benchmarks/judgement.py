@@ -205,15 +205,8 @@ def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
     """All rows of the command line: those that are there, and the others as they are computed."""
     products = catalogues(args)
     for weights, encoder, heads in backbones_of(args):
-        facts = (
-            encoder.model,
-            encoder.layers,
-            encoder.image_size,
-            encoder.token_norm,
-            args.precision,
-            args.images,
-        )
-        run, ready = " ".join(map(str, facts)), None
+        settings = (encoder.model, encoder.layers, encoder.image_size, encoder.token_norm)
+        run, ready = " ".join(map(str, (*settings, args.precision, args.images))), None
         for category, catalogue in products.items():
             product = None
             for shots, seed, text in itertools.product(args.shots, args.seeds, args.methods):

@@ -92,16 +92,10 @@ def backbone_of_detector(config: DetectorConfig) -> Backbone:
     return backbone_of(config.backbone, torch.device(machine.device), getattr(torch, machine.precision))
 
 
-def backbone_of(encoder: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
+def backbone_of(config: BackboneConfig, device: torch.device, dtype: torch.dtype) -> Backbone:
     """The backbone of these settings; ModelError as load_backbone."""
     return load_backbone(
-        encoder.model,
-        encoder.pretrained,
-        encoder.layers,
-        device,
-        dtype,
-        encoder.model_config,
-        encoder.token_norm,
+        config.model, config.pretrained, config.layers, device, dtype, config.model_config, config.token_norm
     )
 
 
@@ -196,10 +190,7 @@ def moved_config(
         dtype = torch.float32
         logger.info("detector %s: made in float16, used in float32 on this CPU", file)
     encoder = config.detector.backbone
-    encoder = replace(
-        encoder,
-        pretrained=pretrained or encoder.pretrained,
-        model_config=model_config or encoder.model_config,
-    )
+    weights, folder = pretrained or encoder.pretrained, model_config or encoder.model_config
+    encoder = replace(encoder, pretrained=weights, model_config=folder)
     detector = replace(config.detector, backbone=encoder, machine=machine_facts(chosen, dtype))
     return replace(config, detector=detector)

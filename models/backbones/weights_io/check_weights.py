@@ -48,9 +48,8 @@ def read_image_encoder(file: Path) -> dict[str, Tensor]:
                 "model.safetensors of the whole CLIP."
             )
     else:
-        encoder = {
-            name.removeprefix(VISUAL): value for name, value in state.items() if name.startswith(VISUAL)
-        }
+        named = {name: value for name, value in state.items() if name.startswith(VISUAL)}
+        encoder = {name.removeprefix(VISUAL): value for name, value in named.items()}
     refuse_other_numbers(encoder or state, file)
     return encoder or state
 
