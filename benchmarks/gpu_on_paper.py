@@ -33,6 +33,7 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
 
 import models.backbones.frozen_vit as frozen_vit
 import models.branches
@@ -154,11 +155,13 @@ class Counting(TorchDispatchMode):
         if name in ("_to_copy", "copy_") and len(devices) > 1:
             self.crossed["to device" if made[0].device.type == "cuda" else "to host"] += size_of(given[-1])
         elif "cuda" in devices and name not in NO_KERNEL and func.namespace == "aten" and not _is_view(func):
-            self._count(name, given, made)
+            self._count(name, given, made, _flops(func, args, kwargs or {}, found, given))
         return found
 
-    def _count(self, name: str, given: list[torch.Tensor], made: list[torch.Tensor]) -> None:
-        flops, narrow = _flops(name, given, made)
+    def _count(
+        self, name: str, given: list[torch.Tensor], made: list[torch.Tensor], product: tuple[float, bool]
+    ) -> None:
+        flops, narrow = product
         touched = {id(one): one for one in [*given, *made]}.values()
         moved = sum(_moved(name, one, given, made) for one in touched)
         self.launches, self.flops, self.bytes = self.launches + 1, self.flops + flops, self.bytes + moved
@@ -203,16 +206,13 @@ def _moved(name: str, one: torch.Tensor, given: list[torch.Tensor], made: list[t
     return size_of(one) if 0 not in one.stride() else min(size_of(one), one.untyped_storage().nbytes())
 
 
-def _flops(name: str, given: list[torch.Tensor], made: list[torch.Tensor]) -> tuple[float, bool]:
+def _flops(func, args, kwargs, found, given: list[torch.Tensor]) -> tuple[float, bool]:
     """Operations of a product, and whether its factors are narrow."""
+    formula = flop_registry.get(func._overloadpacket)
     half = (torch.float16, torch.bfloat16)
-    if name in ("mm", "addmm", "bmm", "baddbmm"):
-        return 2.0 * given[-2].numel() * given[-1].shape[-1], given[-2].dtype in half
-    if name == "convolution":
-        return 2.0 * made[0].numel() * given[1][0].numel(), given[0].dtype in half
-    if "scaled_dot_product" in name:
-        return 4.0 * given[0].numel() * given[1].shape[-2], given[0].dtype in half
-    return 0.0, True
+    return (
+        (0.0, True) if formula is None else (formula(*args, **kwargs, out_val=found), given[-1].dtype in half)
+    )
 
 
 def _moved_module(self: nn.Module, function, recurse: bool = True) -> nn.Module:

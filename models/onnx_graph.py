@@ -8,14 +8,13 @@ there the queries are. All windows of a photograph are encoded at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from models.detector import Detector
-from models.features import EMBEDDING, TOP1_SHARE, Features, FinalMaps, ScoreMaps, views_of
-from models.matching.candidates import PICKS, Bank, Matching, OwnPicks, PickedByAny
+from models.features import TOP1_SHARE, Features, FinalMaps, ScoreMaps, views_of
+from models.matching.candidates import EVERYTHING, Bank, Matching, OwnPicks, PickedByAny
 from models.matching.memory_bank import SIMILARITY_VALUES
 from models.views.sliding_windows import WindowGrid
 from utils.errors import ModelError
@@ -25,13 +24,23 @@ OUTPUTS = ("map", "score", "base_score", "window_score")
 
 @dataclass(frozen=True)
 class InParts(Matching):
-    """Every token of the bank may be matched; the query are `windows` windows of each photograph (1: it is
-    whole)."""
+    """What `match` finds, without loops over what it picks; the query are `windows` windows of each image (1:
+    it is whole)."""
 
+    match: Matching = EVERYTHING
     windows: int = 1
 
     def allowed(self, bank: Bank, query: Features) -> Tensor | None:
         """Which windows of the bank each of the query's may match (B,P) bool; None: all."""
+        if isinstance(self.match, PickedByAny):
+            picked = (query.wanted_embedding() @ bank.window_keys.t()).argmax(-1)
+            places = torch.arange(len(bank.window_keys))
+            of_photograph = (picked.view(-1, self.windows, 1) == places).any(1, keepdim=True)
+            return of_photograph.expand(-1, self.windows, -1).flatten(0, 1)
+        if isinstance(self.match, OwnPicks):
+            likeness = bank.keys_of(query.tokens) @ bank.window_keys.t()
+            picked = likeness.topk(min(self.match.most, likeness.shape[1]), dim=-1).indices
+            return torch.zeros_like(likeness, dtype=torch.bool).scatter(1, picked, True)
         return None
 
     def index(self, bank: Bank, query: Features, align: str) -> Tensor:
@@ -46,31 +55,6 @@ class InParts(Matching):
             for block, normal in zip(tokens, bank.centred)
         ]
         return torch.stack(found)
-
-
-@dataclass(frozen=True)
-class PickedInParts(InParts):
-    """As PickedByAny."""
-
-    want: ClassVar[frozenset[str]] = frozenset({EMBEDDING})
-
-    def allowed(self, bank: Bank, query: Features) -> Tensor:
-        picked = (query.wanted_embedding() @ bank.window_keys.t()).argmax(-1)
-        known = torch.arange(len(bank.window_keys))
-        of_photograph = (picked.view(-1, self.windows, 1) == known).any(1, keepdim=True)
-        return of_photograph.expand(-1, self.windows, -1).flatten(0, 1)
-
-
-@dataclass(frozen=True)
-class OwnPicksInParts(InParts):
-    """As OwnPicks."""
-
-    most: int = PICKS
-
-    def allowed(self, bank: Bank, query: Features) -> Tensor:
-        likeness = bank.keys_of(query.tokens) @ bank.window_keys.t()
-        picked = likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
-        return torch.zeros_like(likeness, dtype=torch.bool).scatter(1, picked, True)
 
 
 def nearest_in_parts(
@@ -143,7 +127,7 @@ class DetectorGraph(nn.Module):
         self.outputs = OUTPUTS if detector.windows is not None else OUTPUTS[:3]
         if detector.windows is not None:
             self.stitch = StitchInOne(detector.windows.grid)
-            self.match = in_parts(detector.windows.match, len(detector.windows))
+            self.match = InParts(detector.windows.match, len(detector.windows))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         return self._outputs(self._score_maps(pixels))
@@ -173,7 +157,7 @@ class DetectorGraph(nn.Module):
         """Images (B,3,S,S) uint8 -> raw maps stitched from all their windows (M,B,G,G)."""
         detector, method = self.detector, self.detector.method
         windows = grid.cut(pixels, detector.backbone.patch_size).flatten(0, 1)
-        features = detector.backbone.encode(windows, method.want | self.match.want)
+        features = detector.backbone.encode(windows, method.want | self.match.match.want)
         raw = method.raw_maps(features, detector.window_memory, self.match)
         return self.stitch(raw.unflatten(1, (-1, len(grid))))
 
@@ -182,13 +166,6 @@ def shape_of(detector: Detector) -> tuple[int, ...]:
     """What a detector takes of one photograph: (3,S,S), with tiles (1+T,3,S,S)."""
     side, layout = detector.image_size, detector.layout
     return (3, side, side) if layout is None else (1 + len(layout), 3, side, side)
-
-
-def in_parts(match: Matching, windows: int) -> InParts:
-    """The strategy of a detector's windows, as the graph goes about it."""
-    if isinstance(match, PickedByAny):
-        return PickedInParts(windows)
-    return OwnPicksInParts(windows, match.most) if isinstance(match, OwnPicks) else InParts(windows)
 
 
 def mean_of_top_percent(maps: Tensor) -> Tensor:
