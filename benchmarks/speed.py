@@ -49,8 +49,8 @@ from models.backbone import normalise
 from models.detector import Detector
 from models.features import Features
 from models.losses import map_losses
-from models.matching.candidates import EVERYTHING
-from models.matching.memory_bank import MemoryBank, discrepancy_of
+from models.matching.candidates import EVERYTHING, discrepancy_of
+from models.matching.memory_bank import MemoryBank
 from models.method import Memories
 from models.methods.fdsl import Fdsl
 from utils.config import QUARTER, WindowConfig

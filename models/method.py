@@ -253,7 +253,7 @@ class BankMethod(Method[MemoryBank]):
     """A method whose memory is a plain memory bank, the same as that of every such method."""
 
     def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> MemoryBank:
-        return MemoryBank.collected(parts, sizes, match)
+        return MemoryBank.collected(parts, sizes, match.keys)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:
         return MemoryBank.restored(state, dtype, self.width, self.blocks)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from models.detector import Detector
 from models.features import TOP1_SHARE, Features, FinalMaps, ScoreMaps, views_of
-from models.matching.candidates import EVERYTHING, Bank, Matching, OwnPicks, PickedByAny
-from models.matching.memory_bank import SIMILARITY_VALUES
+from models.matching.candidates import EVERYTHING, Matching, OwnPicks, PickedByAny
+from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.views.sliding_windows import WindowGrid
 from utils.errors import ModelError
 
@@ -30,7 +30,7 @@ class InParts(Matching):
     match: Matching = EVERYTHING
     windows: int = 1
 
-    def allowed(self, bank: Bank, query: Features) -> Tensor | None:
+    def allowed(self, bank: MemoryBank, query: Features) -> Tensor | None:
         """Which windows of the bank each of the query's may match (B,P) bool; None: all."""
         if isinstance(self.match, PickedByAny):
             picked = (query.wanted_embedding() @ bank.window_keys.t()).argmax(-1)
@@ -43,7 +43,7 @@ class InParts(Matching):
             return torch.zeros_like(likeness, dtype=torch.bool).scatter(1, picked, True)
         return None
 
-    def index(self, bank: Bank, query: Features, align: str) -> Tensor:
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         tokens = query.tokens
         if align == "diff2":
             tokens = bank.centre(tokens.flatten(1, 2)).view(tokens.shape)

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from models.features import EMBEDDING, Features
+from models.matching.discrepancy import feature_discrepancy
+from models.matching.memory_bank import MemoryBank
+from utils.config import MethodConfig
+from utils.errors import ModelError
 
 PICKS = 52  # reference windows that a query window is matched against by OwnPicks
 NEAR = (
@@ -17,52 +21,12 @@ NEAR = (
 )
 
 
-class Bank(Protocol):
-    """What a strategy asks of the memory bank that it chooses from (models/matching/memory_bank.py)."""
-
-    @property
-    def centred(self) -> Tensor:
-        """The tokens (L,M,C), relative to the bank's mean."""
-
-    @property
-    def patches(self) -> Tensor | None:
-        """Which patch of its photograph each token is (M,); None: all in order."""
-
-    @property
-    def window(self) -> int:
-        """Tokens of each of its windows."""
-
-    @property
-    def window_keys(self) -> Tensor:
-        """What its windows (W,...) are chosen by; ValueError where it has none."""
-
-    def __len__(self) -> int: ...
-
-    def part(self, rows: Tensor) -> Bank:
-        """The bank of these tokens alone."""
-
-    def centre(self, tokens: Tensor) -> Tensor:
-        """Tokens (L,Q,C) relative to the bank's mean."""
-
-    def index(self, tokens: Tensor, align: str) -> Tensor:
-        """Query tokens (L,Q,C) -> the place (L,Q) of each one's nearest token."""
-
-    def index_within(self, tokens: Tensor, picked: Tensor, align: str) -> Tensor:
-        """Window tokens (L,W,n,C), each within the windows (W,P) it picked -> (L,W,n)."""
-
-    def keys_of(self, tokens: Tensor) -> Tensor:
-        """What windows (L,W,n,C) are compared by."""
-
-    def keys_of_own(self, patches: int) -> Tensor:
-        """The same of its own windows of so many tokens."""
-
-
 class Matching:
     """Every token of the bank may be matched."""
 
     want: ClassVar[frozenset[str]] = frozenset()  # of the backbone, for references and queries alike
 
-    def keys(self, bank: Bank, embeddings: Tensor | None, window: int) -> Tensor | None:
+    def keys(self, bank: MemoryBank, embeddings: Tensor | None, window: int) -> Tensor | None:
         """What the bank keeps of each of its windows (W,...) so that this strategy can choose among them:
         windows of `window` tokens, whose image embeddings are `embeddings`."""
         return None
@@ -75,7 +39,7 @@ class Matching:
         """The same strategy for a photograph's tiles and the bank of tiles."""
         return self
 
-    def index(self, bank: Bank, query: Features, align: str) -> Tensor:
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         """Query tokens (L,B,n,C) -> (L,B,n), the place in the bank of each one's nearest token that it may
         match."""
         tokens = query.tokens
@@ -93,7 +57,7 @@ class PickedByAny(Matching):
     want: ClassVar[frozenset[str]] = frozenset({EMBEDDING})
     embeddings: Tensor | None = None
 
-    def keys(self, bank: Bank, embeddings: Tensor | None, window: int) -> Tensor | None:
+    def keys(self, bank: MemoryBank, embeddings: Tensor | None, window: int) -> Tensor | None:
         return embeddings
 
     def over(self, parts: Iterable[Features]) -> Iterator[tuple[Features, Matching]]:
@@ -101,11 +65,11 @@ class PickedByAny(Matching):
         match = replace(self, embeddings=torch.cat([part.wanted_embedding() for part in parts]))
         return ((part, match) for part in parts)
 
-    def index(self, bank: Bank, query: Features, align: str) -> Tensor:
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         rows = self.rows(bank)
         return rows[super().index(bank.part(rows), query, align)]
 
-    def rows(self, bank: Bank) -> Tensor:
+    def rows(self, bank: MemoryBank) -> Tensor:
         """The bank's tokens of the windows that were picked, by their places in it."""
         if self.embeddings is None:
             raise ValueError("No window has picked yet: `over` comes before `index`.")
@@ -121,10 +85,10 @@ class OwnPicks(Matching):
 
     most: int = PICKS
 
-    def keys(self, bank: Bank, embeddings: Tensor | None, window: int) -> Tensor | None:
+    def keys(self, bank: MemoryBank, embeddings: Tensor | None, window: int) -> Tensor | None:
         return bank.keys_of_own(window)
 
-    def index(self, bank: Bank, query: Features, align: str) -> Tensor:
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         likeness = bank.keys_of(query.tokens) @ bank.window_keys.float().t()
         picked = likeness.topk(min(self.most, likeness.shape[1]), dim=-1).indices
         return bank.index_within(query.tokens, picked, align)
@@ -149,7 +113,7 @@ class Elsewhere(Matching):
             raise ValueError("The positions of the patches of tiles are missing.")
         return self.tiles
 
-    def index(self, bank: Bank, query: Features, align: str) -> Tensor:
+    def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         tokens = query.tokens
         own = self.of_query(query).expand(tokens.shape[1], -1, -1)
         known = self.of_memory(bank.patches, len(bank)).to(tokens.device)
@@ -182,6 +146,25 @@ class Elsewhere(Matching):
         """Which of all places (R*N) those of the memory are."""
         photographs = torch.arange(count, device=patches.device) // (count // len(self.places))
         return photographs * self.places.shape[1] + patches
+
+
+def discrepancy_of(
+    query: Features, memory: MemoryBank | None, match: Matching, options: MethodConfig
+) -> Tensor:
+    """A query's discrepancies (L,B,n,C) from the bank's tokens that `match` finds, in the tokens' precision.
+
+    `options.fd` "none" needs no bank. Raises ModelError where there is none otherwise.
+    """
+    tokens = query.tokens
+    if options.fd == "none":
+        return feature_discrepancy(tokens, None, "none").to(tokens.dtype)
+    if memory is None:
+        raise ModelError("The detector has no references yet: call fit() first.")
+    index = memory.once(
+        tokens, (match, options.align, memory.photographs), lambda: match.index(memory, query, options.align)
+    )
+    found = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd, tokens.dtype)
+    return found.view_as(tokens)
 
 
 def near(one: Tensor, other: Tensor) -> Tensor:

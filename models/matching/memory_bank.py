@@ -12,10 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.features import Features, Sizes
-from models.matching.candidates import EVERYTHING, Matching
-from models.matching.discrepancy import feature_discrepancy, in_rows, of_difference
-from utils.config import ALIGNMENTS, MethodConfig
-from utils.errors import ModelError
+from models.matching.discrepancy import in_rows, of_difference
+from utils.config import ALIGNMENTS
 from utils.plain_tensors import taken
 
 CENTRED_AT_ONCE = 4096  # tokens of each block
@@ -62,6 +60,10 @@ def _nearest_within(query: Tensor, windows: Tensor, picked: Tensor, align: str) 
     return picked.gather(1, best // patches) * patches + best % patches
 
 
+# Of a bank, the image embeddings of its windows and how many tokens each has: what the windows are picked by.
+Keys = Callable[["MemoryBank", Tensor | None, int], Tensor | None]
+
+
 @dataclass(frozen=True)
 class MemoryBank:
     """Normal tokens of one category: the mean (L,1,C) of the first photograph's, and what all of them differ
@@ -91,9 +93,9 @@ class MemoryBank:
         return cls(_centre_in_place(centred, each), centred, (each,) * photographs)
 
     @classmethod
-    def collected(cls, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> MemoryBank:
-        """A bank of the parts' tokens, of which no second copy is ever held; `match` says how it will be
-        searched."""
+    def collected(cls, parts: Iterable[Features], sizes: Sizes, keys: Keys | None = None) -> MemoryBank:
+        """A bank of the parts' tokens, of which no second copy is ever held; `keys`: what its windows are
+        picked by."""
         centred, filled, window = None, 0, 1
         embeddings, patches = [], []
         for part in parts:
@@ -108,7 +110,9 @@ class MemoryBank:
             raise ValueError(f"The bank was to hold {sum(sizes)} tokens per block and was given {filled}.")
         places = torch.cat(patches) if patches else None
         bank = cls(_centre_in_place(centred, sizes[0]), centred, tuple(sizes), patches=places)
-        return replace(bank, keys=match.keys(bank, torch.cat(embeddings) if embeddings else None, window))
+        if keys is None:
+            return bank
+        return replace(bank, keys=keys(bank, torch.cat(embeddings) if embeddings else None, window))
 
     @classmethod
     def restored(cls, state: Mapping[str, Tensor], dtype: torch.dtype, width: int, blocks: int) -> MemoryBank:
@@ -186,9 +190,9 @@ class MemoryBank:
             likeness, place = (torch.stack(part) for part in zip(*pairs))
             return likeness, place + first
 
-        return self._once(tokens, (number, align), work)
+        return self.once(tokens, (number, align), work)
 
-    def _once(self, tokens: Tensor, about: tuple, work: Callable[[], Any]) -> Any:
+    def once(self, tokens: Tensor, about: tuple, work: Callable[[], Any]) -> Any:
         """What `work` gives; while `known` is there it works once for each kind `about` of the same
         tokens."""
         if self.known is None:
@@ -232,7 +236,7 @@ class MemoryBank:
         A block's vector points from the bank's `mean` to the window's mean token; the product of two keys
         says how alike two windows are.
         """
-        return self._once(tokens, ("keys",), lambda: _side_by_side(tokens.float().mean(2) - self.mean))
+        return self.once(tokens, ("keys",), lambda: _side_by_side(tokens.float().mean(2) - self.mean))
 
     def keys_of_own(self, patches: int) -> Tensor:
         """The keys (W,L*C) of the bank's own windows, which have `patches` tokens each; see keys_of."""
@@ -260,12 +264,6 @@ class MemoryBank:
                 place.copy_(_away(query, normal.index_select(0, matched), mean, fd))
         return found
 
-    def matched(self, query: Features, match: Matching, align: str) -> Tensor:
-        """The place (L,B,n) of each query token's nearest one by `match`; found once for tokens that come
-        again while `known` is there."""
-        about = (match, align, self.photographs)
-        return self._once(query.tokens, about, lambda: match.index(self, query, align))
-
     def part(self, rows: Tensor) -> MemoryBank:
         """A bank of the tokens `rows` (of each block) alone, kept relative to the same mean; it has no
         keys."""
@@ -283,23 +281,6 @@ def _away(query: Tensor, nearest: Tensor, mean: Tensor, fd: str) -> Tensor:
     difference = (query.float() - mean).to(query.dtype).float()
     difference -= nearest.float()
     return of_difference(query, difference, fd)
-
-
-def discrepancy_of(
-    query: Features, memory: MemoryBank | None, match: Matching, options: MethodConfig
-) -> Tensor:
-    """A query's discrepancies (L,B,n,C) from the bank's tokens that `match` finds, in the tokens' precision.
-
-    `options.fd` "none" needs no bank. Raises ModelError where there is none otherwise.
-    """
-    tokens = query.tokens
-    if options.fd == "none":
-        return feature_discrepancy(tokens, None, "none").to(tokens.dtype)
-    if memory is None:
-        raise ModelError("The detector has no references yet: call fit() first.")
-    index = memory.matched(query, match, options.align)
-    found = memory.discrepancy(tokens.flatten(1, 2), index.flatten(1), options.fd, tokens.dtype)
-    return found.view_as(tokens)
 
 
 def _centre_in_place(tokens: Tensor, first: int) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.features import Features
-from models.matching.candidates import EVERYTHING, Matching
-from models.matching.memory_bank import MemoryBank, discrepancy_of
+from models.matching.candidates import EVERYTHING, Matching, discrepancy_of
+from models.matching.memory_bank import MemoryBank
 from models.method import BankMethod
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import nearest_distance

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.features import Features
-from models.matching.candidates import EVERYTHING, Matching
-from models.matching.memory_bank import MemoryBank, discrepancy_of
+from models.matching.candidates import EVERYTHING, Matching, discrepancy_of
+from models.matching.memory_bank import MemoryBank
 from models.method import BankMethod
 from models.methods.registry import FdslFacts
 from utils.config import MethodConfig

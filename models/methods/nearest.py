@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from models.features import Features
-from models.matching.candidates import EVERYTHING, Matching
+from models.matching.candidates import EVERYTHING, Matching, discrepancy_of
 from models.matching.discrepancy import in_rows
-from models.matching.memory_bank import MemoryBank, discrepancy_of
+from models.matching.memory_bank import MemoryBank
 from models.method import BankMethod
 from models.methods.registry import NearestFacts
 

@@ -135,7 +135,7 @@ class Plus(PlusFacts, Method[PlusMemory]):
     groups = 2
 
     def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> PlusMemory:
-        return PlusMemory.of_bank(MemoryBank.collected(parts, sizes, match))
+        return PlusMemory.of_bank(MemoryBank.collected(parts, sizes, match.keys))
 
     def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> PlusMemory:
         return PlusMemory(MemoryBank.collected(parts, sizes), None)

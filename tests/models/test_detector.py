@@ -10,8 +10,8 @@ from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.features import EMBEDDING, Features, ScoreMaps, Views, fuse
 from models.matching import memory_bank as memory
-from models.matching.candidates import EVERYTHING, OwnPicks
-from models.matching.memory_bank import MemoryBank, discrepancy_of, nearest_index
+from models.matching.candidates import EVERYTHING, OwnPicks, discrepancy_of
+from models.matching.memory_bank import MemoryBank, nearest_index
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl
 from models.views.sliding_windows import WindowGrid, window_origins
