@@ -4,7 +4,7 @@
     python benchmarks/gpu.py --runs "fdsl 13/2, K=1" --json rows.json
 
 Weights are untrained and images random: neither changes the work. Checks look at small images and end with
-exit code 1 where one fails: maps in float32 and in half precision beside the CPU's in float32, two runs of
+exit code 1 where one fails: maps in float32 and in half precision against the CPU's in float32, two runs of
 the device byte for byte, the heads after two trainings byte for byte. Times are the shortest of --repeats
 runs, compared with those of the bare backbone (the same encoder in half precision on the same pixels, with
 nothing around it) and of matrix products of the encoder's size with as much arithmetic as the run. The table

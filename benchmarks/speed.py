@@ -49,7 +49,7 @@ from models.backbone import normalise
 from models.detector import Detector
 from models.features import Features
 from models.losses import map_losses
-from models.matching.candidates import EVERYTHING, discrepancy_of
+from models.matching.candidates import UNRESTRICTED, discrepancy_of
 from models.matching.memory_bank import MemoryBank
 from models.method import Memories
 from models.methods.fdsl import Fdsl
@@ -172,7 +172,7 @@ def matching(bench: Bench) -> list[Row]:
         works = [
             partial(one_product, query, [bank]),
             partial(bank.index, query),
-            partial(discrepancy_of, Features(query[:, None]), bank, EVERYTHING, bench.method.options),
+            partial(discrepancy_of, Features(query[:, None]), bank, UNRESTRICTED, bench.method.options),
         ]
         bare, index, way = shortest(works, repeats, bench.device)
         found.append((f"nearest patches, {shots} shot(s) (compared: one matrix product)", index, bare))

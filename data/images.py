@@ -27,7 +27,7 @@ IMAGE_SUFFIXES = frozenset(
     + (HEIF_SUFFIXES if HEIF else ())
 )
 UPRIGHT = 1  # EXIF's orientations: as it is, or
-TURNS = {
+ROTATIONS = {
     2: "mirrored",
     3: "rotated by 180 degrees",
     4: "upside down",
@@ -102,17 +102,17 @@ def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
 
 
 def rotation_doubt(mask: Path, photo: Path, max_pixels: int = MAX_PIXELS) -> str:
-    """What their sizes, which are the same, do not show: EXIF data turn the photograph upright, and its mask
-    has none. "" where nothing rotates the photograph, its size shows it, or the mask is a folder."""
-    if mask.is_dir() or (turn := orientation(photo, max_pixels)) not in TURNS:
+    """What their sizes, which are the same, do not show: EXIF data rotate the photograph, and its mask has
+    none. "" where nothing rotates the photograph, its size shows it, or the mask is a folder."""
+    if mask.is_dir() or (rotation := orientation(photo, max_pixels)) not in ROTATIONS:
         return ""
     width, height = image_size(photo, False, max_pixels)
-    told_by_size = turn in SWAPPED_SIDES and width != height
-    if told_by_size or orientation(mask, max_pixels) != UPRIGHT:
+    seen_by_size = rotation in SWAPPED_SIDES and width != height
+    if seen_by_size or orientation(mask, max_pixels) != UPRIGHT:
         return ""
     return (
-        f"EXIF data of its image {printable(photo.name)} say {TURNS[turn]}, and the mask has no such data; "
-        "check that it was marked on the upright image"
+        f"EXIF data of its image {printable(photo.name)} say {ROTATIONS[rotation]}, and the mask has no such "
+        "data; check that it was marked on the upright image"
     )
 
 
@@ -129,7 +129,7 @@ def _orientation_of(image: Image.Image) -> int:
         found = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # as in `upright`
         return UPRIGHT
-    return found if found in TURNS else UPRIGHT
+    return found if found in ROTATIONS else UPRIGHT
 
 
 def mask_files(path: Path) -> list[Path]:

@@ -54,14 +54,14 @@ def _patch(side: int, area: float, generator: torch.Generator) -> Tensor:
     """A rotated rectangle, up to four times as long as wide."""
     ratio = math.exp(_between(0, math.log(4), generator))
     half = torch.tensor([math.sqrt(area * ratio), math.sqrt(area / ratio)]) / 2
-    along, across = _turned_places(side, generator)
+    along, across = _rotated_places(side, generator)
     return ((along.abs() <= half[0]) & (across.abs() <= half[1])).float()[None]
 
 
 def _spot(side: int, area: float, generator: torch.Generator) -> Tensor:
     """An ellipse whose edge is frayed by smooth noise."""
     ratio = math.exp(_between(0, math.log(3), generator))
-    along, across = _turned_places(side, generator)
+    along, across = _rotated_places(side, generator)
     distance = (along / math.sqrt(ratio)) ** 2 + (across * math.sqrt(ratio)) ** 2
     coarse = torch.rand(1, 1, *[max(2, int(_between(4, 24, generator)))] * 2, generator=generator)
     noise = F.interpolate(coarse, size=(side, side), mode="bicubic", align_corners=False)[0]
@@ -83,7 +83,7 @@ def _line(side: int, area: float, generator: torch.Generator) -> Tensor:
     return mask_to_tensor(canvas, side)
 
 
-def _turned_places(side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _rotated_places(side: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Coordinates (side,side) of every pixel along and across a direction, from a point of the photograph."""
     rows, columns = torch.meshgrid(torch.arange(side) + 0.5, torch.arange(side) + 0.5, indexing="ij")
     down, right = rows - _between(0, side, generator), columns - _between(0, side, generator)

@@ -14,7 +14,7 @@ from fdsl.factory import assemble, backbone_of_detector, saved_method
 from fdsl.thresholds.threshold import LEAVE_COPY_OUT, LEAVE_ONE_OUT, NormalScores, Prior, is_normal
 from models.detector import Detector
 from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
-from models.matching.candidates import EVERYTHING, OwnPicks, PickedByAny
+from models.matching.candidates import UNRESTRICTED, PerWindowTopK, SharedTopK
 from models.method import Memories
 from models.methods.batch import BatchMemory
 from utils.errors import ConfigError, ModelError
@@ -140,7 +140,7 @@ def _wants(detector: Detector, name: str) -> bool:
 def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> None:
     """ValueError where a bank's windows are not those that the detector looks through."""
     windows, keys = detector.windows, state.get("keys")
-    if windows is None or windows.match is EVERYTHING or not detector.method.matches:
+    if windows is None or windows.match is UNRESTRICTED or not detector.method.matches:
         return
     match = windows.match
     if keys is None or keys.dim() != 2:
@@ -148,7 +148,7 @@ def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> No
     if len(keys) * windows.grid.encoded**2 != state["centred"].shape[1]:
         raise ValueError("window_bank holds windows of another size")
     method = detector.method
-    own = isinstance(match, OwnPicks)
+    own = isinstance(match, PerWindowTopK)
     if keys.shape[1] != (method.width * method.blocks if own else _embedding_width(detector)):
         raise ValueError("the keys of window_bank have another length")
 
@@ -169,7 +169,7 @@ def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> 
     patches = 1 if detector.windows is None else detector.windows.grid.encoded
     side = patches * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, dtype=torch.uint8)
-    return detector.backbone.encode(window, PickedByAny.want | want).wanted_embedding().shape[1]
+    return detector.backbone.encode(window, SharedTopK.want | want).wanted_embedding().shape[1]
 
 
 def _require(holds: bool, sentence: str) -> None:

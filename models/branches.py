@@ -19,7 +19,7 @@ from torch import Tensor
 
 from models.encoding_cache import Encoder
 from models.features import Features, Sizes, Views
-from models.matching.candidates import EVERYTHING, Matching, window_matching
+from models.matching.candidates import UNRESTRICTED, Matching, window_matching
 from models.method import Memory, Method
 from models.views.sliding_windows import WindowGrid
 from models.views.tile_maps import join_tiles
@@ -95,7 +95,7 @@ class WholeImages(Branch):
     """Images as they are, of `grid` x `grid` patches."""
 
     grid: int
-    match: Matching = EVERYTHING
+    match: Matching = UNRESTRICTED
 
     @property
     def tokens(self) -> int:
@@ -114,7 +114,7 @@ class Tiles(Branch):
     other (L,B,T*N,C)."""
 
     layout: TileLayout
-    match: Matching = EVERYTHING
+    match: Matching = UNRESTRICTED
 
     @property
     def tokens(self) -> int:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from models.encoding_cache import Encoder
 from models.features import Features, FinalMaps, ScoreMaps, Sizes
-from models.matching.candidates import EVERYTHING, Matching
+from models.matching.candidates import UNRESTRICTED, Matching
 from models.matching.memory_bank import MemoryBank
 from models.method_facts import MethodFacts
 from models.views.tile_maps import resized, smoothed
@@ -99,7 +99,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
 
     want: what it needs of a backbone besides `tokens`. scales: names of the equal groups of its maps that are
     brought to one scale by what held-out references reach. hottest: the map value that pictures show hottest
-    where no reference says better. groups: how many equal groups, of heights of their own, its maps are of.
+    where no reference says better. groups: how many equal groups its maps are of.
     takes_test_images: `take_test_images` comes first. All else is in its facts.
     """
 
@@ -146,7 +146,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         """Whether it can score before it is fitted to normal images."""
         return True
 
-    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> OwnMemory:
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> OwnMemory:
         """A memory of normal images whose features come in `parts`; `match` says how it will be searched.
         ModelError where a method takes none."""
         raise ModelError(
@@ -174,7 +174,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         return encode(images, self.want)
 
     @abstractmethod
-    def raw_maps(self, query: Features, memory: OwnMemory | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: OwnMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         """The query's anomaly maps (M,B,n) before their neighbours are seen: in [0,1], or not negative
         where the method has `scales`."""
 
@@ -211,7 +211,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         return self.fit(parts, sizes)
 
     def raw_tile_maps(
-        self, query: Features, memory: OwnMemory | None, match: Matching = EVERYTHING
+        self, query: Features, memory: OwnMemory | None, match: Matching = UNRESTRICTED
     ) -> Tensor:
         """The raw maps (M,B,T*N) of photographs' tiles, whose tokens come one tile after the other; `memory`
         holds those of the references' tiles."""
@@ -252,7 +252,7 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
 class BankMethod(Method[MemoryBank]):
     """A method whose memory is a plain memory bank, the same as that of every such method."""
 
-    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> MemoryBank:
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> MemoryBank:
         return MemoryBank.collected(parts, sizes, match.keys)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> MemoryBank:

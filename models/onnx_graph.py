@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.detector import Detector
 from models.features import TOP1_SHARE, Features, FinalMaps, ScoreMaps, views_of
-from models.matching.candidates import EVERYTHING, Matching, OwnPicks, PickedByAny
+from models.matching.candidates import UNRESTRICTED, Matching, PerWindowTopK, SharedTopK
 from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.views.sliding_windows import WindowGrid
 from utils.errors import ModelError
@@ -27,17 +27,17 @@ class InParts(Matching):
     """What `match` finds, without loops over what it picks; the query are `windows` windows of each image (1:
     it is whole)."""
 
-    match: Matching = EVERYTHING
+    match: Matching = UNRESTRICTED
     windows: int = 1
 
     def allowed(self, bank: MemoryBank, query: Features) -> Tensor | None:
         """Which windows of the bank each of the query's may match (B,P) bool; None: all."""
-        if isinstance(self.match, PickedByAny):
+        if isinstance(self.match, SharedTopK):
             picked = (query.wanted_embedding() @ bank.window_keys.t()).argmax(-1)
             places = torch.arange(len(bank.window_keys))
             of_photograph = (picked.view(-1, self.windows, 1) == places).any(1, keepdim=True)
             return of_photograph.expand(-1, self.windows, -1).flatten(0, 1)
-        if isinstance(self.match, OwnPicks):
+        if isinstance(self.match, PerWindowTopK):
             likeness = bank.keys_of(query.tokens) @ bank.window_keys.t()
             picked = likeness.topk(min(self.match.most, likeness.shape[1]), dim=-1).indices
             return torch.zeros_like(likeness, dtype=torch.bool).scatter(1, picked, True)

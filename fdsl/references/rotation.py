@@ -13,7 +13,7 @@ from torch import Tensor
 from data.variants import rotated, rotated_inside, rotated_places
 from fdsl.scoring import Scorer
 from models.detector import Detector, Inside
-from models.matching.candidates import Elsewhere
+from models.matching.candidates import Masked
 from models.matching.memory_bank import nearest_of
 from utils.config import AUTO
 from utils.log import progress
@@ -78,12 +78,12 @@ def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: i
     return Inside(thinned(whole), None if tiles is None else thinned(tiles))
 
 
-def elsewhere(detector: Detector, photograph: Image.Image, rotations: int) -> Elsewhere:
+def neighbourhood_masked(detector: Detector, photograph: Image.Image, rotations: int) -> Masked:
     """No patch of a copy of the one reference may match near its own place on it."""
 
-    def of(layout: TileLayout | None, inside: Tensor | None, tiles: Elsewhere | None = None) -> Elsewhere:
+    def of(layout: TileLayout | None, inside: Tensor | None, tiles: Masked | None = None) -> Masked:
         places = rotated_places(photograph.size, rotations, detector.grid, layout)
-        return Elsewhere(torch.from_numpy(places).float(), tiles, inside)
+        return Masked(torch.from_numpy(places).float(), tiles, inside)
 
     whole, tiles = in_bank(detector, [photograph], rotations)
     return of(None, whole, None if detector.layout is None else of(detector.layout, tiles))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from data.photographs import in_batches
 from data.variants import varied
-from fdsl.references.rotation import elsewhere
+from fdsl.references.rotation import neighbourhood_masked
 from fdsl.scoring import Scorer, fused_scores
 from fdsl.thresholds.threshold import (
     AUGMENTED,
@@ -71,7 +71,7 @@ def as_unknown(
     """
     known = scorer.detector.memories.whole is not None
     if len(photographs) == 1 and known:
-        barred = elsewhere(scorer.detector, photographs[0], rotations)
+        barred = neighbourhood_masked(scorer.detector, photographs[0], rotations)
         for part in scorer.to_batch(varied(photographs[0], copies, 0)).split(BATCH):
             yield UnknownBatch(scorer, part, [SELF_MATCH] * len(part))
             yield UnknownBatch(scorer, part, [MASKED] * len(part), barred)
@@ -85,22 +85,22 @@ def as_unknown(
 
 
 def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1) -> None:
-    """Brings the method's maps to one scale, by the mean height that held-out references reach on each; then
+    """Brings the method's maps to one scale, by the mean peak that held-out references reach on each; then
     its maps and scores to that of mutual scoring, where this is added.
 
-    Nothing is done for a method without scales. Raises NotFinite, and ModelError where a height is zero.
+    Nothing is done for a method without scales. Raises NotFinite, and ModelError where one is zero.
     """
     method = scorer.detector.method
     if method.scales:
         peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
-        heights = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
-        method.set_levels([float(height.mean()) for height in heights])
+        by_scale = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
+        method.set_levels([float(one.mean()) for one in by_scale])
     if isinstance(method, WithMutualScoring):
         method.set_own_scales(*levels_of(scorer, photographs, rotations))
 
 
 def levels_of(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> tuple[float, float]:
-    """The mean height of the maps and of the scores of held-out references; NotFinite."""
+    """The mean peak of the maps and the mean score of held-out references; NotFinite."""
     found = [batch.score() for batch in as_unknown(scorer, photographs, rotations)]
     peak = np.concatenate([part.base.max((1, 2)) for part in found]).mean()
     return float(peak), float(np.concatenate([part.base_score for part in found]).mean())

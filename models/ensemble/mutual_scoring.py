@@ -11,7 +11,7 @@ from torch import Tensor
 
 from models.encoding_cache import Encoder
 from models.features import Features, FinalMaps, ScoreMaps, Sizes
-from models.matching.candidates import EVERYTHING, Matching
+from models.matching.candidates import UNRESTRICTED, Matching
 from models.method import Memories, Memory, Method, Seen
 from models.methods.batch import NOT_SHOWN, Batch, BatchMemory, memories_of, with_kept
 from models.views.tile_maps import resized
@@ -30,7 +30,7 @@ class ComparedImages:
 
 
 class WithMutualScoring(Method[Memory]):
-    """A method whose maps and scores stand beside those of mutual scoring; all else is its own.
+    """A method whose maps and scores are combined with those of mutual scoring; all else is its own.
 
     A value v of either becomes v / (v + scale), 0.5 where normal images come, and the mean of the two counts.
     A scale is how high images come: for the method's own map and score the held-out references
@@ -126,7 +126,7 @@ class WithMutualScoring(Method[Memory]):
     def needs_references(self) -> bool:
         return self.own.needs_references
 
-    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> Memory:
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> Memory:
         return self.own.fit(parts, sizes, match)
 
     def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> Memory:
@@ -142,10 +142,10 @@ class WithMutualScoring(Method[Memory]):
     def set_levels(self, levels: Sequence[float]) -> None:
         self.own.set_levels(levels)
 
-    def raw_maps(self, query: Features, memory: Memory | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: Memory | None, match: Matching = UNRESTRICTED) -> Tensor:
         return self.own.raw_maps(query, memory, match)
 
-    def raw_tile_maps(self, query: Features, memory: Memory | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_tile_maps(self, query: Features, memory: Memory | None, match: Matching = UNRESTRICTED) -> Tensor:
         return self.own.raw_tile_maps(query, memory, match)
 
     def refine(self, raw: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.features import PROJECTED, Features, Sizes
-from models.matching.candidates import EVERYTHING, Matching
+from models.matching.candidates import UNRESTRICTED, Matching
 from models.matching.memory_bank import MemoryBank
 from models.method import TILE_SIGMA, Memory, Method, fitted
 from models.views.tile_maps import resized, smoothed
@@ -47,7 +47,7 @@ class TextMemory:
 
 
 class WithText(Method[TextMemory]):
-    """The method's own maps and as many of the text for each of its groups of heights; each group is measured
+    """The method's own maps and as many of the text for each of its groups; each group is measured
     by what held-out references reach, so that both count alike in map and score."""
 
     reads_text = True
@@ -73,7 +73,7 @@ class WithText(Method[TextMemory]):
         normal, damaged = self.directions
         return F.normalize(damaged - normal, dim=-1)
 
-    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> TextMemory:
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> TextMemory:
         seen = _Seen(parts)
         own = self.own.fit(seen, sizes, match)
         return TextMemory(own, MemoryBank.collected(seen.projected, sizes))
@@ -89,12 +89,12 @@ class WithText(Method[TextMemory]):
         bank = MemoryBank.restored(text, torch.float32, self.directions.shape[1], 1)
         return TextMemory(self.own.restored(own, dtype), bank)
 
-    def raw_maps(self, query: Features, memory: TextMemory | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: TextMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         memory = fitted(memory)
         return torch.cat([self.own.raw_maps(query, memory.own, match), self._said(query, memory, match)])
 
     def raw_tile_maps(
-        self, query: Features, memory: TextMemory | None, match: Matching = EVERYTHING
+        self, query: Features, memory: TextMemory | None, match: Matching = UNRESTRICTED
     ) -> Tensor:
         memory = fitted(memory)
         own = self.own.raw_tile_maps(query, memory.own, match)

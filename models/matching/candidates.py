@@ -15,10 +15,8 @@ from models.matching.memory_bank import MemoryBank
 from utils.config import MethodConfig
 from utils.errors import ModelError
 
-PICKS = 52  # reference windows that a query window is matched against by OwnPicks
-NEAR = (
-    2.0  # patches: a match this near to the patch's own place, in rows and in columns, is barred by Elsewhere
-)
+PICKS = 52  # reference windows that a query window is matched against by PerWindowTopK
+NEAR = 2.0  # patches: a match this near to the patch's own place, in rows and in columns, is barred by Masked
 
 
 class Matching:
@@ -46,11 +44,11 @@ class Matching:
         return bank.index(tokens.flatten(1, 2), align).view(tokens.shape[:3])
 
 
-EVERYTHING = Matching()
+UNRESTRICTED = Matching()
 
 
 @dataclass(frozen=True)
-class PickedByAny(Matching):
+class SharedTopK(Matching):
     """Only the bank's windows that any window of the query picks by its image embedding (published;
     docs/design.md, section 2.10). `embeddings` (W,D): of all windows of the query image."""
 
@@ -79,7 +77,7 @@ class PickedByAny(Matching):
 
 
 @dataclass(frozen=True)
-class OwnPicks(Matching):
+class PerWindowTopK(Matching):
     """Each window within the bank's `most` windows whose mean tokens are most like its own: far fewer
     products, for a loss that docs/measurements.md shows."""
 
@@ -95,20 +93,20 @@ class OwnPicks(Matching):
 
 
 @dataclass(frozen=True)
-class Elsewhere(Matching):
+class Masked(Matching):
     """No patch may match near its own place: how one reference is scored as if it were unknown.
 
-    places (R,N,2): for each of the bank's R photographs, where its N patches lie on the unturned reference
+    places (R,N,2): for each of the bank's R photographs, where its N patches lie on the unrotated reference
     (row, column, in patches). The query is a copy of the reference as it stands in the first of them.
     inside (R,N) bool: which of them the memory of whole images holds; None: all. tiles: the same for the
     patches of tiles, N then of all of a photograph's, where there are some.
     """
 
     places: Tensor
-    tiles: Elsewhere | None = None
+    tiles: Masked | None = None
     inside: Tensor | None = None
 
-    def of_tiles(self) -> Elsewhere:
+    def of_tiles(self) -> Masked:
         if self.tiles is None:
             raise ValueError("The positions of the patches of tiles are missing.")
         return self.tiles
@@ -187,4 +185,4 @@ def nearest_allowed(query: Tensor, bank: Tensor, barred: Tensor, half_square: Te
 
 def window_matching(index_memory: str) -> Matching:
     """How windows are matched: `--index-memory` 0 all, 1 those that any window picks, window own picks."""
-    return {"0": EVERYTHING, "1": PickedByAny(), "window": OwnPicks(PICKS)}[index_memory]
+    return {"0": UNRESTRICTED, "1": SharedTopK(), "window": PerWindowTopK(PICKS)}[index_memory]

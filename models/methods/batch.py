@@ -18,7 +18,7 @@ from torch import Tensor
 
 from models.encoding_cache import Encoder
 from models.features import Features
-from models.matching.candidates import EVERYTHING, Matching
+from models.matching.candidates import UNRESTRICTED, Matching
 from models.method import Memories, Method, Seen, mean_of_highest
 from models.methods.registry import BatchFacts
 from utils.errors import ModelError
@@ -239,7 +239,7 @@ class Batch(BatchFacts, Method[BatchMemory]):
             raise ValueError(f"its {held.shape[2]} tokens are not those of {int(tiles)} square tiles")
         return BatchMemory(held, digests.cpu(), tiles=int(tiles))
 
-    def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: BatchMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         """Those of known photographs are computed once."""
         if memory is None:
             raise ModelError(NOT_SHOWN)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.features import Features
-from models.matching.candidates import EVERYTHING, Matching, discrepancy_of
+from models.matching.candidates import UNRESTRICTED, Matching, discrepancy_of
 from models.matching.memory_bank import MemoryBank
 from models.method import BankMethod
 from models.methods.fdsl import Fdsl
@@ -40,7 +40,7 @@ class Both(BothFacts, BankMethod):
         method.load_state_dict(state)
         return method
 
-    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = UNRESTRICTED) -> Tensor:
         discrepancy = discrepancy_of(query, memory, match, self.options)
         return torch.cat([self.trained.probabilities(discrepancy), nearest_distance(discrepancy)])
 

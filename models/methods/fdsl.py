@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.features import Features
-from models.matching.candidates import EVERYTHING, Matching, discrepancy_of
+from models.matching.candidates import UNRESTRICTED, Matching, discrepancy_of
 from models.matching.memory_bank import MemoryBank
 from models.method import BankMethod
 from models.methods.registry import FdslFacts
@@ -105,7 +105,7 @@ class Fdsl(FdslFacts, BankMethod):
     def needs_references(self) -> bool:
         return self.options.fd != "none"
 
-    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = UNRESTRICTED) -> Tensor:
         return self.probabilities(discrepancy_of(query, memory, match, self.options))
 
     def probabilities(self, discrepancy: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from models.features import Features
-from models.matching.candidates import EVERYTHING, Matching, discrepancy_of
+from models.matching.candidates import UNRESTRICTED, Matching, discrepancy_of
 from models.matching.discrepancy import in_rows
 from models.matching.memory_bank import MemoryBank
 from models.method import BankMethod
@@ -28,5 +28,5 @@ class Nearest(NearestFacts, BankMethod):
 
     hottest = 0.5
 
-    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: MemoryBank | None, match: Matching = UNRESTRICTED) -> Tensor:
         return nearest_distance(discrepancy_of(query, memory, match, self.options))

@@ -1,11 +1,11 @@
 """`plus`: the distance to the nearest normal patch, corrected for what varies among normal images, with an
 image score of its own (docs/methods.md).
 
-A patch's residual is its token minus its nearest normal token. For the map, what the calmest half of the
-patches has in common is subtracted (common-mode removal), directions in which normal images differ from each
-other count less (whitening), and a patch is raised towards similar patches around it (bilateral filter). For
-the image score a patch counts more where it also differs from the rest of its own image
-(self-dissimilarity), and the highest patches are averaged (top-k pooling).
+A patch's residual is its token minus its nearest normal token. For the map, what the half of the patches with
+the shortest residuals has in common is subtracted (common-mode removal), directions in which normal images
+differ from each other count less (whitening), and a patch is raised towards similar patches around it
+(bilateral filter). For the image score a patch counts more where it also differs from the rest of its own
+image (self-dissimilarity), and the highest patches are averaged (top-k pooling).
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from models.features import Features, Sizes
-from models.matching.candidates import EVERYTHING, Matching
+from models.matching.candidates import UNRESTRICTED, Matching
 from models.matching.memory_bank import MemoryBank, nearest_index
 from models.method import Method, fitted, mean_of_highest
 from models.methods.bilateral import bilateral, nearness
@@ -134,7 +134,7 @@ class Plus(PlusFacts, Method[PlusMemory]):
     hottest = 0.5
     groups = 2
 
-    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> PlusMemory:
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> PlusMemory:
         return PlusMemory.of_bank(MemoryBank.collected(parts, sizes, match.keys))
 
     def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> PlusMemory:
@@ -146,19 +146,19 @@ class Plus(PlusFacts, Method[PlusMemory]):
             whitening = taken(state, "whitening", self.blocks, self.width, self.width).float()
         return PlusMemory(bank, whitening)
 
-    def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: PlusMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         distances, scored = self._distances(query, memory, match)
         side = math.isqrt(query.tokens.shape[2])
         near = nearness(side, query.tokens.device)
         left_out = self.options.leave_out
         smooth, alone = BILATERAL not in left_out, SELF_DISSIMILARITY not in left_out
 
-        def of_images(tokens: Tensor, heights: Tensor, plain: Tensor) -> Tensor:
+        def of_images(tokens: Tensor, distances: Tensor, plain: Tensor) -> Tensor:
             """Tokens (...,n,C) of images and their two distances (...,n) -> (2,...,n)."""
             similarity = (tokens @ tokens.transpose(-1, -2)).float()
             if alone:
                 plain = (plain * (self_dissimilarity(similarity, side) + SELF_FLOOR)).sqrt()
-            return torch.stack([bilateral(similarity, heights, near) if smooth else heights, plain])
+            return torch.stack([bilateral(similarity, distances, near) if smooth else distances, plain])
 
         def of_layer(*layer: Tensor) -> Tensor:
             if layer[0].is_cuda or torch.compiler.is_compiling():  # nor has a graph a loop over images
@@ -169,7 +169,7 @@ class Plus(PlusFacts, Method[PlusMemory]):
         return torch.stack(found, dim=1).flatten(0, 1)
 
     def raw_tile_maps(
-        self, query: Features, memory: PlusMemory | None, match: Matching = EVERYTHING
+        self, query: Features, memory: PlusMemory | None, match: Matching = UNRESTRICTED
     ) -> Tensor:
         """Distances alone (L,B,T*N), not whitened."""
         return self._distances(query, memory, match)[0]

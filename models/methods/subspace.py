@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from models.features import RAW_TOKENS, Features, Sizes
-from models.matching.candidates import EVERYTHING, Elsewhere, Matching
+from models.matching.candidates import UNRESTRICTED, Masked, Matching
 from models.method import Method, fitted
 from models.methods.registry import SubspaceFacts
 from utils.errors import ModelError
@@ -35,7 +35,7 @@ class SubspaceMemory:
     directions: Tensor
     tokens: Tensor | None = None
     patches: Tensor | None = None
-    known: dict[tuple[Elsewhere, int], SubspaceMemory] = field(default_factory=dict, compare=False)
+    known: dict[tuple[Masked, int], SubspaceMemory] = field(default_factory=dict, compare=False)
 
     @classmethod
     def fitted(cls, tokens: Tensor, patches: Tensor | None = None) -> SubspaceMemory:
@@ -63,7 +63,7 @@ class SubspaceMemory:
         centred = tokens - self.mean
         return (centred - centred @ self.directions @ self.directions.T).square().sum(-1)
 
-    def residual_elsewhere(self, tokens: Tensor, query: Features, match: Elsewhere) -> Tensor:
+    def residual_elsewhere(self, tokens: Tensor, query: Features, match: Masked) -> Tensor:
         """Tokens (B,n,C) of copies of the reference -> residuals (B,n), each patch against the subspace of
         the other three quarters of the reference."""
         own = _quarters(match.of_query(query), match).expand(tokens.shape[:2])
@@ -73,7 +73,7 @@ class SubspaceMemory:
             found[here] = self._without_quarter(quarter, match).residual(tokens[here])
         return found
 
-    def _without_quarter(self, quarter: int, match: Elsewhere) -> SubspaceMemory:
+    def _without_quarter(self, quarter: int, match: Masked) -> SubspaceMemory:
         """Fitted once for each quarter, however many batches ask."""
         if (match, quarter) not in self.known:
             tokens = self._tokens()
@@ -102,7 +102,7 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
     want = frozenset({RAW_TOKENS})
     scales = ("the residuals",)
 
-    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = EVERYTHING) -> SubspaceMemory:
+    def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> SubspaceMemory:
         tokens, patches = [], []
         for part in parts:
             mean = _mean_tokens(part)
@@ -115,10 +115,10 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
         return SubspaceMemory(mean.float(), directions.float())
 
     def raw_maps(
-        self, query: Features, memory: SubspaceMemory | None, match: Matching = EVERYTHING
+        self, query: Features, memory: SubspaceMemory | None, match: Matching = UNRESTRICTED
     ) -> Tensor:
         memory, tokens = fitted(memory), _mean_tokens(query)
-        if isinstance(match, Elsewhere):
+        if isinstance(match, Masked):
             return memory.residual_elsewhere(tokens, query, match)[None]
         return memory.residual(tokens)[None]
 
@@ -130,8 +130,8 @@ def _mean_tokens(features: Features) -> Tensor:
     return features.raw_tokens.mean(0)
 
 
-def _quarters(places: Tensor, match: Elsewhere) -> Tensor:
-    """Places (...,2) on the unturned reference -> which quarter of it (...) they lie in, 0 to 3."""
+def _quarters(places: Tensor, match: Masked) -> Tensor:
+    """Places (...,2) on the unrotated reference -> which quarter of it (...) they lie in, 0 to 3."""
     first = match.places[0]
     middle = (first.amax(0) + first.amin(0)).to(places.device) / 2
     below, right = (places > middle).unbind(-1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from models.features import EMBEDDING, PROJECTED, Features
-from models.matching.candidates import EVERYTHING, Matching
+from models.matching.candidates import UNRESTRICTED, Matching
 from models.method import Memory, Method
 from models.methods.registry import TextFacts
 from utils.config import MethodConfig
@@ -47,7 +47,7 @@ class ByText(TextFacts, Method[Memory]):
     def needs_references(self) -> bool:
         return False
 
-    def raw_maps(self, query: Features, memory: Memory | None, match: Matching = EVERYTHING) -> Tensor:
+    def raw_maps(self, query: Features, memory: Memory | None, match: Matching = UNRESTRICTED) -> Tensor:
         patches = damaged_share(query.wanted_projected(), self.directions)
         photographs, count = patches.shape[1:]
         whole = damaged_share(query.wanted_embedding(), self.directions).view(photographs, -1)

@@ -67,7 +67,7 @@ GOOD = [Image.fromarray(texture(number)) for number in (1, 2, 3)]
 PARTS = [Image.fromarray(texture(20 + number, defect=number > 1)) for number in range(3)]
 # Where the host may wait for the device while photographs are scored, and where tensors may cross.
 MAY_WAIT = {
-    "models/matching/candidates.py:PickedByAny.rows",  # how many windows were picked, for each photograph
+    "models/matching/candidates.py:SharedTopK.rows",  # how many windows were picked, for each photograph
     "models/methods/batch.py:mutual_scores",  # whether there is another photograph, for each batch
 }
 MAY_CROSS = {
@@ -298,7 +298,7 @@ FAULTS = [
         "(image,) = views.whole.cpu()",
         "nearest windows",
     ),
-    Fault(candidates.Elsewhere, "of_query", ".to(query.tokens.device)", "", "nearest one reference diff2"),
+    Fault(candidates.Masked, "of_query", ".to(query.tokens.device)", "", "nearest one reference diff2"),
     Fault(plus, "nearness", ", device=device", "", "plus windows"),
     Fault(fdsl.scoring, "_score_maps", ".cpu()", "", "text windows"),
     Fault(plus, "smoothed", "device=maps.device, ", "", "plus rotated auto tiles"),

@@ -10,7 +10,7 @@ from models.backbones.backbone_registry import load_backbone
 from models.detector import Detector
 from models.features import EMBEDDING, Features, ScoreMaps, Views, fuse
 from models.matching import memory_bank as memory
-from models.matching.candidates import EVERYTHING, OwnPicks, discrepancy_of
+from models.matching.candidates import UNRESTRICTED, PerWindowTopK, discrepancy_of
 from models.matching.memory_bank import MemoryBank, nearest_index
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl
@@ -176,7 +176,7 @@ def test_a_reference_shown_again_has_no_discrepancy(tiny_backbone, photos):
     detector = Detector(tiny_backbone, trained_like(), SIDE)
     detector.fit(photos[:1])
     found = discrepancy_of(
-        tiny_backbone.encode(photos[:1]), detector.memories.whole, EVERYTHING, MethodConfig()
+        tiny_backbone.encode(photos[:1]), detector.memories.whole, UNRESTRICTED, MethodConfig()
     )
     assert found.max() < 1e-6
 
@@ -272,7 +272,7 @@ def test_in_bf16_the_maps_are_near_those_of_float32(tiny_configs, photos, index_
         detector.fit(photos[:2])
     assert (
         discrepancy_of(
-            narrow.backbone.encode(photos[2:3]), narrow.memories.whole, EVERYTHING, MethodConfig()
+            narrow.backbone.encode(photos[2:3]), narrow.memories.whole, UNRESTRICTED, MethodConfig()
         ).dtype
         == torch.bfloat16
     )
@@ -315,7 +315,7 @@ def test_each_window_can_be_matched_within_its_own_picks(tiny_backbone, photos, 
                 ]
             )
         )
-    detector.windows = dataclasses.replace(detector.windows, match=OwnPicks(picks))
+    detector.windows = dataclasses.replace(detector.windows, match=PerWindowTopK(picks))
     found = raw_window_maps(detector, photos[2:3])[:, 0]
     expected = detector.windows.grid.stitch(torch.stack(expected, dim=1).unflatten(-1, (4, 4)))
     assert torch.allclose(found, expected, atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from models.detector import Detector
-from models.matching.candidates import NEAR, Elsewhere
+from models.matching.candidates import NEAR, Masked
 from models.matching.memory_bank import ALIGNMENTS
 from models.methods.fdsl import Fdsl
 from tests.support import plain
@@ -37,7 +37,7 @@ def test_a_reference_is_matched_elsewhere_in_itself(tiny_backbone, align, index_
     detector.fit(images[:1])
     own = torch.stack([torch.arange(GRID**2) // GRID, torch.arange(GRID**2) % GRID], dim=1).float()
     with torch.no_grad():
-        found = detector(images, Elsewhere(own[None]))
+        found = detector(images, Masked(own[None]))
         cuts = [detector.windows.grid.cut(image, PATCH) for image in images]
         places = own[detector.windows.grid.patches]  # (W,36,2)
         whole = tiny_backbone.encode(images).tokens

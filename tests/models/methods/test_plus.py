@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.detector import NO_WINDOWS, Detector
-from models.matching.candidates import EVERYTHING, Elsewhere, Matching
+from models.matching.candidates import UNRESTRICTED, Masked, Matching
 from models.methods import plus
 from models.methods.bilateral import bilateral, nearness
 from models.methods.plus import BILATERAL, COMMON_MODE, SELF_DISSIMILARITY, TOP_K, Plus
@@ -138,7 +138,7 @@ def test_the_score_never_falls_where_the_distance_to_the_references_rises(tiny_b
     detector.fit(photos[:2])
     memory, method = detector.memories.whole, detector.method
     query = detector.encode(photos[3:4])
-    index = EVERYTHING.index(memory.bank, query, "mulmax")
+    index = UNRESTRICTED.index(memory.bank, query, "mulmax")
     nearest = query.tokens - memory.bank.discrepancy(
         query.tokens.flatten(1, 2), index.flatten(1), "signed"
     ).view_as(query.tokens)
@@ -242,6 +242,6 @@ def test_a_single_reference_is_matched_elsewhere(tiny_backbone, photos):
     detector = detector_of(tiny_backbone)
     detector.fit(photos[:1])
     places = torch.stack(torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij"), -1)
-    match = Elsewhere(places.reshape(1, -1, 2).float())
+    match = Masked(places.reshape(1, -1, 2).float())
     assert float(detector(photos[:1]).base.max()) < 1e-5
     assert float(detector(photos[:1], match).base.min()) > 1e-5

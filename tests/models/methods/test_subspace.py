@@ -6,7 +6,7 @@ import torch
 
 from models.detector import NO_WINDOWS, Detector
 from models.features import RAW_TOKENS
-from models.matching.candidates import Elsewhere
+from models.matching.candidates import Masked
 from models.methods.subspace import EXPLAINED, Subspace
 from tests.support.tokens import noise
 from utils.config import WindowConfig
@@ -86,7 +86,7 @@ def test_a_single_reference_is_measured_quarter_by_quarter(tiny_backbone, photos
     detector = detector_of(tiny_backbone)
     detector.fit(photos[:1])
     places = torch.stack([torch.arange(GRID**2) // GRID, torch.arange(GRID**2) % GRID], dim=1).float()
-    found = detector.raw_maps(photos[:1], Elsewhere(places[None])).flatten().numpy()
+    found = detector.raw_maps(photos[:1], Masked(places[None])).flatten().numpy()
     own = tokens_of(tiny_backbone, photos[0])
     quarter = 2 * (places[:, 0] > 3.5).numpy() + (places[:, 1] > 3.5).numpy()
     for number in range(4):

@@ -20,7 +20,7 @@ from models.backbones.text.prompts import TEMPLATES, directions, object_of, sent
 from models.backbones.text.text_encoder import read_text_encoder, text_encoder
 from models.detector import NO_WINDOWS, Detector
 from models.features import EMBEDDING, PROJECTED
-from models.matching.candidates import Elsewhere
+from models.matching.candidates import Masked
 from models.methods.registry import METHODS
 from models.views.tile_maps import resized, smoothed
 from tests.support.constants import TINY
@@ -302,7 +302,7 @@ def test_the_only_reference_is_matched_elsewhere_in_text_too(clips, photos):
     places = torch.stack(torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij"), -1).view(
         -1, 2
     )
-    found = detector.raw_maps(photos[:1], Elsewhere(places[None].float()))[-1, 0].flatten()
+    found = detector.raw_maps(photos[:1], Masked(places[None].float()))[-1, 0].flatten()
     image = normalise(photos[0], detector.backbone.mean, detector.backbone.std)
     tokens = plain_projection(clips.made["ViT-text-plain"].visual, image)
     (towards,) = text_directions(clips.tower(), [config.options])
