@@ -51,8 +51,10 @@ def write_meta(catalogue: Catalogue, file: str | Path) -> None:
         split: {category: [_entry(record) for record in records] for category, records in part.items()}
         for split, part in (("train", catalogue.train), ("test", catalogue.test))
     }
+    file = Path(file)
     try:
-        with whole_file(Path(file)) as stream:
+        file.parent.resolve(strict=True)  # no folder is made for a mistyped one
+        with whole_file(file) as stream:
             stream.write(json.dumps(content, indent=4) + "\n")
     except OSError as error:
         raise DataError(
