@@ -51,7 +51,6 @@ from models.features import Features
 from models.losses import map_losses
 from models.matching.candidates import UNRESTRICTED, discrepancy_of
 from models.matching.memory_bank import MemoryBank
-from models.method import Memories
 from models.methods.fdsl import Fdsl
 from utils.config import QUARTER, WindowConfig
 from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts
@@ -256,7 +255,7 @@ def training(bench: Bench) -> list[Row]:
 
 
 def memory(bench: Bench) -> list[Row]:
-    """Peak memory beyond the loaded model: the window bank of 4 shots and a chunk of windows matched with it.
+    """Peak memory beyond the loaded model: the window bank of 4 shots, and a photograph matched with it.
 
     Categories come one after the other and leave only their maps, so their number does not matter.
     """
@@ -270,29 +269,19 @@ def grown_by(args: argparse.Namespace, shots: int) -> int:
     """In a process of its own: the most that its memory grows by while a detector works, in bytes; a GPU's
     own memory there, else the resident memory (Linux)."""
     bench = Bench(args)
+    scorer = bench.scorer(index_memory="0")
     bench.bare(bench.photos[:1])  # what the first pass allocates for good belongs to the backbone
     if bench.device.type == "cuda":
         before = torch.cuda.memory_allocated(bench.device)
         torch.cuda.reset_peak_memory_stats(bench.device)
-        fill(bench, shots)
+        bench.fit(scorer, shots)
+        bench.score(scorer)
         return torch.cuda.max_memory_allocated(bench.device) - before
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = peak_bytes(os.getpid())
-    fill(bench, shots)
+    bench.fit(scorer, shots)
+    bench.score(scorer)
     return peak_bytes(os.getpid()) - before
-
-
-def fill(bench: Bench, shots: int) -> None:
-    """What a detector with LFE keeps at most: its window bank, and a chunk of windows matched with it."""
-    scorer = bench.scorer(index_memory="0")
-    scorer.fit(bench.pixels[:1].expand(shots, -1, -1, -1))
-    detector = scorer.detector
-    branch = detector.window_branch
-    windows = branch.grid.cut(bench.pixels[1], bench.backbone.patch_size)[: branch.chunk]
-    detector.method.raw_maps(bench.backbone.encode(windows), detector.window_memory)
-    # The rest of the windows would need no more; the whole image needs less.
-    detector.memories = Memories(detector.memories.whole)
-    detector.raw_maps(bench.pixels[1:2])
 
 
 def loading(bench: Bench) -> list[Row]:

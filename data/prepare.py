@@ -6,8 +6,8 @@ import inspect
 import sys
 from pathlib import Path
 
+from data.catalogue import table_of_counts
 from data.check import check_catalogue
-from data.counts import table_of_counts
 from data.images import MAX_PIXELS
 from data.layout import Layout
 from data.meta import write_meta

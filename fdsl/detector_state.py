@@ -14,6 +14,7 @@ from fdsl.factory import assemble, backbone_of_detector, saved_method
 from fdsl.thresholds.threshold import LEAVE_COPY_OUT, LEAVE_ONE_OUT, NormalScores, Prior, is_normal
 from models.detector import Detector
 from models.ensemble.mutual_scoring import ComparedImages, WithMutualScoring
+from models.features import EMBEDDING
 from models.matching.candidates import UNRESTRICTED, PerWindowTopK, SharedTopK
 from models.method import Memories
 from models.methods.batch import BatchMemory
@@ -169,7 +170,7 @@ def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> 
     patches = 1 if detector.windows is None else detector.windows.grid.encoded
     side = patches * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, dtype=torch.uint8)
-    return detector.backbone.encode(window, SharedTopK.want | want).wanted_embedding().shape[1]
+    return detector.backbone.encode(window, SharedTopK.want | want).wanted(EMBEDDING).shape[1]
 
 
 def _require(holds: bool, sentence: str) -> None:

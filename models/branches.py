@@ -199,7 +199,7 @@ class Windows(Branch):
             cut = partial(self.grid.cut, image, self.patch_size, which)
             side = self.grid.encoded * self.patch_size
             features = encode.crops(image, (self.grid.size, *which), cut, want, side)
-            yield features.at(self.grid.seen_in(which, features.tokens.device))
+            yield features._replace(patches=self.grid.seen_in(which, features.tokens.device))
 
     def scored(
         self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None

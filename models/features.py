@@ -70,27 +70,18 @@ class Features(NamedTuple):
         tokens = self.tokens.flatten(1, 2)
         return tokens if self.inside is None else tokens[:, self.inside.flatten().to(tokens.device)]
 
-    def wanted_embedding(self) -> Tensor:
-        """The embedding; ValueError where the backbone was not asked for it."""
-        if self.embedding is None:
-            raise ValueError("The backbone was not asked for the image embedding.")
-        return self.embedding
-
-    def wanted_projected(self) -> Tensor:
-        """The projected tokens; ValueError where the backbone was not asked for them."""
-        if self.projected is None:
-            raise ValueError("The backbone was not asked for projected tokens.")
-        return self.projected
+    def wanted(self, name: str) -> Tensor:
+        """EMBEDDING or PROJECTED; ValueError where the backbone was not asked for it."""
+        found: Tensor | None = getattr(self, name)
+        if found is None:
+            raise ValueError(f"The backbone was not asked for {name}.")
+        return found
 
     def each_tokens(self, function: Callable[[Tensor], Tensor]) -> Features:
         """`function` of the tokens, and of the raw and projected ones where there are some."""
         raw = None if self.raw_tokens is None else function(self.raw_tokens)
         projected = None if self.projected is None else function(self.projected)
         return self._replace(tokens=function(self.tokens), raw_tokens=raw, projected=projected)
-
-    def at(self, patches: Tensor) -> Features:
-        """The same features, of these patches of the whole image."""
-        return self._replace(patches=patches)
 
 
 class FinalMaps(NamedTuple):

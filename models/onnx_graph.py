@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.detector import Detector
-from models.features import TOP1_SHARE, Features, FinalMaps, ScoreMaps, views_of
+from models.features import EMBEDDING, TOP1_SHARE, Features, FinalMaps, ScoreMaps, views_of
 from models.matching.candidates import UNRESTRICTED, Matching, PerWindowTopK, SharedTopK
 from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.views.sliding_windows import WindowGrid
@@ -33,7 +33,7 @@ class InParts(Matching):
     def allowed(self, bank: MemoryBank, query: Features) -> Tensor | None:
         """Which windows of the bank each of the query's may match (B,P) bool; None: all."""
         if isinstance(self.match, SharedTopK):
-            picked = (query.wanted_embedding() @ bank.window_keys.t()).argmax(-1)
+            picked = (query.wanted(EMBEDDING) @ bank.window_keys.t()).argmax(-1)
             places = torch.arange(len(bank.window_keys))
             of_photograph = (picked.view(-1, self.windows, 1) == places).any(1, keepdim=True)
             return of_photograph.expand(-1, self.windows, -1).flatten(0, 1)

@@ -150,7 +150,7 @@ class _Seen:
 
 def _as_tokens(features: Features) -> Features:
     """The projected tokens in the place of those that are matched."""
-    return Features(features.wanted_projected(), patches=features.patches, inside=features.inside)
+    return Features(features.wanted(PROJECTED), patches=features.patches, inside=features.inside)
 
 
 def _half_and_half(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

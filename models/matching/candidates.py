@@ -60,7 +60,7 @@ class SharedTopK(Matching):
 
     def over(self, parts: Iterable[Features]) -> Iterator[tuple[Features, Matching]]:
         parts = list(parts)  # every window picks before the first one is matched
-        match = replace(self, embeddings=torch.cat([part.wanted_embedding() for part in parts]))
+        match = replace(self, embeddings=torch.cat([part.wanted(EMBEDDING) for part in parts]))
         return ((part, match) for part in parts)
 
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:

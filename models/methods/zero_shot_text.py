@@ -48,9 +48,9 @@ class ByText(TextFacts, Method[Memory]):
         return False
 
     def raw_maps(self, query: Features, memory: Memory | None, match: Matching = UNRESTRICTED) -> Tensor:
-        patches = damaged_share(query.wanted_projected(), self.directions)
+        patches = damaged_share(query.wanted(PROJECTED), self.directions)
         photographs, count = patches.shape[1:]
-        whole = damaged_share(query.wanted_embedding(), self.directions).view(photographs, -1)
+        whole = damaged_share(query.wanted(EMBEDDING), self.directions).view(photographs, -1)
         return torch.cat([patches, whole.repeat_interleave(count // whole.shape[1], dim=1)[None]])
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
