@@ -54,21 +54,6 @@ GRID_CHECKED = 8  # patches along a side of the images that are checked
 TRAINING_STEPS, TRAINED_TOGETHER = 3, 2
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What is looked at, and where."""
-
-    args: argparse.Namespace
-    device: torch.device
-
-    def backbone(self, device: torch.device, dtype: torch.dtype) -> Backbone:
-        return untrained_backbone(self.args, device, dtype)
-
-    def seconds(self, work: Callable[[], object]) -> float:
-        """The shortest of `repeats` runs, after one that is not counted."""
-        return shortest([work], self.args.repeats, self.device)[0]
-
-
 def fitted(backbone: Backbone, method: str, windows: WindowConfig, side: int, shots: int) -> Scorer:
     """A scorer whose detector is fitted to random references."""
     torch.manual_seed(0)
@@ -93,13 +78,13 @@ def maps_of(scorer: Scorer) -> list[np.ndarray]:
     return found.arrays
 
 
-def checks(bench: Bench) -> Iterator[tuple[str, bool]]:
+def checks(args: argparse.Namespace, device: torch.device) -> Iterator[tuple[str, bool]]:
     """What is checked, with what was found, and whether it is right."""
-    plain = bench.backbone(torch.device("cpu"), torch.float32)
+    plain = untrained_backbone(args, torch.device("cpu"), torch.float32)
     side = GRID_CHECKED * plain.patch_size
     wanted = [maps_of(fitted(plain, *chosen, side, 2)) for chosen in CHECKED]
     for dtype, most in FARTHEST.items():
-        backbone = bench.backbone(bench.device, dtype)
+        backbone = untrained_backbone(args, device, dtype)
         for (method, windows), right in zip(CHECKED, wanted):
             name = f"{method}, {windows.winmode}, tiles {windows.tiles}, {str(dtype).removeprefix('torch.')}"
             scorer = fitted(backbone, method, windows, side, 2)
@@ -109,23 +94,23 @@ def checks(bench: Bench) -> Iterator[tuple[str, bool]]:
             again = maps_of(scorer)
             same = all(one.tobytes() == other.tobytes() for one, other in zip(found, again))
             yield f"{name}: two runs give the same bytes", same
-    make_repeatable(bench.device)
-    one, other = (trained(bench, plain) for _ in range(2))
+    make_repeatable(device)
+    one, other = (trained(plain, device) for _ in range(2))
     yield "two trainings give the same bytes", one == other
     torch.use_deterministic_algorithms(False)
 
 
-def trained(bench: Bench, backbone: Backbone) -> bytes:
+def trained(backbone: Backbone, device: torch.device) -> bytes:
     """The heads after a few steps on random discrepancies."""
     torch.manual_seed(0)
-    method = Fdsl(backbone.width, len(backbone.layers)).to(bench.device).train()
+    method = Fdsl(backbone.width, len(backbone.layers)).to(device).train()
     step = HeadsStep(method, torch.optim.Adam(method.parameters(), lr=1e-3))
     side = GRID_CHECKED * backbone.patch_size
     for _ in range(TRAINING_STEPS):
         patches = GRID_CHECKED**2
         found = torch.rand(len(backbone.layers), TRAINED_TOGETHER, patches, backbone.width)
         mask = (torch.rand(TRAINED_TOGETHER, 1, side, side) > 0.9).float()
-        step(found.to(bench.device), mask.to(bench.device))
+        step(found.to(device), mask.to(device))
         step.optimizer.step()
     return b"".join(value.cpu().numpy().tobytes() for value in method.state_dict().values())
 
@@ -146,45 +131,41 @@ class Row:
         return self.milliseconds / self.bare, self.milliseconds / self.product
 
 
-def row_of(bench: Bench, backbone: Backbone, run: Run) -> Row:
-    args = bench.args
+def row_of(args: argparse.Namespace, device: torch.device, backbone: Backbone, run: Run) -> Row:
     windows = run.windows()
     if windows.winmode != "nan" and args.win_size is not None:
         windows = replace(windows, win_size=args.win_size)
-    scorer = fitted(backbone, run.method, windows, bench.args.image_size, run.shots)
+    scorer = fitted(backbone, run.method, windows, args.image_size, run.shots)
     detector, names = scorer.detector, [f"photograph {number}" for number in range(args.batch)]
     pixels = pixels_for(detector, args.batch, 2)
-    if bench.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(bench.device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     with FlopCounterMode(display=False) as counter:
         scorer(pixels, names)
-    peak = torch.cuda.max_memory_allocated(bench.device) if bench.device.type == "cuda" else 0
-    whole = pixels.flatten(0, -4)
-    bare = bench.seconds(lambda: bare_pass(bench, backbone, whole, detector))
-    own = bench.seconds(lambda: scorer(pixels, names))
-    product = product_seconds(bench, backbone) * counter.get_total_flops()
-    each = 1e3 / args.batch
-    return Row(str(run), own * each, bare * each, product * each, peak / 2**30)
+    peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    rows, width = 4 * detector.grid**2, backbone.width  # a product of the size of the encoder's own
+    one = torch.ones(rows, width, dtype=backbone.dtype, device=device)
+    other = torch.ones(width, 4 * width, dtype=backbone.dtype, device=device)
+    works: list[Callable[[], object]] = [
+        lambda: scorer(pixels, names),
+        lambda: bare_pass(backbone, pixels.flatten(0, -4), detector),
+        lambda: one @ other,
+    ]
+    own, bare, product = (1e3 * seconds for seconds in shortest(works, args.repeats, device))
+    product *= counter.get_total_flops() / (2 * rows * width * 4 * width)
+    return Row(str(run), own / args.batch, bare / args.batch, product / args.batch, peak / 2**30)
 
 
 @torch.no_grad()
-def bare_pass(bench: Bench, backbone: Backbone, pixels: Tensor, detector: Detector) -> None:
-    """The encoder alone on all that the detector encodes, with windows cut beforehand by the device."""
-    images = normalise(pixels.to(bench.device, non_blocking=True), backbone.mean, backbone.std)
+def bare_pass(backbone: Backbone, pixels: Tensor, detector: Detector) -> None:
+    """The encoder alone on all that the detector encodes, with windows cut by the device."""
+    images = normalise(pixels.to(backbone.device, non_blocking=True), backbone.mean, backbone.std)
     backbone.encode_normalised(images)
     if detector.windows is not None:
         for image in images:
             windows = detector.windows.grid.cut(image, backbone.patch_size)
             for part in windows.split(detector.windows.chunk):
                 backbone.encode_normalised(part)
-
-
-def product_seconds(bench: Bench, backbone: Backbone) -> float:
-    """Seconds of one operation in products of the size of the encoder's own, in the backbone's precision."""
-    rows, width = 4 * (bench.args.image_size // backbone.patch_size) ** 2, backbone.width
-    one = torch.ones(rows, width, dtype=backbone.dtype, device=bench.device)
-    other = torch.ones(width, 4 * width, dtype=backbone.dtype, device=bench.device)
-    return bench.seconds(lambda: one @ other) / (2 * rows * width * 4 * width)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -198,13 +179,13 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     start_logging()
     runs = chosen_runs(parser, args.runs)
-    bench = Bench(args, choose_device(args.device))
+    device = choose_device(args.device)
     checked = []
-    for what, right in checks(bench):
+    for what, right in checks(args, device):
         print(f"{'ok' if right else 'WRONG'}: {what}", flush=True)
         checked.append((what, right))
-    backbone = bench.backbone(bench.device, torch.float16)
-    rows = [row_of(bench, backbone, run) for run in runs]
+    backbone = untrained_backbone(args, device, torch.float16)
+    rows = [row_of(args, device, backbone, run) for run in runs]
     columns = ["run", "ms a photograph", "compared with the bare backbone", "with equal products", "peak GiB"]
     table = [
         [row.run, *(f"{value:.2f}" for value in (row.milliseconds, *row.ratios, row.peak_gib))]
