@@ -34,8 +34,8 @@ DEFECT_PROBABILITY = 0.5  # of a normal image, with synthetic defects
 
 
 class InspectionDataset(Dataset):
-    """The records as they are. Items: image (3,S,S), with a `layout` of tiles (1+T,3,S,S), mask (1,M,M),
-    category, path; M is S unless mask_size is given.
+    """The records as they are. Items: image (3,S,S), with a `layout` of tiles (1+T,3,S,S), mask (1,S,S),
+    category, path.
 
     A record without a mask has a mask of zeros. An unreadable file raises DataError when its item is taken.
     """
@@ -45,12 +45,11 @@ class InspectionDataset(Dataset):
         root: str | Path,
         records: Sequence[Record],
         image_size: int,
-        mask_size: int | None = None,
         max_pixels: int = MAX_PIXELS,
         grey: GreyRange | None = None,
     ):
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
-        self.image_size, self.mask_size, self.grey = image_size, mask_size or image_size, grey
+        self.image_size, self.grey = image_size, grey
         self.layout: TileLayout | None = None  # set once the references are known
 
     def __len__(self) -> int:
@@ -61,7 +60,7 @@ class InspectionDataset(Dataset):
         image, mask = load(self.root, record, self.max_pixels, self.grey)
         return {
             "image": photograph_to_pixels(image, self.image_size, self.layout),
-            "mask": mask_to_tensor(mask, self.mask_size),
+            "mask": mask_to_tensor(mask, self.image_size),
             "category": record.category,
             "path": record.image_path,
         }

@@ -56,9 +56,9 @@ def test_batches_keep_their_contract(tmp_path):
     assert batch["mask"].shape == (4, 1, 56, 56) and batch["mask"].unique().tolist() == [0, 1]
     assert batch["category"] == ["cup"] * 4 and batch["path"] == [r.image_path for r in records[:4]]
     assert batch["mask"].flatten(1).any(1).tolist() == [r.anomalous for r in records[:4]]
-    item = InspectionDataset(tmp_path, records, 56, mask_size=240)[1]
+    item = InspectionDataset(tmp_path, records, 56)[1]
     assert torch.equal(item["image"], image_to_pixels(open_image(tmp_path / "1.png"), 56))
-    assert torch.equal(item["mask"], mask_to_tensor(open_mask(tmp_path / "1_mask.png"), 240))
+    assert torch.equal(item["mask"], mask_to_tensor(open_mask(tmp_path / "1_mask.png"), 56))
 
 
 def test_without_augmentation_training_sees_the_images_as_they_are(tmp_path):
