@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,11 @@ class Refusal(Exception):
 
 class Service:
     """A detector, one photograph at a time; others wait, `queue` in all. `journal` keeps the rows; None:
-    nobody does. counts: of answers since the start."""
+    nobody does. counts: of answers since the start.
+
+    One thread looks at all photographs: an allocator keeps what each thread has freed for that thread, and
+    every connection is one.
+    """
 
     def __init__(self, graph: Graph, queue: int, max_pixels: int, journal: Journal | None = None) -> None:
         from utils.drift import Drift
@@ -77,7 +82,7 @@ class Service:
         self.drift = Drift(graph.statistics, file=file)
         self.queue = queue
         self._places = threading.BoundedSemaphore(queue)
-        self._turn, self._counting = threading.Lock(), threading.Lock()
+        self._one_by_one, self._counting = ThreadPoolExecutor(1, "photographs"), threading.Lock()
         self.inside, self.counts = 0, {"inspected": 0, "anomalous": 0, "refused": 0, "busy": 0}
         self._begun = time.monotonic()
 
@@ -103,11 +108,14 @@ class Service:
     def inspect(self, content: bytes, name: str, with_map: bool) -> tuple[dict[str, Any], bytes]:
         """A photograph's file -> its row and, `with_map`, its heat map as a PNG file. DataError for what is
         no photograph, ConfigError where the row cannot be written."""
+        return self._one_by_one.submit(self._inspect, content, name, with_map).result()
+
+    def _inspect(self, content: bytes, name: str, with_map: bool) -> tuple[dict[str, Any], bytes]:
         from data.images import open_image
         from deploy.pictures import draw, encoded
         from utils.archives import held_in_memory
 
-        with self._turn, held_in_memory([("photograph", content)]) as (file,):
+        with held_in_memory([("photograph", content)]) as (file,):
             try:
                 photo = open_image(file, self.max_pixels, self.graph.grey)
             except DataError as error:
@@ -123,11 +131,9 @@ class Service:
                 except OSError as error:
                     say(f"error: {printable(self.journal.folder)}: {error.strerror}")
                     raise ConfigError(f"the row could not be written ({error.strerror})") from error
-            picture = (
-                encoded(draw(photo, result, self.graph.heat_scale, self.graph.level), "PNG")
-                if with_map
-                else b""
-            )
+            picture = b""
+            if with_map:
+                picture = encoded(draw(photo, result, self.graph.heat_scale, self.graph.level), "PNG")
         self.count("inspected")
         if result.is_anomalous:
             self.count("anomalous")

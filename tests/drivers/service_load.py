@@ -21,10 +21,11 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[2]
-GROWTH = 1.05  # times the memory after the first quarter, which the end may have
+GROWTH = 1.1  # times the memory of the first quarter, which the last may have; medians, for it peaks
 MAP_EVERY = 10  # requests, one of which asks for the heat map
 NO_PHOTOGRAPH_EVERY = 25  # and one sends what is no photograph
 
@@ -104,15 +105,17 @@ def load(args: argparse.Namespace, out: Path) -> bool:
     service.send_signal(signal.SIGTERM)
     reported = service.communicate(timeout=60)[1]
     kept = (out / "scores.jsonl").read_text().count("\n")
-    settled = max(held for moment, held in memory if moment <= args.seconds / 4)
-    last = max(held for moment, held in memory if moment > args.seconds * 3 / 4)
+    settled = median(held for moment, held in memory if moment <= args.seconds / 4)
+    last = median(held for moment, held in memory if moment > args.seconds * 3 / 4)
+    peak = max(held for _, held in memory)
     seconds = sorted(seen.seconds)
     print(f"{args.clients} clients, {args.seconds:g} s: answers {dict(seen.statuses)}")
     print(
         f"rows answered {seen.rows}, kept {kept}, counted {health['inspected']}, of others {len(seen.wrong)}"
     )
     print(f"median {seconds[len(seconds) // 2]:.3f} s, slowest {seconds[-1]:.3f} s")
-    print(f"memory {settled / 2**20:.0f} MiB in the first quarter, {last / 2**20:.0f} MiB in the last one")
+    print(f"memory {settled / 2**20:.0f} MiB in the first quarter, {last / 2**20:.0f} MiB in the last one,")
+    print(f"  {peak / 2**20:.0f} MiB at most")
     whole = kept == seen.rows == health["inspected"] and not seen.wrong and "fault" not in reported
     only_known = set(seen.statuses) <= {200, 422, 503}
     return whole and only_known and last <= GROWTH * settled and service.returncode == 143
