@@ -86,9 +86,9 @@ class Drift:
         self._last.append(seen)
         if len(self._last) < self.window:
             return []
-        found = {**self._of_statistics(), **self._of_scores()}
-        sentences = [str(change) for kind, change in found.items() if kind not in self.changes]
-        self.changes = found
+        changes = {**self._of_statistics(), **self._of_scores()}
+        sentences = [str(change) for kind, change in changes.items() if kind not in self.changes]
+        self.changes = changes
         return sentences
 
     def _keep(self) -> None:
@@ -104,19 +104,19 @@ class Drift:
     def _of_statistics(self) -> dict[str, Change]:
         """Kind -> change of what the images' statistics show."""
         assert self._low is not None and self._high is not None
-        median, found = np.median([one.values for one in self._last], axis=0), {}
+        median, changes = np.median([one.values for one in self._last], axis=0), {}
         for number, (factor, words) in enumerate(zip(FACTORS, WORDS)):
             low, high, value = self._low[number], self._high[number], median[number]
             if low / factor <= value <= high * factor:
                 continue
             order = sorted(self._last, key=lambda one: one.values[number], reverse=bool(value > high))
             kind = words[int(value > high)]
-            found[kind] = Change(
+            changes[kind] = Change(
                 f"the last {self.window} photographs are {kind} than the references and the first "
                 f"{self.window} ({value:.3g}, before {low:.3g} to {high:.3g})",
                 order[0].name,
             )
-        return found
+        return changes
 
     def _of_scores(self) -> dict[str, Change]:
         before, now = _percentiles(self._first), _percentiles(self._last)

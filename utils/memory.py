@@ -117,8 +117,8 @@ def free_bytes(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo", encoding="ascii") as lines:
-            found = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-        return found["MemAvailable"] * 1024 // neighbours()
+            sizes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+        return sizes["MemAvailable"] * 1024 // neighbours()
     except (OSError, KeyError, ValueError):  # no Linux
         there = hasattr(os, "sysconf")
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if there else 2**33

@@ -178,8 +178,8 @@ class Options:
     group: ClassVar[str] = ""
 
     def __post_init__(self) -> None:
-        for name, known in options_of(type(self)).items():
-            known.refuse(getattr(self, name))
+        for name, option in options_of(type(self)).items():
+            option.refuse(getattr(self, name))
 
 
 @cache
@@ -195,8 +195,8 @@ def options_of(kind: Any) -> Mapping[str, Option]:
 def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
     """Those of the options of `kind` that were given (not None), as they are stored."""
     return {
-        name: known.taken(given[name])
-        for name, known in options_of(kind).items()
+        name: option.taken(given[name])
+        for name, option in options_of(kind).items()
         if given.get(name) is not None
     }
 
@@ -204,7 +204,7 @@ def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Function]:
     """Decorates a function whose `**options` are those of `kinds`, but for those that need `but_for`. Another
     keyword is a TypeError that names the nearest one; help() and the signature list them all."""
-    known = [
+    taken = [
         name
         for kind in kinds
         for name, one in options_of(kind).items()
@@ -214,7 +214,7 @@ def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Funct
     def decorated(function: Function) -> Function:
         signature = inspect.signature(function)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        names = [*(one.name for one in own if one.name != "cls"), *known]
+        names = [*(one.name for one in own if one.name != "cls"), *taken]
 
         @wraps(function)
         def wrapped(*args: Any, **named: Any) -> Any:
@@ -225,11 +225,11 @@ def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Funct
                     )
             return function(*args, **named)
 
-        listed = textwrap.fill(", ".join(known), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
+        listed = textwrap.fill(", ".join(taken), 100, initial_indent=" " * 8, subsequent_indent=" " * 8)
         wrapped.__doc__ = (
             f"{function.__doc__}\n        Options, as the flags of these names (None: not given):\n{listed}\n"
         )
-        keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in known]
+        keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in taken]
         cast(Any, wrapped).__signature__ = signature.replace(parameters=[*own, *keywords])
         return cast(Function, wrapped)
 
@@ -249,12 +249,12 @@ def short_names(
     """What the options of `config` add to the name of a run's folder, but for those that need one of
     `without_effect`: values that are neither `usual` nor, where nothing is usual, the default. Options that
     are named `together` are all named where one of them is; `whole`: always."""
-    known = {name: one for name, one in options_of(type(config)).items() if one.needs not in without_effect}
-    other = {name for name, one in known.items() if getattr(config, name) != usual.get(name, one.default)}
-    if whole or any(known[name].together for name in other):
-        other |= {name for name, one in known.items() if one.together}
+    acting = {name: one for name, one in options_of(type(config)).items() if one.needs not in without_effect}
+    other = {name for name, one in acting.items() if getattr(config, name) != usual.get(name, one.default)}
+    if whole or any(acting[name].together for name in other):
+        other |= {name for name, one in acting.items() if one.together}
     return [
-        part for name, one in known.items() if name in other for part in one.short_of(getattr(config, name))
+        part for name, one in acting.items() if name in other for part in one.short_of(getattr(config, name))
     ]
 
 
@@ -280,9 +280,9 @@ def refuse_other_names(kind: type, stored: Mapping[str, Any]) -> None:
     """ConfigError unless the stored names are those of the dataclass `kind`."""
     names = {item.name for item in fields(kind)}
     if not isinstance(stored, Mapping) or set(stored) != names:
-        found = ", ".join(sorted(map(str, stored))) if isinstance(stored, Mapping) else repr(stored)
+        named = ", ".join(sorted(map(str, stored))) if isinstance(stored, Mapping) else repr(stored)
         raise ConfigError(
-            f"The stored {kind.__name__} has the fields {one_line(found, 200)}, this code expects "
+            f"The stored {kind.__name__} has the fields {one_line(named, 200)}, this code expects "
             f"{', '.join(sorted(names))}; use the version of the code that wrote it."
         )
 

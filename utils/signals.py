@@ -69,8 +69,8 @@ def command_line() -> str:
     name = os.path.basename(script)
     if not name.startswith(INSTALLED):
         return shlex.join(["python", script, *arguments])
-    found = shutil.which(name)
-    here = found is not None and os.path.realpath(found) == os.path.realpath(script)
+    installed = shutil.which(name)
+    here = installed is not None and os.path.realpath(installed) == os.path.realpath(script)
     return shlex.join([name if here else script, *arguments])
 
 

@@ -70,11 +70,11 @@ class TileLayout:
     def places(self) -> np.ndarray:
         """(T*N,2): where the centre of each patch lies, in shares of the photograph's height and width."""
         rows, columns = np.divmod(np.arange(self.grid**2), self.grid)
-        found = [
+        centres = [
             np.stack([(top + rows + 0.5) / self.height, (left + columns + 0.5) / self.width], axis=1)
             for top, left in self.origins
         ]
-        return np.concatenate(found)
+        return np.concatenate(centres)
 
 
 def tiles_for(sizes: Sequence[tuple[int, int]], count: int, grid: int, patch_size: int) -> TileLayout | None:

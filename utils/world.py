@@ -53,12 +53,12 @@ class World:
             return [value]
         import torch.distributed as dist
 
-        found: list[Any] = [None] * self.size
+        values: list[Any] = [None] * self.size
         try:
-            dist.all_gather_object(found, value)
+            dist.all_gather_object(values, value)
         except RuntimeError as error:
             raise _lost(error) from error
-        return found
+        return values
 
     def gathered_tensor(self, value: Tensor) -> Tensor:
         """The tensors of every process, all of one shape and type, by rank: (size,...)."""
@@ -66,9 +66,11 @@ class World:
 
         if not self.joined:
             return value[None]
-        found = value.new_empty((self.size * value.shape[0], *value.shape[1:]))
-        self._between_all(value, lambda group: dist.all_gather_into_tensor(found, value.contiguous(), group))
-        return found.unflatten(0, (self.size, value.shape[0]))
+        tensors = value.new_empty((self.size * value.shape[0], *value.shape[1:]))
+        self._between_all(
+            value, lambda group: dist.all_gather_into_tensor(tensors, value.contiguous(), group)
+        )
+        return tensors.unflatten(0, (self.size, value.shape[0]))
 
     def tensor_of(self, rank: int, value: Tensor) -> Tensor:
         """The tensor of process `rank`, where every process has a `value` of that shape and type."""
@@ -77,9 +79,9 @@ class World:
 
         if not self.joined:
             return value
-        found = value.contiguous() if rank == self.rank else torch.empty_like(value)
-        self._between_all(value, lambda group: dist.broadcast(found, rank, group))
-        return found
+        received = value.contiguous() if rank == self.rank else torch.empty_like(value)
+        self._between_all(value, lambda group: dist.broadcast(received, rank, group))
+        return received
 
     def _between_all(self, value: Tensor, exchange: Callable[[Any], Any]) -> None:
         """Exchanges tensors like `value` through the group of their device. Before GPUs do so, all processes
@@ -108,10 +110,10 @@ class World:
         without a word; ConfigError where `facts` of its results are not the same everywhere."""
         if not self.joined:
             return action()
-        found = problem = None
+        result = problem = None
         try:
-            found = action()
-            here = dict(facts(found))
+            result = action()
+            here = dict(facts(result))
         except Exception as error:
             problem, here = error, {}
         answers = self.gathered((problem is not None, socket.gethostname(), here))
@@ -121,7 +123,7 @@ class World:
         if failed:
             end_quietly()
         self._refuse_others([(host, values) for _, host, values in answers])
-        return found  # type: ignore[return-value]
+        return result  # type: ignore[return-value]
 
     @contextlib.contextmanager
     def same_everywhere(self) -> Iterator[None]:

@@ -56,8 +56,8 @@ class Combined:
 
     @property
     def components(self) -> str:
-        known = ", ".join(self.method.parts)
-        return f"its components are {known}" if known else "it has no components to leave out"
+        names = ", ".join(self.method.parts)
+        return f"its components are {names}" if names else "it has no components to leave out"
 
     @property
     def text_methods(self) -> str:

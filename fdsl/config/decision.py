@@ -24,11 +24,11 @@ class Threshold:
         """From stored values; ConfigError for what no detector has."""
         if not isinstance(values, dict) or set(values) != {"score", "level", "source"}:
             raise ConfigError("its threshold does not say score, level and source")
-        found = cls(values["score"], values["level"], values["source"])
-        numbers = [found.score] if found.level is None else [found.score, found.level]
-        if not all(_is_finite(number) for number in numbers) or not isinstance(found.source, str):
+        threshold = cls(values["score"], values["level"], values["source"])
+        numbers = [threshold.score] if threshold.level is None else [threshold.score, threshold.level]
+        if not all(_is_finite(number) for number in numbers) or not isinstance(threshold.source, str):
             raise ConfigError("its threshold is no number")
-        return found
+        return threshold
 
 
 def _is_finite(value: Any) -> bool:

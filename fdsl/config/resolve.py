@@ -41,10 +41,10 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
     else:
         base = stored or BackboneConfig()
     for name, value in values.items():
-        known = OF_DETECTORS[name]
-        if stored is not None and not known.place and value != getattr(base, name):
+        option = OF_DETECTORS[name]
+        if stored is not None and not option.place and value != getattr(base, name):
             raise ConfigError(
-                f"{known.flag} {in_words(value)} does not match the checkpoint, which was trained with "
+                f"{option.flag} {in_words(value)} does not match the checkpoint, which was trained with "
                 f"{in_words(getattr(base, name))}; leave the flag out or train again."
             )
     return replace(base, **values)
@@ -94,14 +94,14 @@ def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
             f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "
             "--winmode nan)."
         )
-    for name, known in options_of(WindowConfig).items():
+    for name, option in options_of(WindowConfig).items():
         stored = getattr(base, name)
-        of_no_effect = known.fused or (known.needs == WINDOWS and base.winmode == "nan")
+        of_no_effect = option.fused or (option.needs == WINDOWS and base.winmode == "nan")
         if not of_no_effect and getattr(config, name) != stored:
-            what = "windows" if known.needs == WINDOWS else "maps"
+            what = "windows" if option.needs == WINDOWS else "maps"
             raise ConfigError(
-                f"{known.flag} cannot change with --from-maps: the stored {what} have {known.typed(stored)}; "
-                "run test.py without --from-maps."
+                f"{option.flag} cannot change with --from-maps: the stored {what} have "
+                f"{option.typed(stored)}; run test.py without --from-maps."
             )
 
 
@@ -117,7 +117,7 @@ def refuse_of_heads(given: Mapping[str, Any], method: str) -> None:
 
 def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
     """ConfigError for LFE's settings where a method without trained heads looks through no windows."""
-    names = [name for name, known in OF_DETECTORS.items() if known.needs == WINDOWS]
+    names = [name for name, option in OF_DETECTORS.items() if option.needs == WINDOWS]
     for name in () if given.get("winmode") else names:
         if given.get(name) is not None:
             raise ConfigError(
@@ -139,7 +139,7 @@ def of_no_use(given: Mapping[str, Any]) -> list[str]:
         COMPONENTS: bool(method.parts),
         TEXT: bool(method.reads_text or given.get("with_text")),
     }
-    names = [name for name, known in OF_DETECTORS.items() if known.needs and not there[known.needs]]
+    names = [name for name, option in OF_DETECTORS.items() if option.needs and not there[option.needs]]
     names += [] if method.needs_heads else ["checkpoint", "checkpoints"]
     names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
     names += ["winmode"] if method.transductive else ["tiles"] if method.added_by else []

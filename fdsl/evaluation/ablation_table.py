@@ -105,13 +105,13 @@ class Resampled:
             return {}
         maps = load_maps(folder / "maps.npz").select(run.split.names).maps
         fused, raw = maps.fused(config.detector.windows)
-        found: dict[str, list[np.ndarray]] = {}
+        deviations: dict[str, list[np.ndarray]] = {}
         start = 0
         for category, records in run.split.records.items():
             part = slice(start, start := start + len(records))
             for name, values in self._of_category(run, category, fused[part], raw[part]).items():
-                found.setdefault(name, []).append(values)
-        return {name: np.mean(values, axis=0) for name, values in found.items()}
+                deviations.setdefault(name, []).append(values)
+        return {name: np.mean(values, axis=0) for name, values in deviations.items()}
 
     def _of_category(
         self, run: PlannedRun, category: str, maps: np.ndarray, raw: np.ndarray
@@ -123,15 +123,15 @@ class Resampled:
             return {}
         weights = _weights(run, category)
         scores = image_scores(maps, raw, config.image_score)
-        found = {"sp": (counts_of_images(scores, labels), weights)}
+        counted = {"sp": (counts_of_images(scores, labels), weights)}
         masks = [self._mask(run, category, index) for index in range(len(records))]
-        known = [index for index, mask in enumerate(masks) if mask is not None]
+        with_mask = [index for index, mask in enumerate(masks) if mask is not None]
         chosen = [mask for mask in masks if mask is not None]
         if any(mask.any() for mask in chosen):
-            found["px"] = counts_of_pixels(maps[known], chosen), weights[:, known]
+            counted["px"] = counts_of_pixels(maps[with_mask], chosen), weights[:, with_mask]
         return {
             _name(metric, kind): values
-            for kind, (counts, weights) in found.items()
+            for kind, (counts, weights) in counted.items()
             for metric, values in _deviations(counts, weights).items()
         }
 
@@ -210,16 +210,16 @@ def _rows(runs: Iterable[PlannedRun]) -> list[Row]:
     for run in runs:
         settings = {**run.combination, "checkpoint": run.config.checkpoint, "shots": str(run.config.k_shot)}
         rows.setdefault(tuple(settings.items()), Row(settings)).runs.append(run)
-    found = list(rows.values())
+    merged = list(rows.values())
     for name in ("checkpoint", "shots"):
-        if len({row.settings[name] for row in found} - {""}) <= 1:
-            for row in found:
+        if len({row.settings[name] for row in merged} - {""}) <= 1:
+            for row in merged:
                 del row.settings[name]
-    sees = [row.runs[0].config.detector.sees_test_set for row in found]
+    sees = [row.runs[0].config.detector.sees_test_set for row in merged]
     if any(sees):
-        for row, does in zip(found, sees):
+        for row, does in zip(merged, sees):
             row.settings[SEES] = str(does).lower()
-    return found
+    return merged
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[PlannedRun]) -> str:
@@ -271,8 +271,8 @@ def _aligned(lines: Sequence[Sequence[str]], columns: Sequence[str]) -> str:
 
 def _differences(rows: Sequence[Row], columns: Sequence[str]) -> str:
     def cell(row: Row, name: str) -> str:
-        found = row.above(rows[0], name)
-        return UNDEFINED if found is None else f"{found[0]:+.1f} [{found[1]:+.1f}, {found[2]:+.1f}]"
+        above = row.above(rows[0], name)
+        return UNDEFINED if above is None else f"{above[0]:+.1f} [{above[1]:+.1f}, {above[2]:+.1f}]"
 
     lines = [[*_labels(row, columns), *(cell(row, name) for name in METRIC_NAMES)] for row in rows[1:]]
     return _aligned(lines, columns)

@@ -39,15 +39,15 @@ class Counts:
         every, normals = hits[:, -1], alarms[:, -1]
         precision = hits / np.maximum(hits + alarms, 1)
         below = normals[:, None] - alarms + normal / 2
-        found = {
+        of_images = {
             "auroc": (defects * below).sum(1) / (every * normals),
             "f1": (2 * hits / (hits + alarms + every[:, None])).max(1),
             "ap": (defects * precision).sum(1) / every,
         }
         if self.regions is None:
-            return found
+            return of_images
         overlap = _from_highest(weights @ self.regions).cumsum(1)
-        return {**found, "pro": _area(alarms / normals[:, None], overlap / overlap[:, -1:])}
+        return {**of_images, "pro": _area(alarms / normals[:, None], overlap / overlap[:, -1:])}
 
 
 def _from_highest(counts: np.ndarray) -> np.ndarray:

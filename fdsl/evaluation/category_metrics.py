@@ -40,12 +40,12 @@ def evaluate_category(
     """
     scores = image_scores(maps, raw_scores, image_score)
     pixels = _pixels(maps, read_mask, metric_side)
-    found = {**pixels.compute(), **image_metrics(scores, labels)}
+    metrics = {**pixels.compute(), **image_metrics(scores, labels)}
     return CategoryEvaluation(
-        {name: found[name] for name in METRIC_NAMES},
+        {name: metrics[name] for name in METRIC_NAMES},
         scores,
-        found["f1_threshold_px"],
-        found["f1_threshold_sp"],
+        metrics["f1_threshold_px"],
+        metrics["f1_threshold_sp"],
         pixels.overlap(),
     )
 
@@ -62,7 +62,7 @@ def _pixels(
         return pixels
     for part in map_batches(len(maps), side):
         masks = {index: read_mask(index, side) for index in range(part.start, part.stop)}
-        known = {index: mask for index, mask in masks.items() if mask is not None}
-        if known:
-            pixels.update(upsample_maps(maps[list(known)], side), np.stack(list(known.values())))
+        there = {index: mask for index, mask in masks.items() if mask is not None}
+        if there:
+            pixels.update(upsample_maps(maps[list(there)], side), np.stack(list(there.values())))
     return pixels

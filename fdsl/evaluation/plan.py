@@ -75,23 +75,23 @@ class PlannedRun:
     def finished_maps(self, fingerprint: str) -> RunMaps | None:
         """The maps of all its test images, category by category; None where one is not finished."""
         parts = [self.finished_part(category, fingerprint) for category in self.split.records]
-        found = [part for part in parts if part is not None]
-        return join_run_maps(found) if len(found) == len(parts) else None
+        finished = [part for part in parts if part is not None]
+        return join_run_maps(finished) if len(finished) == len(parts) else None
 
 
 def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     """The runs without those that come again in another table."""
-    found: dict[Path, PlannedRun] = {}
+    by_folder: dict[Path, PlannedRun] = {}
     for run in runs:
-        found.setdefault(run.folder.path, run)
-    return list(found.values())
+        by_folder.setdefault(run.folder.path, run)
+    return list(by_folder.values())
 
 
 def refuse_one_folder(runs: Sequence[PlannedRun]) -> None:
     """ConfigError for two different runs that would be written to one folder."""
-    found: dict[Path, PlannedRun] = {}
+    by_folder: dict[Path, PlannedRun] = {}
     for run in runs:
-        other = found.setdefault(run.folder.path, run)
+        other = by_folder.setdefault(run.folder.path, run)
         if other.config.identity("run") != run.config.identity("run"):
             names = [which.settings or which.config.checkpoint for which in (other, run)]
             raise ConfigError(

@@ -70,8 +70,8 @@ class Detectors:
         if key not in self._made:
             like = next(iter(self._made.values()), None)
             self._made[key] = build_detector(made, run.checkpoint, like, run.split.catalogue.test)
-        known = self._made[key]
-        return known if known.settings == made.windows else known.another(made.windows)
+        detector = self._made[key]
+        return detector if detector.settings == made.windows else detector.another(made.windows)
 
 
 def compute_maps(

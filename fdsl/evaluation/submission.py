@@ -67,24 +67,24 @@ def write_submission(folder: Path, run: PlannedRun, reading: Reading) -> None:
     NotFinite, and what `refuse` raises.
     """
     refuse(folder, run)
-    root, found = run.split.root, {}
+    root, metrics = run.split.root, {}
     tested = {category: _records(root, category, *SPLITS) for category in run.split.records}
-    known = {category: _records(root, category, VALIDATION) for category in run.split.records}
+    validation = {category: _records(root, category, VALIDATION) for category in run.split.records}
     for category, records in tested.items():
-        job = _fitted(run, category, [*known[category], *records], reading)
+        job = _fitted(run, category, [*validation[category], *records], reading)
         maps = [one for part in _maps(job, reading) for one in part]
-        values = np.stack(maps[: len(known[category])]).astype(np.float64)
+        values = np.stack(maps[: len(validation[category])]).astype(np.float64)
         threshold = float(values.mean() + DEVIATIONS * values.std())
         logger.info(
             "%s: a pixel is anomalous from %.4g on, by validation images", printable(category), threshold
         )
-        for record, single in zip(records, maps[len(known[category]) :]):
+        for record, single in zip(records, maps[len(validation[category]) :]):
             _write(folder, root, record, single, threshold, reading.max_pixels)
-        found[category] = public_metrics(run, category, threshold, reading.max_pixels)
-        logger.info("%s, test_public: %s", printable(category), in_per_cent(found[category]))
-    means = {name: mean_of([one[name] for one in found.values()]) for name in NAMES}
+        metrics[category] = public_metrics(run, category, threshold, reading.max_pixels)
+        logger.info("%s, test_public: %s", printable(category), in_per_cent(metrics[category]))
+    means = {name: mean_of([one[name] for one in metrics.values()]) for name in NAMES}
     logger.info("mean, test_public: %s", in_per_cent(means))
-    write_json(run.folder.path / FILE, {"categories": found, "mean": means})
+    write_json(run.folder.path / FILE, {"categories": metrics, "mean": means})
     for sentence in problems_of(folder):
         logger.warning("warning: the server refuses %s: %s", printable(folder), sentence)
 
@@ -122,8 +122,8 @@ def in_per_cent(metrics: Mapping[str, float | None]) -> str:
 
 
 def mean_of(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    defined = [value for value in values if value is not None]
+    return sum(defined) / len(defined) if defined else None
 
 
 def _records(root: Path, category: str, *splits: str) -> list[Record]:
@@ -182,33 +182,33 @@ def _upsampled(single: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
 def problems_of(folder: Path) -> list[str]:
     """What the published checker finds wrong with the names of a submission, as sentences; none where it is
     whole. What the files hold is as `_write` made them."""
-    found = []
+    problems = []
     if others := sorted(_names(folder) - set(SUFFIXES)):
-        found.append(f"{others[0]} does not belong into it")
+        problems.append(f"{others[0]} does not belong into it")
     for tree, suffix in SUFFIXES.items():
         objects = _names(folder / tree)
         if others := sorted(objects - set(OBJECTS)):
-            found.append(f"{tree}/{others[0]} is no object of MVTec AD 2")
+            problems.append(f"{tree}/{others[0]} is no object of MVTec AD 2")
         if missing := sorted(set(OBJECTS) - objects):
-            found.append(f"{tree} lacks {', '.join(missing)}")
+            problems.append(f"{tree} lacks {', '.join(missing)}")
         for category in sorted(objects & set(OBJECTS)):
-            found += _problems_of_object(folder / tree / category, OBJECTS[category], suffix)
-    return found
+            problems += _problems_of_object(folder / tree / category, OBJECTS[category], suffix)
+    return problems
 
 
 def _problems_of_object(place: Path, count: int, suffix: str) -> list[str]:
-    found = []
+    problems = []
     if _names(place) != set(SPLITS):
-        found.append(f"{place.name} has other folders than {' and '.join(SPLITS)}")
+        problems.append(f"{place.name} has other folders than {' and '.join(SPLITS)}")
     for split, kind in SPLITS.items():
         names = _names(place / split)
         wanted = {f"{number:03d}_{kind}{suffix}" for number in range(count)}
         if names != wanted:
             first = min(names ^ wanted)
-            found.append(
+            problems.append(
                 f"{place.name}/{split} has {len(names)} files of {count}, and {first} is too many or missing"
             )
-    return found
+    return problems
 
 
 def _names(folder: Path) -> set[str]:

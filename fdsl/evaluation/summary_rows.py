@@ -64,11 +64,11 @@ def load_run(folder: Path) -> Run:
     if not isinstance(metrics, dict) or not metrics.get("categories"):
         raise ConfigError("metrics.json is not JSON or has no categories")
     try:
-        found = {
+        categories = {
             category: {name: _fraction(values[name]) for name in METRIC_NAMES}
             for category, values in metrics["categories"].items()
         }
-        return Run(folder, RunConfig.from_json(config), found)
+        return Run(folder, RunConfig.from_json(config), categories)
     except (ConfigError, KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"{error.args[0]} is missing" if isinstance(error, KeyError) else str(error)
         raise ConfigError(
@@ -92,7 +92,7 @@ def find_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
         raise ConfigError(f"{folder} is not a folder; {cure}")
     runs: list[Run] = []
     skipped: dict[str, str] = {}
-    known: dict[tuple[str, int], str] = {}
+    first_of: dict[tuple[str, int], str] = {}
     for place in sorted(path for path in folder.glob(RUNS) if path.is_dir() and path.suffix != ".tmp"):
         name = place.relative_to(folder).as_posix()
         try:
@@ -100,15 +100,15 @@ def find_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
         except ConfigError as error:
             skipped[name] = str(error)
             continue
-        same = known.setdefault((_key(run), run.config.seed), name)
+        same = first_of.setdefault((_key(run), run.config.seed), name)
         if same == name:
             runs.append(run)
         else:
             skipped[name] = f"the same settings and seed as {same}"
     if not runs:
         reason = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
-        found = f" ({reason})" if reason else ""
-        raise ConfigError(f"{folder} holds no finished run in DATASET/Kshot/seedS/RUN{found}; {cure}")
+        reasons = f" ({reason})" if reason else ""
+        raise ConfigError(f"{folder} holds no finished run in DATASET/Kshot/seedS/RUN{reasons}; {cure}")
     return runs, skipped
 
 
@@ -126,7 +126,7 @@ def table_rows(runs: Sequence[Run]) -> list[Row]:
     ):
         part = [row for row in ours if (row.dataset, row.shots) == (dataset, shots)]
         rows += sorted(part, key=lambda row: row.method)
-        rows += [_published_row(dataset, shots, found) for found in published_rows(dataset, shots)]
+        rows += [_published_row(dataset, shots, published) for published in published_rows(dataset, shots)]
     return rows
 
 
@@ -152,14 +152,14 @@ def _our_rows(runs: Sequence[Run]) -> list[Row]:
     return ours
 
 
-def _published_row(dataset: str, shots: int, found: Mapping[str, Any]) -> Row:
+def _published_row(dataset: str, shots: int, published: Mapping[str, Any]) -> Row:
     return Row(
         dataset,
         shots,
-        found["method"],
-        {name: found[name] for name in METRIC_NAMES},
+        published["method"],
+        {name: published[name] for name in METRIC_NAMES},
         published=True,
-        source=found["source"] + (f"; as quoted in {found['quoted']}" if found["quoted"] else ""),
+        source=published["source"] + (f"; as quoted in {published['quoted']}" if published["quoted"] else ""),
     )
 
 

@@ -55,8 +55,8 @@ def write_results(
         part = slice(start, start := start + len(records))
         views.append(evaluate(category, split, fused[part], score[part], config, max_pixels))
     write_text(folder / "scores.csv", csv_text(*score_table(run.maps, score, split, views)))
-    known = {view.name: overlap.to_json() for view in views for overlap in view.overlaps.values()}
-    write_json(folder / OVERLAPS, {"categories": known})
+    overlaps = {view.name: overlap.to_json() for view in views for overlap in view.overlaps.values()}
+    write_json(folder / OVERLAPS, {"categories": overlaps})
     categories = {view.name: view.metrics for view in views}
     metrics = write_tables(folder, categories, config)
     logger.info("%s\n\nPer cent. %s", metrics_table(categories), framing(config))
@@ -155,23 +155,23 @@ def evaluate(
     files = CategoryFiles(split.root, records, max_pixels, split.grey.get(category))
     labels = np.array([record.anomalous for record in records])
 
-    found = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)
+    evaluation = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)
     warn(list(files.doubtful.values()))
     return CategoryView(
         name=category,
         image_paths=[record.image_path for record in records],
         defects=[record.defect for record in records],
         labels=labels,
-        scores=found.scores,
+        scores=evaluation.scores,
         maps=maps,
-        metrics=found.metrics,
-        map_threshold=found.map_threshold,
-        score_threshold=found.score_threshold,
+        metrics=evaluation.metrics,
+        map_threshold=evaluation.map_threshold,
+        score_threshold=evaluation.score_threshold,
         references=[record.image_path for record in references],
         read_photo=lambda index: files.photo(records[index]),
         read_mask=lambda index: files.mask(index, "full"),
         reference_photo=lambda index: files.photo(references[index]),
-        overlaps={} if found.overlap is None else {OWN_SCORES: found.overlap},
+        overlaps={} if evaluation.overlap is None else {OWN_SCORES: evaluation.overlap},
     )
 
 
@@ -183,10 +183,10 @@ def add_distances(views: Sequence[CategoryView], folder: Path, config: RunConfig
     for file in sorted(folder.parent.glob(f"*/{OVERLAPS}")):
         if not _is_length_of(file.parent, config):
             continue
-        known = read_json(file)
-        found = known.get("categories") if isinstance(known, dict) else None
+        stored = read_json(file)
+        categories = stored.get("categories") if isinstance(stored, dict) else None
         for view in views:
-            overlap = Overlap.from_json(found.get(view.name)) if isinstance(found, dict) else None
+            overlap = Overlap.from_json(categories.get(view.name)) if isinstance(categories, dict) else None
             if overlap is not None:
                 view.overlaps[f"{DISTANCES}: {file.parent.name}"] = overlap
         return

@@ -52,15 +52,15 @@ def add_ablate_flags(parser: argparse.ArgumentParser) -> None:
 def read_tables(args: argparse.Namespace, parser: CommandLine) -> dict[str, Settings]:
     """Name of a table -> its settings and their values, in the order of `--ablate`; without any, the name
     that a table of checkpoints alone would have. Ends as for any flag where one cannot be."""
-    found = [_read_settings(texts, parser) for texts in args.ablate or ()] or [{}]
-    for name in set.intersection(*map(set, found)):
+    tables = [_read_settings(texts, parser) for texts in args.ablate or ()] or [{}]
+    for name in set.intersection(*map(set, tables)):
         if getattr(args, name.replace("-", "_")) is not None:
             parser.error(f"--ablate {name} and --{name} both say it: leave one of them out")
-    usual = [TABLE] if len(found) == 1 else [f"{TABLE}_{'_'.join(settings)}" for settings in found]
+    usual = [TABLE] if len(tables) == 1 else [f"{TABLE}_{'_'.join(settings)}" for settings in tables]
     names = args.table or usual
-    if len(names) != len(found) or len(set(names)) < len(names):
-        parser.error(f"there are {len(found)} tables: give --table as many names, each another")
-    return dict(zip(names, found))
+    if len(names) != len(tables) or len(set(names)) < len(names):
+        parser.error(f"there are {len(tables)} tables: give --table as many names, each another")
+    return dict(zip(names, tables))
 
 
 def _read_settings(texts: Sequence[str], parser: CommandLine) -> Settings:
@@ -87,11 +87,11 @@ def combinations(
     name as typed ("" where one has no use for it); combinations that mean the same run are one."""
     if not settings:
         return [argparse.Namespace(**vars(args), combination={})]
-    found: dict[str, argparse.Namespace] = {}
+    distinct: dict[str, argparse.Namespace] = {}
     for values in product(*settings.values()):
         one = _with(args, dict(zip(settings, values)), parser)
-        found.setdefault(as_text(one), one)
-    return list(found.values())
+        distinct.setdefault(as_text(one), one)
+    return list(distinct.values())
 
 
 def as_text(args: argparse.Namespace, but_for: tuple[str, ...] = ()) -> str:
@@ -104,8 +104,8 @@ def _refuse_name(name: str, parser: CommandLine) -> None:
         parser.error(f"--ablate {name}: it has a flag of its own for several values, {OWN_FLAGS[name]}")
     attribute = name.replace("-", "_")
     if attribute not in ABLATED:
-        known = [one.replace("_", "-") for one in ABLATED]
-        parser.error(f"--ablate {name}: there is no such setting; {nearest_name(name, known)}")
+        names = [one.replace("_", "-") for one in ABLATED]
+        parser.error(f"--ablate {name}: there is no such setting; {nearest_name(name, names)}")
 
 
 def _parsed(namespace: argparse.Namespace, name: str, value: str, parser: CommandLine) -> argparse.Namespace:

@@ -85,8 +85,8 @@ class CommandLine(Parser):
 
     def named(self, word: str) -> str | None:
         """The flag that a word names, in full or by its beginning; None for none, and for several."""
-        found = [flag for flag in self._option_string_actions if flag.startswith(word)]
-        return word if word in found else found[0] if word.startswith("--") and len(found) == 1 else None
+        flags = [flag for flag in self._option_string_actions if flag.startswith(word)]
+        return word if word in flags else flags[0] if word.startswith("--") and len(flags) == 1 else None
 
     def refuse_without_effect(self, beside: str, names: Collection[str]) -> None:
         """Ends where one of these flags was typed, which has no effect beside something."""
@@ -96,8 +96,8 @@ class CommandLine(Parser):
 
     def refuse_all_but(self, names: Collection[str], beside: str) -> None:
         """Ends where another flag than these was typed."""
-        known = {*names, *FLAGS_ALONE, "debug"}
-        self.refuse_without_effect(beside, {name for name in self.typed if name not in known})
+        allowed = {*names, *FLAGS_ALONE, "debug"}
+        self.refuse_without_effect(beside, {name for name in self.typed if name not in allowed})
 
     def format_short(self) -> str:
         """What --help prints: the first sentence, the first examples, and the usual flags."""
@@ -165,9 +165,9 @@ class CommandLine(Parser):
         for word in words:
             if word == "--":
                 return
-            flag, known = word.partition("=")[0], self._option_string_actions
-            if flag.startswith("--") and not any(name.startswith(flag) for name in known):
-                near = difflib.get_close_matches(flag, known, n=1)
+            flag, flags = word.partition("=")[0], self._option_string_actions
+            if flag.startswith("--") and not any(name.startswith(flag) for name in flags):
+                near = difflib.get_close_matches(flag, flags, n=1)
                 self.error(f"there is no {flag}" + (f": did you mean {near[0]}?" if near else ""))
 
 

@@ -91,8 +91,8 @@ def _combined(
         for name in tables
         for one in _distinct(args.checkpoint)
     ]
-    found = [one for each in made for one in combinations(each, tables[each.table], parser)]
-    return list({as_text(one): one for one in found}.values())
+    combined = [one for each in made for one in combinations(each, tables[each.table], parser)]
+    return list({as_text(one): one for one in combined}.values())
 
 
 def _filled(args: argparse.Namespace) -> argparse.Namespace:

@@ -23,57 +23,57 @@ OF_METHODS = {
 
 
 def add_options(
-    parser: argparse.ArgumentParser, kind: Any, only: Callable[[Option], bool] = lambda known: True
+    parser: argparse.ArgumentParser, kind: Any, only: Callable[[Option], bool] = lambda option: True
 ) -> dict[str | None, argparse._ArgumentGroup]:
     """The flags of the options of `kind`, the same in every command; returns the groups by their titles. Not
     given, flags are None: a checkpoint, a stored run or the defaults decide."""
     groups = {group.title: group for group in parser._action_groups}
-    for known in (one for one in options_of(kind).values() if one.help and only(one)):
-        title = known.group or kind.group
+    for option in (one for one in options_of(kind).values() if one.help and only(one)):
+        title = option.group or kind.group
         if title not in groups:
             groups[title] = parser.add_argument_group(title)
-        add_option(groups[title], known)
+        add_option(groups[title], option)
     return groups
 
 
-def add_option(group: argparse._ActionsContainer, known: Option, default: str | None = None) -> None:
+def add_option(group: argparse._ActionsContainer, option: Option, default: str | None = None) -> None:
     """The flag of one option; `default`: in words, where the command has another than the option's own."""
-    group.add_argument(known.flag, **_of_argparse(known, default))
+    group.add_argument(option.flag, **_of_argparse(option, default))
 
 
 def add_detector_options(parser: argparse.ArgumentParser, research: bool = False) -> None:
     """All that a detector is put together from; `research`: also what only experiments change."""
     for kind in (WindowConfig, MethodConfig, BackboneConfig):
-        add_options(parser, kind, lambda known: research or not known.research)
+        add_options(parser, kind, lambda option: research or not option.research)
 
 
-def _of_argparse(known: Option, default: str | None = None) -> dict[str, Any]:
+def _of_argparse(option: Option, default: str | None = None) -> dict[str, Any]:
     """The arguments of `add_argument` for an option."""
-    if default is None and known.default is not None:
-        default = known.typed(known.default)
-    text = Template(known.help).substitute(OF_METHODS, default=default).replace("%", "%%")
-    if known.kind is bool and not known.default:
+    if default is None and option.default is not None:
+        default = option.typed(option.default)
+    text = Template(option.help).substitute(OF_METHODS, default=default).replace("%", "%%")
+    if option.kind is bool and not option.default:
         return {"action": "store_true", "default": None, "help": text}
-    found: dict[str, Any] = {"help": text, "metavar": known.metavar}
-    if known.kind is bool:
-        found |= {"type": int, "choices": (0, 1)}
-    if known.choices:
-        found["choices"] = known.choices
-    if known.span is not None:
-        found["type"] = _number_or_word(known)
-    if known.many or known.several:
-        found["nargs"] = "+"
-    if "" in known.words:
-        found |= {"nargs": "?", "const": known.words[""]}
-    return found
+    arguments: dict[str, Any] = {"help": text, "metavar": option.metavar}
+    if option.kind is bool:
+        arguments |= {"type": int, "choices": (0, 1)}
+    if option.choices:
+        arguments["choices"] = option.choices
+    if option.span is not None:
+        arguments["type"] = _number_or_word(option)
+    if option.many or option.several:
+        arguments["nargs"] = "+"
+    if "" in option.words:
+        arguments |= {"nargs": "?", "const": option.words[""]}
+    return arguments
 
 
-def _number_or_word(known: Option) -> Callable[[str], Any]:
+def _number_or_word(option: Option) -> Callable[[str], Any]:
     """An argparse type: a number of the option's span, or one of its words; text is taken as it is."""
-    assert known.span is not None
-    low, high = known.span
-    number = real(low, high, known.above) if known.kind is float else whole(int(low), int(high))
-    return lambda text: known.words[text] if text in known.words else number(text)
+    assert option.span is not None
+    low, high = option.span
+    number = real(low, high, option.above) if option.kind is float else whole(int(low), int(high))
+    return lambda text: option.words[text] if text in option.words else number(text)
 
 
 def add_max_pixels(group: argparse._ActionsContainer) -> None:

@@ -60,21 +60,21 @@ def read_settings(file: Path, flags: Sequence[str], prog: str) -> list[Setting]:
         return []
     if not isinstance(root, yaml.MappingNode):
         raise ConfigError(f"--config {shown} holds no settings: write NAME: VALUE on each line")
-    known, found = [name for name in flags if name not in FLAGS_ALONE], {}
+    allowed, settings = [name for name in flags if name not in FLAGS_ALONE], {}
     for key, value in root.value:
         place = f"{shown} line {key.start_mark.line + 1}"
         name = key.value.replace("_", "-") if isinstance(key.value, str) else "?"
-        if name not in known:
-            near = nearest_name(name, known)
+        if name not in allowed:
+            near = nearest_name(name, allowed)
             cure = f"; {near}" if near.startswith("did you mean") else ""
             raise ConfigError(f"{place}: {one_line(name, 60)} is no setting of {prog}{cure}")
-        if name in found:
+        if name in settings:
             raise ConfigError(f"{place}: {name} stands there twice")
         words = _words(value)
         if words is None:
             raise ConfigError(f"{place}: {name} is neither a text, a number nor a list of these")
-        found[name] = Setting(name, words, place)
-    return list(found.values())
+        settings[name] = Setting(name, words, place)
+    return list(settings.values())
 
 
 def write_settings(file: Path, typed: Mapping[str, Words], prog: str) -> list[str]:
@@ -89,12 +89,12 @@ def write_settings(file: Path, typed: Mapping[str, Words], prog: str) -> list[st
 
         yaml_implicit_resolvers: dict = {}
 
-    kept = {
+    written = {
         name: words[0] if len(words) == 1 and isinstance(words[0], str) else words
         for name, words in typed.items()
         if name not in (*FLAGS_ALONE, *SECRETS)
     }
-    text = yaml.dump(kept, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100) if kept else ""
+    text = yaml.dump(written, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100) if written else ""
     write_text(file, f"# {prog} --config {file.name}\n{text}")
     return [name for name in typed if name in SECRETS]
 

@@ -26,8 +26,8 @@ class KnownPhotographs:
 
     def __init__(self, detector: AnomalyDetector, references: Sequence[str] = ()) -> None:
         self._names: dict[bytes, tuple[bytes, str]] = {}
-        kept = [(one.name, one.content) for one in detector.kept[:MOST]]
-        with held_in_memory(kept) as held:
+        carried = [(one.name, one.content) for one in detector.kept[:MOST]]
+        with held_in_memory(carried) as held:
             for path in held or (list_images(references)[:MOST] if references else ()):
                 try:
                     photo = as_photograph(path, detector.grey, detector.max_pixels)

@@ -22,13 +22,13 @@ from utils.world import World
 
 def facts_of(runs: list[PlannedRun]) -> dict[str, Any]:
     """What must be the same wherever a part of the runs is computed."""
-    found: dict[str, list[Any]] = {}
+    facts: dict[str, list[Any]] = {}
     for run in runs:
         machine = run.config.detector.machine
         own = {"device name": machine.device_name, "torch": machine.torch}
         for name, value in {**run.config.identity("run"), **own}.items():
-            found.setdefault(name, []).append(value)
-    return found
+            facts.setdefault(name, []).append(value)
+    return facts
 
 
 def begin(
@@ -62,10 +62,10 @@ def compute_among(
     only_from(logging.INFO if world.is_first else logging.WARNING)
     chosen = own_categories(runs, world)
     own = [run.of_categories(chosen) for run in runs]
-    found = compute_maps(
+    problems = compute_maps(
         [run for run in own if run.split.records], detectors, options.reading, options.memory_gib
     )
-    return {path: problem for part in world.gathered(found) for path, problem in part.items()}
+    return {path: problem for part in world.gathered(problems) for path, problem in part.items()}
 
 
 def own_categories(runs: Iterable[PlannedRun], world: World) -> set[str]:

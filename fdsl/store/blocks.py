@@ -66,8 +66,8 @@ class Blocks:
         pictures."""
         try:
             rows, skipped = list(self._rows(number)), list(self._skipped(number))
-            found = Counter([*(row["image"] for row in rows), *(name for name, *_ in skipped)])
-            if found != Counter(item.name for item in self.manifest.block(number)):
+            names = Counter([*(row["image"] for row in rows), *(name for name, *_ in skipped)])
+            if names != Counter(item.name for item in self.manifest.block(number)):
                 return False
             for _kind, _sentence in self._notes(number):
                 pass  # a line that is none is a ValueError
@@ -115,10 +115,10 @@ class Blocks:
         """What each line of a block's file says; ValueError where one says nothing."""
         with open(self.place(number) / name, "rb") as lines:
             for line in lines:
-                found = read(line)
-                if found is None:
+                entry = read(line)
+                if entry is None:
                     raise ValueError(f"{name} holds a line that is none")
-                yield found
+                yield entry
 
     def _notes(self, number: int) -> Iterator[tuple[str, str]]:
         with open(self.place(number) / NOTES, encoding="utf-8") as lines:
@@ -165,11 +165,11 @@ class Blocks:
 
     def join(self, journal: Journal) -> bool:
         """Adds all blocks to a journal in their order; returns whether there is any row."""
-        found = False
+        has_rows = False
         for number in range(len(self.manifest)):
             journal.append(self.place(number))
-            found = found or (self.place(number) / ROWS).stat().st_size > 0
-        return found
+            has_rows = has_rows or (self.place(number) / ROWS).stat().st_size > 0
+        return has_rows
 
     def place_pictures(self, output: Path) -> None:
         """Gives the blocks' pictures and masks their places."""

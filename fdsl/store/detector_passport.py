@@ -78,9 +78,9 @@ def detector_as_text(
 
 def _references(path: Path, values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, digest and day of the references that a passport lists; ConfigError for anything else."""
-    found = values[REFERENCE_FILES]
-    rows = [one for one in found if isinstance(one, list)] if isinstance(found, list) else []
+    listed = values[REFERENCE_FILES]
+    rows = [one for one in listed if isinstance(one, list)] if isinstance(listed, list) else []
     right = all(len(one) == 3 and all(isinstance(part, str) for part in one) for one in rows)
-    if not right or rows != found:
+    if not right or rows != listed:
         raise ConfigError(f"{path} is not a whole detector (its list of references); save it again.")
     return [(name, digest, day) for name, digest, day in rows]

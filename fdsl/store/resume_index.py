@@ -66,9 +66,9 @@ class TakenUp:
 
         Whoever is stopped meanwhile loses nothing but rows: a map belongs to its row by its digest.
         """
-        kept = np.zeros(len(self._known), bool)
-        kept[self._known["row"]] = self._seen
-        if kept.all():
+        stays = np.zeros(len(self._known), bool)
+        stays[self._known["row"]] = self._seen
+        if stays.all():
             return []
         dropped = []
         with contextlib.ExitStack() as stack:
@@ -76,7 +76,7 @@ class TakenUp:
             rows = stack.enter_context(open(self.rows.with_suffix(".new"), "wb"))
             for number, line in enumerate(stack.enter_context(open(self.rows, "rb"))):
                 values = {part: old.read(self._map_bytes) for part, (old, _) in maps.items()}
-                if not kept[number]:
+                if not stays[number]:
                     dropped.append(json.loads(line)["image"])
                     continue
                 rows.write(line)
@@ -107,7 +107,7 @@ class TakenUp:
 
     def _cut_to_what_is_whole(self) -> np.ndarray:
         """What is known of the whole rows, sorted by name; the journal and its maps are cut to them."""
-        found: list[tuple] = []
+        entries: list[tuple] = []
         whole = 0
         with contextlib.ExitStack() as stack:
             maps = {
@@ -122,14 +122,14 @@ class TakenUp:
                 whole += len(line)
                 self._side = row["grid"]
                 size, digest = row["file"]["bytes"], _short(row["file"]["digest"])
-                found.append((name_digest(row["image"]), len(found), size, digest))
+                entries.append((name_digest(row["image"]), len(entries), size, digest))
         if self.rows.exists():
             os.truncate(self.rows, whole)
         for part in PARTS if self.keep_maps else ():
             if (file := self._file(part)).exists():
-                os.truncate(file, min(file.stat().st_size, self._map_bytes * len(found)))
-        known = np.array(found, COLUMNS)
-        return known[np.argsort(known["name"], kind="stable")]
+                os.truncate(file, min(file.stat().st_size, self._map_bytes * len(entries)))
+        index = np.array(entries, COLUMNS)
+        return index[np.argsort(index["name"], kind="stable")]
 
     def _lines(self, stack: contextlib.ExitStack) -> Iterator[bytes]:
         if self.rows.exists():
@@ -193,12 +193,12 @@ def parsed(line: bytes) -> dict | None:
 def parsed_skipped(line: bytes) -> tuple[str, str, dict | None] | None:
     """The same of a line about a file that could not be scored: its name, the reason and the file's stamp."""
     try:
-        found = parsed_json(line) if line.endswith(b"\n") else None
+        entry = parsed_json(line) if line.endswith(b"\n") else None
     except ValueError:
         return None
-    if not isinstance(found, list) or len(found) != 3:
+    if not isinstance(entry, list) or len(entry) != 3:
         return None
-    name, reason, stamp = found
+    name, reason, stamp = entry
     if not isinstance(name, str) or not isinstance(reason, str) or not (stamp is None or _is_stamp(stamp)):
         return None
     return name, reason, stamp
