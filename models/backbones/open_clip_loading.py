@@ -46,6 +46,8 @@ def register_model_configs(folder: str) -> None:
 
 
 def untrained_encoder(model: str) -> VisionTransformer:
+    with torch.device("meta"):
+        _new_encoder(model, "meta")  # refuses a configuration that cannot run
     return seeded(lambda: _new_encoder(model, "cpu"))
 
 
@@ -60,11 +62,13 @@ def _new_encoder(model: str, device: str) -> VisionTransformer:
                 text_cfg=TINY_TEXT_ENCODER,
                 force_custom_text=False,
             ).visual
+        require_vit(visual, model)
+        if device == "meta":  # some values are used only when an image comes
+            visual.eval()(torch.empty(1, 3, *visual.image_size))
     except NOT_BUILT as error:
         raise ModelError(
             f"--model {model} cannot be built from its open_clip configuration ({first_line(error)})."
         ) from error
-    require_vit(visual, model)
     return visual
 
 

@@ -372,6 +372,7 @@ def test_what_cannot_be_built_is_one_sentence(tiny_configs, change, words):
         ({**TINY["vision_cfg"], "image_size": [32, 40]}, "images of 32 x 40 px"),
         ({**TINY["vision_cfg"], "patch_size": [8, 16]}, "patches of 8 x 16 px"),
         ({**TINY["vision_cfg"], "depth": 3}, "cannot be built from its open_clip configuration"),
+        ({**TINY["vision_cfg"], "norm_kwargs": {"eps": "x"}}, "cannot be built from its open_clip"),
     ],
 )
 @pytest.mark.parametrize("from_file", [False, True])
