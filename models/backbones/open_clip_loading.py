@@ -11,8 +11,8 @@ from open_clip.timm_model import TimmModel
 from open_clip.transformer import VisionTransformer
 from torch import nn
 
-from models.backbones.timm_loading import PREFIX, quiet, require_plain_vit, seeded, shape_of_encoder
-from models.backbones.weights_io.announce_weights import announce
+from models.backbones.timm_loading import PREFIX, require_plain_vit, seeded, shape_of_encoder
+from models.backbones.weights_io.announce_weights import announce, fetched, quiet
 from models.backbones.weights_io.check_weights import fill_image_encoder, read_image_encoder
 from models.backbones.weights_io.read_weights import first_in_cache
 from utils.errors import ModelError
@@ -151,16 +151,12 @@ def downloaded_clip(model: str, tag: str) -> open_clip.CLIP:
     repository, _, name = source.get("hf_hub", "").rpartition("/")
     if repository:
         announce(f"{tag} of {model}", repository, [name] if name else HUB_FILES)
-    try:
-        with quiet():
-            return open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu")
-    except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
-        where = source.get("hf_hub", "").strip("/") or source.get("url", "")
-        raise ModelError(
-            f"The weights {tag} of {model} could not be fetched ({first_line(error)}); download "
-            f"open_clip_model.safetensors of {where} where there is a network and pass it as "
-            "--pretrained FILE."
-        ) from error
+    where = source.get("hf_hub", "").strip("/") or source.get("url", "")
+    return fetched(
+        lambda: open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu"),
+        f"{tag} of {model}",
+        f"open_clip_model.safetensors of {where}",
+    )
 
 
 def weights_of_open_clip(model: str, tag: str) -> Path | None:

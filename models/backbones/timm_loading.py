@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
-import io
 import logging
 import sys
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +16,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from models.backbones.weights_io.announce_weights import announce
+from models.backbones.weights_io.announce_weights import announce, fetched, quiet
 from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
 from models.backbones.weights_io.read_weights import first_in_cache, read_state, refuse_other_numbers
 from models.backbones.weights_io.transformers_names import is_of_transformers, to_open_clip
@@ -109,18 +106,11 @@ def downloaded_encoder(model: str, tag: str) -> TimmEncoder:
     source = timm.get_pretrained_cfg(name)
     if source is not None and source.hf_hub_id:
         announce(f"{tag} of {PREFIX}{name}", source.hf_hub_id, TIMM_FILES)
-    try:
-        with quiet():
-            return timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True)
-    except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
-        where = (source.hf_hub_id or source.url) if source else name
-        closed = any(mark in f"{type(error).__name__} {error}" for mark in ("Gated", "401", "403"))
-        cure = "accept its terms on the hub and log in, or " if closed else ""
-        raise ModelError(
-            f"The weights {tag} of {PREFIX}{name} could not be fetched ({first_line(error)}); {cure}"
-            f"download model.safetensors of {where} where there is a network and pass it as "
-            "--pretrained FILE."
-        ) from error
+    return fetched(
+        lambda: timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True),
+        f"{tag} of {PREFIX}{name}",
+        f"model.safetensors of {(source.hf_hub_id or source.url) if source else name}",
+    )
 
 
 def weights_of_timm(model: str, tag: str) -> Path | None:
@@ -215,16 +205,3 @@ def _no_plain_vit(model: str) -> ModelError:
         f"--model {one_line(model, 120)} is no plain Vision Transformer; choose for instance "
         f"{PREFIX}vit_small_patch14_reg4_dinov2.lvd142m or {PREFIX}vit_small_patch16_dinov3.lvd1689m."
     )
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """timm, open_clip and their hub report to the root logger, by warnings and by print; what matters is
-    logged by us."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)

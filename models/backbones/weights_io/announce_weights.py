@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from models.backbones.weights_io.read_weights import first_in_cache
 from utils.errors import ModelError
@@ -38,3 +42,31 @@ def announce(weights: str, repository: str, names: Sequence[str]) -> None:
             ) from error
         logger.info("fetching %s (once): %s", "weights" if size is None else f"{size / 1e6:.0f} MB", address)
         return
+
+
+def fetched(load: Callable[[], Any], weights: str, file: str) -> Any:
+    """What `load` gives once it has fetched the weights; ModelError, with the file to download, where it
+    cannot."""
+    try:
+        with quiet():
+            return load()
+    except Exception as error:  # hubs raise many kinds: all mean that the weights are not here
+        closed = any(mark in f"{type(error).__name__} {error}" for mark in ("Gated", "401", "403"))
+        cure = "accept its terms on the hub and log in, or " if closed else ""
+        raise ModelError(
+            f"The weights {weights} could not be fetched ({first_line(error)}); {cure}download {file} where "
+            "there is a network and pass it as --pretrained FILE."
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """timm, open_clip and their hub report to the root logger, by warnings and by print; what matters is
+    logged by us."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
