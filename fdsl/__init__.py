@@ -12,6 +12,7 @@ Three lines make one and use it:
 `predict` takes paths, PIL images, arrays and tensors.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         WindowConfig,
         build_detector,
     )
+    from fdsl.flags.detector_from_flags import detector_from_config
 
 __all__ = [
     "AnomalyDetector",
@@ -41,6 +43,7 @@ __all__ = [
     "Threshold",
     "WindowConfig",
     "build_detector",
+    "detector_from_config",
 ]
 
 
@@ -49,6 +52,5 @@ def __getattr__(name: str) -> Any:
     before."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from fdsl import api
-
-    return getattr(api, name)
+    home = "fdsl.flags.detector_from_flags" if name == "detector_from_config" else "fdsl.api"
+    return getattr(importlib.import_module(home), name)

@@ -258,15 +258,7 @@ OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
         f"or add --method {WITH_HEADS}",
     ),
 )
-OF_PREDICT: tuple[Rule, ...] = (
-    *OF_SAVED,
-    (lambda it: it["show"] and not it["doctor"] and not it["detector"], "--show is for --detector FILE"),
-    (lambda it: it.inspects and not it["input"], "--input is needed: the photographs to score"),
-    (lambda it: it.inspects and not it.has_normal_images, "--references DIR is needed (or --detector FILE)"),
-    (
-        lambda it: it.inspects and it["output"] is None and (it["format"] != "json" or it.writes),
-        "--output DIR is needed (only --format json without other files can do without)",
-    ),
+OF_THRESHOLDS: tuple[Rule, ...] = (
     (
         lambda it: it.inspects and it["threshold_from"] == "batch" and it["false_alarm_rate"] == "none",
         "--threshold-from batch and --false-alarm-rate none contradict each other: leave one out",
@@ -283,6 +275,21 @@ OF_PREDICT: tuple[Rule, ...] = (
         lambda it: it.inspects and (it["threshold_from"] == "labels") != (it["labels"] is not None),
         "--threshold-from labels and --labels DIR|CSV belong together",
     ),
+    (
+        lambda it: it.inspects and it["threshold"] is not None and not math.isfinite(it["threshold"]),
+        "--threshold must be a finite number",
+    ),
+)
+OF_PREDICT: tuple[Rule, ...] = (
+    *OF_SAVED,
+    (lambda it: it["show"] and not it["doctor"] and not it["detector"], "--show is for --detector FILE"),
+    (lambda it: it.inspects and not it["input"], "--input is needed: the photographs to score"),
+    (lambda it: it.inspects and not it.has_normal_images, "--references DIR is needed (or --detector FILE)"),
+    (
+        lambda it: it.inspects and it["output"] is None and (it["format"] != "json" or it.writes),
+        "--output DIR is needed (only --format json without other files can do without)",
+    ),
+    *OF_THRESHOLDS,
     # Cameras, streams and clips
     (
         lambda it: it["every"] is not None and not it.live,
@@ -304,10 +311,6 @@ OF_PREDICT: tuple[Rule, ...] = (
     (
         lambda it: it.live and it["resume"] and is_clip(it["input"][0]),
         "--resume does not go with the clip {it.live}, which is scored from its start: leave it out",
-    ),
-    (
-        lambda it: it.inspects and it["threshold"] is not None and not math.isfinite(it["threshold"]),
-        "--threshold must be a finite number",
     ),
 )
 

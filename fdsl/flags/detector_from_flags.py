@@ -6,15 +6,18 @@ import argparse
 import logging
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from data.images import open_image
 from data.inputs import find_images
 from data.labels import read_labels
 from data.live import Source
 from fdsl.api import AnomalyDetector
+from fdsl.config.contradictions import OF_SAVED, OF_THRESHOLDS, Asked, first_contradiction
 from fdsl.config.resolve import OF_HEADS, refuse_windows_without_mode, window_config
-from fdsl.flags.predict_flags import EVERY
+from fdsl.flags.command_line import CommandLine
+from fdsl.flags.predict_flags import COMMON, EVERY, contradiction, make_parser
+from fdsl.flags.preset_flag import take_preset
 from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection, trust_of
 from fdsl.references.reference_files import reference_files
@@ -27,6 +30,7 @@ from utils.live_sources import live_source
 from utils.log import progress
 from utils.options import options_of, without
 from utils.room import OnDisk
+from utils.text import as_file
 
 logger = logging.getLogger("fdsl")
 
@@ -60,6 +64,36 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
                 "references are dropped there too: leave --references out."
             )
         fit_from_flags(detector, args)
+    return detector
+
+
+class _Settings(CommandLine):
+    """Settings that are read for Python: what a command would end with is raised."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}.")
+
+
+def detector_from_config(file: str | Path) -> AnomalyDetector:
+    """The detector that predict.py makes with `--config FILE`: what makes or loads it, its references and its
+    threshold. What the file says of input and output is left aside. Not fitted where it names no
+    references, or compares test images with each other: call `fit`. ConfigError for a file that is none,
+    and for settings that do not go together; DataError, ModelError as the command."""
+    parser = make_parser(_Settings(None, "predict.py", COMMON))
+    args = parser.parse_args(["--config", str(as_file("config", file))])
+    if problem := contradiction(args, OF_SAVED) or first_contradiction(OF_THRESHOLDS, Asked(vars(args))):
+        parser.error(problem)
+    if args.threshold_from == "batch":
+        parser.error("--threshold-from batch is of input images: call learn_threshold_from_batch with them")
+    take_preset(args)
+    labelled = read_labels(args.labels) if args.labels else None
+    detector = load_or_make(args)
+    if args.detector:
+        change_references(detector, args)
+    elif args.references and not detector.scorer.detector.is_transductive:
+        fit_from_flags(detector, args)
+    if detector.ready:
+        set_threshold(detector, args, labelled)
     return detector
 
 

@@ -43,7 +43,18 @@ COMMON = (  # what --help shows
 
 def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = CommandLine(description, common=COMMON)
+    parser = make_parser(CommandLine(description, common=COMMON))
+    args = parser.parse_args(argv)
+    if problem := contradiction(args, OF_PREDICT):
+        parser.error(problem)
+    _refuse_without_effect(args, parser)
+    parser.save_settings(args)
+    take_preset(args)
+    return args
+
+
+def make_parser(parser: CommandLine) -> CommandLine:
+    """The parser, with predict.py's flags."""
     what = parser.add_argument_group("input and output")
     what.add_argument(
         "--input",
@@ -75,13 +86,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     add_detector_flags(parser)
     _add_decision_flags(parser)
     _add_output_flags(parser)
-    args = parser.parse_args(argv)
-    if problem := contradiction(args, OF_PREDICT):
-        parser.error(problem)
-    _refuse_without_effect(args, parser)
-    parser.save_settings(args)
-    take_preset(args)
-    return args
+    return parser
 
 
 def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
