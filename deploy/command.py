@@ -16,7 +16,7 @@ from deploy.program import Parser, number, positive, require_packages, run, say
 from utils import signals
 from utils.console import put_json
 from utils.errors import ConfigError, DataError
-from utils.score_rows import row_of
+from utils.score_rows import row_of, skipped_summary
 from utils.text import printable
 
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from utils.drift import Drift
 
 AHEAD = 2  # photographs that are read before they are asked for
-LISTED_SKIPPED = 20  # lines about skipped files at the end; skipped.csv has them all
-ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
 seconds = number(0, 86400, "a number of seconds (0 to 86400)")
 finite = number(-sys.float_info.max, sys.float_info.max, "a finite number")
 SETTLE = 2.0  # seconds without a change, after which a file of --watch is at rest
@@ -184,8 +182,9 @@ def inspect(graph: Graph, folder: Folder | None, args: argparse.Namespace) -> in
             as_json = False
             if folder is None:
                 break
-    written = folder if folder is not None and folder.finish() else None
-    say_skipped(skipped, written)
+    has_table = folder is not None and folder.finish()
+    for line in skipped_summary(len(skipped), skipped, args.output / "skipped.csv" if has_table else None):
+        say(line)
     if not scored:
         raise DataError(f"{printable(' '.join(args.input))}: no photograph could be scored; give image files")
     limit = graph.threshold
@@ -199,6 +198,7 @@ def rows_of(
 ) -> Iterator[dict[str, Any]]:
     """Each photograph's row; one that cannot be read is {"image", "error"}."""
     from data.inputs import find_images
+    from utils.image_statistics import other_shape
 
     unreadable: list[dict[str, Any]] = []
     left_out = [folder.folder] if folder is not None else []
@@ -212,12 +212,9 @@ def rows_of(
         if photo is None:
             yield {"image": name, "error": reason}
             continue
-        if not warned and other_shape(photo.size, graph.reference_sizes):
+        if not warned and (sentence := other_shape(photo.size, graph.reference_sizes)):
             warned = True
-            say(
-                f"warning: {name} (and perhaps others) is of another aspect ratio than the references: "
-                "resizing distorts it. Crop it to their shape"
-            )
+            say(f"warning: {name}: {sentence} (and perhaps others)")
         result = graph.look_at(photo, name)
         row = row_of(name, result)
         if folder is not None:
@@ -246,24 +243,6 @@ def read_ahead(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-
-
-def other_shape(size: tuple[int, int], references: Sequence[tuple[int, ...]]) -> bool:
-    """Whether a photograph's (width, height) has another shape than every reference's."""
-    ratio = size[0] / size[1]
-    ratios = [width / height for width, height in references]
-    return bool(ratios) and not any(1 / ASPECT < ratio / one < ASPECT for one in ratios)
-
-
-def say_skipped(skipped: Sequence[tuple[str, str]], folder: Folder | None) -> None:
-    if not skipped:
-        return
-    say(f"{len(skipped)} file(s) skipped:")
-    for name, reason in skipped[:LISTED_SKIPPED]:
-        say(f"  {name}: {reason}")
-    if len(skipped) > LISTED_SKIPPED:
-        where = f" (all in {printable(folder.folder / 'skipped.csv')})" if folder else ""
-        say(f"  and {len(skipped) - LISTED_SKIPPED} more{where}")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:

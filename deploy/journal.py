@@ -8,13 +8,13 @@ import json
 from pathlib import Path
 from typing import IO, Any
 
+from deploy.results import CONFIG, ROWS, SKIPPED, TABLE, refuse_foreign
 from utils.errors import ConfigError
 from utils.files import as_file, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
 from utils.score_rows import BOX_COLUMNS, COLUMNS, cells_of, write_scores
 from utils.text import printable
 
 MADE_BY = "deploy/inspect.py --watch"
-ROWS, TABLE, SKIPPED, CONFIG = "scores.jsonl", "scores.csv", "skipped.csv", "config.json"
 NEEDED = {*COLUMNS} - {*BOX_COLUMNS}  # of a row
 SKIPPED_COLUMNS = ("image", "reason")
 
@@ -39,15 +39,8 @@ class Journal:
 
     def _take_over(self, facts: dict[str, Any]) -> None:
         """ConfigError for a folder whose files are another program's, or rows another detector's."""
-        others = [name for name in (CONFIG, ROWS, TABLE, SKIPPED) if (self.folder / name).exists()]
-        if not others:
-            return
-        stored, name = read_json(self.folder / CONFIG), printable(self.folder)
-        if not isinstance(stored, dict) or stored.get("made_by") != self._made_by:
-            raise ConfigError(
-                f"--output {name} holds {', '.join(others)}, which {self._made_by} did not write; "
-                "name another folder."
-            )
+        refuse_foreign(self.folder, (CONFIG, ROWS, TABLE, SKIPPED), self._made_by)
+        stored, name = read_json(self.folder / CONFIG) or {}, printable(self.folder)
         if stored != facts and (self.folder / ROWS).exists():
             changed = ", ".join(key for key in {**stored, **facts} if stored.get(key) != facts.get(key))
             raise ConfigError(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any
 
 from deploy.pictures import PICTURES
 from utils.errors import ConfigError
@@ -27,24 +28,16 @@ class Folder:
 
     def __init__(self, folder: Path, facts: dict[str, Any]) -> None:
         self.folder, self.partial = folder, folder / PARTIAL
-        others = [name for name in (CONFIG, PICTURES, ROWS, TABLE, SKIPPED) if (folder / name).exists()]
-        if others and not is_ours(folder):
-            self._refuse(", ".join(others))
+        refuse_foreign(folder, (CONFIG, PICTURES, ROWS, TABLE, SKIPPED), MARKER)
         if os.path.lexists(self.partial):  # of a run that was interrupted
             left = set(os.listdir(self.partial)) if self.partial.is_dir() else {PARTIAL}
-            if not left <= {CONFIG, PICTURES} or left and not is_ours(self.partial):
-                self._refuse(PARTIAL)
+            if not left <= {CONFIG, PICTURES} or left and not is_of(self.partial, MARKER):
+                raise foreign(folder, PARTIAL, MARKER)
             remove_folder(self.partial)
         write_json(self.partial / CONFIG, {"made_by": MARKER, **facts})
         self.rows = tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8")
         self.skipped: list[tuple[str, str]] = []
         self.count, self.filled = 0, set[str]()
-
-    def _refuse(self, what: str) -> NoReturn:
-        raise ConfigError(
-            f"--output {printable(self.folder)} holds {what}, which {MARKER} did not write; "
-            "name another folder."
-        )
 
     def add(self, row: dict[str, Any]) -> None:
         """One photograph's row, or {"image", "error"} of one that could not be read."""
@@ -92,7 +85,20 @@ class Folder:
         write_scores(table, rows(), self.filled)
 
 
-def is_ours(folder: Path) -> bool:
-    """Whether this program wrote the config.json in a folder."""
+def is_of(folder: Path, made_by: str) -> bool:
+    """Whether a program wrote the config.json in a folder."""
     stored = read_json(folder / CONFIG)
-    return isinstance(stored, dict) and stored.get("made_by") == MARKER
+    return isinstance(stored, dict) and stored.get("made_by") == made_by
+
+
+def refuse_foreign(folder: Path, names: Sequence[str], made_by: str) -> None:
+    """ConfigError for a folder with files of these names that another program wrote."""
+    others = [name for name in names if (folder / name).exists()]
+    if others and not is_of(folder, made_by):
+        raise foreign(folder, ", ".join(others), made_by)
+
+
+def foreign(folder: Path, what: str, made_by: str) -> ConfigError:
+    return ConfigError(
+        f"--output {printable(folder)} holds {what}, which {made_by} did not write; name another folder."
+    )

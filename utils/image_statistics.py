@@ -7,6 +7,8 @@ photographs of six products none is exceeded (docs/measurements.md).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 NO_PART = "no part in the picture"
@@ -17,6 +19,7 @@ CELL = 16  # pixels: side of the cells whose contrast tells a uniform area
 FLAT = 0.5  # grey levels: standard deviation of a uniform cell
 LEAST_CONTRAST, LEAST_SHARPNESS, MOST_SHARPNESS = 1 / 8, 1 / 7, 7.0  # of the references' lowest or highest
 LEAST_LIGHT = 1 / 8  # of the references' distance from black, and from white
+ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
 MORE_UNIFORM = 0.25  # of the image, beyond the references' largest uniform area
 
 
@@ -62,3 +65,17 @@ def implausible_references(found: np.ndarray) -> list[int]:
         return [number for number, reason in enumerate(reasons) if reason == NO_PART]
     odd = [number for number, reason in enumerate(reasons) if reason]
     return odd if 2 * len(odd) < len(found) else []
+
+
+def other_shape(size: tuple[int, int], references: Sequence[tuple[int, ...]]) -> str | None:
+    """A sentence where a photograph's (width, height) has another shape than every reference's; None where
+    one is like it."""
+    ratio = size[0] / size[1]
+    ratios = [width / height for width, height in references]
+    if not ratios or any(1 / ASPECT < ratio / one < ASPECT for one in ratios):
+        return None
+    width, height = references[0]
+    return (
+        f"it is {size[0]} x {size[1]} pixels, of another aspect ratio than the references "
+        f"({width} x {height}): resizing distorts it. Crop it to their shape"
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 from utils.files import as_file, write_csv
 
+LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 BOX_COLUMNS = ("x", "y", "width", "height", "area")
 COLUMNS = (
     "image",
@@ -59,3 +61,14 @@ def write_scores(out: IO[str], rows: Iterable[Mapping[str, Any]], filled: Contai
     """Writes scores.csv, with the `filled` columns."""
     columns = [name for name in COLUMNS if name in filled]
     write_csv(out, columns, ([cells[name] for name in columns] for cells in map(cells_of, rows)))
+
+
+def skipped_summary(count: int, first: Sequence[tuple[str, str]], file: Path | None) -> list[str]:
+    """Lines about `count` skipped files: the name and reason of the `first` LISTED_SKIPPED of them, and the
+    `file` that has them all (None: there is none)."""
+    if not count:
+        return []
+    lines = [f"{count} file(s) skipped:", *(f"  {name}: {reason}" for name, reason in first[:LISTED_SKIPPED])]
+    if count > LISTED_SKIPPED:
+        lines.append(f"  and {count - LISTED_SKIPPED} more{f' (all in {file})' if file else ''}")
+    return lines

@@ -13,9 +13,10 @@ from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.row_stream import emit, print_rows
 from fdsl.inspection.score_files import Inspection, Made, Row, finish, keep_apart, score_files, score_frames
 from fdsl.parallel.by_block import goes_in_blocks, inspect_together, meeting_place
-from fdsl.store.prediction_folder import PredictionFolder, Totals, skipped_summary
+from fdsl.store.prediction_folder import PredictionFolder, Totals
 from utils.errors import ConfigError, DataError
 from utils.lock import locked
+from utils.score_rows import skipped_summary
 from utils.signals import gently
 from utils.world import World
 
@@ -84,7 +85,8 @@ def score(
 
 def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> None:
     """Logs what was skipped and what came out; DataError where nothing could be scored."""
-    for line in skipped_summary(totals, wanted.output):
+    table = wanted.output / "skipped.csv" if wanted.output and not totals.keeps_earlier else None
+    for line in skipped_summary(totals.skipped, totals.first_skipped, table):
         logger.warning("%s", line)
     if totals.keeps_earlier:
         logger.info("%s keeps the results of the run before", wanted.output)

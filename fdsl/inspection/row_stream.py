@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from fdsl.inspection.score_files import Row
-from fdsl.store.prediction_folder import LISTED_SKIPPED, Totals
+from fdsl.store.prediction_folder import Totals
 from utils.console import put_json
+from utils.score_rows import LISTED_SKIPPED
 
 
 def emit(rows: Iterable[Row], as_json: bool, keep_on: bool) -> Totals:

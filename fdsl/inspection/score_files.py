@@ -23,7 +23,6 @@ from fdsl.config.run_config import PredictionConfig
 from fdsl.inspection.coco_file import write_coco
 from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.reading import Reading
-from fdsl.references.reference_files import other_shape
 from fdsl.report.pictures import write_image
 from fdsl.report.prediction_report import (
     mask_name,
@@ -38,7 +37,7 @@ from utils.device import worker_count
 from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.files import Stamp, write_bytes
-from utils.image_statistics import statistics_of
+from utils.image_statistics import other_shape, statistics_of
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
 from utils.text import without_password

@@ -17,7 +17,6 @@ from utils.log import warn
 from utils.text import printable
 
 NOT_GOOD = {*MASK_FOLDERS, "mask", "test", "test_public", "bad", "defect", "defects", "anomaly"}
-ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
 
 
 def reference_files(given: Sequence[str], flag: str = "--references") -> list[Path]:
@@ -59,17 +58,3 @@ def _better(folder: Path) -> str:
             if is_normal(name):
                 return f", {printable(place / name)}"
     return " alone"
-
-
-def other_shape(size: tuple[int, int], references: Sequence[tuple[int, int]]) -> str | None:
-    """A sentence where a photograph's (width, height) has another shape than every reference's; None where
-    one is like it."""
-    ratio = size[0] / size[1]
-    known = [width / height for width, height in references]
-    if not known or any(1 / ASPECT < ratio / one < ASPECT for one in known):
-        return None
-    width, height = references[0]
-    return (
-        f"it is {size[0]} x {size[1]} pixels, of another aspect ratio than the references "
-        f"({width} x {height}): resizing distorts it. Crop it to their shape"
-    )

@@ -14,7 +14,7 @@ import os
 import random
 import shutil
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,11 @@ from utils.files import (
     write_json,
 )
 from utils.log import warn
-from utils.score_rows import filled_columns, write_scores
+from utils.score_rows import LISTED_SKIPPED, filled_columns, write_scores
 
 logger = logging.getLogger("fdsl")
 RANKED = 500  # rows that the report shows,
 SAMPLE = 100  # and where there are more, so many of all
-LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
 MARKER = "predict"
 PARTIAL = ".partial"
 OWNER = "made_by.json"  # in .partial: says that predict.py wrote it
@@ -331,16 +330,3 @@ def _changed(stored: Mapping[str, Any], config: PredictionConfig) -> str | None:
         if before.get(name) != now.get(name):
             return name.replace("_", " ")
     return None
-
-
-def skipped_summary(totals: Totals, folder: Path | None) -> Sequence[str]:
-    """Lines that say what was skipped and why, at most LISTED_SKIPPED of them."""
-    if not totals.skipped:
-        return []
-    lines = [f"{totals.skipped} file(s) skipped:"] + [
-        f"  {name}: {reason}" for name, reason in totals.first_skipped
-    ]
-    if totals.skipped > len(totals.first_skipped):
-        where = f" (all in {folder / 'skipped.csv'})" if folder and not totals.keeps_earlier else ""
-        lines.append(f"  and {totals.skipped - len(totals.first_skipped)} more{where}")
-    return lines

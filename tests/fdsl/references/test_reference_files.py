@@ -2,9 +2,10 @@
 
 import pytest
 
-from fdsl.references.reference_files import other_shape, reference_files
+from fdsl.references.reference_files import reference_files
 from tests.support.photographs import draw
 from utils.errors import DataError
+from utils.image_statistics import other_shape
 
 
 @pytest.mark.parametrize("inner", ["ground_truth", "masks", "Test", "mask", "test_public"])
