@@ -9,8 +9,8 @@ numbers cost.
 speed: seconds of a photograph, start to first result, memory, and what both installations take on the disk;
 photographs and weights are random. agreement: the largest difference of maps and scores from PyTorch's on
 real photographs, and decisions that differ at the median score; without a checkpoint the methods with trained
-heads are left out. precision: float16 weights and int8 products (onnxruntime's dynamic quantisation, channel
-by channel) compared with float32, of method nearest with one reference; maps and masks on the patch grid.
+heads are left out. precision: float16 weights compared with float32, of method nearest with one reference;
+maps and masks on the patch grid.
 DATA has train/good, test and ground_truth; --photographs of test are taken evenly. --provider openvino (needs
 deploy/requirements-openvino.txt): OpenVINO's float32 and bfloat16.
 """
@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import re
 import subprocess
 import sys
@@ -31,10 +30,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import onnxruntime
 import torch
-from onnxruntime.quantization import QuantType, quantize_dynamic
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 from tabulate import tabulate
@@ -251,40 +248,23 @@ def compared(detector: AnomalyDetector, photographs: list[Path]) -> list:
 
 
 def precision(args: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        graphs = (written if args.provider == "cpu" else written_for_openvino)(args, Path(folder))
+    detector = fit(made(args), args.data, 1)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        graphs = {"float32": exported(detector, folder / "float32.onnx")}
+        if args.provider == "openvino":
+            file = folder / "standard.onnx"
+            export_detector(detector, file, standard=True)
+            graphs |= {f"OpenVINO {one}": Graph(file, 0, "openvino", one) for one in ("fp32", "bf16")}
+        else:
+            graphs["float16"] = exported(detector, folder / "float16.onnx", halved=True)
         rows = judged(graphs, chosen(args.data, args.photographs), args.data)
     print(tabulate(rows, PRECISION, "pipe", floatfmt=".4f"))
 
 
-def written_for_openvino(args: argparse.Namespace, folder: Path) -> dict[str, Graph]:
-    """The same detector as onnxruntime and as OpenVINO compute it."""
-    detector = fit(made(args), args.data, 1)
-    own, standard = folder / "own.onnx", folder / "standard.onnx"
-    export_detector(detector, own)
-    export_detector(detector, standard, standard=True)
-    openvino = {f"OpenVINO {one}": Graph(standard, 0, "openvino", one) for one in ("fp32", "bf16")}
-    return {"float32": Graph(own), **openvino}
-
-
-def written(args: argparse.Namespace, folder: Path) -> dict[str, Graph]:
-    """The same detector as three files."""
-    detector = fit(made(args), args.data, 1)
-    files = {name: folder / f"{name}.onnx" for name in ("float32", "float16", "int8")}
-    export_detector(detector, files["float32"])
-    export_detector(detector, files["float16"], halved=True)
-    graph = onnx.load(files["float32"]).graph
-    weights = {one.name for one in graph.initializer}
-    products = [one.name for one in graph.node if one.op_type == "MatMul" and one.input[1] in weights]
-    logging.disable(logging.WARNING)
-    quantize_dynamic(
-        files["float32"],
-        files["int8"],
-        weight_type=QuantType.QInt8,
-        per_channel=True,
-        nodes_to_quantize=products,
-    )
-    return {name: Graph(file) for name, file in files.items()}
+def exported(detector: AnomalyDetector, file: Path, **options: bool) -> Graph:
+    export_detector(detector, file, **options)
+    return Graph(file)
 
 
 def judged(graphs: dict[str, Graph], photographs: list[Path], data: Path) -> list[list]:

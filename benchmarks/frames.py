@@ -10,7 +10,6 @@ the number of ordered pairs of normal images, and of those that would count as o
 
 from __future__ import annotations
 
-import argparse
 import sys
 from itertools import permutations
 from pathlib import Path
@@ -21,6 +20,7 @@ from tabulate import tabulate
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from benchmarks.shared import described
 from data.catalogue import open_catalogue
 from data.images import open_image
 from data.records import Record
@@ -33,9 +33,7 @@ from utils.image_statistics import reason_of, statistics_of
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = described(__doc__)
     parser.add_argument("data", nargs="+", metavar="DATASET=DIR")
     parser.add_argument("--image-size", type=whole(16), default=448, metavar="PX")
     args = parser.parse_args(argv)
