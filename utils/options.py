@@ -287,6 +287,11 @@ def refuse_other_names(kind: type, stored: Mapping[str, Any]) -> None:
         )
 
 
+def is_stored_number(value: Any) -> bool:
+    """Whether a stored value is a number that a float holds."""
+    return type(value) in (int, float) and abs(value) < 1e300
+
+
 def is_stored_text(value: Any) -> bool:
     """Whether a stored value is text of a length that names have."""
     return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value

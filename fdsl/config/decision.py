@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from utils.errors import ConfigError
+from utils.options import is_stored_number
 
 LOWEST_RATE = 1e-9  # target false-positive rate: below it a normal distribution says nothing
 
@@ -26,11 +27,6 @@ class Threshold:
             raise ConfigError("its threshold does not say score, level and source")
         threshold = cls(values["score"], values["level"], values["source"])
         numbers = [threshold.score] if threshold.level is None else [threshold.score, threshold.level]
-        if not all(_is_finite(number) for number in numbers) or not isinstance(threshold.source, str):
+        if not all(is_stored_number(number) for number in numbers) or not isinstance(threshold.source, str):
             raise ConfigError("its threshold is no number")
         return threshold
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether a stored value is a number that a float holds."""
-    return type(value) in (int, float) and abs(value) < 1e300

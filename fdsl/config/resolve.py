@@ -82,27 +82,26 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
     config = replace(base, **values)
     if config.win_zip == config.win_size:
         config = replace(config, win_zip=0)
-    if stored is not None:
-        _refuse_other_windows(config, base)
-    return config
-
-
-def _refuse_other_windows(config: WindowConfig, base: WindowConfig) -> None:
-    """ConfigError where the maps of the stored windows `base` cannot serve `config`."""
+    if stored is None:
+        return config
     if base.winmode == "nan" and config.winmode != "nan":
         raise ConfigError(
             f"--winmode {config.winmode} needs window maps, and the stored run has none (it ran with "
             "--winmode nan)."
         )
     for name, option in options_of(WindowConfig).items():
-        stored = getattr(base, name)
         of_no_effect = option.fused or (option.needs == WINDOWS and base.winmode == "nan")
-        if not of_no_effect and getattr(config, name) != stored:
-            what = "windows" if option.needs == WINDOWS else "maps"
-            raise ConfigError(
-                f"{option.flag} cannot change with --from-maps: the stored {what} have "
-                f"{option.typed(stored)}; run test.py without --from-maps."
-            )
+        if not of_no_effect and getattr(config, name) != getattr(base, name):
+            raise ConfigError(other_maps(name, option.typed(getattr(base, name))))
+    return config
+
+
+def other_maps(name: str, stored: str) -> str:
+    """Why an option cannot change with the maps of a stored run, which are of another value."""
+    return (
+        f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of {stored}; run "
+        "test.py without --from-maps."
+    )
 
 
 def refuse_of_heads(given: Mapping[str, Any], method: str) -> None:

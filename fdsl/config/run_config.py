@@ -35,6 +35,7 @@ from utils.options import (
     as_option,
     as_stored,
     from_stored,
+    is_stored_number,
     option,
     options_of,
     without,
@@ -286,10 +287,7 @@ def _of_detector(kind: type, values: Mapping[str, Any], who: str) -> Any:
 def _is_grey(values: Any) -> bool:
     """Whether stored ranges of grey values are category -> (low, high), low below high."""
     return isinstance(values, dict) and all(
-        isinstance(pair, list)
-        and len(pair) == 2
-        and all(type(one) in (int, float) and abs(one) < 1e300 for one in pair)
-        and pair[0] < pair[1]
+        isinstance(pair, list) and len(pair) == 2 and all(map(is_stored_number, pair)) and pair[0] < pair[1]
         for pair in values.values()
     )
 

@@ -52,11 +52,6 @@ class PlannedRun:
         """The run's one configuration."""
         return self.folder.config
 
-    @property
-    def settings(self) -> str:
-        """Its ablated settings as they were typed, "" without any."""
-        return " ".join(f"{name}={value}" for name, value in self.combination.items() if value)
-
     def of_categories(self, names: Container[str]) -> PlannedRun:
         """The run on some of its categories alone."""
         records = {name: part for name, part in self.split.records.items() if name in names}
@@ -79,6 +74,11 @@ class PlannedRun:
         return join_run_maps(finished) if len(finished) == len(parts) else None
 
 
+def as_typed(combination: Mapping[str, str]) -> str:
+    """Ablated settings as they were typed, "" without any."""
+    return " ".join(f"{name}={value}" for name, value in combination.items() if value)
+
+
 def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
     """The runs without those that come again in another table."""
     by_folder: dict[Path, PlannedRun] = {}
@@ -93,7 +93,7 @@ def refuse_one_folder(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         other = by_folder.setdefault(run.folder.path, run)
         if other.config.identity("run") != run.config.identity("run"):
-            names = [which.settings or which.config.checkpoint for which in (other, run)]
+            names = [as_typed(which.combination) or which.config.checkpoint for which in (other, run)]
             raise ConfigError(
                 f"{names[0]} and {names[1]} would both be written to {run.folder.path}; give two commands, "
                 "the second with another --results or --model-name."

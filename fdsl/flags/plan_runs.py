@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import FewShotSplit, sample_split, with_split
-from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, refuse_one_folder
+from fdsl.evaluation.plan import EvaluationOptions, PlannedRun, as_typed, refuse_one_folder
 from fdsl.evaluation.run_folder import RunFolder
 from fdsl.flags.ablation_grid import as_text
 from fdsl.flags.run_from_flags import new_config, rerun_config
@@ -66,5 +66,4 @@ def _read(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
     except (ConfigError, ModelError) as error:
         if not args.combination:
             raise
-        words = " ".join(f"{name}={value}" for name, value in args.combination.items() if value)
-        raise type(error)(f"--ablate {words}: {error}") from error
+        raise type(error)(f"--ablate {as_typed(args.combination)}: {error}") from error

@@ -12,6 +12,7 @@ from fdsl.config.resolve import (
     OF_DETECTORS,
     backbone_config,
     method_config,
+    other_maps,
     refuse_of_heads,
     refuse_windows_without_mode,
     window_config,
@@ -131,10 +132,7 @@ def refuse_changes(args: argparse.Namespace, config: RunConfig) -> None:
             continue
         given = OF_DETECTORS[name].taken(given) if name in OF_DETECTORS else given
         if (str(given) if isinstance(given, Path) else given) != value:
-            raise ConfigError(
-                f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of "
-                f"{in_words(value)}; run test.py without --from-maps."
-            )
+            raise ConfigError(other_maps(name, in_words(value)))
 
 
 def _of_the_maps(config: RunConfig) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Nothing in a file is ever executed, and what is not exactly FDSL's heads is refu
 
 from __future__ import annotations
 
-import json
 import logging
 import pickle
 import re
@@ -15,16 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from fdsl.config.training_config import TrainedWith
-from fdsl.store.tensor_file import FLOATS, read_tensor_file, refuse_strange
+from fdsl.store.tensor_file import FLOATS, read_tensor_file, refuse_strange, write_tensor_file
 from models.backbones.weights_io.read_weights import refused_object
 from models.methods.fdsl import Fdsl
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
-from utils.files import whole_file
 from utils.options import without
 from utils.text import one_line
 
@@ -82,10 +79,7 @@ def warn_of_narrow_training(checkpoint: Checkpoint) -> None:
 
 def save_checkpoint(path: Path, state: dict[str, Tensor], config: TrainedWith) -> None:
     """Writes heads and configuration to `path`, whole or not at all."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    passport = json.dumps({"format": FORMAT_VERSION, **config.to_json()}, sort_keys=True)
-    with whole_file(path, "wb") as file:
-        file.write(save(tensors, metadata={METADATA_KEY: passport}))
+    write_tensor_file(path, state, METADATA_KEY, {"format": FORMAT_VERSION, **config.to_json()})
 
 
 def load_checkpoint(path: Path) -> Checkpoint:

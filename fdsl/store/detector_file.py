@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from safetensors.torch import save
 from torch import Tensor
 
 from fdsl.config.decision import Threshold
@@ -20,9 +18,8 @@ from fdsl.store.detector_passport import (
     checked_passport,
     refuse_no_detector,
 )
-from fdsl.store.tensor_file import read_tensor_file
+from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from utils.errors import ConfigError
-from utils.files import whole_file
 
 
 def save_detector(
@@ -40,13 +37,7 @@ def save_detector(
         "threshold": None if threshold is None else asdict(threshold),
         REFERENCE_FILES: list(references),
     }
-    passport = json.dumps(values, sort_keys=True, allow_nan=False)
-    content = save(
-        {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-        metadata={METADATA_KEY: passport},  # of several names safetensors would change the order
-    )
-    with whole_file(Path(path), "wb") as file:
-        file.write(content)
+    write_tensor_file(Path(path), tensors, METADATA_KEY, values)
 
 
 def load_detector(path: Path) -> tuple[dict[str, Tensor], FittedConfig, Threshold | None]:

@@ -3,21 +3,33 @@ words."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
-from utils.files import parsed_json
+from utils.files import parsed_json, write_bytes
 from utils.plain_tensors import is_plain
 from utils.text import one_line
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 NUMBERS = (*FLOATS, torch.int64, torch.int32, torch.uint8, torch.bool)
 SHOWN = 60  # characters of a tensor's name
+
+
+def write_tensor_file(
+    path: Path, tensors: Mapping[str, Tensor], key: str, passport: Mapping[str, Any]
+) -> None:
+    """Writes tensors, and `passport` as the only metadata (of several names safetensors would change the
+    order), whole or not at all."""
+    text = json.dumps(passport, sort_keys=True, allow_nan=False)
+    plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_bytes(path, save(plain, metadata={key: text}))
 
 
 def read_tensor_file(path: Path, key: str) -> tuple[Any, dict[str, Tensor]]:

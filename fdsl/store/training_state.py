@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Mapping
@@ -10,13 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from fdsl.config.training_config import TrainedWith
-from fdsl.store.tensor_file import read_tensor_file
+from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
 from utils.errors import ConfigError
-from utils.files import sync_folder, whole_file
+from utils.files import sync_folder
 from utils.text import one_line
 
 logger = logging.getLogger("fdsl")
@@ -83,13 +81,7 @@ class TrainingState:
             "batch": position.batch,
             "precision": precision,
         }
-        with whole_file(self.file, "wb") as file:
-            file.write(
-                save(
-                    {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-                    metadata={METADATA_KEY: json.dumps(values)},
-                )
-            )
+        write_tensor_file(self.file, tensors, METADATA_KEY, values)
         self._saved_at, self._saved_step = time.monotonic(), position.step
 
     def kept(self) -> str:

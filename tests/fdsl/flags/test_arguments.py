@@ -123,7 +123,7 @@ def test_resized_windows_cannot_change_with_stored_maps():
     assert window_config(flags("--win-zip", "13")) == WindowConfig() and windows.encoded_side == 9
     assert window_config(flags("--win-zip", "9"), windows) == windows
     with pytest.raises(
-        ConfigError, match="--win-zip cannot change with --from-maps: the stored windows have 0"
+        ConfigError, match="--win-zip cannot change with --from-maps: the stored maps are of 0"
     ):
         window_config(flags("--win-zip", "9"), WindowConfig())
 
