@@ -100,7 +100,7 @@ class BackboneConfig(Options):
         return self.pretrained == UNTRAINED
 
 
-PLACES = tuple(name for name, known in options_of(BackboneConfig).items() if known.place)
+PLACES = tuple(name for name, one in options_of(BackboneConfig).items() if one.place)
 
 
 @dataclass(frozen=True)
@@ -294,11 +294,6 @@ class WindowConfig(Options):
         help="encode each image in about N x N tiles too, added to the whole image; auto: where it has more "
         "pixels than the backbone takes (default $default: none)",
     )
-
-    @property
-    def encoded_side(self) -> int:
-        """Patches along a side of a window as the backbone sees it."""
-        return self.win_zip or self.win_size
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ OF_DETECTORS: Mapping[str, Option] = {
     **options_of(BackboneConfig),
 }
 OF_HEADS, WORDS = (
-    tuple(name for name, known in OF_DETECTORS.items() if known.needs == needs) for needs in (HEADS, TEXT)
+    tuple(name for name, one in OF_DETECTORS.items() if one.needs == needs) for needs in (HEADS, TEXT)
 )
 
 

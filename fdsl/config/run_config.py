@@ -43,8 +43,8 @@ from utils.options import (
 from utils.text import one_line
 
 # Of windows: what combines finished maps, and what has an effect where there are none.
-FUSED = [name for name, known in options_of(WindowConfig).items() if known.fused and known.needs]
-WITHOUT_WINDOWS = [name for name, known in options_of(WindowConfig).items() if known.needs != WINDOWS]
+FUSED = [name for name, one in options_of(WindowConfig).items() if one.fused and one.needs]
+WITHOUT_WINDOWS = [name for name, one in options_of(WindowConfig).items() if one.needs != WINDOWS]
 SCORES_IN_WORDS = (
     "max: the method's own image score, or the mean over layers of the highest value of each one's map; "
     "top1: the mean of the highest 1 % of the map"
@@ -264,7 +264,7 @@ class RunConfig(Options):
 
 
 # What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
-NOT_OF_A_RUN = ("machine", "command", *(name for name, known in options_of(RunConfig).items() if known.place))
+NOT_OF_A_RUN = ("machine", "command", *(name for name, one in options_of(RunConfig).items() if one.place))
 
 
 def _of_detector(kind: type, values: Mapping[str, Any], who: str) -> Any:
@@ -355,7 +355,7 @@ class PredictionConfig:
 
 NOT_OF_A_PREDICTION = (
     *("machine", "command", "input", "made_by", "trust"),
-    *(name for name, known in options_of(FittedConfig).items() if known.place),
+    *(name for name, one in options_of(FittedConfig).items() if one.place),
 )
 
 

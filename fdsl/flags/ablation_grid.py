@@ -15,11 +15,7 @@ from utils.options import nearest_name, options_of
 Settings = dict[str, list[str]]  # name of a setting -> its values as they were typed
 ABLATED = (
     *("method", *OF_DETECTORS),
-    *(
-        known.dest
-        for known in options_of(RunConfig).values()
-        if known.help and not (known.several or known.place)
-    ),
+    *(one.dest for one in options_of(RunConfig).values() if one.help and not (one.several or one.place)),
 )
 OWN_FLAGS = {"k-shot": "--k-shot 1 2 4", "seed": "--seed 14 15", "checkpoint": "--checkpoint A B"}
 TABLE = "ablation"

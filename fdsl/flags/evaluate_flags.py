@@ -20,7 +20,7 @@ from utils.options import options_of
 DEFAULTS = {
     "model_name": options_of(RunConfig)["model_name"].default,
     "method": options_of(DetectorConfig)["method"].default,
-    **{known.dest: known.default for known in options_of(RunConfig).values() if known.help},
+    **{one.dest: one.default for one in options_of(RunConfig).values() if one.help},
 }
 
 COMMON = (  # what --help shows

@@ -21,7 +21,7 @@ from utils.options import options_of
 # What a saved detector holds: these flags make one, and do not change it afterwards.
 MAKING_FLAGS = (
     "preset",
-    *(name for name, known in OF_DETECTORS.items() if not (known.place or known.research)),
+    *(name for name, one in OF_DETECTORS.items() if not (one.place or one.research)),
     *("references", "checkpoint", "checkpoints", "model_name", "method", "image_score", "rotate_references"),
 )
 OF_DOCTOR = (

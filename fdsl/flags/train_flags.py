@@ -40,7 +40,7 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     )
     add_training_flags(parser)
     add_max_pixels(parser)
-    add_options(parser, MethodConfig, lambda known: known.trained)
+    add_options(parser, MethodConfig, lambda one: one.trained)
     add_options(parser, BackboneConfig)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)

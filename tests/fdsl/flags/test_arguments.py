@@ -120,7 +120,7 @@ def test_a_window_budget_needs_no_number(given, budget):
 
 def test_resized_windows_cannot_change_with_stored_maps():
     windows = window_config(flags("--win-zip", "9"))
-    assert window_config(flags("--win-zip", "13")) == WindowConfig() and windows.encoded_side == 9
+    assert window_config(flags("--win-zip", "13")) == WindowConfig() and windows.win_zip == 9
     assert window_config(flags("--win-zip", "9"), windows) == windows
     with pytest.raises(
         ConfigError, match="--win-zip cannot change with --from-maps: the stored maps are of 0"
