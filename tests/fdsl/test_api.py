@@ -241,11 +241,31 @@ def test_nearest_distance_is_half_the_cosine_distance():
     assert torch.allclose(nearest_distance((tokens - normal).abs()), expected, atol=1e-6)
 
 
-def test_a_reference_itself_scores_nothing_and_batches_do_not_matter(nearest):
+def test_a_reference_itself_scores_nothing(nearest):
     assert nearest.predict(texture(1)).score == pytest.approx(0, abs=1e-5)
-    photos = [texture(seed) for seed in range(5)]
-    together = [found.score for found in nearest.predict(photos, batch_size=5)]
-    assert together == pytest.approx([nearest.predict(photo).score for photo in photos], abs=1e-6)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_neither_the_order_of_test_images_nor_their_batches_matter(
+    checkpoint, tiny_configs, configs, method, precision
+):
+    tower = {**configs, "precision": precision}
+    if METHODS[method].needs_heads:
+        detector = from_checkpoint(checkpoint, tiny_configs, method=method, precision=precision)
+    else:
+        detector = AnomalyDetector.from_backbone(method=method, **tower)
+    photos = [texture(seed, defect=seed == 3) for seed in range(3, 8)]
+    if detector.method.needs_references:
+        detector.fit([texture(1), texture(2)], rotations=2, false_alarm_rate=None)
+    elif detector.scorer.detector.is_transductive:
+        detector.fit(test_images=photos)
+    alone = detector.predict(photos, batch_size=1)
+    for size, order in ((2, [0, 1, 2, 3, 4]), (5, [0, 1, 2, 3, 4]), (2, [4, 2, 0, 3, 1])):
+        together = detector.predict([photos[number] for number in order], batch_size=size)
+        for number, found in zip(order, together):
+            assert found.score == pytest.approx(alone[number].score, abs=1e-6)
+            np.testing.assert_allclose(found.patch_map, alone[number].patch_map, rtol=0, atol=1e-6)
 
 
 def test_rotations_recognise_a_rotated_part(configs):
