@@ -96,7 +96,8 @@ def memories_of(seen: Iterable[Seen], count: int, room: Room) -> tuple[BatchMemo
     known = torch.tensor([list(digest) for digest in digests], dtype=torch.uint8)
     if tiles is None:
         return BatchMemory(whole, known), None
-    return BatchMemory(whole, known), BatchMemory(tiles, known, tiles=tiles.shape[2] // whole.shape[2])
+    tiled = BatchMemory(tiles, known.clone(), tiles=tiles.shape[2] // whole.shape[2])  # a file holds each one
+    return BatchMemory(whole, known), tiled
 
 
 def _filled(held: Tensor | None, tokens: Tensor, first: int, count: int, room: Room) -> Tensor:
