@@ -3,7 +3,8 @@
     python tests/drivers/kills_of_ranks.py --kills 10
 
 torchrun gives the command again by itself (--max-restarts), or it is given again in one, two or three
-processes; what is left must equal what an undisturbed run left. Linux only.
+processes. Every other process hangs first (SIGSTOP), and every fourth is not killed then, but goes on. What
+is left must equal what an undisturbed run left. Linux only.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ if __name__ == "__main__":  # run as a script, also from inside this folder: imp
 from tests.support.constants import ROOT
 from tests.support.small_runs import Place, children, environment, files
 
+HANGS = 5.0  # seconds
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
@@ -77,30 +79,40 @@ def kill_at_random(kills: int, seed: int) -> None:
             seconds = to_its_end(name, arguments(name, folder), 2)
             whole[name] = (seconds, files(folder))
         hit = dict.fromkeys(whole, 0)
-        number = restarted = 0
+        number = restarted = hung = 0
         while sum(hit.values()) < kills:
             name = list(whole)[number % 3]
             number += 1
             seconds, wanted = whole[name]
             folder = Path(work) / f"{name}-{number}"
-            restarts = number % 2
-            was_hit = kill_once(
-                name, arguments(name, folder), moments.uniform(0.3, 1) * seconds, moments, restarts
-            )
+            restarts, after = number % 2, moments.uniform(0.3, 1) * seconds
+            hangs = number % 4 in (2, 3)
+            words = arguments(name, folder)
+            was_hit = disturb(name, words, after, moments, restarts, hangs, kills=number % 4 != 3)
             hit[name] += was_hit
-            restarted += was_hit and restarts
+            hung += was_hit and hangs
+            restarted += was_hit and restarts and number % 4 != 3
             if not restarts:
-                to_its_end(name, arguments(name, folder), moments.choice((1, 2, 3)))
+                to_its_end(name, words, moments.choice((1, 2, 3)))
             assert files(folder) == wanted, f"{name}.py left other files after kill {number}"
             shutil.rmtree(folder)
     print(
-        ", ".join(f"{name}.py: {count} kills" for name, count in hit.items())
-        + f"; {restarted} of them restarted by torchrun; all ended in the same files"
+        ", ".join(f"{name}.py: {count}" for name, count in hit.items())
+        + f"; {hung} of them hung first, {restarted} were restarted by torchrun; all ended in the same files"
     )
 
 
-def kill_once(name: str, arguments: list[str], after: float, moments: random.Random, restarts: int) -> bool:
-    """Kills one of two processes so many seconds after their start; False where they were done by then."""
+def disturb(
+    name: str,
+    arguments: list[str],
+    after: float,
+    moments: random.Random,
+    restarts: int,
+    hangs: bool,
+    kills: bool,
+) -> bool:
+    """Lets one of two processes hang, kills it, or both, so many seconds after their start; False where they
+    were done by then."""
     words = command(name, arguments, 2)
     words[words.index("2") + 1 : words.index("2") + 1] = ["--max-restarts", str(restarts)]
     process = subprocess.Popen(
@@ -109,7 +121,12 @@ def kill_once(name: str, arguments: list[str], after: float, moments: random.Ran
     time.sleep(after)
     ranks = ranks_of(process.pid, name)
     if ranks:
-        os.kill(moments.choice(ranks), signal.SIGKILL)
+        one = moments.choice(ranks)
+        if hangs:
+            os.kill(one, signal.SIGSTOP)
+            time.sleep(HANGS)
+            assert process.poll() is None, f"{name}.py did not wait for a process that hangs"
+        os.kill(one, signal.SIGKILL if kills else signal.SIGCONT)
     code = process.wait(timeout=300)
     assert code == 0 or not restarts, f"torchrun did not end {name}.py well"
     return bool(ranks) and (bool(restarts) or code != 0)
