@@ -111,9 +111,10 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     `seeds`: those that the numbers are means over, where they are more than the run's own.
     """
     made, backbone = config.detector, config.detector.backbone
+    rotated = "" if config.rotations == 1 else f"; references rotated ({config.rotations})"
     text = (
         f"{config.dataset}, {config.k_shot} shot(s), seed {' '.join(map(str, seeds or [config.seed]))}, "
-        f"{windows_in_words(made.windows)}, {heads_in_words(config)}{_rotated(config)}; "
+        f"{windows_in_words(made.windows)}, {heads_in_words(config)}{rotated}; "
         f"image score {config.image_score} ({image_score_in_words(config)}); "
         f"maps evaluated at {config.metric_size}{'' if config.metric_size == 'full' else ' px'}; "
         f"backbone {backbone.model} at {backbone.image_size} px, "
@@ -127,12 +128,6 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
     if config.trained_on_test_images:
         text += f" {TRAINED_ON_TEST_IMAGES}"
     return text
-
-
-def _rotated(config: RunConfig) -> str:
-    if config.rotations == 1:
-        return ""
-    return f"; references rotated ({config.rotations})"
 
 
 def image_score_in_words(config: RunConfig) -> str:

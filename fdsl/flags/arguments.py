@@ -32,9 +32,6 @@ def _number(kind: type, low, high, what: str, above: bool = False):
     return parse
 
 
-SEED = whole(0, 2**63 - 1)
-
-
 def name_part(text: str) -> str:
     """An argparse type: a name that is one folder of a path."""
     if not is_folder_name(text):

@@ -75,19 +75,13 @@ def _refuse_several_submissions(args: argparse.Namespace, parser: CommandLine) -
         parser.error(f"--submission is of one run: leave --{flag} out, or give it one value")
 
 
-def ends_in_table(args: argparse.Namespace) -> bool:
-    """Whether the flags, as they were typed, ask for runs that are to be compared."""
-    return bool(args.ablate or args.table) or len(_distinct(args.checkpoint)) > 1
-
-
 def _combined(
     args: argparse.Namespace, tables: dict[str, Settings], parser: CommandLine
 ) -> list[argparse.Namespace]:
     """The flags of each combination, table by table, and in it those of each checkpoint together."""
+    compared = bool(args.ablate or args.table) or len(_distinct(args.checkpoint)) > 1  # they end in a table
     made = [
-        argparse.Namespace(
-            **{**vars(args), "checkpoint": one, "table": name, "compared": ends_in_table(args)}
-        )
+        argparse.Namespace(**{**vars(args), "checkpoint": one, "table": name, "compared": compared})
         for name in tables
         for one in _distinct(args.checkpoint)
     ]

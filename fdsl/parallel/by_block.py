@@ -23,18 +23,13 @@ logger = logging.getLogger("fdsl")
 ELSEWHERE = "name another folder with --output"
 
 
-def is_in_blocks(output: Path) -> bool:
-    """Whether a run that was interrupted in this folder goes on block by block."""
-    return Manifest.is_in(output / PARTIAL)
-
-
 def goes_in_blocks(wanted: Inspection, world: World) -> bool:
     """Whether the photographs are scored block by block, as several processes do; where one has begun
     without, one goes on with it."""
     if wanted.output is None:
         return False
     begun = wanted.resume and PredictionFolder.state_of(wanted.output) != "new"
-    in_blocks = wanted.resume and is_in_blocks(wanted.output)
+    in_blocks = wanted.resume and Manifest.is_in(wanted.output / PARTIAL)
     if world.joined and begun and not in_blocks:
         logger.info("%s is the run of one process: one goes on with it", wanted.output)
         return False
