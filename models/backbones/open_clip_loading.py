@@ -63,7 +63,7 @@ def _new_encoder(model: str, device: str) -> VisionTransformer:
                 force_custom_text=False,
             ).visual
         require_vit(visual, model)
-        if device == "meta":  # some values are used only when an image comes
+        if device == "meta" and not isinstance(visual, TimmModel):  # some values are used only by an image
             visual.eval()(torch.empty(1, 3, *visual.image_size))
     except NOT_BUILT as error:
         raise ModelError(

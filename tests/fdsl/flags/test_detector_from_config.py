@@ -60,7 +60,7 @@ def test_without_references_it_waits_for_fit(settings):
 def test_what_cannot_be_is_raised(settings, capsys, line, words):
     with pytest.raises((ConfigError, DataError), match=words):
         fdsl.detector_from_config(settings(line))
-    assert capsys.readouterr().err == ""
+    assert "usage" not in capsys.readouterr().err
 
 
 def test_a_file_that_is_none(tmp_path):
