@@ -1,4 +1,4 @@
-"""Kills train.py, test.py and predict.py at file-system events of theirs and lets them go on.
+"""Kills train.py, test.py, predict.py and export.py at file-system events of theirs and lets them go on.
 
     python tests/drivers/kills.py [--kills 40]
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
@@ -26,7 +27,7 @@ from tests.support.small_runs import Place, command, files
 
 EVENTS = ("open", "os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.truncate")
 NEVER_LEFT = (".tmp", ".new", ".lock", ".parts", ".partial", ".unfinished.safetensors")
-NAMES = ("train", "test", "predict")
+NAMES = ("train", "test", "predict", *(("export",) if find_spec("onnxscript") else ()))
 
 
 class Events:
@@ -98,7 +99,14 @@ def arguments_of(place: Place, name: str, folder: Path) -> list[str]:
         return place.train("--epochs", "4", "--save-every", "1", "--checkpoints", str(folder))
     if name == "test":
         return place.test("--results", str(folder))
+    if name == "export":
+        return ["--detector", str(detector_of(place)), "--output", str(folder / "part.onnx")]
     return place.predict("--resume", "--save-maps", "--output", str(folder))
+
+
+def detector_of(place: Place) -> Path:
+    """The saved detector that `measure` makes."""
+    return place.folder / "part.safetensors"
 
 
 def at_events(place: Place, name: str, kills: int, work: Path) -> dict:
@@ -131,8 +139,10 @@ def measure(kills: int) -> Iterator[dict]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         place = Place(work / "place")
-        status, _ = forked(command("train").main, place.train(), work / "none", work / "log", None)
-        assert status == 0, (work / "log").read_text()
+        fitted = place.predict("--save-detector", str(detector_of(place)), "--output", str(work / "fitted"))
+        for name, arguments in (("train", place.train()), ("predict", fitted)):
+            status, _ = forked(command(name).main, arguments, work / "none", work / "log", None)
+            assert status == 0, (work / "log").read_text()
         for name in NAMES:
             yield at_events(place, name, kills, work)
 
