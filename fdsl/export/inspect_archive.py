@@ -7,15 +7,17 @@ import zipfile
 from modulefinder import ModuleFinder
 from pathlib import Path
 
-from utils.files import whole_file
+from utils.files import remove_leftovers, whole_file
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = {"inspect.pyz": "deploy.command", "serve.pyz": "deploy.service"}
 
 
 def write_archive(file: Path) -> None:
-    """Writes one of PROGRAMS, whole or not at all; `python FILE` runs it."""
+    """Writes one of PROGRAMS, whole or not at all; `python FILE` runs it. What a killed export left of it is
+    removed."""
     program = PROGRAMS[file.name]
+    remove_leftovers(file)
     with whole_file(file, "wb") as out, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
         first = f"from {program} import command\n\ncommand()\n"
         archive.writestr(zipfile.ZipInfo("__main__.py"), first)

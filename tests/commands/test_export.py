@@ -13,6 +13,7 @@ import export
 import predict
 from fdsl.api import AnomalyDetector
 from fdsl.export import export_detector, onnx_file
+from fdsl.export.inspect_archive import write_archive
 from tests.support.constants import REAL_BACKBONE
 from tests.support.predictions import RUNTIME, TOWER, rows
 from utils.config import WindowConfig
@@ -103,6 +104,12 @@ def test_a_region_of_interest_is_in_the_graph(place, tiny_configs, tmp_path):
     export_detector.export_detector(made, tmp_path / "part.onnx")
     assert_same(tmp_path / "part.onnx", made, photographs_of(place))
     assert all((found.patch_map[:, 8:] == 0).all() for found in made.predict(photographs_of(place)))
+
+
+def test_what_a_killed_export_left_of_an_archive_is_removed(tmp_path):
+    (tmp_path / ".inspect.pyz.08c62d8c.tmp").write_bytes(b"half")
+    write_archive(tmp_path / "inspect.pyz")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["inspect.pyz"]
 
 
 def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
