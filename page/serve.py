@@ -74,6 +74,7 @@ def serve(
                 f"--host {address.host} --port {address.port} cannot be had ({error.strerror}); name "
                 "another, or port 0 for any."
             ) from error
+        logging.getLogger("waitress.queue").setLevel(logging.ERROR)  # requests that wait are no error
         logger.info("open %s in your browser; Ctrl-C closes it", address.url(server.effective_port))
         serving = threading.Thread(target=server.run, name="server", daemon=True)
         serving.start()
