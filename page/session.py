@@ -228,40 +228,55 @@ class Session:
         one that is no reference, from which `learn` or `calibrate` takes the threshold; or a photograph,
         which `score` scores. DataError for what is no photograph, for a normal image that is here already
         (it would be scored by itself), and where there is no place for it."""
+        return self._add(kind, [(content, name)])[0]
+
+    def _add(self, kind: str, given: Sequence[tuple[bytes, str]]) -> list[dict[str, Any]]:
+        """`add` of several uploads (content, name): all of them or none."""
         uploads: dict[int, Any] = getattr(self, kind)
+        coming, received = dict[int, tuple[bytes, str]](), list[Upload]()
         is_normal = kind != "photographs"
         most = self.limits.references if kind == "references" else self.limits.photographs
         if kind == "references" and not self.takes_references:
             raise DataError("this method takes no references: add photographs to inspect")
-        with self._lock:
-            if len(uploads) + len(self._coming[kind]) >= most:
-                raise DataError(f"{most} {kind.replace('calibration', 'calibration images')} {ENOUGH[kind]}")
-            if is_normal:
-                self._refuse_known(kind, content, name)
-            refuse_mask(name, uploads.values())
-            number = self._next()
-            self._coming[kind][number] = content
         try:
-            upload = receive(content, number, name, self.folder, self.limits.max_pixels)
             with self._lock:
-                if not is_normal:
-                    name = unused_name(upload.name, [one.name for one in uploads.values()])
-                    upload = Photograph(**(vars(upload) | {"name": name}))
-                uploads[number] = upload
+                if len(uploads) + len(self._coming[kind]) + len(given) > most:
+                    what = kind.replace("calibration", "calibration images")
+                    raise DataError(f"{most} {what} {ENOUGH[kind]}")
+                names = [*(one.name for one in uploads.values()), *(name for _, name in given)]
+                for content, name in given:
+                    if is_normal:
+                        self._refuse_known(kind, content, name)
+                    refuse_mask(name, names)
+                    number = self._next()
+                    coming[number], self._coming[kind][number] = (content, name), content
+            for number, (content, name) in coming.items():
+                received.append(receive(content, number, name, self.folder, self.limits.max_pixels))
+            with self._lock:
+                for place, upload in enumerate(received):
+                    if not is_normal:
+                        name = unused_name(upload.name, [one.name for one in uploads.values()])
+                        received[place] = upload = Photograph(**(vars(upload) | {"name": name}))
+                    uploads[upload.number] = upload
+        except BaseException:
+            for upload in received:
+                upload.file.unlink(missing_ok=True)
+            raise
         finally:
             with self._lock:
-                del self._coming[kind][number]
-        return self._row(upload) if isinstance(upload, Photograph) else _listed(upload)
+                for number in coming:
+                    del self._coming[kind][number]
+        return [self._row(one) if isinstance(one, Photograph) else _listed(one) for one in received]
 
     def take_as_reference(self, number: int) -> dict[str, Any]:
         """Takes a photograph as one of the references, with those that the detector came with;
-        `learn` fits it to them. Returns the new state; KeyError where there is none, DataError as `add`."""
+        `learn` fits it to them. Returns the new state; KeyError where there is none, and DataError as `add`:
+        then nothing has changed."""
         with self._lock:
             photograph = self.photographs[number]
             built_in = [] if self.references else self.start.kept
-        for one in built_in:
-            self.add("references", one.content, one.name)
-        self.add("references", photograph.file.read_bytes(), photograph.name)
+        given = [(one.content, one.name) for one in built_in]
+        self._add("references", [*given, (photograph.file.read_bytes(), photograph.name)])
         return self.state()
 
     def _refuse_known(self, kind: str, content: bytes, name: str) -> None:
@@ -285,6 +300,7 @@ class Session:
             return
         with self._work, self._lock:  # others may have come while the detector was at work
             if self._is_unfit:
+                self.shapes = ()
                 self._take(self.start.another(), [], self.start.false_alarm_rate, self.usual)
             elif self._is_uncalibrated:
                 self._judge_by_references()

@@ -126,10 +126,10 @@ def remove(folder: Path) -> None:
             return
 
 
-def refuse_mask(name: str, others: Iterable[Upload]) -> None:
+def refuse_mask(name: str, others: Iterable[str]) -> None:
     """DataError for a file that is called as the mask of a photograph which is here: it is none itself."""
     stem = unmarked(Path(plain_name(name)).stem)
-    photo = next((one.name for one in others if stem and key(Path(one.name).stem) == key(stem)), None)
+    photo = next((one for one in others if stem and key(Path(one).stem) == key(stem)), None)
     if photo is not None:
         raise DataError(f"{plain_name(name)}: is called as the mask of {photo}; only photographs are taken")
 

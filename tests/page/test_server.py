@@ -203,6 +203,11 @@ def test_a_region_of_interest_that_is_drawn_counts_and_is_saved(visitor, tmp_pat
     assert (found.patch_map[:, middle:] == 0).all() and found.patch_map[:, :middle].any()
     assert visitor.scored(png(5, True))["score"] == found.score
     assert visitor.ask("POST", "/learn", json={}).json["shapes"] == []
+    assert visitor.ask("POST", "/learn", json={"shapes": [LEFT]}).json["shapes"] == [LEFT]
+    for number in visitor.ask("GET", "").json["fitted"]:
+        state = visitor.ask("DELETE", f"/uploads/{number}").json
+    assert state["shapes"] == [], "without references it is as it started"
+    visitor.fitted(1, 2)
     assert visitor.scored(png(5, True))["score"] != found.score
 
 
@@ -622,6 +627,24 @@ def test_references_that_a_detector_carries_stay_beside_a_new_one(detector, tmp_
     other.add_references(Image.open(io.BytesIO(png(3, True))))
     score = visitor.ask("POST", f"/photographs/{row['number']}/score").json["score"]
     assert score == other.predict(Image.open(io.BytesIO(png(3, True)))).score
+
+
+@pytest.mark.parametrize(
+    "carried, taken, sentence",
+    [((1, 2), 2, "is among the references already"), ((1, 2, 3), 4, "3 references are enough")],
+)
+def test_a_photograph_that_cannot_become_a_reference_changes_nothing(
+    detector, tmp_path, carried, taken, sentence
+):
+    other = detector.another()
+    other.fit([Image.open(io.BytesIO(png(seed))) for seed in carried], rotations=1)
+    content = other.kept[-1].content if taken in carried else png(taken)
+    visitor = Visitor(make_server(other, tmp_path, LIMITS, []).test_client())
+    number = visitor.upload("photographs", content)["number"]
+    before, files = visitor.ask("GET", "").json, sorted(tmp_path.rglob("*"))
+    refused = visitor.ask("POST", f"/photographs/{number}/reference", 422).json["error"]
+    assert sentence in refused
+    assert visitor.ask("GET", "").json == before and sorted(tmp_path.rglob("*")) == files
 
 
 def test_what_is_removed_meanwhile_is_left_out(visitor, tmp_path):
