@@ -37,9 +37,10 @@ from models.backbone import Backbone, normalise
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
+from utils.command import run_command
 from utils.config import MethodConfig, WindowConfig
-from utils.device import choose_device, make_repeatable
-from utils.log import start_logging
+from utils.device import choose_device, make_repeatable, use_threads
+from utils.errors import ConfigError, ModelError
 from utils.tile_layout import TileLayout
 
 FARTHEST = {torch.float32: 1e-4, torch.float16: 0.05}  # that a map may lie from the CPU's
@@ -177,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write checks and rows to it")
     parser.set_defaults(device="cuda")
     args = parser.parse_args(arguments)
-    start_logging()
+    use_threads(args.threads)
     runs = chosen_runs(parser, args.runs)
     device = choose_device(args.device)
     checked = []
@@ -198,4 +199,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    run_command(main, (ConfigError, ModelError))

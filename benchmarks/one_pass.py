@@ -40,8 +40,10 @@ from models.matching.memory_bank import SIMILARITY_VALUES, MemoryBank
 from models.method import Method
 from models.methods.fdsl import Fdsl
 from models.methods.registry import METHODS
+from utils.command import run_command
 from utils.config import UNTRAINED, MethodConfig, WindowConfig
-from utils.device import choose_precision, use_threads
+from utils.device import choose_device, choose_precision, use_threads
+from utils.errors import ConfigError, ModelError
 
 SEEDS, SHOTS = (14, 15, 16, 17, 18), (1, 2, 4)
 LOOKS = {"none": None, "own": "window", "whole": "0"}  # --index-memory
@@ -224,7 +226,7 @@ def commands(args: argparse.Namespace) -> None:
         )
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = backbone_parser(__doc__)
     parser.add_argument("what", choices=("image", "commands"))
     parser.add_argument("looks", nargs="*", metavar="look", help=f"which of {', '.join(LOOKS)} (default all)")
@@ -235,13 +237,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="a dataset in MVTec AD's layout")
     parser.add_argument("--images", type=int, nargs="+", default=[8, 24], help="test images, about")
     parser.set_defaults(precision="bf16", device="cpu")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if unknown := set(args.looks) - set(LOOKS):
         parser.error(f"unknown look(s) {', '.join(sorted(unknown))}")
+    if choose_device(args.device).type != "cpu":
+        parser.error("it measures a CPU alone")
     if args.what == "commands" and args.data is None:
         parser.error("commands needs --data")
     image(args) if args.what == "image" else commands(args)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, (ConfigError, ModelError))

@@ -36,7 +36,7 @@ def described(text: str | None) -> argparse.ArgumentParser:
 def backbone_parser(text: str | None, model: str = MODEL) -> argparse.ArgumentParser:
     """A command line with the flags of an untrained backbone, by default the paper's, and of the runtime."""
     parser = described(text)
-    add_options(parser, BackboneConfig)
+    add_options(parser, BackboneConfig, lambda option: option.flag not in ("--pretrained", "--token-norm"))
     add_runtime_flags(parser, reads_files=False)
     parser.set_defaults(model=model, layers=list(LAYERS), image_size=SIDE)
     return parser
@@ -149,7 +149,8 @@ def timed(name: str, arguments: list[str], processes: int) -> Cost:
 
 def encoder_flags(args: argparse.Namespace) -> dict[str, Any]:
     """The backbone's flags that were given."""
-    return {name: getattr(args, name) for name in ENCODER_FLAGS if getattr(args, name) is not None}
+    given = {name: getattr(args, name, None) for name in ENCODER_FLAGS}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def backbone_words(args: argparse.Namespace, **other: object) -> list[str]:

@@ -52,9 +52,10 @@ from models.losses import map_losses
 from models.matching.candidates import UNRESTRICTED, discrepancy_of
 from models.matching.memory_bank import MemoryBank
 from models.methods.fdsl import Fdsl
+from utils.command import run_command
 from utils.config import QUARTER, WindowConfig
-from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts
-from utils.log import start_logging
+from utils.device import bf16_in_hardware, choose_device, choose_precision, machine_facts, use_threads
+from utils.errors import ConfigError, ModelError
 from utils.options import as_stored
 
 PHOTOS = 8  # as many as a training batch
@@ -64,14 +65,14 @@ MIB = 2**20
 Row = tuple[str, float, float | None]  # what, its value, and that of what it is compared with
 
 
-def parse() -> argparse.Namespace:
+def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = backbone_parser(__doc__)
     parser.add_argument("rows", nargs="*", metavar="row", help=f"which of {', '.join(ROWS)} (default all)")
     parser.add_argument("--win-size", type=int, default=13)
     parser.add_argument("--win-stride", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=1, help="the shortest counts, after a first one")
     parser.add_argument("--json", type=Path)
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if unknown := set(args.rows) - set(ROWS):
         parser.error(f"unknown row(s) {', '.join(sorted(unknown))}")
     return args
@@ -392,9 +393,9 @@ ROWS = {
 }
 
 
-def main() -> None:
-    start_logging()
-    args = parse()
+def main(argv: list[str] | None = None) -> None:
+    args = parse(argv)
+    use_threads(args.threads)
     begun = time.perf_counter()
     bench = Bench(args)
     loaded = time.perf_counter() - begun
@@ -415,4 +416,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, (ConfigError, ModelError))

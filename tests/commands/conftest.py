@@ -16,7 +16,7 @@ from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import draw_mvtec, draw_visa
 from tests.support.constants import ROOT
 from tests.support.photographs import draw_parts
-from tests.support.predictions import RUNTIME, TOWER
+from tests.support.predictions import BACKBONE_OPTIONS, RUNTIME
 from tests.support.run_config import heads_of
 from utils.config import BackboneConfig, MethodConfig
 
@@ -68,7 +68,7 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     save_checkpoint(
         file,
         Fdsl(32, 2).state_dict(),
-        heads_of(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "visa"),
+        heads_of(BackboneConfig(**BACKBONE_OPTIONS), MethodConfig(), tiny_backbone.fingerprint, "visa"),
     )
     return file
 
@@ -77,7 +77,9 @@ def checkpoint(tmp_path_factory, tiny_backbone):
 def detector(place, tiny_configs, tmp_path_factory):
     """A saved detector of method nearest."""
     file = tmp_path_factory.mktemp("detector") / "part.safetensors"
-    made = AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
+    made = AnomalyDetector.from_backbone(
+        model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
+    )
     made.fit(place / "good")
     made.save(file)
     return file

@@ -11,7 +11,7 @@ from fdsl.store.checkpoint import save_checkpoint
 from models.matching import memory_bank
 from models.methods.fdsl import Fdsl
 from tests.support.one_pass import files_of, run, test
-from tests.support.predictions import TOWER
+from tests.support.predictions import BACKBONE_OPTIONS
 from tests.support.run_config import heads_of
 from utils.config import BackboneConfig, MethodConfig
 from utils.errors import ConfigError
@@ -172,7 +172,9 @@ def test_a_stopped_pass_goes_on_with_more_values(two_plates, backbone, tmp_path,
 def other_heads(tmp_path, tiny_backbone):
     torch.manual_seed(1)
     file = tmp_path / "fdsl" / "other.safetensors"
-    trained = heads_of(BackboneConfig(**TOWER), MethodConfig(), tiny_backbone.fingerprint, "folder")
+    trained = heads_of(
+        BackboneConfig(**BACKBONE_OPTIONS), MethodConfig(), tiny_backbone.fingerprint, "folder"
+    )
     save_checkpoint(file, Fdsl(32, 2).state_dict(), trained)
     return file
 

@@ -14,7 +14,7 @@ from fdsl.store.maps import load_maps
 from models.methods.fdsl import Fdsl
 from tests.support.both_layouts import BACKBONE
 from tests.support.photographs import draw, texture
-from tests.support.predictions import TOWER, rows
+from tests.support.predictions import BACKBONE_OPTIONS, rows
 from tests.support.run_config import heads_of
 from tests.support.small_runs import command
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
@@ -112,7 +112,7 @@ def test_a_saved_detector_compares_with_what_it_was_shown(
         model_config=tiny_configs,
         device="cpu",
         precision="fp32",
-        **TOWER,
+        **BACKBONE_OPTIONS,
     )
     references = [] if method == "batch" else [line / "good" / "1.png", line / "good" / "2.png"]
     shown = sorted((line / "parts").glob("[0-9x].png"))
@@ -185,7 +185,7 @@ def test_without_references_it_is_not_added_to_a_method(datasets, tiny_configs, 
     torch.manual_seed(0)
     heads = tmp_path / "none.safetensors"
     options = MethodConfig(fd="none")
-    trained = heads_of(BackboneConfig(**TOWER), options, tiny_backbone.fingerprint, "visa")
+    trained = heads_of(BackboneConfig(**BACKBONE_OPTIONS), options, tiny_backbone.fingerprint, "visa")
     save_checkpoint(heads, Fdsl(32, 2, options).state_dict(), trained)
     with pytest.raises(ConfigError, match="give at least one with --k-shot"):
         test.main([*common, "--checkpoint", str(heads), "--k-shot", "0", "--with-batch"])
@@ -230,7 +230,7 @@ def test_only_a_threshold_of_the_references_comes_with_what_makes_it_better(line
 
 def test_pictures_are_opaque_from_the_level_of_a_threshold_from_the_batch_on(line, tiny_configs):
     made = AnomalyDetector.from_backbone(
-        method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
+        method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
     )
     shown = sorted((line / "parts").glob("[0-9x].png"))
     made.fit(test_images=shown)

@@ -70,9 +70,9 @@ def test_unknown_rows_are_refused(tmp_path):
 
 
 def test_several_runs_in_one_pass_are_measured(tiny_configs):
-    tower = ["--model", "ViT-tiny-test", "--model-config", tiny_configs, "--layers", "1", "3"]
+    encoder = ["--model", "ViT-tiny-test", "--model-config", tiny_configs, "--layers", "1", "3"]
     looks = ["--image-size", "64", "--win-size", "4", "--win-stride", "4"]
-    header, _, *rows = run_benchmark("one_pass.py", "image", *tower, *looks, "--method", "fdsl")
+    header, _, *rows = run_benchmark("one_pass.py", "image", *encoder, *looks, "--method", "fdsl")
     assert header[2:6] == ["reference", "one run", "15 runs", "ratio"]
     assert [row[0] for row in rows[::2]] == ["none", "own", "whole"]
 
@@ -109,7 +109,7 @@ def test_thresholds_are_measured(datasets, backbone, tmp_path):
     assert printed_by(*words) == printed and len(file.read_text().splitlines()) == 4
 
 
-def test_backbones_are_timed_beside_the_bare_tower():
+def test_backbones_are_timed_next_to_the_bare_encoder():
     flags = ["--repeats", 1, "--device", "cpu", "--precision", "fp32"]
     header, _, *rows = run_benchmark("backbones.py", "timm/test_vit@64", *flags)
     works = ["bare encoder, ms", "encode, ms", "image to map, ms", "by default, ms"]
@@ -127,8 +127,10 @@ def test_joining_and_listing_are_measured():
 
 def test_an_exported_detector_is_compared_with_pytorch(datasets, backbone):
     few = ["--methods", "nearest", "--references", 1, "--photographs", 2]
-    tower = backbone[: backbone.index("--device")]
-    header, _, row = run_benchmark("exported.py", "agreement", "--data", datasets[0] / "plate", *tower, *few)
+    encoder = backbone[: backbone.index("--device")]
+    header, _, row = run_benchmark(
+        "exported.py", "agreement", "--data", datasets[0] / "plate", *encoder, *few
+    )
     assert header[:4] == ["method", "windows", "references", "photographs"]
     assert row[:4] == ["nearest", "", "1", "2"] and float(row[4]) < 1e-5 and row[6] == "0"
 

@@ -12,7 +12,7 @@ import export
 import predict
 from fdsl.api import AnomalyDetector
 from fdsl.boxes import find_boxes
-from tests.support.predictions import RUNTIME, TOWER, rows
+from tests.support.predictions import BACKBONE_OPTIONS, RUNTIME, rows
 from utils.config import WindowConfig
 from utils.errors import ConfigError
 from utils.hot_regions import upsample
@@ -29,7 +29,7 @@ def exported(place, tiny_configs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
     windows = WindowConfig("mul", 4, 4)
     made = AnomalyDetector.from_backbone(
-        windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
+        windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
     )
     made.fit(place / "good")
     made.save(folder / "part.safetensors")

@@ -15,7 +15,7 @@ from fdsl.api import AnomalyDetector
 from fdsl.export import export_detector, onnx_file
 from fdsl.export.inspect_archive import write_archive
 from tests.support.constants import REAL_BACKBONE
-from tests.support.predictions import RUNTIME, TOWER, rows
+from tests.support.predictions import BACKBONE_OPTIONS, RUNTIME, rows
 from utils.config import WindowConfig
 from utils.errors import ConfigError, ModelError
 from utils.lock import locked
@@ -72,11 +72,11 @@ def assert_same(file, detector, files):
 def test_onnxruntime_says_what_the_detector_says(
     place, checkpoint, tiny_configs, tmp_path, method, windows, references
 ):
-    tower = {**TOWER, "model_config": tiny_configs, **CPU}
+    encoder = {**BACKBONE_OPTIONS, "model_config": tiny_configs, **CPU}
     if method == "both":
-        made = AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **tower)
+        made = AnomalyDetector.from_checkpoint(checkpoint, method=method, windows=windows, **encoder)
     else:
-        made = AnomalyDetector.from_backbone(method=method, windows=windows, **tower)
+        made = AnomalyDetector.from_backbone(method=method, windows=windows, **encoder)
     good = [*sorted((place / "good").iterdir()), place / "parts" / "2.png"]
     made.fit(good[:references])
     made.save(tmp_path / "part.safetensors")
@@ -98,8 +98,8 @@ def test_a_region_of_interest_is_in_the_graph(place, tiny_configs, tmp_path):
     half[:, :40] = 255
     Image.fromarray(half).save(tmp_path / "left.png")
     windows = WindowConfig("nan", tiles=2)
-    tower = {**TOWER, "model_config": tiny_configs, "windows": windows, **CPU}
-    made = AnomalyDetector.from_backbone(roi=tmp_path / "left.png", **tower)
+    encoder = {**BACKBONE_OPTIONS, "model_config": tiny_configs, "windows": windows, **CPU}
+    made = AnomalyDetector.from_backbone(roi=tmp_path / "left.png", **encoder)
     made.fit(place / "good", rotations=1)
     export_detector.export_detector(made, tmp_path / "part.onnx")
     assert_same(tmp_path / "part.onnx", made, photographs_of(place))
@@ -116,7 +116,7 @@ def test_attention_and_gelu_are_one_operator_each(detector, tmp_path):
     export_detector.export_detector(AnomalyDetector.load(detector, device="cpu"), tmp_path / "part.onnx")
     nodes = onnx.load(tmp_path / "part.onnx").graph.node
     operators = [node.op_type for node in nodes]
-    assert operators.count("MultiHeadAttention") == operators.count("Gelu") == max(TOWER["layers"])
+    assert operators.count("MultiHeadAttention") == operators.count("Gelu") == max(BACKBONE_OPTIONS["layers"])
     assert not {"Softmax", "Erf", "ScatterElements"} & set(operators)
     assert {len(node.input) for node in nodes if node.op_type == "MultiHeadAttention"} == {4}
 
@@ -294,7 +294,7 @@ def test_missing_packages_are_one_sentence(detector, tmp_path, monkeypatch):
 
 
 def test_what_cannot_be_exported_is_refused(place, tiny_configs, tmp_path):
-    made = AnomalyDetector.from_backbone(method="batch", model_config=tiny_configs, **TOWER, **CPU)
+    made = AnomalyDetector.from_backbone(method="batch", model_config=tiny_configs, **BACKBONE_OPTIONS, **CPU)
     made.fit(test_images=[place / "parts/2.png", place / "parts/10.png"])
     with pytest.raises(ModelError, match="compares the test images .* cannot be exported"):
         export_detector.export_detector(made, tmp_path / "part.onnx")
@@ -302,7 +302,7 @@ def test_what_cannot_be_exported_is_refused(place, tiny_configs, tmp_path):
 
 
 def test_a_detector_that_knows_nothing_is_refused(tiny_configs, tmp_path):
-    made = AnomalyDetector.from_backbone(model_config=tiny_configs, **TOWER, **CPU)
+    made = AnomalyDetector.from_backbone(model_config=tiny_configs, **BACKBONE_OPTIONS, **CPU)
     with pytest.raises(ModelError, match="call fit"):
         export_detector.export_detector(made, tmp_path / "part.onnx")
 

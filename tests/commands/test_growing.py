@@ -14,7 +14,7 @@ from fdsl.api import AnomalyDetector
 from fdsl.flags import page_flags
 from fdsl.flags.detector_from_flags import page_detector
 from fdsl.references.reference_store import FILE, LIST, kept, references_of
-from tests.support.predictions import RUNTIME, TOWER, rows
+from tests.support.predictions import BACKBONE_OPTIONS, RUNTIME, rows
 from tests.support.small_runs import command
 from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError
@@ -37,7 +37,7 @@ def good(tmp_path):
 
 def detector(tiny_configs, **more):
     return AnomalyDetector.from_backbone(
-        model_config=tiny_configs, device="cpu", precision="fp32", **TOWER, **more
+        model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS, **more
     )
 
 
@@ -227,8 +227,8 @@ def test_references_are_not_unpacked(good, tiny_configs, tmp_path, monkeypatch):
 
 
 def test_the_command_adds_forgets_and_shows(good, tiny_configs, place, tmp_path, capsys):
-    tower = ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "64"]
-    made = [*tower, "--model-config", tiny_configs, "--method", "nearest", *RUNTIME]
+    encoder = ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "64"]
+    made = [*encoder, "--model-config", tiny_configs, "--method", "nearest", *RUNTIME]
     look = ["--input", str(place / "parts/2.png"), "--output"]
     first, second = str(tmp_path / "1.safetensors"), str(tmp_path / "2.safetensors")
     predict.main([*look, str(tmp_path / "a"), "--references", str(good[0]), *made, "--save-detector", first])

@@ -31,11 +31,11 @@ def limit_of(file):
 def test_references_that_are_too_large_are_refused(parts, tiny_configs):
     arguments = ["--method", "nearest", "--references", str(parts / "good"), "--input", str(parts / "new")]
     arguments += ["--output", str(parts / "out")]
-    tower = ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "32"]
+    encoder = ["--model", "ViT-tiny-test", "--pretrained", "none", "--layers", "1", "3", "--image-size", "32"]
     places = ["--model-config", tiny_configs]
     limit = ["--max-pixels", limit_of(parts / "good/1.png")]
     with pytest.raises(DataError, match="good/1.png.*above the limit"):
-        predict.main([*arguments, *tower, *places, *RUNTIME[:2], *limit])
+        predict.main([*arguments, *encoder, *places, *RUNTIME[:2], *limit])
 
 
 def test_labelled_photographs_that_are_too_large_are_refused(detector, parts):

@@ -9,7 +9,7 @@ import pytest
 
 from fdsl.api import AnomalyDetector
 from page.session import Limits, Session
-from tests.support.predictions import TOWER
+from tests.support.predictions import BACKBONE_OPTIONS
 from tests.support.small_runs import command
 
 predict, test = command("predict"), command("test")
@@ -36,7 +36,7 @@ def test_all_four_give_the_same_scores(datasets, tiny_configs, backbone, tmp_pat
         json.loads(line)["score"] for line in (tmp_path / "out/scores.jsonl").read_text().splitlines()
     ]
 
-    settings = {**TOWER, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
+    settings = {**BACKBONE_OPTIONS, "model_config": tiny_configs, "device": "cpu", "precision": "fp32"}
     detector = AnomalyDetector.from_backbone(**settings)
     detector.fit(references)
     found = [one.score for one in detector.predict(images)]

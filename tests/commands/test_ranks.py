@@ -98,12 +98,12 @@ def test_ranks_go_from_one_backbone_to_the_next_together(place):
         first = words.index("--layers")
         return first, first + 3
 
-    test.main(arguments("towers"))
+    test.main(arguments("encoders"))
     codes, reported = in_ranks(
-        2, lambda _: as_command(test.main, arguments("towers-of-ranks")), place.folder / "towers-reported"
+        2, lambda _: as_command(test.main, arguments("encoders-of-ranks")), place.folder / "encoders-reported"
     )
     assert codes == [0, 0], reported
-    assert tables_and_files(place.folder / "towers-of-ranks") == tables_and_files(place.folder / "towers")
+    assert tables_and_files(place.folder / "encoders-of-ranks") == tables_and_files(place.folder / "encoders")
 
 
 @pytest.mark.slow

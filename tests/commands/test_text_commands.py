@@ -11,7 +11,7 @@ from fdsl.store.maps import load_maps
 from tests.support.both_layouts import BACKBONE
 from tests.support.constants import REAL_BACKBONE
 from tests.support.photographs import png, texture
-from tests.support.predictions import TOWER, rows
+from tests.support.predictions import BACKBONE_OPTIONS, rows
 from tests.support.small_runs import command
 from utils.errors import ConfigError, ModelError
 
@@ -19,7 +19,7 @@ test, predict, export = command("test"), command("predict"), command("export")
 
 
 @pytest.fixture
-def no_text_tower(monkeypatch):
+def no_text_encoder(monkeypatch):
     """From the call on nobody can make a text encoder."""
 
     def forbid():
@@ -40,7 +40,7 @@ def scores(found):
     return {row["image"]: row["score"] for row in found}
 
 
-def test_text_alone_needs_no_reference(place, backbone, logged, tmp_path, no_text_tower):
+def test_text_alone_needs_no_reference(place, backbone, logged, tmp_path, no_text_encoder):
     flags = ["--method", "text", "--object", "metal nut", *backbone]
     saved = tmp_path / "nut.safetensors"
     found = predicted(place, tmp_path / "out", *flags, "--save-detector", str(saved))
@@ -50,7 +50,7 @@ def test_text_alone_needs_no_reference(place, backbone, logged, tmp_path, no_tex
     assert (
         "metal nut&#34;: flawless, perfect, unblemished, without flaw" in report and "no references" in report
     )
-    no_text_tower()
+    no_text_encoder()
     again = predicted(place, tmp_path / "again", "--detector", str(saved), *backbone[-8:])
     assert scores(again) == scores(found)
     decided = predicted(
@@ -76,7 +76,7 @@ def test_other_words_are_another_run(place, backbone, tmp_path):
 
 @pytest.mark.parametrize("method", ["nearest", "plus", "fdsl"])
 def test_beside_references_it_is_saved_with_the_detector(
-    place, backbone, checkpoint, tmp_path, no_text_tower, method
+    place, backbone, checkpoint, tmp_path, no_text_encoder, method
 ):
     heads = ["--checkpoint", str(checkpoint), "--winmode", "nan"] if method == "fdsl" else []
     known = ["--references", str(place / "good"), "--method", method, *heads, *backbone]
@@ -89,7 +89,7 @@ def test_beside_references_it_is_saved_with_the_detector(
     assert "with likeness to words" in report and "half that of text" in report.replace(
         "that of text", "that of text"
     )
-    no_text_tower()
+    no_text_encoder()
     again = predicted(place, tmp_path / "again", "--detector", str(saved), *backbone[-8:])
     assert scores(again) == scores(found)
     more = ["--detector", str(saved), "--forget", "1.png"] if method == "nearest" else []
@@ -154,19 +154,19 @@ def test_test_py_refuses_what_has_no_text(datasets, tiny_configs, tmp_path):
     assert not list(tmp_path.rglob("config.json"))
 
 
-def test_weights_of_an_image_tower_alone_are_a_sentence(shared, place, tmp_path):
+def test_weights_of_an_image_encoder_alone_are_a_sentence(shared, place, tmp_path):
     made = [f"--{name.replace('_', '-')}" for name in ("model", "pretrained", "model_config")]
-    tower = [part for flag, name in zip(made, ("model", "pretrained", "model_config"))
+    encoder = [part for flag, name in zip(made, ("model", "pretrained", "model_config"))
              for part in (flag, REAL_BACKBONE[name])]  # fmt: skip
     with pytest.raises(ModelError, match="holds no text encoder: --method text and --with-text need"):
         predict.main(["--input", str(place / "parts"), "--output", str(tmp_path / "out"), "--method", "text",
-                      "--layers", "3", "--image-size", "64", *tower])  # fmt: skip
+                      "--layers", "3", "--image-size", "64", *encoder])  # fmt: skip
     assert not (tmp_path / "out").exists()
 
 
 def test_it_is_not_exported(place, tiny_configs, tmp_path):
     made = AnomalyDetector.from_backbone(
-        with_text=True, model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
+        with_text=True, model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
     )
     made.fit(place / "good", false_alarm_rate=None)
     made.save(tmp_path / "part.safetensors")
@@ -183,7 +183,7 @@ def test_the_page_takes_it(place, tiny_configs, tmp_path, method):
 
     made = AnomalyDetector.from_backbone(
         method=method, with_text=method != "text", object="bolt", model_config=tiny_configs, device="cpu",
-        precision="fp32", **TOWER
+        precision="fp32", **BACKBONE_OPTIONS
     )  # fmt: skip
     session = Session(made, tmp_path / "visitor", Limits(200_000))
     assert session.ready == (method == "text")

@@ -46,11 +46,11 @@ def checkpoint(tmp_path_factory, tiny_backbone):
     """Heads with random weights, as train.py would store them."""
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("checkpoint") / "visa.safetensors"
-    tower = {name: TINY[name] for name in ("model", "pretrained", "layers", "image_size")}
+    encoder = {name: TINY[name] for name in ("model", "pretrained", "layers", "image_size")}
     save_checkpoint(
         file,
         Fdsl(32, 2).state_dict(),
-        heads_of(BackboneConfig(**tower), MethodConfig(), tiny_backbone.fingerprint, "visa"),
+        heads_of(BackboneConfig(**encoder), MethodConfig(), tiny_backbone.fingerprint, "visa"),
     )
     return file
 
@@ -250,11 +250,11 @@ def test_a_reference_itself_scores_nothing(nearest):
 def test_neither_the_order_of_test_images_nor_their_batches_matter(
     checkpoint, tiny_configs, configs, method, precision
 ):
-    tower = {**configs, "precision": precision}
+    encoder = {**configs, "precision": precision}
     if METHODS[method].needs_heads:
         detector = from_checkpoint(checkpoint, tiny_configs, method=method, precision=precision)
     else:
-        detector = AnomalyDetector.from_backbone(method=method, **tower)
+        detector = AnomalyDetector.from_backbone(method=method, **encoder)
     photos = [texture(seed, defect=seed == 3) for seed in range(3, 8)]
     if detector.method.needs_references:
         detector.fit([texture(1), texture(2)], rotations=2, false_alarm_rate=None)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fdsl.api import AnomalyDetector
 from tests.support.photographs import draw, texture
-from tests.support.predictions import TOWER
+from tests.support.predictions import BACKBONE_OPTIONS
 from utils.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -15,7 +15,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def made(tiny_configs):
-    found = AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
+    found = AnomalyDetector.from_backbone(
+        model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
+    )
     found.fit([texture(1), texture(2)])
     return found
 
@@ -105,7 +107,7 @@ def test_what_is_no_name_of_a_file(made, value):
 @pytest.mark.parametrize("value", NO_TEXT, ids=lambda value: type(value).__name__)
 def test_what_is_no_text(made, tiny_configs, tmp_path, value):
     made.save(tmp_path / "part.safetensors")
-    files = {"model_config": tiny_configs, **TOWER}
+    files = {"model_config": tiny_configs, **BACKBONE_OPTIONS}
     for name, refuse in {
         "device": lambda: AnomalyDetector.from_backbone(**files, device=value),
         "precision": lambda: AnomalyDetector.from_backbone(**files, precision=value),

@@ -8,7 +8,7 @@ from fdsl.api import AnomalyDetector, ConfigError
 from models.detector import Detector
 from models.matching.memory_bank import MemoryBank
 from tests.support.photographs import texture
-from tests.support.predictions import TOWER
+from tests.support.predictions import BACKBONE_OPTIONS
 from utils.config import WindowConfig
 
 
@@ -20,7 +20,7 @@ def detector(tiny_configs):
         model_config=tiny_configs,
         device="cpu",
         precision="fp32",
-        **TOWER,
+        **BACKBONE_OPTIONS,
     )
     found.fit(np.stack([texture(number) for number in (1, 2, 3)]), false_alarm_rate=None)
     return found
@@ -69,7 +69,7 @@ def test_where_memory_is_short_what_takes_most_is_made_smaller(detector):
 
 def test_photographs_that_are_looked_at_come_in_halves_where_memory_is_short(tiny_configs, monkeypatch):
     made = AnomalyDetector.from_backbone(
-        method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
+        method="batch", model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
     )
     photographs = np.stack([texture(number) for number in range(5)])
     made.fit(test_images=photographs, false_alarm_rate=None)
@@ -91,7 +91,7 @@ def test_a_method_that_matches_no_patches_is_saved_with_its_windows(tiny_configs
         model_config=tiny_configs,
         device="cpu",
         precision="fp32",
-        **TOWER,
+        **BACKBONE_OPTIONS,
     )
     made.fit(np.stack([texture(number) for number in (1, 2)]), false_alarm_rate=None)
     made.save(tmp_path / "saved.safetensors")

@@ -8,7 +8,7 @@ from fdsl.api import AnomalyDetector
 from models import encoding_cache
 from models.encoding_cache import EncodedOnce
 from models.features import EMBEDDING, RAW_TOKENS
-from tests.support.predictions import TOWER
+from tests.support.predictions import BACKBONE_OPTIONS
 from tests.support.tokens import noise
 from utils.config import WindowConfig
 
@@ -89,7 +89,7 @@ def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monke
             model_config=tiny_configs,
             device="cpu",
             precision="fp32",
-            **TOWER,
+            **BACKBONE_OPTIONS,
         )
         passes, encode = [], made.backbone.encode
         monkeypatch.setattr(

@@ -62,7 +62,7 @@ class Case:
 
 
 @pytest.fixture(scope="module", params=["open_clip", "timm"])
-def tower(request, real_backbone):
+def encoder(request, real_backbone):
     """The same weights in the encoders of both libraries; golden outputs are of CLIP's mean and deviation."""
     if request.param == "open_clip":
         return real_backbone
@@ -72,9 +72,9 @@ def tower(request, real_backbone):
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: case["file"].removesuffix(".npz"))
-def case(request, tower):
+def case(request, encoder):
     with torch.no_grad():
-        return Case(request.param, tower)
+        return Case(request.param, encoder)
 
 
 def close(found, golden, tied=None):

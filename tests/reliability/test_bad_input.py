@@ -392,14 +392,14 @@ TRAIN_ONLY = [
         "text as weights",
         weights_file(lambda file: file.write_text("x")),
         [],
-        ["tower.safetensors", "is not a plain weights file"],
+        ["encoder.safetensors", "is not a plain weights file"],
     ),
-    ("text as torch weights", weights_file(lambda file: file.write_text("x"), ".pt"), [], ["tower.pt"]),
+    ("text as torch weights", weights_file(lambda file: file.write_text("x"), ".pt"), [], ["encoder.pt"]),
     (
         "a malicious pickle as weights",
         weights_file(lambda file: torch.save(Malicious(), file), ".pt"),
         [],
-        ["tower.pt", "safetensors"],
+        ["encoder.pt", "safetensors"],
     ),
     (
         "half of the weights",

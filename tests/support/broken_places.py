@@ -195,7 +195,7 @@ def weights_file(what, suffix=".safetensors"):
     """A file for --pretrained."""
 
     def break_it(place):
-        file = place.folder / f"tower{suffix}"
+        file = place.folder / f"encoder{suffix}"
         what(file)
         return ["--pretrained", str(file)]
 

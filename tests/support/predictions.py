@@ -2,7 +2,7 @@
 
 import csv
 
-TOWER = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "image_size": 64}
+BACKBONE_OPTIONS = {"model": "ViT-tiny-test", "pretrained": "none", "layers": (1, 3), "image_size": 64}
 RUNTIME = ["--device", "cpu", "--precision", "fp32", "--workers", "1"]
 
 

@@ -42,9 +42,9 @@ def test_a_contradiction_is_refused(method, options, windows, run, words):
         refuse_contradictions(method, MethodConfig(**options), windows, **run)
     assert str(refused.value).startswith("--") and str(refused.value).endswith(".")
     if not run:
-        tower, machine = BackboneConfig(), MachineFacts(**MACHINE)
+        encoder, machine = BackboneConfig(), MachineFacts(**MACHINE)
         with pytest.raises(ConfigError, match=words):
-            DetectorConfig(method, tower, MethodConfig(**options), windows, machine)
+            DetectorConfig(method, encoder, MethodConfig(**options), windows, machine)
 
 
 def test_every_rule_has_a_case():

@@ -28,13 +28,13 @@ def test_every_setting_is_one_that_the_commands_take(name):
     given = argparse.Namespace(**vars(predict_flags.parse(PREDICT, "")))
     assert all(hasattr(given, flag) for flag in settings)
     assert set(settings) <= set(options_of(BackboneConfig)), "a preset names a backbone, and no method"
-    tower = backbone_config(settings)
-    assert tower.pretrained in ("openai", "lvd142m") and tower.image_size % 14 == 0
+    encoder = backbone_config(settings)
+    assert encoder.pretrained in ("openai", "lvd142m") and encoder.image_size % 14 == 0
 
 
 def test_the_large_model_is_tapped_in_its_upper_middle():
-    tower = backbone_config(with_preset("dinov2-large", {}))
-    assert tower.layers == (14, 17) and tower.image_size == 518 and tower.token_norm == "final"
+    encoder = backbone_config(with_preset("dinov2-large", {}))
+    assert encoder.layers == (14, 17) and encoder.image_size == 518 and encoder.token_norm == "final"
     assert backbone_config(with_preset("dinov2-small", {})).layers == (3, 6, 9, 12)
 
 
@@ -67,10 +67,10 @@ def test_a_preset_leaves_the_method_to_its_default(caplog):
 
 
 def test_presets_in_python(tiny_configs):
-    tower = {"model": "ViT-tiny-test", "pretrained": "none", "model_config": tiny_configs, "layers": (1, 3)}
-    plain = AnomalyDetector.from_backbone(image_size=64, device="cpu", **tower)
+    encoder = {"model": "ViT-tiny-test", "pretrained": "none", "model_config": tiny_configs, "layers": (1, 3)}
+    plain = AnomalyDetector.from_backbone(image_size=64, device="cpu", **encoder)
     for name in PRESETS:
-        made = AnomalyDetector.from_preset(name, image_size=64, device="cpu", **tower)
+        made = AnomalyDetector.from_preset(name, image_size=64, device="cpu", **encoder)
         assert made.config == plain.config
     with pytest.raises(ConfigError, match="choose one of clip-large, dinov2-small, dinov2-large"):
         AnomalyDetector.from_preset("paper")

@@ -14,8 +14,8 @@ pytest.importorskip("onnxscript", reason="export needs requirements-export.txt")
 HEADS, WIDTH = 2, 8
 
 
-class TimmEncoder(nn.Module):
-    """A block as towers write it. `order`: which third of the product is query, key and value."""
+class AttentionBlock(nn.Module):
+    """A block as image encoders write it. `order`: which third of the product is query, key and value."""
 
     def __init__(self, order=(0, 1, 2), approximate="none", normed=False, bias=True, products=1):
         super().__init__()
@@ -38,10 +38,10 @@ class TimmEncoder(nn.Module):
 
 
 @torch.no_grad()
-def both(tower, tmp_path):
+def both(block, tmp_path):
     """What PyTorch and onnxruntime say of two photographs' tokens, and the graph's nodes."""
     program = torch.onnx.export(
-        tower.eval(),
+        block.eval(),
         (torch.rand(2, 5, HEADS * WIDTH),),
         dynamo=True,
         opset_version=18,
@@ -50,12 +50,12 @@ def both(tower, tmp_path):
         verbose=False,
     )
     onnx_operators.hand_on_thirds(program.model)
-    program.save(tmp_path / "tower.onnx")
-    nodes = onnx.load(tmp_path / "tower.onnx").graph.node
-    session = onnxruntime.InferenceSession(tmp_path / "tower.onnx", providers=["CPUExecutionProvider"])
+    program.save(tmp_path / "block.onnx")
+    nodes = onnx.load(tmp_path / "block.onnx").graph.node
+    session = onnxruntime.InferenceSession(tmp_path / "block.onnx", providers=["CPUExecutionProvider"])
     tokens = 3 * torch.randn(3, 5, HEADS * WIDTH)
     (given,) = session.run(None, {session.get_inputs()[0].name: tokens.numpy()})
-    return tower(tokens).numpy(), given, nodes
+    return block(tokens).numpy(), given, nodes
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def both(tower, tmp_path):
 )
 def test_thirds_of_one_product_are_handed_on_as_they_are(options, handed_on, tmp_path):
     torch.manual_seed(0)
-    wanted, given, nodes = both(TimmEncoder(**options), tmp_path)
+    wanted, given, nodes = both(AttentionBlock(**options), tmp_path)
     np.testing.assert_allclose(given, wanted, rtol=0, atol=1e-6)
     kinds = [node.op_type for node in nodes]
     (attention,) = [node for node in nodes if node.op_type == onnx_operators.ATTENTION]

@@ -5,7 +5,7 @@ import pytest
 import fdsl
 from fdsl.api import AnomalyDetector
 from tests.support.photographs import draw
-from tests.support.predictions import TOWER
+from tests.support.predictions import BACKBONE_OPTIONS
 from utils.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,7 +30,7 @@ def test_it_is_the_detector_of_the_command(settings, tmp_path, tiny_configs):
     lines = ["method: nearest", f"references: {tmp_path / 'good'}", "false-alarm-rate: 0.05", "min-area: 7"]
     made = fdsl.detector_from_config(settings(*lines, "input: somewhere", "output: out", "save-maps: true"))
     plain = AnomalyDetector.from_backbone(
-        method="nearest", model_config=tiny_configs, device="cpu", precision="fp32", **TOWER
+        method="nearest", model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
     )
     plain.fit(tmp_path / "good", rotations=1, false_alarm_rate=0.05)
     assert made.threshold == plain.threshold and made.min_area == 7

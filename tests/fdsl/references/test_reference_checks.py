@@ -9,14 +9,16 @@ from PIL import Image
 from fdsl.api import AnomalyDetector
 from fdsl.references.reference_checks import usable_references
 from tests.support.photographs import texture as drawn
-from tests.support.predictions import TOWER
+from tests.support.predictions import BACKBONE_OPTIONS
 from utils.errors import DataError
 from utils.image_statistics import NO_PART
 
 
 @pytest.fixture
 def detector(tiny_configs):
-    return AnomalyDetector.from_backbone(model_config=tiny_configs, device="cpu", precision="fp32", **TOWER)
+    return AnomalyDetector.from_backbone(
+        model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS
+    )
 
 
 def texture(seed):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from fdsl.api import AnomalyDetector
 from fdsl.thresholds.threshold import AUGMENTED, LEAVE_COPY_OUT, LEAVE_ONE_OUT
-from tests.support.predictions import TOWER
+from tests.support.predictions import BACKBONE_OPTIONS
 from utils.config import WindowConfig
 
 
@@ -19,7 +19,7 @@ def photographs():
 
 def detector(tiny_configs, windows, **more):
     return AnomalyDetector.from_backbone(
-        windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **TOWER, **more
+        windows=windows, model_config=tiny_configs, device="cpu", precision="fp32", **BACKBONE_OPTIONS, **more
     )
 
 

@@ -31,7 +31,7 @@ def no_hub_is_asked(monkeypatch):
     monkeypatch.setattr(open_clip_loading, "announce", lambda *_: None)
 
 
-def tower(configs, **changes):
+def encoder(configs, **changes):
     return load_backbone(
         "ViT-tiny-test",
         changes.pop("pretrained", "none"),
@@ -51,11 +51,11 @@ def test_tokens_are_the_raw_normalised_block_outputs(tiny_backbone):
     assert torch.allclose(found.embedding[0], pooled / pooled.norm(), atol=1e-5)
 
 
-def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tmp_path, monkeypatch):
-    """Files make towers without values; what is not in the file has to come from the encoder's own
+def test_a_encoder_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tmp_path, monkeypatch):
+    """Files make encoders without values; what is not in the file has to come from the encoder's own
     construction."""
-    state = tower(tiny_configs).visual.state_dict()
-    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "tower.safetensors")
+    state = encoder(tiny_configs).visual.state_dict()
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "encoder.safetensors")
     made = _new_encoder
 
     def with_buffer(model, device):
@@ -64,14 +64,14 @@ def test_a_tower_with_a_buffer_that_no_file_holds_is_filled_too(tiny_configs, tm
         return visual
 
     monkeypatch.setattr(open_clip_loading, "_new_encoder", with_buffer)
-    visual = tower(tiny_configs, pretrained=str(tmp_path / "tower.safetensors")).visual
+    visual = encoder(tiny_configs, pretrained=str(tmp_path / "encoder.safetensors")).visual
     assert torch.equal(visual.angles, torch.ones(3)) and all(
         torch.equal(visual.state_dict()[name], state[name]) for name in state
     )
 
 
 def test_stopping_early_does_not_change_the_tokens(tiny_configs):
-    early = tower(tiny_configs, layers=[1, 2])
+    early = encoder(tiny_configs, layers=[1, 2])
     images = torch.randn(2, 3, 32, 32)
     assert torch.equal(
         early.encode_normalised(images).tokens, early.encode_normalised(images, frozenset({EMBEDDING})).tokens
@@ -95,7 +95,7 @@ def test_one_set_of_weights_serves_every_grid_and_keeps_its_native_table(tiny_ba
 
 
 def test_position_table_is_resized_as_open_clip_does(tiny_configs):
-    backbone = tower(tiny_configs)
+    backbone = encoder(tiny_configs)
     state = {"visual.positional_embedding": backbone.native_table.clone()}
 
     class Model:
@@ -115,7 +115,7 @@ def test_frozen_whatever_the_caller_does(tiny_backbone):
 
 
 def test_bf16_tokens_are_near_float32_ones(tiny_configs):
-    exact, rough = tower(tiny_configs), tower(tiny_configs, dtype=torch.bfloat16)
+    exact, rough = encoder(tiny_configs), encoder(tiny_configs, dtype=torch.bfloat16)
     images = torch.randn(2, 3, 32, 32)
     assert rough.encode_normalised(images).tokens.dtype == torch.bfloat16
     assert (
@@ -129,7 +129,7 @@ def test_bf16_tokens_are_near_float32_ones(tiny_configs):
 
 def test_only_the_products_of_the_blocks_are_narrow(tiny_configs):
     exact, mixed, whole = (
-        tower(tiny_configs, dtype=dtype) for dtype in (torch.float32, torch.bfloat16, torch.float32)
+        encoder(tiny_configs, dtype=dtype) for dtype in (torch.float32, torch.bfloat16, torch.float32)
     )
     whole.visual.to(torch.bfloat16)
     block = mixed.visual.transformer.resblocks[0]
@@ -138,8 +138,8 @@ def test_only_the_products_of_the_blocks_are_narrow(tiny_configs):
     images = torch.randn(4, 3, 32, 32)
     right = exact.encode_normalised(images).tokens
     error, error_of_whole = (
-        (tower.encode_normalised(images).tokens.float() - right).norm(dim=-1).mean()
-        for tower in (mixed, whole)
+        (encoder.encode_normalised(images).tokens.float() - right).norm(dim=-1).mean()
+        for encoder in (mixed, whole)
     )
     assert error < 0.8 * error_of_whole
 
@@ -171,10 +171,10 @@ def test_untrained_weights_come_from_a_fixed_seed_and_leave_the_global_one_alone
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first = tower(tiny_configs)
+    first = encoder(tiny_configs)
     assert torch.equal(torch.rand(1), expected)
     torch.manual_seed(UNTRAINED_SEED + 1)
-    assert tower(tiny_configs).fingerprint == first.fingerprint
+    assert encoder(tiny_configs).fingerprint == first.fingerprint
 
 
 def test_tag_is_passed_to_open_clip_with_the_names_of_openai(monkeypatch, tiny_configs):
@@ -260,21 +260,23 @@ def test_weights_that_cannot_be_fetched_say_what_to_download(monkeypatch):
     "prefix, suffix",
     [("visual.", ".safetensors"), ("", ".safetensors"), ("visual.", ".pt"), ("module.visual.", ".pt")],
 )
-def test_a_file_fills_the_tower(tmp_path, tiny_configs, prefix, suffix):
-    state = {name: torch.randn_like(value) for name, value in tower(tiny_configs).visual.state_dict().items()}
+def test_a_file_fills_the_encoder(tmp_path, tiny_configs, prefix, suffix):
+    state = {
+        name: torch.randn_like(value) for name, value in encoder(tiny_configs).visual.state_dict().items()
+    }
     saved = {prefix + name: value for name, value in state.items()}
     if prefix:
         saved[prefix.replace("visual.", "") + "token_embedding.weight"] = torch.zeros(4, 4)
     file = tmp_path / f"weights{suffix}"
     save_file(saved, file) if suffix == ".safetensors" else torch.save({"state_dict": saved}, file)
-    assert tower(tiny_configs, pretrained=str(file)).fingerprint == fingerprint(state)
+    assert encoder(tiny_configs, pretrained=str(file)).fingerprint == fingerprint(state)
 
 
 def test_a_file_with_another_native_grid_is_taken(tmp_path, tiny_configs):
-    state = dict(tower(tiny_configs).visual.state_dict())
+    state = dict(encoder(tiny_configs).visual.state_dict())
     state["positional_embedding"] = torch.randn(1 + 9, 32)
     save_file(state, tmp_path / "w.safetensors")
-    backbone = tower(tiny_configs, pretrained=str(tmp_path / "w.safetensors"))
+    backbone = encoder(tiny_configs, pretrained=str(tmp_path / "w.safetensors"))
     assert (
         len(backbone.native_table) == 10
         and backbone.encode_normalised(torch.randn(1, 3, 32, 32)).tokens.shape[2] == 16
@@ -289,12 +291,12 @@ def test_a_file_of_narrow_weights_is_worked_with_as_one_of_float32(tmp_path, tin
     kind = torch.float16 if stored == "mixed" else getattr(torch, stored)
     narrow = {
         name: value.to(kind) if stored != "mixed" or ".mlp." in name or "out_proj" in name else value
-        for name, value in tower(tiny_configs).visual.state_dict().items()
+        for name, value in encoder(tiny_configs).visual.state_dict().items()
     }
     save_file(narrow, tmp_path / "narrow.safetensors")
     save_file({name: value.float() for name, value in narrow.items()}, tmp_path / "wide.safetensors")
     found, wanted = (
-        tower(tiny_configs, pretrained=str(tmp_path / f"{name}.safetensors"), dtype=dtype)
+        encoder(tiny_configs, pretrained=str(tmp_path / f"{name}.safetensors"), dtype=dtype)
         for name in ("narrow", "wide")
     )
     images = torch.randn(2, 3, 32, 32)
@@ -305,7 +307,7 @@ def test_a_file_of_narrow_weights_is_worked_with_as_one_of_float32(tmp_path, tin
 
 
 def test_an_incomplete_or_wrong_file_is_refused_with_the_names(tmp_path, tiny_configs):
-    state = dict(tower(tiny_configs).visual.state_dict())
+    state = dict(encoder(tiny_configs).visual.state_dict())
     part = {name: value for name, value in state.items() if name != "ln_post.weight"}
     wide = {**state, "conv1.weight": torch.zeros(40, 3, 8, 8)}
     nan = {**state, "ln_post.bias": torch.full((32,), float("nan"))}
@@ -317,7 +319,7 @@ def test_an_incomplete_or_wrong_file_is_refused_with_the_names(tmp_path, tiny_co
     ):
         save_file(content, tmp_path / "w.safetensors")
         with pytest.raises(ModelError, match="--pretrained") as caught:
-            tower(tiny_configs, pretrained=str(tmp_path / "w.safetensors"))
+            encoder(tiny_configs, pretrained=str(tmp_path / "w.safetensors"))
         assert expected in str(caught.value)
 
 
@@ -334,7 +336,7 @@ def test_nothing_in_a_weights_file_is_executed(tmp_path, tiny_configs, monkeypat
     (tmp_path / "text.safetensors").write_text("not weights at all")
     for file in ("w.pt", "text.safetensors"):
         with pytest.raises(ModelError, match=file):
-            tower(tiny_configs, pretrained=file)
+            encoder(tiny_configs, pretrained=file)
     assert not (tmp_path / "executed").exists()
 
 
@@ -366,7 +368,7 @@ def test_what_cannot_be_built_is_one_sentence(tiny_configs, change, words):
     [
         (
             {"timm_model_name": "resnet10t", "timm_model_pretrained": False, "image_size": 32},
-            "Odd-tower is no plain Vision Transformer",
+            "Odd-encoder is no plain Vision Transformer",
         ),
         ({"layers": [1, 1, 1, 1], "width": 8, "image_size": 32}, "ModifiedResNet, not a Vision Transformer"),
         ({**TINY["vision_cfg"], "image_size": [32, 40]}, "images of 32 x 40 px"),
@@ -376,15 +378,15 @@ def test_what_cannot_be_built_is_one_sentence(tiny_configs, change, words):
     ],
 )
 @pytest.mark.parametrize("from_file", [False, True])
-def test_a_tower_that_cannot_be_worked_with_is_one_sentence_with_weights_or_without(
+def test_a_encoder_that_cannot_be_worked_with_is_one_sentence_with_weights_or_without(
     tmp_path, tiny_configs, vision, words, from_file
 ):
     (tmp_path / "odd").mkdir()
-    (tmp_path / "odd/Odd-tower.json").write_text(json.dumps({**TINY, "vision_cfg": vision}))
-    save_file(dict(tower(tiny_configs).visual.state_dict()), tmp_path / "w.safetensors")
+    (tmp_path / "odd/Odd-encoder.json").write_text(json.dumps({**TINY, "vision_cfg": vision}))
+    save_file(dict(encoder(tiny_configs).visual.state_dict()), tmp_path / "w.safetensors")
     with pytest.raises(ModelError) as caught:
         load_backbone(
-            "Odd-tower",
+            "Odd-encoder",
             str(tmp_path / "w.safetensors") if from_file else "none",
             [1],
             model_config=str(tmp_path / "odd"),
@@ -404,8 +406,8 @@ def test_images_are_normalised_as_the_weights_were_trained_with(monkeypatch, tin
     assert other.mean.tolist() == other.std.tolist() == [0.5, 0.5, 0.5]
     pixels = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     right = (pixels / 255 - own.mean.view(3, 1, 1)) / own.std.view(3, 1, 1)
-    for tower, expected in ((own, right), (other, pixels / 127.5 - 1)):
-        assert torch.allclose(normalise(pixels, tower.mean, tower.std), expected, atol=1e-6)
+    for encoder, expected in ((own, right), (other, pixels / 127.5 - 1)):
+        assert torch.allclose(normalise(pixels, encoder.mean, encoder.std), expected, atol=1e-6)
 
 
 def test_pixels_are_normalised_and_resized_where_they_are_encoded(tiny_backbone):
@@ -421,8 +423,8 @@ def test_pixels_are_normalised_and_resized_where_they_are_encoded(tiny_backbone)
         tiny_backbone.encode(images)
 
 
-def test_the_position_table_follows_the_tower_to_another_device(tiny_configs):
-    backbone = tower(tiny_configs)
+def test_the_position_table_follows_the_encoder_to_another_device(tiny_configs):
+    backbone = encoder(tiny_configs)
     backbone.encode(noise(1, 3, 32, 32))
     backbone.to("meta")
     assert backbone.encode(noise(1, 3, 32, 32)).tokens.is_meta

@@ -1,4 +1,4 @@
-"""Towers of timm: what the adapter gives is what timm's own forward gives, and what is refused."""
+"""Encoders of timm: what the adapter gives is what timm's own forward gives, and what is refused."""
 
 import json
 
@@ -21,7 +21,7 @@ from models.features import EMBEDDING, RAW_TOKENS
 from utils.config import BackboneConfig
 from utils.errors import ModelError
 
-UNRESTRICTED = frozenset({EMBEDDING, RAW_TOKENS})
+ALL_FEATURES = frozenset({EMBEDDING, RAW_TOKENS})
 COMMON = {"embed_dim": 32, "depth": 4, "num_heads": 2, "num_classes": 0, "dynamic_img_size": True}
 SMALL = "timm/test_vit"  # the smallest that timm has
 
@@ -79,7 +79,7 @@ def test_the_adapter_gives_what_timm_gives(kind, grid, token_norm):
     visual, prefix = small(kind)
     side = grid * backbone.patch_size
     images = torch.randn(2, 3, side, side)
-    found = backbone.encode_normalised(images, UNRESTRICTED)
+    found = backbone.encode_normalised(images, ALL_FEATURES)
     blocks, pooled = tokens_of_timm(visual, prefix, images, (1, 3), token_norm == "final")
     assert found.tokens.shape == (2, 2, grid**2, 32) and backbone.grid(side) == grid
     assert torch.allclose(found.raw_tokens, blocks, atol=1e-5)
@@ -109,8 +109,8 @@ def test_narrow_products_beside_sums_in_float32(kind, amx, monkeypatch):
     assert all(by_products) if plain and not amx else not any(by_products)
     whole = small(kind)[0].eval().to(torch.bfloat16)
     images = torch.randn(2, 3, 5 * exact.patch_size, 5 * exact.patch_size)
-    truth = exact.encode_normalised(images, UNRESTRICTED)
-    found = narrow.encode_normalised(images, UNRESTRICTED)
+    truth = exact.encode_normalised(images, ALL_FEATURES)
+    found = narrow.encode_normalised(images, ALL_FEATURES)
     rough = whole.forward_intermediates(
         images.to(torch.bfloat16), [0, 2], output_fmt="NLC", intermediates_only=True
     )
@@ -137,7 +137,7 @@ def test_the_real_deit_is_the_same_in_both_families(shared):
     ours = load_backbone("DeiT-Ti-16", str(file), layers, model_config=str(configs))
     for side in (448, 208):
         images = torch.randn(1, 3, side, side)
-        expected, found = (one.encode_normalised(images, UNRESTRICTED) for one in (ours, theirs))
+        expected, found = (one.encode_normalised(images, ALL_FEATURES) for one in (ours, theirs))
         assert torch.allclose(found.tokens, expected.tokens, atol=1e-5)
         assert torch.allclose(found.raw_tokens, expected.raw_tokens, atol=1e-5)
         assert torch.allclose(found.embedding, expected.embedding, atol=1e-5)
@@ -184,7 +184,7 @@ def saved(state, path):
     return str(path)
 
 
-def test_a_file_in_timms_names_fills_the_tower(tmp_path):
+def test_a_file_in_timms_names_fills_the_encoder(tmp_path):
     torch.manual_seed(1)
     trained = timm.create_model("test_vit", num_classes=7)
     file = saved(trained.state_dict(), tmp_path / "weights.safetensors")
@@ -270,7 +270,7 @@ def test_a_hub_that_gives_nothing(monkeypatch, reason, cure):
         (lambda state: state.clear() or state.update({"conv1.weight": torch.ones(2)}), "missing: "),
     ],
 )
-def test_weights_that_do_not_fill_the_tower(tmp_path, change, words, capsys):
+def test_weights_that_do_not_fill_the_encoder(tmp_path, change, words, capsys):
     state = timm.create_model("test_vit", num_classes=0).state_dict()
     change(state)
     with pytest.raises(ModelError) as error:
@@ -289,7 +289,7 @@ def config_with_trunk(folder, trunk, pool, projection="linear"):
     return str(folder)
 
 
-def test_towers_that_open_clip_takes_from_timm(tmp_path):
+def test_encoders_that_open_clip_takes_from_timm(tmp_path):
     """Projection and mean belong to open_clip, tokens and sizes are timm's."""
     configs = config_with_trunk(tmp_path, "test_vit", "token")
     found = load_backbone("ViT-of-timm-test", "none", [1, 2], model_config=configs)
@@ -298,7 +298,7 @@ def test_towers_that_open_clip_takes_from_timm(tmp_path):
     own = untrained_encoder("ViT-of-timm-test").eval()
     with torch.no_grad():
         pooled = F.normalize(own(images), dim=-1)
-    given = found.encode_normalised(images, UNRESTRICTED)
+    given = found.encode_normalised(images, ALL_FEATURES)
     assert given.embedding.shape == (2, 16) and torch.allclose(given.embedding, pooled, atol=1e-5)
     assert found.encode_normalised(torch.randn(1, 3, 48, 48)).tokens.shape == (2, 1, 9, 64)
     file = saved({f"visual.{n}": v for n, v in own.state_dict().items()}, tmp_path / "clip.safetensors")
@@ -317,7 +317,7 @@ def test_rotary_positions_that_were_made_for_one_size_serve_all(tmp_path):
     for side in (224, 70):
         images = torch.randn(1, 3, side, side)
         expected, _ = tokens_of_timm(dynamic, 1, images, (1, 12), False)
-        assert np.allclose(found.encode_normalised(images, UNRESTRICTED).raw_tokens, expected, atol=1e-4)
+        assert np.allclose(found.encode_normalised(images, ALL_FEATURES).raw_tokens, expected, atol=1e-4)
 
 
 def in_names_of_transformers(kind, own):

@@ -1,4 +1,4 @@
-"""Weights files as others publish them, and as strangers make them: the same tower, or one sentence."""
+"""Weights files as others publish them, and as strangers make them: the same encoder, or one sentence."""
 
 import argparse
 import io
@@ -97,10 +97,10 @@ def test_an_archive_as_openai_publishes_it_is_read(tmp_path, state, load):
     script_archive(state, tmp_path / "ViT.pt")
     wanted = {name: value.half().float() for name, value in state.items()}
     assert load(tmp_path / "ViT.pt").fingerprint == fingerprint(wanted)
-    tower = torch.jit.load(str(tmp_path / "ViT.pt")).state_dict()  # torch's own reader, which may run it
+    encoder = torch.jit.load(str(tmp_path / "ViT.pt")).state_dict()  # torch's own reader, which may run it
     assert torch.equal(
         load(tmp_path / "ViT.pt").visual.state_dict()["transformer.resblocks.2.mlp.c_fc.weight"],
-        tower["visual.transformer.resblocks.2.mlp.c_fc.weight"].float(),
+        encoder["visual.transformer.resblocks.2.mlp.c_fc.weight"].float(),
     )
 
 
@@ -112,7 +112,7 @@ def test_the_names_of_transformers_are_read(tmp_path, state, load, suffix):
     assert load(file).fingerprint == fingerprint(state)
 
 
-def test_a_tower_of_transformers_alone_names_the_file_to_fetch(tmp_path, state, load):
+def test_a_encoder_of_transformers_alone_names_the_file_to_fetch(tmp_path, state, load):
     theirs = of_transformers(state)
     del theirs["visual_projection.weight"]
     save_file(theirs, tmp_path / "model.safetensors")
@@ -192,7 +192,7 @@ def test_an_archive_runs_nothing_and_takes_no_more_than_it_holds(tmp_path, load,
 
 @often
 @given(data=st.data())
-def test_a_damaged_archive_is_a_tower_or_one_sentence(data, tmp_path_factory, tiny_configs):
+def test_a_damaged_archive_is_a_encoder_or_one_sentence(data, tmp_path_factory, tiny_configs):
     folder = tmp_path_factory.getbasetemp() / "damaged"
     folder.mkdir(exist_ok=True)
     whole = folder / "whole.pt"
@@ -260,7 +260,7 @@ WRAPPED = {
 }
 
 
-@pytest.mark.parametrize("whole", [True, False], ids=["a whole CLIP", "its tower"])
+@pytest.mark.parametrize("whole", [True, False], ids=["a whole CLIP", "its encoder"])
 @pytest.mark.parametrize("wrapped", WRAPPED)
 def test_weights_as_trainings_leave_them_are_read(tmp_path, state, load, wrapped, whole, logged):
     given = {f"visual.{name}": value for name, value in state.items()} if whole else state

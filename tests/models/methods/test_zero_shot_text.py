@@ -67,7 +67,7 @@ class Clips:
     def backbone(self, name="ViT-text-plain", layers=(1, 3)):
         return load_backbone(name, str(self.files[name]), layers, model_config=self.configs)
 
-    def tower(self, name="ViT-text-plain", **more):
+    def encoder(self, name="ViT-text-plain", **more):
         return BackboneConfig(name, str(self.files[name]), self.configs, (1, 3), SIDE, **more)
 
 
@@ -138,7 +138,7 @@ def test_projected_tokens_do_not_ask_for_the_last_block_to_be_tapped(clips, phot
 def test_directions_are_the_means_over_states_and_templates(clips):
     clip, tokenizer = clips.made["ViT-text-plain"], open_clip.get_tokenizer("ViT-text-plain")
     options = MethodConfig(object="metal nut", damaged_words=("rusty", "{} with a crack"))
-    (found,) = text_directions(clips.tower(), [options])
+    (found,) = text_directions(clips.encoder(), [options])
     for row, states in zip(found, (NORMAL_WORDS, ("rusty {}", "{} with a crack"))):
         vectors = []
         for state in states:
@@ -165,7 +165,7 @@ def test_what_is_said_reads_as_it_should():
 
 def config_of(clips, method, windows=NO_WINDOWS, **options):
     machine = machine_facts(torch.device("cpu"), torch.float32)
-    return DetectorConfig(method, clips.tower(), MethodConfig(use_nam=False, **options), windows, machine)
+    return DetectorConfig(method, clips.encoder(), MethodConfig(use_nam=False, **options), windows, machine)
 
 
 @pytest.mark.parametrize("windows", [NO_WINDOWS, WindowConfig("mul", 2, 1)])
@@ -173,7 +173,7 @@ def test_text_alone_is_the_softmax_of_both_directions(clips, photos, windows):
     found = build_detector(config_of(clips, "text", windows, object="bolt"), None)(photos)
     clip, (towards,) = (
         clips.made["ViT-text-plain"],
-        text_directions(clips.tower(), [MethodConfig(object="bolt")]),
+        text_directions(clips.encoder(), [MethodConfig(object="bolt")]),
     )
 
     def damaged(vectors):
@@ -220,7 +220,7 @@ def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method
     made = make_method(config, 32, 2, heads)
     detector = Detector(backbone, made, SIDE)
     detector.fit(photos[:2])
-    clip, (towards,) = clips.made["ViT-text-plain"], text_directions(clips.tower(), [config.options])
+    clip, (towards,) = clips.made["ViT-text-plain"], text_directions(clips.encoder(), [config.options])
     images = normalise(photos, backbone.mean, backbone.std)
     reported = [plain_text_map(clip, image, images[:2], towards) for image in images[2:]]
     raw = detector.raw_maps(photos[2:])
@@ -305,7 +305,7 @@ def test_the_only_reference_is_matched_elsewhere_in_text_too(clips, photos):
     found = detector.raw_maps(photos[:1], Masked(places[None].float()))[-1, 0].flatten()
     image = normalise(photos[0], detector.backbone.mean, detector.backbone.std)
     tokens = plain_projection(clips.made["ViT-text-plain"].visual, image)
-    (towards,) = text_directions(clips.tower(), [config.options])
+    (towards,) = text_directions(clips.encoder(), [config.options])
     direction = F.normalize(towards[1] - towards[0], dim=0)
     for number, (token, place) in enumerate(zip(tokens, places)):
         allowed = tokens[((places - place).abs() > 2).any(1)]
@@ -349,11 +349,11 @@ def test_untrained_text_is_always_the_same(clips):
     assert torch.equal(first, second) and not torch.equal(first[0], first[1])
 
 
-def test_weights_without_a_text_tower_are_refused(clips, tmp_path):
+def test_weights_without_a_text_encoder_are_refused(clips, tmp_path):
     visual = clips.made["ViT-text-plain"].visual.state_dict()
-    save_file(visual, tmp_path / "tower.safetensors")
+    save_file(visual, tmp_path / "encoder.safetensors")
     with pytest.raises(ModelError, match="holds no text encoder"):
-        read_text_encoder(tmp_path / "tower.safetensors")
+        read_text_encoder(tmp_path / "encoder.safetensors")
     whole = clips.made["ViT-text-plain"].state_dict()
     del whole["ln_final.bias"]
     save_file(whole, tmp_path / "less.safetensors")
@@ -369,7 +369,7 @@ def test_weights_without_a_text_tower_are_refused(clips, tmp_path):
         ("coca_ViT-B-32", "writes captions"),
     ],
 )
-def test_models_with_other_towers_are_a_sentence(model, words):
+def test_models_with_other_encoders_are_a_sentence(model, words):
     with pytest.raises(ModelError, match=words):
         text_encoder(model, "none")
 
@@ -381,7 +381,7 @@ def test_a_vocabulary_that_the_tokenizer_has_not_is_refused(tmp_path):
         text_encoder("ViT-text-small", "none", str(tmp_path))
 
 
-def test_a_tower_of_timm_has_no_text(photos):
+def test_a_encoder_of_timm_has_no_text(photos):
     with pytest.raises(ModelError, match="need a CLIP of open_clip"):
         text_directions(BackboneConfig("timm/test_vit", "none"), [MethodConfig()])
     backbone = load_backbone("timm/test_vit", "none", [2, 4])
@@ -389,7 +389,7 @@ def test_a_tower_of_timm_has_no_text(photos):
         backbone.encode(noise(1, 3, 160, 160), frozenset({PROJECTED}))
 
 
-def test_a_tower_that_pools_otherwise_is_refused(clips, photos):
+def test_a_encoder_that_pools_otherwise_is_refused(clips, photos):
     backbone = clips.backbone()
     backbone.visual.proj = None
     with pytest.raises(ModelError, match="not built as CLIP's is"):
