@@ -26,9 +26,7 @@ NAME_LENGTH = 40
 COLOURS, REST = heat_tables()
 
 
-def draw(
-    photo: Image.Image, result: Result, scale: tuple[float, float], level: float | None = None
-) -> Image.Image:
+def draw(photo: Image.Image, result: Result, scale: tuple[float, float], level: float | None) -> Image.Image:
     """The heat map and the contour of a result, over the RGB photograph and at its size. `scale`: map
     values (low, high) from which on there is heat, and it is opaque; `level`: the pixel threshold."""
     low, high = scale
@@ -47,12 +45,16 @@ def _outline(picture: Image.Image, mask: Image.Image) -> None:
     """Draws the contour of a mask (0 or 255): a light line outside of it between two dark ones."""
     rings = [mask]
     for thickness in (1, max(1, round(max(picture.size) / CONTOURS_OF_A_SIDE)), 1):
-        grown = rings[-1]
-        for _ in range(thickness):
-            grown = grown.filter(ImageFilter.MaxFilter(3))
-        rings.append(grown)
+        rings.append(_grown(rings[-1], thickness))
     for colour, inner, outer in zip((SHADOW, CONTOUR_COLOUR, SHADOW), rings, rings[1:]):
         picture.paste(colour, mask=ImageChops.subtract(outer, inner))
+
+
+def _grown(mask: Image.Image, pixels: int) -> Image.Image:
+    """A mask (0 or 255) that is larger by so many pixels on all sides; in the same time for any number."""
+    for radii in ((pixels, 0), (0, pixels)):
+        mask = mask.filter(ImageFilter.BoxBlur(radii)).point([0] + [255] * 255)
+    return mask
 
 
 def encoded(picture: Image.Image, kind: str) -> bytes:

@@ -12,7 +12,16 @@ from typing import IO, Any
 
 from deploy.pictures import PICTURES
 from utils.errors import ConfigError
-from utils.files import as_file, flush_to_disk, read_json, remove_folder, whole_file, write_csv, write_json
+from utils.files import (
+    as_file,
+    flush_to_disk,
+    read_json,
+    remove_folder,
+    remove_leftovers,
+    whole_file,
+    write_csv,
+    write_json,
+)
 from utils.score_rows import filled_columns, write_scores
 from utils.text import printable
 
@@ -30,6 +39,7 @@ class Folder:
         self.folder, self.partial = folder, folder / PARTIAL
         refuse_foreign(folder, (CONFIG, PICTURES, ROWS, TABLE, SKIPPED), MARKER)
         if os.path.lexists(self.partial):  # of a run that was interrupted
+            remove_leftovers(self.partial / CONFIG)
             left = set(os.listdir(self.partial)) if self.partial.is_dir() else {PARTIAL}
             if not left <= {CONFIG, PICTURES} or left and not is_of(self.partial, MARKER):
                 raise foreign(folder, PARTIAL, MARKER)

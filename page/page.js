@@ -428,8 +428,9 @@
         pending = null;
         const answer = await asJson("PUT", `${state.base}/threshold`, asked);
         if (pending) continue;
+        if (answer.threshold?.level !== state.threshold?.level) state.version++;    // heat and contours follow the pixel threshold
         Object.assign(state, { threshold: answer.threshold, rate: answer.rate, trust: answer.trust });
-        for (const row of answer.photographs) Object.assign(photographed(row.number) ?? {}, row);    // contours may follow it
+        for (const row of answer.photographs) Object.assign(photographed(row.number) ?? {}, row);
         show();
       }
     });

@@ -88,6 +88,7 @@ def test_a_partial_folder_of_somebody_else_stays(place, file, tmp_path, folder):
 def test_what_an_interrupted_run_left_gives_way(tmp_path):
     for left in (
         {},
+        {".config.json.abcd1234.tmp": '{"made'},  # where the system has no files without names
         {"config.json": '{"made_by": "deploy/inspect.py"}'},
         {"config.json": '{"made_by": "deploy/inspect.py"}', "pictures/a.jpg": "x"},
     ):

@@ -258,7 +258,7 @@ def test_heat_maps_are_those_of_predict(exported):
     graph = Graph(exported)
     result = graph.look_at(photo, "photo")
     heights = upsample(result.patch_map, photo.height, photo.width)
-    ours = pictures.draw(photo, replace(result, is_anomalous=False), graph.heat_scale)
+    ours = pictures.draw(photo, replace(result, is_anomalous=False), graph.heat_scale, None)
     theirs = drawing.heat(np.asarray(photo), heights, graph.heat_scale)
     assert np.abs(np.asarray(ours, int) - theirs).max() <= 3 and np.ptp(theirs, axis=2).max() > 100
     for level in (None, float(np.quantile(heights, 0.9)), 2 * float(heights.max())):
@@ -268,6 +268,21 @@ def test_heat_maps_are_those_of_predict(exported):
         grown = binary_dilation(mask, np.ones((7, 7), bool))
         assert mask.any() and not (changed & mask).any() and changed[grown & ~mask].mean() > 0.9
         assert not changed[~grown].any() and (regions.mask_of(heights, level) == mask).all()
+
+
+def test_a_mask_grows_by_any_number_of_pixels_in_the_same_time():
+    mask = np.zeros((300, 400), np.uint8)
+    mask[0, 0] = mask[150, 200] = mask[299, 390:] = 255
+    for pixels in (1, 3, 40):
+        grown = np.asarray(pictures._grown(Image.fromarray(mask), pixels))
+        assert set(np.unique(grown)) == {0, 255}
+        assert ((grown > 0) == binary_dilation(mask, np.ones((3, 3)), pixels)).all()
+    large, seconds = Image.new("L", (2000, 1500)), []
+    for pixels in (1, 60):
+        begun = time.perf_counter()
+        pictures._grown(large, pixels)
+        seconds.append(time.perf_counter() - begun)
+    assert seconds[1] < 10 * seconds[0]
 
 
 @pytest.mark.slow

@@ -355,6 +355,26 @@ def test_photographs_are_compared_with_each_other(browser, gears, tmp_path):
         assert set(shown(browser)) == {"good0.png", "good1.png", "good2.png"}
 
 
+def test_the_large_view_follows_the_pixel_threshold_of_the_bulk(browser, gears, tmp_path):
+    """Another rate is another pixel threshold: heat and contours are drawn anew."""
+    with served(*BACKBONE, "--method", "batch") as page:
+        browser.get(page.address)
+        wait_for(browser, "document.querySelector('#progress') !== null")
+        give(browser, "photographs", *(gears / name for name in (*PARTS[:4], "good1.png", "good2.png") * 2))
+        wait_for(browser, "!document.getElementById('decision').hidden", 120)
+        click(browser, ".card .open")
+        contours = (
+            "[...document.querySelectorAll('{} polygon')].map(shape => shape.getAttribute('points')).join()"
+        )
+        heat = "document.querySelector('#viewer-pictures .picture:last-child img').src"
+        before = read(browser, heat), read(browser, contours.format("#viewer-pictures"))
+        browser.execute_script("""const field = document.getElementById('rate');
+            field.value = '0.2'; field.dispatchEvent(new Event('change'))""")
+        wait_for(browser, "document.getElementById('source').textContent.includes('rate 0.2')")
+        after = read(browser, heat), read(browser, contours.format("#viewer-pictures"))
+        assert after[0] != before[0] and after[1] != before[1]
+
+
 def test_a_region_of_interest_is_drawn_over_a_reference(page, gears):
     """A rectangle that is dragged, and a triangle of four clicks."""
     learn_and_score(page, gears, PARTS[:2])

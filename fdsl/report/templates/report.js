@@ -149,8 +149,9 @@
     return tally;
   }
   function ofAll(item, value) {    // also of photographs without a tile
-    const from = at => item.all.filter(score => score >= at).length;
-    const anomalous = from(value) + item.reasoned.filter(score => score < value).length;
+    const count = (scores, at) => scores.filter(score => score >= at).length;
+    const from = at => count(item.all, at) - count(item.reasoned, at);    // the others are anomalous at any threshold
+    const anomalous = from(value) + item.reasoned.length;
     return { anomalous, normal: item.all.length - anomalous, flipped: Math.abs(from(value) - from(item.start)) };
   }
   const perCent = value => isNaN(value) ? "–" : (100 * value).toFixed(1) + " %";

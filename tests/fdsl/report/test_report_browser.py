@@ -6,9 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from fdsl.report.prediction_report import write_prediction_report
 from fdsl.report.run_report import write_report
+from fdsl.store.prediction_folder import PredictionFolder
+from fdsl.thresholds.threshold import Threshold
 from tests.support.chromium import chromium, missing_browser, read, resize, wait_for
 from tests.support.make_fake_run import ATTACK, ATTACK_NAME, CONFIG, hostile_run, many, run_metrics
+from tests.support.run_config import prediction_config
 
 no_browser = missing_browser()
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(no_browser), reason=no_browser)]
@@ -95,6 +99,32 @@ def test_the_slider_counts_what_python_counts(page, run):
             assert expected(summary, slide(page, value), start) == counts(page)
         press(page, "0")
         assert counts(page)["flipped"] == "0"
+
+
+def photograph(number, reason):
+    """A row of scores.jsonl."""
+    empty = ("base_score", "window_score", "normal_percentile", "threshold", "pixel_threshold")
+    facts = {"image": f"{number}.png", "score": number * 0.037, "reason": reason, "anomalous": bool(reason)}
+    drawn = {"boxes": [], "regions": [], "grid": 4, "picture": None, "mask": None}
+    return {**dict.fromkeys(empty), **facts, **drawn}
+
+
+def test_a_photograph_that_cannot_be_judged_is_never_flipped(browser, tmp_path):
+    """It is anomalous at any threshold: the count is that of the list."""
+    reasons = {3: "no part in the picture", 5: "no part in the picture"}
+    run = PredictionFolder(tmp_path, prediction_config())
+    for number in range(8):
+        run.add(photograph(number, reasons.get(number)), None, None)
+    limit = Threshold(0.15, 0.15, "given")
+    write_prediction_report(tmp_path, run.finish(4), limit, [], "command", False)
+    browser.get((tmp_path / "report.html").as_uri())
+    for at in (0.15, 0.001, 0.1, 0.2, 0.25):
+        value = slide(browser, at)
+        listed = {}
+        for kind in ("anomalous", "normal", "flipped"):
+            choose(browser, "filter", kind)
+            listed[kind] = str(read(browser, "document.querySelectorAll('.tile').length"))
+        assert counts(browser) == listed, value
 
 
 def test_threshold_keys_move_by_one_image_and_flipped_images_are_marked(page, run):
