@@ -1,6 +1,6 @@
 """Options, each declared once: a dataclass field whose metadata say what a flag takes, what a file may hold
 and how the folder of a run is named. Flags (fdsl/flags/groups.py), checks of stored files, the identity and
-the name of a run (fdsl/evaluation/run_folder.py), the ablation grid and the keywords of the Python interface
+the name of a run (fdsl/evaluation/run_name.py), the ablation grid and the keywords of the Python interface
 follow from it (docs/extending.md)."""
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from utils.text import in_words, one_line
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
+LONGEST_IN_NAME = 60  # of them in the name of a folder, of which file systems take 255
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
 # patches, one with components, text. fdsl/config/resolve.py decides whether it is there.
 WINDOWS, HEADS, SEARCH, COMPONENTS, TEXT = "windows", "heads", "search", "components", "text"
@@ -156,8 +157,8 @@ class Option:
 
 
 def in_name(text: str) -> str:
-    """A text as part of the name of a folder."""
-    return re.sub(r"[^\w.-]+", "-", text)
+    """A text as part of the name of a folder; the end of a long one is left out."""
+    return re.sub(r"[^\w.-]+", "-", text)[:LONGEST_IN_NAME]
 
 
 def option(default: Any, **facts: Any) -> Any:

@@ -246,7 +246,7 @@ class RunConfig(Options):
         return {
             **without(self.to_json(), NOT_OF_A_RUN),
             "backbone": without(as_stored(backbone), PLACES),
-            "weights": self.weights or backbone.pretrained,
+            "weights": self.weights or [backbone.pretrained, backbone.model_config],
             "precision": machine.precision,
             "device": machine.device_of_run,
         }

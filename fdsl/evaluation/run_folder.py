@@ -1,4 +1,4 @@
-"""A test run's folder and what it is about: its name, whether it is finished, and how it begins and ends."""
+"""A test run's folder and what it is about: where it lies, whether it is finished, and how it begins and ends."""
 
 from __future__ import annotations
 
@@ -49,6 +49,8 @@ IN_SHORT = {
     "windows": "other windows",
     "method": "another method",
     "backbone": "another backbone",
+    "options": "other options of the method",
+    "grey": "other ranges of grey values",
 }  # what would be too long with its values
 
 
@@ -169,18 +171,17 @@ class RunFolder:
 
 
 def _place_of(results: Path, config: RunConfig) -> Path:
-    """The folder of a run. Where a run of other settings has that name already, the digest of its own
-    settings is added."""
+    """The folder of a run. Where a run of other settings, or with other heads, has that name already, a digest
+    of its own settings and of the place of its heads is added."""
     folder = results / config.model_name / config.dataset / f"{config.k_shot}shot" / f"seed{config.seed}"
     usual = folder / name_of(config)
-    settings = without(config.identity("run"), CONTENT)
+    heads = str(Path(config.checkpoint).resolve()) if config.checkpoint else ""
+    settings = [without(config.identity("run"), CONTENT), heads]
     own = usual.with_name(f"{usual.name}_{short_digest(json.dumps(settings, sort_keys=True))}")
-    if own.is_dir():
-        return own
     try:
         stored = RunConfig.from_json(read_json(usual / "config.json"))
     except ConfigError:
-        return usual
+        return own if own.is_dir() else usual
     before, now = _identities(stored, config)
     other = _differences(without(before, CONTENT), without(now, CONTENT))
     if before["checkpoint_digest"] != now["checkpoint_digest"] and stored.checkpoint != config.checkpoint:

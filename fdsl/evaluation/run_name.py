@@ -62,11 +62,10 @@ def _of_backbone(config: RunConfig) -> list[str]:
 def _usual(model: str, model_config: str | None) -> tuple[str, BackboneConfig]:
     """A model's short name, and what it is used with where nothing is given; of one that cannot be had the
     default model's."""
-    for name, preset in PRESETS.items():
-        if preset.settings["model"] == model:
-            return name, backbone_config(preset.settings)
-    name = in_name(model.removeprefix("timm/"))
+    named = {preset.settings["model"]: (name, preset.settings) for name, preset in PRESETS.items()}
+    own = in_name(model.removeprefix("timm/")), {"model": model, "model_config": model_config}
+    name, settings = named.get(model, own)
     try:
-        return name, backbone_config({"model": model, "model_config": model_config})
+        return name, backbone_config(settings)
     except ModelError:
         return name, BackboneConfig()

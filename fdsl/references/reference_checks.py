@@ -56,8 +56,10 @@ class Thumbnail:
 
     def shows_the_same_as(self, other: Thumbnail) -> bool:
         difference = (other.pixels - self.pixels).ravel()
+        if _rms(difference) >= NEAR_COPY:
+            return False
         remainder = difference - self.changes @ (self.changes.T @ difference)
-        return _rms(difference) < NEAR_COPY and _rms(remainder) < NEAR_COPY_REMAINDER
+        return _rms(remainder) < NEAR_COPY_REMAINDER
 
 
 def _rms(values: np.ndarray) -> float:

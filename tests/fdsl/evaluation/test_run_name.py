@@ -86,3 +86,20 @@ def test_what_one_name_fits_has_two_folders_and_each_is_found_again(tmp_path):
     assert RunFolder(tmp_path, run_of(checkpoint_digest="cd" * 32, files="ef")).path == first
     elsewhere = run_of(checkpoint="old/fdsl/visa.safetensors", checkpoint_digest="cd" * 32)
     assert RunFolder(tmp_path, elsewhere).path not in (first, second)
+
+
+def test_runs_of_other_heads_never_replace_each_other(tmp_path):
+    """Heads of one name in three places: each run keeps its folder, in whatever order they come."""
+    places = [run_of(checkpoint=f"{place}/fdsl/visa.safetensors", checkpoint_digest=2 * place * 16)
+              for place in ("aa", "bb", "cc")]  # fmt: skip
+    folders = []
+    for config in places:
+        folders.append(RunFolder(tmp_path, config).path)
+        write_json(folders[-1] / "config.json", config.to_json())
+    assert len(set(folders)) == 3
+    assert [RunFolder(tmp_path, config).path for config in places] == folders
+
+
+def test_another_architecture_under_one_name_is_another_run():
+    one, other = (run_of(backbone__pretrained="none", backbone__model_config=name) for name in ("a", "b"))
+    assert one.identity("run") != other.identity("run")
