@@ -100,11 +100,10 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     want: what it needs of a backbone besides `tokens`. scales: names of the equal groups of its maps that are
     brought to one scale by what held-out references reach. hottest: the map value that pictures show hottest
     where no reference says better. groups: how many equal groups its maps are of.
-    takes_test_images: `take_test_images` comes first. All else is in its facts.
+    All else is in its facts.
     """
 
     groups: ClassVar[int] = 1
-    takes_test_images: ClassVar[bool] = False
     want: frozenset[str] = frozenset()
     scales: tuple[str, ...] = ()
     hottest: float = 1.0
@@ -140,6 +139,11 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
     def unfitted(self) -> Self:
         """A copy that nothing has been shown to."""
         return self.copied()
+
+    @property
+    def takes_test_images(self) -> bool:
+        """Whether `take_test_images` comes first."""
+        return self.transductive
 
     @property
     def needs_references(self) -> bool:

@@ -1,4 +1,4 @@
-"""A test run's folder and what it is about: where it lies, whether it is finished, and how it begins and ends."""
+"""A test run's folder: where it lies, whether it is finished, and how it begins and ends."""
 
 from __future__ import annotations
 
@@ -171,8 +171,8 @@ class RunFolder:
 
 
 def _place_of(results: Path, config: RunConfig) -> Path:
-    """The folder of a run. Where a run of other settings, or with other heads, has that name already, a digest
-    of its own settings and of the place of its heads is added."""
+    """The folder of a run. Where a run of other settings or of other heads has that name already, a digest of
+    its own settings and of the place of its heads is added."""
     folder = results / config.model_name / config.dataset / f"{config.k_shot}shot" / f"seed{config.seed}"
     usual = folder / name_of(config)
     heads = str(Path(config.checkpoint).resolve()) if config.checkpoint else ""

@@ -25,7 +25,13 @@ HUB_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 TINY_TEXT_ENCODER = {"context_length": 1, "vocab_size": 1, "width": 8, "heads": 1, "layers": 1}
 # What open_clip and PyTorch raise for sizes that no model has, and for models that there are not.
 NOT_BUILT = (
-    *(ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError),
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
 )
 
 

@@ -38,8 +38,6 @@ class WithMutualScoring(Method[Memory]):
     normal.
     """
 
-    takes_test_images = True
-
     def __init__(self, own: Method) -> None:
         super().__init__(own.width, own.blocks, own.options)
         self.own, self.batch = own, Batch(own.width, own.blocks)
@@ -47,6 +45,10 @@ class WithMutualScoring(Method[Memory]):
         self.scales, self.want, self.reads_text = own.scales, own.want, own.reads_text
         self.test_images: ComparedImages | None = None
         self.own_scales: tuple[float, float] | None = None  # of maps and of scores
+
+    @property
+    def takes_test_images(self) -> bool:
+        return True
 
     def copied(self) -> WithMutualScoring:
         other = self.unfitted()

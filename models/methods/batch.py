@@ -200,7 +200,6 @@ class Batch(BatchFacts, Method[BatchMemory]):
     """L maps: for each block the distance of each patch to the other test images."""
 
     hottest = 0.5
-    takes_test_images = True
 
     @property
     def needs_references(self) -> bool:
