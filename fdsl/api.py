@@ -270,9 +270,9 @@ class AnomalyDetector:
         if mask.shape != (self.image_size,) * 2 or mask.dtype != np.uint8:
             raise ConfigError(f"mask is {mask.shape} {mask.dtype}; give ({self.image_size},) * 2 uint8.")
         options = replace(self.config.detector.options, roi=name, ignore=None)
-        self.config = replace(self.config, detector=replace(self.config.detector, options=options))
-        detector.method.options = options
+        config = replace(self.config, detector=replace(self.config.detector, options=options))
         detector.restrict(torch.from_numpy(mask.copy()))
+        self.config, detector.method.options = config, options
 
     @_whatever_the_default_device
     def fit(

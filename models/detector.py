@@ -167,9 +167,12 @@ class Detector(nn.Module):
 
     def restrict(self, roi: Tensor | None) -> None:
         """From now on patches count where `roi` (S,S) uint8 is 255, by the larger part of their area: in the
-        memory bank, in maps and in scores. None: everywhere. ModelError where it leaves no patch."""
+        memory bank, in maps and in scores. None: everywhere. ModelError, and nothing changes, where it leaves
+        no patch."""
+        before = self.roi, self.counting
         self.roi, self.counting = roi, {}
         if roi is not None and not self.counts(self.grid, self.grid).any():
+            self.roi, self.counting = before
             raise ModelError(
                 "The region of interest covers no patch by half: draw it larger, or take a larger "
                 "--image-size."

@@ -91,10 +91,12 @@ def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> Non
     if totals.keeps_earlier:
         logger.info("%s keeps the results of the run before", wanted.output)
     if totals.scored == 0:
+        if wanted.source is not None:
+            too_short = wanted.source.endless and not totals.skipped
+            cure = "; let it run longer" if too_short else ""
+            raise DataError(wanted.source.lost or f"{wanted.source.shown}: no frame was scored{cure}")
         raise DataError(
-            wanted.source.lost or f"{wanted.source.shown}: no frame was scored; let it run longer"
-            if wanted.source is not None
-            else f"{' '.join(wanted.named)}: no photograph could be scored; give image files "
+            f"{' '.join(wanted.named)}: no photograph could be scored; give image files "
             f"({' '.join(sorted(IMAGE_SUFFIXES))})"
         )
     threshold = detector.threshold

@@ -108,6 +108,7 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
     graph(
         photographs(1, graph.shape).to(device)
     )  # the backbone's tables of positions are made now, not while it is traced
+    before = logging.root.manager.disable
     try:
         logging.disable(logging.WARNING)  # of torch.onnx and onnxscript, for their authors
         with warnings.catch_warnings():
@@ -130,7 +131,7 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
             "with another --model."
         ) from error
     finally:
-        logging.disable(logging.NOTSET)
+        logging.disable(before)
     hand_on_thirds(program.model)
     return program
 

@@ -49,6 +49,13 @@ def test_a_clip_gives_the_rows_of_its_frames(run, tmp_path):
     assert "clip.mp4-000002" in (tmp_path / "out/report.html").read_text()
 
 
+def test_frames_that_are_all_skipped_need_no_more_of_them(run, tmp_path, logged):
+    clip = write_clip(tmp_path / "clip.mp4", FRAMES)
+    with pytest.raises(DataError, match=r"clip\.mp4: no frame was scored$"):
+        run(clip, "--max-pixels", "10")
+    assert "1 file(s) skipped" in logged() and "above the limit of 10 pixels" in logged()
+
+
 def test_a_frame_scores_as_its_photograph(run, monkeypatch, detector, tmp_path):
     from PIL import Image
 

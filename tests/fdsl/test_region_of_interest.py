@@ -192,6 +192,14 @@ def test_a_region_that_cannot_be_is_refused_and_changes_nothing(tiny_configs, re
     with pytest.raises(ConfigError, match="do not go with local windows"):
         windowed.restrict(np.full((64, 64), 255, np.uint8))
     assert windowed.scorer.detector.roi is None and windowed.config.detector.options.roi is None
+    whole, corner = small_detector(tiny_configs, image_size=64), np.zeros((64, 64), np.uint8)
+    whole.restrict(np.full((64, 64), 255, np.uint8), "all of it")
+    config, roi = whole.config, whole.scorer.detector.roi
+    corner[0, 0] = 255
+    with pytest.raises(ModelError, match="covers no patch by half"):
+        whole.restrict(corner)
+    assert whole.config == config and whole.method.options.roi == "all of it"
+    assert whole.scorer.detector.roi is roi and whole.scorer.detector.counts(8, 8).all()
     for wrong in (np.ones((64, 64), bool), np.ones((60, 80), np.uint8)):
         with pytest.raises(ConfigError, match="mask is"):
             small_detector(tiny_configs, image_size=64).restrict(wrong)
