@@ -103,10 +103,8 @@ def watch(graph: Graph, args: argparse.Namespace) -> int:
         say(f"waiting for photographs in {printable(args.watch)}; Ctrl-C ends it")
     drift, asked = Drift(graph.statistics, file=journal.baseline), threading.Event()
     before, anomalous, as_json = journal.count, 0, args.format == "json"
-    with signals.gently(asked):
-        for one in looks(arrivals, args.stop_after, say):
-            if asked.is_set():
-                break
+    with signals.gently(asked, signals.WITH_SCORED):
+        for one in looks(arrivals, args.stop_after, say, asked):
             row = row_at_rest(graph, one, arrivals, journal, drift, args) if one else None
             if row is not None:
                 anomalous += bool(row["anomalous"])

@@ -42,6 +42,7 @@ QUIET = 15.0  # seconds that a connection may be silent,
 BODY_SECONDS = 60.0  # and that a body may take
 PIECE = 2**16
 MOST_DRAINED = 2**23  # bytes of a body that is refused, so that its sender reads the answer
+LAST_SECONDS = 10.0  # for the photographs in work, once it is asked to end
 LONGEST_NAME = 1000  # characters of ?name=
 MADE_BY = "deploy/serve.py"
 HELP = """Answers over HTTP what a detector of export.py finds in photographs.
@@ -52,7 +53,7 @@ HELP = """Answers over HTTP what a detector of export.py finds in photographs.
     curl http://127.0.0.1:8000/health
 
 A row is that of deploy/inspect.py. Ctrl-C (130) and SIGTERM (143) end it when the photographs in work have
-their answers; 2 on an error."""
+their answers, after 10 seconds at most; 2 on an error."""
 
 
 BUSY = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
@@ -83,7 +84,11 @@ class Service:
         self.queue = queue
         self._places = threading.BoundedSemaphore(queue)
         self._one_by_one, self._counting = ThreadPoolExecutor(1, "photographs"), threading.Lock()
-        self.inside, self.counts = 0, {"inspected": 0, "anomalous": 0, "refused": 0, "busy": 0}
+        self.ending, self.inside, self.counts = (
+            threading.Event(),
+            0,
+            {"inspected": 0, "anomalous": 0, "refused": 0, "busy": 0},
+        )
         self._begun = time.monotonic()
 
     def count(self, what: str) -> None:
@@ -92,13 +97,15 @@ class Service:
 
     @contextlib.contextmanager
     def place(self):
-        """A place among those that wait; Refusal (503) where all are taken."""
+        """A place among those that wait; Refusal (503) where all are taken, or it ends."""
         if not self._places.acquire(blocking=False):
             self.count("busy")
             raise Refusal(503, f"{self.queue} photographs are in work or wait already; try again in a second")
         with self._counting:
             self.inside += 1
         try:
+            if self.ending.is_set():
+                raise Refusal(503, "it is ending; try again when it has started anew")
             yield
         finally:
             with self._counting:
@@ -358,7 +365,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def serve(service: Service, args: argparse.Namespace) -> int:
     """Answers until Ctrl-C or SIGTERM, and then what is in work."""
     signals.how_to_continue("the same command goes on")
-    asked = threading.Event()
     try:
         server = Server((args.host, args.port), service, args.token, args.max_upload * 2**20)
     except OSError as error:
@@ -368,13 +374,16 @@ def serve(service: Service, args: argparse.Namespace) -> int:
     threading.Thread(target=server.serve_forever, name="answers", daemon=True).start()
     host = f"[{args.host}]" if ":" in args.host else args.host
     say(f"POST photographs to http://{host}:{server.server_address[1]}/inspect; Ctrl-C ends it")
-    with signals.gently(asked):
-        asked.wait()
+    with signals.gently(service.ending, "Ending when the photographs in work have their answers"):
+        service.ending.wait()
+        end = time.monotonic() + LAST_SECONDS
         server.shutdown()
         server.server_close()
-        while service.inside:
+        while service.inside and time.monotonic() < end:
             time.sleep(0.05)
-    if service.journal is not None:
+    if service.inside:
+        say(f"{service.inside} photograph(s) had no answer within {LAST_SECONDS:g} s")
+    elif service.journal is not None:
         service.journal.close()
     return 0
 

@@ -4,6 +4,7 @@ again, for network drives report no changes."""
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -117,10 +118,11 @@ class Arrivals:
 
 
 def looks(
-    arrivals: Arrivals, stop_after: float | None, report: Callable[[str], None]
+    arrivals: Arrivals, stop_after: float | None, report: Callable[[str], None], asked: threading.Event
 ) -> Iterator[Arrived | None]:
     """The files at rest, look after look; None where a look gives nothing. Ends after `stop_after` seconds
-    without anything new or waiting; None: never. A folder that is gone is reported once and waited for."""
+    without anything new or waiting (None: never), and once it is `asked` to. A folder that is gone is
+    reported once and waited for."""
     quiet_since, is_gone = time.monotonic(), False
     while True:
         begun = time.monotonic()
@@ -132,9 +134,12 @@ def looks(
                 report(f"warning: {error}; it is waited for")
             arrived, is_gone = [], True
         took = time.monotonic() - begun
-        yield from arrived or [None]
+        for one in arrived or [None]:
+            if asked.is_set():
+                return
+            yield one
         if arrived or arrivals.waiting:
             quiet_since = time.monotonic()
         elif stop_after is not None and time.monotonic() - quiet_since >= stop_after:
             return
-        time.sleep(max(PAUSE, SHARE * took))
+        asked.wait(max(PAUSE, SHARE * took))

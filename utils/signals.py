@@ -27,11 +27,12 @@ GRACE = (
 )
 INSTALLED = "fdsl-"  # how the commands' names begin once the package is installed
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
+WITH_SCORED = "Ending with what is scored"
 NOTHING_DONE = "nothing is finished yet, the same command starts over"
 
 _how_to_continue = NOTHING_DONE
 _at_once = False
-_gentle: threading.Event | None = None
+_gentle: tuple[threading.Event, str] | None = None
 _answered: int | None = None  # the signal that set it
 _last_actions: list[Callable[[], object]] = []
 _leaving = threading.Lock()
@@ -111,11 +112,11 @@ def ending_at_once() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def gently(asked: threading.Event) -> Iterator[None]:
-    """Within it an interruption sets `asked`, and what runs is to end by itself; a second one ends it at
-    once."""
+def gently(asked: threading.Event, sentence: str) -> Iterator[None]:
+    """Within it an interruption sets `asked` and reports `sentence`, and what runs is to end by itself; a
+    second one ends it at once."""
     global _gentle
-    _gentle = asked
+    _gentle = asked, sentence
     try:
         yield
     finally:
@@ -146,10 +147,10 @@ def _watch(wake: socket.socket) -> None:
     global _answered
     while True:
         stopping = [number for number in wake.recv(64) if number in EXIT_CODES]
-        if stopping and _gentle is not None and not _gentle.is_set():
-            _answered = stopping[0]
-            _gentle.set()
-            _write("Ending with what is scored; once more ends it at once.")
+        if stopping and _gentle is not None and not _gentle[0].is_set():
+            _answered, (asked, sentence) = stopping[0], _gentle
+            asked.set()
+            _write(f"{sentence}; once more ends it at once.")
         elif stopping:
             time.sleep(GRACE)
             leave(stopping[0], _write)

@@ -17,7 +17,7 @@ from fdsl.store.prediction_folder import PredictionFolder, Totals
 from utils.errors import ConfigError, DataError
 from utils.lock import locked
 from utils.score_rows import skipped_summary
-from utils.signals import gently
+from utils.signals import WITH_SCORED, gently
 from utils.world import World
 
 logger = logging.getLogger("fdsl")
@@ -51,7 +51,7 @@ def inspect_in_blocks(
 def inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> Totals:
     """Scores everything in this process and writes what was asked for. An interruption ends a camera, a
     stream or a clip, and what was scored is written."""
-    with gently(wanted.source.stop) if wanted.source is not None else nullcontext():
+    with gently(wanted.source.stop, WITH_SCORED) if wanted.source is not None else nullcontext():
         return _inspect(detector, wanted, as_json)
 
 

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("onnxruntime", reason="deploy needs onnxruntime")
 pytest.importorskip("onnx", reason="export needs requirements-export.txt")
 
-from deploy.service import parse  # noqa: E402
+from deploy.service import Refusal, Service, parse, serve  # noqa: E402
 from utils.errors import ConfigError  # noqa: E402
 
 SECRET = "a-secret-of-24-characters"
@@ -212,6 +213,45 @@ def test_beyond_the_queue_it_is_503_and_then_there_is_room_again(programs):
         line.close()
     assert running.row(png(1))["score"] >= 0
     assert running.stop(signal.SIGINT)[0] == 130
+
+
+def test_who_asks_again_and_again_is_refused_once_it_ends(programs):
+    running, refused = Running(programs), []
+
+    def ask():
+        line = http.client.HTTPConnection("127.0.0.1", running.port, timeout=60)
+        while True:
+            try:
+                line.request("POST", "/inspect", png(1))
+                answer = line.getresponse()
+                answer.read()
+            except (OSError, http.client.HTTPException):
+                return
+            if answer.status != 200:
+                refused.append((answer.status, answer.headers["Connection"]))
+                return
+
+    clients = [threading.Thread(target=ask) for _ in range(8)]
+    for client in clients:
+        client.start()
+    while running.health()["inspected"] < 16:
+        pass
+    code, reported = running.stop()
+    for client in clients:
+        client.join(60)
+    assert code == 143 and "Ending when the photographs in work have their answers" in reported
+    assert "no answer" not in reported and set(refused) <= {(503, "close")}
+
+
+def test_it_ends_in_time_whatever_is_in_work(monkeypatch, capsys):
+    monkeypatch.setattr("deploy.service.LAST_SECONDS", 0.2)
+    service = Service(SimpleNamespace(statistics=np.empty((0, 4))), 2, 10**6)
+    with service.place():
+        service.ending.set()
+        assert serve(service, parse(["part.onnx", "--port", "0"])) == 0
+        with pytest.raises(Refusal, match="it is ending"), service.place():
+            pass
+    assert "1 photograph(s) had no answer within 0.2 s" in capsys.readouterr().err
 
 
 def test_several_at_once_get_each_their_own_row_and_none_is_lost(programs, tmp_path):

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -29,7 +31,7 @@ from deploy import pictures  # noqa: E402
 from deploy.boxes import mask_of  # noqa: E402
 from deploy.graph import Graph  # noqa: E402
 from deploy.journal import Journal, key  # noqa: E402
-from deploy.watch import PATIENCE, Arrivals  # noqa: E402
+from deploy.watch import PATIENCE, Arrivals, looks  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +200,19 @@ def test_a_file_that_cannot_be_read_is_tried_less_and_less_often_and_then_given_
         clock.now += 0.5
     assert [moment for name, moment, _ in tries if name == "a.png"] == [2.0, 4.0, 8.0, 16.0, PATIENCE]
     assert [one for one in tries if one[2]] == [("a.png", PATIENCE, True), ("empty.png", PATIENCE, True)]
+
+
+def test_who_asks_it_to_end_waits_neither_for_the_pause_nor_for_the_files_at_rest(monkeypatch):
+    monkeypatch.setattr("deploy.watch.PAUSE", 60)
+    asked, begun = threading.Event(), time.monotonic()
+    threading.Timer(0.2, asked.set).start()
+    assert list(looks(SimpleNamespace(look=list, waiting=0), None, print, asked)) == [None]
+    assert asked.is_set() and time.monotonic() - begun < 20
+    asked.clear()
+    found = looks(SimpleNamespace(look=lambda: ["a.png", "b.png"], waiting=2), None, print, asked)
+    assert next(found) == "a.png"
+    asked.set()
+    assert list(found) == []
 
 
 def test_a_folder_that_is_gone_and_comes_back_repeats_nothing(watched):
