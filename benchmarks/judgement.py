@@ -24,33 +24,30 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image
 from tabulate import tabulate
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.judges import AnomalyDino, Ours, encoded_backbone
-from benchmarks.shared import described
-from data.catalogue import open_catalogue
-from data.datasets import DATASETS
-from data.images import open_image, open_mask
-from data.records import Catalogue, Record, draw_references, without_references
-from data.tensors import mask_to_tensor, photograph_to_pixels
-from fdsl.config.resolve import backbone_config
+from benchmarks.products import (
+    BATCH,
+    Product,
+    backbones_of,
+    catalogues,
+    products_parser,
+    read_rows,
+    write_row,
+)
+from data.records import Record, draw_references
 from fdsl.evaluation.category_metrics import evaluate_category
-from fdsl.flags.arguments import whole
-from fdsl.flags.groups import add_options, add_runtime_flags
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
 from models.methods.plus import Plus
@@ -60,7 +57,6 @@ from utils.device import use_threads
 from utils.errors import ConfigError, DataError, ModelError
 
 METRICS = {"auroc_sp": "image AUROC", "ap_px": "pixel AP", "aupro": "PRO"}
-BATCH = 8
 RESAMPLED = 10_000
 
 
@@ -85,64 +81,6 @@ class Row:
         return self.method, self.weights, self.category, self.shots, self.seed, self.run
 
 
-class Product:
-    """A product's test images, at most `most` of them, and after them the frames without a part."""
-
-    def __init__(self, catalogue: Catalogue, category: str, most: int | None) -> None:
-        self.root, self.train = catalogue.root, catalogue.train[category]
-        self.records = sampled(without_references(catalogue.test[category], self.train), most)
-        self.labels = np.array([record.anomalous for record in self.records])
-        self.masks = [self._mask(record) for record in self.records]
-        self.frames = dead_frames(self._photograph(self.train[0]))
-        self._pixels: dict[Any, Tensor] = {}
-
-    def _photograph(self, record: Record) -> Image.Image:
-        return open_image(self.root / record.image_path)
-
-    def _mask(self, record: Record) -> np.ndarray | None:
-        """(240,240) bool; None for a defect without a mask."""
-        if record.anomalous and not record.mask_path:
-            return None
-        mask = open_mask(self.root / record.mask_path) if record.mask_path else None
-        return mask_to_tensor(mask, PAPER_SIDE)[0].numpy() > 0
-
-    def pixels(self, side: int, layout: Any) -> Tensor:
-        """All images and frames (n,[1+T,]3,S,S) uint8, made once for each layout of tiles."""
-        if (side, layout) not in self._pixels:
-            images = [*map(self._photograph, self.records), *self.frames.values()]
-            made = [photograph_to_pixels(image, side, layout) for image in images]
-            self._pixels[side, layout] = torch.stack(made)
-        return self._pixels[side, layout]
-
-
-def sampled(records: Sequence[Record], most: int | None) -> list[Record]:
-    """At most `most` records, half of them normal and half defective, by a fixed seed."""
-    chosen: list[Record] = []
-    for kind in (False, True):
-        of_kind = [record for record in records if record.anomalous == kind]
-        order = np.random.default_rng(0).permutation(len(of_kind))
-        chosen += [of_kind[place] for place in sorted(order[: None if most is None else most // 2])]
-    return chosen
-
-
-def dead_frames(photo: Image.Image) -> dict[str, Image.Image]:
-    """What a camera gives that sees no part, or sees it no longer, in the size of a photograph."""
-    pixels, generator = np.asarray(photo), np.random.default_rng(0)
-    border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    half = pixels.copy()
-    half[len(half) // 2 :] = 0
-    frames = {
-        "black": np.zeros(pixels.shape),
-        "white": np.full(pixels.shape, 255),
-        "grey": np.full(pixels.shape, 128),
-        "background": np.median(border, axis=0) + generator.normal(0, 4, pixels.shape),
-        "noise": generator.integers(0, 256, pixels.shape),
-        "half black": half,
-        "defocus": cv2.GaussianBlur(pixels, (0, 0), max(photo.size) / 40),
-    }
-    return {name: Image.fromarray(frame.clip(0, 255).astype(np.uint8)) for name, frame in frames.items()}
-
-
 def judged(judge: Ours | AnomalyDino, product: Product, references: Sequence[Record]) -> dict[str, Any]:
     """The last three fields of a row."""
     judge.fit([product.root / record.image_path for record in references])
@@ -164,30 +102,6 @@ def judged(judge: Ours | AnomalyDino, product: Product, references: Sequence[Rec
         "seconds": seconds / len(scores),
         "dead": dict(zip(product.frames, flagged)),
     }
-
-
-def catalogues(args: argparse.Namespace) -> dict[str, Catalogue]:
-    """Each product's name and its dataset's catalogue; ConfigError for a name that comes twice."""
-    found: dict[str, Catalogue] = {}
-    for given in args.data:
-        dataset, _, folder = given.partition("=")
-        catalogue = open_catalogue(dataset, Path(folder))
-        for category in catalogue.test:
-            if category in found:
-                raise ConfigError(f"{given}: there is another product named {category}; rename one")
-            if not args.categories or category in args.categories:
-                found[category] = catalogue
-    return found
-
-
-def backbones_of(args: argparse.Namespace) -> Iterator[tuple[str, BackboneConfig, Path | None]]:
-    """Each backbone's name and settings, and its checkpoint of trained heads."""
-    weights, heads = args.weights or [args.pretrained], args.checkpoint or []
-    if heads and len(heads) != len(weights):
-        raise ConfigError(f"--checkpoint: give one for each of {len(weights)} backbone(s), in their order")
-    for place, file in enumerate(weights):
-        encoder = backbone_config({**vars(args), "pretrained": file})
-        yield Path(encoder.pretrained).stem, encoder, heads[place] if heads else None
 
 
 def judges(
@@ -218,28 +132,6 @@ def computed(args: argparse.Namespace, rows: dict[tuple, Row]) -> Iterator[Row]:
                     rows[key] = Row(*key, **judged(ready[text], product, references))
                     write_row(rows[key], args.json)
                 yield rows[key]
-
-
-def read_rows(file: Path | None, kind: type) -> dict[tuple, Any]:
-    """The rows of `kind` in a file that may not be there yet, by their keys; a line that was cut off is
-    none."""
-    rows = {}
-    for line in file.read_text().splitlines() if file and file.exists() else ():
-        try:
-            row = kind(**json.loads(line))
-        except ValueError:
-            continue
-        rows[row.key] = row
-    return rows
-
-
-def write_row(row: Any, file: Path | None) -> None:
-    """Adds a row to the file, on a line of its own, and logs its key."""
-    print(*row.key, file=sys.stderr, flush=True)
-    if file:
-        cut_off = file.exists() and file.read_text()[-1:] not in ("", "\n")
-        with open(file, "a") as stream:
-            stream.write("\n" * cut_off + json.dumps(asdict(row)) + "\n")
 
 
 def means(rows: Sequence[Row], methods: Sequence[str]) -> str:
@@ -305,26 +197,6 @@ def dead(rows: Sequence[Row]) -> str:
         shares = [np.mean([found[frame] for found in own]) for frame in own[0]]
         lines.append([method, shots, *(f"{share:.0%}" for share in (*shares, np.mean(shares)))])
     return tabulate(lines, ["method", "references", *rows[0].dead, "all"], tablefmt="github")
-
-
-def products_parser(
-    text: str | None, methods: Sequence[str], seeds: Sequence[int]
-) -> argparse.ArgumentParser:
-    """A command line of products, backbones, methods and samples of references."""
-    parser = described(text)
-    parser.add_argument("data", nargs="+", metavar="DATASET=DIR", help=f"one of {', '.join(DATASETS)}")
-    parser.add_argument("--methods", nargs="+", default=methods, metavar="METHOD")
-    parser.add_argument("--weights", nargs="+", metavar="FILE", help="several backbones of one --model")
-    parser.add_argument("--categories", nargs="+", help="only these products")
-    parser.add_argument("--seeds", type=whole(0), nargs="+", default=seeds)
-    parser.add_argument("--shots", type=whole(1), nargs="+", default=[1])
-    parser.add_argument("--images", type=whole(2), metavar="N", help="test images of a product, at most")
-    parser.add_argument("--cache", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="rows are added to it, one a line")
-    parser.set_defaults(checkpoint=None)
-    add_options(parser, BackboneConfig)
-    add_runtime_flags(parser)
-    return parser
 
 
 def parse(argv: list[str] | None) -> argparse.Namespace:

@@ -34,7 +34,8 @@ from tabulate import tabulate
 if __package__ in (None, ""):
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from benchmarks.judgement import (
+from benchmarks.judges import Ours, encoded_backbone
+from benchmarks.products import (
     BATCH,
     Product,
     backbones_of,
@@ -43,7 +44,6 @@ from benchmarks.judgement import (
     read_rows,
     write_row,
 )
-from benchmarks.judges import Ours, encoded_backbone
 from data.images import open_image
 from data.records import draw_references
 from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores
