@@ -132,7 +132,10 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
     )
     add_option(parser, options_of(DetectorConfig)["method"])
     parser.add_argument(
-        "--checkpoints", type=Path, metavar="DIR", help="where these lie (default checkpoints)"
+        "--checkpoints",
+        type=Path,
+        metavar="DIR",
+        help="where the default lies (default checkpoints); --checkpoint comes first",
     )
     parser.add_argument(
         "--results",
