@@ -67,7 +67,8 @@ ablate_on() {
         test_with "$1" "$2" --k-shot "${shots[0]}" "${ABLATE[@]}" --table "${TABLES[@]}"
     fi
     if wanted discrepancy; then
-        test_with "$1" "$2" --k-shot "${shots[0]}" --table discrepancy --checkpoint \
+        TEST_ARGS=$(words_without "${TEST_ARGS-}" --checkpoints) \
+            test_with "$1" "$2" --k-shot "${shots[0]}" --table discrepancy --checkpoint \
             "$checkpoints/$model/$3" "$checkpoints/$model-signed/$3" "$checkpoints/$model-none/$3"
     fi
     if wanted shots; then
@@ -78,7 +79,7 @@ ablate_on() {
 train_both "$model"
 if wanted discrepancy; then  # it is what heads are trained on
     train_both "$model-signed" --fd signed
-    train_both "$model-none" --fd none
+    TRAIN_ARGS=$(words_without "${TRAIN_ARGS-}" --k-shot --align) train_both "$model-none" --fd none
 fi
 ablate_on visa "$VISA" mvtec.safetensors
 ablate_on mvtec "$MVTEC" visa.safetensors

@@ -1,10 +1,10 @@
-"""A page to try a detector on your own photographs, for this machine alone, or for all who know a secret.
+"""A page to try a detector on your own photographs.
 
     pip install -r requirements-app.txt
-    python app.py                                   # then open the address that it prints
-    python app.py --detector part.safetensors       # what predict.py --save-detector wrote
+    python app.py                                # then open the printed address
+    python app.py --detector part.safetensors    # of predict.py --save-detector
 
-    python app.py --host 0.0.0.0 --token SECRET     # in a container, or for other machines
+    python app.py --host 0.0.0.0 --token SECRET  # in a container, or for other machines
 
 It listens on 127.0.0.1 unless --host gives another address, which needs --token. Uploads lie in a temporary
 folder and are gone when the page is closed (Ctrl-C).

@@ -1,13 +1,14 @@
-"""Writes a fitted detector to one ONNX file, with which a machine without PyTorch inspects photographs.
+"""Writes a fitted detector to one ONNX file, which needs no PyTorch.
 
-    python predict.py --references normal/ --input parts/ --output results --precision fp32 \\
-        --save-detector FILE
+    python predict.py --references normal/ --input parts/ --output results \\
+        --precision fp32 --save-detector FILE
     python export.py --detector FILE --output part.onnx
-    python inspect.pyz part.onnx parts/ --output results      # needs onnxruntime, numpy and pillow
+    python inspect.pyz part.onnx parts/ --output results
 
-The file holds image encoder, memory bank, heads, fusion, threshold and the names of all settings
-(docs/deploy.md). It is compared with the detector before it takes its name. The programs that run it are
-written with it: inspect.pyz, and serve.pyz over HTTP. Exit code 0 when done, 2 on an error.
+inspect.pyz needs onnxruntime, numpy and pillow. The file holds image encoder, memory bank, heads, fusion,
+threshold and the names of all settings (docs/deploy.md). It is compared with the detector before it takes its
+name. The programs that run it are written with it: inspect.pyz, and serve.pyz over HTTP. Exit code 0 when
+done, 2 on an error.
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""Scores your own photographs: from a few normal images to scores, decisions, boxes and pictures.
+"""Finds defects in your own photographs, from a few normal images.
 
-    python predict.py --references normal/ --input parts/ --output results/parts
-    python predict.py --references normal/ --input parts/ --output results --save-detector part.safetensors
+    python predict.py --references normal/ --input parts/ --output results
+    python predict.py --references normal/ --save-detector part.safetensors \\
+        --input parts/ --output results
+    python predict.py --detector part.safetensors --input line/ --output again
+
     python predict.py --detector part.safetensors --input 'line/**/*.png' --format json | jq .score
     python predict.py --detector part.safetensors --input rtsp://camera/1 --output line   # until Ctrl-C
 

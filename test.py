@@ -1,7 +1,8 @@
 """Evaluates a checkpoint on a dataset, with every ablation.
 
-    python test.py --dataset mvtec --data-path data/mvtec --model-name fdsl --k-shot 1 --seed 14
-    python test.py --from-maps results/fdsl/mvtec/1shot/seed14/mul_13_2_0.5 --win-weight 0.3
+    python test.py --dataset mvtec --data-path data/mvtec --k-shot 1 --seed 14
+    python test.py --from-maps results/fdsl/mvtec/1shot/seed14/mul_13_2_0.5 \\
+        --win-weight 0.3
 
 By default the heads are those trained on the other dataset. Writes results/MODEL/DATASET/Kshot/seedS/RUN/. A
 run that was interrupted goes on with the same command after its last finished category. Several numbers of

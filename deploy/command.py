@@ -265,7 +265,6 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--settle",
         type=seconds,
-        default=SETTLE,
         metavar="SECONDS",
         help=f"--watch: a file is at rest when it has not changed for so long (default {SETTLE:g})",
     )
@@ -298,8 +297,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--watch and --pictures need --output DIR")
     if args.output is None and args.format != "json":
         parser.error("--output DIR is needed (only --format json can do without)")
-    if args.stop_after is not None and not args.watch:
-        parser.error("--stop-after is for --watch")
+    for flag, value in (("--settle", args.settle), ("--stop-after", args.stop_after)):
+        if value is not None and not args.watch:
+            parser.error(f"{flag} is for --watch")
+    args.settle = SETTLE if args.settle is None else args.settle
     return args
 
 

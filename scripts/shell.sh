@@ -94,7 +94,9 @@ wrong_argument() {
 name_arguments() {
     MODEL=$1
     COMMON_FLAGS=(--model-name "$1" --device "$2" --use-nam "$3" "${@:10}")
-    TEST_FLAGS=(--winmode "$4" --win-size "$5" --win-stride "$6" --win-weight "$7" --seed "$8" --k-shot "$9")
+    TEST_FLAGS=(--winmode "$4" --seed "$8" --k-shot "$9")
+    [ "$4" = nan ] || TEST_FLAGS+=(--win-size "$5" --win-stride "$6")
+    [ "$4" != mul ] || TEST_FLAGS+=(--win-weight "$7")
 }
 
 # model_and_device "$@": MODEL, DEVICE and backbone flags as $model, $device and $flags, and SEEDS and SHOTS of the
@@ -122,6 +124,22 @@ given_folder() {
         esac
     done
     echo "$found"
+}
+
+# words_without WORDS FLAG...: the words of a command line without these flags and the value of each.
+words_without() {
+    local words word skip="" left=()
+    read -ra words <<< "$1"
+    for word in ${words[@]+"${words[@]}"}; do
+        if [ -n "$skip" ]; then
+            skip=""
+        elif [[ " ${*:2} " == *" $word "* ]]; then
+            skip=yes
+        elif [[ " ${*:2} " != *" ${word%%=*} "* ]]; then
+            left+=("$word")
+        fi
+    done
+    echo "${left[*]-}"
 }
 
 # train_on DATASET FOLDER / test_on DATASET FOLDER: one run; TRAIN_ARGS and TEST_ARGS of the environment are added.

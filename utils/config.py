@@ -58,14 +58,14 @@ class BackboneConfig(Options):
 
     model: str = option(
         "ViT-L-14-336-quickgelu",
-        help="image encoder: a ViT of open_clip, or timm/NAME for one of timm; for instance "
+        help="image encoder; a ViT of open_clip, or timm/NAME for one of timm, for instance "
         "timm/vit_small_patch14_reg4_dinov2.lvd142m (default $default)",
     )
     pretrained: str = option(
         "openai",
         place=True,
         metavar="TAG|FILE|none",
-        help="weights: a tag, a file, or none for random ones; a tag of open_clip or timm (default $default, "
+        help="weights: a tag, a file or none (random ones); a tag of open_clip or timm (default $default, "
         "or the model's own)",
     )
     model_config: str | None = option(

@@ -239,6 +239,10 @@ class Asked(dict[str, Any]):
         return given + (["--threshold-from"] if source in ("labels", "batch") else [])
 
 
+OF_HEADS: Rule = (  # of test.py's flags too
+    lambda it: it.place_of_heads and it["checkpoint"],
+    "{it.place_of_heads} says where heads are looked up, and --checkpoint names them: leave one out",
+)
 OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
     (
         lambda it: it["detector"] and it.making,
@@ -248,10 +252,7 @@ OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
         lambda it: not it["detector"] and it.changes,
         "--add-references and --forget change a saved detector: name it with --detector",
     ),
-    (
-        lambda it: it.place_of_heads and it["checkpoint"],
-        "{it.place_of_heads} says where heads are looked up, and --checkpoint names them: leave one out",
-    ),
+    OF_HEADS,
     (
         lambda it: it.place_of_heads and not METHODS[it["method"] or DEFAULT].needs_heads,
         "{it.place_of_heads} says where trained heads are looked up, and the method has none: leave it out, "

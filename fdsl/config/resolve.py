@@ -22,9 +22,23 @@ OF_DETECTORS: Mapping[str, Option] = {
     **options_of(MethodConfig),
     **options_of(BackboneConfig),
 }
-OF_HEADS, WORDS = (
-    tuple(name for name, one in OF_DETECTORS.items() if one.needs == needs) for needs in (HEADS, TEXT)
+OF_HEADS, WORDS, OF_WINDOWS, OF_SEARCH = (
+    tuple(name for name, one in OF_DETECTORS.items() if one.needs == needs)
+    for needs in (HEADS, TEXT, WINDOWS, SEARCH)
 )
+EFFECTS = {  # setting that a method or a window mode may have no use for -> where it has an effect
+    **dict.fromkeys(
+        OF_SEARCH, "does not go with --method {method}, which searches for no patches: change it"
+    ),
+    **dict.fromkeys(
+        (*OF_HEADS, "checkpoint", "checkpoints"),
+        "does not go with --method {method}, which has no trained heads: add --method " + WITH_HEADS,
+    ),
+    **dict.fromkeys(OF_WINDOWS, "is for local windows: add --winmode mul or onlywin"),
+    "index_memory": "chooses among the windows of references that are searched: add --winmode mul or onlywin "
+    "to a method that searches for patches",
+    "win_weight": "is the share of local windows: add --winmode mul",
+}
 
 
 def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
@@ -104,25 +118,13 @@ def other_maps(name: str, stored: str) -> str:
     )
 
 
-def refuse_of_heads(given: Mapping[str, Any], method: str) -> None:
-    """ConfigError for settings of trained heads with a method that has none."""
-    for name in () if METHODS[method].needs_heads else ("checkpoint", "checkpoints", *OF_HEADS):
-        if given.get(name):
-            raise ConfigError(
-                f"--{name.replace('_', '-')} {given[name]} does not go with --method {method}, which has no "
-                "trained heads: leave it out."
-            )
-
-
-def refuse_windows_without_mode(given: Mapping[str, Any], method: str) -> None:
-    """ConfigError for LFE's settings where a method without trained heads looks through no windows."""
-    names = [name for name, option in OF_DETECTORS.items() if option.needs == WINDOWS]
-    for name in () if given.get("winmode") else names:
-        if given.get(name) is not None:
-            raise ConfigError(
-                f"{OF_DETECTORS[name].flag} is for local windows, which method {method} looks through only "
-                "with --winmode mul or onlywin; add one of them, or leave the flag out."
-            )
+def refuse_without_effect(given: Mapping[str, Any]) -> None:
+    """ConfigError for a setting that the given method or window mode has no use for. What is wrong with the
+    others of `of_no_use` is said by the rules of fdsl/config/contradictions.py."""
+    for name in of_no_use(given):
+        if name in EFFECTS and given.get(name) is not None:
+            flag, method = name.replace("_", "-"), given.get("method") or WITH_HEADS
+            raise ConfigError(f"--{flag} {EFFECTS[name].format(method=method)}, or leave it out.")
 
 
 def of_no_use(given: Mapping[str, Any]) -> list[str]:
@@ -134,7 +136,7 @@ def of_no_use(given: Mapping[str, Any]) -> list[str]:
     there = {
         WINDOWS: winmode != "nan",
         HEADS: method.needs_heads,
-        SEARCH: method.matches,
+        SEARCH: method.matches and given.get("fd") != "none",
         COMPONENTS: bool(method.parts),
         TEXT: bool(method.reads_text or given.get("with_text")),
     }

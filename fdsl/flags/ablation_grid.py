@@ -30,7 +30,7 @@ def add_ablate_flags(parser: argparse.ArgumentParser) -> None:
         action="append",
         nargs="+",
         metavar="NAME=V1,V2",
-        help="a run for each combination of the values of these flags, for instance winmode=nan,mul "
+        help="a run for each combination of these values; for instance winmode=nan,mul "
         f"use-nam=0,1 (parts of one value are joined by {TOGETHER}: layers=6+12,24), and a table of all; "
         "what shares the backbone's work is encoded once. Given again: more combinations, with a table of "
         "their own",

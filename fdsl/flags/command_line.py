@@ -25,16 +25,14 @@ from utils.errors import ConfigError
 
 logger = logging.getLogger("fdsl")
 YES, NO = "true", "false"  # in a file, of a flag that takes no value
-SHOWN_EXAMPLES = 3  # lines of a command's description that --help repeats
 LONG_CHOICES = 20  # characters, from which on it does not list a flag's values
 
 
 class CommandLine(Parser):
     """A command's flags, with one sentence for what cannot be read.
 
-    `common`: names of the flags that --help shows, in its order, each up to the first semicolon or bracket
-    of its text;
-    --help-all shows all of them. With `common` there are --config FILE and --save-config FILE too
+    `common`: names of the flags that --help shows, in its order, each up to the first semicolon or bracket of
+    its text; --help-all shows all of them. With `common` there are --config FILE and --save-config FILE too
     (fdsl/flags/settings_file.py).
     """
 
@@ -187,10 +185,8 @@ def _name(action: argparse.Action) -> str:
 
 def _beginning(description: str) -> tuple[str, str]:
     """The first paragraph of a command's description, and its first examples."""
-    lines = description.strip().splitlines()
-    end = lines.index("") if "" in lines else len(lines)
-    examples = [line for line in lines if line.startswith("    ")]
-    return " ".join(lines[:end]), "\n".join(examples[:SHOWN_EXAMPLES])
+    summary, examples, *_ = *description.strip().split("\n\n"), "", ""
+    return " ".join(summary.splitlines()), examples
 
 
 def _brief(action: argparse.Action) -> argparse.Action:
@@ -200,7 +196,8 @@ def _brief(action: argparse.Action) -> argparse.Action:
     if action.choices is not None and len(",".join(map(str, action.choices))) > LONG_CHOICES:
         short.metavar = "NAME"
     if action.nargs == "+":
-        short.nargs, short.metavar = None, f"{action.metavar or action.dest.upper()} ..."
+        named = str(action.metavar or action.dest.upper()).split("|")
+        short.nargs, short.metavar = None, f"{'|'.join(named[:2])} ..."
     if isinstance(action, argparse.BooleanOptionalAction):
         short.option_strings = action.option_strings[:1]
     return short

@@ -14,7 +14,7 @@ from data.labels import read_labels
 from data.live import Source
 from fdsl.api import AnomalyDetector
 from fdsl.config.contradictions import OF_SAVED, OF_THRESHOLDS, Asked, first_contradiction
-from fdsl.config.resolve import OF_HEADS, refuse_windows_without_mode, window_config
+from fdsl.config.resolve import OF_HEADS, refuse_without_effect, window_config
 from fdsl.flags.command_line import CommandLine
 from fdsl.flags.predict_flags import COMMON, EVERY, contradiction, make_parser
 from fdsl.flags.preset_flag import take_preset
@@ -131,6 +131,7 @@ def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         logger.info("detector %s: method %s, %d reference(s)", args.detector, name, references)
         return detector
     take_default_method(args)
+    refuse_without_effect(vars(args))
     method, checkpoint = METHODS[args.method], args.checkpoint
     names = [name for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)]
     flags = {**{name: vars(args).get(name) for name in names}, **places, "method": args.method}
@@ -145,7 +146,6 @@ def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     if checkpoint is not None:
         logger.info("method %s: heads of %s", args.method, checkpoint)
         return AnomalyDetector.from_checkpoint(checkpoint, windows=window_config(vars(args)), **flags)
-    refuse_windows_without_mode(vars(args), args.method)
     windows = window_config({**vars(args), "winmode": args.winmode or "nan"})
     logger.info("method %s: no trained heads asked for, %s", args.method, method.sentence)
     return AnomalyDetector.from_backbone(windows=windows, **without(flags, OF_HEADS))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data.datasets import DATASETS
+from fdsl.config.contradictions import OF_HEADS, Asked, first_contradiction
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.flags.ablation_grid import Settings, add_ablate_flags, as_text, combinations, read_tables
 from fdsl.flags.arguments import name_part, real, whole
@@ -14,6 +15,7 @@ from fdsl.flags.command_line import CommandLine
 from fdsl.flags.groups import add_detector_options, add_max_pixels, add_option, add_options, add_runtime_flags
 from fdsl.flags.preset_flag import add_preset_flag, take_preset
 from models.methods.registry import METHODS, WITH_HEADS
+from utils.config import PLACES
 from utils.options import options_of
 
 # Not set by argparse: with --from-maps the stored run decides.
@@ -25,11 +27,14 @@ DEFAULTS = {
 
 COMMON = (  # what --help shows
     *("dataset", "data-path", "method", "checkpoint", "model-name", "k-shot", "seed", "preset", "results"),
-    *("ablate", "from-maps", "device", "config"),
+    *("ablate", "from-maps", "device"),
 )
 
 # What finished maps have behind them.
-OF_COMPUTING = ("preset", "device", "precision", "batch-size", "workers", "memory", "checkpoints")
+OF_COMPUTING = (
+    *("preset", "device", "precision", "batch-size", "workers", "memory", "checkpoints"),
+    *(name.replace("_", "-") for name in PLACES),
+)
 
 
 def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
@@ -44,12 +49,17 @@ def parse(argv: list[str] | None, description: str) -> list[argparse.Namespace]:
     add_ablate_flags(parser)
     add_runtime_flags(parser)
     args = parser.parse_args(argv)
+    if problem := first_contradiction((OF_HEADS,), Asked({**vars(args), "model_name": None})):
+        parser.error(problem)
     _refuse_several_maps(args, parser)
     _refuse_several_submissions(args, parser)
     tables = read_tables(args, parser)
     parser.save_settings(args)
     take_preset(args)
-    return [run for one in _combined(args, tables, parser) for run in one_by_one(_filled(one))]
+    runs = [run for one in _combined(args, tables, parser) for run in one_by_one(_filled(one))]
+    if len(runs) == 1:
+        parser.refuse_without_effect("one run, which has no memory to share", ("memory",))
+    return runs
 
 
 def _refuse_several_maps(args: argparse.Namespace, parser: CommandLine) -> None:
@@ -86,6 +96,9 @@ def _combined(
         for one in _distinct(args.checkpoint)
     ]
     combined = [one for each in made for one in combinations(each, tables[each.table], parser)]
+    for name, value in vars(args).items():
+        if value is not None and all(getattr(one, name) is None for one in combined):
+            parser.error(f"--{name.replace('_', '-')} has an effect in none of these runs: leave it out")
     return list({as_text(one): one for one in combined}.values())
 
 
@@ -128,14 +141,15 @@ def _add_run_flags(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="FILE",
-        help="default CHECKPOINTS/MODEL/<the other dataset>.safetensors; several: a run for each",
+        help="trained heads; default CHECKPOINTS/MODEL/<the other dataset>.safetensors; several: a run for "
+        "each",
     )
     add_option(parser, options_of(DetectorConfig)["method"])
     parser.add_argument(
         "--checkpoints",
         type=Path,
         metavar="DIR",
-        help="where the default lies (default checkpoints); --checkpoint comes first",
+        help="where the default of --checkpoint lies (default checkpoints)",
     )
     parser.add_argument(
         "--results",

@@ -18,25 +18,25 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         type=Path,
         required=True,
         metavar="FILE",
-        help="what predict.py --save-detector, or the page of app.py, wrote",
+        help="a fitted detector; what predict.py --save-detector or the page wrote",
     )
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.onnx", help="what is written")
     parser.add_argument(
         "--weights",
         choices=("fp32", "fp16"),
         default="fp32",
-        help="fp16: weights and memory are kept in float16, in half the size; maps move by about 0.001, and "
+        help="fp16: in half the size; weights and memory are kept in float16, maps move by about 0.001, and "
         "nothing is computed faster (default fp32)",
     )
     parser.add_argument(
         "--operators",
         choices=("onnxruntime", "onnx"),
         default="onnxruntime",
-        help="onnx: those of the standard alone, for OpenVINO and for other programs than onnxruntime, whose "
+        help="onnx: the standard's alone; for OpenVINO and for other programs than onnxruntime, whose "
         "own ones are faster where it computes by itself (default onnxruntime)",
     )
     parser.add_argument(
-        "--pretrained", metavar="TAG|FILE", help="where the backbone's weights lie now, if they have moved"
+        "--pretrained", metavar="TAG|FILE", help="where the backbone's weights lie now; if they have moved"
     )
     parser.add_argument(
         "--model-config", metavar="DIR", help="where the backbone's model file lies now, if it has moved"

@@ -18,7 +18,7 @@ PORT = 7860
 SHORTEST_TOKEN = 16  # characters
 
 COMMON = (  # what --help shows
-    *("detector", "references", "add-references", "preset", "port", "host", "token", "device", "config"),
+    *("detector", "references", "add-references", "preset", "port", "host", "token", "device"),
 )
 
 
@@ -33,12 +33,13 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
         "--host",
         default=HOST,
         metavar="ADDRESS",
-        help=f"where it listens, 0.0.0.0 for all addresses of this machine; needs --token (default {HOST})",
+        help="where it listens; 0.0.0.0: all addresses of this machine, which needs --token (default "
+        f"{HOST})",
     )
     page.add_argument(
         "--token",
         metavar="SECRET",
-        help="who opens the page has to know it: http://ADDRESS:PORT/?token=SECRET; "
+        help="secret that a visitor has to know; http://ADDRESS:PORT/?token=SECRET; "
         f"at least {SHORTEST_TOKEN} characters",
     )
     page.add_argument(

@@ -37,7 +37,7 @@ OF_INPUT = (  # what only photographs that are inspected have a use for
 EVERY = 1.0  # seconds between two frames of a camera
 COMMON = (  # what --help shows
     *("references", "input", "output", "calibration", "false-alarm-rate", "preset", "save-detector"),
-    *("detector", "add-references", "format", "device", "show", "doctor", "config"),
+    *("detector", "add-references", "format", "device", "doctor"),
 )
 
 
@@ -77,8 +77,7 @@ def make_parser(parser: CommandLine) -> CommandLine:
     what.add_argument(
         "--doctor",
         action="store_true",
-        help="check this machine, say what is to be done, and end; packages, GPU, precision, weights and a "
-        "timed pass",
+        help="check this machine and say what to do; packages, GPU, precision, weights and a timed pass",
     )
     what.add_argument(
         "--output", type=Path, metavar="DIR", help="folder of the results (needed unless --format json)"
@@ -95,15 +94,15 @@ def _add_decision_flags(parser: argparse.ArgumentParser) -> None:
         "--false-alarm-rate",
         type=_rate,
         metavar="0..1|none",
-        help="target false-positive rate: how often a normal image may be called anomalous; from "
+        help="target false-positive rate; how often a normal image may be called anomalous; from "
         "--calibration, or else estimated from the references alone; none: no threshold",
     )
     decision.add_argument(
         "--calibration",
         nargs="+",
         metavar="DIR|FILE",
-        help="further normal images: a more reliable threshold; it is their conformal quantile: a rate of "
-        "0.01 takes 99 of them, 0.05 takes 19",
+        help="further normal images, for the threshold; it is their conformal quantile, which is more "
+        "reliable: a rate of 0.01 takes 99 of them, 0.05 takes 19",
     )
     decision.add_argument(
         "--threshold", type=float, metavar="N", help="call a photograph anomalous from this score on"
@@ -130,7 +129,7 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
         "--format",
         choices=("text", "json"),
         default="text",
-        help="json: one JSON object per line on standard output; as it goes",
+        help="json: one JSON object per line; on standard output, as it goes",
     )
     written.add_argument(
         "--save-detector", type=Path, metavar="FILE", help="write everything that later runs need"
@@ -184,13 +183,13 @@ def add_detector_flags(parser: argparse.ArgumentParser, reads_files: bool = True
         "--add-references",
         nargs="+",
         metavar="DIR|FILE",
-        help="with --detector: add normal images to its references; its threshold is estimated anew",
+        help="add normal images to --detector's references; its threshold is estimated anew",
     )
     group.add_argument(
         "--forget", nargs="+", metavar="NAME", help="with --detector: take references out, by name or digest"
     )
     group.add_argument(
-        "--detector", type=Path, metavar="FILE", help="use what --save-detector, or the page of app.py, wrote"
+        "--detector", type=Path, metavar="FILE", help="use what --save-detector or the page wrote"
     )
     group.add_argument(
         "--min-area",

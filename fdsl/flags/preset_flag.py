@@ -17,7 +17,7 @@ def add_preset_flag(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--preset",
         choices=PRESETS,
-        help=f"a backbone by name: {', '.join(PRESETS)}; with its layers and image size ({listed}). The "
+        help=f"{', '.join(PRESETS)}; a backbone with its layers and image size ({listed}). The "
         "values are printed; flags that are given explicitly override them",
     )
 

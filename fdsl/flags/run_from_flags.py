@@ -13,8 +13,7 @@ from fdsl.config.resolve import (
     backbone_config,
     method_config,
     other_maps,
-    refuse_of_heads,
-    refuse_windows_without_mode,
+    refuse_without_effect,
     window_config,
 )
 from fdsl.config.run_config import DetectorConfig, RunConfig
@@ -35,11 +34,13 @@ logger = logging.getLogger("fdsl")
 
 def new_config(args: argparse.Namespace) -> tuple[RunConfig, Checkpoint | None]:
     """The run that the flags ask for, and its checkpoint (None without trained heads)."""
-    method = METHODS[args.method]
-    if not method.needs_heads:
+    refuse_without_effect(vars(args))
+    if not METHODS[args.method].needs_heads:
         return _untrained_config(args), None
     path = args.checkpoint or _default_checkpoint(args)
     checkpoint = load_checkpoint(path)
+    if checkpoint.options is not None:
+        refuse_without_effect({**vars(args), "fd": checkpoint.options.fd})
     backbone = backbone_config(vars(args), checkpoint.backbone)
     options = method_config(vars(args), checkpoint.options, checkpoint.has_nam)
     config = _config_of(args, backbone, options)
@@ -59,9 +60,7 @@ def _default_checkpoint(args: argparse.Namespace) -> Path:
 
 
 def _untrained_config(args: argparse.Namespace) -> RunConfig:
-    """A run without trained heads; ConfigError for flags that only such heads have a use for."""
-    refuse_of_heads(vars(args), args.method)
-    refuse_windows_without_mode(vars(args), args.method)
+    """A run without trained heads, and without windows where none are asked for."""
     args = argparse.Namespace(**{**vars(args), "use_nam": 0, "winmode": args.winmode or "nan"})
     return _config_of(args, backbone_config(vars(args)), method_config(vars(args)))
 
@@ -108,6 +107,10 @@ def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
             "to its end first."
         )
     refuse_changes(args, config)
+    made = config.detector
+    refuse_without_effect(
+        {**vars(args), "method": made.method, "winmode": args.winmode or made.windows.winmode}
+    )
     windows = window_config(vars(args), config.detector.windows)
     return replace(
         config,

@@ -14,7 +14,7 @@ from utils.config import SEVERAL, SYNTHETIC, BackboneConfig, MethodConfig
 
 COMMON = (  # what --help shows
     *("dataset", "data-path", "model-name", "checkpoints", "epochs", "batch-size", "synthetic", "seed"),
-    *("model", "pretrained", "device", "config"),
+    *("model", "pretrained", "device"),
 )
 
 
@@ -50,6 +50,8 @@ def parse(argv: list[str] | None, description: str) -> argparse.Namespace:
     if args.synthetic and args.augmentation:
         parser.error("--synthetic is an augmentation of its own: leave --augmentation out")
     args.augmentation = SYNTHETIC.get(args.synthetic, args.augmentation)
+    if args.fd == "none":
+        parser.refuse_without_effect("--fd none, whose heads see no references", ("align", "k-shot"))
     parser.save_settings(args)
     return args
 
@@ -73,8 +75,8 @@ def add_training_flags(parser: argparse.ArgumentParser) -> None:
         choices=tuple(SYNTHETIC),
         nargs="?",
         const="only",
-        help="learn from defects drawn on normal training images; they need no masks; mixed: from the "
-        "defects with masks too",
+        help="learn from synthetic defects; they are drawn on normal training images and need no masks; "
+        "mixed: from the defects with masks too",
     )
     training.add_argument(
         "--force", action="store_true", help="train again though the same checkpoint is there"

@@ -55,7 +55,7 @@ CASES = {
 
 
 def of_heads(command, checkpoint):
-    trained = "nearest" not in command and "subspace" not in command
+    trained = not {"nearest", "subspace", "method=nearest"} & set(command)
     return [*command, "--checkpoint", str(checkpoint)] if trained else command
 
 
@@ -63,10 +63,10 @@ def of_heads(command, checkpoint):
 def test_each_combination_has_the_files_of_its_own_command(case, datasets, backbone, checkpoint, tmp_path):
     ablated, alone = CASES[case]
     draws = ["--k-shot", "2", "--seed", "15"]
-    flags = [*backbone, *QUICK, "--checkpoint", str(checkpoint), *draws]
-    run(datasets[0], tmp_path / "together", flags, "--ablate", *ablated)
+    flags = [*backbone, *QUICK, *draws]
+    run(datasets[0], tmp_path / "together", flags, *of_heads(["--ablate", *ablated], checkpoint))
     for command in alone:
-        run(datasets[0], tmp_path / "alone", [*backbone, *QUICK, *draws], *of_heads(command, checkpoint))
+        run(datasets[0], tmp_path / "alone", flags, *of_heads(command, checkpoint))
     singly, together = files_of(tmp_path / "alone"), files_of(tmp_path / "together")
     tables = {name for name in together if "ablation" in name}
     assert {name for name in together if name not in tables} == set(singly)

@@ -69,6 +69,18 @@ def test_some_kinds_with_other_values(ablations):
     )
 
 
+def test_heads_that_are_named_are_not_looked_up_too(ablations):
+    run, calls = ablations
+    given = {"TEST_ARGS": "--checkpoints heads --pictures 0", "TRAIN_ARGS": "--k-shot=4 --epochs 2"}
+    done = run(KINDS="discrepancy shots", **given)
+    assert done.returncode == 0, done.stderr
+    named, looked_up = [call.split(" ")[1:] for call in calls() if call.startswith("test ")][:2]
+    assert "--checkpoints" not in named and "heads/fdsl-none/mvtec.safetensors" in named
+    assert named[-2:] == ["--pictures", "0"] and "--checkpoints" in looked_up
+    trained = [call for call in calls() if call.startswith("train ")]
+    assert all(("--k-shot" in call) != ("--fd none" in call) and "--epochs 2" in call for call in trained)
+
+
 @pytest.mark.parametrize(
     ("words", "environment", "reported"),
     [

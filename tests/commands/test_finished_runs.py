@@ -69,7 +69,7 @@ def test_the_training_free_method_looks_at_the_whole_image_unless_it_is_told_oth
     with pytest.raises(ConfigError, match="--win-size is for local windows"):
         test.main(arguments("--win-size", "3"))
     for flag in ("--checkpoint", "--checkpoints"):
-        with pytest.raises(ConfigError, match=f"{flag} heads does not go with --method nearest"):
+        with pytest.raises(ConfigError, match=f"{flag} does not go with --method nearest"):
             test.main(arguments(flag, "heads"))
 
 

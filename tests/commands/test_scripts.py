@@ -56,6 +56,17 @@ def test_a_missing_argument_or_dataset_is_said():
     assert ran.returncode == 2 and "'stray'" in ran.stderr
 
 
+def test_flags_of_windows_are_passed_where_there_are_windows(stubbed):
+    run, calls = stubbed("test_few_shot.sh")
+    for winmode, names in (
+        ("mul", {"--win-size", "--win-stride", "--win-weight"}),
+        ("onlywin", {"--win-size", "--win-stride"}),
+        ("nan", set()),
+    ):
+        assert run("m", "cpu", "1", winmode, "4", "2", "0.5", "14", "1").returncode == 0
+        assert {word for word in calls()[-1].split() if word.startswith("--win-")} == names
+
+
 @pytest.mark.slow
 def test_the_script_trains_on_one_and_tests_on_the_other(datasets, tiny_configs, tmp_path):
     places = ["--checkpoints", str(tmp_path / "checkpoints")]
