@@ -124,15 +124,18 @@ def test_equal_scores_are_their_own_threshold():
     assert batch_threshold(np.full(9, 0.3), np.full(9, 0.3), 0.05).score == pytest.approx(0.3)
 
 
+WIDE = Prior(0.2, 0.1, 0.3, 0.2)
+
+
 @pytest.mark.parametrize(
     "kinds, prior, words",
     [
         ([SELF_MATCH, MASKED], None, "From 1 reference: it cannot show"),
-        ([LEAVE_COPY_OUT], Prior(0.2, 0.1, 0.3, 0.2), "other products had 0 to 27 false"),
-        ([LEAVE_COPY_OUT] * 2, Prior(0.2, 0.1, 0.3, 0.2), "From 2 references: at a target of 1 %, other "),
-        ([LEAVE_COPY_OUT] * 3, Prior(0.2, 0.1, 0.3, 0.2), "other products had 0 to 10 false"),
-        ([LEAVE_ONE_OUT] * 2, Prior(0.2, 0.1, 0.3, 0.2), "other products had 0 to 45 false"),
-        ([LEAVE_ONE_OUT] * 4, Prior(0.2, 0.1, 0.3, 0.2), "other products had 0 to 15 false"),
+        ([LEAVE_COPY_OUT], WIDE, "0 to 27 of 100 normal images were false alarms, and 53 % of"),
+        ([LEAVE_COPY_OUT] * 2, WIDE, "From 2 references: at a target of 1 %, on other products"),
+        ([LEAVE_COPY_OUT] * 3, WIDE, "0 to 10 of 100 normal images were false alarms, and 81 % of"),
+        ([LEAVE_ONE_OUT] * 2, WIDE, "0 to 45 of 100 normal images were false alarms, and 52 % of"),
+        ([LEAVE_ONE_OUT] * 4, WIDE, "0 to 15 of 100 normal images were false alarms, and 80 % of"),
         ([LEAVE_ONE_OUT] * 8, None, "From 8 references: expect several times"),
         ([CALIBRATION] * 19, None, "From 19 calibration images: the target rate holds"),
     ],
@@ -141,6 +144,7 @@ def test_it_says_how_far_a_threshold_is_to_be_trusted(kinds, prior, words):
     values = np.linspace(0.2, 0.25, len(kinds))
     found = NormalScores(values, values, np.array(kinds), 0.1, prior)
     assert words in found.trust and ("--calibration" in found.trust) == (CALIBRATION not in kinds)
+    assert ("the ranking more than the decision" in found.trust) == ("53 %" in words or "52 %" in words)
     assert found.gave(found.threshold(0.05)) and is_normal(values, values, found.kinds)
 
 
