@@ -92,6 +92,12 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         return Image.fromarray(np.where(defect, np.uint8(255), np.uint8(0)))
 
 
+def mask_values(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """The numbers (H,W) in one mask file, upright, as they are. DataError as from open_image."""
+    with _opened(path, max_pixels) as image:
+        return _mask_values(upright(image))
+
+
 def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
     """What is wrong with a mask of another (width, height) than its upright photograph's, with the cure; ""
     for one of the same."""

@@ -19,7 +19,7 @@ from tabulate import tabulate
 from fdsl.config.describe import SEES
 from fdsl.evaluation.summary_rows import Row, find_runs, table_rows
 from fdsl.flags.command_line import CommandLine
-from fdsl.metrics.exact import METRIC_NAMES
+from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES
 from fdsl.report.published import DATASET_TITLES
 from fdsl.report.tables import UNDEFINED, mean_and_spread
 from utils.command import run_command
@@ -37,7 +37,7 @@ CSV_COLUMNS = (
     "categories",
     "comparable",
     "sees_test_set",
-    *(f"{name}_{part}" for name in METRIC_NAMES for part in ("mean", "std")),
+    *(f"{name}_{part}" for name in ALL_METRICS for part in ("mean", "std")),
     "source",
 )
 
@@ -92,22 +92,23 @@ def warnings_of(rows: Sequence[Row]) -> list[str]:
 
 def _table(rows: Sequence[Row]) -> str:
     sees = any(row.sees_test_set for row in rows)
+    metrics = [name for name in ALL_METRICS if name in METRIC_NAMES or any(r.metrics[name] for r in rows)]
     lines = [
         [
             str(row.shots),
             _plain(row.method) + (" (published)" if row.published else ""),
             " ".join(map(str, row.seeds)),
             *([_sees_in_cell(row)] if sees else []),
-            *(mean_and_spread(row.metrics[name]) for name in METRIC_NAMES),
+            *(mean_and_spread(row.metrics[name]) for name in metrics),
         ]
         for row in rows
     ]
     return tabulate(
         lines,
-        headers=["shots", "method", "seeds", *([SEES] if sees else []), *METRIC_NAMES],
+        headers=["shots", "method", "seeds", *([SEES] if sees else []), *metrics],
         tablefmt="github",
         disable_numparse=True,
-        colalign=["right", "left", "left", *(["left"] if sees else []), *["right"] * len(METRIC_NAMES)],
+        colalign=["right", "left", "left", *(["left"] if sees else []), *["right"] * len(metrics)],
     )
 
 
@@ -146,7 +147,7 @@ def _csv_row(row: Row) -> list[object]:
         None if row.published else " ".join(row.categories),
         row.comparable,
         None if row.published else row.sees_test_set,
-        *(part for name in METRIC_NAMES for part in row.metrics[name] or (None, None)),
+        *(part for name in ALL_METRICS for part in row.metrics[name] or (None, None)),
         row.source,
     ]
 

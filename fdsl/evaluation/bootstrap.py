@@ -1,4 +1,4 @@
-"""How sure a difference between two runs is: a bootstrap of the seven metrics over the test images.
+"""How sure a difference between two runs is: a bootstrap of the published seven metrics over the test images.
 
 Each image is kept as counts of its scores in bins, normal and defective pixels apart, so that a metric of
 resampled images is one of weighted sums of counts. Normal and defective images are resampled apart, so that

@@ -3,20 +3,23 @@ masks and labels."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from fdsl.metrics.exact import METRIC_NAMES, PixelMetrics, image_metrics
+from data.saturation import SaturatingRegion
+from fdsl.metrics.exact import ALL_METRICS, LOW_LIMIT, PRO_LIMIT, PixelMetrics, SaturatedPro, image_metrics
 from fdsl.metrics.overlap import Overlap
 from fdsl.scoring import image_scores, map_batches, upsample_maps
+
+ReadMask = Callable[[int, int | str], np.ndarray | None]
 
 
 @dataclass(frozen=True)
 class CategoryEvaluation:
-    """One category's seven metrics (None where not defined), image scores (n,), the two F1-max thresholds,
-    and how pixel scores are distributed (None with pixels of one kind alone)."""
+    """One category's metrics by ALL_METRICS (None where not defined), image scores (n,), the two F1-max
+    thresholds, and how pixel scores are distributed (None with pixels of one kind alone)."""
 
     metrics: dict[str, float | None]
     scores: np.ndarray
@@ -25,24 +28,44 @@ class CategoryEvaluation:
     overlap: Overlap | None = None
 
 
+@dataclass(frozen=True)
+class Saturation:
+    """Of images whose masks say how much of a region saturates: the kind of each one's defect, and image i's
+    regions at a side (`read_mask`)."""
+
+    kinds: Sequence[str]
+    read_regions: Callable[[int, int | str], list[SaturatingRegion]]
+
+
 def evaluate_category(
     maps: np.ndarray,
     raw_scores: np.ndarray,
     labels: np.ndarray,
-    read_mask: Callable[[int, int | str], np.ndarray | None],
+    read_mask: ReadMask,
     image_score: str,
     metric_side: int | str,
+    saturation: Saturation | None = None,
 ) -> CategoryEvaluation:
     """Metrics of fused maps (n,G,G), raw scores (n,) and labels (n,) bool.
 
     `read_mask(i, metric_side)` gives image i's mask (H,W) bool at the side asked for (`full`: its own), or
-    None where no mask is known; such images take no part in the pixel metrics.
+    None where no mask is known; such images take no part in the pixel metrics. Without a `saturation` there
+    is no saturated PRO.
     """
     scores = image_scores(maps, raw_scores, image_score)
-    pixels = _pixels(maps, read_mask, metric_side)
-    metrics = {**pixels.compute(), **image_metrics(scores, labels)}
+    pixels, by_kind = PixelMetrics(), dict[str, SaturatedPro]()
+    if saturation is not None:
+        by_kind = {kind: SaturatedPro() for kind, defect in zip(saturation.kinds, labels) if defect}
+    for index, single, mask in _with_masks(maps, read_mask, metric_side):
+        pixels.update(single, mask)
+        for kind, of_kind in by_kind.items():
+            if saturation is not None and labels[index] and saturation.kinds[index] == kind:
+                of_kind.update(single, saturation.read_regions(index, metric_side))
+            elif not labels[index]:
+                of_kind.update(single)
+    metrics = {**pixels.compute(), **image_metrics(scores, labels), **_saturated(by_kind.values())}
     return CategoryEvaluation(
-        {name: metrics[name] for name in METRIC_NAMES},
+        {name: metrics[name] for name in ALL_METRICS},
         scores,
         metrics["f1_threshold_px"],
         metrics["f1_threshold_sp"],
@@ -50,19 +73,27 @@ def evaluate_category(
     )
 
 
-def _pixels(
-    maps: np.ndarray, read_mask: Callable[[int, int | str], np.ndarray | None], side: int | str
-) -> PixelMetrics:
-    """The maps with their masks, as far as these are known, at one side or each at its mask's own."""
-    pixels = PixelMetrics()
+def _saturated(kinds: Iterable[SaturatedPro]) -> dict[str, float | None]:
+    """Saturated PRO, the mean over the kinds of defects, each with all normal images, as MVTec LOCO's authors
+    give it of logical and of structural anomalies."""
+    found = {}
+    for name, limit in (("auspro", PRO_LIMIT), ("auspro_05", LOW_LIMIT)):
+        values = [value for kind in kinds if (value := kind.pro(limit)) is not None]
+        found[name] = float(np.mean(values)) if values else None
+    return found
+
+
+def _with_masks(
+    maps: np.ndarray, read_mask: ReadMask, side: int | str
+) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """(number, map, mask) of the images whose masks are known, at one side or each at its mask's own."""
     if isinstance(side, str):
         for index, single in enumerate(maps):
             if (mask := read_mask(index, side)) is not None:
-                pixels.update(upsample_maps(single[None], mask.shape)[0], mask)
-        return pixels
+                yield index, upsample_maps(single[None], mask.shape)[0], mask
+        return
     for part in map_batches(len(maps), side):
         masks = {index: read_mask(index, side) for index in range(part.start, part.stop)}
         there = {index: mask for index, mask in masks.items() if mask is not None}
         if there:
-            pixels.update(upsample_maps(maps[list(there)], side), np.stack(list(there.values())))
-    return pixels
+            yield from zip(there, upsample_maps(maps[list(there)], side), there.values())

@@ -11,7 +11,7 @@ from typing import Any
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.run_name import name_of
-from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
+from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES, MORE_METRICS, mean_metrics
 from fdsl.report.published import DATASET_TITLES, incomplete_categories, published_rows, unlike_the_paper
 from fdsl.report.tables import mean_and_std
 from utils.errors import ConfigError
@@ -22,8 +22,8 @@ RUNS = "*/*shot/seed*/*"
 
 @dataclass(frozen=True)
 class Run:
-    """One finished test run: its folder, its configuration, and the seven metrics of each category (fractions
-    or None)."""
+    """One finished test run: its folder, its configuration, and ALL_METRICS of each category (fractions or
+    None)."""
 
     folder: Path
     config: RunConfig
@@ -65,7 +65,7 @@ def load_run(folder: Path) -> Run:
         raise ConfigError("metrics.json is not JSON or has no categories")
     try:
         categories = {
-            category: {name: _fraction(values[name]) for name in METRIC_NAMES}
+            category: {name: _fraction(values[name]) for name in ALL_METRICS}
             for category, values in metrics["categories"].items()
         }
         return Run(folder, RunConfig.from_json(config), categories)
@@ -157,7 +157,7 @@ def _published_row(dataset: str, shots: int, published: Mapping[str, Any]) -> Ro
         dataset,
         shots,
         published["method"],
-        {name: published[name] for name in METRIC_NAMES},
+        {**{name: published[name] for name in METRIC_NAMES}, **dict.fromkeys(MORE_METRICS)},
         published=True,
         source=published["source"] + (f"; as quoted in {published['quoted']}" if published["quoted"] else ""),
     )
@@ -187,7 +187,7 @@ def _our_row(members: Sequence[Run], method: str) -> Row:
     config, categories = members[0].config, sorted(members[0].categories)
     seeds = [run.config.seed for run in members]
     means = [mean_metrics(run.categories) for run in members]
-    values = {name: [mean[name] for mean in means] for name in METRIC_NAMES}
+    values = {name: [mean[name] for mean in means] for name in ALL_METRICS}
     partly = [name for name, of_seeds in values.items() if 0 < of_seeds.count(None) < len(seeds)]
     incomplete = incomplete_categories(config.dataset, categories)
     return Row(

@@ -14,10 +14,11 @@ from PIL import Image
 from data.check import MOST_DEFECT
 from data.images import image_size, open_image, open_mask, rotation_doubt, size_doubt
 from data.records import Record
+from data.saturation import SaturatingRegion, Saturations
 from data.tensors import mask_to_tensor
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
-from fdsl.evaluation.category_metrics import evaluate_category
+from fdsl.evaluation.category_metrics import Saturation, evaluate_category
 from fdsl.evaluation.few_shot_split import FewShotSplit
 from fdsl.metrics.overlap import Overlap
 from fdsl.report.category_view import CategoryView
@@ -120,6 +121,22 @@ class CategoryFiles:
             return np.zeros(image_size(self.root / record.image_path, max_pixels=self.max_pixels)[::-1], bool)
         return np.asarray(mask) > 0
 
+    def saturation(self) -> Saturation | None:
+        """How much of each region saturates; None where no file says it. DataError for one that is wrong."""
+        saturations = Saturations.of(self.root, self.records)
+        if saturations is None:
+            return None
+
+        def regions(index: int, side: int | str) -> list[SaturatingRegion]:
+            found = saturations.regions(self.root / self.records[index].mask_path, self.max_pixels)
+            if isinstance(side, str):
+                return found
+            masks = (Image.fromarray(region.mask.astype(np.uint8) * np.uint8(255)) for region in found)
+            smaller = (mask_to_tensor(mask, side)[0].numpy() > 0 for mask in masks)
+            return [SaturatingRegion(mask, region.share) for mask, region in zip(smaller, found)]
+
+        return Saturation([record.defect for record in self.records], regions)
+
     def _look_at(self, index: int, mask: Image.Image) -> None:
         record = self.records[index]
         file, photo = self.root / record.mask_path, self.root / record.image_path
@@ -155,7 +172,9 @@ def evaluate(
     files = CategoryFiles(split.root, records, max_pixels, split.grey.get(category))
     labels = np.array([record.anomalous for record in records])
 
-    evaluation = evaluate_category(maps, score, labels, files.mask, config.image_score, config.metric_size)
+    evaluation = evaluate_category(
+        maps, score, labels, files.mask, config.image_score, config.metric_size, files.saturation()
+    )
     warn(list(files.doubtful.values()))
     return CategoryView(
         name=category,

@@ -11,11 +11,13 @@ errors of some 1e-5, and the same under any monotone rescaling.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+
+from data.saturation import SaturatingRegion
 
 MEMORY_PIXELS = 1 << 26  # exact up to here: 250 images of 518 px
 ANOMALOUS_COST = 4  # an anomalous pixel also holds its region's area, and an index while it is sorted
@@ -67,6 +69,17 @@ def region_areas(mask: np.ndarray) -> np.ndarray:
     return np.bincount(labels).astype(np.int32)[labels]
 
 
+def saturating_areas(scores: np.ndarray, share: float) -> np.ndarray:
+    """For each of a region's n scores the area that its pixel stands for, as `region_areas`, where the
+    highest s = share * n pixels are the whole region: s for these, infinity for the others, between them what
+    is left of s."""
+    saturation = share * scores.size
+    rank = np.empty(scores.size)
+    rank[np.argsort(-scores)] = np.arange(scores.size)
+    with np.errstate(divide="ignore"):
+        return saturation / np.clip(saturation - rank, 0, 1)
+
+
 class PixelScores:
     """Scores of normal and anomalous pixels, the latter with their region's area; exact up to
     `memory_pixels`."""
@@ -82,16 +95,31 @@ class PixelScores:
 
     def add(self, scores: np.ndarray, mask: np.ndarray) -> None:
         """Take one image: finite scores (H, W) and a bool mask (H, W). The arrays are copied, not kept."""
-        anomalous = int(np.count_nonzero(mask))
-        if anomalous:
-            self._normal.append(scores[~mask])
-            self._anomalous.append(scores[mask])
-            self._areas.append(region_areas(mask))
+        if mask.any():
+            self._add(scores[~mask], [scores[mask]], [region_areas(mask)])
         else:
-            self._normal.append(scores.flatten())
-        self.anomalous_count += anomalous
-        self.normal_count += mask.size - anomalous
-        self._held += (mask.size + (ANOMALOUS_COST - 1) * anomalous) * scores.itemsize // 4
+            self._add(scores.flatten())
+
+    def add_regions(self, scores: np.ndarray, regions: Sequence[SaturatingRegion]) -> None:
+        """Take one image: finite scores (H, W) and its regions, none of a normal one; what lies in several is
+        there once for each."""
+        found = [region for region in regions if region.mask.any()]
+        normal = ~np.any([region.mask for region in found], axis=0) if found else np.ones(scores.shape, bool)
+        inside = [scores[region.mask] for region in found]
+        areas = [saturating_areas(one, region.share) for one, region in zip(inside, found)]
+        self._add(scores[normal], inside, areas)
+
+    def _add(
+        self, normal: np.ndarray, anomalous: Sequence[np.ndarray] = (), areas: Sequence[np.ndarray] = ()
+    ) -> None:
+        """Take an image's normal and anomalous scores, and what `region_areas` says of the latter."""
+        self._normal.append(normal)
+        self._anomalous += anomalous
+        self._areas += areas
+        count = sum(map(len, anomalous))
+        self.anomalous_count += count
+        self.normal_count += normal.size
+        self._held += (normal.size + ANOMALOUS_COST * count) * normal.itemsize // 4
         if self._held > self.memory_pixels:
             self._summarise()
 

@@ -20,7 +20,7 @@ class CategoryView:
     """All that pictures and report show of one category; photos and masks are read one at a time.
 
     labels (n,) bool, scores (n,) float64 (the image score of the table), maps (n,G,G) float32 in [0,1];
-    `metrics` has the seven names of metrics.json as fractions or None. `read_photo(i)` gives (H,W,3) uint8
+    `metrics` has the names of metrics.json, as fractions or None. `read_photo(i)` gives (H,W,3) uint8
     RGB, `read_mask(i)` (H,W) bool or None, `reference_photo(j)` the photo of `references[j]`. The thresholds
     are those of F1-max. `overlaps`: what stands over each picture of pixel scores -> their distributions.
     """

@@ -19,6 +19,7 @@ from fdsl.config.describe import (
     windows_in_words,
 )
 from fdsl.config.run_config import RunConfig
+from fdsl.metrics.exact import MORE_METRICS
 from fdsl.report import charts, drawing
 from fdsl.report.category_view import CategorySummary
 from fdsl.report.pages import url_of, write_page
@@ -28,15 +29,16 @@ from fdsl.report.tables import mean_and_spread, per_cent
 from models.methods.registry import METHODS
 
 EMBEDDED_BYTES = 6_000_000  # thumbnails of up to this size in all are put into the page itself
-METRICS = {
+PIXEL_METRICS = {
     "auroc_px": "AUROC",
     "f1_px": "F1-max",
     "ap_px": "AP",
     "aupro": "PRO",
-    "auroc_sp": "AUROC",
-    "f1_sp": "F1-max",
-    "ap_sp": "AP",
-}
+    "aupro_05": "PRO to 0.05",
+    "auspro": "sPRO",
+    "auspro_05": "sPRO to 0.05",
+}  # those of MORE_METRICS where they are defined
+IMAGE_METRICS = {"auroc_sp": "AUROC", "f1_sp": "F1-max", "ap_sp": "AP"}
 FILTERS = {
     "defect": "defects",
     "normal": "normal images",
@@ -45,7 +47,6 @@ FILTERS = {
     "flipped": "flipped",
 }
 DASH = "–"
-PIXEL_METRICS = 4  # the first of METRICS; the rest is per image
 REMARK = "The paper's row is the mean over its seeds on the full dataset."
 
 
@@ -61,23 +62,29 @@ def write_report(
     `summaries` are what write_pictures returned, `metrics` is metrics.json. `paper` maps a metric's name to
     the paper's (mean, std) in per cent; its key `source` may say what it is.
     """
+    pixel = [name for name in PIXEL_METRICS if name not in MORE_METRICS or _defined(name, metrics)]
     return write_page(
         Path(folder) / "report.html",
         "report.html.j2",
         _data(summaries, folder),
         **_about(config, summaries),
-        table=_table(summaries, metrics, paper),
+        table=_table(summaries, metrics, paper, [*pixel, *IMAGE_METRICS]),
         remark="" if not paper else paper.get("source") or REMARK,
         sees=SEES if paper and config.detector.sees_test_set else "",
         sections=[_section(item, folder) for item in summaries],
         problems=[f"{item.name}: {line}" for item in summaries for line in item.problems],
-        metric_names=list(METRICS.values()),
-        pixel_metrics=PIXEL_METRICS,
+        metric_names=[*(PIXEL_METRICS[name] for name in pixel), *IMAGE_METRICS.values()],
+        pixel_metrics=len(pixel),
         panel_names=drawing.PANEL_NAMES,
         filters=FILTERS,
         find="name or defect",
         share=share,
     )
+
+
+def _defined(name: str, metrics: Mapping[str, Any]) -> bool:
+    """Whether a metric of metrics.json is defined for any category."""
+    return metrics.get("mean", {}).get(name) is not None
 
 
 def _about(config: RunConfig, summaries: Sequence[CategorySummary]) -> dict[str, Any]:
@@ -140,19 +147,23 @@ def _facts(config: RunConfig, summaries: Sequence[CategorySummary]) -> list[tupl
 
 
 def _table(
-    summaries: Sequence[CategorySummary], metrics: Mapping[str, Any], paper: Mapping[str, Any] | None
+    summaries: Sequence[CategorySummary],
+    metrics: Mapping[str, Any],
+    paper: Mapping[str, Any] | None,
+    names: Sequence[str],
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows of the summary table as texts, for each part of an HTML table."""
+    """The rows of the summary table, of the metrics of these `names`, as texts, for each part of an HTML
+    table."""
 
     def row(kind: str, name: str, images: int, values: Mapping[str, float | None]) -> dict[str, Any]:
-        cells = [per_cent(values.get(key), DASH) for key in METRICS]
+        cells = [per_cent(values.get(key), DASH) for key in names]
         return {"kind": kind, "name": name, "images": f"{images:,}", "values": cells}
 
     body = [row("", item.name, len(item.labels), item.metrics) for item in summaries]
     total = sum(len(item.labels) for item in summaries)
     foot = [row("mean", f"Mean of {len(summaries)}", total, metrics.get("mean", {}))]
     if paper:
-        cells = [mean_and_spread(paper.get(key), DASH) for key in METRICS]
+        cells = [mean_and_spread(paper.get(key), DASH) for key in names]
         foot.append({"kind": "paper", "name": "Paper", "images": "", "values": cells})
     return {"tbody": body, "tfoot": foot}
 

@@ -10,7 +10,7 @@ from tabulate import tabulate
 
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
-from fdsl.metrics.exact import METRIC_NAMES, mean_metrics
+from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES, mean_metrics
 from utils.files import csv_text, write_json, write_text
 
 UNDEFINED = "-"
@@ -20,7 +20,7 @@ Categories = Mapping[str, Mapping[str, float | None]]  # category -> metric -> f
 
 
 def metrics_table(categories: Categories, style: str = "github") -> str:
-    """The seven metrics of each category and their mean, per cent with one decimal, a dash where not
+    """METRIC_NAMES of each category and their mean, per cent with one decimal, a dash where not
     defined."""
 
     def row(name: str, values: Mapping[str, float | None]) -> list[str]:
@@ -61,15 +61,16 @@ def mean_and_spread(value: tuple[float, float | None] | None, undefined: str = U
 def write_tables(
     folder: Path, categories: Mapping[str, Mapping[str, float | None]], config: RunConfig
 ) -> dict:
-    """Writes metrics.json, metrics.csv and table.md; returns what metrics.json holds."""
+    """Writes metrics.json, metrics.csv and table.md, which has the published columns alone; returns what
+    metrics.json holds."""
     mean = mean_metrics(categories)
     metrics = {"categories": dict(categories), "mean": mean}
     write_text(
         folder / "metrics.csv",
         csv_text(
-            ["category", *METRIC_NAMES],
+            ["category", *ALL_METRICS],
             [
-                [name, *(values[metric] for metric in METRIC_NAMES)]
+                [name, *(values.get(metric) for metric in ALL_METRICS)]
                 for name, values in [*categories.items(), ("mean", mean)]
             ],
         ),

@@ -13,14 +13,12 @@ from data import mvtec
 from data.catalogue import open_catalogue
 from data.prepare import run_script
 from fdsl.api import AnomalyDetector
+from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES
 from fdsl.store.maps import load_maps
 from tests.support.both_layouts import BACKBONE
 from tests.support.small_runs import command
 from utils.config import WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
-
-METRIC_NAMES = ["auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp"]
-
 
 train, test = command("train"), command("test")
 
@@ -137,10 +135,15 @@ def test_a_run_leaves_everything_that_is_promised(finished):
     ):
         assert (finished / name).exists(), name
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert list(metrics["categories"]) == ["plate"] and list(metrics["mean"]) == METRIC_NAMES
-    assert metrics["mean"] == metrics["categories"]["plate"] and all(
-        0 <= value <= 1 for value in metrics["mean"].values()
-    )
+    assert list(metrics["categories"]) == ["plate"] and list(metrics["mean"]) == list(ALL_METRICS)
+    assert metrics["mean"] == metrics["categories"]["plate"]
+    undefined = [name for name, value in metrics["mean"].items() if value is None]
+    assert undefined == ["auspro", "auspro_05"], "no mask says how much of it saturates"
+    assert all(0 <= value <= 1 for value in metrics["mean"].values() if value is not None)
+    with (finished / "metrics.csv").open(encoding="utf-8-sig") as file:
+        assert list(csv.DictReader(file))[-1]["aupro_05"] == repr(metrics["mean"]["aupro_05"])
+    assert "PRO to 0.05" in (finished / "report.html").read_text()
+    assert (finished / "table.md").read_text().splitlines()[0].split()[1::2] == ["category", *METRIC_NAMES]
     rows = list(csv.DictReader((finished / "scores.csv").open(encoding="utf-8-sig")))
     assert list(rows[0])[:5] == ["image", "category", "defect", "anomalous", "image_score"]
     assert list(rows[0])[5:] == ["score", "base_score", "window_score"]

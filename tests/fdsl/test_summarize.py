@@ -14,7 +14,7 @@ import pytest
 from fdsl import summarize
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.run_name import name_of
-from fdsl.metrics.exact import METRIC_NAMES
+from fdsl.metrics.exact import ALL_METRICS
 from fdsl.report import published
 from tests.support.constants import ROOT
 from tests.support.run_config import a_config
@@ -30,7 +30,7 @@ def write_run(
     name = name_of(RunConfig.from_json(config))
     folder = results / config["dataset"] / f"{config['k_shot']}shot" / f"seed{seed}" / (run or name)
     folder.mkdir(parents=True)
-    values = values or {name: 0.5 + index / 100 + seed / 1000 for index, name in enumerate(METRIC_NAMES)}
+    values = values or {name: 0.5 + index / 100 + seed / 1000 for index, name in enumerate(ALL_METRICS)}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "metrics.json").write_text(
         json.dumps({"categories": dict.fromkeys(categories, values), "mean": values})
@@ -50,12 +50,12 @@ def table_lines(text: str) -> list[list[str]]:
 
 def test_mean_and_sample_deviation_over_seeds(tmp_path):
     rng = np.random.default_rng(5)
-    scores = rng.random((4, len(METRIC_NAMES)))
+    scores = rng.random((4, len(ALL_METRICS)))
     for seed, row in zip((18, 3, 14, 100), scores):
-        write_run(tmp_path, seed, dict(zip(METRIC_NAMES, row.tolist())))
+        write_run(tmp_path, seed, dict(zip(ALL_METRICS, row.tolist())))
     (row,) = our_rows(tmp_path)
     assert row.seeds == [3, 14, 18, 100] and row.comparable and not row.warnings
-    for name, column in zip(METRIC_NAMES, 100 * scores.T):
+    for name, column in zip(ALL_METRICS, 100 * scores.T):
         assert row.metrics[name] == pytest.approx((column.mean(), column.std(ddof=1)))
 
 
@@ -63,9 +63,7 @@ def test_the_mean_over_categories_comes_first(tmp_path):
     """Seeds 1 and 2 with categories 0.2/0.4 and 0.4/0.8: means 0.3 and 0.6."""
     for seed in (1, 2):
         folder = write_run(tmp_path, seed, categories=("a", "b"))
-        metrics = {
-            name: dict.fromkeys(METRIC_NAMES, value * seed) for name, value in (("a", 0.2), ("b", 0.4))
-        }
+        metrics = {name: dict.fromkeys(ALL_METRICS, value * seed) for name, value in (("a", 0.2), ("b", 0.4))}
         (folder / "metrics.json").write_text(json.dumps({"categories": metrics, "mean": {}}))
     assert our_rows(tmp_path)[0].metrics["aupro"] == pytest.approx((45, 100 * np.std([0.3, 0.6], ddof=1)))
 
@@ -86,7 +84,7 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
     summarize.main([str(tmp_path)])
     text = (tmp_path / "summary.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out == text and "Warnings" not in text
-    first = METRIC_NAMES.index("auroc_px") + 3
+    first = ALL_METRICS.index("auroc_px") + 3
     lines = [line for line in table_lines(text) if line[1] == "fdsl mul_13_2_0.5"]
     assert [line[2] for line in lines] == ["14 16", "14", "14"]
     assert lines[0][first] == "51.5 ± 0.1"
@@ -102,7 +100,7 @@ def test_the_three_files_and_stdout_agree(tmp_path, capsys):
             line["shots"],
             line["method"],
         )
-        for name in METRIC_NAMES:
+        for name in ALL_METRICS:
             value = row["metrics"][name] or {"mean": None, "std": None}
             assert [line[f"{name}_{part}"] for part in ("mean", "std")] == [
                 "" if value[part] is None else repr(value[part]) for part in ("mean", "std")
@@ -158,7 +156,7 @@ def test_published_rows_stand_beside_ours(tmp_path):
     by hand."""
     write_run(tmp_path, 14, k_shot=4)
     text = summarize.markdown(tmp_path, summarize.table_rows(summarize.find_runs(tmp_path)[0]), {})
-    lines = {line[1]: dict(zip(METRIC_NAMES, line[3:])) for line in table_lines(text) if line[0] == "4"}
+    lines = {line[1]: dict(zip(ALL_METRICS, line[3:])) for line in table_lines(text) if line[0] == "4"}
     assert lines["FDSL (published)"] == {
         "auroc_sp": "96.3 ± 0.3",
         "f1_sp": "96.0 ± 0.2",
@@ -166,7 +164,7 @@ def test_published_rows_stand_beside_ours(tmp_path):
         "auroc_px": "97.2 ± 0.1",
         "f1_px": "61.0 ± 0.4",
         "ap_px": "62.9 ± 0.4",
-        "aupro": "-",
+        **dict.fromkeys(("aupro", "aupro_05", "auspro", "auspro_05"), "-"),
     }
     assert (
         lines["WinCLIP+ (published)"]["aupro"] == "89.0 ± 0.8"
@@ -260,7 +258,7 @@ def test_warnings_that_hold_for_all_rows_stand_there_once(tmp_path, capsys):
 
 
 def test_undefined_metrics_are_dashes_and_nulls(tmp_path, capsys):
-    values = {**dict.fromkeys(METRIC_NAMES, 0.5), "aupro": None}
+    values = {**dict.fromkeys(ALL_METRICS, 0.5), "aupro": None}
     for seed, k_shot in ((14, 1), (15, 1), (14, 2)):
         write_run(tmp_path, seed, values, k_shot=k_shot)
     write_run(tmp_path, 15, k_shot=2)
@@ -269,7 +267,7 @@ def test_undefined_metrics_are_dashes_and_nulls(tmp_path, capsys):
     assert one.metrics["aupro"] is None and not one.warnings
     assert two.metrics["aupro"] == (pytest.approx(54.5), None) and "aupro" in two.warnings[0]
     line = next(line for line in table_lines(capsys.readouterr().out) if line[2] == "14 15")
-    assert line[3 + METRIC_NAMES.index("aupro")] == "-" and line[3] == "50.0 ± 0.0"
+    assert line[3 + ALL_METRICS.index("aupro")] == "-" and line[3] == "50.0 ± 0.0"
     assert json.loads((tmp_path / "summary.json").read_text())["rows"][0]["metrics"]["aupro"] is None
 
 
@@ -328,7 +326,7 @@ def test_names_cannot_break_the_table(tmp_path):
     text = summarize.markdown(
         tmp_path, summarize.table_rows(summarize.find_runs(tmp_path)[0]), {"a|b\nc": "d\n## e"}
     )
-    assert {len(line) for line in table_lines(text)} == {3 + len(METRIC_NAMES)}
+    assert {len(line) for line in table_lines(text)} == {3 + len(ALL_METRICS)}
     assert [line for line in text.splitlines() if line.startswith("#")] == [
         f"# {tmp_path}: mean over seeds",
         "## MVTec AD",

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from skimage.measure import label
 from sklearn.metrics import auc, average_precision_score, precision_recall_curve, roc_auc_score
 
+from data.saturation import SaturatingRegion
 from fdsl.metrics.exact import (
-    METRIC_NAMES,
+    ALL_METRICS,
     MetricsError,
     PixelMetrics,
+    SaturatedPro,
     image_curve,
     image_metrics,
     mean_metrics,
@@ -244,7 +246,7 @@ def test_not_defined_is_none():
         metrics = PixelMetrics(memory_pixels)
         assert set(metrics.compute().values()) == {None}
         metrics.update(scores, masks_given)
-        assert metrics.compute() == dict.fromkeys((*PIXEL_NAMES, "f1_threshold_px"))
+        assert metrics.compute() == dict.fromkeys((*PIXEL_NAMES, "aupro_05", "f1_threshold_px"))
         assert metrics.curve() == {}
     assert image_metrics([0.1, 0.2], [0, 0]) == image_metrics([0.1, 0.2], [1, 1]) == image_metrics([], [])
     assert image_metrics([], []) == dict.fromkeys(("auroc_sp", "f1_sp", "ap_sp", "f1_threshold_sp"))
@@ -374,11 +376,11 @@ def test_curves_are_those_of_the_metrics():
 
 
 def test_mean_leaves_out_what_is_not_defined():
-    one = dict.fromkeys(METRIC_NAMES, 0.5) | {"aupro": None, "f1_px": None}
-    two = dict.fromkeys(METRIC_NAMES, 1.0) | {"aupro": None, "f1_threshold_px": 3.0}
+    one = dict.fromkeys(ALL_METRICS, 0.5) | {"aupro": None, "f1_px": None}
+    two = dict.fromkeys(ALL_METRICS, 1.0) | {"aupro": None, "f1_threshold_px": 3.0}
     mean = mean_metrics({"one": one, "two": two})
-    assert mean == dict.fromkeys(METRIC_NAMES, 0.75) | {"aupro": None, "f1_px": 1.0}
-    assert mean_metrics({}) == dict.fromkeys(METRIC_NAMES)
+    assert mean == dict.fromkeys(ALL_METRICS, 0.75) | {"aupro": None, "f1_px": 1.0}
+    assert mean_metrics({}) == dict.fromkeys(ALL_METRICS)
 
 
 @given(seed=st.integers(0, 10**6), threshold=st.floats(0, 1))
@@ -395,6 +397,77 @@ def test_f1_at_a_threshold_and_pro_up_to_another_limit(seed, threshold):
         wanted = 2 * (predicted & masks).sum() / (predicted.sum() + masks.sum())
         assert metrics.f1_at(threshold) == pytest.approx(wanted, abs=1e-9 if memory > 50 else 0.02)
         assert metrics.pro(0.3) == metrics.compute()["aupro"]
+        assert metrics.pro(0.05) == metrics.compute()["aupro_05"]
         wanted = plain_pro(scores, masks, 0.05)
         assert metrics.pro(0.05) == pytest.approx(wanted, abs=1e-9 if memory > 50 else 0.02)
     assert PixelMetrics().f1_at(0.5) is None and PixelMetrics().pro(0.05) is None
+
+
+def plain_saturated_pro(scores, regions, limit):
+    """Every distinct score as a threshold: of each region the share of its saturation that is found, at most
+    one; `regions`: of each image (mask, saturation in pixels)."""
+    normal = np.concatenate(
+        [
+            score[~np.any([mask for mask, _ in own], 0)] if own else score.ravel()
+            for score, own in zip(scores, regions)
+        ]
+    )
+    fpr, overlap = [0.0], [0.0]
+    for threshold in np.unique(np.concatenate([score.ravel() for score in scores]))[::-1]:
+        fpr.append(np.mean(normal >= threshold))
+        found = [
+            min((score[mask] >= threshold).sum() / saturation, 1)
+            for score, own in zip(scores, regions)
+            for mask, saturation in own
+        ]
+        overlap.append(np.mean(found))
+    grid = np.append(np.array(fpr)[np.array(fpr) <= limit], limit)
+    after = np.argmax(np.array(fpr) > limit)
+    share = (limit - fpr[after - 1]) / (fpr[after] - fpr[after - 1])
+    at_limit = overlap[after - 1] + share * (overlap[after] - overlap[after - 1])
+    return auc(grid, np.append(overlap[:after], at_limit)) / limit
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 30), st.sampled_from([0.05, 0.3]))
+def test_saturated_pro_is_that_of_its_definition(seed, steps, limit):
+    """Regions overlap, and scores are tied; exact, and by rank."""
+    rng = np.random.default_rng(seed)
+    scores = rng.integers(0, steps, (3, 9, 11)) / steps
+    masks = [[rng.random((9, 11)) < 0.2 for _ in range(count)] for count in (2, 1, 0)]
+    masks[0][0][0, 0] = True
+    wanted = [[(mask, rng.integers(1, mask.sum() + 1)) for mask in own if mask.any()] for own in masks]
+    for memory in (10**6, 60):
+        found = SaturatedPro(memory)
+        for score, own in zip(scores, wanted):
+            found.update(score, [SaturatingRegion(mask, pixels / mask.sum()) for mask, pixels in own])
+        exact = plain_saturated_pro(scores, wanted, limit)
+        assert found.pro(limit) == pytest.approx(exact, abs=1e-9 if memory > 60 else 0.02)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_regions_that_saturate_at_their_area_give_pro(kind):
+    scores, masks = make(kind)
+    metrics, saturated = PixelMetrics(), SaturatedPro()
+    for score, mask in zip(scores, masks):
+        metrics.update(score, mask)
+        labels = label(mask, connectivity=2)
+        regions = [SaturatingRegion(labels == number, 1.0) for number in range(1, labels.max() + 1)]
+        saturated.update(score, regions)
+    for limit in (0.05, 0.3):
+        assert saturated.pro(limit) == pytest.approx(metrics.pro(limit), abs=1e-12)
+
+
+def test_saturated_pro_is_not_defined_without_regions_or_normal_pixels():
+    scores, every = np.arange(6.0).reshape(2, 3), SaturatingRegion(np.ones((2, 3), bool), 0.5)
+    found = SaturatedPro()
+    assert found.pro(0.3) is None
+    found.update(scores)
+    assert found.pro(0.3) is None
+    found.update(scores, [SaturatingRegion(np.zeros((2, 3), bool), 1.0)])  # it is gone at this size
+    assert found.pro(0.3) is None
+    alone = SaturatedPro()
+    alone.update(scores, [every])
+    assert alone.pro(0.3) is None
+    found.update(scores + 10, [every])
+    assert found.pro(0.3) == pytest.approx(1)
