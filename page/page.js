@@ -21,7 +21,8 @@
 
   // ---- the server
   const BUSY_WAITS = 120;
-  async function ask(method, path, body, headers = {}) {
+  const readJson = answer => answer.json().catch(() => ({}));
+  async function ask(method, path, body, headers = {}, read = readJson) {
     let answer;
     try {
       for (let wait = 0; wait === 0 || (answer.status === 503 && wait < BUSY_WAITS); wait++) {
@@ -31,9 +32,8 @@
     } catch {
       throw Object.assign(new Error("app.py does not answer any more; start it again and load this page again"), { status: 0 });
     }
-    const content = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw Object.assign(new Error(content.error || `that failed (${answer.status})`), { status: answer.status });
-    return content;
+    if (answer.ok) return read(answer);
+    throw Object.assign(new Error((await readJson(answer)).error || `that failed (${answer.status})`), { status: answer.status });
   }
   const asJson = (method, path, value) => ask(method, path, JSON.stringify(value), { "Content-Type": "application/json" });
   const uploadUrl = (number, kind) => `${state.base}/uploads/${number}/${kind}.jpg`;
@@ -67,8 +67,6 @@
       state.base = `sessions/${name}`;
       take(await ask("GET", state.base));
     }
-    $("results-link").href = `${state.base}/results.zip`;
-    $("detector-link").href = `${state.base}/detector.safetensors`;
     if (state.references.some(item => !state.fitted.includes(item.number))) await learn();
     else await scoreAll();
   }
@@ -250,10 +248,8 @@
     $("results").hidden = state.photographs.length === 0;
     const findings = scored();
     state.digits = digitsOf([...findings.map(photo => photo.score), ...(state.threshold === null ? [] : [state.threshold.score])]);
-    for (const id of ["results-link", "detector-link"]) {
-      const on = id === "results-link" ? findings.length > 0 : state.ready;
-      $(id).setAttribute("aria-disabled", String(!on));
-    }
+    $("save-results").disabled = findings.length === 0;
+    $("save-detector").disabled = !state.ready;
     $("decision").hidden = findings.length === 0 || state.threshold === null;
     $("compare").hidden = !stale() || !comparable() || findings.length === 0;
     $("sees").hidden = !state.compares || findings.length === 0;
@@ -600,15 +596,15 @@
     await ask("DELETE", state.base).catch(() => {});
     location.reload();
   }));
-  for (const id of ["results-link", "detector-link"]) $(id).addEventListener("click", event => {
-    event.preventDefault();
-    if ($(id).getAttribute("aria-disabled") === "true") return;
-    tried(async () => {
+  for (const [id, path, name] of [["save-results", "results.zip", "fdsl-results.zip"], ["save-detector", "detector.safetensors", "detector.safetensors"]])
+    $(id).addEventListener("click", tried(async () => {
+      complain();
       await flush();
-      await ask("GET", state.base);    // a refusal is shown here; the answer to what follows is an attachment: the page stays
-      location.assign($(id).href);
-    })();
-  });
+      const content = await ask("GET", `${state.base}/${path}`, undefined, {}, answer => answer.blob());
+      const link = make("a", { href: URL.createObjectURL(content), download: name });
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+    }));
   addEventListener("resize", () => { if (!$("decision").hidden) showDecision(); });
   inTurn(tried(enter));
 })();

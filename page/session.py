@@ -130,25 +130,28 @@ class Session:
         threshold: Threshold | None,
         rate: float | None,
         calibrated: Iterable[int] = (),
+        regions: Mapping[int, list[Region]] | None = None,
     ) -> None:
         """From now on these scores of normal images and this threshold, which are of the calibration images
-        `calibrated`; scores of photographs stay, percentiles and regions follow."""
+        `calibrated`; scores of photographs stay, percentiles follow, and so do `regions`, which are
+        `_regions_at` the threshold's level."""
         self.detector.normal, self.detector.threshold, self.rate = normal, threshold, rate
         self.calibrated = set(calibrated)
         self.pixel_threshold = None if threshold is None else threshold.level
-        for photograph in self.photographs.values():
+        for number, photograph in self.photographs.items():
             if (prediction := photograph.prediction) is not None:
                 percentile = None if normal is None else normal.percentile(prediction.score)
                 photograph.prediction = replace(prediction, normal_percentile=percentile)
-                photograph.regions = self._regions(prediction)
+                photograph.regions = (regions or {})[number]
 
-    def _judge_by_references(self) -> None:
-        """Back to the threshold without calibration images, at the rate that is chosen now."""
+    def _by_references(self) -> tuple[NormalScores | None, Threshold | None, float | None]:
+        """What `_judge_by` takes to be back at the threshold without calibration images, at the rate that is
+        chosen now."""
         normal, threshold, rate = self.own
         if normal is not None and rate is not None:
             rate = self.rate or rate
             threshold = normal.threshold(rate)
-        self._judge_by(normal, threshold, rate)
+        return normal, threshold, rate
 
     def state(self) -> dict[str, Any]:
         """All that the page shows, as JSON values."""
@@ -298,12 +301,15 @@ class Session:
             settled = not self._is_unfit and not self._is_uncalibrated
         if settled:
             return
-        with self._work, self._lock:  # others may have come while the detector was at work
-            if self._is_unfit:
-                self.shapes = ()
-                self._take(self.start.another(), [], self.start.false_alarm_rate, self.usual)
-            elif self._is_uncalibrated:
-                self._judge_by_references()
+        with self._work:  # others may have come while the detector was at work
+            judged = self._by_references()
+            regions = self._regions_at(judged[1])
+            with self._lock:
+                if self._is_unfit:
+                    self.shapes = ()
+                    self._take(self.start.another(), [], self.start.false_alarm_rate, self.usual)
+                elif self._is_uncalibrated:
+                    self._judge_by(*judged, regions=regions)
 
     @property
     def _is_unfit(self) -> bool:
@@ -367,18 +373,19 @@ class Session:
         now; photographs keep their scores. DataError without any, or where the detector is not fitted yet;
         then everything is as it was."""
 
-        def calibrated(images: Uploads) -> AnomalyDetector:
+        def calibrated(images: Uploads) -> tuple[AnomalyDetector, dict[int, list[Region]]]:
             if not images:
                 raise DataError("there is no calibration image yet")
             if not self.ready:
                 raise DataError("there is no reference yet: calibration images need a fitted detector")
-            return _calibrated(self.detector, images, rate)
+            made = _calibrated(self.detector, images, rate)
+            return made, self._regions_at(made.threshold)
 
-        self._without_removed(
-            ("calibration",),
-            calibrated,
-            lambda made, uploads: self._judge_by(made.normal, made.threshold, rate, uploads[0]),
-        )
+        def take(made: tuple[AnomalyDetector, dict[int, list[Region]]], uploads: list[Uploads]) -> None:
+            other, regions = made
+            self._judge_by(other.normal, other.threshold, rate, uploads[0], regions)
+
+        self._without_removed(("calibration",), calibrated, take)
 
     def _without_removed(
         self, kinds: Sequence[str], work: Callable[..., Any], take: Callable[[Any, list[Uploads]], None]
@@ -433,42 +440,54 @@ class Session:
                 batch = self.detector.to_batch([photo])
                 (prediction,) = self.detector.predict_batch(batch, [photo.size], [photograph.name])
             pixels = batch[0] if batch.dim() == 4 else batch[0, 0]
-            regions = self._regions(prediction)
+            regions = _regions(prediction, self.pixel_threshold)
             with self._lock:
                 photograph.prediction, photograph.regions = prediction, regions
                 photograph.statistics = statistics_of(pixels.numpy())
                 return self._row(photograph)
 
-    def _regions(self, prediction: Prediction) -> list[Region]:
-        """Of a copy: its map is as large as the photograph, and is not kept."""
-        return replace(prediction, threshold=None, map_threshold=self.pixel_threshold).regions
+    def _regions_at(self, threshold: Threshold | None) -> dict[int, list[Region]]:
+        """The regions of each scored photograph at a threshold's level, by its number. Takes long, so it is
+        called without the lock; photographs may go meanwhile, and none is scored while the detector is held."""
+        return {
+            number: _regions(prediction, None if threshold is None else threshold.level)
+            for number, prediction in self._scored().items()
+        }
+
+    def _scored(self) -> dict[int, Prediction]:
+        """The predictions of the photographs that are scored, by their numbers."""
+        with self._lock:
+            photographs = self.photographs.items()
+            return {number: one.prediction for number, one in photographs if one.prediction is not None}
 
     def decide(self, score: float | None, rate: float | None) -> dict[str, Any]:
         """Sets the threshold to a score, or to what normal images reach at a target false-positive rate, by
         the calibration images, the references or the bulk of the photographs that are compared; the new
         state."""
-        with self._work, self._lock:
+        with self._work:
             if rate is not None and self.has_bulk:
                 self._take_bulk(rate)
-                decided = self.detector.threshold
-            elif rate is not None:
-                self.detector.calibrate(rate)
-                decided = self.detector.threshold
+                return self.state()
+            if rate is not None:
+                other = self.detector.another()
+                other.calibrate(rate)
+                decided = other.threshold
             elif score is not None and np.isfinite(score):
                 decided = Threshold(float(score), None, "set by hand")
             else:
                 raise ConfigError("a threshold is a score or a target false-positive rate between 0 and 1")
-            self.detector.threshold, self.rate = replace(decided, level=self.pixel_threshold), rate
-            return self.state()
+            with self._lock:
+                self.detector.threshold, self.rate = replace(decided, level=self.pixel_threshold), rate
+                return self.state()
 
     def _take_bulk(self, rate: float) -> None:
         """The threshold and the pixel threshold from what the photographs themselves score; ConfigError where
         too few are scored."""
-        scored = [one for one in self.photographs.values() if one.prediction is not None]
-        self.detector.take_threshold_of_bulk([one.prediction for one in scored], rate)
-        self.pixel_threshold = self.detector.threshold.level
-        for photograph in scored:
-            photograph.regions = self._regions(photograph.prediction)
+        other = self.detector.another()
+        other.take_threshold_of_bulk(list(self._scored().values()), rate)
+        regions = self._regions_at(other.threshold)
+        with self._lock:
+            self._judge_by(self.detector.normal, other.threshold, rate, regions=regions)
 
     def picture(self, number: int, kind: str) -> bytes:
         """JPEG of an upload: kind "photo", or "heat" for the heat map over it. KeyError where there is
@@ -549,6 +568,12 @@ class Session:
             yield folder
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _regions(prediction: Prediction, level: float | None) -> list[Region]:
+    """A prediction's regions at a pixel threshold. Of a copy: its map is as large as the photograph, and is not
+    kept."""
+    return replace(prediction, threshold=None, map_threshold=level).regions
 
 
 def _calibrated(detector: AnomalyDetector, images: Uploads, rate: float) -> AnomalyDetector:

@@ -244,7 +244,7 @@ def test_the_keyboard_goes_on_where_a_card_was_removed(page, gears):
 def test_downloads(page, gears, tmp_path):
     learn_and_score(page, gears, PARTS[:2])
     page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
-    for identity, name in (("results-link", "fdsl-results.zip"), ("detector-link", "detector.safetensors")):
+    for identity, name in (("save-results", "fdsl-results.zip"), ("save-detector", "detector.safetensors")):
         click(page, f"#{identity}")
         end = time.monotonic() + 20
         while not (tmp_path / name).exists() and time.monotonic() < end:
@@ -263,12 +263,29 @@ def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
     page.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(tmp_path)})
     page.execute_script("""const field = document.getElementById('threshold');
         field.value = '0.0123'; field.dispatchEvent(new Event('change'));
-        document.getElementById('results-link').click()""")
+        document.getElementById('save-results').click()""")
     end = time.monotonic() + 20
     while not (tmp_path / "fdsl-results.zip").exists() and time.monotonic() < end:
         time.sleep(0.1)
     archive = zipfile.ZipFile(io.BytesIO((tmp_path / "fdsl-results.zip").read_bytes()))
     assert {json.loads(line)["threshold"] for line in archive.read("scores.jsonl").splitlines()} == {0.0123}
+
+
+@pytest.mark.parametrize("identity", ["save-results", "save-detector"])
+def test_a_download_that_is_not_to_be_had_is_a_sentence_on_the_page(page, gears, identity):
+    """The visitor's place is given up while the page asks."""
+    learn_and_score(page, gears, PARTS[:1])
+    page.execute_script("""const base = `sessions/${sessionStorage.getItem('fdsl-visitor')}`, plain = window.fetch;
+        window.fetch = async (path, how) => {
+          const answer = path === base ? await plain(path, how) : null;
+          await plain(base, { method: 'DELETE' });
+          return answer ?? plain(path, how);
+        };""")
+    before = page.current_url
+    click(page, f"#{identity}")
+    wait_for(page, "document.getElementById('problem').textContent.startsWith('it is not here any more')")
+    assert page.current_url == before and read(page, "document.querySelectorAll('.card').length") == 1
+    assert "404" in page.get_log("browser")[-1]["message"]
 
 
 def test_what_is_no_photograph_is_said_and_the_rest_goes_on(page, gears, tmp_path):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import threading
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fdsl.api import AnomalyDetector
+from fdsl.api import AnomalyDetector, Prediction
 from fdsl.regions import regions_of
 from fdsl.report import drawing
 
@@ -803,6 +804,33 @@ def test_a_detector_with_references_is_calibrated_without_others(detector, tmp_p
     again = visitor.ask("PUT", "/threshold", json={"rate": 0.2}).json
     assert again["threshold"].pop("score") == start["threshold"].pop("score")  # the pixel threshold stays
     assert again | {"threshold": None} == start | {"threshold": None}
+
+
+def test_regions_are_drawn_while_others_look(client, visitor, monkeypatch):
+    visitor.fitted(1, 2)
+    visitor.scored(png(3, True))
+    for seed in CALIBRATION:
+        visitor.upload("calibration", png(seed))
+    name = visitor.base.rpartition("/")[2]
+    session = client.application.extensions["visitors"][name]
+    drawing_now, go_on, plain = threading.Event(), threading.Event(), Prediction.regions
+
+    def slowly(self):
+        drawing_now.set()
+        assert go_on.wait(20)
+        return plain.__get__(self)
+
+    monkeypatch.setattr(Prediction, "regions", property(slowly))
+    with ThreadPoolExecutor() as pool:
+        calibrating = pool.submit(session.calibrate, 0.05)
+        try:
+            assert drawing_now.wait(20)
+            seen = pool.submit(lambda: (session.is_empty, session.state())).result(timeout=5)
+        finally:
+            go_on.set()
+        calibrating.result()
+    assert seen[0] is False and seen[1]["calibrated"] == []
+    assert session.state()["calibrated"] and session.state()["photographs"][0]["regions"]
 
 
 def test_the_same_normal_image_is_in_one_place_once(visitor):
