@@ -447,8 +447,8 @@ class Session:
                 return self._row(photograph)
 
     def _regions_at(self, threshold: Threshold | None) -> dict[int, list[Region]]:
-        """The regions of each scored photograph at a threshold's level, by its number. Takes long, so it is
-        called without the lock; photographs may go meanwhile, and none is scored while the detector is held."""
+        """The regions of each scored photograph at a threshold's level, by its number. Takes long: it is called
+        with the detector held, so that none is scored meanwhile, but without the lock."""
         return {
             number: _regions(prediction, None if threshold is None else threshold.level)
             for number, prediction in self._scored().items()
@@ -571,8 +571,8 @@ class Session:
 
 
 def _regions(prediction: Prediction, level: float | None) -> list[Region]:
-    """A prediction's regions at a pixel threshold. Of a copy: its map is as large as the photograph, and is not
-    kept."""
+    """A prediction's regions at a pixel threshold. Of a copy: its map is as large as the photograph, and it is
+    not kept."""
     return replace(prediction, threshold=None, map_threshold=level).regions
 
 

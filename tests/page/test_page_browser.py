@@ -275,7 +275,8 @@ def test_the_download_has_the_threshold_of_the_page(page, gears, tmp_path):
 def test_a_download_that_is_not_to_be_had_is_a_sentence_on_the_page(page, gears, identity):
     """The visitor's place is given up while the page asks."""
     learn_and_score(page, gears, PARTS[:1])
-    page.execute_script("""const base = `sessions/${sessionStorage.getItem('fdsl-visitor')}`, plain = window.fetch;
+    page.execute_script("""const base = `sessions/${sessionStorage.getItem('fdsl-visitor')}`;
+        const plain = window.fetch;
         window.fetch = async (path, how) => {
           const answer = path === base ? await plain(path, how) : null;
           await plain(base, { method: 'DELETE' });

@@ -64,3 +64,10 @@ def png(seed=0, spot=False, size=(44, 36), kind="PNG"):
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, kind)
     return file.getvalue()
+
+
+def grey_png(value=128, size=(44, 36)):
+    """A photograph of one grey, without any structure."""
+    file = io.BytesIO()
+    Image.new("RGB", size, (value,) * 3).save(file, "PNG")
+    return file.getvalue()

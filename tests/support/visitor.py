@@ -1,6 +1,9 @@
 """Who uses the page, by its requests."""
 
+from page.session import Limits
 from tests.support.photographs import png
+
+LIMITS = Limits(file_bytes=200_000, max_pixels=250_000, references=3, photographs=4)
 
 
 class Visitor:
@@ -24,3 +27,13 @@ class Visitor:
     def scored(self, content, name="part.png"):
         number = self.upload("photographs", content, name)["number"]
         return self.ask("POST", f"/photographs/{number}/score").json
+
+
+def fitted_visitor(detector, folder):
+    """A visitor whose page is fitted to two references."""
+    from page.server import make_server  # flask may be missing
+
+    folder.mkdir()
+    visitor = Visitor(make_server(detector, folder, LIMITS, []).test_client())
+    visitor.fitted(1, 2)
+    return visitor
