@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as paired
 from data.tensors import image_to_pixels, mask_to_tensor
 
 SMALL_CROP_PROBABILITY = 0.6  # of a defective image's crops
-GOOD_CROP_PROBABILITY = 0.5
+NORMAL_CROP_PROBABILITY = 0.5
 SMALL_CROP, LARGE_CROP = 50, 100  # pixels of the resized image
 
 
@@ -48,9 +48,8 @@ def random_crop(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A square crop of a resized image (3,S,S) uint8 and its mask (1,S,S), resized back to S.
 
-    A defective image's crop always holds part of the defect; a good image is cropped with probability 0.5.
-    What comes back unchanged: normal images otherwise, and defects too small to leave a pixel in the resized
-    mask.
+    A defective image's crop always holds part of the defect; a normal image is cropped with probability
+    0.5, and is otherwise unchanged. So is a defect that is too small to leave a pixel in the resized mask.
     """
     side = pixels.shape[-1]
     if anomalous:
@@ -60,7 +59,7 @@ def random_crop(
             return pixels, mask
         target = inside[torch.randint(len(inside), (), generator=generator)].tolist()
     else:
-        if not chance(GOOD_CROP_PROBABILITY, generator):
+        if not chance(NORMAL_CROP_PROBABILITY, generator):
             return pixels, mask
         crop, target = LARGE_CROP, None
     crop = min(crop, side)

@@ -1,4 +1,4 @@
-"""The datasets there are: opened by their names, and described as a table."""
+"""Datasets opened by name, and their counts as a table."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from data.datasets import DATASETS, layout_of
-from data.layout import NO_COUNTS, Counts
+from data.layout import Counts
 from data.meta import read_meta
 from data.records import Catalogue, Record
 from utils.errors import DataError
@@ -22,7 +22,7 @@ logger = logging.getLogger("fdsl")
 def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None = None) -> Catalogue:
     """The catalogue of a dataset (one of DATASETS): from meta_file, else root/meta.json, else by scanning.
 
-    Nothing is written, so a read-only root will do. Raises DataError.
+    Writes nothing, so a read-only root will do. Raises DataError.
     """
     root = Path(root)
     if dataset not in DATASETS:
@@ -32,30 +32,31 @@ def open_catalogue(dataset: str, root: str | Path, meta_file: str | Path | None 
             f"{printable(root)}: is not a folder; give the {dataset} dataset's root with --data-path DIR"
         )
     if meta_file is not None or (root / "meta.json").is_file():
-        found = read_meta(meta_file if meta_file is not None else root / "meta.json", root)
+        catalogue = read_meta(meta_file if meta_file is not None else root / "meta.json", root)
         if meta_file is None:
-            _warn_of_categories_beside(found, root)
-        return found
-    found = layout_of(dataset).scan(root)
-    warn(found.unused)
-    return found
+            _warn_of_unlisted_categories(catalogue, root)
+        return catalogue
+    catalogue = layout_of(dataset).scan(root)
+    warn(catalogue.unused)
+    return catalogue
 
 
-def _warn_of_categories_beside(found: Catalogue, root: Path) -> None:
-    """Logs folders that look like categories and are not in meta.json: datasets are often completed bit
+def _warn_of_unlisted_categories(catalogue: Catalogue, root: Path) -> None:
+    """Warns of folders that look like categories and are not in meta.json: datasets are often downloaded bit
     by bit."""
+    listed = catalogue.categories
     unlisted = sorted(
         entry.name
         for entry in root.iterdir()
-        if entry.name not in {*found.train, *found.test}
+        if entry.name not in listed
         and ((entry / "train").is_dir() and (entry / "test").is_dir() or (entry / "Data" / "Images").is_dir())
     )
     if unlisted:
         logger.warning(
             "warning: %s lists %d of %d categories: %s left out; delete it or write it again.",
             root / "meta.json",
-            len({*found.train, *found.test}),
-            len({*found.train, *found.test}) + len(unlisted),
+            len(listed),
+            len(listed) + len(unlisted),
             ", ".join(map(printable, unlisted)),
         )
 
@@ -66,9 +67,9 @@ def describe_catalogue(catalogue: Catalogue, dataset: str) -> str:
     return table_of_counts(catalogue, layout_of(dataset).official)
 
 
-def table_of_counts(catalogue: Catalogue, official: Mapping[str, Counts] = NO_COUNTS) -> str:
-    """A table of image and mask counts per category, split and defect; where there are `official` ones,
-    with them: "complete" or "n of m"."""
+def table_of_counts(catalogue: Catalogue, official: Mapping[str, Counts]) -> str:
+    """A table of image and mask counts per category, split and defect; a column compares them with the
+    `official` ones, if any: "complete" or "n of m"."""
     rows = []
     for category in catalogue.categories:
         counts = official.get(category)
@@ -82,23 +83,26 @@ def table_of_counts(catalogue: Catalogue, official: Mapping[str, Counts] = NO_CO
     )
     absent = [category for category in official if category not in catalogue.categories]
     if absent:
-        there = f"{len(official) - len(absent)} of {len(official)} official categories"
-        table += f"\n{there}; absent: {', '.join(absent)}"
+        present = f"{len(official) - len(absent)} of {len(official)} official categories"
+        table += f"\n{present}; absent: {', '.join(absent)}"
     return table
 
 
-def _category_rows(catalogue: Catalogue, category: str, counts: Counts | None, unknown: str) -> list:
-    def row(split: str, defect: str, part: list[Record], wanted: int | None) -> list[str]:
-        masks = str(sum(bool(r.mask_path) for r in part)) if any(r.anomalous for r in part) else "-"
-        status = "" if wanted is None else "complete" if len(part) == wanted else f"{len(part)} of {wanted}"
-        return [printable(category), split, printable(defect), str(len(part)), masks, status]
+def _category_rows(catalogue: Catalogue, category: str, counts: Counts | None, unofficial: str) -> list:
+    """Rows of one category. `unofficial`: the status of a category without official counts."""
+
+    def row(split: str, defect: str, records: list[Record], expected: int | None) -> list[str]:
+        count = len(records)
+        masks = str(sum(bool(r.mask_path) for r in records)) if any(r.anomalous for r in records) else "-"
+        status = "" if expected is None else "complete" if count == expected else f"{count} of {expected}"
+        return [printable(category), split, printable(defect), str(count), masks, status]
 
     rows = []
-    train_good, test_good, test_anomalous = counts or (None, None, None)
+    train_normal, test_normal, test_anomalous = counts or (None, None, None)
     for split, records in catalogue.splits(category):
         normal = [r for r in records if not r.anomalous]
         anomalous = [r for r in records if r.anomalous]
-        rows.append(row(split, "good", normal, train_good if split == "train" else test_good))
+        rows.append(row(split, "good", normal, train_normal if split == "train" else test_normal))
         defects = sorted({r.defect for r in anomalous}, key=natural_key)
         rows += [row(split, defect, [r for r in anomalous if r.defect == defect], None) for defect in defects]
         if split == "test" and len(defects) == 1:
@@ -106,5 +110,5 @@ def _category_rows(catalogue: Catalogue, category: str, counts: Counts | None, u
         elif split == "test" and (defects or counts):
             rows.append(row(split, "(all defects)", anomalous, test_anomalous))
     if counts is None:
-        rows[0][-1] = unknown
+        rows[0][-1] = unofficial
     return rows

@@ -1,4 +1,4 @@
-"""What is wrong with a dataset's files."""
+"""Checks of a dataset's files."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from data.records import Catalogue, Record
 from utils.errors import DataError
+from utils.limits import MAX_PIXELS
 from utils.text import printable
 
 CHECKING_THREADS = 8
@@ -22,14 +23,14 @@ def check_catalogue(
     decode: bool = True,
     need_masks: bool = True,
     progress: bool = False,
-    max_pixels: int | None = None,
+    max_pixels: int = MAX_PIXELS,
 ) -> list[str]:
     """One sentence per problem, in the catalogue's order: categories without normal or test images, files
     that are missing or cannot be opened, defects without a mask, masks that are empty or of another size than
     their image.
 
-    decode=False reads only the images' headers (masks are decoded always); need_masks=False lets a kind of
-    defect pass that has no mask at all; max_pixels is open_image's. Nothing raises, nothing is changed.
+    decode=False reads only the images' headers (masks are always decoded); need_masks=False accepts a kind
+    of defect that has no mask at all; max_pixels is open_image's. Nothing raises, nothing is changed.
     """
     problems = list(catalogue.unused)
     for category in catalogue.categories:
@@ -44,30 +45,29 @@ def check_catalogue(
         dict.fromkeys(r for c in catalogue.categories for _, part in catalogue.splits(c) for r in part)
     )
     masked = {(r.category, r.defect) for r in records if need_masks or r.mask_path}
-    limit = {} if max_pixels is None else {"max_pixels": max_pixels}
     with ThreadPoolExecutor(CHECKING_THREADS) as pool:
-        found = pool.map(
-            lambda r: _check_record(catalogue.root, r, decode, (r.category, r.defect) in masked, limit),
+        checks = pool.map(
+            lambda r: _check_record(catalogue.root, r, decode, (r.category, r.defect) in masked, max_pixels),
             records,
         )
-        for sentences in tqdm(found, "checking", len(records), unit="img", disable=not progress, leave=False):
-            problems += sentences
+        for found in tqdm(checks, "checking", len(records), unit="img", disable=not progress, leave=False):
+            problems += found
     return problems
 
 
-def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, limit: dict) -> list[str]:
+def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, max_pixels: int) -> list[str]:
     from data.images import image_size, open_mask, rotation_doubt, size_doubt
 
     problems, size = [], None
     try:
-        size = image_size(root / record.image_path, decode, **limit)
+        size = image_size(root / record.image_path, decode, max_pixels)
     except DataError as error:
         problems.append(str(error))
     if record.anomalous and not record.mask_path and need_mask:
         problems.append(f"{printable(root / record.image_path)}: anomalous image without a mask")
     elif record.mask_path:
         try:
-            mask = open_mask(root / record.mask_path, **limit)
+            mask = open_mask(root / record.mask_path, max_pixels)
         except DataError as error:
             return [*problems, f"mask of {printable(record.image_path)}: {error}"]
         if np.asarray(mask).mean() > 255 * MOST_DEFECT:
@@ -78,7 +78,7 @@ def _check_record(root: Path, record: Record, decode: bool, need_mask: bool, lim
             problems.append(f"{printable(root / record.mask_path)}: empty mask of an anomalous image")
         doubt = "" if size is None else size_doubt(mask.size, size)
         if size is not None:
-            doubt = doubt or rotation_doubt(root / record.mask_path, root / record.image_path, **limit)
+            doubt = doubt or rotation_doubt(root / record.mask_path, root / record.image_path, max_pixels)
         if doubt:
             problems.append(f"{printable(root / record.mask_path)}: {doubt}")
     return problems
@@ -92,13 +92,11 @@ def find_duplicates(root: Path, references: Iterable[Record], records: Iterable[
         path = root / record.image_path
         return path.stat().st_size if path.is_file() else None
 
-    known = {(size(r), (root / r.image_path).read_bytes()): r for r in references if size(r)}
-    sizes = {length for length, _ in known}
-    found = (
-        (r, known.get((size(r), (root / r.image_path).read_bytes()))) for r in records if size(r) in sizes
-    )
+    by_content = {(root / r.image_path).read_bytes(): r for r in references if size(r)}
+    sizes = {len(content) for content in by_content}
+    twins = ((r, by_content.get((root / r.image_path).read_bytes())) for r in records if size(r) in sizes)
     return [
         f"{printable(root / r.image_path)}: the same file as the reference {printable(twin.image_path)}"
-        for r, twin in found
+        for r, twin in twins
         if twin
     ]

@@ -68,10 +68,10 @@ class InspectionDataset(Dataset):
 
 class TrainingDataset(Dataset):
     """The records with the augmentation "mosaic" (published for MVTec AD), "crop" (for VisA), one of
-    SYNTHETIC (half of the good ones with a drawn defect) or "none".
+    SYNTHETIC (half of the normal images with a synthetic defect) or "none".
 
     An item's key is epoch * len + index, as EpochSampler gives it. Raises DataError for defects without a
-    mask, which would teach the heads that defects are normal.
+    mask, from which the heads would learn that defects are normal.
     """
 
     def __init__(
@@ -112,29 +112,28 @@ class TrainingDataset(Dataset):
     def _augmented(self, record: Record, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         if self.augmentation == "mosaic" and chance(MOSAIC_PROBABILITY, generator):
             others = self.of_category[record.category]
-            drawn = torch.randint(len(others), (4,), generator=generator).tolist()
-            return mosaic([load(self.root, others[i], self.max_pixels) for i in drawn], self.image_size)
+            chosen = torch.randint(len(others), (4,), generator=generator).tolist()
+            return mosaic([load(self.root, others[i], self.max_pixels) for i in chosen], self.image_size)
         image, mask = load(self.root, record, self.max_pixels)
         pixels, mask = image_to_pixels(image, self.image_size), mask_to_tensor(mask, self.image_size)
         if self.augmentation == "crop" and chance(CROP_PROBABILITY, generator):
             return random_crop(pixels, mask, record.anomalous, generator)
-        drawn_on = self.augmentation in SYNTHETIC.values() and not record.anomalous
-        if drawn_on and chance(DEFECT_PROBABILITY, generator):
+        may_be_defective = self.augmentation in SYNTHETIC.values() and not record.anomalous
+        if may_be_defective and chance(DEFECT_PROBABILITY, generator):
             return draw_defect(pixels, self._another(generator), generator)
         return pixels, mask
 
     def _another(self, generator: torch.Generator) -> torch.Tensor:
-        """Any photograph (3,S,S) uint8 of the dataset, whose texture may be drawn from."""
-        drawn = int(torch.randint(len(self.records), (), generator=generator))
-        image = open_image(self.root / self.records[drawn].image_path, self.max_pixels)
+        """A random photograph (3,S,S) uint8 of the dataset, as texture for a synthetic defect."""
+        index = int(torch.randint(len(self.records), (), generator=generator))
+        image = open_image(self.root / self.records[index].image_path, self.max_pixels)
         return image_to_pixels(image, self.image_size)
 
 
 def files_digest(root: str | Path, records: Iterable[Record]) -> str:
-    """Hex digest of the records' files, their names and sizes in order: another one means that the dataset
-    changed.
+    """Hex digest of the names and sizes of the records' files, in order: it changes with the dataset.
 
-    Raises DataError for a file that is missing, before anything is computed.
+    Raises DataError for a missing file.
     """
     digest = hashlib.sha256()
     for record in records:
@@ -168,8 +167,8 @@ def load(
 class EpochSampler(Sampler[int]):
     """Keys epoch * n + index for every index of an epoch, shuffled by (seed, epoch) alone.
 
-    set_epoch(epoch, start) chooses the epoch before it is iterated; start leaves out what an interrupted run
-    has seen.
+    set_epoch(epoch, start) chooses the epoch before it is iterated; the first `start` keys, which an
+    interrupted run has seen, are left out.
     """
 
     def __init__(self, n: int, seed: int = 0):
@@ -189,8 +188,8 @@ class EpochSampler(Sampler[int]):
 
 
 class OwnBatches(Sampler[int]):
-    """The keys of every `size`-th of a sampler's batches, from number `rank` on: what one of several
-    processes loads of an epoch."""
+    """The keys of every `size`-th batch of a sampler, from batch `rank` on: the share of one of several
+    processes."""
 
     def __init__(self, sampler: EpochSampler, batch_size: int, rank: int = 0, size: int = 1):
         self.sampler, self.batch_size, self.rank, self.size = sampler, batch_size, rank, size
@@ -222,6 +221,6 @@ def make_loader(
 
 
 def _leave_interrupts_to_the_parent(_worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; only the parent answers it, and workers end with their
-    parent."""
+    """Ctrl-C reaches every process of the terminal: only the parent handles it, and its workers end with
+    it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The datasets there are, by name. How to add one: docs/extending.md."""
+"""The names of all datasets. How to add one: docs/extending.md."""
 
 from __future__ import annotations
 

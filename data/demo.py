@@ -1,9 +1,9 @@
-"""Draw two small inspection datasets, so that the whole system runs without a download: `python data/demo.py
+"""Draws two small inspection datasets, so that the whole system runs without a download: `python data/demo.py
 [DIR]`.
 
 DIR/mvtec has MVTec AD's layout (a woven fabric, a steel gear), DIR/visa has VisA's (a circuit board,
-leather). Every defective piece is drawn twice, whole and with its defect, under the same light; the mask is
-where the two differ.
+leather). Every defective piece is drawn twice, without and with its defect, under the same light; the mask
+is where the two differ.
 """
 
 import csv
@@ -104,12 +104,12 @@ def generator(seed: int, *names: object) -> np.random.Generator:
 
 
 def draw_piece(product: Product, seed: int, name: str, flaw: Flaw | None = None) -> Surface:
-    """One piece, whole or with a structural flaw; `name`: which."""
+    """The piece `name`, without a defect or with a structural flaw."""
     return product.draw(generator(seed, name, "piece"), product.shape, flaw)
 
 
-def draw_good(product: Product, seed: int, name: str) -> np.ndarray:
-    """The photograph (H,W,3) uint8 RGB of one whole piece."""
+def draw_normal(product: Product, seed: int, name: str) -> np.ndarray:
+    """The photograph (H,W,3) uint8 RGB of the piece `name`, without a defect."""
     exposure = expose(draw_piece(product, seed, name), generator(seed, name, "light"))
     return develop(exposure, generator(seed, name, "sensor"))
 
@@ -119,8 +119,7 @@ def draw_defective(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The photograph (H,W,3) uint8 RGB of a piece with one defect, and its mask (H,W) bool.
 
-    Drawn again elsewhere on the piece, up to ATTEMPTS times, should the defect be all but invisible where it
-    fell.
+    A defect that is nearly invisible is drawn again elsewhere on the piece, up to ATTEMPTS times.
     """
     whole, painter = draw_piece(product, seed, name), product.defects[kind]
     plain = expose(whole, generator(seed, name, "light"))
@@ -144,25 +143,25 @@ def difference_mask(plain: np.ndarray, picture: np.ndarray) -> np.ndarray:
 
 
 def defect_list(product: Product, count: int) -> list[tuple[str, float]]:
-    """`count` defects, kinds in turn, sizes in turn over each kind's pieces."""
+    """(kind, size) of `count` defects: kinds in turn, and sizes in turn over each kind's pieces."""
     kinds = list(product.defects)
     return [(kinds[i % len(kinds)], SIZES[(i // len(kinds) + i) % len(SIZES)]) for i in range(count)]
 
 
 def save(path: Path, image: np.ndarray) -> None:
-    """Write an RGB or grey uint8 picture; the suffix decides the format (JPEG at quality 95)."""
+    """Writes an RGB or grey uint8 picture; the suffix decides the format (JPEG at quality 95)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, quality=95)
 
 
-def write_mvtec(root: Path, seed: int, good: int, defective: int) -> None:
+def write_mvtec(root: Path, seed: int, normal: int, defective: int) -> None:
     """MVTec AD's layout: CATEGORY/train/good, test/KIND/NNN.png, ground_truth/KIND/NNN_mask.png (0 and
     255)."""
     for category, product in MVTEC.items():
         folder = root / category
         for split in ("train", "test"):
-            for index in range(good):
-                image = draw_good(product, seed, f"{category}/{split}/{index}")
+            for index in range(normal):
+                image = draw_normal(product, seed, f"{category}/{split}/{index}")
                 save(folder / split / "good" / f"{index:03d}.png", image)
         numbers = dict.fromkeys(product.defects, 0)
         for index, (kind, size) in enumerate(defect_list(product, defective)):
@@ -174,17 +173,17 @@ def write_mvtec(root: Path, seed: int, good: int, defective: int) -> None:
             numbers[kind] += 1
 
 
-def write_visa(root: Path, seed: int, good: int, defective: int) -> None:
+def write_visa(root: Path, seed: int, normal: int, defective: int) -> None:
     """VisA's layout: CATEGORY/Data/{Images/Normal,Images/Anomaly,Masks/Anomaly} and split_csv/1cls.csv.
 
     A mask's value is the number of the defect's kind, from 1 in the order of the product's list.
     """
     rows = []
     for category, product in VISA.items():
-        for index in range(2 * good):
-            split = "train" if index < good else "test"
+        for index in range(2 * normal):
+            split = "train" if index < normal else "test"
             path = f"{category}/Data/Images/Normal/{index:04d}.JPG"
-            save(root / path, draw_good(product, seed, f"{category}/{split}/{index}"))
+            save(root / path, draw_normal(product, seed, f"{category}/{split}/{index}"))
             rows.append((category, split, "normal", path, ""))
         numbers = {kind: number for number, kind in enumerate(product.defects, 1)}
         for index, (kind, size) in enumerate(defect_list(product, defective)):
@@ -201,29 +200,29 @@ def write_visa(root: Path, seed: int, good: int, defective: int) -> None:
         )
 
 
-def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20) -> bool:
-    """Draw both datasets into `folder`, all or nothing; False if the very same are already there.
+def write_demo(folder: Path, seed: int = 0, normal: int = 12, defective: int = 20) -> bool:
+    """Draws both datasets into `folder`, all or nothing; False if the very same are already there.
 
-    Per category: `good` training images, `good` good test images, `defective` defective ones. Drawn into a
-    temporary folder next to it, which takes its name when complete. Raises FileExistsError if `folder` is not
-    a demo.
+    Per category: `normal` normal images for training and as many for test, and `defective` defective ones.
+    Drawn into a temporary folder next to it, which takes its name when complete. Raises FileExistsError if
+    `folder` is not a demo.
     """
-    passport = {"version": VERSION, "seed": seed, "good": good, "defective": defective}
+    settings = {"version": VERSION, "seed": seed, "normal": normal, "defective": defective}
     if folder.exists() and any(folder.iterdir()):
         if not (folder / MARKER).is_file():
             raise FileExistsError(
                 f"{folder} is not empty and has no {MARKER}: name another folder or empty this one"
             )
-        if json.loads((folder / MARKER).read_text()) == passport:
+        if json.loads((folder / MARKER).read_text()) == settings:
             return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(
         prefix=f".{folder.name}-", suffix=".tmp", dir=folder.parent
     ) as temporary:
         fresh = Path(temporary) / "demo"
-        write_mvtec(fresh / "mvtec", seed, good, defective)
-        write_visa(fresh / "visa", seed, good, defective)
-        (fresh / MARKER).write_text(json.dumps(passport, indent=1) + "\n")
+        write_mvtec(fresh / "mvtec", seed, normal, defective)
+        write_visa(fresh / "visa", seed, normal, defective)
+        (fresh / MARKER).write_text(json.dumps(settings, indent=1) + "\n")
         if folder.exists():
             shutil.rmtree(folder)
         fresh.rename(folder)
@@ -231,7 +230,7 @@ def write_demo(folder: Path, seed: int = 0, good: int = 12, defective: int = 20)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Command line: draw the demo, or say that it is there already."""
+    """Draws the demo, unless it is there already; returns the exit code."""
     parser = Parser(__doc__)
     parser.add_argument("folder", nargs="?", type=Path, default=Path(__file__).resolve().parent / "demo")
     parser.add_argument("--seed", type=int, default=0)
@@ -242,7 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
         put_line(f"demo: {error}", sys.stderr)
         return 2
     put_line(
-        f"{'drew' if drawn else 'already there, kept:'} {options.folder}/mvtec ({', '.join(MVTEC)}) "
+        f"{'drew' if drawn else 'already there:'} {options.folder}/mvtec ({', '.join(MVTEC)}) "
         f"and {options.folder}/visa ({', '.join(VISA)}), seed {options.seed}"
     )
     return 0

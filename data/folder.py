@@ -1,7 +1,6 @@
 """Your own photographs: one category or a folder of categories, each in either of two layouts.
 
-    CATEGORY/good/...                    normal photographs; references are drawn from them and left out of
-                                         the test
+    CATEGORY/good/...                    normal photographs; references are drawn from them and not tested
     CATEGORY/DEFECT/...                  any number of defect folders, any names
     CATEGORY/masks/DEFECT/NAME.png       optional; ground_truth/DEFECT/NAME_mask.png is the same, and so are
                                          masks/NAME.png and DEFECT/NAME_mask.png next to its image
@@ -15,8 +14,8 @@ joined (MVTec LOCO); photographs in train/ and test/ themselves, each with NAME_
 where that mask is black (KolektorSDD2); folders of samples in good/ and in ng/DEFECT/ are read to their
 bottom, a PNG next to a JPEG of its name being its mask (Real-IAD).
 
-good may also be called ok or normal, and test test_public; all folders in any case. As a script it shows how
-a folder is understood and writes nothing: python data/folder.py DIR
+good may also be called ok or normal, and test test_public; all folders in any case. As a script it prints
+how a folder is read and writes nothing: python data/folder.py DIR
 """
 
 import os
@@ -48,9 +47,9 @@ SPLIT_FOLDERS = {
 
 
 def scan(root: str | Path) -> Catalogue:
-    """The catalogue of a folder by the rules above; where a category has no train/, its good images are in
-    train and in test alike and `without_references` takes the drawn ones out. Raises DataError where no
-    category is found."""
+    """The catalogue of a folder by the rules above. Where a category has no train/, its normal images are
+    both in train and in test, and `without_references` takes the references out. Raises DataError where
+    there is no category."""
     readings, sentences = read_folder(root)
     warn([sentence for sentence in sentences if "is not used" in sentence])
     warn([f"{printable(r.category)}: {sentence}" for r in readings for sentence in r.unused])
@@ -78,7 +77,7 @@ def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
     if not categories:
         raise DataError(
             f"{printable(root)}: holds no folder good (or ok, normal), no train and test, and no folder that "
-            f"has them{_found(root, names)}; put the normal photographs into a folder named good"
+            f"has them{_contents(root, names)}; put the normal photographs into a folder named good"
         )
     sentences = [f"{printable(root)} is a folder of {len(categories)} categories"]
     sentences += [
@@ -89,20 +88,18 @@ def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
     return [read_category(root, name + "/", name) for name in categories], sentences
 
 
-def _found(root: Path, names: list[str]) -> str:
+def _contents(root: Path, names: list[str]) -> str:
     """What a folder holds instead, as part of a sentence."""
     images = len(list_images(root))
-    parts = [f"{images} images directly"] if images else []
-    parts += (
-        [f"{printable(names[0])}/" + (f" and {len(names) - 1} more folders" if names[1:] else "")]
-        if names
-        else []
-    )
-    return f" (it holds {' and '.join(parts)})" if parts else ""
+    contents = [f"{images} images directly"] if images else []
+    if names:
+        more = f" and {len(names) - 1} more folders" if names[1:] else ""
+        contents.append(f"{printable(names[0])}/{more}")
+    return f" (it holds {' and '.join(contents)})" if contents else ""
 
 
 def split_of(name: str) -> str | None:
-    """train or test, for a folder that is called so."""
+    """train or test for a folder of such a name, else None."""
     return SPLIT_FOLDERS.get(name.casefold())
 
 
@@ -146,18 +143,16 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
     else:
         reading.test = parts["test"] if "test" in parts else read_part(root, prefix, category, masks, reading)
         reading.train = [record for record in reading.test if not record.anomalous]
-        reading.rules.append(
-            "no train/: references are drawn from the good images, and those drawn are not tested"
-        )
+        reading.rules.append("no train/: references are drawn from the normal images, and are not tested")
     _note_masks(reading, masks)
     return reading
 
 
 def _note_masks(reading: Reading, masks: Masks) -> None:
-    """Say what can be measured, and name the masks that belong to no image."""
+    """Adds what can be measured to the rules, and masks of no image to what is unused."""
     if reading.views:
         reading.unused.append(
-            f"{reading.views} views without a mask next to them are not used, where other views of the "
+            f"{reading.views} views without a mask next to them are not used, for other views of the "
             f"defective part have one: they may show no defect, the first {printable(reading.first_view)}"
         )
     reading.rules = list(dict.fromkeys(reading.rules))
@@ -175,7 +170,7 @@ def _note_masks(reading: Reading, masks: Masks) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print how a folder is understood; returns the exit code (2 and one sentence where it is not)."""
+    """Prints how a folder is read; returns the exit code, 2 after an error."""
     parser = Parser(__doc__)
     parser.add_argument("root", type=Path, metavar="DIR")
     add_check_flags(parser)

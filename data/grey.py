@@ -1,7 +1,7 @@
-"""Grey values of more than 8 bits: the range of a part's photographs, found from its references.
+"""Grey values of more than 8 bits: the range of a part's photographs, taken from its references.
 
 Cameras of 10, 12 and 14 bits write 16-bit files, thermal sensors a narrow band of them, and filters write
-floats. Scaled by the file's depth, few grey levels are left; scaled picture by picture, no two are alike.
+floats. Scaled by the file's depth, few grey levels remain. Scaled image by image, no two are comparable.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from data.images import MAX_PIXELS, is_wide, open_wide
 from utils.grey_range import FEW_LEVELS, GreyRange
 
 logger = logging.getLogger("fdsl")
-NARROW = 8  # a band of values this many times narrower than its nominal range is taken by itself,
-MARGIN = 0.1  # with so much room below and above it, as shares of it
+NARROW = 8  # a band of values this many times narrower than its nominal range becomes the range,
+MARGIN = 0.1  # widened below and above by this share of it
 SIGNED_TOPS = (0.5, 1.0)  # floats about zero: of v - 0.5, and of 2 v - 1, where v runs from 0 to 1
 SIGNED_BITS = (8, 10, 12, 14, 16)
-LOPSIDED = 4  # values below zero that reach so many times less far than those above are no signed range
+LOPSIDED = 4  # a signed range reaches at most so many times farther on one side of zero than on the other
 OTHER_SCALE = 16  # references whose ranges differ by this factor are of different scales
 ABOVE_ONE = 1.5  # floats up to here are those of 0 to 1, with gain
 OWN_RANGE = (
-    "it has more than 8 bits and the references have not: it is scaled by its own depth or values, not as "
-    "they are"
+    "it has more than 8 bits and the references have not: it is scaled by its own depth or values, not like "
+    "them"
 )
-LEFT = 0.001  # of a photograph's pixels: more than that outside the range is reported
+MOST_OUTSIDE = 0.001  # of a photograph's pixels: more outside the range are reported
 
 
 def find_range(
@@ -49,16 +49,16 @@ def find_range(
             whole = whole and values.dtype.kind in "iu"
     if not lows:
         return None
-    found = range_of(min(lows), max(highs), whole)
+    grey = range_of(min(lows), max(highs), whole)
     _warn_of_other_scales(lows, highs)
     logger.info(
         "images of more than 8 bits: the references lie between %g and %g; %g becomes black, %g white",
         min(lows),
         max(highs),
-        found.low,
-        found.high,
+        grey.low,
+        grey.high,
     )
-    return found
+    return grey
 
 
 def _wide_values(item: object, max_pixels: int) -> np.ndarray | None:
@@ -68,7 +68,7 @@ def _wide_values(item: object, max_pixels: int) -> np.ndarray | None:
 
 
 def _warn_of_other_scales(lows: list[float], highs: list[float]) -> None:
-    """Warns where one range cannot suit all references, as where each file has a range of its own."""
+    """Warns where one range cannot suit all references, for instance if each file has its own scale."""
     reach = [max(-low, high) for low, high in zip(lows, highs)]
     if max(reach) > OTHER_SCALE * max(min(reach), 1e-12):
         logger.warning(
@@ -80,9 +80,11 @@ def _warn_of_other_scales(lows: list[float], highs: list[float]) -> None:
 
 
 def range_of(low: float, high: float, whole: bool) -> GreyRange:
-    """The range for values that lie between two: 0 to the next full depth (255, 1023, 4095, 16383, 65535),
-    for floats 0 to 1 as well; about zero the next signed depth, for floats -0.5 to 0.5 and -1 to 1 as well; a
-    narrow band of these, or what lies elsewhere, from its own lowest to its highest with MARGIN around it."""
+    """The range for values from `low` to `high` (`whole`: integers).
+
+    0 to the next full depth (255, 1023, 4095, 16383, 65535), or 1 for floats; around zero the next signed
+    depth, or 0.5 or 1 for floats. A narrow band of these, and any other values: low to high with MARGIN.
+    """
     if low < 0 < high and max(high / -low, -low / high) <= LOPSIDED:
         return _signed_range(low, high, whole)
     tops = [2.0**bits - 1 for bits in (8, 10, 12, 14, 16)]
@@ -111,27 +113,28 @@ def _band(low: float, high: float) -> GreyRange:
 
 
 def doubts(values: np.ndarray, grey: GreyRange) -> str:
-    """What a reader should know of a wide photograph (H,W) within a range; "" for nothing."""
+    """A warning about the grey values (H,W) of a photograph in this range; "" where there is none."""
     outside = float(((values < grey.low) | (values > grey.high)).mean())
-    if outside > LEFT:
+    if outside > MOST_OUTSIDE:
         return (
             f"{outside:.1%} of its grey values lie outside {grey.low:g} to {grey.high:g}, the range of the "
-            "references: expose it as they were, or show references of all exposures"
+            "references: expose it like them, or add references of all exposures"
         )
     step = (grey.high - grey.low) / 255
     levels = len(np.unique(np.rint((values[:: max(1, values.shape[0] // 256)] - grey.low) / step)))
     if levels < FEW_LEVELS:
-        filled = f"its values fill little of {grey.low:g} to {grey.high:g}"
-        return f"only {levels} grey levels are left of it: {filled}"
+        return (
+            f"only {levels} grey levels remain of it: its values fill little of {grey.low:g} to {grey.high:g}"
+        )
     return ""
 
 
 def doubts_of(paths: Sequence[Path], grey: GreyRange | None, max_pixels: int = MAX_PIXELS) -> list[str]:
-    """A sentence for each of some files that there are doubts about; none for files of 8 bits. `grey`: the
-    references' range, None where they have 8 bits."""
-    found = []
+    """A warning for each file whose grey values do not suit the references' range `grey` (None: they have 8
+    bits); none for files of 8 bits."""
+    warnings = []
     for path in paths:
         values = open_wide(path, max_pixels)
         if values is not None and (sentence := OWN_RANGE if grey is None else doubts(values, grey)):
-            found.append(f"{path.name}: {sentence}")
-    return found
+            warnings.append(f"{path.name}: {sentence}")
+    return warnings

@@ -11,9 +11,9 @@ HOW = "install pillow-heif (pip install pillow-heif), or convert it to PNG or JP
 
 @functools.cache
 def can_read_heif() -> bool:
-    """Whether Pillow reads HEIC files here; where pillow-heif is installed it is registered."""
+    """Whether Pillow reads HEIC files here; registers pillow-heif where it is installed."""
     try:
         importlib.import_module("pillow_heif").register_heif_opener()
-    except (ImportError, OSError, AttributeError):  # missing, or its library is
+    except (ImportError, OSError, AttributeError):  # the package or its library is missing
         return False
     return True

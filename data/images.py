@@ -1,5 +1,5 @@
-"""From image and mask files to RGB and to arrays: any mode, depth and orientation in, one kind out. Without
-PyTorch, for deploy/ uses it."""
+"""Image and mask files as RGB and as arrays, whatever their mode, depth and orientation. Without PyTorch:
+deploy/ uses it."""
 
 import errno
 import sys
@@ -26,7 +26,7 @@ IMAGE_SUFFIXES = frozenset(
     (*JPEG_SUFFIXES, ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".ppm", ".pgm", ".jp2")
     + (HEIF_SUFFIXES if HEIF else ())
 )
-UPRIGHT = 1  # EXIF's orientations: as it is, or
+UPRIGHT = 1  # EXIF's orientations: upright, or
 ROTATIONS = {
     2: "mirrored",
     3: "rotated by 180 degrees",
@@ -38,9 +38,7 @@ ROTATIONS = {
 }
 SWAPPED_SIDES = (5, 6, 7, 8)
 
-Image.MAX_IMAGE_PIXELS = (
-    None  # Pillow's own limit, warning and error: `_opened` holds the limit in their place.
-)
+Image.MAX_IMAGE_PIXELS = None  # Pillow's own limit: `_opened` checks `max_pixels` instead
 
 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, grey: GreyRange | None = None) -> Image.Image:
@@ -55,14 +53,14 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, grey: GreyRange |
 
 
 def open_wide(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray | None:
-    """The grey values (H,W) of a photograph of more than 8 bits, as they are; None for any other, whose
-    pixels are not read. DataError as from open_image."""
+    """The unscaled grey values (H,W) of a photograph of more than 8 bits; None for any other, whose pixels
+    are not read. DataError as from open_image."""
     with _opened(path, max_pixels) as image:
         return np.asarray(upright(image)) if is_wide(image) else None
 
 
 def pages_left_out(path: str | Path) -> int:
-    """How many pages of a TIFF file are not looked at: all but the first; no pixel is read."""
+    """The number of pages of a TIFF file after its first, which are not read; 0 for other files."""
     if Path(path).suffix.lower() not in (".tif", ".tiff"):
         return 0
     with _opened(path, sys.maxsize) as image:
@@ -70,7 +68,7 @@ def pages_left_out(path: str | Path) -> int:
 
 
 def is_wide(image: Image.Image) -> bool:
-    """Whether its values have more than 8 bits."""
+    """Whether an image's values have more than 8 bits."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
@@ -78,9 +76,9 @@ def open_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """The mask as "L", 0 or 255: every pixel that is not zero (black, transparent) is defect, however small
     its value.
 
-    Palette masks go by index where index 0 is black, else by colour. JPEG masks go by half of full scale
-    where they reach it, since compression leaves noise at edges. The masks in a folder are joined. Raises
-    DataError as open_image does.
+    Palette masks are read by index where index 0 is black, else by colour. In JPEG masks that reach half of
+    full scale a defect begins there, since compression leaves noise at edges. The masks in a folder are
+    joined. Raises DataError as open_image does.
     """
     if Path(path).is_dir():
         return _joined_mask(Path(path), max_pixels)
@@ -99,8 +97,8 @@ def mask_values(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
 
 
 def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
-    """What is wrong with a mask of another (width, height) than its upright photograph's, with the cure; ""
-    for one of the same."""
+    """A warning, with the cure, where the (width, height) of a mask differs from its upright photograph's;
+    "" where they are the same."""
     if mask == photo:
         return ""
     cure = "rotate it upright, as EXIF data rotate the photograph" if mask == photo[::-1] else "mark it again"
@@ -108,17 +106,17 @@ def size_doubt(mask: tuple[int, int], photo: tuple[int, int]) -> str:
 
 
 def rotation_doubt(mask: Path, photo: Path, max_pixels: int = MAX_PIXELS) -> str:
-    """What their sizes, which are the same, do not show: EXIF data rotate the photograph, and its mask has
-    none. "" where nothing rotates the photograph, its size shows it, or the mask is a folder."""
+    """A warning where EXIF data rotate the photograph, its mask has none, and their equal sizes do not reveal
+    it; "" otherwise, and for a folder of masks."""
     if mask.is_dir() or (rotation := orientation(photo, max_pixels)) not in ROTATIONS:
         return ""
     width, height = image_size(photo, False, max_pixels)
-    seen_by_size = rotation in SWAPPED_SIDES and width != height
-    if seen_by_size or orientation(mask, max_pixels) != UPRIGHT:
+    revealed_by_size = rotation in SWAPPED_SIDES and width != height
+    if revealed_by_size or orientation(mask, max_pixels) != UPRIGHT:
         return ""
     return (
-        f"EXIF data of its image {printable(photo.name)} say {ROTATIONS[rotation]}, and the mask has no such "
-        "data; check that it was marked on the upright image"
+        f"EXIF data of its image {printable(photo.name)} mean {ROTATIONS[rotation]}, and the mask has none; "
+        "check that it was marked on the upright image"
     )
 
 
@@ -132,10 +130,10 @@ def _orientation_of(image: Image.Image) -> int:
     if image.format == "PNG" and "exif" not in image.info:
         return UPRIGHT  # Pillow would decode the PNG to look for it
     try:
-        found = image.getexif().get(ExifTags.Base.Orientation)
+        value = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # as in `upright`
         return UPRIGHT
-    return found if found in ROTATIONS else UPRIGHT
+    return value if value in ROTATIONS else UPRIGHT
 
 
 def mask_files(path: Path) -> list[Path]:
@@ -161,8 +159,8 @@ def _joined_mask(folder: Path, max_pixels: int) -> Image.Image:
         mask = open_mask(file, max_pixels)
         if mask.size != joined.size:
             raise DataError(
-                f"{printable(file)}: is of another size than the masks next to it, which belong to the same "
-                "photograph; put the right mask there"
+                f"{printable(file)}: has another size than the other masks of its photograph; put the right "
+                "mask there"
             )
         joined = ImageChops.lighter(joined, mask)
     return joined
@@ -231,9 +229,7 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
             raise DataError(f"{name}: is a link that leads to itself; remove it") from error
         reason = printable(str(error))
         raise DataError(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
-    except (
-        Exception
-    ) as error:  # decoders raise OSError, SyntaxError, struct.error, ValueError, MemoryError, ...
+    except Exception as error:  # decoders raise SyntaxError, struct.error, ValueError, MemoryError, ...
         reason = printable(str(error)) or type(error).__name__
         raise DataError(f"{name}: cannot be decoded ({reason}); copy it again or remove it") from error
 
@@ -248,7 +244,7 @@ def upright(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image, grey: GreyRange | None = None) -> Image.Image:
-    """Any mode as RGB; of more than 8 bits by the range `grey`, or as `open_image` does."""
+    """An image of any mode as RGB; more than 8 bits are scaled as by `open_image`."""
     if is_wide(image):
         values = np.asarray(image)
         sixteen = image.mode != "F" and (image.mode != "I" or image.format in ("PNG", "PPM"))
@@ -260,9 +256,8 @@ def to_rgb(image: Image.Image, grey: GreyRange | None = None) -> Image.Image:
 
 
 def _own_range(values: np.ndarray, sixteen: bool) -> GreyRange:
-    """The range of (H,W) numbers without references. 16-bit files: their depth. Others by the
-    range their values lie in: floats of 0..1, 0..255, 0..65535, anything else from its minimum to its
-    maximum."""
+    """The range of (H,W) numbers without references: the depth of 16-bit files; for others the first of
+    0..1, 0..255 and 0..65535 that holds all values, else minimum to maximum. ValueError if not finite."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite([low, high]).all():
         raise ValueError("it holds values that are not finite numbers")
@@ -276,16 +271,16 @@ def _own_range(values: np.ndarray, sixteen: bool) -> GreyRange:
 
 
 def _to_eight_bits(values: np.ndarray, grey: GreyRange) -> np.ndarray:
-    """(H,W) numbers to uint8, strip by strip: a file may be small and its picture large."""
-    found = np.empty(values.shape, np.uint8)
+    """(H,W) numbers to uint8, in strips of rows: the picture of a small file may be large."""
+    scaled = np.empty(values.shape, np.uint8)
     scale = 255 / (grey.high - grey.low) if grey.high > grey.low else 0.0
     rows = max(1, STRIP // max(1, values.shape[1]))
     for start in range(0, len(values), rows):
-        part = values[start : start + rows].astype(np.float64)
-        if not np.isfinite(part).all():
+        strip = values[start : start + rows].astype(np.float64)
+        if not np.isfinite(strip).all():
             raise ValueError("it holds values that are not finite numbers")
-        found[start : start + rows] = np.clip(np.rint((part - grey.low) * scale), 0, 255)
-    return found
+        scaled[start : start + rows] = np.clip(np.rint((strip - grey.low) * scale), 0, 255)
+    return scaled
 
 
 def _mask_values(image: Image.Image) -> np.ndarray:

@@ -1,5 +1,4 @@
-"""Photographs to inspect: from files, folders and patterns to names and paths, and from anything in memory to
-RGB."""
+"""Photographs to inspect: the names and paths of files, folders, patterns, archives and lists."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ from utils.text import as_key, decoded, printable, without_password
 
 logger = logging.getLogger("fdsl")
 PREDICTIONS = "predict"  # `made_by` in the config.json of a folder that predict.py wrote,
-DRAWN = ("pictures", "masks", "contact_sheet.jpg")  # and what it drew there
+RENDERED = ("pictures", "masks", "contact_sheet.jpg")  # and its pictures there
 _warned: set[str] = set()
 Problem = Callable[[str, str], None]  # takes a name and the reason
 
@@ -29,14 +28,14 @@ Problem = Callable[[str, str], None]  # takes a name and the reason
 def find_images(
     inputs: Sequence[str | Path], without: Sequence[str | Path] = (), problem: Problem | None = None
 ) -> Iterator[tuple[str, Path]]:
-    """(name, path) of every photograph of `inputs`, each a file, a folder (searched to its bottom), a
-    pattern, a tar archive, or @FILE, a list of files with a path on each line, relative to the list.
+    """(name, path) of every photograph of `inputs`, each a file, a folder (searched recursively), a pattern,
+    a tar archive, or @FILE, a list of files with a path on each line, relative to the list.
 
-    A generator: only one folder's names are held at a time, in natural order. Names are relative to the one
-    input folder, or the paths as given where there are several inputs. Folders in `without` are not entered,
-    nor hidden ones, the pictures that predict.py has drawn are passed over, and no file is given twice.
-    Raises DataError for an input that is not there; `problem` is called with folders that cannot be read and
-    of photographs of a kind that is not.
+    A generator in natural order: only one folder's names are in memory at a time. Names are relative to the
+    one input folder, or the paths as given where there are several inputs. Folders in `without`, hidden
+    folders and pictures that predict.py rendered are skipped, and no file is given twice. Raises DataError
+    for a missing input; `problem` is called for each folder that cannot be read and each photograph of a
+    format that is not read.
     """
     left_out = {os.path.realpath(folder) for folder in without}
     given_before: set[int] = set()
@@ -46,18 +45,18 @@ def find_images(
         if is_camera(text):
             raise _missing(text)
         if os.path.isdir(text):
-            root, found = text, _walk(text, left_out, problem)
+            root, paths = text, _walk(text, left_out, problem)
         elif os.path.lexists(text):
-            root, found = os.path.dirname(text), _file(text, problem)
+            root, paths = os.path.dirname(text), _file(text, problem)
         elif _is_list(text):
-            root, found = os.path.dirname(text[1:]), _lines(text[1:], problem)
+            root, paths = os.path.dirname(text[1:]), _lines(text[1:], problem)
         elif glob.has_magic(text):
             root = _fixed_part(text)
             parts = os.path.relpath(text, root or ".").split(os.sep)
-            found = _match(root or ".", parts, left_out, problem)
+            paths = _match(root or ".", parts, left_out, problem)
         else:
             raise _missing(text)
-        for path in found:
+        for path in paths:
             if may_repeat and _is_repeated(path, given_before):
                 continue
             name = path if len(inputs) > 1 else _relative(path, root or ".")
@@ -65,9 +64,9 @@ def find_images(
 
 
 def _relative(path: str, root: str) -> str:
-    """A path as seen from the folder of its input; as it is where a list names it elsewhere."""
-    seen = os.path.relpath(path, root)
-    return path if seen.startswith(os.pardir + os.sep) else seen
+    """A path relative to the folder of its input; unchanged where it lies outside."""
+    relative = os.path.relpath(path, root)
+    return path if relative.startswith(os.pardir + os.sep) else relative
 
 
 def _is_list(text: str) -> bool:
@@ -76,7 +75,7 @@ def _is_list(text: str) -> bool:
 
 
 def _lines(file: str, problem: Problem | None) -> Iterator[str]:
-    """The files that a list names, one on each line, an archive's members in its place."""
+    """The files of a list, one on each line; an archive is replaced by its photographs."""
     try:
         with open(file, "rb") as content:
             text = decoded(content.read(), "surrogateescape")
@@ -88,15 +87,15 @@ def _lines(file: str, problem: Problem | None) -> Iterator[str]:
 
 
 def _named(folder: str, line: str) -> str:
-    """The path of a list's line: as it stands, without quotes, or with / for each backslash, whichever is
-    there."""
+    """The path of a list's line: unchanged, without quotes, or with / for each backslash, whichever
+    exists."""
     bare = line[1:-1] if len(line) > 2 and line[0] == line[-1] and line[0] in "\"'" else line
-    ways = [os.path.join(folder, way) for way in (line, bare, bare.replace("\\", "/"))]
-    return next((way for way in ways if os.path.lexists(way) or is_file(way)), ways[1])
+    paths = [os.path.join(folder, text) for text in (line, bare, bare.replace("\\", "/"))]
+    return next((path for path in paths if os.path.lexists(path) or is_file(path)), paths[1])
 
 
 def _file(path: str, problem: Problem | None) -> Iterator[str]:
-    """A file that was named, or the photographs in an archive."""
+    """The file itself, or the photographs in an archive."""
     refuse_compressed(path)
     if not is_archive(path):
         yield path
@@ -116,7 +115,7 @@ def _is_photograph(name: str) -> bool:
 
 
 def refuse_missing(inputs: Sequence[str | Path]) -> None:
-    """DataError for an input that is not there; nothing is searched."""
+    """DataError for a missing input; nothing is searched."""
     for given in map(os.fspath, inputs):
         there = os.path.lexists(given) or _is_list(given) or glob.has_magic(given)
         if is_camera(given) or not there:
@@ -138,7 +137,7 @@ def _missing(given: str) -> DataError:
 
 
 def _is_repeated(path: str, given_before: set[int]) -> bool:
-    """Whether this file was given before, perhaps by another input; notes it down, in few bytes."""
+    """Whether this file was given before, perhaps by another input; adds its hash to those given."""
     place = hash(os.path.abspath(path))
     if place in given_before:
         return True
@@ -149,13 +148,13 @@ def _is_repeated(path: str, given_before: set[int]) -> bool:
 def list_images(inputs: str | Path | Sequence[str | Path]) -> list[Path]:
     """The photographs of files, folders and patterns as a list, each once; DataError when there is none."""
     inputs = [inputs] if isinstance(inputs, (str, Path)) else list(inputs)
-    found = list(dict.fromkeys(path for _, path in find_images(inputs)))
-    if not found:
+    paths = list(dict.fromkeys(path for _, path in find_images(inputs)))
+    if not paths:
         raise DataError(
             f"{', '.join(printable(item) for item in inputs)}: holds no photograph "
             f"({', '.join(sorted(IMAGE_SUFFIXES))})"
         )
-    return found
+    return paths
 
 
 def _fixed_part(pattern: str) -> str:
@@ -170,18 +169,18 @@ def _fixed_part(pattern: str) -> str:
 
 
 def _entries(folder: str, problem: Problem | None) -> list[os.DirEntry]:
-    """A folder's visible entries in natural order; none, and a word to `problem`, where it cannot be read."""
+    """A folder's visible entries in natural order; none where it cannot be read, which `problem` gets."""
     try:
-        found = visible_entries(folder)
+        entries = visible_entries(folder)
     except OSError as error:
         if problem is not None:
             problem(printable(folder), f"the folder cannot be read ({error.strerror})")
         return []
-    drawn = [entry for entry in found if entry.name in DRAWN]
-    return [entry for entry in found if entry not in drawn] if drawn and _holds_results(folder) else found
+    others = [entry for entry in entries if entry.name not in RENDERED]
+    return others if len(others) < len(entries) and _holds_results(folder) else entries
 
 
-def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
+def _is_image(entry: os.DirEntry, problem: Problem | None) -> bool:
     suffix = os.path.splitext(entry.name)[1].lower()
     if suffix in IMAGE_SUFFIXES:
         return True
@@ -193,20 +192,18 @@ def _is_image(entry: os.DirEntry, problem: Problem | None = None) -> bool:
 def _holds_results(folder: str) -> bool:
     """Whether predict.py wrote into the folder; logged once."""
     config = read_json(Path(folder, "config.json"))
-    found = isinstance(config, dict) and config.get("made_by") == PREDICTIONS
-    if found and os.path.realpath(folder) not in _warned:
+    holds_results = isinstance(config, dict) and config.get("made_by") == PREDICTIONS
+    if holds_results and os.path.realpath(folder) not in _warned:
         _warned.add(os.path.realpath(folder))
-        logger.info(
-            "%s holds results of predict.py: its pictures are not taken for photographs", printable(folder)
-        )
-    return found
+        logger.info("%s holds results of predict.py: their pictures are not inspected", printable(folder))
+    return holds_results
 
 
 def _walk(
     folder: str, left_out: set[str], problem: Problem | None, above: tuple[str, ...] = ()
 ) -> Iterator[str]:
-    """Every image below `folder`: a folder's own first, then its folders'. Links that lead back up are not
-    followed."""
+    """Every image below `folder`, those of a folder before those of its folders. Links to a folder above are
+    not followed."""
     real = os.path.realpath(folder)
     if real in left_out or real in above:
         return
@@ -221,8 +218,7 @@ def _walk(
 
 
 def _match(folder: str, parts: list[str], left_out: set[str], problem: Problem | None) -> Iterator[str]:
-    """Every image below `folder` whose path matches the pattern's parts; `**` stands for any folders, also
-    none."""
+    """Every image below `folder` whose path matches the pattern's parts; `**`: any number of folders."""
     if os.path.realpath(folder) in left_out:
         return
     first, rest = parts[0], parts[1:]

@@ -1,4 +1,4 @@
-"""Labelled photographs: which are good and which are not, from a folder or a table."""
+"""Labelled photographs, normal or anomalous, from a folder or a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from utils.text import decoded, printable
 
 logger = logging.getLogger("fdsl")
 
-GOOD_LABELS = frozenset(
+NORMAL_LABELS = frozenset(
     ("false", "no", "n", "normal", "pass", "passed", "io", "i.o.", "negative", "neg", "inlier", *NORMAL_NAMES)
 )
 ANOMALOUS_LABELS = frozenset(
@@ -30,15 +30,15 @@ ANOMALOUS_LABELS = frozenset(
 
 
 def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
-    """Paths of the photographs and whether each is anomalous.
+    """The paths of labelled photographs, and whether each is anomalous.
 
-    A folder: good/ (or ok, normal) and any defect folders, as data/folder.py reads them; of train/ and test/
-    the test part. A CSV file with a header `image,label`: paths relative to the file, labels as `anomalous`
-    reads them. Raises DataError.
+    A folder: good/ (or ok, normal) and any defect folders, as data/folder.py reads them; with train/ and
+    test/ those in test/. A CSV file with a header `image,label`: paths relative to the file, labels as
+    `anomalous` reads them. Raises DataError.
     """
     source = Path(source)
     if source.is_dir():
-        records = [record for part in scan(source).test.values() for record in part]
+        records = [record for category in scan(source).test.values() for record in category]
         return [source / record.image_path for record in records], [record.anomalous for record in records]
     try:
         text = decoded(source.read_bytes())
@@ -54,41 +54,42 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
     if any(not row["image"] or row["label"] in (None, "") for row in rows):
         raise DataError(f"{printable(source)}: a row has no image or no label; fill it in or remove it")
     try:
-        found = anomalous([row["label"] for row in rows])
+        are_anomalous = anomalous([row["label"] for row in rows])
     except DataError as error:
         raise DataError(f"{printable(source)}: {error}") from error
-    return [source.parent / row["image"].replace("\\", "/") for row in rows], found
+    return [source.parent / row["image"].replace("\\", "/") for row in rows], are_anomalous
 
 
 def anomalous(labels: Sequence[str]) -> list[bool]:
     """Whether each label means an anomalous photograph; logs how each was read.
 
-    Words in any case: GOOD_LABELS and ANOMALOUS_LABELS. Numbers: 0 is good, others are not; where there is a
-    -1, that is anomalous and 1 is good, as scikit-learn's detectors have it. DataError for any other word:
-    whether it names a defect is a question, not to be guessed.
+    Words in any case: NORMAL_LABELS and ANOMALOUS_LABELS. Numbers: 0 is normal, others are anomalous; where
+    there is a -1, that is anomalous and 1 is normal, as in scikit-learn. DataError for any other word, whose
+    meaning is not guessed.
     """
     clean = [label.strip().casefold() for label in labels]
     numbers = {label: number for label in set(clean) if (number := _number(label)) is not None}
     signed = -1 in numbers.values()
     if signed and not set(numbers.values()) <= {-1, 1}:
-        raise DataError("its labels hold -1 and other numbers than 1; write good and anomalous instead")
+        raise DataError("its labels hold -1 and other numbers than 1; write normal and anomalous instead")
     meaning: dict[str, bool] = {}
     unknown = []
     for label in dict.fromkeys(clean):
         if label in numbers:
             meaning[label] = numbers[label] == -1 if signed else numbers[label] != 0
-        elif label in GOOD_LABELS or label in ANOMALOUS_LABELS:
+        elif label in NORMAL_LABELS or label in ANOMALOUS_LABELS:
             meaning[label] = label in ANOMALOUS_LABELS
         else:
             unknown.append(label)
     if unknown:
         raise DataError(
-            f"is {', '.join(map(printable, unknown[:3]))}{' ...' if len(unknown) > 3 else ''} good or "
-            "anomalous? Write good (ok, pass, 0) or anomalous (nok, fail, defect, 1) in the column label"
+            f"is {', '.join(map(printable, unknown[:3]))}{' ...' if len(unknown) > 3 else ''} normal or "
+            "anomalous? Write normal (good, ok, pass, 0) or anomalous (nok, fail, defect, 1) in the column "
+            "label"
         )
     for bad in (False, True):
         words = [f"{printable(label)} ({clean.count(label)})" for label in meaning if meaning[label] == bad]
-        logger.info("labels read as %s: %s", "anomalous" if bad else "good", ", ".join(words) or "none")
+        logger.info("labels read as %s: %s", "anomalous" if bad else "normal", ", ".join(words) or "none")
     return [meaning[label] for label in clean]
 
 

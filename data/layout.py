@@ -1,15 +1,13 @@
-"""What a dataset's own module declares; data/catalogue.py gathers these."""
+"""What a dataset's own module declares."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from data.records import Catalogue
 
 Counts = tuple[int, int, int]  # normal training, normal test and anomalous test images
-NO_COUNTS: Mapping[str, Counts] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -17,11 +15,11 @@ class Layout:
     """How a dataset's files become a catalogue, and what is expected of them.
 
     name: as `--dataset` takes it. scan: from the root folder to the catalogue; raises DataError. official:
-    category -> counts of the published dataset, where there is one. needs_masks: whether a defect without a
-    mask is a fault.
+    category -> counts of the published dataset, if any. needs_masks: whether a defect without a mask is a
+    fault.
     """
 
     name: str
     scan: Callable[..., Catalogue]
-    official: Mapping[str, Counts] = field(default_factory=lambda: NO_COUNTS)
+    official: Mapping[str, Counts] = field(default_factory=dict)
     needs_masks: bool = True

@@ -1,4 +1,4 @@
-"""What lies in a folder: its folders, its images, and the photographs in it that are of a kind not read."""
+"""The contents of a folder: its folders, its images, and photographs of formats that are not read."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def list_folders(folder: Path) -> list[str]:
 
 
 def list_images(folder: Path) -> list[str]:
-    """Names of the visible image files in a folder, in natural order, dangling links included so that they
-    are named as missing later; DataError if the folder cannot be read."""
+    """Names of the visible image files in a folder, in natural order, broken links included, which are
+    reported as missing later; DataError if the folder cannot be read."""
     images = (entry for entry in _entries(folder) if Path(entry.name).suffix.lower() in IMAGE_SUFFIXES)
     return [entry.name for entry in images if not is_folder(entry)]
 
 
 def visible_entries(folder: str | Path) -> list[os.DirEntry]:
-    """What lies in a folder, in natural order, but for what begins with a dot; OSError."""
+    """The entries of a folder that do not begin with a dot, in natural order; OSError."""
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not entry.name.startswith(".")]
     return sorted(visible, key=lambda entry: natural_key(entry.name))
@@ -51,8 +51,8 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def why_unread(suffix: str) -> str:
-    """Why photographs with this suffix are passed over, with the cure; "" for what is read or is no
-    photograph."""
+    """Why photographs with this suffix are not read, with the cure; "" for those that are, and for other
+    files."""
     if suffix in IMAGE_SUFFIXES or suffix not in UNREAD_SUFFIXES.union(HEIF_SUFFIXES):
         return ""
     cure = HOW if suffix in HEIF_SUFFIXES else "convert it to PNG or JPEG"
@@ -60,14 +60,14 @@ def why_unread(suffix: str) -> str:
 
 
 def unread_below(root: Path) -> list[str]:
-    """A sentence for each folder below root that holds photographs of a kind that is not read."""
-    found = []
+    """A sentence for each folder below root that holds photographs of a format that is not read."""
+    sentences = []
     for folder, inner, names in os.walk(root):
         inner[:] = sorted((name for name in inner if not name.startswith(".")), key=natural_key)
-        counted = Counter(Path(name).suffix.lower() for name in names if not name.startswith("."))
-        found += [
-            f"{printable(folder)}: {counted[suffix]} {reason}"
-            for suffix in sorted(counted)
+        counts = Counter(Path(name).suffix.lower() for name in names if not name.startswith("."))
+        sentences += [
+            f"{printable(folder)}: {counts[suffix]} {reason}"
+            for suffix in sorted(counts)
             if (reason := why_unread(suffix))
         ]
-    return found
+    return sentences

@@ -1,4 +1,4 @@
-"""Frames of a camera, a stream or a clip, where OpenCV opens it."""
+"""Frames of a camera, a stream or a clip that OpenCV opens."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from utils.text import printable, without_password
 logger = logging.getLogger("fdsl")
 ANSWER = 10_000  # milliseconds that a stream has to open, and to give its next frame
 PATIENCE = 60.0  # seconds without a frame, after which a camera or stream is lost
-MOST_SAID = 5  # times that frames which repeat are reported
+MOST_WARNINGS = 5  # of frames that repeat
 ROUNDING = 1e-6  # seconds by which a clip's time may be too early
 
 
@@ -41,8 +41,8 @@ class Source:
     """A camera, a stream or a clip as `given`, of which a frame is taken `every` so many seconds (of a clip:
     of its own time).
 
-    shown: its name without a password. endless: it is no clip. stop: ends its frames once it is set. lost:
-    why a camera or stream ended by itself, "" where it did not.
+    shown: its name without a password, for messages. endless: it is no clip. stop: ends its frames once it
+    is set. lost: why a camera or stream ended by itself, "" where it did not.
     """
 
     def __init__(self, given: str, every: float) -> None:
@@ -59,7 +59,7 @@ class Source:
             raise DataError(f"{self.shown}: gives no frame; check that the camera or the file is whole")
 
     def frames(self) -> Iterator[Frame]:
-        """Its frames, but for those whose pixels repeat the frame before: these are reported. DataError for a
+        """The frames whose pixels differ from the frame before; the others are reported. DataError for a
         source that cannot be opened."""
         before, hangs, times, repeated = "", False, 0, 0
         for number, moment, pixels in self._endless() if self.endless else self._of_clip():
@@ -70,10 +70,10 @@ class Source:
                 yield Frame(name, pixels, moment, digest)
                 continue
             repeated, times = repeated + 1, times + (not hung)
-            if not hung and times <= MOST_SAID:
+            if not hung and times <= MOST_WARNINGS:
                 logger.warning(
-                    "warning: %s repeats the frame before to the bit, as those of a camera that hangs do: "
-                    "such frames are not scored again",
+                    "warning: %s equals the frame before to the bit, as if the camera hangs: such frames are "
+                    "not scored again",
                     name,
                 )
         if repeated:
@@ -123,9 +123,9 @@ class Source:
         capture.release()
 
     def _endless(self) -> Iterator[tuple[int, int, np.ndarray]]:
-        """The newest frame each time: a thread takes those that come meanwhile, so that none is late."""
+        """The newest frame each time: a thread discards those that come meanwhile, so that none is late."""
         capture = self._opened()
-        wanted, found = threading.Event(), queue.SimpleQueue[tuple[int, np.ndarray] | None]()
+        wanted, frames = threading.Event(), queue.SimpleQueue[tuple[int, np.ndarray] | None]()
         over = threading.Event()
 
         def read() -> None:
@@ -135,8 +135,8 @@ class Source:
                     is_whole, pixels = capture.retrieve()
                     if is_whole:
                         wanted.clear()
-                        found.put((moment, pixels))
-            found.put(None)
+                        frames.put((moment, pixels))
+            frames.put(None)
             capture.release()
 
         threading.Thread(target=read, name="frames", daemon=True).start()
@@ -147,27 +147,29 @@ class Source:
                     return
                 due = max(due + self.every, time.monotonic())
                 wanted.set()
-                frame = self._next(found)
+                frame = self._next(frames)
                 if frame is None:
                     return
                 yield number, frame[0], _rgb(frame[1])
         finally:
             over.set()
 
-    def _next(self, found: queue.SimpleQueue[tuple[int, np.ndarray] | None]) -> tuple[int, np.ndarray] | None:
-        """The next frame; None where none comes any more, or none is wanted."""
+    def _next(
+        self, frames: queue.SimpleQueue[tuple[int, np.ndarray] | None]
+    ) -> tuple[int, np.ndarray] | None:
+        """The next frame; None at the end, or once `stop` is set."""
         end = time.monotonic() + PATIENCE
         while not self.stop.is_set():
             try:
-                frame = found.get(timeout=0.2)
+                frame = frames.get(timeout=0.2)
             except queue.Empty:
                 if time.monotonic() < end:
                     continue
                 frame = None
             if frame is None and not self.stop.is_set():
                 self.lost = (
-                    f"{self.shown}: gives no more frames; check the camera and its connection. What "
-                    "was scored is kept"
+                    f"{self.shown}: gives no more frames; check the camera and its connection. The scores "
+                    "so far are stored"
                 )
             return frame
         return None

@@ -1,4 +1,4 @@
-"""The photographs of a run, in their order, in a file: written once, read a part at a time."""
+"""The photographs of a run, in their order, in a file: written once, read block by block."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from utils.errors import ConfigError
 from utils.files import read_json, whole_file, write_json
 
 BLOCK = 1000  # photographs of a block at most, about,
-BLOCKS = 64  # and so many blocks at least, where there are enough photographs
+BLOCKS = 64  # and so many blocks where there are enough photographs
 
 
 class Listed(NamedTuple):
-    """A photograph's name and path, or, without a path, the reason why there is none."""
+    """A photograph's name and path; without a path, the reason why it cannot be read."""
 
     name: str
     path: Path | None
@@ -26,7 +26,7 @@ class Listed(NamedTuple):
 
 
 def listed(inputs: Sequence[str | Path], left_out: Sequence[Path] = ()) -> Iterator[Listed]:
-    """What `find_images` gives and what it has to say, in one stream; the inputs are walked once."""
+    """The photographs and the problems of `find_images` in one stream; the inputs are walked once."""
     problems: list[tuple[str, str]] = []
 
     def read() -> Iterator[Listed]:
@@ -40,14 +40,14 @@ def listed(inputs: Sequence[str | Path], left_out: Sequence[Path] = ()) -> Itera
 
 
 def batches_of_a_block(batches: int, batch_size: int) -> int:
-    """How many batches make a block where there are so many in all. Batches stay whole, so that they are
-    those of one process."""
+    """The number of batches of a block, out of `batches` in all. Blocks hold whole batches, so that several
+    processes compute the batches of one."""
     return max(1, min(-(-batches // BLOCKS), BLOCK // batch_size))
 
 
 def _write(file: IO[bytes], items: Iterable[Listed], length: int) -> tuple[int, list[int]]:
-    """A line for each item; returns how many photographs there are, and where each block of `length` of them
-    begins and the last one ends."""
+    """Writes a line for each item; returns the number of photographs, and the offsets where each block of
+    `length` of them begins and the last one ends."""
     count, place, offsets = 0, 0, [0]
     for item in items:
         if item.path is not None:
@@ -60,7 +60,7 @@ def _write(file: IO[bytes], items: Iterable[Listed], length: int) -> tuple[int, 
 
 
 def _read(file: IO[bytes], start: int, end: int) -> Iterator[Listed]:
-    """The items whose lines lie between two places."""
+    """The items whose lines lie between two offsets."""
     file.seek(start)
     while start < end:
         line = file.readline()
@@ -70,7 +70,7 @@ def _read(file: IO[bytes], start: int, end: int) -> Iterator[Listed]:
 
 
 class Spool:
-    """Items in a file without a name, which is gone when this process ends: walked once, read again."""
+    """Items in a temporary file, which is gone when this process ends: written once, iterated often."""
 
     def __init__(self, items: Iterable[Listed]) -> None:
         self._file = tempfile.TemporaryFile()
@@ -82,8 +82,8 @@ class Spool:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The items of a run in FOLDER/inputs.jsonl, cut into blocks: `offsets` say where each begins and the
-    last one ends. inputs.json, which is written last, marks it as whole."""
+    """The items of a run in FOLDER/inputs.jsonl, cut into blocks of `length` photographs: `offsets` are
+    where each begins and the last one ends. inputs.json, which is written last, marks it as complete."""
 
     folder: Path
     inputs: list[str]
@@ -107,21 +107,21 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest:
-        """ConfigError for one that is not there or not whole."""
+        """The manifest of a folder; ConfigError for a missing or incomplete one."""
         values: Any = read_json(folder / "inputs.json")
         try:
             manifest = cls(folder, **values)
             size = (folder / "inputs.jsonl").stat().st_size
             if manifest.offsets[0] != 0 or manifest.offsets[-1] != size or manifest.length < 1:
-                raise ValueError("it does not fit")
+                raise ValueError("inputs.json and inputs.jsonl do not belong together")
         except (TypeError, ValueError, LookupError, OSError) as error:
             raise ConfigError(
-                f"{folder} holds no whole list of photographs; leave --resume out to start anew."
+                f"{folder} holds no complete list of photographs; leave --resume out to start anew."
             ) from error
         return manifest
 
     def __len__(self) -> int:
-        """How many blocks there are."""
+        """The number of blocks."""
         return len(self.offsets) - 1
 
     def block(self, number: int) -> Iterator[Listed]:

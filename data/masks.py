@@ -1,4 +1,4 @@
-"""Which masks belong to which photographs, in the ways that people and public datasets name them."""
+"""Pairs masks with photographs, by the names that people and public datasets give them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ MARKED_BEFORE = re.compile(r"(mask|gt|label)[_\-. ](?P<stem>.+)$", re.IGNORECASE
 
 
 def key(stem: str) -> str:
-    """A stem as names are compared: in any case, its accents in one form (NFC)."""
+    """A stem as it is compared with others: without case, its accents in one form (NFC)."""
     return unicodedata.normalize("NFC", stem).casefold()
 
 
 def unmarked(stem: str) -> str | None:
-    """The photograph's stem in a mask's; None for a stem that marks no mask."""
-    found = MARKED.fullmatch(stem) or MARKED_BEFORE.fullmatch(stem)
-    return found["stem"] if found else None
+    """The photograph's stem in a mask's; None for a stem without a mask's mark."""
+    match = MARKED.fullmatch(stem) or MARKED_BEFORE.fullmatch(stem)
+    return match["stem"] if match else None
 
 
 def is_mask_folder(name: str) -> bool:
@@ -33,9 +33,9 @@ def is_mask_folder(name: str) -> bool:
 
 
 def masks_in(root: Path, folder: str, with_folders: bool = True) -> dict[str, str]:
-    """Key of a photograph's stem -> path of its mask relative to root, for the masks in root/folder: marked
-    names before plain ones, and with_folders those that are called as the photograph: the mask in one, or
-    where it holds several the folder itself, which `data.images.open_mask` joins."""
+    """Key of a photograph's stem -> path of its mask relative to root, for the masks in root/folder. Marked
+    names come before plain ones. `with_folders`: also folders named like a photograph, for the mask in one,
+    or with several masks for the folder itself, which `data.images.open_mask` joins."""
     if not (root / folder).is_dir():
         return {}
     names = list_images(root / folder)
@@ -52,20 +52,19 @@ def masks_in(root: Path, folder: str, with_folders: bool = True) -> dict[str, st
 
 
 def masks_next_to(images: Iterable[str]) -> dict[str, str]:
-    """Names of a folder's images that are masks of others in it -> the name of the photograph."""
+    """Name of a mask -> name of its photograph, for the masks among a folder's images."""
     images = list(images)
     by_key = {key(Path(name).stem): name for name in images}
-    found = {}
+    photo_of = {}
     for name in images:
         stem = unmarked(Path(name).stem)
         if stem is not None and by_key.get(key(stem), name) != name:
-            found[name] = by_key[key(stem)]
-    return found
+            photo_of[name] = by_key[key(stem)]
+    return photo_of
 
 
 def of_same_name(images: Iterable[str]) -> dict[str, str]:
-    """Names of the PNG files next to a JPEG of the same stem -> the JPEG: in a defect's folder they are
-    masks."""
+    """Name of a PNG -> name of the JPEG of the same stem next to it: in a defect's folder it is its mask."""
     images = list(images)
     photos = {key(Path(name).stem): name for name in images if Path(name).suffix.lower() in (".jpg", ".jpeg")}
     return {

@@ -1,4 +1,4 @@
-"""meta.json, the file that keeps a dataset's catalogue: written, read and checked."""
+"""meta.json, the file that stores a dataset's catalogue: written, read and checked."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ ENTRY_KEYS = ("img_path", "mask_path", "cls_name", "specie_name", "anomaly")
 
 
 def checked_path(text: object, where: str) -> str:
-    """text if it is a relative path that stays inside the dataset's root; raises DataError naming `where`
-    otherwise."""
+    """`text`, if it is a relative path that stays inside the dataset's root; else DataError with `where`."""
     if not isinstance(text, str) or not text or "\0" in text:
         raise DataError(
             f"{where}: a path is missing or is not text; write the dataset's meta.json or split file again"
@@ -37,7 +36,7 @@ def checked_path(text: object, where: str) -> str:
 
 
 def checked_name(text: object, where: str) -> str:
-    """text if it can name a folder (categories and defects do); raises DataError naming `where` otherwise."""
+    """`text`, if it can name a folder, as categories and defects do; else DataError with `where`."""
     forbidden = ("/", "\0", "\\") if os.name == "nt" else ("/", "\0")
     if not isinstance(text, str) or text in ("", ".", "..") or any(c in text for c in forbidden):
         raise DataError(f"{where}: {printable(text)!r} cannot name a category or a defect; use a plain name")
@@ -45,7 +44,7 @@ def checked_name(text: object, where: str) -> str:
 
 
 def write_meta(catalogue: Catalogue, file: str | Path) -> None:
-    """Write the catalogue as meta.json (the published scripts' format), whole or not at all; DataError if it
+    """Writes the catalogue as meta.json (the published scripts' format), whole or not at all; DataError if it
     cannot."""
     content = {
         split: {category: [_entry(record) for record in records] for category, records in part.items()}
@@ -69,15 +68,13 @@ def _entry(record: Record) -> dict:
 
 
 def read_meta(file: str | Path, root: str | Path) -> Catalogue:
-    """Read and validate a meta.json; no entry may point outside root.
+    """The catalogue of a meta.json; no entry may point outside root.
 
     Raises DataError for anything that is not exactly this format: broken JSON, unknown keys, wrong types,
     escaping paths, an image listed twice in a split.
     """
-    name, cure = (
-        printable(file),
-        "write it again with data/mvtec.py or data/visa.py, or name another with --meta FILE",
-    )
+    name = printable(file)
+    cure = "write it again with data/mvtec.py or data/visa.py, or name another with --meta FILE"
     try:
         content = json.loads(decoded(Path(file).read_bytes()))
     except OSError as error:

@@ -1,7 +1,7 @@
 """MVTec AD's layout: CATEGORY/train/good, CATEGORY/test/DEFECT, CATEGORY/ground_truth/DEFECT/NAME_mask.png.
 
-As a script it writes ROOT/meta.json and prints what it found: python data/mvtec.py [ROOT] [--meta FILE]
-[--quick]
+As a script it writes ROOT/meta.json and prints counts and problems: python data/mvtec.py [ROOT]
+[--meta FILE] [--quick]
 """
 
 import sys
@@ -41,7 +41,7 @@ OFFICIAL_COUNTS = {
 
 
 def scan(root: str | Path) -> Catalogue:
-    """The catalogue of the categories that are there: every folder of root that holds train/good or test.
+    """The catalogue of all categories: every folder of root that holds train/good or test.
 
     Raises DataError if there is none or a folder cannot be read.
     """
@@ -69,7 +69,7 @@ def scan(root: str | Path) -> Catalogue:
 
 
 def scan_split(root: Path, category: str, split: str) -> list[Record]:
-    """The records of root/category/split, defect by defect in natural order; masks are paired by name."""
+    """The records of root/category/split in natural order, with their masks by name."""
     records, folder = [], root / category / split
     masks = Masks(root, _mask_folders(root, category))
     for defect in list_folders(folder) if folder.is_dir() else []:
@@ -79,35 +79,36 @@ def scan_split(root: Path, category: str, split: str) -> list[Record]:
         own = {photo: f"{place}/{mask}" for mask, photo in marked.items()}
         for name in names:
             if name not in marked:
-                known = anomalous and split == "test"
-                mask = masks.of(defect, Path(name).stem) or own.get(name, "") if known else ""
+                may_have_mask = anomalous and split == "test"
+                mask = masks.of(defect, Path(name).stem) or own.get(name, "") if may_have_mask else ""
                 records.append(Record(f"{place}/{name}", mask, category, defect, anomalous))
     return sorted(records, key=lambda record: natural_key(record.image_path))
 
 
 def _mask_folders(root: Path, category: str) -> list[str]:
-    """ground_truth, or what else a folder of masks is called."""
+    """The category's folders of masks: ground_truth, masks and the like."""
     return [f"{category}/{name}" for name in list_folders(root / category) if is_mask_folder(name)]
 
 
 def _unused(root: Path, catalogue: Catalogue) -> list[str]:
-    """What lies in root and is not read: folders, masks of no image, and photographs of other kinds."""
-    found = [
+    """A sentence for each thing in root that is not read: folders, masks of no image, and photographs of
+    other formats."""
+    sentences = [
         f"{printable(name)}/ is not used: it holds no train/good and no test/"
         for name in list_folders(root)
         if name not in catalogue.test
     ]
     for category, records in catalogue.test.items():
         folders = [name for name in list_folders(root / category) if not is_mask_folder(name)]
-        found += [
+        sentences += [
             f"{printable(f'{category}/{name}')}/ is not used: the images are those in train/ and test/"
             for name in folders
             if name not in ("train", "test")
         ]
         masks = Masks(root, _mask_folders(root, category))
         orphans = sorted(masks.paths - {record.mask_path for record in records}, key=natural_key)
-        found += [f"{printable(path)}: mask of no image in the defect's folder" for path in orphans]
-    return found + unread_below(root)
+        sentences += [f"{printable(path)}: mask of no image in the defect's folder" for path in orphans]
+    return sentences + unread_below(root)
 
 
 LAYOUT = Layout("mvtec", scan, OFFICIAL_COUNTS)

@@ -1,5 +1,5 @@
-"""The photographs of a category's good and defect folders, with their masks, as people and public datasets
-lay them."""
+"""The photographs of a category's normal and defect folders, with their masks, as people and public datasets
+arrange them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ UNNAMED = "defect"  # the kind of a defect that no folder names
 
 @dataclass
 class Reading:
-    """How one category was understood: its records, the rules that applied and what was left aside."""
+    """How one category was read: its records, and as sentences the rules that applied and what is unused."""
 
     category: str
     train: list[Record] = field(default_factory=list)
     test: list[Record] = field(default_factory=list)
     rules: list[str] = field(default_factory=list)
     unused: list[str] = field(default_factory=list)
-    views: int = 0  # of defective parts, without the mask that others have
+    views: int = 0  # images of defective parts without a mask, where other views of the part have one
     first_view: str = ""
 
 
@@ -47,7 +47,7 @@ def is_normal(name: str) -> bool:
 
 
 class Masks:
-    """The masks of a category: of each kind of defect, and those that lie in a mask folder itself."""
+    """The masks of a category by kind of defect, and those directly in a mask folder."""
 
     def __init__(self, root: Path, folders: list[str]) -> None:
         self.of_all: dict[str, str] = {}
@@ -68,12 +68,12 @@ class Masks:
 
 
 def read_part(root: Path, prefix: str, category: str, masks: Masks, reading: Reading) -> list[Record]:
-    """Records of the normal and defect folders in root/prefix, in natural order; of loose photographs where
-    masks lie next to them."""
+    """Records of the normal and defect folders in root/prefix, in natural order. Where there are only loose
+    photographs with masks next to them: the records of these."""
     loose = list_images(root / prefix)
     folders = [name for name in list_folders(root / prefix) if not is_mask_folder(name)]
-    if loose and not folders and (found := _records_of_loose(root, prefix, category, reading)):
-        return found
+    if loose and not folders and (records := _records_of_loose(root, prefix, category, reading)):
+        return records
     note_loose_images(root, prefix, reading)
     records = []
     for folder in folders:
@@ -85,12 +85,12 @@ def read_part(root: Path, prefix: str, category: str, masks: Masks, reading: Rea
 def _records_in(
     root: Path, place: str, defect: str, category: str, masks: Masks, reading: Reading
 ) -> list[Record]:
-    """Records of the photographs that lie in root/place itself: good ones where there is no `defect`."""
+    """Records of the photographs directly in root/place; `defect`: "" for normal ones."""
     names = list_images(root / place)
     marked = masks_next_to(names)
     if not defect:
-        good = [name for name in names if name not in marked]
-        return [Record(f"{place}/{name}", "", category, "good", False) for name in good]
+        images = [name for name in names if name not in marked]
+        return [Record(f"{place}/{name}", "", category, "good", False) for name in images]
     same = of_same_name(names)
     own = {photo: f"{place}/{mask}" for mask, photo in {**same, **marked}.items()}
     images = [name for name in names if name not in marked and name not in same]
@@ -107,8 +107,7 @@ SAME_NAME = "a PNG next to a JPEG of its name in a defect's folder is its mask"
 
 
 def _with_own_mask(images: list[str], own: dict[str, str], place: str, reading: Reading) -> list[str]:
-    """Those that have a mask: where one view of a part has its mask, a view without shows no
-    defect."""
+    """The images that have a mask: where some views of a part have one, a view without may show no defect."""
     without = [name for name in images if name not in own]
     if without:
         reading.views += len(without)
@@ -117,8 +116,8 @@ def _with_own_mask(images: list[str], own: dict[str, str], place: str, reading: 
 
 
 def _places(root: Path, folder: str, reading: Reading) -> list[tuple[str, str]]:
-    """(folder of photographs, kind of defect, "" for good ones) of a good or defect folder: itself, or where
-    it holds folders alone those in it, to the bottom."""
+    """(folder of photographs, kind of defect, "" for normal ones) of a normal or defect folder: the folder
+    itself, or where it holds only folders those below it."""
     name, top = folder.rpartition("/")[2], os.path.realpath(root / folder)
     images, inner = list_images(root / folder), list_folders(root / folder)
     if images and inner:
@@ -127,29 +126,28 @@ def _places(root: Path, folder: str, reading: Reading) -> list[tuple[str, str]]:
         if not images:
             reading.unused.append(f"{printable(folder)}/ holds no image")
         return [(folder, "" if is_normal(name) else name)]
-    if name.casefold() in DEFECTIVE_NAMES:
-        return [
-            (place, one) for one in inner for place in _folders_with_images(root, f"{folder}/{one}", (top,))
-        ]
-    kind = "" if is_normal(name) else name
-    return [(place, kind) for one in inner for place in _folders_with_images(root, f"{folder}/{one}", (top,))]
+    names_kinds = name.casefold() in DEFECTIVE_NAMES
+    return [
+        (place, one if names_kinds else "" if is_normal(name) else name)
+        for one in inner
+        for place in _folders_with_images(root, f"{folder}/{one}", (top,))
+    ]
 
 
-def _folders_with_images(root: Path, folder: str, above: tuple[str, ...] = ()) -> list[str]:
-    """The folder, where photographs lie in it, and those in it to the bottom. Links that lead back up are not
-    followed."""
+def _folders_with_images(root: Path, folder: str, above: tuple[str, ...]) -> list[str]:
+    """The folders with photographs, from `folder` down. Links to a folder `above` are not followed."""
     real = os.path.realpath(root / folder)
     if real in above:
         return []
-    found = [folder] if list_images(root / folder) else []
+    folders = [folder] if list_images(root / folder) else []
     for name in list_folders(root / folder):
-        found += _folders_with_images(root, f"{folder}/{name}", (*above, real))
-    return found
+        folders += _folders_with_images(root, f"{folder}/{name}", (*above, real))
+    return folders
 
 
 def _records_of_loose(root: Path, prefix: str, category: str, reading: Reading) -> list[Record]:
-    """Records of photographs in root/prefix itself whose masks lie next to them: a black mask means good.
-    None where no masks do."""
+    """Records of the photographs directly in root/prefix with a mask next to them; a black mask means
+    normal."""
     from data.images import open_mask
 
     names = list_images(root / prefix)
@@ -163,15 +161,15 @@ def _records_of_loose(root: Path, prefix: str, category: str, reading: Reading) 
             raise DataError(f"mask of {printable(prefix + name)}: {error}") from error
         defect = UNNAMED if bad else "good"
         records.append(Record(f"{prefix}{name}", f"{prefix}{mask}" if bad else "", category, defect, bad))
-    left = [name for name in names if name not in marked and name not in own]
+    without = [name for name in names if name not in marked and name not in own]
     if records:
         reading.rules.append(
-            f"{printable(prefix)}: each image has its mask next to it, a black mask means good"
+            f"{printable(prefix)}: each image has its mask next to it, a black mask means normal"
         )
-    if records and left:
+    if records and without:
         reading.unused.append(
-            f"{len(left)} images in {printable(prefix)} have no mask next to them: left out, the first "
-            f"{printable(left[0])}"
+            f"{len(without)} images in {printable(prefix)} have no mask next to them: left out, the first "
+            f"{printable(without[0])}"
         )
     return sorted(records, key=lambda record: natural_key(record.image_path))
 

@@ -1,4 +1,4 @@
-"""From anything in memory, and from files read ahead, to RGB photographs."""
+"""RGB photographs: from paths, PIL images, arrays and tensors, and from files read ahead by threads."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def as_photograph(
 
     A path; a PIL image of any mode; an array (H,W,3) or (H,W) uint8; a tensor (3,H,W) uint8, or float in
     [0,1]. `grey`: the range of values of more than 8 bits. `name`: what errors call it. Raises DataError
-    for a file of more than `max_pixels` and for anything else, saying what was given.
+    for a file of more than `max_pixels` and for anything else.
     """
     if isinstance(image, (str, Path)):
         return open_image(image, max_pixels, grey)
@@ -85,7 +85,7 @@ def _tensor_to_array(tensor: torch.Tensor, name: str) -> np.ndarray:
 
 
 def each_image(images: object, name: str = "images") -> tuple[Iterable, bool]:
-    """What the caller gave, one by one, and whether it was a single image.
+    """The given images one by one, and whether it was a single one.
 
     Single: a path of a file, a PIL image, an array (H,W,3) or (H,W), a tensor (3,H,W). Several: a folder, a
     pattern, an array (B,H,W,3), a tensor (B,3,H,W), or any iterable of single ones.
@@ -107,8 +107,8 @@ def each_image(images: object, name: str = "images") -> tuple[Iterable, bool]:
 @dataclass(frozen=True)
 class Loaded:
     """A photograph that was read: its name, the RGB picture, and what a detector takes (3,S,S), with tiles
-    (1+T,3,S,S); or why it could not be. stamp: of its file, where it was asked for. doubt: what there is to
-    say of its grey values. path: of a file on the disk, None of one in an archive."""
+    (1+T,3,S,S); or the reason why it cannot be read. stamp: of its file, if asked for. doubt: a warning about
+    its grey values or pages. path: of a file on the disk, None of one in an archive."""
 
     name: str
     photo: Image.Image | None = None
@@ -129,8 +129,8 @@ def read_ahead(
     stamped: bool = False,
     grey: GreyRange | None = None,
 ) -> Iterator[Loaded]:
-    """Reads (name, path) by `threads` threads, in order, at most `ahead` photographs before they are asked
-    for."""
+    """The photographs of (name, path) in order, read by `threads` threads, at most `ahead` of them in
+    advance."""
 
     def read(name: str, path: Path) -> Loaded:
         stamp = None
@@ -161,16 +161,12 @@ def read_ahead(
 
 
 def _pages(path: Path) -> str:
-    left_out = pages_left_out(path)
-    return (
-        f"{printable(path.name)}: only its first page is read, {left_out} more are left out"
-        if left_out
-        else ""
-    )
+    more = pages_left_out(path)
+    return f"{printable(path.name)}: only its first page is read, {more} more are left out" if more else ""
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """`size` items at a time; the last may be shorter."""
+    """Lists of `size` items; the last may be shorter."""
     batch: list[Item] = []
     for item in items:
         batch.append(item)

@@ -1,5 +1,4 @@
-"""What data/mvtec.py and data/visa.py do as scripts: scan, write meta.json, say what is there and what is
-wrong."""
+"""data/mvtec.py and data/visa.py as scripts: they scan, write meta.json, and print counts and problems."""
 
 import argparse
 import inspect
@@ -20,8 +19,8 @@ from utils.text import printable
 def run_script(
     layout: Layout, default_root: Path, description: str, arguments: list[str] | None = None
 ) -> int:
-    """Write meta.json for a dataset and print its table and problems; returns the exit code (2: one sentence,
-    no file).
+    """Writes a dataset's meta.json and prints its counts and problems; returns the exit code (2: one
+    sentence, no file).
 
     The layout's scan is called with the root and, where it takes one, the split file.
     """
@@ -34,8 +33,7 @@ def run_script(
         parser.add_argument("--split-csv", type=Path, help="default: ROOT/split_csv/1cls.csv")
     options = parser.parse_args(arguments)
     try:
-        more = (options.split_csv,) if takes_split else ()
-        catalogue = layout.scan(options.root, *more)
+        catalogue = layout.scan(options.root, *([options.split_csv] if takes_split else []))
         file = options.meta or options.root / "meta.json"
         write_meta(catalogue, file)
     except DataError as error:
@@ -59,7 +57,7 @@ def add_check_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def print_catalogue(catalogue: Catalogue, layout: Layout, options: argparse.Namespace) -> None:
-    """Print the table of counts and every problem; options hold what add_check_flags adds. Ctrl-C ends the
+    """Prints the table of counts and every problem; `options`: the flags of add_check_flags. Ctrl-C ends the
     script."""
     put_line(table_of_counts(catalogue, layout.official))
     try:

@@ -1,17 +1,14 @@
-"""Records of labelled images, the catalogue of a dataset, and meta.json, the file that keeps it."""
+"""Records of labelled images, the catalogue of a dataset, and the draw of its references."""
 
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from utils.errors import DataError
 from utils.text import natural_key, printable
-
-logger = logging.getLogger("fdsl")
 
 
 @dataclass(frozen=True)
@@ -28,8 +25,8 @@ class Record:
 
 @dataclass(frozen=True)
 class Catalogue:
-    """A dataset: its root folder and, per split, the records of each category in natural order. `unused`:
-    what lies in root and was not taken, as sentences."""
+    """A dataset: its root folder and, per split, the records of each category in natural order. `unused`: a
+    sentence for each thing in root that is not read."""
 
     root: Path
     train: dict[str, list[Record]]
@@ -59,7 +56,7 @@ def draw_references(
     The order of the records does not matter, and the draw of k begins with the draw of k - 1. Raises
     DataError where the category has fewer than k.
     """
-    import torch  # its generator alone: whoever only lists photographs does not wait for it
+    import torch  # for its generator only: late, for it takes seconds
 
     normal = {r.image_path: r for r in records if not r.anomalous and r.category == category}
     if k < 0:
@@ -75,23 +72,22 @@ def draw_references(
 
 
 def draw_key(dataset: str, catalogue: Catalogue, category: str) -> str:
-    """What a category's draw is seeded by in addition to the seed: its name, as published; of somebody's own
-    folder, which may be renamed, the names and sizes of its normal images."""
+    """The key of a category for `draw_references`: its name, as published. Of the dataset `folder`, which may
+    be renamed, a digest of the names and sizes of its normal images."""
     if dataset != "folder":
         return category
-    good = [record for record in catalogue.train.get(category, []) if not record.anomalous]
-    files = [catalogue.root / record.image_path for record in good]
+    records = [record for record in catalogue.train.get(category, []) if not record.anomalous]
+    files = [catalogue.root / record.image_path for record in records]
     facts = sorted((file.name, file.stat().st_size) for file in files if file.exists())
     return hashlib.sha256(repr(facts).encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def without_references(records: Iterable[Record], references: Iterable[Record]) -> list[Record]:
-    """The records that are not among the references: an image in the memory bank is never tested on."""
-    drawn = {(reference.category, reference.image_path) for reference in references}
-    return [record for record in records if (record.category, record.image_path) not in drawn]
+    """The records that are not references: an image in the memory bank is never tested."""
+    used = {(reference.category, reference.image_path) for reference in references}
+    return [record for record in records if (record.category, record.image_path) not in used]
 
 
 def with_masks(records: Iterable[Record]) -> list[Record]:
-    """The records that can train the heads or be measured pixel by pixel: normal ones, and defects with a
-    mask."""
+    """The records with pixel labels, for training and pixel metrics: normal ones, and defects with a mask."""
     return [record for record in records if record.mask_path or not record.anomalous]

@@ -1,7 +1,7 @@
 """Synthetic defects on normal images, with their masks: heads can be trained without a defective part.
 
-A defect is a shape (a patch, a noise-shaped spot, a thin line) filled with something that does not belong
-there: another place of the same photograph, another photograph, or the place itself made darker or brighter.
+A defect is a shape (a patch, a noise-shaped spot, a thin line) with a foreign filling: another place of the
+same photograph, another photograph, or the place itself made darker or brighter.
 After CutPaste (Li et al., 2021) and DRAEM (Zavrtanik et al., 2021).
 """
 
@@ -18,23 +18,23 @@ from data.augment import chance
 from data.tensors import mask_to_tensor
 
 SMALLEST, LARGEST = 0.0005, 0.08  # of the photograph's area
-OPAQUE = 0.5, 1.0  # how much of the filling is seen
+OPACITY = 0.5, 1.0  # of the filling, from and to
 VISIBLE = 8  # grey levels, mean over colours, from which on a pixel belongs to the mask
 TRIES = 5  # until a defect is visible
 
 
 def draw_defect(pixels: Tensor, foreign: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """A normal image (3,S,S) uint8 and another one -> the first with a synthetic defect, and its mask (1,S,S)
-    float32 of 0 and 1. The mask holds what can be seen; it is empty where nothing could be, on a photograph
-    of one colour for instance."""
+    float32 of 0 and 1. The mask holds the pixels that visibly changed; it is empty where none did, for
+    instance on a photograph of one colour."""
     for _ in range(TRIES):
         shape = _shape(pixels.shape[-1], generator)
         filling = _filling(pixels, foreign, generator).float()
-        seen = shape * _between(*OPAQUE, generator)
-        drawn = (pixels + seen * (filling - pixels)).round().clamp(0, 255).to(torch.uint8)
-        changed = (drawn.float() - pixels.float()).abs().mean(0, keepdim=True) >= VISIBLE
+        opacity = shape * _between(*OPACITY, generator)
+        defective = (pixels + opacity * (filling - pixels)).round().clamp(0, 255).to(torch.uint8)
+        changed = (defective.float() - pixels.float()).abs().mean(0, keepdim=True) >= VISIBLE
         if changed.any():
-            return drawn, changed.float()
+            return defective, changed.float()
     return pixels, torch.zeros_like(pixels[:1], dtype=torch.float32)
 
 
@@ -46,8 +46,8 @@ def _shape(side: int, generator: torch.Generator) -> Tensor:
     """Where the defect is: (1,side,side) in [0,1], soft at its edge."""
     area = math.exp(_between(math.log(SMALLEST), math.log(LARGEST), generator)) * side**2
     kind = int(torch.randint(3, (), generator=generator))
-    drawn = (_patch, _spot, _line)[kind](side, area, generator)
-    return F.avg_pool2d(drawn[None], 3, stride=1, padding=1, count_include_pad=False)[0]
+    shape = (_patch, _spot, _line)[kind](side, area, generator)
+    return F.avg_pool2d(shape[None], 3, stride=1, padding=1, count_include_pad=False)[0]
 
 
 def _patch(side: int, area: float, generator: torch.Generator) -> Tensor:
@@ -95,14 +95,12 @@ def _rotated_places(side: int, generator: torch.Generator) -> tuple[Tensor, Tens
 
 
 def _filling(pixels: Tensor, foreign: Tensor, generator: torch.Generator) -> Tensor:
-    """What is seen in the defect (3,S,S): another place, another photograph, or another brightness."""
+    """The filling of the defect (3,S,S): another place, another photograph, or another brightness."""
     side = pixels.shape[-1]
     kind = int(torch.randint(3, (), generator=generator))
     if kind == 2:
-        brighter = chance(0.5, generator)
-        return (
-            pixels * _between(1.25, 1.8, generator) if brighter else pixels * _between(0.2, 0.75, generator)
-        )
+        brightness = (1.25, 1.8) if chance(0.5, generator) else (0.2, 0.75)
+        return pixels * _between(*brightness, generator)
     source = pixels if kind == 0 else foreign
     down, right = (int(torch.randint(side, (), generator=generator)) for _ in range(2))
     moved = source.roll((down, right), (-2, -1))

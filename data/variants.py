@@ -1,4 +1,4 @@
-"""More from the same shots: rotated copies for the memory bank, slightly varied ones for a threshold."""
+"""Copies of the references: rotated ones for the memory bank, slightly varied ones for a threshold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MOST_LIGHT = 0.10  # brightness and contrast
 def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
     """The RGB photograph and its copies rotated about the centre by 360/count degrees each: `count` in all.
 
-    The frame stays as it is; what comes in from outside repeats the photograph's edge.
+    The frame stays; what comes in from outside repeats the photograph's edge.
     """
     yield photo
     for step in range(1, count):
@@ -32,7 +32,7 @@ def rotated_places(
     size: tuple[int, int], count: int, grid: int, layout: TileLayout | None = None
 ) -> np.ndarray:
     """(count, n, 2): for each of the n patches of each copy of `rotated`, the row and column, in patches of
-    the whole image, where its centre lies on the photograph as it was; outside, on its nearest edge.
+    the whole image, where its centre lies on the unrotated photograph; outside, on its nearest edge.
 
     `size`: the photograph's (width, height). n is grid x grid, or with `layout` all patches of its tiles.
     """
@@ -45,7 +45,7 @@ def rotated_places(
 def rotated_inside(
     size: tuple[int, int], count: int, grid: int, layout: TileLayout | None = None
 ) -> np.ndarray:
-    """(count, n) bool: which patches of each copy of `rotated` show the photograph, by their centre; the
+    """(count, n) bool: which patches of each copy of `rotated` have their centre on the photograph; the
     others repeat its edge. The arguments are those of `rotated_places`."""
     rows, columns = np.moveaxis(_source_places(size, count, grid, layout), -1, 0)
     width, height = size
@@ -53,8 +53,8 @@ def rotated_inside(
 
 
 def _source_places(size: tuple[int, int], count: int, grid: int, layout: TileLayout | None) -> np.ndarray:
-    """(count, n, 2): which row and column of the photograph, in pixels, the centre of each patch of each copy
-    shows; beyond its edge where it shows none."""
+    """(count, n, 2): the row and column of the photograph, in pixels, at the centre of each patch of each
+    copy; they may lie beyond its edge."""
     width, height = size
     if layout is None:
         rows, columns = (np.stack(np.divmod(np.arange(grid * grid), grid)) + 0.5) / grid

@@ -1,8 +1,8 @@
 """VisA's layout: images and masks as ROOT/split_csv/1cls.csv lists them (columns object, split, label, image,
 mask).
 
-As a script it writes ROOT/meta.json and prints what it found: python data/visa.py [ROOT] [--split-csv FILE]
-[--meta FILE]
+As a script it writes ROOT/meta.json and prints counts and problems: python data/visa.py [ROOT]
+[--split-csv FILE] [--meta FILE]
 """
 
 import csv
@@ -44,10 +44,10 @@ OFFICIAL_COUNTS = {
 
 
 def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
-    """The catalogue of those images of the split file (default: root/split_csv/1cls.csv) that are there.
+    """The catalogue of those images of the split file (default: root/split_csv/1cls.csv) that exist.
 
-    A missing mask keeps its record and is named by check_catalogue. Raises DataError for a file that is not
-    VisA's split file, for paths that leave root, and where no image is there at all.
+    An image whose mask is missing stays, and check_catalogue reports it. Raises DataError for a file that is
+    not VisA's split file, for paths that leave root, and where no image exists at all.
     """
     root = Path(root)
     file = Path(split_csv) if split_csv else root / "split_csv" / "1cls.csv"
@@ -76,47 +76,47 @@ def scan(root: str | Path, split_csv: str | Path | None = None) -> Catalogue:
 
 
 def _unused(root: Path, catalogue: Catalogue, file: Path) -> list[str]:
-    """What lies in root and the split file does not list: folders, images, masks, and photographs of other
-    kinds."""
-    found = [
+    """A sentence for each thing in root that the split file does not list: folders, images, masks, and
+    photographs of other formats."""
+    sentences = [
         f"{printable(name)}/ is not used: {printable(file)} lists none of its images"
         for name in list_folders(root)
         if name not in catalogue.test and (root / name / "Data").is_dir()
     ]
     for category in catalogue.test:
         records = [record for _, part in catalogue.splits(category) for record in part]
-        for what, known in (
+        for what, listed in (
             ("Images", {record.image_path for record in records}),
             ("Masks", {record.mask_path for record in records}),
         ):
             place = f"{category}/Data/{what}"
             folders = list_folders(root / place) if (root / place).is_dir() else []
-            lying = [
+            files = [
                 f"{place}/{kind}/{name}" for kind in folders for name in list_images(root / place / kind)
             ]
-            more = [path for path in lying if path not in known]
+            more = [path for path in files if path not in listed]
             if more:
-                found.append(
+                sentences.append(
                     f"{len(more)} files in {printable(place)}/ are not used, for {printable(file)} does not "
                     f"list them, the first {printable(more[0])}"
                 )
-    return found + unread_below(root)
+    return sentences + unread_below(root)
 
 
 def _with_slashes(root: Path, record: Record) -> Record:
-    """The record with / for each backslash of a path that is not there, where the path with / is: the split
-    file was saved on Windows."""
-    found = {}
+    """The record with / for each backslash of its paths, where only the path with / exists: the split file
+    was saved on Windows."""
+    renamed = {}
     for name in ("image_path", "mask_path"):
         path = getattr(record, name)
         other = checked_path(path.replace("\\", "/"), printable(root)) if "\\" in path else path
         if other != path and not (root / path).exists() and (root / other).exists():
-            found[name] = other
-    return replace(record, **found) if found else record
+            renamed[name] = other
+    return replace(record, **renamed) if renamed else record
 
 
 def read_split(file: Path) -> list[tuple[str, Record]]:
-    """(split, record) for every line of a VisA split file; raises DataError naming the line that is wrong."""
+    """(split, record) of every line of a VisA split file; DataError names a line that is wrong."""
     name, seen, rows = printable(file), set(), []
     try:
         with io.StringIO(decoded(file.read_bytes()), newline="") as stream:

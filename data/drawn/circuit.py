@@ -40,7 +40,7 @@ PARTS = {
     "capacitor": Part((9, 5.5), (0.74, 0.74, 0.73), (0.52, 0.38, 0.25), (4, 0), 2.4, 0.2),
 }
 SMALL = ("led", "resistor", "capacitor")
-# kind, quarter turns, centres x and y
+# kind, rotation in quarters of a circle, centres x and y
 LAYOUT = (
     ("chip", 0, [(130, 120)]),
     ("small_chip", 0, [(250, 70)]),
@@ -133,7 +133,7 @@ def component(canvas: Canvas, part: Part, pose: tuple, shade: float, fitted: boo
 def components(canvas: Canvas, rng: Rng, flaw: Flaw | None) -> None:
     """All components, each placed a little off; a flaw leaves one out, rotates it, or fits another kind in
     its place."""
-    places = [(kind, (*at, turns * np.pi / 2)) for kind, turns, several in LAYOUT for at in several]
+    places = [(kind, (*at, quarters * np.pi / 2)) for kind, quarters, several in LAYOUT for at in several]
     chosen = None
     if flaw is not None:
         small = flaw.size <= 0.9 or flaw.kind == "wrong_part"

@@ -1,4 +1,4 @@
-"""Defects that can befall any surface: each is a shape, painted in a colour, raised or pressed in."""
+"""Defects of any surface: each is a shape, painted in a colour, raised or pressed in."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,8 @@ from data.drawn.surfaces import Rng, Surface, blob, blur, noise, smoothstep, str
 
 @dataclass(frozen=True)
 class Spot:
-    """Irregular spots of about `radius` pixels, up to `count` of them `apart` pixels from the first, in the
-    colour `tone`.
+    """Up to `count` irregular spots of about `radius` pixels in the colour `tone`, the others about `apart`
+    pixels from the first.
 
     grain: how much of it crumbles away. height: of its middle, in pixels. edge: of what is pushed up around
     it. dye: what of the surface's own colour shines through.

@@ -1,7 +1,7 @@
-"""Three of the demo's products, drawn whole or with a structural flaw; the fourth is circuit.py's.
+"""Three of the demo's products, drawn with or without a structural flaw; the fourth is circuit.py's.
 
 Each function takes the generator of what varies between normal pieces and an optional `Flaw` with a generator
-of its own. So the same piece can be drawn with and without it, and what differs is the exact mask.
+of its own. So the same piece can be drawn with and without the flaw, and the difference is the exact mask.
 """
 
 from dataclasses import dataclass

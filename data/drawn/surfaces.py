@@ -50,7 +50,7 @@ def noise(
 
 
 def smoothstep(value: np.ndarray, low: float, high: float) -> np.ndarray:
-    """0 below `low`, 1 above `high`, a smooth S between (low > high turns it round)."""
+    """0 below `low`, 1 above `high`, a smooth S between (low > high inverts it)."""
     ramp = np.clip((value - low) / (high - low), 0, 1)
     return ramp * ramp * (3 - 2 * ramp)
 
@@ -82,9 +82,8 @@ def blob(rng: Rng, shape: tuple[int, int], centre: np.ndarray, radius: float, ro
 
 
 def expose(surface: Surface, rng: Rng) -> np.ndarray:
-    """The noiseless photograph (H,W,3) in 0..1: relief shading, highlight, light that falls off, lens. What
-    `rng` draws differs between two photographs of one line: where the light is, how bright and of which
-    tint."""
+    """The noiseless photograph (H,W,3) in 0..1: relief shading, highlight, light that falls off, lens. `rng`
+    varies the light's position, brightness and tint, as between two photographs of one line."""
     azimuth, elevation = np.radians(rng.normal((235, 52), (5, 1.5)))
     brightness, tint, slope = rng.normal(1, 0.015), rng.normal(1, 0.006, 3), rng.normal((-0.10, -0.07), 0.015)
     height = surface.height.astype(np.float32)

@@ -82,7 +82,7 @@ def exif_of_half_a_turn(root):
         exif = image.getexif()
         exif[0x0112] = 3
         image.save(photo, exif=exif)
-    return mask, f"{mask.name}: EXIF data of its image {photo.name} say rotated by 180 degrees"
+    return mask, f"{mask.name}: EXIF data of its image {photo.name} mean rotated by 180 degrees"
 
 
 def test_a_mask_that_exif_data_may_have_left_behind_is_named(datasets, tiny_configs, tmp_path, logged):

@@ -14,7 +14,7 @@ import pytest
 
 from data import demo
 
-GOOD, DEFECTIVE = 1, 7  # a small demo: every kind of defect at least once
+NORMAL, DEFECTIVE = 1, 7  # a small demo: every kind of defect at least once
 PRODUCTS = {**demo.MVTEC, **demo.VISA}
 KINDS = [(category, kind) for category, product in PRODUCTS.items() for kind in product.defects]
 
@@ -31,7 +31,7 @@ def digest(folder: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("demo") / "demo"
-    assert demo.write_demo(folder, seed=3, good=GOOD, defective=DEFECTIVE)
+    assert demo.write_demo(folder, seed=3, normal=NORMAL, defective=DEFECTIVE)
     return folder
 
 
@@ -39,7 +39,7 @@ def test_mvtec_layout_is_exact(drawn):
     root = drawn / "mvtec"
     assert sorted(path.name for path in root.iterdir()) == sorted(demo.MVTEC)
     for category, product in demo.MVTEC.items():
-        numbered = [f"{index:03d}.png" for index in range(GOOD)]
+        numbered = [f"{index:03d}.png" for index in range(NORMAL)]
         assert sorted(path.name for path in (root / category).iterdir()) == ["ground_truth", "test", "train"]
         assert sorted(path.name for path in (root / category / "train").iterdir()) == ["good"]
         for split in ("train", "test"):
@@ -69,10 +69,10 @@ def test_visa_layout_is_exact(drawn):
             key: sum((row["split"], row["label"]) == key for row in own)
             for key in (("train", "normal"), ("test", "normal"), ("test", "anomaly"))
         }
-        assert list(counts.values()) == [GOOD, GOOD, DEFECTIVE] and len(own) == 2 * GOOD + DEFECTIVE
+        assert list(counts.values()) == [NORMAL, NORMAL, DEFECTIVE] and len(own) == 2 * NORMAL + DEFECTIVE
         normal = sorted(row["image"] for row in own if row["label"] == "normal")
         anomaly = sorted(row["image"] for row in own if row["label"] == "anomaly")
-        assert normal == [f"{category}/Data/Images/Normal/{index:04d}.JPG" for index in range(2 * GOOD)]
+        assert normal == [f"{category}/Data/Images/Normal/{index:04d}.JPG" for index in range(2 * NORMAL)]
         assert anomaly == [f"{category}/Data/Images/Anomaly/{index:03d}.JPG" for index in range(DEFECTIVE)]
         for row in own:
             mask = f"{category}/Data/Masks/Anomaly/{Path(row['image']).stem}.png"
@@ -105,7 +105,7 @@ def test_mask_is_where_the_picture_changed(category, kind):
     """Drawn with and without its defect, a piece differs clearly inside the mask and by no more than noise
     outside."""
     product, name = PRODUCTS[category], f"{category}/check/{kind}"
-    plain = demo.draw_good(product, 5, name).astype(float)
+    plain = demo.draw_normal(product, 5, name).astype(float)
     picture, mask = demo.draw_defective(product, 5, name, kind, 1.1)
     change = np.abs(picture - plain).max(2) / 255
     assert 40 <= mask.sum() < 0.2 * mask.size
@@ -117,14 +117,14 @@ def test_mask_is_where_the_picture_changed(category, kind):
 def test_good_pieces_differ_from_one_another():
     for category, product in PRODUCTS.items():
         first, second = (
-            demo.draw_good(product, 0, f"{category}/train/{index}").astype(float) for index in range(2)
+            demo.draw_normal(product, 0, f"{category}/train/{index}").astype(float) for index in range(2)
         )
         assert first.shape == (*product.shape, 3) and 1 < np.abs(first - second).mean() < 60, category
 
 
 def test_same_seed_same_bytes_other_seed_other_pictures(tmp_path):
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        demo.write_demo(tmp_path / name, seed=seed, good=1, defective=1)
+        demo.write_demo(tmp_path / name, seed=seed, normal=1, defective=1)
     first, again, other = (digest(tmp_path / name) for name in "abc")
     assert first == again
     pictures = [name for name in first if name.endswith((".png", ".JPG"))]
@@ -133,11 +133,11 @@ def test_same_seed_same_bytes_other_seed_other_pictures(tmp_path):
 
 def test_finished_demo_is_kept_and_another_one_replaces_it(tmp_path):
     folder = tmp_path / "demo"
-    assert demo.write_demo(folder, seed=0, good=1, defective=1)
+    assert demo.write_demo(folder, seed=0, normal=1, defective=1)
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert not demo.write_demo(folder, seed=0, good=1, defective=1)
+    assert not demo.write_demo(folder, seed=0, normal=1, defective=1)
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert demo.write_demo(folder, seed=1, good=1, defective=1)
+    assert demo.write_demo(folder, seed=1, normal=1, defective=1)
     assert json.loads((folder / demo.MARKER).read_text())["seed"] == 1
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
 
@@ -151,14 +151,14 @@ def test_interrupted_run_is_not_taken_for_a_finished_one(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(demo, "write_visa", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            demo.write_demo(folder, seed=0, good=1, defective=1)
+            demo.write_demo(folder, seed=0, normal=1, defective=1)
     assert not folder.exists() and not list(tmp_path.iterdir())
-    assert demo.write_demo(folder, seed=0, good=1, defective=1)
+    assert demo.write_demo(folder, seed=0, normal=1, defective=1)
     kept = digest(folder)
     with monkeypatch.context() as patched:
         patched.setattr(demo, "write_visa", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            demo.write_demo(folder, seed=1, good=1, defective=1)
+            demo.write_demo(folder, seed=1, normal=1, defective=1)
     assert digest(folder) == kept
 
 

@@ -31,7 +31,7 @@ def test_both_sides_of_every_usual_pair(good, bad, logged):
 
 @pytest.mark.parametrize("unknown", ["perhaps", "scratch", "nan", "inf", "?"])
 def test_an_unknown_word_is_a_question(unknown):
-    with pytest.raises(DataError, match="good or anomalous"):
+    with pytest.raises(DataError, match="normal or anomalous"):
         anomalous(["good", unknown])
 
 
@@ -46,7 +46,7 @@ def test_a_table_of_any_spreadsheet(tmp_path, mark):
     file.write_text(f"image{mark}label\nline\\a.png{mark}0.0\nb.png{mark}1.0\n")
     assert read_labels(file) == ([tmp_path / "line/a.png", tmp_path / "b.png"], [False, True])
     file.write_text(f"image{mark}label\na.png{mark}maybe\n")
-    with pytest.raises(DataError, match="labels.csv: is maybe good or anomalous"):
+    with pytest.raises(DataError, match="labels.csv: is maybe normal or anomalous"):
         read_labels(file)
 
 

@@ -45,7 +45,7 @@ def test_a_camera_that_hangs_is_reported_and_its_frames_are_left_out(monkeypatch
     assert [int(frame.name[-6:]) for frame in found] == [0, 1, 4, 6]
     assert all(frame.name.startswith("camera-2") for frame in found)
     assert all(np.array_equal(frame.pixels, pixels) for frame, pixels in zip(found, (one, two, three, one)))
-    hung = [number for number in range(7) if f"-{number:06d} repeats the frame before" in logged()]
+    hung = [number for number in range(7) if f"-{number:06d} equals the frame before" in logged()]
     assert hung == [2, 5]
     assert "3 frame(s) of rtsp://...@camera/1 were repeated and not scored" in logged()
     assert source.lost.startswith("rtsp://...@camera/1: gives no more frames") and "secret" not in logged()

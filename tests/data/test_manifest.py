@@ -83,5 +83,5 @@ def test_a_list_that_is_not_whole_is_refused(photographs, tmp_path, change):
     else:
         del values[change]
     (tmp_path / "inputs.json").write_text(json.dumps(values))
-    with pytest.raises(ConfigError, match="holds no whole list of photographs"):
+    with pytest.raises(ConfigError, match="holds no complete list of photographs"):
         Manifest.read(tmp_path)

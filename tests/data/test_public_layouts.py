@@ -133,7 +133,7 @@ def test_joined_masks_of_two_sizes_are_refused(tmp_path):
     root = loco(tmp_path / "set")
     place = root / "juice_bottle/ground_truth/logical_anomalies/001"
     Image.new("L", (3, 3), 255).save(place / "001.png")
-    with pytest.raises(DataError, match="001.png: is of another size than the masks next to it"):
+    with pytest.raises(DataError, match="001.png: has another size than the other masks"):
         open_mask(place)
     for file in place.iterdir():
         file.unlink()

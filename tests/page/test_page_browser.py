@@ -44,7 +44,7 @@ def gears(tmp_path_factory):
     folder = tmp_path_factory.mktemp("gears")
     product = demo.MVTEC["gear"]
     for number in range(3):
-        demo.save(folder / f"good{number}.png", demo.draw_good(product, 1, f"good{number}"))
+        demo.save(folder / f"good{number}.png", demo.draw_normal(product, 1, f"good{number}"))
     for number, kind in enumerate(list(product.defects)[:3]):
         name = ATTACK if number == 2 else f"bad{number}.png"
         demo.save(folder / name, demo.draw_defective(product, 1, f"bad{number}", kind, 2.0)[0])
