@@ -9,7 +9,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from data.inputs import RENDERED, PREDICTIONS, find_images, list_images
+from data.inputs import PREDICTIONS, RENDERED, find_images, list_images
 from fdsl.store.prediction_folder import MARKER
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME, rows
