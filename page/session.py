@@ -447,7 +447,7 @@ class Session:
                 return self._row(photograph)
 
     def _regions_at(self, threshold: Threshold | None) -> dict[int, list[Region]]:
-        """The regions of each scored photograph at a threshold's level, by its number. Takes long: it is called
+        """The regions of each scored photograph at a threshold's level, by its number. Takes long: called
         with the detector held, so that none is scored meanwhile, but without the lock."""
         return {
             number: _regions(prediction, None if threshold is None else threshold.level)
@@ -571,8 +571,8 @@ class Session:
 
 
 def _regions(prediction: Prediction, level: float | None) -> list[Region]:
-    """A prediction's regions at a pixel threshold. Of a copy: its map is as large as the photograph, and it is
-    not kept."""
+    """A prediction's regions at a pixel threshold. Of a copy: its map is as large as the photograph, and is not
+    kept."""
     return replace(prediction, threshold=None, map_threshold=level).regions
 
 
