@@ -571,7 +571,7 @@ class Session:
 
 
 def _regions(prediction: Prediction, level: float | None) -> list[Region]:
-    """A prediction's regions at a pixel threshold. Of a copy: its map is as large as the photograph, and is not
+    """A prediction's regions at a pixel threshold. Of a copy: its map is as large as the photograph, and not
     kept."""
     return replace(prediction, threshold=None, map_threshold=level).regions
 

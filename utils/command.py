@@ -103,14 +103,17 @@ def without_package(error: ImportError) -> str | None:
     if not isinstance(error, ModuleNotFoundError):
         return f"The package {name} cannot be loaded ({one_line(error)}); install it anew."
     extra = next((extra for extra, names in EXTRAS.items() if name in names), "")
+    return f"The package {name} is missing: {how_to_install(extra)}."
+
+
+def how_to_install(extra: str = "") -> str:
+    """What to do where packages are missing; `extra`: of requirements-EXTRA.txt."""
     file, environment = ROOT / f"requirements{extra and f'-{extra}'}.txt", ROOT / ".venv"
     if environment.is_dir() and Path(sys.prefix).resolve() != environment.resolve():
-        cure = f"activate the environment first, source {os.path.relpath(environment)}/bin/activate"
-    elif file.is_file():
-        cure = f"activate the environment that has it, or pip install -r {os.path.relpath(file)}"
-    else:
-        cure = f"pip install 'fdsl{extra and f'[{extra}]'}'"
-    return f"The package {name} is missing: {cure}."
+        return f"activate the environment first, source {os.path.relpath(environment)}/bin/activate"
+    if file.is_file():
+        return f"activate the environment that has the packages, or pip install -r {os.path.relpath(file)}"
+    return f"pip install 'fdsl{extra and f'[{extra}]'}'"
 
 
 def explain(error: Exception) -> str | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fdsl.config.resolve import backbone_config
+from utils.command import how_to_install
 from utils.config import UNTRAINED, BackboneConfig
 from utils.console import put_line
 from utils.errors import ConfigError, ModelError
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 REQUIREMENTS = Path(__file__).resolve().parents[2] / "requirements.txt"
 OLDEST = (3, 11)
-PASSES = 3
+PASSES, ENOUGH_SECONDS = 3, 5.0  # as many passes are timed as take about so long
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at. `cure`: what to do, "" where it is as it should be; `stops`: nothing runs
-    before that is done."""
+    """One thing that was looked at. `cure`: what to do, "" where it is as it should be or another one has it.
+    `stops`: nothing runs before that is done."""
 
     what: str
     found: str
@@ -47,7 +48,8 @@ def examine(flags: Mapping[str, Any]) -> Iterator[Finding]:
     yield _python()
     found = list(packages(REQUIREMENTS))
     yield from found
-    if any(package.stops for package in found):
+    if missing := [package for package in found if package.stops]:
+        yield Finding("packages", f"{len(missing)} missing", how_to_install(), stops=True)
         return
     from utils.device import choose_device, choose_precision, describe_device  # PyTorch: it is here
 
@@ -93,7 +95,7 @@ def _package(name: str, pinned: str) -> Finding:
     try:
         found = version(name)
     except PackageNotFoundError:
-        return Finding(name, "is missing", f"pip install {name}=={pinned}", stops=True)
+        return Finding(name, f"is missing, {pinned} is pinned", stops=True)
     if found.partition("+")[0] == pinned:
         return Finding(name, found)
     return Finding(name, found, f"tested with {pinned}: pip install {name}=={pinned} where something fails")
@@ -127,11 +129,13 @@ def _timed_pass(config: BackboneConfig, device: torch.device, dtype: torch.dtype
     known = config if trained else replace(config, pretrained=UNTRAINED)
     backbone = backbone_of(known, device, dtype)
     image = torch.zeros(1, 3, config.image_size, config.image_size, dtype=torch.uint8)
-    best = float("inf")
+    best, begun = float("inf"), time.perf_counter()
     for _ in range(PASSES):
         start = time.perf_counter()
         backbone.encode(image).tokens.cpu()
         best = min(best, time.perf_counter() - start)
+        if time.perf_counter() - begun > ENOUGH_SECONDS:
+            break
     return Finding(f"one photograph at {config.image_size} px", f"{best:.2f} s in the backbone")
 
 
@@ -141,7 +145,7 @@ def tell(findings: Iterable[Finding]) -> int:
     to_do = []
     for finding in findings:
         put_line(finding.line)
-        to_do += [f"{finding.what}: {finding.cure}"] if finding.stops else []
+        to_do += [f"{finding.what}: {finding.cure}"] if finding.stops and finding.cure else []
     things = f"{len(to_do)} thing{'s' if len(to_do) > 1 else ''} to do"
     put_line(f"{things}: {'; '.join(to_do)}." if to_do else "Ready.")
     return 2 if to_do else 0

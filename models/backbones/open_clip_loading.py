@@ -156,7 +156,12 @@ def downloaded_clip(model: str, tag: str) -> open_clip.CLIP:
         )
     repository, _, name = source.get("hf_hub", "").rpartition("/")
     if repository:
-        announce(f"{tag} of {model}", repository, [name] if name else HUB_FILES)
+        announce(
+            f"{tag} of {model}",
+            repository,
+            [name] if name else HUB_FILES,
+            lambda: open_clip.create_model(model, pretrained=None, precision="fp32", device="meta"),
+        )
     where = source.get("hf_hub", "").strip("/") or source.get("url", "")
     return fetched(
         lambda: open_clip.create_model(model, pretrained=tag, precision="fp32", device="cpu"),

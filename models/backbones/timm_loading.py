@@ -102,10 +102,10 @@ def untrained_encoder(model: str) -> TimmEncoder:
 def downloaded_encoder(model: str, tag: str) -> TimmEncoder:
     """The encoder with weights of timm's hub, or of its cache."""
     name = tagged_name(model, tag)
-    shape_of_encoder(f"{PREFIX}{name}")  # refuses what is no ViT before anything is fetched
+    shape = shape_of_encoder(f"{PREFIX}{name}")  # refuses what is no ViT before anything is fetched
     source = timm.get_pretrained_cfg(name)
     if source is not None and source.hf_hub_id:
-        announce(f"{tag} of {PREFIX}{name}", source.hf_hub_id, TIMM_FILES)
+        announce(f"{tag} of {PREFIX}{name}", source.hf_hub_id, TIMM_FILES, lambda: shape)
     return fetched(
         lambda: timm.create_model(name, pretrained=True, num_classes=0, dynamic_img_size=True),
         f"{tag} of {PREFIX}{name}",

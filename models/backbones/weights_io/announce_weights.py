@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from torch import nn
+
 from models.backbones.weights_io.read_weights import first_in_cache
 from utils.errors import ModelError
 from utils.text import first_line
@@ -17,10 +19,11 @@ logger = logging.getLogger("fdsl")
 PATIENCE = 5  # seconds until a hub that does not answer is given up
 
 
-def announce(weights: str, repository: str, names: Sequence[str]) -> None:
+def announce(weights: str, repository: str, names: Sequence[str], shape: Callable[[], nn.Module]) -> None:
     """Logs size and address of the first of these files that the hub's repository has, unless one is in the
     cache. ModelError, with what to download, where the hub does not answer within PATIENCE; what it answers
-    otherwise is left to whoever fetches."""
+    otherwise is left to whoever fetches. `shape` gives the model on the meta device, whose float32 tensors
+    are about as large as the file."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
@@ -35,13 +38,18 @@ def announce(weights: str, repository: str, names: Sequence[str]) -> None:
         except HfHubHTTPError:
             return
         except Exception as error:  # of several network libraries
+            expected = sum(4 * tensor.numel() for tensor in shape().parameters())
             raise ModelError(
                 f"The weights {weights} are not on this machine and could not be fetched "
-                f"({first_line(error)}); download {address} where there is a network and pass the file as "
-                "--pretrained FILE."
+                f"({first_line(error)}); download {address} (about {_size(expected)}) where there is a "
+                "network, copy it to this machine and pass the file as --pretrained FILE."
             ) from error
-        logger.info("fetching %s (once): %s", "weights" if size is None else f"{size / 1e6:.0f} MB", address)
+        logger.info("fetching %s (once): %s", "weights" if size is None else _size(size), address)
         return
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:.0f} MB"
 
 
 def fetched(load: Callable[[], Any], weights: str, file: str) -> Any:

@@ -57,7 +57,7 @@ def test_packages_beside_their_pins(tmp_path):
     file.write_text("# comment\npytest==0.1\nno-such-package==1.2\nnumpy>=1\n")
     other, missing = packages(file)
     assert "tested with 0.1: pip install pytest==0.1" in other.line and not other.stops
-    assert missing.line == "[stops] no-such-package: is missing; pip install no-such-package==1.2"
+    assert missing.line == "[stops] no-such-package: is missing, 1.2 is pinned"
     assert not any(one.stops for one in packages(ROOT / "requirements.txt"))
     assert "installed as a package" in next(packages(tmp_path / "nothing")).found
 

@@ -220,11 +220,11 @@ def test_size_and_address_are_logged_before_weights_are_fetched(monkeypatch, cap
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: "a file" if here else None)
     monkeypatch.setattr(logging.getLogger("fdsl"), "propagate", True)
     caplog.set_level(logging.INFO, "fdsl")
-    announce("openai", "timm/vit.openai", ["a.safetensors", "b.bin"])
+    announce("openai", "timm/vit.openai", ["a.safetensors", "b.bin"], torch.nn.Identity)
     assert asked == [("a.safetensors", 5), ("b.bin", 5)]
     assert re.search(r"fetching 890 MB \(once\): https?://.*/timm/vit.openai/.*/b.bin", caplog.text)
     here.append(True)
-    announce("openai", "timm/vit.openai", ["a.safetensors"])
+    announce("openai", "timm/vit.openai", ["a.safetensors"], torch.nn.Identity)
     assert len(asked) == 2
 
 
@@ -235,12 +235,20 @@ def test_a_hub_that_does_not_answer_is_given_up_at_once(monkeypatch):
     monkeypatch.setattr(open_clip_loading, "announce", announce)
     monkeypatch.setattr("huggingface_hub.get_hf_file_metadata", silent)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("it is fetched all the same"))
+    plain = open_clip.create_model
+    monkeypatch.setattr(
+        *(open_clip, "create_model"),
+        lambda *given, pretrained, **how: (
+            plain(*given, pretrained=pretrained, **how)
+            if pretrained is None
+            else pytest.fail("it is fetched all the same")
+        ),
+    )
     with pytest.raises(ModelError) as caught:
         load_backbone("ViT-L-14-336-quickgelu", "openai", [6])
     text = str(caught.value)
     assert "(no route to host)" in text and "--pretrained FILE" in text and "\n" not in text
-    assert re.search(r"download https?://\S+/open_clip_model.safetensors ", text)
+    assert re.search(r"download https?://\S+/open_clip_model.safetensors \(about 1712 MB\) ", text)
 
 
 def test_weights_that_cannot_be_fetched_say_what_to_download(monkeypatch):
