@@ -1,5 +1,5 @@
-"""Files in tar archives, named ARCHIVE/MEMBER, as webdataset lays them: read where they lie, nothing is
-unpacked. And files that are held in memory alone."""
+"""Files in tar archives, named ARCHIVE/MEMBER, as webdataset arranges them, read without unpacking; and files
+that are in memory only."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Member(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """An archive's files by name, in its order (of two of one name the last), and the reasons for what cannot
-    be read from it, by name."""
+    """An archive's files by name, in its order (of two with one name the last), and the reasons why others
+    cannot be read, by name."""
 
     members: dict[str, Member]
     unread: dict[str, str]
@@ -50,29 +50,29 @@ def is_archive(path: str | Path) -> bool:
 
 
 def refuse_compressed(path: str | Path) -> None:
-    """DataError for an archive whose middle cannot be found."""
+    """DataError for a compressed archive, whose members cannot be read one by one."""
     if os.fspath(path).lower().endswith(COMPRESSED):
         raise DataError(
-            f"{printable(path)}: is a compressed archive, which cannot be read from its middle; unpack it, "
+            f"{printable(path)}: is a compressed archive, whose files cannot be read one by one; unpack it, "
             "or make it a plain .tar (photographs are compressed themselves)"
         )
 
 
 def contents_of(archive: str | Path) -> Contents:
-    """What is in an archive. Names are relative to it: of an absolute one and of `..` the
-    part inside. Links are followed within it. DataError for one that is not whole."""
+    """The contents of an archive. Names are relative to it and never lead out of it; links are followed
+    within it. DataError for an incomplete one."""
     facts = os.stat(archive)
     return _contents(os.path.abspath(archive), facts.st_size, facts.st_mtime_ns)
 
 
 def _inside(name: str) -> str:
-    """A member's name as a path below its archive: nothing leads out of it."""
+    """A member's name as a path below its archive, without a leading / or `..`."""
     return os.path.normpath(f"/{name}").lstrip(os.sep)
 
 
 @lru_cache(maxsize=8)
 def _contents(archive: str, _size: int, _modified: int) -> Contents:
-    found: dict[str, Member | str] = {}  # of a link the name that it leads to
+    entries: dict[str, Member | str] = {}  # of a link the name of its target
     unread: dict[str, str] = {}
     try:
         with open(archive, "rb") as content, tarfile.open(fileobj=content, mode="r:") as tar:
@@ -81,13 +81,13 @@ def _contents(archive: str, _size: int, _modified: int) -> Contents:
                 if member.issparse():
                     unread[name] = "is stored with gaps; make the archive without --sparse"
                 elif member.isreg():
-                    found[name] = Member(member.offset_data, member.size)
+                    entries[name] = Member(member.offset_data, member.size)
                     if member.offset_data + member.size > _size:
                         raise tarfile.ReadError("its end is missing")
                 elif member.islnk():
-                    found[name] = _inside(member.linkname)
+                    entries[name] = _inside(member.linkname)
                 elif member.issym():
-                    found[name] = _inside(os.path.join(os.path.dirname(f"/{name}"), member.linkname))
+                    entries[name] = _inside(os.path.join(os.path.dirname(f"/{name}"), member.linkname))
                 elif not member.isdir():
                     unread[name] = "is a device or a pipe; put a file there"
                 tar.members.clear()  # type: ignore[attr-defined] # it would keep them all
@@ -100,8 +100,8 @@ def _contents(archive: str, _size: int, _modified: int) -> Contents:
             f"{printable(archive)}: is no whole tar archive ({one_line(error)}); make it again"
         ) from error
     members: dict[str, Member] = {}
-    for name in found:
-        target = _followed(name, found)
+    for name in entries:
+        target = _followed(name, entries)
         if isinstance(target, Member):
             members[name] = target
         else:
@@ -109,18 +109,18 @@ def _contents(archive: str, _size: int, _modified: int) -> Contents:
     return Contents(members, unread)
 
 
-def _followed(name: str, found: dict[str, Member | str]) -> Member | str:
-    """The file that a name stands for; for a link that leads to none, or in a circle, where it leads."""
-    target = found[name]
+def _followed(name: str, entries: dict[str, Member | str]) -> Member | str:
+    """The file that a name stands for; for a link to no file, or in a circle, its target's name."""
+    target = entries[name]
     for _ in range(MOST_LINKS):
-        if isinstance(target, Member) or target not in found:
+        if isinstance(target, Member) or target not in entries:
             break
-        target = found[target]
+        target = entries[target]
     return target
 
 
 def _split(path: str | Path) -> tuple[str, str] | None:
-    """The archive and the member that a path names; None for a path of a file by itself."""
+    """The archive and the member that a path names; None for the path of an ordinary file."""
     text = os.fspath(path)
     place = text.lower().find(SUFFIX + os.sep)
     while place >= 0:
@@ -156,7 +156,7 @@ def held_in_memory(files: Sequence[tuple[str, bytes]]) -> Iterator[list[Path]]:
 
 
 def facts_of(path: str | Path) -> Facts:
-    """Of a file or of a member; OSError where it is not there."""
+    """The facts of a file or a member; OSError where it does not exist."""
     if os.fspath(path) in _held:
         return Facts(len(_held[os.fspath(path)]), 0)
     place = _split(path)
@@ -165,7 +165,7 @@ def facts_of(path: str | Path) -> Facts:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether what is there is a regular file or a member."""
+    """Whether the path is that of a regular file or a member."""
     return os.fspath(path) in _held or _split(path) is not None or os.path.isfile(path)
 
 

@@ -45,13 +45,12 @@ OS_CURES = {
 
 
 def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[type[Exception], ...]) -> None:
-    """Runs an entry point. `errors` are the user's to mend: one sentence and exit code 2 (--debug: the
-    traceback).
+    """Runs an entry point and ends the process with its exit code.
 
-    So are a full disk, a folder without permission, a lost GPU and too little memory. What nobody expected is
-    one sentence too, and exit code UNEXPECTED: never 1, which means that a photograph is anomalous. Ctrl-C
-    (exit code 130) and SIGTERM (143) end within a second with the line that `signals.how_to_continue` was
-    given.
+    `errors`, a full disk, a folder without permission, a lost GPU and too little memory are the user's to
+    mend: one sentence and exit code 2. Any other error is one sentence too, with exit code UNEXPECTED: never
+    1, which means that a photograph is anomalous. --debug adds the traceback. Ctrl-C (exit code 130) and
+    SIGTERM (143) end within a second with the line of `signals.how_to_continue`.
     """
     open_what_is_closed()
     start_logging()
@@ -79,24 +78,25 @@ def run_command(main: Callable[[list[str] | None], int | None], errors: tuple[ty
 
 @contextlib.contextmanager
 def loading(what: str) -> Iterator[None]:
-    """For the imports that take seconds: says so first."""
+    """Logs that `what` is loaded; imports of seconds belong inside, where an interruption ends at once."""
     logger.info("loading %s ...", what)
     with signals.ending_at_once():
         yield
 
 
 def unexpected(error: Exception) -> str:
-    """One sentence about a fault of the program, with the place where it came up."""
+    """One sentence about a fault of the program, with the file and line that raised it."""
     place = traceback.extract_tb(error.__traceback__)[-1:]
     where = f", {Path(place[0].filename).name} line {place[0].lineno}" if place else ""
     return (
-        f"a fault of this program ({type(error).__name__}: {one_line(error)}{where}); what was finished is "
-        "kept; --debug shows the traceback, please report it."
+        f"a fault of this program ({type(error).__name__}: {one_line(error)}{where}); finished results stay; "
+        "--debug shows the traceback, please report it."
     )
 
 
 def without_package(error: ImportError) -> str | None:
-    """One sentence for a package that is missing or cannot be loaded, None for a module of ours."""
+    """One sentence, with the cure, for a package that is missing or cannot be loaded; None for a module of
+    this project."""
     name = (error.name or "").partition(".")[0]
     if name in ("", *OURS):
         return None
@@ -117,8 +117,8 @@ def how_to_install(extra: str = "") -> str:
 
 
 def explain(error: Exception) -> str | None:
-    """One sentence with the cure for what the machine refuses (disk, permission, memory, GPU), None for
-    anything else."""
+    """One sentence, with the cure, for errors of the machine (disk, permission, memory, GPU); None for any
+    other."""
     reason = first_line(error)
     if isinstance(error, ImportError):
         return without_package(error)

@@ -1,5 +1,5 @@
-"""The options of backbones, methods and windows, each declared once (utils/options.py), and what is known of
-the machine."""
+"""The options of backbones, methods and windows, each declared once (utils/options.py), and the facts of the
+machine."""
 
 from __future__ import annotations
 
@@ -12,25 +12,19 @@ from utils.options import COMPONENTS, HEADS, SEARCH, TEXT, WINDOWS, Options, opt
 from utils.world import as_of_first
 
 OTHER_DATASET = {"mvtec": "visa", "visa": "mvtec"}
-
-
 PUBLISHED_EPOCHS = {"visa": 11, "mvtec": 5}
 PUBLISHED_SHOTS = 10  # references of each category while heads are trained
-
-
 PUBLISHED_AUGMENTATIONS = {"mvtec": "mosaic", "visa": "crop"}
 SEVERAL = "+"  # between the names of several datasets that heads are trained on, and their digests
 SYNTHETIC = {"only": "synthetic", "mixed": "mixed"}  # value of --synthetic -> augmentation
 AUGMENTATIONS = ("mosaic", "crop", "none", *SYNTHETIC.values())
-SYNTHETIC_IMAGES = 4000  # that heads see by default, half of them with a drawn defect
-
+SYNTHETIC_IMAGES = 4000  # that heads are trained on by default, half of them with a synthetic defect
 
 PAPER_SIDE = 240  # the published evaluation's map side, pixels
 FULL = "full"  # as a side of evaluated maps: each mask's own resolution
 IMAGE_SCORES = ("paper", "max", "top1")
-SINGLE_IMAGE_SCORES = IMAGE_SCORES[1:]  # those that one image has by itself
+SINGLE_IMAGE_SCORES = IMAGE_SCORES[1:]  # those that do not depend on other images
 AUTO = "auto"  # rotated copies of the references: as many as the references allow
-
 
 FD_MODES = ("abs", "signed", "context", "none")
 ALIGNMENTS = ("mulmax", "diff2")
@@ -38,12 +32,12 @@ WINDOW_MODES = ("nan", "mul", "onlywin")
 INDEX_MEMORIES = ("0", "1", "window")
 OWN_WINDOWS, WHOLE_IMAGE = WINDOW_MEMORIES = ("windows", "image")
 UNTRAINED = "none"  # as weights: random ones from a fixed seed
-USUAL_SIDE = 518  # pixels that a backbone sees, as near as its patches allow
-OBJECT, BY_CATEGORY = "object", ""  # what photographs show, in the words of text; each category's own name
+USUAL_SIDE = 518  # pixels of a backbone's input; the nearest multiple of its patches
+OBJECT, BY_CATEGORY = "object", ""  # the object of text prompts: this word, or each category's own name
 NORMAL_WORDS = ("flawless {}", "perfect {}", "unblemished {}", "{} without flaw", "{} without defect",
                 "{} without damage")  # fmt: skip
 DAMAGED_WORDS = ("damaged {}", "broken {}", "{} with flaw", "{} with defect", "{} with damage")
-RAW, FINAL = "raw", "final"  # tokens: a block's output, or behind the model's last norm
+RAW, FINAL = "raw", "final"  # tokens: a block's output, or after the model's last norm
 QUARTER = -1  # as a window budget: so many windows that they take about a quarter of the time
 PRECISION_NAMES = ("float32", "bfloat16", "float16")
 TEXT_FLAGS = "text (CLIP's; --method text, or added to a method with references)"
@@ -108,8 +102,8 @@ class MethodConfig(Options):
     """What a method computes: neighbour aggregation, the discrepancy, the alignment, which of the method's
     components (`Method.parts`) are left out, and whether mutual scoring of the test images or text is added.
     roi, ignore: masks of what is evaluated, and of what is not (data/region_of_interest.py).
-    object (or BY_CATEGORY), normal_words, damaged_words: the sentences of text
-    (models/backbones/text/prompts.py); none: the usual words."""
+    object (or BY_CATEGORY), normal_words, damaged_words: the text prompts (models/backbones/text/prompts.py);
+    none: the usual words."""
 
     group: ClassVar[str] = "method"
 
@@ -205,10 +199,10 @@ class MethodConfig(Options):
 @dataclass(frozen=True)
 class WindowConfig(Options):
     """LFE: mode nan, mul or onlywin; side and stride in patches; weight of the window branch; the side in
-    patches that windows are resized to before they are encoded (0: as they are); which reference windows are
-    matched ("0" all, "1" picked by any window, "window" own picks), or the references' whole images; windows
-    encoded per image (0 all, QUARTER: see there). tiles, without windows: added to the whole image about
-    tiles x tiles crops of it (1: none, AUTO_TILES: by its size)."""
+    patches that windows are resized to before they are encoded (0: not resized); which reference windows are
+    candidates ("0" all, "1" shared top-k, "window" top-k of each window), or the references' whole images;
+    windows encoded per image (0: all, QUARTER: see there). tiles, without windows: about tiles x tiles crops
+    are added to the whole image (1: none, AUTO_TILES: by its size)."""
 
     group: ClassVar[str] = "local windows (LFE) and tiles"
 
@@ -298,9 +292,9 @@ class WindowConfig(Options):
 
 @dataclass(frozen=True)
 class MachineFacts(Options):
-    """What a result's reader needs to know of the machine: device and precision, and what stood beneath them.
+    """The machine of a result: device, precision, and versions.
 
-    `precision_asked`: the one that was asked for, where values overflowed in it and `precision` took over.
+    `precision_asked`: the requested one, where values overflowed in it and `precision` took over.
     """
 
     device: str = option("")
@@ -317,7 +311,7 @@ class MachineFacts(Options):
         return as_of_first(self.device)
 
     def in_precision(self, precision: str) -> MachineFacts:
-        """These facts where values overflowed in the precision asked for and `precision` took over."""
+        """These facts after values overflowed in the requested precision and `precision` took over."""
         if precision == self.precision:
             return self
         return replace(self, precision=precision, precision_asked=self.precision)

@@ -19,8 +19,8 @@ def speaks(environ: Mapping[str, str] = os.environ) -> bool:
 
 
 def open_what_is_closed() -> None:
-    """Standard streams that the caller has closed lead nowhere: else the next file would take their place,
-    and the log would go to standard output."""
+    """Opens standard streams that the caller has closed, to nowhere: else the next file would take their
+    place, and the log would go to standard output."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -32,8 +32,8 @@ def open_what_is_closed() -> None:
 
 
 def put(text: str, to: IO[str] | None = None) -> None:
-    """Writes lines for people to standard output, or `to` another stream. Control characters are escaped, and
-    so are those that the stream's encoding lacks. OSError where nobody reads it any more."""
+    """Writes text to standard output, or `to` another stream. Control characters are escaped, and so are
+    those that the stream's encoding lacks. OSError where nobody reads it any more."""
     stream = to or sys.stdout
     encoding = stream.encoding or "utf-8"
     stream.write(without_controls(text).encode(encoding, "backslashreplace").decode(encoding))
@@ -56,8 +56,8 @@ def put_line(text: str, to: IO[str] | None = None) -> None:
 
 
 class Parser(argparse.ArgumentParser):
-    """A command's flags: its module's docstring as the description. Messages repeat what was typed, and go
-    through `put`."""
+    """A command's flags, with its module's docstring as the description. Messages go through `put`, for they
+    repeat what was typed."""
 
     def __init__(self, description: str | None, prog: str | None = None, add_help: bool = True) -> None:
         super().__init__(

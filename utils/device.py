@@ -17,17 +17,13 @@ from utils.text import as_text, first_line
 from utils.world import neighbours, own_gpu
 
 logger = logging.getLogger("fdsl")
-
-
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
 MOST_WORKERS = 8
 MPS_NEEDS = "2.8"
 
 
 def choose_device(name: str) -> torch.device:
-    """auto, cpu, cuda, mps or a CUDA device's number -> the device; ConfigError names what is there. Of
+    """auto, cpu, cuda, mps or a CUDA device's number -> the device; ConfigError names the available ones. Of
     several processes on a machine each takes the GPU of its own number."""
     name = as_text("--device", name)
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -46,7 +42,7 @@ def choose_device(name: str) -> torch.device:
         number = int(name) if name.isdecimal() else _device_number(name)
         if number >= cuda:
             raise ConfigError(
-                f"--device {name}: this machine has {cuda} CUDA device(s); {_there(cuda, mps)}."
+                f"--device {name}: this machine has {cuda} CUDA device(s); {_available(cuda, mps)}."
             )
         if neighbours() > 1:
             raise ConfigError(
@@ -57,7 +53,7 @@ def choose_device(name: str) -> torch.device:
     elif name == "cuda" and cuda:
         name = f"cuda:{own_gpu(cuda)}"
     elif name not in ("cpu", "mps") or (name == "mps" and not mps):
-        raise ConfigError(f"--device {name} is not here; {_there(cuda, mps)}.")
+        raise ConfigError(f"--device {name} is not here; {_available(cuda, mps)}.")
     device = torch.device(name)
     try:
         torch.ones(1, device=device).sum().item()
@@ -67,11 +63,9 @@ def choose_device(name: str) -> torch.device:
             "mend the driver."
         ) from error
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # what waits for "the" GPU, or pins memory, means this one
-        torch.backends.cudnn.allow_tf32 = False  # else float32 convolutions keep 10 bits of their factors
-        matmul = (
-            torch.backends.cuda.matmul
-        )  # else parts of a long sum may be rounded to its factors' precision
+        torch.cuda.set_device(device)  # for calls that synchronise or pin memory without naming a device
+        torch.backends.cudnn.allow_tf32 = False  # else float32 convolutions round their factors to 10 bits
+        matmul = torch.backends.cuda.matmul  # else long sums may be accumulated in half precision
         matmul.allow_fp16_reduced_precision_reduction = matmul.allow_bf16_reduced_precision_reduction = False
     logger.info("device %s: %s, %s", device, describe_device(device), reason)
     return device
@@ -84,12 +78,12 @@ def _device_number(name: str) -> int:
     return int(number)
 
 
-def _there(cuda: int, mps: bool) -> str:
+def _available(cuda: int, mps: bool) -> str:
     return "use --device " + ", ".join(["cpu", *(["mps"] if mps else []), *map(str, range(cuda))])
 
 
 def describe_device(device: torch.device) -> str:
-    """The device's own name."""
+    """The name of the GPU or processor, of a CPU with its threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     if device.type == "mps":
@@ -108,7 +102,7 @@ def _processor() -> str:
 
 
 def bf16_in_hardware() -> str | None:
-    """What multiplies bf16 matrices in this CPU's hardware ("AMX" or "AVX512-BF16"), or None."""
+    """The unit of this CPU that multiplies bf16 matrices ("AMX" or "AVX512-BF16"), or None."""
     try:
         flags = next(
             (line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags")), ""
@@ -122,7 +116,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """auto, fp32, bf16 or fp16 -> the dtype of the backbone's products; logs why."""
     if as_text("--precision", name) == "auto":
         if device.type == "cuda":
-            name, reason = "fp16", "a GPU multiplies it as fast as bf16, and it is eight times as fine"
+            name, reason = "fp16", "as fast as bf16 on a GPU, and eight times as precise"
         elif device.type == "cpu" and (unit := bf16_in_hardware()):
             name, reason = "bf16", f"this CPU has {unit}"
         else:
@@ -148,8 +142,8 @@ def seed_everything(seed: int) -> None:
 
 
 def make_repeatable(device: torch.device) -> None:
-    """Makes a training give the same weights each time on one device. A CPU does so anyway; on a GPU the sums
-    behind the gradients are taken in a fixed order."""
+    """Makes training give the same weights each time on one device. A CPU does so anyway; on a GPU the sums
+    of the gradients get a fixed order."""
     if device.type == "cuda":
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.utils.deterministic.fill_uninitialized_memory = False
@@ -157,21 +151,21 @@ def make_repeatable(device: torch.device) -> None:
 
 
 def worker_count(asked: int | None) -> int:
-    """Processes that load images: as asked, else this process's share of the cores but one, at most
-    MOST_WORKERS."""
-    return (
-        asked if asked is not None else max(1, min(MOST_WORKERS, (os.cpu_count() or 2) // neighbours() - 1))
-    )
+    """The number of processes that load images: as asked, else this process's share of the cores but one, at
+    most MOST_WORKERS."""
+    if asked is not None:
+        return asked
+    return max(1, min(MOST_WORKERS, (os.cpu_count() or 2) // neighbours() - 1))
 
 
 def use_threads(asked: int | None) -> None:
-    """So many threads compute from now on (None: as many as there were); a CPU's last bits depend on them."""
+    """Sets the number of threads (None: unchanged); the last bits of a CPU's results depend on it."""
     if asked is not None:
         torch.set_num_threads(asked)
 
 
 def machine_facts(device: torch.device, dtype: torch.dtype) -> MachineFacts:
-    """What a result's reader needs to know of the machine."""
+    """The facts of this machine that are stored with a result."""
     return MachineFacts(
         device=str(device),
         device_name=describe_device(device),

@@ -1,4 +1,4 @@
-"""What is the user's to mend: each error's message is one sentence with the cure."""
+"""Errors that the user can mend: each message is one sentence with the cure."""
 
 from __future__ import annotations
 

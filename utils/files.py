@@ -20,8 +20,7 @@ from utils.archives import facts_of, opened
 
 BYTE_ORDER_MARK = "\ufeff"
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-
-
+SAMPLES, SAMPLE_BYTES = 256, 4096  # pieces of a file that `sampled_digest` reads, and the bytes of each
 TEMPORARY = ".tmp"
 HANDLES = "/proc/self/fd"  # the open files of this process, on Linux
 # Names that are no Unicode are escaped, as JSON reads them back.
@@ -31,11 +30,11 @@ LEFTOVER = re.compile(r"\..{1,40}\.[a-z0-9_]{8}\.tmp", re.DOTALL)  # as whole_fi
 
 @contextlib.contextmanager
 def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file next to `path` that takes its name only when the block ended well and is on the
-    disk.
+    """Opens a temporary file next to `path` that takes its name only after the block ended without an error
+    and the file is on the disk.
 
-    An OSError (disk full, no permission) names `path`, and what `path` held before is still there. Where the
-    system has files without names it gets one only once it is whole: a killed process leaves nothing.
+    An OSError (disk full, no permission) names `path`, whose previous content stays. Where the system has
+    files without names, the file gets a name only once it is complete: a killed process leaves nothing.
     """
     path, temporary = Path(path), None
     try:
@@ -65,13 +64,13 @@ def whole_file(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 
 def _nameless(folder: Path) -> int | None:
-    """A handle of a new file in a folder that has no name there; None where there are no such files."""
+    """A handle of a new file without a name in a folder; None where the system has no such files."""
     flag = getattr(os, "O_TMPFILE", None)
     if flag is None or not os.path.isdir(HANDLES):
         return None
     try:
         return os.open(folder, flag | os.O_RDWR, 0o666)
-    except OSError:  # of this file system, or of this folder: reported when a name is made in it
+    except OSError:  # of the file system or the folder: raised again when a named file is made there
         return None
 
 
@@ -83,7 +82,7 @@ def _named(path: Path) -> tuple[int, str]:
 
 
 def _given_a_name(handle: int, path: Path) -> str:
-    """Names a whole file without a name as a temporary one next to `path`."""
+    """Gives a complete file without a name a temporary name next to `path`."""
     temporary = os.fspath(path.with_name(f"{_prefix(path)}{uuid.uuid4().hex[:8]}{TEMPORARY}"))
     try:
         # With the number of a folder, here of any, Python follows the link to the file.
@@ -125,7 +124,7 @@ def remove_leftovers_in(folder: Path) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Removes a folder so that it is either whole or gone under its name: it is renamed first."""
+    """Removes a folder so that under its name it is either complete or gone: it is renamed first."""
     doomed = folder.with_name(f"{folder.name}{TEMPORARY}")
     shutil.rmtree(doomed, ignore_errors=True)
     if folder.is_dir():
@@ -134,7 +133,7 @@ def remove_folder(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Brings a folder's entries to the disk: what was renamed in it before this call outlives a power cut."""
+    """Brings a folder's entries to the disk: files renamed in it before this call outlive a power cut."""
     with contextlib.suppress(OSError):  # Windows opens no folders, some file systems sync none
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -178,7 +177,7 @@ def write_csv(out: IO[str], columns: Sequence[str], rows: Iterable[Sequence[Any]
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """What `write_csv` writes, as a text, without columns that are empty in every row."""
+    """The text of `write_csv`, without columns that are empty in every row."""
     table = [dict(zip(columns, row)) for row in rows]
     filled = [name for name in columns if not table or any(row[name] not in (None, "") for row in table)]
     buffer = io.StringIO()
@@ -209,17 +208,13 @@ def _cell(value: Any) -> Any:
     return value
 
 
-SAMPLES, SAMPLE_BYTES = 256, 4096
-
-
 def short_digest(value: str) -> str:
-    """Six hex digits that tell one value from another in a folder's name."""
+    """Six hex digits that distinguish values in a folder's name."""
     return hashlib.sha256(value.encode()).hexdigest()[:6]
 
 
 def parsed_json(text: str | bytes) -> Any:
-    """The value of a JSON text; ValueError for what is none, also for one that is nested too deeply to be
-    read."""
+    """The value of a JSON text; ValueError for any other text, and for one that is nested too deeply."""
     try:
         return json.loads(text)
     except RecursionError as error:
@@ -227,7 +222,7 @@ def parsed_json(text: str | bytes) -> Any:
 
 
 def read_json(file: Path) -> Any:
-    """A JSON file's content; None when it is not there or not JSON."""
+    """A JSON file's content; None where it is missing or not JSON."""
     try:
         return parsed_json(file.read_bytes().decode("utf-8"))
     except (OSError, ValueError):
@@ -244,8 +239,8 @@ Stamp = dict[str, Any]  # as `stamp_of` makes it
 
 
 def stamp_of(file: Path) -> Stamp:
-    """What tells a file from another one under its name: bytes, time of its last change (ns), and the first
-    16 hex digits of its SHA-256. OSError where it cannot be read."""
+    """What identifies a file's content: bytes, time of its last change (ns), and the first 16 hex digits of
+    its SHA-256. OSError where it cannot be read."""
     facts = facts_of(file)
     return {"bytes": facts.size, "modified": facts.modified, "digest": content_digest(file)}
 
@@ -256,14 +251,14 @@ def content_digest(file: Path) -> str:
 
 
 def flush_to_disk(file: IO[Any]) -> None:
-    """Brings what was written to an open file to the disk."""
+    """Brings the content of an open file to the disk."""
     file.flush()
     os.fsync(file.fileno())
 
 
 def sampled_digest(file: Path) -> str:
-    """Hex digest of a file's size and of 256 pieces of it: tells one weights file from another without
-    reading all of it; "" where there is no file."""
+    """Hex digest of a file's size and of SAMPLES pieces of it: distinguishes weights files without reading
+    all of them; "" where there is no file."""
     if not file.is_file():
         return ""
     size = file.stat().st_size

@@ -1,5 +1,5 @@
-"""The colours of heat maps, the same in all pictures: a map value is transparent up to a scale's low end, at
-its full opacity from the high end on, and beyond that the colour alone goes on, up to TOP times the span."""
+"""The colours of heat maps, the same in all pictures. A map value is transparent up to a scale's low end and
+at full opacity from its high end on; beyond it only the colour changes, up to TOP times the span."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ GREY_FLOOR = 36  # of the photograph below, so that a black product can be seen
 
 
 def heat_tables() -> tuple[np.ndarray, np.ndarray]:
-    """For shades of heat 0..255, TOP at the end: the colour times its opacity (256,3) uint8, and what is left
-    of the photograph below (256,) uint8, 255 being all of it."""
+    """For shades of heat 0..255, TOP at the end: the colour times its opacity (256,3) uint8, and the weight
+    of the photograph below (256,) uint8, of 255."""
     height = np.linspace(0, TOP, 256)
     opacity = OPACITY * np.minimum(1, height)
     places = np.linspace(0, TOP, len(STOPS))

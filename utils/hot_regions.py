@@ -1,5 +1,5 @@
-"""From an anomaly map to the boxes of its hot regions, whatever labels the regions: OpenCV (fdsl/boxes.py) or
-NumPy alone (deploy/boxes.py)."""
+"""The boxes of an anomaly map's hot regions, which OpenCV (fdsl/boxes.py) or NumPy (deploy/boxes.py)
+labels."""
 
 from __future__ import annotations
 
@@ -38,12 +38,11 @@ def boxes_of(
 ) -> list[Box]:
     """Boxes of the hot regions of an anomaly map (H,W), the hottest first.
 
-    A region is hot where the map reaches `level`, or without one half-way from its median to its maximum; a
-    map that nowhere reaches `level` has the region of its maximum alone. Its box bounds what is 8-connected
-    with its hottest pixel above half-way from the map's median to that pixel's value, so that boxes neither
-    shrink with a high level nor blow up with a low one; no pixel belongs to two. Of two boxes one of which
-    lies inside the other the outer one is left, with the pixels of both and the higher peak. A map without
-    variation has no box.
+    A region is hot where the map reaches `level`, or without one half-way from its median to its maximum. A
+    map that nowhere reaches `level` has only the region of its maximum. A box bounds the pixels that are
+    8-connected with its hottest one above half-way from the map's median to that pixel's value: so boxes do
+    not depend on the level. No pixel belongs to two boxes. A box inside another one is merged into it, with
+    the pixels of both and the higher peak. A map without variation has no box.
 
     `summits(map, level)`: the hottest pixel of each 8-connected region that reaches the level.
     `take(mask, free, summit)`: the box of the mask's region that holds the summit; takes it out of `free`.
@@ -70,7 +69,7 @@ def boxes_of(
 
 
 def _add(box: Box, boxes: list[Box]) -> None:
-    """Appends a box, or makes it one with the first hotter one that holds it or that it holds."""
+    """Appends a box, or merges it with the first hotter one that contains it or that it contains."""
     for index, other in enumerate(boxes):
         if _holds(other, box) or _holds(box, other):
             outer = other if _holds(other, box) else box
@@ -89,7 +88,7 @@ def _holds(outer: Box, inner: Box) -> bool:
 
 
 def pixel_threshold_of(anomaly_map: np.ndarray, threshold: float | None) -> float | None:
-    """The value from which on pixels of an anomalous photograph's map (H,W) are shown as its defect.
+    """The value from which on pixels of an anomalous photograph's map (H,W) are marked as its defect.
 
     That is `threshold`. Where it is None, or the map nowhere reaches it (the image score is another measure),
     it is half-way from the map's median to its maximum. None for a map without variation.
@@ -102,8 +101,8 @@ def pixel_threshold_of(anomaly_map: np.ndarray, threshold: float | None) -> floa
 
 
 def is_reached(anomaly_map: np.ndarray, threshold: float | None) -> bool:
-    """Whether a map reaches its threshold anywhere, if there is one. Where it does not, what lies above
-    half-way is normal structure, but for the region of its maximum."""
+    """Whether a map reaches its threshold anywhere, or has none. Where it does not, all pixels above half-way
+    are normal structure, except the region of its maximum."""
     return threshold is None or float(anomaly_map.max()) >= threshold
 
 

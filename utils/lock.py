@@ -1,4 +1,4 @@
-"""One run at a time for an output folder: a lock that the system takes back when its holder dies."""
+"""One run at a time for an output folder: a lock that the system releases when its holder dies."""
 
 from __future__ import annotations
 
@@ -23,9 +23,7 @@ try:
 except ImportError:  # all but Windows
     msvcrt = None
 
-FAR = (
-    2**30
-)  # the byte that Windows locks: its locks keep others from reading, and they shall read who holds the file
+FAR = 2**30  # the byte that Windows locks: locked bytes cannot be read, and others read who holds the file
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 _held: set[str] = set()
 
@@ -35,8 +33,8 @@ def locked(file: Path, what: str, cure: str) -> Iterator[None]:
     """Holds the lock `file` for the length of the block; its folder is made.
 
     Raises ConfigError that names the holder: `what` is being written, `cure` is what else could be done. The
-    lock is the system's, so it is free the moment its holder ends, however that ends, and processes that load
-    images never hold it. Where there are no such locks the file's process id and start time decide.
+    lock is the system's: it is free the moment its holder ends, however that ends, and processes that load
+    images never hold it. On systems without such locks the file's process id and start time decide.
     """
     file = Path(file)
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +63,7 @@ def _take(file: Path, what: str, cure: str) -> int:
             if _lock(handle):
                 if os.path.exists(file) and os.path.samestat(os.fstat(handle), os.stat(file)):
                     return handle
-                os.close(handle)  # its holder took the name away between our opening and our locking it
+                os.close(handle)  # its holder removed the file between our opening and our locking it
                 continue
             holder = _read(handle)
         except BaseException:
@@ -106,7 +104,7 @@ def _me() -> dict:
 
 
 def _read(handle: int) -> dict:
-    """What the lock's holder wrote into it; {} where that cannot be read."""
+    """The facts that the lock's holder wrote into it; {} where they cannot be read."""
     try:
         os.lseek(handle, 0, os.SEEK_SET)
         holder = parsed_json(os.read(handle, 4096) or b"{}")
@@ -118,9 +116,7 @@ def _read(handle: int) -> dict:
 def _lives(holder: dict) -> bool:
     """Whether the process that wrote `holder` still runs; one on another machine is taken to."""
     number = holder.get("process")
-    if (
-        not isinstance(number, int) or number <= 0 or os.name == "nt"
-    ):  # Windows: os.kill would send it a Ctrl-C
+    if not isinstance(number, int) or number <= 0 or os.name == "nt":  # os.kill is a Ctrl-C on Windows
         return False
     if holder.get("host") != socket.gethostname():
         return True
@@ -134,8 +130,8 @@ def _lives(holder: dict) -> bool:
 
 
 def _begun(number: int) -> str:
-    """When a process started, in the system's own count; "" where it is not known. Ids are used again, this
-    is not."""
+    """The start time of a process, in the system's own count; "" where it is unknown. Unlike ids, start times
+    are not used again."""
     try:
         return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

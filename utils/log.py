@@ -16,20 +16,18 @@ from utils.console import put_line
 from utils.text import without_controls
 
 logger = logging.getLogger("fdsl")
-
 Item = TypeVar("Item")
-
-
 PLAIN_PROGRESS_SECONDS = 15.0  # without a terminal, one line at most this often
+MOST_WARNINGS = 5  # of one list
 
 
 class _Console(logging.Handler):
-    """Plain lines on standard error that do not tear a progress bar. Control characters, which a name in a
-    file may hold, are escaped here, so that none reaches the terminal."""
+    """Plain lines on standard error that do not break a progress bar. Control characters, which file names
+    may hold, are escaped."""
 
     def emit(self, record: logging.LogRecord) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody may be reading it any more
-            bars = sys.modules.get("tqdm")  # where it was not imported, no bar is shown
+            bars = sys.modules.get("tqdm")  # without it there is no bar
             if bars is None:
                 put_line(self.format(record), sys.stderr)
             else:
@@ -37,14 +35,14 @@ class _Console(logging.Handler):
 
 
 class _File(logging.FileHandler):
-    """A log file; what a full disk does not take is still on standard error."""
+    """A log file; lines that a full disk does not take are still on standard error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         pass
 
 
 def start_logging(file: Path | None = None) -> None:
-    """From now on the log goes to standard error, and also to `file` where one is named."""
+    """Sends the log to standard error from now on, and also to `file` where one is named."""
     logger.setLevel(logging.DEBUG)  # the file gets every step, the console does not
     logger.propagate = False
     if not any(isinstance(handler, _Console) for handler in logger.handlers):
@@ -52,7 +50,7 @@ def start_logging(file: Path | None = None) -> None:
         console.setLevel(logging.INFO)
         console.setFormatter(logging.Formatter("%(message)s"))
         logger.addHandler(console)
-    for handler in [known for known in logger.handlers if isinstance(known, logging.FileHandler)]:
+    for handler in [one for one in logger.handlers if isinstance(one, logging.FileHandler)]:
         logger.removeHandler(handler)
         handler.close()
     if file is not None:
@@ -63,31 +61,31 @@ def start_logging(file: Path | None = None) -> None:
 
 
 def only_from(level: int) -> None:
-    """Standard error shows what is of this level or above: of several processes one logs what all would."""
+    """Logs only lines of this level or above on standard error: of several processes one logs for all."""
     for handler in logger.handlers:
         if isinstance(handler, _Console):
             handler.setLevel(level)
 
 
-def _shown(level: int) -> bool:
+def _is_logged(level: int) -> bool:
     return all(handler.level <= level for handler in logger.handlers if isinstance(handler, _Console))
 
 
-def warn(sentences: Sequence[str], most: int = 5) -> None:
-    """Logs warnings, at most `most` of them and how many more there are."""
-    for sentence in sentences[:most]:
+def warn(sentences: Sequence[str]) -> None:
+    """Logs warnings, at most MOST_WARNINGS of them, and the number of the others."""
+    for sentence in sentences[:MOST_WARNINGS]:
         logger.warning("warning: %s", sentence)
-    if len(sentences) > most:
-        logger.warning("warning: ... and %d more like it", len(sentences) - most)
+    if len(sentences) > MOST_WARNINGS:
+        logger.warning("warning: ... and %d more like it", len(sentences) - MOST_WARNINGS)
 
 
-Listener = Callable[[str, int, int | None], None]  # takes what is done, how much of it, and of how much
+Listener = Callable[[str, int, int | None], None]  # takes the task's name, the items done, and their total
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
 def progress_to(listener: Listener) -> Iterator[None]:
-    """Within it, in this thread, `listener` hears of all `progress` too."""
+    """Within it, in this thread, all `progress` is reported to `listener` too."""
     token = _listener.set(listener)
     try:
         yield
@@ -95,7 +93,7 @@ def progress_to(listener: Listener) -> Iterator[None]:
         _listener.reset(token)
 
 
-def _heard(
+def _listened(
     items: Iterable[Item], total: int | None, what: str, size: Callable[[Item], int], listener: Listener
 ) -> Iterator[Item]:
     done = 0
@@ -106,8 +104,8 @@ def _heard(
 
 
 @contextmanager
-def said_once() -> Iterator[None]:
-    """Within it a line that was logged already is not logged again."""
+def logged_once() -> Iterator[None]:
+    """Within it no line is logged twice."""
     logged: set[str] = set()
 
     def is_new(record: logging.LogRecord) -> bool:
@@ -128,14 +126,14 @@ def progress(
     size: Callable[[Item], int] = lambda _: 1,
     note: Callable[[], str] = str,
 ) -> Iterator[Item]:
-    """Passes `items` on with a bar (items/s and time left); without a terminal, as plain lines now and then.
+    """Yields `items` with a progress bar (items/s and time left), or plain lines where there is no terminal.
 
-    `total` (None: nobody knows) and the rate count `size(item)`, for instance the images of a batch; `note()`
-    is displayed after them.
+    `total` (None: unknown) and the rate count `size(item)`, for instance the images of a batch; `note()` is
+    displayed after them.
     """
     if (listener := _listener.get()) is not None:
-        items = _heard(items, total, what, size, listener)
-    if not _shown(logging.INFO):
+        items = _listened(items, total, what, size, listener)
+    if not _is_logged(logging.INFO):
         yield from items
         return
     if sys.stderr.isatty():

@@ -1,4 +1,4 @@
-"""When memory does not hold a batch: the same work in halves, with a line in the log."""
+"""Batches that do not fit into memory: the same work in halves, with a line in the log."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("fdsl")
 Result = TypeVar("Result")
 WORDS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",  # of MPS, the CPU's allocator, Windows,
-    "status_alloc_failed",
-)  # cuBLAS and cuDNN
+    "out of memory",  # MPS
+    "can't allocate memory",  # the CPU's allocator
+    "not enough memory",  # Windows
+    "status_alloc_failed",  # cuBLAS and cuDNN
+)
 CURE = "use a smaller --batch-size or --image-size, --precision bf16, or another --device"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory, a device's or the machine's, was not enough."""
-    torch = sys.modules.get("torch")  # what did not import it ran out of the machine's memory
+    """Whether an error means too little memory, a device's or the machine's."""
+    torch = sys.modules.get("torch")  # None where it is not imported
     return (
         isinstance(error, MemoryError)
         or torch is not None
@@ -41,9 +41,9 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Result:
-    """`attempt()`, again after each time that memory was not enough and `smaller()` could make it need less.
+    """The result of `attempt()`, repeated after each lack of memory that `smaller()` could relieve.
 
-    `smaller` returns False where nothing is left to make smaller: ConfigError. Other errors pass.
+    `smaller` returns False where nothing can be made smaller: ConfigError. Other errors are raised.
     """
     while True:
         try:
@@ -58,7 +58,7 @@ def sparing(attempt: Callable[[], Result], smaller: Callable[[], bool]) -> Resul
 
 
 def free_memory() -> None:
-    """Gives back what PyTorch keeps for later."""
+    """Frees the memory that PyTorch has cached."""
     import torch
 
     gc.collect()
@@ -69,13 +69,12 @@ def free_memory() -> None:
 
 
 class Halving(Generic[Result]):
-    """Calls `function` with a batch (B,...), and in halves, quarters, ... from the first time on that memory
-    is short.
+    """Calls `function` with a batch (B,...); after a lack of memory with halves, quarters, ... from then on.
 
-    `join` puts the results of the parts together in order. `smaller` makes other things smaller, and says
-    whether it did: it is asked first, with the number of items that were tried at once, where these things
-    may take more memory than the items; and with 0 once single items do not fit either. `function` must treat
-    items alone (no batch statistics): then the results are those of the whole batch.
+    `join` concatenates the results of the pieces in order. `smaller` makes other things smaller and returns
+    whether it did. It is called first, with the number of items that were tried at once, for things that may
+    take more memory than the items; and with 0 once single items do not fit either. `function` must treat
+    items independently (no batch statistics): then the results are those of the whole batch.
     """
 
     def __init__(
@@ -91,8 +90,8 @@ class Halving(Generic[Result]):
         def attempt() -> Result:
             fits = self.limit is None or self.limit >= len(batch)
             pieces = [batch] if fits else batch.split(self.limit)
-            parts = [self.function(part, *more, **named) for part in pieces]
-            return parts[0] if len(parts) == 1 else self.join(parts)
+            results = [self.function(piece, *more, **named) for piece in pieces]
+            return results[0] if len(results) == 1 else self.join(results)
 
         return sparing(attempt, lambda: self._spare(len(batch)))
 
@@ -110,7 +109,7 @@ class Halving(Generic[Result]):
 
 
 def free_bytes(device: torch.device) -> int:
-    """How much memory is free on a device: a GPU's own, or this process's share of the machine's."""
+    """The free memory of a device in bytes: a GPU's own, or this process's share of the machine's."""
     if device.type == "cuda":
         import torch
 

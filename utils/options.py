@@ -1,5 +1,5 @@
-"""Options, each declared once: a dataclass field whose metadata say what a flag takes, what a file may hold
-and how the folder of a run is named. Flags (fdsl/flags/groups.py), checks of stored files, the identity and
+"""Options, each declared once as a dataclass field: its metadata define the values that flags take and files
+hold, and the name of a run's folder. Flags (fdsl/flags/groups.py), checks of stored files, the identity and
 the name of a run (fdsl/evaluation/run_name.py), the ablation grid and the keywords of the Python interface
 follow from it (docs/extending.md)."""
 
@@ -22,25 +22,25 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 LONGEST_TEXT = 1024  # characters of a stored model, path or name
 LONGEST_IN_NAME = 60  # of them in the name of a folder, of which file systems take 255
 # What an option may need to have an effect: local windows, trained heads, a method that searches for nearest
-# patches, one with components, text. fdsl/config/resolve.py decides whether it is there.
+# patches, one with components, text. fdsl/config/resolve.py decides which of them a configuration has.
 WINDOWS, HEADS, SEARCH, COMPONENTS, TEXT = "windows", "heads", "search", "components", "text"
 
 
 @dataclass(frozen=True)
 class Option:
-    """What is known of an option. `name` and `default` are the field's; the default decides the kind: bool,
+    """The declaration of an option. `name` and `default` are the field's; the default decides the kind: bool,
     int, float, text (or None), or a tuple of numbers or texts.
 
-    help: of its flag, `$name` standing for what fdsl/flags/groups.py fills in. choices, span: the values that
-    flags take and files hold, one of these, or numbers from low to high (`above`: but for low). words: word
-    that a flag takes -> value outside the span; "": the flag without a value. metavar: as of argparse. group:
-    of the flags of --help, where it is not the class's. needs: WINDOWS, HEADS, ...: without it the option has
-    no effect. short: what stands in the name of a run's folder where the value is not the usual one, {}
-    standing for the value; or value -> text. together: named with all others that are. place: it decides no
-    result, as where files lie, so it may differ between equal runs. trained: train.py takes it. fused: it
-    combines or evaluates finished maps, so --from-maps may change it. several: test.py makes a run for each
-    of several values. flag_name: where the flag has another name than the field. research: test.py alone has
-    its flag, and train.py where it is `trained`. Without a help text it is stored, and has no flag.
+    help: of its flag; fdsl/flags/groups.py replaces `$name`. Without it the option is stored and has no flag.
+    choices, span: the values that flags take and files hold: one of these, or numbers from low to high
+    (`above`: without low). words: word that a flag takes -> value outside the span; "": the flag without a
+    value. metavar: as of argparse. group: of the flags of --help, where it is not the class's. needs:
+    WINDOWS, HEADS, ...: without it the option has no effect. short: its part of the name of a run's folder
+    where the value is not the usual one, {} for the value; or value -> text. together: named with all others
+    that are. place: it changes no result, as the place of a file, so it may differ between equal runs.
+    trained: train.py takes it. fused: it combines or evaluates finished maps, so --from-maps may change it.
+    several: test.py makes a run for each of several values. flag_name: of a flag that is not named like the
+    field. research: only test.py has its flag, and train.py where it is `trained`.
     """
 
     default: Any
@@ -64,12 +64,12 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As it is typed: --win-size."""
+        """The flag: --win-size."""
         return f"--{self.flag_name or self.name.replace('_', '-')}"
 
     @property
     def dest(self) -> str:
-        """What argparse calls it: win_size."""
+        """The name of its value in an argparse Namespace: win_size."""
         return self.flag.removeprefix("--").replace("-", "_")
 
     @property
@@ -79,13 +79,13 @@ class Option:
 
     @property
     def kind(self) -> type:
-        """Of one value: bool, int, float or str."""
+        """The type of one value: bool, int, float or str."""
         if self.span is None:
             return bool if isinstance(self.default, bool) else str
         return float if isinstance(self.default, float) else int
 
     def accepts(self, value: Any) -> bool:
-        """Whether it is a value of the option: values become parts of paths and sizes of memory."""
+        """Whether the option may have this value."""
         if self.many:
             several = type(value) is tuple and (len(value) > 0 or not self.default)
             return several and all(map(self._accepts_one, value))
@@ -120,7 +120,7 @@ class Option:
         )
 
     def refuse(self, value: Any) -> None:
-        """ConfigError for a value that it does not take."""
+        """ConfigError for a value that the option may not have."""
         if not self.accepts(value):
             raise ConfigError(f"{self.name} is {one_line(repr(value), 60)}, which is not {self.takes}.")
 
@@ -136,12 +136,12 @@ class Option:
         return self.words.get(value, value) if isinstance(value, str) else value
 
     def typed(self, value: Any) -> str:
-        """A value as it is typed behind the flag."""
+        """A value as it is typed after the flag."""
         word = next((word for word, stands_for in self.words.items() if stands_for == value), None)
         return in_words(value) if word is None else word
 
     def short_of(self, value: Any) -> list[str]:
-        """What a value that is not the usual one adds to the name of a run's folder."""
+        """The parts that a value other than the usual one adds to the name of a run's folder."""
         if self.short == "" or self.place or not self.help:
             return []
         if isinstance(self.short, Mapping):
@@ -157,7 +157,7 @@ class Option:
 
 
 def in_name(text: str) -> str:
-    """A text as part of the name of a folder; the end of a long one is left out."""
+    """A text as part of the name of a folder; a long one is cut."""
     return re.sub(r"[^\w.-]+", "-", text)[:LONGEST_IN_NAME]
 
 
@@ -167,8 +167,8 @@ def option(default: Any, **facts: Any) -> Any:
 
 
 def as_option(default: Any, **facts: Any) -> dict[str, Option]:
-    """The metadata of a dataclass field that is an option; alone where the default is the flag's, and whoever
-    makes the dataclass gives a value."""
+    """The metadata of a dataclass field that is an option; without `option` for a field that has no default,
+    only its flag has."""
     return {"option": Option(default, **facts)}
 
 
@@ -194,7 +194,7 @@ def options_of(kind: Any) -> Mapping[str, Option]:
 
 
 def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options of `kind` that were given (not None), as they are stored."""
+    """The options of `kind` that were given (not None), as they are stored."""
     return {
         name: option.taken(given[name])
         for name, option in options_of(kind).items()
@@ -203,7 +203,7 @@ def given_of(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Function]:
-    """Decorates a function whose `**options` are those of `kinds`, but for those that need `but_for`. Another
+    """Decorates a function whose `**options` are those of `kinds`, except those that need `but_for`. Another
     keyword is a TypeError that names the nearest one; help() and the signature list them all."""
     taken = [
         name
@@ -237,9 +237,9 @@ def takes_options(*kinds: type, but_for: str = "") -> Callable[[Function], Funct
     return decorated
 
 
-def nearest_name(name: str, known: Iterable[str]) -> str:
-    """`did you mean ...?` for a name that is not known, or the names there are."""
-    names = list(known)
+def nearest_name(name: str, names: Iterable[str]) -> str:
+    """`did you mean ...?` with the nearest of `names`, or a list of them."""
+    names = list(names)
     near = difflib.get_close_matches(name, names, n=1)
     return f"did you mean {near[0]}?" if near else f"there are {', '.join(names)}"
 
@@ -247,9 +247,9 @@ def nearest_name(name: str, known: Iterable[str]) -> str:
 def short_names(
     config: Any, usual: Mapping[str, Any], without_effect: Collection[str] = (), whole: bool = False
 ) -> list[str]:
-    """What the options of `config` add to the name of a run's folder, but for those that need one of
-    `without_effect`: values that are neither `usual` nor, where nothing is usual, the default. Options that
-    are named `together` are all named where one of them is; `whole`: always."""
+    """The parts of the name of a run's folder: one for each option of `config` whose value is not the `usual`
+    one (or the default), except options that need one of `without_effect`. Options that are named `together`
+    are all named where one of them is; `whole`: always."""
     acting = {name: one for name, one in options_of(type(config)).items() if one.needs not in without_effect}
     other = {name for name, one in acting.items() if getattr(config, name) != usual.get(name, one.default)}
     if whole or any(acting[name].together for name in other):
@@ -266,8 +266,8 @@ def as_stored(config: Any) -> dict[str, Any]:
 
 
 def from_stored(kind: type, stored: Mapping[str, Any]):
-    """A dataclass from stored values; unknown or missing names and values that no flag takes are a
-    ConfigError."""
+    """A dataclass from stored values; ConfigError for unknown or missing names and for values that no flag
+    takes."""
     refuse_other_names(kind, stored)
     try:
         return kind(
@@ -289,16 +289,16 @@ def refuse_other_names(kind: type, stored: Mapping[str, Any]) -> None:
 
 
 def is_stored_number(value: Any) -> bool:
-    """Whether a stored value is a number that a float holds."""
+    """Whether a stored value is a finite number."""
     return type(value) in (int, float) and abs(value) < 1e300
 
 
 def is_stored_text(value: Any) -> bool:
-    """Whether a stored value is text of a length that names have."""
+    """Whether a stored value is text of at most LONGEST_TEXT characters."""
     return isinstance(value, str) and len(value) <= LONGEST_TEXT and "\0" not in value
 
 
 def without(values: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
-    """The values but for those of these names."""
+    """The values except those of these names."""
     left_out = set(names)
     return {name: value for name, value in values.items() if name not in left_out}

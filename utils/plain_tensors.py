@@ -1,4 +1,4 @@
-"""Tensors from files of strangers: plain ones alone, and taken out where they have the shape that is used."""
+"""Checks of tensors from untrusted files: their kind, shape and memory."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 
 
 def taken(state: Mapping[str, Tensor], name: str, *shape: int | None) -> Tensor:
-    """The floats `name` of that shape, None standing for any size above zero. KeyError where they are
-    missing, ValueError, a few words, for another shape or kind."""
+    """The float tensor `name` of that shape, None for any size above zero. KeyError where it is missing,
+    ValueError, a few words, for another shape or kind."""
     tensor = state[name]
     if not tensor.is_floating_point():
         raise ValueError(f"{name} holds no floats")
@@ -25,8 +25,8 @@ def taken(state: Mapping[str, Tensor], name: str, *shape: int | None) -> Tensor:
 
 
 def is_plain(value: object) -> bool:
-    """Whether it is a dense tensor in memory, with no more values than its memory holds: a few bytes may be
-    claimed to be a billion values."""
+    """Whether a value is a dense tensor whose memory holds all its values: a file of a few bytes may claim a
+    billion."""
     if not isinstance(value, Tensor) or value.is_nested or value.layout != torch.strided:
         return False
     if value.is_meta or value.is_quantized:

@@ -1,4 +1,4 @@
-"""Room for large tensors: in memory, or in a file that is gone when nobody uses it any more."""
+"""Room for large tensors: in memory, or in a temporary file that is mapped into memory."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 GIB = 2**30
-SPARE = 2**28  # bytes of a disk that are left to others
+SPARE = 2**28  # bytes of a disk that stay free
 
-Room = Callable[[tuple[int, ...], torch.dtype], Tensor]  # shape, type -> a tensor of any values, on the CPU
+Room = Callable[[tuple[int, ...], torch.dtype], Tensor]  # shape, type -> an uninitialised tensor on the CPU
 
 
 def in_memory(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -31,14 +31,14 @@ def in_memory(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 
 
 class OnDisk:
-    """Room in a file of `folder`, which need not be there yet: then of what will hold it.
+    """Room in a file of `folder`, or of the nearest folder above that exists.
 
-    Numbers take two bytes: float32 becomes bfloat16. The file has no name as soon as it is mapped, so that it
-    goes with the process, however that ends; where a system cannot do that, it is removed at the end.
+    Numbers take two bytes: float32 becomes bfloat16. The file loses its name as soon as it is mapped, so it
+    is gone when the process ends; where a system cannot do that, it is removed at the end.
     """
 
     def __init__(self, folder: Path, what: str, cure: str = "name an --output on another disk") -> None:
-        """`what` is kept there, and the `cure` for a full disk, in the words of messages."""
+        """`what` is stored there, and the `cure` for a full disk, for messages."""
         there = next((place for place in (folder, *folder.parents) if place.is_dir()), Path("."))
         self.folder = there if os.access(there, os.W_OK) else Path(tempfile.gettempdir())
         self.what, self.cure = what, cure
@@ -59,7 +59,7 @@ class OnDisk:
             return torch.frombuffer(self._mapped(size), dtype=dtype)[: math.prod(shape)].view(shape)
         except OSError as error:
             raise ConfigError(
-                f"{self.what} cannot be kept in {where} ({error.strerror}); {self.cure}."
+                f"{self.what} cannot be stored in {where} ({error.strerror}); {self.cure}."
             ) from error
 
     def _mapped(self, size: int) -> mmap.mmap:

@@ -1,4 +1,4 @@
-"""A row of scores.jsonl and of scores.csv, as predict.py and deploy/inspect.py write them."""
+"""The rows of scores.jsonl and scores.csv, which predict.py and deploy/inspect.py write alike."""
 
 from __future__ import annotations
 
@@ -24,48 +24,48 @@ COLUMNS = (
 )
 
 
-def row_of(name: str, found: Any) -> dict[str, Any]:
-    """A photograph's line of scores.jsonl, boxes in its own pixels. `found`: a fdsl.Prediction, or what
-    has its fields."""
+def row_of(name: str, prediction: Any) -> dict[str, Any]:
+    """A photograph's row of scores.jsonl, boxes in its own pixels. `prediction`: a fdsl.Prediction, or an
+    object with its fields."""
     return {
         "image": name,
-        "score": found.score,
-        "base_score": found.base_score,
-        "window_score": found.window_score,
-        "normal_percentile": found.normal_percentile,
-        "threshold": found.threshold,
-        "anomalous": found.is_anomalous,
-        "reason": found.reason or None,
-        "boxes": [asdict(box) for box in found.boxes],
-        "width": found.size[0],
-        "height": found.size[1],
-        "grid": len(found.patch_map),
+        "score": prediction.score,
+        "base_score": prediction.base_score,
+        "window_score": prediction.window_score,
+        "normal_percentile": prediction.normal_percentile,
+        "threshold": prediction.threshold,
+        "anomalous": prediction.is_anomalous,
+        "reason": prediction.reason or None,
+        "boxes": [asdict(box) for box in prediction.boxes],
+        "width": prediction.size[0],
+        "height": prediction.size[1],
+        "grid": len(prediction.patch_map),
         "picture": None,
     }
 
 
 def cells_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The cells of a row of scores.csv by their columns: of the boxes the hottest one, and how many there
-    are; the scores of both branches are in scores.jsonl alone."""
+    """The cells of a row of scores.csv by column: of the boxes the hottest one, and their number. The scores
+    of both branches are only in scores.jsonl."""
     hottest = row["boxes"][0] if row["boxes"] else {}
     named = {name: hottest.get(name) if name in BOX_COLUMNS else row[name] for name in COLUMNS}
     return {**named, "image": as_file(row["image"]), "boxes": len(row["boxes"])}
 
 
 def filled_columns(row: Mapping[str, Any]) -> set[str]:
-    """The columns in which a row has a value: of those that no row fills there is none in scores.csv."""
+    """The columns in which a row has a value; scores.csv has no column that no row fills."""
     return {name for name, value in cells_of(row).items() if value is not None}
 
 
 def write_scores(out: IO[str], rows: Iterable[Mapping[str, Any]], filled: Container[str]) -> None:
-    """Writes scores.csv, with the `filled` columns."""
+    """Writes scores.csv with the `filled` columns."""
     columns = [name for name in COLUMNS if name in filled]
     write_csv(out, columns, ([cells[name] for name in columns] for cells in map(cells_of, rows)))
 
 
 def skipped_summary(count: int, first: Sequence[tuple[str, str]], file: Path | None) -> list[str]:
-    """Lines about `count` skipped files: the name and reason of the `first` LISTED_SKIPPED of them, and the
-    `file` that has them all (None: there is none)."""
+    """Lines about `count` skipped files: name and reason of the `first` LISTED_SKIPPED, and the `file` that
+    lists all (None: no such file)."""
     if not count:
         return []
     lines = [f"{count} file(s) skipped:", *(f"  {name}: {reason}" for name, reason in first[:LISTED_SKIPPED])]

@@ -22,9 +22,7 @@ from typing import NoReturn
 from utils.console import speaks
 from utils.text import without_controls, without_password
 
-GRACE = (
-    0.5  # seconds for the main thread to end by itself: Python cannot interrupt it inside a library's call
-)
+GRACE = 0.5  # seconds for the main thread to end by itself; inside a library's call it cannot
 INSTALLED = "fdsl-"  # how the commands' names begin once the package is installed
 EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 WITH_SCORED = "Ending with what is scored"
@@ -48,14 +46,13 @@ class Stopped(KeyboardInterrupt):
 
 
 def how_to_continue(sentence: str) -> None:
-    """Sets the line at an interruption, for instance: the same command goes on after step
-    40."""
+    """Sets the line that an interruption logs, for instance: the same command goes on after step 40."""
     global _how_to_continue
     _how_to_continue = sentence
 
 
 def before_leaving(action: Callable[[], object]) -> None:
-    """`action` is done when an interruption ends the process; what it raises is ignored."""
+    """Registers an action for when an interruption ends the process; its errors are ignored."""
     _last_actions.append(action)
 
 
@@ -78,11 +75,10 @@ def command_line() -> str:
 def answer(at_once: bool = False) -> None:
     """Answers SIGINT and SIGTERM from now on. Call it from the main thread.
 
-    The main thread gets `Stopped`. Where it has not ended GRACE seconds later, because a library's call holds
-    it, a second thread logs the line and ends the process: every file is written whole or not at all, so
-    nothing is harmed. `at_once`: nothing is raised, the process ends; for the time of the imports, which turn
-    what is raised into errors. In a process that loads images for another one it does nothing: that one
-    answers.
+    `Stopped` is raised in the main thread. Where that has not ended GRACE seconds later, because a library's
+    call holds it, a second thread logs the line and ends the process: every file is written whole or not at
+    all, so nothing is lost. `at_once`: the process ends and nothing is raised; for imports, which turn
+    exceptions into errors of their own. Does nothing in a worker process: its parent answers.
     """
     global _wake, _at_once
     if multiprocessing.parent_process() is not None:
@@ -101,8 +97,8 @@ def answer(at_once: bool = False) -> None:
 
 @contextlib.contextmanager
 def ending_at_once() -> Iterator[None]:
-    """Within it an interruption ends the process and nothing is raised: for imports, which turn what is
-    raised into errors of their own."""
+    """Within it an interruption ends the process and nothing is raised: for imports, which turn exceptions
+    into errors of their own."""
     global _at_once
     before, _at_once = _at_once, True
     try:
@@ -113,8 +109,8 @@ def ending_at_once() -> Iterator[None]:
 
 @contextlib.contextmanager
 def gently(asked: threading.Event, sentence: str) -> Iterator[None]:
-    """Within it an interruption sets `asked` and reports `sentence`, and what runs is to end by itself; a
-    second one ends it at once."""
+    """Within it an interruption sets `asked` and logs `sentence`, and the block should end by itself; a
+    second interruption ends the process at once."""
     global _gentle
     _gentle = asked, sentence
     try:
@@ -123,15 +119,15 @@ def gently(asked: threading.Event, sentence: str) -> Iterator[None]:
         _gentle = None
 
 
-def leave_as_asked(say: Callable[[str], object]) -> None:
-    """`leave` where an interruption was answered gently."""
+def leave_as_asked(log: Callable[[str], object]) -> None:
+    """`leave`, if an interruption was answered `gently` before."""
     if _answered is not None:
-        leave(_answered, say)
+        leave(_answered, log)
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:
     if _gentle is not None:
-        return  # `_watch` sees to it
+        return  # `_watch` answers it
     if _at_once:
         leave(number, _write)
     raise Stopped(number)
@@ -156,16 +152,16 @@ def _watch(wake: socket.socket) -> None:
             leave(stopping[0], _write)
 
 
-def leave(number: int, say: Callable[[str], object]) -> NoReturn:
+def leave(number: int, log: Callable[[str], object]) -> NoReturn:
     """Logs the line, ends the processes that load images, and ends this one, at once."""
     if _leaving.acquire(blocking=False):
         if speaks():
-            say(f"Interrupted; {_how_to_continue}: {command_line()}")
+            log(f"Interrupted; {_how_to_continue}: {command_line()}")
         for action in _last_actions:
             with contextlib.suppress(Exception):
                 action()
     else:
-        time.sleep(GRACE)  # the other thread is at it
+        time.sleep(GRACE)  # the other thread does it
     for child in multiprocessing.active_children():
         child.terminate()
     os._exit(EXIT_CODES[number])

@@ -1,4 +1,4 @@
-"""Texts from elsewhere as parts of one-line sentences, and names in natural order."""
+"""Untrusted texts as parts of one-line sentences, and names in natural order."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MARKS = (
 
 
 def decoded(content: bytes, errors: str = "strict") -> str:
-    """A text file's content as text, as editors write it: UTF-8, or as its byte order mark has it.
+    """The text of a file's content: UTF-8, or the encoding of its byte order mark.
 
-    ValueError, in words, for what is no text in that encoding, and for UTF-16 without a mark.
+    ValueError, in words, for bytes that are no text in that encoding, and for UTF-16 without a mark.
     """
     mark, encoding = next(((mark, name) for mark, name in MARKS if content.startswith(mark)), (b"", "utf-8"))
     try:
@@ -42,14 +42,14 @@ def decoded(content: bytes, errors: str = "strict") -> str:
 
 
 def as_text(what: str, value: Any) -> str:
-    """A value that is to be text, named `what` in the ConfigError for anything else."""
+    """`value`, if it is text; else ConfigError, which calls it `what`."""
     if not isinstance(value, str):
         raise ConfigError(f"{what} {one_line(repr(value), 40)} is no text.")
     return value
 
 
 def as_file(what: str, value: Any) -> Path:
-    """A value that is to be the path of a file, named `what` in the ConfigError for anything else."""
+    """`value` as a Path, if it can name a file; else ConfigError, which calls it `what`."""
     path = Path(value) if isinstance(value, (str, os.PathLike)) else None
     if path is None or not path.name or "\0" in path.name or len(os.fsencode(path.name)) > LONGEST_NAME:
         raise ConfigError(f"{what} {one_line(repr(value), 40)} is no name of a file.")
@@ -57,14 +57,14 @@ def as_file(what: str, value: Any) -> Path:
 
 
 def one_line(text: object, limit: int = 160) -> str:
-    """A text from elsewhere, an error's for instance, as part of a one-line sentence: control characters
+    """An untrusted text, for instance an error's, as part of a one-line sentence: control characters are
     escaped."""
     short = " ".join(str(text).split())[:limit]
     return "".join(mark if mark.isprintable() else ascii(mark)[1:-1] for mark in short)
 
 
 def shortened(sentence: str) -> str:
-    """A sentence without its middle where names from elsewhere have made it longer than anybody reads."""
+    """A sentence of at most LONGEST_SENTENCE characters: of a longer one the middle is left out."""
     if len(sentence) <= LONGEST_SENTENCE:
         return sentence
     half = LONGEST_SENTENCE // 2
@@ -79,23 +79,22 @@ def natural_key(text: str) -> tuple:
 
 
 def printable(path: str | Path) -> str:
-    """A name as messages and tables show it: one line, control characters and undecodable bytes escaped."""
+    """A name for messages and tables: one line, control characters and undecodable bytes escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in str(path))
 
 
 def without_password(text: str) -> str:
-    """A text in which the name and password of an address, rtsp://NAME:PASSWORD@HOST, are left out."""
+    """A text without the name and password of an address, rtsp://NAME:PASSWORD@HOST."""
     return re.sub(r"(?<=://)[^/@\s]*@", "...@", text)
 
 
 def as_key(name: str) -> str:
-    """A name as `printable` shows it, but different for different names: a backslash that is part of it is
-    doubled."""
+    """A name like `printable`, but different for different names: its own backslashes are doubled."""
     return printable(name.replace("\\", "\\\\"))
 
 
 def without_controls(text: str) -> str:
-    """A text of several lines whose control characters, but for line ends and tabs, are escaped."""
+    """A text of several lines whose control characters, except line ends and tabs, are escaped."""
     return "".join(
         mark if mark in "\n\t" or not unicodedata.category(mark).startswith("C") else ascii(mark)[1:-1]
         for mark in text

@@ -1,5 +1,5 @@
-"""Geometry of tiles: how a photograph with more pixels than the backbone takes is cut, and where its patches
-lie."""
+"""The geometry of tiles: how a photograph with more pixels than the backbone's input is cut, and where its
+patches lie."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ OVERLAP = 2  # patches that neighbours share
 
 
 class Crops(NamedTuple):
-    """How tiles are cut, in pixels: the photograph is resized to `width` x `height`, and each tile begins at
-    one of the `origins` (top, left)."""
+    """How tiles are cut, in pixels: the photograph is resized to `width` x `height`, and the tiles begin at
+    the `origins` (top, left)."""
 
     width: int
     height: int
@@ -68,7 +68,7 @@ class TileLayout:
         return Crops(self.width * patch, self.height * patch, origins)
 
     def places(self) -> np.ndarray:
-        """(T*N,2): where the centre of each patch lies, in shares of the photograph's height and width."""
+        """(T*N,2): the centre of each patch, in shares of the photograph's height and width."""
         rows, columns = np.divmod(np.arange(self.grid**2), self.grid)
         centres = [
             np.stack([(top + rows + 0.5) / self.height, (left + columns + 0.5) / self.width], axis=1)
@@ -81,8 +81,8 @@ def tiles_for(sizes: Sequence[tuple[int, int]], count: int, grid: int, patch_siz
     """The tiles of photographs of these sizes (width, height): about count x count, more along the longer
     side; None for no tiles.
 
-    AUTO_TILES takes two along a side, or as many as the median photograph has times the backbone's pixels
-    along a side, where that photograph has more pixels than the backbone takes.
+    AUTO_TILES: none where the median photograph has no more pixels than the backbone's input; else as many
+    along a side as it has times the input's side, 2 to MOST_TILES.
     """
     side = grid * patch_size
     width, height = (median(size[axis] for size in sizes) for axis in (0, 1))

@@ -1,7 +1,7 @@
-"""Which of several processes this one is, and how those that torchrun starts wait for each other.
+"""The rank of this process among those of torchrun, and how these wait for each other.
 
-Nothing is added up across processes: they only exchange messages. Imports torch.distributed where it is
-needed alone, so that an entry point can ask before it imports torch.
+Nothing is added up across processes: they only exchange messages. torch.distributed is imported only where
+it is needed, so that an entry point can use this module before it imports torch.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from torch.distributed import Store
 
 Result = TypeVar("Result")
-PATIENCE = timedelta(days=7)  # for the slowest process; that of one that died torchrun ends at once
-LET_IT_SPEAK = 2.0  # seconds until those that have nothing to say end: torchrun ends all when the first does
-ASK_AGAIN = 0.05  # seconds between two looks at what rank 0 calls
+PATIENCE = timedelta(days=7)  # for the slowest process; when one dies, torchrun ends all at once
+LET_IT_LOG = 2.0  # seconds until the processes without an error end: torchrun ends all when the first does
+ASK_AGAIN = 0.05  # seconds between two requests to rank 0
 
 
 @dataclass(frozen=True)
 class World:
-    """Process `rank` of torchrun's `size`, which wait for each other; alone by default."""
+    """Process `rank` of torchrun's `size`; a single one by default."""
 
     rank: int = 0
     size: int = 1
@@ -61,7 +61,7 @@ class World:
         return values
 
     def gathered_tensor(self, value: Tensor) -> Tensor:
-        """The tensors of every process, all of one shape and type, by rank: (size,...)."""
+        """The tensors of all processes, of one shape and type, by rank: (size,...)."""
         import torch.distributed as dist
 
         if not self.joined:
@@ -73,7 +73,7 @@ class World:
         return tensors.unflatten(0, (self.size, value.shape[0]))
 
     def tensor_of(self, rank: int, value: Tensor) -> Tensor:
-        """The tensor of process `rank`, where every process has a `value` of that shape and type."""
+        """The tensor of process `rank`; every process has a `value` of that shape and type."""
         import torch
         import torch.distributed as dist
 
@@ -85,8 +85,8 @@ class World:
 
     def _between_all(self, value: Tensor, exchange: Callable[[Any], Any]) -> None:
         """Exchanges tensors like `value` through the group of their device. Before GPUs do so, all processes
-        hear from each other through the CPUs' group: one that is lost raises there, where NCCL would wait for
-        it, or end the process without a sentence of ours."""
+        wait for each other through the CPUs' group: a lost one raises there, while NCCL would wait for it, or
+        end this process without a clear message."""
         if value.is_cuda:
             self.wait()
         try:
@@ -95,19 +95,19 @@ class World:
             raise _lost(error) from error
 
     def restarted(self) -> bool:
-        """Whether torchrun has started this command before (--max-restarts), so that it goes on. Only the
-        machine that a process was lost on counts it."""
+        """Whether torchrun has started this command before (--max-restarts), so that it goes on. torchrun
+        counts restarts only on the machine that lost a process."""
         return any(self.gathered(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") not in ("", "0")))
 
     def wait(self) -> None:
-        """Until every process has come here."""
+        """Waits for all processes."""
         self.gathered(None)
 
     def agree(
         self, action: Callable[[], Result], facts: Callable[[Result], Mapping[str, Any]] = lambda _: {}
     ) -> Result:
-        """`action` in every process. Where it fails in one, that one raises its error and all others end
-        without a word; ConfigError where `facts` of its results are not the same everywhere."""
+        """The result of `action` in every process. Where it fails in one, that one raises its error and all
+        others end quietly; ConfigError where the `facts` of the results differ between processes."""
         if not self.joined:
             return action()
         result = problem = None
@@ -127,7 +127,7 @@ class World:
 
     @contextlib.contextmanager
     def same_everywhere(self) -> Iterator[None]:
-        """For a block that every process goes through alike: its errors are logged once."""
+        """For a block that runs alike in every process: its errors are logged once."""
         try:
             yield
         except Exception:
@@ -151,23 +151,21 @@ class World:
 
 @cache
 def _between_gpus() -> Any:
-    """What tensors on GPUs go through; objects go through the default group, which is of the CPUs."""
+    """The process group for tensors on GPUs; objects go through the default group, the CPUs'."""
     import torch.distributed as dist
 
-    os.environ.setdefault(
-        "TORCH_NCCL_BLOCKING_WAIT", "1"
-    )  # an error is raised where the tensors are asked for
+    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")  # errors are raised where tensors are exchanged
     return dist.new_group(backend="nccl", timeout=PATIENCE)
 
 
 def end_quietly() -> None:
-    """Ends this process with the exit code of an error that another one tells."""
-    time.sleep(LET_IT_SPEAK)
+    """Ends this process with the exit code of an error that another one logs."""
+    time.sleep(LET_IT_LOG)
     raise SystemExit(2)
 
 
 def _lost(error: RuntimeError) -> Exception:
-    """What is raised where another process is gone; the others need not say it too."""
+    """The error for another process that is gone; only the first process logs it."""
     if not speaks():
         end_quietly()
     return ConfigError(
@@ -177,7 +175,7 @@ def _lost(error: RuntimeError) -> Exception:
 
 
 def find_world(environ: Mapping[str, str] = os.environ) -> World:
-    """The world that torchrun started this process in; alone where it did not. ConfigError for variables of
+    """The processes that torchrun started; a single one where it did not. ConfigError for variables of
     torchrun's that are no numbers."""
     if "MASTER_ADDR" not in environ or not {"RANK", "WORLD_SIZE"} <= set(environ):
         return World()
@@ -193,14 +191,14 @@ def _number(environ: Mapping[str, str], name: str) -> int:
 
 
 def neighbours(environ: Mapping[str, str] = os.environ) -> int:
-    """How many of torchrun's processes share this machine's cores and memory, this one included."""
+    """The number of torchrun's processes on this machine, this one included: they share cores and memory."""
     text = environ.get("LOCAL_WORLD_SIZE", "1") if "MASTER_ADDR" in environ else "1"
     return max(1, int(text)) if text.isdigit() else 1
 
 
 def own_gpu(count: int, environ: Mapping[str, str] = os.environ) -> int:
-    """The number of this process's GPU among `count`: that of its rank on this machine. ConfigError for one
-    of torchrun's that there is no GPU for."""
+    """The number of this process's GPU among `count`: its rank on this machine. ConfigError where torchrun
+    started more processes than there are GPUs."""
     if "MASTER_ADDR" in environ and "LOCAL_RANK" in environ:
         number = _number(environ, "LOCAL_RANK")
         if number >= count:
@@ -213,13 +211,13 @@ def own_gpu(count: int, environ: Mapping[str, str] = os.environ) -> int:
 
 
 def as_of_first(device: str, environ: Mapping[str, str] = os.environ) -> str:
-    """A device's name as the first of several processes has it, where each takes the GPU of its number."""
+    """A device's name as the first of several processes has it, each of which takes the GPU of its number."""
     return "cuda:0" if "MASTER_ADDR" in environ and device.startswith("cuda:") else device
 
 
 @contextlib.contextmanager
 def connected(world: World) -> Iterator[World]:
-    """torchrun's processes exchange messages for the length of the block."""
+    """Within it torchrun's processes can exchange messages."""
     if not world.joined:
         yield world
         return
@@ -235,23 +233,23 @@ def connected(world: World) -> Iterator[World]:
 
 
 def fresh_part(store: Store, world: World) -> Store:
-    """The part of torchrun's store that this start alone writes to; waits for every process of the start.
+    """The part of torchrun's store that only this start writes to; waits for every process of the start.
 
-    torchrun may keep one store for all its starts (--max-restarts), with the addresses of processes that are
-    dead. Its count of restarts is each machine's own, so it can't name the part. Rank 0 calls with a word
-    that nobody else has, the others answer with theirs, and who answered this call is named: so what a dead
-    process left can neither be a call nor an answer. torchrun starts nobody before the last start is dead.
+    torchrun may use one store for all its starts (--max-restarts), with entries of dead processes, and its
+    count of restarts differs between machines. So rank 0 publishes a random token, every other process
+    answers with one of its own, and rank 0 acknowledges these: entries of a dead process match none of them.
+    torchrun starts no process before the last start has ended.
     """
     from torch.distributed import PrefixStore
 
-    word, call = uuid.uuid4().hex, "fdsl/call"
+    token, call = uuid.uuid4().hex, "fdsl/call"
     if world.is_first:
-        store.set(call, word)
+        store.set(call, token)
         for rank in range(1, world.size):
-            answer = store.get(f"fdsl/{word}/{rank}").decode()
-            store.set(f"fdsl/{answer}", word)
-        return PrefixStore(f"fdsl/{word}", store)
-    while not store.check([f"fdsl/{word}"]):
-        store.set(f"fdsl/{store.get(call).decode()}/{world.rank}", word)
+            answer = store.get(f"fdsl/{token}/{rank}").decode()
+            store.set(f"fdsl/{answer}", token)
+        return PrefixStore(f"fdsl/{token}", store)
+    while not store.check([f"fdsl/{token}"]):
+        store.set(f"fdsl/{store.get(call).decode()}/{world.rank}", token)
         time.sleep(ASK_AGAIN)
-    return PrefixStore(f"fdsl/{store.get(f'fdsl/{word}').decode()}", store)
+    return PrefixStore(f"fdsl/{store.get(f'fdsl/{token}').decode()}", store)

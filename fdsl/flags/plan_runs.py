@@ -17,7 +17,7 @@ from fdsl.store.checkpoint import Checkpoint
 from models.methods.registry import METHODS
 from utils.device import use_threads
 from utils.errors import ConfigError, ModelError
-from utils.log import said_once
+from utils.log import logged_once
 
 
 def options_of(args: argparse.Namespace, restarted: bool) -> EvaluationOptions:
@@ -41,7 +41,7 @@ def plan(several: Sequence[argparse.Namespace]) -> list[PlannedRun]:
     heads: dict[str, Checkpoint | None] = {}
     splits: dict[tuple, FewShotSplit] = {}
     runs = []
-    with said_once():
+    with logged_once():
         for args in several:
             key = as_text(args, ("seed", "table", "combination"))
             if key not in read:

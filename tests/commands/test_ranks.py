@@ -108,7 +108,7 @@ def test_ranks_go_from_one_backbone_to_the_next_together(place):
 
 @pytest.mark.slow
 def test_a_killed_rank_of_an_ablation_leaves_what_is_finished(place, table, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     arguments, plain = place.test(*ABLATED, results="broken"), FinishedParts.save
 
     def action(rank):
@@ -143,7 +143,7 @@ def test_each_category_is_computed_by_one_process(place, monkeypatch):
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     arguments, plain = place.test(*SEVERAL, results="killed"), FinishedParts.save
 
     def action(rank):

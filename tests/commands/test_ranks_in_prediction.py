@@ -124,7 +124,7 @@ def killing(place, output, number, *more):
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_and_resume_goes_on_with_any_number(place, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     codes, reported = of_ranks(place, 2, "killed", action=killing(place, "killed", 5))
     assert codes == [2, -9] and "Another rank has ended" in reported[0]
     done = sorted(path.name for path in (place.folder / "killed/.partial/blocks").iterdir())
@@ -137,14 +137,14 @@ def test_a_killed_rank_ends_all_and_resume_goes_on_with_any_number(place, monkey
 
 @pytest.mark.slow
 def test_one_process_goes_on_with_blocks(place, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     of_ranks(place, 2, "left", action=killing(place, "left", 3))
     assert predicted(place, "left", "--resume") == place.whole
 
 
 @pytest.mark.slow
 def test_a_restart_by_torchrun_resumes_without_the_flag(place, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     of_ranks(place, 2, "restarted", action=killing(place, "restarted", 5))
     before = {
         path: path.stat().st_mtime_ns for path in (place.folder / "restarted/.partial/blocks").iterdir()
@@ -195,7 +195,7 @@ def test_killed_while_joining(place, monkeypatch):
 
 @pytest.mark.slow
 def test_a_photograph_that_changed_is_scored_again(place, monkeypatch, tmp_path):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     other = Place(tmp_path / "place")
     of_ranks(other, 2, "out", action=killing(other, "out", 3))
     changed = other.data / "cup/test/good/000.png"
@@ -206,7 +206,7 @@ def test_a_photograph_that_changed_is_scored_again(place, monkeypatch, tmp_path)
 
 @pytest.mark.slow
 def test_a_photograph_that_was_half_written_is_scored_once_it_is_whole(place, monkeypatch, tmp_path):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     other = Place(tmp_path / "place")
     file, gone = other.data / "cup/test/good/000.png", other.data / "cup/test/good/001.png"
     whole, there = file.read_bytes(), gone.read_bytes()
@@ -254,7 +254,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("when", ["it is taken up", "blocks are joined"])
 def test_a_damaged_block_is_computed_again(place, monkeypatch, tmp_path, damage, when):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     if when == "it is taken up":
         of_ranks(place, 2, f"{damage}", action=killing(place, damage, 3))
         DAMAGE[damage](place.folder / damage / ".partial/blocks/000001")
@@ -275,7 +275,7 @@ def test_a_damaged_block_is_computed_again(place, monkeypatch, tmp_path, damage,
 
 @pytest.mark.slow
 def test_blocks_keep_the_results_of_the_run_before_until_they_are_joined(place, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     predicted(place, "before")
     of_ranks(
         place, 2, "before", "--threshold", "0.9", action=killing(place, "before", 3, "--threshold", "0.9")
@@ -320,7 +320,7 @@ def test_what_is_refused(place, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(ConfigError, match="need a folder to meet in"):
         patched.setattr(predict, "find_world", lambda: World(0, 2))
         predict.main(place.predict("--format", "json"))
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     of_ranks(place, 2, "begun", action=killing(place, "begun", 3))
     words = arguments_of(place, "begun", "--resume")
     words[words.index("--input") + 1] = str(place.data / "nut")

@@ -77,7 +77,7 @@ def test_values_that_overflow_go_on_in_float32_from_the_same_batch(place, monkey
 
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     arguments = place.train(*SHORT, "--save-every", "1", checkpoints="killed")
     plain = loop.take_step
 
@@ -99,7 +99,7 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
 
 @pytest.mark.slow
 def test_processes_that_drift_apart_are_stopped(place, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
     plain = loop.take_step
 
     def action(rank):

@@ -33,7 +33,7 @@ def test_a_disk_without_room_is_a_sentence(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(ConfigError, match="cannot be kept in .*No space left on device"):
+    with pytest.raises(ConfigError, match="cannot be stored in .*No space left on device"):
         OnDisk(tmp_path, "Tokens")((2**10,), torch.bfloat16)
     assert os.listdir(tmp_path) == []
 

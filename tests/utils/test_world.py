@@ -77,7 +77,7 @@ def test_a_rank_that_is_lost_is_missed_before_gpus_exchange_tensors(monkeypatch)
 
 
 def test_one_that_fails_ends_all_with_one_sentence(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
 
     def start(rank):
         if rank > 0:
@@ -136,7 +136,7 @@ def test_addresses_of_dead_processes_are_not_called(tmp_path, monkeypatch, late)
 
 
 def test_one_that_dies_lets_nobody_wait(tmp_path, monkeypatch):
-    monkeypatch.setattr("utils.world.LET_IT_SPEAK", 0)
+    monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
 
     def action(rank):
         with connected(find_world()) as world:
