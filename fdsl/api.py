@@ -557,7 +557,8 @@ class AnomalyDetector:
         raw = self.scorer(batch, named)
         maps, scores = fused_scores(raw, self.scorer.detector.settings, self.config.image_score)
         limit, scale = self.threshold, self.heat_scale
-        whole = batch if batch.dim() == 4 else batch[:, 0]
+        whole = (batch if batch.dim() == 4 else batch[:, 0]).cpu().numpy()
+        statistics = [statistics_of(image) for image in whole]
         return [
             Prediction(
                 score=score,
@@ -567,9 +568,10 @@ class AnomalyDetector:
                 patch_map=maps[i],
                 map_threshold=None if limit is None else limit.level,
                 normal_percentile=None if self.normal is None else self.normal.percentile(score),
-                reason=self._reason(statistics_of(whole[i].cpu().numpy())),
+                reason=self._reason(statistics[i]),
                 heat_scale=scale,
                 min_area=self.min_area,
+                statistics=statistics[i],
             )
             for i, ((width, height), score) in enumerate(zip(sizes, map(float, scores)))
         ]

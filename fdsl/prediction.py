@@ -38,8 +38,9 @@ class Prediction:
     threshold, or None. normal_percentile: so many of a hundred normal images would score less; None where
     it is not known. reason: why it cannot be judged normal whatever its score (utils/image_statistics.py); ""
     where it can. heat_scale: the map values from which on pictures show heat, and show it opaque. min_area:
-    regions of fewer pixels are left out. path: the photograph's file, None where it came from memory; opens:
-    opens that file as the detector did.
+    regions of fewer pixels are left out. statistics: those of the resized image, as utils/image_statistics.py
+    gives them; None where it is not known. path: the photograph's file, None where it came from memory;
+    opens: opens that file as the detector did.
     """
 
     score: float
@@ -52,6 +53,7 @@ class Prediction:
     reason: str = ""
     heat_scale: tuple[float, float] = (0.0, 1.0)
     min_area: int = 1
+    statistics: np.ndarray | None = field(default=None, compare=False)
     path: Path | None = None
     opens: Callable[[], Image.Image] | None = field(default=None, compare=False)
 

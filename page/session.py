@@ -40,7 +40,6 @@ from utils.config import AUTO
 from utils.drift import WINDOW, Drift
 from utils.errors import ConfigError, DataError
 from utils.hot_regions import upsample
-from utils.image_statistics import statistics_of
 from utils.log import progress_to
 from utils.room import OnDisk
 
@@ -75,11 +74,9 @@ class Limits:
 @dataclass
 class Photograph(Upload):
     """An upload to inspect and, once it is scored by the detector as it is now, its prediction, the regions
-    that are displayed where it is anomalous (the browser decides that), and its statistics (4,) as
-    utils/image_statistics.py gives them."""
+    that are displayed where it is anomalous (the browser decides that)."""
 
     prediction: Prediction | None = None
-    statistics: np.ndarray | None = None
     regions: list[Region] = field(default_factory=list)
 
 
@@ -193,8 +190,9 @@ class Session:
         shows it."""
         drift = Drift(self.detector.statistics, WINDOW)
         for one in self.photographs.values():
-            if one.prediction is not None and one.statistics is not None and not one.prediction.reason:
-                drift.add(one.name, one.statistics, one.prediction.normal_percentile)
+            found = one.prediction
+            if found is not None and found.statistics is not None and not found.reason:
+                drift.add(one.name, found.statistics, found.normal_percentile)
         return [change._asdict() for change in drift.changes.values()]
 
     @property
@@ -439,11 +437,9 @@ class Session:
             with MODEL:
                 batch = self.detector.to_batch([photo])
                 (prediction,) = self.detector.predict_batch(batch, [photo.size], [photograph.name])
-            pixels = batch[0] if batch.dim() == 4 else batch[0, 0]
             regions = _regions(prediction, self.pixel_threshold)
             with self._lock:
                 photograph.prediction, photograph.regions = prediction, regions
-                photograph.statistics = statistics_of(pixels.numpy())
                 return self._row(photograph)
 
     def _regions_at(self, threshold: Threshold | None) -> dict[int, list[Region]]:

@@ -37,7 +37,7 @@ from utils.device import worker_count
 from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.files import Stamp, write_bytes
-from utils.image_statistics import other_shape, statistics_of
+from utils.image_statistics import other_shape
 from utils.log import progress
 from utils.signals import command_line, how_to_continue
 from utils.text import without_password
@@ -255,10 +255,9 @@ def _score_loaded(
 def _drift_of(item: Loaded, found: Prediction, drift: Drift) -> list[str]:
     """What there is to report of the photographs as a whole, with this one; one that cannot be judged takes
     no part."""
-    if item.tensor is None or found.reason:
+    if found.statistics is None or found.reason:
         return []
-    whole = item.tensor if item.tensor.dim() == 3 else item.tensor[0]
-    return drift.add(item.name, statistics_of(whole.numpy()), found.normal_percentile)
+    return drift.add(item.name, found.statistics, found.normal_percentile)
 
 
 def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator[Listed]:

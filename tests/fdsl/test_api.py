@@ -22,6 +22,7 @@ from models.methods.registry import METHODS
 from tests.support.photographs import texture
 from tests.support.run_config import heads_of
 from utils.config import BackboneConfig, MethodConfig
+from utils.image_statistics import reason_of, statistics_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -78,6 +79,15 @@ def test_the_common_case_finds_the_defect_and_passes_the_good(nearest):
     box = bad.boxes[0]
     assert box.x < 66 and box.x + box.width > 50 and box.y < 46 and box.y + box.height > 30
     assert good.boxes == []
+
+
+def test_a_prediction_carries_the_statistics_that_its_reason_is_from(nearest):
+    photographs = [as_photograph(texture(8)), Image.new("RGB", (80, 60))]
+    found = nearest.predict(photographs)
+    for one, image in zip(found, nearest.to_batch(photographs).numpy()):
+        assert np.array_equal(one.statistics, statistics_of(image))
+        assert one.reason == reason_of(one.statistics, nearest.statistics)
+    assert [bool(one.reason) for one in found] == [False, True]
 
 
 def test_an_unknown_option_is_named_with_the_nearest_one():
