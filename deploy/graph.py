@@ -18,7 +18,7 @@ from utils.errors import ConfigError, DataError
 from utils.files import sampled_digest
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box, upsample
-from utils.image_statistics import reason_of, statistics_of
+from utils.image_statistics import PER_IMAGE, reason_of, statistics_of
 from utils.log_odds import percentile_of
 from utils.text import one_line, printable
 from utils.tile_layout import MOST_IN_ALL, Crops
@@ -27,7 +27,7 @@ FORMAT = "1"
 CPU, OPENVINO = "CPUExecutionProvider", "OpenVINOExecutionProvider"
 PRECISIONS = {"fp32": "f32", "bf16": "bf16"}  # and what OpenVINO calls them
 OUTPUTS = (["base_score", "map", "score"], ["base_score", "map", "score", "window_score"])
-LARGEST_SIDE = 8192  # pixels of what a detector takes,
+SMALLEST_SIDE, LARGEST_SIDE = 4, 8192  # pixels of what a detector takes,
 LARGEST_PHOTO = 2**31  # and of a reference
 MOST_SIZES = 100_000  # references whose sizes they hold
 
@@ -36,7 +36,7 @@ MOST_SIZES = 100_000  # references whose sizes they hold
 class Result:
     """The result of one photograph of `size` (width, height): its scores, its map (G,G), whether it is
     anomalous (None: there is no threshold), and the boxes of its hot regions, the hottest first. statistics:
-    those of the image (4,)."""
+    those of the image (6,)."""
 
     size: tuple[int, int]
     score: float
@@ -133,7 +133,7 @@ class Graph:
             ) from error
 
     def _read_facts(self) -> None:
-        self.side = whole("image_size", self.facts["image_size"])
+        self.side = whole("image_size", self.facts["image_size"], SMALLEST_SIDE)
         self.threshold, self.level = self._number("threshold"), self._number("map_threshold")
         heat = self._number("heat_low"), self._number("heat_high")
         if heat[0] is None or heat[1] is None or not heat[0] < heat[1]:
@@ -146,7 +146,9 @@ class Graph:
         self.reference_sizes = pairs(
             "reference_sizes", json.loads(self.facts["reference_sizes"]), largest=LARGEST_PHOTO
         )
-        self.statistics = np.array(json.loads(self.facts["reference_statistics"]), np.float64).reshape(-1, 4)
+        self.statistics = np.array(json.loads(self.facts["reference_statistics"]), np.float64)
+        if self.statistics.shape[1:] != (PER_IMAGE,) and self.statistics.shape != (0,):
+            raise ValueError(f"reference_statistics are no lists of {PER_IMAGE} numbers")
         if not np.isfinite(self.statistics).all():
             raise ValueError("reference_statistics hold what is no number")
         self.tiles = self._tiles(json.loads(self.facts["tiles"] or "null"))

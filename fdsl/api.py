@@ -53,7 +53,7 @@ from utils.config import AUTO, BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, DataError, ModelError
 from utils.grey_range import GreyRange
 from utils.hot_regions import Box
-from utils.image_statistics import reason_of, statistics_of
+from utils.image_statistics import PER_IMAGE, reason_of, statistics_of
 from utils.log_odds import TINY
 from utils.numbers import is_finite
 from utils.options import HEADS, takes_options
@@ -132,7 +132,7 @@ class AnomalyDetector:
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
         self.grey: GreyRange | None = None  # of photographs of more than 8 bits
-        self.statistics = np.empty((0, 4))  # of each reference, which photographs are held against
+        self.statistics = np.empty((0, PER_IMAGE))  # of each reference; photographs are held against them
         self.kept: list[KeptReference] = []  # the references' files, so that others can be added to them
         self.max_pixels = MAX_PIXELS  # of a file that is opened: a larger one is a DataError
         self.min_area = 1  # of a region that predictions name: pixels of the photograph

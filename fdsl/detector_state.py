@@ -20,6 +20,7 @@ from models.method import Memories
 from models.methods.batch import BatchMemory
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
+from utils.image_statistics import PER_IMAGE
 from utils.memory import is_out_of_memory
 from utils.text import one_line
 from utils.tile_layout import MOST_IN_ALL, TileLayout
@@ -238,8 +239,8 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
 
 
 def statistics_in(tensors: Mapping[str, Tensor]) -> np.ndarray:
-    """The references' statistics (K,4); ConfigError for what is none."""
-    return _of_references(tensors, STATISTICS, 4).double().numpy()
+    """The references' statistics (K,6); ConfigError for what is none."""
+    return _of_references(tensors, STATISTICS, PER_IMAGE).double().numpy()
 
 
 def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:

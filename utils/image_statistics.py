@@ -1,45 +1,75 @@
-"""Whether an image can show what the references show: its brightness, contrast, sharpness and uniform area
-compared with theirs.
+"""Whether an image can show what the references show: its brightness, contrast, sharpness, noise and
+repeated lines compared with theirs.
 
-The bounds are wide: they are for frames that show no part, lost half of it or are out of focus. On real
-photographs of six products none is exceeded (docs/measurements.md).
+The bounds are wide: they are for frames that show no part, lost some of it, are noisy or out of focus. On
+real photographs of six products none is exceeded (docs/measurements.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import numpy as np
 
 NO_PART = "no part in the picture"
+LOST = "part of the picture is lost"
 OUT_OF_FOCUS, NOISY = "out of focus", "noisier than the references"
 DARK, BRIGHT = "darker than the references", "brighter than the references"
-UNIFORM = "part of the picture is uniform"
-CELL = 16  # pixels: side of the cells whose contrast tells a uniform area
-FLAT = 0.5  # grey levels: standard deviation of a uniform cell
+PER_IMAGE = 6  # statistics
+CELL = 16  # pixels: side of the cells that the noise is found in,
+SMOOTHEST = 0.05  # in this share of them
+REPEATED = 0.05  # grey levels, on average: a row or column that differs less from the one before repeats it
 LEAST_CONTRAST, LEAST_SHARPNESS, MOST_SHARPNESS = 1 / 8, 1 / 7, 7.0  # of the references' lowest or highest
+LEAST_FOCUS, MOST_NOISE = 0.55, 5.0  # likewise,
+NOISE_FLOOR = 0.25  # grey levels, added to either noise
 LEAST_LIGHT = 1 / 8  # of the references' distance from black, and from white
+MORE_REPEATED = 0.15  # of the side, beyond the references' longest run of repeated lines
 ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
-MORE_UNIFORM = 0.25  # of the image, beyond the references' largest uniform area
 
 
 def statistics_of(pixels: np.ndarray) -> np.ndarray:
-    """An image (3,S,S) uint8 -> (4,) float64: mean and standard deviation of its grey levels, the mean of its
-    absolute Laplacian, and the share of cells that are uniform."""
+    """An image (3,S,S) uint8, S from 4 on -> (6,) float64, of its grey levels: mean; standard deviation; mean
+    absolute Laplacian; longest run of rows or columns that repeat the one before, as a share of S; standard
+    deviation of the noise; root mean square of the Laplacian divided by that of the gradient."""
     grey = pixels.astype(np.float32).mean(0)
-    centre = grey[1:-1, 1:-1]
-    around = grey[:-2, 1:-1] + grey[2:, 1:-1] + grey[1:-1, :-2] + grey[1:-1, 2:]
-    rows, columns = (side // CELL * CELL for side in grey.shape)
-    cells = grey[:rows, :columns].reshape(rows // CELL, CELL, columns // CELL, CELL)
-    uniform = (cells.std((1, 3)) < FLAT).mean() if rows and columns else 0.0
-    sharpness = np.abs(4 * centre - around).mean() if centre.size else 0.0
-    return np.array([grey.mean(), grey.std(), sharpness, uniform], np.float64)
+    down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
+    bent = np.diff(down, axis=0)
+    laplacian = bent[:, 1:-1] + np.diff(right, axis=1)[1:-1]
+    changes = np.abs(down).mean(1), np.abs(right).mean(0)
+    gradient = max(np.square(down).mean() + np.square(right).mean(), np.finfo(np.float32).tiny)
+    return np.array(
+        [
+            grey.mean(),
+            grey.std(),
+            np.abs(laplacian).mean(),
+            max(map(_longest_run, changes)) / len(grey),
+            _noise(np.diff(bent, n=2, axis=1)),
+            np.sqrt(np.square(laplacian).mean() / gradient),
+        ],
+        np.float64,
+    )
+
+
+def _longest_run(changes: np.ndarray) -> int:
+    """How many lines one after the other repeat the one before, by how much each differs from it."""
+    return max((len(list(run)) for same, run in groupby(changes < REPEATED) if same), default=0)
+
+
+def _noise(differences: np.ndarray) -> float:
+    """Second differences in both directions (h,w) -> the standard deviation of white noise that gives them
+    (Immerkaer 1996), where the image is smoothest: over all of it, texture counts as noise."""
+    rows, columns = (side // CELL for side in differences.shape)
+    cells = np.abs(differences[: rows * CELL, : columns * CELL]).reshape(rows, CELL, columns, CELL)
+    if not cells.size:
+        return 0.0
+    return float(np.quantile(cells.mean((1, 3)), SMOOTHEST) * np.sqrt(np.pi / 2) / 6)
 
 
 def reason_of(found: np.ndarray, references: np.ndarray) -> str:
-    """Why an image of these statistics (4,) cannot be judged by references of those (K,4); "" where it
+    """Why an image of these statistics (6,) cannot be judged by references of those (K,6); "" where it
     can."""
-    brightness, contrast, sharpness, uniform = found
+    brightness, contrast, sharpness, repeated, noise, focus = found
     low, high = references.min(0), references.max(0)
     if contrast < LEAST_CONTRAST * low[1]:
         return NO_PART
@@ -47,15 +77,16 @@ def reason_of(found: np.ndarray, references: np.ndarray) -> str:
         return DARK
     if 255 - brightness < LEAST_LIGHT * (255 - high[0]):
         return BRIGHT
-    if sharpness < LEAST_SHARPNESS * low[2]:
+    if repeated > high[3] + MORE_REPEATED:
+        return LOST
+    if sharpness < LEAST_SHARPNESS * low[2] or focus < LEAST_FOCUS * low[5]:
         return OUT_OF_FOCUS
-    if uniform > high[3] + MORE_UNIFORM:
-        return UNIFORM
-    return NOISY if sharpness > MOST_SHARPNESS * high[2] else ""
+    noisy = noise + NOISE_FLOOR > MOST_NOISE * (high[4] + NOISE_FLOOR)
+    return NOISY if noisy or sharpness > MOST_SHARPNESS * high[2] else ""
 
 
 def implausible_references(found: np.ndarray) -> list[int]:
-    """Which of several references, by their statistics (K,4), cannot show what the others show; never half of
+    """Which of several references, by their statistics (K,6), cannot show what the others show; never half of
     them or more. Of two, the one that shows no part."""
     reasons = [
         reason_of(one, np.delete(found, number, axis=0)) if len(found) > 1 else ""

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from data.tensors import image_to_pixels
-from utils.image_statistics import implausible_references, reason_of, statistics_of
+from utils.image_statistics import PER_IMAGE, implausible_references, reason_of, statistics_of
 
 logger = logging.getLogger("fdsl")
 SIDE = 64  # pixels: of the thumbnails that tell near copies
@@ -67,6 +67,6 @@ def _rms(values: np.ndarray) -> float:
 
 
 def statistics_of_references(photographs: Sequence[Image.Image], side: int) -> np.ndarray:
-    """(K,4): the `statistics_of` each photograph, resized to side x side pixels."""
+    """(K,6): the `statistics_of` each photograph, resized to side x side pixels."""
     found = [statistics_of(image_to_pixels(photo, side).numpy()) for photo in photographs]
-    return np.stack(found) if found else np.empty((0, 4))
+    return np.stack(found) if found else np.empty((0, PER_IMAGE))

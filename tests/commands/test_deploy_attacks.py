@@ -145,7 +145,7 @@ def test_a_signal_ends_it_with_one_line(file, tmp_path, number, code):
 
 
 FACTS = [
-    *({"image_size": value} for value in ("", "0", "-64", "64.0", "9" * 30, "x", "32", "٦٤")),
+    *({"image_size": value} for value in ("", "0", "3", "-64", "64.0", "9" * 30, "x", "32", "٦٤")),
     *({"threshold": value} for value in ("nan", "inf", "1e999", "x", "\x1b[2J")),
     {"map_threshold": "-inf"},
     *({"normal_deviation": value} for value in ("-1", "nan", "x")),
@@ -155,7 +155,7 @@ FACTS = [
     *({"heat_low": low, "heat_high": high} for low, high in (("", ""), ("1", "1"), ("2", "1"), ("x", "1"))),
     *(
         {"reference_statistics": value}
-        for value in ("", "5", "[[1]]", '[["a", 1, 2, 3]]', "[[1e400, 1, 2, 3]]")
+        for value in ("", "5", "[[]]", "[[1, 2, 3, 4]]", '[["a", 1, 2, 3, 4, 5]]', "[[1e400, 1, 2, 3, 4, 5]]")
     ),
     *({"reference_sizes": value} for value in ("", "5", "null", "[[0, 5]]", "[[5]]", "[5]", '[["a", 5]]')),
     *({"reference_sizes": value} for value in ("[" * 100_000, "[[1e400, 1]]", "[[true, 5]]", '{"a": 1}')),
