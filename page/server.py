@@ -16,7 +16,18 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Flask, Response, abort, current_app, g, redirect, request, send_file
+from flask import (
+    Blueprint,
+    Flask,
+    Response,
+    abort,
+    current_app,
+    g,
+    redirect,
+    request,
+    send_file,
+    send_from_directory,
+)
 from werkzeug.exceptions import HTTPException
 
 from data.region_of_interest import Shape
@@ -141,7 +152,7 @@ def make_server(
         return response
 
     app.get("/")(lambda: Response(page, mimetype="text/html"))
-    app.get("/page.js", endpoint="js")(lambda: send_file(PAGE / "page.js", mimetype="text/javascript"))
+    app.get("/scripts/<name>", endpoint="script")(_script)
     app.get("/page.css", endpoint="css")(lambda: Response(style, mimetype="text/css"))
     app.post("/sessions", endpoint="new")(lambda: {"name": visitors.new()})
     app.register_error_handler(Exception, _refusal)
@@ -296,6 +307,10 @@ def _page(detector: AnomalyDetector, limits: Limits, facts: list[tuple[str, str]
     return page, environment.get_template("report.css.j2").render() + (PAGE / "page.css").read_text(
         encoding="utf-8"
     )
+
+
+def _script(name: str) -> Response:
+    return send_from_directory(PAGE / "scripts", name, mimetype="text/javascript")
 
 
 def _rate_in(asked: dict[str, Any]) -> float:

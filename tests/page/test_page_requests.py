@@ -7,6 +7,7 @@ import pytest
 pytest.importorskip("flask", reason="flask is not installed (requirements-app.txt)")
 
 from page.server import make_server  # noqa: E402
+from tests.support.constants import ROOT  # noqa: E402
 from tests.support.photographs import png  # noqa: E402
 from tests.support.visitor import LIMITS  # noqa: E402
 
@@ -39,7 +40,9 @@ def test_who_knows_the_secret_is_let_in_from_anywhere(guarded):
         assert guarded.post("/sessions", headers=strange, **away).status_code == 403
 
 
-@pytest.mark.parametrize("path", ["/", "/page.js", "/sessions", "/sessions/x", "/sessions?token=" + SECRET])
+@pytest.mark.parametrize(
+    "path", ["/", "/scripts/page.js", "/sessions", "/sessions/x", "/sessions?token=" + SECRET]
+)
 @pytest.mark.parametrize(
     "headers",
     [
@@ -157,7 +160,7 @@ def test_headers_and_page(client):
     assert "nearest &lt;b&gt;" in answer.text and not re.search(r"(src|href)=.https?:", answer.text)
     assert (
         client.get("/page.css").mimetype == "text/css"
-        and client.get("/page.js").mimetype == "text/javascript"
+        and client.get("/scripts/page.js").mimetype == "text/javascript"
     )
 
 
@@ -165,7 +168,8 @@ def test_the_page_has_the_words_of_its_parts(visitor, client):
     state = visitor.fitted(1, 2)
     assert state["trust"].startswith("From 2 references: ") and "--" not in state["trust"]
     assert "Add normal images as calibration images" in state["trust"]
-    text, script = client.get("/").text, client.get("/page.js").text
+    text = client.get("/").text
+    script = "".join(path.read_text() for path in (ROOT / "page" / "scripts").glob("*.js"))
     assert 'data-kind="calibration"' in text and "Normal images that are no references" in text
     assert "This is a normal image" in text and 'id="trust"' in text
     assert "good part" not in (text + script).lower()
