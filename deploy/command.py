@@ -96,12 +96,12 @@ def watch(graph: Graph, args: argparse.Namespace) -> int:
 
     signals.how_to_continue("the same command goes on after the photographs that are done")
     journal = Journal(args.output, {**facts_of(graph), "watch": args.watch})
+    drift, asked = Drift(graph.statistics, file=journal.baseline), threading.Event()
     arrivals = Arrivals(Path(args.watch), journal.done, args.settle, [args.output], journal.skip)
     if journal.count:
         say(f"{journal.count} photograph(s) are done already")
     else:
         say(f"waiting for photographs in {printable(args.watch)}; Ctrl-C ends it")
-    drift, asked = Drift(graph.statistics, file=journal.baseline), threading.Event()
     before, anomalous, as_json = journal.count, 0, args.format == "json"
     with signals.gently(asked, signals.WITH_SCORED):
         for one in looks(arrivals, args.stop_after, say, asked):

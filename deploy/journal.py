@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from deploy.results import CONFIG, ROWS, SKIPPED, TABLE, refuse_foreign
+from utils.drift import FILE
 from utils.errors import ConfigError
 from utils.files import as_file, csv_cells, flush_to_disk, parsed_json, read_json, write_csv, write_json
 from utils.score_rows import BOX_COLUMNS, COLUMNS, cells_of, write_scores
@@ -111,7 +112,7 @@ class Journal:
     @property
     def baseline(self) -> Path:
         """Where the first photographs are kept that later ones are compared with (utils/drift.py)."""
-        return self.folder / "baseline.json"
+        return self.folder / FILE
 
     def close(self) -> None:
         self._rows.close()

@@ -5,15 +5,19 @@ of them have become darker. NumPy alone; predict.py and deploy/ share it.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.errors import ConfigError
 from utils.files import read_json, write_json
+from utils.text import printable
 
+FILE = "baseline.json"  # of an output folder: the first window
 WINDOW = 50  # photographs that are looked at as a whole
 # How far the median of a window may lie outside what the references and the first window span, as a factor:
 # of brightness, contrast and sharpness. Light that is a fifth weaker or stronger lies outside, and so does a
@@ -31,6 +35,18 @@ class Seen(NamedTuple):
     values: np.ndarray
     percentile: float | None
 
+    def to_json(self) -> list[Any]:
+        return [self.name, self.values.tolist(), self.percentile]
+
+
+def as_seen(stored: Any) -> Seen:
+    """From [name, values, percentile]; TypeError or ValueError for anything else."""
+    name, values, percentile = stored
+    seen = Seen(name, np.array(values, float), None if percentile is None else float(percentile))
+    if not isinstance(name, str) or seen.values.shape != (3,) or not np.isfinite(seen.values).all():
+        raise ValueError("it is no photograph")
+    return seen
+
 
 class Change(NamedTuple):
     """In which way the last photographs do not look like the references: a sentence, and the name of one that
@@ -46,7 +62,7 @@ class Change(NamedTuple):
 class Drift:
     """Follows photographs in the order they come. `references`: their statistics (K,6), as
     utils/image_statistics.py gives them. `file`: where the first window is kept, so that another process goes
-    on with it."""
+    on with it; ConfigError for one that holds something else."""
 
     def __init__(self, references: np.ndarray, window: int = WINDOW, file: Path | None = None) -> None:
         self.window, self._first = window, list[Seen]()
@@ -55,19 +71,21 @@ class Drift:
         self._high = references[:, :3].max(0) if len(references) else None
         self.changes: dict[str, Change] = {}  # of the last window, by their kinds; none at first
         self._file, self._references = file, references.tolist()
-        if file is not None:
-            self._go_on(read_json(file))
+        if file is not None and os.path.lexists(file):
+            self._go_on(file)
 
-    def _go_on(self, stored: object) -> None:
-        """Takes up the first window of an earlier process; what is none of these references begins anew."""
-        with contextlib.suppress(TypeError, ValueError, KeyError):
-            first = [
-                Seen(name, np.array(values, float), None if percentile is None else float(percentile))
-                for name, values, percentile in stored["first"]
-            ]
-            fits = len(first) == self.window and all(one.values.shape == (3,) for one in first)
-            if fits and stored["references"] == self._references:
-                self._begin(first)
+    def _go_on(self, file: Path) -> None:
+        """Takes up the first window of an earlier process; one of other references begins anew."""
+        stored: Any = read_json(file)
+        try:
+            first, references = [as_seen(one) for one in stored["first"]], stored["references"]
+        except (TypeError, ValueError, KeyError) as error:
+            raise ConfigError(
+                f"{printable(file)} does not hold the first photographs of an earlier run; remove it, and "
+                "later ones take their place, or name another folder with --output."
+            ) from error
+        if len(first) == self.window and references == self._references:
+            self._begin(first)
 
     def _begin(self, first: list[Seen]) -> None:
         self._first = first
@@ -76,7 +94,10 @@ class Drift:
     def add(self, name: str, statistics: np.ndarray, percentile: float | None) -> list[str]:
         """Takes the next photograph, by its statistics (6,); returns what there is to report now, as
         sentences. Frames that cannot be judged are not given."""
-        seen = Seen(name, statistics[:3], percentile)
+        return self.follow(Seen(name, statistics[:3], percentile))
+
+    def follow(self, seen: Seen) -> list[str]:
+        """`add` of what was seen of it."""
         if len(self._first) < self.window:
             self._first.append(seen)
             if len(self._first) == self.window:
@@ -93,7 +114,7 @@ class Drift:
 
     def _keep(self) -> None:
         if self._file is not None:
-            first = [(one.name, one.values.tolist(), one.percentile) for one in self._first]
+            first = [one.to_json() for one in self._first]
             with contextlib.suppress(OSError):  # then another process finds its own first window
                 write_json(self._file, {"references": self._references, "first": first})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -34,7 +35,7 @@ from fdsl.store.blocks import FOLDERS
 from fdsl.store.prediction_folder import PredictionFolder, Totals
 from models.backbones.weights_io.check_weights import fingerprint
 from utils.device import worker_count
-from utils.drift import Drift
+from utils.drift import Drift, Seen
 from utils.errors import ConfigError
 from utils.files import Stamp, write_bytes
 from utils.image_statistics import other_shape
@@ -49,10 +50,26 @@ Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reas
 
 MOST_SAID = {"doubt": 5, "copy": 5, "shape": 1, "drift": 5}  # warnings of a kind
 Say = Callable[[str, str], None]  # takes the kind of a warning and its sentence
+Follow = Callable[[Seen], None]  # takes what is seen of each photograph that can be judged
 
 
 def warn_at_once(_kind: str, sentence: str) -> None:
     logger.warning("warning: %s", sentence)
+
+
+class AtMost:
+    """Says what there is to warn of, MOST_SAID of each kind."""
+
+    def __init__(self, say: Say = warn_at_once) -> None:
+        self._say, self._said = say, Counter[str]()
+
+    def __call__(self, kind: str, sentence: str) -> None:
+        if not self.is_done_with(kind):
+            self._said[kind] += 1
+            self._say(kind, sentence)
+
+    def is_done_with(self, kind: str) -> bool:
+        return self._said[kind] >= MOST_SAID[kind]
 
 
 class Keeper(Protocol):
@@ -60,6 +77,9 @@ class Keeper(Protocol):
 
     @property
     def folder(self) -> Path: ...
+
+    @property
+    def baseline(self) -> Path | None: ...
 
     def add(self, row: Row, base: np.ndarray, window: np.ndarray | None) -> None: ...
 
@@ -179,9 +199,11 @@ def score_items(
     what: str = "photographs",
     say: Say = warn_at_once,
     known: KnownPhotographs | None = None,
+    follow: Follow | None = None,
 ) -> Iterator[Row]:
     """`score_files` of what was listed, `count` photographs. `say`: is called with doubtful photographs, and
-    of those that are `known`."""
+    of those that are `known`. `follow`: takes them as a whole; None: that they no longer look like the
+    references is warned of."""
     unreadable: list[Loaded] = []
 
     def files() -> Iterator[tuple[str, Path]]:
@@ -195,7 +217,7 @@ def score_items(
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
     loaded = read_ahead(files(), size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
     batches = in_batches(progress(loaded, count, what), reading.batch_size)
-    yield from _score_loaded(detector, batches, unreadable, folder, made, say, known)
+    yield from _score_loaded(detector, batches, unreadable, folder, made, AtMost(say), known, follow)
 
 
 def score_frames(
@@ -214,7 +236,7 @@ def score_frames(
     loaded = (_as_loaded(frame, detector, reading.max_pixels) for frame in source.frames())
     size = 1 if source.endless else reading.batch_size
     batches = in_batches(progress(loaded, None, "frames"), size)
-    yield from _score_loaded(detector, batches, [], folder, made, warn_at_once, known)
+    yield from _score_loaded(detector, batches, [], folder, made, AtMost(), known)
 
 
 def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Loaded:
@@ -234,11 +256,13 @@ def _score_loaded(
     unreadable: list[Loaded],
     folder: Keeper | None,
     made: Made,
-    say: Say,
+    say: AtMost,
     known: KnownPhotographs | None,
+    follow: Follow | None = None,
 ) -> Iterator[Row]:
     """The rows of what was read, and of what is put into `unreadable` meanwhile."""
-    shapes, drift = Shapes(detector.reference_sizes, say, known), Drift(detector.statistics)
+    shapes = Shapes(detector.reference_sizes, say, known)
+    follow = follow or _warning_of_drift(detector, folder, say)
     for batch in batches:
         readable = [item for item in batch if not item.reason]
         found = _predict(detector, readable)
@@ -246,18 +270,22 @@ def _score_loaded(
         unreadable += [item for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
         for item, prediction in zip(readable, found):
-            for sentence in _drift_of(item, prediction, drift):
-                say("drift", sentence)
+            if prediction.statistics is not None and not prediction.reason:
+                follow(Seen(item.name, prediction.statistics[:3], prediction.normal_percentile))
             yield _kept(item, prediction, folder, made)
     yield from _skipped(unreadable, folder)
 
 
-def _drift_of(item: Loaded, found: Prediction, drift: Drift) -> list[str]:
-    """What there is to report of the photographs as a whole, with this one; one that cannot be judged takes
-    no part."""
-    if found.statistics is None or found.reason:
-        return []
-    return drift.add(item.name, found.statistics, found.normal_percentile)
+def _warning_of_drift(detector: AnomalyDetector, folder: Keeper | None, say: AtMost) -> Follow:
+    """Warns where the photographs as a whole no longer look like the references; a run that is resumed goes
+    on with the first ones that its folder keeps."""
+    drift = Drift(detector.statistics, file=None if folder is None else folder.baseline)
+
+    def follow(seen: Seen) -> None:
+        for sentence in drift.follow(seen):
+            say("drift", sentence)
+
+    return follow
 
 
 def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator[Listed]:
@@ -277,37 +305,28 @@ def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Predict
 
 
 class Shapes:
-    """Says once that a photograph has another shape than the references, and of the first few that their grey
-    values are doubtful, or that they are `known`."""
+    """Says that a photograph has another shape than the references, that its grey values are doubtful, or
+    that it is `known`."""
 
     def __init__(
-        self,
-        references: Sequence[tuple[int, int]],
-        say: Say = warn_at_once,
-        known: KnownPhotographs | None = None,
+        self, references: Sequence[tuple[int, int]], say: AtMost, known: KnownPhotographs | None = None
     ) -> None:
-        self.references, self.say, self.reported = references, say, dict.fromkeys(MOST_SAID, 0)
-        self.known = known
+        self.references, self.say, self.known = references, say, known
 
     def check(self, items: Sequence[Loaded]) -> None:
         for item in items:
             if item.doubt:
-                self._warn("doubt", item.doubt)
+                self.say("doubt", item.doubt)
             if item.photo is not None and self.known and (name := self.known.name_of(item.photo)):
-                self._warn(
+                self.say(
                     "copy",
                     f"{item.name} is one of the references ({name}): its score is that of a photograph "
                     "it was fitted to",
                 )
-            if self.reported["shape"] or item.photo is None:
+            if self.say.is_done_with("shape") or item.photo is None:
                 continue
             if sentence := other_shape(item.photo.size, self.references):
-                self._warn("shape", f"{item.name}: {sentence} (and perhaps others)")
-
-    def _warn(self, kind: str, sentence: str) -> None:
-        if self.reported[kind] < MOST_SAID[kind]:
-            self.reported[kind] += 1
-            self.say(kind, sentence)
+                self.say("shape", f"{item.name}: {sentence} (and perhaps others)")
 
 
 def _skipped(unreadable: list[Loaded], folder: Keeper | None) -> Iterator[Row]:

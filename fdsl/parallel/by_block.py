@@ -13,6 +13,7 @@ from fdsl.inspection.known_photographs import KnownPhotographs
 from fdsl.inspection.score_files import MOST_SAID, Inspection, Made, finish, score_items
 from fdsl.store.blocks import Blocks
 from fdsl.store.prediction_folder import PARTIAL, PredictionFolder, Totals
+from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.lock import locked
 from utils.log import only_from
@@ -93,7 +94,8 @@ def _score(
         what = f"block {number + 1} of {len(blocks.manifest)}"
         items = list(blocks.manifest.block(number))
         count = sum(item.path is not None for item in items)
-        how = (Made(wanted.pictures, wanted.masks), wanted.reading, what, block.note, known)
+        made = Made(wanted.pictures, wanted.masks)
+        how = (made, wanted.reading, what, block.note, known, block.follow)
         for _ in score_items(detector, items, count, block, *how):
             pass  # the block keeps the rows
 
@@ -106,7 +108,10 @@ def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Tota
             logger.warning("warning: block %d is missing or damaged: it is computed again", number + 1)
             blocks.throw_away(number)
             _score(detector, wanted, blocks, number, KnownPhotographs(detector, wanted.references))
-    for sentence in blocks.notes(MOST_SAID):
-        logger.warning("warning: %s", sentence)
     folder.take(blocks)
+    folder.baseline.unlink(missing_ok=True)  # all photographs are followed once more, from the first one on
+    drift = Drift(detector.statistics, file=folder.baseline)
+    changes = [sentence for seen in blocks.seen() for sentence in drift.follow(seen)]
+    for sentence in [*blocks.notes(MOST_SAID), *changes[: MOST_SAID["drift"]]]:
+        logger.warning("warning: %s", sentence)
     return finish(detector, folder, wanted.coco)

@@ -16,14 +16,18 @@ from typing import Any
 from data.manifest import Manifest
 from fdsl.store.journal import NOTES, ROWS, SKIPPED, Journal
 from fdsl.store.resume_index import PARTS, made_by, maps_digest, parsed, parsed_skipped, same_file
+from utils.drift import Seen, as_seen
 from utils.files import sync_folder
 
 FOLDERS = ("pictures", "masks")
+SEEN = "seen"  # among the notes of a block: a photograph, as one that follows them takes it
 
 
 class Block(Journal):
     """A block that is being written; pictures lie below `folder`. `note`: what there is to warn of, logged
-    where the blocks are joined."""
+    where the blocks are joined, and `follow` what is seen of each photograph."""
+
+    baseline = None
 
     def __init__(self, folder: Path, keep_maps: bool) -> None:
         super().__init__(folder, keep_maps)
@@ -35,6 +39,9 @@ class Block(Journal):
 
     def note(self, kind: str, sentence: str) -> None:
         self._notes.write(json.dumps([kind, sentence]) + "\n")
+
+    def follow(self, seen: Seen) -> None:
+        self._notes.write(json.dumps([SEEN, seen.to_json()]) + "\n")
 
     def close(self) -> None:
         super().close()
@@ -69,8 +76,9 @@ class Blocks:
             names = Counter([*(row["image"] for row in rows), *(name for name, *_ in skipped)])
             if names != Counter(item.name for item in self.manifest.block(number)):
                 return False
-            for _kind, _sentence in self._notes(number):
-                pass  # a line that is none is a ValueError
+            for kind, note in self._notes(number):
+                if kind == SEEN:
+                    as_seen(note)  # a line that is none is a ValueError
             return self._has_maps(number, rows) and all(self._has_pictures(number, row) for row in rows)
         except (OSError, ValueError, TypeError):
             return False
@@ -120,11 +128,11 @@ class Blocks:
                     raise ValueError(f"{name} holds a line that is none")
                 yield entry
 
-    def _notes(self, number: int) -> Iterator[tuple[str, str]]:
+    def _notes(self, number: int) -> Iterator[tuple[str, Any]]:
         with open(self.place(number) / NOTES, encoding="utf-8") as lines:
             for line in lines:
-                kind, sentence = json.loads(line)
-                yield kind, sentence
+                kind, note = json.loads(line)
+                yield kind, note
 
     def throw_away(self, number: int) -> None:
         """Removes a block, if it is there. Its pictures may lie in their place already, where joining was
@@ -184,7 +192,12 @@ class Blocks:
         """What the blocks have to warn of, in their order, so many of each kind."""
         warned: Counter[str] = Counter()
         for number in range(len(self.manifest)):
-            for kind, sentence in self._notes(number):
+            for kind, note in self._notes(number):
                 warned[kind] += 1
-                if warned[kind] <= most[kind]:
-                    yield sentence
+                if kind != SEEN and warned[kind] <= most[kind]:
+                    yield note
+
+    def seen(self) -> Iterator[Seen]:
+        """What was seen of the photographs that can be judged, in their order."""
+        for number in range(len(self.manifest)):
+            yield from (as_seen(note) for kind, note in self._notes(number) if kind == SEEN)

@@ -27,6 +27,7 @@ from fdsl.store.journal import ROWS, SKIPPED, Journal
 from fdsl.store.maps import RunMaps, load_maps, save_maps
 from fdsl.store.resume_index import PARTS, TakenUp, made_by, parsed
 from models.features import ScoreMaps
+from utils.drift import FILE
 from utils.errors import ConfigError
 from utils.files import (
     LEFTOVER,
@@ -49,7 +50,7 @@ MARKER = "predict"
 PARTIAL = ".partial"
 OWNER = "made_by.json"  # in .partial: says that predict.py wrote it
 EARLIER = "earlier.jsonl"  # rows of interrupted runs, whose pictures are still there
-WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg")
+WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg", FILE)
 
 
 @dataclass
@@ -109,7 +110,9 @@ class PredictionFolder:
         remove_leftovers(*(self.folder / name for name in ("config.json", *WRITTEN)))
         for name in FOLDERS:
             remove_leftovers_in(self.folder / name)
+        self.baseline = self.folder / FILE  # of the first photographs, which later ones are compared with
         if not resume:
+            self.baseline.unlink(missing_ok=True)
             self._set_aside()
         goes_on = resume and stored is not None
         where = self.folder if goes_on and not (self.partial / "config.json").exists() else self.partial

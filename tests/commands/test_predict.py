@@ -12,6 +12,7 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from fdsl.api import AnomalyDetector
+from fdsl.inspection.score_files import MOST_SAID
 from fdsl.report import drawing
 from fdsl.store.maps import load_maps
 from fdsl.store.prediction_folder import PredictionFolder
@@ -20,6 +21,7 @@ from tests.support.constants import ROOT
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME, rows
 from tests.support.small_runs import command
+from utils.drift import Drift
 from utils.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -594,11 +596,42 @@ def test_resume_with_other_settings_is_refused_and_a_new_run_leaves_nothing_old(
 
 
 def test_photographs_that_change_as_a_whole_are_reported(place, backbone, tmp_path, logged):
-    for number in range(100):
-        draw(tmp_path / "line" / f"{number}.png", number % 5)
-        if number >= 50:
-            photo = Image.open(tmp_path / "line" / f"{number}.png")
-            photo.point(lambda value: value * 0.7).save(tmp_path / "line" / f"{number}.png")
+    line_of(tmp_path / "line", range(50))
+    line_of(tmp_path / "line", range(50, 100), 0.7)
     run = ["--references", str(place / "good"), "--input", str(tmp_path / "line"), "--pictures", "none"]
     predict.main([*run, "--output", str(tmp_path / "out"), "--method", "nearest", *backbone])
     assert "the last 50 photographs are darker than the references and the first 50" in logged()
+
+
+def line_of(folder, numbers, light=1.0):
+    for number in numbers:
+        draw(folder / f"{number}.png", number % 5)
+        photo = Image.open(folder / f"{number}.png")
+        photo.point(lambda value: value * light).save(folder / f"{number}.png")
+
+
+def test_a_resumed_run_compares_with_its_first_photographs(place, backbone, tmp_path, logged):
+    run = ["--references", str(place / "good"), "--input", str(tmp_path / "line"), "--pictures", "none"]
+    run += ["--output", str(tmp_path / "out"), "--method", "nearest", *backbone]
+    line_of(tmp_path / "line", range(50))
+    predict.main(run)
+    line_of(tmp_path / "line", range(50, 100), 0.7)
+    predict.main([*run, "--resume"])
+    assert "the last 50 photographs are darker than the references and the first 50" in logged()
+    (tmp_path / "out/baseline.json").write_text("[1]")
+    with pytest.raises(ConfigError, match=r"baseline.json does not hold the first photographs of an earlier"):
+        predict.main([*run, "--resume"])
+    assert (tmp_path / "out/baseline.json").read_text() == "[1]" and len(
+        rows(tmp_path / "out/scores.csv")
+    ) == 100
+    predict.main(run)  # a new run has first photographs of its own
+    assert json.loads((tmp_path / "out/baseline.json").read_text())["first"][0][0] == "0.png"
+
+
+def test_of_each_kind_of_warning_there_are_few(place, backbone, tmp_path, logged, monkeypatch):
+    """Also of drift, which comes and goes on a line whose light flickers."""
+    monkeypatch.setattr(Drift, "follow", lambda _, seen: [f"changed; see {seen.name}"])
+    line_of(tmp_path / "line", range(9))
+    run = ["--references", str(place / "good"), "--input", str(tmp_path / "line"), "--pictures", "none"]
+    predict.main([*run, "--output", str(tmp_path / "out"), "--method", "nearest", *backbone])
+    assert len({line for line in logged().splitlines() if "changed; see" in line}) == MOST_SAID["drift"] < 9

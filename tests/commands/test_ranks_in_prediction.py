@@ -9,12 +9,14 @@ import tarfile
 
 import cv2
 import pytest
+from PIL import Image
 
 from data import manifest
 from fdsl.store.blocks import Blocks
-from tests.support.photographs import write_image
+from tests.support.photographs import draw, write_image
 from tests.support.ranks import as_command, in_ranks
 from tests.support.small_runs import Place, command, files
+from utils.drift import Drift
 from utils.errors import ConfigError
 from utils.world import World
 
@@ -335,3 +337,25 @@ def test_a_finished_run_of_one_process_is_one_processs_to_resume(place):
     assert codes == [0, 0] and "is the run of one process: one goes on with it" in reported[0]
     left = files(place.folder / "finished")
     assert {**left, "skipped.csv": b""} == {**place.whole, "skipped.csv": b""}
+
+
+def test_photographs_as_a_whole_are_followed_in_their_order(place, tmp_path, monkeypatch, logged):
+    """Each block is too small for it, and a process has every second one."""
+    monkeypatch.setattr(Drift.__init__, "__defaults__", (3, None))
+    for number in range(9):
+        file = place.folder / f"line/{number}.png"
+        draw(file, number % 2)
+        Image.open(file).point([value * (5 if number < 5 else 3) // 5 for value in range(256)] * 3).save(file)
+
+    def arguments(output):
+        words = arguments_of(place, output)
+        words[words.index("--input") + 1] = str(place.folder / "line")
+        return words
+
+    predict.main(arguments("line-one"))
+    (sentence,) = {line.split("warning: ")[1] for line in logged().splitlines() if "are darker than" in line}
+    action = lambda _: as_command(predict.main, arguments("line-ranks"))  # noqa: E731
+    codes, reported = in_ranks(2, action, place.folder / "line-reported")
+    assert codes == [0, 0] and reported[0].count(sentence) == 1 and "darker" not in reported[1]
+    assert files(place.folder / "line-ranks") == files(place.folder / "line-one")
+    assert (place.folder / "line-one/baseline.json").is_file()

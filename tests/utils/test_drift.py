@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from utils.drift import Drift
+from utils.errors import ConfigError
 
 REFERENCES = np.array([[100.0, 40.0, 8.0, 0.1], [104.0, 42.0, 9.0, 0.1]])
 WINDOW = 20
@@ -77,13 +78,38 @@ def test_another_process_goes_on_with_the_first_window(tmp_path):
     assert follow(other, WINDOW, (0.5, 1, 1)) == [], "without the file they are its own measure"
 
 
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"first": 3}', '{"first": [["a", "b", 1]], "references": []}', "null"]
-)
-def test_a_damaged_or_foreign_first_window_begins_anew(tmp_path, content):
+def test_a_first_window_of_other_references_begins_anew(tmp_path):
     file = tmp_path / "baseline.json"
     follow(Drift(REFERENCES + 1, WINDOW, file), WINDOW, (0.7, 1, 1))
-    assert follow(Drift(REFERENCES, WINDOW, file), 2 * WINDOW) == []
-    file.write_text(content)
     drift = Drift(REFERENCES, WINDOW, file)
     assert follow(drift, 3 * WINDOW) == [] and len(follow(drift, 2 * WINDOW, (0.7, 1, 1))) == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        "[" * 5000,
+        '{"first": 3, "references": []}',
+        '{"first": [["a", "b", 1]], "references": []}',
+        '{"first": [["a", [1, 2], 1]], "references": []}',
+        '{"first": [["a", [1, 2, 1e999], 1]], "references": []}',
+        '{"first": [[1, [1, 2, 3], 1]], "references": []}',
+        '{"first": []}',
+    ],
+)
+def test_a_damaged_or_foreign_file_is_refused_and_kept(tmp_path, content):
+    file = tmp_path / "baseline.json"
+    file.write_text(content)
+    with pytest.raises(ConfigError, match="baseline.json does not hold the first photographs") as caught:
+        Drift(REFERENCES, WINDOW, file)
+    assert "\n" not in str(caught.value) and file.read_text() == content
+
+
+def test_a_folder_in_its_place_is_refused(tmp_path):
+    (tmp_path / "baseline.json").mkdir()
+    with pytest.raises(ConfigError, match="does not hold the first photographs"):
+        Drift(REFERENCES, WINDOW, tmp_path / "baseline.json")
