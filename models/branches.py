@@ -29,6 +29,7 @@ from utils.log import progress
 from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
+SAME = 1e-7  # squared distance of unit tokens, below which they differ by rounding alone
 QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take time too
 
 
@@ -48,11 +49,11 @@ class Branch(ABC):
 
     def fit(self, method: Method, encode: Encoder, references: Views, inside: Tensor | None = None) -> Memory:
         """The method's memory of K references, encoded one by one; `inside` (K,tokens) bool: which of their
-        patches count (None: all)."""
+        patches count (None: all). ModelError where a feature layer cannot tell their patches apart."""
         want = method.want | self.match.want
         every = progress(references.each(), len(references.whole), "encoding references")
         near = (self._moved(encode, one) for one in every)
-        parts = (part for one in near for part in self.encoded(encode, one, want))
+        parts = _telling_apart(part for one in near for part in self.encoded(encode, one, want))
         sizes = [self.tokens] * len(references.whole) if inside is None else inside.sum(1).tolist()
         if inside is not None:
             parts = (part._replace(inside=row[None]) for part, row in zip(parts, inside))
@@ -88,6 +89,23 @@ class Branch(ABC):
     @abstractmethod
     def merged(self, raw: Tensor) -> Tensor:
         """Raw maps of parts, as `scored` gives them -> (M,B,H,W)."""
+
+
+def _telling_apart(parts: Iterable[Features]) -> Iterator[Features]:
+    """The parts; after the last one ModelError where a layer gives each image (or window) of several patches
+    the same token for all of them."""
+    largest = None
+    for part in parts:
+        if part.tokens.shape[2] > 1:
+            tokens = part.tokens.float()
+            found = (tokens - tokens[:, :, :1]).square().sum(-1).amax((1, 2))
+            largest = found if largest is None else torch.maximum(largest, found)
+        yield part
+    if largest is not None and bool((largest < SAME).any()):
+        raise ModelError(
+            "The backbone gives all patches of the references the same features, so nothing could be found: "
+            "check --pretrained and --layers, and that the references show a part."
+        )
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,9 @@ from models.matching.candidates import UNRESTRICTED, PerWindowTopK, discrepancy_
 from models.matching.memory_bank import MemoryBank, nearest_index
 from models.methods.both import Both
 from models.methods.fdsl import Fdsl
+from models.methods.nearest import Nearest
+from models.methods.plus import Plus
+from models.methods.subspace import Subspace
 from models.views.sliding_windows import WindowGrid, window_origins
 from tests.support import plain
 from tests.support.tokens import noise, unit_tokens
@@ -56,6 +59,24 @@ def encoders(backbone):
         lambda image: backbone.encode_normalised(image[None]).tokens[:, 0],
         lambda image: backbone.encode_normalised(image[None], frozenset({EMBEDDING})).embedding[0],
     )
+
+
+@pytest.mark.parametrize("method", [Nearest, Plus, Subspace, lambda width, layers: trained_like()])
+@pytest.mark.parametrize("layer", [0, 1])
+def test_a_layer_that_cannot_tell_patches_apart_is_refused(tiny_backbone, photos, monkeypatch, method, layer):
+    """As that of a backbone whose position table and first weights are all zero."""
+    detector = Detector(tiny_backbone, method(32, 2), SIDE)
+    detector.fit(photos[:2])
+    encode = tiny_backbone.encode
+
+    def of_zeros(*args):
+        found = encode(*args)
+        found.tokens[layer] = found.tokens[layer, :, :1] + 1e-6 * torch.rand(found.tokens.shape[1:])
+        return found
+
+    monkeypatch.setattr(tiny_backbone, "encode", of_zeros)
+    with pytest.raises(ModelError, match="all patches of the references the same features"):
+        Detector(tiny_backbone, method(32, 2), SIDE).fit(photos[:2])
 
 
 @pytest.mark.parametrize("align", ALIGNMENTS)

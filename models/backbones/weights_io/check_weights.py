@@ -76,7 +76,8 @@ def fill_strictly(
     encoder: nn.Module, state: dict[str, Tensor], source: str, what: str = "image encoder"
 ) -> None:
     """Loads `state` into the encoder, in float32 whatever it is stored in; ModelError, which calls it `what`,
-    with the names that are missing, unexpected, misshapen or not finite."""
+    with the names that are missing, unexpected, misshapen or not finite, or for
+    nothing but zeros."""
     own = encoder.state_dict()
     fits = {name for name in own if name in state and state[name].shape == own[name].shape}
     faults = {
@@ -91,6 +92,8 @@ def fill_strictly(
     bad = sorted(name for name, value in state.items() if not torch.isfinite(value).all())
     if bad:
         raise ModelError(f"--pretrained {source} holds values that are not finite ({_some(bad)}).")
+    if not any(value.any() for value in state.values()):
+        raise ModelError(f"--pretrained {source} holds nothing but zeros; fetch it again.")
     encoder.load_state_dict(state, strict=True, assign=True)
 
 

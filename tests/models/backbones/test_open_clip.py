@@ -324,6 +324,7 @@ def test_an_incomplete_or_wrong_file_is_refused_with_the_names(tmp_path, tiny_co
         (wide, "of another shape: conv1.weight"),
         ({**state, "strange": torch.zeros(1)}, "not of the image encoder: strange"),
         (nan, "not finite (ln_post.bias)"),
+        ({name: torch.zeros_like(value) for name, value in state.items()}, "nothing but zeros"),
     ):
         save_file(content, tmp_path / "w.safetensors")
         with pytest.raises(ModelError, match="--pretrained") as caught:

@@ -265,6 +265,7 @@ def test_a_hub_that_gives_nothing(monkeypatch, reason, cure):
         (lambda state: state.update(extra=torch.ones(2)), "not of the image encoder: extra"),
         (lambda state: state.update({"norm.weight": torch.ones(3)}), "of another shape: norm.weight"),
         (lambda state: state["norm.weight"].fill_(torch.nan), "not finite (norm.weight)"),
+        (lambda state: [value.zero_() for value in state.values()], "nothing but zeros"),
         (lambda state: state.update({"norm.weight": torch.ones(64, dtype=torch.int32)}), "holds int32"),
         (lambda state: state.update(pos_embed=torch.ones(3)), "does not fill the image encoder"),
         (lambda state: state.clear() or state.update({"conv1.weight": torch.ones(2)}), "missing: "),
