@@ -134,7 +134,7 @@ class Drift:
             kind = words[int(value > high)]
             changes[kind] = Change(
                 f"the last {self.window} photographs are {kind} than the references and the first "
-                f"{self.window} ({value:.3g}, before {low:.3g} to {high:.3g})",
+                f"{self.window} ({value:.4g}, before {low:.4g} to {high:.4g})",
                 order[0].name,
             )
         return changes
@@ -150,7 +150,7 @@ class Drift:
         return {
             "higher scores": Change(
                 f"the last {self.window} photographs score higher than the first {self.window} "
-                f"(median normal_percentile {np.median(now):.3g}, before {np.median(before):.3g}), so more "
+                f"(median normal_percentile {np.median(now):.4g}, before {np.median(before):.4g}), so more "
                 "will be called anomalous",
                 highest.name,
             )

@@ -10,6 +10,7 @@ from typing import IO, Any
 from utils.files import as_file, write_csv
 
 LISTED_SKIPPED = 20  # lines about skipped files at the end of a run; skipped.csv has them all
+MOST_PERCENTILE = 99.9  # that a few normal images can show
 BOX_COLUMNS = ("x", "y", "width", "height", "area")
 COLUMNS = (
     "image",
@@ -32,7 +33,7 @@ def row_of(name: str, prediction: Any) -> dict[str, Any]:
         "score": prediction.score,
         "base_score": prediction.base_score,
         "window_score": prediction.window_score,
-        "normal_percentile": prediction.normal_percentile,
+        "normal_percentile": _capped(prediction.normal_percentile),
         "threshold": prediction.threshold,
         "anomalous": prediction.is_anomalous,
         "reason": prediction.reason or None,
@@ -42,6 +43,11 @@ def row_of(name: str, prediction: Any) -> dict[str, Any]:
         "grid": len(prediction.patch_map),
         "picture": None,
     }
+
+
+def _capped(percentile: float | None) -> float | None:
+    """A percentile of normal images to four digits; MOST_PERCENTILE stands for all above it."""
+    return None if percentile is None else float(f"{min(percentile, MOST_PERCENTILE):.4g}")
 
 
 def cells_of(row: Mapping[str, Any]) -> dict[str, Any]:

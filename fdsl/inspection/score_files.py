@@ -401,8 +401,13 @@ def finish(detector: AnomalyDetector, folder: PredictionFolder, coco: Path | Non
         if coco is not None:
             write_coco(coco, folder.folder / "scores.jsonl")
         has_sheet = write_contact_sheet(folder.folder, totals.top)
-        facts = detector_facts(detector.config)
-        if trust := trust_of(detector):
-            facts.append(("How far the threshold holds", trust))
-        write_prediction_report(folder.folder, totals, detector.threshold, facts, command_line(), has_sheet)
+        write_prediction_report(
+            folder.folder,
+            totals,
+            detector.threshold,
+            detector_facts(detector.config),
+            trust_of(detector),
+            command_line(),
+            has_sheet,
+        )
     return totals

@@ -91,7 +91,7 @@ def category_sheet(summary: CategorySummary) -> np.ndarray:
         ("Normal images with the highest scores", alarms),
         ("A sample of the rest, highest scores first", rest),
     ]
-    title = f"{summary.name}: ground truth, and heat map on one scale ({low:.3g} to {high:.3g})"
+    title = f"{summary.name}: ground truth, and heat map on one scale ({low:.4g} to {high:.4g})"
     cells = [(heading, [_cell(summary, index) for index in chosen]) for heading, chosen in blocks if chosen]
     return contact_sheet([(title, []), *cells])
 

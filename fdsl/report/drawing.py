@@ -170,8 +170,8 @@ def overlay(
     PANEL_GAP, 3)."""
     low, high = scale
     truth = "ground truth" if mask is not None and mask.any() else "ground truth: none"
-    outline = "no pixel threshold" if threshold is None else f"prediction, map >= {threshold:.3g}"
-    names = ("photo", truth, f"heat map, {low:.3g} to {high:.3g}", outline)
+    outline = "no pixel threshold" if threshold is None else f"prediction, map >= {threshold:.4g}"
+    names = ("photo", truth, f"heat map, {low:.4g} to {high:.4g}", outline)
     return strip(panels(photo, anomaly_map, mask, threshold, scale), names, caption)
 
 

@@ -36,7 +36,7 @@ def write_loss_curve(file: Path, steps: Sequence[tuple], size: tuple[int, int] =
     ]
     cv2.polylines(picture, [np.array(means)], False, (180, 90, 30), 2, cv2.LINE_AA)
     for text, corner in (
-        (f"loss {top:.3g}", (margin, margin - 12)),
+        (f"loss {top:.4g}", (margin, margin - 12)),
         ("0", (margin - 16, height - margin + 5)),
         (f"step 1 to {len(steps)}, {epoch.max()} epochs", (margin, height - margin + 28)),
     ):

@@ -60,11 +60,12 @@ def write_prediction_report(
     totals: Totals,
     threshold: Threshold | None,
     facts: Sequence[tuple[str, str]],
+    trust: str,
     command: str,
     has_sheet: bool,
 ) -> None:
-    """Writes report.html: the decision with a threshold that can be moved, a histogram of all scores, and the
-    highest-scoring photographs with their pictures."""
+    """Writes report.html: the decision with a threshold that can be moved and `trust` (how far it holds), a
+    histogram of all scores, and the highest-scoring photographs with their pictures."""
     limit = None if threshold is None else threshold.score
     count = f"{totals.scored:,}"
     write_page(
@@ -76,6 +77,7 @@ def write_prediction_report(
         totals=totals,
         threshold=threshold,
         facts=facts,
+        trust=trust,
         command=command,
         has_sheet=has_sheet,
         digits=digits_of([*(row["score"] for row in (*totals.top, *totals.sample)), limit]),

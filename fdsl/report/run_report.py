@@ -183,6 +183,7 @@ def _section(item: CategorySummary, folder: Path) -> dict[str, Any]:
         "ap": per_cent(item.metrics.get("ap_sp"), DASH),
         "plots": [Markup(plot) for plot in plots],
         "range": charts.score_range(item.scores, item.score_threshold),
+        "digits": item.digits,
         "threshold": item.score_threshold,
         "point": charts.operating_point(*scores),
         "map_threshold": item.map_threshold,

@@ -23,7 +23,7 @@ export function showDecision() {
     slider.max = high;
   }
   slider.value = value;
-  if (document.activeElement !== $("threshold")) $("threshold").value = Number(value.toPrecision(6));
+  if (document.activeElement !== $("threshold")) $("threshold").value = scoreText(value);
   $("source").textContent = state.threshold.source;
   $("trust").textContent = state.trust;
   $("rate").parentElement.hidden = state.rates.length === 0;
@@ -58,7 +58,7 @@ function showScores(findings, low, high, value) {
 $("slider").addEventListener("input", () => moveThreshold($("slider").valueAsNumber));
 $("threshold").addEventListener("change", () => {
   moveThreshold($("threshold").valueAsNumber);
-  if (!isFinite($("threshold").valueAsNumber)) $("threshold").value = Number(state.threshold.score.toPrecision(6));
+  if (!isFinite($("threshold").valueAsNumber)) $("threshold").value = scoreText(state.threshold.score);
 });
 $("rate").addEventListener("change", tried(async () => {
   if (!$("rate").value) return showDecision();

@@ -121,7 +121,7 @@
     if (!isFinite(value)) return;
     state.thresholds[state.category] = value;
     item.slider.value = value;
-    item.section.querySelector(".threshold-value").value = Number(value.toPrecision(6));
+    item.section.querySelector(".threshold-value").value = scoreText(value, item);
     const tally = item.labels ? ofLabelled(item) : ofAll(item, value);
     const share = (part, whole) => whole ? part / whole : NaN;
     const recall = share(tally.detected, tally.detected + tally.missed);

@@ -34,7 +34,7 @@ def finished(folder, count):
     for number in range(count):
         run.add(row(number), None, None)
     totals = run.finish(4)
-    write_prediction_report(folder, totals, None, [], "command", False)
+    write_prediction_report(folder, totals, None, [], "", "command", False)
     return totals, (folder / "report.html").read_text()
 
 
@@ -45,6 +45,18 @@ def test_a_large_runs_report_has_a_sample_and_says_so(tmp_path):
     numbers = [int(one["image"].removesuffix(".png")) for one in totals.sample]
     assert numbers == sorted(set(numbers)) and numbers[0] < 200 and numbers[-1] > 1000
     assert finished(tmp_path / "again", RANKED + 700)[0].sample == totals.sample
+
+
+def test_how_it_was_made_is_closed_and_how_far_the_threshold_holds_is_not(tmp_path):
+    run = PredictionFolder(tmp_path, prediction_config())
+    run.add(row(1), None, None)
+    facts, trust = [("Precision", "bfloat16")], "Trust the ranking more than the decision."
+    write_prediction_report(
+        tmp_path, run.finish(4), Threshold(0.210744, 0.1, "given"), facts, trust, "command", False
+    )
+    closed, _, shown = (tmp_path / "report.html").read_text().split("<header")[1].partition("</details>")
+    assert '<details class="how"><summary>' in closed and "bfloat16" in closed and "command" in closed
+    assert trust in shown and 'value="0.2107"' in shown
 
 
 def test_a_small_runs_report_has_none(tmp_path):
@@ -61,7 +73,7 @@ def inspected(folder, count, **more):
     run = PredictionFolder(folder, prediction_config())
     for one in rows:
         run.add(one, None, None)
-    write_prediction_report(folder, run.finish(4), Threshold(0.1, 0.1, "given"), [], "command", False)
+    write_prediction_report(folder, run.finish(4), Threshold(0.1, 0.1, "given"), [], "", "command", False)
     text = (folder / "report.html").read_text()
     data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
     return text, json.loads(data[1])

@@ -116,7 +116,7 @@ def test_a_photograph_that_cannot_be_judged_is_never_flipped(browser, tmp_path):
     for number in range(8):
         run.add(photograph(number, reasons.get(number)), None, None)
     limit = Threshold(0.15, 0.15, "given")
-    write_prediction_report(tmp_path, run.finish(4), limit, [], "command", False)
+    write_prediction_report(tmp_path, run.finish(4), limit, [], "", "command", False)
     browser.get((tmp_path / "report.html").as_uri())
     for at in (0.15, 0.001, 0.1, 0.2, 0.25):
         value = slide(browser, at)
