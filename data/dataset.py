@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from data.augment import chance, mosaic, random_crop
 from data.images import MAX_PIXELS, mask_files, open_image, open_mask
 from data.records import Record, stable_seed, with_masks
+from data.region_of_interest import MaskFolders
 from data.synthetic import draw_defect
 from data.tensors import image_to_pixels, mask_to_tensor, photograph_to_pixels
 from utils.config import AUGMENTATIONS, SYNTHETIC
@@ -35,7 +36,7 @@ DEFECT_PROBABILITY = 0.5  # of a normal image, with synthetic defects
 
 class InspectionDataset(Dataset):
     """The records as they are. Items: image (3,S,S), with a `layout` of tiles (1+T,3,S,S), mask (1,S,S),
-    category, path.
+    category, path. With `masks` of what counts the image has one as its fourth channel.
 
     A record without a mask has a mask of zeros. An unreadable file raises DataError when its item is taken.
     """
@@ -47,17 +48,25 @@ class InspectionDataset(Dataset):
         image_size: int,
         max_pixels: int = MAX_PIXELS,
         grey: GreyRange | None = None,
+        masks: MaskFolders | None = None,
     ):
         self.root, self.records, self.max_pixels = Path(root), list(records), max_pixels
-        self.image_size, self.grey = image_size, grey
+        self.image_size, self.grey, self.masks = image_size, grey, masks
         self.layout: TileLayout | None = None  # set once the references are known
 
     def __len__(self) -> int:
         return len(self.records)
 
+    def photograph(self, record: Record) -> Image.Image:
+        """One of its records' RGB photographs, as a detector takes it; DataError."""
+        path = self.root / record.image_path
+        photo = open_image(path, self.max_pixels, self.grey)
+        return photo if self.masks is None else self.masks.on(photo, path)
+
     def __getitem__(self, index: int) -> dict:
         record = self.records[index]
-        image, mask = load(self.root, record, self.max_pixels, self.grey)
+        image = self.photograph(record)
+        mask = open_mask(self.root / record.mask_path, self.max_pixels) if record.mask_path else None
         return {
             "image": photograph_to_pixels(image, self.image_size, self.layout),
             "mask": mask_to_tensor(mask, self.image_size),

@@ -20,6 +20,7 @@ from PIL import Image
 from data.grey import doubts_of
 from data.images import MAX_PIXELS, open_image, pages_left_out, to_rgb, upright
 from data.inputs import list_images
+from data.region_of_interest import MaskFolders
 from data.tensors import photograph_to_pixels
 from utils.archives import is_file
 from utils.errors import DataError
@@ -128,9 +129,10 @@ def read_ahead(
     layout: TileLayout | None = None,
     stamped: bool = False,
     grey: GreyRange | None = None,
+    masks: MaskFolders | None = None,
 ) -> Iterator[Loaded]:
     """The photographs of (name, path) in order, read by `threads` threads, at most `ahead` of them in
-    advance."""
+    advance; with `masks` each one has its own."""
 
     def read(name: str, path: Path) -> Loaded:
         stamp = None
@@ -138,6 +140,7 @@ def read_ahead(
             stamp = stamp_of(path) if stamped and is_file(path) else None
         try:
             photo = open_image(path, max_pixels, grey)
+            photo = photo if masks is None else masks.on(photo, path)
             pixels = photograph_to_pixels(photo, size, layout)
             doubt = _pages(path) or "".join(doubts_of([path], grey, max_pixels))
             if stamped and stamp is None:

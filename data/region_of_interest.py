@@ -1,15 +1,18 @@
-"""The mask of what counts in each photograph, from --roi and --ignore, or as it is drawn on the page."""
+"""The mask of what counts in each photograph, from --roi and --ignore, or as it is drawn on the page: one for
+all photographs, or from a folder one for each, which then travels with its photograph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from data.images import open_image
+from data.images import IMAGE_SUFFIXES, open_image
+from data.masks import key
 from utils.config import MethodConfig
 from utils.errors import DataError
 from utils.text import printable
@@ -18,22 +21,139 @@ WHITE = 128  # grey values from here on are white
 GREYS = (48, 207)  # what lies between is neither black nor white,
 FINER = 4  # so many times finer is a drawn region before it is resized by area
 MOST_GREY = 0.05  # and so much of a mask at most: a JPEG's edges, but no photograph
+OWN = "region of interest"  # in the `info` of a photograph: its own mask (S,S) uint8
 
 
 def read_roi(options: MethodConfig, side: int) -> np.ndarray | None:
     """(side, side) uint8, 255 where photographs are evaluated, from `options.roi` and `options.ignore`,
-    resized by area; None without either. DataError for what is no mask, and where nothing is left."""
+    resized by area; None without either, and where one names a folder (`MaskFolders`). DataError for what is
+    no mask, and where nothing is left."""
+    given = _given(options)
+    return None if not given or _folders(given) else _combined(given, side)
+
+
+def _given(options: MethodConfig) -> dict[str, Path]:
+    """Flag -> what it names."""
     given = {"--roi": options.roi, "--ignore": options.ignore}
-    masks = {flag: _read(flag, Path(path), side) for flag, path in given.items() if path is not None}
-    if not masks:
-        return None
+    return {flag: Path(path) for flag, path in given.items() if path is not None}
+
+
+def _folders(given: Mapping[str, Path]) -> list[str]:
+    """The flags that name a folder."""
+    return [flag for flag, path in given.items() if path.is_dir()]
+
+
+def _combined(files: Mapping[str, Path], side: int) -> np.ndarray:
+    """What the masks of the flags leave to evaluate."""
+    masks = {flag: _read(flag, path, side) for flag, path in files.items()}
     inside = masks.get("--roi", np.full((side, side), 255, np.uint8)).astype(np.float32)
     outside = masks.get("--ignore", np.zeros((side, side), np.uint8)).astype(np.float32)
     left = np.rint(inside * (255 - outside) / 255).astype(np.uint8)
     if not left.any():
-        flag, path = next((flag, path) for flag, path in given.items() if path is not None)
+        flag, path = next(iter(files.items()))
         raise DataError(f"{flag} {printable(path)}: leaves nothing to evaluate; {CURES[flag]}")
     return left
+
+
+class MaskFolders:
+    """The masks of photographs, where --roi or --ignore names a folder of them.
+
+    The mask of a photograph is the one whose path in the folder, without its suffix, the photograph's path
+    ends with: `line/7.png` before `7.png`.
+    """
+
+    def __init__(self, options: MethodConfig, side: int, grid: int) -> None:
+        """Of images of `side` pixels and `grid` patches. DataError for a folder without a mask."""
+        self.side, self.grid, self._given = side, grid, _given(options)
+        self._masks = {flag: _masks_by_stem(flag, self._given[flag]) for flag in _folders(self._given)}
+
+    @classmethod
+    def of(cls, options: MethodConfig, side: int, grid: int) -> MaskFolders | None:
+        """None where no folder is named."""
+        return cls(options, side, grid) if _folders(_given(options)) else None
+
+    def __str__(self) -> str:
+        return ", ".join(f"{flag} {printable(self._given[flag])}" for flag in self._masks)
+
+    def files(self, photograph: str | Path) -> dict[str, Path]:
+        """Flag -> the mask of a photograph, by its path; DataError where there is none, or not one alone."""
+        return {
+            flag: self._file(flag, Path(photograph)) if flag in self._masks else given
+            for flag, given in self._given.items()
+        }
+
+    def _file(self, flag: str, photograph: Path) -> Path:
+        name, folder = printable(photograph.name), printable(self._given[flag])
+        path = _keys(Path(os.path.abspath(photograph)))
+        ending = [mask for mask in self._masks[flag].get(path[-1], []) if path[-len(mask[1]) :] == mask[1]]
+        longest = max((len(keys) for _, keys in ending), default=0)
+        found = [mask for mask, keys in ending if len(keys) == longest]
+        if not found:
+            stem = printable(photograph.stem)
+            raise DataError(f"{flag} {folder}: holds no mask of {name}; put {stem}.png there")
+        if len(found) > 1:
+            first, second = (printable(mask.relative_to(self._given[flag])) for mask in found[:2])
+            raise DataError(
+                f"{flag} {folder}: {first} and {second} are two masks of {name}; which one is meant? "
+                "Remove the other one"
+            )
+        return found[0]
+
+    def on(self, photograph: Image.Image, path: str | Path) -> Image.Image:
+        """The photograph of a path with its mask; DataError as `files`, and where that leaves no patch."""
+        files = self.files(path)
+        roi = _combined(files, self.side)
+        patches = np.asarray(Image.fromarray(roi).resize((self.grid, self.grid), Image.Resampling.BOX))
+        if patches.max() < WHITE:
+            flag, mask = next(iter(files.items()))
+            raise DataError(
+                f"{flag} {printable(mask)}: covers no patch by half; draw it larger, or take a larger "
+                "--image-size"
+            )
+        photograph.info[OWN] = roi
+        return photograph
+
+
+def _masks_by_stem(flag: str, folder: Path) -> dict[str, list[tuple[Path, list[str]]]]:
+    """Key of a stem -> the masks in a folder, and in those below it, that are called so, with the keys of
+    their paths in it."""
+    found: dict[str, list[tuple[Path, list[str]]]] = {}
+    for place, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            mask = Path(place, name)
+            if mask.suffix.lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                keys = _keys(mask.relative_to(folder))
+                found.setdefault(keys[-1], []).append((mask, keys))
+    if not found:
+        raise DataError(f"{flag} {printable(folder)}: holds no mask; put one for each photograph there")
+    return found
+
+
+def _keys(path: Path) -> list[str]:
+    """The parts of a path as names are compared, without the suffix."""
+    return [key(part) for part in (*path.parts[:-1], path.stem)]
+
+
+def own_roi(photograph: Image.Image) -> np.ndarray | None:
+    """A photograph's own mask (S,S) uint8; None where it has none."""
+    return photograph.info.get(OWN)
+
+
+def with_roi_of(photograph: Image.Image, copy: Image.Image) -> Image.Image:
+    """A copy of a photograph with its mask."""
+    if (roi := own_roi(photograph)) is not None:
+        copy.info[OWN] = roi
+    return copy
+
+
+def without_roi(photograph: Image.Image) -> Image.Image:
+    """The photograph without a mask of its own."""
+    if own_roi(photograph) is None:
+        return photograph
+    bare = photograph.copy()
+    del bare.info[OWN]
+    return bare
 
 
 @dataclass(frozen=True)
@@ -68,8 +188,6 @@ CURES = {
 
 def _read(flag: str, path: Path, side: int) -> np.ndarray:
     """The mask in a file, (side, side) uint8: 255 where a pixel is white all over."""
-    if path.is_dir():
-        raise DataError(f"{flag} {printable(path)}: is a folder; give one mask, which counts for all images")
     try:
         grey = np.asarray(open_image(path).convert("L"))
     except DataError as error:

@@ -5,6 +5,7 @@ import torch
 from PIL import Image
 
 from data.images import image_to_array, photograph_to_array
+from data.region_of_interest import own_roi
 from utils.tile_layout import TileLayout
 
 
@@ -15,8 +16,12 @@ def image_to_pixels(image: Image.Image, size: int) -> torch.Tensor:
 
 def photograph_to_pixels(image: Image.Image, size: int, layout: TileLayout | None = None) -> torch.Tensor:
     """What a detector takes: the resized image (3,size,size) uint8; with tiles (1+T,3,size,size), first the
-    whole image and then its tiles."""
-    return torch.from_numpy(photograph_to_array(image, size, layout and layout.crops))
+    whole image and then its tiles. A mask of its own is a fourth channel."""
+    pixels = torch.from_numpy(photograph_to_array(image, size, layout and layout.crops))
+    roi = own_roi(image)
+    if roi is None:
+        return pixels
+    return torch.cat([pixels, torch.from_numpy(roi).expand(*pixels.shape[:-3], 1, size, size)], -3)
 
 
 def mask_to_tensor(mask: Image.Image | None, size: int) -> torch.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from data.records import stable_seed
+from data.region_of_interest import with_roi_of, without_roi
 from utils.tile_layout import TileLayout
 
 # How far two photographs of the same part may differ when nobody moved the camera on purpose.
@@ -19,11 +20,12 @@ MOST_LIGHT = 0.10  # brightness and contrast
 
 
 def rotated(photo: Image.Image, count: int) -> Iterator[Image.Image]:
-    """The RGB photograph and its copies rotated about the centre by 360/count degrees each: `count` in all.
+    """The RGB photograph and its copies rotated about the centre by 360/count degrees each: `count` in all,
+    without masks of their own.
 
     The frame stays; what comes in from outside repeats the photograph's edge.
     """
-    yield photo
+    yield without_roi(photo)
     for step in range(1, count):
         yield _moved(photo, _rotation(photo.size, 360 * step / count), cv2.BORDER_REPLICATE)
 
@@ -66,7 +68,8 @@ def _source_places(size: tuple[int, int], count: int, grid: int, layout: TileLay
 
 
 def varied(photo: Image.Image, count: int, seed: int = 0) -> Iterator[Image.Image]:
-    """`count` copies of the RGB photograph, each shifted, rotated, scaled and lit a little differently.
+    """`count` copies of the RGB photograph, each shifted, rotated, scaled and lit a little differently; its
+    mask stays as it is.
 
     The same (photograph size, count, seed) gives the same variation in every process.
     """
@@ -78,7 +81,8 @@ def varied(photo: Image.Image, count: int, seed: int = 0) -> Iterator[Image.Imag
         pixels = np.asarray(_moved(photo, matrix, cv2.BORDER_REFLECT_101), dtype=np.float32)
         middle = pixels.mean()
         lit = (pixels - middle) * (1 + MOST_LIGHT * contrast) + middle * (1 + MOST_LIGHT * light)
-        yield Image.fromarray(np.clip(np.rint(lit), 0, 255).astype(np.uint8))
+        copy = Image.fromarray(np.clip(np.rint(lit), 0, 255).astype(np.uint8))
+        yield with_roi_of(photo, copy)
 
 
 def _rotation(size: tuple[int, int], degrees: float, scale: float = 1) -> np.ndarray:

@@ -19,11 +19,12 @@ from torch import Tensor
 from data.grey import find_range
 from data.images import MAX_PIXELS, open_image
 from data.photographs import as_photograph, each_image, in_batches
+from data.region_of_interest import MaskFolders
 from fdsl.config.decision import LOWEST_RATE, Threshold
 from fdsl.config.presets import PRESETS, with_preset
 from fdsl.config.resolve import backbone_config, method_config
 from fdsl.config.run_config import FittedConfig
-from fdsl.detector_state import STATISTICS, grey_of, restored, sizes_of, statistics_in, tensors_of
+from fdsl.detector_state import STATISTICS, grey_of, restored, sizes_of, statistics_in, tensors_of, with_masks
 from fdsl.factory import build_detector, detector_config, moved_config
 from fdsl.prediction import Prediction
 from fdsl.references.reference_checks import statistics_of_references, usable_references
@@ -45,7 +46,7 @@ from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set
 from fdsl.thresholds.threshold import NormalScores, batch_threshold, labelled_threshold, require_both_kinds
 from models.backbone import Backbone
 from models.detector import Detector
-from models.features import fuse
+from models.features import CHANNELS, fuse
 from models.method import Method
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.archives import held_in_memory
@@ -129,6 +130,9 @@ class AnomalyDetector:
     def __init__(self, detector: Detector, config: FittedConfig) -> None:
         self.config = replace(config, fingerprint=detector.backbone.fingerprint)
         self.scorer = Scorer(detector)
+        self.masks: MaskFolders | None = None  # of its photographs, where --roi or --ignore names folders
+        if detector.roi is None:
+            self.masks = MaskFolders.of(config.detector.options, detector.image_size, detector.grid)
         self.threshold: Threshold | None = None
         self.normal: NormalScores | None = None
         self.grey: GreyRange | None = None  # of photographs of more than 8 bits
@@ -272,7 +276,7 @@ class AnomalyDetector:
         options = replace(self.config.detector.options, roi=name, ignore=None)
         config = replace(self.config, detector=replace(self.config.detector, options=options))
         detector.restrict(torch.from_numpy(mask.copy()))
-        self.config, detector.method.options = config, options
+        self.config, detector.method.options, self.masks = config, options, None
 
     @_whatever_the_default_device
     def fit(
@@ -327,7 +331,7 @@ class AnomalyDetector:
         self.kept = files
         self.config = replace(self.config, references=len(photographs), rotations=1)
         if self.scorer.detector.is_transductive:
-            seen = (as_photograph(image, grey, self.max_pixels) for image in tested)
+            seen = (self._photograph(image, grey, "a test image") for image in tested)
             encode_test_images(self.scorer, seen, len(tested), room)
         if not photographs:
             return
@@ -342,14 +346,23 @@ class AnomalyDetector:
                 logger.warning("warning: %s", _outlier_sentence(given, self.normal.outlier))
             self.calibrate(false_alarm_rate)
 
+    def _photograph(self, image: Photograph, grey: GreyRange | None, name: str) -> Image.Image:
+        """One image as an upright RGB photograph, with its own mask where there are some; DataError, which
+        calls it by its `name`."""
+        photo = as_photograph(image, grey, self.max_pixels, name)
+        if self.masks is None:
+            return photo
+        if not isinstance(image, (str, Path)):
+            raise DataError(f"{name} has no path, by which its mask in {self.masks} is found; give paths")
+        return self.masks.on(photo, image)
+
     def _usable(
         self, given: Sequence[Photograph], grey: GreyRange | None
     ) -> tuple[list[Photograph], list[Image.Image], list[KeptReference]]:
         """The references that count (fdsl/references/reference_checks.py): as given, as RGB photographs and
         as files."""
         photographs = [
-            as_photograph(image, grey, self.max_pixels, f"references[{place}]")
-            for place, image in enumerate(given)
+            self._photograph(image, grey, f"references[{place}]") for place, image in enumerate(given)
         ]
         names = [_name_of(image, number) for number, image in enumerate(given, start=1)]
         usable, files = usable_references(photographs, names, self.image_size), kept(given, self.kept)
@@ -447,7 +460,7 @@ class AnomalyDetector:
             else:
                 once.setdefault(digest, image)
         images = list(once.values())
-        photographs = [as_photograph(image, self.grey, self.max_pixels) for image in images]
+        photographs = [self._photograph(image, self.grey, "a calibration image") for image in images]
         reasons = [self._reason(one) for one in statistics_of_references(photographs, self.image_size)]
         for number, (image, reason) in enumerate(zip(images, reasons), start=1):
             if reason:
@@ -526,7 +539,7 @@ class AnomalyDetector:
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
         """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
         opened = (
-            (image, as_photograph(image, self.grey, self.max_pixels, f"images[{place}]"))
+            (image, self._photograph(image, self.grey, f"images[{place}]"))
             for place, image in enumerate(each_image(images)[0])
         )
         for batch in in_batches(opened, batch_size):
@@ -542,7 +555,8 @@ class AnomalyDetector:
 
     @_whatever_the_default_device
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """RGB photographs -> (B,3,S,S) uint8, resized; with tiles (B,1+T,3,S,S)."""
+        """RGB photographs -> (B,3,S,S) uint8, resized; with tiles (B,1+T,3,S,S); their own masks are a fourth
+        channel."""
         return self.scorer.to_batch(photographs)
 
     @_whatever_the_default_device
@@ -558,7 +572,7 @@ class AnomalyDetector:
         maps, scores = fused_scores(raw, self.scorer.detector.settings, self.config.image_score)
         limit, scale = self.threshold, self.heat_scale
         whole = (batch if batch.dim() == 4 else batch[:, 0]).cpu().numpy()
-        statistics = [statistics_of(image) for image in whole]
+        statistics = [statistics_of(image[:CHANNELS]) for image in whole]
         return [
             Prediction(
                 score=score,
@@ -610,14 +624,18 @@ class AnomalyDetector:
         model_config: str | None = None,
         device: str = "auto",
         precision: str | None = None,
+        roi: str | Path | None = None,
+        ignore: str | Path | None = None,
     ) -> AnomalyDetector:
         """The detector that `save` wrote; on the same machine it gives the same scores to the last bit.
 
-        `pretrained` and `model_config` say where the backbone's files lie now. Raises ModelError for another
-        backbone, ConfigError for another precision or a file that `save` did not write.
+        `pretrained` and `model_config` say where the backbone's files lie now; `roi` and `ignore` where the
+        masks of the photographs lie, of a detector that was fitted with folders of them. Raises ModelError
+        for another backbone, ConfigError for another precision or a file that `save` did not write.
         """
         tensors, config, threshold = load_detector(as_file("detector", file))
         config = moved_config(config, file, pretrained, model_config, device, precision)
+        config = with_masks(config, file, tensors, roi, ignore)
         detector, normal = restored(file, config, tensors)
         self = cls(detector, config)
         self.threshold, self.normal = threshold, normal

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +19,18 @@ from models.features import EMBEDDING
 from models.matching.candidates import UNRESTRICTED, PerWindowTopK, SharedTopK
 from models.method import Memories
 from models.methods.batch import BatchMemory
+from utils.config import MethodConfig
 from utils.errors import ConfigError, ModelError
 from utils.grey_range import GreyRange
 from utils.image_statistics import PER_IMAGE
 from utils.memory import is_out_of_memory
-from utils.text import one_line
+from utils.text import one_line, printable
 from utils.tile_layout import MOST_IN_ALL, TileLayout
 
 # What tensors that are not all there, or of other shapes, raise.
 UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
 ROI, LAYOUT = "roi", "tiles.layout"  # where there are some
+IN_FOLDERS = torch.empty(0, dtype=torch.uint8)  # in place of a ROI that comes with each photograph
 PRIOR = "prior"  # of NormalScores, where there is one
 SIZES, GREY, STATISTICS = "references.sizes", "grey.range", "references.statistics"
 # Name in the file -> that of Memories.
@@ -56,8 +59,8 @@ def tensors_of(
     tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
     if grey is not None:
         tensors[GREY] = torch.tensor([grey.low, grey.high], dtype=torch.float64)
-    if detector.roi is not None:
-        tensors[ROI] = detector.roi
+    if _names_roi(method.options):
+        tensors[ROI] = IN_FOLDERS if detector.roi is None else detector.roi
     if detector.layout is not None:
         tensors[LAYOUT] = torch.tensor([detector.layout.rows, detector.layout.columns])
     if normal is not None:
@@ -182,15 +185,46 @@ def _require(holds: bool, sentence: str) -> None:
 
 def restore_roi(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
     """Gives the detector the mask of what counts, where it has one; ConfigError for one that cannot be."""
-    options, roi = detector.method.options, tensors.get(ROI)
-    named = options.roi is not None or options.ignore is not None
+    roi = tensors.get(ROI)
     sentence = "its region of interest is not there, or one is that it does not name"
-    _require(named == (roi is not None), sentence)
-    if roi is not None:
+    _require(_names_roi(detector.method.options) == (roi is not None), sentence)
+    if roi is not None and len(roi):
         side = detector.image_size
         fits = roi.shape == (side, side) and roi.dtype == torch.uint8
         _require(fits, "its region of interest has another size")
         detector.restrict(roi)
+
+
+def _names_roi(options: MethodConfig) -> bool:
+    return options.roi is not None or options.ignore is not None
+
+
+def with_masks(
+    config: FittedConfig,
+    file: str | Path,
+    tensors: Mapping[str, Tensor],
+    roi: str | Path | None,
+    ignore: str | Path | None,
+) -> FittedConfig:
+    """The configuration of a saved detector whose photographs have their masks in folders, with these in
+    place of those that it names; ConfigError where there are none, or for a detector without folders."""
+    given = {name: str(place) for name, place in (("roi", roi), ("ignore", ignore)) if place is not None}
+    options, own = config.detector.options, tensors.get(ROI)
+    in_folders = own is not None and not len(own) and _names_roi(options)
+    for name in given:
+        if not in_folders or getattr(options, name) is None:
+            raise ConfigError(
+                f"--{name} {printable(given[name])}: {printable(file)} was not made with such a folder of "
+                "masks, and holds what it needs; leave it out."
+            )
+    options = replace(options, roi=given.get("roi", options.roi), ignore=given.get("ignore", options.ignore))
+    folders = [Path(place) for place in (options.roi, options.ignore) if place is not None]
+    if in_folders and not any(place.is_dir() for place in folders):
+        raise ConfigError(
+            f"{printable(file)}: the masks of its photographs were in {printable(folders[0])}, and there is "
+            "no such folder; name the folder of the masks with --roi or --ignore, as when it was made."
+        )
+    return replace(config, detector=replace(config.detector, options=options))
 
 
 def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:

@@ -97,7 +97,7 @@ class Detector(nn.Module):
         features = self.features(views, views_of(images))
         maps = self.final_maps(views, features, match)
         found = self.method.combine(maps, features, self.side)
-        return replace(found, base=self._counted(found.base))
+        return replace(found, base=self._counted(found.base, views.roi))
 
     def features(self, views: Views, originals: Views) -> Features:
         """The features of whole images, of which the method may know some; `originals`: where they came
@@ -108,11 +108,13 @@ class Detector(nn.Module):
     def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> FinalMaps:
         """The method's final maps of images with these features, of their tiles and windows."""
         raw = self.whole.raw_maps(self.method, [features], self.memories.whole, match)
-        whole = self._final(raw)
-        tiles = None if views.tiles is None else self._final(self.raw_tile_maps(views, features, match))
+        whole = self._final(raw, views.roi)
+        tiles = None
+        if views.tiles is not None:
+            tiles = self._final(self.raw_tile_maps(views, features, match), views.roi)
         windows = None
         if self.windows is not None:
-            windows = self._final(self.raw_window_maps(views, raw, whole, match))
+            windows = self._final(self.raw_window_maps(views, raw, whole, match), views.roi)
         return FinalMaps(whole, tiles, windows)
 
     @torch.no_grad()
@@ -158,12 +160,13 @@ class Detector(nn.Module):
     def scale_maps(self, images: Tensor, match: Matching | None = None) -> Tensor:
         """One map (S,B,G,G) for each of the method's `scales`, before they are brought together: the mean of
         the maps of that group."""
-        refined = self._counted(self.method.refine(self.raw_maps(views_of(images).whole, match)))
+        views = views_of(images)
+        refined = self._counted(self.method.refine(self.raw_maps(views.whole, match)), views.roi)
         return torch.stack([group.mean(0) for group in refined.chunk(len(self.method.scales))])
 
-    def _final(self, raw: Tensor) -> Tensor:
+    def _final(self, raw: Tensor, roi: Tensor | None) -> Tensor:
         """Raw maps (M,B,G,G) -> refined ones on one scale, zero where patches do not count."""
-        return self._counted(self.method.final(self.method.refine(raw)))
+        return self._counted(self.method.final(self.method.refine(raw)), roi)
 
     def restrict(self, roi: Tensor | None) -> None:
         """From now on patches count where `roi` (S,S) uint8 is 255, by the larger part of their area: in the
@@ -185,13 +188,17 @@ class Detector(nn.Module):
             if self.roi is None:
                 found = torch.ones(size, dtype=torch.bool)
             else:
-                found = F.adaptive_avg_pool2d(self.roi[None].float() / 255, size)[0] >= HALF
+                found = counting(self.roi[None], height, width)[0]
             self.counting[size] = found.to(self.backbone.device)
         return self.counting[size]
 
-    def _counted(self, maps: Tensor) -> Tensor:
-        """Maps (...,H,W) with zeros where patches do not count."""
-        return maps if self.roi is None else maps * self.counts(maps.shape[-2], maps.shape[-1])
+    def _counted(self, maps: Tensor, roi: Tensor | None) -> Tensor:
+        """Maps (...,B,H,W) with zeros where patches do not count: by the images' own masks `roi` (B,S,S),
+        where they have some."""
+        height, width = maps.shape[-2:]
+        if roi is not None:
+            return maps * counting(roi, height, width).to(maps.device)
+        return maps if self.roi is None else maps * self.counts(height, width)
 
     @property
     def _like(self) -> Tensor:
@@ -360,6 +367,12 @@ class Detector(nn.Module):
             logger.warning("Out of memory: going on without what was encoded before.")
             return True
         return self.windows is not None and self.windows.halve(images * self.whole.tokens)
+
+
+def counting(roi: Tensor, height: int, width: int) -> Tensor:
+    """Masks (B,S,S) uint8 -> which of height x width patches are white by the larger part of their area,
+    (B,height,width) bool."""
+    return F.adaptive_avg_pool2d(roi.float() / 255, (height, width)) >= HALF
 
 
 def _join_tokens(parts: Sequence[Tensor]) -> Tensor:

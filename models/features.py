@@ -24,15 +24,17 @@ EMBEDDING = "embedding"
 RAW_TOKENS = "raw_tokens"
 PROJECTED = "projected"
 
+CHANNELS = 3  # of a photograph
 TOP1_SHARE = 0.01  # the image score `top1` is the mean of this share of the highest patch scores
 
 
 class Views(NamedTuple):
     """What a detector sees of B images, uint8: the whole of each (B,3,S,S) and, where there are some, its T
-    tiles (B,T,3,S,S)."""
+    tiles (B,T,3,S,S) and its own mask `roi` (B,S,S), 255 where it is evaluated."""
 
     whole: Tensor
     tiles: Tensor | None = None
+    roi: Tensor | None = None
 
     def each(self) -> Iterator[Views]:
         """One image after the other."""
@@ -41,8 +43,11 @@ class Views(NamedTuple):
 
 
 def views_of(images: Tensor) -> Views:
-    """Images (B,3,S,S), or each before its tiles (B,1+T,3,S,S)."""
-    return Views(images) if images.dim() == 4 else Views(images[:, 0], images[:, 1:])
+    """Images (B,3,S,S), or each before its tiles (B,1+T,3,S,S); with four channels the last is their mask."""
+    whole, tiles = (images, None) if images.dim() == 4 else (images[:, 0], images[:, 1:])
+    if images.shape[-3] == CHANNELS:
+        return Views(whole, tiles)
+    return Views(whole[:, :CHANNELS], None if tiles is None else tiles[:, :, :CHANNELS], whole[:, CHANNELS])
 
 
 class Features(NamedTuple):

@@ -145,15 +145,16 @@ class MethodConfig(Options):
     roi: str | None = option(
         None,
         short="roi",
-        metavar="MASK",
+        metavar="MASK|DIR",
         help="region of interest: patches count where this black and white image is white; it is resized to "
-        "each image",
+        "each image. A folder holds a mask for each image, of the same name",
     )
     ignore: str | None = option(
         None,
         short="ignore",
-        metavar="MASK",
-        help="patches do not count where this black and white image is white",
+        metavar="MASK|DIR",
+        help="patches do not count where this black and white image, or the one of its name in a folder, is "
+        "white",
     )
     with_batch: bool = option(
         False,

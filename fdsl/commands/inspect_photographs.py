@@ -35,7 +35,13 @@ def prepare(
         wanted.source.check()
     if wanted.output:
         keep_apart(wanted.output, wanted.inputs, wanted.references)
-    return make(), goes_in_blocks(wanted, world)
+    detector = make()
+    if wanted.source is not None and detector.masks is not None:
+        raise ConfigError(
+            f"{detector.masks} holds masks of files, and {wanted.source.shown} gives frames: fit the "
+            "detector with one mask for all of them."
+        )
+    return detector, goes_in_blocks(wanted, world)
 
 
 def inspect_in_blocks(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from data.dataset import InspectionDataset
-from data.images import open_image
+from data.region_of_interest import MaskFolders
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.inspection.reading import Reading
 from fdsl.references.rotation import fit_references
@@ -51,9 +51,7 @@ def fit_shots(
     """Fits the detector to a category's references, each in `rotations` copies (AUTO: the references decide),
     and sets what the maps of a method with scales are measured against. With a `larger` bank both match once
     what they match alike. Raises NotFinite."""
-    photographs = [
-        open_image(shots.root / record.image_path, shots.max_pixels, shots.grey) for record in shots.records
-    ]
+    photographs = [shots.photograph(record) for record in shots.records]
     try:
         if larger is None or not isinstance(rotations, int):
             rotations = fit_references(scorer, photographs, rotations)
@@ -86,18 +84,20 @@ class CategoryJob:
     @classmethod
     def of(cls, run: PlannedRun, category: str, scorer: Scorer, reading: Reading) -> CategoryJob:
         """The job of a run; `scorer`: its own, of a detector that is not yet fitted."""
-        split = run.split
+        split, detector = run.split, scorer.detector
+        masks = MaskFolders.of(run.config.detector.options, detector.image_size, detector.grid)
         shots, tested = (
             InspectionDataset(
                 split.root,
                 records,
-                scorer.detector.image_size,
+                detector.image_size,
                 max_pixels=reading.max_pixels,
                 grey=split.grey.get(category),
+                masks=masks,
             )
             for records in (split.references[category], split.records[category])
         )
-        scorer.detector.speak_of(category)
+        detector.speak_of(category)
         return cls(category, scorer, shots, tested, [run])
 
     @property
@@ -119,10 +119,7 @@ class CategoryJob:
     def _take_test_images(self, what: str) -> None:
         """Shows the detector those of the test images that stand for all."""
         chosen = standing_for_all(self.tested.records)
-        photographs = (
-            open_image(self.tested.root / record.image_path, self.tested.max_pixels, self.tested.grey)
-            for record in chosen
-        )
+        photographs = map(self.tested.photograph, chosen)
         encode_test_images(self.scorer, photographs, len(chosen), what=what)
 
     def score(self, batch: dict) -> None:
@@ -159,7 +156,7 @@ class CategoryJob:
     def same_images(self) -> tuple:
         """Jobs that are equal in this score the same arrays."""
         names = tuple(record.image_path for record in self.tested.records)
-        return names, self.tested.layout, self.tested.grey
+        return names, self.tested.layout, self.tested.grey, str(self.tested.masks)
 
     @property
     def order(self) -> tuple:

@@ -14,7 +14,7 @@ from data.dataset import files_digest
 from data.grey import find_range
 from data.images import MAX_PIXELS
 from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
-from data.region_of_interest import read_roi
+from data.region_of_interest import MaskFolders, read_roi
 from fdsl.config.describe import TRAINED_ON_TEST_IMAGES
 from fdsl.config.run_config import RunConfig
 from fdsl.references.transductive import standing_for_all
@@ -125,6 +125,12 @@ def _files_of(config: RunConfig, split: FewShotSplit) -> str:
     """Digest of the photographs, and of what counts in them where that is not everything; DataError for a
     mask of it that is none."""
     made = config.detector
+    masks = MaskFolders.of(made.options, made.backbone.image_size, grid=1)  # which are not read here
+    if masks is not None:
+        records = [one for part in (*split.references.values(), *split.records.values()) for one in part]
+        files = [masks.files(split.root / record.image_path).values() for record in records]
+        stamps = [(str(file), file.stat().st_size) for own in files for file in own]
+        return hashlib.sha256(f"{split.files}{stamps}".encode(errors="surrogateescape")).hexdigest()
     roi = read_roi(made.options, made.backbone.image_size)
     if roi is None:
         return split.files

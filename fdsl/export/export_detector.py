@@ -25,6 +25,11 @@ def export_detector(
     require_packages()
     if not detector.ready:
         raise ModelError("The detector has no references yet: call fit() before it is exported.")
+    if detector.masks is not None:
+        raise ModelError(
+            f"{detector.masks} holds a mask for each photograph, and an exported detector has one for all: "
+            "fit it with one mask."
+        )
     graph = DetectorGraph(detector.scorer.detector, detector.config.image_score)
     metadata = {
         **metadata_of(detector),

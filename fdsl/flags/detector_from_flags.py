@@ -55,6 +55,11 @@ def page_detector(args: argparse.Namespace) -> AnomalyDetector:
     """The detector of app.py's flags; ConfigError for references of one that compares what is dropped on the
     page."""
     detector = load_or_make(args)
+    if detector.masks is not None:
+        raise ConfigError(
+            f"{detector.masks} holds masks of files, and the page knows none: give one mask for all "
+            "photographs, or draw it there."
+        )
     if args.detector:
         change_references(detector, args)
     elif args.references:
@@ -126,7 +131,7 @@ def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
     use_threads(args.threads)
     places = {name: getattr(args, name) for name in (*PLACES, "device", "precision")}
     if args.detector:
-        detector = AnomalyDetector.load(args.detector, **places)
+        detector = AnomalyDetector.load(args.detector, **places, roi=args.roi, ignore=args.ignore)
         name, references = detector.config.detector.method, detector.config.references
         logger.info("detector %s: method %s, %d reference(s)", args.detector, name, references)
         return detector

@@ -220,7 +220,9 @@ def _rate(text: str) -> float | str:
 def contradiction(args: argparse.Namespace, rules: tuple[Rule, ...]) -> str:
     """The sentence that refuses flags which do not go together; "" where they do."""
     asked = Asked(vars(args))
-    asked.making = tuple(name.replace("_", "-") for name in MAKING_FLAGS if asked[name] is not None)
+    given = [name for name in MAKING_FLAGS if asked[name] is not None]
+    moved = [name for name in given if name in ("roi", "ignore") and Path(asked[name]).is_dir()]
+    asked.making = tuple(name.replace("_", "-") for name in given if name not in moved)
     return first_contradiction(rules, asked)
 
 

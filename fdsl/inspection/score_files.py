@@ -215,7 +215,8 @@ def score_items(
 
     ahead, threads = 2 * reading.batch_size, worker_count(reading.workers)
     size, layout, stamped = detector.image_size, detector.scorer.detector.layout, folder is not None
-    loaded = read_ahead(files(), size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey)
+    how = size, threads, ahead, reading.max_pixels, layout, stamped, detector.grey, detector.masks
+    loaded = read_ahead(files(), *how)
     batches = in_batches(progress(loaded, count, what), reading.batch_size)
     yield from _score_loaded(detector, batches, unreadable, folder, made, AtMost(say), known, follow)
 

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data.region_of_interest import own_roi
 from data.variants import rotated, rotated_inside, rotated_places
 from fdsl.scoring import Scorer
-from models.detector import Detector, Inside
+from models.detector import Detector, Inside, counting
 from models.matching.candidates import Masked
 from models.matching.memory_bank import nearest_of
 from utils.config import AUTO
@@ -40,7 +41,8 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
             rotations = 1
     copies = (copy for photo in photographs for copy in rotated(photo, int(rotations)))
     inside = None
-    if int(rotations) > 1 or scorer.detector.roi is not None:
+    own = any(own_roi(photo) is not None for photo in photographs)
+    if int(rotations) > 1 or own or scorer.detector.roi is not None:
         inside = in_bank(scorer.detector, photographs, int(rotations))
     scorer.fit(scorer.to_batch(copies), inside)
     return int(rotations)
@@ -49,15 +51,18 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
 def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> Inside:
     """Which patches of the rotated copies show the photographs, where these count."""
     side = detector.grid
-    counts = detector.counts(side, side).cpu().numpy()
 
-    def mask(size: tuple[int, int], layout: TileLayout | None) -> np.ndarray:
+    def mask(photo: Image.Image, layout: TileLayout | None) -> np.ndarray:
+        own, size = own_roi(photo), photo.size
+        counts = detector.counts(side, side).cpu()
+        if own is not None:
+            counts = counting(torch.from_numpy(own)[None], side, side)[0]
         shows = rotated_inside(size, rotations, side, layout)
         rows, columns = np.moveaxis(rotated_places(size, rotations, side, layout).round().astype(int), -1, 0)
-        return shows & counts[rows.clip(0, side - 1), columns.clip(0, side - 1)]
+        return shows & counts.numpy()[rows.clip(0, side - 1), columns.clip(0, side - 1)]
 
     def masks(layout: TileLayout | None) -> Tensor:
-        return torch.cat([torch.from_numpy(mask(photo.size, layout)) for photo in photographs])
+        return torch.cat([torch.from_numpy(mask(photo, layout)) for photo in photographs])
 
     return Inside(masks(None), None if detector.layout is None else masks(detector.layout))
 

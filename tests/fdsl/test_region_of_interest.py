@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.region_of_interest import Shape, drawn_roi, read_roi
+from data.region_of_interest import MaskFolders, Shape, drawn_roi, own_roi, read_roi
 from fdsl.api import AnomalyDetector
 from fdsl.detector_state import ROI, restore_roi
 from fdsl.references.rotation import inside_of
@@ -68,7 +68,6 @@ def test_what_is_no_mask_is_refused_in_one_sentence(tmp_path, left):
         (options(roi=tmp_path / "photo.png"), "neither black nor white"),
         (options(roi=tmp_path / "text.png"), "--roi .*text.png"),
         (options(ignore=tmp_path / "not there.png"), "--ignore .*not there.png"),
-        (options(roi=tmp_path), "is a folder"),
     ]
     for given, words in wrong:
         with pytest.raises(DataError, match=words) as caught:
@@ -203,3 +202,150 @@ def test_a_region_that_cannot_be_is_refused_and_changes_nothing(tiny_configs, re
     for wrong in (np.ones((64, 64), bool), np.ones((60, 80), np.uint8)):
         with pytest.raises(ConfigError, match="mask is"):
             small_detector(tiny_configs, image_size=64).restrict(wrong)
+
+
+def masks_for(folder, names, *white):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        mask(folder / name, *white)
+    return folder
+
+
+def photographs(folder, count, first=1, defect=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    files = [folder / f"{number}.png" for number in range(first, first + count)]
+    for number, file in enumerate(files, start=first):
+        Image.fromarray(texture(number, defect=defect)).save(file)
+    return files
+
+
+@pytest.mark.parametrize(
+    "masks, photograph, found",
+    [
+        (["a/1.png", "b/1.png"], "photos/a/1.jpg", "a/1.png"),
+        (["1.png", "a/1.png"], "photos/a/1.jpg", "a/1.png"),
+        (["1.png", "a/1.png"], "photos/b/1.jpg", "1.png"),
+        (["part.1.png"], "part.1.jpg", "part.1.png"),
+        (["A/Größe.PNG"], "x/a/größe.jpg", "A/Größe.PNG"),
+    ],
+)
+def test_the_mask_of_a_photograph_is_the_one_that_its_path_ends_with(tmp_path, masks, photograph, found):
+    folder = masks_for(tmp_path / "masks", masks, LEFT)
+    files = MaskFolders.of(options(roi=folder), 64, 8).files(tmp_path / photograph)
+    assert files == {"--roi": folder / found}
+
+
+@pytest.mark.parametrize(
+    "masks, photograph, words",
+    [
+        (["1.png"], "photos/2.jpg", "--roi .*masks: holds no mask of 2.jpg; put 2.png there"),
+        (["1.png", "1.bmp"], "1.jpg", "1.bmp and 1.png are two masks of 1.jpg; which one is meant"),
+        (["a/1.png"], "b/1.jpg", "holds no mask of 1.jpg"),
+    ],
+)
+def test_a_photograph_without_a_mask_of_its_own_is_one_sentence(tmp_path, masks, photograph, words):
+    folder = masks_for(tmp_path / "masks", masks, LEFT)
+    with pytest.raises(DataError, match=words) as caught:
+        MaskFolders.of(options(roi=folder), 64, 8).files(tmp_path / photograph)
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_that_cannot_be_are_refused(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="--ignore .*empty: holds no mask"):
+        MaskFolders.of(options(ignore=tmp_path / "empty"), 64, 8)
+    (photo,) = photographs(tmp_path, 1)
+    for white, words in (((), "leaves nothing to evaluate"), ((np.s_[:3, :3],), "covers no patch by half")):
+        folders = MaskFolders.of(options(roi=masks_for(tmp_path / "masks", ["1.png"], *white)), 64, 8)
+        with pytest.raises(DataError, match=f"1.png: {words}"):
+            folders.on(Image.open(photo).convert("RGB"), photo)
+    assert MaskFolders.of(options(roi=photo), 64, 8) is None and MaskFolders.of(MethodConfig(), 64, 8) is None
+
+
+def test_a_folder_and_one_mask_for_all_go_together(tmp_path):
+    folder, top = masks_for(tmp_path / "masks", ["1.png"], LEFT), mask(tmp_path / "top.png", np.s_[:30])
+    (photo,) = photographs(tmp_path, 1)
+    one = mask(tmp_path / "one.png", LEFT)
+    with_own = MaskFolders.of(options(roi=folder, ignore=top), 64, 8).on(Image.open(photo), photo)
+    assert (own_roi(with_own) == read_roi(options(roi=one, ignore=top), 64)).all()
+
+
+@pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
+@pytest.mark.parametrize("tiles, count, rotations", [(1, 3, 1), (1, 1, 4), (2, 2, 1), (1, 2, 8)])
+def test_a_folder_of_equal_masks_is_one_mask(tiny_configs, left, tmp_path, method, tiles, count, rotations):
+    """To the last bit: memory bank, threshold, maps and scores."""
+    files = photographs(tmp_path / "normal", count)
+    tested = photographs(tmp_path / "tested", 2, 30, defect=True)
+    names = [file.name for file in (*files, *tested)]
+    kind = {"windows": WindowConfig(winmode="nan", tiles=tiles), "image_size": 64, "method": method}
+    one = small_detector(tiny_configs, roi=left, **kind)
+    each = small_detector(tiny_configs, roi=masks_for(tmp_path / "masks", names, LEFT), **kind)
+    for detector in (one, each):
+        detector.fit(files, rotations=rotations)
+    assert each.threshold == one.threshold
+    ours, theirs = each.tensors(), one.tensors()
+    assert ours.keys() == theirs.keys() and len(ours[ROI]) == 0
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours if name != ROI)
+    for own, other in zip(each.predict(tested), one.predict(tested)):
+        assert own.score == other.score and (own.patch_map == other.patch_map).all()
+        assert own.to_dict() == other.to_dict()
+
+
+def test_each_photograph_counts_by_its_own_mask(tiny_configs, tmp_path):
+    normal = photographs(tmp_path / "normal", 2)
+    (first, second) = photographs(tmp_path / "tested", 2, 30, defect=True)
+    folder = masks_for(tmp_path / "masks", ["1.png", "30.png"], LEFT)
+    masks_for(folder, ["2.png", "31.png"], np.s_[:, 40:])
+    detector = small_detector(tiny_configs, method="nearest", roi=folder, image_size=64)
+    detector.fit(normal, rotations=1)
+    bank = detector.scorer.detector.memories.whole
+    assert bank.sizes == (32, 32)
+    inner = detector.scorer.detector
+    tokens = [inner.encode(detector.to_batch([Image.open(file)])).tokens[:, 0] for file in normal]
+    halves = [tokens[0].view(2, 8, 8, -1)[:, :, :4], tokens[1].view(2, 8, 8, -1)[:, :, 4:]]
+    wanted = torch.cat([half.flatten(1, 2) for half in halves], 1)
+    torch.testing.assert_close(bank.centred + bank.mean, wanted, atol=1e-6, rtol=0)
+    left, right = detector.predict([first, second])
+    assert (left.patch_map[:, 4:] == 0).all() and (left.patch_map[:, :4] > 0).any()
+    assert (right.patch_map[:, :4] == 0).all() and (right.patch_map[:, 4:] > 0).any()
+    assert right.score > left.score, "the defect lies on the right"
+
+
+def test_what_has_no_path_has_no_mask(tiny_configs, tmp_path):
+    detector = small_detector(tiny_configs, roi=masks_for(tmp_path / "masks", ["1.png"], LEFT), image_size=64)
+    with pytest.raises(DataError, match=r"references\[0\] has no path, by which its mask in --roi .*masks"):
+        detector.fit([Image.fromarray(texture(1))])
+    detector.fit(photographs(tmp_path / "normal", 1))
+    with pytest.raises(DataError, match=r"images\[0\] has no path"):
+        detector.predict(texture(2))
+    with pytest.raises(DataError, match="holds no mask of 2.png"):
+        detector.predict(photographs(tmp_path / "normal", 1, 2))
+    detector.restrict(np.full((64, 64), 255, np.uint8))
+    detector.fit([Image.fromarray(texture(1))])
+    detector.predict(texture(2))
+
+
+def test_a_saved_detector_finds_the_masks_where_they_are_named(tiny_configs, tmp_path):
+    folder = masks_for(tmp_path / "masks", ["1.png", "30.png"], LEFT)
+    detector = small_detector(tiny_configs, roi=folder, image_size=64)
+    detector.fit(photographs(tmp_path / "normal", 1))
+    (tested,) = photographs(tmp_path, 1, 30, defect=True)
+    file, before = tmp_path / "part.safetensors", detector.predict(tested)
+    detector.save(file)
+    again = AnomalyDetector.load(file, device="cpu").predict(tested)
+    assert again.score == before.score and (again.patch_map == before.patch_map).all()
+    moved = folder.rename(tmp_path / "moved")
+    with pytest.raises(
+        ConfigError, match="the masks of its photographs were in .*masks, and there is no such"
+    ):
+        AnomalyDetector.load(file, device="cpu")
+    again = AnomalyDetector.load(file, device="cpu", roi=moved)
+    assert again.predict(tested).score == before.score
+    again.add_references(photographs(tmp_path / "normal", 1, 30))
+    with pytest.raises(ConfigError, match="--ignore .* was not made with such a folder of masks"):
+        AnomalyDetector.load(file, device="cpu", roi=moved, ignore=moved)
+    whole = small_detector(tiny_configs, image_size=64)
+    whole.fit(photographs(tmp_path / "normal", 1))
+    whole.save(file)
+    with pytest.raises(ConfigError, match="--roi .* was not made with such a folder of masks"):
+        AnomalyDetector.load(file, device="cpu", roi=moved)
