@@ -59,7 +59,7 @@ from utils.log_odds import TINY
 from utils.numbers import is_finite
 from utils.options import HEADS, takes_options
 from utils.room import Room, in_memory
-from utils.text import as_file, as_text, printable
+from utils.text import as_file, as_text, one_line, printable
 
 logger = logging.getLogger("fdsl")
 
@@ -271,8 +271,9 @@ class AnomalyDetector:
         or for settings that know no region of interest, ModelError where it leaves no patch.
         """
         detector = self.scorer.detector
-        if mask.shape != (self.image_size,) * 2 or mask.dtype != np.uint8:
-            raise ConfigError(f"mask is {mask.shape} {mask.dtype}; give ({self.image_size},) * 2 uint8.")
+        shape, kind = getattr(mask, "shape", None), getattr(mask, "dtype", type(mask).__name__)
+        if shape != (self.image_size,) * 2 or kind != np.uint8:
+            raise ConfigError(f"mask is {shape} {kind}; give ({self.image_size},) * 2 uint8.")
         options = replace(self.config.detector.options, roi=name, ignore=None)
         config = replace(self.config, detector=replace(self.config.detector, options=options))
         detector.restrict(torch.from_numpy(mask.copy()))
@@ -411,6 +412,8 @@ class AnomalyDetector:
         self, references: Sequence[KeptReference], more: Sequence[Photograph], rate: float | str | None
     ) -> None:
         """Fits these references and more; nothing has changed where that fails."""
+        if isinstance(rate, str) and rate != AUTO:
+            raise ConfigError(f"false_alarm_rate is {one_line(rate, 40)}: give a number, None or {AUTO}.")
         before, other, chosen = self.kept, self.another(), self.threshold
         own = self.false_alarm_rate
         usual = None if self.normal is None else 0.01
@@ -484,6 +487,9 @@ class AnomalyDetector:
             raise ConfigError(
                 f"labels are a {type(labels).__name__}; give True or False for each photograph."
             )
+        labels = list(labels)
+        if not all(label in (True, False) for label in labels):
+            raise ConfigError("labels hold what is neither True nor False; give True where it is anomalous.")
         require_both_kinds(labels)
         scores = np.array([one.score for one in self.stream(images)])
         if len(scores) != len(labels):
@@ -537,7 +543,10 @@ class AnomalyDetector:
         return predictions[0] if single else predictions
 
     def stream(self, images: Iterable[Photograph], batch_size: int = BATCH) -> Iterator[Prediction]:
-        """`predict` for any number of photographs: yields as it goes and holds one batch at a time."""
+        """`predict` for any number of photographs: yields as it goes and holds one batch at a time.
+        ConfigError for a `batch_size` that is no whole number from 1 on."""
+        if type(batch_size) is not int or batch_size < 1:
+            raise ConfigError(f"batch_size is {str(batch_size)[:40]}; give a whole number from 1 on.")
         opened = (
             (image, self._photograph(image, self.grey, f"images[{place}]"))
             for place, image in enumerate(each_image(images)[0])

@@ -1,6 +1,9 @@
 """Copies of the references: rotated with the places of their patches, and slightly varied."""
 
+import cv2
 import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from data.variants import rotated, rotated_inside, rotated_places, varied
@@ -34,6 +37,25 @@ def test_a_patch_is_inside_where_its_centre_shows_the_photograph():
     layout = tiles_for([(90, 60)], 2, 5, 6)
     tiles = rotated_inside((90, 60), 8, 5, layout)
     assert tiles.shape == (8, len(layout) * 25) and tiles[0].all() and not tiles[1].all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    size=st.tuples(st.integers(40, 200), st.integers(40, 200)),
+    count=st.integers(2, 12),
+    grid=st.integers(3, 16),
+)
+def test_patches_more_than_half_outside_are_not_counted_and_all_others_are(size, count, grid):
+    """The part of each patch that shows the photograph, from a white one with black around it."""
+    inside = rotated_inside(size, count, grid)
+    for step in range(count):
+        middle = (size[0] - 1) / 2, (size[1] - 1) / 2
+        matrix = cv2.getRotationMatrix2D(middle, 360 * step / count, 1)
+        shown = cv2.warpAffine(np.ones(size[::-1], np.float32), matrix, size, borderValue=0)
+        fine = cv2.resize(shown, (32 * grid, 32 * grid))
+        share = fine.reshape(grid, 32, grid, 32).mean((1, 3)).ravel()
+        clear = abs(share - 0.5) > 0.06  # by so much the resized edge may lie elsewhere
+        assert np.array_equal(inside[step][clear], share[clear] > 0.5)
 
 
 def test_varied_copies_differ_a_little_and_repeat():

@@ -153,6 +153,14 @@ def test_errors_name_the_argument(made):
         (lambda: made.predict([texture(1), None]), r"images\[1\] is a NoneType"),
         (lambda: made.predict(texture(1).astype(float)), r"images\[0\] is an array"),
         (lambda: made.predict(texture(1)).mask("x"), "threshold is 'x'"),
+        (lambda: made.restrict("x"), "mask is None str"),
+        (lambda: made.restrict(np.zeros((5, 5), np.uint8)), r"mask is \(5, 5\) uint8"),
+        (lambda: made.forget(false_alarm_rate="yes"), "false_alarm_rate is yes"),
+        (lambda: made.learn_threshold([texture(1), texture(2)], [0, float("nan")]), "labels hold"),
+        (lambda: made.learn_threshold([texture(1), texture(2)], ["good", ""]), "labels hold"),
+        (lambda: made.predict([texture(1)], 0), "batch_size is 0"),
+        (lambda: made.predict([texture(1)], "x"), "batch_size is x"),
+        (lambda: list(made.stream([texture(1)], True)), "batch_size is True"),
         (lambda: AnomalyDetector.from_preset("nothing"), "name is nothing"),
     ):
         with pytest.raises((ConfigError, DataError), match=f"^{words}"):
