@@ -108,7 +108,10 @@ class Graph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.log_severity_level = threads, 4
         try:
-            self.session = onnxruntime.InferenceSession(str(file), options, providers=providers)
+            # with its fallback onnxruntime prints to stdout what is wrong, and tries the same again
+            self.session = onnxruntime.InferenceSession(
+                str(file), options, providers=providers, enable_fallback=0
+            )
             self.facts: dict[str, str] = dict(self.session.get_modelmeta().custom_metadata_map)
         except Exception as error:  # onnxruntime raises a class of its own for each kind of damage
             raise ConfigError(

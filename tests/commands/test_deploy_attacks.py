@@ -269,6 +269,14 @@ def test_a_graph_that_is_no_detectors_is_one_sentence(tmp_path, place, model):
     assert str(raised.value).isprintable() and "\n" not in str(raised.value)
 
 
+def test_a_file_whose_texts_are_none_is_one_sentence_and_nothing_is_printed(tmp_path, capfd):
+    content = small_graph(RIGHT).SerializeToString()
+    (tmp_path / "odd.onnx").write_bytes(content.replace(b"Constant", b"Con\xfbtant"))
+    with pytest.raises(ConfigError, match="is not a whole ONNX file") as raised:
+        graph.Graph(tmp_path / "odd.onnx")
+    assert str(raised.value).isprintable() and capfd.readouterr().out == ""
+
+
 def test_archives_and_lists_are_read_as_predict_reads_them(place, file, tmp_path):
     with tarfile.open(tmp_path / "shard.tar", "w") as tar:
         tar.add(place / "good/1.png", "/deep/../1.png")
