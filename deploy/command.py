@@ -12,8 +12,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deploy.program import Parser, number, positive, require_packages, run, say
+from deploy.program import number, positive, require_packages, run, say
 from utils import signals
+from utils.command_line import CommandLine
 from utils.console import put_json
 from utils.errors import ConfigError, DataError
 from utils.score_rows import row_of, skipped_summary
@@ -245,9 +246,7 @@ def read_ahead(
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = Parser(
-        prog="deploy/inspect.py", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(HELP, "deploy/inspect.py", settings=True)
     parser.add_argument("detector", type=Path, metavar="FILE.onnx", help="what export.py wrote")
     parser.add_argument(
         "input",
@@ -300,11 +299,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     for flag, value in (("--settle", args.settle), ("--stop-after", args.stop_after)):
         if value is not None and not args.watch:
             parser.error(f"{flag} is for --watch")
+    parser.save_settings(args)
     args.settle = SETTLE if args.settle is None else args.settle
     return args
 
 
-def add_graph_flags(parser: Parser) -> None:
+def add_graph_flags(parser: CommandLine) -> None:
     """The flags of how a detector decides and computes."""
     parser.add_argument(
         "--threshold", type=finite, metavar="N", help="call a photograph anomalous from this score on"

@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from utils import signals
 from utils.console import open_what_is_closed, put_line
@@ -71,11 +71,6 @@ def require_packages() -> None:
         raise ConfigError(
             f"A package is missing ({one_line(error)}): pip install onnxruntime numpy pillow."
         ) from error
-
-
-class Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message}; --help lists the flags")
 
 
 def number(low: float, high: float, what: str, kind: type = float) -> Callable[[str], Any]:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from deploy.command import add_graph_flags, facts_of, graph_of
-from deploy.program import Parser, positive, require_packages, run, say
+from deploy.program import positive, require_packages, run, say
 from utils import signals
+from utils.command_line import CommandLine
 from utils.errors import ConfigError, DataError
 from utils.score_rows import row_of
 from utils.text import as_key, one_line, printable
@@ -390,9 +391,7 @@ def serve(service: Service, args: argparse.Namespace) -> int:
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads and checks the command line."""
-    parser = Parser(
-        prog="deploy/serve.py", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = CommandLine(HELP, "deploy/serve.py", settings=True)
     parser.add_argument("detector", type=Path, metavar="FILE.onnx", help="what export.py wrote")
     parser.add_argument(
         "--port", type=int, choices=range(65536), default=PORT, metavar="N", help="0: any that is free (8000)"
@@ -437,4 +436,5 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--host {args.host} lets other machines in: give --token SECRET too")
     if args.token is not None and (len(args.token) < SHORTEST_TOKEN or not args.token.isascii()):
         parser.error(f"--token needs at least {SHORTEST_TOKEN} letters, digits and signs of ASCII")
+    parser.save_settings(args)
     return args

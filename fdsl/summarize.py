@@ -18,11 +18,11 @@ from tabulate import tabulate
 
 from fdsl.config.describe import SEES
 from fdsl.evaluation.summary_rows import Row, find_runs, table_rows
-from fdsl.flags.command_line import CommandLine
 from fdsl.metrics.exact import ALL_METRICS, METRIC_NAMES
 from fdsl.report.published import DATASET_TITLES
 from fdsl.report.tables import UNDEFINED, mean_and_spread
 from utils.command import run_command
+from utils.command_line import CommandLine
 from utils.console import put
 from utils.errors import ConfigError
 from utils.files import csv_text, write_json, write_text

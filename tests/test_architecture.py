@@ -131,7 +131,10 @@ def test_tests_and_benchmarks_do_not_need_each_other():
 
 def test_what_a_command_line_said_ends_in_flags():
     """Elsewhere it is typed settings: nothing handles what argparse gives but an entry script's main."""
-    scripts = {ROOT / "app.py", ROOT / "data" / "prepare.py", ROOT / "utils" / "console.py"}
+    readers_of_words = [
+        ROOT / "utils" / f"{name}.py" for name in ("console", "command_line", "settings_file")
+    ]
+    scripts = {ROOT / "app.py", ROOT / "data" / "prepare.py", *readers_of_words}
     flags = {*(ROOT / "fdsl" / "flags").glob("*.py"), *scripts}
     assert {file for file in PRODUCT if "argparse" in imported(file)} <= flags
     readers = set()
@@ -181,6 +184,7 @@ def required(file: str) -> set[str]:
 
 
 APP = [ROOT / "app.py", *files_of("page")]
+OPTIONAL = {"yaml"}  # on the line: --config says so where it is missing
 ON_THE_LINE = sorted(set().union(*map(modules_of, PROGRAMS.values())))
 EXPORT = [ROOT / "export.py", *sorted((ROOT / "fdsl" / "export").glob("onnx_*.py"))]
 
@@ -202,7 +206,8 @@ def test_what_is_imported_is_required(file, importing):
     names, known = required(file), packages_distributions()
     assert importing
     for path in importing:
-        for module in imported(path) - own - set(sys.stdlib_module_names) - {"__future__"}:
+        optional = OPTIONAL if file == "deploy/requirements.txt" else {"__future__"}
+        for module in imported(path) - own - set(sys.stdlib_module_names) - {"__future__"} - optional:
             module = COMES_WITH.get(module, module)
             packages = {name.lower().replace("_", "-") for name in known.get(module, [])} | {module}
             assert packages & names, f"{path.relative_to(ROOT)} imports {module}, which {file} does not list"

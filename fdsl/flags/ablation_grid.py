@@ -9,7 +9,7 @@ from itertools import product
 from fdsl.config.resolve import OF_DETECTORS, of_no_use
 from fdsl.config.run_config import RunConfig
 from fdsl.flags.arguments import name_part
-from fdsl.flags.command_line import CommandLine
+from utils.command_line import CommandLine
 from utils.options import nearest_name, options_of
 
 Settings = dict[str, list[str]]  # name of a setting -> its values as they were typed

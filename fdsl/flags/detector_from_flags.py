@@ -15,7 +15,6 @@ from data.live import Source
 from fdsl.api import AnomalyDetector
 from fdsl.config.contradictions import OF_SAVED, OF_THRESHOLDS, Asked, first_contradiction
 from fdsl.config.resolve import OF_HEADS, refuse_without_effect, window_config
-from fdsl.flags.command_line import CommandLine
 from fdsl.flags.predict_flags import COMMON, EVERY, contradiction, make_parser
 from fdsl.flags.preset_flag import take_preset
 from fdsl.inspection.reading import Reading
@@ -23,6 +22,7 @@ from fdsl.inspection.score_files import Inspection, trust_of
 from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
+from utils.command_line import CommandLine
 from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig
 from utils.device import use_threads
 from utils.errors import ConfigError, DataError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fdsl.flags.command_line import CommandLine
+from utils.command_line import CommandLine
 
 COMMON = ("detector", "output", "weights", "operators", "pretrained", "config")  # what --help shows
 

@@ -14,11 +14,11 @@ import train
 from deploy import command, service
 from fdsl import summarize
 from fdsl.flags import evaluate_flags, export_flags, page_flags, predict_flags, run_from_flags, train_flags
-from fdsl.flags.settings_file import FLAGS_ALONE
 from tests.support.constants import ROOT
 from utils.config import BackboneConfig, MethodConfig, WindowConfig
 from utils.errors import ConfigError, ModelError
 from utils.options import options_of
+from utils.settings_file import FLAGS_ALONE
 
 COMMANDS = {  # name -> what reads its command line, given a list
     "predict": lambda argv: predict_flags.parse(argv, predict.__doc__),

@@ -12,16 +12,9 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from fdsl.flags.settings_file import (
-    FLAGS_ALONE,
-    Setting,
-    Words,
-    add_settings_flags,
-    read_settings,
-    write_settings,
-)
 from utils.console import Parser, put, speaks
 from utils.errors import ConfigError
+from utils.settings_file import FLAGS_ALONE, Setting, Words, add_settings_flags, read_settings, write_settings
 
 logger = logging.getLogger("fdsl")
 YES, NO = "true", "false"  # in a file, of a flag that takes no value
@@ -32,19 +25,26 @@ class CommandLine(Parser):
     """A command's flags, with one sentence for what cannot be read.
 
     `common`: names of the flags that --help shows, in its order, each up to the first semicolon or bracket of
-    its text; --help-all shows all of them. With `common` there are --config FILE and --save-config FILE too
-    (fdsl/flags/settings_file.py).
+    its text; --help-all shows all of them. `settings`, by default with `common`: there are --config FILE and
+    --save-config FILE too (utils/settings_file.py).
     """
 
-    def __init__(self, description: str | None, prog: str | None = None, common: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        description: str | None,
+        prog: str | None = None,
+        common: Sequence[str] = (),
+        settings: bool = False,
+    ) -> None:
         super().__init__(description, prog, add_help=not common)
-        self.common = tuple(common)
+        self.common, self._takes_settings = tuple(common), settings or bool(common)
         self.typed: dict[str, Words] = {}  # of the flags that were given: name -> the words behind it
         self._settings: list[Setting] = []
         if common:
             ending: dict[str, Any] = {"action": _Help, "nargs": 0, "default": argparse.SUPPRESS}
             self.add_argument("-h", "--help", **ending, help="show the usual flags, and end")
             self.add_argument("--help-all", **ending, help="show all flags, by groups, and end")
+        if self._takes_settings:
             add_settings_flags(self)
 
     def error(self, message: str) -> NoReturn:
@@ -54,11 +54,19 @@ class CommandLine(Parser):
         """As argparse's. With a namespace it is one more flag of a command line that was read before."""
         if namespace is not None:
             return super().parse_args(args, namespace)
+        return super().parse_args(self._prepared(args))
+
+    def parse_intermixed_args(self, args=None, namespace=None):  # type: ignore[override]
+        """As argparse's: flags may stand between files."""
+        return super().parse_intermixed_args(self._prepared(args), namespace)
+
+    def _prepared(self, args: Sequence[str] | None) -> list[str]:
+        """The words of a command line, once the settings of its --config are defaults."""
         words = sys.argv[1:] if args is None else list(args)
         self._refuse_unknown(words)
-        self._settings = self._take_settings(words) if self.common else []
+        self._settings = self._take_settings(words) if self._takes_settings else []
         self.typed = {}
-        return super().parse_args(words)
+        return words
 
     def save_settings(self, args: argparse.Namespace) -> None:
         """Writes what the flags and --config gave to the file of --save-config, where one is named."""

@@ -3,8 +3,8 @@
 import pytest
 
 from fdsl.flags import evaluate_flags, export_flags, page_flags, predict_flags, train_flags
-from fdsl.flags.settings_file import SECRETS
 from utils.config import QUARTER
+from utils.settings_file import SECRETS
 
 SEEN = ["--references", "good", "--input", "parts", "--output", "out"]
 COMMANDS = {

@@ -47,9 +47,7 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
 def read_settings(file: Path, flags: Sequence[str], prog: str) -> list[Setting]:
     """The settings of a YAML file, each named like one of the `flags` of `prog`. ConfigError for a file that
     is none, and for a name that is no flag."""
-    import yaml
-
-    shown = printable(file)
+    yaml, shown = _yaml("--config"), printable(file)
     try:
         root = yaml.compose(decoded(file.read_bytes()), Loader=yaml.BaseLoader)
     except OSError as error:
@@ -80,11 +78,11 @@ def read_settings(file: Path, flags: Sequence[str], prog: str) -> list[Setting]:
 def write_settings(file: Path, typed: Mapping[str, Words], prog: str) -> list[str]:
     """Writes flags by their names to a YAML file that --config reads; returns the secret ones, which are left
     out."""
-    import yaml
-
     from utils.files import write_text
 
-    class Plain(yaml.SafeDumper):
+    yaml = _yaml("--save-config")
+
+    class Plain(yaml.SafeDumper):  # type: ignore[name-defined, misc]
         """Every value is text, and needs no quotes to stay text."""
 
         yaml_implicit_resolvers: dict = {}
@@ -97,6 +95,15 @@ def write_settings(file: Path, typed: Mapping[str, Words], prog: str) -> list[st
     text = yaml.dump(written, Dumper=Plain, sort_keys=False, allow_unicode=True, width=100) if written else ""
     write_text(file, f"# {prog} --config {file.name}\n{text}")
     return [name for name in typed if name in SECRETS]
+
+
+def _yaml(flag: str) -> Any:
+    """PyYAML, which deploy/ can do without; ConfigError where it is missing."""
+    try:
+        import yaml
+    except ImportError as error:
+        raise ConfigError(f"{flag} needs the package pyyaml: pip install pyyaml") from error
+    return yaml
 
 
 def _words(node: Node) -> Words | None:
