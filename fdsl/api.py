@@ -46,7 +46,7 @@ from fdsl.thresholds.leave_one_out import calibration_scores, normal_scores, set
 from fdsl.thresholds.threshold import NormalScores, batch_threshold, labelled_threshold, require_both_kinds
 from models.backbone import Backbone
 from models.detector import Detector
-from models.features import CHANNELS, fuse
+from models.features import CHANNELS, ScoreMaps, fuse
 from models.method import Method
 from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
 from utils.archives import held_in_memory
@@ -576,12 +576,26 @@ class AnomalyDetector:
 
         `names`: what errors call the photographs. Raises ModelError for a map that is not finite.
         """
+        return self.begin_batch(batch, sizes, names)()
+
+    @_whatever_the_default_device
+    def begin_batch(
+        self, batch: Tensor, sizes: Sequence[tuple[int, int]], names: Sequence[str] = ()
+    ) -> Callable[[], list[Prediction]]:
+        """What gives the predictions of `predict_batch` once they are asked for; a GPU works on them from now
+        on. It raises the ModelError."""
         named = names or [f"photograph {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
-        raw = self.scorer(batch, named)
-        maps, scores = fused_scores(raw, self.scorer.detector.settings, self.config.image_score)
-        limit, scale = self.threshold, self.heat_scale
+        raw = self.scorer.begin(batch, named)
         whole = (batch if batch.dim() == 4 else batch[:, 0]).cpu().numpy()
         statistics = [statistics_of(image[:CHANNELS]) for image in whole]
+        return lambda: self._predictions(raw(), sizes, statistics)
+
+    def _predictions(
+        self, raw: ScoreMaps, sizes: Sequence[tuple[int, int]], statistics: Sequence[np.ndarray]
+    ) -> list[Prediction]:
+        """Those of photographs with these score maps, (width, height) and image statistics (4,)."""
+        maps, scores = fused_scores(raw, self.scorer.detector.settings, self.config.image_score)
+        limit, scale = self.threshold, self.heat_scale
         return [
             Prediction(
                 score=score,

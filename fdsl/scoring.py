@@ -6,7 +6,7 @@ What is short of memory is halved here, what is not finite is refused here, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -69,9 +69,21 @@ class Scorer:
     def __call__(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> ScoreMaps:
         """Score maps of photographs (B,[1+T,]3,S,S) uint8, as float32 arrays; NotFinite calls them by their
         `names`."""
+        return self.begin(pixels, names, match)()
+
+    def begin(
+        self, pixels: Tensor, names: Sequence[str], match: Matching | None = None
+    ) -> Callable[[], ScoreMaps]:
+        """What gives the score maps of a call once they are asked for. A GPU works on them from now on, and
+        the caller may do something else meanwhile; a CPU has computed them."""
         found = self._maps(pixels, self.detector, match)
-        self._refuse_not_finite(found.arrays, names)
-        return found
+
+        def arrived() -> ScoreMaps:
+            maps = found.each(lambda part: part.cpu().numpy())
+            self._refuse_not_finite(maps.arrays, names)
+            return maps
+
+        return arrived
 
     def scale_maps(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> np.ndarray:
         """One map (B,S,G,G) for each of the method's S scales, not yet brought together; NotFinite as
@@ -87,8 +99,7 @@ class Scorer:
 
 
 def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> ScoreMaps:
-    found = detector(pixels, match)
-    return found.each(lambda part: part.float().cpu().numpy())
+    return detector(pixels, match).each(Tensor.float)
 
 
 def _scale_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> np.ndarray:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -51,6 +52,7 @@ Row = dict[str, Any]  # a line of scores.jsonl, or {"image": name, "error": reas
 MOST_SAID = {"doubt": 5, "copy": 5, "shape": 1, "drift": 5}  # warnings of a kind
 Say = Callable[[str, str], None]  # takes the kind of a warning and its sentence
 Follow = Callable[[Seen], None]  # takes what is seen of each photograph that can be judged
+Arriving = Callable[[], list[Prediction]]  # of a batch that was begun
 
 
 def warn_at_once(_kind: str, sentence: str) -> None:
@@ -237,7 +239,7 @@ def score_frames(
     loaded = (_as_loaded(frame, detector, reading.max_pixels) for frame in source.frames())
     size = 1 if source.endless else reading.batch_size
     batches = in_batches(progress(loaded, None, "frames"), size)
-    yield from _score_loaded(detector, batches, [], folder, made, AtMost(), known)
+    yield from _score_loaded(detector, batches, [], folder, made, AtMost(), known, ahead=not source.endless)
 
 
 def _as_loaded(frame: Frame, detector: AnomalyDetector, max_pixels: int) -> Loaded:
@@ -260,13 +262,16 @@ def _score_loaded(
     say: AtMost,
     known: KnownPhotographs | None,
     follow: Follow | None = None,
+    *,
+    ahead: bool = True,
 ) -> Iterator[Row]:
-    """The rows of what was read, and of what is put into `unreadable` meanwhile."""
+    """The rows of what was read, and of what is put into `unreadable` meanwhile. `ahead`: a GPU may be given
+    a batch before the one before it is done with."""
     shapes = Shapes(detector.reference_sizes, say, known)
     follow = follow or _warning_of_drift(detector, folder, say)
-    for batch in batches:
-        readable = [item for item in batch if not item.reason]
-        found = _predict(detector, readable)
+    on_gpu = detector.scorer.detector.backbone.device.type != "cpu"
+    for batch, found in _predicted(detector, batches, ahead and on_gpu):
+        readable = _readable(batch)
         shapes.check(readable)
         unreadable += [item for item in batch if item.reason]
         yield from _skipped(unreadable, folder)
@@ -297,12 +302,35 @@ def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator
         yield item
 
 
-def _predict(detector: AnomalyDetector, items: Sequence[Loaded]) -> list[Prediction]:
+def _readable(batch: Sequence[Loaded]) -> list[Loaded]:
+    return [item for item in batch if not item.reason]
+
+
+def _begin(detector: AnomalyDetector, batch: Sequence[Loaded]) -> Arriving:
+    items = _readable(batch)
     if not items:
-        return []
+        return list
     tensors = [item.tensor for item in items if item.tensor is not None]
     sizes = [item.photo.size for item in items if item.photo is not None]
-    return detector.predict_batch(torch.stack(tensors), sizes, [item.name for item in items])
+    return detector.begin_batch(torch.stack(tensors), sizes, [item.name for item in items])
+
+
+def _predicted(
+    detector: AnomalyDetector, batches: Iterable[list[Loaded]], ahead: bool
+) -> Iterator[tuple[list[Loaded], list[Prediction]]]:
+    """Batches with the predictions of what of them could be read. `ahead`: each is begun before the one
+    before it is handed on, so that a GPU works while pictures are drawn."""
+    if not ahead:
+        yield from ((batch, _begin(detector, batch)()) for batch in batches)
+        return
+    begun: tuple[list[Loaded], Arriving] | None = None
+    for batch in chain(batches, [None]):
+        found = begun and (begun[0], begun[1]())
+        try:
+            begun = (batch, _begin(detector, batch)) if batch else None
+        finally:  # also where this batch is refused: the one before it is whole
+            if found:
+                yield found
 
 
 class Shapes:

@@ -541,10 +541,10 @@ def test_resume_scores_only_what_is_missing(place, detector, tmp_path, monkeypat
     if damage == "a map too few":
         os.truncate(out / ".partial/base.f32", 4 * 64 + 17)
     scored = []
-    plain = AnomalyDetector.predict_batch
+    plain = AnomalyDetector.begin_batch
     monkeypatch.setattr(
         AnomalyDetector,
-        "predict_batch",
+        "begin_batch",
         lambda self, batch, sizes, names: scored.append(len(sizes)) or plain(self, batch, sizes, names),
     )
     predict.main([*arguments, "--output", str(out), "--resume"])

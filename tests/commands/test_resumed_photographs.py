@@ -248,7 +248,7 @@ def test_a_run_that_stops_before_its_first_row_leaves_the_run_before(
 
     for more in ((), ("--resume",), ()):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(AnomalyDetector, "predict_batch", stopped)
+            patch.setattr(AnomalyDetector, "begin_batch", stopped)
             run(detector, photographs, tmp_path / "out", "--threshold", "0.9", *more)
         left = content(tmp_path / "out")
         assert {name: left[name] for name in before} == before
@@ -261,22 +261,22 @@ def test_a_run_that_stops_before_its_first_row_leaves_the_run_before(
 @pytest.mark.parametrize("stop_at", [1, 2])
 def test_pictures_of_interrupted_runs_go_with_them(detector, photographs, tmp_path, monkeypatch, stop_at):
     """Also where one is interrupted, begun anew and interrupted again before its first row."""
-    plain = AnomalyDetector.predict_batch
+    plain = AnomalyDetector.begin_batch
 
     def until(count):
         seen = []
 
-        def predict_batch(self, *given):
+        def begin_batch(self, *given):
             seen.append(1)
             if len(seen) > count:
                 raise KeyboardInterrupt
             return plain(self, *given)
 
-        return predict_batch
+        return begin_batch
 
     for count in (stop_at, 0):
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(AnomalyDetector, "predict_batch", until(count))
+            patch.setattr(AnomalyDetector, "begin_batch", until(count))
             run(detector, photographs, tmp_path / "out")
     (photographs / "a.png").unlink()
     (photographs / "b.png").unlink()
