@@ -203,3 +203,6 @@ def test_the_gpu_benchmark_runs_to_its_end_on_a_pretended_device(tiny_configs, t
         min(row["milliseconds"], row["bare"], row["product"], row["peak_gib"]) > 0 for row in found["rows"]
     )
     assert all(name in ran.stdout for name in runs)
+    choices = ("2 images: eager blocks", "9 windows: eager blocks", "nearest of 144 tokens")
+    assert [one["apart"] for one in found["choices"]] == [0.0] * len(choices)
+    assert all(one["what"].startswith(start) for one, start in zip(found["choices"], choices))

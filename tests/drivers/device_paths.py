@@ -49,6 +49,7 @@ from tests.support.constants import ROOT
 from tests.support.photographs import texture
 from tests.support.pretended_cuda import HOST_INDEX, TO_DEVICE, TO_HOST, OnDevice, meter, pretended_cuda
 from tests.support.small_runs import command, draw_dataset, write_model_config
+from utils.device import PRECISIONS
 
 MOST = {"fp32": 1e-6, "bf16": 0.05, "fp16": 0.05}  # that a result may lie from the CPU's
 FOLDER = Path(tempfile.mkdtemp(prefix="device-paths-"))
@@ -77,7 +78,7 @@ MAY_CROSS = {
     "models/views/sliding_windows.py:WindowGrid.seen_in": TO_DEVICE,  # once, or of the windows that pay
     "models/views/sliding_windows.py:WindowGrid._count": TO_DEVICE,  # once, or of the windows that pay
     "models/views/sliding_windows.py:WindowGrid.choose": TO_HOST,  # the map that says which windows pay
-    "fdsl/scoring.py:_score_maps": TO_HOST,
+    "fdsl/scoring.py:Scorer.begin": TO_HOST,
 }
 Results = dict[str, np.ndarray]
 Walk = Callable[[str, str], Results]  # device, precision -> what came out
@@ -223,6 +224,15 @@ def predict_command(device, precision) -> Results:
         return {"map": maps["fused"], "score": maps["score"]}
 
 
+def like_no_normal_one(device, precision) -> Results:
+    """The nearest of 13 normal tokens that all point the other way: what fills their number up to a
+    multiple would be nearer."""
+    normal = -torch.arange(1.0, 14.0)[:, None].expand(-1, 8) / 8
+    query = torch.ones(3, 8)
+    both = (tokens.to(device, PRECISIONS[precision]) for tokens in (query, normal))
+    return {"index": memory_bank.nearest_index(*both).cpu().numpy()}
+
+
 SEEN = [*PARTS, *GOOD]
 LEFT_OUT = ("top-k", "bilateral", "self-dissimilarity", "common-mode")
 PATHS: dict[str, Walk] = {
@@ -251,6 +261,7 @@ PATHS: dict[str, Walk] = {
     "saved plus tiles": saved_and_loaded("tiles", method="plus", windows=tiles(), rotations=2),
     "saved plus with batch": saved_and_loaded("batch", method="plus", with_batch=True, test_images=SEEN[:4]),
     "timm windows shared picks": predicted(**TIMM, method="nearest", windows=windows("1", win_size=2)),
+    "tokens like no normal one": like_no_normal_one,
     "one training step": trained,
     "fdsl windows": with_heads("fdsl", windows=windows()),
     "both shared picks": with_heads("both", windows=windows("1", win_stride=4)),
@@ -300,13 +311,14 @@ FAULTS = [
     ),
     Fault(candidates.Masked, "of_query", ".to(query.tokens.device)", "", "nearest one reference diff2"),
     Fault(plus, "nearness", ", device=device", "", "plus windows"),
-    Fault(fdsl.scoring, "_score_maps", ".cpu()", "", "text windows"),
+    Fault(fdsl.scoring.Scorer, "begin", ".cpu()", "", "text windows"),
     Fault(plus, "smoothed", "device=maps.device, ", "", "plus rotated auto tiles"),
     Fault(sliding_windows.WindowGrid, "stitch", "maps.new_zeros((*", "torch.zeros((*", "text windows"),
     Fault(
         batch.BatchMemory, "tokens_for", "self.held.get(device, self.tokens)", "self.tokens", "batch tiles"
     ),
     Fault(memory_bank.MemoryBank, "keys_of", "- self.mean", "- self.mean.cpu()", "nearest own picks diff2"),
+    Fault(memory_bank, "nearest_of", "[:, :known]", "", "tokens like no normal one", "fp16"),
     Fault(memory_bank, "_nearest_within", " + best % patches", "", "nearest own picks diff2"),
     Fault(
         cpu_attention.PackedAttention, "forward", ".to(self.in_proj_weight.dtype)", "", "text windows", "fp16"

@@ -13,7 +13,15 @@ from tests.support.constants import ROOT
 from tests.support.pretended_cuda import TORCH
 from tests.support.small_runs import environment
 
-NARROW = ("nearest windows", "own picks", "plus one", "subspace tiles", "batch tiles", "fdsl")
+NARROW = (
+    "nearest windows",
+    "like no normal",
+    "own picks",
+    "plus one",
+    "subspace tiles",
+    "batch tiles",
+    "fdsl",
+)
 
 pytestmark = [
     pytest.mark.slow,
