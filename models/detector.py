@@ -50,8 +50,14 @@ class Detector(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, method: Method, image_size: int, windows: WindowConfig = NO_WINDOWS
+        self,
+        backbone: Backbone,
+        method: Method,
+        image_size: int,
+        windows: WindowConfig = NO_WINDOWS,
+        at_once: AtOnce | None = None,
     ) -> None:
+        """`at_once`: what another detector on this device knows of its memory."""
         super().__init__()
         if (method.width, method.blocks) != (backbone.width, len(backbone.layers)):
             raise ModelError(
@@ -61,7 +67,7 @@ class Detector(nn.Module):
         self.backbone, self.method = backbone, method.to(backbone.device).eval()
         self.image_size, self.settings, self.grid = image_size, windows, backbone.grid(image_size)
         default = WINDOW_CHUNK_PATCHES["cpu"]
-        self.at_once = AtOnce(WINDOW_CHUNK_PATCHES.get(backbone.device.type, default))
+        self.at_once = at_once or AtOnce(WINDOW_CHUNK_PATCHES.get(backbone.device.type, default))
         self.whole = WholeImages(self.grid)
         self.windows: Windows | None = windows_of(windows, self.grid, backbone.patch_size, self.at_once)
         self.layout: TileLayout | None = None
@@ -259,10 +265,8 @@ class Detector(nn.Module):
     ) -> Detector:
         """A detector of the same backbone and settings, or with other `windows`, of another method and its
         memories."""
-        other = Detector(self.backbone, method, self.image_size, windows or self.settings)
-        other.at_once, other.once, other.directions = self.at_once, self.once, self.directions
-        if other.windows is not None:
-            other.windows = replace(other.windows, at_once=self.at_once)
+        other = Detector(self.backbone, method, self.image_size, windows or self.settings, self.at_once)
+        other.once, other.directions = self.once, self.directions
         other.layout, other.roi, other.counting = self.layout, self.roi, self.counting
         other.memories = memories or Memories()
         return other
