@@ -29,7 +29,7 @@ from models.backbones.open_clip_loading import (
 )
 from models.backbones.text.projection import projected_tokens, refuse_without_projection, what_enters
 from models.backbones.timm import TimmBackbone
-from models.backbones.timm_loading import of_weights
+from models.backbones.weights_io.choose_weights import of_weights
 from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 from utils.config import RAW, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError

@@ -22,12 +22,12 @@ from models.backbones.timm_loading import (
     TimmEncoder,
     downloaded_encoder,
     encoder_of_file,
-    of_weights,
     rope_of_any_grid,
     shape_of_encoder,
     tags_of,
     untrained_encoder,
 )
+from models.backbones.weights_io.choose_weights import of_weights
 from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
 from utils.config import FINAL, RAW, USUAL_SIDE, BackboneConfig
 from utils.errors import ModelError

@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import logging
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import timm
 import torch
@@ -18,43 +17,20 @@ from torch import Tensor, nn
 
 from models.backbones.weights_io.announce_weights import announce, fetched, quiet
 from models.backbones.weights_io.check_weights import VISUAL, fill_strictly
+from models.backbones.weights_io.choose_weights import seeded
 from models.backbones.weights_io.read_weights import first_in_cache, read_state, refuse_other_numbers
 from models.backbones.weights_io.transformers_names import is_of_transformers, to_open_clip
 from models.backbones.weights_io.transformers_vits import is_vit_of_transformers, to_meta
-from utils.config import UNTRAINED
 from utils.errors import ModelError
 from utils.text import first_line, one_line
 
 logger = logging.getLogger("fdsl")
 PREFIX = "timm/"
-Built = TypeVar("Built")
 TimmEncoder = Any  # a VisionTransformer or Eva of timm: their parts have no types
-UNTRAINED_SEED = 2025
 # What no encoder has: a classifier's last layer, and what only training uses.
 NOT_OF_AN_ENCODER = ("head.", "head_dist.", "mask_token", "decoder", "text.", "logit_scale", "logit_bias")
 PATCH_BIAS = "patch_embed.proj.bias"
 TIMM_FILES = ("model.safetensors", "pytorch_model.bin")
-
-
-def of_weights(
-    model: str,
-    pretrained: str,
-    untrained: Callable[[str], Any],
-    of_file: Callable[[str, Path], Any],
-    downloaded: Callable[[str, str], Any],
-) -> Any:
-    """What one of three gives for a model: untrained weights for "none", those of a file, or of a tag."""
-    if pretrained == UNTRAINED:
-        return untrained(model)
-    file = Path(pretrained)
-    return of_file(model, file) if file.is_file() else downloaded(model, pretrained)
-
-
-def seeded(build: Callable[[], Built]) -> Built:
-    """What `build` gives with random weights, always the same; the global random state is not touched."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(UNTRAINED_SEED)
-        return build()
 
 
 def name_in_timm(model: str) -> str:

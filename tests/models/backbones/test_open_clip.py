@@ -16,9 +16,9 @@ from models.backbones import cpu_attention, open_clip_loading
 from models.backbones.backbone_registry import load_backbone
 from models.backbones.open_clip import OpenClipBackbone, resize_position_table
 from models.backbones.open_clip_loading import _new_encoder
-from models.backbones.timm_loading import UNTRAINED_SEED
 from models.backbones.weights_io.announce_weights import announce
 from models.backbones.weights_io.check_weights import fingerprint
+from models.backbones.weights_io.choose_weights import UNTRAINED_SEED
 from models.features import EMBEDDING
 from tests.support import plain
 from tests.support.constants import TINY
