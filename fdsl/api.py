@@ -142,6 +142,15 @@ class AnomalyDetector:
         self.min_area = 1  # of a region that predictions name: pixels of the photograph
         self.reference_sizes: list[tuple[int, int]] = []  # (width, height) of each
 
+    def __repr__(self) -> str:
+        made, count, limit = self.config.detector, self.config.references, self.threshold
+        what = f"method {made.method}, {made.backbone.model} at {self.image_size} px"
+        fitted = f"{count} reference(s) in {self.config.rotations} rotation(s)" if count else "no reference"
+        return (
+            f"AnomalyDetector, {what}, {fitted}:\n"
+            f"  {'no threshold' if limit is None else f'threshold {limit.score:.4g}, {limit.source}'}"
+        )
+
     @classmethod
     @takes_options(BackboneConfig, MethodConfig)
     @_whatever_the_default_device
@@ -315,7 +324,7 @@ class AnomalyDetector:
         grey = find_range(given or tested, self.max_pixels)
         given, photographs, files = self._usable(given, grey)
         if not photographs and self.scorer.detector.method.needs_references:
-            raise DataError("there is no reference photograph; give at least one normal image")
+            raise DataError("references: there is no photograph; give at least one normal image")
         if photographs and (flag := self.scorer.detector.method.added_by):
             raise ConfigError(
                 f"--method {self.config.detector.method} takes no references: leave them out, or add "

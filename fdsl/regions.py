@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import cv2
@@ -41,7 +41,7 @@ class Region:
     orientation: float
     peak: float
     mean: float
-    outline: tuple[tuple[float, float], ...]
+    outline: tuple[tuple[float, float], ...] = field(repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """As scores.jsonl holds it."""

@@ -109,7 +109,7 @@ def test_a_failed_lesson_changes_nothing(good, tiny_configs, tmp_path):
         made.add_references(tmp_path / "broken.png")
     with pytest.raises(ConfigError, match="--forget nobody is none of the references"):
         made.forget("nobody")
-    with pytest.raises(DataError, match="no reference photograph"):
+    with pytest.raises(DataError, match="references: there is no photograph"):
         made.forget("1.png", "2.png")
     assert all(torch.equal(value, before[name]) for name, value in made.tensors().items())
 

@@ -241,7 +241,7 @@ def test_no_references_and_prediction_before_fitting_are_refused(configs):
     detector = AnomalyDetector.from_backbone(**configs)
     with pytest.raises(ModelError, match="fit"):
         detector.predict(texture(1))
-    with pytest.raises(DataError, match="no reference"):
+    with pytest.raises(DataError, match="references: there is no photograph"):
         detector.fit([])
 
 
@@ -532,3 +532,15 @@ def test_another_detector_knows_the_same(configs, windows):
     other = detector.another()
     assert other.predict(photo).score == detector.predict(photo).score
     assert np.array_equal(other.predict(photo).patch_map, detector.predict(photo).patch_map)
+
+
+def test_a_detector_says_what_it_is_in_two_lines(configs):
+    detector = AnomalyDetector.from_backbone(**configs, method="nearest")
+    first, second = repr(detector).split("\n")
+    assert first == "AnomalyDetector, method nearest, ViT-tiny-test at 64 px, no reference:"
+    assert second == "  no threshold"
+    detector.fit([texture(1), texture(2)], rotations=2)
+    detector.set_threshold(0.25)
+    first, second = repr(detector).split("\n")
+    assert first.endswith("64 px, 2 reference(s) in 2 rotation(s):")
+    assert second == "  threshold 0.25, given"

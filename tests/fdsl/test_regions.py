@@ -128,6 +128,7 @@ def test_a_prediction_says_what_it_is_in_two_lines(spotted, tmp_path):
     assert str(tmp_path / "7.png") in first and "80 x 60 px" in first
     assert second == "  anomalous, score 0.9, threshold 0.5, highest map value 0.9"
     assert "from memory" in repr(prediction(spotted))
+    assert "area=" in repr(found.regions) and "outline" not in repr(found.regions)
     stored = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert stored == found.to_dict() and stored["image"] == str(tmp_path / "7.png")
     assert len(stored["regions"]) == 2 and stored["anomalous"] is True
