@@ -18,7 +18,9 @@ MOST_POINTS = 240  # of a curve, evenly thinned
 DECADES = 4  # of the logarithmic axis of pixels
 HISTOGRAM_SIZE = (560, 190)
 CURVE_SIZE = (250, 230)
-LEFT, RIGHT, TOP, BOTTOM = 38, 10, 14, 30  # margins round the drawing area of every chart
+# Margins round the drawing area of every chart: labels of 17 px, as on a phone, do not touch the names of axes.
+LEFT, RIGHT, TOP, BOTTOM = 48, 10, 14, 40
+NAME_LEFT = 13  # of the upward axis: where its name stands
 
 STYLE = """
 .chart { font: 11px system-ui, sans-serif; }
@@ -33,6 +35,10 @@ STYLE = """
 .chart .threshold { stroke: var(--ink); stroke-width: 1.5; } .chart .point { fill: var(--defect); }
 .chart .point { stroke: var(--paper); stroke-width: 2; }
 """
+STYLE += (  # where the drawing area lies, for the slider below it
+    f".histogram {{ --chart-left: {LEFT / HISTOGRAM_SIZE[0]:.3%}; "
+    f"--chart-across: {1 - (LEFT + RIGHT) / HISTOGRAM_SIZE[0]:.3%}; }}\n"
+)
 FILE_STYLE = """
 svg { --paper: #fff; --ink: #22211f; --muted: #6a6761; --line: #d9d5cd;
   --normal-fill: #8cc3cb; --defect: #bb3f22; --defect-fill: #a8321a; }
@@ -157,7 +163,7 @@ def overlap_svg(overlap: Overlap) -> str:
 
     body = []
     for power in range(DECADES + 1):
-        body += _grid_line(height(10.0**-power), f"{10.0**-power:g}")
+        body += _grid_line(height(10.0**-power), f"{10.0**-power:g}" if power < 3 else f"1e-{power}")
     for kind, shares in (("normal", overlap.normal), ("defect", overlap.defects)):
         width, most = (HISTOGRAM_SIZE[0] - LEFT - RIGHT) / len(shares), max(shares)
         steps = "".join(f"V{height(share / most):.1f}h{width:.2f}" for share in shares)
@@ -191,8 +197,8 @@ def curve_svg(
     names = ("False-positive rate", "Recall") if kind == "roc" else ("Recall", "Precision")
     body = [
         f'<path class="axis" d="M{LEFT} {TOP}V{size[1] - BOTTOM}H{size[0] - RIGHT}"/>',
-        _text(_x(0.5, size), size[1] - 2, names[0], "middle"),
-        f'<text class="middle" transform="translate({LEFT - 28} {_y(0.5, size):.1f}) rotate(-90)">'
+        _text(_x(0.5, size), size[1] - 4, names[0], "middle"),
+        f'<text class="middle" transform="translate({NAME_LEFT} {_y(0.5, size):.1f}) rotate(-90)">'
         f"{names[1]}</text>",
     ]
     for tick in ticks(0, 1, 5):

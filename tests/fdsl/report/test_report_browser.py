@@ -101,6 +101,17 @@ def test_the_slider_counts_what_python_counts(page, run):
         assert counts(page)["flipped"] == "0"
 
 
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_knob_stands_below_the_line_of_the_histogram(page, width):
+    resize(page, width, 900)
+    line, knob = page.execute_script("""
+        const slider = document.querySelector('input.threshold'), box = slider.getBoundingClientRect();
+        const share = (slider.value - slider.min) / (slider.max - slider.min), half = 10;
+        const line = document.querySelector('.histogram path.threshold').getBoundingClientRect();
+        return [line.left + line.width / 2, box.left + half + share * (box.width - 2 * half)];""")
+    assert abs(line - knob) < 1
+
+
 def photograph(number, reason):
     """A row of scores.jsonl."""
     empty = ("base_score", "window_score", "normal_percentile", "threshold", "pixel_threshold")
