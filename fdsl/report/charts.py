@@ -18,7 +18,7 @@ MOST_POINTS = 240  # of a curve, evenly thinned
 DECADES = 4  # of the logarithmic axis of pixels
 HISTOGRAM_SIZE = (560, 190)
 CURVE_SIZE = (250, 230)
-# Margins round the drawing area of every chart: labels of 17 px, as on a phone, do not touch the names of axes.
+# Margins round the drawing area of every chart: 17 px labels, as on a phone, do not touch the names of axes.
 LEFT, RIGHT, TOP, BOTTOM = 48, 10, 14, 40
 NAME_LEFT = 13  # of the upward axis: where its name stands
 
