@@ -15,6 +15,7 @@ from utils.archives import facts_of, is_file, opened
 from utils.errors import DataError
 from utils.grey_range import GreyRange
 from utils.limits import MAX_PIXELS
+from utils.live_sources import CLIPS, OF_CLIP
 from utils.text import printable
 from utils.tile_layout import Crops
 
@@ -219,10 +220,10 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
     except PermissionError as error:
         raise DataError(f"{name}: may not be read; give read permission") from error
     except UnidentifiedImageError as error:
-        heif = Path(path).suffix.lower() in HEIF_SUFFIXES and not HEIF
+        cures = {**dict.fromkeys(CLIPS, OF_CLIP), **({} if HEIF else dict.fromkeys(HEIF_SUFFIXES, HOW))}
         raise DataError(
             f"{name}: is not an image of a known format ({', '.join(FORMATS)}); "
-            + (HOW if heif else "convert it to PNG or remove it")
+            + cures.get(Path(path).suffix.lower(), "convert it to PNG or remove it")
         ) from error
     except OSError as error:
         if error.errno == errno.ELOOP:

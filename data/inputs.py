@@ -15,7 +15,7 @@ from data.listing import is_folder, visible_entries, why_unread
 from utils.archives import contents_of, is_archive, is_file, refuse_compressed
 from utils.errors import DataError
 from utils.files import read_json
-from utils.live_sources import is_camera
+from utils.live_sources import SAVE_PICTURES, is_camera
 from utils.text import as_key, decoded, printable, without_password
 
 logger = logging.getLogger("fdsl")
@@ -126,8 +126,7 @@ def _missing(given: str) -> DataError:
     if is_camera(given):
         return DataError(
             f"{printable(without_password(given))}: cameras and streams are read by predict.py --input "
-            "alone; let another program save pictures, for instance ffmpeg -i SOURCE -vf fps=1 "
-            "frames/%06d.png, and give their folder"
+            f"alone; let another program {SAVE_PICTURES}"
         )
     if given.startswith("@"):
         return DataError(f"{printable(given)}: there is no list {printable(given[1:])}; check the path")

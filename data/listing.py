@@ -9,6 +9,7 @@ from pathlib import Path
 from data.heif import HEIF_SUFFIXES, HOW
 from data.images import IMAGE_SUFFIXES
 from utils.errors import DataError
+from utils.live_sources import CLIPS, OF_CLIP
 from utils.text import natural_key, printable
 
 UNREAD_SUFFIXES = frozenset(".avif .jxl .raw .cr2 .cr3 .nef .arw .dng .raf .orf .rw2".split())
@@ -51,8 +52,10 @@ def _entries(folder: Path) -> list[os.DirEntry]:
 
 
 def why_unread(suffix: str) -> str:
-    """Why photographs with this suffix are not read, with the cure; "" for those that are, and for other
-    files."""
+    """Why photographs or clips with this suffix are not read, with the cure; "" for those that are, and for
+    other files."""
+    if suffix in CLIPS:
+        return f"{suffix} clips are not read among photographs; {OF_CLIP}"
     if suffix in IMAGE_SUFFIXES or suffix not in UNREAD_SUFFIXES.union(HEIF_SUFFIXES):
         return ""
     cure = HOW if suffix in HEIF_SUFFIXES else "convert it to PNG or JPEG"

@@ -118,6 +118,21 @@ def test_cameras_and_streams_are_answered_with_what_can_be_done(given, tmp_path,
             look()
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "b.AVI"])
+def test_a_clip_among_photographs_is_named_with_what_can_be_done(tmp_path, name):
+    (tmp_path / name).write_bytes(b"0000ftypisom")
+    draw(tmp_path / "1.png", 1)
+    problems = []
+    assert [
+        found for found, _ in find_images([str(tmp_path)], problem=lambda *one: problems.append(one))
+    ] == ["1.png"]
+    assert [file for file, _ in problems] == [str(tmp_path / name)]
+    with pytest.raises(DataError) as refused:
+        open_image(tmp_path / name)
+    for sentence in (problems[0][1], str(refused.value)):
+        assert "give a clip to predict.py --input alone, or let another program save pictures" in sentence
+
+
 def test_a_file_or_folder_that_is_called_like_a_camera(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw(tmp_path / "0" / "1.png", 1)
