@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
         args.output,
         tensors,
         written.size / 1e6,
-        max(written.apart, 1e-7),
+        max(written.gap, 1e-7),
     )
     for program in PROGRAMS:
         write_archive(args.output.with_name(program))

@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> int:
 
         return tell(examine(vars(args)))
     if args.show:
-        from fdsl.store.detector_passport import detector_file_as_text
+        from fdsl.store.detector_metadata import detector_file_as_text
 
         put_line(detector_file_as_text(args.detector))
         return 0

@@ -2,9 +2,9 @@
 
     python train.py --dataset visa --data-path data/visa --model-name fdsl
 
-The training data are the dataset's *test* images (they have masks); each looks its nearest normal tokens up
-in its own category's memory bank. Writes CHECKPOINTS/MODEL/DATASET.safetensors, named by the training set. A
-training that was interrupted, however it was, goes on with the same command and ends in the same weights.
+The training data are the dataset's *test* images (they have masks); their tokens are matched with the memory
+bank of their own category. Writes CHECKPOINTS/MODEL/DATASET.safetensors, named by the training set. The same
+command continues an interrupted training, however it ended, and gives the same weights.
 Several datasets after --dataset are trained on together. Several processes share the backbone's work and end
 in the same weights too:
 
@@ -33,14 +33,14 @@ def main(argv: list[str] | None = None) -> None:
     with loading("the image model"):
         from fdsl.commands.train_heads import UNFINISHED, take, train_heads
         from fdsl.flags.training_from_flags import plan_of
-        from fdsl.training.setup import begin, facts_of
+        from fdsl.training.setup import facts_of, prepare
 
     with connected(find_world()) as world, contextlib.ExitStack() as held:
         restarted = world.restarted()
         world.agree(lambda: take(target, held) if world.is_first else None)
         unfinished = target.with_suffix(UNFINISHED)
-        begun = world.agree(lambda: begin(plan_of(args, restarted), unfinished), facts_of)
-        train_heads(begun, target, world)
+        prepared = world.agree(lambda: prepare(plan_of(args, restarted), unfinished), facts_of)
+        train_heads(prepared, target, world)
 
 
 def command() -> None:

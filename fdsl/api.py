@@ -676,5 +676,5 @@ class AnomalyDetector:
             self.statistics = statistics_in(tensors)
             self.kept = references_of(tensors)
         except ConfigError as error:
-            raise ConfigError(f"{file} is not a whole detector ({error}); save it again.") from error
+            raise ConfigError(f"{file} is not a complete detector ({error}); save it again.") from error
         return self

@@ -107,7 +107,7 @@ def restored(
 
 def _not_whole(file: str | Path, error: Exception) -> ConfigError:
     what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-    return ConfigError(f"{file} is not a whole detector ({one_line(what)}); save it again.")
+    return ConfigError(f"{file} is not a complete detector ({one_line(what)}); save it again.")
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
-"""The contract of a method: from tokens and a memory of normal parts to anomaly maps.
+"""The contract of a method: from tokens and a memory of normal images to anomaly maps.
 
-The seam lies before matching: a method gets tokens and its own memory, so that a nearest neighbour fits as
-well as a subspace does. What a method is called is compared nowhere but in models/methods/registry.py. How to
-add one: docs/extending.md.
+The interface lies before matching: a method gets tokens and its own memory, which suits a nearest neighbour
+as well as a subspace. Method names are compared only in models/methods/registry.py. How to add a method:
+docs/extending.md.
 """
 
 from __future__ import annotations
@@ -29,20 +29,19 @@ from utils.room import Room
 
 
 class Memory(Protocol):
-    """What a method keeps of the references. Nothing in it is ever changed: other memories are new ones."""
+    """A method's memory of the references. It is immutable: changes make new ones."""
 
     def without(self, reference: int, references: int) -> Memory:
-        """The memory as if one of its `references` (two or more, each with its copies, in order) had never
-        been seen."""
+        """The memory without one of its `references` (two or more, each with its copies, in order)."""
 
     def state(self) -> dict[str, Tensor]:
-        """All that `Method.restored` needs, for a saved detector."""
+        """The tensors that `Method.restored` needs, for a saved detector."""
 
 
 @dataclass(frozen=True)
 class Memories:
-    """What a method keeps of whole images, of their windows and of their tiles; None of what it does not look
-    at, and before it is fitted."""
+    """A method's memories of whole images, of their windows and of their tiles; None for views that it does
+    not use, and before it is fitted."""
 
     whole: Memory | None = None
     windows: Memory | None = None
@@ -50,32 +49,32 @@ class Memories:
 
     @property
     def all(self) -> list[Memory]:
-        """Those that there are."""
+        """The memories that are not None."""
         return [one for one in (self.whole, self.windows, self.tiles) if one is not None]
 
     @property
     def banks(self) -> list[MemoryBank]:
-        """Those that are plain memory banks."""
+        """The memories that are plain memory banks."""
         return [one for one in self.all if isinstance(one, MemoryBank)]
 
     @property
     def bytes(self) -> int:
-        """How much memory they take."""
-        held = [part for memory in self.all for part in memory.state().values()]
-        return sum(part.numel() * part.element_size() for part in held)
+        """The size of all memories in bytes."""
+        tensors = [tensor for memory in self.all for tensor in memory.state().values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def each(self, function: Callable[[Memory], Memory]) -> Memories:
         """`function` of every memory."""
         return Memories(*(one and function(one) for one in (self.whole, self.windows, self.tiles)))
 
     def each_bank(self, function: Callable[[MemoryBank], MemoryBank]) -> Memories:
-        """`function` of every plain bank; other memories as they are."""
+        """`function` of every plain bank; other memories are unchanged."""
         return self.each(lambda one: function(one) if isinstance(one, MemoryBank) else one)
 
 
 class Seen(NamedTuple):
     """Test images (B,3,S,S) that a method takes, their tokens (L,B,N,C), and those of their tiles
-    (L,B,T*N,C), encoded as they are asked for."""
+    (L,B,T*N,C), which are encoded lazily."""
 
     images: Tensor
     tokens: Tensor
@@ -83,7 +82,7 @@ class Seen(NamedTuple):
 
 
 TOP_SHARE = 0.005  # of a photograph's patches
-TILE_SIGMA = 1.0  # patches: of the Gauss filter over the maps of tiles
+TILE_SIGMA = 1.0  # patches: of the Gaussian filter over the maps of tiles
 
 OwnMemory = TypeVar("OwnMemory", bound=Memory)  # a method's own kind of memory
 
@@ -95,12 +94,11 @@ def mean_of_highest(maps: Tensor) -> Tensor:
 
 
 class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
-    """What turns features into anomaly maps.
+    """A method turns features into anomaly maps.
 
-    want: what it needs of a backbone besides `tokens`. scales: names of the equal groups of its maps that are
-    brought to one scale by what held-out references reach. hottest: the map value that pictures show hottest
-    where no reference says better. groups: how many equal groups its maps are of.
-    All else is in its facts.
+    want: features that it needs besides `tokens`. scales: names of the equal groups of its maps that are
+    divided by the scale of held-out references. hottest: the map value at the high end of heat maps, where
+    no reference sets it. groups: the number of equal groups of its maps. The rest is in its facts.
     """
 
     groups: ClassVar[int] = 1
@@ -133,65 +131,64 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         return method
 
     def copied(self) -> Self:
-        """A copy that goes its own way from now on; trained parameters are shared."""
+        """An independent copy, which shares the trained parameters."""
         return deepcopy(self, {id(part): part for part in self.parameters()})
 
     def unfitted(self) -> Self:
-        """A copy that nothing has been shown to."""
+        """A copy that is fitted to nothing."""
         return self.copied()
 
     @property
     def takes_test_images(self) -> bool:
-        """Whether `take_test_images` comes first."""
+        """Whether `take_test_images` has to be called first."""
         return self.transductive
 
     @property
     def needs_references(self) -> bool:
-        """Whether it can score before it is fitted to normal images."""
+        """Whether it must be fitted to references before it can score."""
         return True
 
     def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> OwnMemory:
-        """A memory of normal images whose features come in `parts`; `match` says how it will be searched.
-        ModelError where a method takes none."""
+        """The memory of normal images whose features come in `parts`; `match`: how it will be searched.
+        ModelError for a method without references."""
         raise ModelError(
             f"Method {self.name} takes no references; {self.added_by} adds it to a method that does."
         )
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> OwnMemory:
-        """The memory whose `state` this is, on the state's device, its tokens in `dtype`; KeyError where a
-        part is missing, ValueError where one has another shape."""
+        """The memory with this `state`, on the state's device, its tokens in `dtype`; KeyError for a missing
+        tensor, ValueError for one of another shape."""
         raise ValueError(f"method {self.name} has no memory")
 
     def take_test_images(
         self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
     ) -> Memories:
-        """Its memories once it has taken `count` test images, whose tokens are kept in `room`;
-        `known`: those before; `like`: of the precision and device of a backbone's tokens. For methods
-        that say `takes_test_images`."""
+        """The memories after `count` test images, whose tokens are stored in `room`; `known`: those before;
+        `like`: a tensor with the precision and device of the backbone's tokens. For methods with
+        `takes_test_images`."""
         raise NotImplementedError
 
     def features(
         self, encode: Encoder, images: Tensor, originals: Tensor, memory: OwnMemory | None, like: Tensor
     ) -> Features:
-        """The features of whole images (B,3,S,S) uint8, which are `originals` where they came from; `like`:
-        as for take_test_images."""
+        """The features of whole images (B,3,S,S) uint8 on the backbone's device; `originals`: the same as the
+        caller gave them. `like`: as for take_test_images."""
         return encode(images, self.want)
 
     @abstractmethod
     def raw_maps(self, query: Features, memory: OwnMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
-        """The query's anomaly maps (M,B,n) before their neighbours are seen: in [0,1], or not negative
-        where the method has `scales`."""
+        """The query's anomaly maps (M,B,n), without neighbour aggregation: in [0,1], or not negative where
+        the method has `scales`."""
 
     def refine(self, raw: Tensor) -> Tensor:
-        """Raw maps (M,B,G,G) -> those that have looked at their neighbours; as they are unless a method says
-        how."""
+        """Raw maps (M,B,G,G) -> maps after neighbour aggregation; by default unchanged."""
         return raw
 
     def final(self, maps: Tensor) -> Tensor:
-        """Refined maps (M,...) -> those that count, on one scale.
+        """Refined maps (M,...) -> final maps, on one scale.
 
-        A map m of a group with a level becomes m / (m + level) in [0,1): 0.5 is as high as normal patches
-        come. As they are before `set_levels`.
+        A map m of a group with a level becomes m / (m + level) in [0,1): 0.5 at the mean peak of normal
+        images. Unchanged before `set_scales`.
         """
         if not self.scales:
             return maps
@@ -205,35 +202,36 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         return maps.mean(0), maps.flatten(2).amax(-1).mean(0)
 
     def forget(self) -> None:
-        """Forgets what references have set besides its memory: other ones are going to be fitted."""
+        """Resets the values that references have set, besides the memory, before it is fitted anew."""
         if self.scales:
             self.levels.zero_()
 
     def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> OwnMemory:
-        """A memory of the tiles of normal images, as `fit`; the tokens of an image's tiles come one tile
-        after the other."""
+        """The memory of the tiles of normal images, as `fit`; the tokens of an image are those of its tiles,
+        one after the other."""
         return self.fit(parts, sizes)
 
     def raw_tile_maps(
         self, query: Features, memory: OwnMemory | None, match: Matching = UNRESTRICTED
     ) -> Tensor:
-        """The raw maps (M,B,T*N) of photographs' tiles, whose tokens come one tile after the other; `memory`
-        holds those of the references' tiles."""
+        """The raw maps (M,B,T*N) of photographs' tiles, one tile after the other; `memory`: of the
+        references' tiles."""
         return self.raw_maps(query, memory, match)
 
     def with_tiles(self, maps: Tensor, tiles: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Final maps of whole images (M,B,G,G) and of their tiles put together (M,B,H,W) -> what `summarise`
-        gives of both, half and half: a map (B,side,side) and a score (B,)."""
+        """Final maps of whole images (M,B,G,G) and of their joined tiles (M,B,H,W) -> `summarise` of their
+        mean: a map (B,side,side) and a score (B,)."""
         fine = smoothed(resized(tiles, side), TILE_SIGMA)
         return self.summarise((resized(maps, side) + fine) / 2)
 
     def without_tiles(self, maps: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """`summarise` of maps (M,B,G,G), its map brought to (B,side,side)."""
-        shown, score = self.summarise(maps)
-        return resized(shown, side), score
+        """`summarise` of maps (M,B,G,G), with a map (B,side,side)."""
+        base, score = self.summarise(maps)
+        return resized(base, side), score
 
     def combine(self, maps: FinalMaps, features: Features, side: int) -> ScoreMaps:
-        """Final maps of B images with these features of the whole, -> maps (B,side,side) and raw scores."""
+        """Final maps of B images, and the features of the whole images -> maps (B,side,side) and raw
+        scores."""
         if maps.tiles is not None:
             base = self.with_tiles(maps.whole, maps.tiles, side)
         elif side != maps.whole.shape[-1]:
@@ -243,18 +241,19 @@ class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
         window = (None, None) if maps.windows is None else self.summarise(maps.windows)
         return ScoreMaps(*base, *window)
 
-    def set_levels(self, levels: Sequence[float]) -> None:
-        """How high normal patches come in each group of `scales`; ModelError unless all are above zero."""
-        if not all(level > 0 for level in levels):
+    def set_scales(self, values: Sequence[float]) -> None:
+        """Sets the mean peak of normal images in each group of `scales`; ModelError unless all are above
+        zero."""
+        if not all(value > 0 for value in values):
             raise ModelError(
-                f"The references give no level for --method {self.name} (all their maps are zero); use "
+                f"The references give no scale for --method {self.name} (all their maps are zero); use "
                 "--method fdsl or nearest."
             )
-        self.levels.copy_(torch.tensor(list(levels)))
+        self.levels.copy_(torch.tensor(list(values)))
 
 
 class BankMethod(Method[MemoryBank]):
-    """A method whose memory is a plain memory bank, the same as that of every such method."""
+    """A method whose memory is a plain memory bank, which all such methods can share."""
 
     def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> MemoryBank:
         return MemoryBank.collected(parts, sizes, match.keys)
@@ -264,7 +263,7 @@ class BankMethod(Method[MemoryBank]):
 
 
 def fitted(memory: OwnMemory | None) -> OwnMemory:
-    """The memory; ModelError where there is none yet."""
+    """The memory; ModelError for None."""
     if memory is None:
         raise ModelError("The detector has no references yet: call fit() first.")
     return memory

@@ -1,4 +1,4 @@
-"""What is known of a method before it is loaded: flags, help and checks need no PyTorch."""
+"""The facts of a method that flags, help and checks need before it is loaded, without PyTorch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any, ClassVar
 class MethodFacts:
     """The facts of a method; its class inherits them (models/methods/registry.py has all of them).
 
-    home: MODULE.CLASS below models/methods/. name: as `--method` takes it. words: what it is, for reports.
-    sentence: the same under a table, after the trained heads' own words where there are some. unlike_paper:
-    why its row is not the paper's. needs_heads: it needs a checkpoint's trained ones. needs_discrepancy:
-    `--fd none` leaves it nothing. matches: it searches for nearest normal patches. transductive: its memory
-    is of the test images. added_by: of a method that takes no references, the flag that adds it to
-    one that does. takes_text: `--with-text` is defined for it. reads_text: it needs `directions`
-    (models/backbones/text/prompts.py). length_of_discrepancy: its map is how long the discrepancy is that
-    trained heads judge. parts: components that `--leave-out` switches off. own_score: what its image score is
-    where `summarise` is its own. image_score, rotations: the score, and the copies of each reference, where
-    nobody asks for others.
+    home: MODULE.CLASS below models/methods/. name: as `--method` takes it. words: a description for reports.
+    sentence: one for notes under a table, after the trained heads' if there are any. unlike_paper: why its
+    row is not the paper's. needs_heads: it needs a checkpoint's trained heads. needs_discrepancy: it does not
+    work with `--fd none`. matches: it searches for nearest normal patches. transductive: its memory is of the
+    test images. added_by: of a method without references, the flag that adds it to one with references.
+    takes_text: `--with-text` is defined for it. reads_text: it needs `directions`
+    (models/backbones/text/prompts.py). length_of_discrepancy: its map is the length of the discrepancy that
+    trained heads judge. parts: components that `--leave-out` switches off. own_score: its image score in
+    words, where it has its own `summarise`. image_score, rotations: the default score, and the default copies
+    of each reference.
     """
 
     home: ClassVar[str]

@@ -10,7 +10,7 @@ from fdsl.report.loss_curve import write_loss_curve
 from fdsl.store.checkpoint import is_trained, save_checkpoint
 from fdsl.store.training_state import LOSS_COLUMNS
 from fdsl.training.loop import fit
-from fdsl.training.setup import Begun
+from fdsl.training.setup import PreparedTraining
 from utils.files import csv_text, remove_leftovers, write_text
 from utils.lock import locked
 from utils.log import start_logging
@@ -23,7 +23,7 @@ LOSS_TABLE, LOSS_CURVE, UNFINISHED = ".loss.csv", ".loss.png", ".unfinished.safe
 
 
 def take(target: Path, held: contextlib.ExitStack) -> None:
-    """Takes the checkpoint's place until `held` is closed, and begins the log."""
+    """Locks the checkpoint's path until `held` is closed, and begins the log."""
     lock = target.with_name(f".{target.stem}.lock")
     held.enter_context(locked(lock, str(target), "name another folder with --checkpoints"))
     remove_leftovers(target, *(target.with_suffix(suffix) for suffix in (LOSS_TABLE, LOSS_CURVE, UNFINISHED)))
@@ -31,14 +31,15 @@ def take(target: Path, held: contextlib.ExitStack) -> None:
     logger.info("%s", command_line())
 
 
-def train_heads(begun: Begun, target: Path, world: World) -> None:
-    """From the settings to the checkpoint `target`; what an interrupted run has done is not done again."""
-    state = begun.state
-    if begun.saved is None and not begun.plan.force and is_trained(target, state.config):
+def train_heads(prepared: PreparedTraining, target: Path, world: World) -> None:
+    """Trains the heads and writes the checkpoint `target`, unless it exists; continues an interrupted
+    training."""
+    state = prepared.state
+    if prepared.saved is None and not prepared.plan.force and is_trained(target, state.config):
         logger.info("%s is trained with these settings already (--force trains it again).", target)
         return
-    begun.training_set.warn_of_duplicates()
-    method, position = fit(begun, world)
+    prepared.training_set.warn_of_duplicates()
+    method, position = fit(prepared, world)
     if not world.is_first:
         return
     save_checkpoint(target, method.state_dict(), state.config)

@@ -1,6 +1,6 @@
-"""What does not go together: each a condition and the sentence that refuses it. `refuse_contradictions`
-checks those of settings whenever a `DetectorConfig` or a `RunConfig` is made, from flags, keywords or a file;
-`first_contradiction` those of the flags of predict.py and app.py."""
+"""Settings that contradict each other: each rule is a condition and the sentence that refuses it.
+`refuse_contradictions` checks settings whenever a `DetectorConfig` or a `RunConfig` is made, from flags,
+keywords or a file; `first_contradiction` checks the flags of predict.py and app.py."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from utils.text import one_line, printable, without_password
 
 @dataclass(frozen=True)
 class Combined:
-    """The settings of a detector, and of a run its `k_shot` and `rotations` (None where there is no run)."""
+    """The settings of a detector, and those of its run: `k_shot` and `rotations` (None without a run)."""
 
     name: str
     options: MethodConfig
@@ -45,13 +45,13 @@ class Combined:
 
     @property
     def has_words(self) -> bool:
-        """Whether it says what text is about."""
+        """Whether an object or words for text are given."""
         options = self.options
         return (options.object, options.normal_words, options.damaged_words) != (OBJECT, (), ())
 
     @property
-    def strange(self) -> str:
-        """A component to leave out that the method does not have."""
+    def unknown_component(self) -> str:
+        """A component to leave out that the method does not have; "" for none."""
         return next((one for one in self.options.leave_out if one not in self.method.parts), "")
 
     @property
@@ -66,7 +66,10 @@ class Combined:
 
 Rule = tuple[Callable[[Any], object], str]
 RULES: tuple[Rule, ...] = (  # of a `Combined`
-    (lambda it: it.strange, "--leave-out {it.strange} does not go with --method {it.name}: {it.components}."),
+    (
+        lambda it: it.unknown_component,
+        "--leave-out {it.unknown_component} does not go with --method {it.name}: {it.components}.",
+    ),
     (
         lambda it: it.method.needs_discrepancy and it.options.fd == "none",
         "--method {it.name} needs a discrepancy, and these heads were trained on --fd none.",
@@ -79,7 +82,7 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
     (
         lambda it: it.windowed and it.windows.win_stride > it.windows.win_size,
         "--win-stride {it.windows.win_stride} is larger than --win-size {it.windows.win_size}: patches "
-        "between the windows would not be seen; give a stride up to the size.",
+        "between the windows would be skipped; give a stride up to the size.",
     ),
     (
         lambda it: it.windows.window_memory == WHOLE_IMAGE and it.windows.index_memory != "0",
@@ -99,7 +102,7 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
     # Region of interest
     (
         lambda it: it.has_roi and it.windowed,
-        "--roi and --ignore do not go with local windows, whose crops would show what lies outside: give "
+        "--roi and --ignore do not go with local windows, whose crops would include patches outside: give "
         "--winmode nan.",
     ),
     (
@@ -179,8 +182,8 @@ def refuse_contradictions(
 
 
 class Asked(dict[str, Any]):
-    """What predict.py or app.py was asked for: the value of each flag by its name, None where it is not
-    given. `making`: the flags given that make a detector."""
+    """The flags of predict.py or app.py by name, None where one is not given. `making`: the given flags that
+    make a detector."""
 
     making: tuple[str, ...] = ()
 
@@ -191,29 +194,29 @@ class Asked(dict[str, Any]):
 
     @property
     def place_of_heads(self) -> str:
-        """A flag that says where trained heads are looked up; "" where none is given."""
+        """The given flag for the folder of trained heads; "" where none is given."""
         return "--checkpoints" if self["checkpoints"] else "--model-name" if self["model_name"] else ""
 
     @property
     def inspects(self) -> bool:
-        """Whether images are scored, or should be: nothing else was asked for."""
+        """Whether images are to be scored: nothing else was asked for."""
         changed = self["save_detector"] and (self.changes or self["detector"] and self["calibration"])
         only_changes = changed and not self["input"]
         return not (self["doctor"] or self["show"] or only_changes)
 
     @property
     def writes(self) -> bool:
-        """Whether something is asked for that needs an output folder."""
+        """Whether a flag is given that needs an output folder."""
         return any(self[name] for name in ("save_maps", "save_masks", "coco", "resume"))
 
     @property
     def live(self) -> str:
-        """The camera, stream or clip that is to be scored, as it is named in a sentence."""
+        """The camera, stream or clip to be scored, for a sentence; "" where there is none."""
         return printable(without_password(live_source(self["input"] or ()) or ""))
 
     @property
     def whole_batch(self) -> str:
-        """The flag that compares all test images, which must be there for that."""
+        """The flag that compares all test images, all of which must exist for that; "" for none."""
         if self["threshold_from"] == "batch":
             return "--threshold-from batch"
         method = self["method"]
@@ -230,7 +233,7 @@ class Asked(dict[str, Any]):
 
     @property
     def thresholds(self) -> list[str]:
-        """The flags given of which each one decides by itself."""
+        """The given flags each of which sets the threshold."""
         source = self["threshold_from"]
         given = ["--calibration"] if self["calibration"] else []
         if self["false_alarm_rate"] is not None and not self["calibration"] and source != "batch":
@@ -241,7 +244,7 @@ class Asked(dict[str, Any]):
 
 OF_HEADS: Rule = (  # of test.py's flags too
     lambda it: it.place_of_heads and it["checkpoint"],
-    "{it.place_of_heads} says where heads are looked up, and --checkpoint names them: leave one out",
+    "{it.place_of_heads} is a folder to look up heads in, and --checkpoint names them: leave one out",
 )
 OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
     (
@@ -255,7 +258,7 @@ OF_SAVED: tuple[Rule, ...] = (  # of an `Asked`; the flags of a new detector too
     OF_HEADS,
     (
         lambda it: it.place_of_heads and not METHODS[it["method"] or DEFAULT].needs_heads,
-        "{it.place_of_heads} says where trained heads are looked up, and the method has none: leave it out, "
+        "{it.place_of_heads} is a folder to look up trained heads in, and the method has none: leave it out, "
         f"or add --method {WITH_HEADS}",
     ),
 )
@@ -317,5 +320,5 @@ OF_PREDICT: tuple[Rule, ...] = (
 
 
 def first_contradiction(rules: tuple[Rule, ...], asked: Asked) -> str:
-    """The sentence of the first rule that refuses what was asked for; "" where none does."""
+    """The sentence of the first rule that refuses these flags; "" where none does."""
     return next((sentence.format(it=asked) for applies, sentence in rules if applies(asked)), "")

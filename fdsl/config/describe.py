@@ -27,21 +27,21 @@ def _tiles(windows: WindowConfig) -> str:
 
 
 def roi_in_words(options: MethodConfig) -> str:
-    """Which masks decide what counts; "" where everything does."""
+    """The masks of the region of interest; "" where there are none."""
     white = "" if options.roi is None else f"where {options.roi} is white"
     black = "" if options.ignore is None else f"not where {options.ignore} is white"
     return ", ".join(filter(None, [white, black]))
 
 
 def tiles_in_words(windows: WindowConfig) -> str:
-    """How many tiles a photograph is encoded in."""
+    """The tiles that a photograph is encoded in."""
     if windows.tiles == AUTO_TILES:
         return "tiles where it is large"
     return "none" if windows.tiles == 1 else f"{windows.tiles} x {windows.tiles} tiles"
 
 
 def windows_in_words(windows: WindowConfig) -> str:
-    """LFE's settings for a reader: mode, size and stride, and what is not exact."""
+    """LFE's settings: mode, size and stride, and the options that make it faster and less exact."""
     if windows.winmode == "nan":
         return f"no LFE{_tiles(windows)}"
     words = f"LFE {windows.winmode}, windows of {windows.win_size} patches, stride {windows.win_stride}"
@@ -56,7 +56,7 @@ def windows_in_words(windows: WindowConfig) -> str:
 
 
 def method_in_words(options: MethodConfig) -> str:
-    """NAM, and what of FD and alignment is not the default."""
+    """NAM, and FD and alignment where they are not the default."""
     words = f"NAM {'on' if options.use_nam else 'off'}"
     words += {
         MethodConfig().fd: "",
@@ -70,14 +70,14 @@ def _left_out(options: MethodConfig) -> str:
 
 
 def additions_in_words(options: MethodConfig) -> str:
-    """That mutual scoring or text is added, where it is."""
+    """The mutual scoring and text that are added; "" for none."""
     added = [BatchFacts.sentence] if options.with_batch else []
     added += [f"{TextFacts.sentence}{_text_words(options)}"] if options.with_text else []
     return "".join(f"; with {what}" for what in added)
 
 
 def _text_words(options: MethodConfig) -> str:
-    """The words of text that are not the usual ones."""
+    """The object and words of text where they are not the usual ones."""
     named = {OBJECT: "", BY_CATEGORY: " of each category's name"}.get(
         options.object, f' of "{one_line(options.object, 60)}"'
     )
@@ -86,7 +86,7 @@ def _text_words(options: MethodConfig) -> str:
 
 
 def text_in_words(options: MethodConfig) -> str:
-    """The object that text names, and its words for normal and damaged."""
+    """The object of text, and its words for normal and damaged."""
     normal, damaged = (
         ", ".join(state.removeprefix("{}").removesuffix("{}").strip() for state in states)
         for states in (options.normal_words or NORMAL_WORDS, options.damaged_words or DAMAGED_WORDS)
@@ -106,9 +106,9 @@ IMAGE_SCORE_MEANING = {
 
 
 def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
-    """One paragraph that says what a table's numbers are: score, sizes, shots, seed, backbone.
+    """One paragraph on how a table's numbers were made: score, sizes, shots, seed, backbone.
 
-    `seeds`: those that the numbers are means over, where they are more than the run's own.
+    `seeds`: those that the numbers are means over, if not the run's own alone.
     """
     made, backbone = config.detector, config.detector.backbone
     rotated = "" if config.rotations == 1 else f"; references rotated ({config.rotations})"
@@ -131,12 +131,12 @@ def framing(config: RunConfig, seeds: Sequence[int] = ()) -> str:
 
 
 def image_score_in_words(config: RunConfig) -> str:
-    """What a run's image score is: of `max` the method's own words, where it has a score of its own."""
+    """A run's image score in words."""
     return score_in_words(config.detector, config.image_score)
 
 
 def score_in_words(made: DetectorConfig, kind: str) -> str:
-    """What a detector's image score of this kind is."""
+    """A detector's image score of this kind in words; for `max` the method's own, if it has one."""
     if kind != "max":
         return IMAGE_SCORE_MEANING[kind]
     own = METHODS[made.method].own_score or IMAGE_SCORE_MEANING[kind]
@@ -146,18 +146,18 @@ def score_in_words(made: DetectorConfig, kind: str) -> str:
 
 
 def heads_in_words(config: RunConfig) -> str:
-    """Which heads made a run's maps, and how."""
+    """The heads that made a run's maps, or the method that needs none."""
     method, options = METHODS[config.detector.method], config.detector.options
     if not method.needs_heads:
         alignment = _alignment(options) if method.matches else ""
         words = _text_words(options) if method.reads_text else ""
-        parts = _left_out(options) + additions_in_words(options)
-        return f"no trained heads: {method.sentence}{words}{alignment}{parts}"
+        changes = _left_out(options) + additions_in_words(options)
+        return f"no trained heads: {method.sentence}{words}{alignment}{changes}"
     added = (f"; {method.sentence}" if method.sentence else "") + additions_in_words(options)
     return f"{method_in_words(options)}; heads trained on {config.trained_on or 'an unknown dataset'}{added}"
 
 
-SEES = "sees the test set"  # heads the column of tables in which some rows do
+SEES = "sees the test set"  # the column of tables that compare transductive methods with others
 
 TRAINED_ON_TEST_IMAGES = (
     "The heads were TRAINED ON THESE TEST IMAGES: these numbers show what they memorised, not how good they "

@@ -19,21 +19,21 @@ HEAT_MAPS = (
 
 
 def detector_facts(config: FittedConfig) -> list[tuple[str, str]]:
-    """What the report says of a detector's configuration."""
+    """(name, value) of a detector's configuration, for reports."""
     made = config.detector
     encoder, windows = made.backbone, made.windows
     rotated = f", {config.rotations} rotations each" if config.rotations > 1 else ""
     untrained = " (UNTRAINED: random weights)" if encoder.untrained else ""
     score = score_in_words(made, config.image_score)
-    looked_through = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
-    looked_through += f", resized to {windows.win_zip}" if windows.win_zip else ""
+    lfe = f"{windows.winmode}, {windows.win_size} patches, stride {windows.win_stride}"
+    lfe += f", resized to {windows.win_zip}" if windows.win_zip else ""
     return [
         ("Method", f"{made.method}: {METHODS[made.method].words}{additions_in_words(made.options)}"),
         *([("Text", text_in_words(made.options))] if made.reads_text else []),
         *([("Region of interest", roi_in_words(made.options))] if roi_in_words(made.options) else []),
         ("References", f"{config.references}{rotated}"),
         ("Backbone", f"{encoder.model}, {encoder.image_size} px{untrained}"),
-        ("Local windows", "none" if windows.winmode == "nan" else looked_through),
+        ("Local windows", "none" if windows.winmode == "nan" else lfe),
         *([] if windows.tiles == 1 else [("Tiles", tiles_in_words(windows))]),
         ("Image score", f"{config.image_score}: {score}"),
         ("Heat maps", HEAT_MAPS),

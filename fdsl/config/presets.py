@@ -12,14 +12,14 @@ PAPER = BackboneConfig()
 
 @dataclass(frozen=True)
 class Preset:
-    """A backbone by a short name. `words`: what it is. `settings`: name of one of the backbone's flags -> its
-    value where the flag is not given."""
+    """A backbone by a short name. `words`: its description. `settings`: the backbone's flags -> values where
+    they are not given."""
 
     words: str
     settings: dict[str, Any]
 
 
-# What they rest on, and that it is published and not ours: docs/methods.md.
+# The published results that they follow: docs/methods.md.
 PRESETS = {
     "clip-large": Preset(
         "CLIP's ViT-L, the paper's backbone",
@@ -36,6 +36,6 @@ PRESETS = {
 
 
 def with_preset(name: str, given: dict[str, Any]) -> dict[str, Any]:
-    """What a preset sets in addition to the values that were given (None: not given)."""
+    """The values that a preset adds to the given ones (None: not given)."""
     settings = PRESETS[name].settings
     return {flag: value for flag, value in settings.items() if given.get(flag) is None}

@@ -1,8 +1,7 @@
-"""From given values, and what a checkpoint or a run has stored, to settings; what does not go together is
-refused.
+"""Settings from given values and from those that a checkpoint or a run has stored.
 
-`given` is a mapping of a setting's name to the value that a flag or an argument gave it; a name that is not
-there, or is there with None, was not given.
+`given` maps a setting's name to the value of its flag or argument; a missing name, and None, mean that it was
+not given.
 """
 
 from __future__ import annotations
@@ -42,10 +41,10 @@ EFFECTS = {  # setting that a method or a window mode may have no use for -> whe
 
 
 def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = None) -> BackboneConfig:
-    """The backbone that was given, or a checkpoint's `stored` one with which what was given must agree.
+    """The given backbone, or a checkpoint's `stored` one, with which the given values must agree.
 
-    What was not given follows from the model. `pretrained` and `model_config` may name another place (files
-    move): the weights' fingerprint is compared when they are loaded.
+    Values that were not given follow from the model. `pretrained` and `model_config` may name another place
+    (files move): the weights' fingerprint is compared when they are loaded.
     """
     values = given_of(BackboneConfig, given)
     if stored is None and "model" in values:
@@ -67,7 +66,7 @@ def backbone_config(given: Mapping[str, Any], stored: BackboneConfig | None = No
 def method_config(
     given: Mapping[str, Any], stored: MethodConfig | None = None, has_nam: bool | None = None
 ) -> MethodConfig:
-    """What was given on top of a checkpoint's `stored` method; what the heads cannot do is refused."""
+    """The given options on top of a checkpoint's `stored` ones; ConfigError for those that its heads lack."""
     base = stored or MethodConfig()
     if has_nam is not None:
         base = replace(base, use_nam=base.use_nam and has_nam)
@@ -87,7 +86,7 @@ def method_config(
 
 
 def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) -> WindowConfig:
-    """LFE's settings: what was given on top of a `stored` run's or the defaults. Maps of a stored run can be
+    """LFE's settings: the given ones on top of a `stored` run's or the defaults. Maps of a stored run can be
     fused anew, but its windows cannot change."""
     base = stored or WindowConfig()
     values = given_of(WindowConfig, given)
@@ -111,7 +110,7 @@ def window_config(given: Mapping[str, Any], stored: WindowConfig | None = None) 
 
 
 def other_maps(name: str, stored: str) -> str:
-    """Why an option cannot change with the maps of a stored run, which are of another value."""
+    """Why an option cannot change with the maps of a stored run, which have another value."""
     return (
         f"--{name.replace('_', '-')} cannot change with --from-maps: the stored maps are of {stored}; run "
         "test.py without --from-maps."
@@ -119,28 +118,28 @@ def other_maps(name: str, stored: str) -> str:
 
 
 def refuse_without_effect(given: Mapping[str, Any]) -> None:
-    """ConfigError for a setting that the given method or window mode has no use for. What is wrong with the
-    others of `of_no_use` is said by the rules of fdsl/config/contradictions.py."""
-    for name in of_no_use(given):
+    """ConfigError for a given setting that the method or window mode does not use. The rules of
+    fdsl/config/contradictions.py refuse the other names of `without_effect`."""
+    for name in without_effect(given):
         if name in EFFECTS and given.get(name) is not None:
             flag, method = name.replace("_", "-"), given.get("method") or WITH_HEADS
             raise ConfigError(f"--{flag} {EFFECTS[name].format(method=method)}, or leave it out.")
 
 
-def of_no_use(given: Mapping[str, Any]) -> list[str]:
-    """The settings that the given method and window mode have no use for: with them a run would be refused,
-    or be the same as without."""
+def without_effect(given: Mapping[str, Any]) -> list[str]:
+    """The names of settings that the given method and window mode do not use: with them a run would be
+    refused, or be the same as without."""
     method = METHODS[given.get("method") or WITH_HEADS]
     tiled = given.get("tiles") not in (None, 1)
     winmode = given.get("winmode") or ("mul" if method.needs_heads and not tiled else "nan")
-    there = {
+    has = {
         WINDOWS: winmode != "nan",
         HEADS: method.needs_heads,
         SEARCH: method.matches and given.get("fd") != "none",
         COMPONENTS: bool(method.parts),
         TEXT: bool(method.reads_text or given.get("with_text")),
     }
-    names = [name for name, option in OF_DETECTORS.items() if option.needs and not there[option.needs]]
+    names = [name for name, option in OF_DETECTORS.items() if option.needs and not has[option.needs]]
     names += [] if method.needs_heads else ["checkpoint", "checkpoints"]
     names += ["k_shot", "rotate_references", "with_batch"] if method.added_by else []
     names += ["winmode"] if method.transductive else ["tiles"] if method.added_by else []

@@ -1,8 +1,8 @@
-"""What a detector and a run are made of: typed settings, their JSON values, and what makes two the same.
+"""The typed settings of a detector and of a run, their JSON values, and their identity.
 
-`to_json` gives the values of config.json or of a saved detector, `from_json` is their one
-validator, and `identity` holds what decides the result: two of one identity are the same run. A
-training's are in fdsl/config/training_config.py.
+`to_json` gives the values of config.json or of a saved detector, `from_json` is their one validator, and
+`identity` holds the settings that decide the result: two runs of one identity are the same. Those of a
+training are in fdsl/config/training_config.py.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from utils.options import (
 )
 from utils.text import one_line
 
-# Of windows: what combines finished maps, and what has an effect where there are none.
+# Options of windows: those that combine finished maps, and those that have an effect without windows.
 FUSED = [name for name, one in options_of(WindowConfig).items() if one.fused and one.needs]
 WITHOUT_WINDOWS = [name for name, one in options_of(WindowConfig).items() if one.needs != WINDOWS]
 SCORES_IN_WORDS = (
@@ -65,7 +65,7 @@ OF_A_DETECTOR = ("method", "backbone", "options", "windows", "machine")  # of De
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """What a detector is put together from: the method's name, its parts' settings, and the machine."""
+    """The settings of a detector: the method's name, its backbone, options and windows, and the machine."""
 
     method: str = field(
         metadata=as_option(
@@ -93,18 +93,18 @@ class DetectorConfig:
 
     @property
     def reads_text(self) -> bool:
-        """Whether CLIP's words have a say."""
+        """Whether text takes part."""
         return self.options.with_text or METHODS[self.method].reads_text
 
     @property
     def sees_test_set(self) -> bool:
-        """Whether the test images decide about each other."""
+        """Whether it is transductive: the test images are compared with each other."""
         return self.options.with_batch or METHODS[self.method].transductive
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> DetectorConfig:
-        """From a whole config.json or a saved detector's values, which may hold more; ConfigError, KeyError,
-        TypeError or AttributeError for what none of them holds."""
+        """From the values of a config.json or a saved detector, which may hold more; ConfigError, KeyError,
+        TypeError or AttributeError for any other."""
         return cls(
             values["method"],
             from_stored(BackboneConfig, values["backbone"]),
@@ -118,11 +118,11 @@ class DetectorConfig:
 class RunConfig(Options):
     """A test run: config.json of its folder.
 
-    `trained_on`: the heads' training set, None where that is not known. `weights`, `files`: digests of the
+    `trained_on`: the heads' training set, None where it is unknown. `weights`, `files`: digests of the
     backbone's weights and of the photographs. `trained_on_test_images`: whether the heads were trained on the
-    very test images, None without heads. `rotations`: copies of each reference, rotated ones with it, AUTO
-    where the references decide; 1: as they are. `grey`: the range (low, high) of each category whose
-    references have more than 8 bits.
+    very test images, None without heads. `rotations`: copies of each reference, itself included; AUTO: by the
+    references; 1: not rotated. `grey`: the range (low, high) of each category whose references have more than
+    8 bits.
     """
 
     group: ClassVar[str] = "evaluation"
@@ -202,12 +202,12 @@ class RunConfig(Options):
         refuse_contradictions(made.method, made.options, made.windows, self.k_shot, self.rotations)
 
     def to_json(self) -> dict[str, Any]:
-        """What config.json holds."""
+        """The values of config.json."""
         return {**without(vars(self), ["detector"]), **self.detector.to_json()}
 
     @classmethod
     def from_json(cls, values: Any) -> RunConfig:
-        """From config.json; ConfigError says in a few words what is wrong."""
+        """From the values of config.json; ConfigError, a few words, for any other."""
         config = _of_detector(cls, values, "run writes")
         right = isinstance(config.command, str) and config.trained_on_test_images in (None, False, True)
         if not right or not (config.grey is None or _is_grey(config.grey)):
@@ -215,16 +215,16 @@ class RunConfig(Options):
         return config
 
     def in_float32(self) -> RunConfig:
-        """The run whose values overflowed in the precision that was asked for."""
+        """This run in float32, after values overflowed in the requested precision."""
         machine = self.detector.machine.in_precision("float32")
         return replace(self, detector=replace(self.detector, machine=machine))
 
     def identity(self, of: Literal["maps", "run", "row"]) -> dict[str, Any]:
-        """What must be equal for two runs to have the same maps (of the same files), to be the same run, or
-        to share a row of a summary.
+        """The settings that two runs share that have the same maps (of the same files), are the same run, or
+        are in one row of a summary.
 
-        A run is the same wherever its files lie and whatever command asked. A row's runs differ in their seed
-        and therefore in their photographs; its settings are flat, for instance `windows.win_size`.
+        The places of files and the command do not count. A row's runs differ in their seed and therefore in
+        their photographs; its settings are flat, for instance `windows.win_size`.
         """
         return {"maps": self._of_maps, "run": self._of_run, "row": self._of_row}[of]()
 
@@ -263,12 +263,12 @@ class RunConfig(Options):
         return flat
 
 
-# What decides no result: where files lie, what asked for it, and the rest of the machine's facts.
+# Settings that decide no result: places of files, the command, and the other facts of the machine.
 NOT_OF_A_RUN = ("machine", "command", *(name for name, one in options_of(RunConfig).items() if one.place))
 
 
 def _of_detector(kind: type, values: Mapping[str, Any], who: str) -> Any:
-    """A dataclass with a field `detector` from stored values, where a detector's stand among its own;
+    """A dataclass with a field `detector` from stored values, which hold those of the detector too;
     ConfigError for values that no `who`."""
     try:
         own = without(values, OF_A_DETECTOR)
@@ -294,10 +294,10 @@ def _is_grey(values: Any) -> bool:
 
 @dataclass(frozen=True)
 class FittedConfig(Options):
-    """A detector of the Python interface: what it is made of and what it was fitted to.
+    """A detector of the Python interface, and the references it was fitted to.
 
-    `checkpoint`, `trained_on`: where trained heads come from. `fingerprint`: of the backbone's weights.
-    `references`: how many its memory bank holds, each in `rotations` copies.
+    `checkpoint`, `trained_on`: of trained heads. `fingerprint`: of the backbone's weights. `references`:
+    their number in the memory bank, each in `rotations` copies.
     """
 
     detector: DetectorConfig
@@ -311,21 +311,21 @@ class FittedConfig(Options):
     rotations: int = option(1, span=(1, 360))
 
     def to_json(self) -> dict[str, Any]:
-        """The values of a saved detector, and of predict.py's config.json with others."""
+        """The values of a saved detector, which predict.py's config.json holds too."""
         return {**self.detector.to_json(), **without(vars(self), ["detector"])}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> FittedConfig:
-        """From a saved detector's values; ConfigError for what `save` did not write."""
+        """From a saved detector's values; ConfigError for any other."""
         return _of_detector(cls, values, "detector has")
 
 
 @dataclass(frozen=True)
 class PredictionConfig:
-    """What predict.py's config.json holds: all that decides what comes out, and what a reader wants to know.
+    """predict.py's config.json: the settings that decide its results, and facts for its readers.
 
     `digest`: of everything that was fitted. `pictures`, `save_maps`, `save_masks`, `input`: the flags, None
-    where no command asked. `trust`: how far the threshold holds, "" where that is not known.
+    without a command. `trust`: how reliable the threshold is, "" where that is unknown.
     """
 
     fitted: FittedConfig
@@ -349,7 +349,7 @@ class PredictionConfig:
         }
 
     def identity(self) -> dict[str, Any]:
-        """What must be equal for a run to go on after another one's photographs."""
+        """The settings that a run must share with another one to continue it."""
         return identity_of_prediction(self.to_json())
 
 
@@ -360,5 +360,5 @@ NOT_OF_A_PREDICTION = (
 
 
 def identity_of_prediction(values: Mapping[str, Any]) -> dict[str, Any]:
-    """`PredictionConfig.identity` of a config.json as it was read."""
+    """`PredictionConfig.identity` of the values of a config.json."""
     return without(values, NOT_OF_A_PREDICTION)

@@ -1,5 +1,5 @@
-"""What a checkpoint says of its heads: a training's typed settings, their JSON values, and what makes two of
-them the same. Those of a test run are in fdsl/config/run_config.py."""
+"""The typed settings of a training, which a checkpoint stores: their JSON values and their identity. Those of
+a test run are in fdsl/config/run_config.py."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from utils.options import (
 )
 from utils.text import one_line
 
-# What decides no heads: where files lie, and the rest of the machine's facts.
+# Settings that decide no heads: places of files, and the other facts of the machine.
 NOT_OF_A_TRAINING = ("machine", *PLACES, "files", "image_digests")
 
 
 @dataclass(frozen=True)
 class Recipe(Options):
-    """How heads are trained. `epochs` 0: as many as show about SYNTHETIC_IMAGES images."""
+    """How heads are trained. `epochs` 0: about SYNTHETIC_IMAGES images in all."""
 
     group: ClassVar[str] = "training"
 
     epochs: int = option(
         0,
         span=(1, 10**9),
-        help="default as published: 11 on visa, 5 elsewhere; with --synthetic as many as show about "
-        f"{SYNTHETIC_IMAGES:,} images",
+        help="default as published: 11 on visa, 5 elsewhere; with --synthetic about "
+        f"{SYNTHETIC_IMAGES:,} images in all",
     )
     k_shot: int = option(
         PUBLISHED_SHOTS,
@@ -68,12 +68,12 @@ class Recipe(Options):
 
     @property
     def synthetic(self) -> str | None:
-        """What --synthetic says where defects are drawn: only or mixed."""
+        """The value of --synthetic: only, mixed or None."""
         return next((name for name, value in SYNTHETIC.items() if value == self.augmentation), None)
 
     @classmethod
     def of(cls, given: Mapping[str, Any], dataset: str) -> Recipe:
-        """The given options, with what is published for the training set where nothing is given."""
+        """The given options; for the others those published for the training set."""
         published = {
             "epochs": PUBLISHED_EPOCHS.get(dataset, PUBLISHED_EPOCHS["mvtec"]),
             "augmentation": PUBLISHED_AUGMENTATIONS.get(dataset, "none"),
@@ -86,10 +86,10 @@ class Recipe(Options):
 
 @dataclass(frozen=True)
 class TrainingSettings(Options):
-    """How heads were trained, and on what.
+    """How heads were trained, and on which images.
 
     `image_digests`, `files`: digests of the images trained on, and of these with the references. `images`:
-    how many each category has.
+    their number in each category.
     """
 
     recipe: Recipe
@@ -107,7 +107,7 @@ class TrainingSettings(Options):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainingSettings:
-        """From a checkpoint's values; ConfigError for what no training writes."""
+        """From a checkpoint's values; ConfigError for any other."""
         recipe = {name: values[name] for name in options_of(Recipe)}
         own = without(values, recipe)
         refuse_other_names(cls, {**own, "recipe": recipe})
@@ -120,7 +120,7 @@ class TrainingSettings(Options):
 
 @dataclass(frozen=True)
 class TrainedWith(Options):
-    """What a checkpoint says of its heads: the backbone with its weights' fingerprint, and their training."""
+    """The configuration in a checkpoint: the backbone with its weights' fingerprint, and the training."""
 
     backbone: BackboneConfig
     options: MethodConfig
@@ -139,7 +139,7 @@ class TrainedWith(Options):
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainedWith:
-        """From a checkpoint's values; ConfigError says in a few words what no training writes."""
+        """From a checkpoint's values; ConfigError, a few words, for any other."""
         try:
             config = cls(
                 from_stored(BackboneConfig, values["backbone"]),
@@ -158,22 +158,22 @@ class TrainedWith(Options):
 
     @property
     def trained_on(self) -> str:
-        """The training set's name, with what was drawn on it."""
-        drawn = {
-            SYNTHETIC["only"]: f"drawn defects on {self.dataset}",
-            SYNTHETIC["mixed"]: f"{self.dataset} and drawn defects",
+        """The training set's name, with the synthetic defects on it."""
+        names = {
+            SYNTHETIC["only"]: f"synthetic defects on {self.dataset}",
+            SYNTHETIC["mixed"]: f"{self.dataset} and synthetic defects",
         }
-        return drawn.get(self.training.recipe.augmentation, self.dataset)
+        return names.get(self.training.recipe.augmentation, self.dataset)
 
     def in_precision(self, precision: str) -> TrainedWith:
-        """The training whose values overflowed in the precision asked for, so that `precision` took over."""
+        """This training after values overflowed in the requested precision and `precision` took over."""
         machine = self.training.machine.in_precision(precision)
         return replace(self, training=replace(self.training, machine=machine))
 
     def identity(self) -> dict[str, Any]:
         """Setting -> value that two trainings must share to give the same heads from the same images.
 
-        The machine and the places of files do not count, the precision that was asked for does.
+        The machine and the places of files do not count, the requested precision does.
         """
         values, machine = self.to_json(), self.training.machine
         flat = {

@@ -1,5 +1,4 @@
-"""The table that `test.py --ablate` ends in: a row for each combination, with its difference to the first
-row."""
+"""The table of `test.py --ablate`: a row for each combination, with its difference to the first row."""
 
 from __future__ import annotations
 
@@ -40,12 +39,12 @@ VALUES = ("mean", "std", "above_first", "low", "high")  # of each metric, in CSV
 
 @dataclass
 class Row:
-    """A combination with one number of shots: its settings as typed, its runs (one for each seed), and for
-    each metric (fractions) the values, and their deviations (R,) with resampled images."""
+    """A combination with one number of shots: its settings as typed, its runs (one for each seed), and of
+    each run the metrics (fractions) and their deviations (R,) with resampled images."""
 
     settings: dict[str, str]
     runs: list[PlannedRun] = field(default_factory=list)
-    found: list[dict[str, float | None]] = field(default_factory=list)
+    metrics: list[dict[str, float | None]] = field(default_factory=list)
     deviations: list[dict[str, np.ndarray]] = field(default_factory=list)
 
     @property
@@ -54,26 +53,25 @@ class Row:
 
     def mean(self, name: str) -> tuple[float, float | None] | None:
         """A metric's mean over seeds and its sample standard deviation, per cent."""
-        return mean_and_std([metrics[name] for metrics in self.found])
+        return mean_and_std([of_run[name] for of_run in self.metrics])
 
     def above(self, first: Row, name: str) -> tuple[float, float, float] | None:
         """Points above the first row, mean over the seeds of both, and the 95 % interval; None where the
-        metric is not defined for all of them, or the maps are not there any more."""
+        metric is not defined for all of them, or maps are missing."""
         differences, resampled = [], []
-        for seed, own, deviations in zip(self.seeds, self.found, self.deviations):
+        for seed, metrics, deviations in zip(self.seeds, self.metrics, self.deviations):
             if seed not in first.seeds:
                 continue
-            other = first.seeds.index(seed)
-            value, against = own[name], first.found[other][name]
-            if (
-                value is None
-                or against is None
-                or name not in deviations
-                or name not in first.deviations[other]
-            ):
+            index = first.seeds.index(seed)
+            value, of_first, deviations_of_first = (
+                metrics[name],
+                first.metrics[index][name],
+                first.deviations[index],
+            )
+            if value is None or of_first is None or not (name in deviations and name in deviations_of_first):
                 return None
-            differences.append(100 * (value - against))
-            resampled.append(100 * (deviations[name] - first.deviations[other][name]))
+            differences.append(100 * (value - of_first))
+            resampled.append(100 * (deviations[name] - deviations_of_first[name]))
         if not differences:
             return None
         mean = statistics.fmean(differences)
@@ -82,22 +80,22 @@ class Row:
 
 
 class Resampled:
-    """What the metrics of runs would be with other test images: all runs are given the same drawings, so that
-    two of them are paired."""
+    """The metrics of runs with resampled test images: all runs get the same samples, so that two of them are
+    paired."""
 
     def __init__(self, max_pixels: int) -> None:
-        """`max_pixels`: of a photograph or mask, from which on it is refused."""
+        """`max_pixels`: the limit for a photograph or mask."""
         self.max_pixels = max_pixels
         self.masks: dict[tuple[Path, str, int], np.ndarray | None] = {}
-        self.known: dict[Path, dict[str, np.ndarray]] = {}
+        self.deviations: dict[Path, dict[str, np.ndarray]] = {}  # by a run's folder
 
     def of(self, run: PlannedRun) -> dict[str, np.ndarray]:
-        """Metric -> how far it deviates (R,) in each drawing, as a fraction and a mean over categories; empty
-        where the run's maps are gone. Computed once for a run that is in several tables."""
+        """Metric -> its deviation (R,) in each sample, a fraction, mean over categories; {} where the run's
+        maps are missing. Computed once for a run that is in several tables."""
         folder = run.folder.path
-        if folder not in self.known:
-            self.known[folder] = self._computed(run)
-        return self.known[folder]
+        if folder not in self.deviations:
+            self.deviations[folder] = self._computed(run)
+        return self.deviations[folder]
 
     def _computed(self, run: PlannedRun) -> dict[str, np.ndarray]:
         folder, config = run.folder.path, run.config
@@ -123,15 +121,15 @@ class Resampled:
             return {}
         weights = _weights(run, category)
         scores = image_scores(maps, raw, config.image_score)
-        counted = {"sp": (counts_of_images(scores, labels), weights)}
+        weighted = {"sp": (counts_of_images(scores, labels), weights)}
         masks = [self._mask(run, category, index) for index in range(len(records))]
         with_mask = [index for index, mask in enumerate(masks) if mask is not None]
         chosen = [mask for mask in masks if mask is not None]
         if any(mask.any() for mask in chosen):
-            counted["px"] = counts_of_pixels(maps[with_mask], chosen), weights[:, with_mask]
+            weighted["px"] = counts_of_pixels(maps[with_mask], chosen), weights[:, with_mask]
         return {
             _name(metric, kind): values
-            for kind, (counts, weights) in counted.items()
+            for kind, (counts, weights) in weighted.items()
             for metric, values in _deviations(counts, weights).items()
         }
 
@@ -152,7 +150,7 @@ class Resampled:
 
 
 def _weights(run: PlannedRun, category: str) -> np.ndarray:
-    """How often each of the run's images is in each sample: the same for every run that tests it."""
+    """(R,n): how often each of the run's n images is in each sample; the same for all runs that test it."""
     every = run.split.catalogue.test[category]
     weights = bootstrap_weights(
         np.array([record.anomalous for record in every]), stable_seed(category) % 2**32
@@ -171,8 +169,8 @@ def _name(metric: str, kind: str) -> str:
 
 
 def write_ablations(runs: Sequence[PlannedRun], max_pixels: int) -> None:
-    """Writes each table of finished runs as Markdown, CSV and JSON, and logs it; an image of more than
-    `max_pixels` is refused."""
+    """Writes each table of finished runs as Markdown, CSV and JSON, and logs it; `max_pixels`: the limit for
+    a photograph or mask."""
     tables: dict[str, list[PlannedRun]] = {}
     for run in runs:
         tables.setdefault(run.table, []).append(run)
@@ -186,7 +184,7 @@ def _write_table(name: str, runs: Sequence[PlannedRun], resampled: Resampled, wh
     rows = _rows(runs)
     every = [(row, run) for row in rows for run in row.runs]
     for row, run in progress(every, len(every), what):
-        row.found.append(_metrics_of(run))
+        row.metrics.append(_metrics_of(run))
         row.deviations.append(resampled.of(run) if len(rows) > 1 else {})
     file = results / config.model_name / config.dataset / f"{name}.md"
     columns = list(rows[0].settings)
@@ -205,7 +203,7 @@ def _metrics_of(run: PlannedRun) -> dict[str, float | None]:
 
 
 def _rows(runs: Iterable[PlannedRun]) -> list[Row]:
-    """The runs of each checkpoint, combination and number of shots, seed by seed."""
+    """A row for each checkpoint, combination and number of shots, with its runs seed by seed."""
     rows: dict[tuple, Row] = {}
     for run in runs:
         settings = {**run.combination, "checkpoint": run.config.checkpoint, "shots": str(run.config.k_shot)}
@@ -217,31 +215,31 @@ def _rows(runs: Iterable[PlannedRun]) -> list[Row]:
                 del row.settings[name]
     sees = [row.runs[0].config.detector.sees_test_set for row in merged]
     if any(sees):
-        for row, does in zip(merged, sees):
-            row.settings[SEES] = str(does).lower()
+        for row, is_transductive in zip(merged, sees):
+            row.settings[SEES] = str(is_transductive).lower()
     return merged
 
 
 def markdown(rows: Sequence[Row], columns: Sequence[str], runs: Sequence[PlannedRun]) -> str:
-    """The table, the differences to its first row, and what the numbers are."""
+    """The table, the differences to its first row, and how the numbers were made."""
     config, seeds = runs[0].config, list(dict.fromkeys(run.config.seed for run in runs))
     parts = [
         f"# Ablation: {config.model_name} on {config.dataset}",
         f"Per cent, means over categories; mean ± sample standard deviation over the seeds "
         f"{' '.join(map(str, seeds))}{'' if len(seeds) > 1 else ' (one seed: no ±)'}. {UNDEFINED}: not "
-        "defined, or of no use for the combination.",
+        "defined, or without effect for the combination.",
         _table(rows, columns),
     ]
     if len(rows) > 1:
         parts += [
             "Points above the first row, mean over seeds, with the interval that holds 95 % of "
             f"{RESAMPLED} means in which the test images of each category are resampled, normal and "
-            "defective ones apart, the same ones for both rows. It shows how much depends on the images that "
-            "were tested, not on the references that were sampled.",
+            "defective ones separately, the same ones for both rows. It measures the influence of the test "
+            "images, not that of the sampled references.",
             _differences(rows, columns),
         ]
     if any(run.config.detector.backbone.untrained for run in runs):
-        parts.append("The backbone is UNTRAINED: these numbers show that the code works, nothing else.")
+        parts.append("The backbone is UNTRAINED: these numbers only show that the code works.")
     if any(run.config.trained_on_test_images for run in runs):
         parts.append(TRAINED_ON_TEST_IMAGES)
     parts.append("The command: `" + config.command.replace("`", "'") + "`")

@@ -1,8 +1,9 @@
-"""How sure a difference between two runs is: a bootstrap of the published seven metrics over the test images.
+"""The uncertainty of a difference between two runs: a bootstrap of the published seven metrics over the test
+images.
 
-Each image is kept as counts of its scores in bins, normal and defective pixels apart, so that a metric of
-resampled images is one of weighted sums of counts. Normal and defective images are resampled apart, so that
-every metric stays defined. Two runs with the same samples are paired.
+Each image is reduced to counts of its scores in bins, of normal and of defective pixels, so that a metric of
+resampled images is one of weighted sums of counts. Normal and defective images are resampled separately, so
+that every metric stays defined. Two runs with the same samples are paired.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from fdsl.scoring import upsample_maps
 
 RESAMPLED = 1000
 PERCENTILES = (2.5, 97.5)
-SAMPLE = 200_000  # pixels of each kind that the edges of bins are taken from
-# Where the edges lie among the normal and among the defective pixels: evenly, and ever closer to the highest.
+SAMPLE = 200_000  # pixels, about, for the edges of bins
+# Quantiles of normal and of defective pixels that are edges: evenly spaced, and denser at the highest.
 SHARES = np.unique(np.concatenate([np.linspace(0, 1, 129), 1 - np.logspace(-1, -5, 96)]))
 
 
 @dataclass(frozen=True)
 class Counts:
-    """n images' scores in bins, the lowest first (n,bins): normal ones, those of defects, and those of
-    defects that each count 1 / the area of their region (None for whole images)."""
+    """Counts (n,bins) of n images' scores in bins, the lowest first: normal ones, those of defects, and those
+    of defects weighted by 1 / the area of their region (None for image scores)."""
 
     normal: np.ndarray
     defects: np.ndarray
@@ -55,7 +56,7 @@ def _from_highest(counts: np.ndarray) -> np.ndarray:
 
 
 def _area(rate: np.ndarray, overlap: np.ndarray) -> np.ndarray:
-    """The area (R,) under lines from (0, 0) through (rate, overlap) (R,bins), up to PRO_LIMIT, divided by
+    """The area (R,) under the curve from (0, 0) through (rate, overlap) (R,bins), up to PRO_LIMIT, divided by
     it."""
     before, height = (np.pad(part, ((0, 0), (1, 0)))[:, :-1] for part in (rate, overlap))
     end, start = np.minimum(rate, PRO_LIMIT), np.minimum(before, PRO_LIMIT)
@@ -103,8 +104,8 @@ def _with_masks(maps: np.ndarray, masks: Sequence[np.ndarray]) -> Iterator[tuple
 
 
 def bootstrap_weights(labels: np.ndarray, seed: int, samples: int = RESAMPLED) -> np.ndarray:
-    """How often each image (n,) is in each sample (samples,n) float32; as many normal and as many defective
-    ones as there are."""
+    """(samples,n) float32: how often each image (n,) is in each sample. A sample has as many normal and as
+    many defective images as there are."""
     generator = np.random.default_rng(seed)
     weights = np.zeros((samples, len(labels)), np.float32)
     for kind in (False, True):
@@ -115,6 +116,6 @@ def bootstrap_weights(labels: np.ndarray, seed: int, samples: int = RESAMPLED) -
 
 
 def interval(deviations: np.ndarray) -> tuple[float, float]:
-    """Where 95 % of resampled values (R,) lie."""
+    """The interval that holds 95 % of the resampled values (R,)."""
     low, high = np.percentile(deviations, PERCENTILES)
     return float(low), float(high)

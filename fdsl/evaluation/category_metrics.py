@@ -1,4 +1,4 @@
-"""From anomaly maps and raw scores of one category to its metrics. Independent of the method: only maps,
+"""The metrics of one category, from its anomaly maps and raw scores. Independent of the method: only maps,
 masks and labels."""
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ ReadMask = Callable[[int, int | str], np.ndarray | None]
 
 @dataclass(frozen=True)
 class CategoryEvaluation:
-    """One category's metrics by ALL_METRICS (None where not defined), image scores (n,), the two F1-max
-    thresholds, and how pixel scores are distributed (None with pixels of one kind alone)."""
+    """One category's ALL_METRICS (None where not defined), image scores (n,), the two F1-max thresholds, and
+    the distributions of pixel scores (None with pixels of only one kind)."""
 
     metrics: dict[str, float | None]
     scores: np.ndarray
@@ -30,8 +30,8 @@ class CategoryEvaluation:
 
 @dataclass(frozen=True)
 class Saturation:
-    """Of images whose masks say how much of a region saturates: the kind of each one's defect, and image i's
-    regions at a side (`read_mask`)."""
+    """Regions with a saturation: the kind of each image's defect, and image i's regions at a side, as of
+    `read_mask`."""
 
     kinds: Sequence[str]
     read_regions: Callable[[int, int | str], list[SaturatingRegion]]
@@ -48,9 +48,9 @@ def evaluate_category(
 ) -> CategoryEvaluation:
     """Metrics of fused maps (n,G,G), raw scores (n,) and labels (n,) bool.
 
-    `read_mask(i, metric_side)` gives image i's mask (H,W) bool at the side asked for (`full`: its own), or
-    None where no mask is known; such images take no part in the pixel metrics. Without a `saturation` there
-    is no saturated PRO.
+    `read_mask(i, metric_side)` gives image i's mask (H,W) bool at that side (`full`: its own), or None for a
+    missing mask; such images take no part in the pixel metrics. Without a `saturation` there is no saturated
+    PRO.
     """
     scores = image_scores(maps, raw_scores, image_score)
     pixels, by_kind = PixelMetrics(), dict[str, SaturatedPro]()
@@ -75,18 +75,18 @@ def evaluate_category(
 
 def _saturated(kinds: Iterable[SaturatedPro]) -> dict[str, float | None]:
     """Saturated PRO, the mean over the kinds of defects, each with all normal images, as MVTec LOCO's authors
-    give it of logical and of structural anomalies."""
-    found = {}
+    compute it for logical and structural anomalies."""
+    means = {}
     for name, limit in (("auspro", PRO_LIMIT), ("auspro_05", LOW_LIMIT)):
         values = [value for kind in kinds if (value := kind.pro(limit)) is not None]
-        found[name] = float(np.mean(values)) if values else None
-    return found
+        means[name] = float(np.mean(values)) if values else None
+    return means
 
 
 def _with_masks(
     maps: np.ndarray, read_mask: ReadMask, side: int | str
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """(number, map, mask) of the images whose masks are known, at one side or each at its mask's own."""
+    """(index, map, mask) of the images that have a mask, at one side or each at its mask's own."""
     if isinstance(side, str):
         for index, single in enumerate(maps):
             if (mask := read_mask(index, side)) is not None:
@@ -94,6 +94,6 @@ def _with_masks(
         return
     for part in map_batches(len(maps), side):
         masks = {index: read_mask(index, side) for index in range(part.start, part.stop)}
-        there = {index: mask for index, mask in masks.items() if mask is not None}
-        if there:
-            yield from zip(there, upsample_maps(maps[list(there)], side), there.values())
+        present = {index: mask for index, mask in masks.items() if mask is not None}
+        if present:
+            yield from zip(present, upsample_maps(maps[list(present)], side), present.values())

@@ -1,4 +1,4 @@
-"""The maps of one category's test images by one detector, for all runs that they serve."""
+"""The maps of one category's test images from one detector, for all runs that share them."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from utils.text import printable
 
 
 class Overflow(Exception):
-    """Maps that are not finite, in a precision narrower than float32; the message says where."""
+    """Maps that are not finite, in a precision narrower than float32; the message names the image."""
 
 
-Problem = Overflow | ModelError  # why a run has no maps: float32 mends it, or the user
+Problem = Overflow | ModelError  # why a run has no maps: float32 mends the first, the user the second
 
 
 def problem_of(error: NotFinite) -> Problem:
-    """What a test run makes of a map that is not finite."""
+    """The problem of a test run with a map that is not finite."""
     if error.narrow:
         return Overflow(f"Values overflowed in {error.precision} at {printable(error.name)}.")
     return ModelError(
@@ -39,7 +39,8 @@ def problem_of(error: NotFinite) -> Problem:
 
 
 class LargerBank(NamedTuple):
-    """A fitted detector whose bank begins with the references of another one; it has so many itself."""
+    """A fitted detector whose memory bank begins with the references of a smaller one, and the number of its
+    references."""
 
     detector: Detector
     references: int
@@ -48,9 +49,9 @@ class LargerBank(NamedTuple):
 def fit_shots(
     scorer: Scorer, shots: InspectionDataset, rotations: int | str, larger: LargerBank | None = None
 ) -> None:
-    """Fits the detector to a category's references, each in `rotations` copies (AUTO: the references decide),
-    and sets what the maps of a method with scales are measured against. With a `larger` bank both match once
-    what they match alike. Raises NotFinite."""
+    """Fits the detector to a category's references, each in `rotations` copies (AUTO: by the references), and
+    sets the method's scales. With a `larger` bank, matches with references of both are computed once. Raises
+    NotFinite."""
     photographs = [shots.photograph(record) for record in shots.records]
     try:
         if larger is None or not isinstance(rotations, int):
@@ -66,11 +67,10 @@ def fit_shots(
 
 @dataclass
 class CategoryJob:
-    """One category's test images by one detector, for runs that differ in how maps are fused and evaluated
-    alone.
+    """One category's test images and a detector, for runs that differ only in how maps are fused and
+    evaluated.
 
-    `runs`: those that its maps are kept for. `found`: the maps of the batches scored so far. `error`: why it
-    was given up.
+    `runs`: those that its maps are for. `maps`: of the batches scored so far. `error`: why it was given up.
     """
 
     category: str
@@ -78,12 +78,12 @@ class CategoryJob:
     shots: InspectionDataset
     tested: InspectionDataset
     runs: list[PlannedRun] = field(default_factory=list)
-    found: list[ScoreMaps] = field(default_factory=list)
+    maps: list[ScoreMaps] = field(default_factory=list)
     error: NotFinite | None = None
 
     @classmethod
     def of(cls, run: PlannedRun, category: str, scorer: Scorer, reading: Reading) -> CategoryJob:
-        """The job of a run; `scorer`: its own, of a detector that is not yet fitted."""
+        """The job of a run; `scorer`: of a detector of its own that is not yet fitted."""
         split, detector = run.split, scorer.detector
         masks = MaskFolders.of(run.config.detector.options, detector.image_size, detector.grid)
         shots, tested = (
@@ -105,8 +105,8 @@ class CategoryJob:
         return self.scorer.detector
 
     def fit(self, what: str, larger: LargerBank | None = None) -> None:
-        """Fits the detector to the references, and before that to the test images where it compares these;
-        `what`: the job in the log."""
+        """Fits the detector to the test images if it is transductive, then to the references; `what`: the
+        job's name in the log."""
         try:
             if self.detector.is_transductive:
                 self._take_test_images(f"{what}, encoded beforehand")
@@ -117,67 +117,67 @@ class CategoryJob:
         self.tested.layout = self.detector.layout
 
     def _take_test_images(self, what: str) -> None:
-        """Shows the detector those of the test images that stand for all."""
+        """Fits the detector to a sample of the test images."""
         chosen = standing_for_all(self.tested.records)
         photographs = map(self.tested.photograph, chosen)
         encode_test_images(self.scorer, photographs, len(chosen), what=what)
 
     def score(self, batch: dict) -> None:
-        """Scores a batch of test images, unless it was given up."""
+        """Scores a batch of test images, unless the job was given up."""
         if self.error is not None:
             return
         try:
-            self.found.append(self.scorer(batch["image"], batch["path"]))
+            self.maps.append(self.scorer(batch["image"], batch["path"]))
         except NotFinite as error:
             self.give_up(error)
 
-    def keep(self, fingerprint: str) -> None:
-        """Writes the maps as a finished part of each run: those of whole images alone where it has no
+    def write(self, fingerprint: str) -> None:
+        """Writes the maps as a finished category of each run; only those of whole images for a run without
         windows."""
         if self.error is not None:
             return
-        maps = join_score_maps(self.found)
+        maps = join_score_maps(self.maps)
         names = [record.image_path for record in self.tested.records]
         for run in self.runs:
             windowed = run.config.detector.windows.winmode != "nan"
             own = maps if windowed else ScoreMaps(maps.base, maps.base_score)
-            run.folder.parts.save(run.key(self.category, fingerprint), RunMaps(names, own))
+            run.folder.finished.save(run.key(self.category, fingerprint), RunMaps(names, own))
 
     def give_up(self, error: NotFinite) -> None:
         self.error = error.with_traceback(None)  # its frames would hold the detector
         self.release()
 
     def release(self) -> None:
-        """Frees what the detector was fitted to and what it found: the next pass needs the memory."""
+        """Frees the memory bank and the maps, for the next pass."""
         self.scorer = Scorer(self.detector.another(), self.scorer)
-        self.found.clear()
+        self.maps.clear()
 
     @property
     def same_images(self) -> tuple:
-        """Jobs that are equal in this score the same arrays."""
+        """Equal for jobs that score the same arrays."""
         names = tuple(record.image_path for record in self.tested.records)
         return names, self.tested.layout, self.tested.grey, str(self.tested.masks)
 
     @property
     def order(self) -> tuple:
-        """Where it stands among the jobs of a category: those of the same windows together, those of the same
-        references together, and first who wants most of the backbone, which then serves the others too, and
-        who has most references, whose bank begins with the others'."""
+        """The sort key among the jobs of a category: jobs with the same windows and the same references are
+        together. Jobs that need most of the backbone come first, for their features serve the others, and so
+        do those with most references, whose bank begins with the others'."""
         detector, config = self.detector, self.runs[0].config
         windows = detector.settings if detector.windows is not None else NO_WINDOWS
         shape = detector.windows is None, windows.win_size, windows.win_stride, windows.win_zip
         return shape, config.seed, -len(detector.looks_for), -config.k_shot
 
     def begins_with(self, other: CategoryJob) -> bool:
-        """Whether its bank is the other's, or begins with it: fewer shots of a seed are the first of more."""
-        mine, theirs = ([record.image_path for record in job.shots.records] for job in (self, other))
-        if self._kind_of_bank != other._kind_of_bank or mine[: len(theirs)] != theirs:
+        """Whether its bank begins with the other's: fewer shots of a seed are the first of more."""
+        own, others = ([record.image_path for record in job.shots.records] for job in (self, other))
+        if self._bank_settings != other._bank_settings or own[: len(others)] != others:
             return False
-        return self.detector.settings.tiles == 1 or len(mine) == len(theirs)
+        return self.detector.settings.tiles == 1 or len(own) == len(others)
 
     @property
-    def _kind_of_bank(self) -> tuple:
-        """Jobs that are equal in this have the same bank of the same references."""
+    def _bank_settings(self) -> tuple:
+        """Equal for jobs that have the same bank of the same references."""
         detector, rotations = self.detector, self.runs[0].config.rotations
         method = detector.method
         alone = not isinstance(method, BankMethod) or rotations == AUTO

@@ -1,4 +1,4 @@
-"""The photographs of a test run: which are its references, and which it tests."""
+"""The photographs of a test run: its references and its test images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ logger = logging.getLogger("fdsl")
 @dataclass(frozen=True)
 class FewShotSplit:
     """The photographs of a run: each category's references and test images, a digest of all files, and the
-    range of grey values of categories whose references have more than 8 bits (of method batch its test
-    images)."""
+    range of grey values of categories whose references have more than 8 bits (for transductive methods:
+    whose test images have)."""
 
     catalogue: Catalogue
     references: dict[str, list[Record]]
@@ -52,8 +52,8 @@ class FewShotSplit:
 
     @cached_property
     def digests(self) -> dict[str, dict[str, Any]]:
-        """Category -> what names its files as they were when first asked for, and the range that they are
-        read in. DataError for one that is missing."""
+        """Category -> digests of its files, taken once, and their range of grey values. DataError for a
+        missing file."""
         return {
             category: {
                 "references": files_digest(self.root, self.references[category]),
@@ -78,9 +78,8 @@ class FewShotSplit:
 
 
 def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSplit:
-    """The photographs of a run. References of all categories are sampled before anything is computed, so that
-    too few are refused at once; a category without test images is left out with a warning. Raises
-    DataError."""
+    """The photographs of a run. References of all categories are sampled first, so that too few are refused
+    at once; a category without test images is left out with a warning. Raises DataError."""
     catalogue = open_catalogue(config.dataset, config.data_path, config.meta)
     references = {
         category: draw_references(
@@ -109,21 +108,15 @@ def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -
         category: without_references(records, references[category])
         for category, records in catalogue.test.items()
     }
-    warn(
-        [
-            f"category {printable(category)} has no test image and is left out"
-            for category in tested
-            if not tested[category]
-        ]
-    )
+    empty = [category for category, records in tested.items() if not records]
+    warn([f"category {printable(category)} has no test image and is left out" for category in empty])
     if not any(tested.values()):
         raise DataError(f"{catalogue.root}: there is no image to test; check --data-path, or lower --k-shot.")
     return {category: records for category, records in tested.items() if records}
 
 
 def _files_of(config: RunConfig, split: FewShotSplit) -> str:
-    """Digest of the photographs, and of what counts in them where that is not everything; DataError for a
-    mask of it that is none."""
+    """A digest of the photographs and of the region of interest, if any; DataError for a broken mask."""
     made = config.detector
     masks = MaskFolders.of(made.options, made.backbone.image_size, grid=1)  # which are not read here
     if masks is not None:
@@ -140,15 +133,15 @@ def _files_of(config: RunConfig, split: FewShotSplit) -> str:
 def with_split(
     config: RunConfig, split: FewShotSplit, checkpoint: Checkpoint | None, from_maps: Path | None
 ) -> RunConfig:
-    """The run of these photographs; ConfigError where the stored maps are of others. Warns of heads that were
-    trained on them."""
+    """The configuration with the facts of these photographs; ConfigError where stored maps are of others.
+    Warns of heads that were trained on them."""
     files = _files_of(config, split)
     if config.files not in (None, files):
         raise ConfigError(
             f"The photographs in {config.data_path} are not those that the maps of {from_maps} are of; run "
             "test.py without --from-maps."
         )
-    grey = {name: [found.low, found.high] for name, found in split.grey.items()}
+    grey = {name: [span.low, span.high] for name, span in split.grey.items()}
     config = replace(config, files=files, grey=grey or None)
     if checkpoint is not None:
         config = replace(config, trained_on_test_images=split.has_trained(checkpoint, config.dataset))

@@ -18,10 +18,10 @@ from utils.errors import ConfigError
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What a command asks of all its runs.
+    """The settings of a command that hold for all its runs.
 
-    `memory_gib`: what memory banks and encoded batches of several runs may take, None: half of what is free.
-    `force`: finished runs are repeated. `resume`: the finished categories of interrupted runs are taken up.
+    `memory_gib`: the memory for memory banks and encoded batches of several runs, None: half of the free one.
+    `force`: finished runs are repeated. `resume`: the finished categories of interrupted runs are used.
     `from_maps`: the folder whose maps are evaluated anew. `compared`: the runs end in tables.
     """
 
@@ -37,8 +37,7 @@ class EvaluationOptions:
 class PlannedRun:
     """A run before anything is computed: its folder and configuration, heads, references and test images.
 
-    `table`, `combination`: the table of ablations that it is a part of, and its settings there by their
-    names, as they were typed.
+    `table`, `combination`: the ablation table that it belongs to, and its settings there by name, as typed.
     """
 
     folder: RunFolder
@@ -53,7 +52,7 @@ class PlannedRun:
         return self.folder.config
 
     def of_categories(self, names: Container[str]) -> PlannedRun:
-        """The run on some of its categories alone."""
+        """The run with only these of its categories."""
         records = {name: part for name, part in self.split.records.items() if name in names}
         return replace(self, split=replace(self.split, records=records))
 
@@ -62,25 +61,28 @@ class PlannedRun:
         identity = self.config.identity("maps")
         return {**identity, "weights": fingerprint, **self.split.digests[category]}
 
-    def finished_part(self, category: str, fingerprint: str) -> RunMaps | None:
-        """The maps of a category that its folder holds as finished, or None."""
+    def finished_category(self, category: str, fingerprint: str) -> RunMaps | None:
+        """The maps of a finished category in its folder, or None."""
         names = [record.image_path for record in self.split.records[category]]
-        return self.folder.parts.load(self.key(category, fingerprint), names)
+        return self.folder.finished.load(self.key(category, fingerprint), names)
 
     def finished_maps(self, fingerprint: str) -> RunMaps | None:
         """The maps of all its test images, category by category; None where one is not finished."""
-        parts = [self.finished_part(category, fingerprint) for category in self.split.records]
-        finished = [part for part in parts if part is not None]
-        return join_run_maps(finished) if len(finished) == len(parts) else None
+        finished = [
+            maps
+            for category in self.split.records
+            if (maps := self.finished_category(category, fingerprint)) is not None
+        ]
+        return join_run_maps(finished) if len(finished) == len(self.split.records) else None
 
 
 def as_typed(combination: Mapping[str, str]) -> str:
-    """Ablated settings as they were typed, "" without any."""
+    """Ablated settings as typed; "" without any."""
     return " ".join(f"{name}={value}" for name, value in combination.items() if value)
 
 
 def unique(runs: Iterable[PlannedRun]) -> list[PlannedRun]:
-    """The runs without those that come again in another table."""
+    """The runs without repetitions in other tables."""
     by_folder: dict[Path, PlannedRun] = {}
     for run in runs:
         by_folder.setdefault(run.folder.path, run)
@@ -93,7 +95,7 @@ def refuse_one_folder(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         other = by_folder.setdefault(run.folder.path, run)
         if other.config.identity("run") != run.config.identity("run"):
-            names = [as_typed(which.combination) or which.config.checkpoint for which in (other, run)]
+            names = [as_typed(one.combination) or one.config.checkpoint for one in (other, run)]
             raise ConfigError(
                 f"{names[0]} and {names[1]} would both be written to {run.folder.path}; give two commands, "
                 "the second with another --results or --model-name."

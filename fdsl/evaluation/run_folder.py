@@ -1,4 +1,4 @@
-"""A test run's folder: where it lies, whether it is finished, and how it begins and ends."""
+"""A test run's folder: its path, whether it is finished, and how it begins and ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fdsl.evaluation.few_shot_split import FewShotSplit
 from fdsl.evaluation.run_name import name_of
 from fdsl.evaluation.summary_rows import load_run
 from fdsl.report.tables import metrics_table
-from fdsl.store.finished_parts import FinishedParts
+from fdsl.store.finished_categories import FinishedCategories
 from utils.errors import ConfigError
 from utils.files import read_json, remove_leftovers, short_digest, write_json, write_text
 from utils.lock import locked
@@ -29,7 +29,7 @@ from utils.signals import command_line
 from utils.text import is_folder_name, one_line
 
 logger = logging.getLogger("fdsl")
-ELSEWHERE = "name another folder with --results"
+LOCK_CURE = "name another folder with --results"
 WRITTEN = (
     "metrics.json",
     "config.json",
@@ -40,8 +40,8 @@ WRITTEN = (
     "table.md",
     "pixels.json",
     "report.html",
-)  # metrics.json, which says that a run is whole, goes first
-# What the same settings may find changed: a run is then repeated in its folder.
+)  # metrics.json, which marks a run as complete, is removed first
+# Settings whose change repeats a run in its folder.
 CONTENT = ("files", "grey", "weights", "checkpoint_digest", "trained_on", "trained_on_test_images")
 IN_SHORT = {
     "checkpoint_digest": "another checkpoint",
@@ -55,7 +55,7 @@ IN_SHORT = {
 
 
 class RunFolder:
-    """RESULTS/MODEL/DATASET/Kshot/seedS/RUN of a configuration: looked at, then begun and finished."""
+    """RESULTS/MODEL/DATASET/Kshot/seedS/RUN of a configuration."""
 
     def __init__(self, results: Path, config: RunConfig) -> None:
         self.results, self.config = results, config
@@ -63,16 +63,16 @@ class RunFolder:
         self._ended_at: int | None = None
 
     @cached_property
-    def parts(self) -> FinishedParts:
+    def finished(self) -> FinishedCategories:
         """The finished categories of a run that has begun."""
-        return FinishedParts(self.path)
+        return FinishedCategories(self.path)
 
     @property
     def log(self) -> Path:
         return self.path / "log.txt"
 
     def missing(self) -> Literal["maps", "report", "nothing"]:
-        """What the folder lacks of a run as it was asked for: all, or its pictures and report alone, or
+        """The results that the folder lacks of this run: all (its maps), only pictures and report, or
         nothing."""
         self._ended_at = self._wrote_numbers_at()
         if not self._is_finished():
@@ -86,16 +86,16 @@ class RunFolder:
         return self._wrote_numbers_at() != self._ended_at and self._is_finished()
 
     def _is_finished(self) -> bool:
-        """Whether the folder holds a whole run of this configuration, or of it in float32 because values
-        overflowed in its precision; what else is to be replaced is named in a warning."""
-        stored = None if FinishedParts.left_in(self.path) else self._stored()
+        """Whether the folder holds a complete run of this configuration, or of it in float32 because values
+        overflowed in its precision. Warns of another run, which will be replaced."""
+        stored = None if FinishedCategories.left_in(self.path) else self._stored()
         if stored is None:
             return False
         before, now = _identities(stored, self.config)
         if before == now:
             return True
         if before == {**now, "files": before.get("files")}:
-            logger.info("%s is of other photographs than lie there now: the run is repeated.", self.path)
+            logger.info("%s: the photographs have changed since this run, which is repeated.", self.path)
         elif other := _differences(before, now):
             self._warn_replaced("; ".join(other))
         return False
@@ -127,22 +127,23 @@ class RunFolder:
         logger.info("%s\n\nPer cent. %s", table, framing(self.config))
 
     def take_own_maps(self) -> Path:
-        """The finished run is evaluated anew, from its maps and as what made them; returns its folder."""
-        logger.info("%s is finished but for its pictures: they are drawn from its maps.", self.path)
+        """Prepares to evaluate the finished run anew from its maps, with the machine that made them; returns
+        its folder."""
+        logger.info("%s is finished but for its pictures: they are made from its maps.", self.path)
         machine = RunConfig.from_json(read_json(self.path / "config.json")).detector.machine
         self.config = replace(self.config, detector=replace(self.config.detector, machine=machine))
         return self.path
 
     def locked(self) -> AbstractContextManager[None]:
-        """The folder for this process alone."""
-        return locked(self.path / ".lock", str(self.path), ELSEWHERE)
+        """A lock on the folder for this process."""
+        return locked(self.path / ".lock", str(self.path), LOCK_CURE)
 
     def begin(self, split: FewShotSplit, resume: bool, from_maps: Path | None = None) -> None:
-        """Makes the folder this run's: an earlier one's results go, but for the maps that this one is made
-        from, and with `resume` the categories that an interrupted run has finished."""
-        parts = self.parts  # its folder is there from now on, until the run has ended
+        """Removes an earlier run's results, except the maps that this one is made from, and with `resume` the
+        finished categories of an interrupted run; then writes configuration and references."""
+        finished = self.finished  # its folder exists from now on, until the run has ended
         if not resume:
-            parts.clear()
+            finished.clear()
         remove_leftovers(*(self.path / name for name in WRITTEN))
         own_maps = from_maps is not None and from_maps.resolve() == self.path.resolve()
         for name in WRITTEN:
@@ -159,20 +160,20 @@ class RunFolder:
             warn(find_duplicates(split.root, split.references[category], records))
 
     def fall_back_to_float32(self) -> None:
-        """From now on it is a run in float32, because values overflowed in the precision asked for."""
+        """Makes it a run in float32, after values overflowed in the requested precision."""
         self.config = self.config.in_float32()
         write_json(self.path / "config.json", self.config.to_json())
 
     def finish(self) -> None:
-        """The results are written: the finished categories, which nobody needs any more, go."""
-        self.parts.discard()
+        """Removes the finished categories once the results are written."""
+        self.finished.discard()
         report = "" if self.config.pictures == 0 else f"; open {self.path / 'report.html'}"
         logger.info("results in %s%s", self.path, report)
 
 
 def _place_of(results: Path, config: RunConfig) -> Path:
-    """The folder of a run. Where a run of other settings or of other heads has that name already, a digest of
-    its own settings and of the place of its heads is added."""
+    """The folder of a run. If a run with other settings or heads has that name already, a digest of its own
+    settings and of the place of its heads is added."""
     folder = results / config.model_name / config.dataset / f"{config.k_shot}shot" / f"seed{config.seed}"
     usual = folder / name_of(config)
     heads = str(Path(config.checkpoint).resolve()) if config.checkpoint else ""
@@ -193,15 +194,15 @@ def _place_of(results: Path, config: RunConfig) -> Path:
 
 
 def _identities(stored: RunConfig, config: RunConfig) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of a stored run and of one that is asked for, in float32 where values of the stored one overflowed in
-    the precision that is asked for."""
+    """The identities of a stored run and of this one; in float32 where the stored one overflowed in this
+    one's precision."""
     fell_back = stored.detector.machine.precision_asked == config.detector.machine.precision
-    wanted = config.in_float32() if fell_back else config
-    return stored.identity("run"), wanted.identity("run")
+    current = config.in_float32() if fell_back else config
+    return stored.identity("run"), current.identity("run")
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In what the settings of a finished run differ from those of this one, in words."""
+    """The differences between the settings of a finished run and of this one, in words."""
     names = [
         name
         for name in now
@@ -211,7 +212,7 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
 
 
 def read_run_config(folder: Path) -> RunConfig:
-    """A finished run's config.json; ConfigError for one that no run writes."""
+    """The configuration of a finished run; ConfigError for a folder without a valid one."""
     file = folder / "config.json"
     values = read_json(file)
     if not isinstance(values, dict) or "windows" not in values:

@@ -1,4 +1,4 @@
-"""The name of a test run's folder: the method, and what differs from its defaults."""
+"""The name of a test run's folder: the method, and the settings that differ from its defaults."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from utils.options import HEADS, SEARCH, WINDOWS, in_name, short_names
 
 
 def name_of(config: RunConfig) -> str:
-    """RUN: `mul_13_2_0.5` of the published method, which is named by its windows alone; of others
-    `plus_tiles2_rot8`. A digest stands for what has no short name: heads, files of weights, words."""
+    """The name: `mul_13_2_0.5` for the published method, which is named by its windows only; for others
+    `plus_tiles2_rot8`. Heads, files of weights and words are named by a digest."""
     made, method = config.detector, METHODS[config.detector.method]
     published = made.method == WITH_HEADS
-    there = {WINDOWS: made.windows.winmode != "nan", HEADS: method.needs_heads, SEARCH: method.matches}
-    lacking = [needed for needed, is_there in there.items() if not is_there]
+    has = {WINDOWS: made.windows.winmode != "nan", HEADS: method.needs_heads, SEARCH: method.matches}
+    lacking = [need for need, is_there in has.items() if not is_there]
     windows = {} if method.needs_heads else {"winmode": "nan"}
     words = made.options.normal_words, made.options.damaged_words
     parts = [
@@ -40,14 +40,14 @@ def name_of(config: RunConfig) -> str:
 
 
 def _of_heads(config: RunConfig) -> list[str]:
-    """Digest of a checkpoint that is not the default one."""
+    """The digest of a checkpoint that is not the default one."""
     default = (config.model_name, f"{OTHER_DATASET.get(config.dataset)}.safetensors")
     return [] if Path(config.checkpoint).parts[-2:] == default else [short_digest(config.checkpoint_digest)]
 
 
 def _of_backbone(config: RunConfig) -> list[str]:
-    """The backbone that no checkpoint names: its model or preset where it is not the default one, its weights
-    and what differs from the model's defaults."""
+    """The backbone of a method without a checkpoint: its model or preset where it is not the default one, its
+    weights, and options other than the model's defaults."""
     backbone = config.detector.backbone
     name, usual = _usual(backbone.model, backbone.model_config)
     names = [name] if backbone.model != BackboneConfig().model else []
@@ -60,8 +60,7 @@ def _of_backbone(config: RunConfig) -> list[str]:
 
 @cache
 def _usual(model: str, model_config: str | None) -> tuple[str, BackboneConfig]:
-    """A model's short name, and what it is used with where nothing is given; of one that cannot be had the
-    default model's."""
+    """A model's short name and its default configuration; the default model's where it cannot be loaded."""
     named = {preset.settings["model"]: (name, preset.settings) for name, preset in PRESETS.items()}
     own = in_name(model.removeprefix("timm/")), {"model": model, "model_config": model_config}
     name, settings = named.get(model, own)

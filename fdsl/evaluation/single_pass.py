@@ -1,8 +1,8 @@
 """The maps of one or several test runs on one backbone: each batch of test images is encoded once for all.
 
-What a run gets together with others is byte for byte what it gets by itself: the same batches go through the
-same backbone, and each run matches them against its own memory. The maps of a category are left in each run's
-folder as a finished part (fdsl/store/finished_parts.py), which an interrupted command takes up.
+A run gets the same maps with others as by itself, byte for byte: the same batches go through the same
+backbone, and each run matches them against its own memory. The maps of a category are written to each run's
+folder (fdsl/store/finished_categories.py), so that an interrupted command can go on.
 """
 
 from __future__ import annotations
@@ -35,8 +35,7 @@ GIB = 2**30
 
 
 def grouped_by_backbone(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
-    """The runs in groups that share the backbone's work: the same backbone, feature layers, image side and
-    machine."""
+    """The runs in groups of the same backbone, feature layers, image side and machine."""
     groups: dict[str, list[PlannedRun]] = {}
     for run in runs:
         values = run.config.detector.to_json()
@@ -46,8 +45,8 @@ def grouped_by_backbone(runs: Iterable[PlannedRun]) -> list[list[PlannedRun]]:
 
 
 class Detectors:
-    """The scorers of runs of one group, their memories still empty. What two of them share is there once: the
-    backbone for all, and the heads for those that differ in their windows alone."""
+    """The scorers of the runs of one group, with empty memories. They share the backbone, and those that
+    differ only in their windows share the heads."""
 
     def __init__(self, runs: Iterable[PlannedRun]) -> None:
         """Makes those of `runs`; ModelError as build_detector."""
@@ -59,7 +58,7 @@ class Detectors:
         return self._scorers[run.folder.path]
 
     def release(self) -> None:
-        """Frees them; the fingerprint of the backbone's weights stays."""
+        """Frees the detectors; the fingerprint of the backbone's weights stays."""
         self._made.clear()
         self._scorers.clear()
 
@@ -77,16 +76,15 @@ class Detectors:
 def compute_maps(
     runs: Sequence[PlannedRun], detectors: Detectors, reading: Reading, memory_gib: float | None = None
 ) -> dict[Path, Problem]:
-    """Computes what the folders of runs of one group lack of their maps; returns why a run has none, by its
-    folder.
+    """Computes the missing maps of runs of one group; returns folder -> problem for runs without maps.
 
-    Runs share one pass over the test images. `memory_gib`: what memory banks and encoded batches may take, by
-    default half of what is free. Banks that do not fit are taken one after the other; where not even one
-    batch fits, each run has a pass of its own. So has one that compares the test images with each other, and
-    one whose maps were not finite in a pass with others.
+    Runs share one pass over the test images. `memory_gib`: the memory for memory banks and encoded batches,
+    by default half of the free one. Banks that do not fit at once are used one after the other; where not
+    even one batch fits, each run has a pass of its own. So has a transductive run, and one whose maps were
+    not finite in a pass with others.
 
-    Where memory is short, fewer images and then fewer windows are encoded at once. No image is left out:
-    raises DataError for one that cannot be read.
+    Where memory is short, fewer images and then fewer windows are encoded at once. Raises DataError for an
+    image that cannot be read.
     """
     sharing = [run for run in runs if not detectors.of(run).detector.is_transductive]
     shared = [detectors.of(run).detector for run in sharing]
@@ -105,14 +103,14 @@ def compute_maps(
 
 
 class Budget(NamedTuple):
-    """Bytes that a pass may hold of encoded batches and of memory banks."""
+    """Bytes that a pass may use for encoded batches and for memory banks."""
 
     encoded: int
     banks: int
 
 
 def _budget(detectors: Sequence[Detector], batch_size: int, memory_gib: float | None) -> Budget | None:
-    """What a pass with all of these detectors may hold; None where not even one batch fits."""
+    """The budget of a pass with all these detectors; None where not even one batch fits."""
     most = int(GIB * memory_gib) if memory_gib else free_bytes(detectors[0].backbone.device) // 2
     batch = max(_bytes_of_a_batch(detector, batch_size) for detector in detectors)
     if batch > most:
@@ -126,7 +124,7 @@ def _budget(detectors: Sequence[Detector], batch_size: int, memory_gib: float | 
 
 
 def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
-    """What the tokens of so many images take at most, with their windows or tiles."""
+    """An upper bound of the bytes of the tokens of so many images, with their windows or tiles."""
     backbone, size = detector.backbone, detector.backbone.dtype.itemsize
     patches = detector.grid**2 * (1 + _most_tiles(detector.settings.tiles))
     if detector.windows is not None:
@@ -136,15 +134,14 @@ def _bytes_of_a_batch(detector: Detector, batch_size: int) -> int:
 
 
 def _most_tiles(tiles: int) -> int:
-    """About as many tiles as a photograph that is not square has at most."""
+    """About the largest number of tiles of a photograph that is not square."""
     along = MOST_TILES if tiles == AUTO_TILES else tiles
     return 0 if tiles == 1 else 2 * along**2
 
 
 @contextlib.contextmanager
 def _encoding_once(detectors: Sequence[Detector], most: int) -> Iterator[None]:
-    """Within it what one of the detectors has encoded serves all, up to so many bytes of it; also what they
-    encode of their references."""
+    """Within it the detectors share what each of them encodes, references included, up to `most` bytes."""
     once = EncodedOnce(detectors[0].backbone.encode, most)
     for detector in detectors:
         detector.once = once
@@ -156,8 +153,8 @@ def _encoding_once(detectors: Sequence[Detector], most: int) -> Iterator[None]:
 
 
 class SinglePass:
-    """One pass over the test images for runs of one group, category by category; what is finished is not
-    computed again. `budget`: bytes for memory banks, if there are several."""
+    """One pass over the test images for runs of one group, category by category, without those that are
+    finished. `budget`: bytes for memory banks, if there are several."""
 
     def __init__(
         self, runs: Sequence[PlannedRun], detectors: Detectors, reading: Reading, budget: int = 1
@@ -166,7 +163,7 @@ class SinglePass:
         self.failed: dict[PlannedRun, NotFinite] = {}
 
     def go(self) -> dict[PlannedRun, NotFinite]:
-        """Computes all categories; returns the runs that were given up, and why."""
+        """Computes all categories; returns run -> error for those that were given up."""
         categories = list(dict.fromkeys(name for run in self.runs for name in run.split.records))
         for number, category in enumerate(categories, start=1):
             what = f"{printable(category)} ({number}/{len(categories)})"
@@ -185,18 +182,18 @@ class SinglePass:
         return self.failed
 
     def _label(self, what: str, count: int) -> str:
-        """`what` in the log; of how many runs, where there are several."""
+        """`what` in the log, with the number of runs if there are several."""
         return what if len(self.runs) == 1 else f"{what}, {count} runs"
 
     def _jobs(self, category: str, what: str) -> list[CategoryJob]:
-        """What is still to be computed of a category, in the order to do it; runs that need the same maps
-        have one job. Those without windows find theirs among those with some."""
+        """The jobs of a category that are not finished, in their order; runs that need the same maps share
+        one. Runs without windows share those of whole images of a run with windows."""
         jobs: dict[str, CategoryJob] = {}
         finished = 0
         for run in sorted(self.runs, key=lambda run: run.config.detector.windows.winmode == "nan"):
             if category not in run.split.records or run in self.failed:
                 continue
-            if run.finished_part(category, self.detectors.fingerprint) is not None:
+            if run.finished_category(category, self.detectors.fingerprint) is not None:
                 finished += 1
                 continue
             same = _same_maps(run.key(category, self.detectors.fingerprint), jobs)
@@ -207,41 +204,41 @@ class SinglePass:
                 own = Scorer(scorer.detector.another(), scorer)
                 jobs[same] = CategoryJob.of(run, category, own, self.reading)
         if finished:
-            logger.info("%s: taken from what is finished.", self._label(what, finished))
+            logger.info("%s: finished before.", self._label(what, finished))
         return sorted(jobs.values(), key=lambda job: job.order)
 
     def _fitted(self, jobs: Sequence[CategoryJob], what: str) -> list[CategoryJob]:
-        """The first of the jobs whose banks fit into the budget, at least one, fitted to their references.
-        Those that one bank serves have it together."""
+        """The first jobs whose banks fit into the budget, at least one, fitted to their references. Jobs
+        share a bank where one begins with another's."""
         taken: list[CategoryJob] = []
         banks: list[CategoryJob] = []
-        held = 0
+        used = 0  # bytes
         for job in jobs:
             larger = next((one for one in banks if one.begins_with(job)), None)
-            if larger is None and banks and held + held // len(banks) > self.budget:
+            if larger is None and banks and used + used // len(banks) > self.budget:
                 break
             job.fit(what, None if larger is None else LargerBank(larger.detector, len(larger.shots)))
             if larger is None and job.error is None:
                 banks.append(job)
-                held += job.detector.memories.bytes
+                used += job.detector.memories.bytes
             taken.append(job)
         for job in taken:
             job.detector.forget_matched()
         return taken
 
 
-def _same_maps(key: Mapping[str, Any], known: Iterable[str]) -> str:
-    """What the job of one category that serves a part of this key is called: the one of `known` whose maps of
-    whole images are its own where it has no windows, else all that its maps depend on."""
+def _same_maps(key: Mapping[str, Any], jobs: Iterable[str]) -> str:
+    """The name of the job that computes the maps of this key: all settings that they depend on. Without
+    windows, the name of one of `jobs` with the same maps of whole images, if there is one."""
     windows = key["windows"]
     base = json.dumps({**key, "windows": {"tiles": windows["tiles"]}}, sort_keys=True, default=str)
     if windows["winmode"] != "nan":
         return base + json.dumps({**windows, "winmode": ""}, sort_keys=True)
-    return next((one for one in known if one.startswith(base)), base)
+    return next((name for name in jobs if name.startswith(base)), base)
 
 
 def compute_category(jobs: Sequence[CategoryJob], reading: Reading, what: str, fingerprint: str) -> None:
-    """Scores the test images of one category for all fitted jobs, and keeps their maps."""
+    """Scores the test images of one category for all fitted jobs, and writes their maps."""
     groups: dict[tuple, list[CategoryJob]] = {}
     for job in jobs:
         if job.error is None:
@@ -252,19 +249,19 @@ def compute_category(jobs: Sequence[CategoryJob], reading: Reading, what: str, f
         warn(doubts_of(paths, images.grey, images.max_pixels))
         pin = group[0].detector.backbone.device.type == "cuda"
         loader = make_loader(images, reading.batch_size, worker_count(reading.workers), pin=pin)
-        going = group
+        active = group
         for batch in progress(loader, len(images), what, lambda batch: len(batch["path"])):
-            _score(going, batch)
-            going = [job for job in going if job.error is None]
-            if not going:
+            _score(active, batch)
+            active = [job for job in active if job.error is None]
+            if not active:
                 break
         for job in group:
-            job.keep(fingerprint)
+            job.write(fingerprint)
             job.release()
 
 
 def _score(jobs: Sequence[CategoryJob], batch: dict) -> None:
-    """Scores a batch for all jobs. What was matched is forgotten once the next one has another bank."""
+    """Scores a batch for all jobs. Cached matches are dropped before a job with another bank."""
     for job, following in zip(jobs, [*jobs[1:], None]):
         job.score(batch)
         if following is None or not job.begins_with(following):

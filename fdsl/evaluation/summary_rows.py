@@ -1,4 +1,4 @@
-"""The rows of the summary: finished runs, read and checked; those of one setting are one row over seeds."""
+"""The rows of the summary: finished runs, read and checked; runs of one setting are one row over seeds."""
 
 from __future__ import annotations
 
@@ -30,15 +30,16 @@ class Run:
     categories: dict[str, dict[str, float | None]]
 
     def settings(self) -> dict[str, Any]:
-        """All that must be equal for runs to share a row: `precision`, `categories`, `windows.win_size`."""
+        """The settings that runs of one row share, for instance `precision`, `categories`,
+        `windows.win_size`."""
         row = self.config.identity("row")
         return {"precision": row.pop("precision"), "categories": sorted(self.categories), **row}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, ours or published. `metrics`: name -> (mean, std or None), per cent; None if not
-    known."""
+    """One line of the table, ours or published. `metrics`: name -> (mean, std or None), per cent; None if
+    unknown."""
 
     dataset: str
     shots: int
@@ -55,7 +56,7 @@ class Row:
 
 
 def load_run(folder: Path) -> Run:
-    """A run's folder, checked; ConfigError says what is wrong with it."""
+    """The run in a folder; ConfigError with the reason where it is not valid."""
     if not (folder / "metrics.json").is_file():
         raise ConfigError("not finished: it has no metrics.json")
     config, metrics = read_json(folder / "config.json"), read_json(folder / "metrics.json")
@@ -85,8 +86,8 @@ def _fraction(value: Any) -> float | None:
 
 
 def find_runs(folder: Path) -> tuple[list[Run], dict[str, str]]:
-    """The whole runs below results/MODEL, and the skipped ones: path -> reason. ConfigError where there is no
-    run."""
+    """The finished runs below results/MODEL, and the skipped ones: path -> reason. ConfigError where there is
+    no run."""
     cure = "name the results of one model, for instance results/fdsl."
     if not folder.is_dir():
         raise ConfigError(f"{folder} is not a folder; {cure}")
@@ -117,7 +118,7 @@ def _key(run: Run) -> str:
 
 
 def table_rows(runs: Sequence[Run]) -> list[Row]:
-    """Our rows (seeds of one setting together) by dataset and shots, each followed by the published ones."""
+    """Our rows, one per setting over its seeds, by dataset and shots, each followed by the published ones."""
     ours, order = _our_rows(runs), list(DATASET_TITLES)
     places = {(row.dataset, row.shots) for row in ours}
     rows: list[Row] = []
@@ -131,7 +132,7 @@ def table_rows(runs: Sequence[Run]) -> list[Row]:
 
 
 def _our_rows(runs: Sequence[Run]) -> list[Row]:
-    """A row for each setting; where a name stands for several, what distinguishes them is added."""
+    """A row for each setting; names that several settings share get their differences added."""
     groups: dict[str, list[Run]] = {}
     for run in sorted(runs, key=lambda run: run.config.seed):
         groups.setdefault(_key(run), []).append(run)
@@ -139,13 +140,13 @@ def _our_rows(runs: Sequence[Run]) -> list[Row]:
     ours = []
     for members in groups.values():
         config, name = members[0].config, name_of(members[0].config)
-        alike = [
+        namesakes = [
             other.settings()
             for other in firsts
             if name_of(other.config) == name
             and (other.config.dataset, other.config.k_shot) == (config.dataset, config.k_shot)
         ]
-        difference = _difference(members[0].settings(), alike)
+        difference = _difference(members[0].settings(), namesakes)
         ours.append(
             _our_row(members, f"{config.model_name} {name}{f' ({difference})' if difference else ''}")
         )
@@ -163,19 +164,19 @@ def _published_row(dataset: str, shots: int, published: Mapping[str, Any]) -> Ro
     )
 
 
-def _difference(settings: Mapping[str, Any], alike: Sequence[Mapping[str, Any]]) -> str:
-    """What tells one setting from others with the same name; empty where there is nothing to tell."""
-    parts = []
-    for name in sorted(set().union(*alike)):
-        if any(other.get(name) != settings.get(name) for other in alike):
-            parts.append(f"{name.split('.')[-1]}: {_value_in_words(name, settings.get(name), alike)}")
-    return "; ".join(parts)
+def _difference(settings: Mapping[str, Any], namesakes: Sequence[Mapping[str, Any]]) -> str:
+    """The values that distinguish one setting from others of the same name; "" for none."""
+    return "; ".join(
+        f"{name.split('.')[-1]}: {_value_in_words(name, settings.get(name), namesakes)}"
+        for name in sorted(set().union(*namesakes))
+        if any(other.get(name) != settings.get(name) for other in namesakes)
+    )
 
 
-def _value_in_words(name: str, value: Any, alike: Sequence[Mapping[str, Any]]) -> str:
-    """A setting's value; of categories how many, and which of them the others have not."""
+def _value_in_words(name: str, value: Any, namesakes: Sequence[Mapping[str, Any]]) -> str:
+    """A setting's value; of categories their number, and those that the others lack."""
     if name == "categories":
-        own = sorted(set(value) - set.intersection(*(set(other[name]) for other in alike)))
+        own = sorted(set(value) - set.intersection(*(set(other[name]) for other in namesakes)))
         more = ", ..." if len(own) > 3 else ""
         return f"{len(value)}, with {', '.join(own[:3])}{more}" if own else str(len(value))
     if name == "checkpoint_digest":
@@ -206,7 +207,7 @@ def _our_row(members: Sequence[Run], method: str) -> Row:
 
 
 def _warnings(config: RunConfig, incomplete: str, partly: Sequence[str]) -> list[str]:
-    """What a reader has to know before he compares the row with others."""
+    """Warnings for readers who compare the row with others."""
     warnings, other = [], unlike_the_paper(config)
     if config.detector.backbone.untrained:
         warnings.append(

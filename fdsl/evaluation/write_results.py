@@ -1,4 +1,4 @@
-"""From a test run's maps to everything it leaves: tables, scores, pictures and the report."""
+"""The results of a test run, from its maps: tables, scores, pictures and the report."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from utils.log import progress, warn
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")
-OVERLAPS = "pixels.json"  # of a run: how the scores of normal and of defective pixels are distributed
+OVERLAPS = "pixels.json"  # of a run: the distributions of the scores of normal and of defective pixels
 OWN_SCORES = "Pixel scores of this run"
 DISTANCES = "Length of the discrepancy, without heads"
 
@@ -46,7 +46,7 @@ def write_results(
 ) -> None:
     """Fuses the maps, evaluates each category of `split` and writes tables, scores, pictures and report.
 
-    `config.pictures`: at most so many strips per category, None all, 0 neither pictures nor report.
+    `config.pictures`: the most strips per category, None: all, 0: neither pictures nor report.
     """
     run = run.select(split.names)
     fused, score = run.maps.fused(config.detector.windows)
@@ -73,8 +73,8 @@ def write_results(
 def score_table(
     maps: ScoreMaps, score: np.ndarray, split: FewShotSplit, views: Sequence[CategoryView]
 ) -> tuple[list[str], Iterable[tuple]]:
-    """The columns of scores.csv and a row for each image; `score` (n,) is the raw one of both branches, which
-    has a column of its own where the image score is another one, and so have the branches."""
+    """The columns of scores.csv and a row for each image. `score` (n,), the raw score of both branches, and
+    those of each branch have columns where they differ from the image score."""
     records = [record for part in split.records.values() for record in part]
     table: dict[str, list[Any]] = {
         "image": [as_file(record.image_path) for record in records],
@@ -98,8 +98,8 @@ def score_table(
 
 @dataclass(frozen=True)
 class CategoryFiles:
-    """The photographs and masks of one category's test images, read one at a time. `doubtful`: what is odd
-    about the masks of defects that were read, by the image's number."""
+    """The photographs and masks of one category's test images, read one at a time. `doubtful`: warnings about
+    the masks of defects that were read, by the image's index."""
 
     root: Path
     records: Sequence[Record]
@@ -114,7 +114,7 @@ class CategoryFiles:
             return None
         mask = open_mask(self.root / record.mask_path, self.max_pixels) if record.mask_path else None
         if mask is not None and record.anomalous:
-            self._look_at(index, mask)
+            self._check(index, mask)
         if isinstance(side, int):
             return mask_to_tensor(mask, side)[0].numpy() > 0
         if mask is None:
@@ -122,22 +122,24 @@ class CategoryFiles:
         return np.asarray(mask) > 0
 
     def saturation(self) -> Saturation | None:
-        """How much of each region saturates; None where no file says it. DataError for one that is wrong."""
+        """The regions with their saturation; None without a file of saturations. DataError for a broken
+        one."""
         saturations = Saturations.of(self.root, self.records)
         if saturations is None:
             return None
 
         def regions(index: int, side: int | str) -> list[SaturatingRegion]:
-            found = saturations.regions(self.root / self.records[index].mask_path, self.max_pixels)
+            own_size = saturations.regions(self.root / self.records[index].mask_path, self.max_pixels)
             if isinstance(side, str):
-                return found
-            masks = (Image.fromarray(region.mask.astype(np.uint8) * np.uint8(255)) for region in found)
-            smaller = (mask_to_tensor(mask, side)[0].numpy() > 0 for mask in masks)
-            return [SaturatingRegion(mask, region.share) for mask, region in zip(smaller, found)]
+                return own_size
+            masks = (Image.fromarray(region.mask.astype(np.uint8) * np.uint8(255)) for region in own_size)
+            resized = (mask_to_tensor(mask, side)[0].numpy() > 0 for mask in masks)
+            return [SaturatingRegion(mask, region.share) for mask, region in zip(resized, own_size)]
 
         return Saturation([record.defect for record in self.records], regions)
 
-    def _look_at(self, index: int, mask: Image.Image) -> None:
+    def _check(self, index: int, mask: Image.Image) -> None:
+        """Adds a warning about a defect's mask, if there is one."""
         record = self.records[index]
         file, photo = self.root / record.mask_path, self.root / record.image_path
         doubt = size_doubt(mask.size, image_size(photo, max_pixels=self.max_pixels))
@@ -150,12 +152,12 @@ class CategoryFiles:
 
 
 def doubt_of(mask: np.ndarray) -> str:
-    """What is odd about a defect's mask (H,W) bool; "" for nothing."""
+    """A warning about a defect's mask (H,W) bool that is empty or nearly full; "" for none."""
     share = float(mask.mean())
     if share == 0:
         return "the mask of a defect is empty; if the defect was not marked, remove the mask"
     if share > MOST_DEFECT:
-        return f"{share:.0%} of the mask is defect; if black marks the defect, turn the mask's colours round"
+        return f"{share:.0%} of the mask is defect; if black marks the defect, invert the mask"
     return ""
 
 
@@ -167,7 +169,7 @@ def evaluate(
     config: RunConfig,
     max_pixels: int,
 ) -> CategoryView:
-    """One category's metrics, with what its pictures need."""
+    """One category's metrics, and the data for its pictures."""
     records, references = split.records[category], split.references[category]
     files = CategoryFiles(split.root, records, max_pixels, split.grey.get(category))
     labels = np.array([record.anomalous for record in records])
@@ -195,8 +197,8 @@ def evaluate(
 
 
 def add_distances(views: Sequence[CategoryView], folder: Path, config: RunConfig) -> None:
-    """Next to the pixel scores of trained heads those of the discrepancy's length alone, where a finished run
-    on the same references and windows has them."""
+    """Adds to views of trained heads the distribution of the discrepancy's length, from a finished run on the
+    same references and windows, if there is one."""
     if not METHODS[config.detector.method].needs_heads:
         return
     for file in sorted(folder.parent.glob(f"*/{OVERLAPS}")):
@@ -212,14 +214,17 @@ def add_distances(views: Sequence[CategoryView], folder: Path, config: RunConfig
 
 
 def _is_length_of(folder: Path, config: RunConfig) -> bool:
-    """Whether a folder holds a finished run of the discrepancy's length, all else as in `config`."""
+    """Whether a folder holds a finished run of the discrepancy's length with the settings of `config`."""
     try:
         other = RunConfig.from_json(read_json(folder / "config.json"))
     except ConfigError:
         return False
     if not METHODS[other.detector.method].length_of_discrepancy or not (folder / "metrics.json").is_file():
         return False
-    made, wanted = other.detector, config.detector
-    alike = (made.windows, made.backbone.layers, made.backbone.image_size, made.backbone.model)
-    theirs = (wanted.windows, wanted.backbone.layers, wanted.backbone.image_size, wanted.backbone.model)
-    return (alike, other.files, other.rotations) == (theirs, config.files, config.rotations)
+
+    def settings(run: RunConfig) -> tuple:
+        encoder = run.detector.backbone
+        of_encoder = encoder.layers, encoder.image_size, encoder.model
+        return run.detector.windows, of_encoder, run.files, run.rotations
+
+    return settings(other) == settings(config)

@@ -1,4 +1,4 @@
-"""From a fitted detector to one ONNX file, and its metadata."""
+"""A fitted detector as one ONNX file with metadata."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FORMAT = "1"
 def export_detector(
     detector: AnomalyDetector, file: str | Path, halved: bool = False, standard: bool = False
 ) -> Written:
-    """Writes the detector to an ONNX file, whole or not at all; docs/deploy.md says what is in it. `halved`:
-    weights and memory are kept in float16, in half the size. `standard`: with the operators of ONNX alone,
-    without onnxruntime's own.
+    """Writes the detector to an ONNX file (docs/deploy.md), whole or not at all. `halved`: weights and memory
+    are stored in float16, in half the size. `standard`: only with operators of ONNX, without onnxruntime's
+    own.
 
     ModelError for a detector that cannot be exported, or before `fit`.
     """
@@ -40,7 +40,7 @@ def export_detector(
 
 
 def metadata_of(detector: AnomalyDetector) -> dict[str, str]:
-    """All that a reader of the graph has to know, as texts; "" where there is nothing to say."""
+    """The metadata for readers of the graph, as texts; "" for a missing value."""
     made, limit, grey = detector.config.detector, detector.threshold, detector.grey
     normal = detector.normal
     low, high = detector.heat_scale

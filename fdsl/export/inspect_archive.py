@@ -1,5 +1,5 @@
-"""inspect.pyz and serve.pyz: deploy/inspect.py and deploy/serve.py with all of the project that they import,
-each in one file, for a machine that has nothing else of the project."""
+"""inspect.pyz and serve.pyz: deploy/inspect.py and deploy/serve.py, each in one file with all modules of the
+project that it imports, for a machine without the project."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ PROGRAMS = {"inspect.pyz": "deploy.command", "serve.pyz": "deploy.service"}
 
 
 def write_archive(file: Path) -> None:
-    """Writes one of PROGRAMS, whole or not at all; `python FILE` runs it. What a killed export left of it is
-    removed."""
+    """Writes one of PROGRAMS, whole or not at all; `python FILE` runs it. Removes leftovers of a killed
+    export."""
     program = PROGRAMS[file.name]
     remove_leftovers(file)
     with whole_file(file, "wb") as out, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -26,8 +26,8 @@ def write_archive(file: Path) -> None:
 
 
 def modules_of(name: str) -> set[Path]:
-    """The files of the project that a module imports, also within functions, its own and their packages'
-    included."""
+    """The files of the project that a module imports, also within functions; its own file and those of
+    packages are included."""
     finder = ModuleFinder([str(ROOT)])
     finder.import_hook(name)
     files = (getattr(module, "__file__", None) for module in finder.modules.values())

@@ -1,4 +1,4 @@
-"""A detector's graph as an ONNX file that needs no PyTorch: written, compared with it, then named."""
+"""A detector's graph as an ONNX file, which is compared with the detector before it gets its name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fdsl.export.onnx_operators import fused_operators, hand_on_thirds
+from fdsl.export.onnx_operators import fused_operators, unpack_attention
 from models.onnx_graph import DetectorGraph
 from utils.errors import ConfigError, ModelError
 from utils.files import TEMPORARY, sampled_digest, sync_folder
@@ -34,8 +34,8 @@ OPSET = 18
 logger = logging.getLogger("fdsl")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 CURE = "pip install -r requirements-export.txt"
-LARGEST = 2**31 - 2**24  # bytes of tensors that one ONNX file holds; protobuf ends at 2 GiB
-CLOSE = {False: 1e-4, True: 1e-2}  # how far maps and scores of both may lie apart; with halved weights
+LARGEST = 2**31 - 2**24  # bytes of tensors in one ONNX file; protobuf's limit is 2 GiB
+TOLERANCE = {False: 1e-4, True: 1e-2}  # for maps and scores of both; True: with halved weights
 TIES = 0.005  # of a map's patches, for which two of the memory bank are equally near up to rounding
 WORTH_HALVING = 1024  # values of a tensor, at least
 SEED = 0
@@ -43,12 +43,12 @@ SEED = 0
 
 @dataclass(frozen=True)
 class Written:
-    """What was written: its bytes, the file of its tensors (None: all in one) and how far graph and
-    detector lie apart."""
+    """An exported detector: its bytes, the file of its tensors (None: all in one), and the largest difference
+    between graph and detector."""
 
     size: int
     tensors_file: Path | None
-    apart: float
+    gap: float
 
 
 def require_packages() -> None:
@@ -65,8 +65,7 @@ def write_graph(
     halved: bool = False,
     standard: bool = False,
 ) -> Written:
-    """Writes the graph to `file`, whole or not at all. `halved`: weights and memory are kept in float16.
-    `standard`: with the operators of ONNX alone, without onnxruntime's own.
+    """Writes the graph to `file`, whole or not at all. `halved`, `standard`: as for `export_detector`.
 
     ModelError, and nothing is written, where onnxruntime gives other maps or scores than the detector.
     """
@@ -85,11 +84,11 @@ def write_graph(
             note_tensors(folder / file.name)
         logger.info("step 3 of 3: onnxruntime runs it on three pictures, and so does the detector ...")
         gap = difference(folder / file.name, graph)
-        if not gap <= CLOSE[halved]:
+        if not gap <= TOLERANCE[halved]:
             raise ModelError(
-                f"onnxruntime's maps and scores lie {gap:.1e} from the detector's, more than "
-                f"{CLOSE[halved]:g}: "
-                "nothing was written; please report it with the versions of torch and onnxruntime."
+                f"onnxruntime's maps and scores differ by {gap:.1e} from the detector's, more than "
+                f"{TOLERANCE[halved]:g}: nothing was written; please report it with the versions of torch "
+                "and onnxruntime."
             )
         files = sorted(folder.iterdir(), key=lambda made: made.name == file.name)  # the file itself last
         size = sum(made.stat().st_size for made in files)
@@ -102,15 +101,13 @@ def write_graph(
 
 
 def traced(graph: DetectorGraph, standard: bool = False) -> Any:
-    """The graph as a torch.onnx.ONNXProgram, for any number of photographs at once; ModelError for one that
-    torch cannot trace. `standard`: see write_graph."""
+    """The graph as a torch.onnx.ONNXProgram for any batch size; ModelError for one that torch cannot trace.
+    `standard`: see write_graph."""
     device = graph.detector.backbone.mean.device
-    graph(
-        photographs(1, graph.shape).to(device)
-    )  # the backbone's tables of positions are made now, not while it is traced
+    graph(photographs(1, graph.shape).to(device))  # makes the backbone's tables of positions before the trace
     before = logging.root.manager.disable
     try:
-        logging.disable(logging.WARNING)  # of torch.onnx and onnxscript, for their authors
+        logging.disable(logging.WARNING)  # torch.onnx and onnxscript log for their developers
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program: Any = torch.onnx.export(
@@ -132,13 +129,13 @@ def traced(graph: DetectorGraph, standard: bool = False) -> Any:
         ) from error
     finally:
         logging.disable(before)
-    hand_on_thirds(program.model)
+    unpack_attention(program.model)
     return program
 
 
 def note_tensors(file: Path) -> None:
-    """Writes the digest of the tensors' file next to `file` into its metadata, so that one of both that was
-    copied alone is refused."""
+    """Writes the digest of the tensors' file next to `file` into its metadata, so that files that do not
+    belong together are refused."""
     import onnx
 
     model = onnx.load(file, load_external_data=False)
@@ -150,8 +147,7 @@ def note_tensors(file: Path) -> None:
 
 
 def halve_tensors(graph: Any) -> None:
-    """Keeps the large float32 tensors of an onnx_ir graph in float16; they are cast back before anything is
-    computed."""
+    """Stores the large float32 tensors of an onnx_ir graph as float16; the graph casts them back."""
     import onnx_ir
 
     first = graph[0]
@@ -171,7 +167,7 @@ def halve_tensors(graph: Any) -> None:
 
 
 def photographs(count: int, shape: Sequence[int]) -> Tensor:
-    """Pictures (count,*shape) uint8 of soft patches and noise, the same every time."""
+    """Test pictures (count,*shape) uint8 of soft patches and noise, the same every time."""
     generator, size = torch.Generator().manual_seed(SEED), (count, *shape)
     soft = torch.rand(math.prod(size[:-2]), 1, 8, 8, generator=generator)
     soft = torch.nn.functional.interpolate(soft, size[-2:], mode="bilinear").view(size)
@@ -179,8 +175,8 @@ def photographs(count: int, shape: Sequence[int]) -> Tensor:
 
 
 def difference(file: Path, graph: DetectorGraph) -> float:
-    """How far any score of onnxruntime lies from the detector's, and any map but for the share TIES of its
-    patches; of one photograph and of two."""
+    """The largest difference (`gap_of`) between onnxruntime's and the detector's maps and scores, for one
+    photograph and for two."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -192,13 +188,13 @@ def difference(file: Path, graph: DetectorGraph) -> float:
         pixels = photographs(count, graph.shape)
         given = session.run(None, {"pixels": pixels.numpy()})
         for ours, theirs in zip(graph.plain(pixels.to(device)), given, strict=True):
-            gap = max(gap, apart(ours.cpu(), torch.from_numpy(theirs)))
+            gap = max(gap, gap_of(ours.cpu(), torch.from_numpy(theirs)))
     return gap
 
 
-def apart(ours: Tensor, theirs: Tensor) -> float:
-    """How far maps (B,G,G), but for the share TIES of each one's patches, or scores (B,) lie apart;
-    infinitely where a value is not finite."""
+def gap_of(ours: Tensor, theirs: Tensor) -> float:
+    """The largest difference of maps (B,G,G), without the share TIES of each one's patches, or of scores
+    (B,); infinite where a value is not finite."""
     gaps = (ours - theirs).abs().reshape(len(ours), -1).sort(-1).values
     if not bool(gaps.isfinite().all()):
         return math.inf
@@ -207,14 +203,14 @@ def apart(ours: Tensor, theirs: Tensor) -> float:
 
 @contextmanager
 def temporary_folder(file: Path) -> Iterator[Path]:
-    """A temporary folder next to `file`, gone after the block and at an interruption; what a killed export
-    left is removed. An OSError names `file`; ConfigError where another process writes it."""
+    """A temporary folder next to `file`, removed after the block and at an interruption; leftovers of a
+    killed export are removed too. An OSError names `file`; ConfigError where another process writes it."""
     folder = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with locked(file.with_name(f".{file.name}.lock"), str(file), "name another file with --output"):
-            for left in file.parent.glob(f".{glob.escape(file.name[:40])}.????????{TEMPORARY}"):
-                shutil.rmtree(left, ignore_errors=True)  # of an export that was killed
+            for leftover in file.parent.glob(f".{glob.escape(file.name[:40])}.????????{TEMPORARY}"):
+                shutil.rmtree(leftover, ignore_errors=True)
             folder = Path(tempfile.mkdtemp(dir=file.parent, prefix=f".{file.name[:40]}.", suffix=TEMPORARY))
             before_leaving(partial(shutil.rmtree, folder, ignore_errors=True))
             yield folder

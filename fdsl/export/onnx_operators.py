@@ -1,6 +1,6 @@
-"""A vision encoder's attention and GELU as the operators of onnxruntime that compute them at once.
+"""A vision encoder's attention and GELU as fused operators of onnxruntime.
 
-Source of what they take: ContribOperators.md of onnxruntime.
+Source of their inputs and attributes: ContribOperators.md of onnxruntime.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ THIRDS_FIRST = (2, 0, 3, 1, 4)  # (B,N,3,H,d) -> (3,B,H,N,d)
 
 
 def fused_operators() -> dict[Callable, Callable]:
-    """Translations for torch.onnx.export. ONNX 18 has attention as products and a softmax alone, which write
-    all scores (B,H,N,N) and read them again, and GELU as five passes."""
+    """Translations for torch.onnx.export. Without them ONNX 18 computes attention as products and a softmax,
+    which write all scores (B,H,N,N) and read them again, and GELU in five passes."""
     from onnxscript import opset18
     from onnxscript.values import Opset
 
-    make_known()
+    register_operators()
     onnx: Any = opset18
     onnxruntime: Any = Opset(DOMAIN, VERSION)
 
@@ -36,7 +36,7 @@ def fused_operators() -> dict[Callable, Callable]:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> Any:
-        """Of (B,H,N,d), handed on as (B,N,H*d): other shapes are not computed block by block."""
+        """Of (B,H,N,d), passed on as (B,N,H*d), the only shape that onnxruntime computes block by block."""
         if attn_mask is not None or is_causal or enable_gqa:
             raise NotImplementedError("attention with a mask or shared keys is no operator of its own")
         heads, width = query.shape[1], query.shape[3]
@@ -48,29 +48,29 @@ def fused_operators() -> dict[Callable, Callable]:
         mixed = onnxruntime.MultiHeadAttention(*flat, num_heads=heads, scale=scale)
         return onnx.Transpose(onnx.Reshape(mixed, [0, 0, heads, width]), perm=[0, 2, 1, 3])
 
-    def gelu(tokens: Any, approximate: str = "none") -> Any:
+    def gelu(tokens: Any, approximate: str = "none") -> Any:  # torch passes it where it is not the default
         return onnxruntime.Gelu(tokens) if approximate == "none" else onnxruntime.FastGelu(tokens)
 
     torch_s = torch.ops.aten
     return {torch_s.scaled_dot_product_attention.default: attention, torch_s.gelu.default: gelu}
 
 
-def make_known() -> None:
-    """Tells onnx what inputs and attributes the operators have, which the trace looks up."""
+def register_operators() -> None:
+    """Registers the inputs and attributes of the operators, which the trace looks up, with onnx."""
     from onnx.defs import OpSchema
 
-    tell_of(
+    register_operator(
         ATTENTION,
         ("query", "key", "value"),
         OpSchema.Attribute("num_heads", OpSchema.AttrType.INT),
         OpSchema.Attribute("scale", OpSchema.AttrType.FLOAT),
     )
-    tell_of(GELU, ("X",))
-    tell_of(TANH_GELU, ("X",))
+    register_operator(GELU, ("X",))
+    register_operator(TANH_GELU, ("X",))
 
 
-def tell_of(name: str, inputs: Sequence[str], *attributes: Any) -> None:
-    """Tells onnx of one operator with one output."""
+def register_operator(name: str, inputs: Sequence[str], *attributes: Any) -> None:
+    """Registers an operator with one output, unless it is registered."""
     from onnx.defs import OpSchema, has, register_schema
 
     if has(name, VERSION, DOMAIN):
@@ -91,12 +91,11 @@ def tell_of(name: str, inputs: Sequence[str], *attributes: Any) -> None:
     )
 
 
-def hand_on_thirds(model: Any) -> None:
-    """Where an attention's query, key and value are parted from one product (B,N,3*H*d), its operator is
-    given the product's thirds and the bias (3*H*d,) apart: it adds it where it copies them anyhow.
+def unpack_attention(model: Any) -> None:
+    """Gives the attention of an onnx_ir model the thirds of the product (B,N,3*H*d) that its query, key and
+    value are cut from, and the bias (3*H*d,) as an input: the operator adds it while it copies them.
 
-    Where they come from anywhere else (rotated by their positions, normalised) an onnx_ir model stays as it
-    is.
+    Attention with other inputs (rotated by their positions, normalised) stays unchanged.
     """
     import onnx_ir
     from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -114,8 +113,8 @@ def hand_on_thirds(model: Any) -> None:
 
 
 def packed_of(attention: Any) -> tuple[Any, Any] | None:
-    """The product and the bias that an attention's query, key and value are the thirds of, in this order;
-    None where they are not."""
+    """The product and the bias whose sum's thirds are an attention's query, key and value, in this order;
+    None for other inputs."""
     thirds = [third_of(value) for value in attention.inputs]
     sums = [third[1] for third in thirds if third is not None]
     if [third[0] for third in thirds if third is not None] != [0, 1, 2] or len(set(map(id, sums))) > 1:
@@ -126,19 +125,20 @@ def packed_of(attention: Any) -> tuple[Any, Any] | None:
 
 
 def third_of(value: Any) -> tuple[int, Any] | None:
-    """Which third of a sum (B,N,3*H*d) a value (B,N,H*d) is, and the sum's node; None where it is none."""
-    way = way_back(value, TO_A_THIRD)
-    if way is None or tuple(way[4].attributes["perm"].as_ints()) != THIRDS_FIRST:
+    """The index of the third of a sum (B,N,3*H*d) that a value (B,N,H*d) is, and the sum's node; None for
+    other values."""
+    nodes = producers(value, TO_A_THIRD)
+    if nodes is None or tuple(nodes[4].attributes["perm"].as_ints()) != THIRDS_FIRST:
         return None
-    begin, _, axis = (one.const_value for one in way[3].inputs[1:4])
-    if begin is None or axis is None or axis.numpy().tolist() != [0] or way[5].outputs[0].shape[2] != 3:
+    begin, _, axis = (one.const_value for one in nodes[3].inputs[1:4])
+    if begin is None or axis is None or axis.numpy().tolist() != [0] or nodes[5].outputs[0].shape[2] != 3:
         return None
-    return int(begin.numpy()[0]), way[6]
+    return int(begin.numpy()[0]), nodes[6]
 
 
-def way_back(value: Any, operators: Sequence[str]) -> list[Any] | None:
-    """The nodes that a value comes from, the last one first, each by its first input; None where they are
-    others."""
+def producers(value: Any, operators: Sequence[str]) -> list[Any] | None:
+    """The chain of nodes that produces a value, the last one first, each the producer of the next one's first
+    input; None unless they are these `operators`."""
     nodes = []
     for operator in operators:
         node = value.producer()

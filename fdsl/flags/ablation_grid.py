@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping, Sequence
 from itertools import product
 
-from fdsl.config.resolve import OF_DETECTORS, of_no_use
+from fdsl.config.resolve import OF_DETECTORS, without_effect
 from fdsl.config.run_config import RunConfig
 from fdsl.flags.arguments import name_part
 from utils.command_line import CommandLine
@@ -140,7 +140,7 @@ def _without_use(args: argparse.Namespace) -> set[str]:
     """Takes out the flags that the rest has no use for, again and again, as one may hang on another; returns
     their names."""
     taken: set[str] = set()
-    while names := {name for name in of_no_use(vars(args)) if getattr(args, name) is not None}:
+    while names := {name for name in without_effect(vars(args)) if getattr(args, name) is not None}:
         for name in names:
             setattr(args, name, None)
         taken |= names

@@ -19,7 +19,7 @@ from fdsl.config.resolve import (
 from fdsl.config.run_config import DetectorConfig, RunConfig
 from fdsl.evaluation.run_folder import read_run_config
 from fdsl.store.checkpoint import Checkpoint, load_checkpoint
-from fdsl.store.finished_parts import FinishedParts
+from fdsl.store.finished_categories import FinishedCategories
 from models.methods.registry import METHODS
 from utils.config import BY_CATEGORY, OTHER_DATASET, BackboneConfig, MethodConfig, checkpoint_path
 from utils.device import choose_device, choose_precision, machine_facts
@@ -101,7 +101,7 @@ def _config_of(args: argparse.Namespace, backbone: BackboneConfig, options: Meth
 def rerun_config(args: argparse.Namespace) -> tuple[RunConfig, None]:
     """A finished run, fused and evaluated as the flags ask; it needs no checkpoint."""
     config = read_run_config(args.from_maps)
-    if FinishedParts.left_in(args.from_maps) or not (args.from_maps / "metrics.json").is_file():
+    if FinishedCategories.left_in(args.from_maps) or not (args.from_maps / "metrics.json").is_file():
         raise ConfigError(
             f"The run in {args.from_maps} has not ended, so its maps may be of an earlier one; run test.py "
             "to its end first."

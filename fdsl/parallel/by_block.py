@@ -1,5 +1,5 @@
-"""Scoring photographs in blocks, among several processes: from a list of the inputs to the output folder
-that one process would leave."""
+"""Several processes score photographs in blocks: from a list of the inputs to the same output folder as of
+one process."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from utils.signals import how_to_continue
 from utils.world import World
 
 logger = logging.getLogger("fdsl")
-ELSEWHERE = "name another folder with --output"
+LOCK_CURE = "name another folder with --output"
 
 
 def goes_in_blocks(wanted: Inspection, world: World) -> bool:
-    """Whether the photographs are scored block by block, as several processes do; where one has begun
-    without, one goes on with it."""
+    """Whether the photographs are scored block by block: by several processes, unless they resume a run of
+    one, or where such a run is resumed."""
     if wanted.output is None:
         return False
     begun = wanted.resume and PredictionFolder.state_of(wanted.output) != "new"
@@ -38,9 +38,10 @@ def goes_in_blocks(wanted: Inspection, world: World) -> bool:
 
 
 def inspect_together(detector: AnomalyDetector, wanted: Inspection, world: World) -> Totals | None:
-    """Scores this process's blocks; the totals where it is the one that joins them all, else None."""
+    """Scores this process's blocks; returns the totals in the first process, which joins all blocks, else
+    None."""
     output = meeting_place(wanted.output)
-    with locked(output / ".lock", str(output), ELSEWHERE) if world.is_first else nullcontext():
+    with locked(output / ".lock", str(output), LOCK_CURE) if world.is_first else nullcontext():
         world.agree(lambda: _begin(detector, wanted) if world.is_first else None)
         blocks = Blocks(Manifest.read(output / PARTIAL), wanted.keep_maps)
         _score_own(detector, wanted, blocks, world)
@@ -51,12 +52,12 @@ def inspect_together(detector: AnomalyDetector, wanted: Inspection, world: World
 def meeting_place(output: Path | None) -> Path:
     """The folder that several processes share; ConfigError without one."""
     if output is None:
-        raise ConfigError("Several processes need a folder to meet in: name it with --output DIR.")
+        raise ConfigError("Several processes need a common folder: name it with --output DIR.")
     return output
 
 
 def _begin(detector: AnomalyDetector, wanted: Inspection) -> None:
-    """The output folder with its list of photographs; with `resume` those of an earlier run."""
+    """Prepares the output folder and its list of photographs; with `resume` those of an earlier run."""
     output = meeting_place(wanted.output)
     partial = output / PARTIAL
     begun = wanted.resume and Manifest.is_in(partial)
@@ -78,7 +79,7 @@ def _open(detector: AnomalyDetector, wanted: Inspection, resume: bool) -> Predic
 
 
 def _score_own(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, world: World) -> None:
-    """Every N-th block, from this process's number on."""
+    """Scores every N-th block, from this process's rank on."""
     if world.joined:
         only_from(logging.INFO if world.is_first else logging.WARNING)
     known = KnownPhotographs(detector, wanted.references)
@@ -97,16 +98,16 @@ def _score(
         made = Made(wanted.pictures, wanted.masks)
         how = (made, wanted.reading, what, block.note, known, block.follow)
         for _ in score_items(detector, items, count, block, *how):
-            pass  # the block keeps the rows
+            pass  # the block stores the rows
 
 
 def _join(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks) -> Totals:
-    """The files of one process, from all blocks."""
+    """Writes the results of all blocks to the output folder."""
     folder = _open(detector, wanted, resume=True)
     for number in range(len(blocks.manifest)):
         if not blocks.is_whole(number):
             logger.warning("warning: block %d is missing or damaged: it is computed again", number + 1)
-            blocks.throw_away(number)
+            blocks.remove(number)
             _score(detector, wanted, blocks, number, KnownPhotographs(detector, wanted.references))
     folder.take(blocks)
     folder.baseline.unlink(missing_ok=True)  # all photographs are followed once more, from the first one on

@@ -1,8 +1,7 @@
-"""The work of test runs among several processes: each computes whole categories, which are left as the
-finished parts of an interrupted run.
+"""Several processes share test runs: each computes whole categories and writes them as finished categories of
+the run.
 
-A category is the smallest unit, with all its shots and seeds, so its batches are the same whoever computes
-it. Which process that was leaves no trace.
+A category, with all its shots and seeds, is the unit of work, so its batches do not depend on the process.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from utils.world import World
 
 
 def facts_of(runs: list[PlannedRun]) -> dict[str, Any]:
-    """What must be the same wherever a part of the runs is computed."""
+    """The facts that must be the same in all processes that compute the runs."""
     facts: dict[str, list[Any]] = {}
     for run in runs:
         machine = run.config.detector.machine
@@ -34,8 +33,8 @@ def facts_of(runs: list[PlannedRun]) -> dict[str, Any]:
 def begin(
     runs: Sequence[PlannedRun], held: contextlib.ExitStack, options: EvaluationOptions, world: World
 ) -> list[PlannedRun]:
-    """The first process takes the runs' folders, until `held` is closed, and begins them. Returns the runs
-    without those that another command has finished before the folder was had."""
+    """The first process locks the runs' folders, until `held` is closed, and begins the runs. Returns the
+    runs without those that another command has finished meanwhile."""
 
     def take() -> list[Path]:
         if not world.is_first:
@@ -46,7 +45,7 @@ def begin(
         for run in begun:
             run.folder.begin(run.split, options.resume)
         if len(begun) > 1:
-            start_logging()  # what is logged of all of them is in no run's own log
+            start_logging()  # lines about several runs are in no run's own log
         return [run.folder.path for run in begun]
 
     begun = world.gathered(world.agree(take))[0]
@@ -56,7 +55,7 @@ def begin(
 def compute_among(
     runs: Sequence[PlannedRun], detectors: Detectors, options: EvaluationOptions, world: World
 ) -> dict[Path, Problem]:
-    """compute_maps, by all processes: each computes its own categories of every run."""
+    """compute_maps in all processes: each computes its own categories of every run."""
     if not world.joined:
         return compute_maps(runs, detectors, options.reading, options.memory_gib)
     only_from(logging.INFO if world.is_first else logging.WARNING)
@@ -69,7 +68,7 @@ def compute_among(
 
 
 def own_categories(runs: Iterable[PlannedRun], world: World) -> set[str]:
-    """The categories that this process computes, for all of the runs: sharded by their test images."""
+    """The categories that this process computes for all runs, sharded by their number of test images."""
     sizes: dict[str, int] = {}
     for run in runs:
         for category, records in run.split.records.items():
@@ -78,11 +77,11 @@ def own_categories(runs: Iterable[PlannedRun], world: World) -> set[str]:
 
 
 def shards_of(sizes: Mapping[str, int], count: int) -> list[set[str]]:
-    """Names in so many shards by their sizes: the largest first, each to the shard that holds least."""
+    """Names in `count` shards by their sizes: the largest first, each to the smallest shard."""
     shards: list[set[str]] = [set() for _ in range(count)]
-    held = [0] * count
+    totals = [0] * count
     for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
-        least = held.index(min(held))
-        shards[least].add(name)
-        held[least] += sizes[name]
+        smallest = totals.index(min(totals))
+        shards[smallest].add(name)
+        totals[smallest] += sizes[name]
     return shards

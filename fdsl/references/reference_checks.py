@@ -1,4 +1,4 @@
-"""Which of the given references count: near copies once, and none that shows no part."""
+"""Which of the given references are used: near copies once, and none that shows no part."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from data.tensors import image_to_pixels
 from utils.image_statistics import PER_IMAGE, implausible_references, reason_of, statistics_of
 
 logger = logging.getLogger("fdsl")
-SIDE = 64  # pixels: of the thumbnails that tell near copies
-# Grey levels, root mean square: how far thumbnails of near copies differ at most, and what is left of it at
-# most once a little more light and a small shift are taken off.
+SIDE = 64  # pixels, of the thumbnails that are compared
+# Grey levels, root mean square: the largest difference of near copies' thumbnails, and the largest remainder
+# of it that neither other light nor a small shift explains.
 NEAR_COPY, NEAR_COPY_REMAINDER = 10.0, 1.0
 
 
 def usable_references(photographs: Sequence[Image.Image], names: Sequence[str], side: int) -> list[int]:
-    """Which of the RGB photographs count, by their places; says what is left out and why.
+    """The indices of the RGB photographs that are used; warns of the others.
 
-    A photograph that nearly repeats an earlier one (a copy, a burst, frames of a part at rest) would be
-    scored by that one as if normal images were all alike. One that shows no part, by its `statistics_of` at
-    `side` pixels next to the others', would make such frames normal.
+    A near copy of an earlier photograph (a copy, a burst, frames of a part at rest) would score as if normal
+    images did not vary. One that shows no part, by its `statistics_of` at `side` pixels compared with the
+    others', would make such frames normal.
     """
-    kept: dict[int, Thumbnail] = {}
+    thumbnails: dict[int, Thumbnail] = {}
     for number, photo in enumerate(photographs):
         own = Thumbnail(photo)
-        first = next((one for one, other in kept.items() if other.shows_the_same_as(own)), None)
+        first = next((one for one, other in thumbnails.items() if other.shows_the_same_as(own)), None)
         if first is None:
-            kept[number] = own
+            thumbnails[number] = own
         else:
             logger.warning(
                 "warning: %s shows the same as %s: they count as one reference", names[number], names[first]
             )
-    places = list(kept)
-    found = statistics_of_references([photographs[number] for number in places], side)
-    odd = implausible_references(found)
-    for place in odd:
-        reason = reason_of(found[place], np.delete(found, odd, axis=0))
-        logger.warning("warning: %s is left out of the references: %s", names[places[place]], reason)
-    return [number for place, number in enumerate(places) if place not in odd]
+    numbers = list(thumbnails)
+    statistics = statistics_of_references([photographs[number] for number in numbers], side)
+    implausible = implausible_references(statistics)
+    for place in implausible:
+        reason = reason_of(statistics[place], np.delete(statistics, implausible, axis=0))
+        logger.warning("warning: %s is left out of the references: %s", names[numbers[place]], reason)
+    return [number for place, number in enumerate(numbers) if place not in implausible]
 
 
 class Thumbnail:
-    """A small, slightly blurred copy of an RGB photograph, and what another light or a shift would change."""
+    """A small, slightly blurred copy of an RGB photograph, and a basis of its changes by light or a shift."""
 
     def __init__(self, photo: Image.Image) -> None:
         small = np.asarray(photo.resize((SIDE, SIDE), Image.Resampling.BILINEAR), np.float32)
@@ -68,5 +68,5 @@ def _rms(values: np.ndarray) -> float:
 
 def statistics_of_references(photographs: Sequence[Image.Image], side: int) -> np.ndarray:
     """(K,6): the `statistics_of` each photograph, resized to side x side pixels."""
-    found = [statistics_of(image_to_pixels(photo, side).numpy()) for photo in photographs]
-    return np.stack(found) if found else np.empty((0, PER_IMAGE))
+    rows = [statistics_of(image_to_pixels(photo, side).numpy()) for photo in photographs]
+    return np.stack(rows) if rows else np.empty((0, PER_IMAGE))

@@ -1,4 +1,4 @@
-"""The normal images that a flag names: what lies among them that is none, and what was left out."""
+"""The files of normal images that a flag names; warns of those that are skipped."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ from utils.errors import DataError
 from utils.log import warn
 from utils.text import printable
 
-NOT_GOOD = {*MASK_FOLDERS, "mask", "test", "test_public", "bad", "defect", "defects", "anomaly"}
+NOT_NORMAL = {*MASK_FOLDERS, "mask", "test", "test_public", "bad", "defect", "defects", "anomaly"}
 
 
 def reference_files(given: Sequence[str], flag: str = "--references") -> list[Path]:
-    """The normal images in files, folders and patterns that `flag` names, each once; what is skipped is
-    named.
+    """The normal images in files, folders and patterns that `flag` names, each once; warns of skipped ones.
 
-    DataError where there is none, and for a folder that holds a whole dataset: masks and defects would be
+    DataError where there is none, and for a folder that holds a dataset: its masks and defects would be
     taken for normal images.
     """
     what = "reference" if flag == "--references" else "calibration image"
@@ -34,25 +33,25 @@ def reference_files(given: Sequence[str], flag: str = "--references") -> list[Pa
     for _ in find_images(given, problem=lambda name, reason: problems.append(f"{name}: {reason}")):
         pass
     warn([f"among the {what}s {problem}" for problem in problems])
-    found = list_images(list(given))
-    pages = [(path, pages_left_out(path)) for path in found]
+    files = list_images(list(given))
+    pages = [(path, pages_left_out(path)) for path in files]
     warn([f"of {what} {printable(path.name)} {count} page(s) are left out" for path, count in pages if count])
-    return found
+    return files
 
 
 def _refuse_dataset(folder: Path, flag: str) -> None:
     """DataError where the folder, or one in it, holds folders of masks or of defects."""
     for inner in [folder, *(folder / name for name in list_folders(folder))]:
-        found = [name for name in list_folders(inner) if name.casefold() in NOT_GOOD]
-        if found:
+        others = [name for name in list_folders(inner) if name.casefold() in NOT_NORMAL]
+        if others:
             raise DataError(
-                f"{flag} {printable(folder)}: {printable(inner / found[0])}/ lies inside, which holds "
-                f"no normal images; give the folder of normal ones{_better(inner)}"
+                f"{flag} {printable(folder)}: {printable(inner / others[0])}/ lies inside, which holds "
+                f"no normal images; give the folder of normal ones{_normal_folder(inner)}"
             )
 
 
-def _better(folder: Path) -> str:
-    """Where the normal images of a dataset's folder seem to lie."""
+def _normal_folder(folder: Path) -> str:
+    """The folder in a dataset that seems to hold its normal images, as the end of a sentence."""
     for place in (folder, *(folder / split for split in SPLIT_FOLDERS)):
         for name in list_folders(place):
             if is_normal(name):

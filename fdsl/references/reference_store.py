@@ -1,4 +1,4 @@
-"""The references that a fitted detector carries, so that others can be added to them and one be taken out."""
+"""The references that are stored in a detector, so that others can be added and some be removed."""
 
 from __future__ import annotations
 
@@ -47,31 +47,31 @@ class KeptReference:
 
 
 def kept(photographs: Iterable[Photograph], known: Sequence[KeptReference] = ()) -> list[KeptReference]:
-    """The photographs as they are kept, each content once; those of `known` keep their day. None where they
+    """The photographs as they are stored, each content once; those of `known` keep their day. [] where they
     take more than MOST_BYTES together."""
     days = {one.digest: one.day for one in known}
-    found: dict[str, KeptReference] = {}
+    by_digest: dict[str, KeptReference] = {}
     size = 0
     for number, photograph in enumerate(photographs, start=1):
         name, content = _file_of(photograph, number)
         digest = _digest(content)
-        if digest in found:
+        if digest in by_digest:
             continue
         day = days.get(digest, date.today().isoformat())
-        found[digest] = KeptReference(name, digest, day, content)
+        by_digest[digest] = KeptReference(name, digest, day, content)
         size += len(content)
         if size > MOST_BYTES:
             logger.info(
-                "the references take more than %d MiB: a saved detector does not carry them, and none can be "
+                "the references take more than %d MiB: they are not stored in the detector, and none can be "
                 "added to it later",
                 MOST_BYTES >> 20,
             )
             return []
-    return list(found.values())
+    return list(by_digest.values())
 
 
 def digest_of(photograph: Photograph, number: int = 1) -> str:
-    """The digest by which a photograph is known; `number`: its place among several, for errors."""
+    """The digest that identifies a photograph; `number`: its place among several, for errors."""
     return _digest(_file_of(photograph, number)[1])
 
 
@@ -80,7 +80,7 @@ def _digest(content: bytes) -> str:
 
 
 def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
-    """A photograph's file name and bytes; of one that is no file those of a PNG."""
+    """A photograph's file name and bytes; a PNG where it is no file."""
     if isinstance(photograph, (str, Path)):
         try:
             return Path(photograph).name, opened(photograph).read()
@@ -93,7 +93,7 @@ def _file_of(photograph: Photograph, number: int) -> tuple[str, bytes]:
 
 
 def tensors_of_references(references: Sequence[KeptReference]) -> dict[str, Tensor]:
-    """What a saved detector holds of them."""
+    """The references as tensors of a saved detector."""
     if not references:
         return {}
     tensors = {
@@ -106,43 +106,42 @@ def tensors_of_references(references: Sequence[KeptReference]) -> dict[str, Tens
 
 
 def references_of(tensors: Mapping[str, Tensor]) -> list[KeptReference]:
-    """The references that a saved detector holds; ConfigError for a list that is not theirs."""
+    """The references in a saved detector's tensors; ConfigError where list and files do not fit together."""
     if LIST not in tensors:
         return []
     try:
         listed = parsed_json(tensors[LIST].numpy().tobytes().decode())
-        found = [_restored(facts, tensors[f"{FILE}{number}"]) for number, facts in enumerate(listed)]
+        return [_restored(facts, tensors[f"{FILE}{number}"]) for number, facts in enumerate(listed)]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ConfigError(f"its list of references is none: {one_line(error)}") from error
-    return found
+        raise ConfigError(f"its list of references is broken: {one_line(error)}") from error
 
 
 def _restored(facts: Any, content: Tensor) -> KeptReference:
     name, digest, day = facts
     if not all(isinstance(text, str) for text in (name, digest, day)) or content.dtype != torch.uint8:
-        raise ValueError("it holds what no reference is")
+        raise ValueError("a reference has other values than name, digest, day and file")
     file = content.numpy().tobytes()
-    if hashlib.sha256(file).hexdigest()[:DIGEST_DIGITS] != digest:
+    if _digest(file) != digest:
         raise ValueError(f"{one_line(printable(name), 60)} is not the file that was fitted")
     return KeptReference(name, digest, day, file)
 
 
 def without_named(references: Sequence[KeptReference], names: Iterable[str]) -> list[KeptReference]:
-    """The references but for those of these names or digests; ConfigError for a name that none has, or
-    several."""
-    left = list(references)
+    """The references without those of these names or digests; ConfigError for a name that none of them has,
+    or several."""
+    remaining = list(references)
     for name in names:
-        others = [one for one in left if name not in (one.name, one.digest)]
-        if len(others) < len(left) - 1:
-            which = ", ".join(f"{one.digest} ({one.day})" for one in left if one.name == name)
+        others = [one for one in remaining if name not in (one.name, one.digest)]
+        if len(others) < len(remaining) - 1:
+            which = ", ".join(f"{one.digest} ({one.day})" for one in remaining if one.name == name)
             raise ConfigError(
-                f"--forget {printable(name)}: which of the {len(left) - len(others)} references of this "
+                f"--forget {printable(name)}: which of the {len(remaining) - len(others)} references of this "
                 f"name? Give a digest: {which}."
             )
-        if len(others) == len(left):
-            known = ", ".join(printable(one.name) for one in left[:5])
+        if len(others) == len(remaining):
+            listed = ", ".join(printable(one.name) for one in remaining[:5])
             raise ConfigError(
-                f"--forget {printable(name)} is none of the references ({known or 'there are none'})."
+                f"--forget {printable(name)} is none of the references ({listed or 'there are none'})."
             )
-        left = others
-    return left
+        remaining = others
+    return remaining

@@ -1,4 +1,4 @@
-"""Rotated copies of the references in the memory bank: how many, and which of their patches count."""
+"""Rotated copies of the references in the memory bank: their number, and which of their patches it holds."""
 
 from __future__ import annotations
 
@@ -21,17 +21,16 @@ from utils.log import progress
 from utils.tile_layout import TileLayout
 
 logger = logging.getLogger("fdsl")
-ROTATIONS = 8  # copies of each reference that AUTO takes, itself among them
-LEAST_GAIN = 0.03  # of the references' distance from each other, which the copies must take away
+ROTATIONS = 8  # copies of each reference with AUTO, itself included
+LEAST_GAIN = 0.03  # the least share of the references' mutual distance that the copies must remove
 
 
 def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int | str) -> int:
-    """Fills the detector's memory with the references, each in `rotations` rotated copies; returns how many
-    those are.
+    """Fits the detector to the references, each in `rotations` rotated copies; returns their number.
 
-    AUTO takes ROTATIONS copies, unless two or more references show that they bring nothing: where the
-    references come less than LEAST_GAIN closer to each other by the copies, all parts lie alike, and the
-    copies would only hide defects. Raises NotFinite, and ConfigError where memory does not hold one.
+    AUTO takes ROTATIONS copies. With two or more references it takes none if the copies bring the references
+    less than LEAST_GAIN closer to each other: then all parts lie in the same direction, and copies would only
+    hide defects. Raises NotFinite, and ConfigError where memory does not hold one image.
     """
     scorer.detector.lay_tiles([photo.size for photo in photographs])
     if rotations == AUTO:
@@ -49,7 +48,7 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
 
 
 def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> Inside:
-    """Which patches of the rotated copies show the photographs, where these count."""
+    """The patches of the rotated copies that show the photographs, inside the region of interest."""
     side = detector.grid
 
     def mask(photo: Image.Image, layout: TileLayout | None) -> np.ndarray:
@@ -57,9 +56,9 @@ def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations:
         counts = detector.counts(side, side).cpu()
         if own is not None:
             counts = counting(torch.from_numpy(own)[None], side, side)[0]
-        shows = rotated_inside(size, rotations, side, layout)
+        inside = rotated_inside(size, rotations, side, layout)
         rows, columns = np.moveaxis(rotated_places(size, rotations, side, layout).round().astype(int), -1, 0)
-        return shows & counts.numpy()[rows.clip(0, side - 1), columns.clip(0, side - 1)]
+        return inside & counts.numpy()[rows.clip(0, side - 1), columns.clip(0, side - 1)]
 
     def masks(layout: TileLayout | None) -> Tensor:
         return torch.cat([torch.from_numpy(mask(photo, layout)) for photo in photographs])
@@ -68,23 +67,23 @@ def inside_of(detector: Detector, photographs: Sequence[Image.Image], rotations:
 
 
 def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: int) -> Inside:
-    """Which patches the memory bank holds: of each reference all, of its rotated copies those that show the
-    photograph and lie on the dark squares of a chessboard. Neighbouring patches are alike, so that half of
-    them find nearly the same distances in half the time (docs/measurements.md)."""
+    """The patches that the memory bank holds: of each reference all, of its rotated copies those that show
+    the photograph and lie on the dark squares of a chessboard. Neighbouring patches are similar, so half of
+    them give nearly the same distances in half the time (docs/measurements.md)."""
     row, column = np.divmod(np.arange(detector.grid**2), detector.grid)
     dark = torch.from_numpy((row + column) % 2 == 0)
 
     def thinned(inside: Tensor) -> Tensor:
-        kept = inside & dark.repeat(inside.shape[1] // len(dark))
-        kept[::rotations] = inside[::rotations]
-        return kept
+        half = inside & dark.repeat(inside.shape[1] // len(dark))
+        half[::rotations] = inside[::rotations]
+        return half
 
     whole, tiles = inside_of(detector, photographs, rotations)
     return Inside(thinned(whole), None if tiles is None else thinned(tiles))
 
 
 def neighbourhood_masked(detector: Detector, photograph: Image.Image, rotations: int) -> Masked:
-    """No patch of a copy of the one reference may match near its own place on it."""
+    """A matching for a single reference in which no patch matches near its own place."""
 
     def of(layout: TileLayout | None, inside: Tensor | None, tiles: Masked | None = None) -> Masked:
         places = rotated_places(photograph.size, rotations, detector.grid, layout)
@@ -96,30 +95,30 @@ def neighbourhood_masked(detector: Detector, photograph: Image.Image, rotations:
 
 @torch.no_grad()
 def rotation_gain(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> float:
-    """By which share two or more references come closer to each other when each is also there in its rotated
-    copies: 1 - (mean distance of a reference's tokens to the others' with copies) / (the same without).
+    """The share by which rotated copies bring two or more references closer to each other: 1 - (mean distance
+    of a reference's tokens to the others' with copies) / (the same without).
 
-    Near 0 where all parts lie alike; about 0.1 and more where they lie in any direction, or look the same
-    from several.
+    It is near 0 where all parts lie in the same direction; about 0.1 and more where they lie in any
+    direction, or look the same from several.
     """
     detector = scorer.detector
     tokens: list[list[Tensor]] = []  # of each photograph, of each of its copies: (L,n,C)
     for photo in progress(photographs, len(photographs), "references, rotated"):
-        kept = inside_of(detector, [photo], rotations).whole
+        masks = inside_of(detector, [photo], rotations).whole
         images = scorer.to_batch(rotated(photo, rotations))
         whole = images if images.dim() == 4 else images[:, 0]
         encoded = [detector.encode(image[None]).tokens[:, 0] for image in whole]
-        tokens.append([one[:, mask.to(one.device)] for one, mask in zip(encoded, kept)])
+        tokens.append([one[:, mask.to(one.device)] for one, mask in zip(encoded, masks)])
     plain, closer = 0.0, 0.0
     for number, own in enumerate(tokens):
         others = [copies for place, copies in enumerate(tokens) if place != number]
         banks = [torch.cat([copies[copy] for copies in others], 1) for copy in range(rotations)]
-        likeness = [_similarity(own[0], bank) for bank in banks]
-        plain += float((1 - likeness[0]).mean())
-        closer += float((1 - torch.stack(likeness).amax(0)).mean())
+        similarities = [_similarity(own[0], bank) for bank in banks]
+        plain += float((1 - similarities[0]).mean())
+        closer += float((1 - torch.stack(similarities).amax(0)).mean())
     return 1 - closer / plain if plain > 0 else 0.0
 
 
 def _similarity(query: Tensor, bank: Tensor) -> Tensor:
-    """Tokens (L,n,C) and (L,M,C) -> the cosine (L,n) float32 of each and its most similar one."""
+    """Tokens (L,n,C) and (L,M,C) -> the cosine similarity (L,n) float32 of each to its most similar one."""
     return torch.stack([nearest_of(one, other)[0].float() for one, other in zip(query, bank)])

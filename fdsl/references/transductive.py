@@ -1,4 +1,4 @@
-"""The test images as a whole: which of them stand for all, and how a detector takes them."""
+"""Transductive methods: the sample of the test images that is compared with each, and its encoding."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from utils.log import progress
 from utils.room import Room, in_memory
 
 Item = TypeVar("Item")
-MOST = 200  # photographs that stand for all: what each one costs does not grow with their number
+MOST = 200  # test images of the sample, so that the cost of each image does not grow with their number
 BATCH = 4
 
 
 def standing_for_all(items: Sequence[Item]) -> list[Item]:
-    """The items as they are, or MOST of them in their order, drawn with a seed that is always the same."""
+    """All items, or a sample of MOST of them in their order, always with the same seed."""
     if len(items) <= MOST:
         return list(items)
     chosen = np.random.default_rng(0).choice(len(items), MOST, replace=False)
@@ -36,16 +36,16 @@ def encode_test_images(
     room: Room = in_memory,
     what: str = "test images encoded beforehand",
 ) -> None:
-    """Shows the detector `count` photographs, whose tokens are kept in `room`; DataError where they are too
-    few to be compared."""
+    """Fits the detector to `count` test images, whose tokens are stored in `room`; DataError for fewer than
+    FEWEST."""
     if count < FEWEST:
         raise DataError(
             f"{count} photograph(s) to inspect: they are compared with each other, so give {FEWEST} or more"
         )
     photographs = iter(photographs)
-    if scorer.detector.method.transductive:  # no references say how tiles lie: the first photograph does
+    if scorer.detector.method.transductive:  # without references the first photograph decides the tiles
         first = next(photographs)
         scorer.detector.lay_tiles([first.size])
         photographs = chain([first], photographs)
-    seen = in_batches(progress(photographs, count, what), BATCH)
-    scorer.detector.take_test_images((scorer.to_batch(part) for part in seen), count, room)
+    batches = in_batches(progress(photographs, count, what), BATCH)
+    scorer.detector.take_test_images(map(scorer.to_batch, batches), count, room)

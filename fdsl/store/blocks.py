@@ -1,5 +1,5 @@
-"""The finished blocks of a prediction run that several processes do: each is a folder with its rows, maps and
-pictures, whole or not there."""
+"""The finished blocks of a prediction run of several processes: each is a folder with its rows, maps and
+pictures, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from data.manifest import Manifest
 from fdsl.store.journal import NOTES, ROWS, SKIPPED, Journal
-from fdsl.store.resume_index import PARTS, made_by, maps_digest, parsed, parsed_skipped, same_file
+from fdsl.store.resume_index import PARTS, files_of, maps_digest, parsed, parsed_skipped, same_file
 from utils.drift import Seen, as_seen
 from utils.files import sync_folder
 
@@ -24,8 +24,8 @@ SEEN = "seen"  # among the notes of a block: a photograph, as one that follows t
 
 
 class Block(Journal):
-    """A block that is being written; pictures lie below `folder`. `note`: what there is to warn of, logged
-    where the blocks are joined, and `follow` what is seen of each photograph."""
+    """A block that is being written; its pictures lie below `folder`. `note` stores a warning, which is
+    logged when the blocks are joined, and `follow` the statistics of each photograph."""
 
     baseline = None
 
@@ -35,7 +35,7 @@ class Block(Journal):
         self._notes = open(folder / NOTES, "w", encoding="utf-8")
 
     def give_way(self) -> None:
-        """Nothing of an earlier run lies here."""
+        """Does nothing: a block holds no files of an earlier run."""
 
     def note(self, kind: str, sentence: str) -> None:
         self._notes.write(json.dumps([kind, sentence]) + "\n")
@@ -60,12 +60,12 @@ class Blocks:
         return self.folder / f"{number:06}"
 
     def holds(self, number: int) -> bool:
-        """Whether a block is finished and whole, of the files as they are now; else it is gone."""
+        """Whether a block is complete and its photographs are unchanged; removes it otherwise."""
         if not self.place(number).is_dir():
             return False
         if self.is_whole(number) and not self._has_changed(number):
             return True
-        self.throw_away(number)
+        self.remove(number)
         return False
 
     def is_whole(self, number: int) -> bool:
@@ -78,13 +78,13 @@ class Blocks:
                 return False
             for kind, note in self._notes(number):
                 if kind == SEEN:
-                    as_seen(note)  # a line that is none is a ValueError
+                    as_seen(note)  # a broken line is a ValueError
             return self._has_maps(number, rows) and all(self._has_pictures(number, row) for row in rows)
         except (OSError, ValueError, TypeError):
             return False
 
     def _has_maps(self, number: int, rows: Sequence[dict]) -> bool:
-        """Whether the maps' files hold just the maps of these rows."""
+        """Whether the files of maps hold exactly the maps of these rows."""
         if not self.keep_maps:
             return True
         with contextlib.ExitStack() as stack:
@@ -97,17 +97,16 @@ class Blocks:
             return not any(file.read(1) for file in files)
 
     def _has_pictures(self, number: int, row: Mapping[str, Any]) -> bool:
-        """Whether a row's picture and mask are there, or, where joining was interrupted, in their place
-        already."""
+        """Whether a row's picture and mask exist, here or, after an interrupted joining, in the output."""
         places = (self.place(number), *self._output())
-        return all(any((place / made).is_file() for place in places) for made in made_by(row))
+        return all(any((place / file).is_file() for place in places) for file in files_of(row))
 
     def _output(self) -> tuple[Path, ...]:
-        """The output folder, once an earlier run's pictures have given way there."""
+        """The output folder, once an earlier run's pictures are removed from it."""
         return () if (self.manifest.folder / "config.json").exists() else (self.manifest.folder.parent,)
 
     def _has_changed(self, number: int) -> bool:
-        """Whether a photograph is another file than it was, also one that could not be scored then."""
+        """Whether a photograph's file has changed, also one that could not be scored."""
         then = {row["image"]: row["file"] for row in self._rows(number)}
         then |= {name: stamp for name, _, stamp in self._skipped(number)}
         items = self.manifest.block(number)
@@ -120,12 +119,12 @@ class Blocks:
         return self._read(number, SKIPPED, parsed_skipped)
 
     def _read(self, number: int, name: str, read: Callable[[bytes], Any]) -> Iterator[Any]:
-        """What each line of a block's file says; ValueError where one says nothing."""
+        """The parsed lines of a block's file; ValueError for a broken one."""
         with open(self.place(number) / name, "rb") as lines:
             for line in lines:
                 entry = read(line)
                 if entry is None:
-                    raise ValueError(f"{name} holds a line that is none")
+                    raise ValueError(f"{name} holds a broken line")
                 yield entry
 
     def _notes(self, number: int) -> Iterator[tuple[str, Any]]:
@@ -134,14 +133,13 @@ class Blocks:
                 kind, note = json.loads(line)
                 yield kind, note
 
-    def throw_away(self, number: int) -> None:
-        """Removes a block, if it is there. Its pictures may lie in their place already, where joining was
-        interrupted."""
+    def remove(self, number: int) -> None:
+        """Removes a block, if it exists, and those of its pictures that an interrupted joining has moved."""
         with contextlib.suppress(OSError), open(self.place(number) / ROWS, "rb") as lines:
             for row in filter(None, map(parsed, lines)):
                 for output in self._output():
-                    for made in made_by(row):
-                        (output / made).unlink(missing_ok=True)
+                    for file in files_of(row):
+                        (output / file).unlink(missing_ok=True)
         doomed = self._temporary(number)
         shutil.rmtree(doomed, ignore_errors=True)
         with contextlib.suppress(FileNotFoundError):
@@ -153,7 +151,8 @@ class Blocks:
 
     @contextlib.contextmanager
     def writing(self, number: int) -> Iterator[Block]:
-        """A block that has its name once all went well; where another process was sooner, its is kept."""
+        """A block to write, which gets its name after the `with` ended without an error; where another
+        process was faster, that one's block stays."""
         temporary = self._temporary(number)
         shutil.rmtree(temporary, ignore_errors=True)
         for name in FOLDERS:
@@ -172,7 +171,7 @@ class Blocks:
         shutil.rmtree(temporary, ignore_errors=True)
 
     def join(self, journal: Journal) -> bool:
-        """Adds all blocks to a journal in their order; returns whether there is any row."""
+        """Appends all blocks to a journal in their order; returns whether there is any row."""
         has_rows = False
         for number in range(len(self.manifest)):
             journal.append(self.place(number))
@@ -180,7 +179,7 @@ class Blocks:
         return has_rows
 
     def place_pictures(self, output: Path) -> None:
-        """Gives the blocks' pictures and masks their places."""
+        """Moves the blocks' pictures and masks to the output folder."""
         for number in range(len(self.manifest)):
             for name in FOLDERS:
                 with os.scandir(self.place(number) / name) as pictures:
@@ -189,7 +188,7 @@ class Blocks:
                         os.replace(picture.path, output / name / picture.name)
 
     def notes(self, most: dict[str, int]) -> Iterator[str]:
-        """What the blocks have to warn of, in their order, so many of each kind."""
+        """The blocks' warnings in their order, at most `most` of each kind."""
         warned: Counter[str] = Counter()
         for number in range(len(self.manifest)):
             for kind, note in self._notes(number):

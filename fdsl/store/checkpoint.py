@@ -1,6 +1,6 @@
 """Checkpoints of the trained heads: safetensors with their configuration, and the published code's format.
 
-Nothing in a file is ever executed, and what is not exactly FDSL's heads is refused with a sentence.
+Nothing in a file is ever executed, and anything but FDSL's heads is refused with a sentence.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ PUBLISHED_KEY = "trainable_RR"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The heads' state dict and what they were trained with (None for published files, which do not say)."""
+    """The heads' state dict and their training's configuration (None for published files, which have
+    none)."""
 
     path: Path
     state: dict[str, Tensor]
@@ -50,7 +51,7 @@ class Checkpoint:
 
     @property
     def trained_on(self) -> str | None:
-        """The training set's name, with what was drawn on it."""
+        """The training set's name, with the synthetic defects on it."""
         return None if self.config is None else self.config.trained_on
 
     @property
@@ -69,11 +70,10 @@ class Checkpoint:
 
 
 def warn_of_narrow_training(checkpoint: Checkpoint) -> None:
-    """Warns of heads that have seen one category alone."""
+    """Warns of heads that were trained on a single category."""
     if checkpoint.config and len(checkpoint.config.training.images) == 1:
         logger.warning(
-            "These heads were trained on one category alone: such heads generalise worse than method nearest "
-            "does."
+            "These heads were trained on a single category: such heads generalise worse than method nearest."
         )
 
 
@@ -99,7 +99,7 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
     """Refuses tensors that are not exactly FDSL's heads: names, shapes, kinds of number, finite values."""
     if "heads.0.layers.0.weight" not in state:
         raise ConfigError(f"{path} holds no FDSL heads.")
-    numbers = {int(found[1]) for name in state if (found := re.match(r"heads\.([0-9]{1,4})\.", name))}
+    numbers = {int(match[1]) for name in state if (match := re.match(r"heads\.([0-9]{1,4})\.", name))}
     width = state["heads.0.layers.0.weight"].shape[:1].numel()
     if numbers != set(range(len(numbers))) or width == 0:
         raise ConfigError(f"{path} holds heads that are not numbered from 0 on; train it again.")
@@ -110,7 +110,7 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
     for what, names in (
         ("lacks", wanted.keys() - state.keys()),
         ("has another shape in", misshapen),
-        ("holds what is no part of the heads:", state.keys() - wanted.keys()),
+        ("holds tensors that are no part of the heads:", state.keys() - wanted.keys()),
     ):
         if names:
             raise ConfigError(
@@ -136,7 +136,7 @@ def _check_state(path: Path, state: dict[str, Tensor]) -> None:
 def _trained_with(path: Path, config: Any) -> TrainedWith:
     """The stored configuration; ConfigError for one that no training writes."""
     if not isinstance(config, dict) or not isinstance(config.get("backbone"), dict):
-        raise ConfigError(f"{path} does not say how it was trained, so it is not a checkpoint of train.py.")
+        raise ConfigError(f"{path} has no training configuration, so it is not a checkpoint of train.py.")
     if config.get("format") != FORMAT_VERSION:
         raise ConfigError(
             f"{path} has format {one_line(config.get('format'), 40)}, this code reads {FORMAT_VERSION}; "
@@ -151,8 +151,8 @@ def _trained_with(path: Path, config: Any) -> TrainedWith:
 
 
 def is_trained(path: Path, config: TrainedWith) -> bool:
-    """Whether `path` is a whole checkpoint that was trained with `config` on the same images, whatever the
-    machine and file places."""
+    """Whether `path` is a complete checkpoint that was trained with `config` on the same images, whatever the
+    machine and the places of files."""
     try:
         stored = load_checkpoint(path).config
     except ConfigError:
@@ -165,7 +165,7 @@ def is_trained(path: Path, config: TrainedWith) -> bool:
 
 
 def differences(stored: TrainedWith, config: TrainedWith) -> list[str]:
-    """The settings, as words, in which two trainings differ where it changes the result."""
+    """The names of the settings of identity in which two trainings differ."""
     one, other = stored.identity(), config.identity()
     return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
 
@@ -180,7 +180,7 @@ def _load_own(path: Path) -> Checkpoint:
 
 def _load_published(path: Path) -> Checkpoint:
     try:
-        with warnings.catch_warnings(action="ignore"):  # of torch, on kinds of tensors that are refused here
+        with warnings.catch_warnings(action="ignore"):  # torch's, on kinds of tensors that are refused here
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ConfigError(f"{path} was refused: {refused_object(error)}; save its tensors alone.") from error
@@ -207,10 +207,10 @@ def _load_published(path: Path) -> Checkpoint:
 
 def published_name(name: str) -> str | None:
     """Our name of a parameter of the published code; None for the parameters that it never uses."""
-    if found := re.fullmatch(r"clsList\.([0-9]{1,4})\.fbatchNorm\.(\w+)", name):
-        return f"heads.{found[1]}.layers.0.{found[2]}"
-    if found := re.fullmatch(r"clsList\.([0-9]{1,4})\.proj\.([0-9]{1,4})\.(\w+)", name):
-        return f"heads.{found[1]}.layers.{int(found[2]) + 1}.{found[3]}"
-    if found := re.fullmatch(r"convRes\.(conv2?)\.(\w+)", name):
-        return f"nam.{'conv1' if found[1] == 'conv' else 'conv2'}.{found[2]}"
+    if match := re.fullmatch(r"clsList\.([0-9]{1,4})\.fbatchNorm\.(\w+)", name):
+        return f"heads.{match[1]}.layers.0.{match[2]}"
+    if match := re.fullmatch(r"clsList\.([0-9]{1,4})\.proj\.([0-9]{1,4})\.(\w+)", name):
+        return f"heads.{match[1]}.layers.{int(match[2]) + 1}.{match[3]}"
+    if match := re.fullmatch(r"convRes\.(conv2?)\.(\w+)", name):
+        return f"nam.{'conv1' if match[1] == 'conv' else 'conv2'}.{match[2]}"
     return None

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from fdsl.config.decision import Threshold
 from fdsl.config.run_config import FittedConfig
-from fdsl.store.detector_passport import (
+from fdsl.store.detector_metadata import (
     FORMAT_VERSION,
     METADATA_KEY,
     REFERENCE_FILES,
-    checked_passport,
+    checked_metadata,
     refuse_no_detector,
 )
 from fdsl.store.tensor_file import read_tensor_file, write_tensor_file
@@ -30,7 +30,7 @@ def save_detector(
     references: Sequence[tuple[str, str, str]] = (),
 ) -> None:
     """Writes tensors, configuration and threshold to `path`, whole or not at all; `references`: name, digest
-    and day of each, for whoever reads the file's metadata."""
+    and day of each, for readers of the metadata."""
     values = {
         "format": FORMAT_VERSION,
         **config.to_json(),
@@ -41,11 +41,12 @@ def save_detector(
 
 
 def load_detector(path: Path) -> tuple[dict[str, Tensor], FittedConfig, Threshold | None]:
-    """Reads what `save_detector` wrote. Raises ConfigError, one sentence, for anything else."""
+    """The tensors, configuration and threshold of a saved detector; ConfigError, one sentence, for any other
+    file."""
     path = Path(path)
     refuse_no_detector(path)
     try:
         values, tensors = read_tensor_file(path, METADATA_KEY)
     except ValueError as error:
         raise ConfigError(f"{path} {error}; save the detector again.") from error
-    return tensors, *checked_passport(path, values)
+    return tensors, *checked_metadata(path, values)

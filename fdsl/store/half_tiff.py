@@ -23,7 +23,7 @@ def half_tiff(values: np.ndarray) -> bytes:
         (258, SHORT, 16),  # bits
         (259, SHORT, DEFLATE),
         (262, SHORT, BLACK_IS_ZERO),
-        (273, LONG, HEADER.size),  # where the strip begins
+        (273, LONG, HEADER.size),  # offset of the strip
         (277, SHORT, 1),  # channels
         (278, LONG, height),  # rows of the strip
         (279, LONG, len(strip)),

@@ -1,4 +1,4 @@
-"""The journal of a prediction run: a line for each photograph as it goes, and its maps."""
+"""The journal of a prediction run: a line for each photograph once it is scored, and its maps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROWS, SKIPPED, NOTES = "rows.jsonl", "skipped.jsonl", "notes.jsonl"
 
 class Journal:
     """rows.jsonl, skipped.jsonl and, with `keep_maps`, the maps as raw float32, in a folder. Rows and maps
-    are added to those that are there."""
+    are appended to existing ones."""
 
     def __init__(self, folder: Path, keep_maps: bool) -> None:
         self.keep_maps = keep_maps
@@ -26,12 +26,10 @@ class Journal:
         self._maps = {part: open(folder / f"{part}.f32", "ab") for part in (PARTS if keep_maps else ())}
 
     def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
-        """One photograph's row (JSON values, `image` first) and its maps (G,G)."""
+        """Appends one photograph's row (JSON values, `image` first) and its maps (G,G)."""
         if self.keep_maps:
             maps = [
-                np.ascontiguousarray(part, np.float32).tobytes()
-                for part in (base, window)
-                if part is not None
+                np.ascontiguousarray(one, np.float32).tobytes() for one in (base, window) if one is not None
             ]
             for file, values in zip(self._maps.values(), maps):
                 file.write(values)
@@ -41,12 +39,12 @@ class Journal:
         self._rows.flush()
 
     def skip(self, name: str, reason: str, stamp: Stamp | None = None) -> None:
-        """A file that could not be scored; `stamp`: its own, where it could be read at all."""
+        """Appends a file that could not be scored; `stamp`: the file's, if it could be read at all."""
         self._skipped.write(json.dumps([name, reason, stamp]).encode() + b"\n")
         self._skipped.flush()
 
     def append(self, folder: Path) -> None:
-        """All that another journal holds."""
+        """Appends another journal's rows, skipped files and maps."""
         files = {ROWS: self._rows, SKIPPED: self._skipped}
         files |= {f"{part}.f32": file for part, file in self._maps.items()}
         for name, own in files.items():

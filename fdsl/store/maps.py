@@ -14,13 +14,13 @@ from models.features import ScoreMaps, join_score_maps
 from utils.errors import ConfigError
 from utils.files import whole_file
 
-ARRAYS = ("base", "base_score", "window", "window_score")  # what is read in addition to the names
-MOST_EXPANDED = 20  # times the file's own size, which holds arrays as they are
+ARRAYS = ("base", "base_score", "window", "window_score")  # that are read in addition to the names
+MOST_EXPANDED = 20  # arrays may be so many times larger than the file, which is not compressed
 
 
 @dataclass(frozen=True)
 class RunMaps:
-    """The score maps of a run's images, by their names: arrays (n,G,G) and (n,), float32."""
+    """The names of a run's images and their score maps: arrays (n,G,G) and (n,), float32."""
 
     names: list[str]
     maps: ScoreMaps
@@ -29,7 +29,7 @@ class RunMaps:
         return len(self.names)
 
     def select(self, names: Sequence[str]) -> RunMaps:
-        """The maps of `names`, in that order; ConfigError for a name that is not there."""
+        """The maps of `names`, in that order; ConfigError for a missing name."""
         place = {name: index for index, name in enumerate(self.names)}
         if len(place) < len(self.names):
             raise ConfigError("The maps hold an image twice; run test.py again without --from-maps.")
@@ -61,7 +61,8 @@ def save_maps(
 
 
 def load_maps(file: Path) -> RunMaps:
-    """Reads maps.npz; ConfigError when it is not there, not whole, or its arrays do not fit together."""
+    """The content of maps.npz; ConfigError where it is missing or incomplete, or its arrays do not fit
+    together."""
     try:
         _refuse_bombs(file)
         with np.load(file, allow_pickle=False) as saved:
@@ -73,7 +74,7 @@ def load_maps(file: Path) -> RunMaps:
     except FileNotFoundError:
         raise ConfigError(f"There is no {file}; name the folder of a finished test run.") from None
     except Exception as error:  # zipfile, numpy and zlib raise many kinds
-        raise ConfigError(f"{file} is not a whole file of maps ({error}); run test.py again.") from error
+        raise ConfigError(f"{file} is not a complete file of maps ({error}); run test.py again.") from error
     if maps.base is None or maps.base_score is None or not _fit_together(len(names), maps):
         raise ConfigError(f"{file} holds arrays that do not fit together; run test.py again.")
     if not all(np.isfinite(part).all() for part in maps.arrays):

@@ -1,7 +1,8 @@
-"""What a prediction run leaves behind, written as it goes: a journal first, whole files at the end.
+"""The output folder of a prediction run: first a journal that grows photograph by photograph, then the
+results.
 
-The journal lies in OUTPUT/.partial: rows.jsonl, one line per photograph, and its maps as raw float32. A run
-that was interrupted goes on from it.
+The journal lies in OUTPUT/.partial: rows.jsonl, one line per photograph, and its maps as raw float32. An
+interrupted run goes on from it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fdsl.config.run_config import PredictionConfig, identity_of_prediction
 from fdsl.store.blocks import FOLDERS, Blocks
 from fdsl.store.journal import ROWS, SKIPPED, Journal
 from fdsl.store.maps import RunMaps, load_maps, save_maps
-from fdsl.store.resume_index import PARTS, TakenUp, made_by, parsed
+from fdsl.store.resume_index import PARTS, ResumeIndex, files_of, parsed
 from models.features import ScoreMaps
 from utils.drift import FILE
 from utils.errors import ConfigError
@@ -44,21 +45,21 @@ from utils.log import warn
 from utils.score_rows import LISTED_SKIPPED, filled_columns, write_scores
 
 logger = logging.getLogger("fdsl")
-RANKED = 500  # rows that the report shows,
-SAMPLE = 100  # and where there are more, so many of all
+RANKED = 500  # highest rows, for the report,
+SAMPLE = 100  # and where there are more, a sample of all of them
 MARKER = "predict"
 PARTIAL = ".partial"
-OWNER = "made_by.json"  # in .partial: says that predict.py wrote it
-EARLIER = "earlier.jsonl"  # rows of interrupted runs, whose pictures are still there
+OWNER = "made_by.json"  # marks .partial as predict.py's
+EARLIER = "earlier.jsonl"  # rows of interrupted runs whose pictures still exist
 WRITTEN = ("scores.csv", "scores.jsonl", "skipped.csv", "maps.npz", "report.html", "contact_sheet.jpg", FILE)
 
 
 @dataclass
 class Totals:
-    """What a finished run amounts to: counts, every score (n,) float64, the rows with the highest scores, and
-    of a run that has more rows than these a sample of all. `reasoned`: the scores of those that cannot be
-    judged normal whatever they score. `filled`: the columns of scores.csv. `keeps_earlier`: nothing was
-    scored, and the results of the run before are left as they were."""
+    """The totals of a finished run: counts, every score (n,) float64, the rows with the highest scores, and a
+    sample of all rows where there are more. `reasoned`: the scores of photographs that cannot be judged
+    normal, whatever they score. `filled`: the columns of scores.csv. `keeps_earlier`: nothing was scored, and
+    the results of the run before stay."""
 
     scored: int = 0
     anomalous: int = 0
@@ -75,11 +76,10 @@ class Totals:
 class PredictionFolder:
     """An output folder that is being filled: `add` photograph by photograph, then `finish`.
 
-    `resume` keeps what an earlier run with the same `config` has scored; ConfigError when its settings were
-    others. Without it an earlier run's files give way once the first photograph is scored. Maps are kept only
-    with `keep_maps`. ConfigError for a folder where files of somebody else would be written over.
-    `in_blocks`: it is filled from finished blocks (`take`) alone. `done`: the photographs that an earlier run
-    has scored.
+    `resume` continues an earlier run with the same `config`; ConfigError for other settings. Without it an
+    earlier run's files are removed once the first photograph is scored. Maps are stored only with
+    `keep_maps`. ConfigError for a folder where files of others would be overwritten. `in_blocks`: it is
+    filled from finished blocks (`take`) only. `done`: the photographs that an earlier run has scored.
     """
 
     def __init__(
@@ -123,7 +123,7 @@ class PredictionFolder:
 
     @staticmethod
     def state_of(folder: Path) -> str:
-        """new, begun or finished: what predict.py has left in a folder."""
+        """The state of predict.py's run in a folder: new, begun or finished."""
         if _stored_config(folder) is None:
             return "new"
         if _is_ours(folder / PARTIAL / OWNER):
@@ -134,20 +134,20 @@ class PredictionFolder:
         self._journal = Journal(self.partial, self.keep_maps)
 
     def close(self) -> None:
-        """What was added is on the disk; nothing more will be."""
+        """Brings all rows to the disk and closes the journal."""
         self._journal.close()
 
     def take(self, blocks: Blocks) -> None:
-        """The rows, maps, pictures and masks of all blocks, in their order."""
+        """Takes over the rows, maps, pictures and masks of all blocks, in their order."""
         if blocks.join(self._journal):
             self.give_way()
         blocks.place_pictures(self.folder)
 
     def give_way(self) -> None:
-        """What an earlier run left gives way to this one's first row: its numbers would not fit the new
+        """Removes an earlier run's results before this one's first row: its numbers would not fit the new
         pictures.
 
-        Pictures go one by one, as that run's rows name them; what else lies there is somebody's own.
+        Only pictures that its rows name are removed: other files there belong to the user.
         """
         waiting = self.partial / "config.json"
         if self._began or not waiting.exists():
@@ -165,11 +165,11 @@ class PredictionFolder:
     def _remove_pictures(self, journal: Path) -> None:
         with contextlib.suppress(OSError), open(journal, "rb") as lines:
             for row in filter(None, map(parsed, lines)):
-                for made in made_by(row):
-                    (self.folder / made).unlink(missing_ok=True)
+                for file in files_of(row):
+                    (self.folder / file).unlink(missing_ok=True)
 
     def _set_aside(self) -> None:
-        """Removes what an interrupted run left in .partial, but for the rows that name its pictures."""
+        """Removes an interrupted run's files in .partial, except the rows that name its pictures."""
         rows = self.partial / ROWS
         if rows.exists():
             with open(rows, "rb") as before, open(self.partial / EARLIER, "ab") as earlier:
@@ -181,31 +181,31 @@ class PredictionFolder:
                 entry.unlink(missing_ok=True)
 
     def drop_others(self) -> int:
-        """Takes out the rows of an earlier run that `done.holds` was not asked for, or denied, and names
-        them; returns how many are left."""
+        """Removes, with a warning, the rows of an earlier run whose photographs `done.holds` has not
+        confirmed; returns the number of the others."""
         dropped = self.done.drop_others()
         if dropped:
             self.close()
             self._open_journal()
-        warn([f"{name}: its row is left out, for the file is another one now or is gone" for name in dropped])
+        warn([f"{name}: its row is left out, for the file has changed or is gone" for name in dropped])
         if self.done:
             logger.info("--resume: %d photograph(s) are done already", len(self.done))
         return len(self.done)
 
     def add(self, row: dict[str, Any], base: np.ndarray, window: np.ndarray | None) -> None:
-        """One photograph's row (JSON values, `image` first) and its maps (G,G)."""
+        """Appends one photograph's row (JSON values, `image` first) and its maps (G,G)."""
         self.give_way()
         self._journal.add(row, base, window)
 
     def skip(self, name: str, reason: str, stamp: Stamp | None = None) -> None:
-        """A file that could not be scored."""
+        """Appends a file that could not be scored."""
         self._journal.skip(name, reason, stamp)
 
     def finish(self, grid: int, fused: Any = None) -> Totals:
         """Writes scores.csv, scores.jsonl, skipped.csv and maps.npz from the journal, and removes it.
 
-        `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Where nothing was scored, what an
-        earlier run left stays as it is; without such a run there is skipped.csv alone.
+        `fused(base, window)` makes the fused maps of maps.npz, G = `grid`. Where nothing was scored, an
+        earlier run's results stay; without such a run only skipped.csv is written.
         """
         self.close()
         totals = self._count()
@@ -228,8 +228,8 @@ class PredictionFolder:
         shutil.rmtree(self.partial, ignore_errors=True)
         return totals
 
-    def _take_up(self, resume: bool) -> TakenUp:
-        """The rows of an earlier run that are whole; none unless it is to be resumed."""
+    def _take_up(self, resume: bool) -> ResumeIndex:
+        """The complete rows of an earlier run; none unless it is to be resumed."""
         rows = self.partial / ROWS
         if resume and not rows.exists() and (self.folder / "scores.jsonl").exists():
             if self.keep_maps:
@@ -238,7 +238,7 @@ class PredictionFolder:
         elif not resume:
             for file in (rows, *(self.partial / f"{part}.f32" for part in PARTS)):
                 file.unlink(missing_ok=True)
-        return TakenUp(self.partial, self.keep_maps)
+        return ResumeIndex(self.partial, self.keep_maps)
 
     def _unpack_maps(self) -> None:
         if not (self.folder / "maps.npz").exists():
@@ -279,40 +279,41 @@ class PredictionFolder:
         return totals
 
     def _save_maps(self, count: int, grid: int, fused: Any) -> None:
+        rows = list(self._read())
+
         def maps_of(part: str) -> np.ndarray | None:
             file = self.partial / f"{part}.f32"
-            return (
-                np.memmap(file, np.float32, "r", shape=(count, grid, grid)) if file.stat().st_size else None
-            )
+            empty = file.stat().st_size == 0
+            return None if empty else np.memmap(file, np.float32, "r", shape=(count, grid, grid))
 
-        rows = list(self._read())
+        def scores_of(name: str) -> np.ndarray:
+            return np.array([row[name] for row in rows], np.float32)
+
         base, window = maps_of("base"), maps_of("window")
-        scores = {name: np.array([row[name] for row in rows], np.float32) for name in ("base_score", "score")}
-        window_score = None if window is None else np.array([row["window_score"] for row in rows], np.float32)
-        run = RunMaps(
-            [row["image"] for row in rows], ScoreMaps(base, scores["base_score"], window, window_score)
-        )
-        save_maps(self.folder / "maps.npz", run, fused(base, window), scores["score"])
+        window_score = None if window is None else scores_of("window_score")
+        maps = ScoreMaps(base, scores_of("base_score"), window, window_score)
+        run = RunMaps([row["image"] for row in rows], maps)
+        save_maps(self.folder / "maps.npz", run, fused(base, window), scores_of("score"))
 
 
 def _is_ours(config: Path) -> bool:
-    """Whether a JSON file says that predict.py wrote it."""
+    """Whether predict.py wrote a JSON file."""
     stored = read_json(config)
     return isinstance(stored, dict) and stored.get("made_by") == MARKER
 
 
 def _is_ours_to_fill(partial: Path) -> bool:
-    """Whether predict.py began with a folder, or would begin: it is not there, or empty."""
+    """Whether predict.py may write to a folder: it is missing, empty, or predict.py's own."""
     if not os.path.lexists(partial):
         return True
     if not partial.is_dir() or partial.is_symlink():
         return False
-    left = [entry for entry in os.listdir(partial) if not LEFTOVER.fullmatch(entry)]
-    return not left or _is_ours(partial / OWNER)
+    entries = [entry for entry in os.listdir(partial) if not LEFTOVER.fullmatch(entry)]
+    return not entries or _is_ours(partial / OWNER)
 
 
 def _stored_config(folder: Path) -> dict[str, Any] | None:
-    """The settings of the run in a folder: of one that has no row yet before those of the run before."""
+    """The settings of the run in a folder; those of a run without a row yet come before an earlier run's."""
     for config in (folder / PARTIAL / "config.json", folder / "config.json"):
         if _is_ours(config):
             return read_json(config)
@@ -326,8 +327,7 @@ def _lines(file: Path) -> Iterator[Any]:
 
 
 def _changed(stored: Mapping[str, Any], config: PredictionConfig) -> str | None:
-    """The first setting in which the stored config.json differs from `config`; None where both give the same
-    result."""
+    """The first setting of identity in which the stored config.json differs from `config`; None for none."""
     before, now = identity_of_prediction(stored), config.identity()
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):

@@ -1,4 +1,4 @@
-"""The photographs that an interrupted or finished prediction run has scored: which of its rows still hold."""
+"""The photographs that an earlier prediction run has scored, and whether their rows are still valid."""
 
 from __future__ import annotations
 
@@ -18,56 +18,57 @@ from utils.files import Stamp, content_digest, flush_to_disk, parsed_json
 
 PARTS = ("base", "window")
 BOX = {"x", "y", "width", "height", "area", "peak"}
-LENGTHS = {"major_axis", "minor_axis", "orientation", "mean"}  # which a region has too
+LENGTHS = {"major_axis", "minor_axis", "orientation", "mean"}  # numbers of a region in addition
 MOST, LARGEST_GRID = 1e9, 8192
 DIGEST = re.compile(r"[0-9a-f]{16}")
 COLUMNS = np.dtype([("name", "<u8"), ("row", "<i8"), ("size", "<i8"), ("digest", "<u8")])
 PICTURE = re.compile(r"pictures/[A-Za-z0-9._-]+\.jpg")
 MASK = re.compile(r"masks/[A-Za-z0-9._-]+\.png")
-MADE = {"picture": PICTURE, "mask": MASK}  # what a row names in its output folder
+RENDERED = {"picture": PICTURE, "mask": MASK}  # files of a row in the output folder
 
 
-class TakenUp:
-    """The whole rows of a journal, by the digests of their names: 32 bytes each, however long they are.
+class ResumeIndex:
+    """The complete rows of a journal, indexed by the digests of their names: 32 bytes each.
 
-    `folder`: the journal's; `keep_maps`: each row has its maps in base.f32 and window.f32. What is not whole
-    in all its files is cut off, and so is everything after it.
+    `folder`: the journal's; `keep_maps`: each row has its maps in base.f32 and window.f32. All files are cut
+    before the first row that is incomplete in one of them.
     """
 
     def __init__(self, folder: Path, keep_maps: bool) -> None:
         self.folder, self.keep_maps = folder, keep_maps
         self.rows = folder / "rows.jsonl"
         self._side: int | None = None
-        self._known = self._cut_to_what_is_whole()
-        self._seen = np.zeros(len(self._known), bool)
+        self._index = self._cut_incomplete()
+        self._confirmed = np.zeros(len(self._index), bool)
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self._index)
 
     def holds(self, name: str, path: Path) -> bool:
-        """Whether a row is of this very photograph: its content is that of then."""
+        """Whether there is a row of this photograph, with the same content; it is then confirmed."""
         place = self._place(name)
-        if place is None or not _is_same(self._known[place], path):
+        if place is None or not _is_same(self._index[place], path):
             return False
-        self._seen[place] = True
+        self._confirmed[place] = True
         return True
 
     def has(self, name: str) -> bool:
-        """Whether `holds` was asked for this name, and so it was."""
+        """Whether `holds` has confirmed a row of this name."""
         place = self._place(name)
-        return place is not None and bool(self._seen[place])
+        return place is not None and bool(self._confirmed[place])
 
     def _place(self, name: str) -> int | None:
-        place = int(np.searchsorted(self._known["name"], name_digest(name)))
-        return place if place < len(self._known) and self._known["name"][place] == name_digest(name) else None
+        digest = name_digest(name)
+        place = int(np.searchsorted(self._index["name"], digest))
+        return place if place < len(self._index) and self._index["name"][place] == digest else None
 
     def drop_others(self) -> list[str]:
-        """Takes the rows out, with their maps, that `holds` was not asked for or denied; returns their names.
+        """Removes the rows that `holds` has not confirmed, with their maps; returns their names.
 
-        Whoever is stopped meanwhile loses nothing but rows: a map belongs to its row by its digest.
+        An interruption meanwhile loses only rows: a map belongs to its row by its digest.
         """
-        stays = np.zeros(len(self._known), bool)
-        stays[self._known["row"]] = self._seen
+        stays = np.zeros(len(self._index), bool)
+        stays[self._index["row"]] = self._confirmed
         if stays.all():
             return []
         dropped = []
@@ -87,16 +88,14 @@ class TakenUp:
         for part in maps:
             os.replace(self._file(part).with_suffix(".new"), self._file(part))
         os.replace(self.rows.with_suffix(".new"), self.rows)
-        left = self._known[self._seen]
-        left["row"] = np.argsort(np.argsort(left["row"]))
-        self._known, self._seen = left, np.ones(len(left), bool)
+        remaining = self._index[self._confirmed]
+        remaining["row"] = np.argsort(np.argsort(remaining["row"]))
+        self._index, self._confirmed = remaining, np.ones(len(remaining), bool)
         return dropped
 
     def _parts(self, stack: contextlib.ExitStack, part: str) -> tuple[Any, Any]:
-        file = self._file(part)
-        return stack.enter_context(open(file, "rb")), stack.enter_context(
-            open(file.with_suffix(".new"), "wb")
-        )
+        old, new = self._file(part), self._file(part).with_suffix(".new")
+        return stack.enter_context(open(old, "rb")), stack.enter_context(open(new, "wb"))
 
     def _file(self, part: str) -> Path:
         return self.folder / f"{part}.f32"
@@ -105,10 +104,10 @@ class TakenUp:
     def _map_bytes(self) -> int:
         return 4 * (self._side or 0) ** 2
 
-    def _cut_to_what_is_whole(self) -> np.ndarray:
-        """What is known of the whole rows, sorted by name; the journal and its maps are cut to them."""
+    def _cut_incomplete(self) -> np.ndarray:
+        """The index of the complete rows, sorted by name; cuts the journal and its maps to them."""
         entries: list[tuple] = []
-        whole = 0
+        complete = 0  # bytes
         with contextlib.ExitStack() as stack:
             maps = {
                 part: stack.enter_context(open(self._file(part), "rb"))
@@ -119,12 +118,12 @@ class TakenUp:
                 row = parsed(line)
                 if row is None or (self.keep_maps and not self._has_maps(row, maps)):
                     break
-                whole += len(line)
+                complete += len(line)
                 self._side = row["grid"]
                 size, digest = row["file"]["bytes"], _short(row["file"]["digest"])
                 entries.append((name_digest(row["image"]), len(entries), size, digest))
         if self.rows.exists():
-            os.truncate(self.rows, whole)
+            os.truncate(self.rows, complete)
         for part in PARTS if self.keep_maps else ():
             if (file := self._file(part)).exists():
                 os.truncate(file, min(file.stat().st_size, self._map_bytes * len(entries)))
@@ -136,7 +135,7 @@ class TakenUp:
             yield from stack.enter_context(open(self.rows, "rb"))
 
     def _has_maps(self, row: Mapping[str, Any], maps: Mapping[str, Any]) -> bool:
-        """Whether the next map of each part is there and is the row's."""
+        """Whether the next map in each file is complete and is the row's."""
         parts = ("base",) if row["window_score"] is None else PARTS
         if not set(parts) <= set(maps):
             return False
@@ -146,17 +145,17 @@ class TakenUp:
         return row.get("maps") == maps_digest(values)
 
 
-def _is_same(known: Any, path: Path) -> bool:
-    """Whether a file's content is the known one. Neither its time nor its size says so: another photograph
-    may have both."""
+def _is_same(entry: Any, path: Path) -> bool:
+    """Whether a file has the content of an entry of the index. Time and size are not enough: another
+    photograph may have both."""
     try:
-        return facts_of(path).size == known["size"] and _short(content_digest(path)) == known["digest"]
+        return facts_of(path).size == entry["size"] and _short(content_digest(path)) == entry["digest"]
     except OSError:
         return False
 
 
 def same_file(values: Stamp | None, path: Path) -> bool:
-    """Whether a file is the one of this stamp; None: of one that could not be read."""
+    """Whether a file has this stamp; None: of a file that could not be read."""
     if values is None:
         return not is_file(path)
     return _is_same({"size": values["bytes"], "digest": _short(values["digest"])}, path)
@@ -170,7 +169,7 @@ def _is_stamp(values: Any) -> bool:
 
 
 def maps_digest(values: list[bytes]) -> str:
-    """Of a row's maps, so that they are known to belong to it."""
+    """The digest of a row's maps, which the row stores."""
     digest = hashlib.blake2b(digest_size=8)
     for value in values:
         digest.update(value)
@@ -178,8 +177,7 @@ def maps_digest(values: list[bytes]) -> str:
 
 
 def parsed(line: bytes) -> dict | None:
-    """A journal line's row; None where the line was cut off or is no row of ours: whatever reads it goes by
-    its keys and kinds."""
+    """The row of a journal's line; None for a line that is cut off or lacks the keys and kinds of a row."""
     try:
         row = parsed_json(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -191,7 +189,7 @@ def parsed(line: bytes) -> dict | None:
 
 
 def parsed_skipped(line: bytes) -> tuple[str, str, dict | None] | None:
-    """The same of a line about a file that could not be scored: its name, the reason and the file's stamp."""
+    """Name, reason and stamp of a line about a file that could not be scored; None as for `parsed`."""
     try:
         entry = parsed_json(line) if line.endswith(b"\n") else None
     except ValueError:
@@ -231,13 +229,13 @@ def _is_size(value: Any) -> bool:
 
 
 def _is_place(pattern: re.Pattern[str]) -> Callable[[Any], bool]:
-    """Whether a value is a place of this pattern: anything else would be read, or written over, elsewhere."""
+    """A check that a value is a path of this pattern, or None: any other path could lie elsewhere."""
     return lambda value: value is None or isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
-def made_by(row: Mapping[str, Any]) -> list[str]:
-    """The places in the output folder of what was made of a row's photograph: its picture, its mask."""
-    return [row[name] for name in MADE if row[name] is not None]
+def files_of(row: Mapping[str, Any]) -> list[str]:
+    """The paths, in the output folder, of a row's picture and mask."""
+    return [row[name] for name in RENDERED if row[name] is not None]
 
 
 KINDS: dict[str, Callable[[Any], bool]] = {
@@ -255,7 +253,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "width": _is_size,
     "height": _is_size,
     "grid": lambda value: type(value) is int and 0 < value <= LARGEST_GRID,
-    **{name: _is_place(pattern) for name, pattern in MADE.items()},
+    **{name: _is_place(pattern) for name, pattern in RENDERED.items()},
     "file": _is_stamp,
 }
 

@@ -1,5 +1,4 @@
-"""Safetensors files with a JSON passport, read as those of strangers: plain finite tensors, or a few
-words."""
+"""Safetensors files with JSON metadata. They are read as untrusted files: only plain finite tensors pass."""
 
 from __future__ import annotations
 
@@ -19,46 +18,45 @@ from utils.text import one_line
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 NUMBERS = (*FLOATS, torch.int64, torch.int32, torch.uint8, torch.bool)
-SHOWN = 60  # characters of a tensor's name
+LONGEST = 60  # characters of a tensor's name in messages
 
 
 def write_tensor_file(
-    path: Path, tensors: Mapping[str, Tensor], key: str, passport: Mapping[str, Any]
+    path: Path, tensors: Mapping[str, Tensor], key: str, metadata: Mapping[str, Any]
 ) -> None:
-    """Writes tensors, and `passport` as the only metadata (of several names safetensors would change the
-    order), whole or not at all."""
-    text = json.dumps(passport, sort_keys=True, allow_nan=False)
+    """Writes tensors, and `metadata` as JSON under a single key (safetensors would shuffle several), whole or
+    not at all."""
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
     plain = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_bytes(path, save(plain, metadata={key: text}))
 
 
 def read_tensor_file(path: Path, key: str) -> tuple[Any, dict[str, Tensor]]:
-    """The value of the passport `key` (None: there is none) and the tensors.
+    """The metadata under `key` (None: there are none) and the tensors.
 
-    ValueError, the rest of a sentence that begins with the file, for one that is not whole or holds tensors
-    that are not plain or not finite.
+    ValueError, the rest of a sentence that begins with the file, for an incomplete file and for tensors that
+    are not plain or not finite.
     """
     try:
         with safe_open(path, framework="pt") as file:
-            passport = parsed_json((file.metadata() or {}).get(key, "null"))
+            metadata = parsed_json((file.metadata() or {}).get(key, "null"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError, ValueError, RuntimeError, AttributeError, KeyError) as error:
-        raise ValueError(f"is not a whole safetensors file ({one_line(error)})") from error
+        raise ValueError(f"is not a complete safetensors file ({one_line(error)})") from error
     refuse_strange(tensors)
-    return passport, tensors
+    return metadata, tensors
 
 
 def refuse_strange(tensors: Mapping[Any, Any]) -> None:
-    """ValueError, as above, unless all are dense tensors with values, of kinds that are computed with,
-    finite, under names of text."""
+    """ValueError, as above, unless all are dense finite tensors of NUMBERS, under names of text."""
     for name, value in tensors.items():
         if not isinstance(name, str):
-            raise ValueError(f"holds a name that is no text ({one_line(repr(name), SHOWN)})")
-        shown = one_line(name, SHOWN)
+            raise ValueError(f"holds a name that is no text ({one_line(repr(name), LONGEST)})")
+        label = one_line(name, LONGEST)
         if not isinstance(value, Tensor) or not is_plain(value):
-            raise ValueError(f"holds {shown}, which is no tensor of plain values")
+            raise ValueError(f"holds {label}, which is no tensor of plain values")
         if value.dtype not in NUMBERS:
             kind = str(value.dtype).removeprefix("torch.")
-            raise ValueError(f"holds {shown} in a kind of number that nothing is computed with ({kind})")
+            raise ValueError(f"holds {label} in an unsupported kind of number ({kind})")
         if not bool(torch.isfinite(value).all()):
-            raise ValueError(f"holds values that are not finite ({shown})")
+            raise ValueError(f"holds values that are not finite ({label})")

@@ -1,4 +1,4 @@
-"""The state that an interrupted training goes on from: plain tensors and JSON, whole or not at all."""
+"""The saved state of an unfinished training: plain tensors and JSON, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from utils.text import one_line
 logger = logging.getLogger("fdsl")
 METADATA_KEY = "fdsl-unfinished"
 FORMAT_VERSION = 1
-LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")  # of the row that each step leaves
+LOSS_COLUMNS = ("step", "epoch", "loss", "focal", "dice")  # of the row of each step
 
 
 @dataclass
 class Position:
-    """Where a training stands: whole epochs, batches of the one after them, and one row of numbers per
-    step."""
+    """The position of a training: finished epochs, finished batches of the next one, and one row of
+    LOSS_COLUMNS per step."""
 
     epoch: int = 0
     batch: int = 0
@@ -38,11 +38,11 @@ class Position:
 
 
 class TrainingState:
-    """The state of an unfinished training in one file: heads, optimizer, position, loss rows. What is drawn
-    at random follows from seed and position alone.
+    """The state of an unfinished training in one file: heads, optimizer, position, loss rows. All random
+    choices follow from seed and position alone.
 
-    `config` is the checkpoint's configuration, `data` names the training images: a state of others is not
-    continued.
+    `config`: the checkpoint's configuration; `data`: a digest of the training images. A state with others is
+    not continued.
     """
 
     def __init__(self, file: Path, config: TrainedWith, data: str) -> None:
@@ -51,7 +51,7 @@ class TrainingState:
         self._saved_step = 0
 
     def due(self, step: int, interval: tuple[int | None, float | None]) -> bool:
-        """Whether `interval` of `save_interval` has passed since the last save."""
+        """Whether `interval`, (steps, None) or (None, seconds), has passed since the last save."""
         steps, seconds = interval
         if steps is not None:
             return step - self._saved_step >= steps
@@ -60,8 +60,7 @@ class TrainingState:
     def save(
         self, method: nn.Module, optimizer: torch.optim.Optimizer, position: Position, precision: str
     ) -> None:
-        """Writes the state; a state with values that are not finite is a ConfigError and the last good one
-        stays."""
+        """Writes the state; ConfigError for values that are not finite, and the last saved state stays."""
         tensors = {f"heads.{name}": value for name, value in method.state_dict().items()}
         for index, slots in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{slot}": value for slot, value in slots.items()}
@@ -69,7 +68,7 @@ class TrainingState:
         if bad is not None:
             raise ConfigError(
                 f"The training has values that are not finite ({bad}) after step {position.step}; "
-                f"{self.kept()}; lower --learning-rate and start anew with --no-resume."
+                f"{self.last_saved()}; lower --learning-rate and start anew with --no-resume."
             )
         rows = torch.tensor(position.rows, dtype=torch.float64).reshape(position.step, len(LOSS_COLUMNS))
         tensors["rows"] = rows
@@ -84,16 +83,14 @@ class TrainingState:
         write_tensor_file(self.file, tensors, METADATA_KEY, values)
         self._saved_at, self._saved_step = time.monotonic(), position.step
 
-    def kept(self) -> str:
-        """What is left of the run when it stops here, as part of a sentence."""
-        return (
-            f"the state after step {self._saved_step} is kept in {self.file}"
-            if self._saved_step
-            else "there is no earlier state"
-        )
+    def last_saved(self) -> str:
+        """The last saved state, as part of a sentence."""
+        if not self._saved_step:
+            return "there is no earlier state"
+        return f"the state after step {self._saved_step} is stored in {self.file}"
 
     def read(self) -> SavedTraining:
-        """The saved state; ConfigError for a file that is not one, naming the cure."""
+        """The saved state; ConfigError, with the cure, for any other file."""
         try:
             stored, tensors = read_tensor_file(self.file, METADATA_KEY)
             if stored["format"] != FORMAT_VERSION:
@@ -103,7 +100,7 @@ class TrainingState:
             rows = [(int(step), int(epoch), *values) for step, epoch, *values in tensors.pop("rows").tolist()]
             position = Position(int(stored["epoch"]), int(stored["batch"]), rows)
             if min(position.epoch, position.batch) < 0:
-                raise ValueError("its place is before the first epoch")
+                raise ValueError("its position is before the first epoch")
             return SavedTraining(
                 self.file,
                 position,
@@ -119,14 +116,14 @@ class TrainingState:
             ) from error
 
     def discard(self) -> None:
-        """The training is finished: what it wrote is brought to the disk first, then the state goes."""
+        """Removes the state of a finished training, whose results are brought to the disk first."""
         sync_folder(self.file.parent)
         self.file.unlink(missing_ok=True)
 
 
 @dataclass
 class SavedTraining:
-    """What `TrainingState.read` found: where it stood, in which precision, and the tensors to go on with."""
+    """The content of a saved state: position, precision, configuration, digest of the images, and tensors."""
 
     file: Path
     position: Position
@@ -136,15 +133,10 @@ class SavedTraining:
     tensors: dict[str, Tensor]
 
     def restore(self, method: nn.Module, optimizer: torch.optim.Optimizer) -> Position:
-        """Puts heads and optimizer back as they were; returns the position."""
+        """Loads the state of heads and optimizer; returns the position."""
         try:
-            method.load_state_dict(
-                {
-                    name.removeprefix("heads."): value
-                    for name, value in self.tensors.items()
-                    if name.startswith("heads.")
-                }
-            )
+            heads = {name: value for name, value in self.tensors.items() if name.startswith("heads.")}
+            method.load_state_dict({name.removeprefix("heads."): value for name, value in heads.items()})
             slots: dict[int, dict[str, Tensor]] = {}
             for name, value in self.tensors.items():
                 if name.startswith("optimizer."):
@@ -162,19 +154,19 @@ class SavedTraining:
 
 
 def _refuse_other_slots(slots: Mapping[int, Mapping[str, Tensor]], optimizer: torch.optim.Optimizer) -> None:
-    """ValueError unless these are what Adam keeps of each parameter, or nothing, before its first step."""
+    """ValueError unless these are Adam's values of each parameter, or none, as before its first step."""
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
     if slots and set(slots) != set(range(len(parameters))):
         raise ValueError("the optimizer's state is of other parameters")
-    for index, kept in slots.items():
+    for index, values in slots.items():
         shape = parameters[index].shape
         fits = (
-            set(kept) == {"step", "exp_avg", "exp_avg_sq"}
-            and all(value.is_floating_point() for value in kept.values())
-            and kept["step"].numel() == 1
-            and kept["step"].item() >= 0
-            and kept["exp_avg"].shape == kept["exp_avg_sq"].shape == shape
-            and not bool((kept["exp_avg_sq"] < 0).any())
+            set(values) == {"step", "exp_avg", "exp_avg_sq"}
+            and all(value.is_floating_point() for value in values.values())
+            and values["step"].numel() == 1
+            and values["step"].item() >= 0
+            and values["exp_avg"].shape == values["exp_avg_sq"].shape == shape
+            and not bool((values["exp_avg_sq"] < 0).any())
         )
         if not fits:
-            raise ValueError(f"the optimizer's state of parameter {index} is none")
+            raise ValueError(f"the optimizer's state of parameter {index} does not fit it")

@@ -1,5 +1,4 @@
-"""References as photographs that their detector does not know: thresholds and the scales of methods rest on
-them."""
+"""Leave-one-out scores of the references: thresholds and the scales of methods are set by them."""
 
 from __future__ import annotations
 
@@ -26,22 +25,21 @@ from fdsl.thresholds.threshold import (
     NormalScores,
 )
 from fdsl.thresholds.threshold_prior import prior_of
-from models.detector import Detector
 from models.ensemble.mutual_scoring import WithMutualScoring
-from models.features import ScoreMaps
+from models.features import ScoreMaps, join_score_maps
 from models.matching.candidates import Matching
 from utils.config import WindowConfig
 from utils.log import progress
 from utils.log_odds import log_odds
 
 BATCH = 4
-COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of one that stands alone
-OF_A_PHOTOGRAPH = 0.5  # of the time that one takes, for copies that are looked at without windows
+COPIES, SINGLE_COPIES = 4, 8  # varied copies of each reference; of a single one
+OF_A_PHOTOGRAPH = 0.5  # of the time of one photograph, for copies that are scored without windows
 
 
 @dataclass(frozen=True)
-class UnknownBatch:
-    """Normal images (B,3,S,S) uint8, and the scorer and matching for which they are unknown.
+class HeldOutBatch:
+    """Normal images (B,3,S,S) uint8, and a scorer and matching that leave them out.
 
     kinds (B,): LEAVE_ONE_OUT, AUGMENTED, SELF_MATCH or MASKED (fdsl/thresholds/threshold.py).
     """
@@ -52,107 +50,103 @@ class UnknownBatch:
     match: Matching | None = None
 
     def score(self) -> ScoreMaps:
-        """Raises NotFinite."""
+        """The score maps; raises NotFinite."""
         return self.scorer(self.pixels, ["a reference"] * len(self.pixels), self.match)
 
     def scale_maps(self) -> np.ndarray:
-        """One map (B,S,G,G) for each of the method's scales; raises NotFinite."""
+        """A map (B,S,G,G) for each of the method's scales; raises NotFinite."""
         return self.scorer.scale_maps(self.pixels, ["a reference"] * len(self.pixels), self.match)
 
 
-def as_unknown(
-    scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1, copies: int = SINGLE_COPIES
-) -> Iterator[UnknownBatch]:
-    """The references and slightly varied copies, each for a detector that has not seen it.
+def held_out_batches(
+    scorer: Scorer, photographs: Sequence[Image.Image], rotations: int, copies: int = SINGLE_COPIES
+) -> Iterator[HeldOutBatch]:
+    """The references and slightly varied copies, each left out of the detector that scores it.
 
-    The scorer's detector is fitted to `photographs`, each with its `rotations`. With two or more each is held
-    out in turn. A single one stands against itself twice, in so many `copies`: as it is, which is too
-    lenient, and with every patch barred from matching near its own place, which is too strict.
+    The scorer's detector is fitted to `photographs`, each with its `rotations`. Of two or more each one is
+    left out in turn. A single one is scored by itself in `copies`, twice: unchanged, which is too lenient,
+    and without matches near a patch's own place, which is too strict.
     """
-    known = scorer.detector.memories.whole is not None
-    if len(photographs) == 1 and known:
-        barred = neighbourhood_masked(scorer.detector, photographs[0], rotations)
-        for part in scorer.to_batch(varied(photographs[0], copies, 0)).split(BATCH):
-            yield UnknownBatch(scorer, part, [SELF_MATCH] * len(part))
-            yield UnknownBatch(scorer, part, [MASKED] * len(part), barred)
+    has_memory = scorer.detector.memories.whole is not None
+    if len(photographs) == 1 and has_memory:
+        masked = neighbourhood_masked(scorer.detector, photographs[0], rotations)
+        for pixels in scorer.to_batch(varied(photographs[0], copies, 0)).split(BATCH):
+            yield HeldOutBatch(scorer, pixels, [SELF_MATCH] * len(pixels))
+            yield HeldOutBatch(scorer, pixels, [MASKED] * len(pixels), masked)
         return
     for index, photo in enumerate(photographs):
-        other = scorer.without(index, len(photographs)) if known else scorer
+        other = scorer.without(index, len(photographs)) if has_memory else scorer
         kinds = [LEAVE_ONE_OUT] + [AUGMENTED] * COPIES
-        for part in scorer.to_batch([photo, *varied(photo, COPIES, index)]).split(BATCH):
-            yield UnknownBatch(other, part, kinds[: len(part)])
-            kinds = kinds[len(part) :]
+        for pixels in scorer.to_batch([photo, *varied(photo, COPIES, index)]).split(BATCH):
+            yield HeldOutBatch(other, pixels, kinds[: len(pixels)])
+            kinds = kinds[len(pixels) :]
 
 
 def set_scales(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int = 1) -> None:
-    """Brings the method's maps to one scale, by the mean peak that held-out references reach on each; then
-    its maps and scores to that of mutual scoring, where this is added.
+    """Brings the method's maps to one scale, by the mean peak of held-out references on each; then its maps
+    and scores to the scale of mutual scoring, if that is added.
 
-    Nothing is done for a method without scales. Raises NotFinite, and ModelError where one is zero.
+    Does nothing for a method without scales. Raises NotFinite, and ModelError where one is zero.
     """
     method = scorer.detector.method
     if method.scales:
-        peaks = [batch.scale_maps().max((2, 3)) for batch in as_unknown(scorer, photographs, rotations)]
+        peaks = [batch.scale_maps().max((2, 3)) for batch in held_out_batches(scorer, photographs, rotations)]
         by_scale = np.ascontiguousarray(np.concatenate(peaks).T)  # (S, photographs)
-        method.set_levels([float(one.mean()) for one in by_scale])
+        method.set_scales([float(one.mean()) for one in by_scale])
     if isinstance(method, WithMutualScoring):
-        method.set_own_scales(*levels_of(scorer, photographs, rotations))
-
-
-def levels_of(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> tuple[float, float]:
-    """The mean peak of the maps and the mean score of held-out references; NotFinite."""
-    found = [batch.score() for batch in as_unknown(scorer, photographs, rotations)]
-    peak = np.concatenate([part.base.max((1, 2)) for part in found]).mean()
-    return float(peak), float(np.concatenate([part.base_score for part in found]).mean())
+        maps = join_score_maps([one.score() for one in held_out_batches(scorer, photographs, rotations)])
+        method.set_own_scales(float(maps.base.max((1, 2)).mean()), float(maps.base_score.mean()))
 
 
 def normal_scores(
     scorer: Scorer, photographs: Sequence[Image.Image], rotations: int, image_score: str
 ) -> NormalScores:
-    """What normal images score that the detector does not know, from the references in its memory;
-    NotFinite."""
+    """Scores as those of new normal images, from the references in the detector's memory; NotFinite."""
     settings = scorer.detector.settings
     prior = prior_of(scorer.detector, image_score, len(photographs), rotations)
     if prior is not None:
-        return replace(_scored(_left_out(scorer, photographs, rotations), settings, image_score), prior=prior)
-    if len(photographs) == 1 and looks_slowly(scorer.detector):
-        return _scores_of_few(scorer, photographs[0], rotations, image_score)
-    looks = 2 * SINGLE_COPIES if len(photographs) == 1 else len(photographs) * (1 + COPIES)
-    batches = _with_progress(as_unknown(scorer, photographs, rotations), looks)
+        batches = _leave_one_out(scorer, photographs, rotations)
+        return replace(_scored(batches, settings, image_score), prior=prior)
+    if len(photographs) == 1 and scorer.detector.windows is not None:
+        return _scores_of_one(scorer, photographs[0], rotations, image_score)
+    count = 2 * SINGLE_COPIES if len(photographs) == 1 else len(photographs) * (1 + COPIES)
+    batches = _with_progress(held_out_batches(scorer, photographs, rotations), count)
     return _scored(batches, settings, image_score)
 
 
 def calibration_scores(
     scorer: Scorer, photographs: Iterable[Image.Image], count: int, image_score: str
 ) -> NormalScores:
-    """What `count` normal images score that are in no memory bank; NotFinite."""
+    """The scores of `count` normal images that are in no memory bank; NotFinite."""
     batches = (
-        UnknownBatch(scorer, scorer.to_batch(part), [CALIBRATION] * len(part))
+        HeldOutBatch(scorer, scorer.to_batch(part), [CALIBRATION] * len(part))
         for part in in_batches(photographs, BATCH)
     )
-    looked = progress(batches, count, "calibration images", lambda one: len(one.kinds))
-    return _scored(looked, scorer.detector.settings, image_score)
+    counted = progress(batches, count, "calibration images", lambda one: len(one.kinds))
+    return _scored(counted, scorer.detector.settings, image_score)
 
 
-def _left_out(scorer: Scorer, photographs: Sequence[Image.Image], rotations: int) -> Iterator[UnknownBatch]:
-    """Each reference, for a detector without its unrotated copy; where they are not rotated, or enough that
-    one may be an outlier, for one without the whole reference. From ENOUGH on that alone."""
+def _leave_one_out(
+    scorer: Scorer, photographs: Sequence[Image.Image], rotations: int
+) -> Iterator[HeldOutBatch]:
+    """Each reference, without itself in the memory bank if they are not rotated or one may be an outlier
+    (FEWEST), and without its unrotated copy if they are rotated and fewer than ENOUGH."""
     count = len(photographs)
     if rotations == 1 or count >= FEWEST:
         for index, photo in enumerate(photographs):
-            yield UnknownBatch(scorer.without(index, count), scorer.to_batch([photo]), [LEAVE_ONE_OUT])
+            yield HeldOutBatch(scorer.without(index, count), scorer.to_batch([photo]), [LEAVE_ONE_OUT])
     if rotations > 1 and count < ENOUGH:
         for index, photo in enumerate(photographs):
             other = scorer.without(index * rotations, count * rotations)
-            yield UnknownBatch(other, scorer.to_batch([photo]), [LEAVE_COPY_OUT])
+            yield HeldOutBatch(other, scorer.to_batch([photo]), [LEAVE_COPY_OUT])
 
 
-def _with_progress(batches: Iterable[UnknownBatch], looks: int) -> Iterator[UnknownBatch]:
-    return progress(batches, looks, "the threshold, from the references", lambda one: len(one.kinds))
+def _with_progress(batches: Iterable[HeldOutBatch], count: int) -> Iterator[HeldOutBatch]:
+    return progress(batches, count, "the threshold, from the references", lambda one: len(one.kinds))
 
 
-def _scored(batches: Iterable[UnknownBatch], windows: WindowConfig, image_score: str) -> NormalScores:
-    """What the photographs of the batches score, without a prior."""
+def _scored(batches: Iterable[HeldOutBatch], windows: WindowConfig, image_score: str) -> NormalScores:
+    """The scores of the batches' photographs, without a prior."""
     kinds: list[int] = []
     maps, scores = [], []
     for batch in batches:
@@ -165,28 +159,23 @@ def _scored(batches: Iterable[UnknownBatch], windows: WindowConfig, image_score:
     return NormalScores(single, peaks, np.array(kinds), float(np.median(every)))
 
 
-def _scores_of_few(scorer: Scorer, photograph: Image.Image, rotations: int, image_score: str) -> NormalScores:
-    """What one reference says where looking through windows takes long: one copy of it is looked at through
-    windows, and how other copies differ from that one is taken from whole images, in log-odds."""
+def _scores_of_one(scorer: Scorer, photograph: Image.Image, rotations: int, image_score: str) -> NormalScores:
+    """The scores of a single reference with local windows, which take long: one copy is scored with windows,
+    and the differences of other copies to it, in log-odds, are those of whole images."""
     detector, windows = scorer.detector, scorer.detector.settings
-    own = _scored(_with_progress(as_unknown(scorer, [photograph], rotations, 1), 2), windows, image_score)
+    first = held_out_batches(scorer, [photograph], rotations, 1)
+    own = _scored(_with_progress(first, 2), windows, image_score)
     whole, longer = detector.of_whole_images(), detector.window_patches / detector.whole.tokens
     copies = min(SINGLE_COPIES, max(1, int(OF_A_PHOTOGRAPH * longer)))
-    batches = as_unknown(Scorer(whole, scorer), [photograph], rotations, copies)
+    batches = held_out_batches(Scorer(whole, scorer), [photograph], rotations, copies)
     others = _scored(batches, whole.settings, image_score)
 
-    def as_through_windows(one: np.ndarray, several: np.ndarray) -> np.ndarray:
-        odds, found = log_odds(several), np.empty(len(several))
+    def with_windows(one: np.ndarray, several: np.ndarray) -> np.ndarray:
+        odds, shifted = log_odds(several), np.empty(len(several))
         for kind in (SELF_MATCH, MASKED):
             same = others.kinds == kind
-            found[same] = odds[same] - odds[same][0] + log_odds(one[own.kinds == kind])[0]
-        return 1 / (1 + np.exp(-found))
+            shifted[same] = odds[same] - odds[same][0] + log_odds(one[own.kinds == kind])[0]
+        return 1 / (1 + np.exp(-shifted))
 
-    scores = as_through_windows(own.scores, others.scores)
-    return NormalScores(scores, as_through_windows(own.peaks, others.peaks), others.kinds, own.floor)
-
-
-def looks_slowly(detector: Detector) -> bool:
-    """Whether a photograph takes it so long that those before the first one count: through windows. A GPU
-    goes by the same, so that one reference gives one threshold."""
-    return detector.windows is not None
+    scores = with_windows(own.scores, others.scores)
+    return NormalScores(scores, with_windows(own.peaks, others.peaks), others.kinds, own.floor)

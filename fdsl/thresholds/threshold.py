@@ -1,4 +1,4 @@
-"""From scores of normal images to a decision."""
+"""Thresholds from scores of normal images."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from fdsl.metrics.exact import image_metrics
 from utils.errors import ConfigError
 from utils.log_odds import log_odds, percentile_of
 
-# The kinds of scores, as saved detectors hold them: a reference scored by the others; a single reference by
-# itself, as it is and without its own place; varied copies of a reference, by the others; a reference by the
-# memory bank without its own unrotated copy; normal images that are in no memory bank.
+# The kinds of scores, as saved detectors hold them: of a reference by the others; of a single reference by
+# itself, unchanged and without matches near a patch's own place; of varied copies of a reference by the
+# others; of a reference by the memory bank without its unrotated copy; of images that are no references.
 LEAVE_ONE_OUT, SELF_MATCH, MASKED, AUGMENTED, LEAVE_COPY_OUT, CALIBRATION = range(6)
 KINDS = range(6)
-ENOUGH = 4  # references, from which on the others stand for one that is left out with its rotated copies
-FEWEST = 3  # references, from which on one may be an outlier
+ENOUGH = 4  # references: from here on each one is left out with its rotated copies
+FEWEST = 3  # references: from here on one may be an outlier
 # Measured on other products at a target of 1 % (docs/measurements.md): false positives of 100 normal images,
 # at most in 95 % of the samples of references; recall, in per cent of that at exactly the target rate.
 OF_ONE, OF_TWO, OF_FOUR, OF_UNROTATED = (27, 53), (10, 81), (15, 80), (45, 52)
 LOW_RECALL = 60
-OUTLIER_GAP, OUTLIER_SPREADS = 0.45, 3.0  # log-odds, and times their spread, that it lies above the others
-FEWEST_OF_BATCH = 8  # test images whose bulk says something
-AUGMENTED_WEIGHT = 3  # degrees of freedom that the varied copies of two or more references stand for
-PRIOR_WEIGHT = 12  # and those that the spread over other products stands for
+OUTLIER_GAP, OUTLIER_SPREADS = 0.45, 3.0  # of an outlier above the others: log-odds, and times their spread
+FEWEST_OF_BATCH = 8  # test images for a threshold from their bulk
+AUGMENTED_WEIGHT = 3  # degrees of freedom of the spread of varied copies of two or more references
+PRIOR_WEIGHT = 12  # and of the spread over other products
 
 
 @dataclass(frozen=True)
 class Prior:
-    """How far new normal images lie above what references score when left out, on other products: offset and
+    """The difference of new normal images to left-out references, measured on other products: offset and
     spread (standard deviation) in log-odds, of image scores and of highest map values
     (fdsl/thresholds/threshold_prior.py)."""
 
@@ -46,10 +46,10 @@ class Prior:
 
 @dataclass(frozen=True)
 class NormalScores:
-    """What normal images score that the detector does not know.
+    """Scores as those of new normal images.
 
-    scores, peaks (n,): image score and highest map value. kinds (n,): one of KINDS each; AUGMENTED ones come
-    as many for each reference in turn. floor: the median of all their map values. prior: of these kinds on
+    scores, peaks (n,): image score and highest map value. kinds (n,): one of KINDS each; of AUGMENTED ones
+    the same number for each reference in turn. floor: the median of all map values. prior: of these kinds on
     other products, None where it was not measured.
     """
 
@@ -61,7 +61,7 @@ class NormalScores:
 
     def threshold(self, rate: float) -> Threshold:
         """The threshold that normal images reach at the target false-positive `rate`, 0 < rate < 1."""
-        source = f"target false-positive rate {rate:g} ({self._origin}{self._short_of(rate)})"
+        source = f"target false-positive rate {rate:g} ({self._origin}{self._shortfall(rate)})"
         return Threshold(self._limit(self.scores, self._prior, rate), self.level(rate), source)
 
     def level(self, rate: float) -> float:
@@ -81,12 +81,12 @@ class NormalScores:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether they are scores of normal images that are no references."""
+        """Whether they are scores of calibration images."""
         return CALIBRATION in self.kinds
 
     @property
     def references(self) -> int:
-        """How many references they are of."""
+        """The number of references that were scored."""
         counts = [int((self.kinds == kind).sum()) for kind in (LEAVE_ONE_OUT, LEAVE_COPY_OUT)]
         return max(1, *counts)
 
@@ -101,8 +101,8 @@ class NormalScores:
             return f"leave-one-out of {_counted(self.references)} and varied copies, {count} scores"
         return f"varied copies of one reference, {count} scores"
 
-    def _short_of(self, rate: float) -> str:
-        """What to say where there are too few calibration images for the rate."""
+    def _shortfall(self, rate: float) -> str:
+        """A remark where there are too few calibration images for the rate; else ""."""
         count = len(self.scores)
         if not self.is_calibrated or rate >= 1 / (count + 1):
             return ""
@@ -111,12 +111,12 @@ class NormalScores:
         )
 
     def gave(self, threshold: Threshold) -> bool:
-        """Whether a threshold is of these scores, and neither given nor from elsewhere."""
+        """Whether a threshold was set by these scores."""
         return f"({self._origin}" in threshold.source
 
     @property
     def trust(self) -> str:
-        """How far a threshold of these holds, and what makes it hold better (docs/measurements.md)."""
+        """How reliable a threshold from these scores is, and the cure (docs/measurements.md)."""
         count = len(self.scores)
         if self.is_calibrated:
             return (
@@ -148,12 +148,11 @@ class NormalScores:
 
     @property
     def outlier(self) -> int | None:
-        """The number of the reference whose score lies far above the others'; None where there is none."""
+        """The index of the reference whose score lies far above the others'; None for none."""
         return outlier(log_odds(self.scores), self.kinds)
 
     def percentile(self, score: float) -> float:
-        """How unusual an image score is among normal images: so many of a hundred would score less, by the
-        distribution that the threshold rests on."""
+        """The percentile of an image score among normal images, by the distribution of the threshold."""
         return percentile_of(score, *self.distribution)
 
     @property
@@ -168,7 +167,7 @@ def _counted(references: int) -> str:
 
 
 def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
-    """Whether arrays from a file can be those of NormalScores."""
+    """Whether arrays from a file are valid for NormalScores."""
     if not scores.ndim == 1 <= len(scores) or not scores.shape == peaks.shape == kinds.shape:
         return False
     if scores.dtype.kind != "f" or peaks.dtype.kind != "f" or kinds.dtype.kind not in "iu":
@@ -185,11 +184,11 @@ def is_normal(scores: np.ndarray, peaks: np.ndarray, kinds: np.ndarray) -> bool:
 
 
 def conformal_limit(values: np.ndarray, rate: float) -> float:
-    """The smallest value that a new normal image reaches at most at the target rate, from those (n,) of n
-    normal images: just above the ceil((n + 1)(1 - rate))-th lowest (split conformal prediction).
+    """The limit for a target rate from the values (n,) of n normal images: just above the
+    ceil((n + 1)(1 - rate))-th lowest (split conformal prediction).
 
-    A new image exceeds that one with a probability of at most `rate`, if it and the n are exchangeable. Where
-    n is smaller than 1 / rate - 1 the highest stands in, which holds for a rate of 1 / (n + 1).
+    A new image reaches it with a probability of at most `rate`, if it and the n are exchangeable. For n
+    smaller than 1 / rate - 1 the limit lies above the highest value, which holds for a rate of 1 / (n + 1).
     """
     rank = min(len(values), math.ceil((len(values) + 1) * (1 - rate) - 1e-9))
     return float(np.nextafter(np.sort(values)[max(rank, 1) - 1], np.inf))
@@ -200,20 +199,20 @@ def normal_distribution(
 ) -> tuple[float, float]:
     """Mean and variance of a new normal image's log-odds, from values (n,) in [0,1] of these kinds (n,).
 
-    The log-odds are taken as normal. An outlier among the references is left out. `prior`: offset and spread
-    over other products. With it, the mean is that of the left-out references plus the offset; the variance
-    is the prior's, which counts as PRIOR_WEIGHT degrees of freedom, and the references' own. Without it,
-    LEAVE_ONE_OUT values give the mean; their variance is shrunk towards that of AUGMENTED values about each
+    The log-odds are assumed to be normal. An outlier among the references is left out. `prior`: offset and
+    spread over other products. With it, the mean is that of the left-out references plus the offset; the
+    variance pools the prior's, with PRIOR_WEIGHT degrees of freedom, and the references' own. Without it,
+    LEAVE_ONE_OUT values give the mean; their variance is shrunk towards that of AUGMENTED values around each
     reference's own mean and grows by 1 + 1/K for a new image. A single reference's SELF_MATCH and MASKED
-    values bound the mean from below and above: it lies anywhere between them alike, which adds
-    (distance)^2 / 12 to the variance within each.
+    values bound the mean from below and above: it is uniform between them, which adds (distance)^2 / 12 to
+    the variance within each.
     """
     odds = log_odds(values)
     if CALIBRATION in kinds:
         return float(odds.mean()), float(odds.var(ddof=1)) if len(odds) > 1 else 0.0
     if (number := outlier(odds, kinds)) is not None:
-        kept = _but(number, kinds)
-        odds, kinds = odds[kept], kinds[kept]
+        others = _others(number, kinds)
+        odds, kinds = odds[others], kinds[others]
     if prior is not None:
         own = odds[kinds == (LEAVE_COPY_OUT if LEAVE_COPY_OUT in kinds else LEAVE_ONE_OUT)]
         offset, spread = prior
@@ -224,37 +223,36 @@ def normal_distribution(
 
 
 def _upper(mean: float, variance: float, rate: float) -> float:
-    """The value whose log-odds a normal distribution exceeds at the rate."""
+    """The value whose log-odds a normal distribution exceeds with probability `rate`."""
     limit = float(1 / (1 + np.exp(-(mean + NormalDist().inv_cdf(1 - rate) * variance**0.5))))
     return min(np.nextafter(1.0, 0.0).item(), limit)
 
 
 def outlier(odds: np.ndarray, kinds: np.ndarray) -> int | None:
-    """The number of the reference that the others do not explain, perhaps a defective part; None where there
-    is none.
+    """The index of the reference that is an outlier, perhaps a defective part; None for none.
 
-    From FEWEST references on, the one with the highest LEAVE_ONE_OUT log-odds: it must lie OUTLIER_GAP above
-    the median of the others, and OUTLIER_SPREADS times their spread.
+    From FEWEST references on it is the one with the highest LEAVE_ONE_OUT log-odds, if these lie OUTLIER_GAP
+    and OUTLIER_SPREADS times the others' spread above the others' median.
     """
     own = odds[kinds == LEAVE_ONE_OUT]
     if len(own) < FEWEST:
         return None
     highest = int(own.argmax())
     gap = own[highest] - np.median(np.delete(own, highest))
-    kept = _but(highest, kinds)
-    _, variance = _of_several(odds[kept], kinds[kept])
+    others = _others(highest, kinds)
+    _, variance = _of_several(odds[others], kinds[others])
     return highest if gap > max(OUTLIER_GAP, OUTLIER_SPREADS * variance**0.5) else None
 
 
-def _but(number: int, kinds: np.ndarray) -> np.ndarray:
-    """Which values (n,) are not of that reference nor of its copies."""
+def _others(number: int, kinds: np.ndarray) -> np.ndarray:
+    """(n,) bool: the values of all other references and their copies."""
     count = int((kinds == LEAVE_ONE_OUT).sum())
     copies = int((kinds == AUGMENTED).sum()) // count
-    whose = np.empty(len(kinds), int)
+    reference = np.empty(len(kinds), int)
     for kind, of_each in ((LEAVE_ONE_OUT, 1), (AUGMENTED, copies), (LEAVE_COPY_OUT, 1)):
         if kind in kinds:
-            whose[kinds == kind] = np.repeat(np.arange(count), of_each)
-    return whose != number
+            reference[kinds == kind] = np.repeat(np.arange(count), of_each)
+    return reference != number
 
 
 def _of_several(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
@@ -278,11 +276,11 @@ def _of_one(odds: np.ndarray, kinds: np.ndarray) -> tuple[float, float]:
 
 
 def batch_threshold(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Threshold:
-    """The threshold from the test images' own bulk: scores and highest map values (n,), most of them of
+    """The threshold from the bulk of the test images: scores and highest map values (n,), most of them of
     normal images; 0 < rate < 1. ConfigError for fewer than FEWEST_OF_BATCH.
 
-    The log-odds of normal ones are taken as normal: the median is their mean, and the root mean square of
-    what lies below it their deviation.
+    The log-odds of normal images are assumed to be normal: the median is their mean, and the root mean square
+    of the values below it their standard deviation.
     """
     if len(scores) < FEWEST_OF_BATCH:
         raise ConfigError(
@@ -290,7 +288,7 @@ def batch_threshold(scores: np.ndarray, peaks: np.ndarray, rate: float) -> Thres
         )
     source = (
         f"target false-positive rate {rate:g} (median and lower half of the scores of {len(scores)} test "
-        "images; it sees what it judges, and holds where most of them are normal)"
+        "images; transductive, and valid where most of them are normal)"
     )
     return Threshold(_bulk_limit(scores, rate), _bulk_limit(peaks, rate), source)
 
@@ -302,18 +300,16 @@ def _bulk_limit(values: np.ndarray, rate: float) -> float:
 
 
 def require_both_kinds(labels: Sequence[bool] | np.ndarray) -> None:
-    """ConfigError unless there are both good and anomalous labels."""
+    """ConfigError unless there are both normal and anomalous labels."""
     if all(labels) or not any(labels):
-        raise ConfigError(
-            "--threshold-from labels needs both good and anomalous photographs among the labelled ones."
-        )
+        raise ConfigError("--threshold-from labels needs both normal and anomalous labelled photographs.")
 
 
 def labelled_threshold(scores: np.ndarray, labels: np.ndarray) -> Threshold:
     """The threshold with the best F1 on labelled photographs: scores (n,), labels (n,) bool.
 
-    Half-way between the lowest score that is called anomalous and the next one below. ConfigError unless
-    there are both good and anomalous ones.
+    It lies half-way between the lowest score that is called anomalous and the next one below. ConfigError
+    unless there are both normal and anomalous ones.
     """
     require_both_kinds(labels)
     best: dict[str, Any] = image_metrics(scores, labels)

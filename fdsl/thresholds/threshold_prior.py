@@ -1,7 +1,7 @@
-"""How far new normal images lie above what references score when left out, measured on other products.
+"""The prior of thresholds: the difference of new normal images to left-out references, on other products.
 
-The numbers are what `python benchmarks/thresholds.py` prints (docs/measurements.md has the command and how
-they hold on products that they were not measured on).
+`python benchmarks/thresholds.py` prints these numbers. docs/measurements.md has the command, and the results
+on products that they were not measured on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from fdsl.thresholds.threshold import Prior
 from models.detector import Detector
 from utils.config import MethodConfig
 
-# (method, whether the references are rotated) -> for so many references, and for more, short of twice as many
+# (method, whether the references are rotated) -> from so many references on, up to twice as many (exclusive)
 PRIORS: dict[tuple[str, bool], dict[int, Prior]] = {
     ("plus", True): {
         1: Prior(0.17, 0.15, 0.29, 0.31),
@@ -22,9 +22,8 @@ PRIORS: dict[tuple[str, bool], dict[int, Prior]] = {
 
 
 def prior_of(detector: Detector, image_score: str, references: int, rotations: int) -> Prior | None:
-    """What was measured for as many references; None where nothing was, and for a detector whose scores are
-    of another kind: another image score, through windows, with text or mutual scoring, or without one of the
-    method's components."""
+    """The prior for that number of references; None where nothing was measured: with another image score,
+    local windows, text or mutual scoring, or without one of the method's components."""
     options = detector.method.options
     if image_score != "max" or detector.windows is not None or options != MethodConfig(options.use_nam):
         return None

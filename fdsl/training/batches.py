@@ -1,9 +1,9 @@
-"""A training's batches, one after the other, by one process or by several.
+"""A training's batches in their order, from one process or several.
 
-Several take the epoch in rounds: each encodes and matches a whole batch of its own, as one process would have
-done it, and then all have the batches of the round, one after the other: the discrepancies of no more than
-two batches are held at once. The frozen encoder does not depend on the heads, so it may run ahead of their
-steps. Every process takes every step (fdsl/training/step.py).
+Several processes go through an epoch in rounds. In a round each process encodes and matches a whole batch of
+its own. Then all processes get the batches of the round one by one, so that no more than two are in memory at
+once. The frozen encoder does not depend on the heads, so it may run ahead of their steps. Every process takes
+every step (fdsl/training/step.py).
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from utils.world import World
 
 @dataclass(frozen=True)
 class Prepared:
-    """A batch as the heads see it: discrepancies (L,B,N,C) and masks (B,1,S,S) on the device, and the images'
+    """A batch for the heads: discrepancies (L,B,N,C) and masks (B,1,S,S) on the device, and the images'
     paths."""
 
     features: Tensor
@@ -32,7 +32,7 @@ class Prepared:
 
 
 class Batches:
-    """The prepared batches of an epoch, from where an interrupted training stood."""
+    """The prepared batches of a training, epoch by epoch."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Batches:
         self.loader = make_loader(dataset, batch_size, worker_count(workers), own, pin=on_gpu)
 
     def of(self, epoch: int, done: int) -> Iterator[Prepared]:
-        """The batches of an epoch but for the first `done`."""
+        """The batches of an epoch after the first `done`."""
         self.sampler.set_epoch(epoch, start=done * self.batch_size)
         if self.world.size == 1:
             for batch in self.loader:
@@ -66,17 +66,18 @@ class Batches:
             yield from self._of_round(round_, own)
 
     def _of_round(self, keys: list[list[int]], own: dict[str, Any] | None) -> Iterator[Prepared]:
-        """The round's batches in their order; where one of them overflows, it and those after it are computed
-        in float32, as if they had come one by one."""
-        found, mask = self._own_discrepancies(own), self._own_masks(own)
-        for number, part in enumerate(keys):
-            paths = [self.dataset.records[key % len(self.dataset)].image_path for key in part]
-            features = self.world.tensor_of(number, found)[:, : len(part)]
+        """The round's batches in their order; where one overflows, it and those after it are computed in
+        float32, as by one process."""
+        discrepancies, mask = self._own_discrepancies(own), self._own_masks(own)
+        for number, of_batch in enumerate(keys):
+            count = len(of_batch)
+            paths = [self.dataset.records[key % len(self.dataset)].image_path for key in of_batch]
+            features = self.world.tensor_of(number, discrepancies)[:, :count]
             if self.source.overflowed(features):
                 self.source.fall_back(paths)
-                found = self._own_discrepancies(own)
-                features = self.world.tensor_of(number, found)[:, : len(part)]
-            yield Prepared(features.contiguous(), self.world.tensor_of(number, mask)[: len(part)], paths)
+                discrepancies = self._own_discrepancies(own)
+                features = self.world.tensor_of(number, discrepancies)[:, :count]
+            yield Prepared(features.contiguous(), self.world.tensor_of(number, mask)[:count], paths)
 
     def _own_discrepancies(self, own: dict[str, Any] | None) -> Tensor:
         """This process's discrepancies (L,B,N,C), with zeros where it has no image."""

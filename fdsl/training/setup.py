@@ -1,4 +1,4 @@
-"""A training before its first step: what was asked for, and where an interrupted one stood."""
+"""A training before its first step: its plan, backbone, training set, and the state of an interrupted one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fdsl.config.training_config import Recipe, TrainedWith, TrainingSettings
 from fdsl.factory import backbone_of
 from fdsl.store.checkpoint import differences
 from fdsl.store.training_state import SavedTraining, TrainingState
-from fdsl.training.training_set import TrainingSet, draw_training_set, join_training_sets
+from fdsl.training.training_set import TrainingSet, join_training_sets, sample_training_set
 from models.backbone import Backbone
 from utils.config import SEVERAL, SYNTHETIC_IMAGES, BackboneConfig, MethodConfig
 from utils.device import (
@@ -35,11 +35,11 @@ logger = logging.getLogger("fdsl")
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """What is asked of a training, before anything is read.
+    """The settings of a training command, before anything is read.
 
-    `folders`: of the `datasets`; `meta`: a meta.json that lies elsewhere. `save_every`: (steps, None) or
-    (None, seconds) between two saved states. `threads`, `workers`: None: by the cores there are. `force`: it
-    is repeated where it is done. `resume`: an interrupted one goes on.
+    `folders`: of the `datasets`; `meta`: a meta.json elsewhere. `save_every`: (steps, None) or (None,
+    seconds) between two saved states. `threads`, `workers`: None: by the number of cores. `force`: a finished
+    training is repeated. `resume`: an interrupted one goes on.
     """
 
     datasets: Sequence[str]
@@ -59,9 +59,9 @@ class TrainingPlan:
 
 
 @dataclass(frozen=True)
-class Begun:
-    """A training before its first step: the backbone and how to load it in another precision, what is trained
-    from, and where an interrupted run stood."""
+class PreparedTraining:
+    """A training before its first step: the backbone, `load` for another precision, the training set, and the
+    state of an interrupted training."""
 
     plan: TrainingPlan
     backbone: Backbone
@@ -71,9 +71,8 @@ class Begun:
     saved: SavedTraining | None
 
 
-def begin(plan: TrainingPlan, unfinished: Path) -> Begun:
-    """Reads everything that a training begins with; nothing is written. `unfinished`: the file of its saved
-    states."""
+def prepare(plan: TrainingPlan, unfinished: Path) -> PreparedTraining:
+    """Reads everything that a training needs; writes nothing. `unfinished`: the file of its saved states."""
     seed_everything(plan.recipe.seed)
     use_threads(plan.threads)
     device = choose_device(plan.device)
@@ -96,12 +95,13 @@ def begin(plan: TrainingPlan, unfinished: Path) -> Begun:
     dataset = SEVERAL.join(plan.datasets)
     config = TrainedWith(plan.backbone, plan.options, backbone.fingerprint, dataset, training)
     state = TrainingState(unfinished, config, data)
-    return Begun(plan, backbone, load, training_set, state, read_unfinished(state) if plan.resume else None)
+    saved = read_unfinished(state) if plan.resume else None
+    return PreparedTraining(plan, backbone, load, training_set, state, saved)
 
 
 def read_unfinished(state: TrainingState) -> SavedTraining | None:
-    """The unfinished training of these settings and images, or None; one of others is a ConfigError, not
-    overwritten."""
+    """The unfinished training of these settings and images, or None; ConfigError for one of others, which is
+    not overwritten."""
     if not state.file.exists():
         return None
     saved = state.read()
@@ -127,24 +127,24 @@ def read_unfinished(state: TrainingState) -> SavedTraining | None:
     return saved
 
 
-def facts_of(begun: Begun) -> dict[str, Any]:
-    """What must be the same in every process of a training."""
-    config, saved = begun.state.config, begun.saved
+def facts_of(prepared: PreparedTraining) -> dict[str, Any]:
+    """The facts that must be the same in every process of a training."""
+    config, saved = prepared.state.config, prepared.saved
     machine = config.training.machine
-    same = {name: getattr(machine, name) for name in ("device_name", "precision", "torch")}
-    place = None if saved is None else saved.position.step
-    return {**config.identity(), **same, "files": begun.state.data, "unfinished training": place}
+    of_machine = {name: getattr(machine, name) for name in ("device_name", "precision", "torch")}
+    step = None if saved is None else saved.position.step
+    return {**config.identity(), **of_machine, "files": prepared.state.data, "unfinished training": step}
 
 
 def open_training_set(plan: TrainingPlan) -> TrainingSet:
-    """The training set of the datasets."""
+    """The training set of all datasets of the plan."""
     recipe = plan.recipe
     shots = 0 if plan.options.fd == "none" else recipe.k_shot
     parts = []
     for dataset, folder in zip(plan.datasets, plan.folders, strict=True):
         catalogue = open_catalogue(dataset, folder, plan.meta)
         logger.info("%s", describe_catalogue(catalogue, dataset))
-        parts.append(draw_training_set(catalogue, shots, recipe.seed, dataset, recipe.synthetic))
+        parts.append(sample_training_set(catalogue, shots, recipe.seed, dataset, recipe.synthetic))
     training_set = parts[0] if len(parts) == 1 else join_training_sets(parts)
     training_set.check_masks(plan.max_pixels)
     return training_set

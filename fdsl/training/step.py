@@ -1,6 +1,6 @@
-"""What a training step is made of: where the heads' discrepancies come from, and their losses and gradients.
+"""A training step: the discrepancies that the heads are trained on, and the heads' losses and gradients.
 
-The first goes on where memory is short, and falls back to float32 where values overflow.
+Discrepancies are computed in smaller batches where memory is short, and in float32 after an overflow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
 
 from data.dataset import InspectionDataset
-from fdsl.training.setup import Begun
+from fdsl.training.setup import PreparedTraining
 from models.backbone import Backbone
 from models.features import Features
 from models.losses import map_losses
@@ -30,26 +30,28 @@ logger = logging.getLogger("fdsl")
 
 
 class DiscrepancySource:
-    """The frozen backbone and every category's memory bank, in one precision: float32 from the first overflow
-    on. Too little memory for a batch: it is encoded in halves."""
+    """Discrepancies from the frozen backbone and every category's memory bank, in one precision: float32 from
+    the first overflow on. A batch that does not fit into memory is encoded in halves."""
 
-    def __init__(self, begun: Begun) -> None:
-        plan, training_set = begun.plan, begun.training_set
-        self.load, self.options, self.image_size = begun.load, plan.options, plan.backbone.image_size
+    def __init__(self, prepared: PreparedTraining) -> None:
+        plan, training_set = prepared.plan, prepared.training_set
+        self.load, self.options, self.image_size = prepared.load, plan.options, plan.backbone.image_size
         self.shots = {
-            category: InspectionDataset(training_set.root, drawn, self.image_size, max_pixels=plan.max_pixels)
-            for category, drawn in training_set.references.items()
+            category: InspectionDataset(
+                training_set.root, references, self.image_size, max_pixels=plan.max_pixels
+            )
+            for category, references in training_set.references.items()
         }
-        self.use(begun.backbone)
+        self.use(prepared.backbone)
 
     def use(self, backbone: Backbone) -> None:
-        """Encodes the references anew with `backbone`: category -> memory bank (L,K*N,C)."""
+        """Sets the backbone and encodes the references with it: category -> memory bank (L,K*N,C)."""
         self.backbone, self.encode = backbone, Halving(backbone.encode, join_features)
         self.banks = {}
         for category, shots in progress(self.shots.items(), len(self.shots), "references"):
-            parts = (self.encode(shots[index]["image"][None]) for index in range(len(shots)))
+            features = (self.encode(shots[index]["image"][None]) for index in range(len(shots)))
             sizes = [backbone.grid(self.image_size) ** 2] * len(shots)
-            self.banks[category] = MemoryBank.collected(parts, sizes)
+            self.banks[category] = MemoryBank.collected(features, sizes)
 
     def use_float32(self) -> None:
         self.use(self.load(torch.float32))
@@ -60,18 +62,18 @@ class DiscrepancySource:
 
     def __call__(self, batch: dict) -> Tensor:
         """A batch's discrepancies (L,B,N,C), each image against its own category's bank."""
-        found = self.discrepancy(batch)
-        if self.overflowed(found):
+        values = self.discrepancy(batch)
+        if self.overflowed(values):
             self.fall_back(batch["path"])
-            found = self.discrepancy(batch)
-        return found
+            values = self.discrepancy(batch)
+        return values
 
-    def overflowed(self, found: Tensor) -> bool:
-        """Whether float32 may mend what was found."""
-        return self.backbone.dtype != torch.float32 and not bool(torch.isfinite(found).all())
+    def overflowed(self, discrepancies: Tensor) -> bool:
+        """Whether values are not finite, in a precision narrower than float32."""
+        return self.backbone.dtype != torch.float32 and not bool(torch.isfinite(discrepancies).all())
 
     def fall_back(self, paths: Sequence[str]) -> None:
-        """Goes on in float32 from the batch of these images on."""
+        """Changes to float32 from the batch of these images on, with a warning."""
         logger.warning(
             "Values overflowed in %s (images %s): the training goes on in float32.",
             self.precision,
@@ -80,25 +82,21 @@ class DiscrepancySource:
         self.use_float32()
 
     def shape_of(self, images: int) -> tuple[int, int, int, int]:
-        """(L,B,N,C) of so many images."""
+        """(L,B,N,C), the shape of the discrepancies of so many images."""
         patches = self.backbone.grid(self.image_size) ** 2
         return len(self.backbone.layers), images, patches, self.backbone.width
 
     @torch.no_grad()
     def discrepancy(self, batch: dict) -> Tensor:
-        """The same in the precision that is in use, finite or not."""
+        """The same in the current precision, finite or not."""
         tokens = self.encode(batch["image"]).tokens
         if self.options.fd == "none":
             return feature_discrepancy(tokens, None, "none")
-        found = [
-            self._against(self.banks[category], tokens[:, index])
-            for index, category in enumerate(batch["category"])
-        ]
-        return torch.stack(found, dim=1)
-
-    def _against(self, bank: MemoryBank, tokens: Tensor) -> Tensor:
-        """One image's tokens (L,N,C) -> discrepancies (L,N,C)."""
-        return bank.discrepancy(tokens, bank.index(tokens, self.options.align), self.options.fd)
+        of_images = []
+        for index, category in enumerate(batch["category"]):
+            bank, own = self.banks[category], tokens[:, index]
+            of_images.append(bank.discrepancy(own, bank.index(own, self.options.align), self.options.fd))
+        return torch.stack(of_images, dim=1)
 
 
 def join_features(parts: Sequence[Features]) -> Features:
@@ -108,9 +106,9 @@ def join_features(parts: Sequence[Features]) -> Features:
 class HeadsStep:
     """Losses and gradients of the heads for a batch; the optimizer's step is the caller's.
 
-    Block after block: a block's head and maps depend on no other block, and the gradient of the NAM that they
-    share is the sum of theirs in their order. Of the processes of a `world` each takes every so many-th block
-    and receives the others.
+    They are computed layer by layer: a feature layer's head and maps depend on no other layer, and the
+    gradient of the shared NAM is the sum over layers in their order. The layers are shared out among the
+    processes of a `world`, which then exchange the results.
     """
 
     def __init__(
@@ -124,62 +122,63 @@ class HeadsStep:
         self.finite = False
 
     def __call__(self, features: Tensor, mask: Tensor) -> tuple[float, float]:
-        """Discrepancies (L,B,N,C) and masks (B,1,S,S) -> focal and dice loss, summed over blocks and maps.
+        """Discrepancies (L,B,N,C) and masks (B,1,S,S) -> focal and dice loss, summed over layers and maps.
 
-        `finite` says whether the loss and every gradient are. ConfigError where memory does not hold a block.
+        `finite` is set to whether the loss and every gradient are. ConfigError where memory does not hold a
+        layer.
         """
-        found = sparing(lambda: self._of_own_blocks(features, mask), lambda: False)
-        gathered = self.world.gathered_tensor(found).transpose(0, 1).flatten(0, 1)
+        own = sparing(lambda: self._own_layers(features, mask), lambda: False)
+        gathered = self.world.gathered_tensor(own).transpose(0, 1).flatten(0, 1)
         self.optimizer.zero_grad(set_to_none=True)
         focal = dice = 0.0
-        own = gathered[: len(self.method.heads)]
-        for index, (values, (one, other)) in enumerate(zip(own, own[:, :2].tolist())):
+        rows = gathered[: len(self.method.heads)]
+        for index, (values, (one, other)) in enumerate(zip(rows, rows[:, :2].tolist())):
             focal, dice = focal + one, dice + other
             self._take(index, values[2:])
         gradients = [value.grad for value in self.method.parameters() if value.grad is not None]
         self.finite = math.isfinite(focal + dice) and bool(get_total_norm(gradients).isfinite())
         return focal, dice
 
-    def _of_own_blocks(self, features: Tensor, mask: Tensor) -> Tensor:
-        """This process's blocks, in rows (ceil(L / size),P): losses, gradients and running statistics, and
-        zeros where it has no block."""
-        blocks, size = len(self.method.heads), self.world.size
-        length = 2 + sum(value.numel() for value in self._values_of(self.method.heads[0]))
-        rows = torch.zeros(math.ceil(blocks / size), length, device=features.device)
-        for row, index in zip(rows, range(self.world.rank, blocks, size)):
-            torch.cat(self._of_block(index, features[index : index + 1], mask), out=row)
+    def _own_layers(self, features: Tensor, mask: Tensor) -> Tensor:
+        """A row for each layer of this process (ceil(L / size),P): losses, gradients and running statistics;
+        zeros where it has no layer."""
+        layers, size = len(self.method.heads), self.world.size
+        length = 2 + sum(value.numel() for value in self._trained_values(self.method.heads[0]))
+        rows = torch.zeros(math.ceil(layers / size), length, device=features.device)
+        for row, index in zip(rows, range(self.world.rank, layers, size)):
+            torch.cat(self._of_layer(index, features[index : index + 1], mask), out=row)
         return rows
 
-    def _of_block(self, index: int, features: Tensor, mask: Tensor) -> list[Tensor]:
-        """A block's discrepancies (1,B,N,C) -> its losses, gradients and running statistics, flat."""
+    def _of_layer(self, index: int, features: Tensor, mask: Tensor) -> list[Tensor]:
+        """A layer's discrepancies (1,B,N,C) -> its losses, gradients and running statistics, flat."""
         head = self.method.heads[index]
         grid = math.isqrt(features.shape[2])
         raw = head(features).softmax(dim=-1)[..., 1].unflatten(-1, (grid, grid))
         focal, dice = losses(self.method.maps_of(raw), mask)
         gradients = torch.autograd.grad(focal + dice, [*head.parameters(), *self.shared])
         both = torch.stack([focal, dice]).detach()
-        return [part.flatten() for part in (both, *gradients, *_running_statistics(head))]
+        return [value.flatten() for value in (both, *gradients, *_running_statistics(head))]
 
-    def _values_of(self, head: nn.Module) -> list[Tensor]:
-        """What a row tells of a block, losses apart: tensors of the shapes of its parts, in their order."""
+    def _trained_values(self, head: nn.Module) -> list[Tensor]:
+        """The parameters and running statistics whose gradients and values follow the losses in a row."""
         return [*head.parameters(), *self.shared, *_running_statistics(head)]
 
-    def _take(self, index: int, values: Tensor) -> None:
-        """Gives the head of a block its gradients and the NAM its part of them; where another process has
-        moved the head's running statistics, these too."""
+    def _take(self, index: int, row: Tensor) -> None:
+        """Sets the gradients of a layer's head and adds those of the NAM; also sets running statistics that
+        another process has computed."""
         head = self.method.heads[index]
-        like = self._values_of(head)
-        parts = values.split([value.numel() for value in like])
-        received = [part.view_as(value) for part, value in zip(parts, like)]
-        trained = len(list(head.parameters())) + len(self.shared)
-        for parameter, gradient in zip(like[:trained], received[:trained]):
+        targets = self._trained_values(head)
+        flat = row.split([target.numel() for target in targets])
+        values = [value.view_as(target) for value, target in zip(flat, targets)]
+        count = len(list(head.parameters())) + len(self.shared)
+        for parameter, gradient in zip(targets[:count], values[:count]):
             parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
         if index % self.world.size != self.world.rank:
-            for statistic, value in zip(like[trained:], received[trained:]):
+            for statistic, value in zip(targets[count:], values[count:]):
                 statistic.copy_(value)
-            for name, count in head.named_buffers():
+            for name, counter in head.named_buffers():
                 if name.endswith(COUNTER):
-                    count += 1
+                    counter += 1
 
 
 COUNTER = "num_batches_tracked"  # of a BatchNorm, with its running statistics
@@ -190,8 +189,6 @@ def _running_statistics(head: nn.Module) -> list[Tensor]:
 
 
 def losses(maps: Maps, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Focal and dice loss, each summed over blocks and over raw and refined maps."""
-    parts = [map_losses(part, mask) for part in maps if part is not None]
-    return torch.stack([focal.sum() for focal, _ in parts]).sum(), torch.stack(
-        [dice.sum() for _, dice in parts]
-    ).sum()
+    """Focal and dice loss, each summed over layers and over raw and refined maps."""
+    focal, dice = zip(*(map_losses(one, mask) for one in maps if one is not None))
+    return torch.stack([one.sum() for one in focal]).sum(), torch.stack([one.sum() for one in dice]).sum()

@@ -1,4 +1,4 @@
-"""What a training learns from: a dataset's test images with masks, and each category's references."""
+"""The images of a training: a dataset's test images with masks, and each category's references."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from utils.text import printable
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """The images of `records` under `root`, each of which meets the `references` of its own category.
-    `images`: how many each category has. `parts`: the datasets that it was joined from."""
+    """The images of `records` under `root`, which are compared with the `references` of their category.
+    `images`: their number in each category. `parts`: the datasets that it was joined from."""
 
     root: Path
     records: list[Record]
@@ -30,21 +30,21 @@ class TrainingSet:
     parts: tuple[TrainingSet, ...] = ()
 
     def digest(self) -> str:
-        """Names every file that the training reads: another digest, another training."""
+        """A digest of all files that the training reads."""
         if self.parts:
             return SEVERAL.join(part.digest() for part in self.parts)
-        drawn = [record for records in self.references.values() for record in records]
-        return files_digest(self.root, [*self.records, *drawn])
+        references = [record for records in self.references.values() for record in records]
+        return files_digest(self.root, [*self.records, *references])
 
     def images_digest(self) -> str:
-        """Names the files that are trained on, without the references."""
+        """A digest of the files that are trained on, without the references."""
         if self.parts:
             return SEVERAL.join(part.images_digest() for part in self.parts)
         return files_digest(self.root, self.records)
 
     def check_masks(self, max_pixels: int) -> None:
         """DataError for a mask of another size than its photograph, which would mark another place; warns of
-        those that EXIF data may have left behind. Headers alone are read."""
+        masks that EXIF data may not have rotated. Reads headers only."""
         doubtful = []
         for record in self.records:
             if not record.mask_path:
@@ -59,15 +59,15 @@ class TrainingSet:
         warn(doubtful)
 
     def warn_of_duplicates(self) -> None:
-        """Warns of references that are among the images to learn from."""
-        for category, drawn in self.references.items():
-            others = [record for record in self.records if record.category == category]
-            warn(find_duplicates(self.root, drawn, without_references(others, drawn)))
+        """Warns of images to train on that are copies of references."""
+        for category, references in self.references.items():
+            images = [record for record in self.records if record.category == category]
+            warn(find_duplicates(self.root, references, without_references(images, references)))
 
 
 def join_training_sets(parts: Sequence[TrainingSet]) -> TrainingSet:
     """Several datasets as one, under the folder that holds them all. DataError where two of them have a
-    category of one name, whose references would be confused."""
+    category of the same name, whose references would be confused."""
     root = Path(os.path.commonpath([part.root.resolve() for part in parts]))
     records: list[Record] = []
     references: dict[str, list[Record]] = {}
@@ -79,7 +79,8 @@ def join_training_sets(parts: Sequence[TrainingSet]) -> TrainingSet:
         place = part.root.resolve().relative_to(root)
         records += [_from(place, record) for record in part.records]
         references |= {
-            name: [_from(place, record) for record in drawn] for name, drawn in part.references.items()
+            name: [_from(place, record) for record in of_category]
+            for name, of_category in part.references.items()
         }
     images = {name: count for part in parts for name, count in part.images.items()}
     return TrainingSet(root, records, references, images, tuple(parts))
@@ -91,24 +92,19 @@ def _from(place: Path, record: Record) -> Record:
     return replace(record, image_path=image, mask_path=mask)
 
 
-def draw_training_set(
-    catalogue: Catalogue, shots: int, seed: int, dataset: str, synthetic: str | None = None
+def sample_training_set(
+    catalogue: Catalogue, shots: int, seed: int, dataset: str, synthetic: str | None
 ) -> TrainingSet:
-    """Draws `shots` references of each category (0: heads that learn without discrepancies need none) and
-    warns of what is left out. `synthetic`: "only" for the good training images, on which defects are drawn,
-    "mixed" for these and the test images.
+    """The training set of a dataset, with `shots` references of each category (0: heads without discrepancies
+    need none); warns of images that are left out. `synthetic`: "only" for the normal training images, which
+    get synthetic defects, "mixed" for these and the test images.
 
-    References and images may come from the same folder, and a reference has no discrepancy to learn from.
-    Raises DataError where there is no defective image, too few references, or nothing left but them.
+    References and images may come from the same folder; a reference is not trained on, for it has no
+    discrepancy. Raises DataError where there is no defective image, too few references, or no other image.
     """
-    records = [] if synthetic == "only" else learnable_records(catalogue)
-    if records:
-        left_out = sum(map(len, catalogue.test.values())) - len(records)
-        warn(
-            [f"{left_out} defective image(s) have no mask and are left out of the training"]
-            if left_out
-            else []
-        )
+    records = [] if synthetic == "only" else trainable_records(catalogue)
+    if records and (left_out := sum(map(len, catalogue.test.values())) - len(records)):
+        warn([f"{left_out} defective image(s) have no mask and are left out of the training"])
     if synthetic:
         records += [one for part in catalogue.train.values() for one in part if not one.anomalous]
     categories = dict.fromkeys(record.category for record in records) if shots else ()
@@ -119,19 +115,14 @@ def draw_training_set(
         for category in categories
     }
     if dataset == "folder" or synthetic:
-        records = without_references(records, [record for drawn in references.values() for record in drawn])
+        records = without_references(records, [one for part in references.values() for one in part])
         if not records:
             raise DataError(
-                f"{catalogue.root}: every good image is a reference, so there is none to draw defects on; "
-                "add good images or lower --k-shot"
+                f"{catalogue.root}: every normal image is a reference, so there is none for synthetic "
+                "defects; add normal images or lower --k-shot"
             )
         if all(record.anomalous for record in records):
-            warn(
-                [
-                    "every good image is a reference, so none is left to learn from: lower --k-shot or add "
-                    "good images"
-                ]
-            )
+            warn(["every normal image is a reference: lower --k-shot or add normal images to train on"])
     if synthetic:
         images = dict(Counter(record.category for record in records))
     else:
@@ -139,12 +130,12 @@ def draw_training_set(
     return TrainingSet(catalogue.root, records, references, images)
 
 
-def learnable_records(catalogue: Catalogue) -> list[Record]:
+def trainable_records(catalogue: Catalogue) -> list[Record]:
     """The test images that can be trained on; DataError where none of them is defective."""
     records = [record for part in catalogue.test.values() for record in with_masks(part)]
     if not any(record.anomalous for record in records):
         raise DataError(
-            f"{catalogue.root}: there is no defective image with a mask, so there is nothing to learn; "
-            "train on a dataset with masks."
+            f"{catalogue.root}: there is no defective image with a mask to train on; train on a dataset with "
+            "masks."
         )
     return records

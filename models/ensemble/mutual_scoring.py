@@ -13,7 +13,7 @@ from models.encoding_cache import Encoder
 from models.features import Features, FinalMaps, ScoreMaps, Sizes
 from models.matching.candidates import UNRESTRICTED, Matching
 from models.method import Memories, Memory, Method, Seen
-from models.methods.batch import NOT_SHOWN, Batch, BatchMemory, memories_of, with_kept
+from models.methods.batch import NO_TEST_IMAGES, Batch, BatchMemory, memories_of, with_stored_tokens
 from models.views.tile_maps import resized
 from utils.errors import ModelError
 from utils.room import Room
@@ -21,8 +21,7 @@ from utils.room import Room
 
 @dataclass(frozen=True)
 class ComparedImages:
-    """The test images that mutual scoring compares, and its scales: how high maps and scores of most of them
-    come."""
+    """The test images of mutual scoring, and its scales: medians of their map peaks and of their scores."""
 
     memory: BatchMemory
     map_scale: float
@@ -32,10 +31,9 @@ class ComparedImages:
 class WithMutualScoring(Method[Memory]):
     """A method whose maps and scores are combined with those of mutual scoring; all else is its own.
 
-    A value v of either becomes v / (v + scale), 0.5 where normal images come, and the mean of the two counts.
-    A scale is how high images come: for the method's own map and score the held-out references
-    (`own_scales`), for mutual scoring the median of the test images (`test_images`), of which most are to be
-    normal.
+    A value v of either becomes v / (v + scale), 0.5 for a usual normal image, and the two are averaged. The
+    scales are means of held-out references for the method's own maps and scores (`own_scales`), and medians
+    of the test images, most of which must be normal, for mutual scoring (`test_images`).
     """
 
     def __init__(self, own: Method) -> None:
@@ -59,70 +57,73 @@ class WithMutualScoring(Method[Memory]):
         return WithMutualScoring(self.own.copied())
 
     def set_own_scales(self, peak: float, score: float) -> None:
-        """How high the method's own maps and scores come for normal images; ModelError for zero."""
+        """Sets the scales of the method's own maps and scores; ModelError for zero."""
         if not (peak > 0 and score > 0):
-            raise ModelError("The references give no level for --with-batch: all their maps are zero.")
+            raise ModelError("The references give no scale for --with-batch: all their maps are zero.")
         self.own_scales = (peak, score)
 
     def take_test_images(
         self, seen: Iterable[Seen], count: int, room: Room, known: Memories, like: Tensor
     ) -> Memories:
-        """Each image is scored by the others, once, without its tiles."""
+        """Takes the images without their tiles, and sets the scales of mutual scoring."""
         memory, _ = memories_of((one._replace(tiles=()) for one in seen), count, room)
-        found = [
+        scored = [
             self._scored(Features(photograph[:, None].to(like), shown=(number,)), memory)
             for number, photograph in enumerate(memory.tokens_for(like))
         ]
-        peaks = torch.stack([shown.max() for shown, _ in found]).cpu()
-        scores = torch.cat([score for _, score in found]).cpu()
+        peaks = torch.stack([of_image.max() for of_image, _ in scored]).cpu()
+        scores = torch.cat([score for _, score in scored]).cpu()
         self.test_images = ComparedImages(memory, _scale(peaks.quantile(0.5)), _scale(scores.quantile(0.5)))
         return known
 
     def features(
         self, encode: Encoder, images: Tensor, originals: Tensor, memory: Memory | None, like: Tensor
     ) -> Features:
-        """Kept tokens serve where the method wants no more than tokens and they are as precise as others."""
+        """Stored tokens of test images, if the method needs nothing else and their precision is the
+        backbone's; others are encoded."""
         if self.test_images is None:
             return encode(images, self.want)
-        kept = self.test_images.memory
-        shown = kept.of(originals)
-        if self.want or kept.tokens.dtype != like.dtype or all(number is None for number in shown):
+        memory_of_test = self.test_images.memory
+        shown = memory_of_test.of(originals)
+        narrower = memory_of_test.tokens.dtype != like.dtype
+        if self.want or narrower or all(number is None for number in shown):
             return encode(images, self.want)._replace(shown=shown)
-        return with_kept(encode, images, kept, shown, like)
+        return with_stored_tokens(encode, images, memory_of_test, shown, like)
 
     def combine(self, maps: FinalMaps, features: Features, side: int) -> ScoreMaps:
-        """Half the method's own maps and scores, and half mutual scoring's; the method's alone before its
-        scales are known."""
-        found = self.own.combine(maps, features, side)
+        """The means of the method's own maps and scores and of mutual scoring's; only the method's before its
+        scales are set."""
+        own = self.own.combine(maps, features, side)
         if self.own_scales is None:
-            return found
+            return own
         if self.test_images is None:
-            raise ModelError(NOT_SHOWN)
-        shown, score = self._scored(features, self.test_images.memory)
-        shown = scaled(resized(shown, found.base.shape[-1]), self.test_images.map_scale)
-        score = scaled(score, self.test_images.score_scale)
-        own_map, own_score = self.own_scales
-        base = (scaled(found.base, own_map) + shown) / 2
-        base_score = (scaled(found.base_score, own_score) + score) / 2
-        if found.window is None or found.window_score is None:
+            raise ModelError(NO_TEST_IMAGES)
+        mutual, mutual_score = self._scored(features, self.test_images.memory)
+        mutual = scaled(resized(mutual, own.base.shape[-1]), self.test_images.map_scale)
+        mutual_score = scaled(mutual_score, self.test_images.score_scale)
+        map_scale, score_scale = self.own_scales
+        base = (scaled(own.base, map_scale) + mutual) / 2
+        base_score = (scaled(own.base_score, score_scale) + mutual_score) / 2
+        if own.window is None or own.window_score is None:
             return ScoreMaps(base, base_score)
-        window = (scaled(found.window, own_map) + shown) / 2
-        return ScoreMaps(base, base_score, window, (scaled(found.window_score, own_score) + score) / 2)
+        window = (scaled(own.window, map_scale) + mutual) / 2
+        window_score = (scaled(own.window_score, score_scale) + mutual_score) / 2
+        return ScoreMaps(base, base_score, window, window_score)
 
     def _scored(self, features: Features, memory: BatchMemory) -> tuple[Tensor, Tensor]:
         """A map (B,G,G) and a score (B,) of mutual scoring."""
         grid = math.isqrt(features.tokens.shape[2])
         return self.batch.summarise(self.batch.raw_maps(features, memory).unflatten(-1, (grid, grid)))
 
-    # As the method itself
+    # Passed on to the method itself
 
     @property
     def directions(self) -> Tensor:  # type: ignore[override]
         return self.own.directions
 
     @directions.setter
-    def directions(self, found: Tensor) -> None:
-        self.own.directions = found
+    def directions(self, value: Tensor) -> None:
+        self.own.directions = value
 
     @property
     def needs_references(self) -> bool:
@@ -141,8 +142,8 @@ class WithMutualScoring(Method[Memory]):
         self.own.forget()
         self.own_scales = None
 
-    def set_levels(self, levels: Sequence[float]) -> None:
-        self.own.set_levels(levels)
+    def set_scales(self, values: Sequence[float]) -> None:
+        self.own.set_scales(values)
 
     def raw_maps(self, query: Features, memory: Memory | None, match: Matching = UNRESTRICTED) -> Tensor:
         return self.own.raw_maps(query, memory, match)
@@ -161,12 +162,12 @@ class WithMutualScoring(Method[Memory]):
 
 
 def _scale(value: Tensor) -> float:
-    """ModelError for a scale of zero, by which nothing can be measured."""
+    """The scale as a number; ModelError for zero."""
     if not value > 0:
         raise ModelError("The test images are all alike: they cannot be compared with each other.")
     return float(value)
 
 
 def scaled(values: Tensor, scale: float) -> Tensor:
-    """Values v of maps or scores -> v / (v + scale): 0.5 where normal images come."""
+    """Values v of maps or scores -> v / (v + scale): 0.5 at the scale."""
     return values / (values + scale)

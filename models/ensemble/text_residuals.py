@@ -1,7 +1,7 @@
-"""Text added to references: the maps of a method and those of the residuals along the text directions.
+"""Text added to a method with references: its maps, and maps of residuals along the text direction.
 
-Res2CLIP's residual form (Liu et al., 2026): a patch's residual from its nearest normal
-patch, in the space of CLIP's text, counts more where it points from "normal" to "damaged".
+Res2CLIP's residual form (Liu et al., 2026): a patch's residual from its nearest normal patch, in the space of
+CLIP's text, has more weight where it points from "normal" to "damaged".
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from models.method import TILE_SIGMA, Memory, Method, fitted
 from models.views.tile_maps import resized, smoothed
 from utils.plain_tensors import taken
 
-TOKEN_WEIGHT = 0.1  # of a token itself, next to its residual
-TEXT = "text."  # begins the names of the text's part of a memory's state
+TOKEN_WEIGHT = 0.1  # of the token itself, in addition to its residual
+TEXT = "text."  # prefix of the text's tensors in a memory's state
 
 
 def residual_and_text(tokens: Tensor, residuals: Tensor, towards: Tensor) -> Tensor:
     """Projected unit tokens (...,D), their residuals (...,D) from the nearest normal ones and the unit
     direction (D,) from normal to damaged -> (...): |r| + relu(r . R) + TOKEN_WEIGHT (q . R), not below
     zero."""
-    found = residuals.norm(dim=-1) + (residuals @ towards).relu() + TOKEN_WEIGHT * (tokens @ towards)
-    return found.clamp(min=0)
+    values = residuals.norm(dim=-1) + (residuals @ towards).relu() + TOKEN_WEIGHT * (tokens @ towards)
+    return values.clamp(min=0)
 
 
 @dataclass(frozen=True)
 class TextMemory:
-    """The memory of the method itself, and the bank of projected normal tokens, of one block."""
+    """The memory of the method itself, and the bank of projected normal tokens, of one layer."""
 
     own: Memory
     bank: MemoryBank
@@ -47,8 +47,8 @@ class TextMemory:
 
 
 class WithText(Method[TextMemory]):
-    """The method's own maps and as many of the text for each of its groups; each group is measured
-    by what held-out references reach, so that both count alike in map and score."""
+    """The method's own maps and L maps of the text. Each of the method's groups and the text's maps are
+    divided by the scale of held-out references, so that both have the same weight in map and score."""
 
     reads_text = True
     want = frozenset({PROJECTED})
@@ -61,8 +61,8 @@ class WithText(Method[TextMemory]):
 
     @classmethod
     def restored_from(cls, own: Method, state: Mapping[str, Tensor]) -> WithText:
-        """The method of a saved detector, around its own one; RuntimeError, KeyError or ValueError for a
-        state that is not its own."""
+        """The method of a saved detector, around `own`; RuntimeError, KeyError or ValueError for a state that
+        does not fit."""
         method = cls(own, taken(state, "directions", 2, None).float())
         method.load_state_dict(state)
         return method
@@ -74,14 +74,14 @@ class WithText(Method[TextMemory]):
         return F.normalize(damaged - normal, dim=-1)
 
     def fit(self, parts: Iterable[Features], sizes: Sizes, match: Matching = UNRESTRICTED) -> TextMemory:
-        seen = _Seen(parts)
-        own = self.own.fit(seen, sizes, match)
-        return TextMemory(own, MemoryBank.collected(seen.projected, sizes))
+        recorded = _Recorded(parts)
+        own = self.own.fit(recorded, sizes, match)
+        return TextMemory(own, MemoryBank.collected(recorded.projected, sizes))
 
     def fit_tiles(self, parts: Iterable[Features], sizes: Sizes) -> TextMemory:
-        seen = _Seen(parts)
-        own = self.own.fit_tiles(seen, sizes)
-        return TextMemory(own, MemoryBank.collected(seen.projected, sizes))
+        recorded = _Recorded(parts)
+        own = self.own.fit_tiles(recorded, sizes)
+        return TextMemory(own, MemoryBank.collected(recorded.projected, sizes))
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> TextMemory:
         text = {name.removeprefix(TEXT): value for name, value in state.items() if name.startswith(TEXT)}
@@ -91,23 +91,23 @@ class WithText(Method[TextMemory]):
 
     def raw_maps(self, query: Features, memory: TextMemory | None, match: Matching = UNRESTRICTED) -> Tensor:
         memory = fitted(memory)
-        return torch.cat([self.own.raw_maps(query, memory.own, match), self._said(query, memory, match)])
+        return torch.cat([self.own.raw_maps(query, memory.own, match), self._of_text(query, memory, match)])
 
     def raw_tile_maps(
         self, query: Features, memory: TextMemory | None, match: Matching = UNRESTRICTED
     ) -> Tensor:
         memory = fitted(memory)
         own = self.own.raw_tile_maps(query, memory.own, match)
-        return torch.cat([own, self._said(query, memory, match)])
+        return torch.cat([own, self._of_text(query, memory, match)])
 
-    def _said(self, query: Features, memory: TextMemory, match: Matching) -> Tensor:
-        """The value of the residuals by text (L,B,n), for each block the same."""
+    def _of_text(self, query: Features, memory: TextMemory, match: Matching) -> Tensor:
+        """The text's maps (L,B,n), the same for each layer."""
         projected = _as_tokens(query)
         tokens = projected.tokens.flatten(1, 2)
         index = match.index(memory.bank, projected, self.options.align).flatten(1)
         residuals = memory.bank.discrepancy(tokens, index, "signed")
-        found = residual_and_text(tokens, residuals, self.towards).view(projected.tokens.shape[:3])
-        return found.expand(self.blocks, -1, -1)
+        values = residual_and_text(tokens, residuals, self.towards).view(projected.tokens.shape[:3])
+        return values.expand(self.blocks, -1, -1)
 
     def _parts(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The method's own maps, and the text's."""
@@ -118,14 +118,14 @@ class WithText(Method[TextMemory]):
         return torch.cat([self.own.refine(own), text])
 
     def final(self, maps: Tensor) -> Tensor:
-        """As Method.final; of tiles a method may have the first of its groups alone."""
+        """As Method.final; for tiles a method may have only the first of its groups."""
         own, text = (len(part) for part in self._parts(maps))
         levels = self.levels.repeat_interleave(self.blocks)
         levels = torch.cat([levels[:own], levels[-text:]]).view(-1, *[1] * (maps.dim() - 1))
         return torch.where(levels > 0, maps / (maps + levels), maps)
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """Half the method's own map (B,G,G) and score (B,), and half the text's."""
+        """The means of the method's own map (B,G,G) and score (B,) and of the text's."""
         own, text = self._parts(maps)
         return _half_and_half(self.own.summarise(own), super().summarise(text))
 
@@ -135,8 +135,8 @@ class WithText(Method[TextMemory]):
         return _half_and_half(self.own.with_tiles(own, own_tiles, side), super().summarise(both))
 
 
-class _Seen:
-    """Parts as they come, and their projected tokens as the features of one block."""
+class _Recorded:
+    """Iterates over features and records their projected tokens as features of one layer."""
 
     def __init__(self, parts: Iterable[Features]) -> None:
         self.parts = parts
@@ -149,7 +149,7 @@ class _Seen:
 
 
 def _as_tokens(features: Features) -> Features:
-    """The projected tokens in the place of those that are matched."""
+    """Features whose tokens are the projected ones."""
     return Features(features.wanted(PROJECTED), patches=features.patches, inside=features.inside)
 
 

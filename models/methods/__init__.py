@@ -1,1 +1,1 @@
-"""What turns tokens and a memory into anomaly maps, one module for each method."""
+"""The methods, one module each: they turn tokens and a memory into anomaly maps."""

@@ -1,12 +1,12 @@
-"""A bilateral filter over an image's distances: the patches of a defect resemble each other, so that what
-some of them reach raises similar ones nearby."""
+"""A bilateral filter over an image's distances: the patches of a defect resemble each other, so high values
+raise those of similar patches nearby."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-SIGMA = 3.0  # patches: of the weights by place, which end at REACH times as many
+SIGMA = 3.0  # patches: of the spatial weights, which are zero from REACH times SIGMA on
 REACH = 3.0
 TAU = 0.1  # 1 - cosine by which a weight falls to 1/e
 ROUNDS = 8
@@ -15,9 +15,9 @@ ROUNDS = 8
 def bilateral(similarity: Tensor, distances: Tensor, near: Tensor) -> Tensor:
     """Cosines (n,n) among the patches of an image, their distances d (n,) and `nearness` (n,n) -> (n,).
 
-    In each of ROUNDS every patch is raised to s = sum(w d) / sum(w) over the patches around it, where that is
-    higher. w = exp(-r^2 / (2 SIGMA^2)) exp((cos - 1) / TAU), of patches r apart, no further than REACH SIGMA,
-    whose tokens have the cosine cos.
+    In each of ROUNDS the value of a patch becomes s = sum(w d) / sum(w) over the patches around it, where
+    that is higher. w = exp(-r^2 / (2 SIGMA^2)) exp((cos - 1) / TAU) for patches at a distance r of at most
+    REACH SIGMA, whose tokens have the cosine cos.
     """
     weights = similarity.sub(1).div_(TAU).exp_().mul_(near)
     weights /= weights.sum(-1, keepdim=True)
@@ -27,7 +27,7 @@ def bilateral(similarity: Tensor, distances: Tensor, near: Tensor) -> Tensor:
 
 
 def nearness(side: int, device: torch.device) -> Tensor:
-    """How much patches (n,n) of an image of side x side patches count for each other by their places."""
+    """The spatial weights (n,n) of the patches of an image of side x side patches for each other."""
     place = torch.arange(side**2, device=device)
     rows, columns = place // side, place % side
     squares = ((rows[:, None] - rows).square() + (columns[:, None] - columns).square()).float()

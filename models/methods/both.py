@@ -18,8 +18,8 @@ from utils.config import MethodConfig
 
 
 class Both(BothFacts, BankMethod):
-    """2L maps: the heads' probabilities and the distances, each measured against what normal parts reach, so
-    that both count alike in the mean."""
+    """2L maps: the heads' probabilities and the distances, each divided by the scale of normal images, so
+    that both have the same weight in the mean."""
 
     scales = ("the heads' maps", "the distances")
 
@@ -45,6 +45,6 @@ class Both(BothFacts, BankMethod):
         return torch.cat([self.trained.probabilities(discrepancy), nearest_distance(discrepancy)])
 
     def refine(self, raw: Tensor) -> Tensor:
-        """The heads' maps refined by their NAM; there is nothing to refine in distances."""
+        """The heads' maps are refined by their NAM, the distances are not."""
         probabilities, distances = raw.split(self.blocks)
         return torch.cat([self.trained.refine(probabilities), distances])

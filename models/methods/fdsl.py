@@ -33,10 +33,9 @@ class Maps(NamedTuple):
 
 
 class AnomalyScoreHead(nn.Module):
-    """ASL for one block: discrepancies (...,C) -> logits (...,2), normal then anomalous.
+    """ASL for one feature layer: discrepancies (...,C) -> logits (...,2), normal then anomalous.
 
-    Where the discrepancies are narrower than float32, so is the first product, nine tenths of the work; the
-    rest never is.
+    The first product, nine tenths of the work, has the precision of the discrepancies, all others float32.
     """
 
     def __init__(self, width: int) -> None:
@@ -55,7 +54,7 @@ class AnomalyScoreHead(nn.Module):
 
 class NeighbourAggregation(nn.Module):
     """NAM: raw anomaly probabilities (...,G,G) -> refined ones of the same shape. One module for all
-    blocks."""
+    layers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,9 +71,8 @@ class Fdsl(FdslFacts, BankMethod):
     """Trained heads: one ASL head per feature layer and one NAM shared by them (docs/design.md, sections 2.5
     and 2.6).
 
-    `with_nam`: whether there is a NAM, trained or to be trained; `options.use_nam` False leaves it out of
-    what is refined (ablation). `options.fd` "none" shows the heads the tokens themselves and needs no
-    references.
+    `with_nam`: whether there is a NAM, trained or to be trained; with `options.use_nam` False maps are not
+    refined (ablation). With `options.fd` "none" the heads take the tokens themselves, without references.
     """
 
     def __init__(
@@ -123,5 +121,5 @@ class Fdsl(FdslFacts, BankMethod):
         return self.maps_of(self.probabilities(discrepancy).unflatten(-1, (grid, grid)))
 
     def maps_of(self, raw: Tensor) -> Maps:
-        """Raw maps (L,B,G,G) with their refined companions."""
+        """Raw maps (L,B,G,G) with the refined ones."""
         return Maps(raw, None if self.nam is None else self.nam(raw))

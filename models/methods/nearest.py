@@ -19,12 +19,12 @@ def nearest_distance(discrepancy: Tensor) -> Tensor:
     For unit vectors |T - M|^2 / 4 = (1 - <T,M>) / 2: the discrepancy already holds the distance.
     """
     rows = in_rows(discrepancy.flatten(0, -2))
-    found = torch.cat([part.float().square().sum(-1).div(4).clamp(max=1) for part in rows])
-    return found.view(discrepancy.shape[:-1])
+    distances = torch.cat([part.float().square().sum(-1).div(4).clamp(max=1) for part in rows])
+    return distances.view(discrepancy.shape[:-1])
 
 
 class Nearest(NearestFacts, BankMethod):
-    """Nothing is trained: a block's map is each patch's `nearest_distance`."""
+    """L maps, without training: for each feature layer the `nearest_distance` of each patch."""
 
     hottest = 0.5
 

@@ -1,11 +1,11 @@
-"""`plus`: the distance to the nearest normal patch, corrected for what varies among normal images, with an
+"""`plus`: the distance to the nearest normal patch, corrected for the variation of normal images, with an
 image score of its own (docs/methods.md).
 
-A patch's residual is its token minus its nearest normal token. For the map, what the half of the patches with
-the shortest residuals has in common is subtracted (common-mode removal), directions in which normal images
-differ from each other count less (whitening), and a patch is raised towards similar patches around it
-(bilateral filter). For the image score a patch counts more where it also differs from the rest of its own
-image (self-dissimilarity), and the highest patches are averaged (top-k pooling).
+A patch's residual is its token minus its nearest normal token. For the map, the mean of the shorter half of
+an image's residuals is subtracted (common-mode removal), directions in which normal images differ get less
+weight (whitening), and similar patches nearby raise each other (bilateral filter). For the image score, a
+patch has more weight where it differs from the rest of its own image (self-dissimilarity), and the highest
+patches are averaged (top-k pooling).
 """
 
 from __future__ import annotations
@@ -28,28 +28,23 @@ from utils.plain_tensors import taken
 
 COMMON_MODE, WHITENING, BILATERAL, SELF_DISSIMILARITY, TOP_K = PlusFacts.parts
 SAMPLES = 8  # residuals of a layer per dimension, at most, from which the whitening is estimated
-FEW = 1 / 8  # of the images: what is left out without the whitening being estimated anew
-REGULARISATION = 0.3  # of the mean eigenvalue: added to each, so that no direction counts without limit
+FEW = 1 / 8  # of the images may be left out before the whitening is estimated anew
+REGULARISATION = 0.3  # of the mean eigenvalue: added to each, so that no direction's weight is unlimited
 NEIGHBOURS = 5  # most similar patches of the same image
-SELF_FLOOR = 0.2  # added to the self-dissimilarity, so that a uniform image keeps its distance
-DEEPEST = 3  # layers, from which on the deepest one is not in the image score
+SELF_FLOOR = 0.2  # added to the self-dissimilarity, so that the distance of a uniform image counts
+DEEPEST = 3  # from so many layers on the deepest one is not in the image score
 TILE_SIGMA = 0.7  # patches: of the Gaussian filter over the maps of tiles
 TILE_WEIGHT = 2 / 3  # of the tiles in the map
 
 
 def common_mode(residuals: Tensor) -> Tensor:
-    """Residuals (L,B,n,C) -> (L,B,1,C): the mean over the half of each image's patches with the shortest
-    ones, per layer."""
-    lengths = residuals.square().sum(-1)
-    smallest = lengths.argsort(-1)[..., : max(1, residuals.shape[2] // 2)]
-    return residuals.gather(2, smallest[..., None].expand(*smallest.shape, residuals.shape[3])).mean(
-        2, keepdim=True
-    )
+    """Residuals (L,B,n,C) -> (L,B,1,C): the mean of the shorter half of each image's residuals, per layer."""
+    order = residuals.square().sum(-1).argsort(-1)[..., : max(1, residuals.shape[2] // 2), None]
+    return residuals.gather(2, order.expand(-1, -1, -1, residuals.shape[3])).mean(2, keepdim=True)
 
 
 def whitening_of(residuals: Tensor) -> Tensor:
-    """Residuals among normal images (M,C) -> the matrix (C,C) float32 by which a residual is multiplied
-    before its length is taken.
+    """Residuals among normal images (M,C) -> the matrix (C,C) float32 that whitens residuals.
 
     With e the eigenvalues of mean r r^T and e0 their mean, a direction is scaled by
     sqrt((1 + REGULARISATION) / (e / e0 + REGULARISATION)).
@@ -75,15 +70,15 @@ def self_dissimilarity(similarity: Tensor, side: int) -> Tensor:
 
 @dataclass(frozen=True)
 class PlusMemory:
-    """The bank of normal tokens and the whitening (L,C,C) of each layer; None where the bank holds one image
-    without rotated copies, and for tiles."""
+    """The bank of normal tokens and the whitening (L,C,C) of each layer, None for a bank of one image without
+    rotated copies and for tiles."""
 
     bank: MemoryBank
     whitening: Tensor | None
 
     @classmethod
     def of_bank(cls, bank: MemoryBank) -> PlusMemory:
-        """With the whitening that the residuals among the bank's images give."""
+        """The memory with the whitening estimated from the residuals among the bank's images."""
         if bank.photographs < 2:
             return cls(bank, None)
         matrices = [
@@ -97,8 +92,8 @@ class PlusMemory:
         return state if self.whitening is None else {**state, "whitening": self.whitening}
 
     def without(self, reference: int, references: int) -> PlusMemory:
-        """The memory as if one of its `references`, each with its copies in order, had never been seen; where
-        that is FEW of the images the whitening stays."""
+        """The memory without one of its `references`, each with its copies in order; where that is at most
+        FEW of the images the whitening stays."""
         bank = self.bank.without(reference, references)
         if self.whitening is None or references * FEW >= 1:
             return PlusMemory(bank, self.whitening)
@@ -106,8 +101,8 @@ class PlusMemory:
 
 
 def _among_themselves(centred: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> Tensor:
-    """A bank's tokens (M,C), relative to its `mean` (1,C), of images of these sizes -> residuals (m,C) of an
-    even sample of them, each from its nearest token in another image."""
+    """A bank's tokens (M,C), relative to its `mean` (1,C), of images of these sizes -> the residuals (m,C) of
+    an even sample of them from their nearest tokens in other images."""
     step = max(1, math.ceil(len(centred) / (SAMPLES * centred.shape[1])))
     residuals, start = [], 0
     for size in sizes:
@@ -121,15 +116,15 @@ def _among_themselves(centred: Tensor, mean: Tensor, sizes: tuple[int, ...]) -> 
 
 
 def _whitened(residuals: Tensor, whitening: Tensor) -> Tensor:
-    """Residuals (L,B,n,C) times their layer's matrix (L,C,C). On a GPU all images of a layer at once: a
-    product for each would copy the matrix as often. Those of a CPU stay as they were, to the last bit."""
+    """Residuals (L,B,n,C) times their layer's matrix (L,C,C). On a GPU all images of a layer at once, for a
+    product per image would copy the matrix each time; on a CPU image by image."""
     if residuals.is_cuda:
         return (residuals.flatten(1, 2) @ whitening).view(residuals.shape)
     return residuals @ whitening[:, None]
 
 
 class Plus(PlusFacts, Method[PlusMemory]):
-    """2L maps: each layer's distances for the map, then each layer's for the image score."""
+    """2L maps: the layers' distances for the map, then those for the image score."""
 
     hottest = 0.5
     groups = 2
@@ -151,41 +146,40 @@ class Plus(PlusFacts, Method[PlusMemory]):
         side = math.isqrt(query.tokens.shape[2])
         near = nearness(side, query.tokens.device)
         left_out = self.options.leave_out
-        smooth, alone = BILATERAL not in left_out, SELF_DISSIMILARITY not in left_out
+        smooth, dissimilar = BILATERAL not in left_out, SELF_DISSIMILARITY not in left_out
 
         def of_images(tokens: Tensor, distances: Tensor, plain: Tensor) -> Tensor:
             """Tokens (...,n,C) of images and their two distances (...,n) -> (2,...,n)."""
             similarity = (tokens @ tokens.transpose(-1, -2)).float()
-            if alone:
+            if dissimilar:
                 plain = (plain * (self_dissimilarity(similarity, side) + SELF_FLOOR)).sqrt()
             return torch.stack([bilateral(similarity, distances, near) if smooth else distances, plain])
 
         def of_layer(*layer: Tensor) -> Tensor:
-            if layer[0].is_cuda or torch.compiler.is_compiling():  # nor has a graph a loop over images
+            if layer[0].is_cuda or torch.compiler.is_compiling():  # a graph has no loop over images
                 return of_images(*layer)
             return torch.stack([of_images(*image) for image in zip(*layer)], dim=1)
 
-        found = [of_layer(*layer) for layer in zip(query.tokens, distances, scored)]
-        return torch.stack(found, dim=1).flatten(0, 1)
+        of_layers = [of_layer(*layer) for layer in zip(query.tokens, distances, scored)]
+        return torch.stack(of_layers, dim=1).flatten(0, 1)
 
     def raw_tile_maps(
         self, query: Features, memory: PlusMemory | None, match: Matching = UNRESTRICTED
     ) -> Tensor:
-        """Distances alone (L,B,T*N), not whitened."""
+        """Only the distances for the map (L,B,T*N), not whitened."""
         return self._distances(query, memory, match)[0]
 
     def _distances(
         self, query: Features, memory: PlusMemory | None, match: Matching
     ) -> tuple[Tensor, Tensor]:
-        """A quarter of the squared length (L,B,n) of each patch's whitened residual, for the map after
-        common-mode removal and for the image score without it: the score of an image that differs as a
-        whole must not fall."""
+        """A quarter of the squared length (L,B,n) of each patch's whitened residual: for the map after
+        common-mode removal, and for the image score without it, which must be high for an image that differs
+        as a whole."""
         memory = fitted(memory)
         tokens, left_out = query.tokens, self.options.leave_out
         index = match.index(memory.bank, query, self.options.align)
-        residuals = memory.bank.discrepancy(tokens.flatten(1, 2), index.flatten(1), "signed").view(
-            tokens.shape
-        )
+        residuals = memory.bank.discrepancy(tokens.flatten(1, 2), index.flatten(1), "signed")
+        residuals = residuals.view(tokens.shape)
         shared = None if COMMON_MODE in left_out else common_mode(residuals)
         if memory.whitening is not None and WHITENING not in left_out:
             residuals = _whitened(residuals, memory.whitening)
@@ -197,22 +191,22 @@ class Plus(PlusFacts, Method[PlusMemory]):
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """The mean of the first L maps (B,G,G), and the image score (B,) of the others."""
-        shown, scored = maps.chunk(2)
-        return shown.mean(0), self._score(scored)
+        for_map, for_score = maps.chunk(2)
+        return for_map.mean(0), self._score(for_score)
 
     def with_tiles(self, maps: Tensor, tiles: Tensor, side: int) -> tuple[Tensor, Tensor]:
         """The map (B,side,side) is mostly that of the tiles (L,B,H,W); the score (B,) is the whole
         image's."""
-        shown, scored = maps.chunk(2)
+        for_map, for_score = maps.chunk(2)
         fine = smoothed(resized(tiles.mean(0), side), TILE_SIGMA)
-        coarse = resized(shown.mean(0), side)
-        return (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine, self._score(scored)
+        coarse = resized(for_map.mean(0), side)
+        return (1 - TILE_WEIGHT) * coarse + TILE_WEIGHT * fine, self._score(for_score)
 
-    def _score(self, scored: Tensor) -> Tensor:
+    def _score(self, maps: Tensor) -> Tensor:
         """Maps (L,B,G,G) -> the mean (B,) of the highest patches of their mean. From DEEPEST layers on the
-        deepest is left out: the last block of an image model serves its training task and locates worst
+        deepest is left out: the last block of an image model serves its training task and localises worst
         (docs/methods.md)."""
-        layers = scored[:-1] if len(scored) >= DEEPEST else scored
+        layers = maps[:-1] if len(maps) >= DEEPEST else maps
         if TOP_K in self.options.leave_out:
             return layers.flatten(2).amax(-1).mean(0)
         return mean_of_highest(layers.mean(0))

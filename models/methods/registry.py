@@ -1,5 +1,5 @@
-"""The methods there are, and the facts of each. Nothing heavy is imported: `METHODS[name].load()` gives the
-method itself. The only place where a method's name is compared with anything."""
+"""All methods and their facts, without heavy imports: `METHODS[name].load()` gives the method itself. Method
+names are compared nowhere else."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ class TextFacts(MethodFacts):
     home = "zero_shot_text.ByText"
     name = "text"
     words = "CLIP's words for normal and damaged; no references, no training"
-    sentence = "likeness to words for damaged rather than for normal"
+    sentence = "similarity to words for damaged rather than for normal"
     unlike_paper = "no references and no trained heads"
-    own_score = "that likeness for the image as a whole, of local windows the highest, no test-set scaling"
+    own_score = "that similarity of the whole image, of local windows the highest, no test-set scaling"
     added_by = "--with-text"
     reads_text = True
     matches = False
@@ -86,5 +86,5 @@ METHODS: dict[str, type[MethodFacts]] = {
     for facts in (FdslFacts, NearestFacts, BothFacts, SubspaceFacts, PlusFacts, BatchFacts, TextFacts)
 }
 METHODS_IN_WORDS = "; ".join(f"{name}: {facts.words}" for name, facts in METHODS.items())
-WITH_HEADS = FdslFacts.name  # what is taken where heads, and no method, were asked for
-DEFAULT = PlusFacts.name  # and where neither was
+WITH_HEADS = FdslFacts.name  # the default where trained heads are given
+DEFAULT = PlusFacts.name  # and where none are

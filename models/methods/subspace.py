@@ -1,8 +1,8 @@
-"""A training-free method that matches nothing: how far a patch lies outside the subspace of normal patches.
+"""A training-free method without matching: the distance of a patch from the subspace of normal patches.
 
-SubspaceAD's arithmetic (2026): a patch's token is the mean of the feature layers' tokens as they come, not of
-unit length. Mean and covariance of the references' tokens give their principal directions, of which the
-fewest are kept that explain EXPLAINED of the variance; the map is the squared residual outside them.
+SubspaceAD's arithmetic (2026): a patch's token is the mean of the feature layers' tokens, not of unit length.
+Mean and covariance of the references' tokens give their principal directions. The fewest that explain
+EXPLAINED of the variance span the subspace; the map is the squared residual outside it.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ EXPLAINED = 0.99  # of the references' variance
 class SubspaceMemory:
     """The subspace of normal tokens: their mean (C,) and principal directions (C,D), float32.
 
-    tokens (M,C) are those it was fitted to, None in a loaded detector; patches (M,): which patch of its
-    photograph each is, None: all in order.
+    tokens (M,C): those it was fitted to, None in a loaded detector. patches (M,): the patch of each token in
+    its photograph, None: all in order. others: cached subspaces without a quarter of the reference.
     """
 
     mean: Tensor
     directions: Tensor
     tokens: Tensor | None = None
     patches: Tensor | None = None
-    known: dict[tuple[Masked, int], SubspaceMemory] = field(default_factory=dict, compare=False)
+    others: dict[tuple[Masked, int], SubspaceMemory] = field(default_factory=dict, compare=False)
 
     @classmethod
     def fitted(cls, tokens: Tensor, patches: Tensor | None = None) -> SubspaceMemory:
-        """Of tokens (M,C) float32: mean, covariance and directions in float64, which not every device has."""
+        """The subspace of tokens (M,C) float32, computed in float64, on the CPU where the device has none."""
         exact = tokens.double() if tokens.device.type != "mps" else tokens.cpu().double()
         mean = exact.mean(0)
         centred = exact - mean
         variances, directions = torch.linalg.eigh(centred.T @ centred / max(1, len(exact) - 1))
         explained = variances.flip(0).clamp(min=0).cumsum(0)
         fewest = int((explained < EXPLAINED * explained[-1]).sum()) + 1
-        kept = directions.flip(1)[:, :fewest]
-        return cls(mean.to(tokens), kept.to(tokens).contiguous(), tokens, patches)
+        principal = directions.flip(1)[:, :fewest]
+        return cls(mean.to(tokens), principal.to(tokens).contiguous(), tokens, patches)
 
     def state(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "directions": self.directions}
 
     def without(self, reference: int, references: int) -> SubspaceMemory:
-        """The subspace as if one of its `references`, each with its copies in order, had never been seen."""
+        """The subspace without one of its `references`, each with its copies in order."""
         tokens = self._tokens()
         own = torch.arange(len(tokens), device=tokens.device) // (len(tokens) // references)
         return self._part(own != reference)
@@ -67,37 +67,37 @@ class SubspaceMemory:
         """Tokens (B,n,C) of copies of the reference -> residuals (B,n), each patch against the subspace of
         the other three quarters of the reference."""
         own = _quarters(match.of_query(query), match).expand(tokens.shape[:2])
-        found = tokens.new_empty(tokens.shape[:2])
+        residuals = tokens.new_empty(tokens.shape[:2])
         for quarter in own.unique().tolist():
-            here = own == quarter
-            found[here] = self._without_quarter(quarter, match).residual(tokens[here])
-        return found
+            inside = own == quarter
+            residuals[inside] = self._without_quarter(quarter, match).residual(tokens[inside])
+        return residuals
 
     def _without_quarter(self, quarter: int, match: Masked) -> SubspaceMemory:
-        """Fitted once for each quarter, however many batches ask."""
-        if (match, quarter) not in self.known:
+        """The subspace without a quarter of the reference, fitted once."""
+        if (match, quarter) not in self.others:
             tokens = self._tokens()
             places = match.of_memory(self.patches, len(tokens)).to(tokens.device)
-            self.known[match, quarter] = self._part(_quarters(places, match) != quarter)
-        return self.known[match, quarter]
+            self.others[match, quarter] = self._part(_quarters(places, match) != quarter)
+        return self.others[match, quarter]
 
-    def _part(self, kept: Tensor) -> SubspaceMemory:
-        return SubspaceMemory.fitted(
-            self._tokens()[kept], None if self.patches is None else self.patches[kept]
-        )
+    def _part(self, chosen: Tensor) -> SubspaceMemory:
+        """The subspace of the chosen (M,) bool tokens."""
+        patches = None if self.patches is None else self.patches[chosen]
+        return SubspaceMemory.fitted(self._tokens()[chosen], patches)
 
     def _tokens(self) -> Tensor:
         if self.tokens is None:
             raise ModelError(
-                "A loaded detector of method subspace holds no tokens to leave out; show it the references "
+                "A loaded detector of method subspace holds no tokens to leave out; fit it to the references "
                 "again."
             )
         return self.tokens
 
 
 class Subspace(SubspaceFacts, Method[SubspaceMemory]):
-    """One map for all blocks: each patch's squared residual outside the references' principal directions,
-    against the level that held-out references reach."""
+    """One map for all layers: each patch's squared residual outside the references' principal directions,
+    divided by the scale of held-out references."""
 
     want = frozenset({RAW_TOKENS})
     scales = ("the residuals",)
@@ -124,14 +124,14 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
 
 
 def _mean_tokens(features: Features) -> Tensor:
-    """The mean (B,n,C) of the feature layers' tokens as they come, float32."""
+    """The mean (B,n,C) of the feature layers' raw tokens, float32."""
     if features.raw_tokens is None:
         raise ValueError("method subspace needs the raw tokens that it names in `want`")
     return features.raw_tokens.mean(0)
 
 
 def _quarters(places: Tensor, match: Masked) -> Tensor:
-    """Places (...,2) on the unrotated reference -> which quarter of it (...) they lie in, 0 to 3."""
+    """Places (...,2) on the unrotated reference -> the quarter of it (...) that they lie in, 0 to 3."""
     first = match.places[0]
     middle = (first.amax(0) + first.amin(0)).to(places.device) / 2
     below, right = (places > middle).unbind(-1)

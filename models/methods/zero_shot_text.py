@@ -1,6 +1,6 @@
-"""Text alone, without a normal image: how much more like "damaged" than like "normal" a photograph is.
+"""Text without references: whether a photograph is more similar to "damaged" than to "normal".
 
-WinCLIP's image level (Jeong et al., CVPR 2023), and the same for each patch by its projected token.
+WinCLIP's image score (Jeong et al., CVPR 2023), and the same for each patch by its projected token.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from models.methods.registry import TextFacts
 from utils.config import MethodConfig
 from utils.plain_tensors import taken
 
-SHARPNESS = 100  # of the softmax: what CLIP was trained with at its end
+SHARPNESS = 100  # of the softmax: CLIP's own at the end of its training
 
 
 def damaged_share(embeddings: Tensor, directions: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ def damaged_share(embeddings: Tensor, directions: Tensor) -> Tensor:
 
 
 class ByText(TextFacts, Method[Memory]):
-    """Two maps: the share of damaged of each patch, and that of the whole image (window, tile) in all of its
-    patches, from which the score comes."""
+    """Two maps: each patch's probability of damaged, and that of the whole image (window, tile), the same in
+    all of its patches, for the score."""
 
     want = frozenset({EMBEDDING, PROJECTED})
 
@@ -54,6 +54,6 @@ class ByText(TextFacts, Method[Memory]):
         return torch.cat([patches, whole.repeat_interleave(count // whole.shape[1], dim=1)[None]])
 
     def summarise(self, maps: Tensor) -> tuple[Tensor, Tensor]:
-        """The patches' map (B,G,G), and the highest value of the image's own (B,)."""
-        shown, whole = maps
-        return shown, whole.flatten(1).amax(-1)
+        """The patches' map (B,G,G), and the highest value of the other map (B,)."""
+        patches, whole = maps
+        return patches, whole.flatten(1).amax(-1)

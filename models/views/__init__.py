@@ -1,1 +1,1 @@
-"""What is encoded in addition to the whole image: windows and tiles."""
+"""Windows and tiles, which are encoded in addition to the whole image."""

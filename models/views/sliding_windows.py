@@ -1,5 +1,5 @@
-"""Geometry of local-enhanced feature extraction (LFE): where windows lie, how they are cut and put
-together."""
+"""The geometry of local-enhanced feature extraction (LFE): windows, their cuts, and the maps stitched from
+them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ BORDER = 3  # patches
 
 
 def window_origins(grid: int, size: int, stride: int) -> list[int]:
-    """First patch of each window along one axis: 0, stride, ... and a last one clamped to the border.
+    """The first patch of each window along one axis: 0, stride, ... and a last one clamped to the border.
 
-    Every patch is covered whatever the stride <= size; ValueError for a window that does not fit.
+    Every patch is covered; ValueError for a window that does not fit or a stride above its size.
     """
     if not 1 <= size <= grid:
         raise ValueError(f"--win-size {size} does not fit a grid of {grid} patches; give 1 to {grid}.")
@@ -31,7 +31,7 @@ class WindowGrid:
     """All square windows of `size` patches on a `grid` x `grid` image, row by row, `stride` patches apart.
 
     `patches` (W, size*size): the image's patch index under each window's patches; `covering`: the fewest
-    windows that see every patch between them. `encoded`: patches along a side once a window is resized for
+    windows that together cover every patch. `encoded`: patches along a side of a window that is resized for
     the backbone (0: `size`); `seen` (W, encoded*encoded): the image's patch under the middle of each of them.
     """
 
@@ -39,8 +39,8 @@ class WindowGrid:
         self.grid, self.size, self.stride, self.encoded = grid, size, stride, encoded or size
         origins = window_origins(grid, size, stride)
         self.origins = [(row, column) for row in origins for column in origins]
-        seeing = _few_that_see_all(origins, size)
-        self.covering = [number for number, place in enumerate(self.origins) if set(place) <= seeing]
+        fewest = _fewest_that_cover(origins, size)
+        self.covering = [number for number, place in enumerate(self.origins) if set(place) <= fewest]
         rows, columns = torch.tensor(self.origins).unbind(1)
         offset = torch.arange(size)
         middle = ((2 * torch.arange(self.encoded) + 1) * size) // (2 * self.encoded)
@@ -64,18 +64,18 @@ class WindowGrid:
         return torch.stack(cut, dim=-4)
 
     def seen_in(self, which: Sequence[int], device: torch.device) -> Tensor:
-        """`seen` of some of the windows, moved to a device once."""
+        """`seen` of some of the windows, on a device, to which it is copied once."""
         if device not in self._seen:
             self._seen[device] = self.seen.to(device)
-        there = self._seen[device]
+        seen = self._seen[device]
         first, last = which[0], which[-1] + 1
         if last - first == len(which):
-            return there[first:last]  # they are in order: no list of them has to cross
-        return there[torch.tensor(which).to(device, non_blocking=True)]
+            return seen[first:last]  # consecutive: no index has to be copied
+        return seen[torch.tensor(which).to(device, non_blocking=True)]
 
     def as_cut(self, maps: Tensor) -> Tensor:
-        """Maps of windows as they were encoded (M,W,encoded*encoded) -> (M,W,size,size), bilinear and
-        antialiased where that is another size."""
+        """Maps of encoded windows (M,W,encoded*encoded) -> (M,W,size,size), bilinear and antialiased where
+        the sizes differ."""
         maps = maps.unflatten(-1, (self.encoded, self.encoded))
         if self.encoded == self.size:
             return maps
@@ -87,8 +87,8 @@ class WindowGrid:
     ) -> Tensor:
         """Window maps (...,W,size,size) -> (...,G,G): every patch is the mean of the windows that cover it.
 
-        `chosen`: the maps are those of these windows alone; a patch that none of them covers keeps its value
-        of `elsewhere` (...,G,G). Adds window after window, so that the result does not depend on a device's
+        `chosen`: the maps are of these windows only; a patch that none of them covers gets its value of
+        `elsewhere` (...,G,G). Windows are added one by one, so that the result does not depend on a device's
         atomics.
         """
         total = maps.new_zeros((*maps.shape[:-3], self.grid, self.grid))
@@ -101,8 +101,7 @@ class WindowGrid:
         return mean if elsewhere is None else torch.where(count > 0, mean, elsewhere)
 
     def _count(self, chosen: Sequence[int] | None, like: Tensor) -> Tensor:
-        """How many of the windows, all or the chosen ones, cover each patch (G,G); all windows are
-        moved to a device once."""
+        """The number of windows, all or the chosen ones, that cover each patch (G,G)."""
         if chosen is not None:
             return self._count_of(self.patches[list(chosen)]).to(like.device)
         if like.device not in self._counts:
@@ -110,17 +109,16 @@ class WindowGrid:
         return self._counts[like.device]
 
     def _count_of(self, patches: Tensor) -> Tensor:
-        """How many windows of these patches cover each one of the image (G,G) float32."""
+        """The number of windows of these patches that cover each one of the image (G,G) float32."""
         return patches.flatten().bincount(minlength=self.grid**2).view(self.grid, self.grid).float()
 
     def choose(self, weight: Tensor, budget: int) -> list[int]:
         """At most `budget` windows for a map of weights (G,G), in the order of `origins`.
 
-        First those that see every patch once, where they are no more than half the budget. Then, greedy, each
-        next window is the one with the largest sum of weights, a patch counting 1/(1+n) once n chosen windows
-        cover it; so a high spot is seen by several windows before the rest of the image is seen by more. Near
-        a window's border, where a patch sees little of its surroundings, it counts and covers less
-        (`inwardness`).
+        First the `covering` ones, if they are no more than half the budget. Then, greedily, the window with
+        the largest sum of weights, where a patch that n chosen windows cover has 1/(1+n) of its weight: so a
+        high spot is in several windows before the rest of the image is in more. Near a window's border, where
+        a patch has little surroundings, it counts and covers less (`inwardness`).
         """
         if budget >= len(self):
             return list(range(len(self)))
@@ -138,13 +136,12 @@ class WindowGrid:
         return (~free).nonzero()[:, 0].tolist()
 
 
-def _few_that_see_all(origins: Sequence[int], size: int) -> set[int]:
-    """The fewest of one axis' origins whose windows leave no patch out: each the farthest that leaves no
-    gap."""
-    found = [origins[0]]
-    while found[-1] != origins[-1]:
-        found.append(max(origin for origin in origins if origin <= found[-1] + size))
-    return set(found)
+def _fewest_that_cover(origins: Sequence[int], size: int) -> set[int]:
+    """The fewest of one axis' origins whose windows cover all patches: each the farthest without a gap."""
+    chosen = [origins[0]]
+    while chosen[-1] != origins[-1]:
+        chosen.append(max(origin for origin in origins if origin <= chosen[-1] + size))
+    return set(chosen)
 
 
 def inwardness(size: int) -> Tensor:

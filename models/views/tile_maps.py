@@ -1,4 +1,4 @@
-"""Maps of tiles: put together, smoothed, and brought to the size of a detector's maps."""
+"""Maps of tiles: joined, smoothed, and resized to a detector's maps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from torch import Tensor
 
 from utils.tile_layout import TileLayout
 
-FINER = (
-    2  # a detector with tiles gives maps of so many times the patches of the backbone's input along a side
-)
+FINER = 2  # maps of a detector with tiles have so many times the patches of the backbone's input along a side
 
 
 def join_tiles(maps: Tensor, layout: TileLayout) -> Tensor:
@@ -24,14 +22,13 @@ def join_tiles(maps: Tensor, layout: TileLayout) -> Tensor:
     count = maps.new_zeros((layout.height, layout.width))
     for number, (row, column) in enumerate(layout.origins):
         part = (..., slice(row, row + layout.grid), slice(column, column + layout.grid))
-        total[part].add_(tiles[..., number, :, :])  # += would copy the part onto itself as well
+        total[part].add_(tiles[..., number, :, :])  # += would copy the slice again
         count[part].add_(1)
     return total / count
 
 
 def smoothed(maps: Tensor, sigma: float) -> Tensor:
-    """Maps (...,H,W) under a Gauss filter of `sigma` patches, cut at 4 sigma; what lies outside repeats the
-    edge."""
+    """Maps (...,H,W) after a Gaussian filter of `sigma` patches, cut at 4 sigma; edges are replicated."""
     if sigma == 0:
         return maps
     radius = math.ceil(4 * sigma)
@@ -46,15 +43,15 @@ def smoothed(maps: Tensor, sigma: float) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _interpolation(count: int, side: int, device: torch.device) -> Tensor:
-    """(side,count) float32: by how much each of `count` values counts at each of `side` places between them,
-    linear, with the corners aligned."""
+    """(side,count) float32: the weights of `count` values in linear interpolation at `side` places, corners
+    aligned."""
     places = torch.linspace(0, count - 1, side, dtype=torch.float64)[:, None]
     return (1 - (places - torch.arange(count)).abs()).clamp(min=0).to(device, torch.float32)
 
 
 def upsampled(maps: Tensor, side: int) -> Tensor:
-    """As `resized`, of maps that gradients come back to. A GPU takes two products, whose sums are always in
-    the same order: what it has for deterministic interpolation sorts every pixel."""
+    """As `resized`, for maps with gradients. A GPU computes two products, whose sums have a fixed order:
+    PyTorch's deterministic interpolation sorts every pixel."""
     if not maps.is_cuda:
         return resized(maps, side)
     rows, columns = (_interpolation(count, side, maps.device) for count in maps.shape[-2:])
@@ -62,10 +59,9 @@ def upsampled(maps: Tensor, side: int) -> Tensor:
 
 
 def resized(maps: Tensor, side: int) -> Tensor:
-    """Maps (...,H,W) -> (...,side,side): bilinear, corners aligned, as maps are evaluated and shown."""
+    """Maps (...,H,W) -> (...,side,side): bilinear, corners aligned, as maps are evaluated and displayed."""
     if maps.shape[-2:] == (side, side):
         return maps
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    return F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=True).view(
-        *maps.shape[:-2], side, side
-    )
+    flat = F.interpolate(flat, size=(side, side), mode="bilinear", align_corners=True)
+    return flat.view(*maps.shape[:-2], side, side)

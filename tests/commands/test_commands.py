@@ -393,7 +393,7 @@ def test_other_photographs_under_the_same_name_are_not_taken_for_those_of_a_fini
     photo.write_bytes(photo.read_bytes() + b"longer")
     before = (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns
     test.main(test_args)
-    assert logged().count("is of other photographs than lie there now") == 1
+    assert logged().count("the photographs have changed since this run") == 1
     train.main(train_args)
     assert (tmp_path / "c/fdsl/mvtec.safetensors").stat().st_mtime_ns != before
     train.main(train_args)

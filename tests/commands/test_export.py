@@ -247,7 +247,7 @@ def test_a_graph_that_says_something_else_is_not_written(detector, tmp_path, of_
     file = tmp_path / "part.onnx"
     file.write_bytes(b"earlier")
     monkeypatch.setattr(onnx_file, "difference", lambda file, graph: 0.01)
-    with pytest.raises(ModelError, match="lie 1.0e-02 from the detector's.*nothing was written"):
+    with pytest.raises(ModelError, match="differ by 1.0e-02 from the detector's.*nothing was written"):
         export.main(["--detector", str(detector), "--output", str(file)])
     assert file.read_bytes() == b"earlier" and len(list(tmp_path.iterdir())) == 1
 
@@ -268,12 +268,12 @@ def test_few_patches_may_match_another_one_that_is_as_near():
     maps = torch.rand(2, 20, 20)
     other = maps + 1e-6
     other[1, 3, 4] += 0.2
-    assert onnx_file.apart(maps, other) < 2e-6
+    assert onnx_file.gap_of(maps, other) < 2e-6
     other[1, 5] += 0.2
-    assert onnx_file.apart(maps, other) > 0.1
+    assert onnx_file.gap_of(maps, other) > 0.1
     other[0, 0, 0] = torch.nan
-    assert onnx_file.apart(maps, other) == onnx_file.apart(maps[0, 0], other[0, 0]) == float("inf")
-    assert onnx_file.apart(torch.zeros(2), torch.tensor([0, 0.01])) == pytest.approx(0.01)
+    assert onnx_file.gap_of(maps, other) == onnx_file.gap_of(maps[0, 0], other[0, 0]) == float("inf")
+    assert onnx_file.gap_of(torch.zeros(2), torch.tensor([0, 0.01])) == pytest.approx(0.01)
 
 
 def test_a_full_disk_leaves_nothing_behind(detector, tmp_path, of_nothing, monkeypatch):
@@ -317,5 +317,5 @@ def test_a_wrong_output_is_refused(detector, tmp_path, output, words, capsys):
 
 def test_a_file_that_is_no_detector_is_refused(tmp_path):
     shutil.copyfile(__file__, tmp_path / "no.safetensors")
-    with pytest.raises(ConfigError, match="not a whole safetensors file"):
+    with pytest.raises(ConfigError, match="not a complete safetensors file"):
         export.main(["--detector", str(tmp_path / "no.safetensors"), "--output", str(tmp_path / "a.onnx")])

@@ -126,7 +126,7 @@ def test_pictures_are_drawn_later_from_the_maps_and_old_ones_do_not_stay(place, 
     with monkeypatch.context() as patch:
         patch.setattr("fdsl.evaluation.single_pass.build_detector", None)
         test.main(arguments())
-    assert "they are drawn from its maps" in logged()
+    assert "they are made from its maps" in logged()
     assert (
         (run / "report.html").is_file()
         and any((run / "pictures").iterdir())

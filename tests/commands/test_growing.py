@@ -118,7 +118,7 @@ def test_a_detector_without_its_references_says_so(good, tiny_configs, monkeypat
     made = detector(tiny_configs)
     monkeypatch.setattr("fdsl.references.reference_store.MOST_BYTES", 10)
     made.fit(good)
-    assert made.kept == [] and "does not carry them" in logged()
+    assert made.kept == [] and "they are not stored in the detector" in logged()
     for change in (lambda: made.add_references(good), lambda: made.forget("1.png")):
         with pytest.raises(ConfigError, match="does not carry its references"):
             change()

@@ -413,7 +413,7 @@ def test_labels_that_are_none_are_refused(place, detector, tmp_path, table):
         (["--references", "r", "--output", "o", "--rotate-references", "0"], "whole number"),
         (
             ["--references", "r", "--output", "o", "--checkpoints", "c"],
-            "--checkpoints says where trained heads",
+            "--checkpoints is a folder to look up trained heads",
         ),
         (
             ["--references", "r", "--output", "o", "--method", "plus", "--model-name", "m"],

@@ -10,7 +10,7 @@ import torch
 
 from fdsl.evaluation.run_folder import RunFolder
 from fdsl.scoring import NotFinite, Scorer
-from fdsl.store.finished_parts import FinishedParts
+from fdsl.store.finished_categories import FinishedCategories
 from tests.support.constants import ROOT
 from tests.support.ranks import as_command, in_ranks
 from tests.support.small_runs import Place, command, environment, files
@@ -109,7 +109,7 @@ def test_ranks_go_from_one_backbone_to_the_next_together(place):
 @pytest.mark.slow
 def test_a_killed_rank_of_an_ablation_leaves_what_is_finished(place, table, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
-    arguments, plain = place.test(*ABLATED, results="broken"), FinishedParts.save
+    arguments, plain = place.test(*ABLATED, results="broken"), FinishedCategories.save
 
     def action(rank):
         def save(self, depends_on, maps):
@@ -117,7 +117,7 @@ def test_a_killed_rank_of_an_ablation_leaves_what_is_finished(place, table, monk
             if rank == 1:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        FinishedParts.save = save
+        FinishedCategories.save = save
         as_command(test.main, arguments)
 
     codes, _ = of_ranks(place, 2, "broken", action=action)
@@ -128,14 +128,14 @@ def test_a_killed_rank_of_an_ablation_leaves_what_is_finished(place, table, monk
 
 @pytest.mark.slow
 def test_each_category_is_computed_by_one_process(place, monkeypatch):
-    saved, plain = place.folder / "saved", FinishedParts.save
+    saved, plain = place.folder / "saved", FinishedCategories.save
     saved.mkdir()
 
     def save(self, depends_on, maps):
         (saved / f"{os.getpid()}-{len(list(saved.iterdir()))}").touch()
         plain(self, depends_on, maps)
 
-    monkeypatch.setattr(FinishedParts, "save", save)
+    monkeypatch.setattr(FinishedCategories, "save", save)
     assert of_ranks(place, 2, "counted", "--seed", "14")[0] == [0, 0]
     by = [file.name.split("-")[0] for file in saved.iterdir()]
     assert len(by) == 3 and sorted(map(by.count, set(by))) == [1, 2]
@@ -144,7 +144,7 @@ def test_each_category_is_computed_by_one_process(place, monkeypatch):
 @pytest.mark.slow
 def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch):
     monkeypatch.setattr("utils.world.LET_IT_LOG", 0)
-    arguments, plain = place.test(*SEVERAL, results="killed"), FinishedParts.save
+    arguments, plain = place.test(*SEVERAL, results="killed"), FinishedCategories.save
 
     def action(rank):
         def save(self, depends_on, maps):
@@ -152,7 +152,7 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
                 os.kill(os.getpid(), signal.SIGKILL)
             plain(self, depends_on, maps)
 
-        FinishedParts.save = save
+        FinishedCategories.save = save
         as_command(test.main, arguments)
 
     codes, reported = of_ranks(place, 2, "killed", action=action)

@@ -319,7 +319,7 @@ def test_members_of_an_archive_are_scored_as_their_files(place):
 
 @pytest.mark.slow
 def test_what_is_refused(place, monkeypatch):
-    with monkeypatch.context() as patched, pytest.raises(ConfigError, match="need a folder to meet in"):
+    with monkeypatch.context() as patched, pytest.raises(ConfigError, match="need a common folder"):
         patched.setattr(predict, "find_world", lambda: World(0, 2))
         predict.main(place.predict("--format", "json"))
     monkeypatch.setattr("utils.world.LET_IT_LOG", 0)

@@ -82,10 +82,10 @@ def test_a_killed_rank_ends_all_and_the_same_command_goes_on(place, monkeypatch)
     plain = loop.take_step
 
     def action(rank):
-        def take_step(step, batch, found, position, state):
+        def take_step(step, batch, losses, position, state):
             if rank == 1 and position.step == 3:
                 os.kill(os.getpid(), signal.SIGKILL)
-            plain(step, batch, found, position, state)
+            plain(step, batch, losses, position, state)
 
         loop.take_step = take_step
         as_command(train.main, arguments)
@@ -103,15 +103,15 @@ def test_processes_that_drift_apart_are_stopped(place, monkeypatch):
     plain = loop.take_step
 
     def action(rank):
-        def take_step(step, batch, found, position, state):
-            plain(step, batch, found, position, state)
+        def take_step(step, batch, losses, position, state):
+            plain(step, batch, losses, position, state)
             step.method.heads[0].layers[0].weight.data += 1e-3 * rank
 
         loop.take_step = take_step
         as_command(train.main, place.train(*SHORT, checkpoints="drifting"))
 
     codes, reported = of_ranks(place, 2, "drifting", action=action)
-    assert codes == [2, 2] and "have come to different weights after step 4" in reported[0]
+    assert codes == [2, 2] and "have different weights after step 4" in reported[0]
     assert "losses" not in reported[1]
     assert not place.weights("drifting").exists()
 

@@ -9,7 +9,7 @@ import pytest
 
 from fdsl.api import AnomalyDetector
 from fdsl.store.prediction_folder import PredictionFolder
-from fdsl.store.resume_index import TakenUp, maps_digest
+from fdsl.store.resume_index import ResumeIndex, maps_digest
 from tests.support.photographs import draw
 from tests.support.predictions import RUNTIME
 from tests.support.small_runs import command
@@ -126,7 +126,7 @@ def test_what_belongs_to_another_row_ends_what_is_taken_up(tmp_path):
     text = as_lines(a_row(tmp_path, f"{number}.png", [own]) for number, own in enumerate(maps))
     (tmp_path / "rows.jsonl").write_text(text)
     (tmp_path / "base.f32").write_bytes(maps[0] + maps[2] + maps[1])
-    known = TakenUp(tmp_path, keep_maps=True)
+    known = ResumeIndex(tmp_path, keep_maps=True)
     assert len(known) == 1
     assert (tmp_path / "base.f32").read_bytes() == maps[0]
     assert (tmp_path / "rows.jsonl").read_text() == text.splitlines(keepends=True)[0]
@@ -137,12 +137,12 @@ def test_rows_that_are_dropped_take_their_maps_along(tmp_path):
     rows = [a_row(tmp_path, f"{number}.png", [own]) for number, own in enumerate(maps)]
     (tmp_path / "rows.jsonl").write_text(as_lines(rows))
     (tmp_path / "base.f32").write_bytes(b"".join(maps))
-    known = TakenUp(tmp_path, keep_maps=True)
+    known = ResumeIndex(tmp_path, keep_maps=True)
     for name in ("3.png", "1.png"):
         assert known.holds(name, tmp_path / name) and known.has(name)
     assert known.drop_others() == ["0.png", "2.png"]
     assert (tmp_path / "base.f32").read_bytes() == maps[1] + maps[3]
-    again = TakenUp(tmp_path, keep_maps=True)
+    again = ResumeIndex(tmp_path, keep_maps=True)
     assert len(again) == len(known) == 2
     assert again.holds("3.png", tmp_path / "3.png") and not again.holds("0.png", tmp_path / "0.png")
 
@@ -181,7 +181,7 @@ def test_a_row_with_missing_or_wrong_values_is_none(tmp_path, name, value):
     if value is MISSING:
         del wrong[name]
     (tmp_path / "rows.jsonl").write_text(as_lines([right, wrong, a_row(tmp_path, "c.png")]))
-    known = TakenUp(tmp_path, keep_maps=False)
+    known = ResumeIndex(tmp_path, keep_maps=False)
     assert len(known) == 1 and known.holds("a.png", tmp_path / "a.png")
     assert (tmp_path / "rows.jsonl").read_text() == as_lines([right])
 

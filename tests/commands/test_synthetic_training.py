@@ -38,7 +38,7 @@ def test_heads_learn_from_good_photographs_alone(good, tiny_configs, tmp_path):
     file = trained(good, tiny_configs, tmp_path / "one", "--synthetic")
     config = load_checkpoint(file).config
     training = config.training
-    assert config.trained_on == "drawn defects on folder"
+    assert config.trained_on == "synthetic defects on folder"
     count = len(list((good / "train" / "good").iterdir()))
     assert (training.recipe.augmentation, training.recipe.k_shot) == ("synthetic", 1)
     assert sum(training.images.values()) == count - 1
@@ -64,7 +64,7 @@ def test_mixed_learns_from_real_defects_too(datasets, tiny_configs, tmp_path):
     catalogue = open_catalogue("mvtec", datasets[0])
     assert only == sum(len(part) - 1 for part in catalogue.train.values()), "all but the one reference"
     assert mixed == only + sum(map(len, catalogue.test.values()))
-    assert checkpoint.trained_on == "mvtec and drawn defects"
+    assert checkpoint.trained_on == "mvtec and synthetic defects"
 
 
 def test_without_epochs_as_many_as_show_enough_images(good, tiny_configs, tmp_path, monkeypatch):
@@ -87,6 +87,6 @@ def test_another_augmentation_does_not_go_with_it(good, tiny_configs, tmp_path, 
 def test_photographs_that_are_all_references_are_one_sentence(good, tiny_configs, tmp_path):
     count = len(list((good / "train" / "good").iterdir()))
     with pytest.raises(
-        DataError, match="every good image is a reference, so there is none to draw defects on"
+        DataError, match="every normal image is a reference, so there is none for synthetic defects"
     ):
         trained(good, tiny_configs, tmp_path / "one", "--synthetic", "--k-shot", str(count))

@@ -86,7 +86,7 @@ def test_beside_references_it_is_saved_with_the_detector(
     assert scores(plain).keys() == scores(found).keys() and scores(plain) != scores(found)
     assert all(row["threshold"] for row in found)
     report = (tmp_path / "text/report.html").read_text()
-    assert "with likeness to words" in report and "half that of text" in report.replace(
+    assert "with similarity to words" in report and "half that of text" in report.replace(
         "that of text", "that of text"
     )
     no_text_encoder()

@@ -371,7 +371,7 @@ def test_files_that_are_no_detector_are_refused(checkpoint, nearest, tmp_path):
     nearest.save(tmp_path / "part.safetensors")
     content = (tmp_path / "part.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ConfigError, match="not a whole"):
+    with pytest.raises(ConfigError, match="not a complete"):
         AnomalyDetector.load(tmp_path / "cut.safetensors")
 
 
@@ -380,7 +380,7 @@ def test_a_saved_detector_that_lacks_a_tensor_is_refused(nearest, tmp_path, gone
     tensors = nearest.tensors()
     del tensors[gone]
     save_detector(tmp_path / "part.safetensors", tensors, nearest.config, nearest.threshold)
-    with pytest.raises(ConfigError, match="is not a whole detector"):
+    with pytest.raises(ConfigError, match="is not a complete detector"):
         AnomalyDetector.load(tmp_path / "part.safetensors", device="cpu")
 
 

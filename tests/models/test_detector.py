@@ -374,7 +374,7 @@ def test_with_both_methods_a_patch_that_no_window_covers_comes_to_the_common_sca
 ):
     """The base map stands in for it, and was brought to that scale already on its own way to the result."""
     method = Both(trained_like(use_nam=False))
-    method.set_levels((0.2, 0.01))
+    method.set_scales((0.2, 0.01))
     detector = Detector(
         tiny_backbone,
         method,

@@ -29,7 +29,7 @@ def made(backbone, name, windows, references=2, lay=(), **options):
         torch.stack([pictures(references, 5 + n) for n in range(5)], 1) if lay else pictures(references, 1)
     )
     if detector.method.scales:
-        detector.method.set_levels([0.1] * len(detector.method.scales))
+        detector.method.set_scales([0.1] * len(detector.method.scales))
     return detector
 
 

@@ -150,25 +150,25 @@ TEST_ONLY = [
         "an empty checkpoint",
         checkpoint_bytes(lambda _: b""),
         [],
-        ["mvtec.safetensors is not a whole safetensors file"],
+        ["mvtec.safetensors is not a complete safetensors file"],
     ),
     (
         "half a checkpoint",
         checkpoint_bytes(lambda whole: whole[: len(whole) // 2]),
         [],
-        ["not a whole safetensors file"],
+        ["not a complete safetensors file"],
     ),
     (
         "a header that lies about its size",
         checkpoint_bytes(lambda whole: (2**60).to_bytes(8, "little") + whole[8:]),
         [],
-        ["not a whole safetensors file"],
+        ["not a complete safetensors file"],
     ),
     (
         "a header that lies about a tensor",
         header(lambda head: head["heads.0.layers.0.weight"].update(shape=[2**40])),
         [],
-        ["not a whole safetensors file"],
+        ["not a complete safetensors file"],
     ),
     (
         "tensors that overlap",
@@ -178,15 +178,15 @@ TEST_ONLY = [
             )
         ),
         [],
-        ["not a whole safetensors file"],
+        ["not a complete safetensors file"],
     ),
     (
         "metadata that is no JSON",
         header(lambda head: head["__metadata__"].update(fdsl="{")),
         [],
-        ["not a whole safetensors file"],
+        ["not a complete safetensors file"],
     ),
-    ("no metadata", header(lambda head: head.pop("__metadata__")), [], ["does not say how it was trained"]),
+    ("no metadata", header(lambda head: head.pop("__metadata__")), [], ["has no training configuration"]),
     (
         "another format",
         header(

@@ -14,7 +14,7 @@ from fdsl.evaluation import single_pass
 from fdsl.evaluation import write_results as reporting
 from fdsl.flags.arguments import save_interval
 from fdsl.store.checkpoint import load_checkpoint
-from fdsl.store.finished_parts import FinishedParts
+from fdsl.store.finished_categories import FinishedCategories
 from fdsl.store.training_state import Position, TrainingState
 from fdsl.training import step as training_step
 from tests.support.run_config import heads_of
@@ -197,7 +197,7 @@ def test_a_state_with_values_that_are_not_finite_never_replaces_a_good_one(tmp_p
     with torch.no_grad():
         module.line.weight[0, 0] = float("nan")
     with pytest.raises(
-        ConfigError, match="not finite .heads.line.weight. after step 3; the state after step 2 is kept"
+        ConfigError, match="not finite .heads.line.weight. after step 3; the state after step 2 is stored"
     ):
         state.save(module, optimizer, Position(1, 2, [(0, 0, 0, 0, 0)] * 3), "float32")
     assert state.file.read_bytes() == before
@@ -269,7 +269,7 @@ def test_an_interrupted_test_run_goes_on_with_the_next_category(
     with monkeypatch.context() as patch:
         after(patch, single_pass, "compute_category", 3 - finished)
         test.main(arguments)
-    assert logged().count("taken from what is finished") == finished
+    assert logged().count("finished before.") == finished
     found = place.run_folder(tmp_path)
     assert files(found) == files(place.run_folder()) and (found / "report.html").is_file()
 
@@ -300,7 +300,7 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(
         with pytest.raises(Fault):
             test.main(arguments)
     folder = own.run_folder(tmp_path / "results")
-    parts = sorted((folder / FinishedParts.NAME).iterdir())
+    parts = sorted((folder / FinishedCategories.NAME).iterdir())
     assert len(parts) == 2
     parts[0].write_bytes(parts[0].read_bytes()[:-30])
     photo = own.data / "cup/test/spot/000.png"
@@ -316,7 +316,7 @@ def test_parts_of_other_settings_or_files_and_damaged_ones_are_not_taken(
         after(patch, single_pass, "compute_category", 0)
         with pytest.raises(Fault):
             test.main([*arguments, "--force", "--no-resume"])
-    assert not list((folder / FinishedParts.NAME).iterdir())
+    assert not list((folder / FinishedCategories.NAME).iterdir())
 
 
 def test_maps_are_taken_only_where_all_that_they_depend_on_is_the_same(place):

@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_stops_with_step_files_and_the_last_good_state
             train.main(arguments)
     reported = str(caught.value)
     assert "not finite at step 4 (images " in reported and reported.count(".png") == 4
-    assert "the state after step 2 is kept in" in reported and "--learning-rate" in reported
+    assert "the state after step 2 is stored in" in reported and "--learning-rate" in reported
     train.main(arguments)
     assert files(tmp_path / "m") == files(place.folder / "checkpoints/m")
 

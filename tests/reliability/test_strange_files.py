@@ -23,7 +23,7 @@ from fdsl.scoring import NotFinite
 from fdsl.store.checkpoint import load_checkpoint
 from fdsl.store.detector_file import METADATA_KEY
 from fdsl.store.maps import load_maps
-from fdsl.store.resume_index import TakenUp
+from fdsl.store.resume_index import ResumeIndex
 from fdsl.store.training_state import METADATA_KEY as UNFINISHED
 from fdsl.store.training_state import TrainingState
 from models.methods.fdsl import Fdsl
@@ -300,7 +300,7 @@ def test_damaged_journals(data, content):
     for text in (content, made_up.encode("utf-8", "surrogatepass"), DEEP.encode() + b"\n"):
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "rows.jsonl").write_bytes(text)
-            taken_up = TakenUp(Path(folder), keep_maps=False)
+            taken_up = ResumeIndex(Path(folder), keep_maps=False)
             taken_up.holds("a.png", Path(folder) / "rows.jsonl")
             taken_up.drop_others()
 

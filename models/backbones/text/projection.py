@@ -1,9 +1,9 @@
 """Patch tokens in the space that CLIP's image and text embeddings share.
 
-The last block is gone through once more, with the values standing in for queries and keys: a patch then
-gathers from patches that are like it, and stays where it is. Its own attention mixes what lies anywhere into
-each token, which serves the image embedding and blurs a map. What follows is CLIP's own: the rest of the
-block, the last norm, the projection.
+The last block is computed once more, with the values as queries and keys: a patch then attends to patches
+that are similar, and stays local. The block's own attention mixes all patches into each token, which serves
+the image embedding and blurs a map. The rest is CLIP's own: the rest of the block, the last norm, the
+projection.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ def refuse_without_projection(visual: VisionTransformer) -> None:
     plain = type(block) is ResidualAttentionBlock and isinstance(block.attn, PackedAttention)
     if not plain or visual.attn_pool is not None or visual.proj is None:
         raise ModelError(
-            "The image encoder is not built as CLIP's is, so that its patches cannot be compared with text; "
-            "choose for instance ViT-L-14-336-quickgelu, or leave text out."
+            "The image encoder is not built like CLIP's, so its patches cannot be compared with text; choose "
+            "for instance ViT-L-14-336-quickgelu, or leave text out."
         )
 
 
 @contextmanager
 def what_enters(block: nn.Module) -> Iterator[list[Tensor]]:
-    """Within it the tokens (B,1+n,C) that enter a block are put on the list."""
+    """Within it the tokens (B,1+n,C) that enter a block are appended to the list."""
     entered: list[Tensor] = []
     hook = block.register_forward_pre_hook(lambda _, inputs: entered.append(inputs[0]))
     try:
@@ -42,7 +42,7 @@ def what_enters(block: nn.Module) -> Iterator[list[Tensor]]:
 
 
 def projected_tokens(visual: VisionTransformer, entering: Tensor) -> Tensor:
-    """What enters the last block (B,1+n,C), class token first -> patch tokens (B,n,D) of unit length,
+    """Tokens that enter the last block (B,1+n,C), class token first -> patch tokens (B,n,D) of unit length,
     float32."""
     block = visual.transformer.resblocks[-1]
     tokens = entering + block.ls_1(value_value_attention(block.attn, block.ln_1(entering)))

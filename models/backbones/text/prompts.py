@@ -1,6 +1,7 @@
-"""Where normal and damaged lie among CLIP's text embeddings: state words in templates (docs/methods.md).
+"""Text prompts, state words in templates, and the directions of normal and damaged that they give
+(docs/methods.md).
 
-The words are those that WinCLIP (Jeong et al., CVPR 2023) and its followers use; the templates are ours.
+The words are those of WinCLIP (Jeong et al., CVPR 2023) and its followers; the templates are ours.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ Encode = Callable[[Sequence[str]], Tensor]  # sentences -> (n,D) of unit length
 
 
 def sentences(thing: str, states: Sequence[str]) -> list[str]:
-    """Every state of `thing` in every template. A state is a word that stands before it, or holds {} where
-    it is to stand."""
+    """Every state of `thing` in every template. A state is a word before the thing, or has {} in its
+    place."""
     phrases = [state if "{}" in state else f"{state} {{}}" for state in states]
     return [
         template.replace("{}", phrase.replace("{}", thing)) for phrase in phrases for template in TEMPLATES
@@ -44,15 +45,14 @@ def sentences(thing: str, states: Sequence[str]) -> list[str]:
 
 
 def directions(encode: Encode, options: MethodConfig) -> Tensor:
-    """The directions (2,D) of normal and of damaged, float32: the mean over their sentences, of unit
-    length."""
+    """The directions (2,D) of normal and damaged, float32: the means of their sentences, of unit length."""
     kinds = (options.normal_words or NORMAL_WORDS), (options.damaged_words or DAMAGED_WORDS)
     means = [encode(sentences(options.object, states)).float().mean(0) for states in kinds]
     return F.normalize(torch.stack(means), dim=-1)
 
 
 def object_of(category: str) -> str:
-    """What the photographs of a category show, by its name."""
+    """The object of a category, from its name."""
     return category.replace("_", " ").strip() or OBJECT
 
 

@@ -1,4 +1,4 @@
-"""CLIP's text encoder, as long as sentences are encoded: built, filled, used and let go.
+"""CLIP's text encoder, which is loaded only while sentences are encoded.
 
 It is a whole CLIP of open_clip with the smallest possible image encoder, so that open_clip's own
 `encode_text` does the work.
@@ -33,11 +33,10 @@ CURE = "take a CLIP of open_clip whose text encoder is its own, for instance ViT
 def text_encoder(
     model: str, pretrained: str, model_config: str | None = None
 ) -> Callable[[Sequence[str]], Tensor]:
-    """What gives the text embeddings (n,D) of sentences, of unit length, float32, on the CPU; the encoder
-    lives as long as it does.
+    """A function from sentences to their text embeddings (n,D) of unit length, float32, on the CPU.
 
     The arguments are those of `load_open_clip`: one set of weights holds both encoders. Raises ModelError for
-    a model without such a text encoder, weights that hold none or cannot be fetched.
+    a model without such a text encoder, and for weights that hold none or cannot be fetched.
     """
     if model_config is not None:
         register_model_configs(model_config)
@@ -57,20 +56,13 @@ def _refuse_other_encoders(model: str) -> None:
     """ModelError for a model whose encoders are not both open_clip's own."""
     config = open_clip.get_model_config(model) if model in open_clip.list_models() else {}
     text, vision = config.get("text_cfg", {}), config.get("vision_cfg", {})
-    strange = [
-        what
-        for what, there in (
-            ("an image encoder of timm", "timm_model_name" in vision),
-            (
-                "a text encoder or a tokenizer that open_clip does not hold",
-                any("hf_" in name for name in text),
-            ),
-            ("a text encoder that writes captions", "multimodal_cfg" in config),
-        )
-        if there
-    ]
-    if strange:
-        raise ModelError(f"--model {one_line(model, 120)} has {strange[0]}; for text {CURE}.")
+    others = {
+        "an image encoder of timm": "timm_model_name" in vision,
+        "a text encoder or a tokenizer that is not open_clip's": any("hf_" in name for name in text),
+        "a text encoder that writes captions": "multimodal_cfg" in config,
+    }
+    if other := next((what for what, present in others.items() if present), ""):
+        raise ModelError(f"--model {one_line(model, 120)} has {other}; for text {CURE}.")
 
 
 def untrained_clip(model: str) -> open_clip.CLIP:
@@ -91,10 +83,10 @@ def _new_clip(model: str) -> open_clip.CLIP:
             f"--model {model}: its text encoder cannot be built from its open_clip configuration "
             f"({first_line(error)})."
         ) from error
-    known, needed = len(of_text(clip.state_dict())[VOCABULARY]), tokenizer_of(model).vocab_size
-    if known != needed:
+    tokens, needed = len(of_text(clip.state_dict())[VOCABULARY]), tokenizer_of(model).vocab_size
+    if tokens != needed:
         raise ModelError(
-            f"--model {model}: its text encoder has {known} tokens, and open_clip's tokenizer has {needed}; "
+            f"--model {model}: its text encoder has {tokens} tokens, and open_clip's tokenizer has {needed}; "
             f"{CURE}."
         )
     return clip
@@ -102,14 +94,14 @@ def _new_clip(model: str) -> open_clip.CLIP:
 
 @cache
 def tokenizer_of(model: str) -> open_clip.SimpleTokenizer:
-    """open_clip's tokenizer for a model, whose vocabulary is a file of the package."""
+    """open_clip's tokenizer for a model; its vocabulary is a file of the package."""
     with quiet():
         return open_clip.get_tokenizer(model)
 
 
 def of_text(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What of a whole CLIP's state dict, in open_clip's names, is of its text encoder: without `visual.*`,
-    and without the prefix `text.` of later models."""
+    """The text encoder's part of a whole CLIP's state dict, in open_clip's names: without `visual.*`, and
+    without the prefix `text.` of later models."""
     prefix = _prefix(state)
     return {
         name.removeprefix(prefix): value
@@ -119,7 +111,7 @@ def of_text(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _prefix(state: dict[str, Tensor]) -> str:
-    """What the names of the text encoder begin with."""
+    """The prefix of the text encoder's names."""
     return "text." if any(name.startswith("text.") for name in state) else ""
 
 
@@ -143,11 +135,9 @@ def read_text_encoder(file: Path) -> dict[str, Tensor]:
 def clip_of_file(model: str, file: Path) -> open_clip.CLIP:
     """A CLIP whose text encoder has the file's weights."""
     encoder, clip = read_text_encoder(file), untrained_clip(model)
-    whole = clip.state_dict()
-    own = _prefix(whole)
-    text = of_text(whole)
-    kept = {name: value for name, value in whole.items() if name.removeprefix(own) not in text}
-    fill_strictly(
-        clip, kept | {f"{own}{name}": value for name, value in encoder.items()}, str(file), "text encoder"
-    )
+    state = clip.state_dict()
+    prefix, text = _prefix(state), of_text(state)
+    others = {name: value for name, value in state.items() if name.removeprefix(prefix) not in text}
+    named = {f"{prefix}{name}": value for name, value in encoder.items()}
+    fill_strictly(clip, others | named, str(file), "text encoder")
     return clip

@@ -1,1 +1,1 @@
-"""Weights read from files without executing anything, checked and named."""
+"""Weights files: read without executing anything, checked, and brought to one set of names."""

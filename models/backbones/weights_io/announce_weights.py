@@ -1,4 +1,4 @@
-"""Weights that a hub has: how large they are and where they come from, before they are fetched."""
+"""Weights on a hub: their size and address are logged before they are fetched."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from utils.errors import ModelError
 from utils.text import first_line
 
 logger = logging.getLogger("fdsl")
-PATIENCE = 5  # seconds until a hub that does not answer is given up
+PATIENCE = 5  # seconds to wait for a hub's answer
 
 
 def announce(weights: str, repository: str, names: Sequence[str], shape: Callable[[], nn.Module]) -> None:
     """Logs size and address of the first of these files that the hub's repository has, unless one is in the
-    cache. ModelError, with what to download, where the hub does not answer within PATIENCE; what it answers
-    otherwise is left to whoever fetches. `shape` gives the model on the meta device, whose float32 tensors
-    are about as large as the file."""
+    cache. ModelError, with the file to download, where the hub does not answer within PATIENCE; other errors
+    are left to `fetched`. `shape` gives the model on the meta device, whose float32 tensors are about as
+    large as the file."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
 
@@ -53,8 +53,8 @@ def _size(size: int) -> str:
 
 
 def fetched(load: Callable[[], Any], weights: str, file: str) -> Any:
-    """What `load` gives once it has fetched the weights; ModelError, with the file to download, where it
-    cannot."""
+    """The result of `load`, which fetches the weights; ModelError, with the file to download, where it
+    fails."""
     try:
         with quiet():
             return load()
@@ -69,8 +69,8 @@ def fetched(load: Callable[[], Any], weights: str, file: str) -> Any:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """timm, open_clip and their hub report to the root logger, by warnings and by print; what matters is
-    logged by us."""
+    """Within it timm, open_clip and their hub are silent, which log to the root logger, warn and print; this
+    project logs what matters."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -1,4 +1,4 @@
-"""Weights of an image encoder: read from files without executing anything, checked, and distinguished."""
+"""The weights of an image encoder: read from files without executing anything, checked, and fingerprinted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FINGERPRINT_STRIDE = 1009  # a prime, so that the sampled entries do not line up
 def fingerprint(state: dict[str, Tensor]) -> str:
     """Hex digest of a state dict's names, shapes and a strided sample of its float32 values.
 
-    Tells one set of weights from another in milliseconds; not a defence against forgery.
+    Distinguishes sets of weights in milliseconds; not a defence against forgery.
     """
     digest = hashlib.sha256()
     for name in sorted(state):
@@ -44,7 +44,7 @@ def read_image_encoder(file: Path) -> dict[str, Tensor]:
         encoder = to_open_clip(state)
         if "proj" not in encoder:
             raise ModelError(
-                f"--pretrained {file} holds no {PROJECTION}: it is the image encoder alone; fetch the "
+                f"--pretrained {file} holds no {PROJECTION}: it is only the image encoder; fetch the "
                 "model.safetensors of the whole CLIP."
             )
     else:
@@ -55,8 +55,7 @@ def read_image_encoder(file: Path) -> dict[str, Tensor]:
 
 
 def fill_image_encoder(visual: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """Loads `state` strictly into the encoder, in float32 whatever it is stored in; its position table may be
-    of any square grid.
+    """Loads `state` strictly into the encoder, in float32; its position table may be of any square grid.
 
     Raises ModelError with the missing, unexpected or misshapen names.
     """
@@ -75,9 +74,8 @@ def fill_image_encoder(visual: nn.Module, state: dict[str, Tensor], source: str)
 def fill_strictly(
     encoder: nn.Module, state: dict[str, Tensor], source: str, what: str = "image encoder"
 ) -> None:
-    """Loads `state` into the encoder, in float32 whatever it is stored in; ModelError, which calls it `what`,
-    with the names that are missing, unexpected, misshapen or not finite, or for
-    nothing but zeros."""
+    """Loads `state` into the encoder, in float32; ModelError, which calls the encoder `what`, with the names
+    that are missing, unexpected, misshapen or not finite, or for nothing but zeros."""
     own = encoder.state_dict()
     fits = {name for name in own if name in state and state[name].shape == own[name].shape}
     faults = {
@@ -98,6 +96,6 @@ def fill_strictly(
 
 
 def _some(names: list[str]) -> str:
-    """The first five of some names, and how many more there are."""
+    """The first five names, and the number of the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return one_line(", ".join(name[:60] for name in names[:5]), 320) + more

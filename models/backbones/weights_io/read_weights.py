@@ -1,4 +1,4 @@
-"""State dicts from weights files of strangers: nothing in them is executed, and what comes back is plain."""
+"""State dicts from untrusted weights files: nothing is executed, and only plain tensors are returned."""
 
 from __future__ import annotations
 
@@ -20,25 +20,15 @@ from utils.text import one_line
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 FETCH = "fetch the model's .safetensors file, or save its tensors alone"
-# Where trainings keep a model's tensors, the averaged ones first, as timm takes them.
+# The keys under which training programs store a model's tensors, the averaged ones first, as in timm.
 WRAPPINGS = (
     *("state_dict_ema", "model_ema", "ema", "teacher", "target_encoder", "state_dict", "model_state_dict"),
-    *(
-        "model_state",
-        "model",
-        "module",
-        "network",
-        "net",
-        "backbone",
-        "encoder",
-        "student",
-        "weights",
-        "params",
-    ),
+    *("model_state", "model", "module", "network", "net", "backbone", "encoder", "student", "weights"),
+    "params",
 )
 DEEPEST = 4  # dictionaries within dictionaries
 AVERAGED = re.compile(r"\b(teacher|ema|target)")
-# The patches' weights by the names of open_clip, of timm and Meta, and of transformers.
+# Names of the patch embedding's weights in open_clip, in timm and Meta's code, and in transformers.
 PATCHES = (
     *("visual.trunk.patch_embed.proj.weight", "visual.patch_embed.proj.weight", "visual.conv1.weight"),
     *("vision_model.embeddings.patch_embedding.weight", "patch_embed.proj.weight"),
@@ -49,8 +39,8 @@ logger = logging.getLogger("fdsl")
 
 def read_state(file: Path, prefix: str = "") -> dict[str, Tensor]:
     """Name -> dense tensor in memory, of a safetensors or torch file or a TorchScript archive; of the last
-    those with `prefix`, where there are some. What a training wraps a model in (`model`, `teacher`,
-    `backbone.`, `module.`, `_orig_mod.`) is taken off.
+    only those with `prefix`, if there are any. Keys and prefixes of training programs (`model`, `teacher`,
+    `backbone.`, `module.`, `_orig_mod.`) are removed.
 
     Raises ModelError, one sentence that names the file.
     """
@@ -58,7 +48,7 @@ def read_state(file: Path, prefix: str = "") -> dict[str, Tensor]:
 
     where = f"--pretrained {one_line(file, 300)}"
     try:
-        with warnings.catch_warnings(action="ignore"):  # of torch, on kinds of tensors that are refused here
+        with warnings.catch_warnings(action="ignore"):  # torch's, on kinds of tensors that are refused here
             state = _read(file, prefix)
     except (SafetensorError, BadZipFile, RuntimeError, OSError, ValueError, EOFError, LookupError) as error:
         raise ModelError(f"{where} is not a plain weights file ({_reason(error)}); {FETCH}.") from error
@@ -84,8 +74,7 @@ def read_state(file: Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def _unwrapped(content: Any) -> tuple[Any, list[str]]:
-    """The innermost of the dictionaries that a training keeps a model's tensors in, and the keys on the
-    way."""
+    """The innermost dictionary under the keys WRAPPINGS, and the path of keys to it."""
     keys: list[str] = []
     while isinstance(content, dict) and len(keys) < DEEPEST:
         inner = next((key for key in WRAPPINGS if isinstance(content.get(key), dict)), None)
@@ -97,17 +86,17 @@ def _unwrapped(content: Any) -> tuple[Any, list[str]]:
 
 
 def _prefix(state: Mapping[str, Any]) -> str:
-    """What stands before each name of the image model, or of the CLIP that it is part of; "" for nothing. Of
-    a teacher and its student the teacher's, which their authors publish."""
+    """The prefix of the names of the image model, or of the CLIP that it is part of; "" for none. Of a
+    teacher and its student the teacher's, which their authors publish."""
     for last in PATCHES:
-        found = [name.removesuffix(last) for name in state if name == last or name.endswith(f".{last}")]
-        if found:
-            return min(found, key=lambda one: (not AVERAGED.search(one) and one != "", len(one), one))
+        prefixes = [name.removesuffix(last) for name in state if name == last or name.endswith(f".{last}")]
+        if prefixes:
+            return min(prefixes, key=lambda one: (not AVERAGED.search(one) and one != "", len(one), one))
     return ""
 
 
 def refused_object(error: BaseException) -> str:
-    """What a torch file holds besides tensors, in our own words: PyTorch's advise to run it."""
+    """What a torch file holds besides tensors, in our own words: PyTorch's message advises to run it."""
     named = re.search(r"GLOBAL ([A-Za-z_][\w.]{0,80})", str(error))
     if named:
         return f"it holds a Python object ({named[1]}), and nothing in a file is executed here"
@@ -126,15 +115,15 @@ def _read(file: Path, prefix: str) -> Any:
 
 
 def first_in_cache(repository: str, names: Sequence[str]) -> Path | None:
-    """The first of these files of a hub's repository that was fetched before; None where none was."""
+    """The first of these files of a hub's repository that is in the cache, or None."""
     from huggingface_hub import try_to_load_from_cache
 
-    found = (try_to_load_from_cache(repository, name) for name in names)
-    return next((Path(place) for place in found if isinstance(place, str)), None)
+    paths = (try_to_load_from_cache(repository, name) for name in names)
+    return next((Path(path) for path in paths if isinstance(path, str)), None)
 
 
 def refuse_other_numbers(state: dict[str, Tensor], file: Path) -> None:
-    """ModelError for weights that are no floats of 16, 32 or 64 bits, by name."""
+    """ModelError, with the name, for weights that are no floats of 16, 32 or 64 bits."""
     for name, value in state.items():
         if value.dtype not in FLOATS:
             kind = str(value.dtype).removeprefix("torch.")

@@ -1,6 +1,6 @@
 """Tensors of a TorchScript archive, as OpenAI publishes CLIP, read without running anything of it.
 
-Such a file is a zip archive: data.pkl says which module holds which tensor, data/KEY holds a tensor's bytes,
+Such a file is a zip archive: data.pkl lists the tensors of each module, data/KEY holds a tensor's bytes, and
 code/ holds the program, which is not read. data.pkl is read by an unpickler that allows six names.
 """
 
@@ -19,7 +19,7 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-MARK = "/constants.pkl"  # what such an archive has and torch.save's has not
+MARK = "/constants.pkl"  # a file of such an archive that torch.save does not write
 TABLE = "/data.pkl"
 LARGEST_TABLE = 64 * 2**20  # bytes of data.pkl; OpenAI's largest has 0.2 million
 DEEPEST = 32  # modules within modules
@@ -37,7 +37,7 @@ STORAGES = {
 
 @dataclass(frozen=True)
 class Stored:
-    """Where a tensor lies: the key of its bytes, its type, first element, shape and strides."""
+    """A tensor in the archive: the key of its bytes, its type, first element, shape and strides."""
 
     key: str
     dtype: torch.dtype
@@ -57,7 +57,7 @@ class Module:
 
 
 class Call:
-    """A function that data.pkl may name; nothing can be set on it."""
+    """A function that data.pkl may name and not change."""
 
     __slots__ = ("_function",)
 
@@ -76,7 +76,7 @@ class TableReader(pickle.Unpickler):
 
     def __init__(self, stream: IO[bytes]) -> None:
         super().__init__(stream)
-        self._module = type("Module", (Module,), {})  # of this file alone, whatever is set on it
+        self._module = type("Module", (Module,), {})  # a class per file: the file may set attributes on it
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "__torch__" or module.startswith("__torch__."):
@@ -118,7 +118,7 @@ def is_script_archive(file: Path) -> bool:
 def read_script_archive(file: Path, prefix: str) -> dict[str, Tensor]:
     """Name with dots -> tensor, of those whose name begins with `prefix`; of all where none does.
 
-    Raises ValueError, KeyError, zipfile.BadZipFile or an unpickler's error for a file that is not whole.
+    Raises ValueError, KeyError, zipfile.BadZipFile or an unpickler's error for a broken file.
     """
     with zipfile.ZipFile(file) as archive:
         folder = next(name for name in archive.namelist() if name.endswith(MARK)).removesuffix(MARK)
@@ -126,52 +126,52 @@ def read_script_archive(file: Path, prefix: str) -> dict[str, Tensor]:
         if table.file_size > LARGEST_TABLE or table.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"its table takes {table.file_size:,} bytes")
         content = archive.read(table)
-        _refuse_far_places(content)
+        _refuse_large_memo(content)
         root = TableReader(io.BytesIO(content)).load()
-        found = _tensors_of(root)
-        chosen = {name: stored for name, stored in found.items() if name.startswith(prefix)} or found
+        tensors = _tensors_of(root)
+        chosen = {name: stored for name, stored in tensors.items() if name.startswith(prefix)} or tensors
         return {name: _load(archive, folder, stored) for name, stored in chosen.items()}
 
 
-def _refuse_far_places(table: bytes) -> None:
-    """ValueError where data.pkl puts something into a place that its length has no need of: the unpickler
-    would make room for all places before it."""
-    for opcode, place, _ in pickletools.genops(table):
-        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place or 0) > len(table):
-            raise ValueError(f"its table asks for {int(place or 0):,} places")
+def _refuse_large_memo(table: bytes) -> None:
+    """ValueError where data.pkl uses a memo index above its own length: the unpickler would allocate memory
+    for all indices below it."""
+    for opcode, index, _ in pickletools.genops(table):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(index or 0) > len(table):
+            raise ValueError(f"its table asks for {int(index or 0):,} places")
 
 
 def _tensors_of(root: object) -> dict[str, Stored]:
     """All tensors below a module, each module once."""
     if not isinstance(root, Module):
         raise ValueError("it holds no module")
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     seen = {id(root)}
     waiting = [("", root, 0)]
     while waiting:
         prefix, module, depth = waiting.pop()
         for name, part in module.parts.items():
             if isinstance(part, Stored):
-                found[f"{prefix}{name}"] = part
+                tensors[f"{prefix}{name}"] = part
             elif isinstance(part, Module) and id(part) not in seen and depth < DEEPEST:
                 seen.add(id(part))
                 waiting.append((f"{prefix}{name}.", part, depth + 1))
-    return found
+    return tensors
 
 
 def _load(archive: zipfile.ZipFile, folder: str, stored: Stored) -> Tensor:
-    """A tensor with memory of its own; its bytes must be there, and no more values than they hold."""
+    """The tensor, copied; ValueError where its bytes do not hold all its values."""
     record = archive.getinfo(f"{folder}/data/{stored.key}")
     if record.compress_type != zipfile.ZIP_STORED:
         raise ValueError(f"the bytes of tensor {stored.key} are packed")
-    held = record.file_size // stored.dtype.itemsize
+    available = record.file_size // stored.dtype.itemsize
     reach = sum((size - 1) * stride for size, stride in zip(stored.shape, stored.strides, strict=True))
     count = 1
     for size in stored.shape:
         count *= size
     if count == 0:
         return torch.empty(stored.shape, dtype=stored.dtype)
-    if count > held or stored.offset + reach >= held:
-        raise ValueError(f"tensor {stored.key} says more values than it holds")
-    values = torch.frombuffer(bytearray(archive.read(record)), dtype=stored.dtype, count=held)
+    if count > available or stored.offset + reach >= available:
+        raise ValueError(f"tensor {stored.key} claims more values than it has bytes for")
+    values = torch.frombuffer(bytearray(archive.read(record)), dtype=stored.dtype, count=available)
     return values.as_strided(stored.shape, stored.strides, stored.offset)

@@ -1,4 +1,4 @@
-"""CLIP's encoders in the names of transformers (`vision_model.*`, `text_model.*`), brought to open_clip's."""
+"""The names of CLIP's encoders: from transformers' (`vision_model.*`, `text_model.*`) to open_clip's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 PREFIX, TEXT_PREFIX = "vision_model.", "text_model."
 PROJECTION, TEXT_PROJECTION = "visual_projection.weight", "text_projection.weight"
-NOT_WEIGHTS = "embeddings.position_ids"  # a list of numbers that older files hold
+NOT_WEIGHTS = "embeddings.position_ids"  # a list of indices in older files
 OUTSIDE = {
     "embeddings.class_embedding": "class_embedding",
     "embeddings.patch_embedding.weight": "conv1.weight",
@@ -43,24 +43,24 @@ def is_of_transformers(state: dict[str, Tensor]) -> bool:
 
 def to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """The image encoder's state dict in open_clip's names, from a whole CLIP or its image encoder in
-    transformers'. Names that no CLIP has stay as they are, for the encoder to refuse."""
-    found = _renamed(state, PREFIX, OUTSIDE)
+    transformers'. Unknown names stay as they are, for the encoder to refuse."""
+    renamed = _renamed(state, PREFIX, OUTSIDE)
     if PROJECTION in state and state[PROJECTION].dim() == 2:
-        found["proj"] = state[PROJECTION].T.contiguous()
-    return found
+        renamed["proj"] = state[PROJECTION].T.contiguous()
+    return renamed
 
 
 def text_to_open_clip(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same of the text encoder of a whole CLIP."""
-    found = _renamed(state, TEXT_PREFIX, OUTSIDE_TEXT)
+    """The same for the text encoder of a whole CLIP."""
+    renamed = _renamed(state, TEXT_PREFIX, OUTSIDE_TEXT)
     if TEXT_PROJECTION in state and state[TEXT_PROJECTION].dim() == 2:
-        found["text_projection"] = state[TEXT_PROJECTION].T.contiguous()
-    return found
+        renamed["text_projection"] = state[TEXT_PROJECTION].T.contiguous()
+    return renamed
 
 
 def _renamed(state: dict[str, Tensor], prefix: str, outside: dict[str, str]) -> dict[str, Tensor]:
-    """What of a state dict has the prefix, in open_clip's names; `outside`: those that lie in no block."""
-    found: dict[str, Tensor] = {}
+    """The tensors with the prefix, in open_clip's names; `outside`: names outside of blocks."""
+    renamed: dict[str, Tensor] = {}
     packed: dict[tuple[str, str], dict[str, Tensor]] = {}
     for name, value in state.items():
         inner = name.removeprefix(prefix)
@@ -70,12 +70,12 @@ def _renamed(state: dict[str, Tensor], prefix: str, outside: dict[str, str]) -> 
         if block and block[2] in PACKED:
             packed.setdefault((block[1], block[3]), {})[block[2]] = value
         elif block and block[2] in INSIDE:
-            found[f"transformer.resblocks.{block[1]}.{INSIDE[block[2]]}.{block[3]}"] = value
+            renamed[f"transformer.resblocks.{block[1]}.{INSIDE[block[2]]}.{block[3]}"] = value
         else:
-            found[outside.get(inner, inner)] = value
+            renamed[outside.get(inner, inner)] = value
     for (layer, kind), parts in packed.items():
         shapes = {(part.shape, part.dtype) for part in parts.values()}
         if set(parts) == set(PACKED) and len(shapes) == 1 and parts[PACKED[0]].dim() in (1, 2):
             name = f"transformer.resblocks.{layer}.attn.in_proj_{kind}"
-            found[name] = torch.cat([parts[part] for part in PACKED])
-    return found
+            renamed[name] = torch.cat([parts[part] for part in PACKED])
+    return renamed

@@ -1,4 +1,4 @@
-"""ViT, DINOv2 and DINOv3 in the names of transformers, brought to those of Meta, which timm reads."""
+"""The names of ViT, DINOv2 and DINOv3: from transformers' to Meta's, which timm reads."""
 
 from __future__ import annotations
 
@@ -43,11 +43,10 @@ def is_vit_of_transformers(state: dict[str, Tensor]) -> bool:
 
 
 def to_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict in Meta's names. Names that no such model has stay as they are, for the encoder to
-    refuse."""
-    of_third = PATCHES[1] in state
+    """The state dict in Meta's names. Unknown names stay as they are, for the encoder to refuse."""
+    is_dinov3 = PATCHES[1] in state
     inside = INSIDE | (GATED if any(".mlp.gate_proj." in name for name in state) else {})
-    found: dict[str, Tensor] = {}
+    renamed: dict[str, Tensor] = {}
     packed: dict[tuple[str, str], dict[int, Tensor]] = {}
     for name, value in state.items():
         block = BLOCK.fullmatch(name)
@@ -55,18 +54,18 @@ def to_meta(state: dict[str, Tensor]) -> dict[str, Tensor]:
             packed.setdefault((block[1], block[3]), {})[PACKED[block[2]]] = value
         elif block:
             part = inside.get(block[2], block[2])
-            found[f"blocks.{block[1]}.{part}{f'.{block[3]}' if block[3] else ''}"] = value
+            renamed[f"blocks.{block[1]}.{part}{f'.{block[3]}' if block[3] else ''}"] = value
         elif name.startswith("embeddings.patch_embeddings."):
-            found[f"patch_embed.proj.{name.rpartition('.')[2]}"] = value
+            renamed[f"patch_embed.proj.{name.rpartition('.')[2]}"] = value
         elif name == "embeddings.register_tokens":
-            found["storage_tokens" if of_third else "register_tokens"] = value
+            renamed["storage_tokens" if is_dinov3 else "register_tokens"] = value
         elif not name.startswith(("pooler.", "classifier.")):
-            found[OUTSIDE.get(name, name)] = value
+            renamed[OUTSIDE.get(name, name)] = value
     for (layer, kind), parts in packed.items():
-        if kind == "bias" and set(parts) == {0, 2}:  # DINOv3's keys have none
+        if kind == "bias" and set(parts) == {0, 2}:  # DINOv3's keys have no bias
             parts[1] = torch.zeros_like(parts[0])
         if set(parts) == {0, 1, 2} and len({(part.shape, part.dtype) for part in parts.values()}) == 1:
-            found[f"blocks.{layer}.attn.qkv.{kind}"] = torch.cat([parts[place] for place in range(3)])
-    if "register_tokens" in found:  # timm recognises Meta's DINOv2 with registers by its mask token
-        found.setdefault("mask_token", torch.zeros(1, found["register_tokens"].shape[-1]))
-    return found
+            renamed[f"blocks.{layer}.attn.qkv.{kind}"] = torch.cat([parts[place] for place in range(3)])
+    if "register_tokens" in renamed:  # timm recognises Meta's DINOv2 with registers by its mask token
+        renamed.setdefault("mask_token", torch.zeros(1, renamed["register_tokens"].shape[-1]))
+    return renamed

@@ -49,7 +49,7 @@ def both(block, tmp_path):
         custom_translation_table=onnx_operators.fused_operators(),
         verbose=False,
     )
-    onnx_operators.hand_on_thirds(program.model)
+    onnx_operators.unpack_attention(program.model)
     program.save(tmp_path / "block.onnx")
     nodes = onnx.load(tmp_path / "block.onnx").graph.node
     session = onnxruntime.InferenceSession(tmp_path / "block.onnx", providers=["CPUExecutionProvider"])

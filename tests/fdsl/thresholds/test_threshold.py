@@ -98,7 +98,7 @@ def test_labels_give_the_best_f1_with_room_below():
 
 @pytest.mark.parametrize("labels", [[True, True], [False, False]])
 def test_labels_of_one_kind_are_refused(labels):
-    with pytest.raises(ConfigError, match="both good and anomalous"):
+    with pytest.raises(ConfigError, match="both normal and anomalous"):
         labelled_threshold(np.array([0.1, 0.2]), np.array(labels))
 
 
@@ -110,7 +110,7 @@ def test_the_bulk_of_a_batch_gives_a_threshold_that_defects_hardly_move(share):
     found = batch_threshold(np.concatenate([good, bad]), np.concatenate([good, bad]), 0.05)
     assert found.level == found.score and found.score < 0.9
     assert (0.035 if share == 0 else 0.01) < (good >= found.score).mean() < 0.065
-    assert "sees what it judges" in found.source
+    assert "images; transductive" in found.source
 
 
 def test_a_batch_that_is_too_small_is_refused():

@@ -66,7 +66,7 @@ def test_several_processes_find_the_bits_of_one(processes):
     rows = []
     for rank in range(processes):
         step = step_of(method_of(True), World(rank, processes))
-        rows.append(step._of_own_blocks(features, mask))
+        rows.append(step._own_layers(features, mask))
     for rank in range(processes):
         method = method_of(True)
         assert step_of(method, Told(rank, processes, rows=rows))(features, mask) == wanted

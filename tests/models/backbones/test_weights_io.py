@@ -176,7 +176,7 @@ SHAPE_OF_A_TERABYTE = (
         (pickle.dumps({"visual.w": 1}, 2), "holds no module"),
         (b"\x80\x02c__torch__\nClip\n}b.", "more than tensors"),  # sets something on the class
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\nN}X\x01\x00\x00\x00aNs\x86b.", "changes a function"),
-        (SHAPE_OF_A_TERABYTE, "more values than it holds"),
+        (SHAPE_OF_A_TERABYTE, "more values than it has bytes for"),
         (b"\x80\x02c__torch__\nClip\n)\x81r\xff\xff\xff\xff}b.", "asks for 4,294,967,295 places"),
         (b"", "not a plain weights file"),
     ],

@@ -55,7 +55,7 @@ def test_the_map_is_the_residual_outside_the_principal_directions(tiny_backbone,
     raw = detector.raw_maps(photos[3:4])
     assert raw.shape == (1, 1, GRID, GRID)
     assert raw.flatten().numpy() == pytest.approx(expected, rel=1e-4, abs=1e-7)
-    detector.method.set_levels((0.3,))
+    detector.method.set_scales((0.3,))
     found = detector(photos[3:4])
     assert found.base.flatten().numpy() == pytest.approx(expected / (expected + 0.3), rel=1e-4, abs=1e-6)
     assert float(found.base_score) == pytest.approx(float(found.base.max()))
@@ -102,5 +102,5 @@ def test_what_it_cannot_do_is_said(tiny_backbone, photos):
     detector.fit(photos[:2])
     loaded = detector.method.restored(detector.memories.whole.state(), torch.float32)
     assert torch.equal(loaded.residual(torch.ones(32)), detector.memories.whole.residual(torch.ones(32)))
-    with pytest.raises(ModelError, match="show it the references again"):
+    with pytest.raises(ModelError, match="fit it to the references again"):
         loaded.without(0, 2)

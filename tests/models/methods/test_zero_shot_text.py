@@ -231,7 +231,7 @@ def test_beside_a_method_each_map_is_measured_by_its_level(clips, photos, method
     own.fit(photos[:2])
     groups = METHODS[method].load().groups
     levels = [0.3, 0.2, 0.7][: groups + 1]
-    made.set_levels(levels)
+    made.set_scales(levels)
     found = detector(photos[2:])
     maps = list(own.raw_maps(photos[2:]))
     scaled = torch.stack([one / (one + levels[place // 2]) for place, one in enumerate(maps)])
@@ -279,7 +279,7 @@ def test_with_tiles_the_text_sees_them_too(clips, method):
     for scorer in (own, both):
         scorer.detector.lay_tiles([photograph[0].size])
         scorer.fit(scorer.to_batch(references))
-    both.detector.method.set_levels(levels)
+    both.detector.method.set_scales(levels)
     batch = both.to_batch(photograph)
     whole, tiles = own.detector.raw_maps(batch[:, 0]), final_tile_maps(own.detector, batch)
     scaled = torch.stack([one / (one + levels[place // 2]) for place, one in enumerate(whole)])
@@ -392,5 +392,5 @@ def test_a_encoder_of_timm_has_no_text(photos):
 def test_a_encoder_that_pools_otherwise_is_refused(clips, photos):
     backbone = clips.backbone()
     backbone.visual.proj = None
-    with pytest.raises(ModelError, match="not built as CLIP's is"):
+    with pytest.raises(ModelError, match="not built like CLIP's"):
         backbone.encode(photos, frozenset({PROJECTED}))

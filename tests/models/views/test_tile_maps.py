@@ -10,7 +10,7 @@ from data.tensors import image_to_pixels, photograph_to_pixels
 from data.variants import rotated_places
 from fdsl.references.rotation import fit_references
 from fdsl.scoring import Scorer, upsample_maps
-from fdsl.thresholds.leave_one_out import as_unknown
+from fdsl.thresholds.leave_one_out import held_out_batches
 from models.detector import Detector
 from models.methods.fdsl import Fdsl
 from models.methods.nearest import Nearest
@@ -163,7 +163,7 @@ def test_a_reference_is_unknown_to_tiles_too(tiny_backbone, method, count):
     photographs = [photo(seed) for seed in range(count)]
     turns = fit_references(scorer, photographs, 2)
     known = scorer(scorer.to_batch(photographs[:1]), ["x"]).base.mean()
-    batches = list(as_unknown(scorer, photographs, turns))
+    batches = list(held_out_batches(scorer, photographs, turns))
     unknown = [batch.score().base.mean() for batch in (batches[-1:] if count == 1 else batches[:1])]
     assert min(unknown) > 1.2 * known
 

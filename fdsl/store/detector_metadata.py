@@ -1,4 +1,4 @@
-"""What a saved detector says of itself, read without its tensors and without PyTorch."""
+"""The metadata of a saved detector, read without its tensors and without PyTorch."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ REFERENCE_FILES = "reference_files"  # name, digest and day of each reference
 FORMAT_VERSION = 1
 
 
-def checked_passport(path: Path, values: Any) -> tuple[FittedConfig, Threshold | None]:
-    """Configuration and threshold of a saved detector's passport; ConfigError, one sentence, for any other
-    value."""
+def checked_metadata(path: Path, values: Any) -> tuple[FittedConfig, Threshold | None]:
+    """Configuration and threshold in a saved detector's metadata; ConfigError, one sentence, for other
+    values."""
     if not isinstance(values, dict) or not {"format", "threshold", REFERENCE_FILES} <= set(values):
         raise ConfigError(f"{path} is not a saved detector (a checkpoint of train.py goes to --checkpoint).")
     if values["format"] != FORMAT_VERSION:
@@ -36,7 +36,7 @@ def checked_passport(path: Path, values: Any) -> tuple[FittedConfig, Threshold |
         threshold = None if stored is None else Threshold.from_json(stored)
         return FittedConfig.from_json(without(values, ("format", "threshold", REFERENCE_FILES))), threshold
     except ConfigError as error:
-        raise ConfigError(f"{path} is not a whole detector ({one_line(error)}); save it again.") from error
+        raise ConfigError(f"{path} is not a complete detector ({one_line(error)}); save it again.") from error
 
 
 def refuse_no_detector(path: Path) -> None:
@@ -46,25 +46,24 @@ def refuse_no_detector(path: Path) -> None:
 
 
 def detector_file_as_text(path: Path) -> str:
-    """What a saved detector holds, in lines; neither its backbone nor its weights are needed. ConfigError for
-    another file."""
+    """The facts of a saved detector, in lines; neither its backbone nor its weights are needed. ConfigError
+    for any other file."""
     refuse_no_detector(path)
     try:
         with safe_open(path, framework="np") as file:
             values = parsed_json((file.metadata() or {}).get(METADATA_KEY, "null"))
     except (SafetensorError, OSError, ValueError) as error:
         raise ConfigError(
-            f"{path} is not a whole safetensors file ({one_line(error)}); save the detector again."
+            f"{path} is not a complete safetensors file ({one_line(error)}); save the detector again."
         ) from error
-    config, threshold = checked_passport(path, values)
+    config, threshold = checked_metadata(path, values)
     return detector_as_text(config, threshold, _references(path, values))
 
 
 def detector_as_text(
     config: FittedConfig, threshold: Threshold | None, references: Sequence[tuple[str, str, str]]
 ) -> str:
-    """A detector's settings, its threshold, and the references that it carries (name, digest, day), in
-    lines."""
+    """A detector's settings, its threshold, and the references stored in it (name, digest, day), in lines."""
     facts = [
         *detector_facts(config),
         ("Threshold", "none" if threshold is None else f"{threshold.score:.4g}, {threshold.source}"),
@@ -72,15 +71,15 @@ def detector_as_text(
     lines = [f"{name}: {value}" for name, value in facts]
     lines += [f"  {day}  {digest}  {printable(name)}" for name, digest, day in references]
     if not references and config.references:
-        lines.append("  (it does not carry its references: none can be added or taken out)")
+        lines.append("  (its references are not stored in it: none can be added or removed)")
     return "\n".join(lines)
 
 
 def _references(path: Path, values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Name, digest and day of the references that a passport lists; ConfigError for anything else."""
+    """Name, digest and day of the references in the metadata; ConfigError for anything else."""
     listed = values[REFERENCE_FILES]
     rows = [one for one in listed if isinstance(one, list)] if isinstance(listed, list) else []
-    right = all(len(one) == 3 and all(isinstance(part, str) for part in one) for one in rows)
+    right = all(len(one) == 3 and all(isinstance(text, str) for text in one) for one in rows)
     if not right or rows != listed:
-        raise ConfigError(f"{path} is not a whole detector (its list of references); save it again.")
+        raise ConfigError(f"{path} is not a complete detector (its list of references); save it again.")
     return [(name, digest, day) for name, digest, day in rows]

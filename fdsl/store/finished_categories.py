@@ -16,22 +16,22 @@ from utils.files import remove_folder, sync_folder
 logger = logging.getLogger("fdsl")
 
 
-class FinishedParts:
-    """The maps of a run's finished categories, in FOLDER/.parts until the run has ended.
+class FinishedCategories:
+    """The maps of a run's finished categories, a file each in FOLDER/.parts until the run has ended.
 
-    A part's name is a digest of all that its maps depend on, so a part of other settings is never taken.
+    A file's name is a digest of all that its maps depend on, so maps of other settings are never taken.
     """
 
     NAME = ".parts"
 
     def __init__(self, folder: Path) -> None:
-        """Its folder is made."""
+        """Makes FOLDER/.parts."""
         self.folder = Path(folder) / self.NAME
         self.folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
     def left_in(cls, folder: Path) -> bool:
-        """Whether a run in `folder` has begun and not ended."""
+        """Whether `folder` holds a run that has begun and not ended."""
         return (Path(folder) / cls.NAME).is_dir()
 
     def load(self, depends_on: Mapping[str, Any], names: list[str]) -> RunMaps | None:
@@ -50,12 +50,12 @@ class FinishedParts:
         save_maps(self._file(depends_on), maps)
 
     def clear(self) -> None:
-        """Throws the parts away before a run."""
+        """Removes the files before a run."""
         remove_folder(self.folder)
         self.folder.mkdir()
 
     def discard(self) -> None:
-        """The run has ended: what it wrote is brought to the disk first, then the parts go."""
+        """Removes the files and their folder after a run, whose results are brought to the disk first."""
         sync_folder(self.folder.parent)
         remove_folder(self.folder)
 
