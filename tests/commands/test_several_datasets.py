@@ -8,7 +8,7 @@ from data.catalogue import open_catalogue
 from fdsl.config.run_config import RunConfig
 from fdsl.evaluation.few_shot_split import sample_split
 from fdsl.store.checkpoint import load_checkpoint
-from fdsl.training.training_set import TrainingSet, draw_training_set, join_training_sets
+from fdsl.training.training_set import TrainingSet, join_training_sets, sample_training_set
 from tests.support.both_layouts import BACKBONE
 from tests.support.run_config import a_config
 from tests.support.small_runs import command
@@ -26,7 +26,7 @@ def trained(folders, tiny_configs, place, *more, names=("mvtec", "visa")):
 
 
 def drawn(name, root) -> TrainingSet:
-    return draw_training_set(open_catalogue(name, root), 2, 111, name)
+    return sample_training_set(open_catalogue(name, root), 2, 111, name, None)
 
 
 def test_each_image_meets_the_references_of_its_own_dataset(datasets):

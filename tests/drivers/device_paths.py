@@ -84,8 +84,8 @@ Results = dict[str, np.ndarray]
 Walk = Callable[[str, str], Results]  # device, precision -> what came out
 
 
-def gradients_on_the_cpu(step, index, features, mask, own=training_step.HeadsStep._of_block):
-    """HeadsStep._of_block: its forward on the device, where what meets is seen; then everything on the
+def gradients_on_the_cpu(step, index, features, mask, own=training_step.HeadsStep._of_layer):
+    """HeadsStep._of_layer: its forward on the device, where what meets is seen; then everything on the
     CPU, for autograd's engine asks the driver."""
     if not isinstance(features, OnDevice):
         return own(step, index, features, mask)
@@ -384,7 +384,7 @@ def main() -> int:
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     torch.set_num_threads(1)
-    training_step.HeadsStep._of_block = gradients_on_the_cpu
+    training_step.HeadsStep._of_layer = gradients_on_the_cpu
     right = []
     for fault in FAULTS if args.faults else ():
         with fault.planted():

@@ -23,6 +23,6 @@ from tests.support.pretended_cuda import pretended_cuda
 if __name__ == "__main__":
     torch.set_num_threads(1)
     torch._dynamo.config.disable = True  # its compiler asks the driver
-    training_step.HeadsStep._of_block = gradients_on_the_cpu
+    training_step.HeadsStep._of_layer = gradients_on_the_cpu
     with pretended_cuda():
         runpy.run_path(str(ROOT / "benchmarks" / "gpu.py"), run_name="__main__")

@@ -49,7 +49,7 @@ def summarised(method, raw):
 def test_from_raw_maps_on_nothing_falls(kind, data):
     method = kind(WIDTH, LAYERS)
     if method.scales:
-        method.set_levels([0.3] * len(method.scales))
+        method.set_scales([0.3] * len(method.scales))
     low, high = data.draw(risen(method.groups * LAYERS, 1, GRID**2))
     before, after = summarised(method, low), summarised(method, high)
     assert (after[0] >= before[0] - ROUNDING).all() and (after[1] >= before[1] - ROUNDING).all()
