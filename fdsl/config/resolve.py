@@ -33,6 +33,7 @@ EFFECTS = {  # setting that a method or a window mode may have no use for -> whe
         (*OF_HEADS, "checkpoint", "checkpoints"),
         "does not go with --method {method}, which has no trained heads: add --method " + WITH_HEADS,
     ),
+    **dict.fromkeys(WORDS, "is for text: add --with-text, take --method text"),
     **dict.fromkeys(OF_WINDOWS, "is for local windows: add --winmode mul or onlywin"),
     "index_memory": "chooses among the windows of references that are searched: add --winmode mul or onlywin "
     "to a method that searches for patches",

@@ -14,14 +14,14 @@ from data.labels import read_labels
 from data.live import Source
 from fdsl.api import AnomalyDetector
 from fdsl.config.contradictions import OF_SAVED, OF_THRESHOLDS, Asked, first_contradiction
-from fdsl.config.resolve import OF_HEADS, refuse_without_effect, window_config
-from fdsl.flags.predict_flags import COMMON, EVERY, contradiction, make_parser
+from fdsl.config.resolve import OF_HEADS, window_config
+from fdsl.flags.predict_flags import COMMON, EVERY, contradiction, make_parser, method_of
 from fdsl.flags.preset_flag import take_preset
 from fdsl.inspection.reading import Reading
 from fdsl.inspection.score_files import Inspection, trust_of
 from fdsl.references.reference_files import reference_files
 from fdsl.references.transductive import standing_for_all
-from models.methods.registry import DEFAULT, METHODS, WITH_HEADS
+from models.methods.registry import METHODS, WITH_HEADS
 from utils.command_line import CommandLine
 from utils.config import AUTO, PLACES, BackboneConfig, MethodConfig
 from utils.device import use_threads
@@ -136,7 +136,6 @@ def _load_or_make(args: argparse.Namespace) -> AnomalyDetector:
         logger.info("detector %s: method %s, %d reference(s)", args.detector, name, references)
         return detector
     take_default_method(args)
-    refuse_without_effect(vars(args))
     method, checkpoint = METHODS[args.method], args.checkpoint
     names = [name for kind in (BackboneConfig, MethodConfig) for name in options_of(kind)]
     flags = {**{name: vars(args).get(name) for name in names}, **places, "method": args.method}
@@ -160,7 +159,7 @@ def take_default_method(args: argparse.Namespace) -> None:
     """Fills the method where none was asked for: that of the heads that were named, else the default one."""
     if args.method is not None:
         return
-    args.method = DEFAULT if args.checkpoint is None else WITH_HEADS
+    args.method = method_of(args)
     if args.checkpoint is not None:
         return
     if heads := _default_heads(args):

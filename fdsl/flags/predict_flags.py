@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fdsl.config.contradictions import OF_PREDICT, Asked, Rule, first_contradiction
 from fdsl.config.decision import LOWEST_RATE
-from fdsl.config.resolve import OF_DETECTORS
+from fdsl.config.resolve import OF_DETECTORS, refuse_without_effect
 from fdsl.config.run_config import DetectorConfig, FittedConfig, RunConfig
 from fdsl.flags.arguments import name_part, real, whole
 from fdsl.flags.groups import add_detector_options, add_max_pixels, add_option, add_runtime_flags
@@ -218,12 +218,21 @@ def _rate(text: str) -> float | str:
 
 
 def contradiction(args: argparse.Namespace, rules: tuple[Rule, ...]) -> str:
-    """The sentence that refuses flags which do not go together; "" where they do."""
+    """The sentence that refuses flags which do not go together; "" where they do. ConfigError for a flag that
+    has no effect with the method."""
     asked = Asked(vars(args))
     given = [name for name in MAKING_FLAGS if asked[name] is not None]
     moved = [name for name in given if name in ("roi", "ignore") and Path(asked[name]).is_dir()]
     asked.making = tuple(name.replace("_", "-") for name in given if name not in moved)
-    return first_contradiction(rules, asked)
+    problem = first_contradiction(rules, asked)
+    if not problem:
+        refuse_without_effect({**vars(args), "method": method_of(args)})
+    return problem
+
+
+def method_of(args: argparse.Namespace) -> str:
+    """The method that was asked for, else that of the heads that were named, else the default one."""
+    return args.method or (DEFAULT if args.checkpoint is None else WITH_HEADS)
 
 
 def _refuse_without_effect(args: argparse.Namespace, parser: CommandLine) -> None:

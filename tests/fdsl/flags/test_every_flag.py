@@ -86,6 +86,19 @@ SITUATIONS = {
     ("predict", "--detector", "x", "--add-references", "y", "--save-detector", "z"): GROWING,
     ("predict", "--detector", "x", "--input", "y", "--output", "z"): GROWING | SEEN | {"show", "doctor"},
     ("predict", "--references", "x", "--input", "y", "--format", "json"): None,
+    ("predict", "--references", "x", "--input", "y", "--output", "z"): (
+        GROWING - {"add-references", "forget"}
+    )
+    | SEEN
+    | BACKBONE
+    | SHOTS
+    | {"preset", "max-pixels", "checkpoint", "method", "image-score", "winmode", "tiles", "with-text"},
+    ("predict", "--checkpoint", "x", "--references", "x", "--input", "y", "--output", "z"): GROWING
+    | SEEN
+    | BACKBONE
+    | SHOTS
+    | WINDOWS
+    | {"method", "image-score", "preset", "with-text"},
     ("app", "--detector", "x"): {"detector", "add-references", "forget", "debug"}
     | RUNTIME
     | {"port", "host", "token", "max-upload", "min-area"},
