@@ -25,7 +25,7 @@ done
 [[ $WEIGHTS =~ ^[0-9.]+( [0-9.]+)*$ ]] || wrong_argument "WEIGHTS must be numbers from 0 to 1, not '$WEIGHTS'"
 both_datasets
 set_up_python requirements.txt
-checkpoints=$(given_folder --checkpoints checkpoints) results=$(given_folder --results results)
+checkpoints=$(given_value --checkpoints checkpoints) results=$(given_value --results results)
 
 wanted() { [[ " ${kinds[*]} " == *" $1 "* ]]; }
 first() { echo "${1%% *}"; }

@@ -25,4 +25,4 @@ for pair in "visa:$VISA" "mvtec:$MVTEC"; do  # one pass over the test images for
     echo "${pair%%:*}: $((${#seeds[@]} * ${#shots[@]})) runs in one pass" >&2
     test_on "${pair%%:*}" "${pair#*:}"
 done
-"$PYTHON" -m fdsl.summarize "$(given_folder --results results)/$model"
+"$PYTHON" -m fdsl.summarize "$(given_value --results results)/$model"

@@ -95,8 +95,10 @@ name_arguments() {
     MODEL=$1
     COMMON_FLAGS=(--model-name "$1" --device "$2" --use-nam "$3" "${@:10}")
     TEST_FLAGS=(--winmode "$4" --seed "$8" --k-shot "$9")
-    [ "$4" = nan ] || TEST_FLAGS+=(--win-size "$5" --win-stride "$6")
-    [ "$4" != mul ] || TEST_FLAGS+=(--win-weight "$7")
+    local winmode
+    winmode=$(given_value --winmode "$4")
+    [ "$winmode" = nan ] || TEST_FLAGS+=(--win-size "$5" --win-stride "$6")
+    [ "$winmode" != mul ] || TEST_FLAGS+=(--win-weight "$7")
 }
 
 # model_and_device "$@": MODEL, DEVICE and backbone flags as $model, $device and $flags, and SEEDS and SHOTS of the
@@ -113,8 +115,8 @@ model_and_device() {
     [[ "${shots[*]-}" =~ ^[1-9][0-9]*( [1-9][0-9]*)*$ ]] || wrong_argument "SHOTS must be numbers from 1, not '$SHOTS'"
 }
 
-# given_folder FLAG DEFAULT: the folder that FLAG has in TEST_ARGS.
-given_folder() {
+# given_value FLAG DEFAULT: the value that FLAG has in TEST_ARGS.
+given_value() {
     local words index found=$2
     read -ra words <<< "${TEST_ARGS-}"
     for index in "${!words[@]}"; do

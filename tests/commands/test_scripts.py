@@ -65,6 +65,8 @@ def test_flags_of_windows_are_passed_where_there_are_windows(stubbed):
     ):
         assert run("m", "cpu", "1", winmode, "4", "2", "0.5", "14", "1").returncode == 0
         assert {word for word in calls()[-1].split() if word.startswith("--win-")} == names
+    changed = run("m", "cpu", "1", "mul", "4", "2", "0.5", "14", "1", TEST_ARGS="--winmode nan")
+    assert changed.returncode == 0 and "--win-size" not in calls()[-1]
 
 
 @pytest.mark.slow
