@@ -87,13 +87,14 @@ def reason_of(found: np.ndarray, references: np.ndarray) -> str:
 
 def implausible_references(found: np.ndarray) -> list[int]:
     """Which of several references, by their statistics (K,6), cannot show what the others show; never half of
-    them or more. Of two, the one that shows no part."""
+    them or more. Of two, the one that shows no part, or where that might be either, lost some of it."""
     reasons = [
         reason_of(one, np.delete(found, number, axis=0)) if len(found) > 1 else ""
         for number, one in enumerate(found)
     ]
     if len(found) == 2:
-        return [number for number, reason in enumerate(reasons) if reason == NO_PART]
+        odd = [number for number, reason in enumerate(reasons) if reason == NO_PART]
+        return [reasons.index(LOST)] if odd and LOST in reasons else odd
     odd = [number for number, reason in enumerate(reasons) if reason]
     return odd if 2 * len(odd) < len(found) else []
 

@@ -146,4 +146,8 @@ def test_a_black_reference_is_named_among_several_and_never_all():
     assert implausible_references(np.stack([*statistics, black])) == [3]
     assert implausible_references(np.stack([black, statistics[0]])) == [0]
     assert implausible_references(np.stack(statistics)) == []
+    faint = (110 + 0.05 * part()).astype(np.uint8)  # next to what is lost, black, it has no contrast
+    torn = statistics_of(lost(faint, 1 / 3))
+    assert implausible_references(np.stack([statistics_of(faint), torn])) == [1]
+    assert implausible_references(np.stack([torn, statistics_of(faint)])) == [0]
     assert implausible_references(np.stack([black])) == [] == implausible_references(np.stack([black, black]))
