@@ -94,11 +94,12 @@ wrong_argument() {
 name_arguments() {
     MODEL=$1
     COMMON_FLAGS=(--model-name "$1" --device "$2" --use-nam "$3" "${@:10}")
-    TEST_FLAGS=(--winmode "$4" --seed "$8" --k-shot "$9")
+    TEST_FLAGS=(--winmode "$4")
     local winmode
     winmode=$(given_value --winmode "$4")
     [ "$winmode" = nan ] || TEST_FLAGS+=(--win-size "$5" --win-stride "$6")
     [ "$winmode" != mul ] || TEST_FLAGS+=(--win-weight "$7")
+    TEST_FLAGS+=(--seed "$8" --k-shot "$9")
 }
 
 # model_and_device "$@": MODEL, DEVICE and backbone flags as $model, $device and $flags, and SEEDS and SHOTS of the
