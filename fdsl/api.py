@@ -88,10 +88,13 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def _whatever_the_default_device(function: Function) -> Function:
-    """`function` as if nobody had called torch.set_default_device: a detector says where its tensors lie."""
+    """`function` as if nobody had called torch.set_default_device: a detector says where its tensors lie.
+    Where nobody has, nothing is done, for that costs 2 us in each call of PyTorch."""
 
     @wraps(function)
     def wrapped(*args: Any, **named: Any) -> Any:
+        if torch.get_default_device().type == "cpu":
+            return function(*args, **named)
         with torch.device("cpu"):
             return function(*args, **named)
 

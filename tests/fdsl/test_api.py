@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.overrides import _get_current_function_mode
 
 from data.images import open_image
 from data.photographs import as_photograph
@@ -507,6 +508,22 @@ def test_a_default_device_of_somebody_else_changes_nothing(configs, tmp_path):
         assert scores() == usual
     finally:
         torch.set_default_device(None)
+
+
+def test_where_nobody_set_a_default_device_nothing_stands_between_pytorch_and_its_calls(configs, monkeypatch):
+    detector = AnomalyDetector.from_backbone(method="nearest", **configs)
+    detector.fit([texture(1)], false_alarm_rate=None)
+    modes, begin = [], detector.scorer.begin
+
+    def seen(*given):
+        modes.append(_get_current_function_mode())
+        return begin(*given)
+
+    monkeypatch.setattr(detector.scorer, "begin", seen)
+    detector.predict(texture(2))
+    with torch.device("meta"):
+        detector.predict(texture(2))
+    assert modes[0] is None and modes[1].device.type == "cpu"
 
 
 def test_a_detector_can_be_sent_to_another_process(configs):
