@@ -375,7 +375,8 @@ class Detector(nn.Module):
 
 def counting(roi: Tensor, height: int, width: int) -> Tensor:
     """Masks (B,S,S) uint8 -> which of height x width patches are white by the larger part of their area,
-    (B,height,width) bool."""
+    (B,height,width) bool. An Apple GPU pools no sizes that do not divide: there the CPU does it."""
+    roi = roi.cpu() if roi.device.type == "mps" else roi
     return F.adaptive_avg_pool2d(roi.float() / 255, (height, width)) >= HALF
 
 

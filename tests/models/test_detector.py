@@ -1,13 +1,14 @@
 """The detector against the plain path, and the properties its users rely on."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from models.backbone import normalise
 from models.backbones.backbone_registry import load_backbone
-from models.detector import Detector
+from models.detector import Detector, counting
 from models.features import EMBEDDING, Features, ScoreMaps, Views, fuse
 from models.matching import memory_bank as memory
 from models.matching.candidates import UNRESTRICTED, PerWindowTopK, discrepancy_of
@@ -583,3 +584,10 @@ def test_each_reference_is_matched_once_for_all_banks_that_it_begins(monkeypatch
         singly = [one.index(query, align) for one in alone]
         assert all(torch.equal(one, other) for one, other in zip(found, singly))
     assert rows == 2 * [30] * (4 + 7)
+
+
+def test_a_mask_on_an_apple_gpu_is_pooled_by_the_cpu():
+    """It pools no sizes that do not divide, as 518 pixels of 72 patches."""
+    masks = (noise(2, 518, 518) > 127).to(torch.uint8) * 255
+    there = SimpleNamespace(device=torch.device("mps"), cpu=lambda: masks)
+    assert torch.equal(counting(there, 72, 72), counting(masks, 72, 72))
