@@ -155,7 +155,7 @@ class Detector(nn.Module):
                 parts = windows.encoded(self.encode, view, want)
                 found.append(windows.scored(self.method, parts, memory, match))
             return windows.grid.stitch(torch.stack(found, dim=1))
-        shown = self.method.summarise(final)[0]
+        shown = self.method.summarise(final)[0].cpu()  # of all images at once: to choose, the host waits
         for number, view in enumerate(views.each()):
             own = windows.looking(raw[:, number : number + 1], shown[number])
             parts = own.encoded(self.encode, view, want)

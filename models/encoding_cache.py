@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from models.backbone import NOTHING_MORE, Backbone
-from models.features import EMBEDDING, PROJECTED, RAW_TOKENS, Features
+from models.features import CHANNELS, EMBEDDING, PROJECTED, RAW_TOKENS, Features
+from utils.device import sent
 
 Encode = Callable[..., Features]
 KEPT_BYTES = 2**30
@@ -53,8 +54,9 @@ class EncodedOnce:
         """The images on the device, moved once for the very tensor that came last; looked at where they came
         from."""
         if self.last is None or self.last[0] is not images:
-            there = images.to(device, non_blocking=device.type == "cuda")
-            pairs = zip(images.flatten(0, -4), there.flatten(0, -4))
+            there = sent(images, device)
+            seen = (whole.flatten(0, -4)[:, :CHANNELS] for whole in (images, there))  # without their masks
+            pairs = zip(*seen)
             self.digests = {_place(moved): _digest(image) for image, moved in pairs}
             self.last = images, there
         return self.last[1]
@@ -119,7 +121,7 @@ class Encoder(NamedTuple):
         device = self.backbone.device
         if self.once is not None:
             return self.once.moved(images, device)
-        return images.to(device, non_blocking=device.type == "cuda")
+        return sent(images, device)
 
 
 def _only(features: Features, want: frozenset[str]) -> Features:

@@ -133,6 +133,12 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The values on a device. A GPU takes them as soon as it is done with what it was given before; the host
+    does not wait for that."""
+    return values.to(device, non_blocking=device.type == "cuda")
+
+
 def seed_everything(seed: int) -> None:
     """Seeds Python's, NumPy's and torch's global generators (nothing of ours relies on them between
     calls)."""

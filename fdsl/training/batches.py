@@ -17,7 +17,7 @@ from torch import Tensor
 
 from data.dataset import EpochSampler, OwnBatches, TrainingDataset, make_loader
 from fdsl.training.step import DiscrepancySource
-from utils.device import worker_count
+from utils.device import sent, worker_count
 from utils.world import World
 
 
@@ -54,9 +54,7 @@ class Batches:
         self.sampler.set_epoch(epoch, start=done * self.batch_size)
         if self.world.size == 1:
             for batch in self.loader:
-                yield Prepared(
-                    self.source(batch), batch["mask"].to(self.source.backbone.device), batch["path"]
-                )
+                yield Prepared(self.source(batch), self._on_device(batch["mask"]), batch["path"])
             return
         loaded, keys = iter(self.loader), list(self.sampler)
         batches = [keys[start : start + self.batch_size] for start in range(0, len(keys), self.batch_size)]
@@ -91,5 +89,8 @@ class Batches:
         side = self.source.image_size
         value = torch.zeros((self.batch_size, 1, side, side), device=self.source.backbone.device)
         if own is not None:
-            value[: len(own["path"])] = own["mask"].to(value.device)
+            value[: len(own["path"])] = self._on_device(own["mask"])
         return value
+
+    def _on_device(self, mask: Tensor) -> Tensor:
+        return sent(mask, self.source.backbone.device)

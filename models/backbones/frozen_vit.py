@@ -12,6 +12,7 @@ from models.backbone import NOTHING_MORE, normalise
 from models.backbones.weights_io.check_weights import fingerprint
 from models.features import Features
 from utils.config import FINAL
+from utils.device import sent
 from utils.errors import ModelError
 
 
@@ -80,8 +81,7 @@ class FrozenEncoder(nn.Module):
         if pixels.dtype != torch.uint8:
             raise ValueError(f"A backbone takes pixels of uint8, not of {pixels.dtype}.")
         self.grid(side or pixels.shape[-1])
-        pixels = pixels.to(self.device, non_blocking=self.device.type == "cuda")
-        images = normalise(pixels, self.mean, self.std)
+        images = normalise(sent(pixels, self.device), self.mean, self.std)
         if side is not None and side != images.shape[-1]:
             images = F.interpolate(images, (side, side), mode="bicubic", antialias=True, align_corners=False)
         return self.encode_normalised(images, want)

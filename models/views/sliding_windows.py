@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from utils.device import sent
+
 BORDER = 3  # patches
 
 
@@ -66,12 +68,12 @@ class WindowGrid:
     def seen_in(self, which: Sequence[int], device: torch.device) -> Tensor:
         """`seen` of some of the windows, on a device, to which it is copied once."""
         if device not in self._seen:
-            self._seen[device] = self.seen.to(device)
+            self._seen[device] = sent(self.seen, device)
         seen = self._seen[device]
         first, last = which[0], which[-1] + 1
         if last - first == len(which):
             return seen[first:last]  # consecutive: no index has to be copied
-        return seen[torch.tensor(which).to(device, non_blocking=True)]
+        return seen[sent(torch.tensor(which), device)]
 
     def as_cut(self, maps: Tensor) -> Tensor:
         """Maps of encoded windows (M,W,encoded*encoded) -> (M,W,size,size), bilinear and antialiased where
@@ -103,9 +105,9 @@ class WindowGrid:
     def _count(self, chosen: Sequence[int] | None, like: Tensor) -> Tensor:
         """The number of windows, all or the chosen ones, that cover each patch (G,G)."""
         if chosen is not None:
-            return self._count_of(self.patches[list(chosen)]).to(like.device)
+            return sent(self._count_of(self.patches[list(chosen)]), like.device)
         if like.device not in self._counts:
-            self._counts[like.device] = self._counts[torch.device("cpu")].to(like.device)
+            self._counts[like.device] = sent(self._counts[torch.device("cpu")], like.device)
         return self._counts[like.device]
 
     def _count_of(self, patches: Tensor) -> Tensor:

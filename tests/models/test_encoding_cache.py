@@ -7,7 +7,7 @@ from PIL import Image
 from fdsl.api import AnomalyDetector
 from models import encoding_cache
 from models.encoding_cache import EncodedOnce
-from models.features import EMBEDDING, RAW_TOKENS
+from models.features import EMBEDDING, RAW_TOKENS, views_of
 from tests.support.predictions import BACKBONE_OPTIONS
 from tests.support.tokens import noise
 from utils.config import WindowConfig
@@ -42,6 +42,16 @@ def test_the_tensor_that_came_last_is_not_looked_at_again(tiny_backbone, monkeyp
     assert len(looked) == 6 and once.moved(pixels, cpu) is there
     assert once(there[:, 0]).tokens is once(there[:, 0]).tokens and len(looked) == 6
     assert not torch.equal(once(255 - pixels[:, 0]).tokens, once(there[:, 0]).tokens) and len(looked) == 8
+
+
+def test_images_with_masks_are_looked_at_once_too(tiny_backbone, monkeypatch):
+    looked, digest = [], encoding_cache._digest
+    monkeypatch.setattr(encoding_cache, "_digest", lambda images: looked.append(images) or digest(images))
+    once = EncodedOnce(tiny_backbone.encode)
+    there = views_of(once.moved(noise(2, 3, 4, 32, 32), torch.device("cpu")))
+    once(there.whole)
+    once.of(there.tiles, (), lambda: there.tiles.flatten(0, 1), frozenset())
+    assert len(looked) == 6
 
 
 def test_windows_are_known_without_being_cut(tiny_backbone):

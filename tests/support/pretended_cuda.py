@@ -3,8 +3,9 @@
 Every operator that touches one is checked as CUDA would check it: a tensor of the CPU (other than a number,
 in an operator that takes numbers) must not meet one of the device, and `.numpy()` is refused. Counted are
 kernels, what crosses between host and device, and what makes the host wait (a value that is read, a shape
-that depends on values), each with the function of the product that asked for it. Values are real, so that
-paths whose shapes depend on data run to their end, and maps can be compared with those of the CPU.
+that depends on values, a blocking copy to the device), each with the function of the product that asked for
+it. Values are real, so that paths whose shapes depend on data run to their end, and maps can be compared with
+those of the CPU.
 
 It rests on private names of PyTorch's, which serve its own compiler: use it in a process of its own, and with
 the version `TORCH` alone. It says nothing of kernels, cuBLAS, NCCL, streams and pinned memory.
@@ -27,7 +28,8 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 TORCH = "2.12"  # the version whose private names these are
 aten = torch.ops.aten
 ROOT = f"{Path(__file__).resolve().parents[2]}/"
-NOT_THE_PRODUCT = ("tests/", ".venv/")  # under ROOT; libraries lie in .venv when the project made its own
+# Under ROOT, who asks for nothing: libraries lie in .venv when the project made its own.
+ASKS_FOR_NOTHING = ("tests/", ".venv/", "utils/device.py")
 TO_DEVICE, TO_HOST, HOST_INDEX = "to the device", "to the host", "index on the host"
 
 
@@ -61,7 +63,7 @@ def at_work() -> str:
     while frame is not None:
         file = frame.f_code.co_filename
         inside = file.removeprefix(ROOT)
-        if inside != file and not inside.startswith(NOT_THE_PRODUCT):
+        if inside != file and not inside.startswith(ASKS_FOR_NOTHING):
             return f"{inside}:{frame.f_code.co_qualname.split('.<')[0]}"
         frame = frame.f_back
     return "?"
@@ -182,7 +184,7 @@ def _call(func, args, kwargs):
         return func(*args, **kwargs)
     if func not in CROSSES:
         _refuse_mixed(func, args, flat, ours)
-    _count(func, name, args, ours, target)
+    _count(func, name, args, kwargs, ours, target)
     plain_args, plain_kwargs = tree_unflatten(
         [one.inner if isinstance(one, OnDevice) else one for one in flat], spec
     )
@@ -204,10 +206,10 @@ def _call(func, args, kwargs):
     return tree_map(lambda one: OnDevice(one) if isinstance(one, torch.Tensor) else one, found)
 
 
-def _count(func, name, args, ours, target) -> None:
+def _count(func, name, args, kwargs, ours, target) -> None:
     place = at_work()
     if func in (aten._to_copy.default, aten.copy_.default):
-        _count_crossing(func, args, target, place)
+        _count_crossing(func, args, kwargs, target, place)
     if func is READS or (name in SHAPED_BY_VALUES and ours):
         meter.waits[name, place] += 1
     if func in INDEXED and any(one is not None and one.dtype in (torch.bool, torch.uint8) for one in args[1]):
@@ -216,7 +218,7 @@ def _count(func, name, args, ours, target) -> None:
         meter.kernels += 1
 
 
-def _count_crossing(func, args, target, place) -> None:
+def _count_crossing(func, args, kwargs, target, place) -> None:
     if func is aten.copy_.default:
         here, source = isinstance(args[0], OnDevice), args[1]
     else:
@@ -225,6 +227,8 @@ def _count_crossing(func, args, target, place) -> None:
     if here != isinstance(source, OnDevice):
         direction = TO_DEVICE if here else TO_HOST
         meter.crossed[direction, place] += 1
+        if here and not (kwargs.get("non_blocking") or len(args) > 2 and args[2]):
+            meter.waits["a blocking copy", place] += 1
         meter.bytes[direction] += source.numel() * source.element_size()
 
 
