@@ -336,7 +336,7 @@ FAULTS = [
     Fault(plus, "smoothed", "device=maps.device, ", "", "plus rotated auto tiles"),
     Fault(sliding_windows.WindowGrid, "stitch", "maps.new_zeros((*", "torch.zeros((*", "text windows"),
     Fault(
-        batch.BatchMemory, "tokens_for", "self.held.get(device, self.tokens)", "self.tokens", "batch tiles"
+        batch.BatchMemory, "tokens_for", "self.cached.get(device, self.tokens)", "self.tokens", "batch tiles"
     ),
     Fault(memory_bank.MemoryBank, "keys_of", "- self.mean", "- self.mean.cpu()", "nearest own picks diff2"),
     Fault(memory_bank, "nearest_of", "[:, :known]", "", "tokens like no normal one", "fp16"),
