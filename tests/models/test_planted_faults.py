@@ -1,5 +1,5 @@
-"""The faults that tests/models/test_device_paths.py plants still stand in the product: a function or a name that
-was changed is seen here, within seconds."""
+"""The faults that tests/models/test_device_paths.py plants still stand in the product: a function or a name
+that was changed is seen here, within seconds."""
 
 import pytest
 
