@@ -82,6 +82,13 @@ class MaskFolders:
             for flag, given in self._given.items()
         }
 
+    def has(self, photograph: str | Path) -> bool:
+        """Whether there is a mask of a photograph."""
+        try:
+            return bool(self.files(photograph))
+        except DataError:
+            return False
+
     def _file(self, flag: str, photograph: Path) -> Path:
         name, folder = printable(photograph.name), printable(self._given[flag])
         path = _keys(Path(os.path.abspath(photograph)))

@@ -9,9 +9,9 @@ from pathlib import Path
 from fdsl.evaluation.compute_maps import Overflow, Problem
 from fdsl.evaluation.plan import EvaluationOptions, PlannedRun
 from fdsl.evaluation.single_pass import Detectors, compute_maps
-from fdsl.evaluation.write_results import write_results
+from fdsl.evaluation.write_results import VALIDATION_MAPS, write_results
 from fdsl.parallel.by_category import begin, compute_among
-from fdsl.store.maps import RunMaps, load_maps
+from fdsl.store.maps import RunMaps, join_run_maps, load_maps
 from models.methods.registry import METHODS
 from utils.device import seed_everything
 from utils.errors import DataError
@@ -74,6 +74,8 @@ def stored_maps(run: PlannedRun, from_maps: Path | None, options: EvaluationOpti
     begins once they are there."""
     folder = from_maps or run.folder.take_own_maps()
     maps = load_maps(folder / "maps.npz").select(run.split.names)
+    if (validation := folder / VALIDATION_MAPS).is_file():
+        maps = join_run_maps([maps, load_maps(validation)])
     run.folder.begin(run.split, options.resume, folder)
     return maps
 

@@ -13,6 +13,7 @@ from fdsl.metrics.exact import ALL_METRICS, LOW_LIMIT, PRO_LIMIT, PixelMetrics, 
 from fdsl.metrics.overlap import Overlap
 from fdsl.scoring import image_scores, map_batches, upsample_maps
 
+DEVIATIONS = 3.0
 ReadMask = Callable[[int, int | str], np.ndarray | None]
 
 
@@ -45,12 +46,13 @@ def evaluate_category(
     image_score: str,
     metric_side: int | str,
     saturation: Saturation | None = None,
+    pixel_threshold: float | None = None,
 ) -> CategoryEvaluation:
     """Metrics of fused maps (n,G,G), raw scores (n,) and labels (n,) bool.
 
     `read_mask(i, metric_side)` gives image i's mask (H,W) bool at that side (`full`: its own), or None for a
     missing mask; such images take no part in the pixel metrics. Without a `saturation` there is no saturated
-    PRO.
+    PRO, without a `pixel_threshold` no SegF1.
     """
     scores = image_scores(maps, raw_scores, image_score)
     pixels, by_kind = PixelMetrics(), dict[str, SaturatedPro]()
@@ -64,6 +66,7 @@ def evaluate_category(
             elif not labels[index]:
                 of_kind.update(single)
     metrics = {**pixels.compute(), **image_metrics(scores, labels), **_saturated(by_kind.values())}
+    metrics["segf1"] = None if pixel_threshold is None else pixels.f1_at(pixel_threshold)
     return CategoryEvaluation(
         {name: metrics[name] for name in ALL_METRICS},
         scores,
@@ -71,6 +74,13 @@ def evaluate_category(
         metrics["f1_threshold_sp"],
         pixels.overlap(),
     )
+
+
+def threshold_of(maps: Iterable[np.ndarray]) -> float:
+    """The threshold that MVTec AD 2's authors propose: DEVIATIONS above the mean of all values of validation
+    images' maps."""
+    values = np.concatenate([single.ravel() for single in maps]).astype(np.float64)
+    return float(values.mean() + DEVIATIONS * values.std())
 
 
 def _saturated(kinds: Iterable[SaturatedPro]) -> dict[str, float | None]:

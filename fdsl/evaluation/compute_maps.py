@@ -77,6 +77,7 @@ class CategoryJob:
     scorer: Scorer
     shots: InspectionDataset
     tested: InspectionDataset
+    validation: InspectionDataset
     runs: list[PlannedRun] = field(default_factory=list)
     maps: list[ScoreMaps] = field(default_factory=list)
     error: NotFinite | None = None
@@ -86,7 +87,7 @@ class CategoryJob:
         """The job of a run; `scorer`: of a detector of its own that is not yet fitted."""
         split, detector = run.split, scorer.detector
         masks = MaskFolders.of(run.config.detector.options, detector.image_size, detector.grid)
-        shots, tested = (
+        shots, tested, validation = (
             InspectionDataset(
                 split.root,
                 records,
@@ -95,10 +96,14 @@ class CategoryJob:
                 grey=split.grey.get(category),
                 masks=masks,
             )
-            for records in (split.references[category], split.records[category])
+            for records in (
+                split.references[category],
+                split.records[category],
+                split.validation.get(category, []),
+            )
         )
         detector.speak_of(category)
-        return cls(category, scorer, shots, tested, [run])
+        return cls(category, scorer, shots, tested, validation, [run])
 
     @property
     def detector(self) -> Detector:
@@ -114,7 +119,7 @@ class CategoryJob:
                 fit_shots(self.scorer, self.shots, self.runs[0].config.rotations, larger)
         except NotFinite as error:
             self.give_up(error)
-        self.tested.layout = self.detector.layout
+        self.tested.layout = self.validation.layout = self.detector.layout
 
     def _take_test_images(self, what: str) -> None:
         """Fits the detector to a sample of the test images."""
@@ -123,7 +128,7 @@ class CategoryJob:
         encode_test_images(self.scorer, photographs, len(chosen), what=what)
 
     def score(self, batch: dict) -> None:
-        """Scores a batch of test images, unless the job was given up."""
+        """Scores a batch of test or validation images, unless the job was given up."""
         if self.error is not None:
             return
         try:
@@ -137,7 +142,7 @@ class CategoryJob:
         if self.error is not None:
             return
         maps = join_score_maps(self.maps)
-        names = [record.image_path for record in self.tested.records]
+        names = [record.image_path for record in (*self.tested.records, *self.validation.records)]
         for run in self.runs:
             windowed = run.config.detector.windows.winmode != "nan"
             own = maps if windowed else ScoreMaps(maps.base, maps.base_score)
@@ -152,11 +157,9 @@ class CategoryJob:
         self.scorer = Scorer(self.detector.another(), self.scorer)
         self.maps.clear()
 
-    @property
-    def same_images(self) -> tuple:
-        """Equal for jobs that score the same arrays."""
-        names = tuple(record.image_path for record in self.tested.records)
-        return names, self.tested.layout, self.tested.grey, str(self.tested.masks)
+    def same(self, images: InspectionDataset) -> tuple:
+        """Equal for jobs that score the same arrays of images."""
+        return tuple(one.image_path for one in images.records), images.layout, images.grey, str(images.masks)
 
     @property
     def order(self) -> tuple:

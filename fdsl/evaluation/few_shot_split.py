@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from data.catalogue import open_catalogue
 from data.dataset import files_digest
 from data.grey import find_range
 from data.images import MAX_PIXELS
-from data.records import Catalogue, Record, draw_key, draw_references, with_masks, without_references
+from data.listing import list_images
+from data.records import (
+    Catalogue,
+    Record,
+    draw_key,
+    draw_references,
+    stable_seed,
+    with_masks,
+    without_references,
+)
 from data.region_of_interest import MaskFolders, read_roi
 from fdsl.config.describe import TRAINED_ON_TEST_IMAGES
 from fdsl.config.run_config import RunConfig
@@ -27,19 +37,21 @@ from utils.log import warn
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")
+VALIDATION, VALIDATION_IMAGES = "validation/good", 10  # so many give a threshold: a tenth of a run's time
 
 
 @dataclass(frozen=True)
 class FewShotSplit:
-    """The photographs of a run: each category's references and test images, a digest of all files, and the
-    range of grey values of categories whose references have more than 8 bits (for transductive methods:
-    whose test images have)."""
+    """The photographs of a run: each category's references and test images, a digest of both, the range of
+    grey values of categories whose references have more than 8 bits (for transductive methods: whose test
+    images have), and normal images that are neither, which give the threshold of SegF1."""
 
     catalogue: Catalogue
     references: dict[str, list[Record]]
     records: dict[str, list[Record]]
     files: str
     grey: dict[str, GreyRange] = field(default_factory=dict)
+    validation: dict[str, list[Record]] = field(default_factory=dict)
 
     @property
     def root(self) -> Path:
@@ -50,6 +62,10 @@ class FewShotSplit:
         """The image paths of all test images, category by category."""
         return [record.image_path for records in self.records.values() for record in records]
 
+    def validation_names(self, category: str) -> list[str]:
+        """The image paths of a category's validation images."""
+        return [record.image_path for record in self.validation.get(category, [])]
+
     @cached_property
     def digests(self) -> dict[str, dict[str, Any]]:
         """Category -> digests of its files, taken once, and their range of grey values. DataError for a
@@ -58,6 +74,7 @@ class FewShotSplit:
             category: {
                 "references": files_digest(self.root, self.references[category]),
                 "files": files_digest(self.root, records),
+                "validation": files_digest(self.root, self.validation.get(category, [])),
                 **({"grey": [grey.low, grey.high]} if (grey := self.grey.get(category)) else {}),
             }
             for category, records in self.records.items()
@@ -100,7 +117,43 @@ def sample_split(config: RunConfig, max_pixels: int = MAX_PIXELS) -> FewShotSpli
         span = find_range([catalogue.root / record.image_path for record in chosen], max_pixels)
         if span is not None:
             grey[name] = span
-    return FewShotSplit(catalogue, references, records, files_digest(catalogue.root, everything), grey)
+    files = files_digest(catalogue.root, everything)
+    validation = {
+        name: _validation(config, catalogue, name, references[name], records[name]) for name in records
+    }
+    return FewShotSplit(catalogue, references, records, files, grey, validation)
+
+
+def _validation(
+    config: RunConfig,
+    catalogue: Catalogue,
+    category: str,
+    references: Sequence[Record],
+    tested: Sequence[Record],
+) -> list[Record]:
+    """VALIDATION_IMAGES normal images of a category that are neither references nor tested: of its
+    validation/good where there is one, as MVTec lays it, else of its training images. The same ones for all
+    seeds and shots, as far as these leave them. Of mask folders those that have a mask."""
+    normal = [record for record in catalogue.train.get(category, []) if not record.anomalous]
+    official = [one for one in map(_in_validation, normal[:1]) if (catalogue.root / one).is_dir()]
+    for place in official:
+        names = list_images(catalogue.root / place)
+        normal = [Record(f"{place}/{name}", "", category, "good", False) for name in names]
+    made = config.detector
+    masks = MaskFolders.of(made.options, made.backbone.image_size, grid=1)
+    others = {record.image_path for record in (*references, *tested)}
+    left = [
+        record
+        for record in normal
+        if record.image_path not in others
+        and (masks is None or masks.has(catalogue.root / record.image_path))
+    ]
+    return sorted(left, key=lambda one: stable_seed("validation", one.image_path))[:VALIDATION_IMAGES]
+
+
+def _in_validation(record: Record) -> PurePosixPath:
+    """The folder of validation images next to the one of training images that a record lies in."""
+    return PurePosixPath(record.image_path).parent.parent.parent / VALIDATION
 
 
 def _tested_records(catalogue: Catalogue, references: dict[str, list[Record]]) -> dict[str, list[Record]]:

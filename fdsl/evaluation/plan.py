@@ -63,11 +63,13 @@ class PlannedRun:
 
     def finished_category(self, category: str, fingerprint: str) -> RunMaps | None:
         """The maps of a finished category in its folder, or None."""
-        names = [record.image_path for record in self.split.records[category]]
+        tested = [record.image_path for record in self.split.records[category]]
+        names = [*tested, *self.split.validation_names(category)]
         return self.folder.finished.load(self.key(category, fingerprint), names)
 
     def finished_maps(self, fingerprint: str) -> RunMaps | None:
-        """The maps of all its test images, category by category; None where one is not finished."""
+        """The maps of all its test and validation images, category by category; None where one is not
+        finished."""
         finished = [
             maps
             for category in self.split.records

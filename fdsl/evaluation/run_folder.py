@@ -35,6 +35,7 @@ WRITTEN = (
     "config.json",
     "references.txt",
     "maps.npz",
+    "validation.npz",
     "scores.csv",
     "metrics.csv",
     "table.md",
@@ -147,7 +148,7 @@ class RunFolder:
         remove_leftovers(*(self.path / name for name in WRITTEN))
         own_maps = from_maps is not None and from_maps.resolve() == self.path.resolve()
         for name in WRITTEN:
-            if name != "config.json" and not (name == "maps.npz" and own_maps):
+            if name != "config.json" and not (name in ("maps.npz", "validation.npz") and own_maps):
                 (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(self.path / "pictures", ignore_errors=True)
         start_logging(self.log)

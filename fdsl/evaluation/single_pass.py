@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data.dataset import make_loader
+from data.dataset import InspectionDataset, make_loader
 from data.grey import doubts_of
 from fdsl.evaluation.compute_maps import CategoryJob, LargerBank, Problem, problem_of
 from fdsl.evaluation.plan import PlannedRun
@@ -238,26 +238,37 @@ def _same_maps(key: Mapping[str, Any], jobs: Iterable[str]) -> str:
 
 
 def compute_category(jobs: Sequence[CategoryJob], reading: Reading, what: str, fingerprint: str) -> None:
-    """Scores the test images of one category for all fitted jobs, and writes their maps."""
-    groups: dict[tuple, list[CategoryJob]] = {}
+    """Scores the test and validation images of one category for all fitted jobs, and writes their maps."""
+    _score_together(jobs, [job.tested for job in jobs], reading, what)
+    _score_together(jobs, [job.validation for job in jobs], reading, f"{what}, validation images")
     for job in jobs:
-        if job.error is None:
-            groups.setdefault(job.same_images, []).append(job)
+        job.write(fingerprint)
+        job.release()
+
+
+def _score_together(
+    jobs: Sequence[CategoryJob], images: Sequence[InspectionDataset], reading: Reading, what: str
+) -> None:
+    """Scores each job's images; those of jobs that have the same are read and encoded once."""
+    groups: dict[tuple, list[tuple[CategoryJob, InspectionDataset]]] = {}
+    for job, own in zip(jobs, images):
+        if job.error is None and len(own):
+            groups.setdefault(job.same(own), []).append((job, own))
     for group in groups.values():
-        images = group[0].tested
-        paths = [images.root / record.image_path for record in images.records]
-        warn(doubts_of(paths, images.grey, images.max_pixels))
-        pin = group[0].detector.backbone.device.type == "cuda"
-        loader = make_loader(images, reading.batch_size, worker_count(reading.workers), pin=pin)
-        active = group
-        for batch in progress(loader, len(images), what, lambda batch: len(batch["path"])):
-            _score(active, batch)
-            active = [job for job in active if job.error is None]
-            if not active:
-                break
-        for job in group:
-            job.write(fingerprint)
-            job.release()
+        _score_all([job for job, _ in group], group[0][1], reading, what)
+
+
+def _score_all(jobs: Sequence[CategoryJob], images: InspectionDataset, reading: Reading, what: str) -> None:
+    """Scores images for those of the jobs that are not given up."""
+    paths = [images.root / record.image_path for record in images.records]
+    warn(doubts_of(paths, images.grey, images.max_pixels))
+    pin = jobs[0].detector.backbone.device.type == "cuda"
+    loader = make_loader(images, reading.batch_size, worker_count(reading.workers), pin=pin)
+    for batch in progress(loader, len(images), what, lambda batch: len(batch["path"])):
+        active = [job for job in jobs if job.error is None]
+        if not active:
+            break
+        _score(active, batch)
 
 
 def _score(jobs: Sequence[CategoryJob], batch: dict) -> None:

@@ -22,7 +22,9 @@ from data.dataset import make_loader
 from data.images import image_size
 from data.listing import list_images
 from data.records import Record
+from fdsl.evaluation.category_metrics import threshold_of
 from fdsl.evaluation.compute_maps import CategoryJob
+from fdsl.evaluation.few_shot_split import VALIDATION
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.evaluation.single_pass import Detectors
 from fdsl.evaluation.write_results import CategoryFiles
@@ -42,11 +44,9 @@ logger = logging.getLogger("fdsl")
 MAPS, THRESHOLDED = "anomaly_images", "anomaly_images_thresholded"
 SUFFIXES = {MAPS: ".tiff", THRESHOLDED: ".png"}
 SPLITS = {"test_private": "regular", "test_private_mixed": "mixed"}  # and how their images are called
-VALIDATION = "validation/good"
 FILE = "mvtec_ad_2.json"  # of the run: its metrics on test_public
 LIMIT = 0.05  # false positive rate
 NAMES = {"segf1": "SegF1", "aupro_05": "AU-PRO 0.05"}
-DEVIATIONS = 3.0  # above the mean of the validation images' map values: the threshold that MVTec proposes
 # Images of each split of the published dataset.
 OBJECTS = {
     "can": 321,
@@ -63,7 +63,7 @@ OBJECTS = {
 def write_submission(folder: Path, run: PlannedRun, reading: Reading) -> None:
     """Scores the private images of each category by the run's settings and references, and writes both trees.
 
-    A pixel is anomalous from DEVIATIONS above the mean of the validation images' map values on. Raises
+    A pixel is anomalous from the `threshold_of` all validation images on. Raises
     NotFinite, and what `refuse` raises.
     """
     refuse(folder, run)
@@ -73,8 +73,7 @@ def write_submission(folder: Path, run: PlannedRun, reading: Reading) -> None:
     for category, records in tested.items():
         job = _fitted(run, category, [*validation[category], *records], reading)
         maps = [one for part in _maps(job, reading) for one in part]
-        values = np.stack(maps[: len(validation[category])]).astype(np.float64)
-        threshold = float(values.mean() + DEVIATIONS * values.std())
+        threshold = threshold_of(maps[: len(validation[category])])
         logger.info(
             "%s: a pixel is anomalous from %.4g on, by validation images", printable(category), threshold
         )
@@ -142,7 +141,7 @@ def _records(root: Path, category: str, *splits: str) -> list[Record]:
 
 def _fitted(run: PlannedRun, category: str, records: Sequence[Record], reading: Reading) -> CategoryJob:
     """The run's detector of a category, fitted to its references, with these images to test."""
-    run = replace(run, split=replace(run.split, records={category: list(records)}))
+    run = replace(run, split=replace(run.split, records={category: list(records)}, validation={}))
     job = CategoryJob.of(run, category, Detectors([run]).of(run), reading)
     job.fit(f"{category}, private images")
     if job.error is not None:

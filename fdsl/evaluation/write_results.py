@@ -18,7 +18,7 @@ from data.saturation import SaturatingRegion, Saturations
 from data.tensors import mask_to_tensor
 from fdsl.config.describe import framing
 from fdsl.config.run_config import RunConfig
-from fdsl.evaluation.category_metrics import Saturation, evaluate_category
+from fdsl.evaluation.category_metrics import Saturation, evaluate_category, threshold_of
 from fdsl.evaluation.few_shot_split import FewShotSplit
 from fdsl.metrics.overlap import Overlap
 from fdsl.report.category_view import CategoryView
@@ -26,6 +26,7 @@ from fdsl.report.pictures import write_pictures
 from fdsl.report.published import published_row
 from fdsl.report.run_report import write_report
 from fdsl.report.tables import metrics_table, write_tables
+from fdsl.scoring import upsample_maps
 from fdsl.store.maps import RunMaps, save_maps
 from models.features import ScoreMaps
 from models.methods.registry import METHODS
@@ -37,6 +38,7 @@ from utils.text import printable
 
 logger = logging.getLogger("fdsl")
 OVERLAPS = "pixels.json"  # of a run: the distributions of the scores of normal and of defective pixels
+VALIDATION_MAPS = "validation.npz"
 OWN_SCORES = "Pixel scores of this run"
 DISTANCES = "Length of the discrepancy, without heads"
 
@@ -48,13 +50,19 @@ def write_results(
 
     `config.pictures`: the most strips per category, None: all, 0: neither pictures nor report.
     """
-    run = run.select(split.names)
+    every, run = run, run.select(split.names)
     fused, score = run.maps.fused(config.detector.windows)
+    names = [name for category in split.records for name in split.validation_names(category)]
+    validation = every.select(names) if set(names) <= set(every.names) else every.select([])
+    if len(validation):
+        save_maps(folder / VALIDATION_MAPS, validation)
     save_maps(folder / "maps.npz", run, fused, score)
     views, start = [], 0
     for category, records in split.records.items():
         part = slice(start, start := start + len(records))
-        views.append(evaluate(category, split, fused[part], score[part], config, max_pixels))
+        own = [name for name in split.validation_names(category) if name in validation.names]
+        normal = validation.select(own).maps.fused(config.detector.windows)[0]
+        views.append(evaluate(category, split, fused[part], score[part], config, max_pixels, normal))
     write_text(folder / "scores.csv", csv_text(*score_table(run.maps, score, split, views)))
     overlaps = {view.name: overlap.to_json() for view in views for overlap in view.overlaps.values()}
     write_json(folder / OVERLAPS, {"categories": overlaps})
@@ -168,14 +176,23 @@ def evaluate(
     score: np.ndarray,
     config: RunConfig,
     max_pixels: int,
+    normal: np.ndarray,
 ) -> CategoryView:
-    """One category's metrics, and the data for its pictures."""
+    """One category's metrics, and the data for its pictures; `normal`: the fused maps (v,G,G) of its
+    validation images."""
     records, references = split.records[category], split.references[category]
     files = CategoryFiles(split.root, records, max_pixels, split.grey.get(category))
     labels = np.array([record.anomalous for record in records])
 
+    side, threshold = config.metric_size, None
+    if len(normal):
+        shown = [split.root / name for name in split.validation_names(category)]
+        sizes = [
+            side if isinstance(side, int) else image_size(file, max_pixels=max_pixels)[::-1] for file in shown
+        ]
+        threshold = threshold_of(upsample_maps(one[None], size) for one, size in zip(normal, sizes))
     evaluation = evaluate_category(
-        maps, score, labels, files.mask, config.image_score, config.metric_size, files.saturation()
+        maps, score, labels, files.mask, config.image_score, side, files.saturation(), threshold
     )
     warn(list(files.doubtful.values()))
     return CategoryView(

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 METRIC_NAMES = ("auroc_px", "f1_px", "ap_px", "aupro", "auroc_sp", "f1_sp", "ap_sp")  # the published table's
-MORE_METRICS = ("aupro_05", "auspro", "auspro_05")
+MORE_METRICS = ("aupro_05", "segf1", "auspro", "auspro_05")
 ALL_METRICS = (*METRIC_NAMES, *MORE_METRICS)
 PRO_LIMIT, LOW_LIMIT = 0.3, 0.05  # false positive rates up to which PRO is integrated
 

@@ -35,6 +35,7 @@ PIXEL_METRICS = {
     "ap_px": "AP",
     "aupro": "PRO",
     "aupro_05": "PRO to 0.05",
+    "segf1": "SegF1",
     "auspro": "sPRO",
     "auspro_05": "sPRO to 0.05",
 }  # those of MORE_METRICS where they are defined

@@ -95,7 +95,13 @@ def two_plates(datasets, tmp_path_factory):
 
 
 @pytest.fixture
-def images_encoded(monkeypatch):
+def no_validation(monkeypatch):
+    """test.py scores test images alone: no normal images give SegF1 its threshold."""
+    monkeypatch.setattr("fdsl.evaluation.few_shot_split.VALIDATION_IMAGES", 0)
+
+
+@pytest.fixture
+def images_encoded(monkeypatch, no_validation):
     """How many images were given to backbones."""
     counted, plain = [], FrozenEncoder.encode
 

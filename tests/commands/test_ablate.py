@@ -94,6 +94,7 @@ def test_two_layouts_of_tiles_in_one_pass(datasets, backbone, tmp_path):
     )
 
 
+@pytest.mark.usefixtures("no_validation")
 def test_methods_with_the_same_bank_match_once(datasets, backbone, checkpoint, tmp_path, monkeypatch):
     pairs, plain = [], memory_bank.nearest_of
     monkeypatch.setattr(

@@ -164,7 +164,7 @@ def test_published_rows_stand_beside_ours(tmp_path):
         "auroc_px": "97.2 ± 0.1",
         "f1_px": "61.0 ± 0.4",
         "ap_px": "62.9 ± 0.4",
-        **dict.fromkeys(("aupro", "aupro_05", "auspro", "auspro_05"), "-"),
+        **dict.fromkeys(("aupro", "aupro_05", "segf1", "auspro", "auspro_05"), "-"),
     }
     assert (
         lines["WinCLIP+ (published)"]["aupro"] == "89.0 ± 0.8"
