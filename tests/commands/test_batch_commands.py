@@ -75,6 +75,7 @@ def test_beside_a_method_it_is_another_score_and_resumes(line, backbone, tmp_pat
     assert "sees the test set" not in (tmp_path / "plain/report.html").read_text()
 
 
+@pytest.mark.usefixtures("no_validation")
 def test_each_photograph_goes_through_the_backbone_once(
     line, backbone, datasets, tiny_configs, logged, tmp_path, monkeypatch
 ):
