@@ -1,11 +1,13 @@
-"""--config and --save-config of deploy/inspect.py and deploy/serve.py."""
+"""--config and --save-config of deploy/inspect.py and deploy/serve.py, and that they report nothing."""
 
 import builtins
+import os
 import re
 
 import pytest
 
 from deploy import command, service
+from tests.support.constants import ROOT
 from utils.errors import ConfigError
 
 
@@ -69,3 +71,13 @@ def test_without_pyyaml_it_is_one_sentence(tmp_path, monkeypatch, capsys):
     assert "--config needs the package pyyaml: pip install pyyaml" in capsys.readouterr().err
     with pytest.raises(ConfigError, match="--save-config needs the package pyyaml"):
         command.parse(["part.onnx", "a.png", "--format", "json", "--save-config", str(tmp_path / "b.yaml")])
+
+
+def test_onnxruntime_reports_its_use_to_nobody():
+    """It reads this when it is imported, which only what is imported after deploy/program.py does."""
+    assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
+    importing = [file for file in (ROOT / "deploy").glob("*.py") if "import onnxruntime" in file.read_text()]
+    assert {file.name for file in importing} == {"graph.py", "program.py"}
+    for name in ("command", "service"):
+        text = (ROOT / f"deploy/{name}.py").read_text()
+        assert "\nfrom deploy.program import" in text and "\nfrom deploy.graph import" not in text
