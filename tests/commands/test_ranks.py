@@ -92,11 +92,9 @@ def test_ranks_go_from_one_backbone_to_the_next_together(place):
 
     def arguments(results):
         words = place.test(*flags, results=results)
-        return [word for at, word in enumerate(words) if at not in range(*layers_of(words))]
-
-    def layers_of(words):
-        first = words.index("--layers")
-        return first, first + 3
+        for flag, values in {"--layers": 2, "--checkpoint": 1, "--win-size": 1, "--win-stride": 1}.items():
+            del words[words.index(flag) : words.index(flag) + 1 + values]
+        return words
 
     test.main(arguments("encoders"))
     codes, reported = in_ranks(
