@@ -97,8 +97,8 @@ def _telling_apart(parts: Iterable[Features]) -> Iterator[Features]:
     largest = None
     for part in parts:
         if part.tokens.shape[2] > 1:
-            tokens = part.tokens.float()
-            found = (tokens - tokens[:, :, :1]).square().sum(-1).amax((1, 2))
+            away = (tokens.float() - tokens[:, :1].float() for tokens in part.tokens)  # one layer in memory
+            found = torch.stack([tokens.square().sum(-1).amax() for tokens in away])
             largest = found if largest is None else torch.maximum(largest, found)
         yield part
     if largest is not None and bool((largest < SAME).any()):
