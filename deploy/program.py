@@ -18,7 +18,7 @@ from utils.console import open_what_is_closed, put_line
 from utils.errors import ConfigError, DataError
 from utils.text import one_line, printable
 
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime reports its use to Microsoft
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime collects telemetry
 UNEXPECTED = 70  # exit code: EX_SOFTWARE of sysexits.h
 
 

@@ -177,7 +177,7 @@ def photographs(count: int, shape: Sequence[int]) -> Tensor:
 def difference(file: Path, graph: DetectorGraph) -> float:
     """The largest difference (`gap_of`) between onnxruntime's and the detector's maps and scores, for one
     photograph and for two."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime reports its use to Microsoft
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else onnxruntime collects telemetry
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -1,4 +1,4 @@
-"""--config and --save-config of deploy/inspect.py and deploy/serve.py, and that they report nothing."""
+"""--config and --save-config of deploy/inspect.py and deploy/serve.py; onnxruntime's telemetry is off."""
 
 import builtins
 import os
@@ -73,7 +73,7 @@ def test_without_pyyaml_it_is_one_sentence(tmp_path, monkeypatch, capsys):
         command.parse(["part.onnx", "a.png", "--format", "json", "--save-config", str(tmp_path / "b.yaml")])
 
 
-def test_onnxruntime_reports_its_use_to_nobody():
+def test_onnxruntime_collects_no_telemetry():
     """It reads this when it is imported, which only what is imported after deploy/program.py does."""
     assert os.environ["ORT_DISABLE_TELEMETRY"] == "1"
     importing = [file for file in (ROOT / "deploy").glob("*.py") if "import onnxruntime" in file.read_text()]
