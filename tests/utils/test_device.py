@@ -37,3 +37,21 @@ def test_a_gpu_that_does_not_answer_is_said(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     with pytest.raises(ConfigError, match="--device cuda:0 is there but does not work .*--device cpu"):
         choose_device("0")
+
+
+def test_a_gpu_s_float32_is_whole_and_its_long_sums_are_rounded_once(monkeypatch):
+    ones, matmul = torch.ones, torch.backends.cuda.matmul
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(torch, "ones", lambda *size, device: ones(*size))
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    try:
+        choose_device("cuda")
+        assert not torch.backends.cudnn.allow_tf32 and not matmul.allow_tf32
+        assert not matmul.allow_fp16_reduced_precision_reduction
+        assert not matmul.allow_bf16_reduced_precision_reduction
+    finally:  # PyTorch's usual, which monkeypatch cannot put back
+        matmul.allow_fp16_reduced_precision_reduction = True
+        matmul.allow_bf16_reduced_precision_reduction = True
