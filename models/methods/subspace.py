@@ -28,17 +28,19 @@ class SubspaceMemory:
     """The subspace of normal tokens: their mean (C,) and principal directions (C,D), float32.
 
     tokens (M,C): those it was fitted to, None in a loaded detector. patches (M,): the patch of each token in
-    its photograph, None: all in order. others: cached subspaces without a quarter of the reference.
+    its photograph, None: all in order. sizes: how many tokens each photograph has, in order. others: cached
+    subspaces without a quarter of the reference.
     """
 
     mean: Tensor
     directions: Tensor
     tokens: Tensor | None = None
     patches: Tensor | None = None
+    sizes: tuple[int, ...] = ()
     others: dict[tuple[Masked, int], SubspaceMemory] = field(default_factory=dict, compare=False)
 
     @classmethod
-    def fitted(cls, tokens: Tensor, patches: Tensor | None = None) -> SubspaceMemory:
+    def fitted(cls, tokens: Tensor, patches: Tensor | None = None, sizes: Sizes = ()) -> SubspaceMemory:
         """The subspace of tokens (M,C) float32, computed in float64, on the CPU where the device has none."""
         exact = tokens.double() if tokens.device.type != "mps" else tokens.cpu().double()
         mean = exact.mean(0)
@@ -47,16 +49,17 @@ class SubspaceMemory:
         explained = variances.flip(0).clamp(min=0).cumsum(0)
         fewest = int((explained < EXPLAINED * explained[-1]).sum()) + 1
         principal = directions.flip(1)[:, :fewest]
-        return cls(mean.to(tokens), principal.to(tokens).contiguous(), tokens, patches)
+        return cls(mean.to(tokens), principal.to(tokens).contiguous(), tokens, patches, tuple(sizes))
 
     def state(self) -> dict[str, Tensor]:
         return {"mean": self.mean, "directions": self.directions}
 
     def without(self, reference: int, references: int) -> SubspaceMemory:
         """The subspace without one of its `references`, each with its copies in order."""
-        tokens = self._tokens()
-        own = torch.arange(len(tokens), device=tokens.device) // (len(tokens) // references)
-        return self._part(own != reference)
+        copies, tokens = len(self.sizes) // references, self._tokens()
+        first, after = (sum(self.sizes[: number * copies]) for number in (reference, reference + 1))
+        place = torch.arange(len(tokens), device=tokens.device)
+        return self._part((place < first) | (place >= after))
 
     def residual(self, tokens: Tensor) -> Tensor:
         """Tokens (...,C) -> their squared distance (...) from the subspace."""
@@ -108,7 +111,7 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
             mean = _mean_tokens(part)
             tokens.append(mean.flatten(0, 1) if part.inside is None else mean[part.inside.to(mean.device)])
             patches += [] if part.patches is None else [part.patches.flatten()]
-        return SubspaceMemory.fitted(torch.cat(tokens), torch.cat(patches) if patches else None)
+        return SubspaceMemory.fitted(torch.cat(tokens), torch.cat(patches) if patches else None, sizes)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> SubspaceMemory:
         mean, directions = taken(state, "mean", self.width), taken(state, "directions", self.width, None)

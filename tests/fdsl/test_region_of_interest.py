@@ -349,3 +349,23 @@ def test_a_saved_detector_finds_the_masks_where_they_are_named(tiny_configs, tmp
     whole.save(file)
     with pytest.raises(ConfigError, match="--roi .* was not made with such a folder of masks"):
         AnomalyDetector.load(file, device="cpu", roi=moved)
+
+
+@pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
+@pytest.mark.parametrize("rotations", [1, 4])
+def test_a_reference_is_held_out_with_the_patches_of_its_own_mask(tiny_configs, tmp_path, method, rotations):
+    """Masks of other areas: what is left is what the other reference alone gives."""
+    files = photographs(tmp_path / "normal", 2)
+    folder = masks_for(tmp_path / "masks", ["1.png"], np.s_[:, :20])
+    masks_for(folder, ["2.png"], np.s_[:, 10:])
+    both, alone = (small_detector(tiny_configs, method=method, roi=folder, image_size=64) for _ in range(2))
+    both.fit(files, rotations=rotations, false_alarm_rate=None)
+    alone.fit(files[1:], rotations=rotations, false_alarm_rate=None)
+    left = both.scorer.detector.memories.whole.without(0, 2).state()
+    other = alone.scorer.detector.memories.whole.state()
+    if method != "subspace":
+        left, other = (
+            {"tokens": one["centred"] + one["mean"], "sizes": one["sizes"]} for one in (left, other)
+        )
+    for name in left:
+        torch.testing.assert_close(left[name], other[name], atol=1e-5, rtol=0)
