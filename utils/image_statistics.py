@@ -20,9 +20,11 @@ PER_IMAGE = 6  # statistics
 CELL = 16  # pixels: side of the cells that the noise is found in,
 SMOOTHEST = 0.05  # in this share of them
 REPEATED = 0.05  # grey levels, on average: a row or column that differs less from the one before repeats it
+ACROSS = 0.7  # of a line's pixels differ from the line before in a step,
+STEP = 2  # which is so many lines wide after resizing
 LEAST_CONTRAST, LEAST_SHARPNESS, MOST_SHARPNESS = 1 / 8, 1 / 7, 7.0  # of the references' lowest or highest
-LEAST_FOCUS, MOST_NOISE = 0.55, 5.0  # likewise,
-NOISE_FLOOR = 0.25  # grey levels, added to either noise
+LEAST_FOCUS, MOST_NOISE = 0.5, 6.0  # likewise,
+NOISE_FLOOR = 0.5  # grey levels: of references with less, as where their ground is saturated
 LEAST_LIGHT = 1 / 8  # of the references' distance from black, and from white
 MORE_REPEATED = 0.15  # of the side, beyond the references' longest run of repeated lines
 ASPECT = 1.25  # times another ratio of width to height than the references', from which on it is reported
@@ -30,20 +32,19 @@ ASPECT = 1.25  # times another ratio of width to height than the references', fr
 
 def statistics_of(pixels: np.ndarray) -> np.ndarray:
     """An image (3,S,S) uint8, S from 4 on -> (6,) float64, of its grey levels: mean; standard deviation; mean
-    absolute Laplacian; longest run of rows or columns that repeat the one before, as a share of S; standard
-    deviation of the noise; root mean square of the Laplacian divided by that of the gradient."""
+    absolute Laplacian; longest run of rows or columns that repeat the one before and end in a step across the
+    image, as a share of S; standard deviation of the noise; root mean square of the Laplacian divided by that of the gradient."""
     grey = pixels.astype(np.float32).mean(0)
     down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
     bent = np.diff(down, axis=0)
     laplacian = bent[:, 1:-1] + np.diff(right, axis=1)[1:-1]
-    changes = np.abs(down).mean(1), np.abs(right).mean(0)
     gradient = max(np.square(down).mean() + np.square(right).mean(), np.finfo(np.float32).tiny)
     return np.array(
         [
             grey.mean(),
             grey.std(),
             np.abs(laplacian).mean(),
-            max(map(_longest_run, changes)) / len(grey),
+            max(_longest_run(down), _longest_run(right.T)) / len(grey),
             _noise(np.diff(bent, n=2, axis=1)),
             np.sqrt(np.square(laplacian).mean() / gradient),
         ],
@@ -51,9 +52,18 @@ def statistics_of(pixels: np.ndarray) -> np.ndarray:
     )
 
 
-def _longest_run(changes: np.ndarray) -> int:
-    """How many lines one after the other repeat the one before, by how much each differs from it."""
-    return max((len(list(run)) for same, run in groupby(changes < REPEATED) if same), default=0)
+def _longest_run(differences: np.ndarray) -> int:
+    """Lines' differences (n,S) from the one before -> how many lines one after the other repeat it, next to a
+    step. Beside a part on uniform ground lines repeat each other too, but the next one changes in places."""
+    sizes = np.abs(differences)
+    repeats, steps = sizes.mean(1) < REPEATED, (sizes > REPEATED).mean(1) >= ACROSS
+    longest, end = 0, 0
+    for same, run in groupby(repeats):
+        start, end = end, end + len(list(run))
+        ends = [steps[part] for part in (slice(max(start - STEP, 0), start), slice(end, end + STEP))]
+        if same and all(part.any() for part in ends if len(part)):
+            longest = max(longest, end - start)
+    return longest
 
 
 def _noise(differences: np.ndarray) -> float:
@@ -81,7 +91,7 @@ def reason_of(found: np.ndarray, references: np.ndarray) -> str:
         return LOST
     if sharpness < LEAST_SHARPNESS * low[2] or focus < LEAST_FOCUS * low[5]:
         return OUT_OF_FOCUS
-    noisy = noise + NOISE_FLOOR > MOST_NOISE * (high[4] + NOISE_FLOOR)
+    noisy = noise > MOST_NOISE * max(high[4], NOISE_FLOOR)
     return NOISY if noisy or sharpness > MOST_SHARPNESS * high[2] else ""
 
 
