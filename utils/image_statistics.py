@@ -33,7 +33,8 @@ ASPECT = 1.25  # times another ratio of width to height than the references', fr
 def statistics_of(pixels: np.ndarray) -> np.ndarray:
     """An image (3,S,S) uint8, S from 4 on -> (6,) float64, of its grey levels: mean; standard deviation; mean
     absolute Laplacian; longest run of rows or columns that repeat the one before and end in a step across the
-    image, as a share of S; standard deviation of the noise; root mean square of the Laplacian divided by that of the gradient."""
+    image, as a share of S; standard deviation of the noise; root mean square of the Laplacian divided by that
+    of the gradient."""
     grey = pixels.astype(np.float32).mean(0)
     down, right = np.diff(grey, axis=0), np.diff(grey, axis=1)
     bent = np.diff(down, axis=0)
