@@ -178,9 +178,9 @@ def test_openvino_is_told_precision_and_threads(exported, monkeypatch):
     reported, started = [], [graph.OPENVINO, graph.CPU]
 
     class Session(onnxruntime.InferenceSession):
-        def __init__(self, file, options, providers):
+        def __init__(self, file, options, providers, **more):
             reported.append(providers)
-            super().__init__(file, options, providers=[graph.CPU])
+            super().__init__(file, options, providers=[graph.CPU], **more)
 
         def get_providers(self):
             return started
