@@ -33,6 +33,7 @@ from tabulate import tabulate
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+import models.backbones.cpu_attention as cpu_attention
 import models.matching.memory_bank as memory_bank
 from benchmarks.gpu_on_paper import MODEL, RUNS, Run, chosen_runs
 from benchmarks.shared import backbone_parser, shortest, untrained_backbone
@@ -203,8 +204,12 @@ def choices(args: argparse.Namespace, device: torch.device, backbone: Backbone) 
     windows = RUNS[-1].windows()
     windows = replace(windows, win_size=args.win_size or windows.win_size)
     branch = unfitted(backbone, "nearest", windows, args.image_size).window_branch
-    compiled = untrained_backbone(args, device, backbone.dtype)
-    for block in compiled.visual.transformer.resblocks:
+    compiled, amx = untrained_backbone(args, device, backbone.dtype), cpu_attention.has_amx()
+    cpu_attention.has_amx = lambda: (
+        amx
+    )  # a compiler cannot look into PyTorch's own, and would break off there
+    visual = compiled.visual
+    for block in visual.blocks if hasattr(visual, "blocks") else visual.transformer.resblocks:
         block.compile()
     window = branch.grid.encoded * backbone.patch_size
     sizes = (("images", args.batch, args.image_size), ("windows", min(branch.chunk, len(branch)), window))
