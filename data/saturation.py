@@ -1,7 +1,7 @@
-"""How much of a defect has to be found, where masks say it: MVTec LOCO AD's defects_config.json.
+"""The saturation thresholds of defects: MVTec LOCO AD's defects_config.json.
 
-It goes by the value of a mask's pixels, and each mask file is one region (Bergmann et al., Beyond Dents and
-Scratches, IJCV 2022).
+The value of a mask's pixels selects the threshold, and each mask file is one region (Bergmann et al., Beyond
+Dents and Scratches, IJCV 2022).
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FILE = "defects_config.json"
 
 
 class SaturatingRegion(NamedTuple):
-    """A region (H,W) bool, and the share of its area, above 0 up to 1, from which on it counts as found
-    whole."""
+    """A region (H,W) bool, and its saturation: the share of its area in (0,1] from which on it counts as
+    detected completely."""
 
     mask: np.ndarray
     share: float
@@ -33,8 +33,8 @@ class SaturatingRegion(NamedTuple):
 
 @dataclass(frozen=True)
 class Saturations:
-    """Of a category: value of a mask's pixels -> from how many pixels on a region counts as found whole, or
-    `relative`, from which share of its area on."""
+    """A category's saturation thresholds by the value of a mask's pixels: in pixels or, for the values in
+    `relative`, as a share of the region's area."""
 
     file: Path
     thresholds: dict[int, float]
@@ -42,8 +42,8 @@ class Saturations:
 
     @classmethod
     def of(cls, root: Path, records: Sequence[Record]) -> Saturations | None:
-        """What the nearest file above the records' masks says; None where there is none. DataError for one
-        that says something else."""
+        """The thresholds in the nearest file above the records' masks; None without a file, or for an empty
+        list. DataError for other content."""
         masks = [record.mask_path for record in records if record.mask_path]
         above = PurePosixPath(masks[0]).parents if masks else ()
         file = next((root / place / FILE for place in above if (root / place / FILE).is_file()), None)
@@ -61,23 +61,23 @@ class Saturations:
         )
 
     def regions(self, mask: Path, max_pixels: int = MAX_PIXELS) -> list[SaturatingRegion]:
-        """The regions in a mask file or a folder of them, at its own size. DataError for a value that is not
-        named."""
-        found = []
+        """The regions of a mask file, or of a folder of mask files, at the mask's own size. DataError for a
+        value without a threshold."""
+        regions = []
         for file in mask_files(mask):
             values = mask_values(file, max_pixels)
             for value in np.unique(values[values != 0]).tolist():
                 if value not in self.thresholds:
                     raise DataError(
-                        f"{printable(file)}: its value {value} is not in {printable(self.file)}, which says "
-                        "how much of a region has to be found; mend one of them"
+                        f"{printable(file)}: its value {value} is not in {printable(self.file)}, which has "
+                        "the saturation threshold of each value; mend one of them"
                     )
                 region = values == value
-                found.append(SaturatingRegion(region, self._share(value, int(region.sum()))))
-        return found
+                regions.append(SaturatingRegion(region, self._share(value, int(region.sum()))))
+        return regions
 
     def _share(self, value: int, area: int) -> float:
-        """The saturation of a region of so many pixels, in whole pixels, at least one, as a share."""
+        """The saturation of a region of `area` pixels as a share, rounded down to pixels, at least one."""
         threshold = self.thresholds[value]
         pixels = int(threshold * area) if value in self.relative else int(threshold)
         return min(max(pixels, 1), area) / area

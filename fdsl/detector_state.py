@@ -1,4 +1,4 @@
-"""What was fitted in a detector, as the tensors of a saved detector, and back."""
+"""The fitted parts of a detector as the tensors of its file, and back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from utils.memory import is_out_of_memory
 from utils.text import one_line, printable
 from utils.tile_layout import MOST_IN_ALL, TileLayout
 
-# What tensors that are not all there, or of other shapes, raise.
+# The errors of missing tensors, and of tensors with other shapes.
 UNFIT = (LookupError, TypeError, ValueError, RuntimeError)
 ROI, LAYOUT = "roi", "tiles.layout"  # where there are some
 IN_FOLDERS = torch.empty(0, dtype=torch.uint8)  # in place of a ROI that comes with each photograph
@@ -43,8 +43,8 @@ def tensors_of(
     sizes: Sequence[tuple[int, int]] = (),
     grey: GreyRange | None = None,
 ) -> dict[str, Tensor]:
-    """Everything that was fitted: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*` for
-    thresholds."""
+    """The tensors of a fitted detector: `heads.*`, `bank.*`, `window_bank.*`, `tile_bank.*`, and `normal.*`
+    for thresholds."""
     tensors = {f"heads.{name}": value for name, value in detector.method.state_dict().items()}
     for name, attribute in MEMORIES.items():
         memory = getattr(detector.memories, attribute)
@@ -52,9 +52,9 @@ def tensors_of(
             tensors |= {f"{name}.{part}": value for part, value in memory.state().items()}
     method = detector.method
     if isinstance(method, WithMutualScoring) and method.test_images and method.own_scales:
-        seen = method.test_images
-        tensors |= {f"test_images.{name}": value for name, value in seen.memory.state().items()}
-        scales = [seen.map_scale, seen.score_scale, *method.own_scales]
+        compared = method.test_images
+        tensors |= {f"test_images.{name}": value for name, value in compared.memory.state().items()}
+        scales = [compared.map_scale, compared.score_scale, *method.own_scales]
         tensors["test_images.levels"] = torch.tensor(scales, dtype=torch.float64)
     tensors[SIZES] = torch.tensor(list(sizes), dtype=torch.int64).view(-1, 2)
     if grey is not None:
@@ -74,7 +74,7 @@ def tensors_of(
 def restored(
     file: str | Path, config: FittedConfig, tensors: Mapping[str, Tensor]
 ) -> tuple[Detector, NormalScores | None]:
-    """The detector whose `tensors_of` these are, read from `file`, and what normal images scored.
+    """The detector of the `tensors` in `file`, and its scores of normal images.
 
     Raises ModelError for another backbone, ConfigError for tensors that are missing or have other shapes.
     """
@@ -88,7 +88,7 @@ def restored(
         method = saved_method(config.detector, backbone, part_of(tensors, "heads"))
         detector = assemble(config.detector, backbone, method)
     except UNFIT as error:
-        raise _not_whole(file, error) from error
+        raise _not_complete(file, error) from error
     try:
         _refuse_other_directions(detector)
         restore_roi(detector, tensors)
@@ -102,12 +102,12 @@ def restored(
                 f"{file} does not fit into the memory of {backbone.device} ({one_line(error, 120)}); free "
                 "some of it, or use another --device."
             ) from error
-        raise _not_whole(file, error) from error
+        raise _not_complete(file, error) from error
 
 
-def _not_whole(file: str | Path, error: Exception) -> ConfigError:
-    what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-    return ConfigError(f"{file} is not a complete detector ({one_line(what)}); save it again.")
+def _not_complete(file: str | Path, error: Exception) -> ConfigError:
+    reason = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return ConfigError(f"{file} is not a complete detector ({one_line(reason)}); save it again.")
 
 
 def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
@@ -117,23 +117,23 @@ def part_of(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def restore_memories(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector the memories that it looks into; KeyError where a part is missing, ValueError where
-    one has another shape."""
-    backbone, found = detector.backbone, {}
+    """Gives the detector its memories; KeyError where a part is missing, ValueError where one has another
+    shape."""
+    backbone, memories = detector.backbone, {}
     for name, attribute in MEMORIES.items():
         state = part_of(tensors, name)
-        if not detector.method.transductive:  # what compares test images keeps them on the CPU
+        if not detector.method.transductive:  # a method that compares test images keeps them on the CPU
             state = {key: value.to(backbone.device) for key, value in state.items()}
-        if not state and _wants(detector, name):
+        if not state and _needs(detector, name):
             raise ValueError(f"it has no {name}")
         if name == "window_bank" and state:
             _refuse_other_windows(detector, state)
         if state:
-            found[attribute] = detector.method.restored(state, backbone.dtype)
-    detector.memories = Memories(**found)
+            memories[attribute] = detector.method.restored(state, backbone.dtype)
+    detector.memories = Memories(**memories)
 
 
-def _wants(detector: Detector, name: str) -> bool:
+def _needs(detector: Detector, name: str) -> bool:
     """Whether the detector cannot score without this memory."""
     method = detector.method
     if not (method.needs_references or method.transductive):
@@ -143,7 +143,7 @@ def _wants(detector: Detector, name: str) -> bool:
 
 
 def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> None:
-    """ValueError where a bank's windows are not those that the detector looks through."""
+    """ValueError where a bank's windows are not the detector's."""
     windows, keys = detector.windows, state.get("keys")
     if windows is None or windows.match is UNRESTRICTED or not detector.method.matches:
         return
@@ -159,8 +159,8 @@ def _refuse_other_windows(detector: Detector, state: Mapping[str, Tensor]) -> No
 
 
 def _refuse_other_directions(detector: Detector) -> None:
-    """ValueError where directions of text lie in another space than the backbone's embeddings; ModelError for
-    a backbone that has none of its patches there."""
+    """ValueError where directions of text have another length than the backbone's embeddings; ModelError for
+    a backbone that cannot project its patches into that space."""
     method = detector.method
     if method.reads_text and method.directions.shape[1] != _embedding_width(detector, method.want):
         raise ValueError("its directions of text have another length")
@@ -169,8 +169,8 @@ def _refuse_other_directions(detector: Detector) -> None:
 
 
 def _embedding_width(detector: Detector, want: frozenset[str] = frozenset()) -> int:
-    """D of the backbone's image embeddings, which it tells by making one of a window, or of a single patch;
-    `want`: what else it is to be able to give."""
+    """D of the backbone's image embeddings, measured on a window or a single patch; `want`: other features
+    that it must be able to give."""
     patches = 1 if detector.windows is None else detector.windows.grid.encoded
     side = patches * detector.backbone.patch_size
     window = torch.zeros(1, 3, side, side, dtype=torch.uint8)
@@ -184,7 +184,7 @@ def _require(holds: bool, sentence: str) -> None:
 
 
 def restore_roi(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector the mask of what counts, where it has one; ConfigError for one that cannot be."""
+    """Gives the detector its region of interest, where it has one; ConfigError for one that does not fit."""
     roi = tensors.get(ROI)
     sentence = "its region of interest is not there, or one is that it does not name"
     _require(_names_roi(detector.method.options) == (roi is not None), sentence)
@@ -206,8 +206,8 @@ def with_masks(
     roi: str | Path | None,
     ignore: str | Path | None,
 ) -> FittedConfig:
-    """The configuration of a saved detector whose photographs have their masks in folders, with these in
-    place of those that it names; ConfigError where there are none, or for a detector without folders."""
+    """The configuration of a saved detector with other folders of its photographs' masks; ConfigError where
+    there are no such folders, or for a detector without them."""
     given = {name: str(place) for name, place in (("roi", roi), ("ignore", ignore)) if place is not None}
     options, own = config.detector.options, tensors.get(ROI)
     in_folders = own is not None and not len(own) and _names_roi(options)
@@ -228,12 +228,12 @@ def with_masks(
 
 
 def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector its layout of tiles, where it has one; ConfigError for one that cannot be."""
+    """Gives the detector its layout of tiles, where it has one; ConfigError for one that does not fit."""
     if LAYOUT not in tensors:
         return
     layout, memory = tensors[LAYOUT], detector.memories.tiles
-    whole = layout.shape == (2,) and not layout.is_floating_point() and memory is not None
-    _require(whole, "its tiles are missing")
+    complete = layout.shape == (2,) and not layout.is_floating_point() and memory is not None
+    _require(complete, "its tiles are missing")
     rows, columns = map(int, layout.tolist())
     _require(1 <= min(rows, columns) and rows * columns <= MOST_IN_ALL, f"it has {rows} x {columns} tiles")
     if isinstance(memory, BatchMemory):
@@ -243,8 +243,8 @@ def restore_layout(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
 
 
 def restore_test_images(detector: Detector, tensors: Mapping[str, Tensor]) -> None:
-    """Gives the detector the test images that it compares with, where it has some; KeyError where
-    a part is missing."""
+    """Gives the detector the test images of mutual scoring, where it has some; KeyError where a part is
+    missing."""
     method = detector.method
     if not isinstance(method, WithMutualScoring):
         return
@@ -258,7 +258,8 @@ def restore_test_images(detector: Detector, tensors: Mapping[str, Tensor]) -> No
 
 
 def _of_references(tensors: Mapping[str, Tensor], name: str, columns: int) -> Tensor:
-    """A row of so many numbers for each reference; ConfigError for what is none."""
+    """The tensor `name`, a row of `columns` numbers for each reference; ConfigError for another shape, and
+    for numbers that are not finite."""
     rows = tensors.get(name, torch.empty(0))
     fits = rows.shape[1:] == (columns,) and bool(rows.isfinite().all())
     _require(fits, f"the {name.partition('.')[2]} of its references are none")
@@ -266,19 +267,19 @@ def _of_references(tensors: Mapping[str, Tensor], name: str, columns: int) -> Te
 
 
 def sizes_of(tensors: Mapping[str, Tensor]) -> list[tuple[int, int]]:
-    """The references' (width, height); ConfigError for what is none."""
+    """The references' (width, height); ConfigError for numbers that are no size."""
     sizes = _of_references(tensors, SIZES, 2)
     _require(bool((sizes > 0).all()), "the sizes of its references are none")
     return [(int(width), int(height)) for width, height in sizes.tolist()]
 
 
 def statistics_in(tensors: Mapping[str, Tensor]) -> np.ndarray:
-    """The references' statistics (K,6); ConfigError for what is none."""
+    """The references' statistics (K,6); ConfigError as `_of_references`."""
     return _of_references(tensors, STATISTICS, PER_IMAGE).double().numpy()
 
 
 def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
-    """The range of photographs of more than 8 bits; None where there was none."""
+    """The grey range of photographs with more than 8 bits; None where there was none."""
     grey = tensors.get(GREY)
     if grey is None:
         return None
@@ -287,7 +288,7 @@ def grey_of(tensors: Mapping[str, Tensor]) -> GreyRange | None:
 
 
 def normal_scores_of(tensors: Mapping[str, Tensor]) -> NormalScores | None:
-    """What normal images scored when left out; None where the detector was fitted without a threshold."""
+    """The left-out scores of normal images; None where the detector was fitted without a threshold."""
     state = part_of(tensors, "normal")
     if "scores" not in state:
         return None

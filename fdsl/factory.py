@@ -1,5 +1,4 @@
-"""How detectors are put together from configurations, checkpoints and saved files: joins data, models and
-utils."""
+"""Makes detectors from configurations, checkpoints and saved files."""
 
 from __future__ import annotations
 
@@ -22,14 +21,13 @@ from models.ensemble.mutual_scoring import WithMutualScoring
 from models.ensemble.text_residuals import WithText
 from models.method import Method
 from models.methods.registry import METHODS
-from utils.config import BY_CATEGORY, BackboneConfig, MethodConfig, WindowConfig
+from utils.config import BY_CATEGORY, SINGLE_IMAGE_SCORES, BackboneConfig, MethodConfig, WindowConfig
 from utils.device import PRECISIONS, choose_device, choose_precision, machine_facts
 from utils.errors import ConfigError, ModelError
 from utils.text import as_text
 
 logger = logging.getLogger("fdsl")
-OWN = "own."  # begins the names of a method to which text is added
-SINGLE_IMAGE_SCORES = ("max", "top1")  # those that one photograph has by itself
+OWN = "own."  # begins the names of the tensors of a method inside another one
 
 
 def build_detector(
@@ -38,12 +36,11 @@ def build_detector(
     like: Detector | None = None,
     categories: Iterable[str] = (),
 ) -> Detector:
-    """The detector that a configuration describes, its memory still empty; with the backbone of `like`, a
-    detector of the same one.
+    """The detector of a configuration, its memory still empty; it shares the backbone of `like`.
 
-    Without a checkpoint it is that of a method without trained heads. `categories`: those that it is going to
-    `speak_of`, where text takes its object from their names. Raises ModelError for a backbone whose weights
-    are not those that the checkpoint was trained with, DataError for a mask of what counts that is none.
+    checkpoint: None for a method without trained heads. `categories`: those that it will `speak_of`, where
+    text takes its object from their names. Raises ModelError for a backbone with other weights than the
+    checkpoint was trained with, DataError for a file that is no region of interest.
     """
     roi = read_roi(config.options, config.backbone.image_size)  # refused before anything is loaded
     detector = _undirected(config, checkpoint, like)
@@ -56,7 +53,7 @@ def build_detector(
 
 
 def _undirected(config: DetectorConfig, checkpoint: Checkpoint | None, like: Detector | None) -> Detector:
-    """The same, before it has the text directions of each category."""
+    """The detector without the text directions of each category."""
     backbone = backbone_of_detector(config) if like is None else like.backbone
     if checkpoint is None:
         own = make_method(config, backbone.width, len(backbone.layers))
@@ -74,8 +71,8 @@ def _undirected(config: DetectorConfig, checkpoint: Checkpoint | None, like: Det
 def make_method(
     config: DetectorConfig, width: int, blocks: int, heads: Mapping[str, Tensor] | None = None
 ) -> Method:
-    """The method of a configuration for tokens (L,n,C) of `blocks` and `width`, with trained `heads`; one
-    that reads text has its directions. ModelError where the backbone has no text encoder."""
+    """The method of a configuration for tokens (L,n,C), L = `blocks`, C = `width`, with trained `heads` and,
+    where it reads text, its directions. ModelError where the backbone has no text encoder."""
     method: Method = METHODS[config.method].load().of_heads(width, blocks, config.options, heads)
     if config.options.with_text:
         method = WithText(method)
@@ -100,7 +97,7 @@ def backbone_of(config: BackboneConfig, device: torch.device, dtype: torch.dtype
 
 
 def assemble(config: DetectorConfig, backbone: Backbone, method: Method) -> Detector:
-    """Backbone and method as the detector of a configuration, its memory still empty."""
+    """The detector of a configuration from backbone and method, its memory still empty."""
     return Detector(backbone, method, config.backbone.image_size, config.windows)
 
 
@@ -113,7 +110,8 @@ def detector_config(
     device: str,
     precision: str,
 ) -> FittedConfig:
-    """What a detector without references is made of; contradictions are refused before anything is loaded."""
+    """The configuration of a detector without references; contradictions are refused before anything is
+    loaded."""
     _refuse_other_kinds(windows, image_score)
     chosen = choose_device(device)
     machine = machine_facts(chosen, choose_precision(precision, chosen))
@@ -132,7 +130,7 @@ def detector_config(
 
 
 def _refuse_other_kinds(windows: WindowConfig, image_score: str) -> None:
-    """ConfigError for what are no windows, or no image score that one image has by itself."""
+    """ConfigError for another type than WindowConfig, or an image score that a single image does not have."""
     if not isinstance(windows, WindowConfig):
         raise ConfigError(
             f"windows is a {type(windows).__name__}; give a WindowConfig, for instance WindowConfig('nan')."
@@ -145,7 +143,7 @@ def _refuse_other_kinds(windows: WindowConfig, image_score: str) -> None:
 
 
 def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
-    """The method of a saved detector with its `state`; RuntimeError for a state that is not its own."""
+    """The method of a saved detector with its `state`; RuntimeError for the state of another method."""
     if not config.options.with_batch:
         return _saved_alone(config, backbone, state)
     method = WithMutualScoring(_saved_alone(config, backbone, _of_own(state)))
@@ -154,7 +152,7 @@ def saved_method(config: DetectorConfig, backbone: Backbone, state: Mapping[str,
 
 
 def _saved_alone(config: DetectorConfig, backbone: Backbone, state: Mapping[str, Tensor]) -> Method:
-    """The same without mutual scoring."""
+    """The method without mutual scoring."""
     kind, blocks = METHODS[config.method].load(), len(backbone.layers)
     if not config.options.with_text:
         return kind.of_state(backbone.width, blocks, config.options, state)
@@ -163,7 +161,7 @@ def _saved_alone(config: DetectorConfig, backbone: Backbone, state: Mapping[str,
 
 
 def _of_own(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a method's state holds of the method that it is around."""
+    """The state of the method inside another one, from the state of the outer one."""
     return {name.removeprefix(OWN): value for name, value in state.items() if name.startswith(OWN)}
 
 
@@ -177,8 +175,8 @@ def moved_config(
 ) -> FittedConfig:
     """A saved detector's configuration on this machine.
 
-    Its precision is part of it and cannot change, save that one of a GPU's float16 goes on in float32 where
-    there is no GPU: CPUs take float16 many times slower.
+    Its precision is part of it and cannot change, with one exception: a CPU computes in float32 what a GPU
+    computed in float16, which CPUs compute many times slower.
     """
     stored, chosen = config.detector.machine.precision, choose_device(device)
     dtype = getattr(torch, stored)

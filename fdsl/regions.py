@@ -22,12 +22,11 @@ POINTS_OF_AN_AREA = 3
 class Region:
     """An 8-connected region of pixels that reach the pixel threshold, in the photograph's own pixels.
 
-    x, y, width, height: its bounding box. area: its pixels. centroid: (x, y) in
-    the coordinates of the outline. major_axis, minor_axis: lengths
-    of the axes of the ellipse with its second moments. orientation: degrees of the major axis,
-    counter-clockwise from the horizontal, 0 to below 180. peak, mean: its highest and its mean map value.
-    outline: the points (x, y) of its outer border, (0, 0) being the corner of the photograph; holes are not
-    left out.
+    x, y, width, height: its bounding box. area: its number of pixels. centroid: (x, y) in the coordinates of
+    the outline. major_axis, minor_axis: lengths of the axes of the ellipse with the same second moments.
+    orientation: degrees of the major axis, counter-clockwise from the horizontal, in [0,180). peak, mean: its
+    highest and its mean map value. outline: the points (x, y) of its outer border, (0, 0) being the corner of
+    the photograph; holes are not cut out.
     """
 
     x: int

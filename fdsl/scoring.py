@@ -1,7 +1,7 @@
-"""The one road from pixels to finite score maps and image scores: test.py, predict.py, the page, the Python
-interface and the benchmarks take it.
+"""From pixels to finite score maps and image scores, for test.py, predict.py, the page, the Python interface
+and the benchmarks.
 
-What is short of memory is halved here, what is not finite is refused here, and nowhere else.
+Only here are batches halved where memory is short, and maps refused that are not finite.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ BATCH_VALUES = 2**24  # map values upsampled at once
 
 
 class NotFinite(ModelError):
-    """A map that is not finite. `name`: the image's; `narrow`: the precision was narrower than float32, so
-    that float32 may mend it."""
+    """A map that is not finite. `name`: the image's. `narrow`: the precision was narrower than float32, so
+    float32 may help."""
 
     def __init__(self, name: str, dtype: torch.dtype) -> None:
         self.name, self.precision = name, str(dtype).removeprefix("torch.")
@@ -39,10 +39,10 @@ class NotFinite(ModelError):
 
 
 class Scorer:
-    """A detector, called with as many images at once as memory holds; gives finite NumPy arrays."""
+    """Calls a detector with as many images at once as memory holds; gives finite NumPy arrays."""
 
     def __init__(self, detector: Detector, like: Scorer | None = None) -> None:
-        """`like`: a scorer on the same device, which has measured how much fits into its memory."""
+        """`like`: a scorer on the same device, whose measured batch size is shared."""
         self.detector = detector
         if like is None:
             self._maps = Halving(_score_maps, join_score_maps, detector.spare)
@@ -51,46 +51,45 @@ class Scorer:
             self._maps, self._scales = like._maps, like._scales
 
     def to_batch(self, photographs: Iterable[Image.Image]) -> Tensor:
-        """RGB photographs -> the input of the detector, (B,[1+T,]3,S,S) uint8."""
+        """The input of the detector, (B,[1+T,]3,S,S) uint8, from RGB photographs."""
         side, layout = self.detector.image_size, self.detector.layout
         return torch.stack([photograph_to_pixels(photo, side, layout) for photo in photographs])
 
     def fit(self, pixels: Tensor, inside: Inside | None = None) -> None:
-        """Fills the detector's memory from its references (K,[1+T,]3,S,S) uint8, of which the patches
-        `inside` count; raises ConfigError where memory does not hold one."""
+        """Fits the detector to its references (K,[1+T,]3,S,S) uint8, of which the patches `inside` count;
+        ConfigError where memory does not hold a single one."""
         sparing(lambda: self.detector.fit(pixels, inside), self.detector.spare)
 
     def without(self, reference: int, references: int) -> Scorer:
-        """A scorer whose detector has never seen one of its `references` (two or more); raises ConfigError
-        where memory does not hold the rest of its bank too."""
+        """A scorer of the detector without one of its `references` (two or more); ConfigError where memory
+        does not hold the rest of its bank too."""
         other = sparing(lambda: self.detector.without(reference, references), self.detector.spare)
         return Scorer(other, self)
 
     def __call__(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> ScoreMaps:
-        """Score maps of photographs (B,[1+T,]3,S,S) uint8, as float32 arrays; NotFinite calls them by their
+        """Score maps of photographs (B,[1+T,]3,S,S) uint8, as float32 arrays; NotFinite with one of their
         `names`."""
         return self.begin(pixels, names, match)()
 
     def begin(
         self, pixels: Tensor, names: Sequence[str], match: Matching | None = None
     ) -> Callable[[], ScoreMaps]:
-        """What gives the score maps of a call once they are asked for. A GPU works on them from now on, and
-        the caller may do something else meanwhile; a CPU has computed them."""
-        found = self._maps(pixels, self.detector, match)
+        """A function that returns the score maps of a call. A GPU computes them while the caller does
+        something else; on a CPU they are computed already."""
+        pending = self._maps(pixels, self.detector, match)
 
         def arrived() -> ScoreMaps:
-            maps = found.each(lambda part: part.cpu().numpy())
+            maps = pending.each(lambda part: part.cpu().numpy())
             self._refuse_not_finite(maps.arrays, names)
             return maps
 
         return arrived
 
     def scale_maps(self, pixels: Tensor, names: Sequence[str], match: Matching | None = None) -> np.ndarray:
-        """One map (B,S,G,G) for each of the method's S scales, not yet brought together; NotFinite as
-        above."""
-        found = self._scales(pixels, self.detector, match)
-        self._refuse_not_finite([found], names)
-        return found
+        """The maps (B,S,G,G) of the method's S scales, before they are merged; NotFinite as above."""
+        maps = self._scales(pixels, self.detector, match)
+        self._refuse_not_finite([maps], names)
+        return maps
 
     def _refuse_not_finite(self, arrays: Sequence[np.ndarray], names: Sequence[str]) -> None:
         for index, name in enumerate(names):
@@ -103,12 +102,11 @@ def _score_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> S
 
 
 def _scale_maps(pixels: Tensor, detector: Detector, match: Matching | None) -> np.ndarray:
-    found = detector.scale_maps(pixels, match)
-    return found.transpose(0, 1).float().cpu().numpy()
+    return detector.scale_maps(pixels, match).transpose(0, 1).float().cpu().numpy()
 
 
 def upsample_maps(maps: np.ndarray, side: int | tuple[int, int]) -> np.ndarray:
-    """(n,G,G) float32 -> (n,H,W) float32, bilinear with corners aligned; `side` is H = W or (H, W)."""
+    """Maps (n,G,G) float32 as (n,H,W) float32, bilinear with corners aligned; `side` is H = W or (H, W)."""
     size = (side, side) if isinstance(side, int) else side
     return F.interpolate(torch.from_numpy(maps)[:, None], size=size, mode="bilinear", align_corners=True)[
         :, 0

@@ -17,8 +17,8 @@ class Backbone(Protocol):
     """A ViT that is never trained: eval mode, no gradients, one precision, whoever calls it.
 
     layers: the feature layers, counted from 1, ascending. width: C of its tokens. patch_size: pixels. mean,
-    std (3,): what its weights were trained with, for pixels in [0,1]. fingerprint: tells its weights from
-    others. dtype: the precision of its products and of the tokens it gives.
+    std (3,): of its weights' training, for pixels in [0,1]. fingerprint: identifies its weights. dtype: the
+    precision of its products and of its tokens.
     """
 
     layers: tuple[int, ...]
@@ -31,7 +31,7 @@ class Backbone(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
 
     def grid(self, side: int) -> int:
         """Patches along one side of an image of `side` pixels; ModelError unless it is a whole number."""
@@ -39,9 +39,9 @@ class Backbone(Protocol):
     def encode(
         self, pixels: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
     ) -> Features:
-        """Features of images (B,3,H,H) uint8, which it brings to its device and normalises; `side`: pixels
-        that they are resized to first, a multiple of the patch side (None: H is one). `want` names what is
-        needed besides the tokens (models/features.py)."""
+        """Features of images (B,3,H,H) uint8, which it moves to its device and normalises. `side`: they are
+        resized to so many pixels first, a multiple of the patch size (None: H is one). `want`: names of
+        features besides the tokens (models/features.py)."""
 
 
 def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The ways to look at an image: as a whole, through local windows, by tiles.
+"""The branches of a detector: whole images, local windows, tiles.
 
-They are one kind of thing: each encodes what it sees of an image, has a method fit a memory to the references
-seen so, and merges the raw maps of what it encoded to maps of the image. Memories are frozen, and lie with
-the detector (`models.method.Memories`).
+Each encodes its part of an image, has a method fit a memory to the same part of the references, and merges
+the raw maps of the parts to maps of the image. Memories are frozen; the detector holds them
+(`models.method.Memories`).
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ QUARTER_SHARE = 0.23  # of the windows: the whole image and the matching take ti
 
 
 class Branch(ABC):
-    """match: how what is seen is matched with the memory, unless a caller says otherwise."""
+    """match: how tokens are matched with the memory, unless a caller passes another way."""
 
     match: Matching
 
     @property
     @abstractmethod
     def tokens(self) -> int:
-        """How many an image has in each layer."""
+        """The number of an image's tokens in each layer."""
 
     @abstractmethod
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
@@ -49,11 +49,11 @@ class Branch(ABC):
 
     def fit(self, method: Method, encode: Encoder, references: Views, inside: Tensor | None = None) -> Memory:
         """The method's memory of K references, encoded one by one; `inside` (K,tokens) bool: which of their
-        patches count (None: all). ModelError where a feature layer cannot tell their patches apart."""
+        patches count (None: all). ModelError where a feature layer gives all patches the same token."""
         want = method.want | self.match.want
         every = progress(references.each(), len(references.whole), "encoding references")
-        near = (self._moved(encode, one) for one in every)
-        parts = _telling_apart(part for one in near for part in self.encoded(encode, one, want))
+        on_device = (self._moved(encode, one) for one in every)
+        parts = _refuse_equal_patches(part for one in on_device for part in self.encoded(encode, one, want))
         sizes = [self.tokens] * len(references.whole) if inside is None else inside.sum(1).tolist()
         if inside is not None:
             parts = (part._replace(inside=row[None]) for part, row in zip(parts, inside))
@@ -62,19 +62,19 @@ class Branch(ABC):
     def raw_maps(
         self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
     ) -> Tensor:
-        """The method's raw maps (M,B,H,W) of the images whose parts these are; `match` instead of its own."""
+        """The method's raw maps (M,B,H,W) of the images with these parts; `match` replaces the branch's."""
         return self.merged(self.scored(method, parts, memory, match))
 
     def scored(
         self, method: Method, parts: Iterable[Features], memory: Memory | None, match: Matching | None
     ) -> Tensor:
-        """The raw maps of all parts, not yet put together."""
+        """The raw maps of all parts, before they are merged."""
         chosen = self._matching(match)
         raw = [self._raw(method, part, memory, one) for part, one in chosen.over(parts)]
         return raw[0] if len(raw) == 1 else torch.cat(raw, dim=1)
 
     def _moved(self, encode: Encoder, views: Views) -> Views:
-        """What it sees of images, where the backbone is."""
+        """The branch's part of images, on the backbone's device."""
         return Views(encode.moved(views.whole))
 
     def _fitted(self, method: Method, parts: Iterable[Features], sizes: Sizes) -> Memory:
@@ -88,18 +88,18 @@ class Branch(ABC):
 
     @abstractmethod
     def merged(self, raw: Tensor) -> Tensor:
-        """Raw maps of parts, as `scored` gives them -> (M,B,H,W)."""
+        """The raw maps of parts, from `scored` -> (M,B,H,W)."""
 
 
-def _telling_apart(parts: Iterable[Features]) -> Iterator[Features]:
-    """The parts; after the last one ModelError where a layer gives each image (or window) of several patches
-    the same token for all of them."""
+def _refuse_equal_patches(parts: Iterable[Features]) -> Iterator[Features]:
+    """The parts; after the last one ModelError where a layer gives all patches of each image (or window) the
+    same token."""
     largest = None
     for part in parts:
         if part.tokens.shape[2] > 1:
             away = (tokens.float() - tokens[:, :1].float() for tokens in part.tokens)  # one layer in memory
-            found = torch.stack([tokens.square().sum(-1).amax() for tokens in away])
-            largest = found if largest is None else torch.maximum(largest, found)
+            distance = torch.stack([tokens.square().sum(-1).amax() for tokens in away])
+            largest = distance if largest is None else torch.maximum(largest, distance)
         yield part
     if largest is not None and bool((largest < SAME).any()):
         raise ModelError(
@@ -128,8 +128,8 @@ class WholeImages(Branch):
 
 @dataclass(frozen=True)
 class Tiles(Branch):
-    """The tiles of images, which lie as `layout` says; the tokens of an image's tiles come one tile after the
-    other (L,B,T*N,C)."""
+    """The tiles of images, in a `layout`; the tokens of an image's tiles follow each other, tile by tile
+    (L,B,T*N,C)."""
 
     layout: TileLayout
     match: Matching = UNRESTRICTED
@@ -163,16 +163,15 @@ class Tiles(Branch):
 
 @dataclass
 class AtOnce:
-    """How many window patches are encoded at once: what a detector and its copies know of the memory."""
+    """How many window patches are encoded at once, which a detector shares with its copies."""
 
     patches: int
 
 
 @dataclass(frozen=True, eq=False)
 class Windows(Branch):
-    """Local windows (LFE). `budget`: so many of an image at most, chosen by its map (0: all). `chosen`,
-    `elsewhere` (M,1,G,G): the windows to look through, and the raw maps that stand where none of them lies
-    (None: all windows)."""
+    """Local windows (LFE). `budget`: at most so many of an image, chosen by its map (0: all). `chosen`: the
+    numbers of the windows that are encoded (None: all). `elsewhere` (M,1,G,G): the raw maps outside them."""
 
     grid: WindowGrid
     patch_size: int
@@ -195,8 +194,8 @@ class Windows(Branch):
         return max(1, self.at_once.patches // self.grid.encoded**2)
 
     def halve(self, patches: int) -> bool:
-        """Half as many windows are encoded at once from now on; False where it is one already, or where they
-        have fewer than so many patches."""
+        """Halves the number of windows encoded at once; False where it is one already, or where they have
+        fewer than `patches` patches."""
         now = min(self.chunk, len(self))
         if now <= 1 or now * self.grid.encoded**2 < patches:
             return False
@@ -205,7 +204,7 @@ class Windows(Branch):
         return True
 
     def looking(self, raw: Tensor, shown: Tensor) -> Windows:
-        """Those of one image that its map `shown` (G,G) chooses; its raw maps (M,1,G,G) stand elsewhere."""
+        """The windows chosen by the map `shown` (G,G) of one image; its raw maps (M,1,G,G) fill the rest."""
         return replace(self, chosen=self.grid.choose(shown, self.budget), elsewhere=raw)
 
     def encoded(self, encode: Encoder, views: Views, want: frozenset[str]) -> Iterator[Features]:
@@ -231,7 +230,7 @@ class Windows(Branch):
 
 
 def windows_of(settings: WindowConfig, grid: int, patch_size: int, at_once: AtOnce) -> Windows | None:
-    """The windows of images of `grid` x `grid` patches, None without LFE; ModelError for windows that do not
+    """The windows of images of `grid` x `grid` patches; None without LFE. ModelError for windows that do not
     fit."""
     if settings.winmode == "nan":
         return None

@@ -1,4 +1,4 @@
-"""Images that come again while references are fitted are encoded once."""
+"""Encodes an image that comes again during a fit only once."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ KEPT_BYTES = 2**30
 
 
 class EncodedOnce:
-    """`encode` of a backbone, with what it gave for the last batches, up to `most` bytes of it.
+    """`encode` of a backbone, with a cache of the features of the last batches, `most` bytes at most.
 
-    A batch is known again by its values as a whole: what one image gets may depend, in its last bit, on the
-    images next to it. What was encoded with more than is wanted serves too, without the rest. Windows are
-    known again by their image's values and by which they are. The very tensor that was `moved` last, which
-    nobody changes, is not looked at again.
+    The key of a batch is the digest of all its values: the last bit of an image's features may depend on the
+    other images of its batch. Features that were encoded with more than is wanted are used without the rest.
+    The key of windows is their image's digest and their numbers. The tensor that was `moved` last does not
+    change, so its digest is computed once.
     """
 
     def __init__(self, encode: Encode, most: int = KEPT_BYTES) -> None:
         self.encode, self.most, self.held = encode, most, 0
         self.last: tuple[Tensor, Tensor] | None = None
-        self.digests: dict[tuple, bytes] = {}  # of what `moved` gave last, by its place in memory
-        self.known: OrderedDict[tuple, tuple[Features, frozenset[str]]] = OrderedDict()
+        self.digests: dict[tuple, bytes] = {}  # of the images `moved` last, by their place in memory
+        self.cached: OrderedDict[tuple, tuple[Features, frozenset[str]]] = OrderedDict()
 
     def __call__(
         self, pixels: Tensor, want: frozenset[str] = NOTHING_MORE, side: int | None = None
@@ -47,12 +47,12 @@ class EncodedOnce:
         want: frozenset[str],
         side: int | None = None,
     ) -> Features:
-        """The features of what `pixels` cuts out of images (...,3,H,W); `which` names it."""
+        """The features of the crops that `pixels` cuts out of images (...,3,H,W); `which` identifies them."""
         return self._once((self.digest(images), which, side), pixels, want, side)
 
     def moved(self, images: Tensor, device: torch.device) -> Tensor:
-        """The images on the device, moved once for the very tensor that came last; looked at where they came
-        from."""
+        """The images on the device; the tensor of the last call is not moved again. Their digests are
+        computed on the device that they come from."""
         if self.last is None or self.last[0] is not images:
             there = sent(images, device)
             seen = (whole.flatten(0, -4)[:, :CHANNELS] for whole in (images, there))  # without their masks
@@ -62,15 +62,15 @@ class EncodedOnce:
         return self.last[1]
 
     def forget(self) -> bool:
-        """Frees what it holds and holds nothing from now on; False where it held nothing."""
+        """Empties the cache and switches it off; False where it was empty."""
         if self.held == 0:
             return False
         self.held = self.most = 0
-        self.known.clear()
+        self.cached.clear()
         return True
 
     def digest(self, pixels: Tensor) -> bytes:
-        """What tells images (...,3,H,W) from others."""
+        """The digest of images (...,3,H,W)."""
         if pixels.dim() > 3:
             return b"".join(map(self.digest, pixels))
         return self.digests.get(_place(pixels)) or _digest(pixels)
@@ -78,21 +78,21 @@ class EncodedOnce:
     def _once(
         self, key: tuple, pixels: Callable[[], Tensor], want: frozenset[str], side: int | None
     ) -> Features:
-        found, held = self.known.pop(key, (None, NOTHING_MORE))
-        if found is None or not want <= held:
-            self.held -= _size(found)
-            held = want | held
-            found = self.encode(pixels(), held, side)
-            self.held += _size(found)
-        self.known[key] = found, held
+        features, has = self.cached.pop(key, (None, NOTHING_MORE))
+        if features is None or not want <= has:
+            self.held -= _size(features)
+            has = want | has
+            features = self.encode(pixels(), has, side)
+            self.held += _size(features)
+        self.cached[key] = features, has
         while self.held > self.most:
-            _, (oldest, _) = self.known.popitem(last=False)
+            _, (oldest, _) = self.cached.popitem(last=False)
             self.held -= _size(oldest)
-        return _only(found, want)
+        return _only(features, want)
 
 
 class Encoder(NamedTuple):
-    """`encode` of a backbone; with `once` what comes again is encoded once."""
+    """`encode` of a backbone; with `once` an image that comes again is encoded once."""
 
     backbone: Backbone
     once: EncodedOnce | None = None
@@ -111,7 +111,7 @@ class Encoder(NamedTuple):
         want: frozenset[str],
         side: int | None = None,
     ) -> Features:
-        """The features of what `cut` takes out of images (...,3,H,W); `which` names it."""
+        """The features of the crops that `cut` takes out of images (...,3,H,W); `which` identifies them."""
         if self.once is None:
             return self(cut(), want, side)
         return self.once.of(images, which, cut, want, side)

@@ -1,4 +1,4 @@
-"""What travels between backbone, method and their callers; every shape is stated here, once.
+"""The data types that backbone, method and their callers exchange, with all shapes.
 
 L feature layers, B images (or windows), n tokens per image, C token width, D width of the image embedding, G
 patches along a side, M maps of a method (one per block for most).
@@ -16,10 +16,10 @@ from torch import Tensor
 
 from utils.config import WindowConfig
 
-Sizes = Sequence[int]  # how many tokens of a block each photograph has, in order
-Array = Any  # a torch.Tensor while the detector works, a numpy.ndarray from the scorer on
+Sizes = Sequence[int]  # the number of each photograph's tokens in a block, in order
+Array = Any  # a torch.Tensor in the detector, a numpy.ndarray from the scorer on
 
-# What `Backbone.encode` gives on demand only.
+# The features that `Backbone.encode` gives on demand only.
 EMBEDDING = "embedding"
 RAW_TOKENS = "raw_tokens"
 PROJECTED = "projected"
@@ -29,15 +29,15 @@ TOP1_SHARE = 0.01  # the image score `top1` is the mean of this share of the hig
 
 
 class Views(NamedTuple):
-    """What a detector sees of B images, uint8: the whole of each (B,3,S,S) and, where there are some, its T
-    tiles (B,T,3,S,S) and its own mask `roi` (B,S,S), 255 where it is evaluated."""
+    """The input of a detector for B images, uint8: the whole images (B,3,S,S) and, where there are some,
+    their T tiles (B,T,3,S,S) and their own masks `roi` (B,S,S), 255 where an image is evaluated."""
 
     whole: Tensor
     tiles: Tensor | None = None
     roi: Tensor | None = None
 
     def each(self) -> Iterator[Views]:
-        """One image after the other."""
+        """The views of each image."""
         tiles = [None] * len(self.whole) if self.tiles is None else self.tiles.split(1)
         return (Views(*pair) for pair in zip(self.whole.split(1), tiles))
 
@@ -51,15 +51,15 @@ def views_of(images: Tensor) -> Views:
 
 
 class Features(NamedTuple):
-    """What a backbone gives of B images or windows.
+    """The output of a backbone for B images or windows.
 
     tokens (L,B,n,C): patch tokens of the feature layers, of unit length, in the backbone's precision.
     embedding (B,D): the image embedding, of unit length, float32. raw_tokens (L,B,n,C): the same tokens
     before they were brought to unit length, float32. patches (n,) or (B,n): which patch of the whole image
     each token is; None: all of them in order. projected (1,B,n,D): patch tokens in the space of the image
-    embedding and of text, of unit length, float32 (models/backbones/text/projection.py). shown: which of the
-    photographs that a detector was shown each of the B is, or None; None: nobody asked. inside (B,n) bool:
-    which tokens show the photograph, of a rotated copy that does not fill its frame; None: all.
+    embedding and of text, of unit length, float32 (models/backbones/text/projection.py). shown: for each of
+    the B, the number of the same photograph among those that a detector compares, or None; None: not looked
+    up. inside (B,n) bool: which tokens of a rotated copy lie inside the photograph; None: all.
     """
 
     tokens: Tensor
@@ -71,16 +71,16 @@ class Features(NamedTuple):
     inside: Tensor | None = None
 
     def counted_tokens(self) -> Tensor:
-        """The tokens (L,M,C) that show a photograph, of all B images in order."""
+        """The tokens (L,M,C) inside their photographs, of all B images in order."""
         tokens = self.tokens.flatten(1, 2)
         return tokens if self.inside is None else tokens[:, self.inside.flatten().to(tokens.device)]
 
     def wanted(self, name: str) -> Tensor:
         """EMBEDDING or PROJECTED; ValueError where the backbone was not asked for it."""
-        found: Tensor | None = getattr(self, name)
-        if found is None:
+        value: Tensor | None = getattr(self, name)
+        if value is None:
             raise ValueError(f"The backbone was not asked for {name}.")
-        return found
+        return value
 
     def each_tokens(self, function: Callable[[Tensor], Tensor]) -> Features:
         """`function` of the tokens, and of the raw and projected ones where there are some."""
@@ -90,8 +90,8 @@ class Features(NamedTuple):
 
 
 class FinalMaps(NamedTuple):
-    """A method's final maps of B images: of the whole (M,B,G,G), of their tiles (M,B,H,W), and of their
-    windows (M,B,G,G), where there are some."""
+    """A method's final maps of B images: of the whole images (M,B,G,G) and, where there are some, of their
+    tiles (M,B,H,W) and windows (M,B,G,G)."""
 
     whole: Tensor
     tiles: Tensor | None = None

@@ -1,8 +1,8 @@
 """A fitted detector as one graph, from pixels to fused map and scores: its `forward` without loops whose
 length depends on data.
 
-Only the way it is cut into pieces differs from models/detector.py: here a bank is compared part by part,
-there the queries are. All windows of a photograph are encoded at once.
+It differs from models/detector.py in its chunks: it splits the bank, not the queries. All windows of a
+photograph are encoded at once.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ OUTPUTS = ("map", "score", "base_score", "window_score")
 
 @dataclass(frozen=True)
 class InParts(Matching):
-    """What `match` finds, without loops over what it picks; the query are `windows` windows of each image (1:
-    it is whole)."""
+    """The same as `match`, without loops over the candidates; a query is `windows` windows of each image (1:
+    the whole image)."""
 
     match: Matching = UNRESTRICTED
     windows: int = 1
 
     def allowed(self, bank: MemoryBank, query: Features) -> Tensor | None:
-        """Which windows of the bank each of the query's may match (B,P) bool; None: all."""
+        """(B,P) bool: which windows of the bank each window of the query may match; None: all."""
         if isinstance(self.match, SharedTopK):
             picked = (query.wanted(EMBEDDING) @ bank.window_keys.t()).argmax(-1)
             places = torch.arange(len(bank.window_keys))
@@ -50,21 +50,21 @@ class InParts(Matching):
         allowed = self.allowed(bank, query)
         window = 1 if allowed is None else bank.window
         step = max(1, SIMILARITY_VALUES // (self.windows * tokens.shape[2] * window)) * window
-        found = [
+        indices = [
             nearest_in_parts(block, normal, align, step, allowed)
             for block, normal in zip(tokens, bank.centred)
         ]
-        return torch.stack(found)
+        return torch.stack(indices)
 
 
 def nearest_in_parts(
     query: Tensor, bank: Tensor, align: str, step: int, allowed: Tensor | None = None
 ) -> Tensor:
-    """Query tokens (B,n,C) and normal ones (M,C) -> the index (B,n) of each one's nearest, `step` normal
-    tokens at a time.
+    """The index (B,n) of the normal token (M,C) nearest to each query token (B,n,C), `step` normal tokens at
+    a time.
 
-    `allowed` (B,P): which of the bank's P windows may be matched. The first of equal ones is taken, as
-    memory_bank.nearest_index does.
+    `allowed` (B,P) bool: which of the bank's P windows may be matched. Of equally near tokens it is the
+    first, as in memory_bank.nearest_index.
     """
     window = 1 if allowed is None else len(bank) // allowed.shape[1]
     best, place = None, None
@@ -91,7 +91,7 @@ def nearest_in_parts(
 
 
 class StitchInOne(nn.Module):
-    """WindowGrid.stitch of all windows, as one look-up: which windows' values each patch is the mean of."""
+    """WindowGrid.stitch of all windows as one look-up: each patch is the mean of its windows' values."""
 
     index: Tensor
     share: Tensor
@@ -116,12 +116,12 @@ class StitchInOne(nn.Module):
 
 class DetectorGraph(nn.Module):
     """Pixels (B,[1+T,]3,S,S) uint8 RGB -> the fused map (B,G,G), the image score (B,), the whole image's raw
-    score (B,) and, where there are local windows, theirs (B,). `shape`: what it takes of one photograph."""
+    score (B,) and, where there are local windows, theirs (B,). `shape`: that of one photograph's input."""
 
     def __init__(self, detector: Detector, image_score: str) -> None:
         """ModelError for a detector that cannot be one graph."""
         super().__init__()
-        refuse_what_is_no_graph(detector)
+        refuse_without_graph(detector)
         self.detector, self.image_score = detector.eval().requires_grad_(False), image_score
         self.shape = shape_of(detector)
         self.outputs = OUTPUTS if detector.windows is not None else OUTPUTS[:3]
@@ -133,13 +133,13 @@ class DetectorGraph(nn.Module):
         return self._outputs(self._score_maps(pixels))
 
     def plain(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """The same from the detector's own `forward`."""
+        """The same outputs from the detector's own `forward`."""
         return self._outputs(self.detector(pixels))
 
-    def _outputs(self, found: ScoreMaps) -> tuple[Tensor, ...]:
-        fused, raw = found.fused(self.detector.settings)
+    def _outputs(self, maps: ScoreMaps) -> tuple[Tensor, ...]:
+        fused, raw = maps.fused(self.detector.settings)
         score = raw if self.image_score == "max" else mean_of_top_percent(fused)
-        return tuple([fused, score, found.base_score, found.window_score][: len(self.outputs)])
+        return tuple([fused, score, maps.base_score, maps.window_score][: len(self.outputs)])
 
     def _score_maps(self, pixels: Tensor) -> ScoreMaps:
         """As Detector.forward, all windows at once."""
@@ -163,7 +163,7 @@ class DetectorGraph(nn.Module):
 
 
 def shape_of(detector: Detector) -> tuple[int, ...]:
-    """What a detector takes of one photograph: (3,S,S), with tiles (1+T,3,S,S)."""
+    """The shape of a detector's input for one photograph: (3,S,S), with tiles (1+T,3,S,S)."""
     side, layout = detector.image_size, detector.layout
     return (3, side, side) if layout is None else (1 + len(layout), 3, side, side)
 
@@ -174,8 +174,9 @@ def mean_of_top_percent(maps: Tensor) -> Tensor:
     return flat.topk(max(1, round(TOP1_SHARE * flat.shape[1])), -1).values.mean(-1)
 
 
-def refuse_what_is_no_graph(detector: Detector) -> None:
-    """ModelError for a detector whose way depends on other photographs, or on what it finds on the way."""
+def refuse_without_graph(detector: Detector) -> None:
+    """ModelError for a detector that depends on other photographs, on text, on resized windows, on windows
+    chosen by a map, or on narrower numbers than float32."""
     cure = "leave {} out when you make the detector, or inspect with predict.py"
     if detector.is_transductive:
         raise ModelError(
@@ -188,7 +189,7 @@ def refuse_what_is_no_graph(detector: Detector) -> None:
         )
     if detector.windows is not None and detector.windows.budget:
         raise ModelError(
-            "A detector that chooses its windows while it looks cannot be exported: "
+            "A detector that chooses its windows by an image's map cannot be exported: "
             f"{cure.format('--window-budget')}."
         )
     if detector.windows is not None and detector.settings.win_zip:

@@ -22,7 +22,7 @@ LONG_CHOICES = 20  # characters, from which on it does not list a flag's values
 
 
 class CommandLine(Parser):
-    """A command's flags, with one sentence for what cannot be read.
+    """A command's flags, with one sentence for an invalid one.
 
     `common`: names of the flags that --help shows, in its order, each up to the first semicolon or bracket of
     its text; --help-all shows all of them. `settings`, by default with `common`: there are --config FILE and
@@ -51,7 +51,7 @@ class CommandLine(Parser):
         self.exit(2, f"error: {message}; --help lists the flags\n" if speaks() else None)
 
     def parse_args(self, args=None, namespace=None):  # type: ignore[override]
-        """As argparse's. With a namespace it is one more flag of a command line that was read before."""
+        """As argparse's. With a namespace it parses one more flag of an already parsed command line."""
         if namespace is not None:
             return super().parse_args(args, namespace)
         return super().parse_args(self._prepared(args))
@@ -94,16 +94,16 @@ class CommandLine(Parser):
         flags = [flag for flag in self._option_string_actions if flag.startswith(word)]
         return word if word in flags else flags[0] if word.startswith("--") and len(flags) == 1 else None
 
-    def refuse_without_effect(self, beside: str, names: Collection[str]) -> None:
-        """Ends where one of these flags was typed, which has no effect beside something."""
+    def refuse_without_effect(self, reason: str, names: Collection[str]) -> None:
+        """Ends where one of these flags was typed, as it has no effect with `reason`."""
         for name in self.typed:
             if name in names:
-                self.error(f"--{name} has no effect with {beside}: leave it out")
+                self.error(f"--{name} has no effect with {reason}: leave it out")
 
-    def refuse_all_but(self, names: Collection[str], beside: str) -> None:
-        """Ends where another flag than these was typed."""
+    def refuse_all_but(self, names: Collection[str], reason: str) -> None:
+        """Ends where another flag than these was typed, as it has no effect with `reason`."""
         allowed = {*names, *FLAGS_ALONE, "debug"}
-        self.refuse_without_effect(beside, {name for name in self.typed if name not in allowed})
+        self.refuse_without_effect(reason, {name for name in self.typed if name not in allowed})
 
     def format_short(self) -> str:
         """What --help prints: the first sentence, the first examples, and the usual flags."""
@@ -118,8 +118,8 @@ class CommandLine(Parser):
         return formatter.format_help()
 
     def _take_settings(self, words: Sequence[str]) -> list[Setting]:
-        """The settings of the --config among the words of a command line, as defaults. Ends, as for any flag,
-        where one cannot be."""
+        """Makes the settings of a command line's --config the flags' defaults, and returns them. Ends for an
+        invalid one."""
         given = {self.named(word.partition("=")[0]): place for place, word in enumerate(words)}
         if "--config" not in given:
             return []
@@ -138,7 +138,7 @@ class CommandLine(Parser):
         return settings
 
     def _value_of(self, setting: Setting, action: argparse.Action) -> Any:
-        """What argparse would make of a setting's words behind its flag."""
+        """The value that argparse would give a setting's words behind its flag."""
         name, words, place = setting
         if isinstance(action, argparse._AppendAction):
             times = words if any(isinstance(one, list) for one in words) else [words]
@@ -150,7 +150,7 @@ class CommandLine(Parser):
         return words == [YES] or (False if isinstance(action, argparse.BooleanOptionalAction) else None)
 
     def _read(self, action: argparse.Action, words: Words, place: str) -> Any:
-        """The value of words behind a flag; ends where they mean nothing."""
+        """The value of words behind a flag; ends where they are invalid."""
         fewest, most = {None: (1, 1), "?": (0, 1), "+": (1, sys.maxsize)}[action.nargs]  # type: ignore[index]
         if not fewest <= len(words) <= most or any(isinstance(word, list) for word in words):
             self.error(f"{place}: {_name(action)} takes {'one value' if most == 1 else 'values'}")
@@ -167,7 +167,7 @@ class CommandLine(Parser):
         return super()._get_values(action, arg_strings)  # type: ignore[misc]
 
     def _refuse_unknown(self, words: Sequence[str]) -> None:
-        """Ends with the nearest flag where one is not known, before anything else is complained of."""
+        """Ends with the nearest flag where one does not exist, before any other error."""
         for word in words:
             if word == "--":
                 return
@@ -198,7 +198,7 @@ def _beginning(description: str) -> tuple[str, str]:
 
 
 def _brief(action: argparse.Action) -> argparse.Action:
-    """A flag for --help: what its text says up to the first semicolon or bracket."""
+    """A flag for --help: its text up to the first semicolon or bracket."""
     short = copy.copy(action)
     short.help = re.split(r"; | \(", action.help or "")[0]
     if action.choices is not None and len(",".join(map(str, action.choices))) > LONG_CHOICES:

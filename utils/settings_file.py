@@ -1,4 +1,4 @@
-"""`--config FILE` and `--save-config FILE`: flags in a YAML file, their values as they are typed."""
+"""`--config FILE` and `--save-config FILE`: flags in a YAML file, with their values as typed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Words = list[Any]  # what is typed behind a flag; of one that may be given again
 
 
 class Setting(NamedTuple):
-    """A flag's name, the words behind it, and where it stands: FILE line N."""
+    """A flag's name, the words behind it, and its place: FILE line N."""
 
     name: str
     words: Words
@@ -46,21 +46,21 @@ def add_settings_flags(parser: argparse.ArgumentParser) -> None:
 
 def read_settings(file: Path, flags: Sequence[str], prog: str) -> list[Setting]:
     """The settings of a YAML file, each named like one of the `flags` of `prog`. ConfigError for a file that
-    is none, and for a name that is no flag."""
-    yaml, shown = _yaml("--config"), printable(file)
+    is not YAML, and for a name that is no flag."""
+    yaml, name_of_file = _yaml("--config"), printable(file)
     try:
         root = yaml.compose(decoded(file.read_bytes()), Loader=yaml.BaseLoader)
     except OSError as error:
-        raise ConfigError(f"--config {shown} cannot be read ({error.strerror})") from error
+        raise ConfigError(f"--config {name_of_file} cannot be read ({error.strerror})") from error
     except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"--config {shown} is no YAML ({one_line(error)})") from error
+        raise ConfigError(f"--config {name_of_file} is no YAML ({one_line(error)})") from error
     if root is None:
         return []
     if not isinstance(root, yaml.MappingNode):
-        raise ConfigError(f"--config {shown} holds no settings: write NAME: VALUE on each line")
+        raise ConfigError(f"--config {name_of_file} holds no settings: write NAME: VALUE on each line")
     allowed, settings = [name for name in flags if name not in FLAGS_ALONE], {}
     for key, value in root.value:
-        place = f"{shown} line {key.start_mark.line + 1}"
+        place = f"{name_of_file} line {key.start_mark.line + 1}"
         name = key.value.replace("_", "-") if isinstance(key.value, str) else "?"
         if name not in allowed:
             near = nearest_name(name, allowed)
@@ -98,7 +98,7 @@ def write_settings(file: Path, typed: Mapping[str, Words], prog: str) -> list[st
 
 
 def _yaml(flag: str) -> Any:
-    """PyYAML, which deploy/ can do without; ConfigError where it is missing."""
+    """PyYAML, which deploy/ does not need; ConfigError where it is missing."""
     try:
         import yaml
     except ImportError as error:
@@ -107,7 +107,7 @@ def _yaml(flag: str) -> Any:
 
 
 def _words(node: Node) -> Words | None:
-    """The words that a YAML value stands for; None for a mapping."""
+    """The words of a YAML value; None for a mapping."""
     if isinstance(node.value, str):
         return [node.value] if node.value else []
     if any(isinstance(one, tuple) for one in node.value):  # a mapping's pairs

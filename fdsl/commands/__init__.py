@@ -1,1 +1,1 @@
-"""What the commands do once their flags are read; loaded after that, as PyTorch takes seconds."""
+"""The work of the commands, imported after their flags are parsed: PyTorch takes seconds to load."""

@@ -1,4 +1,4 @@
-"""test.py behind its flags: from planned runs to maps, tables, pictures and reports."""
+"""test.py after its flags: from planned runs to maps, tables, pictures and reports."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ logger = logging.getLogger("fdsl")
 
 
 def evaluate_runs(runs: list[PlannedRun], options: EvaluationOptions, world: World) -> None:
-    """Runs on one backbone: the maps that they lack are computed together, by all processes; then the first
-    one evaluates each run."""
+    """Evaluates runs on one backbone: all processes compute the missing maps of all runs together, then the
+    first process evaluates each run."""
     seed_everything(runs[0].config.seed)
     missing = {run: "maps" if options.force else run.folder.missing() for run in runs}
     lacking = [run for run in runs if missing[run] == "maps" and not options.from_maps]
-    detectors = world.agree(lambda: Detectors(lacking))  # before anything is changed: one may be refused
+    detectors = world.agree(lambda: Detectors(lacking))  # may be refused, so before anything is changed
     with contextlib.ExitStack() as held:
         begun = begin(lacking, held, options, world)
         problems = compute_among(begun, detectors, options, world)
         detectors.release()  # a run in float32 needs the memory
-        # Reports of trained heads show the pixel scores of others with their own: these come first.
+        # Reports of trained heads show other methods' pixel scores too, so those are evaluated first.
         ordered = sorted(runs, key=lambda run: METHODS[run.config.detector.method].needs_heads)
         for run in ordered if world.is_first else ():
             if run in begun:
@@ -51,27 +51,27 @@ def evaluate_runs(runs: list[PlannedRun], options: EvaluationOptions, world: Wor
 def computed_maps(
     run: PlannedRun, fingerprint: str, problem: Problem | None, options: EvaluationOptions
 ) -> RunMaps:
-    """The maps of a run that were computed, in float32 where values overflowed in the precision asked for;
-    ModelError where they are not finite."""
+    """The computed maps of a run, in float32 where values overflowed in its precision; ModelError where they
+    are not finite."""
     if isinstance(problem, Overflow):
         logger.warning("%s The run is repeated in float32.", problem)
         run.folder.fall_back_to_float32()
     elif problem is not None:
         raise problem
     maps = run.finished_maps(fingerprint)
-    if maps is None:  # they are those of another precision, or of a process whose files are not there yet
+    if maps is None:  # of another precision, or of a process whose files are not there yet
         detectors = Detectors([run])
         for problem in compute_maps([run], detectors, options.reading).values():
             raise problem
         maps = run.finished_maps(detectors.fingerprint)
     if maps is None:
-        raise DataError(f"{run.folder.path}: what was finished is gone; give the same command again.")
+        raise DataError(f"{run.folder.path}: its finished maps are gone; give the same command again.")
     return maps
 
 
 def stored_maps(run: PlannedRun, from_maps: Path | None, options: EvaluationOptions) -> RunMaps:
-    """The maps in `from_maps`, by default those that a finished run without pictures has itself; the run
-    begins once they are there."""
+    """The maps in the folder `from_maps`, by default the run's own, of a finished run without pictures. The
+    run begins once they are read."""
     folder = from_maps or run.folder.take_own_maps()
     maps = load_maps(folder / "maps.npz").select(run.split.names)
     if (validation := folder / VALIDATION_MAPS).is_file():
@@ -81,7 +81,7 @@ def stored_maps(run: PlannedRun, from_maps: Path | None, options: EvaluationOpti
 
 
 def evaluate(run: PlannedRun, maps: RunMaps, options: EvaluationOptions) -> None:
-    """Tables, scores, pictures and report of a run from its maps."""
+    """Writes tables, scores, pictures and report of a run from its maps."""
     how_to_continue(
         "the same command goes on with tables and pictures: the maps of every category are finished"
     )

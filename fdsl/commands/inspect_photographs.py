@@ -1,4 +1,4 @@
-"""predict.py behind its flags: from the photographs that were named to rows, files and a summary."""
+"""predict.py after its flags: from photographs to rows, files and a summary."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ logger = logging.getLogger("fdsl")
 def prepare(
     wanted: Inspection, make: Callable[[], AnomalyDetector], world: World
 ) -> tuple[AnomalyDetector, bool]:
-    """The detector, and whether the photographs are scored block by block, as several processes do."""
+    """The detector, and whether several processes score the photographs, block by block."""
     if wanted.source is None:
         refuse_missing(wanted.inputs)  # before anything is loaded
     elif world.joined:
@@ -47,7 +47,8 @@ def prepare(
 def inspect_in_blocks(
     detector: AnomalyDetector, wanted: Inspection, world: World, as_json: bool
 ) -> Totals | None:
-    """Scores this process's blocks; the one that joins them all prints their rows and gives the totals."""
+    """Scores this process's blocks; the process that joins all blocks prints their rows and returns the
+    totals."""
     totals = inspect_together(detector, wanted, world)
     if totals is not None and totals.scored and as_json:
         print_rows(meeting_place(wanted.output))
@@ -55,8 +56,8 @@ def inspect_in_blocks(
 
 
 def inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> Totals:
-    """Scores everything in this process and writes what was asked for. An interruption ends a camera, a
-    stream or a clip, and what was scored is written."""
+    """Scores everything in this process and writes the results. An interruption ends a camera, a stream or a
+    clip; the results so far are written."""
     with gently(wanted.source.stop, WITH_SCORED) if wanted.source is not None else nullcontext():
         return _inspect(detector, wanted, as_json)
 
@@ -74,7 +75,7 @@ def _inspect(detector: AnomalyDetector, wanted: Inspection, as_json: bool) -> To
 def score(
     detector: AnomalyDetector, wanted: Inspection, folder: PredictionFolder | None = None
 ) -> Iterator[Row]:
-    """The rows of all photographs, which the folder keeps."""
+    """The rows of all photographs; they are stored in the folder."""
     if wanted.source is not None:
         made, known = Made(wanted.pictures, wanted.masks), KnownPhotographs(detector, wanted.references)
         return score_frames(detector, wanted.source, folder, made, wanted.reading, known)
@@ -90,7 +91,7 @@ def score(
 
 
 def report(totals: Totals, detector: AnomalyDetector, wanted: Inspection) -> None:
-    """Logs what was skipped and what came out; DataError where nothing could be scored."""
+    """Logs the skipped photographs and the totals; DataError where nothing could be scored."""
     table = wanted.output / "skipped.csv" if wanted.output and not totals.keeps_earlier else None
     for line in skipped_summary(totals.skipped, totals.first_skipped, table):
         logger.warning("%s", line)

@@ -1,4 +1,4 @@
-"""train.py behind its flags: from the training set to the checkpoint and its loss curve."""
+"""train.py after its flags: from the training set to the checkpoint and its loss curve."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from utils.signals import command_line
 from utils.world import World
 
 logger = logging.getLogger("fdsl")
-# What lies next to a checkpoint.
+# Suffixes of the files next to a checkpoint.
 LOSS_TABLE, LOSS_CURVE, UNFINISHED = ".loss.csv", ".loss.png", ".unfinished.safetensors"
 
 
 def take(target: Path, held: contextlib.ExitStack) -> None:
-    """Locks the checkpoint's path until `held` is closed, and begins the log."""
+    """Locks the checkpoint's path until `held` is closed, and starts the log."""
     lock = target.with_name(f".{target.stem}.lock")
     held.enter_context(locked(lock, str(target), "name another folder with --checkpoints"))
     remove_leftovers(target, *(target.with_suffix(suffix) for suffix in (LOSS_TABLE, LOSS_CURVE, UNFINISHED)))
@@ -32,7 +32,7 @@ def take(target: Path, held: contextlib.ExitStack) -> None:
 
 
 def train_heads(prepared: PreparedTraining, target: Path, world: World) -> None:
-    """Trains the heads and writes the checkpoint `target`, unless it exists; continues an interrupted
+    """Trains the heads and writes the checkpoint `target`, unless it exists; resumes an interrupted
     training."""
     state = prepared.state
     if prepared.saved is None and not prepared.plan.force and is_trained(target, state.config):

@@ -47,7 +47,7 @@ class LargerBank(NamedTuple):
 
 
 def fit_shots(
-    scorer: Scorer, shots: InspectionDataset, rotations: int | str, larger: LargerBank | None = None
+    scorer: Scorer, shots: InspectionDataset, rotations: int | str, larger: LargerBank | None
 ) -> None:
     """Fits the detector to a category's references, each in `rotations` copies (AUTO: by the references), and
     sets the method's scales. With a `larger` bank, matches with references of both are computed once. Raises

@@ -59,11 +59,7 @@ def require_packages() -> None:
 
 
 def write_graph(
-    file: Path,
-    graph: DetectorGraph,
-    metadata: Mapping[str, str],
-    halved: bool = False,
-    standard: bool = False,
+    file: Path, graph: DetectorGraph, metadata: Mapping[str, str], halved: bool, standard: bool
 ) -> Written:
     """Writes the graph to `file`, whole or not at all. `halved`, `standard`: as for `export_detector`.
 

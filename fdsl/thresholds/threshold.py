@@ -195,7 +195,7 @@ def conformal_limit(values: np.ndarray, rate: float) -> float:
 
 
 def normal_distribution(
-    values: np.ndarray, kinds: np.ndarray, prior: tuple[float, float] | None = None
+    values: np.ndarray, kinds: np.ndarray, prior: tuple[float, float] | None
 ) -> tuple[float, float]:
     """Mean and variance of a new normal image's log-odds, from values (n,) in [0,1] of these kinds (n,).
 

@@ -73,9 +73,9 @@ def test_what_it_holds_is_forgotten_where_memory_is_short(tiny_backbone):
     once = EncodedOnce(tiny_backbone.encode)
     assert not once.forget()
     once(noise(1, 3, 32, 32))
-    assert once.forget() and not once.forget() and not once.known
+    assert once.forget() and not once.forget() and not once.cached
     once(noise(1, 3, 32, 32))
-    assert not once.forget() and not once.known  # else work that never fits would be tried for ever
+    assert not once.forget() and not once.cached  # else work that never fits would be tried for ever
 
 
 def test_no_more_is_kept_than_may_be(tiny_backbone):
@@ -84,8 +84,8 @@ def test_no_more_is_kept_than_may_be(tiny_backbone):
     once = EncodedOnce(tiny_backbone.encode, most=2 * size)
     for image in images:
         once(image)
-        assert once.held == sum(part.tokens.numel() * 4 for part, _ in once.known.values()) <= 2 * size
-    assert len(once.known) == 2
+        assert once.held == sum(part.tokens.numel() * 4 for part, _ in once.cached.values()) <= 2 * size
+    assert len(once.cached) == 2
 
 
 def test_learning_takes_fewer_passes_and_gives_the_same_bits(tiny_configs, monkeypatch):
