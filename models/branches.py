@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -53,10 +54,11 @@ class Branch(ABC):
         want = method.want | self.match.want
         every = progress(references.each(), len(references.whole), "encoding references")
         on_device = (self._moved(encode, one) for one in every)
-        parts = _refuse_equal_patches(part for one in on_device for part in self.encoded(encode, one, want))
-        sizes = [self.tokens] * len(references.whole) if inside is None else inside.sum(1).tolist()
+        images: Iterable[Iterator[Features]] = (self.encoded(encode, one, want) for one in on_device)
+        sizes = [self.tokens] * len(references.whole)
         if inside is not None:
-            parts = (part._replace(inside=row[None]) for part, row in zip(parts, inside))
+            images, sizes = map(_with_inside, images, inside), inside.sum(1).tolist()
+        parts = _refuse_equal_patches(chain.from_iterable(images))
         return self._fitted(method, parts, sizes)
 
     def raw_maps(
@@ -106,6 +108,15 @@ def _refuse_equal_patches(parts: Iterable[Features]) -> Iterator[Features]:
             "The backbone gives all patches of the references the same features, so nothing could be found: "
             "check --pretrained and --layers, and that the references show a part."
         )
+
+
+def _with_inside(parts: Iterable[Features], row: Tensor) -> Iterator[Features]:
+    """The parts of one image, each with its own of the image's tokens that count, `row` (tokens,) bool."""
+    first = 0
+    for part in parts:
+        images, tokens = part.tokens.shape[1:3]
+        yield part._replace(inside=row[first : first + images * tokens].view(images, tokens))
+        first += images * tokens
 
 
 @dataclass(frozen=True)

@@ -35,10 +35,11 @@ NO_WINDOWS = WindowConfig(winmode="nan")
 
 class Inside(NamedTuple):
     """Which patches of K references and their rotated copies show the photograph and count, bool: of whole
-    images (K,N), and of their tiles (K,T*N) where there are some."""
+    images (K,N), and of their tiles (K,T*N) and windows (K,W*n) where there are some (windows None: all)."""
 
     whole: Tensor
     tiles: Tensor | None = None
+    windows: Tensor | None = None
 
 
 class Detector(nn.Module):
@@ -114,13 +115,13 @@ class Detector(nn.Module):
     def final_maps(self, views: Views, features: Features, match: Matching | None = None) -> FinalMaps:
         """The method's final maps of images with these features, of their tiles and windows."""
         raw = self.whole.raw_maps(self.method, [features], self.memories.whole, match)
-        whole = self._final(raw, views.roi)
+        whole = self.counted_final(raw, views.roi)
         tiles = None
         if views.tiles is not None:
-            tiles = self._final(self.raw_tile_maps(views, features, match), views.roi)
+            tiles = self.counted_final(self.raw_tile_maps(views, features, match), views.roi)
         windows = None
         if self.windows is not None:
-            windows = self._final(self.raw_window_maps(views, raw, whole, match), views.roi)
+            windows = self.counted_final(self.raw_window_maps(views, raw, whole, match), views.roi)
         return FinalMaps(whole, tiles, windows)
 
     @torch.no_grad()
@@ -170,7 +171,7 @@ class Detector(nn.Module):
         refined = self._counted(self.method.refine(self.raw_maps(views.whole, match)), views.roi)
         return torch.stack([group.mean(0) for group in refined.chunk(len(self.method.scales))])
 
-    def _final(self, raw: Tensor, roi: Tensor | None) -> Tensor:
+    def counted_final(self, raw: Tensor, roi: Tensor | None = None) -> Tensor:
         """Raw maps (M,B,G,G) -> refined ones on one scale, zero where patches do not count."""
         return self._counted(self.method.final(self.method.refine(raw)), roi)
 
@@ -226,7 +227,7 @@ class Detector(nn.Module):
             tiles = self.tiles.fit(self.method, self.encode, views, inside and inside.tiles)
         whole = self.whole.fit(self.method, self.encode, views, inside and inside.whole)
         if self.windows is not None and not self.matches_whole_image:
-            windows = self.windows.fit(self.method, self.encode, views)
+            windows = self.windows.fit(self.method, self.encode, views, inside and inside.windows)
         self.memories = Memories(whole, windows, tiles)
 
     @torch.no_grad()

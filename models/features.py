@@ -75,6 +75,12 @@ class Features(NamedTuple):
         tokens = self.tokens.flatten(1, 2)
         return tokens if self.inside is None else tokens[:, self.inside.flatten().to(tokens.device)]
 
+    def counted_patches(self) -> Tensor | None:
+        """The patches (M,) of `counted_tokens`; None: all in order."""
+        if self.patches is None or self.inside is None:
+            return None if self.patches is None else self.patches.flatten()
+        return self.patches.flatten()[self.inside.flatten().to(self.patches.device)]
+
     def wanted(self, name: str) -> Tensor:
         """EMBEDDING or PROJECTED; ValueError where the backbone was not asked for it."""
         value: Tensor | None = getattr(self, name)

@@ -150,7 +150,7 @@ class DetectorGraph(nn.Module):
         features = detector.features(views, views)
         raw = detector.whole.raw_maps(method, [features], detector.memories.whole, InParts())
         of_windows = self._raw_window_maps(pixels, detector.windows.grid)
-        whole, windows = (method.final(method.refine(maps)) for maps in (raw, of_windows))
+        whole, windows = map(detector.counted_final, (raw, of_windows))
         return method.combine(FinalMaps(whole, windows=windows), features, detector.side)
 
     def _raw_window_maps(self, pixels: Tensor, grid: WindowGrid) -> Tensor:

@@ -101,9 +101,9 @@ RULES: tuple[Rule, ...] = (  # of a `Combined`
     ),
     # Region of interest
     (
-        lambda it: it.has_roi and it.windowed,
-        "--roi and --ignore do not go with local windows, whose crops would include patches outside: give "
-        "--winmode nan.",
+        lambda it: it.has_roi and it.windowed and it.windows.index_memory != "0",
+        "--roi and --ignore do not go with --index-memory {it.windows.index_memory}, which needs whole "
+        "windows of the references: leave it out.",
     ),
     (
         lambda it: it.has_roi and (it.method.transductive or it.options.with_batch),

@@ -40,8 +40,7 @@ def fit_references(scorer: Scorer, photographs: Sequence[Image.Image], rotations
             rotations = 1
     copies = (copy for photo in photographs for copy in rotated(photo, int(rotations)))
     inside = None
-    own = any(own_roi(photo) is not None for photo in photographs)
-    if int(rotations) > 1 or own or scorer.detector.roi is not None:
+    if int(rotations) > 1 or scorer.detector.roi is not None or has_own_roi(photographs):
         inside = in_bank(scorer.detector, photographs, int(rotations))
     scorer.fit(scorer.to_batch(copies), inside)
     return int(rotations)
@@ -78,8 +77,15 @@ def in_bank(detector: Detector, photographs: Sequence[Image.Image], rotations: i
         half[::rotations] = inside[::rotations]
         return half
 
-    whole, tiles = inside_of(detector, photographs, rotations)
-    return Inside(thinned(whole), None if tiles is None else thinned(tiles))
+    whole, tiles, _ = inside_of(detector, photographs, rotations)
+    windows = None
+    if detector.windows is not None and (detector.roi is not None or has_own_roi(photographs)):
+        windows = whole[:, detector.windows.grid.seen.flatten()]
+    return Inside(thinned(whole), None if tiles is None else thinned(tiles), windows)
+
+
+def has_own_roi(photographs: Sequence[Image.Image]) -> bool:
+    return any(own_roi(photo) is not None for photo in photographs)
 
 
 def neighbourhood_masked(detector: Detector, photograph: Image.Image, rotations: int) -> Masked:
@@ -89,7 +95,7 @@ def neighbourhood_masked(detector: Detector, photograph: Image.Image, rotations:
         places = rotated_places(photograph.size, rotations, detector.grid, layout)
         return Masked(torch.from_numpy(places).float(), tiles, inside)
 
-    whole, tiles = in_bank(detector, [photograph], rotations)
+    whole, tiles, _ = in_bank(detector, [photograph], rotations)
     return of(None, whole, None if detector.layout is None else of(detector.layout, tiles))
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from models.features import EMBEDDING, Features
+from models.features import EMBEDDING, Features, Sizes
 from models.matching.discrepancy import feature_discrepancy
 from models.matching.memory_bank import MemoryBank
 from utils.config import MethodConfig
@@ -114,7 +114,7 @@ class Masked(Matching):
     def index(self, bank: MemoryBank, query: Features, align: str) -> Tensor:
         tokens = query.tokens
         own = self.of_query(query).expand(tokens.shape[1], -1, -1)
-        known = self.of_memory(bank.patches, len(bank)).to(tokens.device)
+        known = self.of_memory(bank.patches, bank.sizes).to(tokens.device)
         if align == "diff2":
             tokens = bank.centre(tokens.flatten(1, 2)).view_as(tokens)
         half_squares = [
@@ -132,17 +132,18 @@ class Masked(Matching):
         places = self.places[0].to(query.tokens.device)
         return places if query.patches is None else places[query.patches]
 
-    def of_memory(self, patches: Tensor | None, count: int) -> Tensor:
-        """Where a memory's `count` tokens lie (count,2), whose patches of their photographs are `patches`
-        (count,)."""
+    def of_memory(self, patches: Tensor | None, sizes: Sizes) -> Tensor:
+        """Where a memory's M tokens lie (M,2), of photographs with so many tokens each, whose patches of
+        their photographs are `patches` (M,)."""
         places = self.places.flatten(0, 1)
         if patches is None:
             return places if self.inside is None else places[self.inside.flatten().to(places.device)]
-        return places.to(patches.device)[self._rows(patches, count)]
+        return places.to(patches.device)[self._rows(patches, sizes)]
 
-    def _rows(self, patches: Tensor, count: int) -> Tensor:
+    def _rows(self, patches: Tensor, sizes: Sizes) -> Tensor:
         """Which of all places (R*N) those of the memory are."""
-        photographs = torch.arange(count, device=patches.device) // (count // len(self.places))
+        counts = torch.tensor(list(sizes), device=patches.device)
+        photographs = torch.arange(len(counts), device=patches.device).repeat_interleave(counts)
         return photographs * self.places.shape[1] + patches
 
 

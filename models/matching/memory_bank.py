@@ -113,7 +113,7 @@ class MemoryBank:
             centred[:, filled : filled + tokens.shape[1]] = tokens
             filled += tokens.shape[1]
             embeddings += [] if part.embedding is None else [part.embedding]
-            patches += [] if part.patches is None else [part.patches.flatten()]
+            patches += [] if (own := part.counted_patches()) is None else [own]
         if centred is None or filled != sum(sizes):
             raise ValueError(f"The bank was to hold {sum(sizes)} tokens per block and was given {filled}.")
         places = torch.cat(patches) if patches else None

@@ -80,7 +80,7 @@ class SubspaceMemory:
         """The subspace without a quarter of the reference, fitted once."""
         if (match, quarter) not in self.others:
             tokens = self._tokens()
-            places = match.of_memory(self.patches, len(tokens)).to(tokens.device)
+            places = match.of_memory(self.patches, self.sizes).to(tokens.device)
             self.others[match, quarter] = self._part(_quarters(places, match) != quarter)
         return self.others[match, quarter]
 
@@ -110,7 +110,7 @@ class Subspace(SubspaceFacts, Method[SubspaceMemory]):
         for part in parts:
             mean = _mean_tokens(part)
             tokens.append(mean.flatten(0, 1) if part.inside is None else mean[part.inside.to(mean.device)])
-            patches += [] if part.patches is None else [part.patches.flatten()]
+            patches += [] if (own := part.counted_patches()) is None else [own]
         return SubspaceMemory.fitted(torch.cat(tokens), torch.cat(patches) if patches else None, sizes)
 
     def restored(self, state: Mapping[str, Tensor], dtype: torch.dtype) -> SubspaceMemory:

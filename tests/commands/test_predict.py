@@ -127,8 +127,8 @@ def test_a_region_of_interest_decides_what_is_found(place, backbone, tmp_path):
     with pytest.raises(ConfigError, match="--resume"):
         given = [str(tmp_path / "--roi"), "--roi", str(tmp_path / "left.png"), "--resume", *backbone]
         predict.main([*common, *given])
-    with pytest.raises(ConfigError, match="--roi and --ignore do not go with local windows"):
-        predict.main([*common, str(tmp_path), "--roi", str(tmp_path), "--winmode", "mul", *backbone])
+    with pytest.raises(ConfigError, match="--roi and --ignore do not go with mutual scoring"):
+        predict.main([*common, str(tmp_path), "--roi", str(tmp_path), "--with-batch", *backbone])
 
 
 def test_what_is_taken_where_nothing_was_asked_for(

@@ -186,9 +186,9 @@ def test_a_drawn_region_is_that_of_its_mask(tiny_configs, references, tmp_path):
 
 
 def test_a_region_that_cannot_be_is_refused_and_changes_nothing(tiny_configs, references):
-    windows = WindowConfig(win_size=2, win_stride=2)
+    windows = WindowConfig(win_size=2, win_stride=2, index_memory="window")
     windowed = small_detector(tiny_configs, windows=windows, image_size=64)
-    with pytest.raises(ConfigError, match="do not go with local windows"):
+    with pytest.raises(ConfigError, match="do not go with --index-memory window"):
         windowed.restrict(np.full((64, 64), 255, np.uint8))
     assert windowed.scorer.detector.roi is None and windowed.config.detector.options.roi is None
     whole, corner = small_detector(tiny_configs, image_size=64), np.zeros((64, 64), np.uint8)
@@ -369,3 +369,46 @@ def test_a_reference_is_held_out_with_the_patches_of_its_own_mask(tiny_configs, 
         )
     for name in left:
         torch.testing.assert_close(left[name], other[name], atol=1e-5, rtol=0)
+
+
+LFE = WindowConfig("mul", 4, 2)
+
+
+@pytest.mark.parametrize("method", ["nearest", "plus", "subspace"])
+@pytest.mark.parametrize("count, rotations", [(1, 1), (1, 4), (3, 1)])
+def test_local_windows_know_the_region_too(tiny_configs, left, tmp_path, method, count, rotations):
+    """One mask and a folder of equal ones; outside is zero in both branches, and leaves no token."""
+    files = photographs(tmp_path / "normal", count)
+    (tested,) = photographs(tmp_path, 1, 30, defect=True)
+    folder = masks_for(tmp_path / "masks", [file.name for file in (*files, tested)], LEFT)
+    kind = {"windows": LFE, "image_size": 64, "method": method}
+    one, each = (small_detector(tiny_configs, roi=roi, **kind) for roi in (left, folder))
+    for detector in (one, each):
+        detector.fit(files, rotations=rotations)
+    assert each.threshold == one.threshold
+    own, other = each.predict(tested), one.predict(tested)
+    assert own.score == other.score and (own.window_map == other.window_map).all()
+    for found in (own.base_map, own.window_map, own.patch_map):
+        assert (found[:, 4:] == 0).all() and (found[:, :4] > 0).any()
+    whole = small_detector(tiny_configs, **kind)
+    whole.fit(files, rotations=rotations)
+    assert one.predict(tested).score < whole.predict(tested).score, "the defect lies outside"
+
+
+@pytest.mark.parametrize("win_zip", [0, 2])
+def test_the_bank_of_windows_holds_the_patches_that_count(tiny_configs, left, references, win_zip):
+    windows = WindowConfig("onlywin", 4, 2, win_zip=win_zip)
+    detector = small_detector(tiny_configs, method="nearest", roi=left, windows=windows, image_size=64)
+    detector.fit(references[:2], rotations=1)
+    inner = detector.scorer.detector
+    grid, bank = inner.windows.grid, inner.memories.windows
+    counts = inner.counts(8, 8).flatten()[grid.seen]  # (W,n)
+    tokens = []
+    for photo in references[:2]:
+        image = detector.to_batch([photo])[0]
+        side = grid.encoded * inner.backbone.patch_size
+        encoded = inner.backbone.encode(grid.cut(image, inner.backbone.patch_size), side=side).tokens
+        tokens.append(encoded[:, counts])
+    torch.testing.assert_close(bank.centred + bank.mean, torch.cat(tokens, 1), atol=1e-5, rtol=0)
+    assert bank.sizes == (int(counts.sum()),) * 2 and 0 < counts.sum() < counts.numel()
+    assert (bank.patches == grid.seen[counts].repeat(2)).all()
