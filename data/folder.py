@@ -37,6 +37,7 @@ from utils.errors import DataError
 from utils.log import warn
 from utils.text import natural_key, printable
 
+VALIDATION = "validation/good"  # of a category: normal images that are neither references nor tested
 SPLIT_FOLDERS = {
     "train": "train",
     "training": "train",
@@ -120,6 +121,9 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
     masks = Masks(root, mask_folders)
     if splits:
         others = [name for name in folders if name not in splits and not is_mask_folder(name)]
+        if (root / prefix / VALIDATION).is_dir():
+            others.remove(VALIDATION.partition("/")[0])
+            reading.rules.append(f"{VALIDATION}/ gives the threshold of SegF1")
         reading.unused += [
             f"{printable(prefix + name)}/ is not used: the images are those in {'/ and '.join(splits)}/"
             for name in others

@@ -12,6 +12,7 @@ from typing import Any
 
 from data.catalogue import open_catalogue
 from data.dataset import files_digest
+from data.folder import VALIDATION
 from data.grey import find_range
 from data.images import MAX_PIXELS
 from data.listing import list_images
@@ -37,7 +38,7 @@ from utils.log import warn
 from utils.text import printable
 
 logger = logging.getLogger("fdsl")
-VALIDATION, VALIDATION_IMAGES = "validation/good", 10  # so many give a threshold: a tenth of a run's time
+VALIDATION_IMAGES = 10  # so many give a threshold: a tenth of a run's time
 
 
 @dataclass(frozen=True)

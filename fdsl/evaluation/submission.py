@@ -19,12 +19,12 @@ import cv2
 import numpy as np
 
 from data.dataset import make_loader
+from data.folder import VALIDATION
 from data.images import image_size
 from data.listing import list_images
 from data.records import Record
 from fdsl.evaluation.category_metrics import threshold_of
 from fdsl.evaluation.compute_maps import CategoryJob
-from fdsl.evaluation.few_shot_split import VALIDATION
 from fdsl.evaluation.plan import PlannedRun
 from fdsl.evaluation.single_pass import Detectors
 from fdsl.evaluation.write_results import CategoryFiles

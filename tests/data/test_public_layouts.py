@@ -146,7 +146,10 @@ def test_what_of_a_public_dataset_is_not_used_is_said(tmp_path):
     photograph(tmp_path / "ksdd2/test/30000.png")
     assert "1 images in test/ have no mask next to them" in notes(tmp_path / "ksdd2")
     assert "2 views without a mask next to them are not used" in notes(real_iad(tmp_path / "iad"))
-    assert "juice_bottle/validation/ is not used" in notes(loco(tmp_path / "loco"))
+    of_loco = notes(loco(tmp_path / "loco"))
+    assert "validation/good/ gives the threshold of SegF1" in of_loco and "is not used" not in of_loco
+    (tmp_path / "loco/juice_bottle/private").mkdir()
+    assert "juice_bottle/private/ is not used" in notes(tmp_path / "loco")
 
 
 def test_a_broken_mask_beside_its_photograph_is_named(tmp_path):
