@@ -122,7 +122,7 @@ def read_category(root: Path, prefix: str, category: str) -> Reading:
     if splits:
         others = [name for name in folders if name not in splits and not is_mask_folder(name)]
         if (root / prefix / VALIDATION).is_dir():
-            others.remove(VALIDATION.partition("/")[0])
+            others = [name for name in others if name != VALIDATION.partition("/")[0]]
             reading.rules.append(f"{VALIDATION}/ gives the threshold of SegF1")
         reading.unused += [
             f"{printable(prefix + name)}/ is not used: the images are those in {'/ and '.join(splits)}/"

@@ -107,7 +107,7 @@ SITUATIONS = {
     ("test", *TESTED, "--method", "text"): RUN | WORDS | {"roi", "ignore"},
     ("test", *TESTED, "--winmode", "nan"): RUN | SHOTS | TRAINED | {"align", "with-text", "tiles"},
     ("test", *TESTED, "--winmode", "onlywin"): RUN
-    | (SHOTS - {"roi", "ignore"})
+    | SHOTS
     | TRAINED
     | {"align", "with-text"}
     | (WINDOWS - {"win-weight", "tiles"}),
