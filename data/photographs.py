@@ -140,7 +140,10 @@ def read_ahead(
             stamp = stamp_of(path) if stamped and is_file(path) else None
         try:
             photo = open_image(path, max_pixels, grey)
-            photo = photo if masks is None else masks.on(photo, path)
+            if masks is not None:
+                photo = masks.on(photo, path)
+                if stamp is not None:  # another mask is another photograph
+                    stamp["digest"] = masks.digest_with(path, stamp["digest"])
             pixels = photograph_to_pixels(photo, size, layout)
             doubt = _pages(path) or "".join(doubts_of([path], grey, max_pixels))
             if stamped and stamp is None:

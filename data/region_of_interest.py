@@ -3,6 +3,7 @@ all photographs, or from a folder one for each, which then travels with its phot
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from data.images import IMAGE_SUFFIXES, open_image
 from data.masks import key
 from utils.config import MethodConfig
 from utils.errors import DataError
+from utils.files import content_digest
 from utils.text import printable
 
 WHITE = 128  # grey values from here on are white
@@ -88,6 +90,15 @@ class MaskFolders:
             return bool(self.files(photograph))
         except DataError:
             return False
+
+    def digest_with(self, photograph: str | Path, digest: str) -> str:
+        """The digest of a photograph's content together with its masks', of as many digits; DataError as
+        `files`, and where a mask cannot be read."""
+        try:
+            digests = [digest, *(content_digest(file) for file in self.files(photograph).values())]
+        except OSError as error:
+            raise DataError(f"a mask of it cannot be read ({error.strerror})") from error
+        return hashlib.sha256("".join(digests).encode()).hexdigest()[: len(digest)]
 
     def _file(self, flag: str, photograph: Path) -> Path:
         name, folder = printable(photograph.name), printable(self._given[flag])

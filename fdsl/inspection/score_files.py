@@ -19,6 +19,7 @@ from PIL import Image
 from data.live import Frame, Source
 from data.manifest import Listed, Spool, listed
 from data.photographs import Loaded, in_batches, read_ahead
+from data.region_of_interest import MaskFolders
 from fdsl.api import AnomalyDetector, Prediction
 from fdsl.config.describe_detector import detector_facts
 from fdsl.config.run_config import PredictionConfig
@@ -180,7 +181,7 @@ def score_files(
     """
     reading = reading or Reading()
     left_out = [folder.folder] if folder is not None else []
-    spool = Spool(_heard(listed(inputs, left_out), folder))
+    spool = Spool(_heard(listed(inputs, left_out), folder, detector.masks))
     remaining = spool.count
     if folder is not None:
         remaining -= folder.drop_others()
@@ -294,11 +295,13 @@ def _warning_of_drift(detector: AnomalyDetector, folder: Keeper | None, say: AtM
     return follow
 
 
-def _heard(items: Iterable[Listed], folder: PredictionFolder | None) -> Iterator[Listed]:
+def _heard(
+    items: Iterable[Listed], folder: PredictionFolder | None, masks: MaskFolders | None
+) -> Iterator[Listed]:
     """The items, of each of which the folder has heard."""
     for item in items:
         if folder is not None and item.path is not None:
-            folder.done.holds(item.name, item.path)
+            folder.done.holds(item.name, item.path, masks)
         yield item
 
 

@@ -84,7 +84,7 @@ def _score_own(detector: AnomalyDetector, wanted: Inspection, blocks: Blocks, wo
         only_from(logging.INFO if world.is_first else logging.WARNING)
     known = KnownPhotographs(detector, wanted.references)
     for number in range(world.rank, len(blocks.manifest), world.size):
-        if not blocks.holds(number):
+        if not blocks.holds(number, detector.masks):
             _score(detector, wanted, blocks, number, known)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from data.manifest import Manifest
+from data.region_of_interest import MaskFolders
 from fdsl.store.journal import NOTES, ROWS, SKIPPED, Journal
 from fdsl.store.resume_index import PARTS, files_of, maps_digest, parsed, parsed_skipped, same_file
 from utils.drift import Seen, as_seen
@@ -59,11 +60,12 @@ class Blocks:
     def place(self, number: int) -> Path:
         return self.folder / f"{number:06}"
 
-    def holds(self, number: int) -> bool:
-        """Whether a block is complete and its photographs are unchanged; removes it otherwise."""
+    def holds(self, number: int, masks: MaskFolders | None = None) -> bool:
+        """Whether a block is complete and its photographs, with their `masks`, are unchanged; removes it
+        otherwise."""
         if not self.place(number).is_dir():
             return False
-        if self.is_whole(number) and not self._has_changed(number):
+        if self.is_whole(number) and not self._has_changed(number, masks):
             return True
         self.remove(number)
         return False
@@ -105,12 +107,14 @@ class Blocks:
         """The output folder, once an earlier run's pictures are removed from it."""
         return () if (self.manifest.folder / "config.json").exists() else (self.manifest.folder.parent,)
 
-    def _has_changed(self, number: int) -> bool:
+    def _has_changed(self, number: int, masks: MaskFolders | None) -> bool:
         """Whether a photograph's file has changed, also one that could not be scored."""
         then = {row["image"]: row["file"] for row in self._rows(number)}
         then |= {name: stamp for name, _, stamp in self._skipped(number)}
         items = self.manifest.block(number)
-        return any(item.path is not None and not same_file(then[item.name], item.path) for item in items)
+        return any(
+            item.path is not None and not same_file(then[item.name], item.path, masks) for item in items
+        )
 
     def _rows(self, number: int) -> Iterator[dict]:
         return self._read(number, ROWS, parsed)

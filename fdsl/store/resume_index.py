@@ -13,7 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from data.region_of_interest import MaskFolders
 from utils.archives import facts_of, is_file
+from utils.errors import DataError
 from utils.files import Stamp, content_digest, flush_to_disk, parsed_json
 
 PARTS = ("base", "window")
@@ -44,10 +46,11 @@ class ResumeIndex:
     def __len__(self) -> int:
         return len(self._index)
 
-    def holds(self, name: str, path: Path) -> bool:
-        """Whether there is a row of this photograph, with the same content; it is then confirmed."""
+    def holds(self, name: str, path: Path, masks: MaskFolders | None = None) -> bool:
+        """Whether there is a row of this photograph, with the same content, and the same mask of `masks`; it
+        is then confirmed."""
         place = self._place(name)
-        if place is None or not _is_same(self._index[place], path):
+        if place is None or not _is_same(self._index[place], path, masks):
             return False
         self._confirmed[place] = True
         return True
@@ -145,20 +148,21 @@ class ResumeIndex:
         return row.get("maps") == maps_digest(values)
 
 
-def _is_same(entry: Any, path: Path) -> bool:
+def _is_same(entry: Any, path: Path, masks: MaskFolders | None) -> bool:
     """Whether a file has the content of an entry of the index. Time and size are not enough: another
     photograph may have both."""
     try:
-        return facts_of(path).size == entry["size"] and _short(content_digest(path)) == entry["digest"]
-    except OSError:
+        digest = content_digest(path) if masks is None else masks.digest_with(path, content_digest(path))
+        return facts_of(path).size == entry["size"] and _short(digest) == entry["digest"]
+    except (OSError, DataError):
         return False
 
 
-def same_file(values: Stamp | None, path: Path) -> bool:
-    """Whether a file has this stamp; None: of a file that could not be read."""
+def same_file(values: Stamp | None, path: Path, masks: MaskFolders | None = None) -> bool:
+    """Whether a file, with its mask of `masks`, has this stamp; None: of a file that could not be read."""
     if values is None:
         return not is_file(path)
-    return _is_same({"size": values["bytes"], "digest": _short(values["digest"])}, path)
+    return _is_same({"size": values["bytes"], "digest": _short(values["digest"])}, path, masks)
 
 
 def _is_stamp(values: Any) -> bool:

@@ -65,6 +65,22 @@ def test_predict_scores_each_photograph_by_its_own_mask(place, backbone, masks, 
         run(place, tmp_path / "again", "--detector", saved, "--roi", str(moved / "2.png"), references=False)
 
 
+def test_resume_scores_a_photograph_with_another_mask_again(place, backbone, masks, tmp_path, monkeypatch):
+    given = ["--ignore", str(masks), *backbone]
+    run(place, tmp_path / "out", *given)
+    other = np.array(Image.open(masks / "10.png"))[:, ::-1]
+    Image.fromarray(np.ascontiguousarray(other)).save(masks / "10.png")
+    scored, plain = [], AnomalyDetector.begin_batch
+    monkeypatch.setattr(
+        *(AnomalyDetector, "begin_batch"),
+        lambda self, batch, sizes, names=(): scored.extend(names) or plain(self, batch, sizes, names),
+    )
+    resumed = run(place, tmp_path / "out", "--resume", *given)
+    assert scored == ["10.png"]
+    fresh = {row["image"]: row for row in run(place, tmp_path / "fresh", *given)}
+    assert {row["image"]: row for row in resumed} == fresh
+
+
 def test_a_reference_without_a_mask_is_one_sentence(place, backbone, masks, tmp_path):
     (masks / "good/3.png").unlink()
     with pytest.raises(DataError, match="--roi .*masks: holds no mask of 3.png; put 3.png there"):
