@@ -1,5 +1,6 @@
 """A command in several processes, as torchrun starts them: forked, so that nothing is imported again."""
 
+import gc
 import os
 import socket
 import sys
@@ -20,9 +21,11 @@ def in_ranks(size, action, folder, port=None):
     negative code is the signal that ended it. port: of a store that is there already."""
     folder.mkdir(parents=True, exist_ok=True)
     port, children = port or free_port(), []
+    gc.collect()
     for rank in range(size):
         child = os.fork()
         if child == 0:
+            gc.freeze()  # objects of earlier tests stay: their threads, as onnxruntime has, are not here
             os._exit(_as_rank(rank, size, port, action, folder / f"reported-{rank}"))
         children.append(child)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
