@@ -94,7 +94,7 @@ def mean_of_highest(maps: Tensor) -> Tensor:
 
 
 class Method(nn.Module, ABC, Generic[OwnMemory], MethodFacts):
-    """A method turns features into anomaly maps.
+    """A method computes anomaly maps from features.
 
     want: features that it needs besides `tokens`. scales: names of the equal groups of its maps that are
     divided by the scale of held-out references. hottest: the map value at the high end of heat maps, where

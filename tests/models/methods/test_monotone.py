@@ -31,7 +31,7 @@ def risen(draw, *size):
 
 
 def tokens_of(seed):
-    """(L,1,n,C) of unit length; a good part of them alike."""
+    """(L,1,n,C) of unit length; many of them alike."""
     tokens = torch.randn(LAYERS, 1, GRID**2, WIDTH, generator=torch.Generator().manual_seed(seed))
     tokens[:, :, : GRID**2 // 2] = tokens[:, :, :1] + 0.1 * tokens[:, :, : GRID**2 // 2]
     return torch.nn.functional.normalize(tokens, dim=-1)
