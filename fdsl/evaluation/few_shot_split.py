@@ -175,9 +175,10 @@ def _files_of(config: RunConfig, split: FewShotSplit) -> str:
     masks = MaskFolders.of(made.options, made.backbone.image_size, grid=1)  # which are not read here
     if masks is not None:
         records = [one for part in (*split.references.values(), *split.records.values()) for one in part]
-        files = [masks.files(split.root / record.image_path).values() for record in records]
-        stamps = [(str(file), file.stat().st_size) for own in files for file in own]
-        return hashlib.sha256(f"{split.files}{stamps}".encode(errors="surrogateescape")).hexdigest()
+        files = split.files
+        for record in records:
+            files = masks.digest_with(split.root / record.image_path, files)
+        return files
     roi = read_roi(made.options, made.backbone.image_size)
     if roi is None:
         return split.files

@@ -118,7 +118,7 @@ def test_a_test_run_takes_a_mask_for_each_image(tmp_path):
     half[:2] = 255
     for photo in data.rglob("*.png"):
         if "ground_truth" not in photo.parts:
-            mask = tmp_path / "masks" / photo.relative_to(data)
+            mask = tmp_path / "masks" / photo.relative_to(data).with_suffix(".bmp")
             mask.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(half).save(mask)
     Image.fromarray(half).save(tmp_path / "top.png")
@@ -143,7 +143,12 @@ def test_a_test_run_takes_a_mask_for_each_image(tmp_path):
     own, one = maps("own", tmp_path / "masks"), maps("one", tmp_path / "top.png")
     assert own.names == one.names and (own.maps.base == one.maps.base).all() and own.maps.base.any()
     assert (own.maps.base[:, own.maps.base.shape[1] // 2 :] == 0).all()
-    (tmp_path / "masks/nut/test/spot/003.png").unlink()
+    changed = tmp_path / "masks/nut/test/spot/003.bmp"
+    size = changed.stat().st_size
+    Image.fromarray(half[::-1].copy()).save(changed)
+    repeated = maps("own", tmp_path / "masks")
+    assert changed.stat().st_size == size and (repeated.maps.base != own.maps.base).any()
+    changed.unlink()
     with pytest.raises(DataError, match="--roi .*masks: holds no mask of 003.png"):
         maps("refused", tmp_path / "masks")
     assert not list((tmp_path / "refused").rglob("maps.npz"))
