@@ -38,7 +38,6 @@ __all__ = [
     "MetricsError",
     "PixelMetrics",
     "SaturatedPro",
-    "image_curve",
     "image_metrics",
     "mean_metrics",
 ]
@@ -119,18 +118,6 @@ class PixelMetrics:
         normal, anomalous, _ = self._pixels.populations()
         return Overlap.of(normal, anomalous)
 
-    def curve(self, points: int = 200) -> dict[str, list[float]]:
-        """About `points` points of each curve, for plots: fpr and tpr, recall and precision, pro_fpr and pro.
-
-        Empty where the metrics are not defined.
-        """
-        curves = self._curves()
-        if curves is None:
-            return {}
-        by_pixel, by_region = curves
-        fpr, overlap = _thin_line(*_polyline(by_region), points)
-        return {**_plot_lines(by_pixel, points), "pro_fpr": fpr, "pro": overlap}
-
     def _curves(self) -> tuple[Curve, Curve] | None:
         pixels = self._pixels
         if pixels.normal_count == 0 or pixels.anomalous_count == 0:
@@ -179,13 +166,6 @@ def image_metrics(scores: Any, labels: Any) -> dict[str, float | None]:
         return dict.fromkeys(names)
     f1, threshold = _f1_max(curve)
     return dict(zip(names, (_auroc(curve), f1, _average_precision(curve), threshold)))
-
-
-def image_curve(scores: Any, labels: Any, points: int = 200) -> dict[str, list[float]]:
-    """About `points` points of the image scores' curves: fpr and tpr, recall and precision; empty where not
-    defined."""
-    curve = _image_curve(scores, labels)
-    return {} if curve is None else _plot_lines(curve, points)
 
 
 def mean_metrics(categories: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
@@ -293,26 +273,6 @@ def _polyline(curve: Curve) -> tuple[np.ndarray, np.ndarray]:
     fpr, tpr = fpr / curve.normals, tpr / curve.hits[0]
     fpr[-1] = tpr[-1] = 1.0
     return fpr, tpr
-
-
-def _plot_lines(curve: Curve, points: int) -> dict[str, list[float]]:
-    fpr, tpr = _thin_line(*_polyline(curve), points)
-    recall = np.append(0.0, curve.hits[::-1] / curve.hits[0])
-    precision = np.append(1.0, (curve.hits / (curve.hits + curve.alarms))[::-1])
-    kept = _evenly(recall, points)
-    return {"fpr": fpr, "tpr": tpr, "recall": recall[kept].tolist(), "precision": precision[kept].tolist()}
-
-
-def _thin_line(x: np.ndarray, y: np.ndarray, points: int) -> tuple[list[float], list[float]]:
-    kept = _evenly(x + y, points)
-    return x[kept].tolist(), y[kept].tolist()
-
-
-def _evenly(position: np.ndarray, points: int) -> np.ndarray:
-    """Indices of about `points` evenly spaced entries of a non-decreasing array, its two ends among them."""
-    wanted = np.linspace(position[0], position[-1], points)
-    kept = np.minimum(np.searchsorted(position, wanted), position.size - 1)
-    return np.unique(np.concatenate([[0], kept, [position.size - 1]]))
 
 
 def _first_of_equal(ascending: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ from fdsl.metrics.exact import (
     MetricsError,
     PixelMetrics,
     SaturatedPro,
-    image_curve,
     image_metrics,
     mean_metrics,
 )
@@ -227,7 +226,6 @@ def test_compute_may_be_called_on_the_way_and_nothing_is_aliased(memory_pixels):
         buffer[:], flags[:] = score, mask
         metrics.update(buffer, flags)
         metrics.compute()
-        metrics.curve(5)
     assert np.array_equal(buffer, scores[-1])
     assert metrics.compute() == pytest.approx(evaluate(scores, masks), abs=1e-4)
 
@@ -247,10 +245,8 @@ def test_not_defined_is_none():
         assert set(metrics.compute().values()) == {None}
         metrics.update(scores, masks_given)
         assert metrics.compute() == dict.fromkeys((*PIXEL_NAMES, "aupro_05", "f1_threshold_px"))
-        assert metrics.curve() == {}
     assert image_metrics([0.1, 0.2], [0, 0]) == image_metrics([0.1, 0.2], [1, 1]) == image_metrics([], [])
     assert image_metrics([], []) == dict.fromkeys(("auroc_sp", "f1_sp", "ap_sp", "f1_threshold_sp"))
-    assert image_curve([0.1], [1]) == {}
 
 
 def test_images_without_a_known_mask_are_left_out():
@@ -356,23 +352,6 @@ def test_image_metrics_equal_scikit_learn(steps):
     assert [ours[f"{name}_sp"] for name in plain] == pytest.approx(list(plain.values()), abs=1e-12)
     predicted = scores >= ours["f1_threshold_sp"]
     assert 2 * (predicted & labels).sum() / (predicted.sum() + labels.sum()) == pytest.approx(ours["f1_sp"])
-
-
-def test_curves_are_those_of_the_metrics():
-    scores, masks = make("upsampled", count=16, size=96)
-    metrics = PixelMetrics()
-    metrics.update(scores, masks)
-    lines, values = metrics.curve(2000), metrics.compute()
-    assert auc(lines["fpr"], lines["tpr"]) == pytest.approx(values["auroc_px"], abs=1e-3)
-    assert auc(lines["recall"], lines["precision"]) == pytest.approx(values["ap_px"], abs=5e-3)
-    fpr, overlap = np.array(lines["pro_fpr"]), np.array(lines["pro"])
-    assert auc(fpr[fpr <= 0.3], overlap[fpr <= 0.3]) / 0.3 == pytest.approx(values["aupro"], abs=1e-2)
-    for x, y in (("fpr", "tpr"), ("pro_fpr", "pro")):
-        assert (lines[x][0], lines[y][0], lines[x][-1], lines[y][-1]) == (0, 0, 1, 1)
-        assert np.all(np.diff(lines[x]) >= 0) and np.all(np.diff(lines[y]) >= 0)
-    assert len(metrics.curve(50)["fpr"]) <= 52
-    assert set(image_curve([0.1, 0.9], [0, 1])) == {"fpr", "tpr", "recall", "precision"}
-    json.dumps(lines)
 
 
 def test_mean_leaves_out_what_is_not_defined():
