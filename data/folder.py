@@ -34,7 +34,6 @@ from data.prepare import add_check_flags, print_catalogue
 from data.records import Catalogue, Record
 from utils.console import Parser, put_line
 from utils.errors import DataError
-from utils.log import warn
 from utils.text import natural_key, printable
 
 VALIDATION = "validation/good"  # of a category: normal images that are neither references nor tested
@@ -51,17 +50,16 @@ def scan(root: str | Path) -> Catalogue:
     """The catalogue of a folder by the rules above. Where a category has no train/, its normal images are
     both in train and in test, and `without_references` takes the references out. Raises DataError where
     there is no category."""
-    readings, sentences = read_folder(root)
-    warn([sentence for sentence in sentences if "is not used" in sentence])
-    warn([f"{printable(r.category)}: {sentence}" for r in readings for sentence in r.unused])
-    warn(unread_below(Path(root)))
-    return _catalogue(root, readings)
+    return catalogue_of(root, *read_folder(root))
 
 
-def _catalogue(root: str | Path, readings: list[Reading]) -> Catalogue:
-    return Catalogue(
-        Path(root), {r.category: r.train for r in readings}, {r.category: r.test for r in readings}
-    )
+def catalogue_of(root: str | Path, readings: list[Reading], sentences: list[str]) -> Catalogue:
+    """The catalogue of categories that were read; `sentences` hold for root itself."""
+    root = Path(root)
+    unused = [sentence for sentence in sentences if "is not used" in sentence]
+    unused += [f"{printable(r.category)}: {sentence}" for r in readings for sentence in r.unused]
+    train, test = {r.category: r.train for r in readings}, {r.category: r.test for r in readings}
+    return Catalogue(root, train, test, (*unused, *unread_below(root)))
 
 
 def read_folder(root: str | Path) -> tuple[list[Reading], list[str]]:
@@ -184,12 +182,11 @@ def main(arguments: list[str] | None = None) -> int:
     except DataError as error:
         put_line(f"data/folder.py: {error}", sys.stderr)
         return 2
-    for reading in readings:
-        sentences += [
-            f"{printable(reading.category)}: {sentence}" for sentence in reading.rules + reading.unused
-        ]
-    put_line("\n".join(sentences + unread_below(options.root)))
-    print_catalogue(_catalogue(options.root, readings), LAYOUT, options)
+    catalogue = catalogue_of(options.root, readings, sentences)
+    rules = [sentence for sentence in sentences if sentence not in catalogue.unused]
+    rules += [f"{printable(r.category)}: {rule}" for r in readings for rule in r.rules]
+    put_line("\n".join(rules))
+    print_catalogue(catalogue, LAYOUT, options)
     return 0
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from data.folder import scan
 from data.parts import NORMAL_NAMES
 from utils.errors import DataError
+from utils.log import warn
 from utils.text import decoded, printable
 
 logger = logging.getLogger("fdsl")
@@ -38,7 +39,9 @@ def read_labels(source: Path) -> tuple[list[Path], list[bool]]:
     """
     source = Path(source)
     if source.is_dir():
-        records = [record for category in scan(source).test.values() for record in category]
+        catalogue = scan(source)
+        warn(catalogue.unused)
+        records = [record for category in catalogue.test.values() for record in category]
         return [source / record.image_path for record in records], [record.anomalous for record in records]
     try:
         text = decoded(source.read_bytes())

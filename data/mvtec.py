@@ -5,20 +5,18 @@ As a script it writes ROOT/meta.json and prints counts and problems: python data
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script, also from inside this folder: import from the project's root
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from data.folder import catalogue_of, read_category
 from data.layout import Layout
-from data.listing import list_folders, list_images, unread_below
-from data.masks import is_mask_folder, masks_next_to
-from data.parts import Masks
+from data.listing import list_folders
 from data.prepare import run_script
-from data.records import Catalogue, Record
+from data.records import Catalogue
 from utils.errors import DataError
-from utils.text import natural_key, printable
+from utils.text import printable
 
 # Normal training, normal test and anomalous test images (Bergmann et al., CVPR 2019, table 1).
 OFFICIAL_COUNTS = {
@@ -41,16 +39,15 @@ OFFICIAL_COUNTS = {
 
 
 def scan(root: str | Path) -> Catalogue:
-    """The catalogue of all categories: every folder of root that holds train/good or test.
+    """The catalogue of all categories: every folder of root that holds train/good or test, read as
+    data/folder.py does. References are drawn from train/ alone.
 
     Raises DataError if there is none or a folder cannot be read.
     """
     root = Path(root)
     folders = list_folders(root)
     categories = [
-        name
-        for name in folders
-        if (root / name / "train" / "good").is_dir() or (root / name / "test").is_dir()
+        name for name in folders if any((root / name / part).is_dir() for part in ("train/good", "test"))
     ]
     if not categories and ("test" in folders or "train" in folders):
         raise DataError(
@@ -61,54 +58,13 @@ def scan(root: str | Path) -> Catalogue:
             f"{printable(root)}: holds no category (a folder with train/good and test); give the folder that "
             "holds the category folders"
         )
-    train, test = (
-        {name: scan_split(root, name, split) for name in categories} for split in ("train", "test")
-    )
-    catalogue = Catalogue(root, train, test)
-    return replace(catalogue, unused=tuple(_unused(root, catalogue)))
-
-
-def scan_split(root: Path, category: str, split: str) -> list[Record]:
-    """The records of root/category/split in natural order, with their masks by name."""
-    records, folder = [], root / category / split
-    masks = Masks(root, _mask_folders(root, category))
-    for defect in list_folders(folder) if folder.is_dir() else []:
-        anomalous = defect != "good"
-        place, names = f"{category}/{split}/{defect}", list_images(folder / defect)
-        marked = masks_next_to(names)
-        own = {photo: f"{place}/{mask}" for mask, photo in marked.items()}
-        for name in names:
-            if name not in marked:
-                may_have_mask = anomalous and split == "test"
-                mask = masks.of(defect, Path(name).stem) or own.get(name, "") if may_have_mask else ""
-                records.append(Record(f"{place}/{name}", mask, category, defect, anomalous))
-    return sorted(records, key=lambda record: natural_key(record.image_path))
-
-
-def _mask_folders(root: Path, category: str) -> list[str]:
-    """The category's folders of masks: ground_truth, masks and the like."""
-    return [f"{category}/{name}" for name in list_folders(root / category) if is_mask_folder(name)]
-
-
-def _unused(root: Path, catalogue: Catalogue) -> list[str]:
-    """A sentence for each thing in root that is not read: folders, masks of no image, and photographs of
-    other formats."""
-    sentences = [
-        f"{printable(name)}/ is not used: it holds no train/good and no test/"
-        for name in list_folders(root)
-        if name not in catalogue.test
-    ]
-    for category, records in catalogue.test.items():
-        folders = [name for name in list_folders(root / category) if not is_mask_folder(name)]
-        sentences += [
-            f"{printable(f'{category}/{name}')}/ is not used: the images are those in train/ and test/"
-            for name in folders
-            if name not in ("train", "test")
-        ]
-        masks = Masks(root, _mask_folders(root, category))
-        orphans = sorted(masks.paths - {record.mask_path for record in records}, key=natural_key)
-        sentences += [f"{printable(path)}: mask of no image in the defect's folder" for path in orphans]
-    return sentences + unread_below(root)
+    others = [name for name in folders if name not in categories]
+    unused = [f"{printable(name)}/ is not used: it holds no train/good and no test/" for name in others]
+    readings = [read_category(root, f"{name}/", name) for name in categories]
+    for reading in readings:
+        if not (root / reading.category / "train").is_dir():
+            reading.train = []
+    return catalogue_of(root, readings, unused)
 
 
 LAYOUT = Layout("mvtec", scan, OFFICIAL_COUNTS)

@@ -213,7 +213,7 @@ def test_script_shows_how_a_folder_is_understood(tmp_path, capsys, monkeypatch):
         ". is one category, cup",
         "line\\nbreak '\"\u7f3a",
         "no masks: image metrics only",
-        "no problems",
+        "1 problems:\n  cup: masks/dent/1.png: mask of no image",
     ):
         assert text in reported
     assert sorted(os.listdir(root)) == sorted(["good", "line\nbreak '\"\u7f3a", "masks"])

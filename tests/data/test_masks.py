@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from data import folder
+from data.catalogue import open_catalogue
 from data.masks import masks_in, masks_next_to, unmarked
 from utils.errors import DataError
 
@@ -29,7 +30,9 @@ def test_marks_of_masks(tmp_path, name):
 
 def records_of(root):
     return {
-        record.image_path: record.mask_path for part in folder.scan(root).test.values() for record in part
+        record.image_path: record.mask_path
+        for part in open_catalogue("folder", root).test.values()
+        for record in part
     }
 
 

@@ -16,11 +16,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_mvtec_names_folders_and_masks_that_it_does_not_use(tmp_path, logged, capsys):
     make_mvtec(tmp_path)
     save(tmp_path / "notes/1.png")
-    save(tmp_path / "cup/validation/good/1.png")
+    save(tmp_path / "cup/drafts/1.png")
+    save(tmp_path / "cup/validation/good/1.png")  # gives SegF1's threshold
     save(tmp_path / "cup/ground_truth/dent/99_mask.png", SPOT)
     wanted = (
         "notes/ is not used: it holds no train/good and no test/",
-        "cup/validation/ is not used",
+        "cup/drafts/ is not used",
         "cup/ground_truth/dent/99_mask.png: mask of no image",
     )
     open_catalogue("mvtec", tmp_path)
